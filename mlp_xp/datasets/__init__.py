@@ -58,6 +58,6 @@ def locate(name: str) -> Path | None:
     'digits.csv.gz'
     """
     if name not in LOADERS:
-        raise ValueError(f"data set {name!r}, expected one of {', '.join(LOADERS)}")
+        raise ValueError(f"the data set must be one of {', '.join(LOADERS)}, got {name!r}")
     specs = {spec.name: spec for spec in (CIFAR10, CIFAR100, FASHION_MNIST)}
     return _loading.locate(specs[name]) if name in specs else digits_file()

@@ -81,9 +81,9 @@ def open_stored(
             fault = getattr(error, "strerror", None) or str(error)
         if fault != expected:
             raise DatasetError(
-                f"the cached file {path} is missing or damaged ({fault}), expected {expected}: "
-                f"delete the folder {folder} and load the data set again, or where it is not "
-                "yours name another cache, as in export MLP_XP_CACHE=/path/to/folder"
+                f"the cached file {path} must be {expected}, but is missing or damaged ({fault}): "
+                f"delete the folder {folder} and load the data set again, or, if it is not yours, "
+                "set another cache, as in export MLP_XP_CACHE=/path/to/folder"
             )
         arrays[key] = array if array.ndim == 2 else np.array(array)
     return arrays

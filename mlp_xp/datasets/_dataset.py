@@ -161,18 +161,19 @@ def split_dataset(
     data, labels = np.asarray(data), np.asarray(labels)
     if data.ndim == 0 or labels.ndim == 0 or len(data) != len(labels):
         raise ValueError(
-            f"data of shape {data.shape} and labels of shape {labels.shape}, expected one label a "
-            "sample: pass labels[:len(data)], or the data that belong to them"
+            f"data and labels must have one label per sample, got shapes {data.shape} and "
+            f"{labels.shape}: pass labels[:len(data)], or the matching data"
         )
     if not 0 < split < 1:
         raise ValueError(
-            f"split={split!r}, expected the fraction for training, as in split=0.9 for nine tenths"
+            f"`split` must be the fraction for training, above 0 and below 1, got {split!r}: "
+            "split=0.9 trains on nine tenths"
         )
     n_train = round(split * len(data))
     if n_train in (0, len(data)):
         raise ValueError(
-            f"split={split!r} of {len(data)} samples puts {n_train} into training, expected at "
-            "least one in each part: pass more samples or another split"
+            f"both parts must have at least one sample, but split={split!r} of {len(data)} samples "
+            f"puts {n_train} into training: pass more samples or another split"
         )
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(data))
     train, test = order[:n_train], order[n_train:]

@@ -88,7 +88,7 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
     if (found := sha256_of_file(part)) != remote.sha256:
         part.unlink()
         raise DatasetError(
-            f"{remote.url} delivered a file with the SHA-256 {found}, expected {remote.sha256}; it "
+            f"{remote.url} must deliver a file with the SHA-256 {remote.sha256}, got {found}; it "
             "was deleted. Try again; if it happens again, something on the way changes the file"
         )
     return part.replace(target)

@@ -148,8 +148,8 @@ def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> 
     file = archive.extractfile(member)
     if file is None:
         raise DatasetError(
-            f"{path}: the member {member.name!r} is a folder, expected a file. To replace "
-            "the archive, fetch it again"
+            f"{path}: {member.name!r} must be a file, but is a folder. To replace the archive, "
+            "fetch it again"
         )
     return file.read()
 

@@ -229,7 +229,7 @@ def load_cifar100(
         It must be downloaded, and the ``cli`` extra is not installed.
     """
     if label_mode not in ("fine", "coarse"):
-        raise ValueError(f"label_mode={label_mode!r}, expected 'fine' or 'coarse'")
+        raise ValueError(f"`label_mode` must be 'fine' or 'coarse', got {label_mode!r}")
     a = load(CIFAR100, path)
     if label_mode == "fine":
         y_train, y_test, names = a["y_train"], a["y_test"], _class_names.CIFAR100_FINE

@@ -47,7 +47,7 @@ def _read(folder: Path) -> Content:
         path = next((path for path in paths if path.exists()), None)
         if path is None:
             raise DatasetError(
-                f"{folder} has neither {name} nor {name}.gz, expected a folder with "
+                f"{folder} has neither {name} nor {name}.gz: pass a folder with "
                 f"{', '.join(_FILES.values())}, each plain or with .gz"
             )
         raw[key] = _read_idx(path, _SHAPE[1:] if key.startswith("x") else ())
@@ -56,9 +56,9 @@ def _read(folder: Path) -> Content:
         x, y = raw[f"x_{split}"], raw[f"y_{split}"]
         if len(x) != len(y) or y.max() >= len(_class_names.FASHION_MNIST):
             raise DatasetError(
-                f"{folder}: the {split} files have {len(x)} images and {len(y)} labels up to "
-                f"{y.max()}, expected one label from 0 to 9 an image. To replace it, fetch "
-                "it again"
+                f"{folder}: the {split} files must have one label from 0 to 9 per image, got "
+                f"{len(x)} images and {len(y)} labels up to {y.max()}. To replace them, fetch "
+                "them again"
             )
         arrays[f"x_{split}"] = x.reshape(len(x), -1)
         arrays[f"y_{split}"] = y.astype(np.int64)

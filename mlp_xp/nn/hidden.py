@@ -168,7 +168,7 @@ class Blocks(Layer):
         if n_axes > _MOST_AXES:
             raise ValueError(f"shape has {n_axes} axes, and may have {_MOST_AXES} at most.")
         for size in self.shape:
-            _check_width("shape has an entry that", size)
+            _check_width("shape", size)
         if not self.mixed or sorted(set(self.mixed) & set(range(n_axes))) != sorted(self.mixed):
             raise ValueError(
                 f"`mixed` must name at least one of the axes 0 to {n_axes - 1} of shape "
@@ -277,4 +277,5 @@ LAYERS = (*INNER, Branch)
 
 def _check_width(name: str, width: object) -> None:
     if type(width) is not int or width < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1, got {width!r}.")
+        number = "integers" if name == "shape" else "an integer"
+        raise ValueError(f"`{name}` must be {number} of at least 1, got {width!r}.")

@@ -102,7 +102,7 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
     try:
         for key in ("description", "data"):
             if not isinstance(table.get(key), str):
-                raise ValueError(f"{key} is {table.get(key)!r}, expected a string")
+                raise ValueError(f"`{key}` must be a string, got {table.get(key)!r}")
         description, data = table.pop("description"), table.pop("data")
         if data not in LOADERS:
             raise ValueError(f"data is {data!r}, {expected(data, LOADERS)}")

@@ -144,7 +144,7 @@ def check_header(header: Header, states: Mapping[str, FittedState]) -> None:
         expect(given == asked, f"tensor {name!r} is {given}, and {SPEC} asks for {asked}")
     expect(
         header.n_bytes == n_bytes,
-        f"no safetensors file: it has {header.n_bytes} bytes of tensors, expected {n_bytes}",
+        f"no safetensors file: its tensors must take {n_bytes} bytes, got {header.n_bytes}",
     )
 
 

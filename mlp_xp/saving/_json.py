@@ -99,14 +99,14 @@ def decode_classes(form: dict[str, Any]) -> np.ndarray:
     dtype = np.dtype(name) if isinstance(name, str) and len(name) <= _LONGEST_DTYPE else None
     expect(
         dtype is not None and dtype.str == name and dtype.kind in "biufUO",
-        f"classes are of dtype {name!r}, expected one such as '<i8' or '<U5'",
+        f"the dtype of classes must be one such as '<i8' or '<U5', got {name!r}",
     )
     assert dtype is not None
     size = dtype.itemsize * len(values)
     expect(
         size <= _MOST_CLASSES,
-        f"{len(values)} classes of dtype {name!r} take {size >> 20} MiB, expected at most "
-        f"{_MOST_CLASSES >> 20}: fit on y.astype(object)",
+        f"classes must take at most {_MOST_CLASSES >> 20} MiB, got {size >> 20} MiB for "
+        f"{len(values)} of dtype {name!r}: fit on y.astype(object)",
     )
     expect(dtype.kind != "O" or _are_text(values), "classes of dtype object are not all strings")
     classes = np.asarray(values, dtype=dtype)

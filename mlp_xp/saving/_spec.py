@@ -345,7 +345,7 @@ def _check_late_settings(model: Any, n_features: int) -> None:
     )
     views = resolve_augmentation("tta", model.tta, n_features)
     n_views = math.prod(len(transform.views) for transform in views)
-    expect(n_views <= _MAX_VIEWS, f"tta makes {n_views} views, expected at most {_MAX_VIEWS}")
+    expect(n_views <= _MAX_VIEWS, f"tta must make at most {_MAX_VIEWS} views, got {n_views}")
 
 
 def _decode_history(training: dict[str, Any]) -> History:

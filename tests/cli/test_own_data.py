@@ -213,9 +213,9 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
         ("digits --image-size 8", "for data of your own, not for digits"),
         ("alike --target kind", "leave out --target kind, which is for tables"),
         ("iris.csv --image-size 8", "leave out --image-size, which is for folders of pictures"),
-        ("digits --image-size 0x3", "'0x3', expected a number of pixels"),
+        ("digits --image-size 0x3", "must be a number of pixels, or as in 32x24, got '0x3'"),
         ("iris.csv --validation 0.999", "holds out 120 of 120 samples"),
-        ("nowhere.csv", "expected cifar10, cifar100, fashion-mnist, digits, or a folder or file"),
+        ("nowhere.csv", "choose cifar10, cifar100, fashion-mnist, digits, or a folder or file"),
     ):
         assert said in fails("train", *FEW, "--data", *typed.split()), typed
     assert not Path("run").exists()
@@ -225,7 +225,7 @@ def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris,
     assert mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 1).status == 0
     Path("other.csv").write_text("a,b,c,d,species\n" + "1,2,3,4,rose\n1,2,3,4,tulip\n" * 3)
     assert "other classes" in fails("evaluate", "run", "--data-path", "other.csv")
-    assert "expected .csv, .npz, .parquet" in fails("predict", "run", "picture.png")
+    assert "pass .csv, .npz, .parquet" in fails("predict", "run", "picture.png")
     Path("new.csv").write_text("a,b,c\n1,2,3\n")
     assert "no column 'd', which the network was trained with" in fails("predict", "run", "new.csv")
 

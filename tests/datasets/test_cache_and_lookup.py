@@ -91,7 +91,7 @@ def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder, 
     _loading.load(spec, python2_folder)
     path = cache_dir() / "cifar10" / "x_test.npy"
     raw = path.read_bytes()
-    said = r"x_test\.npy is missing or damaged \(.*\), expected uint8 of shape .* delete the folder"
+    said = r"x_test\.npy must be uint8 of shape .*missing or damaged \(.*\): delete the folder"
     for name, content in {
         "cut short": raw[:-1],
         "longer": raw + b"x",
@@ -110,7 +110,7 @@ def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder, 
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
-    said = r"x_train\.npy is missing or damaged \(Permission denied\).* export MLP_XP_CACHE="
+    said = r"x_train\.npy must .* damaged \(Permission denied\).* export MLP_XP_CACHE="
     rejects(said, _loading.load, spec)
 
 

@@ -125,7 +125,7 @@ def test_a_download_is_resumed_and_retried(part, answers, starts, waited, tmp_pa
 
 
 def test_a_wrong_file_is_an_error_and_deleted(tmp_path, monkeypatch):
-    wrong = rf"SHA-256 \w+, expected {SHA256}; it was deleted"
+    wrong = rf"SHA-256 {SHA256}, got \w+; it was deleted"
     for name, given, part in (
         ("tampered", answer(body=b"x" + BODY[1:]), b""),
         ("too short", answer(body=BODY[:-1], length=False), b""),

@@ -76,14 +76,14 @@ def test_load_cifar100_has_fine_and_coarse_labels(put, encode):
         for pair in zip(found, expected, strict=True):
             np.testing.assert_array_equal(*pair)
         assert len(d.class_names) == n_names
-    with pytest.raises(ValueError, match="label_mode='both', expected 'fine' or 'coarse'"):
+    with pytest.raises(ValueError, match="`label_mode` must be 'fine' or 'coarse', got 'both'"):
         load_cifar100(label_mode="both")
 
 
 def test_what_is_missing_is_named(tmp_path, batches, python2_folder):
     for read in (read_cifar, load_cifar10):
-        rejects(r"nowhere does not exist, expected .*cifar-10-batch", read, tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match=r"data_batch_1 is a file, expected a folder"):
+        rejects(r"nowhere does not exist: pass .*cifar-10-batch", read, tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match=r"data_batch_1 is a file: pass a folder"):
         load_cifar10(python2_folder / "data_batch_1")
     (tmp_path / "empty").mkdir()
     rejects("holds none of the data set's files: name a folder", read_cifar, tmp_path / "empty")
@@ -91,7 +91,7 @@ def test_what_is_missing_is_named(tmp_path, batches, python2_folder):
     rejects(r"data_batch_4 cannot be read \(No such file.*check", read_cifar, python2_folder)
     files = cifar10_files(batches, pickle2)
     del files["data_batch_4"]
-    with pytest.raises(DatasetError, match=r"a\.tar\.gz has only data_batch_1, .*test_batch, exp"):
+    with pytest.raises(DatasetError, match=r"a\.tar\.gz must be .* has only data_batch_1, .*: add"):
         read_cifar(archive_of(tmp_path / "a.tar.gz", files))
 
 
@@ -124,7 +124,7 @@ def test_idx_files_plain_or_gzip(arrays, pack, in_cache):
     assert len(d.class_names) == 10
     assert in_cache() == []
     (folder / (LABELS + suffix)).unlink()
-    rejects(rf"has neither {LABELS} nor {LABELS}\.gz, expected", datasets.load_fashion_mnist)
+    rejects(rf"has neither {LABELS} nor {LABELS}\.gz: pass", datasets.load_fashion_mnist)
 
 
 DAMAGE = {
@@ -147,7 +147,7 @@ def test_a_damaged_idx_file_is_an_error(tmp_path, arrays, in_cache):
     folder = folder_of(tmp_path / "fashion", files)
     for name, (damaged, damage) in DAMAGE.items():
         (folder / damaged).write_bytes(damage(files[damaged]))
-        rejects(r"fashion.*etch it\s+again", datasets.load_fashion_mnist, folder, name=name)
+        rejects(r"fashion.*etch (it|them)\s+again", datasets.load_fashion_mnist, folder, name=name)
         (folder / damaged).write_bytes(files[damaged])
     assert in_cache() == []
 
@@ -173,14 +173,16 @@ def test_the_parts_are_a_seeded_permutation_of_the_data():
 
 def test_a_split_that_leaves_a_part_empty_is_an_error():
     for split, message in (
-        *((bad, rf"split={bad}, expected the fraction .*split=0\.9") for bad in (0, 1, -0.1, 1.5)),
-        (float("nan"), "split=nan, expected the fraction"),
-        (0.001, "puts 0 into training, expected at least one"),
-        (0.999, "puts 100 into training, expected at least one"),
+        *((bad, rf"`split` must be .* got {bad}: split=0\.9") for bad in (0, 1, -0.1, 1.5)),
+        (float("nan"), "the fraction for training, .* got nan"),
+        (0.001, "both parts .* puts 0 into training"),
+        (0.999, "both parts .* puts 100 into training"),
     ):
         with case(split), pytest.raises(ValueError, match=message):
             split_dataset(DATA, CODES, split)
-    with pytest.raises(ValueError, match=r"\(100, 3\) and labels of shape \(99,\), expected one"):
+    with pytest.raises(
+        ValueError, match=r"must have one label per sample, got shapes \(100, 3\) and \(99,\)"
+    ):
         split_dataset(DATA, CODES[1:], 0.9)
 
 
@@ -199,7 +201,7 @@ def test_every_data_set_can_be_located():
     assert datasets.locate("cifar10") is datasets.locate("cifar100") is None
     assert datasets.locate("digits").is_file()
     datasets.locate("fashion-mnist")  # Debian's package may be installed
-    with pytest.raises(ValueError, match="'mnist', expected one of cifar10, cifar100, fashion"):
+    with pytest.raises(ValueError, match="must be one of cifar10, cifar100, fashion"):
         datasets.locate("mnist")
 
 

@@ -49,7 +49,7 @@ MISTAKES = [
     (lambda: Blocks((4, 6), (2,)), r"axes 0 to 1 of shape \(4, 6\), each once, got \(2,\)"),
     (lambda: Blocks((4, 6), (1, 1)), r"each once, got \(1, 1\)"),
     (lambda: Blocks((4, 6), (1,), 0), "`width` must be .* got 0"),
-    (lambda: Blocks((4, 0), (1,)), "shape has an entry that is 0"),
+    (lambda: Blocks((4, 0), (1,)), "`shape` must be integers of at least 1, got 0"),
     (lambda: Branch(()), "Branch has no layers"),
     (lambda: Branch((Branch((4, 5)), 5)), "may hold integers, Project and Blocks: put one"),
     (lambda: Branch((2.0,)), r"holds 2\.0, and may hold integers"),

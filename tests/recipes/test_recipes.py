@@ -85,7 +85,7 @@ def test_overrides_go_first(write):
 MISTAKES = [
     ("lable_smoothing = 0.1", r"'lable_smoothing' is not one of .*mean 'label_smoothing'\?\)"),
     ("callbacks = []", "'callbacks' is not one of"),
-    ("description = 1", "description is 1, expected a string"),
+    ("description = 1", "`description` must be a string, got 1"),
     ('data = "cifar"', r"data is 'cifar', not one of cifar10, .* \(did you mean 'cifar10'"),
     ("label_smoothing = 2.0", r"'label_smoothing' parameter of MLPClassifier .* Got 2.0"),
     ('label_smoothing = "much"', r"a float in the range \[0.0, 1.0\). Got 'much'"),

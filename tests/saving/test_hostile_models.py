@@ -85,7 +85,10 @@ TAMPERED = [
     ({"params": {"device": "cpu; ls"}}, "device is 'cpu; ls', not null or a name such as"),
     ({"params": {"tta": [5]}}, "tta has 5, which is none of Flip, Shift"),
     ({"params": {"tta": FLIP}}, r"tta has Flip.* is 8, but the data have 5 features"),
-    ({"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}}, "tta makes .* views, exp"),
+    (
+        {"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}},
+        "tta must make at most .* views",
+    ),
     ({"params": {"augmentation": [FLIP]}}, "augmentation has Flip.* but the data have 5"),
     ({"params": {"activation": ["relu"]}}, "activation has 1 entries"),
     ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
@@ -108,9 +111,9 @@ TAMPERED = [
     ({"scaled": None}, r"'scaling\.scale' is float32"),
     ({"seed": "0"}, "seed is '0'"),
     ({"seed": 2**40}, "not an integer of 32 bits"),
-    ({"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}}, "take 1144 MiB, expected"),
-    ({"classes": {"dtype": "(999,999)f8", "values": [0, 1, 2]}}, r"dtype '\(999,999\)f8', exp"),
-    ({"classes": {"dtype": ["<i8"], "values": [0, 1, 2]}}, r"of dtype \['<i8'\], expected one"),
+    ({"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}}, "got 1144 MiB for"),
+    ({"classes": {"dtype": "(999,999)f8", "values": [0, 1, 2]}}, r"got '\(999,999\)f8'"),
+    ({"classes": {"dtype": ["<i8"], "values": [0, 1, 2]}}, r"must be one such as .* got \['<i8'\]"),
     ({"classes": {"dtype": "<i8", "values": [0, 1, 1.5]}}, "not values of dtype '<i8'"),
     ({"classes": {"dtype": "<i8", "values": [0, 1, 1]}}, "not distinct and in order"),
     ({"classes": {"dtype": "|O", "values": [{}, {}, {}]}}, "object are not all strings"),
@@ -284,7 +287,7 @@ def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
     with (saved / name).open("ab") as file:
         file.truncate(1 << 30)
     with limits():
-        rejects(rf"{name} .*(more than the 67108864|bytes of tensors, exp)", load_model, saved)
+        rejects(rf"{name} .*(more than the 67108864|tensors must take)", load_model, saved)
     if hasattr(os, "mkfifo"):  # Nor is a named pipe waited for.
         (saved / name).unlink()
         os.mkfifo(saved / name)

@@ -145,7 +145,7 @@ def number(
     0.5
     >>> number(int, at_least=1)("0")
     Traceback (most recent call last):
-    argparse.ArgumentTypeError: '0', expected an integer of at least 1
+    argparse.ArgumentTypeError: must be an integer of at least 1, got '0'
     """
     limits = {"above": above, "of at least": at_least, "below": below}
     expected = " ".join(f"{word} {n}" for word, n in limits.items() if math.isfinite(n))
@@ -158,9 +158,9 @@ def number(
                 return value
         except (ValueError, OverflowError):
             pass
-        cure = ", several with spaces between them" if several and "," in text else ""
+        cure = ": separate several with spaces" if several and "," in text else ""
         if several and Path(text).exists():
             cure = f": type {text} before the options"
-        raise argparse.ArgumentTypeError(f"{text!r}, expected {noun} {expected}{cure}")
+        raise argparse.ArgumentTypeError(f"must be {noun} {expected}, got {text!r}{cure}")
 
     return parse

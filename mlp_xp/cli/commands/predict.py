@@ -95,7 +95,7 @@ def _read_rows(paths: list[Path], info: DataInfo) -> tuple[list[str], np.ndarray
     for path in paths:
         if path.suffix.lower() not in TABLES:
             raise ValueError(
-                f"{path}: the network was trained on a table, expected {', '.join(TABLES)}"
+                f"{path}: the network was trained on a table: pass {', '.join(TABLES)}"
             )
         columns = info.columns or [Column(n, is_flag=False) for n in info.feature_names]
         x = read_table(path, columns=columns, has_target=False).x

@@ -46,7 +46,7 @@ def _size(text: str) -> tuple[int, int]:
     numbers = text.lower().split("x")
     if len(numbers) in (1, 2) and all(n.isdecimal() and 0 < int(n) <= 4096 for n in numbers):
         return int(numbers[0]), int(numbers[-1])
-    raise argparse.ArgumentTypeError(f"{text!r}, expected a number of pixels, or as in 32x24")
+    raise argparse.ArgumentTypeError(f"must be a number of pixels, or as in 32x24, got {text!r}")
 
 
 class _Group:

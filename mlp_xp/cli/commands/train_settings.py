@@ -127,7 +127,7 @@ def _known_data(text: str) -> str:
         return text
     meant = suggestion(text, LOADERS) or ","
     raise ValueError(
-        f"invalid choice: {text!r}{meant} expected {', '.join(LOADERS)}, "
+        f"invalid choice: {text!r}{meant} choose {', '.join(LOADERS)}, "
         "or a folder or file of your own that is there"
     )
 

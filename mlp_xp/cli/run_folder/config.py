@@ -89,7 +89,7 @@ def data_info(config: dict[str, Any], model: Any) -> DataInfo:
     columns = decode_columns(data.get("columns", ()))
     classes = getattr(model, "classes_", np.empty(0, dtype=int))
     checks = {
-        f"name is {name!r}, expected one of {', '.join(LOADERS)}, {FILES}": (
+        f"name must be one of {', '.join(LOADERS)}, {FILES}, got {name!r}": (
             name in LOADERS or (name == FILES and path is not None)
         ),
         f"target is {target!r}": isinstance(target, str | None),

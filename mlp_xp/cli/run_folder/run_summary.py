@@ -105,7 +105,7 @@ def _check(run: RunSummary) -> None:
                 raise TypeError(f"{value!r:.80} is no {kind.__name__}")
     for name in (*run.scores, "epochs", "seconds", "images_per_second"):
         if not (type(result.get(name, 0)) in (int, float) and abs(result.get(name, 0)) < _LARGEST):
-            raise TypeError(f"{name} is {result[name]!r:.80}, expected a number")
+            raise TypeError(f"{name} must be a number, got {result[name]!r:.80}")
     readable([*run.params.values()])
 
 

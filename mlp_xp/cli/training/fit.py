@@ -131,8 +131,8 @@ def _validation_split(
     n_kept = round((1 - fraction) * len(rows))
     if n_kept in (0, len(rows)):
         raise ValueError(
-            f"--validation {fraction:g} holds out {len(rows) - n_kept:,} of {len(rows):,} samples, "
-            "expected at least one in each part"
+            f"--validation {fraction:g} holds out {len(rows) - n_kept:,} of {len(rows):,} samples: "
+            "set a fraction that leaves at least one in each part"
         )
     train, y, held_out, y_val = split_dataset(rows, data.y_train, 1 - fraction, seed=seed)
     labels = np.setdiff1d(y_val, y).tolist() if data.class_names else []

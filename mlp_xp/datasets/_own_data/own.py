@@ -85,7 +85,7 @@ def load_files(
     """
     path = Path(path)
     if task not in (None, *_TASKS):
-        raise DatasetError(f"task is {task!r}, expected {' or '.join(map(repr, _TASKS))}")
+        raise DatasetError(f"`task` must be {' or '.join(map(repr, _TASKS))}, got {task!r}")
     if path.is_dir():
         if task == "regression":
             raise DatasetError(
@@ -209,7 +209,7 @@ def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
     if len(np.unique(y)) < 2:
         raise DatasetError(f"{path}: {table.target!r} is {y[0]:g} in each row: nothing to predict")
     if len(y) < 4:
-        raise DatasetError(f"{path} has {len(y)} rows, expected four or more")
+        raise DatasetError(f"{path} must have at least 4 rows, got {len(y)}")
     share = min(1 - _TEST_SHARE, (len(y) - 2) / len(y))  # R2 takes two samples.
     x_train, y_train, x_test, y_test = split_dataset(table.x, y, share)
     return Dataset(x_train, y_train, x_test, y_test, (), None, 1, table.names)
@@ -226,13 +226,13 @@ def _split(
     names, labels = np.unique(y, return_inverse=True)
     counts = np.bincount(labels)
     if len(names) < 2:
-        raise DatasetError(f"{path} has the class {str(names[0])!r} alone, expected two or more")
+        raise DatasetError(f"{path} must have at least 2 classes, got {str(names[0])!r} alone")
     if counts.min() < 2:
         raise DatasetError(
-            f"{path}: the class {str(names[counts.argmin()])!r} has one sample, expected one to "
-            f"train on and one to test at least (there are {len(names):,} classes of {len(y):,} "
-            "samples; if it is a number to predict, type --task regression; --target names another "
-            "column)"
+            f"{path}: each class must have at least 2 samples, one to train and one to test, but "
+            f"{str(names[counts.argmin()])!r} has one (there are {len(names):,} classes in "
+            f"{len(y):,} samples; for a numeric target, type --task regression; for another "
+            "column, --target)"
         )
     order = np.random.Generator(np.random.Philox(0)).permutation(len(y))
     is_test = np.zeros(len(y), dtype=bool)

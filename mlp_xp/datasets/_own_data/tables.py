@@ -249,7 +249,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
             # A line may end in delimiters.
             if len(row) < n_named or any(row[len(names) :]):
                 raise DatasetError(
-                    f"{path}, line {rows.line_num}: {len(row)} values, expected {len(names)}"
+                    f"{path}, line {rows.line_num} must have {len(names)} values, got {len(row)}"
                 )
             for i, values in columns:
                 values.add(row[i])
@@ -363,7 +363,7 @@ def _read_npz(path: Path, wanted: _Wanted) -> Table:
         label = next((n for n in labels if n in arrays and wanted.has_target), None)
         if name is None or (label is None and target is not None):
             raise DatasetError(
-                f"{path} has the arrays {', '.join(arrays)}; expected X of numbers, and y, or the "
+                f"{path} has the arrays {', '.join(arrays)}; it needs X of numbers, and y, or the "
                 "name of another one as --target"
             )
         y = None if label is None else arrays[label]
@@ -372,16 +372,16 @@ def _read_npz(path: Path, wanted: _Wanted) -> Table:
         x = arrays[name]
     if x.ndim < 2 or x.dtype.kind not in "biuf":
         raise DatasetError(
-            f"{path}: {name} is {x.dtype} of shape {x.shape}, expected numbers, a sample in each "
-            "row"
+            f"{path}: {name} must hold numbers, one sample per row, got {x.dtype} of shape "
+            f"{x.shape}"
         )
     x = x.reshape(len(x), -1)
     x = x.view(np.uint8) if x.dtype == bool else x
     x = x if x.dtype in (np.uint8, np.float32) else x.astype(np.float64)
     if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "biufU"):
         raise DatasetError(
-            f"{path}: {label} is {y.dtype} of shape {y.shape}, expected a label for each of the "
-            f"{len(x)} rows of {name}"
+            f"{path}: {label} must hold a label for each of the {len(x)} rows of {name}, got "
+            f"{y.dtype} of shape {y.shape}"
         )
     names = _numbered(x.shape[1])
     choice = _choose(path, names, wanted._replace(target=None, has_target=False))
