@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -80,16 +81,23 @@ def test_a_gpu_that_nothing_can_use_names_each_library_and_its_reason(monkeypatc
         "device is 'cuda', which cupy, torch, jax can use, and none that is installed does here: "
         "torch: torch has no cuda; jax: jax has no cuda"
     )
+    monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     with pytest.raises(BackendError, match=re.escape(said)):
         get_backend("auto", "cuda")
 
 
 def test_without_a_driver_that_is_said_before_any_library(monkeypatch):
-    monkeypatch.setattr(backends, "installed", lambda name: name == "numpy")
+    monkeypatch.setattr(backends, "installed", lambda name: name in ("numpy", "torch"))
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: False)
+    module = Mock(**{"create.side_effect": BackendError("built for a CPU")})
+    monkeypatch.setattr(importlib, "import_module", lambda name: module)
     for asked, said in (
+        (("torch", "cuda"), r"^There is no NVIDIA driver .* device\. built for a CPU$"),
         (("numpy", "cuda"), r"has only 'cpu'\. There is no NVIDIA driver .* device\.$"),
-        (("auto", "cuda"), r"^device is 'cuda'\. There is no NVIDIA driver .* device\.$"),
+        (
+            ("auto", "cuda"),
+            r"^device is 'cuda'\. There is no .*\. torch: built for a CPU\.$",
+        ),
         (("cupy",), r"not installed\. There is no .* With a driver: type .*cuda12\]"),
     ):
         with pytest.raises((ValueError, BackendError), match=said):

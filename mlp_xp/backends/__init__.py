@@ -192,7 +192,12 @@ def _load(name: str, device: Any) -> Backend:
         raise BackendError(
             f"Backend {name!r}: {library.package} cannot be loaded: {error}"
         ) from error
-    backend: Backend = create(device)
+    try:
+        backend: Backend = create(device)
+    except BackendError as error:
+        if not str(device or library.devices[0]).startswith("cuda") or has_cuda_driver():
+            raise
+        raise BackendError(f"{_NO_DRIVER}. {error}") from error
     return backend
 
 
@@ -225,11 +230,12 @@ def _automatic(device: Any) -> Backend:
                 backend = _load(name, device or "cuda")
                 backend.prove()
             except Exception as error:  # A broken installation or driver can raise anything.
-                reasons.append(f"{name}: {error}".rstrip("."))
+                reason = str(error).removeprefix(f"{_NO_DRIVER}. ")
+                reasons.append(f"{name}: {reason}".rstrip("."))
             else:
                 return backend
-    if asked and not reasons and not has_cuda_driver():
-        raise BackendError(f"device is {device!r}. {_NO_DRIVER}.")
+    if asked and not has_cuda_driver():
+        raise BackendError(". ".join([f"device is {device!r}", _NO_DRIVER, *reasons]) + ".")
     if asked:
         raise BackendError(
             f"device is {device!r}, which {', '.join(able)} can use, and "

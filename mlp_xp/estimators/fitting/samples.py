@@ -51,7 +51,18 @@ def check_sample(
     if ranks.is_sharded:
         joined = join_samples(ranks, model, X, y, sample_weight, reset=reset, suffix=suffix)
         return Sample(*joined)
-    X = check_x(model, X, reset=reset)
+    try:
+        X = check_x(model, X, reset=reset)
+    except ValueError as error:
+        if not suffix:
+            raise
+        cause = str(error.__cause__ or error).rstrip(".")  # Not the advice on text in X.
+        raise ValueError(
+            f"X{suffix}: {cause}. A Pipeline transforms X alone: type sklearn.set_config("
+            f"enable_metadata_routing=True), Pipeline(..., transform_input=['X{suffix}']) and "
+            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or give "
+            f"what the steps before the network make of X{suffix}."
+        ) from error
     n_samples = X.shape[0]
     y = check_y(model, y, n_samples, f"y{suffix}")
     weights = check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}")
@@ -68,18 +79,7 @@ def check_held_out(model: Any, X: Any, y: Any, weights: Any, ranks: Alone) -> Sa
     if X is None or y is None:
         missing = "X_val" if X is None else "y_val"
         raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
-    try:
-        return check_sample(model, X, y, weights, reset=False, suffix="_val", ranks=ranks)
-    except ValueError as error:
-        if "features" not in str(error) and "takes numbers in X" not in str(error):
-            raise
-        cause = str(error.__cause__ or error).rstrip(".")
-        raise ValueError(
-            f"X_val: {cause}. A Pipeline transforms X alone: type sklearn.set_config("
-            "enable_metadata_routing=True), Pipeline(..., transform_input=['X_val']) and "
-            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or give "
-            "what the steps before the network make of X_val."
-        ) from error
+    return check_sample(model, X, y, weights, reset=False, suffix="_val", ranks=ranks)
 
 
 def split_sample(
