@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from sklearn.pipeline import Pipeline
 
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import read_file
-from mlp_xp.saving._files import SPEC, SavingError, blamed_on, expect
+from mlp_xp.saving._files import SPEC, SavingError, blamed_on, brief, expect
 
 LIMIT = 4 << 30  # Bytes: vocabularies and tables of nearest neighbors are large.
 _HOLE = "passthrough"  # Stands for the network.
@@ -49,12 +51,20 @@ def with_steps(folder: Path, name: Any, network: Any) -> Pipeline:
     """Return the pipeline of a network, whose other steps are in a file of the folder."""
     with blamed_on(folder / SPEC):
         expect(is_steps_name(name), f"steps is {name!r}")
-    path = folder / name
+    path, io = folder / name, optional("skops.io", "skops")
     with blamed_on(path):
         content = read_file(path, LIMIT)
         expect(steps_name(content) == name, "its SHA-256 is not in its name: take it from a copy")
-        pipeline = optional("skops.io", "skops").loads(content, trusted=_TRUSTED)
-        if not isinstance(pipeline, Pipeline) or pipeline.steps[-1][1] != _HOLE:
-            raise SavingError("it holds no Pipeline without its last step")
-    pipeline.steps[-1] = (pipeline.steps[-1][0], network)
+        try:
+            with ZipFile(BytesIO(content)) as files:
+                size = sum(file.file_size for file in files.infolist())
+            expect(size <= len(content), "it is compressed, and may take any amount of memory")
+            pipeline = io.loads(content, trusted=_TRUSTED)
+            name, hole = pipeline.steps[-1]
+            expect(
+                isinstance(pipeline, Pipeline) and hole == _HOLE, "its last step is not left out"
+            )
+            pipeline.steps = [*pipeline.steps[:-1], (name, network)]
+        except Exception as error:  # A changed file can cause any, e.g. BadZipFile.
+            raise SavingError(brief(error)) from error
     return pipeline

@@ -272,8 +272,10 @@ def test_a_pipeline_is_saved_whole_and_nothing_untrusted_is_loaded(rng, tmp_path
     content = io.dumps(own)
     file.write_bytes(content)
     rejects(r"SHA-256 is not in its name", load_model, tmp_path)
-    (tmp_path / steps_name(content)).write_bytes(content)
-    rejects(r"Untrusted types", with_steps, tmp_path, steps_name(content), model[-1])
+    bomb = io.dumps(own, compression=zipfile.ZIP_DEFLATED)
+    for bad, why in ((content, "Untrusted types"), (b"", "not a zip"), (bomb, "is compressed")):
+        (tmp_path / steps_name(bad)).write_bytes(bad)
+        rejects(why, with_steps, tmp_path, steps_name(bad), model[-1])
 
 
 @pytest.mark.matrix
