@@ -146,15 +146,6 @@ def test_a_recipe_that_is_gone_is_not_needed(mlp_xp, recipe, undrawn):
     assert outcome("run") == expected
 
 
-@pytest.mark.matrix
-@pytest.mark.parametrize("name", ["torch", "jax"])
-def test_another_library_may_go_on(name, mlp_xp, stop):
-    pytest.importorskip(name)
-    stop()
-    assert mlp_xp("train", "--resume", "run", "--backend", name).status == 0
-    assert load_model("run").n_iter_ == 4
-
-
 def test_options_that_change_the_numbers_are_refused(fails, partial_run):
     for typed in ("--epochs 9", "--recipe record", "--data digits", "--out x", "--no-residual"):
         line = fails("train", "--resume", "run", *typed.split())

@@ -7,8 +7,7 @@ import pytest
 import sklearn.neural_network as theirs
 from sklearn import ensemble, multioutput
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_diabetes, load_digits, load_wine, make_multilabel_classification
-from sklearn.inspection import partial_dependence, permutation_importance
+from sklearn.datasets import load_diabetes, load_wine, make_multilabel_classification
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.multiclass import OneVsRestClassifier
@@ -273,15 +272,3 @@ def test_the_figures_are_the_same(name):
         assert_close(*(model.predict_proba(X) for model in pair), atol=1e-4)
     if y.ndim == 1:
         np.testing.assert_allclose(*(cross_val_score(model, X, y, cv=2) for model in pair), 1e-4)
-
-
-@pytest.mark.matrix
-def test_the_figures_of_inspections_and_of_an_autoencoder_are_the_same():
-    figures, pictures = [], load_digits().data[:150] / 16
-    for library in (theirs, ours):
-        model = library.MLPRegressor(**SMALL).fit(HOMES, PRICES)
-        found = partial_dependence(model, HOMES, [2, 8], grid_resolution=5)["average"].ravel()
-        by_chance = permutation_importance(model, HOMES, PRICES, n_repeats=2, random_state=0)
-        loss = model.fit(pictures, pictures).loss_
-        figures.append([*found, *by_chance.importances_mean, loss])
-    np.testing.assert_allclose(*figures, atol=1e-4)

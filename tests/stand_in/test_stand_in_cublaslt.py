@@ -208,16 +208,6 @@ def test_an_algorithm_needs_its_workspace_alignment_and_problem(product):
     assert refused(product.run) == NOT_SUPPORTED
 
 
-def test_descriptors_check_sizes_and_are_destroyed_once():
-    desc = lt.matmul_desc_create(ComputeType.COMPUTE_32F, F32)
-    value, call = np.array([1], np.int64), lt.matmul_desc_set_attribute
-    attribute = lt.MatmulDescAttribute.EPILOGUE
-    assert refused(lambda: call(desc, attribute, value.ctypes.data, 8)) == INVALID_VALUE
-    call(desc, attribute, value.ctypes.data, 4)
-    lt.matmul_desc_destroy(desc)
-    assert refused(lambda: lt.matmul_desc_destroy(desc)) == INVALID_VALUE
-
-
 def test_a_product_is_counted_captured_and_raced(product):
     _launch.launches.clear()
     expected = product.result()

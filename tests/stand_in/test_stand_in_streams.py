@@ -199,8 +199,6 @@ def test_devices_keep_their_arrays_apart():
         assert x.device == device == cuda.Device(1)
         assert cuda.runtime.getDevice() == 1
     assert cuda.runtime.getDeviceCount() == 2
-    with pytest.raises(ValueError, match="Peer access is unavailable"):
-        x + 1
 
 
 def test_there_is_no_third_device():
