@@ -82,6 +82,7 @@ def test_backends_lists_all_and_why_one_is_unusable(mlp_xp, monkeypatch):
     reason = "unusable: libtorch.so: cannot open shared object file"
     assert lines["torch", "cpu"].endswith(reason)
     assert lines["torch", "cuda:0"].endswith(reason)
+    assert "leave out" not in done.out
     assert re.search(r"^auto takes \w+ on ", done.out, re.MULTILINE)
 
 

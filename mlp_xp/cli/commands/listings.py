@@ -84,6 +84,7 @@ def _devices(name: str) -> Iterator[tuple[str, str]]:
             except Exception as error:  # A broken installation or driver can raise anything.
                 if index == 0:
                     reason = str(error).partition("; `mlp-xp backends`")[0]  # This is it.
+                    reason = reason.replace(": leave out backend and device", "")  # None is given.
                     yield device or "", f"unusable: {shorten(reason, 200)}"
                 break
             yield device or "", facts
