@@ -23,7 +23,7 @@ from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop, schedules
 from mlp_xp.recipes import names as recipe_names
 from mlp_xp.saving import load_model, save_model
-from mlp_xp.training.input_scaling import Whiten
+from mlp_xp.training.data.input_scaling import Whiten
 
 N, FEATURES, SHAPE = 30, 6, (3, 8, 8)
 # The last of the four batches of an epoch is smaller.

@@ -21,9 +21,9 @@ from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.network import Network, Normalization
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.training import lbfgs
-from mlp_xp.training.batches import place
-from mlp_xp.training.epoch_plan import plan_epoch
-from mlp_xp.training.inference import predict
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import place
+from mlp_xp.training.inference.inference import predict
 
 PLAIN = Network((5, 5))
 BATCHES_OF = 29  # Two an epoch, the second padded.

@@ -20,8 +20,8 @@ from mlp_xp.nn.losses import Custom
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import Adam
 from mlp_xp.saving import SavingError, save_model
-from mlp_xp.training.inputs import Batch
-from mlp_xp.training.value_and_gradient import value_and_gradient
+from mlp_xp.training.step.inputs import Batch
+from mlp_xp.training.step.value_and_gradient import value_and_gradient
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 

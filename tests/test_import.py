@@ -59,7 +59,7 @@ def test_it_brings_few_modules_of_its_own(loaded):
         "backends.shards",
         "backends._numpy.ranks",
         "estimators.fitting.validation_set",
-        "training.diagnosis",
+        "training.divergence.diagnosis",
     )
     assert not {f"mlp_xp.{name}" for name in rare} & loaded["fit"]
 

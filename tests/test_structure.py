@@ -116,7 +116,7 @@ def test_a_file_is_read_in_one_sitting():
 
 
 def test_the_checks_find_what_they_look_for():
-    step, compat = "mlp_xp.training.step.make_step", "array_api_compat.torch"
+    step, compat = "mlp_xp.training.step.step.make_step", "array_api_compat.torch"
     assert violations("nn", {step}) == [step]
     assert violations("backends", {"mlp_xp.lab"}) == ["mlp_xp.lab"]
     assert violations("optimizers", {"torch.nn"}) == ["torch.nn"]

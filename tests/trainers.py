@@ -9,10 +9,10 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import Adam
 from mlp_xp.optimizers.schedules import Cosine
-from mlp_xp.training.batches import place
-from mlp_xp.training.epoch_plan import plan_epoch
-from mlp_xp.training.input_scaling import standardization
-from mlp_xp.training.rules import Rules
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.input_scaling import standardization
+from mlp_xp.training.data.placement import place
+from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.trainer import Trainer
 
 N, FEATURES, CLASSES, BATCH = 57, 11, 4, 10

@@ -40,8 +40,8 @@ from bench.suite.workloads import WORKLOADS, Workload, load
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.backends._cuda.captured import report
 from mlp_xp.nn.layers import Dense
-from mlp_xp.training.batches import Streamed
-from mlp_xp.training.epoch_plan import plan_epoch
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import Streamed
 
 __all__ = ["PRECISIONS", "chosen_workloads", "main"]
 

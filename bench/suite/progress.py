@@ -14,7 +14,7 @@ class Progress:
 
     def __init__(self, n_turns: Mapping[str, int]) -> None:
         from mlp_xp._utils.display.progress import open_bar
-        from mlp_xp.training.time_budget import Pace
+        from mlp_xp.training.loop.time_budget import Pace
 
         self._n_turns, self._total = dict(n_turns), max(1, sum(n_turns.values()))
         self._start, self._pace = time.perf_counter(), Pace()

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from mlp_xp.training.records import Record, Running
+from mlp_xp.training.loop.records import Record, Running
 
 __all__ = ["Callback", "Live", "expect"]
 

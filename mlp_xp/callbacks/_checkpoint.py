@@ -21,9 +21,9 @@ from mlp_xp.callbacks._base import Live, expect
 from mlp_xp.estimators.fitted.state import host_copy
 from mlp_xp.estimators.fitting.reporting import Pause
 from mlp_xp.saving import SavingError, check_can_save, save_model, write_model
-from mlp_xp.training.checkpoints import checkpoint_name, checkpoints, write_snapshot
-from mlp_xp.training.records import Record
-from mlp_xp.training.snapshot import Snapshot
+from mlp_xp.training.checkpoints.checkpoints import checkpoint_name, checkpoints, write_snapshot
+from mlp_xp.training.checkpoints.snapshot import Snapshot
+from mlp_xp.training.loop.records import Record
 
 __all__ = ["Checkpoint"]
 

@@ -8,8 +8,8 @@ from numbers import Real
 from typing import Any
 
 from mlp_xp.callbacks._base import Callback, expect
-from mlp_xp.training.records import Record
-from mlp_xp.training.time_budget import Budget
+from mlp_xp.training.loop.records import Record
+from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = ["TargetScore", "TimeBudget"]
 
@@ -78,7 +78,7 @@ class TargetScore(Callback):
     Examples
     --------
     >>> from mlp_xp.callbacks import TargetScore
-    >>> from mlp_xp.training.records import Record
+    >>> from mlp_xp.training.loop.records import Record
     >>> record = Record(1, 0.7, None, 0.001, 1000, 0.1, validation_loss=0.8, validation_score=0.75)
     >>> TargetScore(0.7).on_epoch_end(None, record)
     True

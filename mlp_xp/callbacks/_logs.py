@@ -11,7 +11,7 @@ from typing import Any
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks._base import Callback, Live
-from mlp_xp.training.records import Record
+from mlp_xp.training.loop.records import Record
 
 __all__ = ["CSVLog", "TensorBoard", "scalars"]
 
@@ -30,7 +30,7 @@ class CSVLog(Callback):
     --------
     >>> import tempfile
     >>> from mlp_xp.callbacks import CSVLog
-    >>> from mlp_xp.training.records import Record
+    >>> from mlp_xp.training.loop.records import Record
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     log = CSVLog(f"{folder}/log.csv")
     ...     log.on_fit_begin(None)
@@ -121,7 +121,7 @@ def scalars(record: Record) -> dict[str, float]:
     Examples
     --------
     >>> from mlp_xp.callbacks._logs import scalars
-    >>> from mlp_xp.training.records import Record
+    >>> from mlp_xp.training.loop.records import Record
     >>> scalars(Record(1, 2.25, None, 0.001, 1000, 0.5))
     {'loss': 2.25, 'learning_rate': 0.001, 'samples_per_second': 2000.0}
     """

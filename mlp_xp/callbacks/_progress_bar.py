@@ -12,8 +12,8 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import ctrl_c_pressed
 from mlp_xp.callbacks._base import Live
 from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_svg
-from mlp_xp.training.records import Record, Running
-from mlp_xp.training.time_budget import Pace
+from mlp_xp.training.loop.records import Record, Running
+from mlp_xp.training.loop.time_budget import Pace
 
 __all__ = ["ProgressBar"]
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.distributed._settings import Distributed
-from mlp_xp.training.finite import NonFiniteError
+from mlp_xp.training.divergence.finite import NonFiniteError
 
 __all__ = ["Alone", "RankError", "Ranks", "end_all_on_errors"]
 

@@ -24,7 +24,7 @@ from mlp_xp.estimators.fitted.summary import Summary, summary_of
 from mlp_xp.estimators.settings.config import LBFGS
 from mlp_xp.estimators.settings.parameters import CONSTRAINTS, RecipeMixin, param_names, validate
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.training.history import packed, unpacked
+from mlp_xp.training.loop.history import packed, unpacked
 
 __all__ = ["BaseMLP"]
 
@@ -116,7 +116,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         start = time.perf_counter()
         # Predictions need nothing of it.
         from mlp_xp.estimators.fitting.requests import fit_requests
-        from mlp_xp.training.answer import answer
+        from mlp_xp.training.loop.answer import answer
 
         given, held_out = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
         if answer(fit_requests(self, start, given, held_out, resume=resume)):
@@ -132,7 +132,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         classes: Any = None,
     ) -> Any:
         from mlp_xp.estimators.fitting.requests import partial_fit_requests
-        from mlp_xp.training.answer import answer
+        from mlp_xp.training.loop.answer import answer
 
         answer(partial_fit_requests(self, (X, y, sample_weight), held_out, classes))
         return self

@@ -31,15 +31,15 @@ from mlp_xp.estimators.settings.config import (
     resolve_layers,
     training_backend,
 )
-from mlp_xp.training.answer import answer
-from mlp_xp.training.finite import NonFiniteError
-from mlp_xp.training.records import Record
-from mlp_xp.training.requests import Fit
-from mlp_xp.training.rows import Rows
-from mlp_xp.training.shared import SharedData
-from mlp_xp.training.stack import answer_many
-from mlp_xp.training.stacked_trainer import StackedTrainer, StackError
-from mlp_xp.training.workers import work_in_threads
+from mlp_xp.training.data.rows import Rows
+from mlp_xp.training.data.shared import SharedData
+from mlp_xp.training.divergence.finite import NonFiniteError
+from mlp_xp.training.loop.answer import answer
+from mlp_xp.training.loop.records import Record
+from mlp_xp.training.loop.requests import Fit
+from mlp_xp.training.stack.answer_many import answer_many
+from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
+from mlp_xp.training.stack.workers import work_in_threads
 
 __all__ = ["FitResult", "FitTask", "fit_all", "fit_many"]
 

@@ -23,7 +23,7 @@ from mlp_xp.estimators.targets import MultilabelTargets, Targets
 from mlp_xp.export._columns import column_inputs
 from mlp_xp.export._members import members_of, state_of
 from mlp_xp.nn.losses import of_mixture
-from mlp_xp.training.inference import make_predict
+from mlp_xp.training.inference.inference import make_predict
 
 __all__ = ["to_onnx", "trace"]
 

@@ -12,7 +12,7 @@ from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.export._members import state_of
 from mlp_xp.nn.network import with_layers
-from mlp_xp.training.history import History
+from mlp_xp.training.loop.history import History
 
 __all__ = ["from_torch", "to_torch"]
 

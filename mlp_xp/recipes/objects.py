@@ -19,7 +19,7 @@ from mlp_xp.nn.hidden import INNER, LAYERS
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
 from mlp_xp.optimizers import RULES
 from mlp_xp.optimizers.schedules import SCHEDULES
-from mlp_xp.training.input_scaling import Whiten
+from mlp_xp.training.data.input_scaling import Whiten
 
 __all__ = ["OBJECTS", "expected", "make"]
 

@@ -25,7 +25,7 @@ from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.network import denses, draw_params, norms, with_layers
 from mlp_xp.saving._files import SPEC, SavingError, expect
-from mlp_xp.training.input_scaling import Whiten
+from mlp_xp.training.data.input_scaling import Whiten
 
 _DTYPES = {"F32": "float32", "F64": "float64"}  # As a header names them.
 _HEADER_LIMIT = 4 << 20  # Bytes: some 30,000 tensors.

@@ -19,10 +19,10 @@ from mlp_xp.estimators.settings.config import resolve_augmentation, resolve_conf
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
-from mlp_xp.training.history import History
-from mlp_xp.training.input_scaling import SCALINGS, Whiten
-from mlp_xp.training.loop_settings import LoopPosition
-from mlp_xp.training.records import Record, ResumeState
+from mlp_xp.training.data.input_scaling import SCALINGS, Whiten
+from mlp_xp.training.loop.history import History
+from mlp_xp.training.loop.loop_settings import LoopPosition
+from mlp_xp.training.loop.records import Record, ResumeState
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 

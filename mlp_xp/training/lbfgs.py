@@ -21,14 +21,14 @@ from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
-from mlp_xp.training.batches import Data, Resident, count_work
-from mlp_xp.training.diagnosis import explain_minimum
-from mlp_xp.training.epoch_plan import plan_epoch
-from mlp_xp.training.finite import NonFiniteError
-from mlp_xp.training.inputs import Batch
-from mlp_xp.training.rank_plan import own_plan
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import Data, Resident, count_work
+from mlp_xp.training.data.rank_plan import own_plan
+from mlp_xp.training.divergence.diagnosis import explain_minimum
+from mlp_xp.training.divergence.finite import NonFiniteError
+from mlp_xp.training.step.inputs import Batch
+from mlp_xp.training.step.value_and_gradient import value_and_gradient
 from mlp_xp.training.trainer import Trainer
-from mlp_xp.training.value_and_gradient import value_and_gradient
 
 __all__ = ["BLOCK", "error_of_minimum", "minimize"]
 

@@ -17,15 +17,15 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
-from mlp_xp.training.batches import Data
-from mlp_xp.training.epoch_plan import EpochPlan
-from mlp_xp.training.guards import new_guard
-from mlp_xp.training.inputs import Batch
-from mlp_xp.training.rank_sums import shared
-from mlp_xp.training.records import Record, ResumeState
-from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import SchedulePosition
-from mlp_xp.training.step import (
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.data.placement import Data
+from mlp_xp.training.loop.guards import new_guard
+from mlp_xp.training.loop.records import Record, ResumeState
+from mlp_xp.training.loop.time_budget import Budget
+from mlp_xp.training.step.inputs import Batch
+from mlp_xp.training.step.rank_sums import shared
+from mlp_xp.training.step.scalars import SchedulePosition
+from mlp_xp.training.step.step import (
     StepArguments,
     Steps,
     TrainState,
@@ -33,8 +33,9 @@ from mlp_xp.training.step import (
     make_indexed_step,
     make_step,
 )
-from mlp_xp.training.step_context import step_context, step_work
-from mlp_xp.training.step_table import (
+from mlp_xp.training.step.step_context import step_context, step_work
+from mlp_xp.training.step.step_settings import Rules
+from mlp_xp.training.step.step_table import (
     Epoch,
     EpochArguments,
     Group,
@@ -44,7 +45,6 @@ from mlp_xp.training.step_table import (
     put_group,
     put_groups,
 )
-from mlp_xp.training.time_budget import Budget
 
 __all__ = ["Trainer"]
 
@@ -83,12 +83,12 @@ class Trainer:
     --------
     >>> import numpy as np
     >>> from mlp_xp.backends import get_backend
-    >>> from mlp_xp.training.batches import place
-    >>> from mlp_xp.training.epoch_plan import plan_epoch
+    >>> from mlp_xp.training.data.placement import place
+    >>> from mlp_xp.training.data.epoch_plan import plan_epoch
     >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
     >>> from mlp_xp.nn.network import Network, init_params
     >>> from mlp_xp.optimizers import Adam
-    >>> from mlp_xp.training.rules import Rules
+    >>> from mlp_xp.training.step.step_settings import Rules
     >>> from mlp_xp.training.trainer import Trainer
     >>> backend, network = get_backend("numpy"), Network((2, 8, 2))
     >>> rules = Rules(network, SoftmaxCrossEntropy(), Adam(), learning_rate=0.1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
-from mlp_xp.training.epoch_plan import plan_epoch, with_draws
+from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws
 
 SHAPE = C, H, W = 3, 4, 5
 N, FEATURES, CLASSES, BATCH = 23, C * H * W, 4, 10

@@ -22,11 +22,11 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
-from mlp_xp.training.batches import place
-from mlp_xp.training.epoch_plan import plan_epoch, with_draws
-from mlp_xp.training.inputs import Batch, Selection
-from mlp_xp.training.rules import Rules
-from mlp_xp.training.step import init_state, make_step
+from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws
+from mlp_xp.training.data.placement import place
+from mlp_xp.training.step.inputs import Batch, Selection
+from mlp_xp.training.step.step import init_state, make_step
+from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.trainer import Trainer
 
 
@@ -203,7 +203,7 @@ def views_by_hand(x):
 
 @pytest.mark.parametrize("size", [8, 1000])
 def test_averages_are_those_of_hand_made_views(backend, size, monkeypatch):
-    import mlp_xp.training.inference as inference
+    import mlp_xp.training.inference.inference as inference
 
     for name in ("_BATCH", "_HOST_BATCH"):
         monkeypatch.setattr(inference, name, size)

@@ -16,10 +16,10 @@ from mlp_xp.nn import losses
 from mlp_xp.nn.layers import affine
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, Lion, Muon, Optimizer, RMSprop
-from mlp_xp.training.batches import put_sparse
-from mlp_xp.training.epoch_plan import plan_epoch, with_draws
-from mlp_xp.training.inputs import Batch, Selection
-from mlp_xp.training.step import init_state, make_step
+from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws
+from mlp_xp.training.data.placement import put_sparse
+from mlp_xp.training.step.inputs import Batch, Selection
+from mlp_xp.training.step.step import init_state, make_step
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 START, END = "<!-- launches -->", "<!-- end of launches -->"

@@ -11,8 +11,8 @@ from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Blocks, Branch
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers.schedules import Constant
-from mlp_xp.training.batches import place
-from mlp_xp.training.epoch_plan import plan_epoch
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import place
 
 N, FEATURES, CLASSES, BATCH = 57, 12, 4, 10
 

@@ -15,8 +15,8 @@ from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
-from mlp_xp.training.inputs import Batch, Selection
-from mlp_xp.training.step import Steps, init_state, make_indexed_step, make_step
+from mlp_xp.training.step.inputs import Batch, Selection
+from mlp_xp.training.step.step import Steps, init_state, make_indexed_step, make_step
 
 N, FEATURES, CLASSES = 40, 9, 4
 NETWORKS = {

@@ -20,9 +20,9 @@ from mlp_xp.backends._cupy.backend import CupyBackend
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.nn.network import init_params
 from mlp_xp.optimizers import Adam
-from mlp_xp.training import requests
-from mlp_xp.training.batches import place
-from mlp_xp.training.time_budget import Budget
+from mlp_xp.training.data.placement import place
+from mlp_xp.training.loop import requests
+from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
 
 pytestmark = [

@@ -10,7 +10,7 @@ from loop_problem import Problem, assert_same, network_of, numbers
 
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._cupy import captured, cublaslt
-from mlp_xp.training.batches import place
+from mlp_xp.training.data.placement import place
 
 pytestmark = [
     pytest.mark.matrix,

@@ -188,8 +188,8 @@ def test_blocks_are_a_part_of_the_devices_memory(monkeypatch):
 
 def test_a_batch_is_no_larger_than_the_first(backend):
     """The contract that buffers rely on, where it is written: a plan and a prediction keep it."""
-    from mlp_xp.training.batches import Streamed
-    from mlp_xp.training.epoch_plan import plan_epoch
+    from mlp_xp.training.data.epoch_plan import plan_epoch
+    from mlp_xp.training.data.placement import Streamed
 
     data = Streamed(backend, np.ones((23, 3), np.float32), np.zeros(23, np.int32), "float32")
     with backend.scope():

@@ -21,12 +21,12 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
-from mlp_xp.training.batches import place
-from mlp_xp.training.epoch_plan import plan_epoch
-from mlp_xp.training.inputs import Batch
-from mlp_xp.training.rules import Rules
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import place
+from mlp_xp.training.step.inputs import Batch
+from mlp_xp.training.step.step_settings import Rules
+from mlp_xp.training.step.value_and_gradient import value_and_gradient
 from mlp_xp.training.trainer import Trainer
-from mlp_xp.training.value_and_gradient import value_and_gradient
 
 # The distances from 1 to the next number: 8 and 11 bits, the first one implied.
 EPS = {"bf16": 2.0**-7, "float16": 2.0**-10}

@@ -7,7 +7,7 @@ import pytest
 from fake_fit import X, Y
 
 from mlp_xp import MLPClassifier, callbacks
-from mlp_xp.training import time_budget as budget
+from mlp_xp.training.loop import time_budget as budget
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from mlp_xp.training.records import Record
+from mlp_xp.training.loop.records import Record
 
 X = np.random.default_rng(0).normal(size=(60, 5))
 

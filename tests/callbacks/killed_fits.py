@@ -15,7 +15,7 @@ from pathlib import Path
 from mlp_xp import MLP
 from mlp_xp.callbacks import Checkpoint
 from mlp_xp.datasets import load_digits
-from mlp_xp.training.checkpoints import checkpoints, read_checkpoint
+from mlp_xp.training.checkpoints.checkpoints import checkpoints, read_checkpoint
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 FOLDER = Path(sys.argv[1]) / "checkpoints"

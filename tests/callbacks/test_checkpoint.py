@@ -13,7 +13,7 @@ from mlp_xp import MLPClassifier, MLPRegressor, callbacks
 from mlp_xp._utils.storage.durable import locked
 from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.saving import SavingError, load_model, save_model
-from mlp_xp.training.checkpoints import checkpoints, read_checkpoint, write_snapshot
+from mlp_xp.training.checkpoints.checkpoints import checkpoints, read_checkpoint, write_snapshot
 
 STEPS = 4  # Of an epoch.
 

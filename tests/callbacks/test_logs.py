@@ -11,7 +11,7 @@ from fake_fit import SCORED, fit, record
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks import CSVLog, MLflow, TensorBoard
-from mlp_xp.training.records import Record
+from mlp_xp.training.loop.records import Record
 
 
 def test_a_log_is_read_back_exactly(tmp_path):

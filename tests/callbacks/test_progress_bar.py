@@ -12,7 +12,7 @@ from helpers import wait_until
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.callbacks import ProgressBar
-from mlp_xp.training.records import Running
+from mlp_xp.training.loop.records import Running
 
 
 def last_line(screen) -> str:

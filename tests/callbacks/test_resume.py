@@ -21,8 +21,8 @@ from mlp_xp.augmentation import Flip, Mixup
 from mlp_xp.backends import to_numpy
 from mlp_xp.callbacks import Callback, Checkpoint, CSVLog, TimeBudget
 from mlp_xp.optimizers import SGD, ByKind, Muon
-from mlp_xp.training import checkpoints
-from mlp_xp.training.snapshot import SnapshotError
+from mlp_xp.training.checkpoints import checkpoints
+from mlp_xp.training.checkpoints.snapshot import SnapshotError
 
 X, Y = problem(n=210, features=8)
 STEPS = 6  # Of an epoch, with early stopping.

@@ -24,7 +24,7 @@ from mlp_xp.cli.training import settings as settings_module
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model, write_model
-from mlp_xp.training.checkpoints import checkpoints
+from mlp_xp.training.checkpoints.checkpoints import checkpoints
 
 # An epoch has five steps.
 WORDS = "--epochs 4 --batch-size 256 --validation 0.2 --dropout 0.1 --ema-decay 0.9"

@@ -18,7 +18,7 @@ from mlp_xp.cli.training import deadline
 from mlp_xp.cli.training.deadline import Deadline
 from mlp_xp.cli.training.ending import ending_of
 from mlp_xp.saving import load_model
-from mlp_xp.training.records import Record
+from mlp_xp.training.loop.records import Record
 
 ELSEWHERE = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 

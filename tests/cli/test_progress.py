@@ -19,8 +19,8 @@ from mlp_xp.cli.terminal.lines import fitted
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training import progress
 from mlp_xp.cli.training.tasks import Classification
-from mlp_xp.training import time_budget as budget
-from mlp_xp.training.records import Record, Running
+from mlp_xp.training.loop import time_budget as budget
+from mlp_xp.training.loop.records import Record, Running
 
 
 @pytest.fixture

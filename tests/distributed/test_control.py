@@ -14,7 +14,7 @@ from trainers import assert_same_bits, assert_same_fit
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.callbacks import Callback
 from mlp_xp.distributed import Distributed, get_communicator
-from mlp_xp.training.input_scaling import Whiten
+from mlp_xp.training.data.input_scaling import Whiten
 
 SHARDED = Distributed(data="sharded")
 X, Y = problem(n=157)

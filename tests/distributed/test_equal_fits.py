@@ -22,8 +22,8 @@ from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
 from mlp_xp.training import lbfgs
-from mlp_xp.training.batches import place
-from mlp_xp.training.epoch_plan import plan_epoch
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import place
 
 SHAPE = (1, 4, 4)
 PIXELS = 16

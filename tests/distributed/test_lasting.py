@@ -16,7 +16,7 @@ from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.cli import main
 from mlp_xp.distributed import get_communicator
 from mlp_xp.saving import load_model
-from mlp_xp.training.checkpoints import checkpoints
+from mlp_xp.training.checkpoints.checkpoints import checkpoints
 from mlp_xp.training.trainer import Trainer
 
 X, Y = problem(n=157)

@@ -174,7 +174,7 @@ def test_a_subclass_may_have_a_constructor_of_its_own(base, tmp_path):
 
 @pytest.mark.parametrize("n", [3, 1000])
 def test_predictions_and_weights_are_the_callers_to_write_to(on, n, monkeypatch):
-    monkeypatch.setattr("mlp_xp.training.inference._BATCH", 600)
+    monkeypatch.setattr("mlp_xp.training.inference.inference._BATCH", 600)
     X, y = problem(1000)
     settings = {"max_iter": 1, "learning_rate": "cosine", "batch_size": 100, **on}
     model, two = small(**settings).fit(X, y), small(**settings).fit(X, y > 0)

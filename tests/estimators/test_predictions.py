@@ -17,7 +17,7 @@ from mlp_xp.estimators.checks.validation import check_x
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import Quantile, SoftmaxCrossEntropy
-from mlp_xp.training import inference
+from mlp_xp.training.inference import inference
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 9, (120, 4)).astype(np.float64)
@@ -299,7 +299,7 @@ def test_gradients_of_rows_in_batches_sparse_rows_and_integers(monkeypatch):
     gradient = small().fit(X, y).input_gradient
     whole, pixels = gradient(X, y), (50 * np.abs(X)).astype(np.uint8)
     np.testing.assert_allclose(gradient(sparse.csr_matrix(X), y), whole, rtol=1e-12)
-    monkeypatch.setattr("mlp_xp.training.input_gradient._BATCH", 7)
+    monkeypatch.setattr("mlp_xp.training.inference.input_gradient._BATCH", 7)
     np.testing.assert_allclose(gradient(X, y), whole, rtol=1e-12)
     np.testing.assert_array_equal(gradient(pixels, y), gradient(pixels.astype(float), y))
     for target, message in (

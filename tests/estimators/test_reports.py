@@ -12,7 +12,7 @@ from sklearn.metrics import get_scorer
 
 from mlp_xp import MLPRegressor
 from mlp_xp.estimators.fitted import prediction
-from mlp_xp.training import inference
+from mlp_xp.training.inference import inference
 
 X, y = problem()
 

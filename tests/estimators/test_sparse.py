@@ -15,7 +15,7 @@ import mlp_xp as ours
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels, SparseMatrix
 from mlp_xp.optimizers import SGD, Adam, AdamW
-from mlp_xp.training import batches
+from mlp_xp.training.data import placement as batches
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 with_products = pytest.mark.libraries("numpy", "cupy")  # The others make rows dense.

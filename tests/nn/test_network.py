@@ -12,7 +12,7 @@ from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import Dense, Norm, dense
 from mlp_xp.nn.network import Network, denses, forward, hidden, init_params, norms, with_layers
-from mlp_xp.training.inference import predict
+from mlp_xp.training.inference.inference import predict
 
 
 def test_weights_start_as_the_activation_asks_for():

@@ -15,10 +15,10 @@ from mlp_xp._utils.signals import interruptible, interrupts
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators.fitting.validation_set import HeldOut
 from mlp_xp.optimizers.schedules import Linear, LinearWarmup
-from mlp_xp.training import fit_loop
-from mlp_xp.training import time_budget as budget
 from mlp_xp.training import trainer as training
-from mlp_xp.training.time_budget import Budget, Pace
+from mlp_xp.training.loop import fit_loop
+from mlp_xp.training.loop import time_budget as budget
+from mlp_xp.training.loop.time_budget import Budget, Pace
 
 MANY = 10**6
 WARM_UP = {"batch_size": 60, "learning_rate": LinearWarmup(0.5, then=Linear())}
@@ -236,7 +236,7 @@ def test_ctrl_c_is_a_flag_and_the_second_one_an_exception(ctrl_c):
 
 
 def test_an_error_before_the_first_step_ends_the_fit_while_it_is_handled(ctrl_c, monkeypatch):
-    monkeypatch.setattr("mlp_xp.training.multi_epoch.MultiEpoch", lambda *_: 1 / 0)
+    monkeypatch.setattr("mlp_xp.training.loop.multi_epoch.MultiEpoch", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as _error:  # Its traceback keeps what is not closed.
         MLPRegressor().fit([[0.0], [1.0]], [0, 1])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -7,7 +7,7 @@ import pytest
 from helpers import QUIET, problem, small
 from trainers import BATCH, N, assert_close, byte_data, learned, make_trainer
 
-import mlp_xp.training.divergence
+import mlp_xp.training.divergence.guard
 from mlp_xp import MLP, MLPRegressor
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Mixup
@@ -16,9 +16,9 @@ from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.nn.layers import Norm
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import load_model
-from mlp_xp.training.batches import place
-from mlp_xp.training.epoch_plan import plan_epoch
-from mlp_xp.training.finite import NonFiniteError, is_finite
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import place
+from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide):RuntimeWarning")
 
@@ -91,7 +91,7 @@ def test_steps_of_earlier_epochs_are_repeated(monkeypatch):
     seen, each = [], Callback()
     each.on_step_end = lambda model, *_: seen.append([coef.tolist() for coef in model.coefs_])
     for share in (1e-9, 1e9):  # A copy before the first epoch, and one before each.
-        monkeypatch.setattr(mlp_xp.training.divergence, "_COPY_SHARE", share)
+        monkeypatch.setattr(mlp_xp.training.divergence.guard, "_COPY_SHARE", share)
         model = MLPRegressor(**settings, learning_rate_init=0.2, callbacks=[each])
         seen.clear()
         with pytest.raises(NonFiniteError) as caught:
@@ -101,7 +101,7 @@ def test_steps_of_earlier_epochs_are_repeated(monkeypatch):
 
 
 def test_a_long_epoch_is_looked_at_meanwhile(monkeypatch):
-    monkeypatch.setattr(mlp_xp.training.divergence, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(mlp_xp.training.divergence.guard, "_LOOK_SECONDS", 0.0)
     steps, each = [], Callback()
     each.on_step_end = lambda model, done, n_steps: steps.append(done)
     model = small(solver="sgd", learning_rate_init=1e6, callbacks=[each])

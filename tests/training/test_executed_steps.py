@@ -10,7 +10,7 @@ import trainers
 from sklearn.datasets import load_iris
 from trainers import BATCH, CLASSES, FEATURES, N, assert_close, learned, make_trainer, place_bytes
 
-import mlp_xp.training.divergence
+import mlp_xp.training.divergence.guard
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Flip, Mixup
@@ -19,11 +19,11 @@ from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
 from mlp_xp.optimizers.schedules import Constant, Cosine
-from mlp_xp.training.epoch_plan import plan_epoch
-from mlp_xp.training.finite import NonFiniteError
-from mlp_xp.training.multi_epoch import MultiEpoch
-from mlp_xp.training.step import make_step
-from mlp_xp.training.time_budget import Budget
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.divergence.finite import NonFiniteError
+from mlp_xp.training.loop.multi_epoch import MultiEpoch
+from mlp_xp.training.loop.time_budget import Budget
+from mlp_xp.training.step.step import make_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -176,8 +176,8 @@ def test_torch_builds_no_graph(backend):
 
 def test_the_loss_is_read_once_an_epoch(backend, monkeypatch):
     trainer, data = make_trainer(backend, with_accuracy=True), place_bytes(backend)
-    monkeypatch.setattr(mlp_xp.training.divergence, "_COPY_SHARE", 1e-9)
-    monkeypatch.setattr(mlp_xp.training.divergence, "_LOOK_SECONDS", np.inf)
+    monkeypatch.setattr(mlp_xp.training.divergence.guard, "_COPY_SHARE", 1e-9)
+    monkeypatch.setattr(mlp_xp.training.divergence.guard, "_LOOK_SECONDS", np.inf)
     trainers.train(trainer, data, n_epochs=1)  # Before the first epoch the state is copied.
     reads = []
     get = type(backend).get

@@ -15,7 +15,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Whitening
 from mlp_xp.nn.hidden import Project
 from mlp_xp.saving import load_model, save_model
-from mlp_xp.training.input_scaling import Whiten, find_scaling, standardization
+from mlp_xp.training.data.input_scaling import Whiten, find_scaling, standardization
 
 SHORT = {"hidden_layer_sizes": (12,), "max_iter": 2, "learning_rate": "cosine", "random_state": 0}
 

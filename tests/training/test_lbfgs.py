@@ -17,8 +17,8 @@ from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training import lbfgs
-from mlp_xp.training.batches import place
-from mlp_xp.training.epoch_plan import plan_epoch
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import place
 from mlp_xp.training.lbfgs import minimize
 
 N, FEATURES, OUTPUTS = 57, 4, 2

@@ -13,8 +13,8 @@ from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
 from mlp_xp.callbacks import Checkpoint
 from mlp_xp.nn.losses import SquaredError
 from mlp_xp.nn.network import Network
-from mlp_xp.training.batches import place
-from mlp_xp.training.loss_scaling import LossScale
+from mlp_xp.training.data.placement import place
+from mlp_xp.training.step.loss_scaling import LossScale
 
 NETWORK = Network((FEATURES, 9, CLASSES), "tanh", normalization="batch")
 LIBRARIES = [pytest.param(name, marks=pytest.mark.matrix) for name in ("torch", "jax", "cupy")]
@@ -115,7 +115,7 @@ def test_a_pickle_and_a_checkpoint_have_the_factor(problem, scaling, monkeypatch
             raise ZeroDivisionError
 
     # It doubles after seven good steps.
-    monkeypatch.setattr("mlp_xp.training.loss_scaling._GOOD_STEPS", 7)
+    monkeypatch.setattr("mlp_xp.training.step.loss_scaling._GOOD_STEPS", 7)
     precision = {} if scaling.name == "numpy" else {"precision": "float16"}
     settings = {"backend": scaling.name, "ema_decay": 0.95, **precision}
     X, y = problem()

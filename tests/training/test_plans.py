@@ -11,10 +11,10 @@ from mlp_xp.augmentation import Augmentation, ColorJitter, Flip, Mixture, Mixup
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, varied
-from mlp_xp.training.epoch_plan import plan_epoch, with_draws, without_first
-from mlp_xp.training.rank_plan import rank_plan
-from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import StepScalars, scalar_table
+from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws, without_first
+from mlp_xp.training.data.rank_plan import rank_plan
+from mlp_xp.training.step.scalars import StepScalars, scalar_table
+from mlp_xp.training.step.step_settings import Rules
 
 N, SHAPE = 23, (1, 2, 3)
 RATES = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]

@@ -8,14 +8,14 @@ import pytest
 from helpers import small, title, tolerance
 from trainers import assert_close, byte_data
 
-import mlp_xp.training.rows
+import mlp_xp.training.data.rows
 from mlp_xp.backends import get_backend
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
-from mlp_xp.training import inference
-from mlp_xp.training.batches import Resident, Streamed, place
-from mlp_xp.training.rows import is_mapped
-from mlp_xp.training.shared import Column, SharedData
+from mlp_xp.training.data.placement import Resident, Streamed, place
+from mlp_xp.training.data.rows import is_mapped
+from mlp_xp.training.data.shared import Column, SharedData
+from mlp_xp.training.inference import inference
 
 MB = 2**20
 
@@ -55,7 +55,7 @@ def test_early_stopping_is_the_same_with_positions_and_with_copies(
     models = []
     # Arrays of the library itself are rows at positions too.
     for least, data in ((1 << 30, x), (0, x), (0, backend.put(x))):
-        monkeypatch.setattr(mlp_xp.training.rows, "_COPIED_BYTES", least)
+        monkeypatch.setattr(mlp_xp.training.data.rows, "_COPIED_BYTES", least)
         models.append(small(**common).fit(data, y, weights))
     for model in models[1:]:
         assert model.validation_scores_ == pytest.approx(models[0].validation_scores_, rel=1e-6)

@@ -14,8 +14,8 @@ from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, Muon
 from mlp_xp.optimizers.schedules import Constant
-from mlp_xp.training.batches import Resident, Streamed, place
-from mlp_xp.training.epoch_plan import plan_epoch
+from mlp_xp.training.data.epoch_plan import plan_epoch
+from mlp_xp.training.data.placement import Resident, Streamed, place
 
 SMALL = Network((FEATURES, 9, CLASSES), "tanh")
 EVERYTHING = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", (0.2, 0.3), 0.1, residual=True)

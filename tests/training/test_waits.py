@@ -11,7 +11,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.losses import REGRESSION_LOSSES
 from mlp_xp.optimizers import OPTIMIZERS
-from mlp_xp.training.divergence import Guard
+from mlp_xp.training.divergence.guard import Guard
 from mlp_xp.training.trainer import Trainer
 
 pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]

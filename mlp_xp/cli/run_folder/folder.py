@@ -20,7 +20,7 @@ from mlp_xp.callbacks import Callback
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, read_config
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.saving import SPEC
-from mlp_xp.training.checkpoints import checkpoints
+from mlp_xp.training.checkpoints.checkpoints import checkpoints
 
 __all__ = [
     "DiskSpace",

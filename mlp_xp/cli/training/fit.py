@@ -22,9 +22,9 @@ from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.progress import Watch, display
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import Dataset, split_dataset
-from mlp_xp.training.checkpoints import read_newest
-from mlp_xp.training.finite import NonFiniteError
-from mlp_xp.training.rows import some_rows
+from mlp_xp.training.checkpoints.checkpoints import read_newest
+from mlp_xp.training.data.rows import some_rows
+from mlp_xp.training.divergence.finite import NonFiniteError
 
 __all__ = ["Fitted", "Resume", "fit", "fit_model", "newest_checkpoint"]
 

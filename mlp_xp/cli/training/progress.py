@@ -10,8 +10,8 @@ from typing import Any
 from mlp_xp.callbacks import Callback, time_left
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import Task
-from mlp_xp.training.records import Record, Running
-from mlp_xp.training.time_budget import Pace
+from mlp_xp.training.loop.records import Record, Running
+from mlp_xp.training.loop.time_budget import Pace
 
 __all__ = ["Progress", "Watch", "display"]
 

@@ -33,7 +33,7 @@ from mlp_xp.plotting import (
     training_panels,
 )
 from mlp_xp.saving import encode, write_model
-from mlp_xp.training.records import Record
+from mlp_xp.training.loop.records import Record
 
 __all__ = ["config_of", "draw_curves", "draw_results", "write_history", "write_results"]
 

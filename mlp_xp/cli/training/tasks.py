@@ -17,7 +17,7 @@ from mlp_xp.cli.terminal.text import score_text, value_text
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.plotting import ConfusionMatrixDisplay, PredictionsDisplay, new_figure, save_figure
-from mlp_xp.training.records import Record, Running
+from mlp_xp.training.loop.records import Record, Running
 
 __all__ = ["ESTIMATORS", "Task", "baseline_of", "task_of"]
 

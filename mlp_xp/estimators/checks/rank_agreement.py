@@ -18,7 +18,7 @@ from mlp_xp.backends import Backend, namespace_backend, to_numpy
 from mlp_xp.distributed import Alone, Distributed, join_ranks
 from mlp_xp.estimators.checks.keywords import check_fit_keywords
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y, host
-from mlp_xp.training.rows import Shard, take_rows
+from mlp_xp.training.data.rows import Shard, take_rows
 
 __all__ = [
     "agree_on_backend",

@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
 
 from mlp_xp._utils.forks import between_forks
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
-from mlp_xp.training.rows import Rows, is_mapped
+from mlp_xp.training.data.rows import Rows, is_mapped
 
 __all__ = ["check_labels", "check_values", "check_weights", "check_x", "check_y", "encode", "host"]
 

@@ -17,8 +17,8 @@ from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 from mlp_xp.estimators.settings.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.losses import mean_loss
-from mlp_xp.training.finite import is_finite
-from mlp_xp.training.inference import predict
+from mlp_xp.training.divergence.finite import is_finite
+from mlp_xp.training.inference.inference import predict
 
 __all__ = ["AS_SET", "as_labels", "evaluate", "gradient_of_inputs", "network_outputs"]
 
@@ -140,7 +140,7 @@ def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
 
 def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
     """Return the gradient of each sample's loss by its features; see `BaseMLP.input_gradient`."""
-    from mlp_xp.training.input_gradient import input_gradient  # Few ask for it.
+    from mlp_xp.training.inference.input_gradient import input_gradient  # Few ask for it.
 
     state = fitted_state(model).checked()
     X, caller, backend, dtype = _place(model, X, state, "input_gradient")

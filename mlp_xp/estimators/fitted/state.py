@@ -20,11 +20,11 @@ from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats, Dense
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
 from mlp_xp.nn.network import Network, Params, denses, norms, with_layers
-from mlp_xp.training.finite import is_finite
-from mlp_xp.training.history import History
-from mlp_xp.training.input_scaling import Whiten
-from mlp_xp.training.loop_settings import LoopPosition
-from mlp_xp.training.records import ResumeState
+from mlp_xp.training.data.input_scaling import Whiten
+from mlp_xp.training.divergence.finite import is_finite
+from mlp_xp.training.loop.history import History
+from mlp_xp.training.loop.loop_settings import LoopPosition
+from mlp_xp.training.loop.records import ResumeState
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.fitted.intervals import Calibration

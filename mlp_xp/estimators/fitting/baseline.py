@@ -23,8 +23,8 @@ from mlp_xp.nn.losses import (
     SoftmaxCrossEntropy,
     SquaredError,
 )
-from mlp_xp.training.fit_loop import FitLoop
-from mlp_xp.training.rows import Shard, take_rows
+from mlp_xp.training.data.rows import Shard, take_rows
+from mlp_xp.training.loop.fit_loop import FitLoop
 
 __all__ = ["Baseline", "constant_loss", "warn_if_useless"]
 

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from mlp_xp._utils.random import RandomState
 from mlp_xp.estimators.settings.config import LBFGS
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.training.records import Record
+from mlp_xp.training.loop.records import Record
 
 __all__ = ["draw_epochs", "draw_split", "peek_seed"]
 

@@ -44,15 +44,15 @@ from mlp_xp.estimators.settings.config import (
 )
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.network import init_batch_stats, init_params
-from mlp_xp.training.fit_loop import FitLoop
-from mlp_xp.training.history import History
-from mlp_xp.training.input_scaling import find_scaling
-from mlp_xp.training.records import ResumeState
-from mlp_xp.training.rows import Shard
+from mlp_xp.training.data.input_scaling import find_scaling
+from mlp_xp.training.data.rows import Shard
+from mlp_xp.training.loop.fit_loop import FitLoop
+from mlp_xp.training.loop.history import History
+from mlp_xp.training.loop.records import ResumeState
 from mlp_xp.training.trainer import Trainer
 
 if TYPE_CHECKING:  # Few fits are resumed, and others start without this module.
-    from mlp_xp.training.snapshot import Snapshot
+    from mlp_xp.training.checkpoints.snapshot import Snapshot
 
 __all__ = [
     "Training",

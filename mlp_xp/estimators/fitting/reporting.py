@@ -16,13 +16,13 @@ from mlp_xp.distributed import Alone
 from mlp_xp.estimators.fitted.state import publish
 from mlp_xp.estimators.fitting.prepare import Training
 from mlp_xp.estimators.settings.config import resolve_loop
-from mlp_xp.training.fit_loop import FitLoop
-from mlp_xp.training.inference import put_writable
-from mlp_xp.training.loop_settings import LoopSettings
-from mlp_xp.training.records import Record, Running
+from mlp_xp.training.inference.inference import put_writable
+from mlp_xp.training.loop.fit_loop import FitLoop
+from mlp_xp.training.loop.loop_settings import LoopSettings
+from mlp_xp.training.loop.records import Record, Running
 
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
-    from mlp_xp.training.snapshot import Snapshot
+    from mlp_xp.training.checkpoints.snapshot import Snapshot
 
 __all__ = ["Pause", "Reporter", "new_reporter", "publish_training"]
 
@@ -163,7 +163,7 @@ class Reporter:
 
     def _snapshot(self, step: int) -> Snapshot:
         """Return a snapshot, and publish the same weights."""
-        from mlp_xp.training.snapshot import take_snapshot
+        from mlp_xp.training.checkpoints.snapshot import take_snapshot
 
         snapshot = take_snapshot(self._loop, step)
         self.publish()

@@ -13,8 +13,8 @@ from mlp_xp.estimators.fitting.baseline import warn_if_useless
 from mlp_xp.estimators.fitting.generators import draw_epochs
 from mlp_xp.estimators.fitting.prepare import prepare_fit
 from mlp_xp.estimators.fitting.reporting import new_reporter, publish_training
-from mlp_xp.training.requests import Fit
-from mlp_xp.training.rows import home
+from mlp_xp.training.data.rows import home
+from mlp_xp.training.loop.requests import Fit
 
 __all__ = ["fit_requests", "partial_fit_requests"]
 

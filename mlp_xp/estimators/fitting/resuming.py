@@ -17,8 +17,8 @@ from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import LBFGS
 
 if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
-    from mlp_xp.training.fit_loop import FitLoop
-    from mlp_xp.training.snapshot import Snapshot
+    from mlp_xp.training.checkpoints.snapshot import Snapshot
+    from mlp_xp.training.loop.fit_loop import FitLoop
 
 __all__ = ["identity", "newest_snapshot", "restore", "text_of", "with_snapshot"]
 
@@ -45,7 +45,7 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
         )
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"`resume` must be the folder of a Checkpoint, got {folder!r}.")
-    from mlp_xp.training.checkpoints import read_newest
+    from mlp_xp.training.checkpoints.checkpoints import read_newest
 
     snapshot = read_newest(Path(folder))
     if snapshot is None:
@@ -58,7 +58,7 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
 
 def with_snapshot(state: FittedState, snapshot: Snapshot) -> FittedState:
     """Return a new state with the seed and the input scaling of the fit that is resumed."""
-    from mlp_xp.training.snapshot import tree_of
+    from mlp_xp.training.checkpoints.snapshot import tree_of
 
     scaling = state.scaling
     if scaling is not None:
@@ -68,7 +68,7 @@ def with_snapshot(state: FittedState, snapshot: Snapshot) -> FittedState:
 
 def restore(loop: FitLoop, snapshot: Snapshot) -> None:
     """Restore a fit that has not begun; see `restore_snapshot`."""
-    from mlp_xp.training.snapshot import restore_snapshot
+    from mlp_xp.training.checkpoints.snapshot import restore_snapshot
 
     restore_snapshot(loop, snapshot)
 

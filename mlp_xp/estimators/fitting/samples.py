@@ -12,8 +12,8 @@ from mlp_xp.distributed import Alone
 from mlp_xp.estimators.checks.rank_agreement import agree_on_samples, join_samples
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.training.batches import Data, multiplies_sparse, place
-from mlp_xp.training.rows import some_rows
+from mlp_xp.training.data.placement import Data, multiplies_sparse, place
+from mlp_xp.training.data.rows import some_rows
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["Sample", "check_held_out", "check_sample", "place_sample", "split_sample"]

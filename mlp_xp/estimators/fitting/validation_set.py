@@ -20,9 +20,9 @@ from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import mean_loss
 from mlp_xp.nn.network import Params
-from mlp_xp.training.batches import Data, place
-from mlp_xp.training.inference import predict
-from mlp_xp.training.rows import Rows, Shard, some_rows, take_rows
+from mlp_xp.training.data.placement import Data, place
+from mlp_xp.training.data.rows import Rows, Shard, some_rows, take_rows
+from mlp_xp.training.inference.inference import predict
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["HeldOut"]

@@ -17,10 +17,10 @@ from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES, Constant, InvScaling, Schedule
-from mlp_xp.training.input_scaling import Whiten
-from mlp_xp.training.loop_settings import LoopSettings
-from mlp_xp.training.rows import Rows, Shard
-from mlp_xp.training.rules import Rules
+from mlp_xp.training.data.input_scaling import Whiten
+from mlp_xp.training.data.rows import Rows, Shard
+from mlp_xp.training.loop.loop_settings import LoopSettings
+from mlp_xp.training.step.step_settings import Rules
 
 __all__ = [
     "ADAPTIVE",

@@ -26,7 +26,7 @@ from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
-from mlp_xp.training.input_scaling import SCALINGS, Whiten
+from mlp_xp.training.data.input_scaling import SCALINGS, Whiten
 
 __all__ = ["CONSTRAINTS", "RecipeMixin", "documented", "one_of", "param_names", "validate"]
 

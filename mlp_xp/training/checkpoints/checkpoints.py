@@ -1,0 +1,122 @@
+"""Checkpoints: folders with a snapshot each, as safetensors and JSON, without pickle.
+
+``training.json`` holds the facts and the SHA-256 of both files. A folder has its name only once all
+of its files are on the disk (`mlp_xp._utils.storage.durable`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mlp_xp._utils.optional import optional
+from mlp_xp._utils.storage.files import read_file
+from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
+
+__all__ = ["checkpoint_name", "checkpoints", "read_checkpoint", "read_newest", "write_snapshot"]
+
+_ARRAYS, _FACTS = "training.safetensors", "training.json"
+_NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
+_FORMAT = {"format": "mlp_xp training", "format_version": 1}
+_LIMIT = 1 << 40  # Bytes: of a file that was written for this machine.
+
+
+def checkpoint_name(epoch: int, step: int = 0) -> str:
+    """Return the name of a checkpoint after so many epochs, and steps of the next.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.checkpoints.checkpoints import checkpoint_name
+    >>> checkpoint_name(3), checkpoint_name(3, 120)
+    ('epoch-0003', 'epoch-0003-step-000120')
+    """
+    return f"epoch-{epoch:04}" + (f"-step-{step:06}" if step else "")
+
+
+def checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
+    """Return the checkpoints of a folder by epochs and steps, the oldest first."""
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if match := _NAME.fullmatch(path.name):
+            found[int(match[1]), int(match[2] or 0)] = path
+    return dict(sorted(found.items()))
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
+    """Write the two files of a snapshot into a folder that is not yet a checkpoint."""
+    arrays: bytes = optional("safetensors.numpy").save(snapshot.arrays)
+    content: dict[str, Any] = {**_FORMAT, "facts": snapshot.facts}
+    content["sha256"] = _digest(arrays, content)
+    (folder / _ARRAYS).write_bytes(arrays)
+    (folder / _FACTS).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+
+
+def _digest(arrays: bytes, content: dict[str, Any]) -> str:
+    described = {key: value for key, value in content.items() if key != "sha256"}
+    digest = hashlib.sha256(arrays)
+    digest.update(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
+    return digest.hexdigest()
+
+
+def read_checkpoint(folder: Path) -> Snapshot:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    SnapshotError
+        If it is incomplete or damaged, or of a newer version.
+    """
+    safetensors = optional("safetensors.numpy")
+    try:
+        content = json.loads(read_file(folder / _FACTS, _LIMIT))
+        arrays = read_file(folder / _ARRAYS, _LIMIT)
+        if content.get("sha256") != _digest(arrays, content):
+            raise SnapshotError(f"{folder} is damaged: its SHA-256 is not the one that was written")
+        if {name: content[name] for name in _FORMAT} != _FORMAT:
+            raise SnapshotError(f"{folder} was written by another version of mlp-xp: use that one")
+        return Snapshot(safetensors.load(arrays), content["facts"])
+    except SnapshotError:
+        raise
+    except OSError as error:
+        raise SnapshotError(f"{folder} cannot be read: {error.strerror}") from error
+    except Exception as error:  # Those of the libraries too.
+        raise SnapshotError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+
+
+def read_newest(folder: Path) -> Snapshot | None:
+    """Read the newest checkpoint of a folder that is not damaged; warn of each newer one.
+
+    Returns
+    -------
+    Snapshot or None
+        None if the folder has no checkpoint.
+
+    Raises
+    ------
+    SnapshotError
+        If all are damaged.
+    """
+    damages: list[str] = []
+    for path in reversed(checkpoints(folder).values()):
+        try:
+            snapshot = read_checkpoint(path)
+        except SnapshotError as error:
+            damages.append(str(error))
+            continue
+        for damage in damages:
+            warnings.warn(
+                f"{damage}. The training goes on from {path.name}, the checkpoint before.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        return snapshot
+    if damages:
+        raise SnapshotError(
+            f"{folder} has no checkpoint that can be read: {'; '.join(damages)}. Take one from a "
+            "copy, or train anew with another folder"
+        )
+    return None

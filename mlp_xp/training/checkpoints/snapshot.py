@@ -1,0 +1,177 @@
+"""A training at one moment, as named arrays and JSON values, and the way back."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.tree import named_leaves, rebuild
+from mlp_xp.backends import to_numpy
+from mlp_xp.optimizers import family
+from mlp_xp.training.loop.fit_loop import FitLoop
+from mlp_xp.training.loop.history import History
+from mlp_xp.training.loop.loop_settings import LoopPosition
+from mlp_xp.training.loop.records import Record, ResumeState
+
+__all__ = ["Snapshot", "SnapshotError", "restore_snapshot", "take_snapshot", "tree_of"]
+
+_NUMPY_FLOATS = ("loss", "best_loss")  # As scikit-learn has them.
+
+
+class SnapshotError(ValueError):
+    """A snapshot that cannot be read, or that belongs to another fit; the message says why."""
+
+
+class Snapshot(NamedTuple):
+    """A training at one moment, in the host's memory.
+
+    ``arrays`` are the state of the trainer, the best weights and the input scaling, by name;
+    ``facts`` are the counts, the history and everything else, as JSON has them.
+    """
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
+    """Return a snapshot of a fit after so many steps of an epoch, or 0 between two.
+
+    Raises
+    ------
+    NonFiniteError
+        If the weights are not finite.
+    """
+    trainer, now = loop.trainer, time.perf_counter()
+    trainer.guard.check(trainer, step or None)
+    trees = {"state": trainer.copy(), "best": loop.best or (), "scaling": trainer.scaling or ()}
+    arrays = {
+        name: np.asarray(to_numpy(leaf), order="C")
+        for key, tree in trees.items()
+        for name, leaf in named_leaves(tree, key)
+    }
+    facts = {
+        "epoch": trainer.n_epochs,
+        "step": step,
+        "steps": trainer.n_steps,
+        "samples": trainer.n_samples,
+        "rule": family(trainer.rules.optimizer),
+        "rule_start": trainer.rule_start,
+        "seed": trainer.seed,
+        "with_accuracy": trainer.with_accuracy,
+        "position": list(loop.position),
+        "plateau": [_encode(float(loop.plateau.best)), loop.plateau.count],
+        "has_best": loop.best is not None,
+        "is_over": loop.is_stopped,
+        "seconds": now - loop.start,
+        "epoch_seconds": now - loop.epoch_start if step else 0.0,
+        "history": _encode_history(loop.history),
+        "fit": loop.identity(),
+    }
+    return Snapshot(arrays, facts)
+
+
+def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
+    """Restore a fit that has not begun, with the same settings and data.
+
+    Raises
+    ------
+    SnapshotError
+        If it is of another fit.
+    """
+    trainer, facts = loop.trainer, snapshot.facts
+    given, found = loop.identity(), facts["fit"]
+    others = [name for name in given | found if given.get(name) != found.get(name)]
+    if others:
+        earlier, now = (
+            ", ".join(f"{name}={texts.get(name)}" for name in others) for texts in (found, given)
+        )
+        raise SnapshotError(
+            f"the checkpoint is of a fit with {earlier}, and this one has {now}: resume with the "
+            "same settings and data, or fit without resume and checkpoints in another folder"
+        )
+    trainer.with_accuracy = facts["with_accuracy"]
+    state = trainer.state
+    sums = state.loss if trainer.with_accuracy else ()
+    state = tree_of(snapshot, "state", state._replace(accuracy=sums))
+    counts = facts["epoch"], facts["steps"], facts["samples"], facts["rule"], facts["rule_start"]
+    trainer.resume(ResumeState((), state.opt_state, *counts))
+    trainer.restore(state, facts["steps"])
+    if facts["has_best"]:
+        learned = trainer.learned, trainer.state.batch_stats
+        loop.best = loop.put(tree_of(snapshot, "best", learned))
+    loop.history = _decode_history(facts["history"])
+    loop.position = LoopPosition(*facts["position"])
+    loop.plateau.best, loop.plateau.count = _decode(facts["plateau"])
+    loop.is_resumed, loop.is_stopped = True, facts["is_over"]
+    loop.first_step = facts["step"]
+    loop.start, loop.epoch_start = -facts["seconds"], -facts["epoch_seconds"]
+
+
+def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
+    """Return the arrays of a snapshot as a tree.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    name : str
+        Of the tree.
+    like : tree
+        The structure, with the shapes that are expected.
+
+    Raises
+    ------
+    SnapshotError
+        If its arrays are others.
+    """
+    expected = {key: tuple(leaf.shape) for key, leaf in named_leaves(like, name)}
+    found = {
+        key: array.shape for key, array in snapshot.arrays.items() if key.startswith(f"{name}.")
+    }
+    for key in sorted(expected.keys() | found.keys()):
+        if found.get(key) != expected.get(key):
+            raise SnapshotError(
+                f"array {key!r} is {_shape(found.get(key))}, and the fit needs "
+                f"{_shape(expected.get(key))}"
+            )
+    return rebuild(like, [snapshot.arrays[key] for key in expected])
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else f"of shape {shape}"
+
+
+def _encode_history(history: History) -> dict[str, Any]:
+    """Return a history in values that JSON has: text stands for infinity and NaN."""
+    values = {field.name: getattr(history, field.name) for field in fields(history)}
+    values["records"] = [list(record) for record in history.records]
+    return {name: _encode(value) for name, value in values.items()}
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_encode(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    return value
+
+
+def _decode_history(values: dict[str, Any]) -> History:
+    """Return the history of `_encode_history`."""
+    decoded = {name: _decode(value) for name, value in values.items()}
+    decoded["records"] = [Record(*record) for record in decoded["records"]]
+    decoded["losses"] = [np.float64(loss) for loss in decoded["losses"]]
+    for name in _NUMPY_FLOATS:
+        if decoded[name] is not None:
+            decoded[name] = np.float64(decoded[name])
+    return History(**decoded)
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return float(value) if isinstance(value, str) else value

@@ -1,0 +1,184 @@
+"""The plan of an epoch: which rows each step takes, their weights, and what augmentations draw."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.random import host_generator
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.augmentation import Augmentation, Draws, Epoch
+
+__all__ = ["EpochPlan", "plan_epoch", "with_draws", "without_first"]
+
+# The orders of the last 512 epochs of at most so many samples are cached (8 MB at most): models of
+# a search that differ in other settings than the seed share them, and one takes 40 us or more.
+_FEW_SAMPLES = 4_096
+
+
+class EpochPlan(NamedTuple):
+    """The rows and weights of the steps of one epoch.
+
+    ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
+    that takes all rows in their order; ``weights`` of the same length, or None where all are 1;
+    ``batch_size``; for each step the number of samples and the sum of their weights; and what each
+    augmentation drew, a NamedTuple of ``(steps * batch_size, ...)`` arrays, or None (`with_draws`).
+
+    In one rank's plan (`rank_plan`), rows, weights, draws and ``batch_size`` are the rank's, counts
+    and totals those of all ranks. ``positions`` of the same length as the rows are int32, theirs in
+    the whole batch, or None without dropout, and ``parts : (steps,)`` are the rank's parts of the
+    totals.
+    """
+
+    rows: np.ndarray | None
+    weights: np.ndarray | None
+    batch_size: int
+    counts: list[int]
+    totals: list[float]
+    draws: tuple[Draws, ...] | None = None
+    positions: np.ndarray | None = None
+    parts: np.ndarray | None = None
+
+
+def plan_epoch(
+    n_samples: int,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    weights: np.ndarray | None = None,
+    pad: bool = False,
+) -> EpochPlan:
+    """Return the plan of one epoch: every sample once, the last batch shorter unless they divide.
+
+    Parameters
+    ----------
+    n_samples, batch_size : int of at least 1
+    seed : int of at least 0, or None
+        Shuffles, differently each epoch; None keeps the order of the data.
+    epoch : int
+    weights : (n_samples,) floating, optional
+    pad : bool
+        Fill the last batch with samples of weight 0, so that all have one shape. The numbers stay
+        the same, since every loss is a weighted average.
+
+    Returns
+    -------
+    EpochPlan
+
+    Examples
+    --------
+    >>> from mlp_xp.training.data.epoch_plan import plan_epoch
+    >>> plan_epoch(5, 3).rows, plan_epoch(5, 3).counts
+    (array([0, 1, 2, 3, 4], dtype=int32), [3, 2])
+    >>> plan_epoch(5, 3, pad=True).weights
+    array([1., 1., 1., 1., 1., 0.])
+    """
+    batch_size = min(batch_size, n_samples)
+    n_steps = -(-n_samples // batch_size)
+    counts = [batch_size] * (n_steps - 1) + [n_samples - (n_steps - 1) * batch_size]
+    if n_steps == 1:
+        # The order within a batch changes nothing but the rounding; taking rows would copy all.
+        total = float(n_samples) if weights is None else float(np.sum(weights))
+        return EpochPlan(None, weights, batch_size, counts, [total])
+    if seed is None:
+        rows = np.arange(n_samples, dtype=np.int32)
+    elif n_samples <= _FEW_SAMPLES:
+        rows = _known_order(n_samples, seed, epoch)
+    else:
+        rows = _order(n_samples, seed, epoch)
+    if weights is not None:
+        weights = weights[rows]
+    missing = n_steps * batch_size - n_samples
+    if pad and missing:
+        weights = np.ones(n_samples) if weights is None else weights
+        weights = np.concatenate([weights, np.zeros(missing, dtype=weights.dtype)])
+        rows = np.concatenate([rows, np.zeros(missing, dtype=rows.dtype)])
+    if weights is None:
+        totals = [float(count) for count in counts]
+    else:
+        # Sums of rows have the bits of the sums one by one, and take a hundredth of the time.
+        end = len(weights) // batch_size * batch_size
+        totals = np.sum(weights[:end].reshape(-1, batch_size), axis=1).astype(float).tolist()
+        totals += [float(np.sum(weights[end:]))] if end < len(weights) else []
+    return EpochPlan(rows, weights, batch_size, counts, totals)
+
+
+def _order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the rows of a shuffled epoch, (samples,) int32."""
+    return host_generator(seed, "shuffle", epoch).permutation(n_samples).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=512)
+def _known_order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
+    order = _order(n_samples, seed, epoch)
+    order.flags.writeable = False
+    return order
+
+
+def with_draws(
+    plan: EpochPlan, augmentation: Sequence[Augmentation], *, seed: int, epoch: int
+) -> EpochPlan:
+    """Return the plan with what augmentations draw for the whole epoch.
+
+    Each draws from a stream of its own, row by row, so neither the other augmentations nor padding
+    change what it draws.
+
+    Parameters
+    ----------
+    plan : EpochPlan
+    augmentation : sequence of Augmentation
+    seed, epoch : int of at least 0
+
+    Returns
+    -------
+    EpochPlan
+
+    Examples
+    --------
+    >>> from mlp_xp.augmentation import Flip
+    >>> from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws
+    >>> [draws] = with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).draws
+    >>> draws.is_mirrored.shape
+    (3,)
+    """
+    n_samples = sum(plan.counts)
+    here = np.arange(n_samples if plan.rows is None else len(plan.rows))
+    steps, positions = np.divmod(here, plan.batch_size)
+    rows = here if plan.rows is None else plan.rows
+    sizes = np.asarray(plan.counts)[steps]
+    draws = []
+    for place, transform in enumerate(augmentation):
+        generator = functools.partial(_generator, seed, place)
+        draws.append(
+            transform.draw(Epoch(generator, epoch, rows, n_samples, steps, positions, sizes))
+        )
+    return plan._replace(draws=map_leaves(np.ascontiguousarray, tuple(draws)))
+
+
+def without_first(plan: EpochPlan, n_steps: int) -> EpochPlan:
+    """Return what is left of a plan after its first steps.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.data.epoch_plan import plan_epoch, without_first
+    >>> without_first(plan_epoch(5, 2), 1).rows
+    array([2, 3, 4], dtype=int32)
+    """
+    if not n_steps:
+        return plan
+    start = n_steps * plan.batch_size
+    rows, weights, draws, positions = (
+        None if values is None else map_leaves(lambda leaf: leaf[start:], values)
+        for values in (plan.rows, plan.weights, plan.draws, plan.positions)
+    )
+    counts, totals = plan.counts[n_steps:], plan.totals[n_steps:]
+    parts = None if plan.parts is None else plan.parts[n_steps:]
+    return EpochPlan(rows, weights, plan.batch_size, counts, totals, draws, positions, parts)
+
+
+def _generator(seed: int, place: int, stream: int) -> np.random.Generator:
+    return host_generator(seed, "augmentation", stream, place)

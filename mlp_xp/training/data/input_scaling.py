@@ -1,0 +1,236 @@
+"""Input scaling and whitening, computed on the device of the data, a block of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+import numpy as np
+
+from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.training.data.rows import take_rows
+
+__all__ = ["SCALINGS", "Whiten", "find_scaling", "standardization"]
+
+_BLOCK = 512
+
+Exchange = Callable[[Any], list[Any]]
+Part = tuple[int, Any, Any]  # Of samples: their number, mean, and sum of squared deviations.
+
+
+def standardization(
+    backend: Backend, x: Any, dtype: str, exchange: Exchange | None = None
+) -> Scaling:
+    r"""Compute the shift and scale that give each feature mean 0 and standard deviation 1.
+
+    One block of rows is converted at a time, so that uint8 data never fill the memory as floating
+    point. Sums are in float64 where the device has it: squares of float32 leave its range. Blocks
+    are merged by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits. Differences
+    are taken from the first row, so that a large offset costs none either.
+
+    Parameters
+    ----------
+    backend : Backend
+    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
+    dtype : {"float32", "float64"}
+        Of the result.
+    exchange : callable, optional
+        Where x is a part of the samples, perhaps without rows, it returns the values of all parts.
+
+    Returns
+    -------
+    Scaling
+        On the device. A constant feature is shifted, not scaled.
+
+    Raises
+    ------
+    ValueError
+        If the variance of a feature, or one divided by its standard deviation, is not finite.
+
+    References
+    ----------
+    Chan, Golub, LeVeque, "Algorithms for computing the sample variance" (1983). What counts as
+    constant is scikit-learn's rule.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.training.data.input_scaling import standardization
+    >>> x = np.asarray([[0, 7], [4, 7]], dtype=np.uint8)
+    >>> standardization(get_backend("numpy"), x, "float64")
+    Scaling(shift=array([2., 7.]), scale=array([0.5, 1. ]))
+    """
+    xp = backend.xp
+    wide = "float64" if backend.has_float64 else dtype
+    with backend.scope(), np.errstate(over="ignore", invalid="ignore"):
+        first = backend.put(_first_row(x, exchange), wide)[0, :]
+        mean = xp.zeros_like(first)
+        spread = xp.zeros_like(first)
+        n = 0
+        for start in range(0, x.shape[0], _BLOCK):
+            stop = min(start + _BLOCK, x.shape[0])
+            block = backend.put(take_rows(x, slice(start, stop)), wide) - first
+            n_block = block.shape[0]
+            block_mean = xp.mean(block, axis=0)
+            deviation = block - block_mean
+            block_spread = xp.sum(deviation * deviation, axis=0)
+            n, mean, spread = _merge((n, mean, spread), (n_block, block_mean, block_spread))
+        if exchange is not None:
+            parts = exchange((n, backend.get(mean), backend.get(spread)))
+            n, *merged = reduce(_merge, (part for part in parts if part[0]))
+            mean, spread = (backend.put(values, wide) for values in merged)
+        variance, mean = spread / n, first + mean
+        # Of double precision for every dtype: differences of equal numbers are exactly 0.
+        noise = n * float(np.finfo(float).eps)
+        constant = variance <= noise * variance + (noise * mean) ** 2
+        scale = 1.0 / xp.sqrt(xp.where(constant, 1.0, variance))
+        target = getattr(xp, dtype)
+        scaling = Scaling(xp.astype(mean, target), xp.astype(scale, target))
+        good = xp.isfinite(variance) & xp.isfinite(scaling.shift) & xp.isfinite(scaling.scale)
+        if not bool(xp.all(good)):
+            feature = int(xp.argmin(xp.astype(good, xp.int32)))
+            deviation = float(xp.sqrt(variance[feature]))
+            raise ValueError(
+                f"input_scaling cannot bring feature {feature} to variance 1 in {dtype}: its mean "
+                f"is {float(mean[feature]):.3g} and its standard deviation {deviation:.3g}. "
+                "Multiply or divide it first, so that its values are about 1."
+            )
+        return scaling
+
+
+def _first_row(x: Any, exchange: Exchange | None) -> Any:
+    """Return the first row of x, or of the first part that has any."""
+    if exchange is None:
+        return take_rows(x, slice(0, 1))
+    rows = exchange(to_numpy(take_rows(x, slice(0, min(1, x.shape[0])))))
+    return next(row for row in rows if len(row))
+
+
+def _merge(a: Part, b: Part) -> Part:
+    """Return count, mean and sum of squared deviations of two parts together."""
+    (n, mean, spread), (n_part, part_mean, part_spread) = a, b
+    delta, total = part_mean - mean, n + n_part
+    spread = spread + part_spread + delta * delta * (n * n_part / total)
+    return total, mean + delta * (n_part / total), spread
+
+
+@dataclass(frozen=True)
+class Whiten:
+    r"""Whitening: features of mean 0 and variance 1 that are not correlated.
+
+    With the features standardized, their covariance :math:`C = U \Lambda U^\top` and
+    :math:`S = (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of
+    the eigenvalues, :math:`x \leftarrow x\, U S` for "pca", with directions in the order of their
+    variance, and :math:`x \leftarrow x\, U S U^\top` for "zca", the whitening nearest to x. It is
+    computed before the training and is not trained.
+
+    Parameters
+    ----------
+    kind : {"zca", "pca"}, default="zca"
+    n_components : int of at least 1, optional
+        For "pca": the number of directions, which is then the number of the network's inputs.
+    epsilon : float above 0, default=0.01
+        Keeps directions of little variance, which are noise, smaller than the others.
+
+    References
+    ----------
+    Kessy, Lewin, Strimmer, "Optimal whitening and decorrelation" (2018), arXiv:1512.00809;
+    Krizhevsky, "Learning multiple layers of features from tiny images" (2009), appendix A.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.training.data.input_scaling import Whiten, find_scaling
+    >>> x = np.asarray([[0.0, 0.0], [1.0, 2.0], [2.0, 1.0], [3.0, 3.0]])
+    >>> found = find_scaling(Whiten("pca", epsilon=1e-9), get_backend("numpy"), x, "float64")
+    >>> white = ((x - found.shift) * found.scale) @ found.rotation
+    >>> np.round(np.cov(white, ddof=0, rowvar=False), 6)
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    kind: Literal["zca", "pca"] = "zca"
+    n_components: int | None = None
+    epsilon: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("zca", "pca"):
+            raise ValueError(f"`kind` must be 'zca' or 'pca', got {self.kind!r}.")
+        n = self.n_components
+        if n is not None and (self.kind == "zca" or type(n) is not int or n < 1):
+            raise ValueError(
+                f"`n_components` must be an integer of at least 1, with kind='pca', got {n!r}."
+            )
+        if not self.epsilon > 0.0:
+            raise ValueError(f"`epsilon` must be above 0, got {self.epsilon!r}.")
+
+    def inputs(self, n_features: int) -> int:
+        """Return how many numbers of a sample the network sees."""
+        n = self.n_components or n_features
+        if n > n_features:
+            raise ValueError(
+                f"n_components is {n}, and the data have {n_features} features: give at most "
+                f"{n_features}."
+            )
+        return n
+
+
+SCALINGS = {"standardize": None, "zca": Whiten("zca"), "pca": Whiten("pca")}
+
+
+def find_scaling(
+    setting: str | Whiten, backend: Backend, x: Any, dtype: str, exchange: Exchange | None = None
+) -> Scaling | Whitening:
+    """Compute the input scaling of a setting.
+
+    Parameters
+    ----------
+    setting : one of `SCALINGS`, or Whiten
+    backend, x, dtype, exchange
+        As for `standardization`.
+
+    Returns
+    -------
+    Scaling or Whitening
+        On the device.
+    """
+    scaling = standardization(backend, x, dtype, exchange)
+    whiten = SCALINGS[setting] if isinstance(setting, str) else setting
+    if whiten is None:
+        return scaling
+    xp = backend.xp
+    with backend.scope():
+        total: Any = 0.0
+        for start in range(0, x.shape[0], _BLOCK):
+            stop = min(start + _BLOCK, x.shape[0])
+            block = backend.put(take_rows(x, slice(start, stop)), dtype)
+            block = (block - scaling.shift) * scaling.scale
+            total = total + xp.matrix_transpose(block) @ block
+        # On the host: the same directions for every backend, up to rounding.
+        if exchange is None:
+            covariance = backend.get(total / x.shape[0])
+        else:
+            mine = x.shape[0], backend.get(total) if x.shape[0] else 0.0
+            counts, sums = zip(*exchange(mine), strict=True)
+            covariance = sum(sums) / sum(counts)
+        rotation = _rotation(whiten, covariance)
+        return Whitening(*scaling, backend.put(rotation, dtype))
+
+
+def _rotation(whiten: Whiten, covariance: np.ndarray) -> np.ndarray:
+    """Return the matrix that whitens standardized features, of the dtype of their covariance."""
+    variances, directions = np.linalg.eigh(covariance)
+    variances, directions = np.maximum(variances[::-1], 0.0), directions[:, ::-1]
+    # The sign of a direction is arbitrary: make its largest entry positive.
+    largest = np.argmax(np.abs(directions), axis=0)
+    directions = directions * np.sign(np.take_along_axis(directions, largest[None, :], axis=0))
+    average = np.mean(variances) or 1.0  # Where all features are constant it is 0.
+    stretched = directions / np.sqrt(variances + whiten.epsilon * average)
+    if whiten.kind == "zca":
+        return stretched @ directions.T
+    return np.ascontiguousarray(stretched[:, : whiten.inputs(len(variances))])

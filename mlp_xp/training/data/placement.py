@@ -1,0 +1,344 @@
+"""Placement of training data, and their batches on the device.
+
+Resident data are on the device in their own dtype (uint8 stays uint8), and each step takes its rows
+there. Streamed data stay in the host's memory, or in a memory-mapped file, and each batch travels
+during the computation of the one before it. Both give the same numbers. A part of the samples of a
+large array is a list of positions in it (`Rows`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+from mlp_xp.augmentation import Augmentation
+from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends.kernels import SparseMatrix
+from mlp_xp.nn.network import Network, Params, denses
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.data.rows import Rows, Shard, is_mapped, kept_dtype, take_rows
+from mlp_xp.training.step.inputs import Batch, Selection
+
+__all__ = [
+    "Data",
+    "Placement",
+    "Resident",
+    "Streamed",
+    "count_work",
+    "multiplies_sparse",
+    "place",
+    "put_sparse",
+]
+
+Placement = Literal["auto", "resident", "streamed"]
+
+_log = logging.getLogger(__name__)
+
+# The rest is for parameters, optimizer state, gradients, activations and the library itself.
+_SHARE_OF_FREE_MEMORY = 0.8
+
+
+class Data(Protocol):
+    """Training data, read epoch after epoch."""
+
+    x: Any
+    n_samples: int
+    # For each sample of all ranks its position here, -1 where another rank has it; None for all.
+    owned: np.ndarray | None
+
+    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
+        """Yield the batches of a plan, on the device."""
+        ...
+
+    def stacked(self, plan: EpochPlan) -> list[Batch]:
+        """Return the batches of a plan for `Steps`, one stack for each shape, or none."""
+        ...
+
+
+class Resident:
+    """Data on the device.
+
+    Parameters
+    ----------
+    backend : Backend
+    x : (samples, features) array of any library and real dtype, or sparse rows (CSR) for a backend
+        that multiplies them
+    y : (samples,) or (samples, outputs) array
+    dtype : str
+        Floating-point data are converted to it once; integers stay as they are.
+    rows : (samples,) integer array, optional
+        Positions of the samples in x and y; default all.
+    """
+
+    def __init__(
+        self, backend: Backend, x: Any, y: Any, dtype: str, rows: np.ndarray | None = None
+    ) -> None:
+        self._backend = backend
+        self._dtype = dtype
+        if sparse.issparse(x):
+            self.x: Any = put_sparse(backend, x, dtype)
+        else:
+            self.x = backend.contiguous(backend.put(x, kept_dtype(x, dtype)))
+        self.y = backend.put(y)
+        self._rows = rows
+        self.owned: np.ndarray | None = None
+        self.n_samples = self.y.shape[0] if rows is None else len(rows)
+
+    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
+        """Yield the batches of a plan: positions in the data."""
+        plan = _at(plan, self._rows)
+        rows = _split(self._backend, plan.rows, plan, self._dtype)
+        for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
+            yield Batch(self.x, self.y, Selection(row, *others))
+
+    def rows_of(self, plan: EpochPlan) -> np.ndarray | None:
+        """Return the positions of the samples of a plan in the data."""
+        return _at(plan, self._rows).rows
+
+    def stacked(self, plan: EpochPlan) -> list[Batch]:
+        """Return the full batches of a plan at once, and a shorter last one; none of all rows."""
+        plan = _at(plan, self._rows)
+        if plan.rows is None:
+            return []
+        end = len(plan.rows) // plan.batch_size * plan.batch_size
+
+        def stack(rows: slice) -> Batch:
+            def put(values: np.ndarray | None) -> Array | None:
+                if values is None:
+                    return None
+                values = values[rows]
+                size = min(plan.batch_size, len(values))
+                values = values.reshape((-1, size, *values.shape[1:]))
+                return self._backend.put(values, _device_dtype(values, self._dtype))
+
+            inputs = plan.rows, plan.weights, plan.draws, plan.positions
+            part = None
+            if plan.parts is not None:
+                steps = slice(rows.start // plan.batch_size, -(-rows.stop // plan.batch_size))
+                part = self._backend.put(plan.parts[steps], self._dtype)
+            return Batch(self.x, self.y, Selection(*map_leaves(put, inputs))._replace(part=part))
+
+        parts = slice(0, end), slice(end, len(plan.rows))
+        return [stack(rows) for rows in parts if rows.start < rows.stop]
+
+
+class Streamed:
+    """Data in the host's memory or in a memory-mapped file.
+
+    Parameters
+    ----------
+    backend : Backend
+    x : (samples, features) NumPy array of any real dtype, or sparse rows (CSR)
+    y : (samples,) or (samples, outputs) NumPy array
+    dtype : str
+        Floating-point batches are converted to it before they travel.
+    rows : (samples,) integer array, optional
+        Positions of the samples in x and y; default all.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        x: np.ndarray,
+        y: np.ndarray,
+        dtype: str,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self._backend = backend
+        self._dtype = dtype
+        self.x = x
+        self.y = y
+        self._rows = rows
+        self.owned: np.ndarray | None = None
+        self.n_samples = y.shape[0] if rows is None else len(rows)
+        self._is_told = False
+
+    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
+        """Yield the batches of a plan: the rows themselves."""
+        plan = _at(plan, self._rows)
+        batches = self._backend.feed(self._gather(plan))
+        for (x, y), *others in zip(
+            batches, *_others(self._backend, plan, self._dtype), strict=True
+        ):
+            yield Batch(x, y, Selection(None, *others))
+
+    def stacked(self, plan: EpochPlan) -> list[Batch]:
+        """Return none: batches arrive one by one."""
+        if not self._is_told and not self._backend.shares_host_memory:
+            self._is_told = True
+            _log.info("Training steps run one by one, as their batches are streamed from the host.")
+        return []
+
+    def _gather(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, ...]]:
+        dtype = kept_dtype(self.x, self._dtype) or self.x.dtype
+        for start in range(0, len(plan.counts) * plan.batch_size, plan.batch_size):
+            rows = slice(None) if plan.rows is None else plan.rows[start : start + plan.batch_size]
+            yield take_rows(self.x, rows).astype(dtype, copy=False), self.y[rows]
+
+
+def multiplies_sparse(
+    backend: Backend, network: Network, scaling: Any, augmentation: Sequence[Augmentation]
+) -> bool:
+    """Whether nothing asks for more of sparse rows than a product of the first layer."""
+    is_plain = scaling is None and not augmentation
+    return backend.has_sparse_products and network.takes_sparse and is_plain
+
+
+def count_work(data: Data, params: Params, n_rows: int) -> tuple[int, int]:
+    """Return the multiplications of a forward pass, and how many of them no BLAS does."""
+    n_sparse = math.prod(denses(params)[0].W.shape) if isinstance(data.x, SparseMatrix) else 0
+    return n_rows * sum(math.prod(leaf.shape) for leaf in leaves(params)), n_rows * n_sparse
+
+
+def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:
+    """Copy sparse rows (CSR), or a slice of them, to the device as they are."""
+    start, stop, _ = rows.indices(x.shape[0])
+    indptr = x.indptr[start : stop + 1]
+    first, last = indptr[0], indptr[-1]
+    # SciPy's kernels want positions of one dtype.
+    data, indices = x.data[first:last], x.indices[first:last].astype(indptr.dtype, copy=False)
+    indptr = indptr - first if first else indptr
+    return SparseMatrix(backend.put(data, dtype), backend.put(indices), backend.put(indptr))
+
+
+def place(
+    backend: Backend,
+    x: Any,
+    y: Any,
+    dtype: str,
+    placement: Placement = "auto",
+    *,
+    multiplies_sparse: bool = False,
+) -> Resident | Streamed:
+    """Choose between resident and streamed data.
+
+    Parameters
+    ----------
+    backend : Backend
+    x, y : arrays
+        Of the backend's library, or of NumPy; x may be sparse rows, `Rows`, or a `Shard`, with the
+        targets of all ranks.
+    dtype : str
+    placement : {"auto", "resident", "streamed"}, default="auto"
+        By default what is on the device stays there; host data go there if they fit into most of
+        its free memory. A memory-mapped file that has to be converted, or whose rows are not one
+        after another, is streamed.
+    multiplies_sparse : bool, default=False
+        Whether steps take sparse rows as they are. Otherwise these are streamed, and made dense a
+        batch at a time.
+
+    Returns
+    -------
+    Resident or Streamed
+
+    Raises
+    ------
+    ValueError
+        For another name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.training.data.placement import place
+    >>> x, y = np.ones((4, 2), dtype=np.uint8), np.zeros(4, dtype=np.int32)
+    >>> type(place(get_backend("numpy"), x, y, np.dtype("float32"))).__name__
+    'Resident'
+    """
+    if placement not in ("auto", "resident", "streamed"):
+        raise ValueError(
+            f"`placement` must be 'auto', 'resident' or 'streamed', got {placement!r}."
+        )
+    if isinstance(x, Shard):
+        return _place_shard(backend, x, to_numpy(y), dtype, placement, multiplies_sparse)
+    rows = shared = None
+    if isinstance(x, Rows):
+        x, rows, shared = x.x, x.rows.astype(np.int32), x.shared
+        targets, y = to_numpy(y), np.zeros((x.shape[0], *y.shape[1:]), to_numpy(y).dtype)
+        y[rows] = targets
+    is_sparse = sparse.issparse(x)
+    if is_sparse and not multiplies_sparse:
+        return Streamed(backend, x, to_numpy(y), dtype)
+    if placement == "auto":
+        is_there = backend.shares_host_memory or (not is_sparse and backend.holds(x))
+        free = None if is_there else backend.free_memory()
+        # The standard tells no array's bytes; no number has more than 8, nor has a position.
+        n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
+        fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
+        if is_mapped(x):
+            fits = fits and kept_dtype(x, dtype) in (None, x.dtype) and x.flags.c_contiguous
+        placement = "resident" if fits else "streamed"
+    if placement == "resident" and shared is not None:
+        placed: Resident = shared.place(backend, targets, dtype, rows)
+        return placed
+    if placement == "resident":
+        return Resident(backend, x, y, dtype, rows)
+    return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype, rows)
+
+
+def _place_shard(
+    backend: Backend,
+    shard: Shard,
+    y: np.ndarray,
+    dtype: str,
+    placement: Placement,
+    multiplies_sparse: bool,
+) -> Resident | Streamed:
+    """Return the rows of this rank, with their targets, as a part of the samples of all ranks."""
+    is_mine = shard.owned >= 0
+    targets = np.zeros((shard.x.shape[0], *y.shape[1:]), y.dtype)
+    targets[shard.owned[is_mine]] = y[is_mine]
+    data = place(backend, shard.x, targets, dtype, placement, multiplies_sparse=multiplies_sparse)
+    data.n_samples, data.owned = len(shard.owned), shard.owned
+    return data
+
+
+def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
+    """Return a plan whose positions are those of some rows in all of the data."""
+    if rows is None:
+        return plan
+    return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])
+
+
+def _device_dtype(values: np.ndarray, dtype: str) -> str | None:
+    """Return the dtype of real numbers on the device, None for integers, which keep theirs."""
+    return dtype if values.dtype.kind == "f" else None
+
+
+def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Any]]:
+    """Yield the weights of all steps, their draws, the positions of their rows, their parts."""
+    yield _split(backend, plan.weights, plan, dtype)
+    if plan.draws is None:
+        yield [None] * len(plan.counts)
+    else:
+        columns = [_split(backend, values, plan, dtype) for values in leaves(plan.draws)]
+        yield [rebuild(plan.draws, step) for step in zip(*columns, strict=True)]
+    yield _split(backend, plan.positions, plan, dtype)
+    if plan.parts is None:
+        yield [None] * len(plan.counts)
+    else:
+        yield list(backend.unstack(backend.put(plan.parts, dtype)))
+
+
+def _split(
+    backend: Backend, values: np.ndarray | None, plan: EpochPlan, dtype: str
+) -> list[Array | None]:
+    """Copy an epoch's rows, weights or draws to the device at once; return them by step."""
+    n_steps = len(plan.counts)
+    if values is None:
+        return [None] * n_steps
+    here = backend.put(values, _device_dtype(values, dtype))
+    n_full = len(values) // plan.batch_size
+    end = n_full * plan.batch_size
+    shape = n_full, plan.batch_size, *here.shape[1:]
+    steps: list[Array | None] = []
+    if n_full:
+        steps += backend.unstack(backend.xp.reshape(here[:end, ...], shape))
+    return steps if n_full == n_steps else [*steps, here[end:, ...]]

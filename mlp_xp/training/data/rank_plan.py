@@ -1,0 +1,197 @@
+"""One rank's part of the plan of an epoch: its rows of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.augmentation import Augmentation
+from mlp_xp.backends import Backend
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.step.step_settings import Rules
+
+__all__ = ["own_plan", "rank_plan"]
+
+# Batches of sharded data have a varying number of rows on a rank. They are filled up to a multiple
+# of so much of the batch, since a new shape may cost a compilation.
+_FRACTION = 16
+
+
+def rank_plan(
+    plan: EpochPlan,
+    rank: int,
+    size: int,
+    *,
+    owned: np.ndarray | None = None,
+    augmentation: Sequence[Augmentation] = (),
+    with_positions: bool = False,
+    n_shards: int = 0,
+    takes_shards: bool = False,
+) -> EpochPlan:
+    """Return one rank's part of a plan, in which each row of a batch belongs to one rank.
+
+    Without `owned`, a rank takes a contiguous part of each batch, or of its groups of samples that
+    are mixed with each other. Rows of weight 0 fill up what is shorter, so that all batches have
+    one shape: then all ranks do the same steps in one call.
+
+    Parameters
+    ----------
+    plan : EpochPlan
+        Of all ranks, with its draws.
+    rank, size : int
+        The number of the rank, and that of all.
+    owned : (samples,) integer array, optional
+        For each sample its position on this rank, -1 where another rank has it. Default: every rank
+        has all samples.
+    augmentation : sequence of Augmentation, default=()
+        That of the draws.
+    with_positions : bool, default=False
+        Whether the plan has the positions of its rows in their batches.
+    n_shards : int, default=0
+        The virtual shards of each batch on each rank, filled up to one number of rows. Parts are
+        then those of a weight of 1, and all samples have a weight.
+    takes_shards : bool, default=False
+        Whether a step takes shard after shard, and draws have positions in them.
+
+    Returns
+    -------
+    EpochPlan
+
+    Raises
+    ------
+    ValueError
+        If samples that are mixed with each other are on several ranks.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.data.epoch_plan import plan_epoch
+    >>> from mlp_xp.training.data.rank_plan import rank_plan
+    >>> plan = rank_plan(plan_epoch(7, 4), rank=1, size=2)
+    >>> plan.rows, plan.weights, plan.parts
+    (array([2, 3, 6, 0], dtype=int32), array([1., 1., 1., 0.]), array([0.5       , 0.33333333]))
+    """
+    n_samples, batch_size = sum(plan.counts), plan.batch_size
+    here = np.arange(n_samples)
+    steps, positions = np.divmod(here, batch_size)
+    rows = here.astype(np.int32) if plan.rows is None else plan.rows[:n_samples]
+    partners = _partners(plan, augmentation)
+    n_own = max(n_shards, 1)
+    shards = np.zeros(n_samples, dtype=np.intp)
+    n_widest = 0
+    if owned is None:
+        numbers = _part_numbers(plan, partners, size * n_own)
+        shards = numbers % n_own
+        chosen = np.flatnonzero(numbers // n_own == rank)
+        if n_shards:  # On every rank alike.
+            n_widest = int(np.bincount(steps * size * n_own + numbers).max())
+    elif partners is not None:
+        name = next(type(entry).__name__ for entry in augmentation if entry.mixes_targets)
+        raise ValueError(
+            f"augmentation has {name}, which mixes samples of a batch, and with data='sharded' "
+            "they are on several ranks: give all data to every rank with data='replicated', or "
+            "leave it out."
+        )
+    else:
+        rows = owned[rows].astype(np.int32)
+        chosen = np.flatnonzero(rows >= 0)
+
+    # Where each chosen row goes, and what fills up the other places.
+    groups = steps * n_own + shards
+    chosen = chosen[np.argsort(groups[chosen], kind="stable")]
+    counts = np.bincount(groups[chosen], minlength=len(plan.counts) * n_own)
+    slots = np.arange(len(chosen)) - (np.cumsum(counts) - counts)[groups[chosen]]
+    multiple = 1 if owned is None else max(1, batch_size // _FRACTION)
+    width = max(-(-int(counts.max()) // multiple) * multiple, n_widest, 1)
+    n_rows = len(counts) * width
+    source, is_filler = np.zeros(n_rows, dtype=np.intp), np.ones(n_rows, dtype=bool)
+    places = groups[chosen] * width + slots
+    source[places], is_filler[places] = chosen, False
+    has_fillers = bool(np.any(is_filler))
+
+    weights, own_totals = plan.weights, np.bincount(steps[chosen], minlength=len(plan.counts))
+    if weights is not None or has_fillers or n_shards:
+        weights = np.ones(n_samples) if weights is None else weights[:n_samples]
+        own_totals = np.bincount(steps[chosen], weights[chosen], minlength=len(plan.counts))
+        weights = np.where(is_filler, weights.dtype.type(0), weights[source])
+    totals = np.asarray(plan.totals)
+    own_totals = np.ones_like(totals) if n_shards else own_totals
+    parts = np.divide(own_totals, totals, out=np.zeros_like(totals), where=totals > 0)
+
+    draws = plan.draws
+    if draws is not None:
+        slot_of = np.zeros(n_samples, dtype=np.int32)
+        n_together = width if takes_shards else n_own * width
+        slot_of[chosen] = places % n_together
+
+        def take(leaf: np.ndarray) -> np.ndarray:
+            if leaf is not partners:
+                return leaf[source]
+            theirs = slot_of[steps[source] * batch_size + leaf[source]]
+            own = np.arange(n_rows) % n_together
+            return np.where(is_filler, own, theirs).astype(leaf.dtype)
+
+        draws = map_leaves(take, draws)
+    return plan._replace(
+        rows=np.where(is_filler, np.int32(0), rows[source]),
+        weights=weights,
+        batch_size=n_own * width,
+        draws=draws,
+        positions=positions[source].astype(np.int32) if with_positions else None,
+        parts=parts,
+    )
+
+
+def own_plan(
+    plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
+) -> EpochPlan:
+    """Return the part of a plan for this rank of a backend; ``owned`` is that of `rank_plan`."""
+    ranks = backend.communicator
+    assert ranks is not None
+    return rank_plan(
+        plan,
+        ranks.rank,
+        ranks.size,
+        owned=owned,
+        augmentation=rules.augmentation,
+        with_positions=rules.network.n_keys > 0,
+        n_shards=ranks.n_shards,
+        takes_shards=backend.kernels.take_shard is not None,
+    )
+
+
+def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarray | None:
+    """Return the array of the draws that has the partner of each row in its batch, if any."""
+    for transform, drawn in zip(augmentation, plan.draws or (), strict=True):
+        if transform.mixes_targets:
+            partners: Any = transform.mixture(drawn).partners
+            return partners
+    return None
+
+
+def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) -> np.ndarray:
+    """Return for each row, without padding, the number of its part of its batch.
+
+    Rows and their partners are one unit.
+    """
+    n_samples = sum(plan.counts)
+    steps, units = np.divmod(np.arange(n_samples), plan.batch_size)
+    n_units = np.asarray(plan.counts)
+    if partners is not None:
+        theirs = steps * plan.batch_size + partners[:n_samples]
+        edges = np.ones(n_samples, dtype=bool), (np.arange(n_samples), theirs)
+        # Numbered in the order of their first rows, so step after step.
+        labels = connected_components(coo_array(edges, shape=(n_samples, n_samples)))[1]
+        firsts = labels[:: plan.batch_size]
+        units = labels - firsts[steps]
+        n_units = np.diff(firsts, append=labels.max() + 1)
+    # As `numpy.array_split`: the first ranks have one more.
+    share, extra = (number[steps] for number in np.divmod(n_units, n_parts))
+    longer = extra * (share + 1)  # Units in the parts that have one more.
+    later = extra + (units - longer) // np.maximum(share, 1)
+    numbers: np.ndarray = np.where(units < longer, units // (share + 1), later)
+    return numbers

@@ -1,0 +1,157 @@
+"""Rows of data by position, from arrays of any library, sparse matrices and mapped files."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from mlp_xp.backends import Backend, get_backend
+
+__all__ = ["Rows", "Shard", "home", "is_mapped", "kept_dtype", "some_rows", "take_rows"]
+
+# Rows of smaller arrays are copied: a few milliseconds, and steps take them in order.
+_COPIED_BYTES = 1 << 23
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of an array by position, without a copy.
+
+    Parameters
+    ----------
+    x : (n, features) array of any library
+    rows : (samples,) integer array
+        Positions in x.
+    shared : SharedData, optional
+        The array's place on devices, if many fits take rows of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.training.data.rows import Rows, take_rows
+    >>> some = Rows(np.asarray([[0.0], [1.0], [2.0]]), np.asarray([2, 0]))
+    >>> some.shape, take_rows(some, slice(0, 1))
+    ((2, 1), array([[2.]]))
+    """
+
+    x: Any
+    rows: np.ndarray
+    shared: Any = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an array of these rows."""
+        return (len(self.rows), *self.x.shape[1:])
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the array."""
+        return self.x.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The samples of all ranks of a training, and the rows of those that this rank has.
+
+    Parameters
+    ----------
+    x : (n, features) array of any library, or sparse rows
+        Of this rank; at least one row, which no sample takes if the rank has none.
+    owned : (samples,) int32 array
+        For each sample of all ranks its position in x, -1 where another rank has it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.training.data.rows import Shard, take_rows
+    >>> shard = Shard(np.asarray([[5.0], [6.0]]), np.asarray([-1, 1, 0], dtype=np.int32))
+    >>> shard.shape, take_rows(shard.mine, slice(None))
+    ((3, 1), array([[6.],
+           [5.]]))
+    """
+
+    x: Any
+    owned: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an array of the samples of all ranks."""
+        return (len(self.owned), *self.x.shape[1:])
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the array."""
+        return self.x.dtype
+
+    @property
+    def mine(self) -> Any:
+        """The rows of this rank, in the order of the samples; perhaps none."""
+        rows = self.owned[self.owned >= 0]
+        return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
+
+
+def home(x: Any) -> Backend:
+    """Return the backend that data belong to."""
+    return get_backend(x.x if isinstance(x, Rows) else x)
+
+
+def take_rows(x: Any, rows: Any) -> Any:
+    """Return some rows, dense; ``rows`` is a slice or positions."""
+    if isinstance(x, Rows):
+        return take_rows(x.x, x.rows[rows])
+    if sparse.issparse(x):
+        return x[rows].toarray()
+    if isinstance(rows, slice) or isinstance(x, np.ndarray):
+        return x[rows, :] if x.ndim == 2 else x[rows]
+    backend = get_backend(x)
+    with backend.scope():
+        return backend.xp.take(x, backend.put(rows), axis=0)
+
+
+def kept_dtype(x: Any, dtype: str) -> str | None:
+    """Return the dtype that data are converted to before the steps, None for integers that stay.
+
+    With NumPy data these are signed integers and uint8, which every library can index.
+    """
+    if isinstance(x, Rows | Shard):
+        return kept_dtype(x.x, dtype)
+    if sparse.issparse(x):
+        return dtype
+    if isinstance(x, np.ndarray):
+        stays = (x.dtype.kind == "i" or x.dtype == np.uint8) and x.dtype.isnative
+        return None if stays else dtype
+    # Not by `array_namespace`, which compiles two functions for JAX's.
+    is_integer = get_backend(x).xp.isdtype(x.dtype, "integral")
+    return None if is_integer else dtype
+
+
+def some_rows(x: Any, rows: np.ndarray) -> Any:
+    """Return some rows: a copy from sparse rows or a small array, else `Rows` or a `Shard`."""
+    if isinstance(x, Shard):
+        return Shard(x.x, x.owned[rows])
+    if isinstance(x, Rows) and x.shared is not None:
+        return Rows(x.x, x.rows[rows], x.shared)
+    if sparse.issparse(x):  # They stay sparse: a dense array of them may not fit into memory.
+        return x[rows]
+    n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
+    return take_rows(x, rows) if n_bytes < _COPIED_BYTES else Rows(x, rows)
+
+
+def is_mapped(x: Any) -> bool:
+    """Whether an array is part of a memory-mapped file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.training.data.rows import is_mapped
+    >>> is_mapped(np.ones(3)[1:])
+    False
+    """
+    while isinstance(x, np.ndarray):
+        x = x.base
+    return isinstance(x, mmap.mmap)

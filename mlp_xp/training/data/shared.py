@@ -1,0 +1,131 @@
+"""Data of many fits: on a device once, whatever rows and targets each fit takes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp.backends import Backend
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.data.placement import Resident
+from mlp_xp.training.data.rows import kept_dtype
+
+__all__ = ["Column", "SharedData", "SharedResident"]
+
+
+class Column:
+    """Targets of all rows of some data, of which fits have brought those that they take.
+
+    Parameters
+    ----------
+    backend : Backend
+    targets : (samples,) or (samples, outputs) array
+        Of the first fit; only their dtype and shape count.
+    n_rows : int
+        Of the data.
+    """
+
+    def __init__(self, backend: Backend, targets: np.ndarray, n_rows: int) -> None:
+        self._backend = backend
+        self._values = np.zeros((n_rows, *targets.shape[1:]), targets.dtype)
+        self._is_known = np.zeros(n_rows, dtype=bool)
+        self._placed: tuple[np.ndarray, Array] | None = None
+
+    def add(self, rows: np.ndarray, targets: np.ndarray) -> bool:
+        """Add the targets of some rows; return False if they contradict those that are known."""
+        values, is_known = self._values, self._is_known[rows]
+        if values.dtype != targets.dtype or values.shape[1:] != targets.shape[1:]:
+            return False
+        if not np.array_equal(values[rows[is_known]], targets[is_known]):
+            return False
+        if not np.all(is_known):
+            # A copy: a device may share the memory of the array that it was given.
+            values = values.copy()
+            values[rows] = targets
+            self._values = values
+            self._is_known[rows] = True
+        return True
+
+    @property
+    def on_device(self) -> Array:
+        """The targets on the device."""
+        values, placed = self._values, self._placed  # Other threads may add to them meanwhile.
+        if placed is None or placed[0] is not values:
+            self._placed = placed = values, self._backend.put(values)
+        return placed[1]
+
+
+class SharedData:
+    """Samples of many fits.
+
+    Parameters
+    ----------
+    x : (n, features) array of any library
+        As `mlp_xp.estimators.checks.validation.check_x` returns it.
+    """
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+        self._copies: dict[tuple[Backend, str | None], Any] = {}
+        self._columns: list[tuple[Backend, Column]] = []
+        self._lock = threading.Lock()
+
+    def place(
+        self, backend: Backend, targets: np.ndarray, dtype: str, rows: np.ndarray
+    ) -> SharedResident:
+        """Return some rows with their targets, on a device.
+
+        Parameters
+        ----------
+        backend : Backend
+        targets : (samples,) or (samples, outputs) NumPy array
+        dtype : str
+        rows : (samples,) int32 array
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mlp_xp.backends import get_backend
+        >>> from mlp_xp.training.data.shared import SharedData
+        >>> shared, backend = SharedData(np.ones((3, 2))), get_backend("numpy")
+        >>> one = shared.place(backend, np.asarray([5, 7]), "float64", np.asarray([0, 2]))
+        >>> two = shared.place(backend, np.asarray([6]), "float64", np.asarray([1]))
+        >>> one.x is two.x, two.y
+        (True, array([5, 6, 7]))
+        """
+        key = backend, kept_dtype(self.x, dtype)
+        with self._lock:
+            if key not in self._copies:
+                self._copies[key] = backend.contiguous(backend.put(self.x, key[1]))
+            for owner, column in self._columns:
+                if owner == backend and column.add(rows, targets):
+                    break
+            else:
+                column = Column(backend, targets, self.x.shape[0])
+                column.add(rows, targets)
+                self._columns.append((backend, column))
+        return SharedResident(backend, self._copies[key], column, dtype, rows)
+
+
+class SharedResident(Resident):
+    """Rows of data on the device that other fits have rows of too."""
+
+    def __init__(
+        self, backend: Backend, x: Array, column: Column, dtype: str, rows: np.ndarray
+    ) -> None:
+        super().__init__(backend, x, column.on_device, dtype, rows)
+        # The very array that others have: a library may have made another one of its memory.
+        self.x, self.column = x, column
+
+    def positions(self, plan: EpochPlan) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows in all data of the samples of an epoch, without padding; their weights.
+
+        Both are ``(samples,)``.
+        """
+        assert self._rows is not None
+        n = self.n_samples
+        rows = self._rows if plan.rows is None else self._rows[plan.rows[:n]]
+        return rows, np.ones(n) if plan.weights is None else plan.weights[:n]

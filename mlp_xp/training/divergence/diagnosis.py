@@ -1,0 +1,196 @@
+"""The cause of infinity and NaN in training: the step, the layer, and what to type."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.nn.network import Network, Params, hidden
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.data.placement import Data
+from mlp_xp.training.data.rank_plan import own_plan
+from mlp_xp.training.divergence.finite import NON_FINITE_WEIGHTS, Cause, NonFiniteError, is_finite
+from mlp_xp.training.step.scalars import StepScalars
+from mlp_xp.training.step.step import StepArguments
+from mlp_xp.training.step.step_table import Repeatable
+from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradient
+
+__all__ = ["diagnose", "explain_minimum"]
+
+# Inputs and targets this many times larger than 1 and than the learning rate are the likely cause.
+_LARGE = 100.0
+# Sample weights of a smaller average, by which the penalty is divided, may be the cause.
+_SMALL = 0.01
+
+
+class _Diagnosis(NamedTuple):
+    """The layer at fault, or None, and the sizes of what some steps were computed from.
+
+    ``input`` and ``target`` are the largest magnitudes, the latter 0 for class labels; ``weight``
+    is the smallest average of sample weights, 1 without them; ``penalty`` the largest L2 factor.
+    """
+
+    layer: str | None
+    input: float
+    target: float
+    weight: float
+    penalty: float
+
+    def cause(self, rate: float) -> Cause:
+        """Return the likely cause, from the learning rate too."""
+        overshoots = self.weight < _SMALL and not self.penalty * rate < 1.0
+        if self.layer == "sample weights" or overshoots:
+            return "weight"
+        large = _LARGE * max(1.0, rate)
+        if not self.input < max(large, self.target):
+            return "input"
+        return "rate" if self.target < large else "target"
+
+    def error(self, rate: float, *, epoch: int, step: int | None = None) -> NonFiniteError:
+        """Return the error that names cause, cure, and place; "lbfgs" has no rate and no steps."""
+        cause = self.cause(rate)
+        cure = {
+            "input": "The input data may contain large values and need to be preprocessed. The "
+            f"network sees values up to {self.input:.3g}: try input_scaling='standardize'.",
+            "target": f"y has values up to {self.target:.3g}: try target_scaling='standardize'.",
+            "weight": f"The sample weights of the batch average {self.weight:.3g}: scale "
+            "sample_weight to an average of 1.",
+            "rate": f"The learning rate was {rate:.3g}: try a smaller learning_rate_init."
+            if rate > 0.0
+            else "The line search took too large a step: try solver='adam'.",
+        }[cause]
+        when = f"iteration {epoch}" if step is None else f"epoch {epoch}, step {step}"
+        where = "" if self.layer is None else f": {self.layer}"
+        return NonFiniteError(
+            f"{NON_FINITE_WEIGHTS} {cure} First seen in {when}{where}.",
+            epoch=epoch,
+            step=step,
+            layer=self.layer,
+            cause=cause,
+        )
+
+
+def diagnose(trainer: Repeatable, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
+    """Find the cause in some steps, and the layer in the last one.
+
+    Parameters
+    ----------
+    trainer : Repeatable
+        Before the last step.
+    given
+        What the steps took.
+    after
+        The weights after the last step.
+    """
+    get = trainer.backend.get
+    sizes = [
+        _examine(trainer, step, float(StepScalars.unpack(get(step.coefs)).l2)) for step in given
+    ]
+    layer = sizes[-1].layer
+    if layer is None:
+        xp = trainer.backend.xp
+        with trainer.backend.scope(), np.errstate(all="ignore"):
+            squares = map_leaves(lambda leaf: xp.sum(leaf * leaf), trainer.state.params)
+        places = (
+            f"{what} of {name}"
+            for what, params in (("penalty", squares), ("update", after))
+            for name, entry in _by_layer(trainer.rules.network, params)
+            if not is_finite(trainer.backend, entry)
+        )
+        layer = next(places, None)
+    _, inputs, targets, weights, penalties = zip(*sizes, strict=True)
+    return _Diagnosis(layer, max(inputs), max(targets), min(weights), max(penalties))
+
+
+def explain_minimum(
+    trainer: Repeatable, data: Data, plan: EpochPlan, iteration: int
+) -> NonFiniteError:
+    """Return the error of an iteration of "lbfgs" that left the weights of the trainer.
+
+    Parameters
+    ----------
+    trainer : Repeatable
+    data, plan
+        All samples, in the batches that loss and gradient are computed in.
+    iteration : int
+    """
+    penalty = trainer.rules.alpha / sum(plan.totals)
+    if trainer.backend.communicator is not None:
+        plan = own_plan(plan, trainer.backend, trainer.rules, data.owned)
+    no_scalars = trainer.state.loss  # They are not looked at.
+    with contextlib.closing(data.epoch(plan)) as batches:
+        found = [
+            _examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
+            for batch in batches
+        ]
+    worst = max(
+        found,
+        key=lambda diagnosis: (diagnosis.layer is not None, diagnosis.input, diagnosis.target),
+    )
+    return worst.error(0.0, epoch=iteration)
+
+
+def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diagnosis:
+    """Compute forward and backward pass of a step, and find the first layer that is not finite."""
+    backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
+    # A rank looks at its own samples.
+    xp, kernels = backend.xp, backend.kernels._replace(sum_over_ranks=None)
+    network, stats, batch = rules.network, trainer.state.batch_stats, given.batch
+    selection = batch.selection._replace(positions=None, part=None)
+    batch, weights = batch._replace(selection=selection), selection.weights
+    evaluate = value_and_gradient(network, rules.loss, kernels, rules.augmentation, xp=xp)
+
+    def values(found: Evaluation) -> Iterator[tuple[str, Tree]]:
+        """Yield what is computed, and its name, in order."""
+        yield "input", found.x
+        yield "targets", found.targets
+        if weights is not None:
+            yield "sample weights", 1.0 / xp.sum(weights)
+        context = kernels.context(
+            xp, batch_stats=stats, is_training=True, weights=weights, keys=given.keys
+        )
+        *names, last = _layer_names(network)
+        for depth, name in enumerate(names, 1):
+            yield name, hidden(network, params, found.x, context, depth)
+        yield last, found.logits
+        dlogits = found.pull_loss()
+        yield "loss", (found.loss, dlogits)
+        # The last layer comes first.
+        for name, grads in reversed(_by_layer(network, found.backward(dlogits))):
+            yield f"gradient of {name}", grads
+
+    with backend.scope(), np.errstate(all="ignore"):
+        found = evaluate(params, batch, given.scaling, stats, given.keys)
+        is_real = xp.isdtype(found.targets.dtype, "real floating")
+        average = 1.0
+        if weights is not None:  # Samples of weight 0 fill up a batch.
+            average = float(xp.sum(weights)) / max(int(xp.count_nonzero(weights)), 1)
+        faulty = (name for name, value in values(found) if not is_finite(backend, value))
+        return _Diagnosis(
+            next(faulty, None),
+            float(xp.max(xp.abs(found.x))),
+            float(xp.max(xp.abs(found.targets))) if is_real else 0.0,
+            average,
+            penalty,
+        )
+
+
+def _layer_names(network: Network) -> list[str]:
+    """Return the names of the hidden layers and of the output layer."""
+    n_hidden = len(network.blocks) - 1
+    return [*(f"hidden layer {number}" for number in range(1, n_hidden + 1)), "output layer"]
+
+
+def _by_layer(network: Network, params: Params) -> list[tuple[str, Params]]:
+    """Return the name and the parameters, or their gradients, of each layer that has any."""
+    entries = iter(params)
+    layers = [
+        (name, tuple(next(entries) for block in blocks if block.has_params))
+        for name, blocks in zip(_layer_names(network), network.blocks, strict=True)
+    ]
+    return [(name, layer) for name, layer in layers if layer]

@@ -1,0 +1,167 @@
+"""Infinity and NaN in training: detect them, find the step, restore finite weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from mlp_xp._utils.tree import leaves
+from mlp_xp.training.divergence.finite import NON_FINITE_WEIGHTS, NonFiniteError, is_finite
+from mlp_xp.training.loop.records import Running
+from mlp_xp.training.step.step import StepArguments
+from mlp_xp.training.step.step_table import Epoch, Repeatable
+
+__all__ = ["Guard"]
+
+# Seconds between two checks of the loss: each waits for the device.
+_LOOK_SECONDS = 0.1
+# Largest share of the time that is spent on copies of the state.
+_COPY_SHARE = 0.0025
+# Expected seconds of the first copy: so much, and so much for each number.
+_COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
+# Steps that are searched for the cause: its effect can take a few steps to show.
+_RECENT = 8
+
+
+class Guard:
+    """Detects a loss or weights that are not finite, and restores the last finite state.
+
+    The loss is read every tenth of a second. The trainer can return to a restore point: the state
+    it started from, later a copy of its state, made as often as `_COPY_SHARE` of the time allows.
+    When a number is not finite, the steps since then are repeated one by one, which finds the step
+    and the layer, and the state before it. Between two fits, or two calls of `partial_fit`, no
+    data are kept, and what was learned since the last copy is lost.
+
+    Attributes
+    ----------
+    running : Running or None
+        The averages of the epoch so far, once they have been read.
+    """
+
+    def __init__(self) -> None:
+        self.running: Running | None = None
+        self._look_at = 0.0
+        self._since = 0.0  # When the restore point was set.
+        self._cost: float | None = None  # Seconds for a copy, once the state has been looked at.
+        self._restore: Callable[[Repeatable], None] | None = None
+        self._epochs: list[Epoch] = []  # Since the restore point; the last is the present one.
+        self._first = 0  # The steps of the first of them that were done before it.
+
+    def start(self, trainer: Repeatable, restore: Callable[[Repeatable], None]) -> None:
+        """Set the restore point of a new trainer: `restore` returns to its present state."""
+        self._restore = restore
+        self._since = time.perf_counter()
+        self._cost = None
+
+    def forget(self) -> None:
+        """Drop the restore point: the training has ended, or its weights were replaced."""
+        self._restore = None
+
+    def release(self) -> None:
+        """Drop the data."""
+        self._epochs, self._first = [], 0
+
+    def begin(self, trainer: Repeatable, epoch: Epoch, now: float) -> None:
+        """Store an epoch before its first step, at a time of `time.perf_counter`."""
+        self._epochs.append(epoch)
+        self.running = None
+        if self._is_copy_due(trainer, now):
+            self._copy_state(trainer, epoch.first)
+
+    def look(self, trainer: Repeatable, done: int, *, waits: bool) -> None:
+        """Check the loss after so many steps of the epoch, if it is time to.
+
+        ``waits``: the device computes for about as long as between two checks.
+        """
+        now = time.perf_counter()
+        if self._is_look_due(now, waits):
+            loss, *accuracy = trainer.read_sums()
+            self.end(trainer, done, loss)
+            counts = self._epochs[-1].plan.counts
+            share = sum(counts[:done]) / sum(counts)
+            self.running = Running(loss / share, accuracy[0] / share if accuracy else None)
+            self._look_at = now + _LOOK_SECONDS
+            if self._is_copy_due(trainer, now):
+                self._copy_state(trainer, done)
+
+    def end(self, trainer: Repeatable, done: int, loss: float) -> None:
+        """Raise `NonFiniteError` if the loss of the steps so far is not finite."""
+        if not math.isfinite(loss):
+            raise self._error(trainer, done)
+
+    def check(self, trainer: Repeatable, done: int | None = None) -> None:
+        """Raise `NonFiniteError` if the last update has left weights that are not finite.
+
+        Parameters
+        ----------
+        done : int, optional
+            The steps of the epoch so far; None after the epoch.
+        """
+        state = trainer.state  # The optimizer's state shows in its weights.
+        if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
+            raise self._error(trainer, done)
+
+    def _is_look_due(self, now: float, waits: bool) -> bool:
+        return waits or now >= self._look_at or self._restore is None
+
+    def _is_copy_due(self, trainer: Repeatable, now: float) -> bool:
+        if self._cost is None:
+            n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(trainer.state))
+            self._cost = _COPY_SECONDS + _COPY_NUMBER_SECONDS * n_numbers
+        return self._restore is None or (now - self._since) * _COPY_SHARE >= self._cost
+
+    def _copy_state(self, trainer: Repeatable, done: int) -> None:
+        """Copy the present state as the restore point."""
+        start = time.perf_counter()
+        self.check(trainer, done)
+        self.forget()  # There are never two copies at once.
+        copied, n_steps = trainer.copy(), trainer.n_steps + done
+        self._restore = lambda trainer: trainer.restore(copied, n_steps)
+        self._epochs, self._first = self._epochs[-1:], done
+        self._since = time.perf_counter()
+        self._cost = self._since - start
+
+    def _error(self, trainer: Repeatable, done: int | None) -> NonFiniteError:
+        """Repeat the steps since the restore point; return to the state before the faulty one."""
+        last = trainer.n_epochs + (done is not None)
+        restore, epochs, first = self._restore, self._epochs, self._first
+        self.forget()
+        self.release()
+        if restore is None:
+            when = f"step {done} of epoch {last}" if done else "the first step"
+            message = f"{NON_FINITE_WEIGHTS} They were so before {when}."
+            return NonFiniteError(message, epoch=last, step=done)
+        from mlp_xp.training.divergence.diagnosis import diagnose  # Nearly all fits stay finite.
+
+        restore(trainer)
+        rate = 0.0
+        recent: deque[StepArguments] = deque(maxlen=_RECENT)
+        with trainer.backend.scope(), np.errstate(all="ignore"):
+            for number, epoch in enumerate(epochs, last + 1 - len(epochs)):
+                with contextlib.closing(trainer.repeat(epoch)) as steps:
+                    for step, (rate, arguments) in enumerate(steps, epoch.first + 1):
+                        if step <= first:
+                            continue
+                        last_state, n_steps = trainer.copy(), trainer.n_steps
+                        recent.append(arguments)
+                        trainer.run_step(arguments)
+                        if not is_finite(trainer.backend, trainer.state):
+                            after = trainer.state.params
+                            trainer.restore(last_state, n_steps)
+                            found = diagnose(trainer, recent, after)
+                            return found.error(rate, epoch=number, step=step)
+                        trainer.n_steps += 1
+                first = 0
+        restore(trainer)
+        when = f", step {done}" if done else ""
+        return NonFiniteError(
+            f"{NON_FINITE_WEIGHTS} The learning rate was {rate:.3g}: try a smaller "
+            f"learning_rate_init. First seen in epoch {last}{when}.",
+            epoch=last,
+            step=done,
+        )

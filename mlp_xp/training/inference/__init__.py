@@ -1,0 +1,4 @@
+"""Predictions and input gradients, in batches of one shape.
+
+Nothing here trains.
+"""

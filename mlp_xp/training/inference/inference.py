@@ -1,0 +1,296 @@
+"""Prediction for any number of rows, in batches of one shape."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils._chunking import get_chunk_n_rows
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.augmentation import Augmentation, Draws, make_pixel_map, view_draws
+from mlp_xp.backends import Backend, get_backend, to_numpy
+from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.losses import Loss
+from mlp_xp.nn.network import Network, Params, denses, forward, hidden
+from mlp_xp.training.data.placement import multiplies_sparse, put_sparse
+from mlp_xp.training.data.rows import Rows, kept_dtype, take_rows
+from mlp_xp.training.step.inputs import in_dtype_of, of_features, rotated
+
+__all__ = ["Predict", "make_predict", "predict", "put_writable"]
+
+Predict = Callable[..., Array]
+
+# Rows of a batch at which products run at full speed. In the host's memory fewer are enough, and
+# take less of it; but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
+_BATCH = 2048
+_HOST_BATCH = 384
+# More rows of a narrow network, up to this many inputs and outputs of layers, which a cache holds.
+_HOST_NUMBERS = 1 << 17
+# More sparse rows, so that more of them share the weights that are read.
+_SPARSE_BATCH = 1024
+# Where a number of rows is compiled: multiplications and additions of rows of zeros that take less
+# time than a call, those that take as long as an activation, and the largest input that is copied.
+_ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
+
+
+def predict(
+    backend: Backend,
+    network: Network,
+    loss: Loss | None,
+    params: Params,
+    x: Any,
+    scaling: Scaling | Whitening | None = None,
+    *,
+    batch_stats: tuple[BatchStats, ...] = (),
+    depth: int | None = None,
+    to: Backend | None = None,
+    tta: tuple[Augmentation, ...] = (),
+    dtype: str,
+) -> Array:
+    """Predict for all rows.
+
+    Rows travel to the device and results from it batch by batch. A batch takes no more memory than
+    ``sklearn.set_config(working_memory=...)`` allows.
+
+    Parameters
+    ----------
+    backend : Backend
+    network : Network
+    loss : Loss or None
+        For the output activation; None leaves the raw outputs.
+    params : tuple, arrays of any library
+    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
+    scaling : Scaling, arrays of any library, optional
+    batch_stats : tuple of BatchStats, arrays of any library, optional
+        The running statistics of batch normalization.
+    depth : int, optional
+        Stop after so many hidden layers and return their output.
+    to : Backend, optional
+        Backend of the result; default ``backend``.
+    tta : tuple of Augmentation, default=()
+        Average over all combinations of their views.
+    dtype : {"float32", "float64"}
+        Of the computation.
+
+    Returns
+    -------
+    (samples, outputs) array
+        Probabilities, or values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.training.inference.inference import predict
+    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
+    >>> from mlp_xp.nn.network import Network, init_params
+    >>> network, backend = Network((4, 3, 2)), get_backend("numpy")
+    >>> params, x = init_params(network, seed=0), np.ones((5, 4))
+    >>> predict(backend, network, SoftmaxCrossEntropy(), params, x, dtype="float64").shape
+    (5, 2)
+    """
+    function = _compiled_predict(backend, network, loss, depth, tta)
+    to = to or backend
+    n_samples = x.shape[0]
+    few = backend.shares_host_memory and not backend.fixed_shapes
+    most, sizes = _BATCH, network.sizes
+    if few:
+        most = max(_HOST_BATCH, _HOST_NUMBERS // sum(sizes))
+    stays_sparse = sparse.issparse(x) and multiplies_sparse(backend, network, scaling, tta)
+    if stays_sparse:
+        most, sizes = _SPARSE_BATCH, sizes[1:]
+    size = get_chunk_n_rows(_row_bytes(sizes, dtype), max_n_rows=most)
+    # The first case is common, and checking closer takes longer than a layer for one row.
+    kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
+
+    def put(leaf: Array) -> Array:
+        return backend.put(leaf, dtype)
+
+    def put_view(number: float) -> Array:
+        kept = np.int64 if isinstance(number, int) else dtype
+        return backend.put(np.asarray([number], kept))
+
+    def put_rows(rows: slice) -> Any:
+        if stays_sparse:
+            return put_sparse(backend, x, dtype, rows)
+        return backend.put(take_rows(x, rows), kept)
+
+    def run(given: Any) -> Array:
+        first, *others = (function(params, batch_stats, given, scaling, view) for view in views)
+        return sum(others, first) / len(views) if others else first
+
+    with backend.scope():
+        params = map_leaves(put, params)
+        batch_stats = map_leaves(put, batch_stats) if batch_stats else ()
+        scaling = None if scaling is None else map_leaves(put, scaling)
+        views = [map_leaves(put_view, draws) for draws in view_draws(tta)] if tta else [None]
+        if n_samples <= size:
+            n_rows = n_samples
+            if backend.fixed_shapes and _is_on_host(x):
+                n_rows = _compiled_rows(n_samples, size, network.sizes, len(views))
+            if n_rows == n_samples:
+                return put_writable(run(put_rows(slice(n_samples))), to)
+            batch = np.zeros((n_rows, x.shape[1]), kept or x.dtype)
+            batch[:n_samples] = to_numpy(take_rows(x, slice(n_samples)))
+            filled: Any = backend.get(run(backend.put(batch)))
+            return put_writable(filled[..., :n_samples, :], to)
+        products = [math.prod(layer.W.shape) for layer in denses(params)]
+        if stays_sparse:  # The first layer computes only with the entries.
+            products[0] = x.nnz * network.sizes[1] // n_samples
+        work = n_samples * len(views) * sum(products)
+        starts = range(0, n_samples, size)
+
+        def rows_from(start: int) -> slice:
+            # A short last batch would be compiled for its own shape where shapes are fixed: it
+            # starts early enough to be full, and rows predicted before are dropped.
+            stop = min(start + size, n_samples)
+            return slice(stop - size if backend.fixed_shapes else start, stop)
+
+        def predict_from(start: int) -> Array:
+            rows = rows_from(start)
+            return run(put_rows(rows))[start - rows.start :, :]
+
+        def fed() -> Iterator[Array]:
+            host = (
+                (to_numpy(take_rows(x, rows_from(start))).astype(kept or x.dtype, copy=False),)
+                for start in starts
+            )
+            for start, (batch,) in zip(starts, backend.feed(host), strict=True):
+                yield run(batch)[start - rows_from(start).start :, :]
+
+        with backend.predicting(work):
+            # Dense products use all threads themselves.
+            apply = backend.map if stays_sparse else map
+            travels = not (backend.shares_host_memory or stays_sparse) and _is_on_host(x)
+            outputs = fed() if travels else apply(predict_from, starts)
+            return _joined(backend, outputs, n_samples, to)
+
+
+def _joined(backend: Backend, outputs: Iterable[Array], n_samples: int, to: Backend) -> Array:
+    """Return the outputs of all batches on another backend."""
+    if backend.shares_host_memory or not to.shares_host_memory:
+        arrays = [to.put(output) for output in outputs]
+        with to.scope():
+            return to.xp.concat(arrays, axis=0)
+    start, result = 0, np.empty((0, 0))
+    for output in backend.collect(outputs):
+        if start == 0:
+            result = np.empty((n_samples, output.shape[1]), output.dtype)
+        result[start : start + len(output)] = output
+        start += len(output)
+    return to.put(result)
+
+
+def _is_on_host(x: Any) -> bool:
+    """Whether rows are in the host's memory, sparse or not, in arrays of any library."""
+    return sparse.issparse(x) or get_backend(x.x if isinstance(x, Rows) else x).shares_host_memory
+
+
+def put_writable(result: Array, to: Backend) -> Array:
+    """Return a result on a backend, as an array of its own: NumPy's can be written to."""
+    array: Any = to.put(result)
+    # A view of JAX's memory cannot.
+    is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
+    return array.copy() if is_fixed else array
+
+
+@lru_cache(maxsize=64)
+def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
+    # A layer's input, its output and a temporary of the activation exist at the same time.
+    return 3 * max(sizes) * np.dtype(dtype).itemsize
+
+
+@lru_cache(maxsize=64)
+def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...], n_views: int) -> int:
+    """Return a number of rows to compile a prediction for, and few for all numbers of samples.
+
+    Rows of zeros fill the batch up: a sixteenth of it, or what takes less time than the call.
+    """
+    if n_samples == 1 or n_samples * sizes[0] > _COPIED_NUMBERS:
+        return n_samples
+    work = n_views * sum(b * (a + _ACTIVATION_WORK) for a, b in itertools.pairwise(sizes))
+    few = _ADDED_WORK // work
+    step = max(few, 1 << max(n_samples.bit_length() - 5, 0))
+    return min(-(-n_samples // step) * step, most)
+
+
+def make_predict(
+    network: Network,
+    loss: Loss | None,
+    kernels: Kernels,
+    *,
+    depth: int | None = None,
+    tta: tuple[Augmentation, ...] = (),
+    xp: Namespace,
+) -> Predict:
+    """Return the function of a prediction for a batch.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss or None
+        For the output activation; None leaves the raw outputs.
+    kernels : Kernels
+    depth : int, optional
+        Stop after so many hidden layers and return their output.
+    tta : tuple of Augmentation, default=()
+        For views of the images.
+    xp : namespace
+
+    Returns
+    -------
+    callable
+        ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
+        ``draws`` are one of `view_draws` as arrays of one row, for all images.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
+    >>> from mlp_xp.nn.network import Network, init_params
+    >>> network = Network((4, 3, 2))
+    >>> predict = make_predict(network, SoftmaxCrossEntropy(), Kernels(), xp=xp)
+    >>> predict(init_params(network, 0), (), xp.ones((5, 4)), None).shape
+    (5, 2)
+    """
+
+    def predict(
+        params: Params,
+        batch_stats: tuple[BatchStats, ...],
+        x: Array,
+        scaling: Scaling | Whitening | None,
+        draws: tuple[Draws, ...] | None = None,
+    ) -> Array:
+        dtype = next(leaves(params)).dtype
+        pixel_map = make_pixel_map(tta, draws, xp=xp)
+        x = kernels.gather(x, None, of_features(scaling), pixel_map, dtype=dtype, xp=xp)
+        x = rotated(x, scaling, xp=xp)
+        context = kernels.context(xp, batch_stats=batch_stats)
+        if depth is not None:
+            return in_dtype_of(params, hidden(network, params, x, context, depth), xp=xp)
+        logits, _, _ = forward(network, params, x, context, xp=xp)
+        logits = in_dtype_of(params, logits, xp=xp)
+        return logits if loss is None else loss.activate(logits, xp=xp)
+
+    return predict
+
+
+@lru_cache(maxsize=64)
+def _compiled_predict(
+    backend: Backend,
+    network: Network,
+    loss: Loss | None,
+    depth: int | None,
+    tta: tuple[Augmentation, ...],
+) -> Predict:
+    return backend.compile(
+        make_predict(network, loss, backend.kernels, depth=depth, tta=tta, xp=backend.xp)
+    )

@@ -1,0 +1,130 @@
+"""The gradient of the loss with respect to the inputs, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from sklearn.utils._chunking import get_chunk_n_rows
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.backends import Backend
+from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.nn.blocks import chain
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.losses import Loss
+from mlp_xp.nn.network import Network, Params
+from mlp_xp.training.data.rows import take_rows
+from mlp_xp.training.inference.inference import put_writable
+from mlp_xp.training.step.inputs import Batch, in_dtype_of, network_inputs
+
+__all__ = ["input_gradient", "make_input_gradient"]
+
+_BATCH = 2048
+
+
+def input_gradient(
+    backend: Backend,
+    network: Network,
+    loss: Loss,
+    weights: tuple[Params, tuple[BatchStats, ...], Scaling | Whitening | None],
+    x: Any,
+    targets: np.ndarray,
+    *,
+    to: Backend,
+    dtype: str,
+) -> Array:
+    """Return the gradient of each sample's loss by its features, (samples, features).
+
+    Parameters
+    ----------
+    backend : Backend
+    network : Network
+    loss : Loss
+    weights : tuple
+        Parameters, batch statistics and input scaling, arrays of the backend.
+    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
+    targets : (samples,) or (samples, outputs) NumPy array
+        As the loss takes them.
+    to : Backend
+        Of the result.
+    dtype : {"float32", "float64"}
+        Of the computation.
+    """
+    function = _compiled(backend, network, loss)
+    # Inputs and outputs of all layers are kept until the way back.
+    n_bytes = 4 * sum(network.sizes) * np.dtype(dtype).itemsize
+    size = get_chunk_n_rows(n_bytes, max_n_rows=_BATCH)
+    found = []
+    with backend.scope():
+        for start in range(0, x.shape[0], size):
+            rows = slice(start, min(start + size, x.shape[0]))
+            y = backend.put(targets[rows], dtype if targets.dtype.kind == "f" else None)
+            batch = backend.put(take_rows(x, rows), dtype)
+            found.append(put_writable(function(*weights, batch, y), to))
+    with to.scope():
+        return found[0] if len(found) == 1 else to.xp.concat(found, axis=0)
+
+
+def make_input_gradient(
+    network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace
+) -> Callable[..., Array]:
+    r"""Return the function of the gradient for a batch.
+
+    With the input scaling :math:`z = (x - \mu)\,\sigma^{-1}`, and perhaps :math:`z R`, it is
+    :math:`\bar x = \bar z R^T \sigma^{-1}`.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss
+    kernels : Kernels
+    xp : namespace
+
+    Returns
+    -------
+    callable
+        ``gradient(params, batch_stats, scaling, x, targets)`` returns (batch, features).
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Dense
+    >>> from mlp_xp.nn.losses import SquaredError
+    >>> from mlp_xp.nn.network import Network
+    >>> from mlp_xp.training.inference.input_gradient import make_input_gradient
+    >>> gradient = make_input_gradient(Network((2, 1)), SquaredError(), Kernels(), xp=xp)
+    >>> params = (Dense(xp.asarray([[3.0], [1.0]]), xp.zeros(1)),)
+    >>> gradient(params, (), None, xp.asarray([[1.0, 2.0]]), xp.asarray([[4.0]]))
+    array([[3., 1.]])
+    """
+
+    def gradient(
+        params: Params,
+        batch_stats: tuple[BatchStats, ...],
+        scaling: Scaling | Whitening | None,
+        x: Array,
+        targets: Array,
+    ) -> Array:
+        x, targets, _ = network_inputs(params, Batch(x, targets), scaling, kernels, (), xp=xp)
+        context = kernels.context(xp, batch_stats=batch_stats)
+        blocks = tuple(block for layer in network.blocks for block in layer)
+        logits, pullback, _ = chain(blocks, params, x, context)
+        logits = in_dtype_of(params, logits, xp=xp)
+        losses, pull_loss = loss(logits, targets, xp=xp)
+        dlosses = xp.ones_like(losses) * loss.reported(1.0, logits.shape[-1])
+        dx, _ = pullback(pull_loss(dlosses), need_dx=True)
+        assert dx is not None
+        dx = in_dtype_of(params, dx, xp=xp)
+        if isinstance(scaling, Whitening):
+            dx = xp.matmul(dx, xp.matrix_transpose(scaling.rotation))
+        return dx if scaling is None else dx * scaling.scale
+
+    return gradient
+
+
+@lru_cache(maxsize=64)
+def _compiled(backend: Backend, network: Network, loss: Loss) -> Callable[..., Array]:
+    return backend.compile(make_input_gradient(network, loss, backend.kernels, xp=backend.xp))

@@ -1,0 +1,65 @@
+"""The training of one fit, by itself."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws
+from mlp_xp.training.loop.multi_epoch import MultiEpoch, new_multi_epoch
+from mlp_xp.training.loop.requests import Fit, Request, Trained
+
+__all__ = ["answer"]
+
+T = TypeVar("T")
+
+
+def answer(fit: Fit[T]) -> T:
+    """Train what a fit asks for until it ends, and return its result."""
+    plans: dict[int, EpochPlan] = {}  # By epoch: the next one, planned while the device works.
+    several: MultiEpoch | None = None
+    is_first = True
+    try:
+        request = next(fit)
+        while True:
+            try:
+                several = new_multi_epoch(request) if is_first else several
+                trained = _train(request, several, plans)
+            except BaseException as error:
+                request = fit.throw(error)
+            else:
+                request = fit.send(trained)
+            is_first = False
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _train(
+    request: Request, several: MultiEpoch | None, plans: dict[int, EpochPlan]
+) -> list[Trained]:
+    if several is not None:
+        return several.train(request)
+    epoch, position = request.trainer.n_epochs, request.schedule_position
+    is_last = position.done + 1 == position.n_epochs
+    plan = plans.pop(epoch, None) or request.plan()
+
+    def plan_next() -> None:
+        later, rules = request.plan(1), request.trainer.rules
+        if rules.augmentation:
+            seed = request.trainer.seed
+            later = with_draws(later, rules.augmentation, seed=seed, epoch=epoch + 1)
+        plans[epoch + 1] = later
+
+    record = request.trainer.run_epoch(
+        request.data,
+        plan,
+        n_epochs=request.settings.max_iter,
+        first_epoch=request.position.first_epoch,
+        rate_factor=request.position.rate_factor,
+        after_step=request.after_step,
+        step_by_step=request.step_by_step,
+        budget=request.budget,
+        first_step=request.first_step,
+        ahead=None if is_last else plan_next,
+    )
+    return [Trained(record)]

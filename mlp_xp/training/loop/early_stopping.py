@@ -1,0 +1,57 @@
+"""Plateaus: whether the loss of a training still falls."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["Plateau"]
+
+
+class Plateau:
+    """Scikit-learn's rule: stop when a loss has not fallen by ``tol`` for too many epochs.
+
+    Parameters
+    ----------
+    tol : float
+    patience : int or inf
+        How many epochs in a row may pass without such a fall.
+    best : float, default=inf
+        The lowest loss so far.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.loop.early_stopping import Plateau
+    >>> plateau = Plateau(tol=0.1, patience=1)
+    >>> [plateau.reached(loss) for loss in (1.0, 0.5, 0.45, 0.44)]
+    [False, False, False, True]
+    """
+
+    def __init__(self, tol: float, patience: float, best: float = np.inf) -> None:
+        self.tol = tol
+        self.patience = patience
+        self.best = best
+        self.count = 0
+
+    @property
+    def n_before(self) -> float:
+        """The least number of epochs, at least 1, until one may be the last."""
+        return max(1, self.patience - self.count + 1)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether too many epochs have passed without a fall."""
+        return self.count > self.patience
+
+    def reached(self, loss: float) -> bool:
+        """Record the loss of an epoch, and return whether to stop."""
+        self.count = self.count + 1 if loss > self.best - self.tol else 0
+        self.best = min(self.best, loss)
+        return self.is_over
+
+    def message(self, *, by_score: bool) -> str:
+        """Return what has happened when the patience is over, in scikit-learn's words."""
+        what = "Validation score" if by_score else "Training loss"
+        return (
+            f"{what} did not improve more than tol={self.tol:f} for {self.patience} "
+            "consecutive epochs."
+        )

@@ -1,0 +1,398 @@
+"""The loop of a fit: epochs or iterations until loss, score, clock or user ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.sklearn_compat import warn_caller, warn_unconverged
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp._utils.workers import current_worker
+from mlp_xp.nn.network import Params
+from mlp_xp.training.data.placement import Data
+from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
+from mlp_xp.training.loop.early_stopping import Plateau
+from mlp_xp.training.loop.guards import new_budget
+from mlp_xp.training.loop.history import History
+from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation, Watcher
+from mlp_xp.training.loop.records import Record
+from mlp_xp.training.loop.requests import Fit, Request, Trained
+from mlp_xp.training.loop.time_budget import Budget
+from mlp_xp.training.trainer import Trainer
+
+__all__ = ["FitLoop"]
+
+_COMPILES_WITHIN = 10.0  # seconds
+_MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
+
+
+class FitLoop:
+    """A fit in progress: it asks for epochs, receives their records, and decides when to end.
+
+    It writes to the trainer and to its own attributes, and to no estimator.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    data : Data
+    settings : LoopSettings
+    weights : (samples,) array or None
+    validation : Validation or None
+    history : History
+        Continued.
+    position : LoopPosition
+        Of the fit before.
+    best : tree, optional
+        Weights and batch statistics of the best score in it, arrays of any library, if it has not
+        come to its end.
+    identity : callable, optional
+        Returns the settings and the data that a resumed fit must have too, as text.
+
+    Attributes
+    ----------
+    history : History
+    position : LoopPosition
+    best : tuple or None
+        Weights and batch statistics of the best score so far, where the score decides.
+    plateau : Plateau
+    is_resumed, is_stopped : bool
+        Whether a snapshot was restored (`checkpoints.snapshot`), and whether the fit is to end.
+    first_step : int
+        Steps that a resumed fit has done of its first epoch.
+    start, epoch_start : float
+        When fit and epoch began, of `time.perf_counter`; before `run`, as if it were 0 now.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: Data,
+        settings: LoopSettings,
+        *,
+        weights: np.ndarray | None,
+        validation: Validation | None,
+        history: History,
+        position: LoopPosition,
+        best: Tree = (),
+        identity: Callable[[], dict[str, str]] = dict,
+    ) -> None:
+        self.trainer = trainer
+        self.history = history
+        self.position = position
+        self.identity = identity
+        self._data = data
+        self._settings = settings
+        self._weights = weights
+        self._validation = validation
+        self._watcher: Watcher | None = None
+        self.best: tuple[Params, Any] | None = self.put(best) if best else None
+        self.is_resumed = self.is_stopped = False
+        self.first_step, self.start, self.epoch_start = 0, 0.0, 0.0
+        self._budget: Budget | None = None
+        self._at_end = ExitStack()
+        by_score = settings.stops_by_score
+        history.begin(has_validation=validation is not None, stops_by_score=by_score)
+        best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]
+        self.plateau = Plateau(settings.tol, settings.patience, best)
+
+    def begin(self) -> None:
+        """Start to count epochs; of a fit that continues, the network is the best so far."""
+        if self.is_resumed:
+            return
+        self.history.n_epochs = 0
+        if self._settings.stops_by_score and self.history.records and self.best is None:
+            assert self._validation is not None
+            _, score = self._validation.measure()
+            score = score if np.isfinite(score) else -np.inf
+            self.history.best_score = score
+            self.plateau.best = -score
+            self.best = self.trainer.copy_learned()
+
+    def run(
+        self,
+        start: float,
+        settings: LoopSettings,
+        watcher: Watcher,
+        is_interrupted: Callable[[], bool],
+    ) -> Fit[None]:
+        """Train until something ends it.
+
+        Parameters
+        ----------
+        start : float
+            When `max_time` began, of `time.perf_counter`.
+        settings : LoopSettings
+            They replace those given before, except whether the score decides.
+        watcher : Watcher
+        is_interrupted : callable
+            Whether Ctrl-C was pressed.
+        """
+        trainer, by_score = self.trainer, self._settings.stops_by_score
+        self._settings = settings = replace(settings, stops_by_score=by_score)
+        self._watcher, self._is_interrupted = watcher, is_interrupted
+        self.start += start
+        if not self.is_resumed:
+            self.position = LoopPosition(first_epoch=trainer.n_epochs)
+        try:
+            # In less time than this, what compiles the first time would take most of it.
+            trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
+            trainer.is_planned = settings.is_planned
+            if settings.max_time is not None:
+                self._budget = self._begin_budget(settings.max_time, self.start)
+            if settings.max_fun is None:
+                yield from self._descend()
+                self._at_end.close()
+            else:
+                self._minimize(settings.max_fun)
+            trainer.guard.check(trainer)
+        except NonFiniteError as error:
+            if self.best is None:
+                raise
+            self._keep_best(error)
+        finally:
+            self._at_end.close()
+            if self.best is not None:
+                trainer.set_learned(*self.best)
+                self.best = None
+            # What `partial_fit` adds goes through a schedule of its own.
+            self.position = LoopPosition(first_epoch=trainer.n_epochs)
+            trainer.guard.release()
+            if not settings.keeps_step:
+                trainer.release_memory()
+            self._watcher = None  # It refers to this loop: a cycle would keep the data alive.
+
+    def run_epoch(self, is_interrupted: Callable[[], bool]) -> Fit[None]:
+        """Train for one epoch, after which the schedule and the count of epochs continue."""
+        trainer = self.trainer
+        self._is_interrupted = is_interrupted
+        trainer.is_planned = self._settings.is_planned
+        self.plateau.count = self.position.stale_epochs
+        try:
+            [trained] = yield self._request(1)
+            if self._end_epoch(trained) and self._settings.is_adaptive:
+                self._lower_rate()
+            self._at_end.close()
+            trainer.guard.check(trainer)
+        finally:
+            self._at_end.close()
+            trainer.guard.release()
+            self.position = self.position._replace(stale_epochs=self.plateau.count)
+
+    def learned(self) -> tuple[Params, Any]:
+        """Return weights and batch statistics that later steps do not write to."""
+        trainer = self.trainer
+        if trainer.home.donates:  # A compiled step takes over the memory of its state.
+            return trainer.copy_learned()
+        return trainer.learned, trainer.state.batch_stats
+
+    def put(self, tree: Tree) -> Any:
+        """Return a tree in arrays of the trainer."""
+        trainer = self.trainer
+        with trainer.backend.scope():
+            return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)
+
+    def _keep_best(self, error: NonFiniteError) -> None:
+        """Warn that the best weights are kept, as in scikit-learn; record the epoch with NaN."""
+        warn_caller(f"{error} The best weights so far are kept.", RuntimeWarning)
+        records = self.history.records
+        if records and records[-1].epoch >= error.epoch:
+            return  # Only its last update is not finite.
+        self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
+
+    def _begin_budget(self, seconds: float, start: float) -> Budget:
+        """Return the time that there is, with some kept for what follows each epoch."""
+        budget = new_budget(seconds, start, self.trainer.backend.communicator)
+        # An iteration of L-BFGS has its validation in it.
+        if self._validation is not None and self._settings.max_fun is None:
+            budget.mark()
+            self._validation.measure()
+            budget.between()
+        return budget
+
+    # --- step by step ----------------------------------------------------------------------------
+
+    def _descend(self) -> Fit[None]:
+        settings, history, watcher = self._settings, self.history, self._watcher
+        is_watched = self._is_watched()
+        while not self.is_stopped and history.n_epochs < settings.max_iter:
+            n_epochs = 1
+            if not is_watched:  # No epoch before the last of these can end the fit.
+                n_epochs = int(min(settings.max_iter - history.n_epochs, self.plateau.n_before))
+            elif watcher is not None:
+                watcher.begin_epoch()
+            request = self._request(n_epochs)
+            trained = yield request
+            if request.first_step:  # Its seconds before it was resumed count too.
+                seconds = time.perf_counter() - self.epoch_start
+                trained = [Trained(epoch.record._replace(seconds=seconds)) for epoch in trained]
+            self.epoch_start = 0.0
+            is_plateau = [self._end_epoch(epoch, is_watched) for epoch in trained][-1]
+            if is_plateau and not self._lower_rate():
+                self.is_stopped = True
+            elif not self.is_stopped:
+                self.is_stopped = self._is_out_of_time()
+            self._pause(0)
+        if self.is_stopped:
+            return
+        # A schedule that ends at max_iter was meant to.
+        if settings.has_open_end:
+            warn_unconverged(
+                f"Stochastic Optimizer: Maximum iterations ({settings.max_iter}) reached and the "
+                "optimization hasn't converged yet."
+            )
+
+    def _is_watched(self) -> bool:
+        """Whether something is done after each epoch that may depend on the weights, or is seen."""
+        settings, watcher, validation = self._settings, self._watcher, self._validation
+        assert watcher is not None
+        return bool(
+            watcher.watches_epochs
+            or watcher.watches_steps
+            or watcher.watches_pauses
+            or settings.verbose
+            or settings.max_time is not None
+            or self.is_resumed
+            or self.trainer.backend.communicator is not None  # Rank 0 alone is verbose.
+            or (validation is not None and validation.looks_at_model)
+        )
+
+    def _request(self, n_epochs: int) -> Request:
+        first_step, self.first_step = self.first_step, 0
+        self.epoch_start += time.perf_counter()
+        return Request(
+            trainer=self.trainer,
+            data=self._data,
+            settings=self._settings,
+            position=self.position,
+            weights=self._weights,
+            validation=self._validation,
+            at_end=self._at_end,
+            n_epochs=n_epochs,
+            budget=self._budget,
+            after_step=self._after_step,
+            step_by_step=self._watcher is not None and self._watcher.watches_steps,
+            first_step=first_step,
+        )
+
+    def _after_step(self, done: int, n_steps: int) -> bool:
+        """Report a step; return whether the fit ends."""
+        watcher = self._watcher
+        if watcher is not None:
+            if watcher.watches_steps and watcher.end_step(done, n_steps):
+                self.is_stopped = True
+            watcher.report(done, n_steps, self.trainer.guard.running)
+        if done < n_steps and not self.is_stopped:
+            self._pause(done)
+        return self.is_stopped
+
+    def _is_out_of_time(self) -> bool:
+        """Record that an epoch is done; return whether there is no time for another step."""
+        if self._budget is None:
+            return False
+        self._budget.between()
+        return self._budget.next_steps(1) == 0
+
+    def _pause(self, step: int) -> None:
+        """Report a pause, the last one after Ctrl-C, which then ends the fit."""
+        watcher, is_interrupted = self._watcher, self._is_interrupted()
+        # A fit that Ctrl-C has stopped counts the epoch it was in as a whole one.
+        if watcher and watcher.watches_pauses and not (is_interrupted and self.is_stopped):
+            watcher.pause(step, is_interrupted)
+        self.is_stopped = self.is_stopped or is_interrupted
+
+    def _end_epoch(self, trained: Trained, is_watched: bool = True) -> bool:
+        """Measure, record and report an epoch; return whether nothing has improved for too long."""
+        settings, history, watcher = self._settings, self.history, self._watcher
+        record, learned = trained
+        by_score, is_descent = settings.stops_by_score, settings.max_fun is None
+        if self._validation is not None and learned is None:
+            measured = self._validation.measure()
+            record = record._replace(validation_loss=measured[0], validation_score=measured[1])
+        score = record.validation_score
+        if history.add(record) and by_score:
+            self.best = (learned or self.trainer.copy_learned)()
+        if is_descent:
+            history.n_samples += record.n_samples
+        if settings.verbose and is_descent:
+            print(f"Iteration {history.n_epochs}, loss = {record.loss:.8f}")
+        if settings.verbose and score is not None:
+            print(f"Validation score: {score:f}")
+        if watcher is not None and is_watched:
+            if watcher.watches_epochs:
+                self.trainer.guard.check(self.trainer)  # No callback saves what is not finite.
+            self.is_stopped = watcher.end_epoch(record) or self.is_stopped
+        worker = current_worker()
+        if worker is not None and worker.report is not None:
+            worker.report(record)
+        return self.plateau.reached(-score if by_score and score is not None else record.loss)
+
+    def _lower_rate(self) -> bool:
+        """Reduce the learning rate at a plateau, if it is "adaptive" and not too low already."""
+        settings = self._settings
+        message = self.plateau.message(by_score=settings.stops_by_score)
+        rate = self.trainer.rules.learning_rate * self.position.rate_factor
+        is_lowered = settings.is_adaptive and rate > _MIN_RATE
+        if is_lowered:
+            self.position = self.position._replace(rate_factor=self.position.rate_factor / 5.0)
+            self.plateau.count = 0
+            message += f" Setting learning rate to {rate / 5.0:f}"
+        else:
+            is_low = settings.is_adaptive
+            message += " Learning rate too small. Stopping." if is_low else " Stopping."
+        if settings.verbose:
+            print(message)
+        return is_lowered
+
+    # --- L-BFGS ----------------------------------------------------------------------------------
+
+    def _minimize(self, max_fun: int) -> None:
+        from mlp_xp.training.lbfgs import error_of_minimum, minimize  # Most fits are by steps.
+
+        settings, trainer, watcher = self._settings, self.trainer, self._watcher
+        problem = trainer, self._data, self._weights
+        start = time.perf_counter()
+        learned = trainer.learned
+        # Weights are taken out of SciPy's vector only where somebody looks at them.
+        is_watched = self._validation is not None or (
+            watcher is not None and watcher.watches_epochs
+        )
+
+        def last_finite() -> Params:
+            return learned
+
+        def error(finite: Params) -> NonFiniteError:
+            iteration = len(self.history.losses) + 1
+            return error_of_minimum(*problem, iteration, finite)
+
+        def after_iteration(params: Callable[[], Params], loss: float) -> bool:
+            nonlocal start, last_finite
+            if not np.isfinite(loss):
+                raise error(last_finite())
+            if is_watched:
+                trainer.set_learned(params(), ())
+            last_finite = params
+            if watcher is not None:
+                watcher.begin_epoch()
+            now = time.perf_counter()
+            epoch, n_samples = len(self.history.losses) + 1, self._data.n_samples
+            record = Record(epoch, loss, None, np.nan, n_samples, now - start)
+            start = now
+            self._end_epoch(Trained(record))
+            if self._budget is not None:
+                self._budget.count(1)
+                self.is_stopped = self.is_stopped or self._budget.next_steps(1) == 0
+            self._pause(0)
+            return self.is_stopped
+
+        names = "max_iter", "tol"
+        given: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        n_iter, loss = minimize(*problem, **given, max_fun=max_fun, after_iteration=after_iteration)
+        if not (np.isfinite(loss) and is_finite(trainer.backend, trainer.learned)):
+            raise error(last_finite())
+        self.history.n_epochs, self.history.loss = n_iter, np.float64(loss)

@@ -1,0 +1,163 @@
+"""The history of a network's fits: records, curves, and the best so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from mlp_xp.training.loop.records import Record
+
+__all__ = ["History", "packed", "unpacked"]
+
+# The names of scikit-learn's MLP for the fields.
+_ATTRIBUTES = {
+    "history_": "records",
+    "loss_curve_": "losses",
+    "validation_loss_curve_": "validation_losses",
+    "validation_scores_": "scores",
+    "loss_": "loss",
+    "best_loss_": "best_loss",
+    "best_validation_score_": "best_score",
+    "n_iter_": "n_epochs",
+    "t_": "n_samples",
+}
+
+
+@dataclass(eq=False)
+class History:
+    """Records of all epochs, and what follows from them.
+
+    Parameters
+    ----------
+    records : list of Record
+    losses : list of float
+    validation_losses, scores : list of float or None
+        None without validation samples.
+    loss : float or None
+        Loss of the last epoch; None before the first.
+    best_loss : float or None
+        None where the score decides.
+    best_score : float or None
+        None without validation samples.
+    n_epochs : int
+        Epochs since the last fit began.
+    n_samples : int
+        Samples of all training steps.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.loop.history import History
+    >>> from mlp_xp.training.loop.records import Record
+    >>> history = History()
+    >>> is_best = history.add(Record(1, 0.5, None, 0.001, 100, 0.1))
+    >>> float(history.best_loss), history.n_epochs
+    (0.5, 1)
+    """
+
+    records: list[Record] = field(default_factory=list)
+    losses: list[Any] = field(default_factory=list)
+    validation_losses: list[float] | None = None
+    scores: list[float] | None = None
+    loss: Any = None
+    best_loss: Any = field(default_factory=lambda: np.float64(np.inf))
+    best_score: float | None = None
+    n_epochs: int = 0
+    n_samples: int = 0
+
+    @classmethod
+    def read(cls, attributes: Mapping[str, Any]) -> Self:
+        """Return the history that fitted attributes hold, each as it may have been assigned."""
+        names = _ATTRIBUTES.items()
+        return cls(**{name: attributes[key] for key, name in names if key in attributes})
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the fitted attributes; `loss_` is absent before the first epoch."""
+        values = {key: getattr(self, name) for key, name in _ATTRIBUTES.items()}
+        if self.loss is None:
+            del values["loss_"]
+        return values
+
+    def begin(self, *, has_validation: bool, stops_by_score: bool) -> None:
+        """Prepare for the epochs of a fit."""
+        if has_validation:
+            self.validation_losses = (
+                [] if self.validation_losses is None else self.validation_losses
+            )
+            self.scores = [] if self.scores is None else self.scores
+            if self.best_score is None:
+                self.best_score = -np.inf
+        if stops_by_score:
+            self.best_loss = None
+        elif self.best_loss is None:
+            self.best_loss = np.float64(np.inf)
+
+    def add(self, record: Record) -> bool:
+        """Add an epoch; return whether its validation score is the best so far."""
+        is_best = False
+        score = record.validation_score
+        if score is not None:
+            assert self.scores is not None
+            assert self.validation_losses is not None
+            assert self.best_score is not None
+            self.scores.append(score)
+            self.validation_losses.append(record.validation_loss)  # type: ignore[arg-type]
+            is_best = score > self.best_score
+            self.best_score = score if is_best else self.best_score
+        self.loss = np.float64(record.loss)  # As scikit-learn's; it prints alike.
+        self.losses.append(self.loss)
+        self.records.append(record)
+        if self.best_loss is not None:
+            self.best_loss = min(self.best_loss, self.loss)
+        self.n_epochs += 1
+        return is_best
+
+
+def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fitted attributes with the records as text, and without the curves that they hold.
+
+    skops takes 3 kB for a record and its entries in the curves, as JSON it has 150 bytes.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.loop.history import History, packed, unpacked
+    >>> from mlp_xp.training.loop.records import Record
+    >>> history = History()
+    >>> is_best = history.add(Record(1, 0.5, None, 0.001, 100, 0.1))
+    >>> text = packed(history.attributes())["history_"]
+    >>> text
+    '[[1, 0.5, null, 0.001, 100, 0.1, null, null]]'
+    >>> unpacked({"history_": text})["loss_curve_"]
+    [np.float64(0.5)]
+    """
+    records = attributes.get("history_")
+    if not records or not all(type(record) is Record for record in records):
+        return dict(attributes)
+    packed = dict(attributes, history_=json.dumps(records))
+    for name, curve in _curves(records).items():
+        given = packed.get(name)
+        if isinstance(given, list) and given == curve:  # Else it was assigned.
+            del packed[name]
+    return packed
+
+
+def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that were `packed`."""
+    text = attributes.get("history_")
+    if not isinstance(text, str):
+        return dict(attributes)
+    records = [Record(*row) for row in json.loads(text)]
+    return {**_curves(records), **attributes, "history_": records}
+
+
+def _curves(records: list[Record]) -> dict[str, list[Any]]:
+    """Return the curves of records; those of the validation only where there was one."""
+    scored = [record for record in records if record.validation_score is not None]
+    curves: dict[str, list[Any]] = {"loss_curve_": [np.float64(record.loss) for record in records]}
+    if scored:
+        curves["validation_scores_"] = [record.validation_score for record in scored]
+        curves["validation_loss_curve_"] = [record.validation_loss for record in scored]
+    return curves

@@ -1,0 +1,307 @@
+"""Several epochs in one call: those of a small fit.
+
+Such an epoch takes less time than what is done around it. The call keeps the loss of each step, and
+where data are one batch the weights that are measured, so that a fit ends as if its epochs had been
+run one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import to_numpy
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.network import Params
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.data.placement import Resident
+from mlp_xp.training.loop.records import Record
+from mlp_xp.training.loop.requests import Request, Trained
+from mlp_xp.training.step.inputs import Batch, Selection
+from mlp_xp.training.step.scalars import draw_keys
+from mlp_xp.training.step.step import Step, TrainState
+from mlp_xp.training.step.step_context import n_alike, step_context
+from mlp_xp.training.step.step_table import Epoch, step_table
+
+__all__ = ["MultiEpoch", "new_multi_epoch"]
+
+# Epochs and steps of a call, the rows that it takes, and numbers of the weights that it keeps.
+_MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
+
+
+class _Kept(NamedTuple):
+    """The weights and the loss before each step, and after the last: the first axis counts them.
+
+    There are no weights where nothing is measured.
+    """
+
+    learned: Params
+    batch_stats: tuple[BatchStats, ...]
+    loss: Array
+
+
+class _Numbers(NamedTuple):
+    """The numbers of each step: packed `StepScalars`, dropout keys, the loss before it, its rows.
+
+    ``rows`` and ``weights : (steps, batch)`` are None where all steps take one batch.
+    """
+
+    coefs: Array
+    keys: Array | None
+    losses: Array
+    rows: Array | None = None
+    weights: Array | None = None
+
+
+def new_multi_epoch(request: Request) -> MultiEpoch | None:
+    """Return what runs the epochs of a small fit, None if it is not small."""
+    trainer, data, settings = request.trainer, request.data, request.settings
+    backend, validation = trainer.backend, request.validation
+    if (
+        request.n_epochs == 1
+        or trainer.with_accuracy
+        or trainer.rules.augmentation
+        or not backend.returns_results
+        or backend.communicator is not None
+        or not isinstance(data, Resident)
+    ):
+        return None
+    n_steps = -(-data.n_samples // settings.batch_size)
+    if n_steps > 1 and validation is not None:
+        return None
+    numbers = sum(math.prod(leaf.shape) for leaf in leaves(trainer.state.params))
+    at_once = backend.work_at_once // (numbers * data.n_samples)
+    kept = _MOST_EPOCHS if validation is None else _MOST_NUMBERS // numbers - 1
+    at_once = min(at_once, kept, _MOST_STEPS // n_steps, _MOST_ROWS // data.n_samples)
+    most = int(min(settings.max_iter, settings.patience + 1, _MOST_EPOCHS, at_once))
+    return None if most < 2 else MultiEpoch(request, data, most)
+
+
+class MultiEpoch:
+    """The epochs of a small fit, ``most`` in a call; see `new_multi_epoch`."""
+
+    def __init__(self, request: Request, data: Resident, most: int) -> None:
+        self._trainer, self._data, self._most = request.trainer, data, most
+        self._validation = request.validation
+        trainer, plan = request.trainer, request.plan()
+        xp, state = trainer.backend.xp, trainer.state
+        self._counts = plan.counts
+        if plan.rows is None:
+            with contextlib.closing(data.epoch(plan)) as batches:
+                batch = next(batches)
+            rows = batch.selection.rows
+            if rows is not None and isinstance(batch.x, np.ndarray):
+                x, y = (xp.take(values, rows, axis=0) for values in (batch.x, batch.y))
+                batch = Batch(x, y, batch.selection._replace(rows=None))
+        else:
+            batch = Batch(data.x, data.y)
+        self._batch = batch
+        kept = _Kept((), (), state.loss)
+        if self._validation is not None:
+            kept = _Kept(trainer.learned, state.batch_stats, state.loss)
+        # The steps of an epoch whose batches are of one size: all, or all but a shorter last one.
+        n_full, n_steps = data.n_samples // plan.batch_size, len(plan.counts)
+        self._parts = [range(n_full), range(n_full, n_steps)][: 1 + (n_full < n_steps)]
+
+        def empty(n: int) -> _Kept:
+            made: _Kept = map_leaves(
+                lambda leaf: xp.empty((n, *leaf.shape), dtype=leaf.dtype), kept
+            )
+            return made
+
+        self._kept = tuple(empty(most * len(part) + 1) for part in self._parts)
+        self._loop: Any = trainer.backend.loop(_make_indexed_step(trainer.function))
+        self._faulty: Callable[[], None] | None = None
+        request.at_end.callback(self._release)
+
+    def train(self, request: Request) -> list[Trained]:
+        """Train the epochs, or fewer, each as `Trainer.run_epoch` does.
+
+        Raises
+        ------
+        NonFiniteError
+            If the loss of the first of them has become infinite or NaN.
+        """
+        if self._faulty is not None:
+            self._faulty()
+        trainer, counts = self._trainer, self._counts
+        n_epochs, n_steps = min(request.n_epochs, self._most), len(counts)
+        start = time.perf_counter()
+        plans = self._plans(request, n_epochs)
+        position = request.schedule_position
+        n_epochs = n_alike(trainer, self._data, plans[0], position, n_epochs)
+        plans = plans[:n_epochs]
+        table = step_table(trainer, trainer.rules, plans, position)
+        epochs = [
+            Epoch(self._data, plan, trainer.n_epochs + i, trainer.n_steps + i * n_steps, 0, own)
+            for i, (plan, own) in enumerate(zip(plans, table.rates, strict=True))
+        ]
+        trainer.guard.begin(trainer, epochs[0], start)
+        with trainer.backend.scope(), step_context(trainer, self._data, plans[0], position):
+            self._run(plans, table.coefs)
+        steps = self._losses(n_epochs)
+        losses = np.add.accumulate(steps, axis=1, dtype=steps.dtype)[:, -1].tolist()
+        n_finite = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), n_epochs)
+        seconds = (time.perf_counter() - start) / n_epochs
+        measured: list[tuple[float | None, float | None]] = [(None, None)] * n_finite
+        if self._validation is not None and n_finite:
+            after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0][:2])
+            measured = [*self._validation.measure_each(*after)]
+        trained = []
+        for i, (value, score) in enumerate(measured):
+            if i:
+                trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
+            trainer.count(n_steps, sum(counts))
+            record = Record(
+                epoch=trainer.n_epochs,
+                loss=losses[i],
+                accuracy=None,
+                learning_rate=table.rates[i][-1],
+                n_samples=sum(counts),
+                seconds=seconds,
+                validation_loss=value,
+                validation_score=score,
+            )
+            trained.append(
+                Trained(record, None if score is None else partial(self._learned, i + 1))
+            )
+        if n_finite < n_epochs:
+            if n_finite:
+                trainer.guard.begin(trainer, epochs[n_finite], -math.inf)
+            self._faulty = partial(trainer.guard.end, trainer, n_steps, losses[n_finite])
+            if not trained:
+                self._faulty()
+        return trained
+
+    def _release(self) -> None:
+        """Release the memory that the epochs need."""
+        trainer = self._trainer
+        if not trainer.rules.has_own_functions:
+            trainer.state = trainer.backend.release(self._loop, trainer.state)
+
+    def _learned(self, i: int) -> tuple[Params, tuple[BatchStats, ...]]:
+        xp = self._trainer.backend.xp
+        copied: tuple[Params, tuple[BatchStats, ...]] = map_leaves(
+            lambda leaf: xp.asarray(leaf[i, ...], copy=True), self._kept[0][:2]
+        )
+        return copied
+
+    def _plans(self, request: Request, n_epochs: int) -> list[EpochPlan]:
+        """Return the plans of the next epochs."""
+        if len(self._counts) == 1:  # All alike.
+            return [request.plan()] * n_epochs
+        return [request.plan(i) for i in range(n_epochs)]
+
+    def _run(self, plans: list[EpochPlan], coefs: np.ndarray) -> None:
+        """Run the steps."""
+        trainer, n_epochs = self._trainer, len(plans)
+        numbers = self._numbers(plans, coefs)
+        parts = [(i, some, self._batch, trainer.scaling) for i, some in enumerate(numbers)]
+        lengths = [len(part) for part in self._parts]
+        turns = [
+            (number, i * length, (i + 1) * length)
+            for i in range(n_epochs)
+            for number, length in enumerate(lengths)
+        ]
+        if len(lengths) == 1:
+            turns = [(0, 0, n_epochs * lengths[0])]
+        states = trainer.state, self._kept
+        trainer.state, self._kept = self._loop.run_turns(turns, states, parts)
+        kept = self._kept[0]
+        for place, leaf in zip(leaves(kept), _kept_of(trainer.state, kept), strict=True):
+            place[n_epochs * lengths[0]] = leaf
+
+    def _losses(self, n_epochs: int) -> np.ndarray:
+        """Return what each step has added to the loss of its epoch, (epochs, steps)."""
+        losses = [
+            to_numpy(kept.loss)[: n_epochs * len(part)].reshape(n_epochs, -1)
+            for part, kept in zip(self._parts, self._kept, strict=True)
+        ]
+        steps = np.concatenate(losses, axis=1)
+        last = to_numpy(self._trainer.state.loss)
+        return np.append(steps.ravel()[1:], last).reshape(steps.shape)
+
+    def _numbers(self, plans: list[EpochPlan], coefs: np.ndarray) -> Iterator[_Numbers]:
+        """Yield what differs from step to step, for each part of the epochs."""
+        trainer, n_epochs, n_steps = self._trainer, len(plans), len(self._counts)
+        rules, put, size = trainer.rules, trainer.backend.put, plans[0].batch_size
+        drawn = [
+            draw_keys(n_steps, rules.network.n_keys, seed=trainer.seed, epoch=epoch)
+            for epoch in range(trainer.n_epochs, trainer.n_epochs + n_epochs)
+        ]
+        keys = _stacked(drawn)
+        rows = weights = None
+        if n_steps > 1:
+            rows = _stacked([self._data.rows_of(plan) for plan in plans])
+            weights = _stacked([plan.weights for plan in plans])
+            weights = None if weights is None else weights.astype(trainer.dtype)
+        for part in self._parts:
+            most, dtype = self._most * len(part), trainer.dtype
+            zeros: Any = np.zeros(most, dtype)
+            numbers = _Numbers(
+                _steps_of(part, most, coefs.astype(dtype)),
+                _steps_of(part, most, keys),
+                zeros,
+                _steps_of(part, most, rows, size),
+                _steps_of(part, most, weights, size),
+            )
+            yield map_leaves(lambda leaf: None if leaf is None else put(leaf), numbers)
+
+
+def _steps_of(part: range, most: int, values: np.ndarray | None, width: int = 1) -> Any:
+    """Return what steps of a part of each epoch take, ``width`` numbers or rows of numbers each.
+
+    One shape for all calls, for which the backend has traced a step.
+    """
+    if values is None:
+        return None
+    n = len(values) * len(part)
+    own = values[:, part.start * width : part.stop * width].reshape(n, -1)
+    if n == most:
+        return own
+    return np.concatenate([own, np.broadcast_to(own[:1], (most - n, own.shape[1]))])
+
+
+def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Return arrays along a new first axis, None if they are None."""
+    found = [array for array in arrays if array is not None]
+    return np.stack(found) if found else None
+
+
+def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
+    """Return what is kept of a state, in the order of the leaves."""
+    learned = state.average or state.params if kept.learned else ()
+    return leaves(_Kept(learned, state.batch_stats if kept.learned else (), state.loss))
+
+
+@lru_cache(maxsize=64)
+def _make_indexed_step(step: Step) -> Callable[..., Any]:
+    """Return the function of one of many steps, for `Backend.loop`."""
+
+    def indexed_step(
+        i: Any,
+        states: tuple[TrainState, tuple[_Kept, ...]],
+        part: int,
+        numbers: _Numbers,
+        batch: Batch,
+        scaling: Any,
+    ) -> tuple[TrainState, tuple[_Kept, ...]]:
+        state, kept = states
+        for place, leaf in zip(leaves(kept[part]), _kept_of(state, kept[part]), strict=True):
+            place[i, ...] = leaf
+        coefs, keys, losses, rows, weights = map_leaves(
+            lambda leaf: None if leaf is None else leaf[i, ...], numbers
+        )
+        if rows is not None:
+            batch = batch._replace(selection=Selection(rows, weights))
+        return step(state._replace(loss=losses), batch, scaling, coefs, keys), kept
+
+    return indexed_step

@@ -1,0 +1,62 @@
+"""The results of an epoch, and the state that a training continues from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.network import Params
+from mlp_xp.training.step.loss_scaling import LossScale
+
+__all__ = ["Record", "ResumeState", "Running"]
+
+
+class Record(NamedTuple):
+    """The results of an epoch.
+
+    ``epoch`` counts from 1; ``loss`` is the average over the samples, penalty included, each batch
+    taken before its update; ``accuracy`` likewise, or None unless wanted; ``learning_rate`` is that
+    of the last step; ``seconds`` end when the device has finished. The last two are those of the
+    validation data after the epoch, or None without any.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float | None
+    learning_rate: float
+    n_samples: int
+    seconds: float
+    validation_loss: float | None = None
+    validation_score: float | None = None
+
+
+class Running(NamedTuple):
+    """The averages of an epoch so far, as they were last read from the device.
+
+    ``loss`` is that of `Record`, over fewer samples; so is ``accuracy``, or None unless wanted.
+    """
+
+    loss: float
+    accuracy: float | None
+
+
+class ResumeState(NamedTuple):
+    """The state of a training besides what it predicts with: NumPy arrays and counts.
+
+    ``params`` are the weights themselves where predictions use their moving average, else ``()``.
+    ``best`` are the weights and batch statistics of the best score so far, of a fit that is still
+    going on and in which the score decides, else ``()``.
+    ``rule`` names the kind of update rule that the optimizer's state belongs to, and ``rule_start``
+    is the step at which it began; the counts are those of `Trainer`. ``loss_scale`` is that of
+    products in float16, else ``()``.
+    """
+
+    params: Params
+    opt_state: tuple[Params, ...]
+    n_epochs: int
+    n_steps: int
+    n_samples: int
+    rule: str
+    rule_start: int
+    best: tuple[Params, tuple[BatchStats, ...]] | tuple[()] = ()
+    loss_scale: LossScale | tuple[()] = ()

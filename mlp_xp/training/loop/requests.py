@@ -1,0 +1,82 @@
+"""A fit's requests for epochs, which its trainer runs alone or together with other models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.network import Params
+from mlp_xp.training.data.epoch_plan import EpochPlan, plan_epoch
+from mlp_xp.training.data.placement import Data
+from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation
+from mlp_xp.training.loop.records import Record
+from mlp_xp.training.loop.time_budget import Budget
+from mlp_xp.training.step.scalars import SchedulePosition
+from mlp_xp.training.trainer import Trainer
+
+__all__ = ["Fit", "Request", "Trained"]
+
+T = TypeVar("T")
+
+
+class Trained(NamedTuple):
+    """An epoch; ``learned()`` copies the weights and batch statistics after it, if measured."""
+
+    record: Record
+    learned: Callable[[], tuple[Params, tuple[BatchStats, ...]]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """The next epochs of a fit, ``n_epochs`` at most; one at least is trained.
+
+    ``at_end`` is closed when the fit needs no more epochs. If it asks for one epoch,
+    ``after_step(done, n_steps)`` is called after each step, or every tenth of a second unless
+    ``step_by_step``, and ends the epoch by returning True; ``first_step`` are the steps of that
+    epoch that are in the state already.
+    """
+
+    trainer: Trainer
+    data: Data
+    settings: LoopSettings
+    position: LoopPosition
+    weights: np.ndarray | None
+    validation: Validation | None
+    at_end: ExitStack
+    n_epochs: int
+    budget: Budget | None
+    after_step: Callable[[int, int], bool]
+    step_by_step: bool
+    first_step: int
+
+    @property
+    def schedule_position(self) -> SchedulePosition:
+        """Return the place of the trainer's next epoch in the fit."""
+        done = self.trainer.n_epochs - self.position.first_epoch
+        return SchedulePosition(done, self.settings.max_iter, self.position.rate_factor)
+
+    @property
+    def batch_size(self) -> int:
+        """Return the number of samples in a batch."""
+        return min(self.settings.batch_size, self.data.n_samples)
+
+    def plan(self, later: int = 0) -> EpochPlan:
+        """Return the plan of the trainer's next epoch, or of a later one."""
+        trainer = self.trainer
+        return plan_epoch(
+            self.data.n_samples,
+            self.settings.batch_size,
+            seed=trainer.seed if self.settings.shuffle else None,
+            epoch=trainer.n_epochs + later,
+            weights=self.weights,
+            pad=trainer.backend.fixed_shapes,
+        )
+
+
+# Yields what it asks for, receives what was trained, and returns when it has ended.
+Fit: TypeAlias = Generator[Request, list[Trained], T]

@@ -1,0 +1,142 @@
+"""The time limit of a fit, and forecasts from the time that its parts have taken."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+__all__ = ["Budget", "Pace"]
+
+# Time between two readings of the clock: each waits for the device, whose queue then runs dry.
+_LOOK_SECONDS = 0.02
+# The latest measurements count: one disturbed by another program is soon forgotten.
+_REMEMBERED = 5
+_MARK_SECONDS = 0.25
+
+
+@dataclass
+class Budget:
+    """A time limit, and how many steps still fit into it at the measured pace.
+
+    The clock runs from the start. The caller reports its progress: `count` after steps, and
+    `between` after what follows the steps of an epoch, mainly validation, for which time is then
+    reserved. The first step is not measured, since it may compile.
+
+    Parameters
+    ----------
+    seconds : float above 0
+    start : float, optional
+        Start of the time, by `time.perf_counter`; default now.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.loop.time_budget import Budget
+    >>> budget = Budget(1000.0)
+    >>> budget.count(1)
+    >>> budget.next_steps(10), budget.fraction() < 0.1
+    (1, True)
+    """
+
+    seconds: float
+    start: float = field(default_factory=lambda: time.perf_counter())
+    _mark: float = field(init=False)
+    _has_stepped: bool = field(default=False, init=False)
+    _paces: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED), init=False)
+    _betweens: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED), init=False)
+
+    def __post_init__(self) -> None:
+        self._mark = time.perf_counter()
+
+    def mark(self) -> None:
+        """Record that the time since the last call counts for nothing."""
+        self._lap()
+
+    def count(self, n_steps: int) -> None:
+        """Record steps done since the last call of any method."""
+        seconds = self._lap()
+        if self._has_stepped:
+            self._paces.append(seconds / n_steps)
+        self._has_stepped = True
+
+    def between(self) -> None:
+        """Record that the time since the last call went into what is between two epochs."""
+        self._betweens.append(self._lap())
+
+    def next_steps(self, most: int) -> int:
+        """Return how many steps to do before the clock is read again; 0 if none fits."""
+        left = self.start + self.seconds - self._reserve - time.perf_counter()
+        pace = self._pace
+        if left <= 0.0 or pace is None:
+            return min(most, 1 if left > 0.0 else 0)
+        fit = most
+        if left < most * pace:
+            # Half of the remaining time, then half again: a forecast of few steps errs little.
+            fit = math.ceil(math.floor(left / pace) / 2)
+        if pace:
+            fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
+        # A power of two: backends that compile for a shape then compile few of them.
+        return 1 << (fit.bit_length() - 1) if fit else 0
+
+    def fraction(self, ahead: int = 0) -> float:
+        """Return the share of the time for steps that will have passed after ``ahead`` steps."""
+        passed = time.perf_counter() - self.start + ahead * (self._pace or 0.0)
+        usable = self.seconds - self._reserve
+        return passed / usable if passed < usable else 1.0
+
+    @property
+    def _pace(self) -> float | None:
+        return sorted(self._paces)[len(self._paces) // 2] if self._paces else None
+
+    @property
+    def _reserve(self) -> float:
+        return max(self._betweens, default=0.0)
+
+    def _lap(self) -> float:
+        last, self._mark = self._mark, time.perf_counter()
+        return self._mark - last
+
+
+@dataclass
+class Pace:
+    """A forecast of the remaining time, from the share of the work that is done.
+
+    Time before the first share does not count, and later only the latter half does: the first step
+    may have compiled, and so may the first validation.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.loop.time_budget import Pace
+    >>> pace = Pace()
+    >>> pace.update(1.0)
+    >>> pace.seconds_left()
+    0.0
+    """
+
+    _start: float = field(default_factory=lambda: time.perf_counter())
+    _first: float = 0.0
+    # (time, share), oldest first: the start of the latter half, and later candidates for it.
+    _marks: deque[tuple[float, float]] = field(default_factory=deque)
+    _now: tuple[float, float] = (0.0, 0.0)
+
+    def update(self, share: float) -> None:
+        """Record the share that is done, from 0 to 1."""
+        marks, now = self._marks, time.perf_counter()
+        self._now = (now, share)
+        if not marks:
+            self._first = share
+        if not marks or now >= marks[-1][0] + _MARK_SECONDS:
+            marks.append(self._now)
+        while len(marks) > 1 and marks[1][1] <= (self._first + share) / 2:
+            marks.popleft()
+
+    def seconds_left(self) -> float:
+        """Return the remaining seconds; infinity if nothing is done."""
+        now, share = self._now
+        then, share_then = self._marks[0] if self._marks else (self._start, 0.0)
+        if share <= share_then:  # One share is no measure of the next, but there is no other.
+            then, share_then = self._start, 0.0
+        return (
+            (1.0 - share) * (now - then) / (share - share_then) if share > share_then else math.inf
+        )

@@ -1,0 +1,186 @@
+"""Fits that are trained together: each of their epochs is one program with an axis for the models.
+
+Every fit has its own history, schedule and stopping. Models share a program if they have the same
+layers, loss, rule, data, and steps of an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+from mlp_xp._utils.workers import Worker, worker_context
+from mlp_xp.training.data.shared import SharedResident
+from mlp_xp.training.loop.requests import Fit, Request, Trained
+from mlp_xp.training.stack.model_stack import ModelStack, program_rules
+from mlp_xp.training.stack.stacked_trainer import StackError
+
+__all__ = ["answer_many"]
+
+T = TypeVar("T")
+
+# The longest that stacks train before fits go on and report their progress.
+_MOST_SECONDS = 1.0
+
+
+def answer_many(
+    fits: Iterable[Fit[T]], *, most: int, worker: Worker, n_stacks: int = 1
+) -> Generator[T]:
+    """Train what many fits ask for, and yield their results in the order in which they end.
+
+    Closing the generator, or Ctrl-C, ends the fits in progress after their step, without results.
+
+    Parameters
+    ----------
+    fits : iterable of Fit
+        Their trainers are `StackedTrainer`.
+    most : int of at least 1
+        Fits at once.
+    worker : Worker
+        As which each of them goes on; its ``is_stopped`` ends them.
+    n_stacks : int of at least 1, default=1
+        Threads that train at the same time; the models of a program are shared out among them.
+    """
+    stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
+    present: list[_InProgress[T]] = []
+    try:
+        while True:
+            ended = [fit for fit in present if not fit.resume()]
+            present = [fit for fit in present if fit not in ended]
+            while ended or len(present) < most:
+                if worker.is_stopped():
+                    return
+                if ended:
+                    yield ended.pop(0).result
+                    continue
+                steps = next(remaining, None)
+                if steps is None:
+                    break
+                fit = _InProgress(steps, worker)
+                (present if fit.resume() else ended).append(fit)
+            if not present:
+                return
+            answers = stacks.train([fit.request for fit in present])
+            if worker.is_stopped():
+                return
+            for fit, answer in zip(present, answers, strict=True):
+                fit.answer = answer
+    finally:
+        for fit in present:
+            fit.close()
+
+
+class _InProgress(Generic[T]):
+    """A fit in its own context, which others do not see: what it asks for, or its result."""
+
+    request: Request
+    result: T
+
+    def __init__(self, fit: Fit[T], worker: Worker) -> None:
+        self._fit, self._context = fit, worker_context(worker)
+        self.answer: list[Trained] | Exception | None = None
+
+    def resume(self) -> bool:
+        """Send the fit its answer; return whether it asks for more."""
+        given, self.answer = self.answer, None
+        resume: Any = self._fit.throw if isinstance(given, Exception) else self._fit.send
+        try:
+            self.request = self._context.run(resume, given)
+        except StopIteration as end:
+            self.result = end.value
+            return False
+        return True
+
+    def close(self) -> None:
+        """Stop the fit without a result."""
+        self._context.run(self._fit.close)
+
+
+class _Stacks:
+    """The stacks that train models; see `answer_many`."""
+
+    def __init__(self, is_stopped: Callable[[], bool], n_stacks: int) -> None:
+        self._is_stopped, self._n_stacks = is_stopped, n_stacks
+        self._seconds = math.inf  # That the last epoch of all has taken.
+        self._stacks: dict[Hashable, list[ModelStack]] = {}
+
+    def train(self, requests: list[Request]) -> list[list[Trained] | Exception]:
+        """Train as many epochs as all fits ask for, up to about a second."""
+        answers: dict[int, list[Trained] | Exception] = {}
+        groups: dict[Hashable, list[Request]] = {}
+        for request in requests:
+            if _can_stack(request):
+                groups.setdefault(_key(request), []).append(request)
+            else:
+                answers[id(request)] = StackError("No stack can train this.")
+        if groups.keys() - self._stacks.keys():
+            self._seconds = math.inf  # How long an epoch of a new program takes is not known.
+        self._stacks = {key: self._stacks.get(key) or self._new_stacks() for key in groups}
+        parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
+        # Held-out samples are measured after each epoch.
+        n_epochs = min(1 if r.validation is not None else r.n_epochs for r in requests)
+        n_epochs = max(1, min(n_epochs, int(_MOST_SECONDS / self._seconds)))
+
+        def train(part: tuple[ModelStack, list[Request], int]) -> None:
+            stack, own, size = part
+            try:
+                found: Sequence[list[Trained] | Exception] = stack.train(own, size, n_epochs)
+            except Exception as error:
+                found = [error] * len(own)
+            answers.update(zip(map(id, own), found, strict=True))
+
+        start = time.perf_counter()
+        if self._n_stacks == 1 or len(parts) == 1:
+            for part in parts:
+                train(part)
+        else:
+            with ThreadPoolExecutor(self._n_stacks, "mlp_xp-stack") as pool:
+                list(pool.map(train, parts))
+        self._seconds = (time.perf_counter() - start) / n_epochs
+        return [answers[id(request)] for request in requests]
+
+    def _new_stacks(self) -> list[ModelStack]:
+        return [ModelStack(self._is_stopped) for _ in range(self._n_stacks)]
+
+
+def _can_stack(request: Request) -> bool:
+    """Whether the steps of a model can be part of a stack's."""
+    trainer = request.trainer
+    has_own = trainer.rules.augmentation or trainer.backend.scales_loss or trainer.with_accuracy
+    return isinstance(request.data, SharedResident) and not has_own
+
+
+def _parts(
+    stacks: list[ModelStack], requests: list[Request]
+) -> list[tuple[ModelStack, list[Request], int]]:
+    """Return each stack with its requests, and the most that one has: one size compiles once.
+
+    Models stay where they are, and new ones go where there are fewest.
+    """
+    shares = [[r for r in requests if stack.has(r.trainer)] for stack in stacks]
+    known = {id(request) for share in shares for request in share}
+    for request in requests:
+        if id(request) not in known:
+            min(shares, key=len).append(request)
+    size = max(map(len, shares))
+    return [(stack, share, size) for stack, share in zip(stacks, shares, strict=True) if share]
+
+
+def _key(request: Request) -> Hashable:
+    """Return what the models of a stack have in common."""
+    trainer, data, size = request.trainer, request.data, request.batch_size
+    assert isinstance(data, SharedResident)
+    n_steps = -(-data.n_samples // size)
+    return (
+        trainer.backend,
+        program_rules(trainer.rules),
+        trainer.dtype,
+        type(trainer.scaling),
+        id(data.x),
+        id(data.column),
+        n_steps,
+        size if n_steps > 1 else None,
+    )

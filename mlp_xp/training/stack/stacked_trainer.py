@@ -1,0 +1,42 @@
+"""The trainer of a model of a stack, which has its state while it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlp_xp.backends import Backend, get_backend
+from mlp_xp.training.divergence.finite import is_finite
+from mlp_xp.training.divergence.guard import Guard
+from mlp_xp.training.trainer import Trainer
+
+__all__ = ["StackError", "StackedTrainer"]
+
+
+class StackError(Exception):
+    """A model that no stack can train to finite numbers: its own fit finds the cause."""
+
+
+class StackedTrainer(Trainer):
+    """A trainer whose state is in the host's memory while no stack trains it."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.guard = _StackGuard()
+
+    @property
+    def home(self) -> Backend:
+        """Return the backend that has the state."""
+        return get_backend("numpy")
+
+    def release_memory(self) -> None:
+        """Release nothing: the stack has the memory."""
+
+
+class _StackGuard(Guard):
+    """The guard of a model of a stack, which has no steps to repeat."""
+
+    def check(self, trainer: Any, done: int | None = None) -> None:
+        """Raise `StackError` if weights are not finite."""
+        state = trainer.state
+        if not is_finite(trainer.home, (state.params, state.batch_stats, state.average)):
+            raise StackError("Weights are not finite.")

@@ -1,0 +1,116 @@
+"""Worker threads: each takes the next of many fits when it has done one."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+import sklearn
+
+from mlp_xp._utils.signals import interrupts
+from mlp_xp._utils.workers import Worker, working
+from mlp_xp.backends import Backend
+
+__all__ = ["work_in_threads"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def work_in_threads(
+    work: Callable[[T], R],
+    jobs: Iterable[T],
+    *,
+    n_jobs: int,
+    n_workers: int,
+    n_threads: int,
+    backend: Backend,
+) -> Generator[R]:
+    """Yield the results of jobs as they are done, in any order.
+
+    Closing the generator, or Ctrl-C, ends the jobs in progress after their step, without results.
+
+    Parameters
+    ----------
+    work : callable
+        ``work(job)`` returns the result, and raises nothing.
+    jobs : iterable
+    n_jobs : int
+        Of all jobs.
+    n_workers, n_threads : int of at least 1
+        Jobs at once, and threads of each.
+    backend : Backend
+
+    Examples
+    --------
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.training.stack.workers import work_in_threads
+    >>> settings = {"n_jobs": 3, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
+    >>> sorted(work_in_threads(abs, [-1, 2, -3], **settings))
+    [1, 2, 3]
+    """
+    results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+    remaining, lock, is_closed = iter(jobs), threading.Lock(), threading.Event()
+    config = sklearn.get_config()  # Of the thread; the workers have the defaults.
+    end: Any = object()
+
+    def next_job() -> Any:
+        with lock:
+            return next(remaining, end)
+
+    def run(worker: Worker) -> None:
+        error = None
+        try:
+            with sklearn.config_context(**config), working(worker):
+                while not worker.is_stopped() and (job := next_job()) is not end:
+                    result = work(job)
+                    if not worker.is_stopped():
+                        results.put((False, result))
+        except BaseException as raised:
+            error = raised
+        finally:
+            results.put((True, error))
+
+    with contextlib.ExitStack() as context:
+        is_pressed = context.enter_context(interrupts())
+        context.enter_context(backend.sharing(n_threads))
+
+        def is_stopped() -> bool:
+            return is_closed.is_set() or is_pressed()
+
+        worker = Worker(n_threads, n_jobs, is_stopped)
+        if n_workers == 1:
+            # Without a thread: two of them would wait for each other's interpreter.
+            while not is_stopped() and (job := next_job()) is not end:
+                with working(worker):
+                    result = work(job)
+                if not is_stopped():
+                    yield result
+            return
+        threads = [
+            threading.Thread(
+                target=copy_context().run,
+                args=(run, worker),
+                name=f"mlp_xp-model-{number}",
+            )
+            for number in range(n_workers)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            n_ended = 0
+            while n_ended < n_workers:
+                is_end, result = results.get()
+                n_ended += is_end
+                if not is_end:
+                    yield result
+                elif result is not None:
+                    raise result
+        finally:
+            is_closed.set()
+            for thread in threads:
+                thread.join()

@@ -1,0 +1,124 @@
+"""Dynamic loss scaling: gradients of products in float16 that would be 0 without it.
+
+The smallest number of float16 is 6e-8. The gradient of the loss is therefore multiplied by a large
+factor before the backward pass, and the gradients of the parameters are divided by it. A step whose
+gradients overflow changes nothing and halves the factor, which doubles after many good steps. All
+of it stays on the device. Where there is no `LossScale`, the functions return their arguments.
+
+References
+----------
+Micikevicius et al., "Mixed precision training" (2018), arXiv:1710.03740, section 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+
+__all__ = ["LossScale", "copied", "init_loss_scale", "scaled", "settled", "unscaled"]
+
+# Powers of 2 round nothing. A factor of 1 skips no step: what overflows then is not its fault.
+_FIRST, _LEAST, _MOST = 2.0**16, 1.0, 2.0**24
+_GOOD_STEPS = 2_000
+
+
+class LossScale(NamedTuple):
+    """The factor, and the good steps since it changed: 0-d, or one for each model of a stack."""
+
+    factor: Array
+    good_steps: Array
+
+
+def init_loss_scale(like: Array, *, xp: Namespace) -> LossScale:
+    """Return the loss scale before the first step, of the shape of an array."""
+    return LossScale(xp.full_like(like, _FIRST), xp.zeros_like(like))
+
+
+def copied(tree: Tree, scale: LossScale | tuple[()], *, xp: Namespace) -> Tree:
+    """Return a copy of what an update writes to."""
+    if not scale:
+        return tree
+    return map_leaves(lambda leaf: xp.asarray(leaf, copy=True), tree)
+
+
+def scaled(dlogits: Array, scale: LossScale | tuple[()], *, xp: Namespace) -> Array:
+    """Return the gradient of the loss times the factor."""
+    return dlogits * _spread(scale.factor, dlogits, xp=xp) if scale else dlogits
+
+
+def unscaled(
+    grads: Tree, scale: LossScale | tuple[()], *, xp: Namespace
+) -> tuple[Tree, Array | tuple[()]]:
+    """Return gradients divided by the factor, and whether all of a model are finite.
+
+    They are in the dtype of the factor: float16 would lose what was gained.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.training.step.loss_scaling import LossScale, unscaled
+    >>> unscaled((xp.asarray([8.0]),), LossScale(xp.asarray(4.0), xp.asarray(0.0)), xp=xp)
+    ((array([2.]),), np.True_)
+    """
+    if not scale:
+        return grads, ()
+    inverse, dtype, n_leading = 1.0 / scale.factor, scale.factor.dtype, scale.factor.ndim
+    grads = map_leaves(lambda g: xp.astype(g, dtype) * _spread(inverse, g, xp=xp), grads)
+    # A sum is finite only if all its terms are.
+    sums = [xp.sum(g, axis=tuple(range(n_leading, g.ndim))) for g in leaves(grads)]
+    return grads, xp.isfinite(sum(sums[1:], start=sums[0]))
+
+
+def settled(
+    new: Tree,
+    old: Tree,
+    scale: LossScale | tuple[()],
+    is_finite: Array | tuple[()],
+    *,
+    xp: Namespace,
+) -> tuple[Tree, LossScale | tuple[()]]:
+    """Return what a step leaves, the new tree or the old one, and the next loss scale.
+
+    Parameters
+    ----------
+    new, old : trees of one structure
+        After the update, and a copy from before it.
+    scale : LossScale
+    is_finite : bool array
+        As `unscaled` returned it.
+    xp : namespace
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.training.step.loss_scaling import LossScale, settled
+    >>> scale = LossScale(xp.asarray(8.0), xp.asarray(7.0))
+    >>> settled((xp.asarray(2),), (xp.asarray(1),), scale, xp.asarray(False), xp=xp)
+    ((array(1),), LossScale(factor=array(4.), good_steps=array(0.)))
+    """
+    if not scale or isinstance(is_finite, tuple):
+        return new, scale
+    factor, good_steps = scale
+    is_kept = xp.logical_or(is_finite, xp.logical_not(factor > _LEAST))
+    n_good = good_steps + 1.0
+    is_late = n_good > _GOOD_STEPS - 1
+    larger = xp.where(is_late, xp.minimum(2.0 * factor, xp.full_like(factor, _MOST)), factor)
+    smaller = xp.maximum(0.5 * factor, xp.full_like(factor, _LEAST))
+    none = xp.zeros_like(n_good)
+    following = LossScale(
+        xp.where(is_finite, larger, smaller),
+        xp.where(xp.logical_and(is_finite, xp.logical_not(is_late)), n_good, none),
+    )
+    chosen = (
+        xp.where(_spread(is_kept, mine, xp=xp), mine, theirs)
+        for mine, theirs in zip(leaves(new), leaves(old), strict=True)
+    )
+    return rebuild(new, chosen), following
+
+
+def _spread(per_model: Array, array: Array, *, xp: Namespace) -> Array:
+    """Return numbers of models in a shape for an array that has their axes first."""
+    n_more = array.ndim - per_model.ndim
+    return xp.reshape(per_model, (*per_model.shape, *[1] * n_more)) if per_model.ndim else per_model

@@ -1,0 +1,56 @@
+"""When steps compute with machine code: from the work that is done, or certain to be."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from mlp_xp._utils.workers import n_models
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.data.placement import Data, count_work
+from mlp_xp.training.step.scalars import SchedulePosition
+
+__all__ = ["n_alike", "step_context", "step_work"]
+
+
+def step_context(
+    trainer: Any, data: Data, plan: EpochPlan, position: SchedulePosition
+) -> AbstractContextManager[Any]:
+    """Return the context of the steps of a trainer's next epoch."""
+    work, sparse_work = step_work(trainer, data, plan)
+    n_steps = _certain_steps(trainer, plan, position, 0)
+    context: AbstractContextManager[Any] = trainer.backend.training(work, n_steps, sparse_work)
+    return context
+
+
+def n_alike(
+    trainer: Any, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
+) -> int:
+    """Return how many of the next epochs, at most, have the context of the first."""
+    work, _ = step_work(trainer, data, plan)
+    steps = (_certain_steps(trainer, plan, position, later) for later in range(most))
+    is_long, *others = (trainer.backend.is_long(work, n) for n in steps)
+    return 1 + next((i for i, other in enumerate(others) if other != is_long), most - 1)
+
+
+def step_work(trainer: Any, data: Data, plan: EpochPlan) -> tuple[int, int]:
+    """Return the multiplications and additions of a step, and those with sparse rows.
+
+    They are the same on all ranks.
+    """
+    n_rows = -(-plan.batch_size // trainer.backend.n_ranks)
+    return count_work(data, trainer.state.params, n_rows)
+
+
+def _certain_steps(trainer: Any, plan: EpochPlan, position: SchedulePosition, later: int) -> int:
+    """Return the steps until an epoch ends, or all steps of a fit that is planned.
+
+    People set ``max_iter`` far above what a fit needs, so it does not count otherwise.
+    """
+    if not trainer.may_compile:
+        return 0
+    n_epochs = (
+        max(position.n_epochs - position.done, later + 1) if trainer.is_planned else later + 1
+    )
+    # Models that are fitted at the same time wait for the same machine code.
+    return int(trainer.n_steps + n_epochs * len(plan.counts)) * n_models()

@@ -1,0 +1,121 @@
+"""The loss of a batch and its gradient: inputs, forward, loss and backward, joined in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.augmentation import Augmentation
+from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.losses import Loss
+from mlp_xp.nn.network import Network, Params, forward
+from mlp_xp.training.step.inputs import (
+    Batch,
+    in_dtype_of,
+    mixed,
+    network_inputs,
+    targets_and_weights,
+)
+
+__all__ = ["Evaluation", "value_and_gradient"]
+
+
+class Evaluation(NamedTuple):
+    """The loss of a batch, what it was computed from, and how its gradients are.
+
+    ``x : (..., batch, features)``, ``targets`` and ``logits : (..., batch, outputs)`` are those of
+    the network; ``loss : (...)`` is the weighted average, of which ``pull_loss()`` returns the
+    gradient at the logits; ``backward(dlogits)`` returns the gradients of all parameters.
+    ``correct : (...)``, the average accuracy, is an empty tuple unless it is wanted, and
+    ``batch_stats`` has the statistics of this batch, one for each batch normalization.
+    """
+
+    x: Array
+    targets: Array
+    logits: Array
+    loss: Array
+    correct: Array | tuple[()]
+    pull_loss: Callable[[], Array]
+    backward: Callable[[Array], Params]
+    batch_stats: tuple[BatchStats, ...]
+
+    def gradients(self) -> Params:
+        """Return the gradients of the loss by all parameters."""
+        return self.backward(self.pull_loss())
+
+
+def value_and_gradient(
+    network: Network,
+    loss: Loss,
+    kernels: Kernels,
+    augmentation: tuple[Augmentation, ...] = (),
+    *,
+    xp: Namespace,
+) -> Callable[..., Evaluation]:
+    """Return the function that evaluates a batch in training.
+
+    Parameters
+    ----------
+    network, loss : frozen settings
+    kernels : Kernels
+    augmentation : tuple of Augmentation, default=()
+    xp : namespace
+
+    Returns
+    -------
+    callable
+        ``evaluate(params, batch, scaling, batch_stats=(), keys=None, with_accuracy=False)`` returns
+        an `Evaluation`.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Dense
+    >>> from mlp_xp.nn.losses import SquaredError
+    >>> from mlp_xp.nn.network import Network
+    >>> evaluate = value_and_gradient(Network((1, 1)), SquaredError(), Kernels(), xp=xp)
+    >>> params = (Dense(xp.ones((1, 1)), xp.zeros(1)),)
+    >>> found = evaluate(params, Batch(xp.asarray([[3.0]]), xp.asarray([[1.0]])), None)
+    >>> found.loss, found.gradients()
+    (np.float64(2.0), (Dense(W=array([[6.]]), b=array([2.])),))
+    """
+
+    def evaluate(
+        params: Params,
+        batch: Batch,
+        scaling: Scaling | Whitening | None,
+        batch_stats: tuple[BatchStats, ...] = (),
+        keys: Any = None,
+        *,
+        with_accuracy: bool = False,
+    ) -> Evaluation:
+        x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
+        context = kernels.context(
+            xp,
+            part=batch.selection.part,
+            positions=batch.selection.positions,
+            batch_stats=batch_stats,
+            is_training=True,
+            weights=batch.selection.weights,
+            keys=keys,
+        )
+        logits, backward, measured = forward(network, params, x, context, xp=xp)
+        logits = in_dtype_of(params, logits, xp=xp)
+
+        pairs = targets_and_weights(targets, batch.selection.weights, mixture, xp=xp)
+        losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in pairs]
+        value = mixed([value for value, _ in losses], mixture)
+        correct: Array | tuple[()] = ()
+        if with_accuracy:
+            correct = mixed(
+                [kernels.accuracy(loss, logits, y, w, xp=xp) for y, w in pairs], mixture
+            )
+
+        def pull_loss() -> Array:
+            return mixed([pullback() for _, pullback in losses], mixture)
+
+        return Evaluation(x, targets, logits, value, correct, pull_loss, backward, measured)
+
+    return evaluate
