@@ -63,6 +63,7 @@ def test_what_travels_is_what_was_given(device, n):
         assert [float(total) for _, total in results] == expected
         for number, (x, _) in enumerate(results):
             np.testing.assert_array_equal(device.get(x), np.full(x.shape, number + 1))
+        assert len(list(device.feed(batches(n)))) == n  # Copies that nothing computed waits for.
         doubled = (x * 2.0 for x, _ in device.feed(batches(n)))  # There and back at once.
         for number, array in enumerate(device.collect(doubled)):
             np.testing.assert_array_equal(array, np.full(array.shape, 2.0 * number))
