@@ -16,7 +16,7 @@ _ANY = 0.5
 
 
 def is_zero(setting: Any) -> bool:
-    """Whether a setting is the number 0; that of a stack, an array, never is.
+    """Whether a setting is the number 0; the array of a stack never is.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def is_zero(setting: Any) -> bool:
 
 
 def names_of(settings: Any, attribute: str = "per_model") -> tuple[str, ...]:
-    """Return the names that a class lists in an attribute of its own, without those that are 0.
+    """Return the names that a class lists in this attribute, without settings that are 0.
 
     What it inherits does not count: a subclass may use its settings in other ways.
 

@@ -43,7 +43,7 @@ def current_worker() -> Worker | None:
 
 
 def n_models() -> int:
-    """Return how many models are fitted together with that of this thread."""
+    """Return how many models are fitted together with this thread's model."""
     worker = _worker.get()
     return 1 if worker is None else worker.n_models
 

@@ -30,7 +30,7 @@ Draws = Any
 class Epoch(NamedTuple):
     """The rows of an epoch, step after step, padding included.
 
-    ``generator(stream)`` returns a generator of the host; ``number`` is that of the epoch, from 0;
+    ``generator(stream)`` returns a generator of the host; ``number`` counts epochs, from 0;
     ``rows : (rows,)`` are positions among ``n_samples`` samples; ``steps``, ``positions`` and
     ``batch_sizes``, all ``(rows,)``, hold the step of each row, its position in the batch, and the
     number of samples in that batch, which come before the padding.
@@ -83,7 +83,7 @@ class Augmentation:
         return ()
 
     def check(self, n_features: int, name: str) -> None:
-        """Raise ValueError if it does not fit data of so many features; ``name`` is the parameter.
+        """Raise ValueError if it does not fit this number of features; ``name`` is the parameter.
 
         By default anything fits.
         """
@@ -130,7 +130,7 @@ class ImageAugmentation(Augmentation):
     image_shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        """Raise ValueError if the shape is not that of an image; store a list as a tuple."""
+        """Raise ValueError if it is no image shape; store a list as a tuple."""
         shape = self.image_shape
         is_shape = isinstance(shape, list | tuple) and len(shape) == 3
         if not (is_shape and all(isinstance(n, Integral) and n >= 1 for n in shape)):
@@ -141,7 +141,7 @@ class ImageAugmentation(Augmentation):
         object.__setattr__(self, "image_shape", tuple(map(int, shape)))
 
     def check(self, n_features: int, name: str) -> None:
-        """Raise ValueError if images of this shape do not have so many features."""
+        """Raise ValueError if images of this shape have another number of features."""
         n_numbers = math.prod(self.image_shape)
         if n_numbers != n_features:
             size = " x ".join(map(str, self.image_shape))

@@ -165,7 +165,7 @@ def map_pixels(
     Parameters
     ----------
     x : (batch, channels * height * width)
-        Of any real dtype; never written to.
+        In any real dtype; never written to.
     pixel_map : PixelMap
     take_pixels : callable
         A function like `take_pixels`, which a backend may replace.

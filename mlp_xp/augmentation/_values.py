@@ -32,7 +32,7 @@ class ColorJitter(ImageAugmentation):
     :math:`a` for the image, uniform in :math:`1 \pm contrast`, and one :math:`b_c` for each of
     its channels, uniform in :math:`\pm brightness`. This happens after conversion and input
     scaling: after ``input_scaling="standardize"`` brightness counts standard deviations, and
-    contrast is a distance from the mean image. Without scaling the unit is that of the data.
+    contrast is a distance from the mean image. Without scaling the unit is the data's unit.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class ColorJitter(ImageAugmentation):
 
 
 class MixupDraws(NamedTuple):
-    """The partner of each sample, and the share of its own, both ``(batch,)``."""
+    """The partner of each sample, and the sample's own weight, both ``(batch,)``."""
 
     partners: Array
     share: Array
@@ -87,7 +87,7 @@ class Mixup(Augmentation):
     With one :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` for a batch, sample :math:`i` and
     its partner :math:`j`, the input of the network is :math:`\lambda x_i + (1 - \lambda) x_j`, and
     the loss is :math:`\lambda\,\ell(z_i, y_i) + (1 - \lambda)\,\ell(z_i, y_j)`, each part with the
-    weight of the sample that its target belongs to. Partners are those of the batch in reversed
+    weight of the sample that its target belongs to. Partners are the batch in reversed
     order, so that no number has to be drawn for them.
 
     Parameters
@@ -123,7 +123,7 @@ class Mixup(Augmentation):
     def draw(self, epoch: Epoch) -> MixupDraws:
         """Draw the share of each row's own sample, the same for all rows of a step.
 
-        Padding is its own partner, and that of no sample.
+        A padding row is its own partner, and no sample's.
         """
         positions, sizes = epoch.positions, epoch.batch_sizes
         is_sample = positions < sizes

@@ -51,7 +51,7 @@ class Backend:
     precision : {"tf32", "bf16", "float16"} or None
         What products of float32 are computed in, None for float32 itself.
     communicator : Communicator or None
-        The ranks that share each step, None for a process of its own.
+        The ranks that share each step, None for a single process.
     fixed_shapes : bool
         Whether a new batch size costs a new compilation, so that padding a batch is cheaper.
     donates : bool
@@ -114,7 +114,7 @@ class Backend:
         ----------
         array : array of any library, or what `numpy.asarray` takes
         dtype : str, optional
-            E.g. ``"float32"``. Default: that of the array.
+            E.g. ``"float32"``. Default: the array's dtype.
 
         Returns
         -------

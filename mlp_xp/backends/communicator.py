@@ -49,7 +49,7 @@ class Machine(ABC):
 
     @abstractmethod
     def part(self, size: int) -> slice:
-        """Return the part of so many numbers that is this rank's."""
+        """Return this rank's part of this many numbers."""
 
     @abstractmethod
     def barrier(self) -> None:
@@ -97,7 +97,7 @@ class Communicator(ABC):
         Parameters
         ----------
         arrays : sequence of C-contiguous float32, float64 or integer arrays
-            Of the same shapes and dtypes on all ranks; none shares memory with another.
+            With the same shapes and dtypes on all ranks; none shares memory with another.
         """
 
     @abstractmethod

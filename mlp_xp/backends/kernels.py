@@ -46,7 +46,7 @@ class Whitening(NamedTuple):
 
 
 class SparseMatrix(NamedTuple):
-    """A matrix as its entries, row after row (CSR): those of row i are ``indptr[i]:indptr[i + 1]``.
+    """A CSR matrix, stored row after row: entries of row i are ``indptr[i]:indptr[i + 1]``.
 
     ``data`` and ``indices``, their columns, are ``(entries,)``, ``indptr`` is ``(rows + 1,)``.
     """
@@ -70,7 +70,7 @@ def gather(
     Parameters
     ----------
     x : (samples, features)
-        Of any real dtype, e.g. uint8; never written to. Backends with sparse products also take a
+        In any real dtype, e.g. uint8; never written to. Backends with sparse products also take a
         `SparseMatrix` of the given dtype, without scaling and pixel map, and return an object with
         all that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy``, ``x.dtype``, ``x.ndim``.
     rows : (batch,) integers, or None for all

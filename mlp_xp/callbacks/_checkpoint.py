@@ -73,25 +73,25 @@ class _Work:
 
 
 class Checkpoint(Live):
-    """Checkpoints of a fit, from which ``fit(..., resume=folder)`` goes on after any interruption.
+    """Checkpoints of a fit, from which ``fit(..., resume=folder)`` resumes after any interruption.
 
     Each is a folder ``epoch-0003``, or ``epoch-0003-step-000120`` within an epoch, with everything
-    the fit needs to go on as if nothing had happened. It appears as a whole once its files are on
+    the fit needs to resume as if nothing had happened. It appears as a whole once its files are on
     the disk, and only then older ones are removed. `mlp_xp.saving.load_model` reads a checkpoint as
     a model, and also ``best``, which is replaced as a whole. A write that fails is a warning, and
-    the fit goes on. Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends
+    the fit continues. Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends
     the process with status 143. A model that cannot be saved, and a folder that cannot be created
     or that another fit writes to, are errors before the first step. Needs the ``cli`` extra.
 
     Parameters
     ----------
     folder : str or path-like
-        Of this fit alone. The checkpoints of another fit in it are removed after the first one of
+        For this fit alone. The checkpoints of another fit in it are removed after the first one of
         this.
     every : int or str, default=1
         Epochs from one checkpoint to the next; or ``"100 steps"``, ``"30 s"``, ``"10 min"``,
         ``"1 h"``: then within an epoch too, at the next pause of the training, which the fast
-        loops make every tenth of a second. With a time, the fit goes on while a thread writes.
+        loops make every tenth of a second. With a time, the fit continues while a thread writes.
     keep_last : int of at least 1 or None, default=3
         Number of checkpoints that are kept; None keeps all.
     keep_best : int of at least 0, default=1
@@ -139,7 +139,7 @@ class Checkpoint(Live):
         self._stale = set(checkpoints(self.folder).values())
 
     def on_fit_resume(self, model: Any) -> None:
-        """Lock the folder, and go on with its checkpoints."""
+        """Lock the folder, and continue its checkpoints."""
         self._open(model)
         self._best = max(map(_score, model.history_), default=-math.inf)
         self._stale = set()
@@ -256,7 +256,7 @@ def _warn_of(failed: dict[Path, Exception]) -> None:
     for path, error in failed.items():
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
-            f"{path} cannot be written: {reason}. The fit goes on, and the next checkpoint is "
+            f"{path} cannot be written: {reason}. The fit continues, and the next checkpoint is "
             "tried when it is due: make room, or let this user write to the folder.",
             RuntimeWarning,
             stacklevel=2,

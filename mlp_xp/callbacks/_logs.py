@@ -96,7 +96,7 @@ class TensorBoard(Live):
         self._open(len(model.history_) + 1)
 
     def _open(self, first_epoch: int) -> None:
-        # tensorboardX names its file by the second, and would overwrite that of a quick fit before.
+        # tensorboardX names its file by the second, so that two quick fits share one.
         # TensorBoard reads the files in the order of their names.
         suffix = f".{time.time_ns()}.{os.getpid()}"
         self._live = optional("tensorboardX", "tensorboard").SummaryWriter(

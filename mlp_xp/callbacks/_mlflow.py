@@ -31,7 +31,7 @@ class MLflow(Live):
     Parameters
     ----------
     nested : bool, default=False
-        Whether each fit has a run of its own within the active one, as the fits of a search need.
+        Whether each fit has its own run within the active one, as the fits of a search need.
         Else it is recorded in the active run, or in a new one if none is active.
     log_model : bool, default=True
         Whether to log the fitted model, without callbacks and optimizer state, as a file of skops.
@@ -104,7 +104,7 @@ def _log_model(model: Any) -> None:
             signature=_signature(model),
             serialization_format="skops",
             skops_trusted_types=types,
-            # Else it is loaded in a process of its own to find them.
+            # Else it is loaded in another process to find them.
             pip_requirements=[
                 f"mlp-xp=={__version__}",
                 *sklearn.get_default_pip_requirements(include_skops=True),

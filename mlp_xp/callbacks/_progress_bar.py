@@ -71,7 +71,7 @@ class ProgressBar(Live):
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Update the bar with the loss and score of the epoch."""
-        self._epoch += 1  # Counted here: the records of a warm start go on from the fit before.
+        self._epoch += 1  # Counted here: a warm start continues the records of the last fit.
         self._is_between_epochs = True
         score = record.validation_score
         self._facts = [f"loss {record.loss:.4f}"]

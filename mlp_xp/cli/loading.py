@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 DEFAULT = "default"  # the recipe of a training that names none
-FILES = "files"  # The name of data of the user's own, beside those of `LOADERS`.
+FILES = "files"  # The name of the user's own data, beside the names in `LOADERS`.
 
 
 class Source(NamedTuple):

@@ -29,7 +29,7 @@ def is_stored(name: str) -> bool:
 def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write verified arrays to the cache, all or nothing; OSError if that fails.
 
-    A lock admits one process at a time, so unfinished folders are those of killed processes.
+    A lock admits one process at a time, so unfinished folders were left by killed processes.
     """
     folder = cache_dir() / name
     with locked(f"{name}.store"):

@@ -26,13 +26,13 @@ class Column:
     ----------
     name : str
     median : float
-        Of numbers: what fills holes.
+        For numbers: the value that fills missing entries.
     has_gaps : bool
-        Of numbers: whether there were holes, so that an input says where.
+        For numbers: whether entries were missing, so that an input says where.
     is_flag : bool
-        Of numbers: whether they are 0 and 1, so that yes and no are numbers too.
+        For numbers: whether they are 0 and 1, so that yes and no are numbers too.
     levels : tuple of str or None
-        Of text: the values with an input each, "" for holes; any other value is 0 in all of them.
+        For text: the values with an input each, "" if missing; any other value is 0 in all.
         None for numbers.
     """
 

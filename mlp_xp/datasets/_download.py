@@ -112,7 +112,7 @@ def _reason(error: Exception) -> str:
 def _response(requests: Any, url: str, headers: dict[str, str]) -> Any:
     """Return a response whose body has not been read.
 
-    A thread limits the time: the look-up of a host name has no timeout of its own.
+    A thread limits the time: the look-up of a host name has no timeout.
 
     Raises
     ------

@@ -54,7 +54,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 class _Capped:
-    """A stream that raises an error after as many bytes as a file of its size may unpack to."""
+    """A stream that raises an error past the most bytes that a file of its size may unpack to."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, where: Path) -> None:
         self._file = file

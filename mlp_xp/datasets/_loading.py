@@ -94,8 +94,8 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
         return _keep(spec, mark, arrays)
     if all(arrays[key].shape == shape for key, (shape, _) in spec.layout.items()):
         raise DatasetError(
-            f"{source} is not the {spec.name} that was published: it has as many images, but other "
-            "pixels, labels or order. To replace it, fetch it again"
+            f"{source} is not the published {spec.name}: the number of images fits, but "
+            "pixels, labels or order differ. To replace it, fetch it again"
         )
     return arrays
 

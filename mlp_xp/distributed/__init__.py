@@ -41,7 +41,7 @@ def get_communicator(engine: str) -> Communicator:
     ----------
     engine : {"mpi", "torch"}
         ``"mpi"`` is mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` is
-        ``torch.distributed``, for those of ``torchrun``.
+        ``torch.distributed``, for ranks of ``torchrun``.
 
     Returns
     -------

@@ -23,7 +23,7 @@ class InFixedOrder(Communicator):
     Parameters
     ----------
     communicator : Communicator
-        Of 1, 2, 4 or 8 ranks.
+        With 1, 2, 4 or 8 ranks.
     """
 
     def __init__(self, communicator: Communicator) -> None:

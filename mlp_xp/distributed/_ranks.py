@@ -55,7 +55,7 @@ class Alone:
     ----------
     rank, size : int
     is_sharded : bool
-        Whether each rank gives rows of its own.
+        Whether each rank passes its own rows.
     communicator : Communicator or None
     overrides : dict
         Parameters of estimators that this rank replaces, since only rank 0 prints and calls back.

@@ -18,7 +18,7 @@ class Distributed:
     ----------
     engine : {"mpi", "torch"}, default="mpi"
         ``"mpi"`` is mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` is
-        ``torch.distributed``, for those of ``torchrun``.
+        ``torch.distributed``, for ranks of ``torchrun``.
     data : {"replicated", "sharded"}, default="replicated"
         Whether each rank gives all samples, of which it computes a part of each batch, or rows of
         its own, perhaps none. The samples of sharded data are in the order of the ranks.

@@ -136,7 +136,7 @@ class _Sum(SharedSum):
         self._has_begun = False
 
     def begin(self) -> None:
-        """Sum the parts of this machine, which are written, and start to sum those of all."""
+        """Sum the written parts of this machine, and start to sum over all machines."""
         rank = self._node.rank
         start, stop = self._bounds[rank : rank + 2]
         mine = self._parts[rank][start:stop]

@@ -154,7 +154,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         try:
             yield
         except BaseException:
-            # Scikit-learn removes the attributes of its own callbacks itself.
+            # Scikit-learn removes the attributes of its callbacks itself.
             theirs = {name: value for name, value in vars(self).items() if "_callback" in name}
             self.__dict__.clear()
             self.__dict__.update(theirs | attributes)
@@ -258,7 +258,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         sample_weight : array-like of shape (samples,), optional
         metrics : str, callable, list of str, or dict of them, optional
             Names of scikit-learn's scorers, e.g. ``"roc_auc_ovr"``, or callables
-            ``scorer(estimator, X, y)``; default that of `score`.
+            ``scorer(estimator, X, y)``; default the metric of `score`.
 
         Returns
         -------

@@ -254,7 +254,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         classes : (classes,) array-like
             Labels, sorted.
         **params
-            Parameters of the classifier, e.g. ``activation``; `hidden_layer_sizes` is that of the
+            Parameters of the classifier, e.g. ``activation``; `hidden_layer_sizes` comes from the
             weights.
 
         Raises
@@ -279,7 +279,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def logits(self, X: Any) -> Any:
         """Return the raw outputs of the network, which scikit-learn's MLP does not show.
 
-        With `tta` they are those of the averaged probabilities, logarithms for a softmax and
+        With `tta` they come from the averaged probabilities: logarithms for a softmax and
         log-odds for logistic outputs, so that they agree with `predict`.
 
         Parameters

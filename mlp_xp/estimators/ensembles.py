@@ -366,10 +366,10 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
             In the library and on the device of X.
         std : (samples,) or (samples, outputs) array
             If `return_std`: standard deviation over the networks. If all have ``loss="gaussian"``,
-            that of the targets: with the mean of the variances that the networks predict.
+            of the targets, and includes the mean of the variances that the networks predict.
 
-        With `quantiles` the mean of the networks' quantiles; after ``loss="gaussian"`` those of a
-        normal distribution with this mean and standard deviation.
+        With `quantiles` the mean of the networks' quantiles; after ``loss="gaussian"`` those of
+        a normal distribution with this mean and standard deviation.
         """
         self._check(X, "predict")
         return combined_values(self.estimators_, X, return_std=return_std, quantiles=quantiles)

@@ -98,14 +98,14 @@ def fit_many(
     ----------
     tasks : sequence of FitTask
     n_jobs : int of at least 1, optional
-        Threads that fit a model each, at most; default as many as there are processors.
+        Threads that fit a model each, at most; default the number of processors.
     on_epoch : callable, optional
         ``on_epoch(number, record)`` is called after each epoch of each task, by any thread.
 
     Yields
     ------
     FitResult
-        In the order in which the fits end. An error, such as that of a fit that diverges, costs the
+        In the order in which the fits end. An error, e.g. of a fit that diverges, costs the
         others nothing.
 
     Examples

@@ -176,7 +176,7 @@ default="auto"
         coefs, intercepts : sequences of arrays, of any library
             ``(fan_in, fan_out)`` and ``(fan_out,)`` of each layer, the output layer last.
         **params
-            Parameters of the regressor, e.g. ``activation``; `hidden_layer_sizes` is that of the
+            Parameters of the regressor, e.g. ``activation``; `hidden_layer_sizes` comes from the
             weights.
 
         Raises

@@ -47,7 +47,7 @@ def to_onnx(
     path : str or path-like, optional
         File to write, e.g. ``"digits.onnx"``; a file that exists is replaced as a whole.
     precision : {"float32", "float64"}, optional
-        Of inputs, weights and outputs; default that of the fit. Runtimes for browsers and phones
+        For inputs, weights and outputs; default as in the fit. Runtimes for browsers and phones
         want float32.
     columns : sequence of Column, optional
         ``data.columns.used`` of the `Dataset` that the model was fitted on, so that the graph takes

@@ -19,7 +19,7 @@ def register_skl2onnx() -> None:
 
     Call it once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. Inputs of the pipeline in
     float32 make a network in float32, others one in float64; ``target_opset`` must be at least 21.
-    Of a regressor the prediction is converted; for its standard deviation or quantiles export it
+    For a regressor, the prediction is converted; for its standard deviation or quantiles export it
     with `to_onnx`.
 
     Raises

@@ -37,7 +37,7 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
     """Return scikit-learn's fitted MLP as one of this package, with the same predictions.
 
     Settings and curves come with it. The state of the optimizer does not: `partial_fit` and
-    warm starts go on from the weights with a new one.
+    warm starts continue from the weights with a new one.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def _check(model: Any, state: FittedState) -> str:
 
 
 def _weights(state: FittedState) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return weights and biases, with the scalings in those of the first and last layer."""
+    """Return weights and biases, with the scalings folded into the first and last layer."""
     coefs = [np.array(layer.W) for layer in state.params]
     intercepts = [np.array(layer.b) for layer in state.params]
     if state.scaling is not None:

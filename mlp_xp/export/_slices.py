@@ -21,7 +21,7 @@ class _Part(NamedTuple):
 
 
 def shorten_slices(model: onnx.ModelProto) -> None:
-    """Replace parts of parts by those of the whole, and parts that are the whole by it.
+    """Replace slices of slices by slices of the whole array, and full slices by the array.
 
     A part of a concatenation is one of one of its arrays. The graph is changed in place.
     """

@@ -95,7 +95,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
     Raises
     ------
     ValueError
-        For other modules, and if the number of classes is not that of the outputs.
+        For other modules, and if the number of classes differs from the number of outputs.
     ImportError
         If torch is not installed.
 

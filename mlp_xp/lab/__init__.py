@@ -5,7 +5,7 @@ r"""A network of one hidden layer for teaching: a few functions on plain arrays.
     A_2 = \sigma(Z_2) \;\text{or}\; \mathrm{softmax}(Z_2)
 
 It is trained by gradient descent on the full batch; ``docs/lab.md`` derives the gradients. The
-maths is that of `nn`; for mini-batches, other solvers and deeper networks, use `estimators`. Arrays
+maths comes from `nn`; for mini-batches, other solvers and deeper networks, use `estimators`. Arrays
 may be of any namespace, and are never modified. Shapes:
 
 - ``w1 : (d_in, d_h)``, ``b1 : (1, d_h)``, ``w2 : (d_h, d_out)``, ``b2 : (1, d_out)``, of one real

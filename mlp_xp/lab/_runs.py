@@ -125,7 +125,7 @@ def run_mlp_training(
     """Train a network from random weights, then test it.
 
     The weights are drawn on the host by `init_params`, so a seed draws the same network in every
-    namespace. Their dtype is that of the data, or float32 for integers.
+    namespace. Their dtype is the data's dtype, or float32 for integers.
 
     Parameters
     ----------

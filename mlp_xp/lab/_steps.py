@@ -26,7 +26,7 @@ def one_hot(labels: Array) -> Array:
     Returns
     -------
     (..., max(labels) + 1)
-        Of the namespace's default real dtype.
+        In the namespace's default real dtype.
 
     Raises
     ------

@@ -77,8 +77,8 @@ class Call:
 
     @property
     def _is_plain(self) -> bool:
-        """Whether the fit is that of this package's network, and of scikit-learn's pipeline."""
-        # Where a subclass has methods of its own, they are what its user wants.
+        """Whether `fit` is this package's, and in a pipeline scikit-learn's."""
+        # Where a subclass overrides methods, its user wants those.
         return (not self.is_pipeline or type(self.estimator) is Pipeline) and all(
             getattr(type(self.network), name) is getattr(BaseMLP, name)
             for name in ("fit", "set_params")
@@ -165,7 +165,7 @@ class Call:
         if not self._named.get("return_train_score"):
             self._bound.arguments["train"] = np.empty(0, dtype=np.intp)  # Nothing to copy.
         printed = io.StringIO()
-        # Its message has a time, which is that of this call.
+        # Its message has a time, taken in this call.
         with contextlib.redirect_stdout(printed) if verbose > 1 else contextlib.nullcontext():
             result = self._function(*self._bound.args, **self._bound.kwargs)
         if isinstance(result, dict) and "fit_time" in result:

@@ -57,7 +57,7 @@ def many_models(
         1 shows a progress bar, and so does more where scikit-learn prints no line for each fit.
     keeps_finished : bool, default=False
         Whether Ctrl-C makes `Unfinished` results of the rest. Not where joblib is the caller, as in
-        a cross-validation of a search: it goes on with the next, and Ctrl-C should end all.
+        a cross-validation of a search: it continues with the next, and Ctrl-C should end all.
     metric : str, callable or bool, optional
         The metric whose best score the bar shows, by name as in ``refit``; others show none where
         there are several.

@@ -22,7 +22,7 @@ def fitted(
 ) -> Iterator[tuple[Call, Exception | None, float]]:
     """Fit the estimators of calls, in any order.
 
-    The steps before a network are fitted once for each set of samples and settings of theirs.
+    The steps before a network are fitted once per combination of samples and settings.
 
     Parameters
     ----------

@@ -119,7 +119,7 @@ class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[m
     ----------
     estimator : estimator
         One of this package, alone or as the last step of a `sklearn.pipeline.Pipeline`, whose
-        other steps are then fitted once for each fold and setting of theirs.
+        other steps are then fitted once per combination of fold and settings.
     param_grid : dict or list of dict
         From parameters to the values to try.
     n_jobs : int or None, default=None

@@ -60,7 +60,7 @@ class Surroundings:
         return "glorot-logistic" if self.activation == "logistic" else "glorot"
 
     def normalize(self, width: int) -> tuple[Block, ...]:
-        """Return the normalization of so many features, if there is one."""
+        """Return the normalization of this number of features, if there is one."""
         if self.normalization is None:
             return ()
         if self.normalization == "layer":
@@ -82,7 +82,7 @@ class Layer:
         return 1
 
     def outputs(self, fan_in: int) -> int:
-        """Return the number of outputs; raise ValueError if it cannot take so many inputs."""
+        """Return the number of outputs; raise ValueError if it cannot take this many inputs."""
         raise NotImplementedError(f"{type(self).__name__} must define outputs: it is a layer.")
 
     def build(self, fan_in: int, around: Surroundings) -> Block:
@@ -130,7 +130,7 @@ class Blocks(Layer):
     """A block-diagonal dense layer alone, without normalization and activation.
 
     The features stand for an array of ``shape``. Each setting of the axes that are not mixed has a
-    dense layer of its own, over the features along those that are; no weight is shared. Pixels of
+    own dense layer, over the features along the mixed axes; no weight is shared. Pixels of
     an image, (3, 32, 32), cut into 8 x 8 squares of 4 x 4 pixels are of shape (3, 8, 4, 8, 4), and
     to mix what is in a square is to mix axes 0, 2 and 4.
 
@@ -141,7 +141,7 @@ class Blocks(Layer):
         Axes of the shape, at least one of them.
     width : int of at least 1, optional
         Outputs of each block, which come after the other axes: the squares above with a width of 64
-        give the shape (8, 8, 64). By default there are as many outputs as inputs, and they lie
+        give the shape (8, 8, 64). By default there are n outputs for n inputs, and they lie
         where those did.
 
     References
@@ -206,7 +206,7 @@ class Branch(Layer):
     Parameters
     ----------
     layers : tuple of int, Project or Blocks
-        An int is a `Project`. The last must give as many outputs as the first takes.
+        An int is a `Project`. The last must return the number of features the first takes.
 
     References
     ----------

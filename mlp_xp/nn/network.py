@@ -169,7 +169,7 @@ Dropout(rate=0.1, number=0))
 
     @cached_property
     def is_flat(self) -> bool:
-        """Whether the parameters are those of the dense layers, one after the other."""
+        """Whether the parameters belong to the dense layers alone, one after the other."""
         return all(block.is_dense for block in self._all_blocks if block.has_params)
 
     @property

@@ -43,7 +43,7 @@ class Muon:
     singular values about 1, tiny ones aside. Vectors and the output layer follow AdamW at the
     learning rate :math:`\eta` times ``adam_rate``.
 
-    A stack of matrices, ``(blocks, fan_in, fan_out)``, is so many matrices, each for itself.
+    In a stack, ``(blocks, fan_in, fan_out)``, each matrix is updated by itself.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Muon:
         and an ``adam_rate`` of 0.015.
     adam_rate : float of at least 0, default=1
     beta_1, beta_2 : float in [0, 1), default=0.9, 0.95
-        Of AdamW, as ``epsilon``.
+        As ``epsilon`` of AdamW.
     epsilon : float of at least 0, default=1e-8
 
     Notes

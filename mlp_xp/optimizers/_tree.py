@@ -82,7 +82,7 @@ def update_tree(
     l2 : 0-d array, optional
         The factor of the penalty, likewise. None leaves it out.
     n_leading : int, default=0
-        First axes of each parameter, which count models; each model has a penalty of its own.
+        First axes of each parameter, which count models; each model has its own penalty.
     xp : namespace
 
     Returns
@@ -122,7 +122,7 @@ def update_tree(
 def penalized(
     kind: Kind, p: Array, g: Array, l2: Array | None, *, n_leading: int = 0, xp: Namespace
 ) -> tuple[Array, Array | None]:
-    """Return a gradient with that of the penalty, and the penalty if any; see `update_tree`."""
+    """Return the gradient plus the penalty's gradient, and any penalty; see `update_tree`."""
     if l2 is None or kind == "vector":
         return g, None
     flat = xp.reshape(p, (*p.shape[:n_leading], -1))
@@ -168,7 +168,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
     max_norm : float above 0
         The :math:`c` above.
     n_leading : int, default=0
-        First axes of each gradient, which count models; each model has a norm of its own.
+        First axes of each gradient, which count models; each model has its own norm.
     xp : namespace
 
     Returns
@@ -251,7 +251,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
 
 
 def _for_axes(numbers: Any, ndim: int, *, xp: Namespace) -> Any:
-    """Return numbers, one for each model, in a shape that multiplies arrays of so many axes."""
+    """Return numbers, one per model, reshaped to broadcast against arrays of ``ndim`` axes."""
     if isinstance(numbers, float) or not numbers.ndim:
         return numbers
     return xp.reshape(numbers, (*numbers.shape, *[1] * (ndim - numbers.ndim)))

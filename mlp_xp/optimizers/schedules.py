@@ -123,7 +123,7 @@ class LinearWarmup:
         _check_fraction("fraction", self.fraction)
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Return the rising factor, or that of the schedule that follows."""
+        """Return the rising factor, or the factor of the schedule that follows."""
         warm = round(self.fraction * n_steps)
         if step < warm:
             return (step + 1) / warm

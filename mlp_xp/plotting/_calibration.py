@@ -16,7 +16,7 @@ __all__ = ["CalibrationDisplay"]
 class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignore[misc]
     """scikit-learn's reliability diagram, also for several classes, with its error (ECE).
 
-    Of several classes it shows the probability of the predicted class against the share of
+    With several classes it shows the probability of the predicted class against the fraction of
     predictions that are correct. Bars at the bottom are shares of the samples. `from_estimator` and
     `from_predictions` are scikit-learn's; the second takes a (samples, classes) array too.
 

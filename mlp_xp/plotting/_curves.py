@@ -14,7 +14,7 @@ from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set
 
 __all__ = ["TrainingCurvesDisplay", "curve_colors", "training_panels"]
 
-# Up to so many epochs a marker shows each: a line alone needs two.
+# Up to this many epochs a marker shows each: a line alone needs two.
 _MARKED = 50
 
 

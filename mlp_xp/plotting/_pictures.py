@@ -64,7 +64,7 @@ class WeightsDisplay:
     def pictures(self) -> list[np.ndarray]:
         """Return the pictures, (height, width, 3) uint8 arrays.
 
-        Each is on a scale of its own: of one channel from blue over white, which is 0, to red; of
+        Each has its own scale: with one channel from blue over white, which is 0, to red; with
         three channels in color, gray being 0.
         """
         drawn = []
@@ -245,7 +245,7 @@ def surest_mistakes(
 ) -> _Mistakes | None:
     """Return the arguments of a `MistakesDisplay`, or None where all is right.
 
-    Parameters are those of `MistakesDisplay.from_estimator`, on the host, and the (samples,
+    Parameters are as for `MistakesDisplay.from_estimator`, on the host, and the (samples,
     classes) probabilities.
     """
     classes, found = np.asarray(classes), np.argmax(probabilities, axis=1)

@@ -26,7 +26,7 @@ __all__ = [
 
 _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared time for a key.
-# A table or list in so many others is no setting.
+# A table or list nested deeper than this is no setting.
 _DEEPEST = 32
 # `objects` is imported where it is needed: `mlp-xp train --help` reads a table and loads no
 # library.
@@ -35,7 +35,7 @@ _DEEPEST = 32
 class Recipe(NamedTuple):
     """The contents of a recipe.
 
-    ``path`` is its file, ``data`` a key of `LOADERS`, ``params`` are those of an estimator.
+    ``path`` is its file, ``data`` a key of `LOADERS`, ``params`` the parameters of an estimator.
     """
 
     path: Path

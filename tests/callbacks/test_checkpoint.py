@@ -165,7 +165,7 @@ def test_a_write_that_fails_is_a_warning_and_leaves_what_was_there(tmp_path, mon
 
     for name in ("save_model", "write_model"):
         monkeypatch.setattr(callbacks._checkpoint, name, save)
-    said = r"(epoch-0002|best) cannot be written: No space left on device. The fit goes on"
+    said = r"(epoch-0002|best) cannot be written: No space left on device. The fit continues"
     with pytest.warns(RuntimeWarning, match=said) as caught:
         fitted = fit(Toggle(), Checkpoint(tmp_path, keep_last=None))
     assert fitted.n_iter_ == 3

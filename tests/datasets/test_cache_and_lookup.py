@@ -41,7 +41,7 @@ def test_a_changed_source_is_read_again(spec, python2_folder):
     raw[-1000] ^= 1  # a pixel
     path.write_bytes(raw)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    rejects("is not the cifar10 that was published", _loading.load, spec, python2_folder)
+    rejects("is not the published cifar10", _loading.load, spec, python2_folder)
 
 
 def test_only_published_data_is_cached(spec, tmp_path, batches, in_cache):
@@ -53,7 +53,7 @@ def test_only_published_data_is_cached(spec, tmp_path, batches, in_cache):
     }.items():
         changed = batches | {"data_batch_3": batch._replace(**change)}
         folder = folder_of(tmp_path / f"changed {name}", cifar10_files(changed, pickle2))
-        said = rf"changed {name} is not the cifar10 .*fetch it again"
+        said = rf"changed {name} is not the published cifar10: .*fetch it again"
         rejects(said, _loading.load, spec, folder, name=name)
     own = batches | {"data_batch_1": batches["data_batch_2"]}  # one image more
     folder = folder_of(tmp_path / "own", cifar10_files(own, pickle2))

@@ -53,7 +53,7 @@ class LiveBar:
         share : float or None
             The share that is done; None for a light that runs through the bar.
         facts : iterable of str
-            The most important first; as many are drawn as there is room for.
+            The most important first; the ones that fit are drawn.
         seconds_left : float or None
         """
         self._label, self._share, self._facts = label, share, tuple(facts)
@@ -116,7 +116,7 @@ class NotebookBar:
     def update(
         self, label: str, share: float | None, facts: Iterable[str], seconds_left: float | None
     ) -> None:
-        """Set what is drawn; parameters are those of `LiveBar.update`."""
+        """Update the bar; parameters as for `LiveBar.update`."""
         is_known = seconds_left is not None and math.isfinite(seconds_left)
         text = "  ".join([*facts, *([time_left(seconds_left or 0.0)] if is_known else [])])
         self._bar, self._text = bar_html(share, label, text), f"{label}  {text}"

@@ -17,7 +17,7 @@ from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed
 
 __all__ = ["COLUMNS", "COMMANDS", "parse"]
 
-# Of the table of runs, and what --sort takes.
+# Columns of the table of runs, which --sort takes.
 COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backend", "network")
 
 

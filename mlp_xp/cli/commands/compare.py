@@ -102,7 +102,7 @@ def _brief(value: Any) -> str:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return a name for each run: that of its folder, or its path where two are alike."""
+    """Return a name for each run: its folder's name, or its path where two are alike."""
     names = [folder.absolute().name for folder in folders]
     return names if len({*names}) == len(names) else list(map(str, folders))
 
@@ -148,7 +148,7 @@ def _differences(runs: Sequence[RunSummary]) -> list[list[str]]:
 
 
 def _print_runs(rows: Sequence[Sequence[str]]) -> None:
-    """Print runs in columns, those of numbers aligned right; the last are left out where narrow."""
+    """Print runs in columns, numbers aligned right; the last are left out where narrow."""
     cells = [[_shortened(printable(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     room = terminal_width(sys.stdout)

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
-    """Return files, those of a folder by their names, also in folders below."""
+    """Return files; a folder's files by name, also from folders below."""
     files: list[Path] = []
     for path in paths:
         found = [path]

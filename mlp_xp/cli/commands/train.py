@@ -29,7 +29,7 @@ __all__ = ["run"]
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Train as the options say, or go on with a run, and return the exit status."""
+    """Train as the options say, or resume a run, and return the exit status."""
     ranks = join_ranks(args.distributed)
     if ranks.rank:
         return _follow(ranks)

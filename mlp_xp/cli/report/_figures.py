@@ -29,7 +29,7 @@ def curve_figures(
     ----------
     runs : mapping of str to sequence of mapping
         From the name of a run to its rows. One run has its training and validation in a figure;
-        several have a figure of their own for each of the two.
+        several have one figure for each of the two.
     test : mapping of str to float, optional
         Results on test data by the label of their axis, which are marked.
     """

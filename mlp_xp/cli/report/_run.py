@@ -71,13 +71,13 @@ class Evaluation(NamedTuple):
     y, predicted : (samples,) arrays
         Class numbers, or values of shape (samples,) or (samples, outputs).
     probabilities : (samples, classes) array or None
-        Of ``model.classes_``; None for a regressor.
+        Columns as in ``model.classes_``; None for a regressor.
     class_names : sequence of str
-        Of the class numbers; empty for a regressor.
+        Names for the class numbers; empty for a regressor.
     image_shape : (channels, height, width) or None
         None where the samples are no images.
     max_value : float, default=1
-        Of a pixel.
+        The largest value of a pixel.
     """
 
     x: np.ndarray
@@ -105,7 +105,7 @@ def write_report(
     path : Path
         The file; an old one is replaced.
     name : str
-        Of the run.
+        The run's name.
     config : dict
         The content of ``config.json``, with the result.
     history : list of dict
@@ -310,8 +310,8 @@ def _first_layer(model: Any, test: Evaluation) -> str:
     return section(
         "First layer",
         paragraph(
-            f"The {len(shown)} of {weights.shape[1]:,} neurons with the largest weights, each on a "
-            "scale of its own: "
+            f"The {len(shown)} of {weights.shape[1]:,} neurons with the largest weights, each on "
+            "its own scale: "
             + ("red raises their output, blue lowers it." if shape[0] == 1 else "gray is 0.")
         ),
         pictures(shown, [("", "")] * len(shown), side="3.5rem"),

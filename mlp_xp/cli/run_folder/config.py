@@ -37,7 +37,7 @@ CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-
 class DataInfo:
     """The facts about a data set that using a model without it takes.
 
-    ``class_names`` is empty where numbers are predicted. ``columns`` are those of a table.
+    ``class_names`` is empty where numbers are predicted. ``columns`` belong to a table.
     """
 
     name: str

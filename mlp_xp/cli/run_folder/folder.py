@@ -90,7 +90,7 @@ class RunFolder:
             first_error.errno,
             f"{first_error.strerror or first_error}: the network cannot be written to "
             f"{', '.join(map(str, tried))}; make room in one of them and type mlp-xp train "
-            f"--resume {self.final}, which goes on from the last checkpoint",
+            f"--resume {self.final}, which resumes from the last checkpoint",
         ) from first_error
 
     def _other_folders(self) -> Iterator[Path]:
@@ -150,7 +150,7 @@ def resumed_run(name: Path) -> Iterator[RunFolder]:
     Parameters
     ----------
     name : Path
-        Its final name, or that of the folder.
+        Its final name, or the folder's name.
 
     Yields
     ------
@@ -270,7 +270,7 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
 
 
 def _move_aside(partial: Path) -> None:
-    """Rename what a killed run left, if it is of use; BlockingIOError if the run goes on."""
+    """Rename what a killed run left, if it is of use; BlockingIOError if the run still runs."""
     if not partial.exists():
         return
     with locked(partial):

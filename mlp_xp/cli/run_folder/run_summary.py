@@ -83,7 +83,7 @@ def read_summary(folder: Path) -> RunSummary:
     Raises
     ------
     ValueError
-        If the folder is not that of a run, or is damaged.
+        If the folder is no run folder, or is damaged.
     """
     config = read_config(folder, _CURE)
     try:
@@ -120,7 +120,7 @@ def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
 
 
 def _is_of_run(path: Path) -> bool:
-    """Whether a configuration that cannot be read may be that of a run, not of another program."""
+    """Whether an unreadable configuration may belong to a run, not to another program."""
     try:
         return "settings" in read_config(path.parent, _CURE)
     except (OSError, ValueError):

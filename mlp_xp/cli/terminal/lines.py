@@ -10,7 +10,7 @@ from typing import TextIO
 
 __all__ = ["fitted", "print_line", "printable", "terminal_width"]
 
-_WIDEST_INDENT = 0.4  # Of the line: beyond it the second column begins on a line of its own.
+_WIDEST_INDENT = 0.4  # Of the line: beyond it the second column begins on a new line.
 
 
 def print_line(text: object, file: TextIO | None = None) -> None:
@@ -32,7 +32,7 @@ def terminal_width(file: TextIO) -> int | None:
 
 
 def fitted(line: str, width: int | None) -> list[str]:
-    """Return a line as lines of at most so many columns; a longer word is left whole.
+    """Return a line as lines of at most this many columns; a longer word is left whole.
 
     Text after a gap of two spaces is a second column, and stays one.
 

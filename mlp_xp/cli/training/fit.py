@@ -30,7 +30,7 @@ __all__ = ["Fitted", "Resume", "fit", "fit_model", "newest_checkpoint"]
 
 
 class Resume(NamedTuple):
-    """The place where a training goes on: its checkpoints, and epochs and seconds of the newest."""
+    """The point where training resumes: its checkpoints, and epochs and seconds of the newest."""
 
     folder: Path | None = None
     epoch: int = 0
@@ -38,7 +38,7 @@ class Resume(NamedTuple):
 
 
 def newest_checkpoint(run: Path, output: Output) -> Resume:
-    """Return where a run goes on, and print it."""
+    """Return where a run resumes, and print it."""
     folder = run / CHECKPOINTS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The fit warns of damage too.

@@ -55,7 +55,7 @@ def display(
     task : Task
         How scores are shown.
     n_epochs, n_samples : int
-        Of the training.
+        In the training.
     end : float, optional
         When the command must end, on the clock `time.perf_counter`; it limits the time left.
     n_done : int, default=0
@@ -118,7 +118,7 @@ class Progress:
         if self._first is None:
             self._first = now, epochs
         elif not speed and now > self._first[0]:
-            # Of the first epoch, whose record is still to come.
+            # In the first epoch, whose record is still to come.
             n_samples = self._n_samples * (epochs - self._first[1])
             speed = self._speed_of(n_samples / (now - self._first[0]))
         self._draw(self._n_done + 1, self._share(epochs), running, speed)

@@ -49,7 +49,7 @@ class Settings:
 
     @property
     def folder_name(self) -> str:
-        """The name of the data in that of a run folder."""
+        """The name of the data as it appears in a run folder's name."""
         return Path(self.data_path or "").stem if self.data == FILES else self.data
 
     def fitting(self, data: Dataset) -> Settings:
@@ -77,7 +77,7 @@ class Settings:
         return replace(settings, params=params | self.params)
 
     def estimator(self) -> MLPClassifier | MLPRegressor:
-        """Return the estimator, unfitted; that of classes until it is known what is learned."""
+        """Return the unfitted estimator; a classifier until the task is known."""
         kind = ESTIMATORS[self.task or "classification"]
         known = {*recipe_parameters(kind)}
         if unknown := sorted(self.params.keys() - known):

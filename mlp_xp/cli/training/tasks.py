@@ -23,7 +23,7 @@ __all__ = ["ESTIMATORS", "Task", "baseline_of", "task_of"]
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
 _N_CLASSES = 3  # Of a prediction.
-# Of a network that diverged: its scores must be finite.
+# For a network that diverged: its scores must be finite.
 _LARGEST = 1e100
 
 

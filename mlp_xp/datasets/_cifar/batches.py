@@ -41,7 +41,7 @@ class BatchFile(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name of a path is that of an archive."""
+    """Whether the path has the name of an archive."""
     return path.name.endswith((".tar.gz", ".tgz"))
 
 

@@ -56,7 +56,7 @@ def learn_columns(
 ) -> tuple[tuple[Column, ...], list[str]]:
     """Return the columns that can be inputs, and notes for a reader.
 
-    Which ones follows from all rows; medians and levels are those of the training rows.
+    Which ones follows from all rows; medians and levels come from the training rows.
     """
     used, notes = [], []
     least = max(1, min(_MIN_ROWS, len(x_train) // _ROWS_A_LEVEL))

@@ -79,7 +79,7 @@ def read_pictures(
     Raises
     ------
     DatasetError
-        A class without pictures, one that cannot be read, or other sizes than that of the first.
+        A class without images, an image that cannot be read, or images of different sizes.
     """
     classes = sorted(entry for entry in folder.iterdir() if _is_class(entry))
     if len(classes) < 2:

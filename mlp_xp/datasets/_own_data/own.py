@@ -17,7 +17,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
 _TEST_SHARE = 0.2
 _TASKS = ("classification", "regression")
-# So many different whole numbers, or one in so many rows, may be classes; more are numbers.
+# Up to this many distinct integers, or one in this many rows, may be classes; more are numbers.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
 _EXACT = 2**53  # Whole numbers below it are exact as float64.
 
@@ -56,11 +56,11 @@ def load_files(
     -------
     Dataset
         A fifth of each class, or of the rows, is for the test, drawn at random, the same each time.
-        Of a table, ``image_shape`` is None, ``feature_names`` has the inputs, and ``columns`` says
+        For a table, ``image_shape`` is None, ``feature_names`` has the inputs, and ``columns`` says
         how the columns became inputs: numbers with the median in holes, and an input that says
         where the holes were; true, false, yes and no as 1 and 0; text in one-hot form, the 50 most
         frequent values that at least 5 rows have (or one row in a hundred). Text with another value
-        in each row is left out, and so are rows without a target. Of numbers to predict,
+        in each row is left out, and so are rows without a target. For numeric targets,
         ``class_names`` is empty.
 
     Raises
@@ -116,7 +116,7 @@ def load_files(
         return _split(path, x, y, shape)
     if path.suffix.lower() not in TABLES:
         raise DatasetError(
-            f"{path} is no data set: expected a folder with a folder of pictures for each class, "
+            f"{path} is no data set: expected a folder with a folder of images for each class, "
             f"or a file that is there and ends in {', '.join(TABLES)}"
         )
     if image_size is not None:

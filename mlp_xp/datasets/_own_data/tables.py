@@ -35,7 +35,7 @@ class Table(NamedTuple):
     Attributes
     ----------
     names : tuple of str
-        Of the features.
+        For the features.
     x : (samples, features) array
         Numbers, with NaN for holes. An array of objects where there are columns of text, with ""
         for holes.
@@ -119,7 +119,7 @@ class _Wanted(NamedTuple):
 
 
 class _Choice(NamedTuple):
-    """The columns to read: positions of features, and that of the target if there is one."""
+    """The columns to read: positions of the features, and of the target if there is one."""
 
     features: list[int]
     target: int | None
@@ -209,7 +209,7 @@ def _parse(text: str) -> float | str:
 
 
 def _as_text(value: float | str) -> str:
-    """Return a value of a column of text: that of a number is the same in all its forms."""
+    """Return the value of a text column's entry; a number has one value however it is written."""
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.15g}"

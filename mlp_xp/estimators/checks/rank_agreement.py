@@ -80,7 +80,7 @@ def agree_on_samples(ranks: Alone, X: Any, y: np.ndarray, weights: Any, suffix: 
             kind = None if values is None else f"{values.dtype} of shape {values.shape}"
             texts[f"{name}{suffix}"] = str(kind)
             texts[f"the values of {name}{suffix}"] = "" if values is None else _digest(values)
-        cure = ", or rows of their own, with Distributed(data='sharded')"
+        cure = ", or its own rows, with Distributed(data='sharded')"
         _agree(ranks, texts, cure)
 
 
@@ -101,11 +101,11 @@ def join_samples(
     ranks : Alone
     model : estimator
     X, y, sample_weight
-        Of this rank; perhaps of no rows, if y has the right number of axes.
+        For this rank; it may have no rows, if y has the right number of axes.
     reset : bool
         As for `check_x`.
     suffix : str
-        Of the names in errors.
+        Suffix of the names in errors.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def join_samples(
 
 
 def _agree(ranks: Alone, texts: dict[str, str], cure: str = "") -> None:
-    """Raise ValueError on every rank if the texts of one differ from those of rank 0."""
+    """Raise ValueError on every rank if the texts of one differ from the texts of rank 0."""
     digests = ranks.exchange(hashlib.sha256(repr(texts).encode()).digest())
     if len(set(digests)) == 1:
         return

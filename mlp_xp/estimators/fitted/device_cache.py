@@ -34,7 +34,7 @@ class DeviceCopies:
     def on(self, backend: Backend, dtype: str, tree: Any) -> Any:
         """Return a tree of arrays of any library, or None, with copies on a backend.
 
-        Copies of other arrays than those of the last call are deleted. Arrays that are shared are
+        Copies of arrays that the last call did not use are deleted. Arrays that are shared are
         returned as they are.
         """
 

@@ -52,7 +52,7 @@ def network_outputs(
     depth : int, optional
         Number of the hidden layer whose activations are returned instead, from 1.
     to : Backend, optional
-        Of the result; default that of X.
+        Dtype of the result; default the dtype of X.
     tta : Flip, Shift, a list of them, None or "estimator"
 
     Returns
@@ -68,7 +68,7 @@ def network_outputs(
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
     params, batch_stats, scaling = state.on(backend, dtype)
-    # Of one column, where it is assigned, softmax makes 1.
+    # Softmax of one column, where it is assigned, is always 1.
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
     is_raw = not views and (raw or (only_order and keeps_order))
     outputs = predict(

@@ -55,7 +55,7 @@ class FittedState:
         Output activation of predictions.
     targets : Targets
     n_features : int
-        Of the data; whitening may give the network fewer inputs.
+        In the data; whitening may give the network fewer inputs.
     input_scaling : str, Whiten or None
         The setting that ``scaling`` was computed by.
     dtype : {"float32", "float64"}
@@ -66,15 +66,15 @@ class FittedState:
         Running means and variances of batch normalization, likewise.
     scaling : Scaling, Whitening or None
     position : LoopPosition
-        Of the learning-rate schedule and factor.
+        For the learning-rate schedule and factor.
     progress : ResumeState or None
-        Of a training whose trainer is not at hand: NumPy arrays.
+        NumPy arrays, for a training whose trainer is not at hand.
     is_checked : bool
         Whether all weights are known to be finite.
     calibration : Calibration or None
         Errors on held-out samples, which quantiles are corrected by.
     copies : DeviceCopies
-        Of weights, statistics and scaling, for predictions.
+        With weights, statistics and scaling, for predictions.
     """
 
     network: Network
@@ -247,7 +247,7 @@ def state_of_weights(
     Parameters
     ----------
     attributes : mapping
-        Of the estimator.
+        The estimator's attributes.
     params : mapping
         From the names of all parameters to their values.
     targets_type : type of Targets
@@ -351,7 +351,7 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
     attributes = vars(estimator)
     for name in _ARRAYS:
         attributes.pop(name, None)
-    # Lists of their own: entries may be assigned.
+    # New lists: entries may be assigned.
     attributes.update({name: list(entries) for name, entries in state.arrays.items()})
     attributes.update(
         _state=state,
@@ -367,7 +367,7 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
 
 
 def host_copy(estimator: Any) -> Any:
-    """Return a copy in NumPy arrays, which a fit that goes on leaves as it is.
+    """Return a copy in NumPy arrays, which a fit that continues leaves unchanged.
 
     It lacks what a pickle has for the next fit, the optimizer state, and callbacks of scikit-learn.
 

@@ -25,9 +25,9 @@ class Summary:
     ----------
     rows : tuple of Row
     state_bytes : int
-        Of parameters, optimizer state and moving average.
+        Bytes of parameters, optimizer state and moving average.
     batch_bytes : int
-        Of all that a training step keeps of a batch for the backward pass.
+        Bytes of all that a training step keeps of a batch for the backward pass.
     training_work : int
         Multiplications and additions of the products for one sample, forward and back.
     """

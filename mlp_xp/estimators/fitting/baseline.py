@@ -33,7 +33,7 @@ __all__ = ["Baseline", "constant_loss", "warn_if_useless"]
 _MARGIN, _MARGIN_AT_REST = 1.1, 2.0
 # A fit that was cut short may still be on its way.
 _EPOCHS, _STEPS = 10, 200
-# Of labels nearly all of which are of one class.
+# For labels of which nearly all are one class.
 _LEAST_ENTROPY = 0.01
 _LAST = 11  # Epochs of which the best counts: one may be an outlier.
 _ROWS = 1000
@@ -108,7 +108,7 @@ _FORMULAS: dict[type[Loss], Callable[..., Any]] = {
 
 
 def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
-    """Warn, with what to type, if the training loss ends above that of a constant prediction.
+    """Warn, with what to type, if the training loss ends above a constant prediction's loss.
 
     A fit of a few epochs is left alone, and so is one of a search or a cross-validation, ours or
     scikit-learn's: it has bad candidates on purpose.

@@ -159,8 +159,8 @@ def prepare_fit(
         is_new = False
         if layers != kept:
             warn_caller(
-                f"hidden_layer_sizes is now {params['hidden_layer_sizes']!r}, and the fit goes on "
-                f"with the network that is there, of {list(kept)}, as in scikit-learn: fit with "
+                f"hidden_layer_sizes is now {params['hidden_layer_sizes']!r}, but the fit "
+                f"continues with the network of {list(kept)}, as in scikit-learn: fit with "
                 "warm_start=False to start a new one."
             )
         state = continue_state(state, config)
@@ -218,7 +218,7 @@ def _facts(
     state = vars(model).get("_state") if continues else None
     facts: dict[str, Any] = {
         "a fit to resume": resume is not None,
-        "a network to go on with": state is not None,
+        "a network to continue with": state is not None,
     }
     if state is not None:
         facts["its biases"] = float(np.sum(to_numpy(state.arrays["intercepts_"][-1])))
@@ -302,13 +302,13 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
     for name, (old, new) in pairs.items():
         if old != new:
             raise ValueError(
-                f"The network to go on with has {name}={old!r}, and the settings now say "
+                f"The network to continue with has {name}={old!r}, and the settings now say "
                 f"{new!r}: fit with warm_start=False to start a new one."
             )
     if state.activating_loss is not state.loss:
         raise ValueError(
             f"out_activation_ is {state.output!r}, which was assigned, and the network "
-            f"was trained for {state.loss!r}: set it back to go on with this fit, or fit with "
+            f"was trained for {state.loss!r}: set it back to continue this fit, or fit with "
             "output_activation and warm_start=False."
         )
     new = network, config.rules.loss, config.output

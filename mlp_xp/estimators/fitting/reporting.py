@@ -65,7 +65,7 @@ class Reporter:
     model : estimator
     loop : FitLoop
     to : Backend
-        Of the caller's data.
+        For the caller's data.
     given : tuple
         X, y and sample_weight as the caller gave them, for scikit-learn's callbacks.
     """

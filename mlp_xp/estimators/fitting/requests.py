@@ -26,7 +26,7 @@ def fit_requests(
 ) -> Fit[bool]:
     """Fit a model, and return, on rank 0, whether Ctrl-C has ended it.
 
-    ``start`` is when `max_time` began, of `time.perf_counter`; options are those of `prepare_fit`.
+    ``start`` is when `max_time` began, of `time.perf_counter`; options are as for `prepare_fit`.
     """
     ranks = join_ranks(model.distributed)
     with ranks.fitting(), contextlib.ExitStack() as stack:

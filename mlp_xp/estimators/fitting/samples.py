@@ -47,7 +47,7 @@ def check_sample(
     suffix: str = "",
     ranks: Alone,
 ) -> Sample:
-    """Return the checked sample of all ranks; ``suffix`` is that of its names in errors."""
+    """Return the checked sample of all ranks; ``suffix`` ends its names in errors."""
     if ranks.is_sharded:
         joined = join_samples(ranks, model, X, y, sample_weight, reset=reset, suffix=suffix)
         return Sample(*joined)
@@ -108,7 +108,7 @@ def split_sample(
     return parts
 
 
-# Of few samples, since the models of a search often have the same.
+# Only few samples, since the models of a search often have the same.
 @functools.lru_cache(maxsize=64)
 def _split(
     n_samples: int, fraction: float, seed: int, groups: tuple[bytes, str, int] | None

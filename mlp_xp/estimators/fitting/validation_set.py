@@ -142,7 +142,7 @@ class HeldOut:
         n_networks = next(leaves(params)).shape[0]
         takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))
         n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
-        # Of more the products take longer than what is done around them.
+        # With more, the products take longer than the work around them.
         if takes_axes and n_bytes <= min(_FEW, get_config()["working_memory"]) * 2**20:
             return self._score_each(*self._evaluate(self._logits(params, batch_stats)))
 

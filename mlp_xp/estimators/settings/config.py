@@ -71,7 +71,7 @@ class TrainingConfig:
     input_scaling : str, Whiten or None
     target_scaling : str or None
     dtype : str or None
-        Of the parameters; None follows the data.
+        For the parameters; None follows the data.
     """
 
     rules: Rules
@@ -330,7 +330,7 @@ def _plain_numbers(settings: Any) -> Any:
 
 
 def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
-    """Return the backend that `backend` and `device` name, or that of the data."""
+    """Return the backend that `backend` and `device` name, or the data's backend."""
     backend, device = params["backend"], params["device"]
     X = X.x if isinstance(X, Rows | Shard) else X
     if backend is None and device is not None and namespace_backend(X) is None:

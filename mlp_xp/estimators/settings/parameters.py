@@ -84,7 +84,7 @@ CONSTRAINTS: dict[str, Any] = {
     "distributed": [one_of(*ENGINES), Distributed, None],
 }
 
-# In the order of the constructors, which have parameters of their own between the two.
+# In the order of the constructors, which have further parameters between the two.
 _FIRST = """\
 hidden_layer_sizes : int, object of `mlp_xp.nn.hidden`, or a list of them, default=(100,)
     Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
@@ -174,7 +174,7 @@ backend : {"auto", "numpy", "cupy", "torch", "jax", "array_api_strict"} or None,
 device : str or None, default=None
     E.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"``, ``"mps"``. None is the backend's default.
 precision : {"auto", "float32", "float64", "tf32", "bf16", "float16"}, default="auto"
-    Of parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
+    For parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
     float32 for uint8; other integers are computed in float64, as in scikit-learn. The last three
     train with faster products, on backends "cupy", "torch" and "jax"; the weights, the optimizer's
     state and the loss stay in float32, and so do predictions. "tf32", on GPUs, rounds the operands
@@ -337,9 +337,9 @@ class RecipeMixin:
         ----------
         recipe : str or path-like
             A name of `mlp_xp.recipes.names`, or a TOML file of your own; see `docs/cli.md`. Its
-            ``max_time`` is that of the fit.
+            ``max_time`` limits the fit.
         **overrides
-            Parameters that replace those of the recipe. ``backend="numpy"`` replaces its precision
+            Parameters that replace the recipe's. ``backend="numpy"`` replaces its precision
             and device too, and is what is taken, with a warning, where its library is missing.
 
         Returns

@@ -102,7 +102,7 @@ class Targets(ABC):
     def weigh(
         self, y: np.ndarray, weights: np.ndarray | None, class_weight: Any
     ) -> np.ndarray | None:
-        """Return the sample weights, multiplied by those of the classes."""
+        """Return the sample weights, multiplied by the class weights."""
         return weights
 
     @property

@@ -96,7 +96,7 @@ class _LabelTargets(Targets):
     def check_known(self, y: np.ndarray, output_activation: str, *, warm_start: bool) -> None:
         if self._output_of(output_activation) != self.output:
             raise ValueError(
-                f"The network to go on with has out_activation_={self.output!r}, and "
+                f"The network to continue with has out_activation_={self.output!r}, and "
                 f"output_activation is now {output_activation!r}: fit with warm_start=False "
                 "to start a new one."
             )
@@ -301,7 +301,7 @@ class MultilabelTargets(_LabelTargets):
 
 def _unique(y: np.ndarray) -> np.ndarray:
     """Return the sorted labels of a column that `check_labels` has accepted."""
-    # Of integers scikit-learn returns the same, after checks of a tenth of a millisecond.
+    # For integers scikit-learn returns the same, after checks of a tenth of a millisecond.
     return np.unique(y) if y.dtype.kind in "biu" else unique_labels(y)
 
 

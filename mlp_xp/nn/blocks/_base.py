@@ -50,7 +50,7 @@ class BlockPullback(Protocol):
 class DropoutKeys(NamedTuple):
     """The keys of a step's dropouts in a stack of models that differ in their rates.
 
-    All are ``(..., dropouts)``; ``least`` and ``factor`` are those of `mlp_xp.nn.layers.Rate`.
+    All are ``(..., dropouts)``; ``least`` and ``factor`` are as in `mlp_xp.nn.layers.Rate`.
     """
 
     keys: Array
@@ -104,7 +104,7 @@ class Block:
     has_params: ClassVar[bool] = True
     takes_sparse: ClassVar[bool] = False  # Whether its input may be sparse rows.
     is_dense: ClassVar[bool] = False  # Whether its parameters are one `Dense`.
-    fan_out: int | None = None  # The number of its outputs; None for as many as inputs.
+    fan_out: int | None = None  # The number of its outputs; None for the number of inputs.
     work: int = 0  # Multiplications and additions of its products for one sample, forward.
     n_keys: int = 0  # The random keys of a training step, one for each dropout.
     dropout_rates: tuple[float, ...] = ()  # That of each key, where a stack may replace it.
@@ -136,7 +136,7 @@ class Block:
         return sum(sizes)
 
     def rows(self, width: int) -> tuple[Row, ...]:
-        """Return the lines of a summary, after so many inputs."""
+        """Return the lines of a summary for this number of inputs."""
         return (Row(self.label, self.fan_out or width, self.n_parameters, self.work),)
 
 
@@ -146,7 +146,7 @@ def without_params(pullback: ActivationPullback) -> BlockPullback:
 
 
 def rows(blocks: tuple[Block, ...], width: int) -> list[Row]:
-    """Return the lines of a summary of blocks, after so many inputs."""
+    """Return the lines of a summary of blocks for this number of inputs."""
     found: list[Row] = []
     for block in blocks:
         found += block.rows(found[-1].output if found else width)

@@ -67,7 +67,7 @@ class BatchNorm(_Normalization):
 def _as_given(
     x: Array, y: Array, pullback: BlockPullback, *, xp: Namespace
 ) -> tuple[Array, BlockPullback]:
-    """Cast what was normalized in the parameters' dtype to that of x."""
+    """Cast what was normalized in the parameters' dtype to the dtype of x."""
     own = y.dtype
     if own == x.dtype:
         return y, pullback

@@ -3,7 +3,7 @@
 A layer takes its input and returns its output together with a *pullback*: the function that turns
 the gradient of the loss with respect to the output, ``dy``, into the gradients with respect to the
 input and the parameters. What the way back needs stays in the closure. Pullbacks are pure: they
-return gradients and accumulate nothing. (The name is the one of differential geometry; see e.g.
+return gradients and accumulate nothing. (The name comes from differential geometry; see e.g.
 the JAX "Autodiff Cookbook" on vector-Jacobian products.)
 
 Inputs are never written to. A layer may write to arrays that it has just made itself.

@@ -15,7 +15,7 @@ class Arrangement(NamedTuple):
     """The features that each block of a block-diagonal layer mixes.
 
     A row of features stands for an array of ``shape``, C-contiguous. Each setting of the axes that
-    are not in ``mixed`` has a matrix of its own, which mixes the features along those that are.
+    are not in ``mixed`` has its own matrix, which mixes the features along the axes in ``mixed``.
     With ``width`` it returns that many outputs, after the other axes; without one it returns as
     many as it takes, in their places.
     """
@@ -117,7 +117,7 @@ def block_dense(
     -------
     y : (..., batch, blocks * fan_out)
     pullback : callable
-        As that of `dense`.
+        As in `dense`.
 
     References
     ----------
@@ -165,7 +165,7 @@ def affine(
     -------
     y : (..., batch, outputs)
     pullback : callable
-        As that of `dense`.
+        As in `dense`.
 
     Examples
     --------

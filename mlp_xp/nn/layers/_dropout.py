@@ -52,7 +52,7 @@ def dropout(
         Probability with which an element is set to 0, to a precision of :math:`2^{-32}`. Not
         checked here.
     rank_share : RankShare, optional
-        The mask is then that of its rows in the batch of all ranks.
+        The mask is then the part for its rows in the batch of all ranks.
     xp : namespace
 
     Returns
@@ -95,7 +95,7 @@ def dropout(
 def threshold(rate: float) -> int:
     """Return the least hash, an int32, that keeps its element.
 
-    Of the 2^32 values of the hash the lowest ``rate * 2^32`` drop theirs.
+    The hash has 2^32 values; the lowest ``rate * 2^32`` drop their input.
 
     Examples
     --------

@@ -58,7 +58,7 @@ def layer_norm(
     params : Norm
         ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (..., width).
     x : (..., batch, width)
-        Of the dtype of the parameters; without the leading axes all models share it.
+        In the dtype of the parameters; without the leading axes all models share it.
     xp : namespace
     epsilon : float above 0, default=1e-5
         Keeps a row of equal values from a division by 0.
@@ -128,13 +128,13 @@ def batch_norm(
     params : Norm
         ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (..., width).
     x : (..., batch, width)
-        Of the dtype of the parameters; without the leading axes all models share it.
+        In the dtype of the parameters; without the leading axes all models share it.
     weights : (..., batch), of the dtype of ``x``, at least 0, or None
         None stands for 1 each. A row of weight 0, which fills up a batch, must be finite and has
         no influence on the others, if its ``dy`` is 0 as a loss of weight 0 makes it.
     rank_share : RankShare, optional
-        Statistics are then those of the batches of all ranks together, and ``dy`` is the gradient
-        of the loss of all; the gradients of the parameters are those of this rank's rows.
+        Statistics are then computed over the batches of all ranks, and ``dy`` is the gradient of
+        the loss over all ranks; the parameter gradients sum over this rank's rows.
     xp : namespace
     epsilon : float above 0, default=1e-5
         Keeps a constant feature from a division by 0.
@@ -215,7 +215,7 @@ def apply_norm(
     batch_stats : BatchStats
         ``mean`` and ``variance``, both (..., width), usually the running ones.
     x : (..., batch, width)
-        Of the dtype of the parameters; without the leading axes all models share it.
+        In the dtype of the parameters; without the leading axes all models share it.
     xp : namespace
     epsilon : float above 0, default=1e-5
         That of the training.

@@ -41,8 +41,8 @@ class Loss(ABC):
     is_own : bool
         Whether a user wrote the gradient, which is then compared with a finite difference.
     outputs_per_target : int
-        Outputs of the network for each target, which come one kind after the other: first that of
-        the first target, that of the second and so on.
+        Outputs of the network per target, grouped by kind: first those outputs for all targets in
+        order, then the next kind.
     has_std : bool
         Whether predictions have a standard deviation.
     """

@@ -300,7 +300,7 @@ class Quantile(ErrorLoss):
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> Array | None:
-        """Return biases that make several quantiles those of a normal distribution of the targets.
+        """Return biases for which the quantiles match a normal distribution of the targets.
 
         The widths of intervals then have the unit of the targets from the start.
         """
