@@ -34,7 +34,6 @@ DEVICES = ["cuda:0", "cuda:1"]
 
 
 def check(problem, backend, monkeypatch, **options):
-    """Compare a training with that without graphs, and return its trainer."""
     expected = problem.eagerly(backend, monkeypatch, **options)
     assert not _launch.launches["graph"]
     trainer = problem.trainer(backend)

@@ -26,7 +26,6 @@ def normal(rng, *shape):
 
 
 def update(kernels, params, grads, state, rate=None):
-    """Return parameters and momentum after a step, as one tuple."""
     rate = np.asarray(0.1, "f4") if rate is None else rate
     new = kernels.update(RULE, params, grads, (state,), (rate,), xp=XP)
     return (*new.params, *new.opt_state[0])

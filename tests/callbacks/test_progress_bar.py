@@ -16,7 +16,6 @@ from mlp_xp.training.loop.records import Running
 
 
 def last_line(screen) -> str:
-    """Return the line that a bar leaves on a terminal."""
     shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue())
     return shown.rstrip().splitlines()[-1].rstrip()
 

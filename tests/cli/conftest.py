@@ -54,7 +54,6 @@ def train_digits(mlp_xp):
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A recipe file for the digits."""
     path = tmp_path / "mine.toml"
     path.write_text(RECIPE)
     return path

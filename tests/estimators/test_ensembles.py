@@ -21,7 +21,6 @@ QUICK = {"max_iter": 4, "n_iter_no_change": np.inf, "learning_rate": "cosine"}
 
 
 def ensemble(kind=MLPClassifier, **params):
-    """Return an ensemble of three small networks, or what is given."""
     ensembles = {MLPRegressor: MLPEnsembleRegressor, MLPClassifier: MLPEnsembleClassifier}
     network = kind(hidden_layer_sizes=5, **QUICK)
     return ensembles[kind](network, **{"n_estimators": 3, "random_state": 0} | params)

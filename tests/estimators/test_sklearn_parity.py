@@ -34,7 +34,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 
 def both(kind, **settings):
-    """Return an estimator of each library with the same settings."""
     if kind in REAL:
         settings["loss"] = "poisson" if kind == "counts" else "squared_error"
     name = "MLPRegressor" if kind in REAL else "MLPClassifier"

@@ -64,8 +64,6 @@ class Failing(MLPClassifier):
 
 
 class Regressor(MLPRegressor):
-    """For linear regressors."""
-
     def __init__(self, alpha=1e-4, fit_intercept=True, max_iter=2, random_state=0):
         super().__init__(**SIZE, alpha=alpha, max_iter=max_iter, random_state=random_state)
         self.fit_intercept = fit_intercept

@@ -23,7 +23,6 @@ def wait_for(queue: Queue, moment: Moment) -> None:
 
 
 def begin_capture(queue: Queue, *, is_relaxed: bool) -> None:
-    """Record what is launched on a stream from now on, and run none of it."""
     with lock:
         if queue.capture is not None:
             raise CUDARuntimeError(_errors.INVALID_VALUE)

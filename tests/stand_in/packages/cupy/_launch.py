@@ -277,7 +277,6 @@ def _check(name: str, access: tuple[int, int] | None, clock: dict[int, int]) -> 
 
 
 def refuse_capture(queue: Queue) -> None:
-    """Raise for what CUDA cannot capture, where a stream is capturing."""
     if queue.capture is not None:
         fail_capture(queue.capture)
 

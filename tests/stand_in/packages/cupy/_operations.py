@@ -119,7 +119,6 @@ def read_back(name: str, *arrays: ndarray, n: int = 1) -> list[np.ndarray]:
 
 
 def upload(host: np.ndarray, order: str = "C") -> ndarray:
-    """Return a copy of an array of the host on the current device."""
     new = ndarray(host.shape, host.dtype, order=order)
     if new.size:
         new.set(host)

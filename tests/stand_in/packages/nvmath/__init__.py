@@ -6,8 +6,6 @@ __all__ = ["CudaDataType", "bindings"]
 
 
 class CudaDataType(enum.IntEnum):
-    """Types of matrices."""
-
     CUDA_R_16F = 2
     CUDA_R_32F = 0
     CUDA_R_64F = 1
