@@ -25,7 +25,7 @@ __all__ = ["Backend", "BackendError"]
 # elsewhere a part of that, as casts, activations and gradients of a block are several times it.
 _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
 # Multiplications and additions of the forward passes that take two processors about a tenth of a
-# second, backward passes included; a GPU does a hundred times as many.
+# second, backward passes included; a GPU does a hundred times more.
 _WORK_AT_ONCE = 2_000_000_000
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -299,7 +299,7 @@ class Backend:
         Parameters
         ----------
         body : callable
-            As `loop` takes it, for arrays of one model as for those of a stack.
+            As `loop` takes it, for arrays of one model or of a stack.
 
         Returns
         -------
@@ -338,7 +338,7 @@ class Backend:
         return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
-        """Return the context of workers that train a model each, with so many threads each."""
+        """Return the context of workers that train a model each, on this many threads each."""
         return contextlib.nullcontext()
 
     def synchronize(self, tree: Tree | None = None) -> None:
@@ -372,7 +372,7 @@ class Backend:
             yield self.get(previous)
 
     def free_memory(self) -> int | None:
-        """Return the free bytes on the device, or None where it has no memory of its own."""
+        """Return the free bytes on the device, or None where it shares the host's memory."""
         return None
 
     def block_bytes(self) -> int:

@@ -18,7 +18,7 @@ from mlp_xp.backends.kernels import Scaling
 
 __all__ = ["LOW_PRECISIONS", "check_capability", "lacking", "rounded"]
 
-# From the names that estimators take to those of the number formats.
+# From the names that estimators take to the names of the number formats.
 LOW_PRECISIONS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
 # The compute capability of NVIDIA's first cards with such products.
 _CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "float16": (5, 3)}

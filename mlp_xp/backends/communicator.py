@@ -12,7 +12,7 @@ __all__ = ["LONG_BYTES", "Communicator", "Machine", "SharedSum"]
 
 T = TypeVar("T")
 
-# The sum of so many bytes takes longer than to start it; shorter arrays are summed together.
+# A sum of this many bytes takes longer than its start; shorter arrays are summed together.
 LONG_BYTES = 1 << 16
 
 

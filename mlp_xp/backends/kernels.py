@@ -127,7 +127,7 @@ class Kernels(NamedTuple):
     """The only door for speed: functions that a backend may replace by faster ones.
 
     Each has the signature and meaning of its default here, and falls back to it for what it does
-    not take. ``sum_over_ranks``, None in a process of its own, returns a tree of arrays of float32
+    not take. ``sum_over_ranks``, None in a single process, returns a tree of arrays of float32
     or float64, which are donated, summed over all ranks, with the same bits on each. ``n_shards``
     is the number of virtual shards of a rank's rows, see `mlp_xp.backends.shards`. ``sent_dense``
     stands for ``dense`` in a step of several ranks: its pullback starts to sum large gradients.
@@ -162,7 +162,7 @@ class Kernels(NamedTuple):
     ) -> Context:
         """Return the context of a pass through a network that uses them.
 
-        With ``sum_over_ranks``, ``part`` and ``positions`` are those of a `RankShare`.
+        With ``sum_over_ranks``, ``part`` and ``positions`` are as in a `RankShare`.
         """
         rank_share = None
         if self.sum_over_ranks is not None and part is not None:

@@ -264,7 +264,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         -------
         dict
             From ``"loss"`` and the metrics' names to their values. The loss is without penalty;
-            with `tta`, that of the averaged predictions.
+            with `tta`, of the averaged predictions.
 
         Examples
         --------

@@ -70,7 +70,7 @@ def minimize(
     -------
     n_iter : int
     loss : float
-        Of several real outputs the mean, as reported; the sum is minimized.
+        With several real outputs the mean, as reported; the sum is minimized.
 
     References
     ----------
@@ -83,9 +83,9 @@ def minimize(
 
     def callback(intermediate_result: OptimizeResult) -> None:
         nonlocal stopped
-        # SciPy goes on to write into what it shows.
+        # SciPy writes into this array later.
         params = partial(objective.unravel, intermediate_result.x.copy())
-        trainer.count(0, 0)  # Another solver that goes on from here counts on.
+        trainer.count(0, 0)  # Another solver that continues from here counts on.
         stopped = after_iteration(params, objective.reported(intermediate_result))
         if stopped:
             raise StopIteration

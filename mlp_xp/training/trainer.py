@@ -213,7 +213,7 @@ class Trainer:
         return map_leaves(lambda leaf: np.array(self.home.get(leaf)), state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
-        """Restore a copy of the state, after so many steps in all."""
+        """Restore a copy of the state, after this many steps in all."""
         with self.home.scope():
             self.state = self._own(state)
         self.n_steps = n_steps

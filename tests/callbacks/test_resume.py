@@ -190,7 +190,7 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(name, damage, tmp
     (newest / name).unlink()
     if damage != "missing":
         (newest / name).write_bytes(damaged[damage])
-    said = rf"{newest.name} (is damaged|cannot be read).* goes on from {older.name}"
+    said = rf"{newest.name} (is damaged|cannot be read).* continues from {older.name}"
     watch = [Checkpoint(tmp_path, keep_last=1, keep_best=0)]
     with pytest.warns(RuntimeWarning, match=said):
         resumed = make(watch=watch).fit(X, Y, resume=tmp_path)

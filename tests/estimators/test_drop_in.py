@@ -197,7 +197,7 @@ def test_a_warm_start_with_other_sizes_keeps_the_network():
             model.set_params(hidden_layer_sizes=(30, 20)).fit(X, y)
         assert [W.shape for W in model.coefs_] == [(6, 8), (8, 5), (5, 3)]
     (told,) = [w for w in caught if "hidden_layer_sizes" in str(w.message)]
-    assert re.search(r"now \(30, 20\).*there, of \[8, 5\].*warm_start=False", str(told.message))
+    assert re.search(r"now \(30, 20\).*network of \[8, 5\].*warm_start=False", str(told.message))
     assert told.filename == __file__
 
 

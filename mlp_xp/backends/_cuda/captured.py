@@ -8,7 +8,7 @@ memory with the same numbers by value. So
 - the arguments of an epoch's steps are copied to buffers, from which a graph takes those of its
   steps: a position on the device says where they begin, and the graph advances it;
 - intermediate results lie in a memory pool that nobody else uses, as long as the graph exists;
-- the work is on a stream of its own, ordered by events with the stream of the caller.
+- the work is on another stream, ordered by events with the stream of the caller.
 
 What cannot be captured (a product by cuBLAS in CuPy, a function that waits for the device) runs
 step by step as before, and the log says why. References: "CUDA Programming Guide",
@@ -38,7 +38,7 @@ __all__ = ["SUMS_IN_GRAPHS", "CapturedLoop", "Graphs", "report"]
 _STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))
 # The most steps of a graph: longer ones would save less than a microsecond a step.
 _MOST_STEPS = 32
-# Shapes of steps that stay captured: full batches, a shorter last one, and those of other data.
+# Shapes of steps that stay captured: full batches, a shorter last one, and shapes of other data.
 _MOST_SHAPES = 4
 
 # A rank would wait in a graph for ranks that have yet to launch theirs.
@@ -63,7 +63,7 @@ class Graphs(ABC):
 
     @abstractmethod
     def ordered(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context of work on the graphs' stream, in order with that of the caller."""
+        """Return the context of work on the graphs' stream, in order with the caller's stream."""
 
     @abstractmethod
     def new_pool(self) -> Any:
@@ -194,7 +194,7 @@ class _Steps:
         self._graphs: dict[int, Callable[[], None]] = {}
         self._loaded: list[Any] = []
         self._position = xp.zeros(1, dtype=xp.int64, device=graphs.device)
-        # All steps of an epoch, and those of a graph.
+        # All steps of an epoch, and the steps of a graph.
         self._all = _map_arrays(xp.empty_like, steps)
         self._few = _map_arrays(lambda leaf: xp.empty_like(leaf[:_MOST_STEPS, ...]), self._all)
 
@@ -224,7 +224,7 @@ class _Steps:
     def graph(
         self, n: int, body: Callable[..., Any], state: Any, shared: Any
     ) -> Callable[[], None]:
-        """Return what launches the graph of so many steps, captured where they have run before."""
+        """Return what launches the graph of ``n`` steps, captured where they have run before."""
         if n not in self._graphs:
             if self._pool is None:
                 self._pool = self._library.new_pool()

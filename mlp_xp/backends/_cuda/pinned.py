@@ -1,6 +1,6 @@
 """Batches that travel through pinned memory, to a device and back, while it computes.
 
-Copies run in a stream of their own. Events order them and the computation on the device; the host
+Copies run in another stream. Events order them and the computation on the device; the host
 waits only for pinned memory that it is about to write or to read.
 """
 

@@ -101,7 +101,7 @@ class _Streams(threading.local):
         self._known: dict[int, tuple[Any, Any]] = {}
 
     def on(self, device: int) -> tuple[Any, Any]:
-        """Return those of the current device."""
+        """Return the graphs of the current device."""
         if device not in self._known:
             event = cupy.cuda.Event(disable_timing=True)
             self._known[device] = cupy.cuda.Stream(non_blocking=True), event

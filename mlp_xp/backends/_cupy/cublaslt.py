@@ -41,7 +41,7 @@ _TYPES = {
 }
 # NVIDIA's advice since Hopper; a product allocates as much of it as its algorithm uses.
 _WORKSPACE_BYTES = 32 << 20
-# The largest alignment that matters, that of new memory.
+# The largest alignment that matters: the alignment of new memory.
 _ALIGNMENT = 256
 # A vector of the epilogue is read 16 bytes at a time.
 _VECTOR_ALIGNMENT = 16

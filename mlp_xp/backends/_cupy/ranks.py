@@ -61,7 +61,7 @@ class SumOverRanks:
 
 @cache
 def _connect(communicator: Communicator, device: int) -> Any:
-    """Create the communicator of NCCL, once; each rank has a device of its own."""
+    """Create the communicator of NCCL, once; each rank has its own device."""
     nccl = _nccl()
     number = communicator.broadcast(nccl.get_unique_id() if communicator.rank == 0 else None)
     return nccl.NcclCommunicator(communicator.size, number, communicator.rank)

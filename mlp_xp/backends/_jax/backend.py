@@ -197,13 +197,13 @@ _row = jax.jit(functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False))
 
 @functools.lru_cache(maxsize=128)
 def _jit(function: F, donate: bool) -> F:
-    """Return the compiled function, that of an equal fit if there was one."""
+    """Return the compiled function, reused from an equal fit if there was one."""
     return jax.jit(function, donate_argnums=0 if donate else ())
 
 
 @functools.lru_cache(maxsize=128)
 def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the compiled loop, that of an equal fit if there was one."""
+    """Return the compiled loop, reused from an equal fit if there was one."""
 
     # `lax.scan` would be compiled again for each number of steps; here that is a value.
     def run(start: Any, stop: Any, state: Any, *arguments: Any) -> Any:

@@ -1,11 +1,11 @@
-"""Sums over ranks for JAX: a compiled function ends before each sum and goes on after it.
+"""Sums over ranks for JAX: a compiled function ends before each sum and resumes after it.
 
 A callback out of compiled code would do the sum inside of it. But on a CPU the callback gets arrays
 that XLA still has to copy, by the threads that wait for the callback: with few threads or large
 arrays nothing goes on (https://github.com/jax-ml/jax/issues/24255). So a function is traced, its
 operations are cut at the sums, and each piece is compiled by itself.
 
-With virtual shards the function is that of one shard. A rank runs each piece for its shards in
+With virtual shards the function computes one shard. A rank runs each piece for its shards in
 turn, and sums over them before it sums over ranks: the same programs on any number of ranks.
 """
 
@@ -40,7 +40,7 @@ def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
     copies, places = [], []
     for value in values:
         arrays = value if isinstance(value, _OfShards) else [value]
-        # Of arrays without axes NumPy returns numbers.
+        # For arrays without axes NumPy returns numbers.
         copies.append(np.asarray(sum_in_pairs([np.array(a, order="C") for a in arrays])))
         places.append(getattr(arrays[0], "sharding", None))  # A constant has none.
     communicator.sum(copies)
@@ -75,7 +75,7 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class TakeShard:
-    """The kernel ``take_shard``, for so many virtual shards of a rank."""
+    """The kernel ``take_shard``, for a number of virtual shards of a rank."""
 
     n_shards: int
 

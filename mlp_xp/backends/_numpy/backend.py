@@ -125,7 +125,7 @@ class NumpyBackend(Backend):
         return CompiledLoop(body, self.communicator)
 
     def release(self, compiled: Any, state: Any) -> Any:
-        # Ranks may share the memory of a state: another fit of theirs shares other memory.
+        # Ranks may share the memory of a state: their next fit shares other memory.
         return state if self.communicator is not None else compiled.release(state)
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:

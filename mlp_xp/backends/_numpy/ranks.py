@@ -18,7 +18,7 @@ from mlp_xp.optimizers import Updated
 
 __all__ = ["ClipOfRanks", "DenseOfRanks", "SumOverRanks", "UpdateOfRanks"]
 
-# The gradient of a layer travels in so many pieces at most, of at least so many bytes, between
+# The gradient of a layer travels in at most this many pieces, of at least this many bytes, between
 # machines: the first are on their way while the next are computed. Rows of a piece are a multiple.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
 # Numbers of a rank's part of a piece from which ranks share an array: a compiled step then updates

@@ -64,7 +64,7 @@ class _Streams(threading.local):
         self._known: dict[torch.device, Any] = {}
 
     def on(self, device: torch.device) -> Any:
-        """Return that of a device."""
+        """Return the instance for a device."""
         if device not in self._known:
             self._known[device] = torch.cuda.Stream(device)
         return self._known[device]

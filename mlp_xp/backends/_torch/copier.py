@@ -17,7 +17,7 @@ class Copier:
     Parameters
     ----------
     device : torch.device
-        Of CUDA.
+        The CUDA device.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -97,7 +97,7 @@ class SumInGroup(Sums):
 
 @dataclass(frozen=True)
 class SentDense:
-    """The kernel ``sent_dense``: gradients travel while those of earlier layers are computed."""
+    """The kernel ``sent_dense``: sends gradients while earlier layers compute theirs."""
 
     dense: Callable[..., Any]
     sums: Sums

@@ -66,7 +66,7 @@ __all__ = [
 class Training(NamedTuple):
     """A trainer, kept for the next fit, and the weights and statistics last published from it.
 
-    ``best`` are those of the best score, during a fit in which the score decides;
+    ``best`` has the best score's, during a fit in which the score decides;
     ``is_at_plateau`` is whether nothing has improved for too long.
     """
 

@@ -26,7 +26,7 @@ _LIMIT = 1 << 40  # Bytes: of a file that was written for this machine.
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
-    """Return the name of a checkpoint after so many epochs, and steps of the next.
+    """Return the name of a checkpoint after some epochs, and steps of the next.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def read_newest(folder: Path) -> Snapshot | None:
             continue
         for damage in damages:
             warnings.warn(
-                f"{damage}. The training goes on from {path.name}, the checkpoint before.",
+                f"{damage}. Training continues from {path.name}, the checkpoint before.",
                 RuntimeWarning,
                 stacklevel=5,
             )

@@ -39,7 +39,7 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
-    """Return a snapshot of a fit after so many steps of an epoch, or 0 between two.
+    """Return a snapshot of a fit after some steps of an epoch, or 0 between two.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
     ----------
     snapshot : Snapshot
     name : str
-        Of the tree.
+        For the tree.
     like : tree
         The structure, with the shapes that are expected.
 

@@ -124,7 +124,7 @@ def with_draws(
 ) -> EpochPlan:
     """Return the plan with what augmentations draw for the whole epoch.
 
-    Each draws from a stream of its own, row by row, so neither the other augmentations nor padding
+    Each draws from its own stream, row by row, so neither the other augmentations nor padding
     change what it draws.
 
     Parameters

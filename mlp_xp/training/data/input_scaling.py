@@ -36,7 +36,7 @@ def standardization(
     backend : Backend
     x : (samples, features) array of the backend's library or of NumPy, or sparse rows
     dtype : {"float32", "float64"}
-        Of the result.
+        For the result.
     exchange : callable, optional
         Where x is a part of the samples, perhaps without rows, it returns the values of all parts.
 
@@ -84,7 +84,7 @@ def standardization(
             n, *merged = reduce(_merge, (part for part in parts if part[0]))
             mean, spread = (backend.put(values, wide) for values in merged)
         variance, mean = spread / n, first + mean
-        # Of double precision for every dtype: differences of equal numbers are exactly 0.
+        # In double precision for every dtype: differences of equal numbers are exactly 0.
         noise = n * float(np.finfo(float).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
         scale = 1.0 / xp.sqrt(xp.where(constant, 1.0, variance))

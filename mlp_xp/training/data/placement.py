@@ -223,7 +223,7 @@ def place(
     ----------
     backend : Backend
     x, y : arrays
-        Of the backend's library, or of NumPy; x may be sparse rows, `Rows`, or a `Shard`, with the
+        In the backend's library, or NumPy; x may be sparse rows, `Rows`, or a `Shard`, with the
         targets of all ranks.
     dtype : str
     placement : {"auto", "resident", "streamed"}, default="auto"
@@ -301,7 +301,7 @@ def _place_shard(
 
 
 def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
-    """Return a plan whose positions are those of some rows in all of the data."""
+    """Return a plan with positions counted in all of the data."""
     if rows is None:
         return plan
     return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])

@@ -42,9 +42,9 @@ def rank_plan(
     Parameters
     ----------
     plan : EpochPlan
-        Of all ranks, with its draws.
+        For all ranks, with its draws.
     rank, size : int
-        The number of the rank, and that of all.
+        The rank's number, and the number of ranks.
     owned : (samples,) integer array, optional
         For each sample its position on this rank, -1 where another rank has it. Default: every rank
         has all samples.

@@ -61,7 +61,7 @@ class Shard:
     Parameters
     ----------
     x : (n, features) array of any library, or sparse rows
-        Of this rank; at least one row, which no sample takes if the rank has none.
+        For this rank; at least one row, which no sample takes if the rank has none.
     owned : (samples,) int32 array
         For each sample of all ranks its position in x, -1 where another rank has it.
 

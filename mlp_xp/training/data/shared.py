@@ -23,9 +23,9 @@ class Column:
     ----------
     backend : Backend
     targets : (samples,) or (samples, outputs) array
-        Of the first fit; only their dtype and shape count.
+        From the first fit; only their dtype and shape count.
     n_rows : int
-        Of the data.
+        In the data.
     """
 
     def __init__(self, backend: Backend, targets: np.ndarray, n_rows: int) -> None:

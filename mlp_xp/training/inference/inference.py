@@ -78,7 +78,7 @@ def predict(
     tta : tuple of Augmentation, default=()
         Average over all combinations of their views.
     dtype : {"float32", "float64"}
-        Of the computation.
+        For the computation.
 
     Returns
     -------

@@ -49,9 +49,9 @@ def input_gradient(
     targets : (samples,) or (samples, outputs) NumPy array
         As the loss takes them.
     to : Backend
-        Of the result.
+        For the result.
     dtype : {"float32", "float64"}
-        Of the computation.
+        For the computation.
     """
     function = _compiled(backend, network, loss)
     # Inputs and outputs of all layers are kept until the way back.

@@ -47,7 +47,7 @@ class FitLoop:
     history : History
         Continued.
     position : LoopPosition
-        Of the fit before.
+        From the last fit.
     best : tree, optional
         Weights and batch statistics of the best score in it, arrays of any library, if it has not
         come to its end.
@@ -160,7 +160,7 @@ class FitLoop:
             if self.best is not None:
                 trainer.set_learned(*self.best)
                 self.best = None
-            # What `partial_fit` adds goes through a schedule of its own.
+            # Epochs of `partial_fit` have their own schedule.
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
             trainer.guard.release()
             if not settings.keeps_step:

@@ -19,7 +19,7 @@ def new_guard(communicator: Communicator | None) -> Guard:
 
 
 def new_budget(seconds: float, start: float, communicator: Communicator | None) -> Budget:
-    """Return the time limit of a fit, that of rank 0 if there are ranks."""
+    """Return the time limit of a fit; with ranks, rank 0's."""
     if communicator is None:
         return Budget(seconds, start)
     from mlp_xp.training.loop.rank_decisions import AgreedBudget  # Most fits have one process.

@@ -154,7 +154,7 @@ def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curves(records: list[Record]) -> dict[str, list[Any]]:
-    """Return the curves of records; those of the validation only where there was one."""
+    """Return the curves of records; validation curves only where there was a validation."""
     scored = [record for record in records if record.validation_score is not None]
     curves: dict[str, list[Any]] = {"loss_curve_": [np.float64(record.loss) for record in records]}
     if scored:

@@ -33,7 +33,7 @@ class Record(NamedTuple):
 class Running(NamedTuple):
     """The averages of an epoch so far, as they were last read from the device.
 
-    ``loss`` is that of `Record`, over fewer samples; so is ``accuracy``, or None unless wanted.
+    ``loss`` is as in `Record`, over fewer samples; so is ``accuracy``, or None unless wanted.
     """
 
     loss: float

@@ -22,7 +22,7 @@ __all__ = ["answer_many"]
 
 T = TypeVar("T")
 
-# The longest that stacks train before fits go on and report their progress.
+# The longest that stacks train before fits continue and report their progress.
 _MOST_SECONDS = 1.0
 
 
@@ -108,7 +108,7 @@ class _Stacks:
         self._stacks: dict[Hashable, list[ModelStack]] = {}
 
     def train(self, requests: list[Request]) -> list[list[Trained] | Exception]:
-        """Train as many epochs as all fits ask for, up to about a second."""
+        """Train the number of epochs that all fits ask for, up to about a second."""
         answers: dict[int, list[Trained] | Exception] = {}
         groups: dict[Hashable, list[Request]] = {}
         for request in requests:

@@ -40,7 +40,7 @@ def work_in_threads(
         ``work(job)`` returns the result, and raises nothing.
     jobs : iterable
     n_jobs : int
-        Of all jobs.
+        For all jobs.
     n_workers, n_threads : int of at least 1
         Jobs at once, and threads of each.
     backend : Backend

@@ -28,7 +28,7 @@ class Selection(NamedTuple):
 
     ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
     or None where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple
-    of ``(batch, ...)`` arrays, or is None without augmentations. Of a batch that is spread over
+    of ``(batch, ...)`` arrays, or is None without augmentations. For a batch that is spread over
     ranks these are the rows of one rank, ``positions : (batch,)`` int32 are theirs in the whole
     batch, or None without dropout, and ``part``, 0-d, is their part of its weight. Where the models
     of a stack have a batch each, ``rows`` and ``weights`` have leading axes.
@@ -104,7 +104,7 @@ def _scaled_rows(
         flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
         x = kernels.gather(x, flat, common, pixel_map, dtype=dtype, xp=xp)
         y = xp.take(y, flat, axis=0)
-        if rows.ndim > 1:  # Each model of a stack takes rows of its own.
+        if rows.ndim > 1:  # Each model of a stack takes its own rows.
             x = xp.reshape(x, (*rows.shape, x.shape[-1]))
             y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
     if is_own:

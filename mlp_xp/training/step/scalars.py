@@ -16,7 +16,7 @@ from mlp_xp.training.step.step_settings import Rules
 
 __all__ = ["SchedulePosition", "StepScalars", "draw_keys", "learning_rates", "scalar_table"]
 
-# How far the running statistics of batch normalization follow those of a batch; PyTorch's choice.
+# The weight of a batch in the running statistics of batch normalization; PyTorch's choice.
 _BATCH_STATS_RATE = 0.1
 # Steps whose coefficients are kept for fits with the same ones.
 _MOST_KNOWN = 4_096

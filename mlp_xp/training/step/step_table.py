@@ -198,7 +198,7 @@ class Repeatable(Protocol):
         ...
 
     def restore(self, state: TrainState, n_steps: int) -> None:
-        """Restore a copy of the state, after so many steps in all."""
+        """Restore a copy of the state, after this many steps in all."""
         ...
 
     def read_sums(self) -> list[float]:
@@ -222,7 +222,7 @@ def part(table: Any, first: int, last: int) -> Any:
 
 
 def padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
-    """Return the scalars of some steps among those of an epoch, 0 for the others.
+    """Return the scalars of some steps of an epoch, and 0 for the other steps.
 
     A backend compiles for the shape of them all, and the clock makes groups of many sizes.
     """

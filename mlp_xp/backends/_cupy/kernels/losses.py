@@ -42,7 +42,7 @@ from mlp_xp.nn.losses._base import log_bounds
 __all__ = ["loss", "mean_accuracy"]
 
 _LABELS = ("|u1", "<i4", "<i8")
-# A block takes so many rows for each of its groups of threads; more blocks than the most go on.
+# The most rows a block takes for each of its groups of threads; further rows take further blocks.
 _ROWS_AT_ONCE, _MOST_BLOCKS = 4, 256
 _NUMBERS_AT_ONCE = 16
 
@@ -186,7 +186,7 @@ _SEVERAL = """(const T* logits, const T* targets, const T* weights, T even, T sm
   if (threadIdx.x == 0) parts[blockIdx.x] = value;
 }}"""
 
-# Of classes the first of the largest wins, and NaN before it, as `argmax` does it.
+# The first of the largest classes wins, and NaN before it, as in `argmax`.
 _CORRECT = f"""(const T* logits, const L* targets, const T* weights, T even, T smallest,
     T* parts, long long rows, int outputs) {{
   __shared__ T shared[THREADS];

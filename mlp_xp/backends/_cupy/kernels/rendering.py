@@ -135,7 +135,7 @@ def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) ->
     body : str
         The kernel's parameters in parentheses and its body in braces.
     types : dict
-        Names of dtypes by the letters that stand for them in the source; T is that of sums.
+        Names of dtypes by the letters that stand for them in the source; T is the dtype of sums.
     **constants : int
         Macros, as THREADS is one.
     """

@@ -38,7 +38,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 
 def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return arrays row by row; small ones are copied, those of a dtype to one piece of memory."""
+    """Return arrays row by row; small ones are copied, per dtype to one piece of memory."""
     pieces: dict[np.dtype[Any], np.ndarray] = {}
     for dtype in {array.dtype for array in arrays}:
         size = sum(x.size for x in arrays if x.dtype == dtype and x.nbytes < _SMALL)

@@ -231,12 +231,12 @@ def thread_pool(n_threads: int) -> Iterator[None]:
     The threads of a BLAS spin for work before they sleep, and take the processors from ours.
     """
     with one_blas_thread() as others:
-        # Others that train at the same time have threads of their own.
+        # Others that train at the same time have their own threads.
         own = n_threads if current_worker() else max(1, n_threads // (others + 1))
         outer, pool = _of_this_thread.pool, ThreadPool(own)
         _of_this_thread.pool = pool
         try:
             yield
         finally:
-            pool.end()  # In a forked process it is no longer that of `_of_this_thread`.
+            pool.end()  # In a forked process it is no longer the one in `_of_this_thread`.
             _of_this_thread.pool = outer

@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["form", "is_small", "reference"]
 
-# Arguments up to this many bytes are copied into memory of their own; larger ones are looked up.
+# Arguments up to this many bytes are copied into new memory; larger ones are looked up.
 _SMALL = 1 << 16
 
 

@@ -30,7 +30,7 @@ from mlp_xp.backends.communicator import Communicator
 
 __all__ = ["CompiledLoop", "CompiledStep"]
 
-# Programs that a compiled step keeps, the latest ones: each holds memory of its own.
+# Programs that a compiled step keeps, the latest ones: each holds its own memory.
 _MOST_PROGRAMS = 8
 # Idle plans that a thread keeps, and their bytes: to trace a step takes as long as to run it 20
 # times.
@@ -75,7 +75,7 @@ class _Plan:
 
     @property
     def n_bytes(self) -> int:
-        """The size of the memory, without that of small arguments."""
+        """The size of the memory, without small arguments."""
         return sum(array.nbytes for array in (*self.leaves, *self.pool))
 
 
@@ -96,7 +96,7 @@ class _Compiled:
     ----------
     function : callable
     communicator : Communicator, optional
-        Of the ranks that sum in the function.
+        The ranks that sum in the function.
     """
 
     def __init__(

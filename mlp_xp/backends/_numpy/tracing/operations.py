@@ -49,7 +49,7 @@ def constant(number: float, ufunc: Any, out: Traced) -> Any:
 
 
 def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
-    """Whether a reduction is that of the short rows of a matrix, one by one."""
+    """Whether a reduction goes over the short rows of a matrix, one by one."""
     return (
         x.ndim == 2
         and axis in (-1, 1)

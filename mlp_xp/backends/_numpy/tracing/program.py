@@ -194,7 +194,7 @@ class Program:
         return Traced(self, value)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
-        """Return memory, that of an array that has died if one fits."""
+        """Return memory, reused from an array that has died if one fits."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
         if self._n_bytes > _KEPT:
             self._flush()
