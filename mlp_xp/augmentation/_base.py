@@ -66,13 +66,13 @@ class Mixture(NamedTuple):
 class Augmentation:
     """A random change of the samples of a batch: a frozen dataclass of its settings.
 
-    A class of your own implements `draw` and `apply`. `Geometric` is the base of those that move
-    pixels.
+    Your own class implements `draw` and `apply`. `Geometric` is the base class of augmentations
+    that move pixels.
 
     Attributes
     ----------
     mixes_targets : bool, default=False
-        Whether `mixture` returns one. At most one augmentation of a model may.
+        Whether `mixture` returns a mixture. At most one augmentation of a model may.
     """
 
     mixes_targets: ClassVar[bool] = False

@@ -132,7 +132,7 @@ def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
 
 
 def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
-    """Return the share of samples whose label has the largest logit."""
+    """Return the fraction of samples whose label has the largest logit."""
     correct = SoftmaxCrossEntropy().is_correct(logits, labels, xp=xp)
     # Counted: a sum of ones in a low precision stops growing.
     return int(xp.count_nonzero(correct)) / labels.shape[0]

@@ -46,7 +46,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, y: Any, **settings: Any) -> Self:
-        """Draw the diagram of a classifier's probabilities; see scikit-learn's own."""
+        """Draw the diagram of a classifier's probabilities, as in scikit-learn."""
         p = to_numpy(estimator.predict_proba(X))
         settings.setdefault("name", type(estimator).__name__)
         if p.shape[1] > 2:

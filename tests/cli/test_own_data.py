@@ -209,8 +209,8 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
         ("alike --drop a", "leave out --drop a, which is for tables"),
         ("pets", "type --image-size 6x4 to resize all of them"),
         ("iris.csv --data-path iris.csv", "leave out --data-path"),
-        ("digits --target a", "for data of your own, not for digits"),
-        ("digits --image-size 8", "for data of your own, not for digits"),
+        ("digits --target a", "for your own data, not for digits"),
+        ("digits --image-size 8", "for your own data, not for digits"),
         ("alike --target kind", "leave out --target kind, which is for tables"),
         ("iris.csv --image-size 8", "leave out --image-size, which is for folders of pictures"),
         ("digits --image-size 0x3", "must be a number of pixels, or as in 32x24, got '0x3'"),
@@ -299,7 +299,7 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
     assert re.search("is for classes, and .*leave it out, or type --task classification", line)
     Path("numbers").rename("numbers.partial")
     for option, value, said in (
-        ("--data", "digits", "for data of your own, not for digits"),
+        ("--data", "digits", "for your own data, not for digits"),
         ("--data", "pets", "leave out --task regression, which is for tables"),
         ("--data", "words.csv", "'b', the column to predict, has 'x', which is no number"),
         ("--resume", "numbers", "--task cannot be given with --resume"),

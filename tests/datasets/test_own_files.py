@@ -179,7 +179,7 @@ WRONG_TABLES = [
     ("kind\na\nb\n", "expected features beside it"),
     ("i,kind\n1,a\n2\n3,b\n", "line 3 must have 2 values, got 1"),
     ("i,kind\n,a\n,b\n,a\n,b\n", "no column that can be an input: left out: i .it is empty"),
-    ("i,kind\n1,\n2,\n", "no rows: expected a sample in each, with its target"),
+    ("i,kind\n1,\n2,\n", "no rows: add one per sample, with its target"),
     ("i,kind\n1,a\nx,a\n", "'kind' is a in each row: nothing to predict"),
     ("i,kind\n1,a\n2,a\n3,b\n", "at least 2 samples, .* 'b' has one"),
     ("i,price\n1,2.5\n2,2.50\n3,2.5\n4,2.5\n", "'price' is 2.5 in each row"),

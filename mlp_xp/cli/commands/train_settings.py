@@ -75,7 +75,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         data, path = FILES, str(Path(data).resolve())
     elif not args.target is args.image_size is args.task is args.drop is None:
         raise ValueError(
-            f"--target, --drop, --task and --image-size are for data of your own, not for {data}"
+            f"--target, --drop, --task and --image-size are for your own data, not for {data}"
         )
     names = ("validation", "checkpoint", "tensorboard", "target", "image_size", "task")
     given = {name: getattr(args, name) for name in names}

@@ -39,7 +39,7 @@ __all__ = ["config_of", "draw_curves", "draw_results", "write_history", "write_r
 
 
 def config_of(prepared: Prepared) -> dict[str, Any]:
-    """Return what decides a run, and what is needed to use its model without the data set."""
+    """Return a run's settings, and what is needed to use its model without the data set."""
     settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     info = DataInfo(
@@ -77,7 +77,9 @@ def write_results(
     history = _history_of(model, task)
     folder.is_trained = True
     written = named(model, data.class_names) if is_own else model
-    folder.keep(partial(_write_model, written, task, config, history))  # All after it may fail.
+    folder.keep(
+        partial(_write_model, written, task, config, history)
+    )  # Everything after this may fail.
     if ending.text:
         output.print(ending.text)
     if fitted.cause:

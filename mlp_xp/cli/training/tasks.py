@@ -1,4 +1,4 @@
-"""Tasks of a training, to learn classes or numbers: all that differs between the two."""
+"""The differences between training for classification and for regression."""
 
 from __future__ import annotations
 

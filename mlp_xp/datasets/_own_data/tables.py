@@ -272,7 +272,7 @@ def _check_varies(path: Path, rows: Iterable[list[str]], names: list[str], targe
 
 
 def _labels(y: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return targets with None for holes, and notes; a class may have the name NA or None."""
+    """Return targets, None where missing, and notes; a class may have the name NA or None."""
     texts = {text.lower() for text in {*y}} - _MISSING
     holes = _MISSING - _NAMES if any(isinstance(_parse(text), str) for text in texts) else _MISSING
     counts = Counter(text for text in y if text.lower() in _MISSING - holes)
@@ -313,7 +313,7 @@ def _table(
     if choice.target is not None and not np.all(is_known):
         x, y = x[is_known], y[is_known]
     if not len(x):
-        raise DatasetError(f"{path} has no rows: expected a sample in each, with its target")
+        raise DatasetError(f"{path} has no rows: add one per sample, with its target")
     for i, column in enumerate(wanted.columns or ()):
         if column.levels is None and isinstance(x[0, i], str):
             texts = [text for text in x[:, i] if isinstance(_parse(text), str)]

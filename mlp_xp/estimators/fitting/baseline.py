@@ -110,8 +110,8 @@ _FORMULAS: dict[type[Loss], Callable[..., Any]] = {
 def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
     """Warn, with what to type, if the training loss ends above a constant prediction's loss.
 
-    A fit of a few epochs is left alone, and so is one of a search or a cross-validation, ours or
-    scikit-learn's: it has bad candidates on purpose.
+    Short fits never warn, nor do fits in a search or a cross-validation, ours or scikit-learn's:
+    these have bad candidates on purpose.
     """
     history, plateau = loop.history, loop.plateau
     n_epochs = history.n_epochs

@@ -256,7 +256,7 @@ def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
         return cast(Optimizer, solver)
     if solver == "sgd":
         return SGD(params["momentum"], params["nesterovs_momentum"])
-    if solver == LBFGS:  # SciPy's; the trainer's rule is not used, and keeps no state.
+    if solver == LBFGS:  # SciPy's solver; the trainer's rule is not used and keeps no state.
         return SGD(momentum=0.0)
     rule: Any = OPTIMIZERS[solver]
     is_adam = solver in ("adam", "adamw")

@@ -37,7 +37,7 @@ _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 
 def one_of(*names: str) -> StrOptions:
-    """Return scikit-learn's constraint of some names, which an error lists in this order."""
+    """Return scikit-learn's constraint for a choice of names, listed in errors in this order."""
     return StrOptions(dict.fromkeys(names).keys())
 
 

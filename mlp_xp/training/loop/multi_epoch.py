@@ -1,6 +1,6 @@
-"""Several epochs in one call: those of a small fit.
+"""Several epochs of a small fit in one call.
 
-Such an epoch takes less time than what is done around it. The call keeps the loss of each step, and
+Such an epoch takes less time than the work around it. The call keeps the loss of each step, and
 where data are one batch the weights that are measured, so that a fit ends as if its epochs had been
 run one by one.
 """

@@ -1,7 +1,7 @@
 """Steps that NumPy compiles: traced once, then run without allocations.
 
 The first call of a compiled function runs it on `Traced` arrays, which do NumPy's operations for
-real and record them, and undoes what it did to the state. The result is a straight `Program`:
+real and record them, and then undoes its changes to the state. The result is a straight `Program`:
 NumPy's functions with an ``out=`` each, their operands fixed, and tables of jobs in machine code.
 This call and later ones run only the program. A buffer returns to a pool when its last array dies,
 so that later operations find it still in the caches.

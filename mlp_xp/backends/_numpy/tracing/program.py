@@ -331,7 +331,7 @@ class Program:
                 self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
         self._flush()
         link(self._tables)
-        # Memory that only left-out jobs have used is free again.
+        # Memory that only omitted jobs used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         if len(self._lines) == 1 and self._tables:
             self._steps = step_range(self._tables[0], self._pick_table())
