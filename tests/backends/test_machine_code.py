@@ -162,7 +162,7 @@ def test_the_blas_gets_its_threads_back_from_the_last_user(before):
 
 
 def test_the_blas_has_one_thread_for_steps_too_small_to_share_out(before):
-    for work, sparse_work in (100_000, 0), (13_000_000, 0), (40_000_000, 39_000_000):
+    for work, sparse_work in (125_000, 0), (13_000_000, 0), (40_000_000, 39_000_000):
         with get_backend("numpy").training(work, sparse_work=sparse_work):
             assert set(blas_threads()) == {1}
         assert blas_threads() == before

@@ -43,9 +43,10 @@ __all__ = ["NumpyBackend", "compile_ahead", "create"]
 _LEAST_WORK = 2_000_000
 # The same of a step whose products a BLAS would share among its threads: between these two, its
 # threads take several times as long to meet as one takes for the work (bench, drop-in/lbfgs).
-# OpenBLAS computes smaller products by one thread anyway, and to find it takes milliseconds. (It
-# does so below 262,144, but shares the sum of squares of a penalty from 10,000 weights on.)
-_LEAST_BLAS_WORK, _MOST_BLAS_WORK = 100_000, 20_000_000
+# OpenBLAS shares products with a vector, and sums of squares, among threads from 10,000 numbers on,
+# products of matrices from 262,144 multiplications on. To find its libraries takes milliseconds,
+# which the first fit of a small table saves.
+_LEAST_BLAS_WORK, _MOST_BLAS_WORK = 125_000, 20_000_000
 # The same of a training, or a prediction, that is long enough to wait for machine code, which takes
 # seconds to compile the first time: about a second of the code that needs no compiler. A small
 # step takes as long as so much work.
