@@ -17,7 +17,14 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 
-__all__ = ["LossScale", "copied", "init_loss_scale", "scaled", "settled", "unscaled"]
+__all__ = [
+    "LossScale",
+    "accept_or_revert",
+    "copy_state",
+    "init_loss_scale",
+    "scale_loss_gradient",
+    "unscale_gradients",
+]
 
 # Powers of 2 round nothing. A factor of 1 skips no step: what overflows then is not its fault.
 _FIRST, _LEAST, _MOST = 2.0**16, 1.0, 2.0**24
@@ -36,19 +43,19 @@ def init_loss_scale(like: Array, *, xp: Namespace) -> LossScale:
     return LossScale(xp.full_like(like, _FIRST), xp.zeros_like(like))
 
 
-def copied(tree: Tree, scale: LossScale | tuple[()], *, xp: Namespace) -> Tree:
+def copy_state(tree: Tree, scale: LossScale | tuple[()], *, xp: Namespace) -> Tree:
     """Return a copy of what an update writes to."""
     if not scale:
         return tree
     return map_leaves(lambda leaf: xp.asarray(leaf, copy=True), tree)
 
 
-def scaled(dlogits: Array, scale: LossScale | tuple[()], *, xp: Namespace) -> Array:
+def scale_loss_gradient(dlogits: Array, scale: LossScale | tuple[()], *, xp: Namespace) -> Array:
     """Return the gradient of the loss times the factor."""
     return dlogits * _spread(scale.factor, dlogits, xp=xp) if scale else dlogits
 
 
-def unscaled(
+def unscale_gradients(
     grads: Tree, scale: LossScale | tuple[()], *, xp: Namespace
 ) -> tuple[Tree, Array | tuple[()]]:
     """Return gradients divided by the factor, and whether all of a model are finite.
@@ -58,8 +65,8 @@ def unscaled(
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.training.step.loss_scaling import LossScale, unscaled
-    >>> unscaled((xp.asarray([8.0]),), LossScale(xp.asarray(4.0), xp.asarray(0.0)), xp=xp)
+    >>> from mlp_xp.training.step.loss_scaling import LossScale, unscale_gradients
+    >>> unscale_gradients((xp.asarray([8.0]),), LossScale(xp.asarray(4.0), xp.asarray(0.0)), xp=xp)
     ((array([2.]),), np.True_)
     """
     if not scale:
@@ -71,7 +78,7 @@ def unscaled(
     return grads, xp.isfinite(sum(sums[1:], start=sums[0]))
 
 
-def settled(
+def accept_or_revert(
     new: Tree,
     old: Tree,
     scale: LossScale | tuple[()],
@@ -87,15 +94,15 @@ def settled(
         After the update, and a copy from before it.
     scale : LossScale
     is_finite : bool array
-        As `unscaled` returned it.
+        As `unscale_gradients` returned it.
     xp : namespace
 
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.training.step.loss_scaling import LossScale, settled
+    >>> from mlp_xp.training.step.loss_scaling import LossScale, accept_or_revert
     >>> scale = LossScale(xp.asarray(8.0), xp.asarray(7.0))
-    >>> settled((xp.asarray(2),), (xp.asarray(1),), scale, xp.asarray(False), xp=xp)
+    >>> accept_or_revert((xp.asarray(2),), (xp.asarray(1),), scale, xp.asarray(False), xp=xp)
     ((array(1),), LossScale(factor=array(4.), good_steps=array(0.)))
     """
     if not scale or isinstance(is_finite, tuple):

@@ -23,11 +23,11 @@ from mlp_xp.optimizers import Optimizer, init_opt_state
 from mlp_xp.training.step.inputs import Batch, Selection, rows_of_shard
 from mlp_xp.training.step.loss_scaling import (
     LossScale,
-    copied,
+    accept_or_revert,
+    copy_state,
     init_loss_scale,
-    scaled,
-    settled,
-    unscaled,
+    scale_loss_gradient,
+    unscale_gradients,
 )
 from mlp_xp.training.step.rank_sums import parts_of_batch, summed
 from mlp_xp.training.step.scalars import StepScalars
@@ -181,16 +181,16 @@ def make_step(
         params, opt_state, batch_stats, average, total, accuracy, scale = state
         with_accuracy = not isinstance(accuracy, tuple)
         n_leading = _count_leading_axes(params)
-        former = copied(state[:4], scale, xp=xp)
+        former = copy_state(state[:4], scale, xp=xp)
 
         batch = rows_of_shard(batch, kernels)
         found = evaluate(params, batch, scaling, batch_stats, keys, with_accuracy=with_accuracy)
         value = loss.reported(found.loss, found.logits.shape[-1])
         averages = parts_of_batch((value, found.correct), batch.selection.part)
         dlogits = parts_of_batch(found.pull_loss(), batch.selection.part)
-        grads = found.backward(scaled(dlogits, scale, xp=xp))
+        grads = found.backward(scale_loss_gradient(dlogits, scale, xp=xp))
         grads, (value, correct) = summed(kernels, params, grads, averages, xp=xp)
-        grads, is_finite = unscaled(grads, scale, xp=xp)
+        grads, is_finite = unscale_gradients(grads, scale, xp=xp)
 
         if max_grad_norm is not None:
             grads, _ = kernels.clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
@@ -208,7 +208,7 @@ def make_step(
         if with_accuracy:
             accuracy = kernels.accumulate(accuracy, scalars.share, correct)
 
-        (params, opt_state, batch_stats, average), scale = settled(
+        (params, opt_state, batch_stats, average), scale = accept_or_revert(
             (params, opt_state, batch_stats, average), former, scale, is_finite, xp=xp
         )
         return TrainState(params, opt_state, batch_stats, average, total, accuracy, scale)
