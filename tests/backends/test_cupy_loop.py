@@ -109,6 +109,9 @@ def test_an_epoch_is_planned_while_the_graphs_of_the_one_before_run(soon, monkey
     model = MLPClassifier(8, batch_size=8, max_iter=2, augmentation=[flip], backend="cupy")
     model.fit(x, np.arange(40) % 2)
     assert events == ["plan 0, False", "draw", "plan 1, True", "draw", "wait", "wait"]
+    events.clear()
+    model.partial_fit(x, np.arange(40) % 2)  # No epoch follows that would need its plan.
+    assert events == ["plan 2, True", "draw", "wait"]
 
 
 def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):

@@ -39,8 +39,7 @@ def _train(
 ) -> list[Trained]:
     if several is not None:
         return several.train(request)
-    epoch, position = request.trainer.n_epochs, request.schedule_position
-    is_last = position.done + 1 == position.n_epochs
+    epoch = request.trainer.n_epochs
     plan = plans.pop(epoch, None) or request.plan()
 
     def plan_next() -> None:
@@ -60,6 +59,6 @@ def _train(
         step_by_step=request.step_by_step,
         budget=request.budget,
         first_step=request.first_step,
-        ahead=None if is_last else plan_next,
+        ahead=plan_next if request.n_left > 1 else None,
     )
     return [Trained(record)]

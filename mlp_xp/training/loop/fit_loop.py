@@ -174,7 +174,7 @@ class FitLoop:
         trainer.is_planned = self._settings.is_planned
         self.plateau.count = self.position.stale_epochs
         try:
-            [trained] = yield self._request(1)
+            [trained] = yield self._request(1, n_left=1)
             if self._end_epoch(trained) and self._settings.is_adaptive:
                 self._lower_rate()
             self._at_end.close()
@@ -221,12 +221,12 @@ class FitLoop:
         settings, history, watcher = self._settings, self.history, self._watcher
         is_watched = self._is_watched()
         while not self.is_stopped and history.n_epochs < settings.max_iter:
-            n_epochs = 1
+            n_epochs, n_left = 1, settings.max_iter - history.n_epochs
             if not is_watched:  # No epoch before the last of these can end the fit.
-                n_epochs = int(min(settings.max_iter - history.n_epochs, self.plateau.n_before))
+                n_epochs = int(min(n_left, self.plateau.n_before))
             elif watcher is not None:
                 watcher.begin_epoch()
-            request = self._request(n_epochs)
+            request = self._request(n_epochs, n_left=n_left)
             trained = yield request
             if request.first_step:  # Its seconds before it was resumed count too.
                 seconds = time.perf_counter() - self.epoch_start
@@ -262,7 +262,7 @@ class FitLoop:
             or (validation is not None and validation.looks_at_model)
         )
 
-    def _request(self, n_epochs: int) -> Request:
+    def _request(self, n_epochs: int, *, n_left: int) -> Request:
         first_step, self.first_step = self.first_step, 0
         self.epoch_start += time.perf_counter()
         return Request(
@@ -278,6 +278,7 @@ class FitLoop:
             after_step=self._after_step,
             step_by_step=self._watcher is not None and self._watcher.watches_steps,
             first_step=first_step,
+            n_left=n_left,
         )
 
     def _after_step(self, done: int, n_steps: int) -> bool:

@@ -38,7 +38,8 @@ class Request:
     ``at_end`` is closed when the fit needs no more epochs. If it asks for one epoch,
     ``after_step(done, n_steps)`` is called after each step, or every tenth of a second unless
     ``step_by_step``, and ends the epoch by returning True; ``first_step`` are the steps of that
-    epoch that are in the state already.
+    epoch that are in the state already. ``n_left`` is the most that the
+    fit can still ask for, these included.
     """
 
     trainer: Trainer
@@ -53,6 +54,7 @@ class Request:
     after_step: Callable[[int, int], bool]
     step_by_step: bool
     first_step: int
+    n_left: int
 
     @property
     def schedule_position(self) -> SchedulePosition:
