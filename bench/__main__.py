@@ -48,7 +48,7 @@ def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, O
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as those of `mlp-xp`."""
+    """A parser whose errors are one line, as in `mlp-xp`."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"mlp-xp: error: {message} (see mlp-xp bench --help)\n")
@@ -141,7 +141,9 @@ def head_of(result: Result) -> list[str]:
     settings = result["settings"]
     run = f"{'quick run' if settings['quick'] else 'run'} of {count(settings['rounds'], 'round')}"
     facts = [run, count(settings["threads"], "thread"), result["environment"]["cpu"]]
-    times = f"times ours: a contender's time divided by that of {OURS}; above 1, mlp_xp is faster."
+    times = (
+        f"times ours: a contender's time divided by the time of {OURS}; above 1, mlp_xp is faster."
+    )
     return [", ".join(facts), *([times] if result["workloads"] else [])]
 
 

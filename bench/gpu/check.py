@@ -80,7 +80,7 @@ def find_usable(check: Check) -> None:
 
 
 def run_tests(check: Check) -> None:
-    """Run the tests that take a backend, those of all backends at the same time."""
+    """Run the tests that take a backend, for all backends at the same time."""
     files = [
         str(path.relative_to(ROOT))
         for path in sorted(
@@ -122,7 +122,7 @@ def run_tests(check: Check) -> None:
 
 
 def steps_of(check: Check) -> dict[str, list[str]]:
-    """Return the contenders, those of the goals first, with the options of their jobs."""
+    """Return the contenders with the options of their jobs, first the goals' contenders."""
     from bench.suite.contenders import GPU_PEERS
 
     specs = {spec.partition(":")[0]: spec for spec in check.result["usable"]}

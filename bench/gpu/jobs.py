@@ -1,4 +1,4 @@
-"""The measurements of check.py, each in a process of its own that writes a line per result.
+"""The measurements of check.py, each in its process, which writes a line per result.
 
     python -m bench.gpu.jobs peaks torch:cuda --out FILE --seconds 20
     python -m bench.gpu.jobs steps cupy --out FILE --seconds 60
@@ -69,7 +69,7 @@ def backend_of(spec: str, precision: str = "float32") -> Backend:
 
 
 def chosen_workloads(*, tiny: bool) -> list[Workload]:
-    """Return the networks, those of the goals first."""
+    """Return the networks, the goals' networks first."""
     by_name = {workload.name: workload for workload in WORKLOADS}
     wide = by_name["wide"]._replace(n_images=50_000)
     medium = by_name["medium"]._replace(n_images=50_000)

@@ -73,7 +73,7 @@ def benchmarks_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return the text of each page that has figures of records, with those of the newest ones."""
+    """Return the text of each page with figures of records, taken from the newest records."""
     texts = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
     for name, text in blocks().items():
         texts = {path: replace_block(page, name, text) for path, page in texts.items()}

@@ -33,12 +33,12 @@ TERMS = (
     "Contenders take turns (A B C A B C ...). Each runs in its own process, with the same number "
     "of threads, after a warm-up, on the same data in memory: float32, standardized. *from uint8* "
     "receives the pixels and scales each batch itself. Times are medians over the turns, with "
-    f"quartiles. *times ours* is the contender's time divided by that of *{OURS}*, turn by turn: "
-    "above 1, mlp_xp is faster. The roofline is a lower bound: the matrix products at the rate of "
-    "a large product, plus the bytes of the updates at the rate of a large copy, both measured in "
-    "turns with the contenders. Memory is the peak of the process, with interpreter, libraries "
-    "and data. No contender penalizes the weights. *lab* uses SGD with Nesterov momentum, which "
-    "thinc lacks: thinc does less work there."
+    f"quartiles. *times ours* is the contender's time divided by the time of *{OURS}*, turn by "
+    "turn: above 1, mlp_xp is faster. The roofline is a lower bound: the matrix products at the "
+    "rate of a large product, plus the bytes of the updates at the rate of a large copy, both "
+    "measured in turns with the contenders. Memory is the peak of the process, with interpreter, "
+    "libraries and data. No contender penalizes the weights. *lab* uses SGD with Nesterov "
+    "momentum, which thinc lacks: thinc does less work there."
 )
 
 

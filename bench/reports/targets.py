@@ -110,7 +110,7 @@ def _limits(result: Result) -> Iterator[tuple[str, str, str, float]]:
     startup = result.get("start_up", {"imports": {}, "first_steps": {}})
     # Within one process, as two processes differ by more than the import takes.
     if taken := startup["imports"].get(AFTER, {}).get("seconds"):
-        name = "import of MLPClassifier, after that of scikit-learn's"
+        name = "import of MLPClassifier, after scikit-learn's"
         yield at_most(name, IMPORT, spread(taken).median)
     if taken := startup["first_steps"].get(OURS, {}).get("seconds"):
         yield at_most(f"{OURS}: first step after the import", FIRST_STEP, spread(taken).median)

@@ -73,7 +73,7 @@ def predict_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
 
 
 def sparse_rows(rows: int, columns: int, per_row: int) -> tuple[Any, np.ndarray]:
-    """Draw rows like those of TfidfVectorizer: few numbers each, common columns more often."""
+    """Draw rows as TfidfVectorizer makes them: few numbers each, common columns more often."""
     from scipy import sparse
 
     generator = np.random.default_rng(0)

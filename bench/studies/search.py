@@ -18,7 +18,7 @@ from bench.suite.turns import Announce, Options, Part, child, in_turns, peak_byt
 TERMS = (
     "Contenders search the same grid in turns, each time in a new process, after a search of one "
     "setting that starts threads and worker processes; on JAX without it, so that compilation is "
-    "timed, but not the import. *times* is a contender's time divided by that of "
+    "timed, but not the import. *times* is a contender's time divided by the time of "
     "`mlp_xp.model_selection`, turn by turn, with quartiles; bold is below the target. *memory* is "
     "what the search adds to the peak of the process, without worker processes."
 )
