@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,21 @@ def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
     monkeypatch.setitem(install.MODULES, "nvmath_python", "nowhere.nvmath")
     found = [Path(wheel).name.partition("-")[0] for wheel in install.missing_wheels()]
     assert found == ["cuda_none", "nvmath_python"]
+
+
+def test_wheels_lose_what_is_never_imported(module, tmp_path):
+    kept = ["cuda/core/cu13/a.so", "cuda/core/__init__.py", "x.dist-info/licenses/LICENSE"]
+    lost = ["cuda/core/cu12/a.so", "cuda/core/a.pxd", "cuda/bindings/_v2/driver.so"]
+    record = "x.dist-info/RECORD"
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as wheel:
+        for name in (*kept, *lost):
+            wheel.writestr(name, name)
+        wheel.writestr(record, "".join(f"{name},,\n" for name in (*kept, *lost)))
+    n_bytes = module("bench.gpu.trim").trim(tmp_path / "x.whl", "13")
+    assert n_bytes == (tmp_path / "x.whl").stat().st_size
+    with zipfile.ZipFile(tmp_path / "x.whl") as wheel:
+        assert wheel.namelist() == [*kept, record]
+        assert wheel.read(record).decode() == "".join(f"{name},,\n" for name in kept)
 
 
 def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(module, tmp_path):
