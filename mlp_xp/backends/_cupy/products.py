@@ -34,7 +34,9 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         """Compute `mlp_xp.nn.layers.affine`."""
         if not isinstance(x, cupy.ndarray):  # Sparse rows.
             return layers.affine(params, x, arrangement, xp=xp)
-        W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
+        W, b = params
+        if W.dtype != x.dtype:  # A microsecond of the host, asked of each layer.
+            W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
         if arrangement is not None or x.ndim > 2 or b.ndim > 1:
             return _dense_of_stack(W, b, x, arrangement, product, xp=xp)
         y = multiply(x, W, precision=precision, bias=b)
@@ -43,7 +45,7 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
             y += b
 
         def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
-            dy = xp.astype(dy, x.dtype, copy=False)
+            dy = dy if dy.dtype == x.dtype else xp.astype(dy, x.dtype, copy=False)
             db = cupy.empty(b.shape, b.dtype)
             dW = multiply(x.T, dy, precision=precision, sums=db)
             if dW is None:
