@@ -13,6 +13,7 @@ from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import (
     ActivationPullback,
     BatchStats,
+    LayerPullback,
     NormPullback,
     RankShare,
     activate,
@@ -20,6 +21,7 @@ from mlp_xp.nn.layers import (
     batch_norm,
     dropout,
     layer_norm,
+    run_layer,
 )
 from mlp_xp.nn.losses import mean_accuracy, mean_loss
 from mlp_xp.optimizers import averaged, clip, update_tree
@@ -143,6 +145,7 @@ class Kernels(NamedTuple):
     dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
     layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
     batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
+    run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
     average: Callable[..., Tree] = averaged
     accuracy: Callable[..., Array] = mean_accuracy
     accumulate: Callable[..., Array] = accumulate
@@ -177,6 +180,7 @@ class Kernels(NamedTuple):
             dropout=self.dropout,
             layer_norm=self.layer_norm,
             batch_norm=self.batch_norm,
+            run_layer=self.run_layer,
             rank_share=rank_share,
             **training,
         )

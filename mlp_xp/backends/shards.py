@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
@@ -26,6 +27,7 @@ def in_shards(kernels: Kernels) -> Kernels:
         dense=_Layer(kernels.dense, n_shards),
         activate=_Activation(kernels.activate, n_shards),
         layer_norm=_Layer(kernels.layer_norm, n_shards),
+        run_layer=_AnyLayer(kernels.run_layer, n_shards),
         loss=_Loss(kernels.loss, n_shards),
         accuracy=_Accuracy(kernels.accuracy, n_shards),
     )
@@ -56,10 +58,27 @@ class _Layer:
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
             pairs = zip(parts, cut_rows(dy, self.n_shards), strict=True)
             pulled = [pull(dy, need_dx=need_dx) for (_, pull), dy in pairs]
-            dx = _joined([dx for dx, _ in pulled], xp) if need_dx else None
+            dxs = [dx for dx, _ in pulled]
+            dx = None if dxs[0] is None else _joined(dxs, xp)
             return dx, sum_in_pairs([grads for _, grads in pulled])
 
         return _joined([y for y, _ in parts], xp), pullback
+
+
+@dataclass(frozen=True)
+class _AnyLayer:
+    """The layer of a function, likewise."""
+
+    run_layer: Callable[..., Any]
+    n_shards: int
+
+    def __call__(
+        self, function: Callable[..., Any], params: Tree, x: Array, *args: Any, xp: Namespace
+    ) -> tuple[Array, Callable[..., tuple[Array | None, Tree]]]:
+        """Compute the layer and its pullback."""
+        layer = _Layer(partial(self.run_layer, function), self.n_shards)
+        y, pullback = layer(params, x, *args, xp=xp)
+        return y, pullback
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
     coefs_ = FittedArrays()
     intercepts_ = FittedArrays()
     norms_ = FittedArrays()
+    other_weights_ = FittedArrays()
     moments_ = FittedArrays()
     history_: list[Any]
     n_features_in_: int

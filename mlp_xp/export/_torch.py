@@ -141,7 +141,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
         input_scaling=None,
         dtype=str(layers[0].W.dtype),
         seed=0,
-        params=with_layers(network, layers, norms),
+        params=with_layers(network, [*layers, *norms]),
         batch_stats=tuple(parsed.batch_stats),
     )
     publish(model, state, History())

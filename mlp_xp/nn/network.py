@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import count, pairwise
+from itertools import count
 from typing import Any, get_args
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
@@ -17,6 +17,7 @@ from mlp_xp.nn.blocks import (
     Dropout,
     Measured,
     Residual,
+    TableInputs,
     chain,
 )
 from mlp_xp.nn.hidden import Layer, Normalization, Surroundings
@@ -28,6 +29,7 @@ __all__ = [
     "Params",
     "denses",
     "draw_params",
+    "entries",
     "forward",
     "hidden",
     "init_batch_stats",
@@ -61,6 +63,8 @@ class Network:
     input_dropout : float in [0, 1), default=0
     residual : bool, default=False
         Whether a hidden layer as wide as the one before it adds its output to its input.
+    inputs : TableInputs or None, default=None
+        What stands before the first layer; ``widths`` begins with its columns.
 
     Examples
     --------
@@ -77,6 +81,7 @@ Dropout(rate=0.1, number=0))
     dropout: float | tuple[float, ...] = 0.0
     input_dropout: float = 0.0
     residual: bool = False
+    inputs: TableInputs | None = None
 
     def __post_init__(self) -> None:
         numbers = [width for width in self.widths if isinstance(width, int)]
@@ -127,11 +132,18 @@ Dropout(rate=0.1, number=0))
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The features before the first layer and after each."""
+        """The features before the first layer, which ``inputs`` takes, and after each."""
         sizes: list[int] = []
         for width in self.widths:
-            sizes.append(width if isinstance(width, int) else width.outputs(sizes[-1]))
+            is_number = isinstance(width, int)
+            sizes.append(width if is_number else width.outputs(self._fan_in(sizes)))
         return tuple(sizes)
+
+    def _fan_in(self, sizes: Sequence[int]) -> int:
+        """Return the number of features that the layer after these sizes takes."""
+        if self.inputs is not None and len(sizes) == 1:
+            return self.inputs.fan_out
+        return sizes[-1]
 
     @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], ...]:
@@ -141,10 +153,13 @@ Dropout(rate=0.1, number=0))
         rates = self._one_for_each_layer("dropout")
         activations = self._one_for_each_layer("activation")
         around = Surroundings("", 0.0, None, keys, stats)
-        for i, (fan_in, fan_out) in enumerate(pairwise(self.sizes)):
+        for i, fan_out in enumerate(self.sizes[1:]):
+            fan_in = self._fan_in(self.sizes[: i + 1])
             input_blocks: tuple[Block, ...] = ()
+            if i == 0 and self.inputs is not None:
+                input_blocks = (self.inputs,)
             if i == 0 and self.input_dropout:
-                input_blocks = (Dropout(self.input_dropout, next(keys)),)
+                input_blocks += (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
                 around = Surroundings(activations[i], rates[i], self.normalization, keys, stats)
                 layer = self._hidden(self.widths[i + 1], fan_in, around)
@@ -226,8 +241,8 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
     Returns
     -------
     tuple
-        One entry for each block that learns: `Dense`, `Norm`, or a tuple of them for a residual
-        block; NumPy arrays in float64.
+        One entry for each block that learns: `Dense`, `Norm` or another NamedTuple of arrays, or a
+        tuple of them for a residual block; NumPy arrays in float64.
 
     References
     ----------
@@ -324,39 +339,43 @@ def hidden(network: Network, params: Params, x: Array, context: Context, depth: 
     return chain(blocks, params, x, context)[0]
 
 
-def _nodes(params: Params, kind: type) -> Iterator[Tree]:
-    if isinstance(params, kind):
-        yield params
-    elif isinstance(params, tuple):
-        for branch in params:
-            yield from _nodes(branch, kind)
+def entries(params: Params) -> list[Any]:
+    """Return the parameters of each block that learns, NamedTuples, from first to last."""
+    if hasattr(params, "_fields"):
+        return [params]
+    return [entry for branch in params for entry in entries(branch)]
 
 
 def denses(params: Params) -> list[Dense]:
     """Return the dense layers' parameters, from first to last."""
-    return list(_nodes(params, Dense))
+    return [entry for entry in entries(params) if isinstance(entry, Dense)]
 
 
 def norms(params: Params) -> list[Norm]:
     """Return the normalizations' parameters, from first to last."""
-    return list(_nodes(params, Norm))
+    return [entry for entry in entries(params) if isinstance(entry, Norm)]
 
 
-def with_layers(network: Network, layers: list[Dense], scales: list[Norm]) -> Params:
-    """Return dense layers and normalizations in the structure of the network's parameters.
+def with_layers(network: Network, given: Iterable[Any]) -> Params:
+    """Return the parameters of blocks in the structure of the network's parameters.
+
+    Those of a kind are in their order; kinds that the network lacks are left out.
 
     Examples
     --------
     >>> from mlp_xp.nn.network import Network, denses, init_params, norms, with_layers
     >>> network = Network((4, 3, 3, 2), residual=True, normalization="layer")
     >>> params = init_params(network, 0)
-    >>> with_layers(network, denses(params), norms(params)) == params
+    >>> with_layers(network, [*norms(params), *denses(params)]) == params
     True
     """
-    remaining: dict[type, Iterator[Tree]] = {Dense: iter(layers), Norm: iter(scales)}
+    by_kind: dict[type, list[Any]] = {}
+    for entry in given:
+        by_kind.setdefault(type(entry), []).append(entry)
+    remaining: dict[type, Iterator[Any]] = {kind: iter(found) for kind, found in by_kind.items()}
 
     def fill(node: Tree) -> Params:
-        if type(node) in remaining:
+        if hasattr(node, "_fields"):
             return next(remaining[type(node)])
         return tuple(fill(branch) for branch in node)
 

@@ -9,7 +9,7 @@ The old parameters, gradients and states are donated: `update` may write to them
 """
 
 from mlp_xp.optimizers._adam import Adam, AdamW
-from mlp_xp.optimizers._base import Kind, Optimizer, rule_of
+from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, rule_of
 from mlp_xp.optimizers._beta_lasso import BetaLasso
 from mlp_xp.optimizers._by_kind import ByKind, family
 from mlp_xp.optimizers._lion import Lion
@@ -29,6 +29,7 @@ from mlp_xp.optimizers._tree import (
 from mlp_xp.optimizers._varied import varied
 
 __all__ = [
+    "KINDS",
     "OPTIMIZERS",
     "RULES",
     "SGD",

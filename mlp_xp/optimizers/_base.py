@@ -26,8 +26,9 @@ class Stateless(NamedTuple):
 
 
 # What an array of parameters is: the output layer's matrix, another matrix or stack of matrices, or
-# a vector (a bias, a gain). Rules that orthogonalise or decay treat them differently.
-Kind: TypeAlias = Literal["matrix", "vector", "head"]
+# a vector (a bias, a gain); an embedding of categories or of numbers, a scale of inputs, a slope of
+# an activation. Rules orthogonalise matrices alone, and decay all but vectors.
+Kind: TypeAlias = Literal["matrix", "vector", "head", "embedding", "numeric", "scale", "slope"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

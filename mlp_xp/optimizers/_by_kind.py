@@ -23,12 +23,19 @@ class ByKind:
     gain; `mlp_xp.optimizers.kinds` returns the kind of each parameter. A rule receives the kind, so
     one that treats the output layer differently, such as `Muon`, does so here too.
 
+    The other kinds are embeddings of categories and of numbers, the learned scale of each input,
+    and the slopes of activations. They have the rule for vectors, which decays them as matrices,
+    unless they are given another.
+
     Parameters
     ----------
     matrix : rule, default=Muon()
     vector : rule, default=AdamW()
     head : rule, default=AdamW()
-    matrix_rate, vector_rate, head_rate : float of at least 0, default=1
+    embedding, numeric, scale, slope : rule, optional
+        Default: as for vectors.
+    matrix_rate, vector_rate, head_rate, embedding_rate, numeric_rate, scale_rate, slope_rate : \
+float of at least 0, default=1
         What the learning rate is multiplied by; 0 keeps parameters as they are, as far as the rule
         has its rate for a factor.
 
@@ -43,8 +50,8 @@ class ByKind:
     >>> rule = ByKind(Muon(weight_decay=0.02), SGD(), Lion(), vector_rate=10.0, head_rate=0.25)
     >>> rule.state_type.__name__
     'AdamState'
-    >>> rule.coefficients(learning_rate=1.0, t=1)[-3:]
-    (10.0, 0.25, 1.0)
+    >>> rule.coefficients(learning_rate=1.0, t=1)[4:]
+    (10.0, 0.25, 1.0, 1.0, 1.0, 1.0, 1.0)
     """
 
     matrix: Optimizer = _MUON
@@ -53,7 +60,15 @@ class ByKind:
     matrix_rate: float = 1.0
     vector_rate: float = 1.0
     head_rate: float = 1.0
-    in_coefficients: ClassVar[tuple[str, ...]] = ("matrix_rate", "vector_rate", "head_rate")
+    embedding: Optimizer | None = None
+    numeric: Optimizer | None = None
+    scale: Optimizer | None = None
+    slope: Optimizer | None = None
+    embedding_rate: float = 1.0
+    numeric_rate: float = 1.0
+    scale_rate: float = 1.0
+    slope_rate: float = 1.0
+    in_coefficients: ClassVar[tuple[str, ...]] = tuple(f"{kind}_rate" for kind in KINDS)
 
     def __post_init__(self) -> None:
         for kind in KINDS:
@@ -65,8 +80,8 @@ class ByKind:
             check_at_least_0(f"{kind}_rate", self._rate(kind))
 
     def _rule(self, kind: Kind) -> Optimizer:
-        rule: Optimizer = getattr(self, kind)
-        return rule
+        rule: Optimizer | None = getattr(self, kind)
+        return self.vector if rule is None else rule
 
     def _rate(self, kind: Kind) -> float:
         rate: float = getattr(self, f"{kind}_rate")

@@ -39,7 +39,7 @@ def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
     """Return the kind of each leaf; the last matrix of the tree is the head.
 
     The first ``n_leading`` axes count models. The matrices of the blocks of a layer, of three axes,
-    are a matrix.
+    are a matrix. A NamedTuple may name the kinds of its arrays, in a class attribute ``kinds``.
 
     Examples
     --------
@@ -49,11 +49,24 @@ def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
     >>> kinds(((W, b), (b, (W, b)), (W, b)))
     ['matrix', 'vector', 'vector', 'matrix', 'vector', 'head', 'vector']
     """
-    found: list[Kind] = ["matrix" if p.ndim - n_leading > 1 else "vector" for p in leaves(params)]
+    found: list[Kind] = []
+    _append_kinds((params,), (), n_leading, found)
     matrices = [i for i, kind in enumerate(found) if kind == "matrix"]
     if matrices:
         found[matrices[-1]] = "head"
     return found
+
+
+def _append_kinds(
+    branches: Tree, given: tuple[Kind, ...], n_leading: int, found: list[Kind]
+) -> None:
+    for i, branch in enumerate(branches):
+        if isinstance(branch, tuple):
+            _append_kinds(branch, getattr(branch, "kinds", ()), n_leading, found)
+        else:
+            found.append(
+                given[i] if given else "matrix" if branch.ndim > n_leading + 1 else "vector"
+            )
 
 
 def update_tree(

@@ -93,5 +93,6 @@ def varied(rule: Optimizer, *, is_program: bool = False) -> Optimizer:
     shared = with_any(rule, (*names, *carried)) if is_program else rule
     if not isinstance(shared, ByKind):
         return Varied(shared, names)
-    rules = {kind: varied(getattr(rule, kind), is_program=is_program) for kind in KINDS}
+    given = {kind: getattr(rule, kind) for kind in KINDS}
+    rules = {k: varied(own, is_program=is_program) for k, own in given.items() if own is not None}
     return replace(shared, **rules)  # type: ignore[arg-type]

@@ -15,9 +15,10 @@ from typing import Any
 from mlp_xp._utils.names import did_you_mean
 from mlp_xp.augmentation import AUGMENTATIONS, WITH_VIEWS
 from mlp_xp.distributed import Distributed
+from mlp_xp.nn.blocks import TableInputs
 from mlp_xp.nn.hidden import INNER, LAYERS
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
-from mlp_xp.optimizers import RULES
+from mlp_xp.optimizers import KINDS, RULES
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.training.data.input_scaling import Whiten
 
@@ -32,12 +33,13 @@ _LOSSES: tuple[type, ...] = (
 OBJECTS: dict[str | None, dict[str, Any]] = {
     place: {kind.__name__: kind for kind in kinds}
     for place, kinds in {
-        **dict.fromkeys(("solver", "matrix", "vector", "head"), RULES),
+        **dict.fromkeys(("solver", *KINDS), RULES),
         "learning_rate": SCHEDULES.values(),
         "then": SCHEDULES.values(),
         "loss": _LOSSES,
         "hidden_layer_sizes": LAYERS,
         "layers": INNER,
+        "inputs": (TableInputs,),
         "input_scaling": (Whiten,),
         "augmentation": AUGMENTATIONS,
         "tta": WITH_VIEWS,

@@ -2,6 +2,7 @@
 
 An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling`, of arrays or of their shapes; its name and
 that of a field make the name of a tensor, after the number of the network in an ensemble: ``2.``.
+What else blocks learn is ``others.0.table`` and so on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.fitted.intervals import Calibration
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
-from mlp_xp.nn.network import denses, draw_params, norms, with_layers
+from mlp_xp.nn.network import Params, draw_params, entries, with_layers
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.data.input_scaling import Whiten
 
@@ -31,14 +32,19 @@ _DTYPES = {"F32": "float32", "F64": "float64"}  # As a header names them.
 _HEADER_LIMIT = 4 << 20  # Bytes: some 30,000 tensors.
 
 
+_GROUPS: dict[type, str] = {Dense: "layers", Norm: "norms"}
+
+
 def _entries(
-    layers: Iterable[Dense],
-    norms: Iterable[Norm],
+    params: Params,
     batch_stats: Iterable[BatchStats],
     scaling: Scaling | Whitening | None,
     calibration: Calibration | None,
 ) -> dict[str, Any]:
-    groups: dict[str, Iterable[Any]] = {"layers": layers, "norms": norms, "moments": batch_stats}
+    groups: dict[str, list[Any]] = {"layers": [], "norms": [], "others": []}
+    for entry in entries(params):
+        groups[_GROUPS.get(type(entry), "others")].append(entry)
+    groups["moments"] = list(batch_stats)
     numbered = {
         f"{name}.{i}": entry for name, group in groups.items() for i, entry in enumerate(group)
     }
@@ -46,10 +52,10 @@ def _entries(
     return numbered | {name: entry for name, entry in single.items() if entry is not None}
 
 
-def _by_tensor(entries: dict[str, Any]) -> dict[str, Any]:
+def _by_tensor(found: dict[str, Any]) -> dict[str, Any]:
     return {
         f"{name}.{field}": value
-        for name, entry in entries.items()
+        for name, entry in found.items()
         for field, value in entry._asdict().items()
     }
 
@@ -59,8 +65,7 @@ def shapes(state: FittedState) -> dict[str, Any]:
     network = state.network
     params = draw_params(network, lambda low, high, shape: shape, lambda value, shape: shape)
     return _entries(
-        denses(params),
-        norms(params),
+        params,
         [BatchStats._make(((width,), (width,))) for width in network.batch_stats_widths],
         _scaling_shapes(state.input_scaling, state.n_features, network.sizes[0]),
         state.calibration,
@@ -86,13 +91,11 @@ def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
     """
     tensors: dict[str, np.ndarray] = {}
     for prefix, state in states.items():
-        params = state.params
-        single = state.scaling, state.calibration
-        entries = _entries(denses(params), norms(params), state.batch_stats, *single)
+        found = _entries(state.params, state.batch_stats, state.scaling, state.calibration)
         # safetensors 0.8 writes the memory of an array as it lies, and ignores its strides.
         tensors |= {
             prefix + name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
-            for name, array in _by_tensor(entries).items()
+            for name, array in _by_tensor(found).items()
         }
     _check_finite(tensors)
     content: bytes = optional("safetensors.numpy").save(tensors)
@@ -164,17 +167,15 @@ def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[Fitte
 
 
 def _with_arrays(state: FittedState, tensors: dict[str, np.ndarray], prefix: str) -> FittedState:
-    entries = shapes(state)
-
-    def read(kind: Any) -> list[Any]:
-        names = [prefix + name for name, entry in entries.items() if type(entry) is kind]
-        return [kind(*(tensors[f"{name}.{field}"] for field in kind._fields)) for name in names]
-
+    found = {
+        name: entry._make(tensors[f"{prefix}{name}.{field}"] for field in entry._fields)
+        for name, entry in shapes(state).items()
+    }
     return replace(
         state,
-        params=with_layers(state.network, read(Dense), read(Norm)),
-        batch_stats=tuple(read(BatchStats)),
-        scaling=next(iter(read(Scaling) + read(Whitening)), None),
-        calibration=next(iter(read(Calibration)), None),
+        params=with_layers(state.network, found.values()),
+        batch_stats=tuple(entry for entry in found.values() if type(entry) is BatchStats),
+        scaling=found.get("scaling"),
+        calibration=found.get("calibration"),
         is_checked=True,
     )

@@ -120,3 +120,8 @@ def decode_classes(form: dict[str, Any]) -> np.ndarray:
 
 def _are_text(values: list[Any]) -> bool:
     return all(isinstance(value, str) for value in values)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number; true and false are none."""
+    return type(value) in (int, float)

@@ -18,11 +18,12 @@ from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import resolve_augmentation, resolve_config
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
-from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
+from mlp_xp.saving._history import decode_history, encode_history
+from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes, is_number
 from mlp_xp.training.data.input_scaling import SCALINGS, Whiten
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition
-from mlp_xp.training.loop.records import Record, ResumeState
+from mlp_xp.training.loop.records import ResumeState
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
@@ -31,9 +32,6 @@ _DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a fil
 _WITHOUT_DIGEST = 3  # A format that differs only in `weights_sha256`, of the other file alone.
 _MAX_VIEWS = 1000
 _NAME_LENGTH = 16  # Hexadecimal digits.
-_NUMBERS = ("loss", "best_loss", "best_validation_score")
-_CURVES = ("loss_curve", "validation_scores", "validation_loss_curve")
-_OPTIONAL = ("accuracy", "validation_loss", "validation_score")
 
 
 # --- to JSON -------------------------------------------------------------------------------------
@@ -46,7 +44,6 @@ def _encode_widths(state: FittedState) -> Any:
 def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     """Return the spec of a fitted estimator, without the digest."""
     names = getattr(estimator, "feature_names_in_", None)
-    facts = History.read(vars(estimator)).attributes()
     spec = {
         "format": _FORMAT,
         "format_version": _DEFAULT_WEIGHTS,
@@ -59,17 +56,10 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
         "out_activation": state.output,
         "feature_names": None if names is None else names.tolist(),
         "params": _encode_params(estimator, state, kind),
-        "training": {
-            "n_iter": int(facts["n_iter_"]),
-            "t": int(facts["t_"]),
-            # An error in the first epoch leaves a network without a loss.
-            **{name: encode(f"{name}_", facts.get(f"{name}_")) for name in (*_NUMBERS, *_CURVES)},
-            "history": [
-                {name: encode("history_", value) for name, value in record._asdict().items()}
-                for record in facts["history_"]
-            ],
-        },
+        "training": encode_history(estimator),
     }
+    if state.network.inputs is not None:
+        spec["inputs"] = encode("inputs", state.network.inputs, "inputs")
     if state.target_scaling is not None:
         spec["target_scaling"] = [numbers.tolist() for numbers in state.targets.scaling]
     if state.calibration is not None:
@@ -97,7 +87,8 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
     try:
         rebuilt = rebuild(spec)
         params = rebuilt.model.get_params(deep=False)
-        config = resolve_config(params, state.n_features, rebuilt.state.targets)
+        inputs = rebuilt.state.network.inputs
+        config = resolve_config(params, state.n_features, rebuilt.state.targets, inputs=inputs)
         for old, new in (
             (state.network, config.rules.network),
             (state.loss, config.rules.loss),
@@ -222,7 +213,8 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
         model.feature_names_in_ = np.asarray(names, dtype=object)
     settings = model.get_params(deep=False)
     targets = _targets(spec, kind, widths[-1], settings)
-    config = resolve_config(settings, n_features, targets, widths[1:-1])
+    inputs = decode(spec.get("inputs"), "inputs")
+    config = resolve_config(settings, n_features, targets, widths[1:-1], inputs)
     network, output = config.rules.network, spec["out_activation"]
     expect(
         config.output == output,
@@ -255,7 +247,7 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
         n_samples = _take(spec, "calibration_samples", _is_width, "an integer above 0")
         shape = n_samples, targets.n_outputs, max(1, len(state.loss.levels))
         state = replace(state, calibration=Calibration(shape))
-    history = _decode_history(spec["training"])
+    history = decode_history(spec["training"])
     # Epochs and samples are counted on; the optimizer and its schedule begin anew.
     n_epochs = history.records[-1].epoch if history.records else 0
     progress = ResumeState(
@@ -326,7 +318,7 @@ def _target_scaling(
     expect(
         len(found) == 2
         and all(
-            len(numbers) == n_outputs and all(_is_number(n) and math.isfinite(n) for n in numbers)
+            len(numbers) == n_outputs and all(is_number(n) and math.isfinite(n) for n in numbers)
             for numbers in found
         )
         and min(found[1]) > 0.0,
@@ -348,53 +340,5 @@ def _check_late_settings(model: Any, n_features: int) -> None:
     expect(n_views <= _MAX_VIEWS, f"tta must make at most {_MAX_VIEWS} views, got {n_views}")
 
 
-def _decode_history(training: dict[str, Any]) -> History:
-    """Return the history of the fits."""
-    counts = training["n_iter"], training["t"]
-    expect(all(map(_is_count, counts)), "n_iter and t are not counts")
-    values: dict[str, Any] = {"n_iter_": counts[0], "t_": counts[1]}
-    for name in _CURVES:
-        curve = decode(training[name])
-        expect(
-            all(map(_is_number, curve))
-            if isinstance(curve, list)
-            else curve is None and name != "loss_curve",
-            f"{name} is not a list of numbers",
-        )
-        if name == "loss_curve":  # As a fit leaves it, and scikit-learn's.
-            curve = [np.float64(value) for value in curve]
-        values[f"{name}_"] = curve
-    for name in _NUMBERS:
-        value = decode(training[name])
-        expect(value is None or _is_number(value), f"{name} is {value!r}, not a number")
-        if value is not None and name != "best_validation_score":
-            value = np.float64(value)
-        values[f"{name}_"] = value
-    values["history_"] = [_decode_record(row) for row in training["history"]]
-    return History.read(values)
-
-
-def _decode_record(row: dict[str, Any]) -> Record:
-    record = Record(**{name: decode(value) for name, value in row.items()})
-    expect(
-        all(
-            _is_count(value)
-            if name in ("epoch", "n_samples")
-            else _is_number(value) or (value is None and name in _OPTIONAL)
-            for name, value in record._asdict().items()
-        ),
-        f"history has {record}, which is no record of an epoch",
-    )
-    return record
-
-
 def _is_width(value: Any) -> bool:
     return type(value) is int and value >= 1
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp.nn.blocks import Context
+from mlp_xp.nn.blocks import Context, TableInputs
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import Arrangement, BatchStats, Dense, Norm, dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
@@ -75,7 +75,17 @@ OBJECTS = {
     "bottleneck, batch": Network((24, Project(5), Branch((7, 5)), 3), "silu", "batch"),
     "blocks": Network((24, *BLOCKS, 3), "tanh"),
     "with a plain layer": Network((24, 5, Branch((4, 5)), 6, 3), "tanh", "layer", 0.3, 0.2),
+    "codes": Network((5, 6, 3), "tanh", inputs=TableInputs(2, 1, (3, 4), 3)),
 }
+
+
+def with_codes(network, x, rng):
+    """Return inputs whose last columns are codes, if the network takes codes."""
+    categories = () if network.inputs is None else network.inputs.categories
+    first = x.shape[-1] - len(categories)
+    for i, n in enumerate(categories):
+        x[..., first + i] = sum(categories[:i]) + rng.integers(0, n, x.shape[:-1])
+    return x
 
 
 def network_data(network, rng, n=BATCH):
@@ -86,7 +96,7 @@ def network_data(network, rng, n=BATCH):
     params = map_leaves(
         lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape), init_params(network, 3)
     )
-    x = rng.standard_normal((n, network.sizes[0]))
+    x = with_codes(network, rng.standard_normal((n, network.sizes[0])), rng)
     labels = rng.integers(0, network.sizes[-1], n).astype(np.int32)
     keys = rng.integers(-(2**31), 2**31, network.n_keys, dtype=np.int32)
     return params, x, labels, rng.random(n) + 0.1, keys
@@ -100,7 +110,8 @@ def some_batch_stats(network, rng):
 def loss_and_gradients(backend, network, params, x, labels, weights, keys, *, layer=dense):
     """Compute what a training step does up to the gradients; everything is on the device."""
     xp = backend.xp
-    context = Context(xp, layer, (), True, weights, keys)
+    run_layer = backend.kernels.run_layer
+    context = Context(xp, layer, (), True, weights, keys, run_layer=run_layer)
     logits, backward, measured = forward(network, params, x, context, xp=xp)
     value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, labels, weights, xp=xp)
     return value, backward(pullback()), logits, measured

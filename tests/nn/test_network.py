@@ -48,7 +48,7 @@ def test_parameters_have_their_shapes_and_start_within_bounds():
 def test_layers_go_back_into_their_structure():
     for network in NETWORKS.values():
         params = init_params(network, 0)
-        built = with_layers(network, denses(params), norms(params))
+        built = with_layers(network, [*norms(params), *denses(params)])
         assert all(a is b for a, b in zip(leaves(built), leaves(params), strict=True))
         # The same tree, down to the types: a compiled step would be traced again for another one.
         names = rebuild(params, map(str, range(len(list(leaves(params))))))

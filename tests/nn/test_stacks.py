@@ -66,7 +66,7 @@ FIRST = {
     "blocks first": Network((6, Blocks((2, 3), (0,)), Branch((12, 6)), 2), "tanh", "layer"),
     "branch first": Network((6, Branch((4, 6)), 2), normalization="batch"),
 }
-CHOSEN = ("everything, layer", "everything, batch", "bottleneck, batch", "blocks")
+CHOSEN = ("everything, layer", "everything, batch", "bottleneck, batch", "blocks", "codes")
 NETWORKS = {name: (network_cases.NETWORKS | network_cases.OBJECTS)[name] for name in CHOSEN} | FIRST
 
 
@@ -81,7 +81,8 @@ def test_networks(backend, name, is_shared, kernels, rng, draw):
     params = map_leaves(lambda a: a + 0.1 * draw(*a.shape[1:]), rebuild(models[0], stacked))
     stats = map_leaves(lambda a: rng.random((N_MODELS, *a.shape)), init_batch_stats(network))
     keys = rng.integers(-(2**31), 2**31, (N_MODELS, network.n_keys), dtype=np.int32)
-    weights, x = rng.random((N_MODELS, N)), draw(N, network.sizes[0])
+    weights = rng.random((N_MODELS, N))
+    x = network_cases.with_codes(network, draw(N, network.sizes[0]), rng)
     kernels = Kernels() if kernels == "maths" else backend.kernels
 
     def function(params, dlogits, stats, keys, weights, x):

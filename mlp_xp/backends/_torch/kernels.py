@@ -203,7 +203,7 @@ def update_tree(
     if not _accepts(optimizer, trees):
         return optimizers.update_tree(optimizer, params, grads, opt_state, coefs, l2, xp=xp)
     ps, gs, *_ = trees
-    matrices = [i for i, p in enumerate(ps) if p.ndim > 1]
+    matrices = [i for i, kind in enumerate(optimizers.kinds(params)) if kind != "vector"]
     penalty: Any = 0.0
     if l2 is not None and matrices:
         flat = [ps[i].reshape(-1) for i in matrices]

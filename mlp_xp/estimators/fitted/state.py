@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from operator import is_
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,9 +18,9 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.fitted.device_cache import DeviceCopies
 from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.nn.layers import BatchStats, Dense
+from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
-from mlp_xp.nn.network import Network, Params, denses, norms, with_layers
+from mlp_xp.nn.network import Network, Params, entries, with_layers
 from mlp_xp.training.data.input_scaling import Whiten
 from mlp_xp.training.divergence.finite import is_finite
 from mlp_xp.training.loop.history import History
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
-_ARRAYS = ("coefs_", "intercepts_", "norms_", "moments_")
+_ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +98,21 @@ class FittedState:
     @cached_property
     def arrays(self) -> dict[str, list[Any]]:
         """The lists that estimators publish, by their names; only those that have entries."""
-        is_flat = self.network.is_flat  # Then there is no tree to walk through.
-        layers = self.params if is_flat else denses(self.params)
+        # Flat parameters are no tree to walk through.
+        found = self.params if self.network.is_flat else entries(self.params)
+        layers = [entry for entry in found if type(entry) is Dense]
         published: dict[str, list[Any]] = {
             "coefs_": [layer.W for layer in layers],
             "intercepts_": [layer.b for layer in layers],
-            "norms_": [] if is_flat else norms(self.params),
+            "norms_": [entry for entry in found if type(entry) is Norm],
+            "other_weights_": [entry for entry in found if type(entry) not in (Dense, Norm)],
             "moments_": list(self.batch_stats),
         }
-        return {name: entries for name, entries in published.items() if entries}
+        return {name: arrays for name, arrays in published.items() if arrays}
 
     @cached_property
     def _entries(self) -> tuple[Any, ...]:
-        return tuple(entry for entries in self.arrays.values() for entry in entries)
+        return tuple(chain(*self.arrays.values()))
 
     @property
     def target_scaling(self) -> str | None:
@@ -130,9 +133,9 @@ class FittedState:
     def with_assigned(self, attributes: Mapping[str, Any], activation: Any) -> FittedState:
         """Return the state with the values assigned to fitted attributes and to `activation`."""
         state = self
-        entries = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
+        given = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
         known = self._entries
-        if len(entries) != len(known) or not all(map(is_, entries, known)):
+        if len(given) != len(known) or not all(map(is_, given, known)):
             weights = _weights(self.network, attributes)
             state = replace(state, **weights, is_checked=False, calibration=None)
             state.copies.is_shared = True
@@ -192,8 +195,8 @@ class FittedState:
 
     def checked(self) -> FittedState:
         """Return the state as finite; raise ValueError that names the first array that is not."""
-        for name, entries in self.arrays.items():
-            for i, entry in enumerate(entries):
+        for name, arrays in self.arrays.items():
+            for i, entry in enumerate(arrays):
                 if not is_finite(get_backend(next(leaves(entry))), entry):
                     raise ValueError(
                         f"{name}[{i}] has infinity or NaN, and predictions need finite weights: "
@@ -232,9 +235,11 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
                     f"`{name}[{i}]` must be an array, got None; for no effect, set zeros."
                 )
     layers = list(map(Dense, attributes["coefs_"], attributes["intercepts_"]))
-    scales = attributes.get("norms_", [])
+    others = attributes.get("norms_", []), attributes.get("other_weights_", [])
     return {
-        "params": tuple(layers) if network.is_flat else with_layers(network, layers, scales),
+        "params": tuple(layers)
+        if network.is_flat
+        else with_layers(network, chain(layers, *others)),
         "batch_stats": tuple(attributes.get("moments_", ())),
     }
 
@@ -352,7 +357,7 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
     for name in _ARRAYS:
         attributes.pop(name, None)
     # New lists: entries may be assigned.
-    attributes.update({name: list(entries) for name, entries in state.arrays.items()})
+    attributes.update({name: list(arrays) for name, arrays in state.arrays.items()})
     attributes.update(
         _state=state,
         n_features_in_=state.n_features,

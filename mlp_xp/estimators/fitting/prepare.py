@@ -140,7 +140,7 @@ def prepare_fit(
         targets, history = state.targets, History.read(vars(model))
         targets.check_known(sample.y, params["output_activation"], warm_start=model.warm_start)
         kept = state.network.widths[1:-1]
-        config = resolve_config(params, state.n_features, targets, kept)
+        config = resolve_config(params, state.n_features, targets, kept, state.network.inputs)
         if config.rules.loss != state.loss:
             history.best_loss = None  # Of a loss that is not compared with this one.
     targets.check_loss(sample.y, config.rules.loss)

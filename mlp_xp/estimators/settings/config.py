@@ -13,6 +13,7 @@ import numpy as np
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.nn.blocks import TableInputs
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Optimizer
@@ -87,6 +88,7 @@ def resolve_config(
     n_features: int,
     targets: Targets,
     layers: tuple[int | Layer, ...] | None = None,
+    inputs: TableInputs | None = None,
 ) -> TrainingConfig:
     """Return the training that the parameters of an estimator ask for.
 
@@ -98,6 +100,8 @@ def resolve_config(
     targets : Targets
     layers : tuple of int and Layer, optional
         Hidden layers of a network that exists, instead of ``hidden_layer_sizes``.
+    inputs : TableInputs, optional
+        What stands before the first layer, and takes the encoded columns of a table.
 
     Returns
     -------
@@ -124,6 +128,7 @@ def resolve_config(
         layers = resolve_layers(params["hidden_layer_sizes"])
     scaling = params["input_scaling"]
     n_inputs = scaling.inputs(n_features) if isinstance(scaling, Whiten) else n_features
+    n_inputs = n_inputs if inputs is None else inputs.columns
     network = known_network(
         (n_inputs, *layers, targets.n_outputs * loss.outputs_per_target),
         _hashable(params["activation"]),
@@ -131,6 +136,7 @@ def resolve_config(
         _hashable(params["dropout"]),
         _plain_numbers(params["input_dropout"]),
         bool(params["residual"]),
+        inputs,
     )
     rules = Rules(
         network,

@@ -216,6 +216,8 @@ intercepts_ : list of (fan_out,) arrays
     Biases, likewise.
 norms_ : list of (scale, shift)
     One for each normalization; likewise.
+other_weights_ : list of NamedTuples of arrays
+    What else is learned, such as embeddings; likewise.
 moments_ : list of (mean, variance)
     Running statistics of batch normalization; likewise.
 loss_ : float

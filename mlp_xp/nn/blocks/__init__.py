@@ -17,6 +17,7 @@ from mlp_xp.nn.blocks._base import (
     rows,
 )
 from mlp_xp.nn.blocks._elementwise import Activate, Dropout
+from mlp_xp.nn.blocks._inputs import TableInputs
 from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
 from mlp_xp.nn.blocks._residual import Residual
 
@@ -35,6 +36,7 @@ __all__ = [
     "Residual",
     "Row",
     "Start",
+    "TableInputs",
     "chain",
     "rows",
 ]

@@ -10,6 +10,7 @@ from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers import (
     ActivationPullback,
     BatchStats,
+    LayerPullback,
     NormPullback,
     RankShare,
     activate,
@@ -17,6 +18,7 @@ from mlp_xp.nn.layers import (
     batch_norm,
     dropout,
     layer_norm,
+    run_layer,
 )
 
 __all__ = [
@@ -62,10 +64,11 @@ class Context(NamedTuple):
     """The settings and arrays of a pass through the network.
 
     ``dense`` computes `mlp_xp.nn.layers.affine`; ``activate``, ``dropout``, ``layer_norm`` and
-    ``batch_norm`` compute the layers of these names. ``batch_stats`` are the running statistics,
-    one for each batch normalization. In training, batch normalization measures its own, with the
-    ``weights : (..., batch)``, and ``keys : (..., dropouts)`` int32 choose what is dropped, at
-    rates of their own if they are `DropoutKeys`.
+    ``batch_norm`` compute the layers of these names; ``run_layer`` runs any other with parameters.
+    ``batch_stats`` are the running statistics, one for each batch normalization. In training, batch
+    normalization measures its own, with the ``weights : (..., batch)``, and
+    ``keys : (..., dropouts)`` int32 choose what is dropped, at rates of their own if they are
+    `DropoutKeys`.
     ``rank_share`` is this rank's share of the batch, or None if all of it is here.
     """
 
@@ -79,6 +82,7 @@ class Context(NamedTuple):
     dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
     layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
     batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
+    run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
     rank_share: RankShare | None = None
 
 
@@ -97,8 +101,10 @@ class Row(NamedTuple):
 class Block:
     """A part of a network; hashable.
 
-    A block of your own defines `__call__`, and `init` if it has parameters: `Dense` and `Norm`, or
-    tuples of them. What else a block knows of itself has a default.
+    A block of your own defines `__call__`, and `init` if it has parameters: a NamedTuple of arrays,
+    such as `Dense` and `Norm`, or a tuple of them. A class attribute ``kinds`` of the NamedTuple
+    names the kind of each array, see `mlp_xp.optimizers.kinds`. What else a block knows of itself
+    has a default.
     """
 
     has_params: ClassVar[bool] = True

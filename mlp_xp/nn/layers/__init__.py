@@ -40,6 +40,13 @@ from mlp_xp.nn.layers._dropout import (
     dropout,
     threshold,
 )
+from mlp_xp.nn.layers._embedding import (
+    Embedding,
+    LayerPullback,
+    embed,
+    run_layer,
+    sum_rows_of_table,
+)
 from mlp_xp.nn.layers._normalization import (
     BatchStats,
     Norm,
@@ -59,6 +66,8 @@ __all__ = [
     "BatchStats",
     "Dense",
     "DensePullback",
+    "Embedding",
+    "LayerPullback",
     "Norm",
     "NormPullback",
     "RankShare",
@@ -72,6 +81,7 @@ __all__ = [
     "dense",
     "dropout",
     "elu",
+    "embed",
     "exp",
     "gelu",
     "identity",
@@ -80,12 +90,14 @@ __all__ = [
     "logistic",
     "per_sample",
     "relu",
+    "run_layer",
     "shares",
     "sigmoid",
     "silu",
     "softplus",
     "sum_in_pairs",
     "sum_rows",
+    "sum_rows_of_table",
     "tanh",
     "threshold",
 ]

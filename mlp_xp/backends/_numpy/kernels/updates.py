@@ -15,7 +15,7 @@ from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM, UPDATED_ARRAY, Up
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.backends._numpy.tracing.traced import Traced
-from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
+from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
 __all__ = ["update_tree"]
 
@@ -72,8 +72,8 @@ def update_tree(
         factor = l2 if isinstance(l2, Traced) else np.asarray(l2, like.dtype)
         penalty = np.empty_like(like, shape=())
     arrays = np.zeros(len(rows), UPDATED_ARRAY)
-    for array, row in zip(arrays, rows, strict=True):
-        array["size"], array["is_matrix"] = row[0].size, row[0].ndim > 1
+    for array, kind, row in zip(arrays, optimizers.kinds(params), rows, strict=True):
+        array["size"], array["is_matrix"] = row[0].size, kind != "vector"
         for name, one in zip(("param", "grad", "state_1", "state_2"), row, strict=False):
             array[name] = address(one)
     rule, numbers = _rule(optimizer)
@@ -143,6 +143,7 @@ def _update_in_pieces(
     xp: Namespace,
 ) -> Updated:
     """Update what does not fit the caches in pieces that do: 2 to 3 times as fast."""
+    of_kinds = optimizers.kinds(params, n_leading)
     rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
     is_large = any(row[0].size > _PIECE for row in rows)
     if n_leading or not is_large or type(optimizer) not in (SGD, Adam, AdamW):
@@ -154,12 +155,12 @@ def _update_in_pieces(
         rows: list[tuple[Any, ...]], coefs: tuple[Array, ...], l2: Array | None, out: Array
     ) -> None:
         out[...] = 0
-        for row in rows:
+        for kind, row in zip(of_kinds, rows, strict=True):
             n_lines = max(1, _PIECE * row[0].shape[0] // row[0].size)
             for start in range(0, row[0].shape[0], n_lines):
                 p, g, *own = (array[start : start + n_lines] for array in row)
-                part = optimizers.update_tree(optimizer, p, g, tuple(own), coefs, l2, xp=xp)
-                out += part.penalty
+                *_, part = update_array(optimizer, kind, p, g, tuple(own), coefs, l2, xp=xp)
+                out += 0.0 if part is None else part
 
     call(update, rows, coefs, l2, penalty)
     return Updated(params, opt_state, penalty)

@@ -1,0 +1,103 @@
+"""Embeddings of categories: rows of a table that is learned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+
+__all__ = ["Embedding", "LayerPullback", "embed", "run_layer", "sum_rows_of_table"]
+
+
+class Embedding(NamedTuple):
+    """Parameters of embeddings: ``table : (..., rows, width)``, the rows of all columns."""
+
+    table: Array
+    kinds = ("embedding",)  # type: ignore[misc]
+
+
+class LayerPullback(Protocol):
+    """``dy`` to ``dx``, or None, and the gradients of the parameters, in their structure."""
+
+    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Any]:
+        """Return the gradients with respect to the input and to the parameters."""
+        ...
+
+
+def run_layer(
+    function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
+) -> tuple[Array, LayerPullback]:
+    """Run a layer of which each row of the output depends on one row of x alone.
+
+    A backend may have a faster one for a function.
+    """
+    found: tuple[Array, LayerPullback] = function(params, x, *args, xp=xp)
+    return found
+
+
+def embed(params: Embedding, positions: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
+    r"""Take rows of a table, :math:`y_{i} = E_{c_i}`.
+
+    The gradient of a row is the sum over the entries that took it,
+    :math:`\bar E_r = \sum_{i : c_i = r} \bar y_i`.
+
+    Parameters
+    ----------
+    params : Embedding
+        ``table : (..., rows, width)``. Leading axes count models.
+    positions : (..., batch, columns) integers
+        Rows of the table. Without the leading axes all models share them.
+    xp : namespace
+
+    Returns
+    -------
+    y : (..., batch, columns * width)
+    pullback : callable
+        ``pullback(dy, need_dx=...)`` returns ``(None, Embedding(dtable))``.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Embedding, embed
+    >>> table = xp.asarray([[1.0], [2.0], [3.0]])
+    >>> y, pullback = embed(Embedding(table), xp.asarray([[0, 2], [0, 1]]), xp=xp)
+    >>> y
+    array([[1., 3.],
+           [1., 2.]])
+    >>> pullback(y, need_dx=False)[1]
+    Embedding(table=array([[2.],
+           [2.],
+           [3.]]))
+    """
+    *leading, n_rows, width = params.table.shape
+    n_models = math.prod(leading)
+    table = xp.reshape(params.table, (n_models * n_rows, width))
+    if leading:
+        shape = *leading, *positions.shape[-2:]
+        first = n_rows * xp.arange(n_models, dtype=positions.dtype, device=table.device)
+        positions = xp.broadcast_to(positions, shape) + xp.reshape(first, (*leading, 1, 1))
+    flat = xp.reshape(positions, (-1,))
+    y = xp.reshape(xp.take(table, flat, axis=0), (*positions.shape[:-1], -1))
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[None, Embedding]:
+        lines = xp.reshape(dy, (-1, width))
+        summed = sum_rows_of_table(lines, flat, n_models * n_rows, xp=xp)
+        return None, Embedding(xp.reshape(summed, params.table.shape))
+
+    return y, pullback
+
+
+def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
+    """Return the sum of the lines for each row of a table, (rows, width), by a one-hot product.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import sum_rows_of_table
+    >>> sum_rows_of_table(xp.asarray([[1.0], [2.0]]), xp.asarray([1, 1]), 2, xp=xp)
+    array([[0.],
+           [3.]])
+    """
+    rows = xp.arange(n_rows, dtype=positions.dtype, device=lines.device)
+    return xp.matmul(xp.astype(rows[:, None] == positions[None, :], lines.dtype), lines)
