@@ -15,9 +15,10 @@ from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.rank_agreement import validating_on_all_ranks
 from mlp_xp.estimators.checks.validation import host
+from mlp_xp.estimators.fitted.from_weights import set_weights
 from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
 from mlp_xp.estimators.fitted.scoring import score_on_host
-from mlp_xp.estimators.fitted.state import set_weights
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.settings.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.targets import ClassTargets
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES
@@ -49,12 +50,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     output_activation : {"auto", "softmax", "logistic"}, default="auto"
         "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
         trains each of several classes against the rest.
+    calibration : {"temperature"} or None, default=None
+        "temperature" divides the raw outputs by one number, fitted after the training to the
+        held-out samples of ``early_stopping=True`` or ``X_val``, so that probabilities are as
+        often right as they say. Predictions stay as they are, except for several classes at once.
     [scoring to distributed]
 
     Attributes
     ----------
     classes_ : (classes,) NumPy array
         Class labels, sorted.
+    temperature_ : float
+        With `calibration`: above 1 where the training was too sure. The weights are those of the
+        training; probabilities, `logits`, losses and exports are calibrated.
     [attributes of every fit]
 
     See Also
@@ -82,6 +90,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [one_of("balanced"), dict, None],
         "output_activation": [one_of("auto", "softmax", "logistic")],
+        "calibration": [one_of("temperature"), None],
     }
     _parameter_names = tuple(_parameter_constraints)
 
@@ -115,6 +124,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         label_smoothing: float = 0.0,
         class_weight: Any = None,
         output_activation: str = "auto",
+        calibration: str | None = None,
         scoring: Any = None,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,
@@ -187,6 +197,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return self._partial_fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), classes)
 
     # --- prediction ----------------------------------------------------------------------------
+
+    @property
+    def temperature_(self) -> float:
+        """The number that raw outputs are divided by."""
+        temperature = fitted_state(self).temperature
+        if temperature is None:
+            raise AttributeError(
+                "temperature_ is there after a fit with calibration='temperature'."
+            )
+        return temperature
 
     def predict(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict class labels.

@@ -11,9 +11,9 @@ from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.rank_agreement import validating_on_all_ranks
 from mlp_xp.estimators.checks.validation import check_weights, check_y, host
+from mlp_xp.estimators.fitted.from_weights import set_weights
 from mlp_xp.estimators.fitted.prediction import AS_SET
 from mlp_xp.estimators.fitted.scoring import predict_values
-from mlp_xp.estimators.fitted.state import set_weights
 from mlp_xp.estimators.settings.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.nn.losses import OUTPUTS, REGRESSION_LOSSES

@@ -40,7 +40,7 @@ def members_of(model: Any) -> list[Any]:
 
 
 def state_of(model: Any) -> FittedState:
-    """Return the state of a single estimator, in NumPy arrays that are finite.
+    """Return the state of a single estimator, in NumPy arrays that are finite and calibrated.
 
     Raises
     ------
@@ -55,4 +55,4 @@ def state_of(model: Any) -> FittedState:
             "estimators_, or all as one graph with to_onnx."
         )
     (member,) = members_of(model)
-    return fitted_state(member).to_host(None).checked()
+    return fitted_state(member).to_host(None).checked().calibrated

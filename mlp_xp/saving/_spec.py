@@ -64,6 +64,8 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
         spec["target_scaling"] = [numbers.tolist() for numbers in state.targets.scaling]
     if state.calibration is not None:
         spec["calibration_samples"] = len(state.calibration.scores)
+    if state.temperature is not None:
+        spec["temperature"] = state.temperature
     if state.targets.classes is not None:
         spec["target_type"] = state.targets.kind
         spec["sparse_targets"] = state.targets.is_sparse
@@ -247,6 +249,9 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
         n_samples = _take(spec, "calibration_samples", _is_width, "an integer above 0")
         shape = n_samples, targets.n_outputs, max(1, len(state.loss.levels))
         state = replace(state, calibration=Calibration(shape))
+    if kind == "MLPClassifier" and "temperature" in spec:
+        temperature = _take(spec, "temperature", _is_above_0, "a number above 0")
+        state = replace(state, temperature=temperature)
     history = decode_history(spec["training"])
     # Epochs and samples are counted on; the optimizer and its schedule begin anew.
     n_epochs = history.records[-1].epoch if history.records else 0
@@ -342,3 +347,7 @@ def _check_late_settings(model: Any, n_features: int) -> None:
 
 def _is_width(value: Any) -> bool:
     return type(value) is int and value >= 1
+
+
+def _is_above_0(value: Any) -> bool:
+    return is_number(value) and 0 < value < math.inf

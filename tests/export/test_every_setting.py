@@ -36,6 +36,7 @@ EXPORTED = {
     **{"activation": ["identity", "logistic", "tanh", "relu"], "alpha": [0.1], "batch_size": [7]},
     **{"augmentation": [IMAGES], "backend": ["numpy", "array_api_strict"], "device": ["cpu"]},
     **{"beta_1": [0.5], "beta_2": [0.5], "epsilon": [1e-3], "callbacks": [[Callback()]]},
+    "calibration": [{"calibration": "temperature", "early_stopping": True}],
     "class_weight": ["balanced", {0: 2.0, 1: 1.0, 2: 3.0}],
     "distributed": [None],  # Others need several processes, and end in the same weights.
     **{"dropout": [0.5, [0.1, 0.2]], "early_stopping": [True], "ema_decay": [0.9]},

@@ -37,7 +37,8 @@ TRAINING = {
     **{"solver": AdamW(weight_decay=0.05), "batch_size": 20, "random_state": 3},
     "learning_rate": rates.LinearWarmup(0.2, rates.LinearWarmup(0.1, rates.Cosine(0.1))),
     **{"class_weight": {0: 1.0, 1: 2, 2: 0.5}, "backend": "numpy"},
-    **{"scoring": "neg_log_loss", "label_smoothing": 0.1},
+    **{"scoring": "neg_log_loss", "label_smoothing": 0.1, "calibration": "temperature"},
+    **{"early_stopping": True, "validation_fraction": 0.3},
 }
 NETWORK = {
     **{"hidden_layer_sizes": [7, 7, 4], "activation": ["gelu", "tanh", "relu"], "residual": True},

@@ -181,6 +181,12 @@ def _add_training(group: _Group) -> None:
         const=10,
         metavar="N",
     )
+    group.add_choice(
+        "--calibration",
+        "of the probabilities, on the samples held out by --validation or --early-stopping",
+        ["temperature"],
+        shown="none",
+    )
     solver = str(group.defaults["solver"]["class"]).lower()
     group.add_choice("--solver", "update rule", [*OPTIMIZERS, "lbfgs"], shown=solver)
     group.add(

@@ -36,6 +36,7 @@ _SAME_NAME = [
     "residual",
     "dropout",
     "label_smoothing",
+    "calibration",
     "alpha",
     "batch_size",
     "max_grad_norm",

@@ -82,7 +82,9 @@ class Classification:
     def validation(self, record: Record) -> list[str]:
         """Return the validation accuracy."""
         score = record.validation_score
-        return [] if score is None else [f"val {100 * score:.1f} %"]
+        if score is None:
+            return []
+        return [f"val {100 * score:.1f} %" if score >= 0 else f"val score {score:.3f}"]
 
     def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
         """Return the most likely classes of each sample."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -16,6 +16,7 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.fitted.device_cache import DeviceCopies
+from mlp_xp.estimators.fitted.temperature import divided
 from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
@@ -35,12 +36,13 @@ __all__ = [
     "fitted_state",
     "host_copy",
     "publish",
-    "set_weights",
     "state_of_weights",
 ]
 
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
+# What no longer holds for other weights.
+_UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,8 @@ class FittedState:
         Whether all weights are known to be finite.
     calibration : Calibration or None
         Errors on held-out samples, which quantiles are corrected by.
+    temperature : float or None
+        That predictions divide the raw outputs by; None for 1.
     copies : DeviceCopies
         With weights, statistics and scaling, for predictions.
     """
@@ -93,6 +97,7 @@ class FittedState:
     progress: ResumeState | None = None
     is_checked: bool = False
     calibration: Calibration | None = None
+    temperature: float | None = None
     copies: DeviceCopies = field(default_factory=DeviceCopies, repr=False)
 
     @cached_property
@@ -137,17 +142,17 @@ class FittedState:
         known = self._entries
         if len(given) != len(known) or not all(map(is_, given, known)):
             weights = _weights(self.network, attributes)
-            state = replace(state, **weights, is_checked=False, calibration=None)
+            state = replace(state, **weights, is_checked=False, **_UNCALIBRATED)
             state.copies.is_shared = True
         if attributes["out_activation_"] != state.output:
-            state = replace(state, output=attributes["out_activation_"], calibration=None)
+            state = replace(state, output=attributes["out_activation_"], **_UNCALIBRATED)
         classes = attributes.get("classes_")
         if classes is not None and classes is not state.targets.classes:
             state = replace(state, targets=state.targets.with_classes(classes))
         activation = tuple(activation) if isinstance(activation, list) else activation
         if activation != state.network.activation:
             network = replace(state.network, activation=activation)
-            state = replace(state, network=network, calibration=None)
+            state = replace(state, network=network, **_UNCALIBRATED)
         return state
 
     def with_weights(
@@ -189,9 +194,16 @@ class FittedState:
         """
         weights = self.params, self.batch_stats, self.scaling
         # Elsewhere on the host there is nothing to copy; XLA takes time for each array.
-        if backend.shares_host_memory and not backend.fixed_shapes:
-            return weights
-        return cast(Any, self.copies.on(backend, dtype, weights))
+        if not backend.shares_host_memory or backend.fixed_shapes:
+            weights = cast(Any, self.copies.on(backend, dtype, weights))
+        return divided(weights[0], self.temperature), *weights[1:]
+
+    @property
+    def calibrated(self) -> FittedState:
+        """The state of the network whose raw outputs are divided by the temperature."""
+        if self.temperature is None:
+            return self
+        return replace(self, params=divided(self.params, self.temperature), temperature=None)
 
     def checked(self) -> FittedState:
         """Return the state as finite; raise ValueError that names the first array that is not."""
@@ -286,26 +298,6 @@ def state_of_weights(
         seed=params["random_state"] if isinstance(params["random_state"], int) else 0,
         **_weights(network, attributes),
     )
-
-
-def set_weights(
-    estimator: Any, coefs: Sequence[Any], intercepts: Sequence[Any], classes: Any = None
-) -> None:
-    """Set the weights, and with them the widths, of an estimator that was never fitted."""
-    if len(coefs) != len(intercepts) or not coefs:
-        raise ValueError(
-            f"There are {len(coefs)} coefs and {len(intercepts)} intercepts: give one of each for "
-            "every layer, the output layer last."
-        )
-    estimator.set_params(hidden_layer_sizes=tuple(int(b.shape[0]) for b in intercepts[:-1]))
-    known = {} if classes is None else {"classes_": np.asarray(classes)}
-    vars(estimator).update(known, coefs_=list(coefs), intercepts_=list(intercepts))
-    state, n_outputs = fitted_state(estimator), int(intercepts[-1].shape[0])
-    if classes is not None and state.targets.n_outputs != n_outputs:
-        raise ValueError(
-            f"There are {len(estimator.classes_)} classes, which need {state.targets.n_outputs} "
-            f"outputs, and the last layer has {n_outputs}."
-        )
 
 
 def fitted_state(estimator: Any) -> FittedState:

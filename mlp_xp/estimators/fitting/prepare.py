@@ -35,6 +35,7 @@ from mlp_xp.estimators.fitting.samples import (
     split_sample,
 )
 from mlp_xp.estimators.settings.config import (
+    REFINEMENT,
     TrainingConfig,
     check_params,
     resolve_config,
@@ -168,6 +169,8 @@ def prepare_fit(
         fraction = params["validation_fraction"]
         sample, validation = split_sample(sample, targets, fraction, state.seed)
         draw_split(params["random_state"], whole.y, fraction, targets)
+    if validation is None:
+        _refuse_without_held_out(params)
     if is_new:
         state = state.learning_from(sample.y, sample.weights, config.target_scaling)
         targets = state.targets
@@ -209,6 +212,17 @@ def prepare_fit(
     if snapshot is not None:
         restore(loop, snapshot)
     return loop, Baseline(targets, sample)
+
+
+def _refuse_without_held_out(params: dict[str, Any]) -> None:
+    """Raise ValueError for settings that mean nothing without held-out samples."""
+    for name, value in (("calibration", "temperature"), ("scoring", REFINEMENT)):
+        # A comparison with an array, or a scorer of its own, would be one of each element.
+        if isinstance(params.get(name), str) and params[name] == value:
+            raise ValueError(
+                f"`{name}` is {value!r}, which needs held-out samples: type early_stopping=True "
+                "(not with solver 'lbfgs', which ignores it), or fit(X, y, X_val=..., y_val=...)."
+            )
 
 
 def _facts(

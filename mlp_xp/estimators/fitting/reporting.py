@@ -24,7 +24,7 @@ from mlp_xp.training.loop.records import Record, Running
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-__all__ = ["Pause", "Reporter", "new_reporter", "publish_training"]
+__all__ = ["Pause", "Reporter", "calibrate", "new_reporter", "publish_training"]
 
 _REPORT_SECONDS = 0.1  # Between two reports of the steps so far.
 # What rank 0 asks the others for, before it stores the training.
@@ -36,10 +36,22 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
     learned = map_leaves(lambda leaf: put_writable(leaf, to), loop.learned())
     # A training checks that they are finite.
     state = model._state.with_weights(
-        *learned, position=loop.position, progress=None, is_checked=True, calibration=None
+        *learned,
+        position=loop.position,
+        progress=None,
+        is_checked=True,
+        calibration=None,
+        temperature=None,
     )
     publish(model, state, loop.history)
     model._training = Training(loop.trainer, learned, loop.best, loop.plateau.is_over)
+
+
+def calibrate(model: Any, loop: FitLoop) -> None:
+    """Fit the temperature of a published network to the held-out samples, if it is to have one."""
+    if getattr(model, "calibration", None) is not None:
+        held_out: Any = loop.validation
+        model._state = replace(model._state, temperature=held_out.temperature())
 
 
 class Pause(NamedTuple):

@@ -12,7 +12,7 @@ from mlp_xp.distributed import join_ranks
 from mlp_xp.estimators.fitting.baseline import warn_if_useless
 from mlp_xp.estimators.fitting.generators import draw_epochs
 from mlp_xp.estimators.fitting.prepare import prepare_fit
-from mlp_xp.estimators.fitting.reporting import new_reporter, publish_training
+from mlp_xp.estimators.fitting.reporting import calibrate, new_reporter, publish_training
 from mlp_xp.training.data.rows import home
 from mlp_xp.training.loop.requests import Fit
 
@@ -41,6 +41,7 @@ def fit_requests(
         finally:
             reporter.publish()
             draw_epochs(model, model.history_[len(model.history_) - model.n_iter_ :])
+        calibrate(model, loop)
         is_over = is_interrupted() and current_worker() is None
         reporter.end_fit()
         warn_if_useless(model, loop, baseline)
@@ -63,6 +64,7 @@ def partial_fit_requests(
             finally:
                 publish_training(model, loop, get_backend(given[0]))
                 draw_epochs(model, model.history_[-1:])
+            calibrate(model, loop)
             is_over = is_interrupted()
     if is_over:  # The caller's loop should end.
         raise KeyboardInterrupt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from scipy import sparse
@@ -16,6 +16,8 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.distributed import Alone
 from mlp_xp.estimators.fitted.scoring import Predictions
+from mlp_xp.estimators.fitted.temperature import Tempered, fit_temperature
+from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import mean_loss
@@ -27,6 +29,7 @@ from mlp_xp.training.trainer import Trainer
 
 __all__ = ["HeldOut"]
 
+_T = TypeVar("_T")
 _FEW = 8  # MiB of numbers of several networks at once.
 
 
@@ -72,9 +75,11 @@ class HeldOut:
         loss = trainer.rules.loss
         if self._scoring is None and (loss.has_std or loss.levels):
             self._scoring = "loss"  # R2 says nothing about intervals.
+        if self._scoring == REFINEMENT:
+            targets.log_loss  # noqa: B018 - an error for real values.
         self.looks_at_model = callable(self._scoring)
         self._trainer = trainer
-        self._targets = targets
+        self._targets: Any = targets
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
@@ -116,23 +121,31 @@ class HeldOut:
         self._scorer: Callable[..., float] | None = None
         if callable(self._scoring):
             self._scorer = self._scoring
-        elif self._scoring not in (None, "loss"):
+        elif self._scoring not in (None, "loss", REFINEMENT):
             self._scorer = get_scorer(self._scoring)
         if self._scorer is not None:  # One that cannot be used fails now, not after an epoch.
             self.measure()
 
     def measure(self) -> tuple[float, float]:
         """Return loss and score of the network as it now is; a higher score is better."""
+        return self._on_all(self._scores)
+
+    def temperature(self) -> float:
+        """Return the temperature that suits the network as it now is."""
+        return self._on_all(lambda logits: self._tempered(self._scores_on.get(logits)).temperature)
+
+    def _on_all(self, measure: Callable[[Array], _T]) -> _T:
+        """Return a measurement of the outputs for all samples, the same on all ranks."""
         trainer, ranks, backend = self._trainer, self._ranks, self._scores_on
         logits = self._logits(trainer.learned, trainer.state.batch_stats)
         if ranks.size == 1:
-            return self._scores(logits)
+            return measure(logits)
         parts = ranks.exchange((self._positions, backend.get(logits)))
         if ranks.rank:
-            return ranks.first((0.0, 0.0))
+            return ranks.first(cast(_T, None))
         whole = np.concatenate([logits for _, logits in parts])
         whole[np.concatenate([positions for positions, _ in parts])] = whole.copy()
-        return ranks.first(self._scores(backend.put(whole)))
+        return ranks.first(measure(backend.put(whole)))
 
     def measure_each(
         self, params: Params, batch_stats: tuple[BatchStats, ...]
@@ -178,11 +191,15 @@ class HeldOut:
         return self._score(*self._evaluate(logits))
 
     def _evaluate(self, logits: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return the average loss and the activated outputs, on the host."""
+        """Return the average loss and the activated outputs, on the host.
+
+        A score of refinement takes the outputs as they are.
+        """
         loss, backend = self._trainer.rules.loss, self._scores_on
         with backend.scope():
             average, _ = mean_loss(loss, logits, self._encoded, self._loss_weights, xp=backend.xp)
-            outputs = backend.get(loss.activate(logits, xp=backend.xp))
+            is_raw = self._scoring == REFINEMENT
+            outputs = backend.get(logits if is_raw else loss.activate(logits, xp=backend.xp))
         own: Any = outputs.dtype
         outputs = self._targets.restore(loss, outputs, lambda array: array.astype(own))
         return backend.get(average), outputs
@@ -205,12 +222,18 @@ class HeldOut:
     def _predictions(self, outputs: np.ndarray) -> Predictions:
         return Predictions(self._model, self._trainer.rules.loss, self._targets, outputs)
 
+    def _tempered(self, logits: np.ndarray) -> Tempered:
+        log_loss, encoded = self._targets.log_loss, self._scores_on.get(self._encoded)
+        return fit_temperature(log_loss, logits, encoded, self._weights)
+
     def _score(self, average: Any, outputs: np.ndarray) -> tuple[float, float]:
         value = self._trainer.rules.loss.reported(float(average), outputs.shape[1])
         if self._scoring == "loss":
             return value, -value
         if not np.all(np.isfinite(outputs)):
             return value, np.nan
+        if self._scoring == REFINEMENT:
+            return value, -self._tempered(outputs).loss
         predictions = self._predictions(outputs)
         if self._scorer is None:
             score = self._targets.score(self._y, predictions.predict(), self._weights)

@@ -26,6 +26,7 @@ from mlp_xp.training.step.step_settings import Rules
 __all__ = [
     "ADAPTIVE",
     "LBFGS",
+    "REFINEMENT",
     "TrainingConfig",
     "check_params",
     "choose_backend",
@@ -43,6 +44,7 @@ __all__ = [
 
 LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
+REFINEMENT = "refinement"
 _HOOKS = (
     "on_fit_begin",
     "on_progress",

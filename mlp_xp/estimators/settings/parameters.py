@@ -149,10 +149,11 @@ max_fun : int of at least 1, default=15000
 _LAST = """\
 scoring : str, callable or None, default=None
     Score for early stopping: a name of scikit-learn's scorers, ``scorer(model, X, y)``, or
-    "loss" for the validation loss. A callable is tried once before the first epoch; the model it
-    receives predicts for these samples only, and in NumPy. None is the accuracy of a
-    classifier, and R2, the coefficient of determination, of a regressor, but "loss" where a
-    regressor learns quantiles or a standard deviation.
+    "loss" for the validation loss; for a classifier also "refinement", the log loss after the best
+    temperature (arXiv:2501.19195), which suits `calibration`. A callable is tried once before the
+    first epoch; the model it receives predicts for these samples only, and in NumPy. None is the
+    accuracy of a classifier, and R2, the coefficient of determination, of a regressor, but "loss"
+    where a regressor learns quantiles or a standard deviation.
 dropout : float in [0, 1), or a list with one for each hidden layer, default=0
     Fraction of the outputs of hidden layers that a training step drops.
 input_dropout : float in [0, 1), default=0

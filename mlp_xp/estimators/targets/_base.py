@@ -95,6 +95,14 @@ class Targets(ABC):
     def check_known(self, y: np.ndarray, output_activation: str, *, warm_start: bool) -> None:
         """Raise ValueError if a fit to y cannot continue with this network."""
 
+    @property
+    def log_loss(self) -> Loss:
+        """The log loss of the probabilities, which a temperature is fitted by."""
+        raise ValueError(
+            "`scoring` is 'refinement', which is for classifiers: type scoring='loss', or leave it "
+            "out."
+        )
+
     def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
         """Return the groups that a held-out fraction is stratified by, or None."""
         return None

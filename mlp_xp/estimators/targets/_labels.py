@@ -17,7 +17,9 @@ from mlp_xp.estimators.checks.validation import check_labels, check_weights, enc
 from mlp_xp.estimators.targets._base import Targets, make_loss
 from mlp_xp.nn.losses import (
     CLASSIFICATION_LOSSES,
+    BinaryCrossEntropy,
     Loss,
+    SoftmaxCrossEntropy,
 )
 
 __all__ = ["ClassTargets", "MultilabelTargets"]
@@ -149,6 +151,11 @@ class _LabelTargets(Targets):
         if weights is None:
             return float(np.count_nonzero(correct) / len(correct))
         return float(np.average(correct, weights=weights))
+
+    @property
+    def log_loss(self) -> Loss:
+        """The log loss of the probabilities, which a temperature is fitted by."""
+        return SoftmaxCrossEntropy() if self.output == "softmax" else BinaryCrossEntropy()
 
     @abstractmethod
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:

@@ -58,6 +58,7 @@ class FitLoop:
     ----------
     history : History
     position : LoopPosition
+    validation : Validation or None
     best : tuple or None
         Weights and batch statistics of the best score so far, where the score decides.
     plateau : Plateau
@@ -89,7 +90,7 @@ class FitLoop:
         self._data = data
         self._settings = settings
         self._weights = weights
-        self._validation = validation
+        self.validation = validation
         self._watcher: Watcher | None = None
         self.best: tuple[Params, Any] | None = self.put(best) if best else None
         self.is_resumed = self.is_stopped = False
@@ -107,8 +108,8 @@ class FitLoop:
             return
         self.history.n_epochs = 0
         if self._settings.stops_by_score and self.history.records and self.best is None:
-            assert self._validation is not None
-            _, score = self._validation.measure()
+            assert self.validation is not None
+            _, score = self.validation.measure()
             score = score if np.isfinite(score) else -np.inf
             self.history.best_score = score
             self.plateau.best = -score
@@ -209,9 +210,9 @@ class FitLoop:
         """Return the time that there is, with some kept for what follows each epoch."""
         budget = new_budget(seconds, start, self.trainer.backend.communicator)
         # An iteration of L-BFGS has its validation in it.
-        if self._validation is not None and self._settings.max_fun is None:
+        if self.validation is not None and self._settings.max_fun is None:
             budget.mark()
-            self._validation.measure()
+            self.validation.measure()
             budget.between()
         return budget
 
@@ -249,7 +250,7 @@ class FitLoop:
 
     def _is_watched(self) -> bool:
         """Whether something is done after each epoch that may depend on the weights, or is seen."""
-        settings, watcher, validation = self._settings, self._watcher, self._validation
+        settings, watcher, validation = self._settings, self._watcher, self.validation
         assert watcher is not None
         return bool(
             watcher.watches_epochs
@@ -271,7 +272,7 @@ class FitLoop:
             settings=self._settings,
             position=self.position,
             weights=self._weights,
-            validation=self._validation,
+            validation=self.validation,
             at_end=self._at_end,
             n_epochs=n_epochs,
             budget=self._budget,
@@ -312,8 +313,8 @@ class FitLoop:
         settings, history, watcher = self._settings, self.history, self._watcher
         record, learned = trained
         by_score, is_descent = settings.stops_by_score, settings.max_fun is None
-        if self._validation is not None and learned is None:
-            measured = self._validation.measure()
+        if self.validation is not None and learned is None:
+            measured = self.validation.measure()
             record = record._replace(validation_loss=measured[0], validation_score=measured[1])
         score = record.validation_score
         if history.add(record) and by_score:
@@ -360,9 +361,7 @@ class FitLoop:
         start = time.perf_counter()
         learned = trainer.learned
         # Weights are taken out of SciPy's vector only where somebody looks at them.
-        is_watched = self._validation is not None or (
-            watcher is not None and watcher.watches_epochs
-        )
+        is_watched = self.validation is not None or (watcher is not None and watcher.watches_epochs)
 
         def last_finite() -> Params:
             return learned

@@ -1,0 +1,88 @@
+"""The temperature of a classifier: one number that its raw outputs are divided by."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import get_backend
+from mlp_xp.nn.losses import Loss, mean_loss
+from mlp_xp.nn.network import Params
+
+__all__ = ["Tempered", "divided", "fit_temperature"]
+
+_LARGEST = 50.0
+# Standard deviation of the logarithm before any sample is seen. On eight data sets of 150 to 6,000
+# samples, an eighth held out, 0.2 to 0.3 made the log loss least on average, and rarely worse.
+_SPREAD = 0.25
+
+
+class Tempered(NamedTuple):
+    """A temperature, and the average log loss of the raw outputs divided by it."""
+
+    temperature: float
+    loss: float
+
+
+def fit_temperature(
+    log_loss: Loss, logits: Any, targets: Any, weights: np.ndarray | None
+) -> Tempered:
+    r"""Return the temperature T of the least log loss of :math:`z / T` on held-out samples.
+
+    Few samples that are all correct would ask for T = 0. So :math:`\tfrac12 (\log T / s)^2` with
+    s = 0.25 is added to the sum over the samples, and T stays near 1 unless they say otherwise.
+
+    Parameters
+    ----------
+    log_loss : Loss
+        `SoftmaxCrossEntropy`, `BinaryCrossEntropy`, or a sum of them.
+    logits : (samples, outputs) NumPy array
+    targets : NumPy array
+        As the loss takes them.
+    weights : (samples,) array, optional
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (2017),
+    arXiv:1706.04599, section 4.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.estimators.fitted.temperature import fit_temperature
+    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
+    >>> logits, y = np.tile([[4.0, 0.0]], (9000, 1)), np.arange(9000) % 10 == 0
+    >>> found = fit_temperature(SoftmaxCrossEntropy(), logits, y.astype(int), None)
+    >>> round(found.temperature, 2), round(found.loss, 3)  # 4 / 1.82 is log(0.9 / 0.1).
+    (1.82, 0.325)
+    """
+    from scipy.optimize import minimize_scalar  # Few fits need it.
+
+    z, xp = np.asarray(logits, np.float64), np
+    if not np.all(np.isfinite(z)):
+        return Tempered(1.0, math.nan)
+    if targets.dtype.kind == "f":
+        targets = targets.astype(np.float64)
+
+    def loss_at(log_temperature: float) -> float:
+        scaled: Any = z * math.exp(-log_temperature)
+        return float(mean_loss(log_loss, scaled, targets, weights, xp=xp)[0])  # type: ignore[arg-type]
+
+    found = minimize_scalar(
+        lambda log_t: len(z) * loss_at(log_t) + 0.5 * (log_t / _SPREAD) ** 2,
+        bounds=(-math.log(_LARGEST), math.log(_LARGEST)),
+        method="bounded",
+    )
+    return Tempered(math.exp(found.x), loss_at(found.x))
+
+
+def divided(params: Params, temperature: float | None) -> Params:
+    """Return the parameters of the network whose raw outputs are divided by a temperature."""
+    if temperature is None:
+        return params
+    *others, last = params  # The output layer, which is linear in its weights and biases.
+    with get_backend(next(leaves(last))).scope():
+        return *others, map_leaves(lambda leaf: leaf / temperature, last)
