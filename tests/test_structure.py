@@ -11,8 +11,8 @@ import mlp_xp
 
 PACKAGE = Path(mlp_xp.__file__).parent
 # A room may import from rooms of earlier levels, and from itself.
-LEVELS = ["_utils", "augmentation datasets nn optimizers", "backends", "lab training"]
-LEVELS += ["distributed", "plotting recipes", "estimators", "export model_selection saving"]
+LEVELS = ["_utils", "augmentation datasets nn optimizers", "backends", "training"]
+LEVELS += ["distributed lab", "plotting recipes", "estimators", "export model_selection saving"]
 LEVELS += ["callbacks", "cli __init__", "__main__"]
 ROOMS = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}
 MATHS = {"augmentation", "nn", "optimizers"}

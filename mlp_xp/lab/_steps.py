@@ -8,9 +8,13 @@ from array_api_compat import array_namespace
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import get_backend
 from mlp_xp.lab._checks import check_labels, check_range, default_dtype, in_scope, prepare
-from mlp_xp.lab._training import cross_entropy_head, loss_and_gradients, to_weights, updated
-from mlp_xp.nn.layers import logistic
-from mlp_xp.nn.losses import SquaredError, mean_loss
+from mlp_xp.lab._training import (
+    loss_and_gradients,
+    reported_cross_entropy,
+    to_weights,
+    updated,
+)
+from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError, Through
 
 __all__ = ["learn_once_cross_entropy", "learn_once_mse", "one_hot"]
 
@@ -107,16 +111,12 @@ def learn_once_mse(
             "of data, a column for each column of w2. For labels, use one_hot(labels)."
         )
 
-    def head(logits: Array, targets: Array) -> tuple[Array, Array]:
-        outputs, pull_logistic = logistic(logits, xp=xp)
-        targets = xp.astype(targets, logits.dtype, copy=False)
-        value, pull_error = mean_loss(SquaredError(), outputs, targets, xp=xp)
-        # SquaredError halves, and sums over the outputs of a sample; here it is their mean.
-        scale = 2.0 / logits.shape[1]
-        return scale * value, pull_logistic(scale * pull_error())
-
-    loss, _, grads = loss_and_gradients(params, data, targets, head, xp=xp)
-    return (*to_weights(updated(params, grads, learning_rate)), float(loss))
+    targets = xp.astype(targets, w1.dtype, copy=False)
+    squares = Through(SquaredError(), "logistic")
+    loss, _, grads = loss_and_gradients(params, data, targets, squares, xp=xp)
+    # SquaredError halves, and sums over the outputs of a sample; here it is their mean.
+    scale = 2.0 / w2.shape[1]
+    return (*to_weights(updated(params, grads, scale * learning_rate)), scale * float(loss))
 
 
 @in_scope
@@ -170,5 +170,6 @@ def learn_once_cross_entropy(
     """
     xp, params = prepare(w1, b1, w2, b2, "data", data, labels_train)
     labels_train = check_labels("labels_train", labels_train, data, w2, xp=xp)
-    loss, _, grads = loss_and_gradients(params, data, labels_train, cross_entropy_head(xp), xp=xp)
-    return (*to_weights(updated(params, grads, learning_rate)), float(loss))
+    _, logits, grads = loss_and_gradients(params, data, labels_train, SoftmaxCrossEntropy(), xp=xp)
+    loss = float(reported_cross_entropy(logits, labels_train, xp=xp))
+    return (*to_weights(updated(params, grads, learning_rate)), loss)

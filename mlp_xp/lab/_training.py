@@ -8,21 +8,22 @@ from typing import Any, cast
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, DType, Namespace
+from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.lab._checks import check_count
 from mlp_xp.nn.layers import Dense
-from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, Params, forward
+from mlp_xp.training.step.inputs import Batch
+from mlp_xp.training.step.value_and_gradient import value_and_gradient
 
 Weights = tuple[Array, Array, Array, Array]
-# Maps the logits and targets of some samples to the average loss and its gradient at the logits.
-Head = Callable[[Array, Array], tuple[Array, Array]]
 # Takes the number of the epoch, from 1, its accuracy and its loss; True ends the training.
 AfterEpoch = Callable[[int, float, float], bool | None]
 
 
-def cross_entropy_head(xp: Namespace) -> Head:
-    r"""Return the head of `learn_once_cross_entropy`: softmax outputs and their loss.
+def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> Array:
+    r"""Return the loss that the course reports: the binary cross-entropy of all softmax outputs.
 
     With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are
     :math:`p_k = t_k / t`, and the loss of a sample is the mean over the classes of
@@ -31,41 +32,29 @@ def cross_entropy_head(xp: Namespace) -> Head:
     :math:`t - t_k` may round to 0, so the terms of the other classes are summed again, relative to
     the second largest. No logarithm of 0 is taken, and nothing overflows.
     """
+    n_samples, n_classes = logits.shape
+    # Classes on the first axis, in memory too: NumPy is several times faster along the samples.
+    z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
+    classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
+    is_top = classes == xp.astype(xp.argmax(z, axis=0), labels.dtype)[None, :]
 
-    def head(logits: Array, labels: Array) -> tuple[Array, Array]:
-        n_samples, n_classes = logits.shape
-        # Classes on the first axis, in memory too: NumPy is several times faster along the samples.
-        z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
-        classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
-        is_label = classes == labels[None, :]
-        is_top = classes == xp.astype(xp.argmax(z, axis=0), labels.dtype)[None, :]
-
-        first = xp.max(z, axis=0, keepdims=True)
-        z = z - first
-        terms = xp.exp(z)
-        total = xp.sum(terms, axis=0, keepdims=True)
-        # Half of the lowest number, so that subtracting another one does not overflow.
-        others = xp.where(is_top, -0.5 * float(xp.finfo(z.dtype).max), z)
-        second = xp.max(others, axis=0, keepdims=True)
-        others -= second
-        log_rest_of_top = xp.log(xp.sum(xp.exp(others), axis=0, keepdims=True)) + second
-        # `log_rest_of_top` replaces the entries of the largest term; 1 avoids a warning there.
-        log_rest = xp.log(xp.where(is_top, 1.0, total - terms))
-        logs = xp.where(is_label, z, xp.where(is_top, log_rest_of_top, log_rest))
-        value = xp.mean(xp.log(total) - logs)
-
-        dlogits = terms / total
-        dlogits -= xp.astype(is_label, dlogits.dtype)
-        dlogits *= 1.0 / n_samples
-        return value, dlogits.T
-
-    return head
+    z = z - xp.max(z, axis=0, keepdims=True)
+    terms = xp.exp(z)
+    total = xp.sum(terms, axis=0, keepdims=True)
+    # Half of the lowest number, so that subtracting another one does not overflow.
+    others = xp.where(is_top, -0.5 * float(xp.finfo(z.dtype).max), z)
+    second = xp.max(others, axis=0, keepdims=True)
+    others -= second
+    log_rest_of_top = xp.log(xp.sum(xp.exp(others), axis=0, keepdims=True)) + second
+    # `log_rest_of_top` replaces the entries of the largest term; 1 avoids a warning there.
+    log_rest = xp.log(xp.where(is_top, 1.0, total - terms))
+    log_rest = xp.where(is_top, log_rest_of_top, log_rest)
+    logs = xp.where(classes == labels[None, :], z, log_rest)
+    return xp.mean(xp.log(total) - logs)
 
 
-def _blocks(
-    backend: Backend, data: Array, dtype: DType, *, xp: Namespace
-) -> Iterator[tuple[slice, Array]]:
-    """Yield the rows of each block as a slice, and the block in the given dtype.
+def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> Iterator[slice]:
+    """Yield the rows of each block.
 
     Each goes forward and back before the next, so that casts and temporaries are as small as a
     block.
@@ -73,8 +62,7 @@ def _blocks(
     n_samples, d_in = data.shape
     n_rows = max(1, backend.block_bytes() * 8 // (d_in * xp.finfo(dtype).bits))
     for start in range(0, n_samples, n_rows):
-        rows = slice(start, min(start + n_rows, n_samples))
-        yield rows, xp.astype(data[rows, ...], dtype, copy=False)
+        yield slice(start, min(start + n_rows, n_samples))
 
 
 def _work(params: Params, data: Array) -> int:
@@ -91,7 +79,7 @@ def loss_and_gradients(
     params: Params,
     data: Array,
     targets: Array,
-    head: Head,
+    loss: Loss,
     *,
     xp: Namespace,
 ) -> tuple[Any, Array, list[Array]]:
@@ -99,36 +87,36 @@ def loss_and_gradients(
 
     The average over all rows is the sum of the block averages weighted by their share of the rows.
     """
-    network = _network(params)
+    backend = get_backend(data)
+    evaluate = value_and_gradient(_network(params), loss, backend.kernels, xp=xp)
     arrays = [array for layer in params for array in layer]
-    loss = xp.zeros_like(arrays[0][0, 0])
+    total = xp.zeros_like(arrays[0][0, 0])
     grads = [xp.zeros_like(array) for array in arrays]
     logits = []
-    backend = get_backend(data)
     with backend.training(_work(params, data)):
-        for rows, x in _blocks(backend, data, arrays[0].dtype, xp=xp):
-            context = backend.kernels.context(xp)
-            block_logits, backward, _ = forward(network, params, x, context, xp=xp)
-            value, dlogits = head(block_logits, targets[rows, ...])
-            share = x.shape[0] / data.shape[0]
-            dlogits *= share
-            loss += share * value
-            logits.append(block_logits)
-            block_grads = [grad for layer in backward(dlogits) for grad in layer]
+        for rows in _blocks(backend, data, arrays[0].dtype, xp=xp):
+            found = evaluate(params, Batch(data[rows, ...], targets[rows, ...]), None)
+            share = (rows.stop - rows.start) / data.shape[0]
+            total += share * found.loss
+            logits.append(found.logits)
+            block_grads = leaves(found.backward(share * found.pull_loss()))
             for number, grad in enumerate(block_grads):
                 grads[number] += grad
-    return loss, xp.concat(logits), grads
+    return total, xp.concat(logits), grads
 
 
 def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
     """Return the logits of a forward pass, (n, d_out)."""
     network = _network(params)
     backend = get_backend(data)
-    blocks = _blocks(backend, data, params[0].W.dtype, xp=xp)
+    dtype = params[0].W.dtype
+    logits = []
     with backend.training(_work(params, data)):
         context = backend.kernels.context(xp)
-        outputs = [forward(network, params, x, context, xp=xp)[0] for _, x in blocks]
-    return cast(Array, xp.concat(outputs))
+        for rows in _blocks(backend, data, dtype, xp=xp):
+            x = xp.astype(data[rows, ...], dtype, copy=False)
+            logits.append(forward(network, params, x, context, xp=xp)[0])
+    return cast(Array, xp.concat(logits))
 
 
 def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
@@ -162,7 +150,6 @@ def train(
 ) -> tuple[Params, list[float], list[float]]:
     """Train for some epochs; return the weights, and accuracy and loss of each epoch."""
     check_count("num_epoch", num_epoch, 0)
-    head = cross_entropy_head(xp)
     accuracies: list[float] = []
     losses: list[float] = []
 
@@ -173,10 +160,10 @@ def train(
         return bool(after_epoch(len(accuracies), value, losses[len(accuracies) - 1]))
 
     for epoch in range(num_epoch):
-        loss, logits, grads = loss_and_gradients(params, data, labels, head, xp=xp)
+        _, logits, grads = loss_and_gradients(params, data, labels, SoftmaxCrossEntropy(), xp=xp)
         if epoch > 0 and record(accuracy(logits, labels, xp=xp)):
             return params, accuracies, losses
-        losses.append(float(loss))
+        losses.append(float(reported_cross_entropy(logits, labels, xp=xp)))
         params = updated(params, grads, learning_rate)
     if num_epoch > 0:
         record(accuracy(logits_of(params, data, xp=xp), labels, xp=xp))

@@ -13,6 +13,7 @@ from mlp_xp._utils.random import RandomState, constant, host_generator
 from mlp_xp.nn.blocks import (
     Affine,
     Block,
+    BlockPullback,
     Context,
     Dropout,
     Measured,
@@ -39,7 +40,6 @@ __all__ = [
 ]
 
 Params = Tree
-Backward = Callable[[Array], Params]
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def init_batch_stats(network: Network) -> Measured:
 
 def forward(
     network: Network, params: Params, x: Array, context: Context | None = None, *, xp: Namespace
-) -> tuple[Array, Backward, Measured]:
+) -> tuple[Array, BlockPullback, Measured]:
     """Run the network.
 
     Parameters
@@ -314,9 +314,9 @@ def forward(
     Returns
     -------
     logits : (..., batch, outputs)
-    backward : callable
-        Turns ``dlogits`` into the gradients of all parameters, in their structure. No gradient
-        with respect to the input is computed.
+    pullback : callable
+        ``pullback(dlogits, need_dx=...)`` returns the gradient with respect to the input, or None
+        where it is not needed, and the gradients of all parameters, in their structure.
     measured : tuple of BatchStats
         In training, the statistics of this batch, one for each batch normalization.
 
@@ -325,12 +325,11 @@ def forward(
     >>> import array_api_compat.numpy as xp
     >>> from mlp_xp.nn.network import Network, forward, init_params
     >>> network = Network((4, 3, 2))
-    >>> logits, backward, _ = forward(network, init_params(network, 0), xp.ones((5, 4)), xp=xp)
-    >>> [grad.W.shape for grad in backward(xp.ones_like(logits))]
+    >>> logits, pullback, _ = forward(network, init_params(network, 0), xp.ones((5, 4)), xp=xp)
+    >>> [grad.W.shape for grad in pullback(xp.ones_like(logits), need_dx=False)[1]]
     [(4, 3), (3, 2)]
     """
-    logits, pullback, measured = chain(network._all_blocks, params, x, context or Context(xp))
-    return logits, lambda dlogits: pullback(dlogits, need_dx=False)[1], measured
+    return chain(network._all_blocks, params, x, context or Context(xp))
 
 
 def hidden(network: Network, params: Params, x: Array, context: Context, depth: int) -> Array:

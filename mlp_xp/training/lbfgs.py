@@ -268,10 +268,10 @@ def _evaluation(
         """Add what a block brings to the sums of losses and of gradients, which are donated."""
         params = _unravel(layout, vector, xp=xp)
         found = evaluate_batch(params, batch, scaling)
-        value, grads = found.loss, found.gradients()
-        slope = xp.concat([xp.reshape(grad, (-1,)) for grad in leaves(grads)])
+        grads = leaves(found.backward(found.pull_loss()))
+        slope = xp.concat([xp.reshape(grad, (-1,)) for grad in grads])
         pull = vector * decay
-        value = value + 0.5 * xp.vecdot(pull, vector)
+        value = found.loss + 0.5 * xp.vecdot(pull, vector)
         slope += pull
         if is_whole:  # The only block: its share is 1.
             return xp.reshape(value, (1,)), slope

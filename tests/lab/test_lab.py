@@ -11,7 +11,8 @@ import pytest
 from mlp_xp import lab
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends._numpy.backend import NumpyBackend
-from mlp_xp.lab import _runs, _training
+from mlp_xp.lab import _runs
+from mlp_xp.nn import network
 
 STEPS = {"mse": lab.learn_once_mse, "cross_entropy": lab.learn_once_cross_entropy}
 
@@ -137,8 +138,8 @@ def test_arguments_by_name_may_come_in_any_order():
 
 
 def test_training_is_a_plain_loop_with_the_accuracy_after_each_step(monkeypatch):
-    forward_pass = Mock(wraps=_training.forward)
-    monkeypatch.setattr(_training, "forward", forward_pass)
+    forward_pass = Mock(wraps=network.chain)
+    monkeypatch.setattr(network, "chain", forward_pass)
     weights, data, labels = lab_data(n=40)
     *new, accuracies, losses = lab.train_mlp(*weights, data, labels, 0.5, 6)
     assert forward_pass.call_count == 7  # One more for the accuracy of the last epoch.

@@ -88,10 +88,10 @@ def test_networks(backend, name, is_shared, kernels, rng, draw):
     def function(params, dlogits, stats, keys, weights, x):
         xp = backend.xp
         context = kernels.context(xp, is_training=True, weights=weights, keys=keys)
-        logits, backward, measured = forward(network, params, x, context, xp=xp)
+        logits, pull, measured = forward(network, params, x, context, xp=xp)
         context = kernels.context(xp, batch_stats=stats)
         prediction = forward(network, params, x, context, xp=xp)[0]
-        return logits, backward(dlogits), measured, prediction
+        return logits, pull(dlogits, need_dx=False)[1], measured, prediction
 
     own = params, draw(N, network.sizes[-1]), stats, keys, weights
     check(backend, function, *((own, (x[0],)) if is_shared else ((*own, x), ())))

@@ -12,13 +12,13 @@ from sklearn.utils._chunking import get_chunk_n_rows
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
-from mlp_xp.nn.blocks import chain
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.data.rows import take_rows
 from mlp_xp.training.inference.inference import put_writable
-from mlp_xp.training.step.inputs import Batch, in_dtype_of, network_inputs
+from mlp_xp.training.step.inputs import Batch, in_dtype_of
+from mlp_xp.training.step.value_and_gradient import value_and_gradient
 
 __all__ = ["input_gradient", "make_input_gradient"]
 
@@ -100,6 +100,7 @@ def make_input_gradient(
     >>> gradient(params, (), None, xp.asarray([[1.0, 2.0]]), xp.asarray([[4.0]]))
     array([[3., 1.]])
     """
+    evaluate = value_and_gradient(network, loss, kernels, xp=xp)
 
     def gradient(
         params: Params,
@@ -108,14 +109,10 @@ def make_input_gradient(
         x: Array,
         targets: Array,
     ) -> Array:
-        x, targets, _ = network_inputs(params, Batch(x, targets), scaling, kernels, (), xp=xp)
-        context = kernels.context(xp, batch_stats=batch_stats)
-        blocks = tuple(block for layer in network.blocks for block in layer)
-        logits, pullback, _ = chain(blocks, params, x, context)
-        logits = in_dtype_of(params, logits, xp=xp)
-        losses, pull_loss = loss(logits, targets, xp=xp)
-        dlosses = xp.ones_like(losses) * loss.reported(1.0, logits.shape[-1])
-        dx, _ = pullback(pull_loss(dlosses), need_dx=True)
+        found = evaluate(params, Batch(x, targets), scaling, batch_stats, is_training=False)
+        # The loss is an average over the batch, and each sample has its own gradient.
+        factor = loss.reported(float(x.shape[0]), found.logits.shape[-1])
+        dx, _ = found.pullback(found.pull_loss() * factor, need_dx=True)
         assert dx is not None
         dx = in_dtype_of(params, dx, xp=xp)
         if isinstance(scaling, Whitening):

@@ -1,8 +1,8 @@
 """One training step: a pure function that a backend may compile.
 
-A step reads as loss and gradient, sums over ranks where there are any, clip, update, averages, and
-settling where the loss is scaled. Parameters may have leading
-axes, for a stack of models that take their step together.
+A step reads as inputs, forward and loss, backward, clip, update, averages. Sums over ranks and a
+scaled loss are part of the gradients. Parameters may have leading axes, for a stack of models that
+take their step together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
@@ -31,7 +31,7 @@ from mlp_xp.training.step.loss_scaling import (
 )
 from mlp_xp.training.step.rank_sums import parts_of_batch, summed
 from mlp_xp.training.step.scalars import StepScalars
-from mlp_xp.training.step.value_and_gradient import value_and_gradient
+from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradient
 
 __all__ = [
     "Step",
@@ -170,6 +170,17 @@ def make_step(
         kernels = in_shards(kernels)
     evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
 
+    def gradients(
+        found: Evaluation, params: Params, part: Array | None, scale: LossScale | tuple[()]
+    ) -> tuple[Tree, Params, Array | tuple[()]]:
+        """Return loss and accuracy, the gradients of all ranks, and whether these are finite."""
+        value = loss.reported(found.loss, found.logits.shape[-1])
+        averages = parts_of_batch((value, found.correct), part)
+        dlogits = parts_of_batch(found.pull_loss(), part)
+        grads = found.backward(scale_loss_gradient(dlogits, scale, xp=xp))
+        grads, averages = summed(kernels, params, grads, averages, xp=xp)
+        return averages, *unscale_gradients(grads, scale, xp=xp)
+
     def step(
         state: TrainState,
         batch: Batch,
@@ -180,25 +191,18 @@ def make_step(
         scalars = StepScalars.unpack(coefs)
         params, opt_state, batch_stats, average, total, accuracy, scale = state
         with_accuracy = not isinstance(accuracy, tuple)
-        n_leading = _count_leading_axes(params)
+        n_leading = denses(params)[-1].b.ndim - 1  # These count models.
         former = copy_state(state[:4], scale, xp=xp)
 
         batch = rows_of_shard(batch, kernels)
         found = evaluate(params, batch, scaling, batch_stats, keys, with_accuracy=with_accuracy)
-        value = loss.reported(found.loss, found.logits.shape[-1])
-        averages = parts_of_batch((value, found.correct), batch.selection.part)
-        dlogits = parts_of_batch(found.pull_loss(), batch.selection.part)
-        grads = found.backward(scale_loss_gradient(dlogits, scale, xp=xp))
-        grads, (value, correct) = summed(kernels, params, grads, averages, xp=xp)
-        grads, is_finite = unscale_gradients(grads, scale, xp=xp)
-
+        (value, correct), grads, is_finite = gradients(found, params, batch.selection.part, scale)
         if max_grad_norm is not None:
             grads, _ = kernels.clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
         l2 = scalars.l2 if with_penalty else None
         params, opt_state, penalty = kernels.update(
             optimizer, params, grads, opt_state, scalars.rule, l2, n_leading=n_leading, xp=xp
         )
-
         if batch_stats:
             rate = scalars.batch_stats_rate
             batch_stats = kernels.average(batch_stats, found.batch_stats, rate, xp=xp)
@@ -207,7 +211,6 @@ def make_step(
         total = kernels.accumulate(total, scalars.share, value, penalty)
         if with_accuracy:
             accuracy = kernels.accumulate(accuracy, scalars.share, correct)
-
         (params, opt_state, batch_stats, average), scale = accept_or_revert(
             (params, opt_state, batch_stats, average), former, scale, is_finite, xp=xp
         )
@@ -253,8 +256,3 @@ def make_indexed_step(step: Step) -> Callable[..., TrainState]:
         return step(state, Batch(x, y, selection), scaling, coefs, keys)
 
     return indexed_step
-
-
-def _count_leading_axes(params: Params) -> int:
-    """Return how many axes of the parameters count models: the output layer's bias has one more."""
-    return denses(params)[-1].b.ndim - 1

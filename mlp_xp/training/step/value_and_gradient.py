@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.nn.blocks import BlockPullback
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, forward
@@ -27,9 +28,10 @@ class Evaluation(NamedTuple):
 
     ``x : (..., batch, features)``, ``targets`` and ``logits : (..., batch, outputs)`` are those of
     the network; ``loss : (...)`` is the weighted average, of which ``pull_loss()`` returns the
-    gradient at the logits; ``backward(dlogits)`` returns the gradients of all parameters.
-    ``correct : (...)``, the average accuracy, is an empty tuple unless it is wanted, and
-    ``batch_stats`` has the statistics of this batch, one for each batch normalization.
+    gradient at the logits; ``pullback(dlogits, need_dx=...)`` returns the gradients with respect to
+    ``x`` and to all parameters. ``correct : (...)``, the average accuracy, is an empty tuple unless
+    it is wanted, and ``batch_stats`` has the statistics of this batch, one for each batch
+    normalization.
     """
 
     x: Array
@@ -38,12 +40,12 @@ class Evaluation(NamedTuple):
     loss: Array
     correct: Array | tuple[()]
     pull_loss: Callable[[], Array]
-    backward: Callable[[Array], Params]
+    pullback: BlockPullback
     batch_stats: tuple[BatchStats, ...]
 
-    def gradients(self) -> Params:
-        """Return the gradients of the loss by all parameters."""
-        return self.backward(self.pull_loss())
+    def backward(self, dlogits: Array) -> Params:
+        """Return the gradients with respect to all parameters."""
+        return self.pullback(dlogits, need_dx=False)[1]
 
 
 def value_and_gradient(
@@ -54,7 +56,7 @@ def value_and_gradient(
     *,
     xp: Namespace,
 ) -> Callable[..., Evaluation]:
-    """Return the function that evaluates a batch in training.
+    """Return the function that evaluates a batch.
 
     Parameters
     ----------
@@ -66,8 +68,8 @@ def value_and_gradient(
     Returns
     -------
     callable
-        ``evaluate(params, batch, scaling, batch_stats=(), keys=None, with_accuracy=False)`` returns
-        an `Evaluation`.
+        ``evaluate(params, batch, scaling, batch_stats=(), keys=None, *, is_training=True,
+        with_accuracy=False)`` returns an `Evaluation`.
 
     Examples
     --------
@@ -78,7 +80,7 @@ def value_and_gradient(
     >>> evaluate = value_and_gradient(Network((1, 1)), SquaredError(), Kernels(), xp=xp)
     >>> params = (Dense(xp.ones((1, 1)), xp.zeros(1)),)
     >>> found = evaluate(params, Batch(xp.asarray([[3.0]]), xp.asarray([[1.0]])), None)
-    >>> found.loss, found.gradients()
+    >>> found.loss, found.backward(found.pull_loss())
     (np.float64(2.0), (Dense(W=array([[6.]]), b=array([2.])),))
     """
 
@@ -89,6 +91,7 @@ def value_and_gradient(
         batch_stats: tuple[BatchStats, ...] = (),
         keys: Any = None,
         *,
+        is_training: bool = True,
         with_accuracy: bool = False,
     ) -> Evaluation:
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
@@ -97,11 +100,11 @@ def value_and_gradient(
             part=batch.selection.part,
             positions=batch.selection.positions,
             batch_stats=batch_stats,
-            is_training=True,
+            is_training=is_training,
             weights=batch.selection.weights,
             keys=keys,
         )
-        logits, backward, measured = forward(network, params, x, context, xp=xp)
+        logits, pullback, measured = forward(network, params, x, context, xp=xp)
         logits = in_dtype_of(params, logits, xp=xp)
 
         pairs = targets_and_weights(targets, batch.selection.weights, mixture, xp=xp)
@@ -109,13 +112,12 @@ def value_and_gradient(
         value = mixed([value for value, _ in losses], mixture)
         correct: Array | tuple[()] = ()
         if with_accuracy:
-            correct = mixed(
-                [kernels.accuracy(loss, logits, y, w, xp=xp) for y, w in pairs], mixture
-            )
+            hits = [kernels.accuracy(loss, logits, y, w, xp=xp) for y, w in pairs]
+            correct = mixed(hits, mixture)
 
         def pull_loss() -> Array:
-            return mixed([pullback() for _, pullback in losses], mixture)
+            return mixed([pull() for _, pull in losses], mixture)
 
-        return Evaluation(x, targets, logits, value, correct, pull_loss, backward, measured)
+        return Evaluation(x, targets, logits, value, correct, pull_loss, pullback, measured)
 
     return evaluate
