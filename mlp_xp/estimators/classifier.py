@@ -130,6 +130,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         input_dropout: float = 0.0,
         normalization: str | None = None,
         residual: bool = False,
+        parametric_activation: bool = False,
         max_grad_norm: float | None = None,
         ema_decay: float | None = None,
         callbacks: Any = None,

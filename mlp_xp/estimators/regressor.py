@@ -115,6 +115,7 @@ default="auto"
         input_dropout: float = 0.0,
         normalization: str | None = None,
         residual: bool = False,
+        parametric_activation: bool = False,
         max_grad_norm: float | None = None,
         ema_decay: float | None = None,
         callbacks: Any = None,

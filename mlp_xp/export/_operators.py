@@ -103,6 +103,8 @@ _SINGLE: dict[str, Callable[[Any], Any]] = {
     "softplus": operators.softplus,
     "leaky_relu": partial(operators.leaky_relu, alpha=0.01),
     "elu": operators.elu,
+    "selu": operators.selu,
+    "mish": operators.mish,
 }
 
 

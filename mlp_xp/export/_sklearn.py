@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
+from mlp_xp.nn.network import Network
 
 __all__ = ["from_sklearn", "to_sklearn"]
 
@@ -149,15 +151,24 @@ def _is_known(name: str, value: Any) -> bool:
     return name not in ("activation", "loss") and (name not in _CHOICES or value in _CHOICES[name])
 
 
+# Of fields of `Network`; dropout is not part of a prediction.
+_DEFAULTS = {
+    field.name: field.default
+    for field in fields(Network)
+    if field.name not in ("widths", "activation", "dropout", "input_dropout")
+}
+
+
 def _check(model: Any, state: FittedState) -> str:
     """Return the activation; raise ValueError for a network that scikit-learn does not have."""
     network, targets = state.network, state.targets
+    found = {name: getattr(network, name) for name in _DEFAULTS}
+    found = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
+    found["hidden_layer_sizes"] = network.widths[1:-1]
     if not network.is_flat or any(not isinstance(width, int) for width in network.widths):
         raise ValueError(
-            f"The network has normalization={network.normalization!r}, "
-            f"residual={network.residual} and hidden_layer_sizes="
-            f"{network.widths[1:-1]!r}, and scikit-learn's has dense layers alone: export with "
-            "to_onnx or to_torch."
+            f"The network has {', '.join(f'{n}={v!r}' for n, v in found.items())}, and "
+            "scikit-learn's has plain dense layers alone: export with to_onnx or to_torch."
         )
     given = network.activation if isinstance(network.activation, tuple) else (network.activation,)
     if len(set(given)) > 1 or given[0] not in _ACTIVATIONS:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.nn.blocks import (
@@ -18,6 +19,7 @@ from mlp_xp.nn.blocks import (
     BatchNorm,
     Block,
     BlockAffine,
+    Context,
     Dropout,
     LayerNorm,
     Residual,
@@ -37,6 +39,8 @@ _ACTIVATIONS: dict[str, Any] = {
     "softplus": nn.Softplus,
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
+    "selu": nn.SELU,
+    "mish": nn.Mish,
 }
 _OUTPUTS: dict[str, Any] = _ACTIVATIONS | {"softmax": partial(nn.Softmax, -1)}
 
@@ -89,6 +93,36 @@ class Applied(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:
         return self.function(x, xp=get_backend("torch").xp)[0]
+
+
+class _Run(torch.autograd.Function):  # type: ignore[misc]
+    """A block, with the gradients of its own pullback."""
+
+    @staticmethod
+    def forward(ctx: Any, block: Block, params: Any, x: Any, *arrays: Any) -> Any:
+        context = Context(get_backend("torch").xp)
+        y, ctx.pullback, _ = block(rebuild(params, arrays), x, context)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> tuple[Any, ...]:
+        dx, grads = ctx.pullback(dy, need_dx=ctx.needs_input_grad[2])
+        return None, None, dx, *leaves(grads)
+
+
+class OwnBlock(nn.Module):  # type: ignore[misc]
+    """A block that PyTorch has no module for."""
+
+    def __init__(self, block: Block, params: Any) -> None:
+        super().__init__()
+        self.block, self.structure = block, map_leaves(lambda leaf: None, params)
+        self.arrays = nn.ParameterList(torch.tensor(leaf) for leaf in leaves(params))
+
+    def forward(self, x: Any) -> Any:
+        return _Run.apply(self.block, self.structure, x, *self.arrays)
+
+    def extra_repr(self) -> str:
+        return str(self.block)
 
 
 class Activated(nn.Module):  # type: ignore[misc]
@@ -162,7 +196,9 @@ def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Modu
             return nn.Dropout(block.rate)
         case Residual():
             return Added(nn.Sequential(*_modules(block.blocks, iter(params), batch_stats)))
-    raise ValueError(f"{block!r} has no module of PyTorch: export with to_onnx.")
+    if not block.has_params:
+        raise ValueError(f"{block!r} has no module of PyTorch: export with to_onnx.")
+    return OwnBlock(block, params)
 
 
 def _filled(module: nn.Module, **arrays: Any) -> nn.Module:

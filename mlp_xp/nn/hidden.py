@@ -21,6 +21,7 @@ from mlp_xp.nn.blocks import (
     BlockAffine,
     Dropout,
     LayerNorm,
+    ParametricActivate,
     Residual,
     Start,
 )
@@ -53,6 +54,7 @@ class Surroundings:
     normalization: Normalization | None
     keys: Iterator[int]
     batch_stats: Iterator[int]
+    parametric: bool = False
 
     @property
     def start(self) -> Start:
@@ -67,9 +69,11 @@ class Surroundings:
             return (LayerNorm(width),)
         return (BatchNorm(width, next(self.batch_stats)),)
 
-    def activate(self) -> tuple[Block, ...]:
-        """Return activation and dropout."""
+    def activate(self, width: int) -> tuple[Block, ...]:
+        """Return activation and dropout of this number of features."""
         drop = (Dropout(self.dropout, next(self.keys)),) if self.dropout else ()
+        if self.parametric:
+            return (ParametricActivate(self.activation, width), *drop)
         return (Activate(self.activation), *drop)
 
 
@@ -266,8 +270,8 @@ class Branch(Layer):
         for number, layer in enumerate(inner, start=1):
             is_last = number == len(inner)
             built.append(layer.build(width, around, starts_at_zero=is_last))
-            built += () if is_last else around.activate()
             width = layer.outputs(width)
+            built += () if is_last else around.activate(width)
         return Residual(tuple(built))
 
 

@@ -65,6 +65,8 @@ class Network:
         Whether a hidden layer as wide as the one before it adds its output to its input.
     inputs : TableInputs or None, default=None
         What stands before the first layer; ``widths`` begins with its columns.
+    parametric_activation : bool, default=False
+        Whether each feature of a hidden layer learns a slope of its activation.
 
     Examples
     --------
@@ -82,6 +84,7 @@ Dropout(rate=0.1, number=0))
     input_dropout: float = 0.0
     residual: bool = False
     inputs: TableInputs | None = None
+    parametric_activation: bool = False
 
     def __post_init__(self) -> None:
         numbers = [width for width in self.widths if isinstance(width, int)]
@@ -161,7 +164,8 @@ Dropout(rate=0.1, number=0))
             if i == 0 and self.input_dropout:
                 input_blocks += (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
-                around = Surroundings(activations[i], rates[i], self.normalization, keys, stats)
+                given = activations[i], rates[i], self.normalization, keys, stats
+                around = Surroundings(*given, self.parametric_activation)
                 layer = self._hidden(self.widths[i + 1], fan_in, around)
             elif isinstance(self.widths[i], Layer):
                 layer = self.widths[i].build_output(fan_in, fan_out, around)
@@ -175,7 +179,7 @@ Dropout(rate=0.1, number=0))
         if isinstance(layer, Layer):
             return (layer.build(fan_in, around),)
         affine = Affine(fan_in, layer, around.start)
-        blocks = (affine, *around.normalize(layer), *around.activate())
+        blocks = (affine, *around.normalize(layer), *around.activate(layer))
         return (Residual(blocks),) if self.residual and fan_in == layer else blocks
 
     @cached_property

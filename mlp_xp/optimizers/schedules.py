@@ -13,7 +13,9 @@ from typing import Protocol
 __all__ = [
     "SCHEDULES",
     "Constant",
+    "CosLog",
     "Cosine",
+    "FlatCosine",
     "InvScaling",
     "Linear",
     "LinearWarmup",
@@ -234,6 +236,70 @@ class OneCycle:
         return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * position))
 
 
+@dataclass(frozen=True)
+class FlatCosine:
+    r"""Stay at 1, then fall along half a cosine to 0.
+
+    Parameters
+    ----------
+    flat : float from 0 to 1, default=0.5
+        Share of the fit's steps without a change.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers.schedules import FlatCosine
+    >>> [round(FlatCosine()(step, 9, 0), 3) for step in range(0, 9, 2)]
+    [1.0, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    flat: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_fraction("flat", self.flat)
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Return 1, or the factor on the half cosine."""
+        s = _progress(step, n_steps)
+        if s <= self.flat:
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * (s - self.flat) / (1.0 - self.flat)))
+
+
+@dataclass(frozen=True)
+class CosLog:
+    r"""Rise and fall in cycles, each twice as long as the one before.
+
+    With s from 0 to 1, :math:`\tfrac12 (1 - \cos(2 \pi \log_2(1 + (2^c - 1) s)))`.
+
+    Parameters
+    ----------
+    cycles : int of at least 1, default=4
+        The :math:`c` above.
+
+    References
+    ----------
+    Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees
+    on tabular data" (2024), arXiv:2407.04491.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers.schedules import CosLog
+    >>> [round(CosLog(cycles=2)(step, 13, 0), 3) for step in (0, 2, 4, 8, 12)]
+    [0.0, 0.934, 0.0, 1.0, 0.0]
+    """
+
+    cycles: int = 4
+
+    def __post_init__(self) -> None:
+        if type(self.cycles) is not int or self.cycles < 1:
+            raise ValueError(f"`cycles` must be an integer of at least 1, got {self.cycles!r}.")
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Return the factor in its cycle."""
+        done = math.log2(1.0 + (2.0**self.cycles - 1.0) * _progress(step, n_steps))
+        return 0.5 * (1.0 - math.cos(2.0 * math.pi * done))
+
+
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
     "invscaling": InvScaling,
@@ -241,4 +307,6 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "cosine": Cosine,
     "onecycle": OneCycle,
     "linear": Linear,
+    "flat_cos": FlatCosine,
+    "coslog4": CosLog,
 }

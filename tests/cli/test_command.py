@@ -256,7 +256,7 @@ def help_of(capsys, *argv):
 def test_help_fits_a_terminal_breaks_no_word_and_has_examples(capsys, monkeypatch):
     assert all(command in help_of(capsys) for command in COMMANDS)
     monkeypatch.setenv("COLUMNS", "500")
-    assert "gelu, silu, softplus, leaky_relu, elu (relu)" in help_of(capsys, "train")
+    assert "gelu, silu, softplus, leaky_relu, elu, selu, mish (relu)" in help_of(capsys, "train")
     for argv in ([], *([command] for command in COMMANDS)):
         texts = {}
         for width in (50, 80, 500):

@@ -43,7 +43,16 @@ EXPORTED = {
     **{"hidden_layer_sizes": [(), 5, (6, 5)], "input_dropout": [0.3], "label_smoothing": [0.1]},
     "input_scaling": ["standardize", "zca", "pca"],
     "learning_rate": [
-        *("constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", OneCycle())
+        *(
+            "constant",
+            "invscaling",
+            "adaptive",
+            "warmup",
+            "cosine",
+            "onecycle",
+            "coslog4",
+            OneCycle(),
+        )
     ],
     **{"learning_rate_init": [0.1], "loss": ["focal", "absolute_error", "huber", squared]},
     **{"max_fun": [{"max_fun": 3, "solver": "lbfgs"}], "max_grad_norm": [1.0], "max_iter": [3]},
@@ -60,13 +69,24 @@ EXPORTED = {
     **{"verbose": [True], "warm_start": [True]},
 }
 NOT_BY_SKLEARN = {
-    "activation": ["gelu", "silu", "leaky_relu", "elu", "softplus", ["relu", "tanh"], silu],
+    "activation": [
+        "gelu",
+        "silu",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "mish",
+        "softplus",
+        ["relu", "tanh"],
+        silu,
+    ],
     "hidden_layer_sizes": [LAYERS, {"hidden_layer_sizes": BLOCKS, "normalization": "batch"}],
     "loss": [
         *(LEVELS, "gaussian", {"loss": LEVELS, "output_activation": "identity"}),
         *({"loss": loss, "target_scaling": "standardize"} for loss in (LEVELS, "gaussian")),
     ],
     "normalization": ["layer", "batch", *FOLDED],
+    "parametric_activation": [True, {"parametric_activation": True, "activation": "mish"}],
     "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],
 }

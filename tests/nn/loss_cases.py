@@ -100,6 +100,8 @@ PLAIN_ACTIVATIONS = {
     "silu": lambda x, xp: x / (1 + xp.exp(-x)),
     "elu": lambda x, xp: xp.where(x > 0, x, xp.expm1(x)),
     "leaky_relu": lambda x, xp: xp.where(x > 0, x, 0.01 * x),
+    "selu": lambda x, xp: 1.0507009873554805 * xp.where(x > 0, x, 1.6732632423543772 * xp.expm1(x)),
+    "mish": lambda x, xp: x * xp.tanh(xp.log1p(xp.exp(x))),
     "softplus": lambda x, xp: xp.log1p(xp.exp(x)),
     "exp": lambda x, xp: xp.exp(x),
     "softmax": softmax,

@@ -122,7 +122,7 @@ class Gentle(Layer):
         return self.width
 
     def build(self, fan_in, around):
-        return Residual((Affine(fan_in, self.width), *around.activate()))
+        return Residual((Affine(fan_in, self.width), *around.activate(self.width)))
 
 
 def test_a_layer_from_outside(backend):

@@ -66,7 +66,14 @@ FIRST = {
     "blocks first": Network((6, Blocks((2, 3), (0,)), Branch((12, 6)), 2), "tanh", "layer"),
     "branch first": Network((6, Branch((4, 6)), 2), normalization="batch"),
 }
-CHOSEN = ("everything, layer", "everything, batch", "bottleneck, batch", "blocks", "codes")
+CHOSEN = (
+    "everything, layer",
+    "everything, batch",
+    "bottleneck, batch",
+    "blocks",
+    "codes",
+    "parametric",
+)
 NETWORKS = {name: (network_cases.NETWORKS | network_cases.OBJECTS)[name] for name in CHOSEN} | FIRST
 
 

@@ -44,7 +44,7 @@ NETWORK = {
     **{"hidden_layer_sizes": [7, 7, 4], "activation": ["gelu", "tanh", "relu"], "residual": True},
     **{"dropout": (0.1, 0, 0.2), "input_dropout": 0.1, "normalization": "batch"},
     **{"early_stopping": True, "ema_decay": 0.9, "max_grad_norm": 1.0},
-    "input_scaling": "standardize",
+    **{"input_scaling": "standardize", "parametric_activation": True},
 }
 REGRESSION = {
     **{"hidden_layer_sizes": (7, 7), "normalization": "batch", "residual": True},
@@ -108,7 +108,13 @@ RULES = {
     ],
     "learning_rate": [
         *(rates.Constant(), rates.InvScaling(0.3), rates.Cosine(0.2), rates.OneCycle(0.2, 10, 100)),
-        *(rates.Linear(0.1), rates.LinearWarmup(), rates.LinearWarmup(then=rates.Linear())),
+        *(
+            rates.Linear(0.1),
+            rates.LinearWarmup(),
+            rates.CosLog(3),
+            rates.FlatCosine(0.2),
+            rates.LinearWarmup(then=rates.Linear()),
+        ),
     ],
     "loss": [
         *(losses.SoftmaxCrossEntropy(0.1), losses.SoftmaxFocal(1.0), losses.SquaredError()),

@@ -305,7 +305,7 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
         If they need a new network.
     """
     network = config.rules.network
-    names = ("widths", "normalization", "residual")
+    names = ("widths", "normalization", "residual", "parametric_activation")
     pairs = {name: (getattr(state.network, name), getattr(network, name)) for name in names}
     if config.dtype is not None:
         pairs["precision"] = state.dtype, config.dtype

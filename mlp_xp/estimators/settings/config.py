@@ -139,6 +139,7 @@ def resolve_config(
         _plain_numbers(params["input_dropout"]),
         bool(params["residual"]),
         inputs,
+        bool(params["parametric_activation"]),
     )
     rules = Rules(
         network,

@@ -70,6 +70,7 @@ CONSTRAINTS: dict[str, Any] = {
     "input_dropout": [Interval(Real, 0, 1, closed="left")],
     "normalization": [one_of("layer", "batch"), None],
     "residual": ["boolean"],
+    "parametric_activation": ["boolean"],
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "ema_decay": [Interval(Real, 0, 1, closed="left"), None],
     "callbacks": [list, tuple, None],
@@ -90,7 +91,8 @@ hidden_layer_sizes : int, object of `mlp_xp.nn.hidden`, or a list of them, defau
     Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
     for a residual branch with an inverted bottleneck.
 activation : str, callable, or a list with one for each hidden layer, default="relu"
-    "identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"; or
+    "identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish",
+    "softplus"; or
     ``f(x, *, xp)`` that returns the output and its pullback, which is compared with a finite
     difference at the first fit.
 solver : {"sgd", "adam", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs"} or a rule \
@@ -102,7 +104,7 @@ alpha : float of at least 0, default=0.0001
 batch_size : int or "auto", default="auto"
     "auto" is ``min(200, n_samples)``. "lbfgs" takes all samples.
 learning_rate : {"constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", \
-"linear"} or a schedule of `mlp_xp.optimizers.schedules`, default="constant"
+"linear", "flat_cos", "coslog4"} or a schedule of `mlp_xp.optimizers.schedules`, default="constant"
     Factor of `learning_rate_init` at each step, for every solver but "lbfgs". As in
     scikit-learn, "invscaling" and "adaptive" act for SGD alone; "adaptive" divides the rate by
     5 whenever nothing has improved for `n_iter_no_change` epochs.
@@ -162,6 +164,9 @@ normalization : {"layer", "batch"} or None, default=None
     Normalization between each hidden dense layer and its activation.
 residual : bool, default=False
     Whether a hidden layer as wide as the one before it adds its output to its input.
+parametric_activation : bool, default=False
+    Whether each output of a hidden layer learns how far its activation f bends:
+    ``x + slope * (f(x) - x)``, from a slope of 1 on.
 max_grad_norm : float above 0 or None, default=None
     Maximum norm of all gradients of a step together; larger ones are scaled down to it.
 ema_decay : float in [0, 1) or None, default=None

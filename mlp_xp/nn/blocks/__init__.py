@@ -16,7 +16,7 @@ from mlp_xp.nn.blocks._base import (
     chain,
     rows,
 )
-from mlp_xp.nn.blocks._elementwise import Activate, Dropout
+from mlp_xp.nn.blocks._elementwise import Activate, Dropout, ParametricActivate
 from mlp_xp.nn.blocks._inputs import TableInputs
 from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
 from mlp_xp.nn.blocks._residual import Residual
@@ -33,6 +33,7 @@ __all__ = [
     "DropoutKeys",
     "LayerNorm",
     "Measured",
+    "ParametricActivate",
     "Residual",
     "Row",
     "Start",

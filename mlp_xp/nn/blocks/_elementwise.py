@@ -11,12 +11,13 @@ from mlp_xp.nn.blocks._base import (
     BlockPullback,
     Context,
     DropoutKeys,
+    Make,
     Measured,
     without_params,
 )
-from mlp_xp.nn.layers import Activation, Rate
+from mlp_xp.nn.layers import Activation, Rate, Slope, parametric
 
-__all__ = ["Activate", "Dropout"]
+__all__ = ["Activate", "Dropout", "ParametricActivate"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,7 @@ class Activate(Block):
     @property
     def label(self) -> str:
         """The name in a summary."""
-        function = self.function
-        return (
-            function if isinstance(function, str) else getattr(function, "__name__", str(function))
-        )
+        return _name_of(self.function)
 
     def __call__(
         self, params: Tree, x: Array, context: Context
@@ -40,6 +38,33 @@ class Activate(Block):
         """Apply it to each number."""
         y, pullback = context.activate(self.function, x, xp=context.xp)
         return y, without_params(pullback), ()
+
+
+@dataclass(frozen=True)
+class ParametricActivate(Block):
+    """An activation with a learned slope for each feature, which starts as the activation."""
+
+    function: str | Activation
+    width: int
+
+    @property
+    def label(self) -> str:
+        """The name in a summary."""
+        return f"parametric {_name_of(self.function)}"
+
+    def init(self, uniform: Make, constant: Make) -> Slope:
+        """Start with slopes of 1."""
+        return Slope(constant(1.0, (self.width,)))
+
+    def __call__(
+        self, params: Slope, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
+        """Apply `mlp_xp.nn.layers.parametric`."""
+        return *context.run_layer(parametric, params, x, self.function, xp=context.xp), ()
+
+
+def _name_of(function: str | Activation) -> str:
+    return function if isinstance(function, str) else getattr(function, "__name__", str(function))
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,14 @@ from __future__ import annotations
 
 from mlp_xp.nn.layers._activations import (
     ACTIVATIONS,
-    Activation,
-    ActivationPullback,
     activate,
     elu,
     exp,
-    gelu,
     identity,
     leaky_relu,
     logistic,
     relu,
-    sigmoid,
-    silu,
+    selu,
     softplus,
     tanh,
 )
@@ -40,13 +36,9 @@ from mlp_xp.nn.layers._dropout import (
     dropout,
     threshold,
 )
-from mlp_xp.nn.layers._embedding import (
-    Embedding,
-    LayerPullback,
-    embed,
-    run_layer,
-    sum_rows_of_table,
-)
+from mlp_xp.nn.layers._embedding import Embedding, embed, sum_rows_of_table
+from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
+from mlp_xp.nn.layers._layer import Activation, ActivationPullback, LayerPullback, run_layer
 from mlp_xp.nn.layers._normalization import (
     BatchStats,
     Norm,
@@ -55,6 +47,7 @@ from mlp_xp.nn.layers._normalization import (
     batch_norm,
     layer_norm,
 )
+from mlp_xp.nn.layers._parametric import Slope, parametric
 from mlp_xp.nn.layers._ranks import RankShare, cut_rows, sum_in_pairs, sum_rows
 from mlp_xp.nn.layers._weights import shares
 
@@ -72,6 +65,7 @@ __all__ = [
     "NormPullback",
     "RankShare",
     "Rate",
+    "Slope",
     "activate",
     "affine",
     "apply_norm",
@@ -88,9 +82,12 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "logistic",
+    "mish",
+    "parametric",
     "per_sample",
     "relu",
     "run_layer",
+    "selu",
     "shares",
     "sigmoid",
     "silu",

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Protocol
-
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
+from mlp_xp.nn.layers._layer import Activation, ActivationPullback
 
 __all__ = [
     "ACTIVATIONS",
-    "Activation",
-    "ActivationPullback",
     "activate",
     "elu",
     "exp",
-    "gelu",
     "identity",
     "leaky_relu",
     "logistic",
     "relu",
-    "sigmoid",
-    "silu",
+    "selu",
     "softplus",
     "tanh",
 ]
 
-ActivationPullback = Callable[[Array], Array]
-
-
-class Activation(Protocol):
-    """An elementwise function with its pullback, ``dy`` to ``dx`` of the same shape."""
-
-    def __call__(self, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-        """Return the output, of the shape of the input, and the pullback."""
-        ...
+# Klambauer et al. (2017), equation 2, to double precision.
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
 def identity(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
@@ -66,20 +53,6 @@ def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
         return dx
 
     return y, pullback
-
-
-def sigmoid(x: Array, *, xp: Namespace) -> Array:
-    """Return the logistic function without overflow, ``1 / (1 + exp(-x))``.
-
-    Where ``exp(-x)`` would overflow the input is held a little short of that; the result there is
-    as good as 0, about the smallest normal number.
-    """
-    limit = 1.0 - math.log(float(xp.finfo(x.dtype).max))
-    y = xp.maximum(x, limit)
-    y *= -1.0
-    y = xp.exp(y)
-    y += 1.0
-    return 1.0 / y
 
 
 def logistic(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
@@ -122,75 +95,6 @@ def tanh(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     def pullback(dy: Array) -> Array:
         dx = y * -y
         dx += 1.0
-        dx *= dy
-        return dx
-
-    return y, pullback
-
-
-def silu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Compute the sigmoid linear unit (swish), :math:`y = x s` with :math:`s = 1 / (1 + e^{-x})`.
-
-    So :math:`\bar x = \bar y\, (s + y (1 - s))`.
-
-    References
-    ----------
-    Elfwing, Uchibe, Doya, "Sigmoid-weighted linear units" (2018), arXiv:1702.03118.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import silu
-    >>> y, pullback = silu(xp.asarray([0.0, 1e4]), xp=xp)
-    >>> y, pullback(xp.ones(2))
-    (array([    0., 10000.]), array([0.5, 1. ]))
-    """
-    s = sigmoid(x, xp=xp)
-    y = x * s
-
-    def pullback(dy: Array) -> Array:
-        dx = 1.0 - s
-        dx *= y
-        dx += s
-        dx *= dy
-        return dx
-
-    return y, pullback
-
-
-def gelu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Compute the Gaussian error linear unit in its tanh form.
-
-    :math:`y = \tfrac12 x (1 + t)` with :math:`t = \tanh u` and
-    :math:`u = \sqrt{2/\pi}\,(x + 0.044715\,x^3)`, so
-    :math:`\bar x = \bar y\,\tfrac12\,(1 + t + x (1 - t^2)\, u')` with
-    :math:`u' = \sqrt{2/\pi}\,(1 + 0.134145\,x^2)`. The exact form needs the error function, which
-    the Array API lacks; the two differ by less than 5e-4.
-
-    References
-    ----------
-    Hendrycks, Gimpel, "Gaussian error linear units" (2016), arXiv:1606.08415.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import gelu
-    >>> y, pullback = gelu(xp.asarray([0.0, 1e4]), xp=xp)
-    >>> y, pullback(xp.ones(2))
-    (array([    0., 10000.]), array([0.5, 1. ]))
-    """
-    scale = math.sqrt(2.0 / math.pi)
-    square = x * x
-    t = xp.tanh(x * (square * (0.044715 * scale) + scale))
-    y = (0.5 * x) * (t + 1.0)
-
-    def pullback(dy: Array) -> Array:
-        dx = square * (3 * 0.044715 * scale) + scale
-        dx *= x
-        dx *= 1.0 - t * t
-        dx += t
-        dx += 1.0
-        dx *= 0.5
         dx *= dy
         return dx
 
@@ -305,6 +209,43 @@ def elu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     return y, pullback
 
 
+def selu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
+    r"""Compute the scaled exponential linear unit.
+
+    :math:`y = \lambda x` where :math:`x > 0`, else :math:`\lambda \alpha (e^x - 1)`.
+
+    So :math:`\bar x = \lambda \bar y` where :math:`x > 0`, else :math:`\lambda \alpha e^x \bar y`.
+
+    References
+    ----------
+    Klambauer, Unterthiner, Mayr, Hochreiter, "Self-normalizing neural networks" (2017),
+    arXiv:1706.02515.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import selu
+    >>> y, pullback = selu(xp.asarray([-1e4, 2.0]), xp=xp)
+    >>> xp.round(y, 3), xp.round(pullback(xp.ones(2)), 3)
+    (array([-1.758,  2.101]), array([0.   , 1.051]))
+    """
+    bend = xp.expm1(xp.minimum(x, 0.0))
+    bend *= _SELU_SCALE * _SELU_ALPHA
+    y = xp.maximum(x, 0.0)
+    y *= _SELU_SCALE
+    y += bend
+
+    def pullback(dy: Array) -> Array:
+        dx = xp.astype(y > 0.0, y.dtype)
+        dx *= _SELU_SCALE * (1.0 - _SELU_ALPHA)
+        dx += bend
+        dx += _SELU_SCALE * _SELU_ALPHA
+        dx *= dy
+        return dx
+
+    return y, pullback
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "identity": identity,
     "logistic": logistic,
@@ -315,6 +256,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "softplus": softplus,
     "leaky_relu": leaky_relu,
     "elu": elu,
+    "selu": selu,
+    "mish": mish,
 }
 
 

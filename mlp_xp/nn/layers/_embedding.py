@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
-from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._layer import LayerPullback
 
-__all__ = ["Embedding", "LayerPullback", "embed", "run_layer", "sum_rows_of_table"]
+__all__ = ["Embedding", "embed", "sum_rows_of_table"]
 
 
 class Embedding(NamedTuple):
@@ -15,25 +16,6 @@ class Embedding(NamedTuple):
 
     table: Array
     kinds = ("embedding",)  # type: ignore[misc]
-
-
-class LayerPullback(Protocol):
-    """``dy`` to ``dx``, or None, and the gradients of the parameters, in their structure."""
-
-    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Any]:
-        """Return the gradients with respect to the input and to the parameters."""
-        ...
-
-
-def run_layer(
-    function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
-) -> tuple[Array, LayerPullback]:
-    """Run a layer of which each row of the output depends on one row of x alone.
-
-    A backend may have a faster one for a function.
-    """
-    found: tuple[Array, LayerPullback] = function(params, x, *args, xp=xp)
-    return found
 
 
 def embed(params: Embedding, positions: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:

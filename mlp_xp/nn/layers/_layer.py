@@ -1,0 +1,39 @@
+"""The contracts of activations, and of layers that take each row by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+
+__all__ = ["Activation", "ActivationPullback", "LayerPullback", "run_layer"]
+
+ActivationPullback = Callable[[Array], Array]
+
+
+class Activation(Protocol):
+    """An elementwise function with its pullback, ``dy`` to ``dx`` of the same shape."""
+
+    def __call__(self, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
+        """Return the output, of the shape of the input, and the pullback."""
+        ...
+
+
+class LayerPullback(Protocol):
+    """``dy`` to ``dx``, or None, and the gradients of the parameters, in their structure."""
+
+    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Any]:
+        """Return the gradients with respect to the input and to the parameters."""
+        ...
+
+
+def run_layer(
+    function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
+) -> tuple[Array, LayerPullback]:
+    """Run a layer of which each row of the output depends on one row of x alone.
+
+    A backend may have a faster one for a function.
+    """
+    found: tuple[Array, LayerPullback] = function(params, x, *args, xp=xp)
+    return found

@@ -1,0 +1,75 @@
+"""Activations with a slope that is learned."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._activations import activate
+from mlp_xp.nn.layers._dense import per_sample
+from mlp_xp.nn.layers._layer import Activation, LayerPullback
+
+__all__ = ["Slope", "parametric"]
+
+
+class Slope(NamedTuple):
+    """Parameters of a parametric activation: ``slope : (..., width)``."""
+
+    slope: Array
+    kinds = ("slope",)  # type: ignore[misc]
+
+
+def parametric(
+    params: Slope, x: Array, function: str | Activation, *, xp: Namespace
+) -> tuple[Array, LayerPullback]:
+    r"""Move from the identity to an activation as far as is learned: :math:`y = x + a (f(x) - x)`.
+
+    So :math:`\bar a = \sum_i \bar y_i (f(x_i) - x_i)` and
+    :math:`\bar x = \bar y (1 - a) + f'(x)\,\bar y a`.
+
+    Parameters
+    ----------
+    params : Slope
+        ``slope : (..., width)``, the :math:`a` above; leading axes count models.
+    x : (..., batch, width)
+    function : str or callable
+        As for `activate`.
+    xp : namespace
+
+    Returns
+    -------
+    y : (..., batch, width)
+    pullback : callable
+        ``pullback(dy, need_dx=...)`` returns ``(dx, Slope(dslope))``.
+
+    References
+    ----------
+    Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees
+    on tabular data" (2024), arXiv:2407.04491, appendix A.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Slope, parametric
+    >>> params = Slope(xp.asarray([0.5, 1.0]))
+    >>> y, pullback = parametric(params, xp.asarray([[-2.0, -2.0]]), "relu", xp=xp)
+    >>> y
+    array([[-1.,  0.]])
+    >>> pullback(xp.ones((1, 2)), need_dx=True)
+    (array([[0.5, 0. ]]), Slope(slope=array([2., 2.])))
+    """
+    slope = per_sample(xp.astype(params.slope, x.dtype, copy=False))
+    y, pull = activate(function, x, xp=xp)
+    bend = y - x
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Slope]:
+        dslope = xp.sum(dy * bend, axis=-2)
+        dx = None
+        if need_dx:
+            through = dy * slope
+            dx = pull(through)
+            dx = dx + dy
+            dx -= through
+        return dx, Slope(dslope)
+
+    return x + slope * bend, pullback
