@@ -14,6 +14,7 @@ from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.rank_agreement import validating_on_all_ranks
+from mlp_xp.estimators.checks.validation import asks_for_table
 from mlp_xp.estimators.fitted.device_cache import FittedArrays
 from mlp_xp.estimators.fitted.notebook_repr import PicturesMixin
 from mlp_xp.estimators.fitted.prediction import evaluate, gradient_of_inputs, network_outputs
@@ -52,6 +53,8 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
     solver: Any
     random_state: Any
     warm_start: bool
+    categorical_features: Any
+    missing_values: str
     _state: FittedState
     _training: Any = None  # Of the last fit; not pickled.
 
@@ -312,8 +315,8 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
             state = fitted_state(self)
             progress = state.progress if training is None else training.progress()
             attributes["_state"] = state.to_host(progress)
-            for name in state.arrays:
-                attributes.pop(name)
+            for name in (*state.arrays, "columns_"):
+                attributes.pop(name, None)
         elif "coefs_" in attributes:  # Assigned, and not used yet.
             for name in ("coefs_", "intercepts_"):
                 attributes[name] = [map_leaves(to_numpy, params) for params in attributes[name]]
@@ -359,6 +362,9 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        is_table = asks_for_table(self)
+        tags.input_tags.sparse = not is_table
+        tags.input_tags.allow_nan = self.missing_values != "error"
+        tags.input_tags.categorical = tags.input_tags.string = self.categorical_features is not None
         tags.array_api_support = True
         return tags

@@ -54,7 +54,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "temperature" divides the raw outputs by one number, fitted after the training to the
         held-out samples of ``early_stopping=True`` or ``X_val``, so that probabilities are as
         often right as they say. Predictions stay as they are, except for several classes at once.
-    [scoring to distributed]
+    [scoring to missing_values]
 
     Attributes
     ----------
@@ -143,6 +143,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         augmentation: Any = None,
         tta: Any = None,
         distributed: Any = None,
+        categorical_features: Any = None,
+        missing_values: str = "error",
     ) -> None:
         self._store(locals())
 

@@ -13,12 +13,12 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from mlp_xp._utils.sklearn_compat import check_same_namespace
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.checks.validation import check_weights, check_x, host
+from mlp_xp.estimators.checks.validation import asks_for_table, check_weights, check_x, host
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
@@ -105,8 +105,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         if self.n_jobs == 0:
             raise ValueError("n_jobs is 0: use at least 1, -1 for all processors, or None.")
         members = self._members()
-        checked = check_x(self, X, reset=True)
-        n_samples = checked.shape[0]
+        n_samples = self._note(X, [member for member, _ in members])
         given = check_weights(sample_weight, n_samples)
         held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         tasks: list[Any] = []
@@ -140,6 +139,13 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
             self.classes_ = self.estimators_[0].classes_
         return self
 
+    def _note(self, X: Any, members: list[Any]) -> int:
+        """Set the names and the number of features; return the number of samples."""
+        if not any(map(asks_for_table, members)):
+            return int(check_x(self, X, reset=True).shape[0])
+        validate_data(self, X, reset=True, skip_check_array=True)
+        return int(_num_samples(X))
+
     def _members(self) -> list[tuple[Any, np.random.RandomState]]:
         """Return the networks, not fitted, and a generator for each."""
         template = self._member_type() if self.estimator is None else self.estimator
@@ -163,7 +169,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         """Raise an error unless the networks can predict for X; `method` is named in it."""
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_any_weights", method=method)
-        check_x(self, X, reset=False)
+        if not any(map(asks_for_table, self.estimators_)):  # Those check it themselves.
+            check_x(self, X, reset=False)
 
     @property
     def _any_weights(self) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,7 +24,7 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import Worker, reporting
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.checks.validation import check_x
+from mlp_xp.estimators.checks.validation import asks_for_table, check_x
 from mlp_xp.estimators.fitting.requests import fit_requests
 from mlp_xp.estimators.settings.config import (
     LBFGS,
@@ -43,6 +45,9 @@ from mlp_xp.training.stack.workers import work_in_threads
 
 __all__ = ["FitResult", "FitTask", "fit_all", "fit_many"]
 
+# What a check notes of the columns of data, and the settings that it depends on.
+_NAMES = ("feature_names_in_", "columns_", "n_features_in_")
+_TABLE_SETTINGS = ("categorical_features", "missing_values", "input_scaling", "precision")
 # The most models of one program.
 _MOST_MODELS = 512
 # Multiplications and additions of the forward passes of an epoch, and of a fit, for which threads
@@ -178,31 +183,50 @@ def fit_all(
 
 
 class _Data:
-    """The checked data of tasks, by the identity of what was given."""
+    """The checked data of tasks, by the identity of what was given.
+
+    The columns of a table are learned from the rows of a task, and kept for those with the same.
+    """
 
     def __init__(self, tasks: Sequence[FitTask]) -> None:
-        self._shared: dict[int, SharedData | None] = {}
-        self._names: dict[int, Any] = {}
+        self._shared: dict[Any, SharedData | None] = {}
         self._n_outputs: dict[int, int] = {}
-        for task in tasks:
-            if id(task.X) not in self._shared:
-                self._shared[id(task.X)] = self._check(task)
+        self._lock = threading.Lock()
+        self._n_left = Counter(map(_key, tasks))
+
+    def shared(self, task: FitTask) -> SharedData | None:
+        """Return data that many fits can take rows of; None for others, and those with errors."""
+        key = _key(task)
+        with self._lock:
+            if key not in self._shared:
+                self._shared[key] = self._check(task)
+            return self._shared[key]
 
     def _check(self, task: FitTask) -> SharedData | None:
-        """Return data that many fits can take rows of; None for others, and those with errors."""
-        if sparse.issparse(task.X) or isinstance(task.X, Rows):
+        X = task.X
+        if sparse.issparse(X) or isinstance(X, Rows):
             return None
+        if task.rows is not None and asks_for_table(task.model):
+            X = _safe_indexing(X, task.rows)
         model = copy.copy(task.model)
         try:
-            X = check_x(model, task.X, reset=True)
+            X = check_x(model, X, reset=True)
         except (ValueError, TypeError):  # Each fit raises its own.
             return None
-        self._names[id(task.X)] = getattr(model, "feature_names_in_", None)
-        return SharedData(X)
+        found = vars(model)
+        return SharedData(X, {name: found[name] for name in _NAMES if name in found})
+
+    def end(self, task: FitTask) -> None:
+        """Forget the data of a task if it was the last one with them."""
+        key = _key(task)
+        with self._lock:
+            self._n_left[key] -= 1
+            if not self._n_left[key]:
+                self._shared.pop(key, None)
 
     def is_shared(self, task: FitTask) -> bool:
         """Whether rows of the data are given by position."""
-        return self._shared[id(task.X)] is not None
+        return self.shared(task) is not None
 
     def n_outputs(self, y: Any) -> int:
         """Return about how many outputs the targets of a task need."""
@@ -217,13 +241,15 @@ class _Data:
         """Fit the model of a task to its samples; one of a stack asks for its epochs."""
         X, y, weights = task.X, task.y, task.sample_weight
         # Who overrides `fit` is given what a caller would give.
-        shared = self._shared[id(X)] if type(task.model).fit is BaseMLP.fit else None
+        shared = self.shared(task) if type(task.model).fit is BaseMLP.fit else None
         rows = task.rows
         if rows is not None:
             y = y[rows] if type(y) is np.ndarray else _safe_indexing(y, rows)
             weights = None if weights is None else _safe_indexing(weights, rows)
         if shared is not None:
-            X = Rows(shared.x, np.arange(shared.x.shape[0]) if rows is None else rows, shared)
+            if rows is None or asks_for_table(task.model):
+                rows = np.arange(shared.x.shape[0])
+            X = Rows(shared.x, rows, shared)
         elif rows is not None:
             X = _safe_indexing(X, rows)
         if is_stack:
@@ -235,9 +261,15 @@ class _Data:
             yield from fit_requests(task.model, start, given, held_out, trainer_type=StackedTrainer)
         else:
             task.model.fit(X, y, weights, **task.fit_params)
-        names = self._names.get(id(task.X))
-        if shared is not None and names is not None:
-            vars(task.model)["feature_names_in_"] = names
+
+
+def _key(task: FitTask) -> Any:
+    """Return what decides the matrix that a task's network sees."""
+    if not asks_for_table(task.model):
+        return id(task.X)
+    params = task.model._params()
+    settings = tuple(repr(params[name]) for name in _TABLE_SETTINGS)
+    return id(task.X), None if task.rows is None else task.rows.tobytes(), settings
 
 
 def _can_share(model: Any) -> bool:
@@ -330,6 +362,7 @@ def _fit(
             error = answer(data.fit(task, is_stack=False))
         except Exception as raised:
             error = raised
+    data.end(task)
     return FitResult(number, error, time.perf_counter() - start)
 
 

@@ -52,7 +52,7 @@ default="auto"
         losses, and what a loss measures by (`Huber`'s ``delta``), are those of the standardized
         targets. Warm starts and `partial_fit` keep the first mean and deviation. Not for outputs
         that are bounded or never negative, e.g. of ``loss="poisson"``.
-    [scoring to distributed]
+    [scoring to missing_values]
 
     Attributes
     ----------
@@ -128,6 +128,8 @@ default="auto"
         augmentation: Any = None,
         tta: Any = None,
         distributed: Any = None,
+        categorical_features: Any = None,
+        missing_values: str = "error",
     ) -> None:
         self._store(locals())
 

@@ -48,6 +48,7 @@ from mlp_xp.saving._spec import (
     check_version,
     describe,
     digest,
+    has_columns,
     is_weights_name,
     point_to,
     rebuild,
@@ -145,7 +146,7 @@ class _Files:
     def write(self, folder: Path) -> None:
         name = WEIGHTS
         # Weights that are there stay until the new model is complete.
-        if self._steps or (folder / SPEC).exists():
+        if self._steps or has_columns(self._spec) or (folder / SPEC).exists():
             name = weights_name(self._sha256)
             point_to(self._spec, name, *self._steps)
             self._text = self._spec_text()

@@ -67,7 +67,7 @@ def shapes(state: FittedState) -> dict[str, Any]:
     return _entries(
         params,
         [BatchStats._make(((width,), (width,))) for width in network.batch_stats_widths],
-        _scaling_shapes(state.input_scaling, state.n_features, network.sizes[0]),
+        _scaling_shapes(state.step_scaling, state.n_features, network.sizes[0]),
         state.calibration,
     )
 

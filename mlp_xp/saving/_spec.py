@@ -15,7 +15,11 @@ import numpy as np
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.fitted.intervals import Calibration
 from mlp_xp.estimators.fitted.state import FittedState
-from mlp_xp.estimators.settings.config import resolve_augmentation, resolve_config
+from mlp_xp.estimators.settings.config import (
+    TABLE_SCALINGS,
+    resolve_augmentation,
+    resolve_config,
+)
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._history import decode_history, encode_history
@@ -27,8 +31,9 @@ from mlp_xp.training.loop.records import ResumeState
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
-_FORMAT, _VERSION = "mlp_xp", 6  # With `steps`, of a Pipeline.
+_FORMAT, _VERSION = "mlp_xp", 7  # With `columns`, of a table.
 _DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a file that is named.
+_STEPS = 6  # Of a Pipeline.
 _WITHOUT_DIGEST = 3  # A format that differs only in `weights_sha256`, of the other file alone.
 _MAX_VIEWS = 1000
 _NAME_LENGTH = 16  # Hexadecimal digits.
@@ -60,6 +65,8 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     }
     if state.network.inputs is not None:
         spec["inputs"] = encode("inputs", state.network.inputs, "inputs")
+    if state.columns is not None:
+        spec["columns"] = state.columns.to_json()
     if state.target_scaling is not None:
         spec["target_scaling"] = [numbers.tolist() for numbers in state.targets.scaling]
     if state.calibration is not None:
@@ -138,7 +145,14 @@ def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
     """Set the file of weights, and the file of the other steps of a Pipeline."""
     spec.update(format_version=_NAMED_WEIGHTS, weights=name)
     if steps is not None:
-        spec.update(format_version=_VERSION, steps=steps)
+        spec.update(format_version=_STEPS, steps=steps)
+    if has_columns(spec):
+        spec.update(format_version=_VERSION)
+
+
+def has_columns(spec: dict[str, Any]) -> bool:
+    """Whether a network is of a table, which earlier versions of the format do not have."""
+    return any("columns" in network for network in spec.get("networks", [spec]))
 
 
 def weights_of(spec: dict[str, Any]) -> str:
@@ -206,11 +220,17 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
     model._validate_params()
     widths = _widths(spec, max_layers)
     n_features = _take(spec, "features", _is_width, "an integer above 0")
-    names = spec["feature_names"]
+    names, columns, n_columns = spec["feature_names"], None, n_features
+    if "columns" in spec:
+        from mlp_xp.estimators.tables.columns import decode_columns  # Most models have none.
+
+        columns = decode_columns(spec["columns"])
+        n_columns = len(columns.columns)
+        expect(len(columns.input_names) == n_features, f"columns do not make {n_features} inputs")
     if names is not None:
         expect(
-            len(names) == n_features and all(isinstance(name, str) for name in names),
-            f"feature_names is not a list of {n_features} strings",
+            len(names) == n_columns and all(isinstance(name, str) for name in names),
+            f"feature_names is not a list of {n_columns} strings",
         )
         model.feature_names_in_ = np.asarray(names, dtype=object)
     settings = model.get_params(deep=False)
@@ -227,7 +247,8 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
         f"widths begins with {widths[0]}, and params make it {network.widths[0]}",
     )
     scaled = decode(spec["scaled"], "input_scaling")
-    is_scaling = isinstance(scaled, Whiten) or (type(scaled) is str and scaled in SCALINGS)
+    known = (*SCALINGS, *(TABLE_SCALINGS if columns else ()))
+    is_scaling = isinstance(scaled, Whiten) or (type(scaled) is str and scaled in known)
     expect(
         scaled is None or is_scaling,
         f"scaled is {scaled!r}, not null, one of {', '.join(SCALINGS)} or a Whiten",
@@ -239,6 +260,7 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
         targets,
         n_features,
         input_scaling=scaled,
+        columns=columns,
         dtype=_take(spec, "dtype", ("float32", "float64").__contains__, "'float32' or 'float64'"),
         seed=_take(
             spec, "seed", lambda n: type(n) is int and 0 <= n < 2**32, "an integer of 32 bits"

@@ -1,11 +1,16 @@
-"""Advice on text in X, for the error that numbers are expected."""
+"""Advice on text and holes in X, for the error that numbers are expected."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-__all__ = ["text_advice"]
+__all__ = ["IMPUTE", "text_advice"]
+
+IMPUTE = (
+    "set missing_values='impute', which takes the median of the training data and tells the "
+    "network so, or fill it in"
+)
 
 # Columns that an error names.
 _NAMED = 3
@@ -19,34 +24,26 @@ def text_advice(X: Any, estimator: str) -> str:
     >>> import pandas
     >>> from mlp_xp.estimators.checks.text_advice import text_advice
     >>> print(text_advice(pandas.DataFrame({"color": ["red", "blue"]}), "MLPClassifier"))
-    MLPClassifier takes numbers in X. X['color'] has text: encode it. E.g. \
-make_pipeline(make_column_transformer((OneHotEncoder(handle_unknown='ignore'), ['color']), \
-remainder='passthrough'), MLPClassifier()).
+    MLPClassifier takes numbers in X. X['color'] has text: set categorical_features='from_dtype'.
     """
     numbers, texts = _text_columns(X)
-    if not numbers and not texts:
-        return (
-            f"{estimator} takes numbers in X: convert numbers with text among them, e.g. by "
-            "pandas.to_numeric(column, errors='coerce'), and encode other text, e.g. by "
-            "sklearn.preprocessing.OneHotEncoder(handle_unknown='ignore')."
-        )
-    advice, first = [f"{estimator} takes numbers in X."], "SimpleImputer()"
+    advice = [f"{estimator} takes numbers in X."]
     if numbers:
         column = f"X[{numbers[0]!r}]"
         advice.append(
             f"{_have(numbers)} text among numbers: {column} = pandas.to_numeric({column}, "
-            "errors='coerce') makes it missing, and SimpleImputer fills it in."
+            "errors='coerce') makes it missing, which missing_values='impute' allows."
         )
     if texts:
         has_gaps = bool(X.drop(columns=texts).isna().to_numpy().any())
-        others = "SimpleImputer()" if numbers or has_gaps else "'passthrough'"
-        first = (
-            "make_column_transformer((OneHotEncoder(handle_unknown='ignore'), "
-            f"{texts[:_NAMED]}), remainder={others})"
+        more = ", and missing_values='impute' for missing numbers" if has_gaps else ""
+        advice.append(f"{_have(texts)} text: set categorical_features='from_dtype'{more}.")
+    elif not numbers:
+        advice.append(
+            "Set categorical_features='from_dtype' for columns of text, and convert numbers with "
+            "text among them, e.g. by pandas.to_numeric(column, errors='coerce')."
         )
-        advice.append(f"{_have(texts)} text: encode it.")
-    more = ", with the names of all columns of text" if len(texts) > _NAMED else ""
-    return " ".join([*advice, f"E.g. make_pipeline({first}, {estimator}()){more}."])
+    return " ".join(advice)
 
 
 def _text_columns(X: Any) -> tuple[list[str], list[str]]:
@@ -54,7 +51,7 @@ def _text_columns(X: Any) -> tuple[list[str], list[str]]:
     numbers: list[str] = []
     texts: list[str] = []
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
-    # Encoders take other names for positions.
+    # Advice names columns as the user would.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
         return numbers, texts
     to_numeric = importlib.import_module("pandas").to_numeric  # X is made of it.

@@ -22,14 +22,23 @@ from mlp_xp._utils.forks import between_forks
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
 from mlp_xp.training.data.rows import Rows, is_mapped
 
-__all__ = ["check_labels", "check_values", "check_weights", "check_x", "check_y", "encode", "host"]
+__all__ = [
+    "asks_for_table",
+    "check_labels",
+    "check_values",
+    "check_weights",
+    "check_x",
+    "check_y",
+    "encode",
+    "host",
+]
 
 # Dtypes that are kept; all others are converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
 _vdot = between_forks(np.vdot)  # A fork in a product of another thread hangs.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
 # In the error of scikit-learn, which is NumPy's.
-_TEXT = "could not convert string to float"
+_TEXT, _NAN = "could not convert string to float", "contains NaN"
 # Numbers of a memory-mapped file that are checked at once.
 _BLOCK = 1 << 18
 
@@ -63,8 +72,16 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     ValueError
         If X is not 2-D, empty, complex, has NaN or infinity, or a wrong number of features.
     """
+    if reset:
+        vars(estimator).pop("columns_", None)  # Of an earlier fit.
     if isinstance(X, Rows) and X.shared is not None and reset:
-        return _note_features(estimator, X)  # Checked for all fits.
+        _note_features(estimator, X)  # Checked for all fits.
+        vars(estimator).update(X.shared.names)
+        return X
+    if asks_for_table(estimator) if reset else "columns_" in vars(estimator):
+        from mlp_xp.estimators.tables.columns import encode_table  # Most data are plain numbers.
+
+        return encode_table(estimator, X, reset=reset)
     if isinstance(X, Rows):
         checked = check_x(estimator, X.x, reset=reset)
         return X if checked.dtype == X.dtype else Rows(checked, X.rows)
@@ -86,6 +103,8 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
                 from mlp_xp.estimators.checks.text_advice import text_advice  # Most X have none.
 
                 raise ValueError(f"{error}. {text_advice(X, type(estimator).__name__)}") from error
+            if _NAN in str(error):
+                raise _nan_error() from None
             raise
         # Batches are rows, and taking rows of columns would walk over all of them each time.
         return checked.tocsr() if sparse.issparse(checked) else checked
@@ -109,11 +128,26 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
         with backend.scope():  # Both propagate NaN, and write nothing as large as X.
             is_finite = bool(xp.isfinite(xp.max(X)) & xp.isfinite(xp.min(X)))
         if not is_finite:
-            raise ValueError("Input X contains NaN or infinity.")
+            raise _nan_error("NaN or infinity")
     if reset:
         return _note_features(estimator, X)
     _check_n_features(estimator, X, reset=False)
     return X
+
+
+def _nan_error(what: str = "NaN") -> ValueError:
+    from mlp_xp.estimators.checks.text_advice import IMPUTE  # Most X are finite.
+
+    return ValueError(f"Input X contains {what}: {IMPUTE}.")
+
+
+def asks_for_table(estimator: Any) -> bool:
+    """Whether a setting is for columns that are not all of plain numbers."""
+    return (
+        getattr(estimator, "categorical_features", None) is not None
+        or getattr(estimator, "missing_values", "error") != "error"
+        or getattr(estimator, "input_scaling", None) in ("robust", "quantile")
+    )
 
 
 def _note_features(estimator: Any, X: Any) -> Any:

@@ -17,7 +17,7 @@ from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.fitted.device_cache import DeviceCopies
 from mlp_xp.estimators.fitted.temperature import divided
-from mlp_xp.estimators.settings.config import resolve_config
+from mlp_xp.estimators.settings.config import TABLE_SCALINGS, resolve_config
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
@@ -30,11 +30,11 @@ from mlp_xp.training.loop.records import ResumeState
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.fitted.intervals import Calibration
+    from mlp_xp.estimators.tables.columns import TableColumns
 
 __all__ = [
     "FittedState",
     "fitted_state",
-    "host_copy",
     "publish",
     "state_of_weights",
 ]
@@ -58,7 +58,7 @@ class FittedState:
         Output activation of predictions.
     targets : Targets
     n_features : int
-        In the data; whitening may give the network fewer inputs.
+        In the matrix; whitening may give the network fewer inputs.
     input_scaling : str, Whiten or None
         The setting that ``scaling`` was computed by.
     dtype : {"float32", "float64"}
@@ -74,6 +74,8 @@ class FittedState:
         NumPy arrays, for a training whose trainer is not at hand.
     is_checked : bool
         Whether all weights are known to be finite.
+    columns : TableColumns or None
+        How a table becomes the matrix that the network sees; None for a matrix of numbers.
     calibration : Calibration or None
         Errors on held-out samples, which quantiles are corrected by.
     temperature : float or None
@@ -96,6 +98,7 @@ class FittedState:
     position: LoopPosition = LoopPosition()  # noqa: RUF009
     progress: ResumeState | None = None
     is_checked: bool = False
+    columns: TableColumns | None = None
     calibration: Calibration | None = None
     temperature: float | None = None
     copies: DeviceCopies = field(default_factory=DeviceCopies, repr=False)
@@ -118,6 +121,12 @@ class FittedState:
     @cached_property
     def _entries(self) -> tuple[Any, ...]:
         return tuple(chain(*self.arrays.values()))
+
+    @property
+    def step_scaling(self) -> str | Whiten | None:
+        """The input scaling that steps apply: the numbers of a table are scaled before them."""
+        is_done = self.columns is not None and self.input_scaling in TABLE_SCALINGS
+        return None if is_done else self.input_scaling
 
     @property
     def target_scaling(self) -> str | None:
@@ -348,11 +357,14 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
     attributes = vars(estimator)
     for name in _ARRAYS:
         attributes.pop(name, None)
+    attributes.pop("columns_", None)
+    if state.columns is not None:
+        attributes["columns_"] = state.columns
     # New lists: entries may be assigned.
     attributes.update({name: list(arrays) for name, arrays in state.arrays.items()})
     attributes.update(
         _state=state,
-        n_features_in_=state.n_features,
+        n_features_in_=state.n_features if state.columns is None else len(state.columns.columns),
         n_layers_=len(state.network.widths),
         n_outputs_=state.network.sizes[-1],
         out_activation_=state.output,
@@ -361,28 +373,3 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
         attributes["classes_"] = state.targets.classes
     if history is not None:
         attributes.update(history.attributes())
-
-
-def host_copy(estimator: Any) -> Any:
-    """Return a copy in NumPy arrays, which a fit that continues leaves unchanged.
-
-    It lacks what a pickle has for the next fit, the optimizer state, and callbacks of scikit-learn.
-
-    Examples
-    --------
-    >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.estimators.fitted.state import host_copy
-    >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
-    >>> copied = host_copy(model.fit([[0.0], [1.0]], [0, 1]))
-    >>> copied.n_iter_, copied.coefs_[0] is model.coefs_[0]
-    (1, False)
-    """
-    copied: Any = object.__new__(type(estimator))
-    attributes = vars(estimator).items()
-    # Lists grow in place, so the copy has its own.
-    vars(copied).update({k: list(v) if isinstance(v, list) else v for k, v in attributes})
-    # The fit in progress, and where scikit-learn has it: it refers to all that its callbacks do.
-    for name in ("_training", "_skl_callbacks", "_callback_fit_ctx", "_skl_callbacks_to_teardown"):
-        vars(copied).pop(name, None)
-    publish(copied, fitted_state(estimator).to_host(None))
-    return copied

@@ -53,6 +53,7 @@ from mlp_xp.training.loop.records import ResumeState
 from mlp_xp.training.trainer import Trainer
 
 if TYPE_CHECKING:  # Few fits are resumed, and others start without this module.
+    from mlp_xp.estimators.tables.columns import TableColumns
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
 __all__ = [
@@ -136,7 +137,7 @@ def prepare_fit(
             output_activation=params["output_activation"],
             is_sparse=sparse.issparse(given[1]),
         )
-        config, history = resolve_config(params, model.n_features_in_, targets, layers), History()
+        config, history = resolve_config(params, sample.X.shape[1], targets, layers), History()
     else:
         targets, history = state.targets, History.read(vars(model))
         targets.check_known(sample.y, params["output_activation"], warm_start=model.warm_start)
@@ -151,7 +152,8 @@ def prepare_fit(
     agree_on_backend(ranks, backend)
     if state is None:
         generator = agreed_generator(ranks, params["random_state"])
-        state = new_state(config, targets, backend, sample, generator, ranks)
+        columns = vars(model).get("columns_")
+        state = new_state(config, targets, backend, sample, generator, ranks, columns)
         model._training = None
         if snapshot is not None:
             state = with_snapshot(state, snapshot)
@@ -248,6 +250,7 @@ def new_state(
     sample: Sample,
     random_state: Any,
     ranks: Alone,
+    columns: TableColumns | None = None,
 ) -> FittedState:
     """Return a network with its initial weights, and the input scaling of the data.
 
@@ -262,6 +265,8 @@ def new_state(
     random_state : int, RandomState instance or None
     ranks : Alone
         For the input scaling of what is sharded.
+    columns : TableColumns, optional
+        Of a table.
     """
     X, dtype = sample.X, resolve_dtype(config, backend, sample.X)
     network, loss = config.rules.network, config.rules.loss
@@ -271,21 +276,24 @@ def new_state(
     start = init_params(network, generator), init_batch_stats(network)
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
     seed = int(random_state) if is_seed else peek_seed(generator)
-    setting = config.input_scaling
-    return FittedState(
+    state = FittedState(
         network,
         loss,
         config.output,
         targets,
         n_features=X.shape[1],
-        input_scaling=setting,
+        input_scaling=config.input_scaling,
         dtype=dtype,
         seed=seed,
         params=params,
         batch_stats=batch_stats,
-        scaling=None if setting is None else _scaling(setting, backend, X, dtype, ranks),
         is_checked=True,
+        columns=columns,
     )
+    setting = state.step_scaling
+    if setting is None:
+        return state
+    return replace(state, scaling=_scaling(setting, backend, X, dtype, ranks))
 
 
 def _scaling(

@@ -27,6 +27,7 @@ __all__ = [
     "ADAPTIVE",
     "LBFGS",
     "REFINEMENT",
+    "TABLE_SCALINGS",
     "TrainingConfig",
     "check_params",
     "choose_backend",
@@ -45,6 +46,8 @@ __all__ = [
 LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
 REFINEMENT = "refinement"
+# Input scalings that treat each number of a table by itself, on the host, and no category.
+TABLE_SCALINGS = ("standardize", "robust", "quantile")
 _HOOKS = (
     "on_fit_begin",
     "on_progress",

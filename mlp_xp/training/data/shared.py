@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,12 @@ class SharedData:
     ----------
     x : (n, features) array of any library
         As `mlp_xp.estimators.checks.validation.check_x` returns it.
+    names : mapping, optional
+        What the check noted of the columns, the attributes of a fitted estimator.
     """
 
-    def __init__(self, x: Any) -> None:
-        self.x = x
+    def __init__(self, x: Any, names: Mapping[str, Any] | None = None) -> None:
+        self.x, self.names = x, names or {}
         self._copies: dict[tuple[Backend, str | None], Any] = {}
         self._columns: list[tuple[Backend, Column]] = []
         self._lock = threading.Lock()

@@ -1,0 +1,330 @@
+"""The columns of a table as a fit learned them, and a table as the matrix that a network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import validate_data
+
+from mlp_xp.backends import get_backend, namespace_backend, to_numpy
+from mlp_xp.estimators.checks.text_advice import IMPUTE
+from mlp_xp.estimators.settings.config import TABLE_SCALINGS
+from mlp_xp.estimators.tables.kinds import KINDS, CategoryColumn, Column, DateColumn, NumberColumn
+from mlp_xp.estimators.tables.reading import RawColumn, read_table
+from mlp_xp.estimators.tables.scaling import Affine, Quantile, learn_scaling
+
+__all__ = ["TableColumns", "decode_columns", "encode_table", "learn_columns"]
+
+_BLOCK = 4096  # Rows of numbers that are converted at once.
+_NAMED = 5  # Columns that an error names.
+
+
+@dataclass(frozen=True, eq=False)
+class TableColumns:
+    """The columns of a table, and what was learned from the training data.
+
+    The matrix has the numbers first, then indicators of missing ones, then categories.
+
+    Parameters
+    ----------
+    columns : tuple of Column
+    medians : (numbers,) float64 array
+        That replace missing numbers.
+    scaling : Affine, Quantile or None
+        Of the numbers.
+    dtype : {"float32", "float64"}
+        Of the matrix.
+    """
+
+    columns: tuple[Column, ...]
+    medians: np.ndarray
+    scaling: Affine | Quantile | None
+    dtype: str
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns, in their order."""
+        return [column.name for column in self.columns]
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the network's inputs, in their order."""
+        return tuple(name for _, name in self._inputs)
+
+    @cached_property
+    def input_columns(self) -> np.ndarray:
+        """For each input of the network the position of its column in the table."""
+        return np.asarray([position for position, _ in self._inputs], dtype=np.intp)
+
+    @cached_property
+    def _inputs(self) -> list[tuple[int, str]]:
+        """The inputs: for each its column and its name."""
+        places = list(enumerate(self.columns))
+        numbers = [(i, name) for i, column in places for name in column.number_names]
+        gaps = [(i, f"{self.columns[i].name} is missing") for i in self._gaps]
+        return [*numbers, *gaps, *((i, name) for i, c in places for name in c.category_names)]
+
+    @cached_property
+    def _gaps(self) -> list[int]:
+        """The columns of numbers with an indicator of missing ones."""
+        places = enumerate(self.columns)
+        return [i for i, column in places if column.number_names and column.has_missing]
+
+    def by_column(self, values: Any) -> np.ndarray:
+        """Return the norm over the inputs of each column, e.g. of weights or of a gradient.
+
+        Parameters
+        ----------
+        values : (..., inputs) array
+            E.g. ``model.coefs_[0].T``, or what `input_gradient` returns.
+
+        Returns
+        -------
+        (..., columns) array
+        """
+        squares = np.square(np.asarray(values))
+        total = np.zeros((*squares.shape[:-1], len(self.columns)), squares.dtype)
+        np.add.at(np.moveaxis(total, -1, 0), self.input_columns, np.moveaxis(squares, -1, 0))
+        return np.sqrt(total)
+
+    def encode(self, raws: Sequence[RawColumn], *, imputes: bool) -> np.ndarray:
+        """Return the matrix ``(rows, inputs)`` of a table.
+
+        Parameters
+        ----------
+        raws : sequence of RawColumn
+        imputes : bool
+            Whether missing numbers are replaced; they are an error otherwise.
+
+        Raises
+        ------
+        ValueError
+            If a column has other kinds of values than in the fit, infinite ones, or missing ones
+            that no setting allows.
+        """
+        pairs = list(zip(self.columns, raws, strict=True))
+        for column, raw in pairs:
+            column.check(raw)
+        matrix = np.empty((len(raws[0].values), len(self.input_names)), self.dtype)
+        self._write_numbers(pairs, matrix, imputes=imputes)
+        place = len(self.medians) + len(self._gaps)
+        for column, raw in pairs:
+            if isinstance(column, CategoryColumn):
+                end = place + len(column.category_names)
+                matrix[:, place:end] = column.rows.astype(self.dtype)[column.codes(raw)]
+                place = end
+        return matrix
+
+    def _write_numbers(
+        self, pairs: list[tuple[Column, RawColumn]], matrix: np.ndarray, *, imputes: bool
+    ) -> None:
+        """Write numbers and indicators, some rows at a time."""
+        numbers: list[np.ndarray] = []
+        labels: list[str] = []
+        first: dict[int, int] = {}
+        for i, (column, raw) in enumerate(pairs):
+            first[i] = len(numbers)
+            parts = column.numbers(raw)
+            numbers += parts
+            labels += [raw.label] * len(parts)
+        indicators, n = [first[i] for i in self._gaps], len(numbers)
+        if not n:
+            return
+        for start in range(0, len(matrix), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            block = np.stack([values[rows] for values in numbers], axis=1).astype(np.float64)
+            is_gap = np.isnan(block)
+            if np.any(is_gap):
+                if not imputes:
+                    place = int(np.argmax(np.any(is_gap, axis=0)))
+                    row = start + int(np.argmax(is_gap[:, place]))
+                    raise ValueError(f"{labels[place]} has no value in row {row}: {IMPUTE}.")
+                np.copyto(block, self.medians, where=is_gap)
+            if not np.all(is_good := np.isfinite(block)):
+                place = int(np.argmin(np.all(is_good, axis=0)))
+                row = start + int(np.argmin(is_good[:, place]))
+                raise ValueError(
+                    f"{labels[place]} has infinity in row {row}: replace it, e.g. by NaN with "
+                    "missing_values='impute'."
+                )
+            matrix[rows, :n] = block if self.scaling is None else self.scaling.apply(block)
+            matrix[rows, n : n + len(indicators)] = is_gap[:, indicators]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as values that JSON has."""
+        return {
+            "columns": [column.to_json() for column in self.columns],
+            "medians": self.medians.tolist(),
+            "scaling": None if self.scaling is None else self.scaling.to_json(),
+            "dtype": self.dtype,
+        }
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.input_columns, minlength=len(self.columns)).tolist()
+        rows = [("column", "kind", "inputs")]
+        rows += [(c.name, c.kind, str(n)) for c, n in zip(self.columns, counts, strict=True)]
+        widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join(lines)
+
+
+def learn_columns(
+    raws: Sequence[RawColumn],
+    names: Sequence[str],
+    categorical: Any,
+    *,
+    scaling: str | None,
+    is_single: bool,
+) -> TableColumns:
+    """Return the columns of the training data.
+
+    Parameters
+    ----------
+    raws : sequence of RawColumn
+    names : sequence of str
+    categorical : str, array-like or None
+        As the parameter `categorical_features`.
+    scaling : str or None
+        Of the numbers, one of `TABLE_SCALINGS`.
+    is_single : bool
+        Whether the matrix is in float32 whatever the numbers are.
+
+    Raises
+    ------
+    ValueError
+        If a column cannot be an input, or `categorical` names others than there are.
+    """
+    are_categories = _categorical(categorical, raws, names)
+    empty = [name for raw, name in zip(raws, names, strict=True) if raw.is_empty]
+    if empty:
+        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+        raise ValueError(
+            f"X has columns without any value, {empty[:_NAMED]}{more}: leave them out, e.g. "
+            f"X.drop(columns={empty[:_NAMED]})."
+        )
+    columns: list[Column] = []
+    for raw, name, is_category in zip(raws, names, are_categories, strict=True):
+        if is_category:
+            columns.append(CategoryColumn.learn(name, raw))
+        elif raw.kind == "date":
+            columns.append(DateColumn.learn(name, raw))
+        elif raw.kind == "category":
+            raise ValueError(
+                f"{raw.label} has categories: set categorical_features='from_dtype', or name it "
+                f"there, categorical_features=[{name!r}, ...]."
+            )
+        else:
+            columns.append(NumberColumn.learn(name, raw))
+    parts = [p for c, raw in zip(columns, raws, strict=True) for p in c.numbers(raw)]
+    there = [values[np.isfinite(values)].astype(np.float64) for values in parts]
+    medians = np.asarray([np.median(values) if len(values) else 0.0 for values in there])
+    if not is_single and parts:
+        is_single = all(values.dtype == np.float32 for values in parts)
+    return TableColumns(
+        tuple(columns),
+        medians,
+        learn_scaling(scaling, there, medians),
+        "float32" if is_single else "float64",
+    )
+
+
+def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) -> list[bool]:
+    """Return which columns are categories."""
+    if given is None:
+        return [False] * len(raws)
+    if isinstance(given, str):
+        return [raw.kind in ("category", "bool") for raw in raws]
+    chosen = np.asarray(given)
+    if chosen.dtype.kind == "b":
+        if chosen.shape != (len(raws),):
+            raise ValueError(
+                f"categorical_features is a mask of shape {chosen.shape}, and X has {len(raws)} "
+                "columns: give a mask with an entry for each."
+            )
+        return [bool(one) for one in chosen]
+    positions = set()
+    for entry in chosen.tolist():
+        if isinstance(entry, str) and entry in names:
+            positions.add(list(names).index(entry))
+        elif isinstance(entry, int) and -len(raws) <= entry < len(raws):
+            positions.add(entry % len(raws))
+        else:
+            shown = ", ".join(map(repr, names[:_NAMED]))
+            raise ValueError(
+                f"categorical_features has {entry!r}, and X has {len(raws)} columns: {shown}"
+                f"{', ...' if len(names) > _NAMED else ''}. Give their names or positions."
+            )
+    return [i in positions for i in range(len(raws))]
+
+
+def decode_columns(spec: Any) -> TableColumns:
+    """Return columns from their JSON; raise ValueError, TypeError or LookupError for any other."""
+    columns = []
+    for entry in spec["columns"]:
+        fields = {**entry}
+        kind = KINDS[fields.pop("kind")]
+        if "values" in fields:
+            fields["values"] = tuple(fields["values"])
+        columns.append(kind(**fields))
+    return TableColumns(
+        tuple(columns),
+        np.asarray(spec["medians"], dtype=np.float64),
+        _scaling(spec["scaling"]),
+        spec["dtype"],
+    )
+
+
+def _scaling(spec: Any) -> Affine | Quantile | None:
+    if spec is None:
+        return None
+    if "quantiles" in spec:
+        return Quantile(np.asarray(spec["quantiles"], dtype=np.float64))
+    shift, scale = (np.asarray(spec[name], dtype=np.float64) for name in ("shift", "scale"))
+    return Affine(shift, scale, spec["is_clipped"])
+
+
+def encode_table(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """Return the matrix of a table, in the library and on the device of X if it is an array.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its `columns_` are learned (``reset``) or used.
+    X : frame or array-like of shape (samples, features)
+    reset : bool
+
+    Raises
+    ------
+    ValueError
+        If the table is not as in the fit, or cannot be encoded.
+    """
+    if sparse.issparse(X):
+        raise ValueError(
+            "X is sparse, and categories, missing numbers, and input_scaling='robust' and "
+            "'quantile' need a dense table: give X.toarray(), or leave these settings out."
+        )
+    is_array = namespace_backend(X) not in (None, "numpy")
+    raws = read_table(to_numpy(X) if is_array else X)
+    if not raws or not len(raws[0].values):
+        shape = len(raws[0].values) if raws else 0, len(raws)
+        raise ValueError(
+            f"Found array with shape {shape} while a minimum of 1 sample and 1 feature is required."
+        )
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if reset:
+        names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(len(raws))])
+        setting = estimator.input_scaling
+        estimator.columns_ = learn_columns(
+            raws,
+            [str(name) for name in names],
+            estimator.categorical_features,
+            scaling=setting if setting in TABLE_SCALINGS else None,
+            is_single=estimator.precision not in ("auto", "float64"),
+        )
+    matrix = estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
+    return get_backend(X).put(matrix) if is_array else matrix

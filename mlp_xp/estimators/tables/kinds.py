@@ -1,0 +1,268 @@
+"""The kinds of a column: what each learns, checks, and gives to the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from mlp_xp.estimators.tables.reading import Category, RawColumn, factorize
+
+__all__ = ["KINDS", "CategoryColumn", "Column", "DateColumn", "NumberColumn"]
+
+# A category that fewer rows have is rare, or less than one in a hundred where rows are few.
+_MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
+_MAX_CATEGORIES = 50  # That have an input each: the most frequent.
+_MANY = 0.9  # Of the categories are numbers: then it is a column of numbers with text among them.
+_SHOWN = 40
+_DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, as it was in the first fit.
+
+    Parameters
+    ----------
+    name : str
+    has_missing : bool
+        Whether values were missing, so that an input says where.
+    """
+
+    name: str
+    has_missing: bool
+
+    kind: ClassVar[str]
+
+    def check(self, raw: RawColumn) -> None:
+        """Raise ValueError for values of another kind than in the fit."""
+        if raw.kind != self.kind and not raw.is_empty:
+            raise ValueError(
+                f"{raw.label} has {_PLURALS[raw.kind]}, and had {_PLURALS[self.kind]} in the fit: "
+                "convert it, or fit again on such data."
+            )
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """The names of the numbers that the network receives."""
+        return ()
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """The names of the inputs of categories."""
+        return ()
+
+    def numbers(self, raw: RawColumn) -> list[np.ndarray]:
+        """Return the numbers ``(rows,)`` of a column, with NaN for holes."""
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `KINDS` read."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class NumberColumn(Column):
+    """A column of numbers."""
+
+    kind = "number"
+
+    @classmethod
+    def learn(cls, name: str, raw: RawColumn) -> Self:
+        """Return the column of the training data."""
+        return cls(name, bool(np.any(np.isnan(_as_numbers(raw)))))
+
+    def check(self, raw: RawColumn) -> None:
+        """Raise ValueError for dates and categories."""
+        if raw.kind != "bool":
+            super().check(raw)
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """The name of the column."""
+        return (self.name,)
+
+    def numbers(self, raw: RawColumn) -> list[np.ndarray]:
+        """Return the numbers as they are."""
+        return [_as_numbers(raw)]
+
+
+@dataclass(frozen=True)
+class DateColumn(Column):
+    """A column of dates: year, day of the year, day of the week, and second of the day.
+
+    Parameters
+    ----------
+    has_time : bool
+        Whether there are other times than midnight.
+    """
+
+    has_time: bool = False
+
+    kind = "date"
+
+    @classmethod
+    def learn(cls, name: str, raw: RawColumn) -> Self:
+        """Return the column of the training data."""
+        there = raw.values[~np.isnat(raw.values)]
+        has_time = bool(np.any(there != there.astype("datetime64[D]")))
+        return cls(name, len(there) < len(raw.values), has_time)
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """The names of the parts."""
+        parts = ["year", "day of year", "weekday", *(["second of day"] if self.has_time else [])]
+        return tuple(f"{self.name}: {part}" for part in parts)
+
+    def numbers(self, raw: RawColumn) -> list[np.ndarray]:
+        """Return the parts; Monday is 0, and so is the first of January."""
+        if raw.kind != self.kind:
+            return [np.full(len(raw.values), np.nan)] * len(self.number_names)
+        days, years = (raw.values.astype(f"datetime64[{unit}]") for unit in "DY")
+        year, day = years.astype(np.float64) + 1970.0, (days - years.astype("datetime64[D]")) / _DAY
+        number = days.astype(np.float64)
+        parts = [year, day, (number + 3.0) % 7.0]  # The first of January 1970 was a Thursday.
+        if self.has_time:
+            parts.append((raw.values - days) / _SECOND)
+        is_gap = np.isnat(raw.values)
+        return [np.where(is_gap, np.nan, part) for part in parts]
+
+
+@dataclass(frozen=True)
+class CategoryColumn(Column):
+    """A column of categories.
+
+    Parameters
+    ----------
+    values : tuple of str or float
+        The categories, sorted; all of them text or all numbers.
+    has_rare : bool
+        Whether there were rare ones too, which an unknown one is then like.
+    """
+
+    values: tuple[Category, ...] = ()
+    has_rare: bool = False
+
+    kind = "category"
+
+    @classmethod
+    def learn(cls, name: str, raw: RawColumn) -> Self:
+        """Return the column of the training data; raise ValueError for one without information."""
+        codes, found = factorize(raw)
+        _check_text(raw.label, found)
+        known = codes[codes >= 0]
+        counts = np.bincount(known, minlength=len(found))
+        least = max(1, min(_MIN_ROWS, len(codes) // _ROWS_A_CATEGORY))
+        order = np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES]
+        kept = tuple(sorted(found[i] for i in order if counts[i] >= least))
+        column = cls(name, len(known) < len(codes), kept, len(kept) < len(found))
+        if column.has_missing + column.has_rare + len(kept) < 2 or not found:
+            what = f"{_shown(found[0])} in each row" if len(found) == 1 else "no category"
+            raise ValueError(
+                f"{raw.label} has {what}, from which nothing is learned: leave it out, e.g. "
+                f"X.drop(columns=[{name!r}])."
+            )
+        return column
+
+    def check(self, raw: RawColumn) -> None:
+        """Raise ValueError for text where categories were numbers, and the other way round."""
+        if raw.kind == "date" or (raw.kind == "number" and self.is_text and not raw.is_empty):
+            super().check(raw)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the categories are text."""
+        return not self.values or isinstance(self.values[0], str)
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """The names of the inputs; two categories have one, -1 and 1."""
+        shown = [f"{self.name}={_shown(value)}" for value in self.values]
+        if self._is_binary:
+            return (shown[1],)
+        rare = [f"{self.name} is another"] if self.has_rare else []
+        return (*rare, *shown, *([f"{self.name} is missing"] if self.has_missing else []))
+
+    @property
+    def _is_binary(self) -> bool:
+        return len(self.values) == 2 and not self.has_rare and not self.has_missing
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """The inputs for each code, ``(categories + 2, inputs)``: one-hot."""
+        n_values, n_inputs = len(self.values), len(self.category_names)
+        if self._is_binary:
+            return np.asarray([[0.0], [-1.0], [1.0], [0.0]])
+        rows = np.zeros((n_values + 2, n_inputs))
+        if self.has_rare:
+            rows[0, 0] = 1.0
+        first = int(self.has_rare)
+        rows[1 : n_values + 1, first : first + n_values] = np.eye(n_values)
+        rows[-1] = rows[0]
+        if self.has_missing:
+            rows[-1] = np.eye(n_inputs)[-1]
+        return rows
+
+    def codes(self, raw: RawColumn) -> np.ndarray:
+        """Return the numbers of the categories, ``(rows,)``.
+
+        0 is an unknown or rare one, the next are `values`, and the last is a missing one.
+        """
+        codes, found = factorize(raw)
+        known = {value: code for code, value in enumerate(self.values, 1)}
+        if found and isinstance(found[0], str) != self.is_text:
+            kinds = ("text", "numbers") if isinstance(found[0], str) else ("numbers", "text")
+            raise ValueError(
+                f"{raw.label} has {kinds[0]}, and had {kinds[1]} in the fit: convert it, or fit "
+                "again on such data."
+            )
+        numbers = [known.get(value, 0) for value in found]
+        return np.asarray([*numbers, len(self.values) + 1])[codes]
+
+
+def _check_text(label: str, found: Sequence[Category]) -> None:
+    """Raise ValueError for categories of two types, and for numbers with text among them."""
+    texts = [value for value in found if isinstance(value, str)]
+    if texts and len(texts) < len(found):
+        raise ValueError(
+            f"{label} has text and numbers: make it one of them, e.g. by "
+            "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
+        )
+    if len(texts) > _MAX_CATEGORIES:
+        others = [text for text in texts if not _is_number(text)]
+        if len(others) < (1.0 - _MANY) * len(texts):
+            seen = f", e.g. {_shown(others[0])}" if others else ""
+            raise ValueError(
+                f"{label} has numbers that are text{seen}: convert it, e.g. by "
+                "pandas.to_numeric(column, errors='coerce')."
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return np.isfinite(float(text)) is not None
+    except ValueError:
+        return False
+
+
+def _shown(value: Category) -> str:
+    """Return a category for a name or a message."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else str(value)
+    return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+
+
+def _as_numbers(raw: RawColumn) -> np.ndarray:
+    if raw.kind == "number":
+        return raw.values
+    codes, found = factorize(raw)  # Bools, or nothing at all.
+    return np.asarray([*found, np.nan], dtype=np.float64)[codes]
+
+
+_PLURALS = {"number": "numbers", "date": "dates", "category": "categories", "bool": "bools"}
+KINDS: dict[str, type[Column]] = {
+    kind.kind: kind for kind in (NumberColumn, DateColumn, CategoryColumn)
+}

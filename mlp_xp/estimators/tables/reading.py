@@ -1,0 +1,205 @@
+"""The columns of a data frame of any library, or of a matrix, as NumPy arrays."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from decimal import Decimal
+from numbers import Number
+from typing import Any, NamedTuple
+
+import numpy as np
+from narwhals.stable import v2 as narwhals
+
+__all__ = ["Category", "RawColumn", "factorize", "read_table"]
+
+Category = str | float
+
+_SECOND = np.timedelta64(1, "s")
+_SECONDS = 86_400
+_DATES = datetime.date, np.datetime64
+_MISSING = {"NoneType", "NAType", "NaTType"}
+
+
+class RawColumn(NamedTuple):
+    """A column before it is encoded.
+
+    ``label`` names it in errors. ``values : (rows,)`` are numbers with NaN, ``datetime64`` with
+    NaT, or for the kinds "bool" and "category" any values, among them None, NaN and pandas' NA.
+    """
+
+    label: str
+    kind: str
+    values: np.ndarray
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row has a value."""
+        if self.kind == "number":
+            return bool(np.all(np.isnan(self.values)))
+        if self.kind == "date":
+            return bool(np.all(np.isnat(self.values)))
+        return bool(np.all(factorize(self)[0] < 0))
+
+
+def read_table(X: Any) -> list[RawColumn]:
+    """Return the columns of a data frame or a matrix.
+
+    Parameters
+    ----------
+    X : frame of pandas, polars, pyarrow or another library that narwhals reads, or array-like of \
+shape (samples, features) in NumPy
+
+    Raises
+    ------
+    ValueError
+        If X is neither, or a column has cells that are no values, such as lists.
+    """
+    if narwhals.dependencies.is_into_dataframe(X):
+        frame = narwhals.from_native(X, eager_only=True)
+        return [_of_series(f"X[{one.name!r}]", one) for one in frame.iter_columns()]
+    if type(X).__name__ == "LazyFrame":
+        raise ValueError("X is a LazyFrame, which has no rows yet: give X.collect().")
+    matrix = X if isinstance(X, np.ndarray) else _as_matrix(X)
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {matrix.ndim}D array instead: shape {matrix.shape}. Reshape "
+            "your data using X.reshape(-1, 1) for a single feature or X.reshape(1, -1) for one "
+            "sample."
+        )
+    return [_of_values(f"X[:, {i}]", matrix[:, i]) for i in range(matrix.shape[1])]
+
+
+def _as_matrix(X: Any) -> np.ndarray:
+    """Return rows of a list as a matrix: of numbers where all are, otherwise of objects."""
+    try:
+        matrix = np.asarray(X)
+        return np.asarray(X, dtype=object) if matrix.dtype.kind in "USO" else matrix
+    except ValueError as error:
+        raise ValueError("X has rows of different lengths: give each row all columns.") from error
+
+
+def _of_series(label: str, series: Any) -> RawColumn:
+    dtype = series.dtype
+    if isinstance(dtype, narwhals.Datetime):
+        return RawColumn(label, "date", series.dt.replace_time_zone(None).to_numpy())
+    values = series.to_numpy()
+    if dtype.is_numeric() or (isinstance(dtype, narwhals.Unknown) and values.dtype.kind == "f"):
+        is_decimal = values.dtype.kind == "O"
+        return RawColumn(label, "number", values.astype(np.float64) if is_decimal else values)
+    if isinstance(dtype, narwhals.Categorical | narwhals.Enum):
+        return RawColumn(label, "category", values)
+    return _of_values(label, values)
+
+
+def _of_values(label: str, values: np.ndarray) -> RawColumn:
+    """Return a column whose kind follows from its values."""
+    kind = values.dtype.kind
+    if kind in "iuf":
+        return RawColumn(label, "number", values)
+    if kind == "M":
+        return RawColumn(label, "date", values)
+    if kind == "m":
+        return RawColumn(label, "number", values / _SECOND)
+    if kind == "c":
+        raise ValueError(f"Complex data not supported: {label} is of dtype {values.dtype}.")
+    if kind != "O":
+        return RawColumn(label, "bool" if kind == "b" else "category", values)
+    types = {type(value) for value in values}
+    types = {one for one in types if one.__name__ not in _MISSING}
+    is_text = any(issubclass(one, str | bytes) for one in types)
+    others = [one for one in types if one is not float]  # NaN is missing, whatever the others are.
+    if others and all(issubclass(one, str | bytes) for one in others):
+        return RawColumn(label, "category", values)
+    if others and all(issubclass(one, bool | np.bool_) for one in others):
+        return RawColumn(label, "bool", values)
+    if all(issubclass(one, Number | Decimal) for one in types):
+        given = [np.nan if type(v).__name__ in _MISSING else v for v in values]
+        return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
+    if all(issubclass(one, _DATES) for one in others):
+        return RawColumn(label, "date", np.asarray([_naive(v) for v in values], "datetime64[us]"))
+    if all(issubclass(one, datetime.timedelta) for one in others):
+        return RawColumn(label, "number", np.asarray([_seconds(v) for v in values]))
+    if all(issubclass(one, datetime.time) for one in others):
+        return RawColumn(label, "number", np.asarray([_second_of_day(v) for v in values]))
+    if is_text and any(issubclass(one, Number) for one in others):
+        raise ValueError(
+            f"{label} has text and numbers: make it one of them, e.g. by "
+            "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
+        )
+    return RawColumn(label, "category", values)
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, float | np.floating):
+        return bool(value != value)
+    return type(value).__name__ in _MISSING
+
+
+def _naive(value: Any) -> Any:
+    if _is_missing(value):
+        return np.datetime64("NaT")
+    return value.replace(tzinfo=None) if isinstance(value, datetime.datetime) else value
+
+
+def _seconds(value: Any) -> float:
+    return np.nan if _is_missing(value) else value.total_seconds()
+
+
+def _second_of_day(value: Any) -> float:
+    if _is_missing(value):
+        return np.nan
+    time: datetime.time = value
+    return 3600.0 * time.hour + 60.0 * time.minute + time.second + 1e-6 * time.microsecond
+
+
+def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
+    """Return the position of each row's category among the ones that occur, and these.
+
+    Text stays text, numbers and bools are floats, and other objects are their text.
+
+    Returns
+    -------
+    (rows,) int32 array
+        -1 where the value is missing.
+    list of str or float
+        Not sorted, each once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.estimators.tables.reading import RawColumn, factorize
+    >>> codes, found = factorize(RawColumn("X", "category", np.asarray(["b", None, "a", "b"])))
+    >>> codes.tolist(), found
+    ([0, -1, 1, 0], ['b', 'a'])
+    """
+    label, kind, values = column
+    if kind == "date":
+        values = np.datetime_as_string(values).astype(object)
+        values[np.isnat(column.values)] = None
+    if values.dtype.kind == "O":
+        places: dict[Any, int] = {}
+        try:
+            seen = [places.setdefault(value, len(places)) for value in values.tolist()]
+        except TypeError as error:
+            raise ValueError(
+                f"{label} has cells that are no values, e.g. "
+                f"{next(v for v in values if type(v).__hash__ is None)!r}: leave the column out, "
+                "or make numbers or text of it."
+            ) from error
+        raw, inverse = [*places], np.asarray(seen, dtype=np.intp)
+    else:
+        unique, inverse = np.unique(values, return_inverse=True)
+        raw = unique.tolist()
+    merged: dict[Category, int] = {}
+    targets = [
+        -1 if _is_missing(value) else merged.setdefault(_plain(value), len(merged)) for value in raw
+    ]
+    return np.asarray(targets, dtype=np.int32)[inverse], [*merged]
+
+
+def _plain(value: Any) -> Category:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    is_number = isinstance(value, Number | np.bool_ | Decimal)
+    return float(value) if is_number else str(value)

@@ -1,0 +1,129 @@
+"""The scaling of the numbers of a table, computed and applied on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Affine", "Quantile", "learn_scaling"]
+
+_BOUND = 3.0  # To which a smoothly clipped number is limited.
+_MOST_QUANTILES, _ROWS = 1000, 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    r"""The scaling :math:`z = (x - shift) \cdot scale`, perhaps with smooth clipping.
+
+    With it :math:`z / \sqrt{1 + (z / 3)^2}`, which is nearly z for small numbers, and below 3.
+
+    Parameters
+    ----------
+    shift, scale : (numbers,) float64 arrays
+    is_clipped : bool
+
+    References
+    ----------
+    Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees
+    on tabular data" (2024), arXiv:2407.04491.
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+    is_clipped: bool = False
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """Return float64 numbers ``(rows, numbers)`` scaled, in their own memory."""
+        x -= self.shift
+        x *= self.scale
+        if self.is_clipped:
+            x /= np.sqrt(1.0 + np.square(x / _BOUND))
+        return x
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return {
+            "shift": self.shift.tolist(),
+            "scale": self.scale.tolist(),
+            "is_clipped": self.is_clipped,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Quantile:
+    """The scaling that makes each number normally distributed, by scikit-learn.
+
+    Parameters
+    ----------
+    quantiles : (quantiles, numbers) float64 array
+        Of the training data, increasing.
+    """
+
+    quantiles: np.ndarray
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """Return float64 numbers ``(rows, numbers)`` scaled."""
+        from sklearn.preprocessing import QuantileTransformer  # Few tables need it.
+
+        transformer = QuantileTransformer(output_distribution="normal", copy=False)
+        transformer.quantiles_ = self.quantiles
+        transformer.references_ = np.linspace(0.0, 1.0, len(self.quantiles))
+        transformer.n_features_in_ = x.shape[1]
+        scaled: np.ndarray = transformer.transform(x)
+        return scaled
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return {"quantiles": self.quantiles.tolist()}
+
+
+def learn_scaling(
+    setting: str | None, numbers: Sequence[np.ndarray], medians: np.ndarray
+) -> Affine | Quantile | None:
+    """Compute a scaling from the values that are there.
+
+    Parameters
+    ----------
+    setting : {"standardize", "robust", "quantile"} or None
+    numbers : sequence of float64 arrays
+        The values of each column, without holes.
+    medians : (numbers,) array
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.estimators.tables.scaling import learn_scaling
+    >>> column = np.asarray([0.0, 1.0, 2.0, 3.0, 1000.0])
+    >>> robust = learn_scaling("robust", [column], np.asarray([2.0]))
+    >>> robust.apply(column[:, None].copy()).round(2).ravel()
+    array([-0.95, -0.49,  0.  ,  0.49,  3.  ])
+    """
+    if setting is None or not numbers:
+        return None
+    if setting == "standardize":
+        from sklearn.preprocessing import StandardScaler
+
+        fits = [StandardScaler().fit(values[:, None]) for values in numbers]
+        shift = np.asarray([fit.mean_[0] for fit in fits])
+        return Affine(shift, np.asarray([1.0 / fit.scale_[0] for fit in fits]))
+    if setting == "robust":
+        scale = np.asarray([1.0 / _width(values) for values in numbers])
+        return Affine(medians, scale, is_clipped=True)
+    fewest = min(map(len, numbers))
+    levels = np.linspace(0.0, 1.0, max(2, min(_MOST_QUANTILES, fewest)))
+    generator = np.random.default_rng(0)
+    some = [
+        values if len(values) <= _ROWS else generator.choice(values, _ROWS, replace=False)
+        for values in numbers
+    ]
+    quantiles = np.stack([np.quantile(values, levels) for values in some], axis=1)
+    return Quantile(np.maximum.accumulate(quantiles, axis=0))  # Rounding may have broken the order.
+
+
+def _width(values: np.ndarray) -> float:
+    """Return the distance of the quartiles, where they are equal half the range, or 1."""
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high - low) or 0.5 * float(np.ptp(values)) or 1.0
