@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
@@ -22,12 +22,10 @@ from mlp_xp.training.data.placement import Data
 from mlp_xp.training.loop.guards import new_guard
 from mlp_xp.training.loop.records import Record, ResumeState
 from mlp_xp.training.loop.time_budget import Budget
-from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.rank_sums import shared
 from mlp_xp.training.step.scalars import SchedulePosition
 from mlp_xp.training.step.step import (
     StepArguments,
-    Steps,
     TrainState,
     init_state,
     make_indexed_step,
@@ -39,9 +37,8 @@ from mlp_xp.training.step.step_table import (
     Epoch,
     EpochArguments,
     Group,
+    StepRange,
     draw_arguments,
-    padded,
-    part,
     put_group,
     put_groups,
 )
@@ -303,13 +300,13 @@ class Trainer:
             groups = put_groups(self, epoch, position, budget)
             # With a budget calls end where the clock is read, and ranks look after the same steps.
             has_loop = self._loop is not None and (budget is None or backend.communicator is None)
-            stacks = data.stacked(arguments.plan) if has_loop else []
+            stacks = data.stacked([arguments.plan]) if has_loop else []
             work, _ = step_work(self, data, plan)
             most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
             every = 1 if backend.communicator is None else at_once  # The same on all ranks.
             if stacks:
-                calls = self._run_together(stacks, arguments.keys, groups, at_once)
+                calls = self._run_together(arguments.ranges(stacks, groups, backend, at_once))
             else:
                 calls = self._run_one_by_one(arguments, groups)
             # A call of many steps may return before they are done.
@@ -328,17 +325,22 @@ class Trainer:
                 ahead()
             loss, *accuracy = self.read_sums()  # The one wait.
             self.guard.end(self, done, loss)
-        n_samples = sum(plan.counts[:done])
-        share = n_samples / sum(plan.counts)
-        self.count(done, n_samples)
-        return Record(
-            self.n_epochs,
-            loss / share,
-            accuracy[0] / share if accuracy else None,
-            rates[-1],
-            n_samples,
-            time.perf_counter() - start,
-        )
+        return self.record(plan, rates, [loss, *accuracy], time.perf_counter() - start, done)
+
+    def record(
+        self,
+        plan: EpochPlan,
+        rates: list[float],
+        sums: Sequence[float],
+        seconds: float,
+        done: int | None = None,
+    ) -> Record:
+        """Count an epoch, or its first steps, and return what its sums are on average."""
+        counts = plan.counts[:done]
+        n_samples = sum(counts)
+        loss, accuracy = [*(total / (n_samples / sum(plan.counts)) for total in sums), None][:2]
+        self.count(len(counts), n_samples)
+        return Record(self.n_epochs, loss, accuracy, rates[-1], n_samples, seconds)
 
     def count(self, n_steps: int, n_samples: int) -> None:
         """Count an epoch."""
@@ -373,27 +375,12 @@ class Trainer:
                 self.run_step(given)
                 yield [rate]
 
-    def _run_together(
-        self, stacks: list[Batch], keys: Array | None, groups: Iterable[Group], at_once: int
-    ) -> Generator[list[float]]:
+    def _run_together(self, calls: Iterable[StepRange]) -> Generator[list[float]]:
         """Run several steps in one call, and yield their rates."""
         assert self._loop is not None
-        counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]  # Of their rows.
-        begin = 0
-        for rates, table in groups:
-            end, first = begin + len(rates), 0
-            table = padded(table, begin, sum(counts), self.backend)
-            for stack, n_steps in zip(stacks, counts, strict=True):
-                last = first + n_steps
-                own = part(table, first, last), part(keys, first, last)
-                steps = Steps(stack.selection, *own)
-                for start in range(max(begin, first), min(end, last), at_once):
-                    stop = min(start + at_once, end, last)
-                    some = start - first, stop - first, self.state, steps
-                    self.state = self._loop(*some, stack.x, stack.y, self.scaling)
-                    yield rates[start - begin : stop - begin]
-                first = last
-            begin = end
+        for rates, start, stop, steps, x, y in calls:
+            self.state = self._loop(start, stop, self.state, steps, x, y, self.scaling)
+            yield rates
 
 
 # One function for fits with the same settings: a backend finds what it compiled.

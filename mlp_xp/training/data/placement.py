@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from mlp_xp._utils.array_types import Array
-from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
@@ -57,8 +57,8 @@ class Data(Protocol):
         """Yield the batches of a plan, on the device."""
         ...
 
-    def stacked(self, plan: EpochPlan) -> list[Batch]:
-        """Return the batches of a plan for `Steps`, one stack for each shape, or none."""
+    def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
+        """Return the batches of epochs for `Steps`, one stack for each shape, or none."""
         ...
 
 
@@ -98,32 +98,31 @@ class Resident:
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, Selection(row, *others))
 
-    def rows_of(self, plan: EpochPlan) -> np.ndarray | None:
-        """Return the positions of the samples of a plan in the data."""
-        return _at(plan, self._rows).rows
-
-    def stacked(self, plan: EpochPlan) -> list[Batch]:
-        """Return the full batches of a plan at once, and a shorter last one; none of all rows."""
-        plan = _at(plan, self._rows)
+    def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
+        """Return the full batches of epochs at once, and shorter last ones; none of all rows."""
+        plans = [_at(plan, self._rows) for plan in plans]
+        plan, size = plans[0], plans[0].batch_size
         if plan.rows is None:
             return []
-        end = len(plan.rows) // plan.batch_size * plan.batch_size
+        end = len(plan.rows) // size * size
 
         def stack(rows: slice) -> Batch:
-            def put(values: np.ndarray | None) -> Array | None:
-                if values is None:
+            def put(*of_epochs: np.ndarray | None) -> Array | None:
+                found = [values[rows] for values in of_epochs if values is not None]
+                if not found:
                     return None
-                values = values[rows]
-                size = min(plan.batch_size, len(values))
-                values = values.reshape((-1, size, *values.shape[1:]))
+                values = found[0] if len(found) == 1 else np.concatenate(found)
+                width = min(size, rows.stop - rows.start)
+                values = values.reshape((-1, width, *values.shape[1:]))
                 return self._backend.put(values, _device_dtype(values, self._dtype))
 
-            inputs = plan.rows, plan.weights, plan.draws, plan.positions
+            inputs = [(plan.rows, plan.weights, plan.draws, plan.positions) for plan in plans]
+            picked = rebuild(inputs[0], map(put, *map(leaves, inputs)))
             part = None
             if plan.parts is not None:
-                steps = slice(rows.start // plan.batch_size, -(-rows.stop // plan.batch_size))
+                steps = slice(rows.start // size, -(-rows.stop // size))
                 part = self._backend.put(plan.parts[steps], self._dtype)
-            return Batch(self.x, self.y, Selection(*map_leaves(put, inputs))._replace(part=part))
+            return Batch(self.x, self.y, Selection(*picked, part=part))
 
         parts = slice(0, end), slice(end, len(plan.rows))
         return [stack(rows) for rows in parts if rows.start < rows.stop]
@@ -169,7 +168,7 @@ class Streamed:
         ):
             yield Batch(x, y, Selection(None, *others))
 
-    def stacked(self, plan: EpochPlan) -> list[Batch]:
+    def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
         """Return none: batches arrive one by one."""
         if not self._is_told and not self._backend.shares_host_memory:
             self._is_told = True

@@ -123,12 +123,7 @@ class SharedResident(Resident):
         # The very array that others have: a library may have made another one of its memory.
         self.x, self.column = x, column
 
-    def positions(self, plan: EpochPlan) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows in all data of the samples of an epoch, without padding; their weights.
-
-        Both are ``(samples,)``.
-        """
+    def rows_of(self, plan: EpochPlan) -> np.ndarray:
+        """Return the rows in all data of the samples of an epoch, (steps * batch_size,)."""
         assert self._rows is not None
-        n = self.n_samples
-        rows = self._rows if plan.rows is None else self._rows[plan.rows[:n]]
-        return rows, np.ones(n) if plan.weights is None else plan.weights[:n]
+        return self._rows if plan.rows is None else self._rows[plan.rows]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -23,11 +23,10 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Resident
-from mlp_xp.training.loop.records import Record
 from mlp_xp.training.loop.requests import Request, Trained
 from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.scalars import draw_keys
-from mlp_xp.training.step.step import Step, TrainState
+from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step
 from mlp_xp.training.step.step_context import n_alike, step_context
 from mlp_xp.training.step.step_table import Epoch, step_table
 
@@ -46,19 +45,6 @@ class _Kept(NamedTuple):
     learned: Params
     batch_stats: tuple[BatchStats, ...]
     loss: Array
-
-
-class _Numbers(NamedTuple):
-    """The numbers of each step: packed `StepScalars`, dropout keys, the loss before it, its rows.
-
-    ``rows`` and ``weights : (steps, batch)`` are None where all steps take one batch.
-    """
-
-    coefs: Array
-    keys: Array | None
-    losses: Array
-    rows: Array | None = None
-    weights: Array | None = None
 
 
 def new_multi_epoch(request: Request) -> MultiEpoch | None:
@@ -94,16 +80,20 @@ class MultiEpoch:
         trainer, plan = request.trainer, request.plan()
         xp, state = trainer.backend.xp, trainer.state
         self._counts = plan.counts
+        self._batches: list[Batch] = []
         if plan.rows is None:
             with contextlib.closing(data.epoch(plan)) as batches:
                 batch = next(batches)
             rows = batch.selection.rows
-            if rows is not None and isinstance(batch.x, np.ndarray):
-                x, y = (xp.take(values, rows, axis=0) for values in (batch.x, batch.y))
-                batch = Batch(x, y, batch.selection._replace(rows=None))
-        else:
-            batch = Batch(data.x, data.y)
-        self._batch = batch
+            x, y, weights = batch.x, batch.y, batch.selection.weights
+            if rows is not None and isinstance(x, np.ndarray):
+                x, y = (xp.take(values, rows, axis=0) for values in (x, y))
+                rows = None
+            every_step = [
+                None if leaf is None else xp.broadcast_to(leaf, (most, *leaf.shape))
+                for leaf in (rows, weights)
+            ]
+            self._batches = [Batch(x, y, Selection(*every_step))]
         kept = _Kept((), (), state.loss)
         if self._validation is not None:
             kept = _Kept(trainer.learned, state.batch_stats, state.loss)
@@ -118,7 +108,7 @@ class MultiEpoch:
             return made
 
         self._kept = tuple(empty(most * len(part) + 1) for part in self._parts)
-        self._loop: Any = trainer.backend.loop(_make_indexed_step(trainer.function))
+        self._loop: Any = trainer.backend.loop(_make_keeping_step(trainer.function))
         self._faulty: Callable[[], None] | None = None
         request.at_end.callback(self._release)
 
@@ -153,26 +143,16 @@ class MultiEpoch:
         seconds = (time.perf_counter() - start) / n_epochs
         measured: list[tuple[float | None, float | None]] = [(None, None)] * n_finite
         if self._validation is not None and n_finite:
-            after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0][:2])
-            measured = [*self._validation.measure_each(*after)]
+            after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0])
+            measured = [*self._validation.measure_each(after.learned, after.batch_stats)]
         trained = []
         for i, (value, score) in enumerate(measured):
             if i:
                 trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
-            trainer.count(n_steps, sum(counts))
-            record = Record(
-                epoch=trainer.n_epochs,
-                loss=losses[i],
-                accuracy=None,
-                learning_rate=table.rates[i][-1],
-                n_samples=sum(counts),
-                seconds=seconds,
-                validation_loss=value,
-                validation_score=score,
-            )
-            trained.append(
-                Trained(record, None if score is None else partial(self._learned, i + 1))
-            )
+            record = trainer.record(plans[i], table.rates[i], [losses[i]], seconds)
+            record = record._replace(validation_loss=value, validation_score=score)
+            learned = None if score is None else partial(self._learned, i + 1)
+            trained.append(Trained(record, learned))
         if n_finite < n_epochs:
             if n_finite:
                 trainer.guard.begin(trainer, epochs[n_finite], -math.inf)
@@ -188,9 +168,9 @@ class MultiEpoch:
             trainer.state = trainer.backend.release(self._loop, trainer.state)
 
     def _learned(self, i: int) -> tuple[Params, tuple[BatchStats, ...]]:
-        xp = self._trainer.backend.xp
+        xp, kept = self._trainer.backend.xp, self._kept[0]
         copied: tuple[Params, tuple[BatchStats, ...]] = map_leaves(
-            lambda leaf: xp.asarray(leaf[i, ...], copy=True), self._kept[0][:2]
+            lambda leaf: xp.asarray(leaf[i, ...], copy=True), (kept.learned, kept.batch_stats)
         )
         return copied
 
@@ -203,8 +183,7 @@ class MultiEpoch:
     def _run(self, plans: list[EpochPlan], coefs: np.ndarray) -> None:
         """Run the steps."""
         trainer, n_epochs = self._trainer, len(plans)
-        numbers = self._numbers(plans, coefs)
-        parts = [(i, some, self._batch, trainer.scaling) for i, some in enumerate(numbers)]
+        parts = [*self._arguments(plans, coefs)]
         lengths = [len(part) for part in self._parts]
         turns = [
             (number, i * length, (i + 1) * length)
@@ -229,51 +208,33 @@ class MultiEpoch:
         last = to_numpy(self._trainer.state.loss)
         return np.append(steps.ravel()[1:], last).reshape(steps.shape)
 
-    def _numbers(self, plans: list[EpochPlan], coefs: np.ndarray) -> Iterator[_Numbers]:
-        """Yield what differs from step to step, for each part of the epochs."""
-        trainer, n_epochs, n_steps = self._trainer, len(plans), len(self._counts)
-        rules, put, size = trainer.rules, trainer.backend.put, plans[0].batch_size
+    def _arguments(self, plans: list[EpochPlan], coefs: np.ndarray) -> Iterator[tuple[Any, ...]]:
+        """Yield the arguments of the steps of each part: of ``most`` epochs, the last ones unused.
+
+        One shape for all calls, for which the backend has traced a step.
+        """
+        trainer, n_steps, n_unused = self._trainer, len(self._counts), self._most - len(plans)
+        rules, put = trainer.rules, trainer.backend.put
+        epochs = range(trainer.n_epochs, trainer.n_epochs + len(plans))
         drawn = [
             draw_keys(n_steps, rules.network.n_keys, seed=trainer.seed, epoch=epoch)
-            for epoch in range(trainer.n_epochs, trainer.n_epochs + n_epochs)
+            for epoch in epochs
         ]
-        keys = _stacked(drawn)
-        rows = weights = None
-        if n_steps > 1:
-            rows = _stacked([self._data.rows_of(plan) for plan in plans])
-            weights = _stacked([plan.weights for plan in plans])
-            weights = None if weights is None else weights.astype(trainer.dtype)
-        for part in self._parts:
-            most, dtype = self._most * len(part), trainer.dtype
-            zeros: Any = np.zeros(most, dtype)
-            numbers = _Numbers(
-                _steps_of(part, most, coefs.astype(dtype)),
-                _steps_of(part, most, keys),
-                zeros,
-                _steps_of(part, most, rows, size),
-                _steps_of(part, most, weights, size),
-            )
-            yield map_leaves(lambda leaf: None if leaf is None else put(leaf), numbers)
+        tables = [coefs.astype(trainer.dtype)]
+        if rules.network.n_keys:
+            tables.append(np.stack(cast(list[np.ndarray], drawn)))
+        tables = [np.concatenate([table, *[table[:1]] * n_unused]) for table in tables]
+        batches = self._batches or self._data.stacked([*plans, *plans[:1] * n_unused])
+        for number, (part, batch) in enumerate(zip(self._parts, batches, strict=True)):
+            own = [put(_flat(table[:, part.start : part.stop])) for table in tables]
+            steps = Steps(batch.selection, own[0], own[1] if own[1:] else None)
+            zeros = put(np.zeros(self._most * len(part), trainer.dtype))
+            yield number, steps, zeros, batch.x, batch.y, trainer.scaling
 
 
-def _steps_of(part: range, most: int, values: np.ndarray | None, width: int = 1) -> Any:
-    """Return what steps of a part of each epoch take, ``width`` numbers or rows of numbers each.
-
-    One shape for all calls, for which the backend has traced a step.
-    """
-    if values is None:
-        return None
-    n = len(values) * len(part)
-    own = values[:, part.start * width : part.stop * width].reshape(n, -1)
-    if n == most:
-        return own
-    return np.concatenate([own, np.broadcast_to(own[:1], (most - n, own.shape[1]))])
-
-
-def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """Return arrays along a new first axis, None if they are None."""
-    found = [array for array in arrays if array is not None]
-    return np.stack(found) if found else None
+def _flat(table: np.ndarray) -> np.ndarray:
+    """Return numbers of steps of epochs, (epochs, steps, numbers), as rows."""
+    return table.reshape(-1, table.shape[2])
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
@@ -283,25 +244,21 @@ def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
 
 
 @lru_cache(maxsize=64)
-def _make_indexed_step(step: Step) -> Callable[..., Any]:
-    """Return the function of one of many steps, for `Backend.loop`."""
+def _make_keeping_step(step: Step) -> Callable[..., Any]:
+    """Return the function of one of many steps, for `Backend.loop`, that keeps what was before."""
+    indexed_step = make_indexed_step(step)
 
-    def indexed_step(
+    def keeping_step(
         i: Any,
         states: tuple[TrainState, tuple[_Kept, ...]],
         part: int,
-        numbers: _Numbers,
-        batch: Batch,
-        scaling: Any,
+        steps: Steps,
+        zeros: Array,
+        *shared: Any,
     ) -> tuple[TrainState, tuple[_Kept, ...]]:
         state, kept = states
         for place, leaf in zip(leaves(kept[part]), _kept_of(state, kept[part]), strict=True):
             place[i, ...] = leaf
-        coefs, keys, losses, rows, weights = map_leaves(
-            lambda leaf: None if leaf is None else leaf[i, ...], numbers
-        )
-        if rows is not None:
-            batch = batch._replace(selection=Selection(rows, weights))
-        return step(state._replace(loss=losses), batch, scaling, coefs, keys), kept
+        return indexed_step(i, state._replace(loss=zeros[i, ...]), steps, *shared), kept
 
-    return indexed_step
+    return keeping_step

@@ -67,8 +67,8 @@ class Request:
         """Return the number of samples in a batch."""
         return min(self.settings.batch_size, self.data.n_samples)
 
-    def plan(self, later: int = 0) -> EpochPlan:
-        """Return the plan of the trainer's next epoch, or of a later one."""
+    def plan(self, later: int = 0, *, pad: bool = False) -> EpochPlan:
+        """Return the plan of the trainer's next epoch, or of a later one; see `plan_epoch`."""
         trainer = self.trainer
         return plan_epoch(
             self.data.n_samples,
@@ -76,7 +76,7 @@ class Request:
             seed=trainer.seed if self.settings.shuffle else None,
             epoch=trainer.n_epochs + later,
             weights=self.weights,
-            pad=trainer.backend.fixed_shapes,
+            pad=pad or trainer.backend.fixed_shapes,
         )
 
 

@@ -132,17 +132,15 @@ class ModelStack:
         start = time.perf_counter()
         backend, data = requests[0].trainer.backend, requests[0].data
         assert isinstance(data, SharedResident)
-        plans = [request.plan() for request in requests]
+        plans = [request.plan(pad=True) for request in requests]
         steps, rates = self._steps(requests, plans)
         self._state = self._state._replace(loss=backend.zeros_like(self._state.loss))
         self._run_steps(requests, steps, data.x, data.column.on_device, len(plans[0].counts))
         losses = backend.get(self._state.loss)
         seconds = time.perf_counter() - start
-        for request, plan, rate in zip(requests, plans, rates, strict=True):
-            trainer, n_samples = request.trainer, sum(plan.counts)
-            trainer.count(len(plan.counts), n_samples)
-            loss = float(losses[self._places[id(trainer)]])
-            yield Record(trainer.n_epochs, loss, None, rate, n_samples, seconds)
+        for request, plan, own_rates in zip(requests, plans, rates, strict=True):
+            loss = float(losses[self._places[id(request.trainer)]])
+            yield request.trainer.record(plan, own_rates, [loss], seconds)
 
     def _return_state(self, trainer: Trainer) -> None:
         """Copy the state of a model to its trainer."""
@@ -217,8 +215,10 @@ class ModelStack:
 
     # --- the steps -------------------------------------------------------------------------------
 
-    def _steps(self, requests: list[Request], plans: list[EpochPlan]) -> tuple[Steps, list[float]]:
-        """Return what differs from step to step, for each place; and each model's last rate."""
+    def _steps(
+        self, requests: list[Request], plans: list[EpochPlan]
+    ) -> tuple[Steps, list[list[float]]]:
+        """Return what differs from step to step, for each place; and each model's rates."""
         first, n_steps = requests[0].trainer, len(plans[0].counts)
         backend, n_keys = first.backend, first.rules.network.n_keys
         shape = n_steps, len(self._trainers), self._width
@@ -229,15 +229,15 @@ class ModelStack:
         for request, plan in zip(requests, plans, strict=True):
             trainer, data = request.trainer, request.data
             assert isinstance(data, SharedResident)
-            place = self._places[id(trainer)]
-            own_rows, own_weights = data.positions(plan)
-            _fill(rows[:, place, : plan.batch_size], own_rows)
-            _fill(weights[:, place, : plan.batch_size], own_weights)
-            numbers, rate = _numbers(request, plan)
+            place, own = self._places[id(trainer)], (n_steps, plan.batch_size)
+            rows[:, place, : plan.batch_size] = data.rows_of(plan).reshape(own)
+            is_one = plan.weights is None
+            weights[:, place, : own[1]] = 1.0 if is_one else plan.weights.reshape(own)
+            numbers, own_rates = _numbers(request, plan)
             if table is None:
                 table = np.zeros((*shape[:2], numbers.shape[1]))
             table[:, place] = numbers
-            rates.append(rate)
+            rates.append(own_rates)
             drawn = draw_keys(n_steps, n_keys, seed=trainer.seed, epoch=trainer.n_epochs)
             if keys is not None and drawn is not None:
                 keys[:, place] = drawn
@@ -285,21 +285,13 @@ def _flat(backend: Backend) -> Callable[..., Any]:
     return backend.compile(flat)
 
 
-def _fill(places: np.ndarray, values: np.ndarray) -> None:
-    """Write values to the places of an epoch, step after step; the last step may have fewer."""
-    n_steps, size = places.shape
-    whole = np.zeros(n_steps * size, values.dtype)
-    whole[: len(values)] = values
-    places[...] = whole.reshape(n_steps, size)
-
-
-def _numbers(request: Request, plan: EpochPlan) -> tuple[np.ndarray, float]:
-    """Return the packed numbers of a model's steps, and its last learning rate."""
+def _numbers(request: Request, plan: EpochPlan) -> tuple[np.ndarray, list[float]]:
+    """Return the packed numbers of a model's steps, and its learning rates."""
     rules = request.trainer.rules
     own = replace(rules, optimizer=varied(rules.optimizer))
     [rates], [coefs] = step_table(request.trainer, own, [plan], request.schedule_position)
     settings = [getattr(rules.loss, name) for name in names_of(rules.loss)]
-    return np.concatenate([coefs, np.tile(settings, (len(coefs), 1))], axis=1), rates[-1]
+    return np.concatenate([coefs, np.tile(settings, (len(coefs), 1))], axis=1), rates
 
 
 def _put_keys(keys: np.ndarray, trainers: list[Any], backend: Backend) -> Array | DropoutKeys:

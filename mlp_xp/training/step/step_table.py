@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Draws
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
@@ -18,8 +19,9 @@ from mlp_xp.nn.network import Params
 from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws, without_first
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.loop.time_budget import Budget
+from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.scalars import SchedulePosition, draw_keys, learning_rates, scalar_table
-from mlp_xp.training.step.step import StepArguments, TrainState
+from mlp_xp.training.step.step import StepArguments, Steps, TrainState
 from mlp_xp.training.step.step_settings import Rules
 
 __all__ = [
@@ -27,10 +29,9 @@ __all__ = [
     "EpochArguments",
     "Group",
     "Repeatable",
+    "StepRange",
     "StepTable",
     "draw_arguments",
-    "padded",
-    "part",
     "put_group",
     "put_groups",
     "step_table",
@@ -101,6 +102,17 @@ class Epoch(NamedTuple):
     rates: list[float]
 
 
+class StepRange(NamedTuple):
+    """The steps of a call, from ``start`` to ``stop``, and their learning rates."""
+
+    rates: list[float]
+    start: int
+    stop: int
+    steps: Steps
+    x: Array
+    y: Array
+
+
 class EpochArguments(NamedTuple):
     """Data, and the arguments of the steps of an epoch, without those that were done before it.
 
@@ -121,6 +133,25 @@ class EpochArguments(NamedTuple):
             for rates, table in groups:
                 for rate, coefs in zip(rates, backend.unstack(table), strict=True):
                     yield rate, StepArguments(next(batches), scaling, coefs, next(keys))
+
+    def ranges(
+        self, stacks: list[Batch], groups: Iterable[Group], backend: Backend, most: int
+    ) -> Generator[StepRange]:
+        """Yield the arguments of calls of ``most`` steps, which end where groups do."""
+        counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]  # Of their rows.
+        begin = 0
+        for rates, table in groups:
+            end, first = begin + len(rates), 0
+            table = _padded(table, begin, sum(counts), backend)
+            for (x, y, selection), n_steps in zip(stacks, counts, strict=True):
+                last = first + n_steps
+                steps = Steps(selection, _part(table, first, last), _part(self.keys, first, last))
+                for start in range(max(begin, first), min(end, last), most):
+                    stop = min(start + most, end, last)
+                    some = rates[start - begin : stop - begin]
+                    yield StepRange(some, start - first, stop - first, steps, x, y)
+                first = last
+            begin = end
 
 
 def draw_arguments(
@@ -214,14 +245,14 @@ class Repeatable(Protocol):
         ...
 
 
-def part(table: Any, first: int, last: int) -> Any:
+def _part(table: Any, first: int, last: int) -> Any:
     """Return some rows; a slice of all would be work on some devices."""
     if table is None or (first, last) == (0, table.shape[0]):
         return table
     return table[first:last, ...]
 
 
-def padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
+def _padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
     """Return the scalars of some steps of an epoch, and 0 for the other steps.
 
     A backend compiles for the shape of them all, and the clock makes groups of many sizes.
