@@ -17,7 +17,7 @@ from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._download import UnreachableError
-from mlp_xp.recipes import names, read_table
+from mlp_xp.recipes import FILES, names, read_table
 
 __all__ = [
     "DEFAULT",
@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 DEFAULT = "default"  # the recipe of a training that names none
-FILES = "files"  # The name of the user's own data, beside the names in `LOADERS`.
 
 
 class Source(NamedTuple):

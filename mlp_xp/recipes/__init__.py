@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mlp_xp._utils.storage.files import read_file
 
 __all__ = [
+    "FILES",
     "Recipe",
     "names",
     "params_with",
@@ -28,6 +29,8 @@ _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared time for a key.
 # A table or list nested deeper than this is no setting.
 _DEEPEST = 32
+FILES = "files"  # The name of the user's own data, beside the names in `LOADERS`.
+_TASKS = ("classification", "regression")
 # `objects` is imported where it is needed: `mlp-xp train --help` reads a table and loads no
 # library.
 
@@ -35,7 +38,8 @@ _DEEPEST = 32
 class Recipe(NamedTuple):
     """The contents of a recipe.
 
-    ``path`` is its file, ``data`` a key of `LOADERS`, ``params`` the parameters of an estimator.
+    ``path`` is its file, ``data`` a key of `LOADERS` or `FILES`, ``params`` the parameters of an
+    estimator.
     """
 
     path: Path
@@ -61,7 +65,9 @@ def recipe_parameters(estimator: Any) -> list[str]:
     return [name for name in estimator._get_param_names() if name != "callbacks"]
 
 
-def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Recipe:
+def read_recipe(
+    source: str | os.PathLike[str], parameters: Iterable[str], task: str = _TASKS[0]
+) -> Recipe:
     """Read a recipe.
 
     Parameters
@@ -69,8 +75,11 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
     source : str or path-like
         A name, or a TOML file: ``description`` and ``data``, and any parameters of the estimator by
         their own names. An object is a table with its class: ``{class = "Muon", ns_steps = 3}``.
+        The tables ``[classification]`` and ``[regression]`` have parameters for one task alone.
     parameters : iterable of str
         What the estimator takes.
+    task : {"classification", "regression"}, default="classification"
+        What the estimator is for.
 
     Returns
     -------
@@ -89,13 +98,18 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
     >>> from mlp_xp.recipes import read_recipe
     >>> read_recipe("default", ["hidden_layer_sizes"])
     Traceback (most recent call last):
-    ValueError: ...default.toml: 'activation' is not one of description, data, hidden_layer_sizes
+    ValueError: ...default.toml: 'activation' is not one of description, data, classification, \
+regression, hidden_layer_sizes
     """
     from mlp_xp.datasets import LOADERS
     from mlp_xp.recipes.objects import expected
 
     path, table = _path_of(source), read_table(source)
-    valid = ["description", "data", *parameters]
+    valid = ["description", "data", *_TASKS, *parameters]
+    own = {name: table.pop(name, {}) for name in _TASKS}
+    if not all(isinstance(settings, dict) for settings in own.values()):
+        raise ValueError(f"{path}: classification and regression must be tables of parameters")
+    table |= own[task]
     for key in table:
         if key not in valid:
             raise ValueError(f"{path}: {key!r} is {expected(key, valid)}")
@@ -104,8 +118,8 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
             if not isinstance(table.get(key), str):
                 raise ValueError(f"`{key}` must be a string, got {table.get(key)!r}")
         description, data = table.pop("description"), table.pop("data")
-        if data not in LOADERS:
-            raise ValueError(f"data is {data!r}, {expected(data, LOADERS)}")
+        if data not in (*LOADERS, FILES):
+            raise ValueError(f"data is {data!r}, {expected(data, [*LOADERS, FILES])}")
         params = {key: _decode(value, key) for key, value in table.items()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -78,7 +78,7 @@ def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], A
     >>> make({"class": "Cosin"}, "learning_rate", lambda value, field: value)
     Traceback (most recent call last):
     ValueError: learning_rate is 'Cosin', not one of Constant, InvScaling, LinearWarmup, Cosine, \
-OneCycle, Linear (did you mean 'Cosine'?)
+OneCycle, Linear, FlatCosine, CosLog (did you mean 'Cosine'?)
     """
     kinds = OBJECTS.get(place, {})
     name = form["class"]

@@ -16,6 +16,7 @@ from mlp_xp.recipes import names, read_recipe, recipe_parameters
 pytestmark = pytest.mark.filterwarnings("ignore:torch, which the recipe:UserWarning")
 
 FOLDER = Path(recipes.__file__).parent
+TABLES = {"table", "table-fast"}
 WHOLE = """
 description = "a test"
 data = "digits"
@@ -42,15 +43,15 @@ def write(tmp_path):
 
 def test_each_promised_recipe_is_whole():
     promised = {"one-minute", "five-minutes", "ten-minutes", "hour", "record", "fashion-mnist"}
-    assert set(names()) == promised | {"default"}
+    assert set(names()) == promised | {"default"} | TABLES
     assert {file.suffix for file in FOLDER.iterdir() if file.is_file()} == {".py", ".toml"}
     for name in names():
         model = MLP.from_recipe(name)
         read = read_recipe(name, recipe_parameters(MLP))
         assert read.description, name
-        assert read.data in ("cifar10", "fashion-mnist"), name
+        assert (read.data == "files") == (name in TABLES), name
         assert set(read.params) <= set(model.get_params()), name
-        if name != "default":
+        if name not in TABLES | {"default"}:
             assert model.max_time in (60, 300, 600, 3600), name
             assert model.max_iter == 100_000, name
 
@@ -82,7 +83,21 @@ def test_overrides_go_first(write):
         MLPRegressor.from_recipe("one-minute")
 
 
+def test_a_recipe_has_settings_for_one_task_alone(write):
+    path = write('[classification]\nalpha = 0.25\n[regression]\nloss = "huber"\n')
+    assert MLP.from_recipe(path).alpha == 0.25
+    path.write_text(path.read_text().replace("label_smoothing", "alpha"))
+    assert (
+        MLPRegressor.from_recipe(path).get_params().items()
+        >= {"alpha": 0.1, "loss": "huber"}.items()
+    )
+    for name in TABLES:
+        assert MLPRegressor.from_recipe(name).target_scaling == "standardize"
+        assert MLP.from_recipe(name).missing_values == "impute"
+
+
 MISTAKES = [
+    ("classification = 1", "classification and regression must be tables of parameters"),
     ("lable_smoothing = 0.1", r"'lable_smoothing' is not one of .*mean 'label_smoothing'\?\)"),
     ("callbacks = []", "'callbacks' is not one of"),
     ("description = 1", "`description` must be a string, got 1"),

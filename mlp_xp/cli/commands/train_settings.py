@@ -54,7 +54,8 @@ _FREE = {"backend", "device", "placement", "data_path", "checkpoint", "tensorboa
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings that the options describe."""
-    recipe = read_recipe(args.recipe, recipe_parameters(ESTIMATORS[args.task or "classification"]))
+    task = args.task or "classification"
+    recipe = read_recipe(args.recipe, recipe_parameters(ESTIMATORS[task]), task)
     typed = {name: getattr(args, name) for name in _PARAMETERS}
     params = {_PARAMETERS[name]: value for name, value in typed.items() if value is not None}
     if "hidden_layer_sizes" in params:
@@ -69,6 +70,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
         print_line(f"note: {note}", sys.stderr)
         params["backend"] = "numpy"
     params["distributed"] = args.distributed  # The processes run whatever a recipe has.
+    if args.data is None and recipe.data == FILES:
+        raise ValueError(
+            f"recipe {args.recipe} is for a table of your own: type its file too, as in mlp-xp "
+            f"train customers.csv --recipe {args.recipe}"
+        )
     data, path = _known_data(args.data or recipe.data), args.data_path
     if data not in LOADERS:
         if path is not None:

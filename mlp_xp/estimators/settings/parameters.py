@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils._param_validation import (
     Interval,
     InvalidParameterError,
@@ -208,7 +208,8 @@ class RecipeMixin:
         from mlp_xp.recipes import params_with, read_recipe, recipe_parameters, without_library
 
         kind: Any = cls
-        read = read_recipe(recipe, recipe_parameters(kind))
+        task = "regression" if issubclass(kind, RegressorMixin) else "classification"
+        read = read_recipe(recipe, recipe_parameters(kind), task)
         model = kind(**read.params)
         try:
             model._validate_params()
