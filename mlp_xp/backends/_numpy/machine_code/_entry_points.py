@@ -44,10 +44,12 @@ from mlp_xp.backends._numpy.native.tuning import (
     JOB,
     MAIL,
     MAIL_OF_THREAD,
+    MOST_IN_VAIN,
     N_ASLEEP,
     N_THREADS,
     QUIT,
     SCRATCH,
+    SELDOM,
     SPINS,
     TICKET,
 )
@@ -240,10 +242,15 @@ def _run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignor
 
 @jit
 def _serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-    """Run parts of each job until the ticket is `QUIT`."""
-    ticket, place = np.int64(0), mail + 8 * TICKET
+    """Run parts of each job until the ticket is `QUIT`.
+
+    Where the last spins were all in vain, most others are left out: beside another program this
+    thread wakes on the caller's processor, and a spin would keep the caller from its work.
+    """
+    ticket, place, n_in_vain = np.int64(0), mail + 8 * TICKET, 0
     while True:
-        spins = 0
+        spins = 0 if n_in_vain < MOST_IN_VAIN or n_in_vain % SELDOM == 0 else SPINS
+        n_in_vain += 1
         while load(place) == ticket:
             spins += 1
             if spins < SPINS:
@@ -252,6 +259,7 @@ def _serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped
                 add(mail + 8 * N_ASLEEP, 1)
                 sleep(place, ticket)
                 add(mail + 8 * N_ASLEEP, -1)
+        n_in_vain = 0 if spins < SPINS else n_in_vain
         ticket = load(place)
         if ticket == QUIT:
             return
