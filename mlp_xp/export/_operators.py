@@ -6,6 +6,7 @@ branch of some ten nodes a product or sum. ONNX's own operators need none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -46,6 +47,10 @@ class OnnxNamespace:
     def argmax(self, x: Any, *, axis: int) -> Any:
         """Return the positions of the largest numbers along an axis."""
         return _node(operators.arg_max, x, axis=axis, keepdims=0)
+
+    def cos(self, x: Any) -> Any:
+        """Return the cosine, which runtimes have in float32 only."""
+        return ndonnx.sin(x + 0.5 * math.pi)
 
     def log1p(self, x: Any) -> Any:
         """Return ``log(1 + x)``, which ONNX has no operator for."""

@@ -164,6 +164,8 @@ def _check(model: Any, state: FittedState) -> str:
     network, targets = state.network, state.targets
     found = {name: getattr(network, name) for name in _DEFAULTS}
     found = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
+    if (inputs := found.pop("inputs", None)) is not None:
+        found |= {"numeric_embedding": inputs.numeric, "learn_input_scale": inputs.scale}
     found["hidden_layer_sizes"] = network.widths[1:-1]
     if not network.is_flat or any(not isinstance(width, int) for width in network.widths):
         raise ValueError(

@@ -19,15 +19,18 @@ from mlp_xp.nn.blocks import (
     Measured,
     Residual,
     TableInputs,
+    adapt,
     chain,
 )
+from mlp_xp.nn.entries import denses, entries, norms
 from mlp_xp.nn.hidden import Layer, Normalization, Surroundings
-from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats, Dense, Norm
+from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats
 
 __all__ = [
     "Network",
     "Normalization",
     "Params",
+    "adapt_params",
     "denses",
     "draw_params",
     "entries",
@@ -196,6 +199,11 @@ Dropout(rate=0.1, number=0))
         """Whether the input may be sparse rows: its only use is the product of a dense layer."""
         return self._all_blocks[0].takes_sparse
 
+    @property
+    def adapts(self) -> bool:
+        """Whether initial parameters depend on the data."""
+        return any(block.adapts for block in self._all_blocks)
+
     @cached_property
     def n_keys(self) -> int:
         """The random keys of a training step, one for each dropout."""
@@ -286,6 +294,17 @@ def draw_params(
     return tuple(block.init(uniform, constant) for block in blocks)
 
 
+def adapt_params(
+    network: Network, params: Params, x: Array, uniform: Callable[..., Any], *, xp: Namespace
+) -> Params:
+    """Return initial parameters, adapted to a sample of the inputs, (samples, inputs), on the host.
+
+    ``uniform(low, high, shape)`` makes an array of random numbers.
+    """
+    context = Context(xp, batch_stats=init_batch_stats(network))
+    return adapt(network._all_blocks, params, x, uniform, context)
+
+
 def init_batch_stats(network: Network) -> Measured:
     """Return the running statistics before the first batch: mean 0, variance 1; NumPy, float64.
 
@@ -340,23 +359,6 @@ def hidden(network: Network, params: Params, x: Array, context: Context, depth: 
     """Return the output of the first ``depth`` hidden layers, (..., batch, width)."""
     blocks = tuple(block for layer in network.blocks[:depth] for block in layer)
     return chain(blocks, params, x, context)[0]
-
-
-def entries(params: Params) -> list[Any]:
-    """Return the parameters of each block that learns, NamedTuples, from first to last."""
-    if hasattr(params, "_fields"):
-        return [params]
-    return [entry for branch in params for entry in entries(branch)]
-
-
-def denses(params: Params) -> list[Dense]:
-    """Return the dense layers' parameters, from first to last."""
-    return [entry for entry in entries(params) if isinstance(entry, Dense)]
-
-
-def norms(params: Params) -> list[Norm]:
-    """Return the normalizations' parameters, from first to last."""
-    return [entry for entry in entries(params) if isinstance(entry, Norm)]
 
 
 def with_layers(network: Network, given: Iterable[Any]) -> Params:

@@ -15,7 +15,7 @@ from typing import Any
 from mlp_xp._utils.names import did_you_mean
 from mlp_xp.augmentation import AUGMENTATIONS, WITH_VIEWS
 from mlp_xp.distributed import Distributed
-from mlp_xp.nn.blocks import TableInputs
+from mlp_xp.nn.blocks import NUMERIC_EMBEDDINGS, TableInputs
 from mlp_xp.nn.hidden import INNER, LAYERS
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
 from mlp_xp.optimizers import KINDS, RULES
@@ -40,6 +40,7 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
         "hidden_layer_sizes": LAYERS,
         "layers": INNER,
         "inputs": (TableInputs,),
+        **dict.fromkeys(("numeric", "numeric_embedding"), NUMERIC_EMBEDDINGS.values()),
         "input_scaling": (Whiten,),
         "augmentation": AUGMENTATIONS,
         "tta": WITH_VIEWS,

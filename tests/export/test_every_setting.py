@@ -12,6 +12,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.augmentation import Flip, Shift
 from mlp_xp.callbacks import Callback
 from mlp_xp.export import to_onnx, to_sklearn, to_torch
+from mlp_xp.nn.blocks import PLE
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import silu
 from mlp_xp.nn.losses import Quantile
@@ -86,6 +87,8 @@ NOT_BY_SKLEARN = {
         *({"loss": loss, "target_scaling": "standardize"} for loss in (LEVELS, "gaussian")),
     ],
     "normalization": ["layer", "batch", *FOLDED],
+    "learn_input_scale": [{"learn_input_scale": True, "input_scaling": "standardize"}],
+    "numeric_embedding": ["pbld", "ple", {"numeric_embedding": PLE(3, 2), "input_scaling": "pca"}],
     "parametric_activation": [True, {"parametric_activation": True, "activation": "mish"}],
     "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],

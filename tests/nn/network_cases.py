@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp.nn.blocks import Context, TableInputs
+from mlp_xp.nn.blocks import PBLD, PLE, Context, TableInputs
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import Arrangement, BatchStats, Dense, Norm, dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
@@ -78,7 +78,8 @@ OBJECTS = {
     "parametric": Network(
         (5, 6, 6, 3), ("mish", cube), "layer", residual=True, parametric_activation=True
     ),
-    "codes": Network((5, 6, 3), "tanh", inputs=TableInputs(2, 1, (3, 4), 3)),
+    "codes": Network((5, 6, 3), "tanh", inputs=TableInputs(2, 1, (3, 4), 3, PBLD(3, 4, 0.3), True)),
+    "pieces": Network((4, 6, 3), "tanh", inputs=TableInputs(3, 0, (4,), 2, PLE(4, 3))),
 }
 
 

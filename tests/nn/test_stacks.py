@@ -72,6 +72,7 @@ CHOSEN = (
     "bottleneck, batch",
     "blocks",
     "codes",
+    "pieces",
     "parametric",
 )
 NETWORKS = {name: (network_cases.NETWORKS | network_cases.OBJECTS)[name] for name in CHOSEN} | FIRST

@@ -19,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.nn import losses
+from mlp_xp.nn.blocks import PBLD
 from mlp_xp.nn.hidden import Branch, Project
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.optimizers import schedules as rates
@@ -45,11 +46,12 @@ NETWORK = {
     **{"dropout": (0.1, 0, 0.2), "input_dropout": 0.1, "normalization": "batch"},
     **{"early_stopping": True, "ema_decay": 0.9, "max_grad_norm": 1.0},
     **{"input_scaling": "standardize", "parametric_activation": True},
+    **{"numeric_embedding": "ple", "learn_input_scale": True},
 }
 REGRESSION = {
     **{"hidden_layer_sizes": (7, 7), "normalization": "batch", "residual": True},
     **{"early_stopping": True, "validation_fraction": 0.2, "learning_rate": "adaptive"},
-    **{"output_activation": "tanh", "loss": "quantile"},
+    **{"output_activation": "tanh", "loss": "quantile", "numeric_embedding": PBLD(3)},
 }
 TEXT_WEIGHTS = {"nan": 1.5, "x": 2, "inf": 0.5}
 

@@ -291,9 +291,14 @@ def new_state(
         columns=columns,
     )
     setting = state.step_scaling
-    if setting is None:
+    if setting is not None:
+        state = replace(state, scaling=_scaling(setting, backend, X, dtype, ranks))
+    if not network.adapts:
         return state
-    return replace(state, scaling=_scaling(setting, backend, X, dtype, ranks))
+    from mlp_xp.estimators.fitting.adapting import adapt_to_data  # Few networks do.
+
+    params = adapt_to_data(network, start[0], X, state.scaling, generator, ranks)
+    return replace(state, params=map_leaves(lambda leaf: leaf.astype(dtype), params))
 
 
 def _scaling(
@@ -313,7 +318,7 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
         If they need a new network.
     """
     network = config.rules.network
-    names = ("widths", "normalization", "residual", "parametric_activation")
+    names = "widths", "normalization", "residual", "inputs", "parametric_activation"
     pairs = {name: (getattr(state.network, name), getattr(network, name)) for name in names}
     if config.dtype is not None:
         pairs["precision"] = state.dtype, config.dtype

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
+from mlp_xp.estimators.settings.inputs import resolve_inputs
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.blocks import TableInputs
 from mlp_xp.nn.hidden import Layer
@@ -134,6 +135,7 @@ def resolve_config(
     scaling = params["input_scaling"]
     n_inputs = scaling.inputs(n_features) if isinstance(scaling, Whiten) else n_features
     n_inputs = n_inputs if inputs is None else inputs.columns
+    inputs = resolve_inputs(params, n_inputs, inputs)
     network = known_network(
         (n_inputs, *layers, targets.n_outputs * loss.outputs_per_target),
         _hashable(params["activation"]),

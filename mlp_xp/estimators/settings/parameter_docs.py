@@ -84,6 +84,14 @@ residual : bool, default=False
 parametric_activation : bool, default=False
     Whether each output of a hidden layer learns how far its activation f bends:
     ``x + slope * (f(x) - x)``, from a slope of 1 on.
+numeric_embedding : {"pbld", "ple"}, object of `mlp_xp.nn.blocks`, or None, default=None
+    Embedding of each number, which the first layer takes in its place: "pbld" by waves of learned
+    frequencies, "ple" by pieces between quantiles of the data; ``PBLD(waves=16, outputs=4,
+    sigma=0.1)`` and ``PLE(pieces=32, outputs=16)`` bring their settings. Scale the numbers, e.g.
+    with `input_scaling`.
+learn_input_scale : bool, default=False
+    Whether all that the first layer takes is multiplied by learned factors, one for each input.
+    ``solver=ByKind(..., scale_rate=6.0)`` of `mlp_xp.optimizers` gives them their own rate.
 max_grad_norm : float above 0 or None, default=None
     Maximum norm of all gradients of a step together; larger ones are scaled down to it.
 ema_decay : float in [0, 1) or None, default=None

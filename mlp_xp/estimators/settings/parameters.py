@@ -29,6 +29,7 @@ from mlp_xp.estimators.settings.config import (
     resolve_layers,
 )
 from mlp_xp.estimators.settings.parameter_docs import PARTS
+from mlp_xp.nn.blocks import NUMERIC_EMBEDDINGS, NumericEmbedding
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
@@ -78,6 +79,8 @@ CONSTRAINTS: dict[str, Any] = {
     "normalization": [one_of("layer", "batch"), None],
     "residual": ["boolean"],
     "parametric_activation": ["boolean"],
+    "numeric_embedding": [one_of(*NUMERIC_EMBEDDINGS), NumericEmbedding, None],
+    "learn_input_scale": ["boolean"],
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "ema_decay": [Interval(Real, 0, 1, closed="left"), None],
     "callbacks": [list, tuple, None],

@@ -13,15 +13,20 @@ from mlp_xp.nn.blocks._base import (
     DropoutKeys,
     Measured,
     Row,
+    adapt,
     chain,
     rows,
 )
 from mlp_xp.nn.blocks._elementwise import Activate, Dropout, ParametricActivate
 from mlp_xp.nn.blocks._inputs import TableInputs
 from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
+from mlp_xp.nn.blocks._numeric import NUMERIC_EMBEDDINGS, PBLD, PLE, NumericEmbedding
 from mlp_xp.nn.blocks._residual import Residual
 
 __all__ = [
+    "NUMERIC_EMBEDDINGS",
+    "PBLD",
+    "PLE",
     "Activate",
     "Affine",
     "BatchNorm",
@@ -33,11 +38,13 @@ __all__ = [
     "DropoutKeys",
     "LayerNorm",
     "Measured",
+    "NumericEmbedding",
     "ParametricActivate",
     "Residual",
     "Row",
     "Start",
     "TableInputs",
+    "adapt",
     "chain",
     "rows",
 ]

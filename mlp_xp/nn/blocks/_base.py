@@ -29,7 +29,9 @@ __all__ = [
     "Make",
     "Measured",
     "Row",
+    "adapt",
     "chain",
+    "normal",
     "rows",
     "without_params",
 ]
@@ -115,10 +117,15 @@ class Block:
     n_keys: int = 0  # The random keys of a training step, one for each dropout.
     dropout_rates: tuple[float, ...] = ()  # That of each key, where a stack may replace it.
     batch_stats_widths: tuple[int, ...] = ()  # The features of each batch normalization.
+    adapts: bool = False  # Whether its initial parameters depend on the data.
 
     def init(self, uniform: Make, constant: Make) -> Tree:
         """Draw the initial parameters; see `mlp_xp.nn.network.draw_params`."""
         return ()
+
+    def adapt(self, params: Any, x: Any, uniform: Make, context: Context) -> Tree:
+        """Return the initial parameters for a sample of its inputs, (samples, inputs)."""
+        return params
 
     def __call__(
         self, params: Any, x: Array, context: Context
@@ -144,6 +151,17 @@ class Block:
     def rows(self, width: int) -> tuple[Row, ...]:
         """Return the lines of a summary for this number of inputs."""
         return (Row(self.label, self.fan_out or width, self.n_parameters, self.work),)
+
+
+def normal(uniform: Make, shape: tuple[int, ...], deviation: float = 1.0) -> Any:
+    """Return normal numbers, made of uniform ones.
+
+    What a maker of shapes or counts returns stays as it is.
+    """
+    from scipy.special import ndtri  # Most networks start without this module.
+
+    drawn = uniform(0.0, 1.0, shape)
+    return deviation * ndtri(drawn) if hasattr(drawn, "dtype") else drawn
 
 
 def without_params(pullback: ActivationPullback) -> BlockPullback:
@@ -215,3 +233,16 @@ def chain(
         return dx, tuple(reversed(grads))
 
     return x, pull, measured
+
+
+def adapt(blocks: tuple[Block, ...], params: Tree, x: Any, uniform: Make, context: Context) -> Tree:
+    """Return the initial parameters of blocks for a sample of their inputs."""
+    remaining, adapted = iter(params), []
+    for block in blocks:
+        own: Any = next(remaining) if block.has_params else ()
+        if block.adapts:
+            own = block.adapt(own, x, uniform, context)
+        if block.has_params:
+            adapted.append(own)
+        x = block(own, x, context)[0]
+    return tuple(adapted)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import accumulate
+from typing import Any
 
-from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, Row
-from mlp_xp.nn.layers import Embedding, embed
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, normal
+from mlp_xp.nn.blocks._numeric import NumericEmbedding
+from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
 
 __all__ = ["TableInputs"]
 
@@ -33,6 +35,10 @@ class TableInputs(Block):
         For each column of codes, the number of its categories.
     embedding_dim : int of at least 1, default=8
         Numbers of the embedding of a category.
+    numeric : PBLD or PLE, optional
+        Embedding of each number; the numbers must be scaled.
+    scale : bool, default=False
+        Whether all that the first layer takes is multiplied by learned factors.
 
     Examples
     --------
@@ -46,7 +52,8 @@ class TableInputs(Block):
     indicators: int = 0
     categories: tuple[int, ...] = ()
     embedding_dim: int = 8
-    label: ClassVar[str] = "inputs"
+    numeric: NumericEmbedding | None = None
+    scale: bool = False
 
     def __post_init__(self) -> None:
         counts = {"numbers": 0, "indicators": 0, "embedding_dim": 1}
@@ -72,55 +79,111 @@ class TableInputs(Block):
         return self.numbers + self.indicators + len(self.categories)
 
     @property
+    def first_codes(self) -> tuple[int, ...]:
+        """The first code of each column of codes."""
+        return tuple(accumulate(self.categories, initial=0))[:-1]
+
+    @property
     def fan_out(self) -> int:  # type: ignore[override]
         """The numbers that the first layer takes."""
-        return self.numbers + self.indicators + len(self.categories) * self.embedding_dim
+        embedded = len(self.categories) * self.embedding_dim
+        return self._n_numeric + self.indicators + embedded
 
-    def rows(self, width: int) -> tuple[Row, ...]:
-        """Return a line for each part that learns."""
-        if not self.categories:
-            return (Row(self.label, self.fan_out, 0, 0),)
-        return (Row(f"{self.label}, embeddings", self.fan_out, self.n_parameters, self.work),)
+    @property
+    def _n_numeric(self) -> int:
+        return self.numbers * (1 if self._numeric is None else self._numeric.outputs)
+
+    @property
+    def _numeric(self) -> NumericEmbedding | None:
+        """The embedding of numbers, if there are any."""
+        return self.numeric if self.numbers else None
+
+    @property
+    def adapts(self) -> bool:  # type: ignore[override]
+        """Whether the embedding of numbers does."""
+        return self._numeric is not None and self._numeric.adapts
+
+    @property
+    def work(self) -> int:  # type: ignore[override]
+        """That of the embedding of numbers."""
+        return 0 if self._numeric is None else self._numeric.work(self.numbers)
+
+    @property
+    def label(self) -> str:
+        """The name in a summary."""
+        parts = {
+            "numbers embedded": self._numeric is not None,
+            "categories embedded": bool(self.categories),
+            "scaled": self.scale,
+        }
+        return ", ".join(("inputs", *(name for name, has in parts.items() if has)))
 
     def init(self, uniform: Make, constant: Make) -> Tree:
-        """Draw normal embeddings of variance 1."""
-        if not self.categories:
-            return ()
-        return (Embedding(normal(uniform, (sum(self.categories), self.embedding_dim))),)
+        """Draw the embeddings of numbers, normal ones of categories, and start with scales of 1."""
+        parts: list[Any] = []
+        if self._numeric is not None:
+            parts.append(self._numeric.init(self.numbers, uniform, constant))
+        if self.categories:
+            shape = sum(self.categories), self.embedding_dim
+            parts.append(Embedding(normal(uniform, shape)))
+        if self.scale:
+            parts.append(InputScale(constant(1.0, (self.fan_out,))))
+        return tuple(parts)
+
+    def adapt(self, params: Any, x: Any, uniform: Make, context: Context) -> Tree:
+        """Adapt the embedding of numbers, which comes first."""
+        numeric, *others = params
+        assert self._numeric is not None
+        return self._numeric.adapt(numeric, x[:, : self.numbers], xp=context.xp), *others
 
     def __call__(
         self, params: Any, x: Array, context: Context
     ) -> tuple[Array, BlockPullback, Measured]:
-        """Put embeddings in the place of codes."""
-        xp, n_plain = context.xp, self.numbers + self.indicators
-        if not self.categories:
-            return x, lambda dy, *, need_dx: (dy if need_dx else None, ()), ()
-        (table,) = params
-        codes = x[..., n_plain:]
-        embedded, pull = context.run_layer(embed, table, xp.astype(codes, xp.int32), xp=xp)
-        plain = x[..., :n_plain]
-        if table.table.ndim > 2 and plain.ndim == 2:  # Models that share their samples.
-            plain = xp.broadcast_to(plain, (*embedded.shape[:-1], n_plain))
-        y = xp.concat([plain, xp.astype(embedded, x.dtype, copy=False)], axis=-1)
+        """Embed numbers and codes, and scale."""
+        xp, remaining = context.xp, iter(params)
+        n, m = self.numbers, self.numbers + self.indicators
+        pulls: list[LayerPullback | None] = [None, None, None, None]
+        parts = [x[..., :n], x[..., n:m]]
+        if self._numeric is not None:
+            layer = self._numeric.layer
+            parts[0], pulls[0] = context.run_layer(layer, next(remaining), parts[0], xp=xp)
+        if self.categories:
+            codes = xp.astype(x[..., m:], xp.int32)
+            y, pulls[2] = context.run_layer(embed, next(remaining), codes, xp=xp)
+            parts.append(xp.astype(y, x.dtype, copy=False))
+        y = _joined([part for part in parts if part.shape[-1]], xp=xp)
+        if self.scale:
+            y, pulls[3] = context.run_layer(scale_inputs, next(remaining), y, xp=xp)
 
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
-            dx = None
-            if need_dx:  # A code has no neighbors.
-                dcodes = xp.zeros_like(codes)
-                if dy.ndim > dcodes.ndim:
-                    dcodes = xp.broadcast_to(dcodes, (*dy.shape[:-1], dcodes.shape[-1]))
-                dx = xp.concat([dy[..., :n_plain], dcodes], axis=-1)
-            return dx, (pull(dy[..., n_plain:], need_dx=False)[1],)
+            grads: list[Any] = []
+            if pulls[3] is not None:
+                dy, grad = pulls[3](dy, need_dx=True)
+                grads.append(grad)
+            first, last = self._n_numeric, self._n_numeric + self.indicators
+            dparts: list[Any] = [dy[..., :first], dy[..., first:last]]
+            if pulls[2] is not None:
+                _, grad = pulls[2](dy[..., last:], need_dx=False)
+                grads.insert(0, grad)
+                # A code has no neighbors.
+                dparts.append(xp.zeros_like(dy[..., : len(self.categories)]))
+            if pulls[0] is not None:
+                dparts[0], grad = pulls[0](dparts[0], need_dx=need_dx)
+                grads.insert(0, grad)
+            if not need_dx:
+                return None, tuple(grads)
+            return _joined([part for part in dparts if part.shape[-1]], xp=xp), tuple(grads)
 
         return y, pullback, ()
 
 
-def normal(uniform: Make, shape: tuple[int, ...]) -> Any:
-    """Return numbers of the standard normal distribution, from uniform ones.
-
-    What a maker of shapes or counts returns stays as it is.
-    """
-    from scipy.special import ndtri  # Most networks start without this module.
-
-    drawn = uniform(0.0, 1.0, shape)
-    return ndtri(drawn) if hasattr(drawn, "dtype") else drawn
+def _joined(parts: list[Array], *, xp: Namespace) -> Array:
+    """Return features side by side; models may share those of some parts."""
+    if len(parts) == 1:
+        return parts[0]
+    leading = max((part.shape[:-1] for part in parts), key=len)
+    wide = [
+        part if part.shape[:-1] == leading else xp.broadcast_to(part, (*leading, part.shape[-1]))
+        for part in parts
+    ]
+    return xp.concat(wide, axis=-1)

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, Row, chain, rows
+from mlp_xp.nn.blocks._base import (
+    Block,
+    BlockPullback,
+    Context,
+    Make,
+    Measured,
+    Row,
+    adapt,
+    chain,
+    rows,
+)
 
 __all__ = ["Residual"]
 
@@ -44,6 +55,15 @@ class Residual(Block):
     def init(self, uniform: Make, constant: Make) -> Tree:
         """Draw what the inner blocks need."""
         return tuple(block.init(uniform, constant) for block in self.blocks if block.has_params)
+
+    @property
+    def adapts(self) -> bool:  # type: ignore[override]
+        """Whether an inner block does."""
+        return any(block.adapts for block in self.blocks)
+
+    def adapt(self, params: Tree, x: Any, uniform: Make, context: Context) -> Tree:
+        """Adapt the inner blocks."""
+        return adapt(self.blocks, params, x, uniform, context)
 
     def __call__(
         self, params: Tree, x: Array, context: Context

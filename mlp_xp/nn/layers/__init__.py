@@ -47,6 +47,14 @@ from mlp_xp.nn.layers._normalization import (
     batch_norm,
     layer_norm,
 )
+from mlp_xp.nn.layers._numeric import (
+    InputScale,
+    Periodic,
+    Piecewise,
+    periodic,
+    piecewise,
+    scale_inputs,
+)
 from mlp_xp.nn.layers._parametric import Slope, parametric
 from mlp_xp.nn.layers._ranks import RankShare, cut_rows, sum_in_pairs, sum_rows
 from mlp_xp.nn.layers._weights import shares
@@ -60,9 +68,12 @@ __all__ = [
     "Dense",
     "DensePullback",
     "Embedding",
+    "InputScale",
     "LayerPullback",
     "Norm",
     "NormPullback",
+    "Periodic",
+    "Piecewise",
     "RankShare",
     "Rate",
     "Slope",
@@ -85,8 +96,11 @@ __all__ = [
     "mish",
     "parametric",
     "per_sample",
+    "periodic",
+    "piecewise",
     "relu",
     "run_layer",
+    "scale_inputs",
     "selu",
     "shares",
     "sigmoid",

@@ -1,0 +1,131 @@
+"""Embeddings of numbers: settings of `TableInputs`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.blocks._base import Make, normal
+from mlp_xp.nn.layers import Periodic, Piecewise, periodic, piecewise
+
+__all__ = ["NUMERIC_EMBEDDINGS", "PBLD", "PLE", "NumericEmbedding"]
+
+
+class NumericEmbedding:
+    """An embedding of each number; hashable."""
+
+    layer: ClassVar[Callable[..., Any]]  # Of its parameters and (..., batch, numbers).
+    outputs: int  # For each number.
+    adapts: ClassVar[bool] = False  # Whether its parameters depend on the data.
+
+    def work(self, n: int) -> int:
+        """Return multiplications and additions of the products of a sample with n numbers."""
+        raise NotImplementedError(f"{type(self).__name__} must define work.")
+
+    def init(self, n: int, uniform: Make, constant: Make) -> Any:
+        """Draw the initial parameters for n numbers."""
+        raise NotImplementedError(f"{type(self).__name__} must define init.")
+
+    def adapt(self, params: Any, x: Array, *, xp: Namespace) -> Any:
+        """Return the parameters for a sample of the data, (samples, numbers)."""
+        return params
+
+
+@dataclass(frozen=True)
+class PBLD(NumericEmbedding):
+    """Periodic embeddings with phases, a dense layer, and the number itself.
+
+    See `mlp_xp.nn.layers.periodic`.
+
+    Parameters
+    ----------
+    waves : int of at least 1, default=16
+    outputs : int of at least 2, default=4
+        Numbers that take the place of one, itself among them.
+    sigma : float of at least 0, default=0.1
+        Standard deviation of the initial frequencies.
+    """
+
+    waves: int = 16
+    outputs: int = 4
+    sigma: float = 0.1
+    layer: ClassVar[Callable[..., Any]] = staticmethod(periodic)
+
+    def __post_init__(self) -> None:
+        _check_counts(self, waves=1, outputs=2)
+        if not 0.0 <= self.sigma < math.inf:
+            raise ValueError(f"`sigma` must be at least 0 and finite, got {self.sigma!r}.")
+
+    def work(self, n: int) -> int:
+        """Two for each weight."""
+        return 2 * n * self.waves * (self.outputs - 1)
+
+    def init(self, n: int, uniform: Make, constant: Make) -> Periodic:
+        """Draw normal frequencies, any phases, and a dense layer as PyTorch does."""
+        bound, width = 1.0 / math.sqrt(self.waves), self.outputs - 1
+        frequency = normal(uniform, (n, self.waves), self.sigma)
+        return Periodic(
+            frequency,
+            uniform(-math.pi, math.pi, (n, self.waves)),
+            uniform(-bound, bound, (n, self.waves, width)),
+            uniform(-bound, bound, (n, width)),
+        )
+
+
+@dataclass(frozen=True)
+class PLE(NumericEmbedding):
+    """Piecewise linear embeddings, with pieces between quantiles of the data.
+
+    See `mlp_xp.nn.layers.piecewise`.
+
+    Parameters
+    ----------
+    pieces : int of at least 1, default=32
+    outputs : int of at least 1, default=16
+        Numbers that take the place of one.
+    """
+
+    pieces: int = 32
+    outputs: int = 16
+    layer: ClassVar[Callable[..., Any]] = staticmethod(piecewise)
+    adapts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_counts(self, pieces=1, outputs=1)
+
+    def work(self, n: int) -> int:
+        """Two for each weight."""
+        return 2 * n * (self.pieces + 1) * self.outputs
+
+    def init(self, n: int, uniform: Make, constant: Make) -> Piecewise:
+        """Start as a random linear function of the number, without pieces."""
+        bound, shape = 1.0 / math.sqrt(self.outputs), (n, self.outputs)
+        return Piecewise(
+            constant(0.0, (n, self.pieces)),
+            constant(0.0, (n, self.pieces)),
+            constant(0.0, (n, self.pieces, self.outputs)),
+            uniform(-bound, bound, shape),
+            uniform(-bound, bound, shape),
+        )
+
+    def adapt(self, params: Piecewise, x: Array, *, xp: Namespace) -> Piecewise:
+        """Set the pieces between quantiles of each number; between equal ones is none."""
+        ordered, last = xp.sort(x, axis=0), x.shape[0] - 1
+        rows = [round(last * i / self.pieces) for i in range(self.pieces + 1)]
+        edges = xp.stack([ordered[row, :] for row in rows], axis=-1)
+        length = edges[:, 1:] - edges[:, :-1]
+        per_unit = xp.astype(length > 0.0, x.dtype) / xp.where(length > 0.0, length, 1.0)
+        return params._replace(start=edges[:, :-1], per_unit=per_unit)
+
+
+NUMERIC_EMBEDDINGS: dict[str, type[PBLD | PLE]] = {"pbld": PBLD, "ple": PLE}
+
+
+def _check_counts(settings: Any, **least: int) -> None:
+    for name, smallest in least.items():
+        value = getattr(settings, name)
+        if type(value) is not int or value < smallest:
+            raise ValueError(f"`{name}` must be an integer of at least {smallest}, got {value!r}.")

@@ -1,0 +1,27 @@
+"""The parameters of each block, by their kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlp_xp._utils.array_types import Tree
+from mlp_xp.nn.layers import Dense, Norm
+
+__all__ = ["denses", "entries", "norms"]
+
+
+def entries(params: Tree) -> list[Any]:
+    """Return the parameters of each block that learns, NamedTuples, from first to last."""
+    if hasattr(params, "_fields"):
+        return [params]
+    return [entry for branch in params for entry in entries(branch)]
+
+
+def denses(params: Tree) -> list[Dense]:
+    """Return the dense layers' parameters, from first to last."""
+    return [entry for entry in entries(params) if isinstance(entry, Dense)]
+
+
+def norms(params: Tree) -> list[Norm]:
+    """Return the normalizations' parameters, from first to last."""
+    return [entry for entry in entries(params) if isinstance(entry, Norm)]
