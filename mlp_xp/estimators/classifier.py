@@ -131,6 +131,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         normalization: str | None = None,
         residual: bool = False,
         parametric_activation: bool = False,
+        parametrization: str = "standard",
         numeric_embedding: Any = None,
         learn_input_scale: bool = False,
         max_grad_norm: float | None = None,

@@ -176,7 +176,8 @@ def _modules(
 def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Module:
     match block:
         case Affine():
-            return _filled(nn.Linear(block.fan_in, block.fan_out), weight=params.W.T, bias=params.b)
+            weight = params.W.T * block.factor
+            return _filled(nn.Linear(block.fan_in, block.fan_out), weight=weight, bias=params.b)
         case BlockAffine():
             return BlockLinear(params, block.arrangement)
         case LayerNorm():

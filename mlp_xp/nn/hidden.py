@@ -34,11 +34,13 @@ __all__ = [
     "Branch",
     "Layer",
     "Normalization",
+    "Parametrization",
     "Project",
     "Surroundings",
 ]
 
 Normalization = Literal["layer", "batch"]
+Parametrization = Literal["standard", "ntk"]
 _MOST_AXES = 31  # A library of arrays may take 32, and the batch is one of them.
 
 
@@ -55,10 +57,13 @@ class Surroundings:
     keys: Iterator[int]
     batch_stats: Iterator[int]
     parametric: bool = False
+    parametrization: Parametrization = "standard"
 
     @property
     def start(self) -> Start:
         """The initial weights of a dense layer that suit its activation."""
+        if self.parametrization == "ntk":
+            return "ntk"
         return "glorot-logistic" if self.activation == "logistic" else "glorot"
 
     def normalize(self, width: int) -> tuple[Block, ...]:

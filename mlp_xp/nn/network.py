@@ -23,7 +23,7 @@ from mlp_xp.nn.blocks import (
     chain,
 )
 from mlp_xp.nn.entries import denses, entries, norms
-from mlp_xp.nn.hidden import Layer, Normalization, Surroundings
+from mlp_xp.nn.hidden import Layer, Normalization, Parametrization, Surroundings
 from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats
 
 __all__ = [
@@ -70,6 +70,8 @@ class Network:
         What stands before the first layer; ``widths`` begins with its columns.
     parametric_activation : bool, default=False
         Whether each feature of a hidden layer learns a slope of its activation.
+    parametrization : {"standard", "ntk"}, default="standard"
+        Of the dense layers that are given by their widths, and of the output layer.
 
     Examples
     --------
@@ -88,6 +90,7 @@ Dropout(rate=0.1, number=0))
     residual: bool = False
     inputs: TableInputs | None = None
     parametric_activation: bool = False
+    parametrization: Parametrization = "standard"
 
     def __post_init__(self) -> None:
         numbers = [width for width in self.widths if isinstance(width, int)]
@@ -158,7 +161,8 @@ Dropout(rate=0.1, number=0))
         built: list[tuple[Block, ...]] = []
         rates = self._one_for_each_layer("dropout")
         activations = self._one_for_each_layer("activation")
-        around = Surroundings("", 0.0, None, keys, stats)
+        common = keys, stats, self.parametric_activation, self.parametrization
+        around = Surroundings("", 0.0, None, *common)
         for i, fan_out in enumerate(self.sizes[1:]):
             fan_in = self._fan_in(self.sizes[: i + 1])
             input_blocks: tuple[Block, ...] = ()
@@ -167,8 +171,7 @@ Dropout(rate=0.1, number=0))
             if i == 0 and self.input_dropout:
                 input_blocks += (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
-                given = activations[i], rates[i], self.normalization, keys, stats
-                around = Surroundings(*given, self.parametric_activation)
+                around = Surroundings(activations[i], rates[i], self.normalization, *common)
                 layer = self._hidden(self.widths[i + 1], fan_in, around)
             elif isinstance(self.widths[i], Layer):
                 layer = self.widths[i].build_output(fan_in, fan_out, around)

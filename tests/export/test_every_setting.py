@@ -90,6 +90,7 @@ NOT_BY_SKLEARN = {
     "learn_input_scale": [{"learn_input_scale": True, "input_scaling": "standardize"}],
     "numeric_embedding": ["pbld", "ple", {"numeric_embedding": PLE(3, 2), "input_scaling": "pca"}],
     "parametric_activation": [True, {"parametric_activation": True, "activation": "mish"}],
+    "parametrization": ["ntk"],
     "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],
 }

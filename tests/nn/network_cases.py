@@ -75,6 +75,7 @@ OBJECTS = {
     "bottleneck, batch": Network((24, Project(5), Branch((7, 5)), 3), "silu", "batch"),
     "blocks": Network((24, *BLOCKS, 3), "tanh"),
     "with a plain layer": Network((24, 5, Branch((4, 5)), 6, 3), "tanh", "layer", 0.3, 0.2),
+    "ntk": Network((5, 6, 3), "tanh", "batch", parametrization="ntk"),
     "parametric": Network(
         (5, 6, 6, 3), ("mish", cube), "layer", residual=True, parametric_activation=True
     ),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import array_api_compat.numpy as xp
 import network_cases as cases
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from network_cases import BATCH, NETWORKS, cube, network_data
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import Dense, Norm, dense
-from mlp_xp.nn.network import Network, denses, forward, hidden, init_params, norms, with_layers
+from mlp_xp.nn.network import (
+    Network,
+    adapt_params,
+    denses,
+    forward,
+    hidden,
+    init_params,
+    norms,
+    with_layers,
+)
 from mlp_xp.training.inference.inference import predict
 
 
@@ -25,6 +35,18 @@ def test_weights_start_as_the_activation_asks_for():
     ):
         network = Network((4, 5, 6, 2), activation)
         assert [layer[0].start for layer in network.blocks] == expected
+
+
+def test_ntk_weights_start_from_the_data(rng):
+    network = Network((5, 400, 3), "relu", parametrization="ntk")
+    x, params = 3.0 + rng.standard_normal((100, 5)), init_params(network, 0)
+    assert [round(float(np.std(layer.W)), 1) for layer in params] == [1.0, 1.0]
+    first, last = adapt_params(network, params, x, np.random.RandomState(0).uniform, xp=xp)
+    h = x @ first.W / np.sqrt(5)
+    np.testing.assert_allclose(h.std(axis=0), 1.0)
+    assert np.all((h.min(axis=0) < -first.b) & (-first.b < h.max(axis=0)))
+    assert abs(float(np.mean(h + first.b))) < 0.1
+    np.testing.assert_allclose((np.maximum(h + first.b, 0) @ last.W / 20).std(axis=0), 1.0)
 
 
 def test_parameters_have_their_shapes_and_start_within_bounds():

@@ -52,6 +52,7 @@ REGRESSION = {
     **{"hidden_layer_sizes": (7, 7), "normalization": "batch", "residual": True},
     **{"early_stopping": True, "validation_fraction": 0.2, "learning_rate": "adaptive"},
     **{"output_activation": "tanh", "loss": "quantile", "numeric_embedding": PBLD(3)},
+    "parametrization": "ntk",
 }
 TEXT_WEIGHTS = {"nan": 1.5, "x": 2, "inf": 0.5}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,7 +44,7 @@ from mlp_xp.estimators.settings.config import (
     training_backend,
 )
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.nn.network import init_batch_stats, init_params
+from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.training.data.input_scaling import find_scaling
 from mlp_xp.training.data.rows import Shard
 from mlp_xp.training.loop.fit_loop import FitLoop
@@ -309,6 +309,10 @@ def _scaling(
     return find_scaling(setting, backend, X, dtype)
 
 
+# Fields of a network that its weights do not depend on.
+_OF_A_STEP = "activation", "dropout", "input_dropout"
+
+
 def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
     """Return the state with the settings that have changed since the last fit.
 
@@ -318,7 +322,7 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
         If they need a new network.
     """
     network = config.rules.network
-    names = "widths", "normalization", "residual", "inputs", "parametric_activation"
+    names = [field.name for field in fields(Network) if field.name not in _OF_A_STEP]
     pairs = {name: (getattr(state.network, name), getattr(network, name)) for name in names}
     if config.dtype is not None:
         pairs["precision"] = state.dtype, config.dtype

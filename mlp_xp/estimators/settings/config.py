@@ -145,6 +145,7 @@ def resolve_config(
         bool(params["residual"]),
         inputs,
         bool(params["parametric_activation"]),
+        params["parametrization"],
     )
     rules = Rules(
         network,

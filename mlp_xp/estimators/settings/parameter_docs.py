@@ -84,6 +84,11 @@ residual : bool, default=False
 parametric_activation : bool, default=False
     Whether each output of a hidden layer learns how far its activation f bends:
     ``x + slope * (f(x) - x)``, from a slope of 1 on.
+parametrization : {"standard", "ntk"}, default="standard"
+    "ntk" divides the products of dense layers by the root of their inputs. Weights then start
+    normal, with outputs of variance 1 over the data, and biases so that each output is 0 at a
+    random mixture of five samples. `coefs_` are the weights before the division. Not of the
+    objects of `mlp_xp.nn.hidden`.
 numeric_embedding : {"pbld", "ple"}, object of `mlp_xp.nn.blocks`, or None, default=None
     Embedding of each number, which the first layer takes in its place: "pbld" by waves of learned
     frequencies, "ple" by pieces between quantiles of the data; ``PBLD(waves=16, outputs=4,

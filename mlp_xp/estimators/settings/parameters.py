@@ -79,6 +79,7 @@ CONSTRAINTS: dict[str, Any] = {
     "normalization": [one_of("layer", "batch"), None],
     "residual": ["boolean"],
     "parametric_activation": ["boolean"],
+    "parametrization": [one_of("standard", "ntk")],
     "numeric_embedding": [one_of(*NUMERIC_EMBEDDINGS), NumericEmbedding, None],
     "learn_input_scale": ["boolean"],
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],

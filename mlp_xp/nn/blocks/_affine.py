@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mlp_xp._utils.array_types import Array
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
+from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, normal
 from mlp_xp.nn.layers import Arrangement, Dense
 
 __all__ = ["Affine", "BlockAffine", "Start"]
@@ -15,8 +15,11 @@ __all__ = ["Affine", "BlockAffine", "Start"]
 
 # How weights start. "glorot": uniform in the range that Glorot and Bengio give, biases too, which
 # is scikit-learn's choice, and "glorot-logistic" what it has for the logistic activation; "lecun":
-# uniform with a standard deviation of 1 / sqrt(fan_in), biases at 0; "zero".
-Start = Literal["glorot", "glorot-logistic", "lecun", "zero"]
+# uniform with a standard deviation of 1 / sqrt(fan_in), biases at 0; "zero". "ntk": normal, and the
+# product is divided by sqrt(fan_in); then adapted to the data.
+Start = Literal["glorot", "glorot-logistic", "lecun", "zero", "ntk"]
+
+_SAMPLES = 5  # Of which a bias is a random mixture.
 
 
 def _bound(start: Start, fan_in: int, fan_out: int) -> float:
@@ -40,14 +43,29 @@ def _draw(
 
 @dataclass(frozen=True)
 class Affine(Block):
-    """A dense layer."""
+    r"""A dense layer; with the start "ntk" it is :math:`x W / \sqrt{n} + b` of n inputs."""
 
     fan_in: int
     fan_out: int
     start: Start = "glorot"
-    takes_sparse: ClassVar[bool] = True
-    is_dense: ClassVar[bool] = True
     label: ClassVar[str] = "dense"
+
+    @property
+    def adapts(self) -> bool:  # type: ignore[override]
+        """Whether its start depends on the data."""
+        return self.start == "ntk"
+
+    @property
+    def takes_sparse(self) -> bool:  # type: ignore[override]
+        """Whether the product is all that is done with the input."""
+        return not self.adapts
+
+    is_dense = takes_sparse  # type: ignore[assignment]
+
+    @property
+    def factor(self) -> float:
+        """What the product is multiplied by."""
+        return 1.0 / math.sqrt(self.fan_in) if self.adapts else 1.0
 
     @property
     def work(self) -> int:  # type: ignore[override]
@@ -56,13 +74,44 @@ class Affine(Block):
 
     def init(self, uniform: Make, constant: Make) -> Dense:
         """Draw weights and biases."""
-        return _draw(uniform, constant, self.start, (self.fan_in, self.fan_out), self.fan_out)
+        shape = self.fan_in, self.fan_out
+        if self.adapts:
+            return Dense(normal(uniform, shape), constant(0.0, (self.fan_out,)))
+        return _draw(uniform, constant, self.start, shape, self.fan_out)
+
+    def adapt(self, params: Dense, x: Array, uniform: Make, context: Context) -> Dense:
+        """Give each output a variance of 1, and a zero at a random mixture of five samples.
+
+        References
+        ----------
+        Holzmüller, Grinsztajn, Steinwart (2024), arXiv:2407.04491, appendix A; Steinwart, "A sober
+        look at neural network initializations" (2019), arXiv:1903.11482, for the biases.
+        """
+        xp = context.xp
+        y = xp.matmul(x * self.factor, params.W)
+        deviation = xp.std(y, axis=0)
+        deviation = xp.where(deviation > 0.0, deviation, 1.0)
+        chosen = uniform(0.0, 1.0, (self.fan_out, _SAMPLES)) * y.shape[0]
+        shares = -xp.log1p(-uniform(0.0, 1.0, (self.fan_out, _SAMPLES)))
+        shares = shares / xp.sum(shares, axis=1, keepdims=True)
+        taken = xp.take_along_axis(
+            xp.matrix_transpose(y / deviation), xp.astype(chosen, xp.int64), axis=1
+        )
+        return Dense(params.W / deviation, -xp.sum(taken * shares, axis=1))
 
     def __call__(
         self, params: Dense, x: Array, context: Context
     ) -> tuple[Array, BlockPullback, Measured]:
         """Apply `mlp_xp.nn.layers.dense`."""
-        return *context.dense(params, x, xp=context.xp), ()
+        if not self.adapts:
+            return *context.dense(params, x, xp=context.xp), ()
+        y, pull = context.dense(params, x * self.factor, xp=context.xp)
+
+        def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+            dx, grads = pull(dy, need_dx=need_dx)
+            return None if dx is None else dx * self.factor, grads
+
+        return y, pullback, ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +120,7 @@ class BlockAffine(Block):
 
     arrangement: Arrangement
     start: Start = "glorot"
-    is_dense: ClassVar[bool] = True
+    is_dense: ClassVar[bool] = True  # type: ignore[misc]
 
     @property
     def label(self) -> str:

@@ -110,8 +110,8 @@ class Block:
     """
 
     has_params: ClassVar[bool] = True
-    takes_sparse: ClassVar[bool] = False  # Whether its input may be sparse rows.
-    is_dense: ClassVar[bool] = False  # Whether its parameters are one `Dense`.
+    takes_sparse: bool = False  # Whether its input may be sparse rows.
+    is_dense: bool = False  # Whether its parameters are one `Dense`, all that it applies.
     fan_out: int | None = None  # The number of its outputs; None for the number of inputs.
     work: int = 0  # Multiplications and additions of its products for one sample, forward.
     n_keys: int = 0  # The random keys of a training step, one for each dropout.
