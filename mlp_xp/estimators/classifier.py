@@ -128,6 +128,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         scoring: Any = None,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,
+        dropout_schedule: Any = None,
+        weight_decay_schedule: Any = None,
         normalization: str | None = None,
         residual: bool = False,
         parametric_activation: bool = False,

@@ -26,7 +26,7 @@ from mlp_xp.optimizers._tree import (
     update_array,
     update_tree,
 )
-from mlp_xp.optimizers._varied import varied
+from mlp_xp.optimizers._varied import varied, with_decay
 
 __all__ = [
     "KINDS",
@@ -53,6 +53,7 @@ __all__ = [
     "update_array",
     "update_tree",
     "varied",
+    "with_decay",
 ]
 
 OPTIMIZERS: dict[str, type[SGD | Adam | RMSprop | Lion | Muon | BetaLasso]] = {

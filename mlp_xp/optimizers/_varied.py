@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from mlp_xp._utils.per_model import names_of, with_any, with_values
 from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, Scalars, low_precision, rule_of
 from mlp_xp.optimizers._by_kind import ByKind
 
-__all__ = ["Varied", "varied"]
+__all__ = ["Varied", "varied", "with_decay"]
 
 
 @dataclass(frozen=True)
@@ -96,3 +96,22 @@ def varied(rule: Optimizer, *, is_program: bool = False) -> Optimizer:
     given = {kind: getattr(rule, kind) for kind in KINDS}
     rules = {k: varied(own, is_program=is_program) for k, own in given.items() if own is not None}
     return replace(shared, **rules)  # type: ignore[arg-type]
+
+
+def with_decay(rule: Any, factor: float) -> Any:
+    """Return a rule with its weight decay, and that of the rules it is made of, times a factor.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers import AdamW, with_decay
+    >>> with_decay(AdamW(weight_decay=0.2), 0.5)
+    AdamW(beta_1=0.9, beta_2=0.999, epsilon=1e-08, weight_decay=0.1)
+    """
+    changed: dict[str, Any] = {}
+    for field in fields(rule):
+        value = getattr(rule, field.name)
+        if field.name == "weight_decay":
+            changed[field.name] = factor * value
+        elif is_dataclass(value):
+            changed[field.name] = with_decay(value, factor)
+    return replace(rule, **changed)

@@ -29,12 +29,13 @@ _LOSSES: tuple[type, ...] = (
     *REGRESSION_LOSSES.values(),
     Through,
 )
+_SCHEDULED = "learning_rate", "dropout_schedule", "weight_decay_schedule"
 # By the parameter, or the field of another object, that takes them, alone or in a list.
 OBJECTS: dict[str | None, dict[str, Any]] = {
     place: {kind.__name__: kind for kind in kinds}
     for place, kinds in {
         **dict.fromkeys(("solver", *KINDS), RULES),
-        "learning_rate": SCHEDULES.values(),
+        **dict.fromkeys(_SCHEDULED, SCHEDULES.values()),
         "then": SCHEDULES.values(),
         "loss": _LOSSES,
         "hidden_layer_sizes": LAYERS,

@@ -129,6 +129,7 @@ class Trainer:
             with_penalty=rules.alpha > 0,
             max_grad_norm=rules.max_grad_norm,
             augmentation=rules.augmentation,
+            schedules_dropout=rules.dropout_schedule is not None,
             xp=backend.xp,
         )
         self._compile()
@@ -340,7 +341,7 @@ class Trainer:
         n_samples = sum(counts)
         loss, accuracy = [*(total / (n_samples / sum(plan.counts)) for total in sums), None][:2]
         self.count(len(counts), n_samples)
-        return Record(self.n_epochs, loss, accuracy, rates[-1], n_samples, seconds)
+        return Record(self.n_epochs, loss, accuracy, float(rates[-1]), n_samples, seconds)
 
     def count(self, n_steps: int, n_samples: int) -> None:
         """Count an epoch."""

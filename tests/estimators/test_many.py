@@ -131,6 +131,12 @@ APART = [
     ),
     [{"dropout": 0.3, "input_dropout": 0.1}, {"dropout": (0.6,), "input_dropout": 0.2}],
     [{"hidden_layer_sizes": (4, Branch((8, 4))), "dropout": rate} for rate in ((0.1, 0.3), 0.2)],
+    [
+        {"dropout": rate, "dropout_schedule": "linear", "weight_decay_schedule": "flat_cos"}
+        | {"solver": AdamW(weight_decay=rate), "parametric_activation": True}
+        | {"numeric_embedding": "ple", "learn_input_scale": True, "parametrization": "ntk"}
+        for rate in (0.2, 0.4)
+    ],
     [{"batch_size": 200, "alpha": alpha} for alpha in (0.1, 1.0)],
     [{"input_scaling": "standardize", "beta_1": beta} for beta in (0.5, 0.9)],
     [{"input_scaling": "zca", "loss": SoftmaxCrossEntropy(weight)} for weight in (0.1, 0.2)],

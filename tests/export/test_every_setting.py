@@ -40,6 +40,8 @@ EXPORTED = {
     "calibration": [{"calibration": "temperature", "early_stopping": True}],
     "class_weight": ["balanced", {0: 2.0, 1: 1.0, 2: 3.0}],
     "distributed": [None],  # Others need several processes, and end in the same weights.
+    "dropout_schedule": [{"dropout_schedule": "flat_cos", "dropout": 0.5}],
+    "weight_decay_schedule": [{"weight_decay_schedule": "linear", "solver": "adamw"}],
     **{"dropout": [0.5, [0.1, 0.2]], "early_stopping": [True], "ema_decay": [0.9]},
     **{"hidden_layer_sizes": [(), 5, (6, 5)], "input_dropout": [0.3], "label_smoothing": [0.1]},
     "input_scaling": ["standardize", "zca", "pca"],

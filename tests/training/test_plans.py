@@ -11,9 +11,15 @@ from mlp_xp.augmentation import Augmentation, ColorJitter, Flip, Mixture, Mixup
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, varied
+from mlp_xp.optimizers.schedules import FlatCosine, Linear
 from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws, without_first
 from mlp_xp.training.data.rank_plan import rank_plan
-from mlp_xp.training.step.scalars import StepScalars, scalar_table
+from mlp_xp.training.step.scalars import (
+    SchedulePosition,
+    StepScalars,
+    learning_rates,
+    scalar_table,
+)
 from mlp_xp.training.step.step_settings import Rules
 
 N, SHAPE = 23, (1, 2, 3)
@@ -214,6 +220,17 @@ def test_a_row_has_the_numbers_of_its_step(optimizer, weighted, ema_decay):
             assert found.average_rate == decay
             assert found.rule == optimizer.coefficients(RATES[i // 3][step], 7 + i + 1 - 4)
         table[:] = -1.0  # It is the caller's.
+
+
+def test_dropout_and_weight_decay_follow_their_schedules():
+    schedules = {"dropout_schedule": Linear(), "weight_decay_schedule": FlatCosine()}
+    for rule in (ByKind(AdamW(weight_decay=0.5)), varied(AdamW(weight_decay=0.5))):
+        rules, plan = rules_with(rule, **schedules), plan_epoch(10, 2)
+        rates = learning_rates(rules, range(5), 5, SchedulePosition(0, 1, 1.0), 0, None)
+        table = scalar_table(rules, [plan], range(5), [rates], 0, 0)
+        np.testing.assert_allclose(table[:, -1], [1.0, 0.75, 0.5, 0.25, 0.0])
+        decays = np.asarray([1.0, 1.0, 1.0, 0.5, 0.0])
+        np.testing.assert_allclose(table[:, 5], 1.0 - 0.1 * 0.5 * decays, atol=1e-12)
 
 
 def test_a_batch_without_any_weight_has_no_penalty():

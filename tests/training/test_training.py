@@ -13,13 +13,14 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, Muon
-from mlp_xp.optimizers.schedules import Constant
+from mlp_xp.optimizers.schedules import Constant, FlatCosine, Linear
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import Resident, Streamed, place
 
 SMALL = Network((FEATURES, 9, CLASSES), "tanh")
 EVERYTHING = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", (0.2, 0.3), 0.1, residual=True)
 RULES = {"optimizer": Muon(), "max_grad_norm": 0.3, "ema_decay": 0.9}
+RULES |= {"dropout_schedule": FlatCosine(0.2), "weight_decay_schedule": Linear()}
 FULL = {"network": EVERYTHING} | RULES
 KINDS = {"plain": {"optimizer": AdamW()}, "full": FULL}
 N_STEPS = -(-N // BATCH)
@@ -181,15 +182,18 @@ def test_going_on_is_the_same_as_not_having_stopped(backend, name):
 
 
 def test_dropout_follows_seed_and_epoch(backend):
-    def losses(*rates, seed=0):
+    def losses(*rates, seed=0, share=None):
         network = Network((FEATURES, 9, CLASSES), "relu", None, *rates)
-        trainer = make_trainer(backend, **still(network), seed=seed)
+        schedule = {} if share is None else {"dropout_schedule": lambda *place: share}
+        trainer = make_trainer(backend, **still(network), **schedule, seed=seed)
         return [record.loss for record in train(trainer)]
 
     first, other, input_dropout, none = losses(0.5), losses(0.5, seed=1), losses(0, 0.5), losses()
     assert losses(0.5) == first
     assert len({*first, *other, *input_dropout, none[0]}) == 7
     assert none[0] == pytest.approx(none[1])
+    assert losses(0.5, share=0.0) == pytest.approx(none)
+    assert losses(0.5, share=0.5) == pytest.approx(losses(0.25))
 
 
 def test_keys_are_drawn_for_each_dropout_of_each_step(backend):

@@ -157,6 +157,8 @@ def resolve_config(
         max_grad_norm=params["max_grad_norm"],
         ema_decay=params["ema_decay"],
         augmentation=resolve_augmentation("augmentation", params["augmentation"], n_features),
+        dropout_schedule=_other_schedule(params, "dropout_schedule") if network.n_keys else None,
+        weight_decay_schedule=_other_schedule(params, "weight_decay_schedule"),
     )
     dtype = None if params["precision"] == "auto" else parameter_dtype(params["precision"])
     scalings = scaling, params.get("target_scaling")
@@ -302,6 +304,12 @@ def _resolve_schedule(params: Mapping[str, Any]) -> Schedule:
     if name == ADAPTIVE:
         return Constant()
     return InvScaling(params["power_t"]) if name == "invscaling" else SCHEDULES[name]()
+
+
+def _other_schedule(params: Mapping[str, Any], name: str) -> Schedule | None:
+    """Return the schedule of a number besides the learning rate."""
+    given = params[name]
+    return SCHEDULES[given]() if isinstance(given, str) else given
 
 
 def _hashable(value: Any) -> Any:

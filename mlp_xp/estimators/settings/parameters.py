@@ -76,6 +76,8 @@ CONSTRAINTS: dict[str, Any] = {
     "scoring": [str, callable, None],
     "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
     "input_dropout": [Interval(Real, 0, 1, closed="left")],
+    "dropout_schedule": [one_of(*SCHEDULES), *SCHEDULES.values(), None],
+    "weight_decay_schedule": [one_of(*SCHEDULES), *SCHEDULES.values(), None],
     "normalization": [one_of("layer", "batch"), None],
     "residual": ["boolean"],
     "parametric_activation": ["boolean"],

@@ -70,7 +70,7 @@ class Context(NamedTuple):
     ``batch_stats`` are the running statistics, one for each batch normalization. In training, batch
     normalization measures its own, with the ``weights : (..., batch)``, and
     ``keys : (..., dropouts)`` int32 choose what is dropped, at rates of their own if they are
-    `DropoutKeys`.
+    `DropoutKeys`, and all times ``dropout_share`` if it is given.
     ``rank_share`` is this rank's share of the batch, or None if all of it is here.
     """
 
@@ -86,6 +86,7 @@ class Context(NamedTuple):
     batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
     run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
     rank_share: RankShare | None = None
+    dropout_share: Array | None = None
 
 
 class Row(NamedTuple):

@@ -15,7 +15,7 @@ from mlp_xp.nn.blocks._base import (
     Measured,
     without_params,
 )
-from mlp_xp.nn.layers import Activation, Rate, Slope, parametric
+from mlp_xp.nn.layers import Activation, Rate, Slope, parametric, scheduled
 
 __all__ = ["Activate", "Dropout", "ParametricActivate"]
 
@@ -98,6 +98,8 @@ class Dropout(Block):
         if isinstance(keys, DropoutKeys):
             keys, *numbers = keys
             rate = Rate(*(number[..., self.number] for number in numbers))
+        if context.dropout_share is not None:
+            rate = scheduled(rate, context.dropout_share, x, xp=context.xp)
         key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
         y, pullback = context.dropout(x, key, rate, context.rank_share, xp=context.xp)
         return y, without_params(pullback), ()

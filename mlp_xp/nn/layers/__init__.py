@@ -34,6 +34,7 @@ from mlp_xp.nn.layers._dense import (
 from mlp_xp.nn.layers._dropout import (
     Rate,
     dropout,
+    scheduled,
     threshold,
 )
 from mlp_xp.nn.layers._embedding import Embedding, embed, sum_rows_of_table
@@ -101,6 +102,7 @@ __all__ = [
     "relu",
     "run_layer",
     "scale_inputs",
+    "scheduled",
     "selu",
     "shares",
     "sigmoid",

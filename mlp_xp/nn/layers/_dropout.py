@@ -10,7 +10,7 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._activations import ActivationPullback
 from mlp_xp.nn.layers._ranks import RankShare
 
-__all__ = ["LOWBIAS32", "SPREAD", "Rate", "dropout", "threshold"]
+__all__ = ["LOWBIAS32", "SPREAD", "Rate", "dropout", "scheduled", "threshold"]
 
 # Shifts and factors, as signed numbers: an int32 takes no Python integer beyond its own range.
 SPREAD = 0x9E3779B1 - 2**32
@@ -104,6 +104,24 @@ def threshold(rate: float) -> int:
     0
     """
     return min(round(rate * 2**32), 2**32 - 1) - 2**31
+
+
+def scheduled(rate: float | Rate, share: Array, x: Array, *, xp: Namespace) -> Rate:
+    """Return a rate of dropout times a share of it, a number of each step, for inputs like x.
+
+    Rates are then rounded to the dtype of the share.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import scheduled, threshold
+    >>> rate = scheduled(0.5, xp.asarray(0.5), xp.zeros(3), xp=xp)
+    >>> int(rate.least) == threshold(0.25), round(float(rate.factor), 3)
+    (True, 1.333)
+    """
+    now = share * (1.0 - 1.0 / rate.factor if isinstance(rate, Rate) else rate)
+    least = xp.minimum(now * 2.0**32 - 2.0**31, 2.0**31 - 128.0)  # The last float32 below 2^31.
+    return Rate(xp.astype(least, xp.int32), xp.astype(1.0 / (1.0 - now), x.dtype))
 
 
 def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Namespace) -> Array:

@@ -152,7 +152,12 @@ def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diag
         if weights is not None:
             yield "sample weights", 1.0 / xp.sum(weights)
         context = kernels.context(
-            xp, batch_stats=stats, is_training=True, weights=weights, keys=given.keys
+            xp,
+            batch_stats=stats,
+            is_training=True,
+            weights=weights,
+            keys=given.keys,
+            dropout_share=share,
         )
         *names, last = _layer_names(network)
         for depth, name in enumerate(names, 1):
@@ -165,7 +170,8 @@ def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diag
             yield f"gradient of {name}", grads
 
     with backend.scope(), np.errstate(all="ignore"):
-        found = evaluate(params, batch, given.scaling, stats, given.keys)
+        share = given.coefs[..., -1] if rules.dropout_schedule is not None else None
+        found = evaluate(params, batch, given.scaling, stats, given.keys, dropout_share=share)
         is_real = xp.isdtype(found.targets.dtype, "real floating")
         average = 1.0
         if weights is not None:  # Samples of weight 0 fill up a batch.

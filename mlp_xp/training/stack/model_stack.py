@@ -48,6 +48,8 @@ def program_rules(rules: Rules) -> Rules:
         learning_rate=1.0,
         alpha=1.0,
         ema_decay=ema_decay,
+        dropout_schedule=None if rules.dropout_schedule is None else Constant(),
+        weight_decay_schedule=None,
     )
 
 
@@ -64,6 +66,7 @@ def _step(rules: Rules, backend: Backend) -> Callable[..., Any]:
             backend.kernels,
             with_penalty=True,
             max_grad_norm=rules.max_grad_norm,
+            schedules_dropout=rules.dropout_schedule is not None,
             xp=backend.xp,
         )
         return own(state, batch, scaling, coefs[..., : coefs.shape[-1] - n_settings], keys)

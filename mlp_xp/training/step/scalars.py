@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp._utils.random import host_generator
-from mlp_xp.optimizers import OPTIMIZERS, Optimizer
+from mlp_xp.optimizers import OPTIMIZERS, Optimizer, with_decay
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.step.step_settings import Rules
 
-__all__ = ["SchedulePosition", "StepScalars", "draw_keys", "learning_rates", "scalar_table"]
+__all__ = [
+    "SchedulePosition",
+    "ScheduledRate",
+    "StepScalars",
+    "draw_keys",
+    "learning_rates",
+    "scalar_table",
+]
 
 # The weight of a batch in the running statistics of batch normalization; PyTorch's choice.
 _BATCH_STATS_RATE = 0.1
@@ -22,6 +30,12 @@ _BATCH_STATS_RATE = 0.1
 _MOST_KNOWN = 4_096
 # Steps of a schedule that follows the clock.
 _TICKS = 10**6
+
+
+class ScheduledRate(float):
+    """A learning rate, with the factors of dropout and of weight decay at its step."""
+
+    dropout = decay = 1.0
 
 
 class SchedulePosition(NamedTuple):
@@ -76,7 +90,8 @@ def learning_rates(
 ) -> list[float]:
     """Return the learning rates of some steps of an epoch, of ``n_samples`` seen before it.
 
-    Every epoch counts as long as this one: those of `partial_fit` may differ in their steps.
+    Every epoch counts as long as this one: those of `partial_fit` may differ in their steps. Other
+    schedules make them `ScheduledRate`.
     """
     n_steps, n_done = position.n_epochs * epoch_steps, position.done * epoch_steps
     if budget is None:
@@ -89,7 +104,16 @@ def learning_rates(
         places = [round(min(share, 1.0) * (_TICKS - 1)) for share in shares]
         n_steps = _TICKS
     rate = rules.learning_rate * position.rate_factor
-    return [rate * rules.schedule(place, n_steps, n_samples) for place in places]
+    rates = [rate * rules.schedule(place, n_steps, n_samples) for place in places]
+    others = {"dropout": rules.dropout_schedule, "decay": rules.weight_decay_schedule}
+    if not any(others.values()):
+        return rates
+    rates = list(map(ScheduledRate, rates))
+    for name, schedule in others.items():
+        if schedule is not None:
+            for own, place in zip(rates, places, strict=True):
+                setattr(own, name, schedule(place, n_steps, n_samples))
+    return rates
 
 
 def scalar_table(
@@ -103,13 +127,19 @@ def scalar_table(
     """Return the packed `StepScalars` of some steps of each of some epochs, one row a step.
 
     The plans have the same counts. ``n_steps`` were done before the epochs; the rule began at step
-    ``rule_start`` of all.
+    ``rule_start`` of all. A schedule of dropout adds its factor at the end.
     """
     counts, first = plans[0].counts, n_steps + steps.start
     is_known = _can_be_known(rules.optimizer, len(steps) * len(plans))
     coefficients = _known_coefficients if is_known else _coefficients
     given = np.asarray(rates, np.float64).tobytes()
-    rule = coefficients(rules.optimizer, given, first + 1 - rule_start)
+    decays = None
+    if rules.weight_decay_schedule is not None:
+        decays = tuple(getattr(rate, "decay", 1.0) for own in rates for rate in own)
+    rule = coefficients(rules.optimizer, given, first + 1 - rule_start, decays)
+    if rules.dropout_schedule is not None:
+        shares = [[getattr(rate, "dropout", 1.0)] for own in rates for rate in own]
+        rule = np.concatenate([rule, shares], axis=1)
     table = np.zeros((len(plans), len(steps), 4 + rule.shape[1]))
     share, l2, average_rate, batch_stats_rate = (table[..., i] for i in range(4))  # `StepScalars`.
     totals = np.asarray([plan.totals[steps.start : steps.stop] for plan in plans])
@@ -126,10 +156,16 @@ def scalar_table(
     return rows
 
 
-def _coefficients(optimizer: Optimizer, rates: bytes, first: int) -> np.ndarray:
+def _coefficients(
+    optimizer: Optimizer, rates: bytes, first: int, decays: tuple[float, ...] | None = None
+) -> np.ndarray:
     """Return what a rule needs in consecutive steps, (steps, numbers); ``rates`` are float64."""
-    steps = enumerate(np.frombuffer(rates).tolist(), first)
-    table = np.asarray([optimizer.coefficients(rate, step) for step, rate in steps], np.float64)
+    given = np.frombuffer(rates).tolist()
+    rules: Iterable[Optimizer] = itertools.repeat(optimizer)
+    if decays is not None:
+        rules = (with_decay(optimizer, factor) for factor in decays)
+    steps = zip(rules, given, itertools.count(first), strict=False)
+    table = np.asarray([rule.coefficients(rate, step) for rule, rate, step in steps], np.float64)
     table.flags.writeable = False
     return table
 

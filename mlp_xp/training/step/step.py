@@ -117,6 +117,7 @@ def make_step(
     with_penalty: bool,
     max_grad_norm: float | None = None,
     augmentation: tuple[Augmentation, ...] = (),
+    schedules_dropout: bool = False,
     xp: Namespace,
 ) -> Step:
     """Return the function of one training step.
@@ -133,6 +134,8 @@ def make_step(
     augmentation : tuple of Augmentation, default=()
         Applied to a batch with its draws: first the geometric ones, in their order, then the
         others.
+    schedules_dropout : bool, default=False
+        Whether a factor of the rates of dropout comes last of the numbers of a step.
     xp : namespace
 
     Returns
@@ -195,7 +198,9 @@ def make_step(
         former = copy_state(state[:4], scale, xp=xp)
 
         batch = rows_of_shard(batch, kernels)
-        found = evaluate(params, batch, scaling, batch_stats, keys, with_accuracy=with_accuracy)
+        share = coefs[..., -1] if schedules_dropout else None
+        given = params, batch, scaling, batch_stats, keys
+        found = evaluate(*given, dropout_share=share, with_accuracy=with_accuracy)
         (value, correct), grads, is_finite = gradients(found, params, batch.selection.part, scale)
         if max_grad_norm is not None:
             grads, _ = kernels.clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)

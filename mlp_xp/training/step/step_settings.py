@@ -30,6 +30,8 @@ class Rules:
         Decay of an exponential moving average of the weights; None has no average.
     augmentation : tuple of Augmentation, default=()
         Applied to the samples of each batch.
+    dropout_schedule, weight_decay_schedule : Schedule, optional
+        Factors of the rates of dropout, and of the weight decay of the optimizer.
     """
 
     network: Network
@@ -41,6 +43,8 @@ class Rules:
     max_grad_norm: float | None = None
     ema_decay: float | None = None
     augmentation: tuple[Augmentation, ...] = ()
+    dropout_schedule: Schedule | None = None
+    weight_decay_schedule: Schedule | None = None
 
     @property
     def has_own_functions(self) -> bool:

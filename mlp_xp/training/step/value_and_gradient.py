@@ -92,6 +92,7 @@ def value_and_gradient(
         keys: Any = None,
         *,
         is_training: bool = True,
+        dropout_share: Array | None = None,
         with_accuracy: bool = False,
     ) -> Evaluation:
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
@@ -103,6 +104,7 @@ def value_and_gradient(
             is_training=is_training,
             weights=batch.selection.weights,
             keys=keys,
+            dropout_share=dropout_share,
         )
         logits, pullback, measured = forward(network, params, x, context, xp=xp)
         logits = in_dtype_of(params, logits, xp=xp)
