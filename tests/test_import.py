@@ -56,8 +56,7 @@ def test_it_brings_few_modules_of_its_own(loaded):
     unneeded = {name for name in ours if name.startswith(("mlp_xp.lab", "mlp_xp.datasets"))}
     assert len(ours - unneeded) < 105
     rare = (
-        "backends.shards",
-        "backends._numpy.ranks",
+        "distributed._ranks",
         "estimators.fitting.validation_set",
         "training.divergence.diagnosis",
     )

@@ -36,7 +36,7 @@ def make_trainer(backend, *, dtype="float64", network=None, x=None, **settings):
     network = network or Network((FEATURES, 9, 7, CLASSES), "tanh")
     rules = {"loss": SoftmaxCrossEntropy(), "optimizer": Adam(), "schedule": Cosine()}
     rules |= {"learning_rate": 0.01, "alpha": 0.1} | settings
-    names = {"params", "batch_stats", "seed", "with_accuracy"} & rules.keys()
+    names = {"params", "batch_stats", "seed", "with_accuracy", "processes"} & rules.keys()
     given = {"params": init_params(network, 3), "batch_stats": neutral_batch_stats(network)}
     given |= {"seed": 0} | {name: rules.pop(name) for name in names}
     scaling = None if x is None else standardization(backend, x, dtype)

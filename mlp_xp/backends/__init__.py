@@ -17,14 +17,12 @@ from mlp_xp._utils.optional import install_command
 from mlp_xp.backends._base import Backend, BackendError
 from mlp_xp.backends._defaults import to_numpy
 from mlp_xp.backends._precision import LOW_PRECISIONS
-from mlp_xp.backends.communicator import Communicator
 
 __all__ = [
     "BACKENDS",
     "LOW_PRECISIONS",
     "Backend",
     "BackendError",
-    "Communicator",
     "compile_ahead",
     "get_backend",
     "has_cuda_driver",

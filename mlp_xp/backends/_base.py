@@ -13,9 +13,8 @@ import array_api_compat
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Device, Namespace, Tree
-from mlp_xp.backends._defaults import SumOnHost, to_numpy, together
+from mlp_xp.backends._defaults import to_numpy, together
 from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
-from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
@@ -50,8 +49,6 @@ class Backend:
         The defaults, or faster versions for this library.
     precision : {"tf32", "bf16", "float16"} or None
         What products of float32 are computed in, None for float32 itself.
-    communicator : Communicator or None
-        The ranks that share each step, None for a single process.
     fixed_shapes : bool
         Whether a new batch size costs a new compilation, so that padding a batch is cheaper.
     donates : bool
@@ -81,7 +78,6 @@ class Backend:
     device: Device
     kernels: Kernels = Kernels()
     precision: str | None = None
-    communicator: Communicator | None = None
 
     # Two backends of one library, device, kernels and precision share what was compiled.
     def __eq__(self, other: object) -> bool:
@@ -91,7 +87,7 @@ class Backend:
         return hash(self._key)
 
     @property
-    def _key(self) -> tuple[str, str, Kernels, str | None]:
+    def _key(self) -> tuple[Any, ...]:
         return self.name, str(self.device), self.kernels, self.precision
 
     def __repr__(self) -> str:
@@ -219,43 +215,16 @@ class Backend:
         gather = rounded(self.kernels.gather, LOW_PRECISIONS[precision])
         return self.kernels._replace(gather=gather)
 
-    # --- ranks ---------------------------------------------------------------------------------
-
-    def with_ranks(self, communicator: Communicator | None) -> Self:
-        """Return this backend with steps that sum over ranks, or itself for None."""
-        if communicator is None:
-            return self
-        backend = copy.copy(self)
-        backend.communicator = communicator
-        backend.kernels = self.kernels._replace(
-            sum_over_ranks=self._summing(communicator), n_shards=communicator.n_shards
-        )
-        if communicator.n_shards:  # Sparse rows cannot be cut.
-            backend.has_sparse_products = False
-        return backend
-
-    @property
-    def n_ranks(self) -> int:
-        """The number of ranks that share each step."""
-        return 1 if self.communicator is None else self.communicator.size
+    # --- execution -----------------------------------------------------------------------------
 
     @property
     def has_machine_code(self) -> bool:
         """Whether the same operations may be machine code here, and none on another machine."""
         return False
 
-    def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        """Return parameters and optimizer state in memory that suits steps, and ranks may share.
-
-        All ranks call this together. The kernel ``update`` then divides the work among them.
-        """
+    def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
+        """Return parameters and optimizer state in memory that suits steps."""
         return params, opt_state
-
-    def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
-        """Return the kernel ``sum_over_ranks``; equal for equal backends."""
-        return SumOnHost(self, communicator)
-
-    # --- execution -----------------------------------------------------------------------------
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         """Return the context in which everything is computed."""

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mlp_xp._utils.array_types import Tree
-from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends.communicator import Communicator
-
-__all__ = ["SumOnHost", "to_numpy", "together"]
-
-
-@dataclass(frozen=True)
-class SumOnHost:
-    """The kernel ``sum_over_ranks`` through the host's memory."""
-
-    backend: Any
-    communicator: Communicator
-
-    def __call__(self, tree: Tree) -> Tree:
-        """Sum arrays over all ranks."""
-        arrays = [np.array(self.backend.get(leaf), order="C") for leaf in leaves(tree)]
-        self.communicator.sum(arrays)
-        return rebuild(tree, map(self.backend.put, arrays))
+__all__ = ["to_numpy", "together"]
 
 
 def together(loop: Callable[..., Any] | None, body: Callable[..., Any]) -> Callable[..., Any]:

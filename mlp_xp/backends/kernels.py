@@ -15,7 +15,6 @@ from mlp_xp.nn.layers import (
     BatchStats,
     LayerPullback,
     NormPullback,
-    RankShare,
     activate,
     affine,
     batch_norm,
@@ -129,12 +128,7 @@ class Kernels(NamedTuple):
     """The only door for speed: functions that a backend may replace by faster ones.
 
     Each has the signature and meaning of its default here, and falls back to it for what it does
-    not take. ``sum_over_ranks``, None in a single process, returns a tree of arrays of float32
-    or float64, which are donated, summed over all ranks, with the same bits on each. ``n_shards``
-    is the number of virtual shards of a rank's rows, see `mlp_xp.backends.shards`. ``sent_dense``
-    stands for ``dense`` in a step of several ranks: its pullback starts to sum large gradients.
-    Where a step is run for each virtual shard by itself, ``take_shard`` returns its rows of a tree
-    of arrays, and ``n_shards`` is 1.
+    not take.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
@@ -150,37 +144,15 @@ class Kernels(NamedTuple):
     accuracy: Callable[..., Array] = mean_accuracy
     accumulate: Callable[..., Array] = accumulate
     clip: Callable[..., tuple[Tree, Array]] = clip
-    sum_over_ranks: Callable[[Tree], Tree] | None = None
-    n_shards: int = 0
-    sent_dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] | None = None
-    take_shard: Callable[[Tree], Tree] | None = None
 
-    def context(
-        self,
-        xp: Namespace,
-        *,
-        part: Array | None = None,
-        positions: Array | None = None,
-        **training: Any,
-    ) -> Context:
-        """Return the context of a pass through a network that uses them.
-
-        With ``sum_over_ranks``, ``part`` and ``positions`` are as in a `RankShare`.
-        """
-        rank_share = None
-        if self.sum_over_ranks is not None and part is not None:
-            rank_share = RankShare(part, positions, self.sum_over_ranks, self.n_shards)
-        dense = self.dense
-        if rank_share is not None and self.sent_dense is not None:
-            dense = self.sent_dense
+    def context(self, xp: Namespace, **training: Any) -> Context:
+        """Return the context of a pass through a network that uses them."""
         return Context(
             xp,
-            dense,
+            self.dense,
             activate=self.activate,
             dropout=self.dropout,
             layer_norm=self.layer_norm,
             batch_norm=self.batch_norm,
-            run_layer=self.run_layer,
-            rank_share=rank_share,
             **training,
         )

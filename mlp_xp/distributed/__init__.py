@@ -1,7 +1,8 @@
 """One training on many processes and machines: the engines that let them talk to each other.
 
-An engine is one file with a `mlp_xp.backends.communicator.Communicator`. How a step sums over ranks
-is in `training`, and what a backend does for it in `backends`.
+An engine is one file with a `Communicator`. How ranks train together is in `training` here, what a
+library does for it in `backends` here, and a fit in one process needs none of it: it has a
+`mlp_xp.training.processes.SingleProcess`, whose form for several processes is in `_ranks`.
 """
 
 from __future__ import annotations
@@ -10,22 +11,19 @@ import importlib
 from functools import cache
 from typing import Any
 
-from mlp_xp.backends.communicator import Communicator
-from mlp_xp.distributed._ranks import Alone, RankError, Ranks, end_all_on_errors
 from mlp_xp.distributed._settings import Distributed
+from mlp_xp.distributed.communicator import Communicator, RankError
+from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 __all__ = [
     "ENGINES",
-    "Alone",
     "Communicator",
     "Distributed",
     "RankError",
-    "Ranks",
     "get_communicator",
     "join_ranks",
 ]
 
-_ALONE = Alone()
 # From the names that estimators take to modules.
 ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 
@@ -73,14 +71,15 @@ def get_communicator(engine: str) -> Communicator:
     ).create()
     if communicator.size > 1:
         from mlp_xp.distributed._processors import divide_processors  # Most fits are alone.
+        from mlp_xp.distributed._ranks import end_all_on_errors
 
         divide_processors(communicator)
         end_all_on_errors(communicator)
     return communicator
 
 
-def join_ranks(setting: Any) -> Alone:
-    """Return the ranks that a setting of an estimator asks for, `Alone` for None.
+def join_ranks(setting: Any) -> SingleProcess:
+    """Return the ranks that a setting of an estimator asks for, a `SingleProcess` for None.
 
     Examples
     --------
@@ -89,11 +88,13 @@ def join_ranks(setting: Any) -> Alone:
     1
     """
     if setting is None:
-        return _ALONE
+        return SINGLE_PROCESS
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)
     communicator = get_communicator(settings.engine)
     if settings.deterministic:
         communicator = in_fixed_order(communicator)
+    from mlp_xp.distributed._ranks import Ranks  # Most fits are alone.
+
     return Ranks(communicator, settings)
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mlp_xp.backends.communicator import Communicator
+from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.nn.layers import sum_in_pairs
 
 __all__ = ["N_SHARDS", "InFixedOrder"]

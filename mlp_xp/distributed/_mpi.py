@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlp_xp._utils.optional import install_command, optional
-from mlp_xp.backends.communicator import Communicator
 from mlp_xp.distributed._shared_memory import shared_memory
+from mlp_xp.distributed.communicator import Communicator
 
 __all__ = ["MpiCommunicator", "create"]
 

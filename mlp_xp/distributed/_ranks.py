@@ -7,28 +7,37 @@ takes the place of its next value. Once they train, an error of one ends all of 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar, cast
 
-from mlp_xp.backends.communicator import Communicator
+import numpy as np
+
+from mlp_xp.backends import Backend
 from mlp_xp.distributed._settings import Distributed
+from mlp_xp.distributed.backends._base import RankBackend, share_steps
+from mlp_xp.distributed.communicator import Communicator, RankError
+from mlp_xp.distributed.training.budget import AgreedBudget
+from mlp_xp.distributed.training.gradient import RankGradient
+from mlp_xp.distributed.training.plan import rank_plan
+from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.divergence.finite import NonFiniteError
+from mlp_xp.training.loop.time_budget import Budget
+from mlp_xp.training.processes import SingleProcess
+from mlp_xp.training.step.step_settings import Rules
 
-__all__ = ["Alone", "RankError", "Ranks", "end_all_on_errors"]
+__all__ = ["Ranks", "end_all_on_errors"]
 
 T = TypeVar("T")
 
+_DEFAULT = Distributed()
 _KEYBOARD = 130  # The exit status that shells give for Ctrl-C.
 _PRINTING = 1.0  # Seconds in which rank 0 prints an error that all ranks have.
-
-
-class RankError(RuntimeError):
-    """An error of another rank; the message names the rank, and says what it says."""
 
 
 class _Failure(NamedTuple):
@@ -48,51 +57,7 @@ class _Failure(NamedTuple):
         return RankError(f"rank {self.rank}: {self.kind}: {self.text}")
 
 
-class Alone:
-    """A fit of one process: no other rank has to be asked.
-
-    Attributes
-    ----------
-    rank, size : int
-    is_sharded : bool
-        Whether each rank passes its own rows.
-    communicator : Communicator or None
-    overrides : dict
-        Parameters of estimators that this rank replaces, since only rank 0 prints and calls back.
-    """
-
-    rank = 0
-    size = 1
-    is_sharded = False
-    communicator: Communicator | None = None
-    overrides: Mapping[str, Any] = MappingProxyType({})
-
-    def exchange(self, value: T) -> list[T]:
-        """Return the values of all ranks, in their order."""
-        return [value]
-
-    def first(self, value: T) -> T:
-        """Return the value of rank 0."""
-        return value
-
-    def lead(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return what a function returns on rank 0, the only one that calls it."""
-        return function(*arguments)
-
-    def asking_first(self, function: Callable[[], T]) -> Callable[[], T]:
-        """Return a function of what another one returns on rank 0."""
-        return function
-
-    def sharing_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Raise an error in the preparation of a fit on every rank."""
-        return contextlib.nullcontext()
-
-    def fitting(self) -> contextlib.AbstractContextManager[None]:
-        """Run a fit: rank 0 alone warns, and an error of one rank ends all of them."""
-        return contextlib.nullcontext()
-
-
-class Ranks(Alone):
+class Ranks(SingleProcess):
     """The ranks of a distributed fit.
 
     Parameters
@@ -101,10 +66,13 @@ class Ranks(Alone):
     settings : Distributed
     """
 
-    def __init__(self, communicator: Communicator, settings: Distributed) -> None:
+    is_single = False
+
+    def __init__(self, communicator: Communicator, settings: Distributed = _DEFAULT) -> None:
         self.communicator: Communicator = communicator
-        self.rank, self.size = communicator.rank, communicator.size
-        self.settings = settings
+        self.rank = self.number = communicator.rank
+        self.size = communicator.size
+        self.is_first = self.rank == 0
         self.is_sharded = settings.data == "sharded"
         self.overrides = {"callbacks": None, "verbose": False} if self.rank else {}
 
@@ -117,6 +85,95 @@ class Ranks(Alone):
 
     def first(self, value: T) -> T:
         return self.exchange(value if self.rank == 0 else None)[0]  # type: ignore[return-value]
+
+    def first_of(self, function: Callable[[], T]) -> T:
+        return self.first(cast(T, function() if self.rank == 0 else None))
+
+    def agree(self, describe: Callable[[], dict[str, str]], cure: str = "") -> None:
+        if self.size == 1:
+            return
+        texts = describe()
+        digests = self.exchange(hashlib.sha256(repr(texts).encode()).digest())
+        if len(set(digests)) == 1:
+            return
+        first, *others = self.exchange(texts)
+        for rank, found in enumerate(others, 1):
+            names = [name for name in first | found if first.get(name) != found.get(name)]
+            if names:
+                differences = ", ".join(
+                    f"{name}={found.get(name)} where rank 0 has {first.get(name)}" for name in names
+                )
+                raise ValueError(
+                    f"rank {rank} of {self.size} has {differences}: give all ranks the same{cure}."
+                )
+
+    def spread(self, backend: Backend) -> Backend:
+        return share_steps(backend, self.communicator)
+
+    def decide(self, value: T) -> T:
+        return self.communicator.broadcast(value)
+
+    def blame(self, error: Any) -> Any:
+        """Return the error of the rank whose samples are the cause, or else of rank 0."""
+        found = self.communicator.gather((str(error), error.layer, error.cause))
+        text, layer, cause = next((f for f in found if f[2] != "rate"), found[0])
+        return NonFiniteError(text, epoch=error.epoch, step=error.step, layer=layer, cause=cause)
+
+    def budget(self, seconds: float, start: float) -> Budget:
+        return AgreedBudget(seconds, start, communicator=self.communicator)
+
+    def on_all(
+        self, measure: Callable[[Any], T], outputs: Any, positions: np.ndarray, backend: Backend
+    ) -> T:
+        if self.size == 1:
+            return measure(outputs)
+        parts = self.exchange((positions, backend.get(outputs)))
+        if self.rank:
+            return self.first(cast(T, None))
+        whole = np.concatenate([outputs for _, outputs in parts])
+        whole[np.concatenate([positions for positions, _ in parts])] = whole.copy()
+        return self.first(measure(backend.put(whole)))
+
+    def parts(self, n_samples: int) -> list[np.ndarray] | None:
+        n_shards = self.communicator.n_shards
+        if self.size == 1 and not n_shards:
+            return None
+        # A library may round otherwise in another number of rows: the parts of a deterministic fit
+        # are the same on any number of ranks.
+        n_own = max(1, n_shards)
+        parts = np.array_split(np.arange(n_samples), self.size * n_own)
+        return parts[self.rank * n_own : (self.rank + 1) * n_own]
+
+    def own_plan(
+        self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
+    ) -> EpochPlan:
+        assert isinstance(backend, RankBackend)
+        return rank_plan(
+            plan,
+            self.rank,
+            self.size,
+            owned=owned,
+            augmentation=rules.augmentation,
+            with_positions=rules.network.n_keys > 0,
+            n_shards=self.communicator.n_shards,
+            takes_shards=backend.gradient.take_shard is not None,
+        )
+
+    def own_blocks(
+        self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
+    ) -> EpochPlan:
+        # Sums in a fixed order would need virtual shards: each rank computes all of them.
+        return plan if self.communicator.n_shards else self.own_plan(plan, backend, rules, owned)
+
+    def total(self, sums: np.ndarray) -> np.ndarray:
+        if self.communicator.n_shards:
+            return self.communicator.broadcast(sums)
+        self.communicator.sum([sums])
+        return sums
+
+    def gradient(self, backend: Backend) -> RankGradient:
+        assert isinstance(backend, RankBackend)
+        return backend.gradient
 
     def lead(self, function: Callable[..., T], *arguments: Any) -> T:
         outcome: Any = None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp.backends.communicator import Machine, SharedSum
+from mlp_xp.distributed.communicator import Machine, SharedSum
 
 __all__ = ["SharedMemory", "shared_memory"]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlp_xp._utils.optional import optional
-from mlp_xp.backends.communicator import Communicator
+from mlp_xp.distributed.communicator import Communicator
 
 __all__ = ["TorchCommunicator", "create"]
 

@@ -13,7 +13,7 @@ from mlp_xp._utils.random import RandomState
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
-from mlp_xp.estimators.checks.rank_agreement import validating_on_all_ranks
+from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import asks_for_table
 from mlp_xp.estimators.fitted.device_cache import FittedArrays
 from mlp_xp.estimators.fitted.notebook_repr import PicturesMixin
@@ -74,7 +74,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
     # --- fitting -------------------------------------------------------------------------------
 
     @with_callbacks  # type: ignore[untyped-decorator]
-    @validating_on_all_ranks
+    @validating
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(
         self,

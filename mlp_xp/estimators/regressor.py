@@ -9,7 +9,7 @@ from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.checks.rank_agreement import validating_on_all_ranks
+from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import check_weights, check_y, host
 from mlp_xp.estimators.fitted.from_weights import set_weights
 from mlp_xp.estimators.fitted.prediction import AS_SET
@@ -141,7 +141,7 @@ default="auto"
     # --- fitting -------------------------------------------------------------------------------
 
     @available_if(BaseMLP._can_partial_fit)  # type: ignore[untyped-decorator]
-    @validating_on_all_ranks
+    @validating
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,

@@ -23,7 +23,6 @@ from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import Data, Resident, count_work
-from mlp_xp.training.data.rank_plan import own_plan
 from mlp_xp.training.divergence.diagnosis import explain_minimum
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.step.inputs import Batch
@@ -146,11 +145,8 @@ class _Objective:
         self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
         total = sum(self._plan.totals)
         rules = trainer.rules
-        ranks = trainer.backend.communicator
-        # Sums in a fixed order would need virtual shards: each rank computes all of them.
-        self._is_divided = ranks is not None and not ranks.n_shards
-        if self._is_divided:
-            self._plan = own_plan(self._plan, trainer.backend, rules, data.owned)
+        self._processes = trainer.processes
+        self._plan = self._processes.own_blocks(self._plan, trainer.backend, rules, data.owned)
         self._layout = _layout(trainer.learned)
         has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
         self._has_penalty = np.concatenate(has_penalty)
@@ -159,9 +155,9 @@ class _Objective:
         # On NumPy a compiled function has one user at a time, and keeps its memory: what is small
         # is kept for the next fit of this thread, since planning takes as long as a short fit.
         settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
-        # Ranks trace a function together, whatever each of them has fitted before.
+        # Several processes trace a function together, whatever each of them has fitted before.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
-        is_kept = is_small and self._backend.communicator is None
+        is_kept = is_small and self._processes.is_single
         compiled = _compiled if is_kept else _compiled.__wrapped__
         self._evaluate = compiled(*settings, threading.get_ident())
         put, xp = self._backend.put, self._backend.xp
@@ -198,11 +194,7 @@ class _Objective:
                 self._sums = self._evaluate(self._sums, given, *others)
             # A copy: the next evaluation writes where this one has.
             sums = np.concatenate(list(map(backend.get, self._sums)), dtype=np.float64)
-        if backend.communicator is not None:
-            if self._is_divided:
-                backend.communicator.sum([sums])
-            else:
-                sums = backend.communicator.broadcast(sums)
+        sums = self._processes.total(sums)
         return float(sums[0]), sums[1:]
 
     def _batches(self) -> AbstractContextManager[Iterable[Batch]]:

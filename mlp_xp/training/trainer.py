@@ -19,10 +19,10 @@ from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Data
-from mlp_xp.training.loop.guards import new_guard
+from mlp_xp.training.divergence.guard import Guard
 from mlp_xp.training.loop.records import Record, ResumeState
 from mlp_xp.training.loop.time_budget import Budget
-from mlp_xp.training.step.rank_sums import shared
+from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 from mlp_xp.training.step.scalars import SchedulePosition
 from mlp_xp.training.step.step import (
     StepArguments,
@@ -66,6 +66,8 @@ class Trainer:
         For dropout and augmentation.
     with_accuracy : bool, default=False
         Whether records have the training accuracy.
+    processes : SingleProcess
+        The processes that share each step of the backend.
 
     Attributes
     ----------
@@ -109,18 +111,14 @@ class Trainer:
         scaling: Scaling | Whitening | None = None,
         seed: int = 0,
         with_accuracy: bool = False,
+        processes: SingleProcess = SINGLE_PROCESS,
     ) -> None:
-        self.backend = backend
-        self.rules = rules
-        self.scaling = scaling
-        self.dtype = dtype
-        self.seed = seed
-        self.with_accuracy = with_accuracy
+        self.backend, self.processes = backend, processes
+        self.rules, self.scaling = rules, scaling
+        self.dtype, self.seed, self.with_accuracy = dtype, seed, with_accuracy
         self.n_epochs = self.n_steps = self.n_samples = 0
-        self.may_compile = True
-        self.is_planned = False
-        self.rule_start = 0
-        self.guard = new_guard(backend.communicator)
+        self.may_compile, self.is_planned, self.rule_start = True, False, 0
+        self.guard = Guard(processes)
         self.function = _step(
             rules.network,
             rules.loss,
@@ -130,6 +128,7 @@ class Trainer:
             max_grad_norm=rules.max_grad_norm,
             augmentation=rules.augmentation,
             schedules_dropout=rules.dropout_schedule is not None,
+            make_gradient=processes.gradient(backend),
             xp=backend.xp,
         )
         self._compile()
@@ -287,8 +286,9 @@ class Trainer:
         start = time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), step_context(self, data, plan, position):
-            # Not before: all ranks do this together, and one may have failed to come here.
-            self.state = shared(self.state, self.rules.optimizer, backend)
+            # Not before: all processes do this together, and one may have failed to come here.
+            params, opt_state = backend.place_state(self.rules.optimizer, *self.state[:2])
+            self.state = self.state._replace(params=params, opt_state=opt_state)
             if not first_step:
                 zero = xp.zeros_like(self.state.loss)
                 accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
@@ -297,15 +297,15 @@ class Trainer:
                 data, plan._replace(draws=None), self.n_epochs, self.n_steps, first_step, []
             )
             self.guard.begin(self, epoch, start)
-            arguments = draw_arguments(epoch, self.rules, self.seed, backend, plan.draws)
+            arguments = draw_arguments(self, epoch, plan.draws)
             groups = put_groups(self, epoch, position, budget)
-            # With a budget calls end where the clock is read, and ranks look after the same steps.
-            has_loop = self._loop is not None and (budget is None or backend.communicator is None)
+            # With a budget calls end where the clock is read; all processes look after equal steps.
+            has_loop = self._loop is not None and (budget is None or self.processes.is_single)
             stacks = data.stacked([arguments.plan]) if has_loop else []
             work, _ = step_work(self, data, plan)
             most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
-            every = 1 if backend.communicator is None else at_once  # The same on all ranks.
+            every = 1 if self.processes.is_single else at_once
             if stacks:
                 calls = self._run_together(arguments.ranges(stacks, groups, backend, at_once))
             else:
@@ -363,7 +363,7 @@ class Trainer:
         """Yield again the learning rate and the arguments of each prepared step of an epoch."""
         steps = range(epoch.first, epoch.first + len(epoch.rates))
         groups = [put_group(self, epoch, steps, epoch.rates)] if steps else []
-        arguments = draw_arguments(epoch, self.rules, self.seed, self.backend)
+        arguments = draw_arguments(self, epoch)
         return arguments.steps(groups, self.scaling, self.backend)
 
     def _run_one_by_one(

@@ -377,10 +377,10 @@ def test_state_and_results_of_steps_start_at_a_line(pool_of):
         return (y + state[0], *state[1:])
 
     with pool_of(2):
-        state = backend.share(Adam(), params, (params,))
-        again = backend.share(Adam(), *state)
+        state = backend.place_state(Adam(), params, (params,))
+        again = backend.place_state(Adam(), *state)
         CompiledStep(step)(state[0], np.ones((600, 32), "f4"))
     assert all(map(starts_at_line, (*leaves(state), *found)))
     assert all(a is b for a, b in zip(leaves(state), leaves(again), strict=True))
     # Outside of machine code they stay where they are.
-    assert backend.share(Adam(), params, ())[0] is params
+    assert backend.place_state(Adam(), params, ())[0] is params

@@ -16,8 +16,8 @@ import pytest
 from processes import warm_python
 
 from mlp_xp import distributed
-from mlp_xp.backends import Communicator
-from mlp_xp.distributed import _mpi, _processors
+from mlp_xp.distributed import _mpi, _processors, _ranks
+from mlp_xp.distributed.communicator import Communicator
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 # Each rank has one thread, and leaves the processor to others while it waits for them.
@@ -154,7 +154,7 @@ def on_threads(monkeypatch):
             raise error
         return results
 
-    for owner, name in ((distributed, "end_all_on_errors"), (_processors, "divide_processors")):
+    for owner, name in ((_ranks, "end_all_on_errors"), (_processors, "divide_processors")):
         monkeypatch.setattr(owner, name, lambda communicator: None)
     monkeypatch.setattr(distributed, "in_fixed_order", distributed.in_fixed_order.__wrapped__)
     monkeypatch.setattr(_processors, "limit_threads", lambda n_threads: None)

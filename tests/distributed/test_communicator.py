@@ -12,7 +12,9 @@ import pytest
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends import get_backend
 from mlp_xp.distributed import get_communicator
+from mlp_xp.distributed._ranks import Ranks
 from mlp_xp.distributed._shared_memory import SharedMemory
+from mlp_xp.training.processes import SINGLE_PROCESS
 
 
 def check(engine):
@@ -72,7 +74,7 @@ def sum_in_group():
     """Sum tensors of which two share memory, and one is not contiguous, in a group with gloo."""
     import torch
 
-    from mlp_xp.backends._torch.ranks import SumInGroup
+    from mlp_xp.distributed.backends._torch import SumInGroup
 
     ranks = get_communicator("mpi")
     kernel = SumInGroup(ranks, "gloo")
@@ -217,7 +219,7 @@ class Twice:
 @pytest.mark.libraries("numpy", "torch", "jax", "array_api_strict")
 def test_each_array_is_summed_once(backend):
     xp, a = backend.xp, backend.put(np.arange(6.0).reshape(2, 3))
-    kernel = backend.with_ranks(Twice()).kernels.sum_over_ranks
+    kernel = Ranks(Twice()).spread(backend).gradient.sum_over_ranks
     with backend.scope():
         # The same array twice, one in other order, one without axes.
         a, (b, c), number = kernel((a, (a, a.T), xp.sum(a)))
@@ -228,18 +230,17 @@ def test_each_array_is_summed_once(backend):
 
 
 def test_backends_of_the_same_ranks_are_one():
-    ranks, backend = Twice(), get_backend("numpy")
-    assert backend.with_ranks(None) is backend
-    assert backend.with_ranks(ranks) == backend.with_ranks(ranks)
-    assert backend.with_ranks(ranks) != backend
-    assert (backend.n_ranks, backend.with_ranks(ranks).n_ranks) == (1, 2)
+    ranks, backend = Ranks(Twice()), get_backend("numpy")
+    assert SINGLE_PROCESS.spread(backend) is backend
+    assert ranks.spread(backend) == ranks.spread(backend)
+    assert ranks.spread(backend) != backend
 
 
 @pytest.mark.libraries("jax")
 def test_a_jax_function_is_compiled_in_pieces(backend):
     """With sums at its beginning, at its end, of constants and of each other's results."""
-    shared = backend.with_ranks(Twice())
-    total, xp = shared.kernels.sum_over_ranks, backend.xp
+    shared = Ranks(Twice()).spread(backend)
+    total, xp = shared.gradient.sum_over_ranks, backend.xp
 
     def function(state, x):
         a, b = state

@@ -17,13 +17,14 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.native.thread_pool import thread_pool
-from mlp_xp.distributed import get_communicator
+from mlp_xp.distributed import join_ranks
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
 from mlp_xp.training import lbfgs
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import place
+from mlp_xp.training.processes import SINGLE_PROCESS
 
 SHAPE = (1, 4, 4)
 PIXELS = 16
@@ -113,17 +114,19 @@ def data(case):
     return x, rng.integers(0, 4, N).astype(np.int32)
 
 
-def train(case, backend):
+def train(case, backend, ranks=SINGLE_PROCESS):
     """Return all that two epochs leave: their records, and the arrays of the state."""
     x, y = data(case)
     weights = None if case.weights is None else case.weights(N)
-    ranks, owned = backend.communicator, None
-    if case.is_sharded and ranks is not None:
+    backend, owned = ranks.spread(backend), None
+    if case.is_sharded and not ranks.is_single:
         mine = np.random.default_rng(8).integers(0, ranks.size, N) == ranks.rank
         owned = np.full(N, -1, dtype=np.int32)
         owned[mine] = np.arange(np.sum(mine))
         x, y = x[mine], y[mine]
-    trainer = make_trainer(backend, network=case.network, with_accuracy=True, **case.rules)
+    trainer = make_trainer(
+        backend, network=case.network, with_accuracy=True, processes=ranks, **case.rules
+    )
     placed = place(backend, x, y, "float64", case.placement, multiplies_sparse=case.is_sparse)
     if owned is not None:
         placed.n_samples, placed.owned = N, owned
@@ -147,13 +150,13 @@ def check(ranks, title, shared, serial) -> None:
     """Check arrays beside those of a serial fit, if this rank has them, and those of all ranks."""
     for mine, alone in zip(shared, serial or shared, strict=True):
         np.testing.assert_allclose(mine, alone, rtol=0, atol=1e-10, err_msg=title)
-    copies = ranks.gather([array.tobytes() for array in shared])
+    copies = ranks.exchange([array.tobytes() for array in shared])
     assert all(copy == copies[0] for copy in copies), title
 
 
 def compare(engine, name, *options):
     """Compare the trainings that are named, or all that the backend may do in its own way."""
-    ranks, backend = get_communicator(engine), get_backend(name)
+    ranks, backend = join_ranks(engine), get_backend(name)
     warnings.simplefilter("ignore")
     lbfgs.BLOCK = 20  # Three blocks.
     pool, titles = "pool" in options, [title for title in options if title != "pool"]
@@ -161,14 +164,14 @@ def compare(engine, name, *options):
         titles = MOST_DIFFERENT if name in ("jax", "array_api_strict") else [*CASES]
         titles = [title for title in titles if name == "numpy" or not CASES[title].is_sparse]
 
-    def run(title, backend):
+    def run(title, *ranks):
         with thread_pool(1) if pool else contextlib.nullcontext():
-            return train(CASES[title], backend)
+            return train(CASES[title], backend, *ranks)
 
     # Each rank does some of the serial fits.
-    serial = {title: run(title, backend) for title in titles[ranks.rank :: ranks.size]}
+    serial = {title: run(title) for title in titles[ranks.rank :: ranks.size]}
     for title in titles:
-        check(ranks, title, run(title, backend.with_ranks(ranks)), serial.get(title))
+        check(ranks, title, run(title, ranks), serial.get(title))
 
 
 def learned(model):
@@ -178,7 +181,7 @@ def learned(model):
 
 def compare_estimators(backend):
     """Compare trainings of the net; on other backends than NumPy the core of them."""
-    ranks, n_cases = get_communicator("mpi"), 0
+    ranks, n_cases = join_ranks("mpi"), 0
     warnings.simplefilter("ignore")
     for title, case in net_cases.CASES.items():
         is_ours = case.precision == "float64" and case.recipe is None

@@ -21,10 +21,10 @@ EPOCH = "mlp_xp.training.trainer:Trainer", "run_epoch", 5
 MOMENTS = {
     "begin": ("mlp_xp.training.trainer:Trainer", "_own", 1),
     "compile in machine code": ("mlp_xp.backends._numpy.native.thread_pool", "_machine_code", 1),
-    "compile by jax": ("mlp_xp.backends._jax.ranks:SplitFunction", "_compile", 1),
+    "compile by jax": ("mlp_xp.distributed.backends._jax:SplitFunction", "_compile", 1),
     "first step": ("mlp_xp.training.step.scalars:StepScalars", "unpack", 1),
     "later step": ("mlp_xp.training.step.scalars:StepScalars", "unpack", 13),
-    "later call": ("mlp_xp.backends._numpy.tracing.compiled_step:_Compiled", "_run", 3),
+    "later call": ("mlp_xp.backends._numpy.tracing.compiled_step:Compiled", "_run", 3),
     "sum": ("mlp_xp.distributed._mpi:MpiCommunicator", "sum", 20),
     "first validation": ("mlp_xp.estimators.fitting.validation_set:HeldOut", "_logits", 1),
     "later validation": ("mlp_xp.estimators.fitting.validation_set:HeldOut", "_logits", 4),

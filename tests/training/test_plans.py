@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mlp_xp.augmentation import Augmentation, ColorJitter, Flip, Mixture, Mixup
+from mlp_xp.distributed.training.plan import rank_plan
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, varied
 from mlp_xp.optimizers.schedules import FlatCosine, Linear
 from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws, without_first
-from mlp_xp.training.data.rank_plan import rank_plan
 from mlp_xp.training.step.scalars import (
     SchedulePosition,
     StepScalars,

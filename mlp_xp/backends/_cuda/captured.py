@@ -31,7 +31,7 @@ from typing import Any
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 
-__all__ = ["SUMS_IN_GRAPHS", "CapturedLoop", "Graphs", "report"]
+__all__ = ["CapturedLoop", "Graphs", "report"]
 
 # Steps that run one by one before anything is captured. Captures cost the host about as much as 63
 # steps, 32 + 16 + ... + 1, so a training never takes much more than twice the time of its steps.
@@ -41,8 +41,6 @@ _MOST_STEPS = 32
 # Shapes of steps that stay captured: full batches, a shorter last one, and shapes of other data.
 _MOST_SHAPES = 4
 
-# A rank would wait in a graph for ranks that have yet to launch theirs.
-SUMS_IN_GRAPHS = "sums over ranks"
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends._base import Backend
 from mlp_xp.backends._cuda import pinned as _pinned
-from mlp_xp.backends._cuda.captured import SUMS_IN_GRAPHS, CapturedLoop, report
+from mlp_xp.backends._cuda.captured import CapturedLoop
 from mlp_xp.backends._cupy import namespace
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.backends._cupy.cublaslt import is_usable
@@ -22,7 +22,6 @@ from mlp_xp.backends._cupy.kernels.table import KERNELS
 from mlp_xp.backends._cupy.probing import no_gpu, prove
 from mlp_xp.backends._cupy.products import dense_in
 from mlp_xp.backends._precision import check_capability, lacking
-from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["CupyBackend", "create"]
@@ -83,16 +82,7 @@ class CupyBackend(Backend):
     def scope(self) -> contextlib.AbstractContextManager[object]:
         return self.device
 
-    def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
-        from mlp_xp.backends._cupy.ranks import SumOverRanks, check_nccl  # Few fits have ranks.
-
-        check_nccl()
-        return SumOverRanks(communicator, self.device.id)
-
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
-        if self.communicator is not None:
-            report(body, SUMS_IN_GRAPHS)
-            return None
         return CapturedLoop(body, CupyGraphs(self.xp, self.device))
 
     def synchronize(self, tree: Tree | None = None) -> None:

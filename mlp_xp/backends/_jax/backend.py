@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,7 @@ from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._jax.ranks import SplitFunction, SumOverRanks, TakeShard
 from mlp_xp.backends._precision import check_capability, lacking
-from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels, Scaling
 
 __all__ = ["JaxBackend", "create"]
@@ -105,25 +103,10 @@ class JaxBackend(Backend):
         stack.enter_context(jax.default_matmul_precision(products))
         return stack
 
-    def _summing(self, communicator: Communicator) -> SumOverRanks:
-        return SumOverRanks(communicator)
-
-    def with_ranks(self, communicator: Communicator | None) -> Self:
-        backend = super().with_ranks(communicator)
-        if communicator is not None and (n_shards := communicator.n_shards):
-            # XLA sums in other ways where shapes or neighbors differ: its programs are of a shard.
-            kernels = backend.kernels._replace(n_shards=1, take_shard=TakeShard(n_shards))
-            backend.kernels = kernels
-        return backend
-
     def compile(self, function: F, *, donate: bool = False) -> F:
-        if self.communicator is not None:
-            return cast(F, _split(function, 0 if donate else None))
         return _jit(function, donate)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        if self.communicator is not None:
-            return _split_loop(body)
         return _loop(body) if self.shares_host_memory else _loop_of_chunks(body)
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
@@ -251,23 +234,6 @@ def _loop_of_models(body: Callable[..., Any]) -> Callable[..., Any]:
         return jax.lax.fori_loop(0, stops.shape[0], train, state)
 
     return jax.jit(run, donate_argnums=2)
-
-
-# The same function again for an equal fit, as above.
-_split = functools.lru_cache(maxsize=128)(SplitFunction)
-
-
-@functools.lru_cache(maxsize=128)
-def _split_loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the loop of a body that sums over ranks, which ends the compiled code."""
-    step = _split(body, 1)
-
-    def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:
-        for i in range(start, stop):
-            state = step(np.int32(i), state, *arguments)
-        return state
-
-    return run
 
 
 def create(device: Any) -> JaxBackend:

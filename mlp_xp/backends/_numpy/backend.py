@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, cast
 
 import array_api_compat.numpy
 import numpy as np
@@ -29,12 +29,8 @@ from mlp_xp.backends._numpy.native.thread_pool import (
     thread_pool,
 )
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
-from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
-from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer
-
-if TYPE_CHECKING:  # Most fits have one process, and start without this module.
-    from mlp_xp.backends._numpy.ranks import SumOverRanks
+from mlp_xp.optimizers import Optimizer
 
 __all__ = ["NumpyBackend", "compile_ahead", "create"]
 
@@ -83,51 +79,25 @@ class NumpyBackend(Backend):
     def _move(self, array: Any) -> Array:
         return array
 
-    def _summing(self, communicator: Communicator) -> SumOverRanks:
-        from mlp_xp.backends._numpy.ranks import SumOverRanks
-
-        return SumOverRanks(communicator)
-
-    def with_ranks(self, communicator: Communicator | None) -> Self:
-        backend = super().with_ranks(communicator)
-        summing = cast("SumOverRanks | None", backend.kernels.sum_over_ranks)
-        if summing is not None and not backend.kernels.n_shards:
-            from mlp_xp.backends._numpy.ranks import ClipOfRanks, DenseOfRanks, UpdateOfRanks
-
-            backend.kernels = backend.kernels._replace(
-                sent_dense=DenseOfRanks(dense, summing),
-                clip=ClipOfRanks(backend.kernels.clip, summing),
-                update=UpdateOfRanks(backend.kernels.update, summing),
-            )
-            # What others train with is nobody's to keep.
-            backend.donates = summing.communicator.machine is not None
-        return backend
-
     @property
     def has_machine_code(self) -> bool:
         return can_compile()
 
-    def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
+    def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
         if has_pool():  # Only the first time: a state stays where it is.
             params, opt_state = map_leaves(aligned, (params, opt_state))
-        summing = cast("SumOverRanks | None", self.kernels.sum_over_ranks)
-        # Rules that treat each number by itself.
-        if summing is None or type(optimizer) not in (SGD, Adam, AdamW):
-            return params, opt_state
-        shared: tuple[Tree, Tree] = map_leaves(summing.share, (params, opt_state))
-        return shared
+        return params, opt_state
 
     def compile(self, function: F, *, donate: bool = False) -> F:
         if donate:
-            return cast(F, CompiledStep(function, self.communicator))
+            return cast(F, CompiledStep(function))
         return between_forks(function)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        return CompiledLoop(body, self.communicator)
+        return CompiledLoop(body)
 
     def release(self, compiled: Any, state: Any) -> Any:
-        # Ranks may share the memory of a state: their next fit shares other memory.
-        return state if self.communicator is not None else compiled.release(state)
+        return compiled.release(state)
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         return (
@@ -145,9 +115,6 @@ class NumpyBackend(Backend):
 
     @contextlib.contextmanager
     def training(self, work: int, n_steps: int = 1, sparse_work: int = 0) -> Iterator[None]:
-        summing = cast("SumOverRanks | None", self.kernels.sum_over_ranks)
-        if summing is not None:
-            summing.forget()
         # Settings and shapes alone decide, so that the same settings give the same bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if self.is_long(work, n_steps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +12,11 @@ import torch
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.backends._base import Backend, BackendError
 from mlp_xp.backends._cuda import pinned as _pinned
-from mlp_xp.backends._cuda.captured import SUMS_IN_GRAPHS, CapturedLoop, report
+from mlp_xp.backends._cuda.captured import CapturedLoop
 from mlp_xp.backends._precision import LOW_PRECISIONS, check_capability, lacking
 from mlp_xp.backends._torch import kernels, namespace
 from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
-from mlp_xp.backends._torch.ranks import SentDense, SumInGroup, SumOverRanks, Sums
-from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["TorchBackend", "create"]
@@ -101,37 +99,8 @@ class TorchBackend(Backend):
         is_cuda = self.device.type == "cuda"
         return _tf32(self.precision == "tf32") if is_cuda else torch.no_grad()
 
-    def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
-        if self.device.type == "cpu":
-            return SumOverRanks(communicator)
-        if self.device.type == "cuda":
-            return SumInGroup(communicator, "nccl")
-        return super()._summing(communicator)
-
-    def with_ranks(self, communicator: Communicator | None) -> Self:
-        backend = super().with_ranks(communicator)
-        summing = backend.kernels.sum_over_ranks
-        # On one machine a sum takes the processors that compute: at the end it is 5 % faster.
-        is_near = communicator is None or communicator.n_machines == 1
-        if backend.kernels.n_shards or (is_near and not isinstance(summing, SumInGroup)):
-            return backend
-        if isinstance(summing, Sums):
-            dense = SentDense(backend.kernels.dense, summing)
-            backend.kernels = backend.kernels._replace(sent_dense=dense)
-        return backend
-
-    def training(
-        self, work: int, n_steps: int = 1, sparse_work: int = 0
-    ) -> contextlib.AbstractContextManager[object]:
-        if isinstance(summing := self.kernels.sum_over_ranks, Sums):
-            summing.forget()
-        return super().training(work, n_steps, sparse_work)
-
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         if self.device.type != "cuda":
-            return None
-        if self.communicator is not None:
-            report(body, SUMS_IN_GRAPHS)
             return None
         return CapturedLoop(body, TorchGraphs(self.xp, self.device))
 

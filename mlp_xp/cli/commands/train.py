@@ -23,7 +23,8 @@ from mlp_xp.cli.training.prepare import prepare, print_prepared
 from mlp_xp.cli.training.results import config_of, write_results
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import Task
-from mlp_xp.distributed import Alone, join_ranks
+from mlp_xp.distributed import join_ranks
+from mlp_xp.training.processes import SingleProcess
 
 __all__ = ["run"]
 
@@ -31,7 +32,7 @@ __all__ = ["run"]
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train as the options say, or resume a run, and return the exit status."""
     ranks = join_ranks(args.distributed)
-    if ranks.rank:
+    if not ranks.is_first:
         return _follow(ranks)
     with ranks.sharing_errors():
         if args.resume is not None:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         return ranks.first(_train(args, ranks.first(settings), opened, ranks, output))
 
 
-def _follow(ranks: Alone) -> int:
+def _follow(ranks: SingleProcess) -> int:
     """Train on another rank than 0, which alone prints and writes; return its exit status."""
     try:
         with ranks.sharing_errors():
@@ -66,7 +67,7 @@ def _train(
     args: argparse.Namespace,
     settings: Settings,
     opened: AbstractContextManager[RunFolder],
-    ranks: Alone,
+    ranks: SingleProcess,
     output: Output,
 ) -> int:
     prepared = prepare(settings, output)

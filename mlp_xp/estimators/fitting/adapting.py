@@ -9,9 +9,9 @@ import numpy as np
 
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.distributed import Alone
 from mlp_xp.nn.network import Network, Params, adapt_params
 from mlp_xp.training.data.rows import Shard, take_rows
+from mlp_xp.training.processes import SingleProcess
 
 __all__ = ["adapt_to_data"]
 
@@ -24,7 +24,7 @@ def adapt_to_data(
     X: Any,
     scaling: Scaling | Whitening | None,
     generator: np.random.RandomState,
-    ranks: Alone,
+    processes: SingleProcess,
 ) -> Params:
     """Return initial weights, adapted to some of the samples as the network takes them.
 
@@ -33,22 +33,22 @@ def adapt_to_data(
     network : Network
     params : tuple of NumPy arrays
     X : array, Rows or Shard
-        The samples of all ranks.
+        The samples of all processes.
     scaling : Scaling, Whitening or None
     generator : RandomState
-    ranks : Alone
+    processes : SingleProcess
     """
     if isinstance(X, Shard):
-        x = np.concatenate(ranks.exchange(_some_rows(X.mine, _MOST_ROWS // ranks.size)))
+        x = np.concatenate(processes.exchange(_some_rows(X.mine, _MOST_ROWS // processes.size)))
     else:
         x = _some_rows(X, _MOST_ROWS)
     if scaling is not None:
         shift, scale, *rotation = (to_numpy(leaf).astype(np.float64) for leaf in scaling)
         x = (x - shift) * scale
         x = x @ rotation[0] if rotation else x
-    # Processors round in their own way: the first rank's weights are those of all.
-    adapt = partial(adapt_params, xp=get_backend("numpy").xp)
-    return ranks.lead(adapt, network, params, x, generator.uniform)
+    # Processors round in their own way: the weights of the first are those of all.
+    xp = get_backend("numpy").xp
+    return processes.first_of(partial(adapt_params, network, params, x, generator.uniform, xp=xp))
 
 
 def _some_rows(X: Any, most: int) -> np.ndarray:

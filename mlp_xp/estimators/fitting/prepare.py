@@ -11,17 +11,13 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
 
+from mlp_xp._utils.optional import install_command
 from mlp_xp._utils.random import seeded
 from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.distributed import Alone
-from mlp_xp.estimators.checks.rank_agreement import (
-    agree_on_backend,
-    agree_on_settings,
-    agreed_generator,
-)
+from mlp_xp.estimators.checks.processes import describe_params
 from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitting.baseline import Baseline
@@ -50,6 +46,7 @@ from mlp_xp.training.data.rows import Shard
 from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.records import ResumeState
+from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.trainer import Trainer
 
 if TYPE_CHECKING:  # Few fits are resumed, and others start without this module.
@@ -92,7 +89,7 @@ def prepare_fit(
     classes: Any = None,
     resume: Any = None,
     trainer_type: type[Trainer] = Trainer,
-    ranks: Alone,
+    processes: SingleProcess,
 ) -> tuple[FitLoop, Baseline]:
     """Check everything, put it on the device, and publish the network before its first step.
 
@@ -108,7 +105,7 @@ def prepare_fit(
     resume : path-like, optional
         Folder with checkpoints of this fit.
     trainer_type : type, default=Trainer
-    ranks : Alone
+    processes : SingleProcess
         They all prepare the same fit.
 
     Returns
@@ -118,18 +115,18 @@ def prepare_fit(
     Baseline
     """
     check_overrides(model)
-    params = {**model._params(), **ranks.overrides}
+    params = {**model._params(), **processes.overrides}
     check_params(params)
     layers = resolve_layers(params["hidden_layer_sizes"])
-    if ranks.size > 1:
-        agree_on_settings(ranks, params, _facts(model, given, held_out, resume, continues))
+    facts = partial(_facts, model, given, held_out, resume, continues)
+    processes.agree(lambda: describe_params(params, facts()))
     snapshot: Snapshot | None = None
     if resume is not None:
-        snapshot = ranks.first(newest_snapshot(resume, params) if ranks.rank == 0 else None)
+        snapshot = processes.first_of(partial(newest_snapshot, resume, params))
     continues = continues and snapshot is None
     state = fitted_state(model) if continues and "coefs_" in vars(model) else None
-    whole = sample = check_sample(model, *given, reset=state is None, ranks=ranks)
-    validation = check_held_out(model, *held_out, ranks)
+    whole = sample = check_sample(model, *given, reset=state is None, processes=processes)
+    validation = check_held_out(model, *held_out, processes)
     if state is None:
         targets = model._targets_type.learn(
             sample.y,
@@ -148,12 +145,15 @@ def prepare_fit(
     targets.check_loss(sample.y, config.rules.loss)
     if validation is not None:
         targets.check_loss(validation.y, config.rules.loss, "y_val")
-    backend = training_backend(params, sample.X).with_ranks(ranks.communicator)
-    agree_on_backend(ranks, backend)
+    backend = processes.spread(training_backend(params, sample.X))
+    code = {"the backend": backend.name, "machine code": str(backend.has_machine_code)}
+    processes.agree(lambda: code, f", e.g. numba on each ({install_command('fast')})")
     if state is None:
-        generator = agreed_generator(ranks, params["random_state"])
+        generator = params["random_state"]
+        if not isinstance(generator, Integral):
+            generator = processes.first_of(partial(check_random_state, generator))
         columns = vars(model).get("columns_")
-        state = new_state(config, targets, backend, sample, generator, ranks, columns)
+        state = new_state(config, targets, backend, sample, generator, processes, columns)
         model._training = None
         if snapshot is not None:
             state = with_snapshot(state, snapshot)
@@ -181,8 +181,8 @@ def prepare_fit(
     training: Training | None = model._training
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     sample = sample._replace(weights=weights)
-    trainer = trainer_for(state, config, backend, training, trainer_type)
-    trainer.with_accuracy = targets.classes is not None and ranks.first(
+    trainer = trainer_for(state, config, backend, training, processes, trainer_type)
+    trainer.with_accuracy = targets.classes is not None and processes.first(
         any(getattr(callback, "wants_accuracy", False) for callback in params["callbacks"] or ())
     )
     data = place_sample(trainer, sample, targets, params["placement"], params["batch_size"])
@@ -193,7 +193,7 @@ def prepare_fit(
             HeldOut,  # Many fits have no such samples.
         )
 
-        measured = HeldOut(model, params, trainer, targets, validation, sample.X, data, ranks)
+        measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
     if training is not None:
         best = training.best or ()
     else:
@@ -230,7 +230,7 @@ def _refuse_without_held_out(params: dict[str, Any]) -> None:
 def _facts(
     model: Any, given: tuple[Any, ...], held_out: tuple[Any, ...], resume: Any, continues: bool
 ) -> dict[str, Any]:
-    """Return what ranks must have in common besides parameters and samples."""
+    """Return what processes must have in common besides parameters and samples."""
     state = vars(model).get("_state") if continues else None
     facts: dict[str, Any] = {
         "a fit to resume": resume is not None,
@@ -249,7 +249,7 @@ def new_state(
     backend: Backend,
     sample: Sample,
     random_state: Any,
-    ranks: Alone,
+    processes: SingleProcess,
     columns: TableColumns | None = None,
 ) -> FittedState:
     """Return a network with its initial weights, and the input scaling of the data.
@@ -263,7 +263,7 @@ def new_state(
     sample : Sample
         Checked.
     random_state : int, RandomState instance or None
-    ranks : Alone
+    processes : SingleProcess
         For the input scaling of what is sharded.
     columns : TableColumns, optional
         Of a table.
@@ -292,20 +292,20 @@ def new_state(
     )
     setting = state.step_scaling
     if setting is not None:
-        state = replace(state, scaling=_scaling(setting, backend, X, dtype, ranks))
+        state = replace(state, scaling=_scaling(setting, backend, X, dtype, processes))
     if not network.adapts:
         return state
     from mlp_xp.estimators.fitting.adapting import adapt_to_data  # Few networks do.
 
-    params = adapt_to_data(network, start[0], X, state.scaling, generator, ranks)
+    params = adapt_to_data(network, start[0], X, state.scaling, generator, processes)
     return replace(state, params=map_leaves(lambda leaf: leaf.astype(dtype), params))
 
 
 def _scaling(
-    setting: Any, backend: Backend, X: Any, dtype: str, ranks: Alone
+    setting: Any, backend: Backend, X: Any, dtype: str, processes: SingleProcess
 ) -> Scaling | Whitening:
     if isinstance(X, Shard):
-        return find_scaling(setting, backend, X.mine, dtype, ranks.exchange)
+        return find_scaling(setting, backend, X.mine, dtype, processes.exchange)
     return find_scaling(setting, backend, X, dtype)
 
 
@@ -353,6 +353,7 @@ def trainer_for(
     config: TrainingConfig,
     backend: Backend,
     last: Training | None,
+    processes: SingleProcess,
     trainer_type: type[Trainer] = Trainer,
 ) -> Trainer:
     """Return the trainer of the last fit, with its compiled step, or one that continues from it."""
@@ -379,6 +380,7 @@ def trainer_for(
         dtype=state.dtype,
         scaling=scaling,
         seed=state.seed,
+        processes=processes,
     )
     progress = state.progress if trainer is None else trainer.progress()
     if progress is not None:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlp_xp._utils.signals import interrupts, terminations
+from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend
-from mlp_xp.distributed import Alone
 from mlp_xp.estimators.fitted.state import publish
 from mlp_xp.estimators.fitting.prepare import Training
 from mlp_xp.estimators.settings.config import resolve_loop
@@ -24,11 +23,9 @@ from mlp_xp.training.loop.records import Record, Running
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-__all__ = ["Pause", "Reporter", "calibrate", "new_reporter", "publish_training"]
+__all__ = ["Pause", "Reporter", "calibrate", "publish_training"]
 
 _REPORT_SECONDS = 0.1  # Between two reports of the steps so far.
-# What rank 0 asks the others for, before it stores the training.
-_CHECK = "check that the weights are finite"
 
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
@@ -208,84 +205,3 @@ class Reporter:
         return {k: v for k, v in attributes if k not in params and "callback" not in k} | {
             "_training": None
         }
-
-
-class _LedReporter(Reporter):
-    """The watcher of a distributed fit: rank 0 reports and asks, and all do what it decides."""
-
-    def __init__(
-        self,
-        model: Any,
-        loop: FitLoop,
-        to: Backend,
-        given: tuple[Any, Any, Any],
-        ranks: Alone,
-    ) -> None:
-        super().__init__(model, loop, to, given)
-        self._ranks = ranks
-        watches = self.watches_steps, self.watches_pauses, self.watches_epochs
-        self.watches_steps, self.watches_pauses, self.watches_epochs = ranks.first(watches)
-
-    @contextlib.contextmanager
-    def fit(self) -> Iterator[Callable[[], bool]]:
-        """Report the beginning and the end of a fit on rank 0; see `Reporter.fit`."""
-        with contextlib.ExitStack() as stack:
-            if self._ranks.rank == 0:
-                is_pressed = stack.enter_context(super().fit())
-            else:
-                self._begin()
-                is_pressed = stack.enter_context(interrupts())
-                if self.watches_pauses:  # Rank 0 stores the training first.
-                    stack.enter_context(terminations())
-            yield self._ranks.asking_first(is_pressed)
-
-    def settings(self) -> LoopSettings:
-        """Return the settings of rank 0, which alone prints."""
-        settings = self._ranks.first(super().settings())
-        return replace(settings, verbose=False) if self._ranks.rank else settings
-
-    def begin_epoch(self) -> None:
-        """Report on rank 0; see `Reporter.begin_epoch`."""
-        self._ranks.lead(super().begin_epoch)
-
-    def end_step(self, done: int, n_steps: int) -> bool:
-        """Report on rank 0; see `Reporter.end_step`."""
-        return self._ranks.lead(super().end_step, done, n_steps)
-
-    def report(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Report on rank 0, which need not agree with the others."""
-        if self._ranks.rank == 0:
-            super().report(done, n_steps, running)
-
-    def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report on rank 0; the others check their weights when it takes a snapshot."""
-        trainer = self._loop.trainer
-        while self._ranks.lead(super().pause, step, is_interrupted) == _CHECK:
-            trainer.guard.check(trainer, step or None)
-
-    def _snapshot(self, step: int) -> Snapshot:
-        communicator = self._ranks.communicator
-        assert communicator is not None
-        communicator.broadcast(_CHECK)
-        return super()._snapshot(step)
-
-    def end_epoch(self, record: Record) -> bool:
-        """Report on rank 0; see `Reporter.end_epoch`."""
-        return self._ranks.lead(super().end_epoch, record)
-
-    def end_fit(self) -> None:
-        """Report on rank 0; see `Reporter.end_fit`."""
-        self._ranks.lead(super().end_fit)
-
-
-def new_reporter(
-    model: Any,
-    loop: FitLoop,
-    to: Backend,
-    given: tuple[Any, Any, Any],
-    ranks: Alone,
-) -> Reporter:
-    """Return the watcher of a fit, of all of its ranks if it has any."""
-    if ranks.communicator is None:
-        return Reporter(model, loop, to, given)
-    return _LedReporter(model, loop, to, given, ranks)

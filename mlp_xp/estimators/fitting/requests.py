@@ -7,14 +7,16 @@ from typing import Any
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import current_worker
-from mlp_xp.backends import get_backend
-from mlp_xp.distributed import join_ranks
+from mlp_xp.backends import Backend, get_backend
+from mlp_xp.estimators.checks.processes import processes_of
 from mlp_xp.estimators.fitting.baseline import warn_if_useless
 from mlp_xp.estimators.fitting.generators import draw_epochs
 from mlp_xp.estimators.fitting.prepare import prepare_fit
-from mlp_xp.estimators.fitting.reporting import calibrate, new_reporter, publish_training
+from mlp_xp.estimators.fitting.reporting import Reporter, calibrate, publish_training
 from mlp_xp.training.data.rows import home
+from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.requests import Fit
+from mlp_xp.training.processes import SingleProcess
 
 __all__ = ["fit_requests", "partial_fit_requests"]
 
@@ -24,16 +26,16 @@ Samples = tuple[Any, Any, Any]
 def fit_requests(
     model: Any, start: float, given: Samples, held_out: Samples, **options: Any
 ) -> Fit[bool]:
-    """Fit a model, and return, on rank 0, whether Ctrl-C has ended it.
+    """Fit a model, and return, in the process that warns, whether Ctrl-C has ended it.
 
     ``start`` is when `max_time` began, of `time.perf_counter`; options are as for `prepare_fit`.
     """
-    ranks = join_ranks(model.distributed)
-    with ranks.fitting(), contextlib.ExitStack() as stack:
-        with model._unchanged_by_errors(), ranks.sharing_errors():
-            options |= {"continues": model.warm_start, "ranks": ranks}
+    processes = processes_of(model.distributed)
+    with processes.fitting(), contextlib.ExitStack() as stack:
+        with model._unchanged_by_errors(), processes.sharing_errors():
+            options |= {"continues": model.warm_start, "processes": processes}
             loop, baseline = prepare_fit(model, given, held_out, **options)
-            reporter = new_reporter(model, loop, home(given[0]), given, ranks)
+            reporter = _reporter(model, loop, home(given[0]), given, processes)
             is_interrupted = stack.enter_context(reporter.fit())
             settings = reporter.settings()
         try:
@@ -45,20 +47,31 @@ def fit_requests(
         is_over = is_interrupted() and current_worker() is None
         reporter.end_fit()
         warn_if_useless(model, loop, baseline)
-    return is_over and ranks.rank == 0  # Which alone warns.
+    return is_over and processes.is_first
+
+
+def _reporter(
+    model: Any, loop: FitLoop, to: Backend, given: Samples, processes: SingleProcess
+) -> Reporter:
+    """Return the watcher of a fit, of all of its processes."""
+    if processes.is_single:
+        return Reporter(model, loop, to, given)
+    from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter  # Few fits need it.
+
+    return RankZeroReporter(model, loop, to, given, processes)
 
 
 def partial_fit_requests(
     model: Any, given: Samples, held_out: Samples, classes: Any = None
 ) -> Fit[None]:
     """Train a model for one epoch, without callbacks: they belong to a whole fit."""
-    ranks = join_ranks(model.distributed)
-    with ranks.fitting():
-        with model._unchanged_by_errors(), ranks.sharing_errors():
-            options = {"continues": True, "classes": classes, "ranks": ranks}
+    processes = processes_of(model.distributed)
+    with processes.fitting():
+        with model._unchanged_by_errors(), processes.sharing_errors():
+            options = {"continues": True, "classes": classes, "processes": processes}
             loop, _ = prepare_fit(model, given, held_out, **options)
         with interrupts() as is_pressed:
-            is_interrupted = ranks.asking_first(is_pressed)
+            is_interrupted = processes.asking_first(is_pressed)
             try:
                 yield from loop.run_epoch(is_interrupted)
             finally:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp._utils.sklearn_compat import warn_caller
-from mlp_xp.distributed import Alone
-from mlp_xp.estimators.checks.rank_agreement import agree_on_samples, join_samples
+from mlp_xp.estimators.checks.processes import describe_samples
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.training.data.placement import Data, multiplies_sparse, place
 from mlp_xp.training.data.rows import some_rows
+from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["Sample", "check_held_out", "check_sample", "place_sample", "split_sample"]
@@ -24,7 +24,7 @@ _FEW = 10_000  # Samples whose split is kept.
 class Sample(NamedTuple):
     """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host.
 
-    Where each rank gives its own rows, inputs are a `Shard`, with the targets of all ranks.
+    Where each process gives its own rows, inputs are a `Shard`, with all targets.
     """
 
     X: Any
@@ -45,12 +45,14 @@ def check_sample(
     *,
     reset: bool,
     suffix: str = "",
-    ranks: Alone,
+    processes: SingleProcess,
 ) -> Sample:
-    """Return the checked sample of all ranks; ``suffix`` ends its names in errors."""
-    if ranks.is_sharded:
-        joined = join_samples(ranks, model, X, y, sample_weight, reset=reset, suffix=suffix)
-        return Sample(*joined)
+    """Return the checked sample of all processes; ``suffix`` ends its names in errors."""
+    if processes.is_sharded:
+        from mlp_xp.estimators.checks.sharded import join_samples  # Most fits have one process.
+
+        given = X, y, sample_weight
+        return Sample(*join_samples(processes, model, *given, reset=reset, suffix=suffix))
     try:
         X = check_x(model, X, reset=reset)
     except ValueError as error:
@@ -66,11 +68,14 @@ def check_sample(
     n_samples = X.shape[0]
     y = check_y(model, y, n_samples, f"y{suffix}")
     weights = check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}")
-    agree_on_samples(ranks, X, y, weights, suffix)
+    describe = functools.partial(describe_samples, X, y, weights, suffix)
+    processes.agree(describe, ", or its own rows, with Distributed(data='sharded')")
     return Sample(X, y, weights)
 
 
-def check_held_out(model: Any, X: Any, y: Any, weights: Any, ranks: Alone) -> Sample | None:
+def check_held_out(
+    model: Any, X: Any, y: Any, weights: Any, processes: SingleProcess
+) -> Sample | None:
     """Return the checked held-out samples, or None where none are given."""
     if X is None and y is None:
         if weights is not None:
@@ -79,7 +84,7 @@ def check_held_out(model: Any, X: Any, y: Any, weights: Any, ranks: Alone) -> Sa
     if X is None or y is None:
         missing = "X_val" if X is None else "y_val"
         raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
-    return check_sample(model, X, y, weights, reset=False, suffix="_val", ranks=ranks)
+    return check_sample(model, X, y, weights, reset=False, suffix="_val", processes=processes)
 
 
 def split_sample(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -14,7 +14,6 @@ from sklearn.metrics import get_scorer
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.distributed import Alone
 from mlp_xp.estimators.fitted.scoring import Predictions
 from mlp_xp.estimators.fitted.temperature import Tempered, fit_temperature
 from mlp_xp.estimators.settings.config import REFINEMENT
@@ -50,8 +49,6 @@ class HeldOut:
         Inputs that the network is fitted to.
     data : Data
         The same, as placed.
-    ranks : Alone
-        Each predicts a part of the samples; rank 0 scores all.
 
     Attributes
     ----------
@@ -68,7 +65,6 @@ class HeldOut:
         sample: Any,
         x_fit: Any,
         data: Data,
-        ranks: Alone,
     ) -> None:
         self._model = model
         self._scoring = params["scoring"]
@@ -90,7 +86,6 @@ class HeldOut:
         on_host = backend.fixed_shapes and not trainer.rules.has_own_functions
         self._scores_on = get_backend("numpy") if on_host else self._backend
         encoded = targets.encode(sample.y, dtype, "y_val")
-        self._ranks = ranks
         x = sample.X
         base = x.x if isinstance(x, Shard) else x
         if sparse.issparse(base):
@@ -102,16 +97,10 @@ class HeldOut:
             x = replace(x, x=there) if isinstance(x, Shard) else there
         self._x = x.mine if isinstance(x, Shard) else x
         self._own, self._positions = [self._x], np.arange(len(sample.y))
-        n_shards = 0 if ranks.communicator is None else ranks.communicator.n_shards
         if isinstance(x, Shard):
             self._positions = np.flatnonzero(x.owned >= 0)
-        elif ranks.size > 1 or n_shards:
+        elif (parts := trainer.processes.parts(len(sample.y))) is not None:
             base, rows = (x.x, x.rows) if isinstance(x, Rows) else (x, np.arange(len(sample.y)))
-            # A library may round otherwise in another number of rows: the parts of a deterministic
-            # fit are the same on any number of ranks.
-            n_own = max(1, n_shards)
-            parts = np.array_split(self._positions, ranks.size * n_own)
-            parts = parts[ranks.rank * n_own : (ranks.rank + 1) * n_own]
             self._own = [some_rows(base, rows[part]) for part in parts if len(part)]
             self._positions = np.concatenate(parts)
         self._encoded = self._scores_on.put(encoded)
@@ -135,17 +124,10 @@ class HeldOut:
         return self._on_all(lambda logits: self._tempered(self._scores_on.get(logits)).temperature)
 
     def _on_all(self, measure: Callable[[Array], _T]) -> _T:
-        """Return a measurement of the outputs for all samples, the same on all ranks."""
-        trainer, ranks, backend = self._trainer, self._ranks, self._scores_on
+        """Return a measurement of the outputs for all samples, the same in all processes."""
+        trainer = self._trainer
         logits = self._logits(trainer.learned, trainer.state.batch_stats)
-        if ranks.size == 1:
-            return measure(logits)
-        parts = ranks.exchange((self._positions, backend.get(logits)))
-        if ranks.rank:
-            return ranks.first(cast(_T, None))
-        whole = np.concatenate([logits for _, logits in parts])
-        whole[np.concatenate([positions for positions, _ in parts])] = whole.copy()
-        return ranks.first(measure(backend.put(whole)))
+        return trainer.processes.on_all(measure, logits, self._positions, self._scores_on)
 
     def measure_each(
         self, params: Params, batch_stats: tuple[BatchStats, ...]
@@ -165,7 +147,7 @@ class HeldOut:
         return [self._scores(self._logits(*entry(i))) for i in range(n_networks)]
 
     def _logits(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> Array:
-        """Return the outputs for the samples of this rank."""
+        """Return the outputs for the samples that this process measures."""
         trainer, backend = self._trainer, self._backend
         network = trainer.rules.network
         if not len(self._positions):

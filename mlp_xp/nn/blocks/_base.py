@@ -12,7 +12,6 @@ from mlp_xp.nn.layers import (
     BatchStats,
     LayerPullback,
     NormPullback,
-    RankShare,
     activate,
     affine,
     batch_norm,
@@ -71,7 +70,6 @@ class Context(NamedTuple):
     normalization measures its own, with the ``weights : (..., batch)``, and
     ``keys : (..., dropouts)`` int32 choose what is dropped, at rates of their own if they are
     `DropoutKeys`, and all times ``dropout_share`` if it is given.
-    ``rank_share`` is this rank's share of the batch, or None if all of it is here.
     """
 
     xp: Namespace
@@ -85,7 +83,6 @@ class Context(NamedTuple):
     layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
     batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
     run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
-    rank_share: RankShare | None = None
     dropout_share: Array | None = None
 
 

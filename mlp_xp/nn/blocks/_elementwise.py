@@ -101,5 +101,5 @@ class Dropout(Block):
         if context.dropout_share is not None:
             rate = scheduled(rate, context.dropout_share, x, xp=context.xp)
         key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
-        y, pullback = context.dropout(x, key, rate, context.rank_share, xp=context.xp)
+        y, pullback = context.dropout(x, key, rate, xp=context.xp)
         return y, without_params(pullback), ()

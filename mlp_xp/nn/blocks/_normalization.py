@@ -59,8 +59,7 @@ class BatchNorm(_Normalization):
         if not context.is_training:
             stats = context.batch_stats[self.number]
             return *_as_given(x, *apply_norm(params, stats, own, xp=xp), xp=xp), ()
-        given = own, context.weights, context.rank_share
-        y, pullback, batch_stats = context.batch_norm(params, *given, xp=xp)
+        y, pullback, batch_stats = context.batch_norm(params, own, context.weights, xp=xp)
         return *_as_given(x, y, pullback, xp=xp), (batch_stats,)
 
 

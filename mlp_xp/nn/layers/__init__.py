@@ -57,7 +57,7 @@ from mlp_xp.nn.layers._numeric import (
     scale_inputs,
 )
 from mlp_xp.nn.layers._parametric import Slope, parametric
-from mlp_xp.nn.layers._ranks import RankShare, cut_rows, sum_in_pairs, sum_rows
+from mlp_xp.nn.layers._parts import BatchPart, cut_rows, sum_in_pairs, sum_rows
 from mlp_xp.nn.layers._weights import shares
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "Activation",
     "ActivationPullback",
     "Arrangement",
+    "BatchPart",
     "BatchStats",
     "Dense",
     "DensePullback",
@@ -75,7 +76,6 @@ __all__ = [
     "NormPullback",
     "Periodic",
     "Piecewise",
-    "RankShare",
     "Rate",
     "Slope",
     "activate",

@@ -8,7 +8,6 @@ from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._activations import ActivationPullback
-from mlp_xp.nn.layers._ranks import RankShare
 
 __all__ = ["LOWBIAS32", "SPREAD", "Rate", "dropout", "scheduled", "threshold"]
 
@@ -29,7 +28,7 @@ class Rate(NamedTuple):
 
 
 def dropout(
-    x: Array, key: Array, rate: float | Rate, rank_share: RankShare | None = None, *, xp: Namespace
+    x: Array, key: Array, rate: float | Rate, rows: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     r"""Set a random share of the elements to 0 and scale the others up, so the mean is kept.
 
@@ -51,8 +50,8 @@ def dropout(
     rate : float in [0, 1), or Rate
         Probability with which an element is set to 0, to a precision of :math:`2^{-32}`. Not
         checked here.
-    rank_share : RankShare, optional
-        The mask is then the part for its rows in the batch of all ranks.
+    rows : (batch,) int32 array, optional
+        The positions of the rows in the batch, of which these may be a part. Default: 0, 1, 2, ...
     xp : namespace
 
     Returns
@@ -79,7 +78,6 @@ def dropout(
            [2., 2., 0., 2.]])
     """
     shape = (*key.shape, *x.shape[-2:])
-    rows = None if rank_share is None else rank_share.positions
     bits = _hash_positions(x, key, rows, xp=xp)
     # A product and not `where`, which on NumPy is slow if the mask is random.
     scale: Array | float

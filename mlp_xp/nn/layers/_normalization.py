@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers._dense import per_sample
-from mlp_xp.nn.layers._ranks import RankShare, sum_rows
+from mlp_xp.nn.layers._parts import BatchPart, sum_rows
 from mlp_xp.nn.layers._weights import shares
 
 __all__ = [
@@ -108,7 +108,7 @@ def batch_norm(
     params: Norm,
     x: Array,
     weights: Array | None,
-    rank_share: RankShare | None = None,
+    part: BatchPart | None = None,
     *,
     xp: Namespace,
     epsilon: float = 1e-5,
@@ -132,9 +132,9 @@ def batch_norm(
     weights : (..., batch), of the dtype of ``x``, at least 0, or None
         None stands for 1 each. A row of weight 0, which fills up a batch, must be finite and has
         no influence on the others, if its ``dy`` is 0 as a loss of weight 0 makes it.
-    rank_share : RankShare, optional
-        Statistics are then computed over the batches of all ranks, and ``dy`` is the gradient of
-        the loss over all ranks; the parameter gradients sum over this rank's rows.
+    part : BatchPart, optional
+        If x is a part of a batch: statistics are then computed over all parts, and ``dy`` is the
+        gradient of the loss over all of them; the parameter gradients sum over the rows of x.
     xp : namespace
     epsilon : float above 0, default=1e-5
         Keeps a constant feature from a division by 0.
@@ -167,17 +167,17 @@ def batch_norm(
            [ 1.]])
     """
     share = shares(weights, x.shape[-2], xp=xp)
-    n_shards = 0 if rank_share is None else rank_share.n_shards
-    if rank_share is not None:
+    n_shards = 0 if part is None else part.n_shards
+    if part is not None:
         if n_shards:
             assert weights is not None
             share = weights[..., None]
-        share = share * rank_share.part
-    mean = _of_all_ranks(sum_rows(x * share, n_shards, xp=xp), rank_share)
+        share = share * part.share
+    mean = _of_all_parts(sum_rows(x * share, n_shards, xp=xp), part)
     z = x - per_sample(mean)
     squares = z * z
     squares *= share
-    variance = _of_all_ranks(sum_rows(squares, n_shards, xp=xp), rank_share)
+    variance = _of_all_parts(sum_rows(squares, n_shards, xp=xp), part)
     rescale = _rescale(variance, epsilon, xp=xp)
     z *= per_sample(rescale)
 
@@ -187,8 +187,8 @@ def batch_norm(
         if not need_dx:
             return None, grads
         total = grads
-        if rank_share is not None:  # Of copies: what is summed is donated.
-            total = rank_share.sum_over_ranks(Norm(1.0 * grads.scale, 1.0 * grads.shift))
+        if part is not None:  # Of copies: what is summed is donated.
+            total = part.sum(Norm(1.0 * grads.scale, 1.0 * grads.shift))
         dx = z * per_sample(-total.scale)
         dx -= per_sample(total.shift)
         dx *= share
@@ -252,8 +252,8 @@ def apply_norm(
     return y, pullback
 
 
-def _of_all_ranks(tree: Tree, rank_share: RankShare | None) -> Tree:
-    return tree if rank_share is None else rank_share.sum_over_ranks(tree)
+def _of_all_parts(tree: Tree, part: BatchPart | None) -> Tree:
+    return tree if part is None else part.sum(tree)
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:

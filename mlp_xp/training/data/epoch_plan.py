@@ -27,10 +27,9 @@ class EpochPlan(NamedTuple):
     ``batch_size``; for each step the number of samples and the sum of their weights; and what each
     augmentation drew, a NamedTuple of ``(steps * batch_size, ...)`` arrays, or None (`with_draws`).
 
-    In one rank's plan (`rank_plan`), rows, weights, draws and ``batch_size`` are the rank's, counts
-    and totals those of all ranks. ``positions`` of the same length as the rows are int32, theirs in
-    the whole batch, or None without dropout, and ``parts : (steps,)`` are the rank's parts of the
-    totals.
+    A plan may have a part of each batch: counts and totals are those of whole batches. Then
+    ``positions`` of the same length as the rows are int32, theirs in the whole batch, or None
+    without dropout, and ``parts : (steps,)`` are their shares of the totals.
     """
 
     rows: np.ndarray | None

@@ -50,7 +50,7 @@ class Data(Protocol):
 
     x: Any
     n_samples: int
-    # For each sample of all ranks its position here, -1 where another rank has it; None for all.
+    # For each sample its position here, -1 where it is not here; None where all are.
     owned: np.ndarray | None
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
@@ -223,7 +223,7 @@ def place(
     backend : Backend
     x, y : arrays
         In the backend's library, or NumPy; x may be sparse rows, `Rows`, or a `Shard`, with the
-        targets of all ranks.
+        targets of all samples.
     dtype : str
     placement : {"auto", "resident", "streamed"}, default="auto"
         By default what is on the device stays there; host data go there if they fit into most of
@@ -290,7 +290,7 @@ def _place_shard(
     placement: Placement,
     multiplies_sparse: bool,
 ) -> Resident | Streamed:
-    """Return the rows of this rank, with their targets, as a part of the samples of all ranks."""
+    """Return the rows of a shard, with their targets, as a part of all samples."""
     is_mine = shard.owned >= 0
     targets = np.zeros((shard.x.shape[0], *y.shape[1:]), y.dtype)
     targets[shard.owned[is_mine]] = y[is_mine]

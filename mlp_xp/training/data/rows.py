@@ -56,14 +56,14 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The samples of all ranks of a training, and the rows of those that this rank has.
+    """Samples of which some have their rows here.
 
     Parameters
     ----------
     x : (n, features) array of any library, or sparse rows
-        For this rank; at least one row, which no sample takes if the rank has none.
+        The rows; at least one, which no sample takes if none is here.
     owned : (samples,) int32 array
-        For each sample of all ranks its position in x, -1 where another rank has it.
+        For each sample its position in x, -1 where it is not here.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class Shard:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an array of the samples of all ranks."""
+        """The shape of an array of all samples."""
         return (len(self.owned), *self.x.shape[1:])
 
     @property
@@ -90,7 +90,7 @@ class Shard:
 
     @property
     def mine(self) -> Any:
-        """The rows of this rank, in the order of the samples; perhaps none."""
+        """The rows that are here, in the order of the samples; perhaps none."""
         rows = self.owned[self.owned >= 0]
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 

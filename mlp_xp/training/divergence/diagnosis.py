@@ -13,7 +13,6 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.network import Network, Params, hidden
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Data
-from mlp_xp.training.data.rank_plan import own_plan
 from mlp_xp.training.divergence.finite import NON_FINITE_WEIGHTS, Cause, NonFiniteError, is_finite
 from mlp_xp.training.step.scalars import StepScalars
 from mlp_xp.training.step.step import StepArguments
@@ -120,8 +119,7 @@ def explain_minimum(
     iteration : int
     """
     penalty = trainer.rules.alpha / sum(plan.totals)
-    if trainer.backend.communicator is not None:
-        plan = own_plan(plan, trainer.backend, trainer.rules, data.owned)
+    plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
     no_scalars = trainer.state.loss  # They are not looked at.
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [
@@ -138,11 +136,9 @@ def explain_minimum(
 def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diagnosis:
     """Compute forward and backward pass of a step, and find the first layer that is not finite."""
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
-    # A rank looks at its own samples.
-    xp, kernels = backend.xp, backend.kernels._replace(sum_over_ranks=None)
+    xp, kernels = backend.xp, backend.kernels
     network, stats, batch = rules.network, trainer.state.batch_stats, given.batch
-    selection = batch.selection._replace(positions=None, part=None)
-    batch, weights = batch._replace(selection=selection), selection.weights
+    weights = batch.selection.weights
     evaluate = value_and_gradient(network, rules.loss, kernels, rules.augmentation, xp=xp)
 
     def values(found: Evaluation) -> Iterator[tuple[str, Tree]]:

@@ -13,6 +13,7 @@ import numpy as np
 from mlp_xp._utils.tree import leaves
 from mlp_xp.training.divergence.finite import NON_FINITE_WEIGHTS, NonFiniteError, is_finite
 from mlp_xp.training.loop.records import Running
+from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.step_table import Epoch, Repeatable
 
@@ -37,13 +38,19 @@ class Guard:
     and the layer, and the state before it. Between two fits, or two calls of `partial_fit`, no
     data are kept, and what was learned since the last copy is lost.
 
+    Parameters
+    ----------
+    processes : SingleProcess
+        They look at the same time, and raise the same error.
+
     Attributes
     ----------
     running : Running or None
         The averages of the epoch so far, once they have been read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: SingleProcess = SINGLE_PROCESS) -> None:
+        self._processes = processes
         self.running: Running | None = None
         self._look_at = 0.0
         self._since = 0.0  # When the restore point was set.
@@ -70,7 +77,7 @@ class Guard:
         """Store an epoch before its first step, at a time of `time.perf_counter`."""
         self._epochs.append(epoch)
         self.running = None
-        if self._is_copy_due(trainer, now):
+        if self._processes.decide(self._is_copy_due(trainer, now)):
             self._copy_state(trainer, epoch.first)
 
     def look(self, trainer: Repeatable, done: int, *, waits: bool) -> None:
@@ -79,20 +86,20 @@ class Guard:
         ``waits``: the device computes for about as long as between two checks.
         """
         now = time.perf_counter()
-        if self._is_look_due(now, waits):
+        if self._processes.decide(self._is_look_due(now, waits)):
             loss, *accuracy = trainer.read_sums()
             self.end(trainer, done, loss)
             counts = self._epochs[-1].plan.counts
             share = sum(counts[:done]) / sum(counts)
             self.running = Running(loss / share, accuracy[0] / share if accuracy else None)
             self._look_at = now + _LOOK_SECONDS
-            if self._is_copy_due(trainer, now):
+            if self._processes.decide(self._is_copy_due(trainer, now)):
                 self._copy_state(trainer, done)
 
     def end(self, trainer: Repeatable, done: int, loss: float) -> None:
         """Raise `NonFiniteError` if the loss of the steps so far is not finite."""
         if not math.isfinite(loss):
-            raise self._error(trainer, done)
+            raise self._processes.blame(self._error(trainer, done))
 
     def check(self, trainer: Repeatable, done: int | None = None) -> None:
         """Raise `NonFiniteError` if the last update has left weights that are not finite.
@@ -104,7 +111,7 @@ class Guard:
         """
         state = trainer.state  # The optimizer's state shows in its weights.
         if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
-            raise self._error(trainer, done)
+            raise self._processes.blame(self._error(trainer, done))
 
     def _is_look_due(self, now: float, waits: bool) -> bool:
         return waits or now >= self._look_at or self._restore is None

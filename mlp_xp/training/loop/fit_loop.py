@@ -18,7 +18,6 @@ from mlp_xp.nn.network import Params
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
 from mlp_xp.training.loop.early_stopping import Plateau
-from mlp_xp.training.loop.guards import new_budget
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation, Watcher
 from mlp_xp.training.loop.records import Record
@@ -208,7 +207,7 @@ class FitLoop:
 
     def _begin_budget(self, seconds: float, start: float) -> Budget:
         """Return the time that there is, with some kept for what follows each epoch."""
-        budget = new_budget(seconds, start, self.trainer.backend.communicator)
+        budget = self.trainer.processes.budget(seconds, start)
         # An iteration of L-BFGS has its validation in it.
         if self.validation is not None and self._settings.max_fun is None:
             budget.mark()
@@ -259,7 +258,7 @@ class FitLoop:
             or settings.verbose
             or settings.max_time is not None
             or self.is_resumed
-            or self.trainer.backend.communicator is not None  # Rank 0 alone is verbose.
+            or not self.trainer.processes.is_single  # Only the first is verbose.
             or (validation is not None and validation.looks_at_model)
         )
 

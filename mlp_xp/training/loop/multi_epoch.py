@@ -56,7 +56,7 @@ def new_multi_epoch(request: Request) -> MultiEpoch | None:
         or trainer.with_accuracy
         or trainer.rules.augmentation
         or not backend.returns_results
-        or backend.communicator is not None
+        or not trainer.processes.is_single
         or not isinstance(data, Resident)
     ):
         return None

@@ -18,7 +18,6 @@ __all__ = [
     "network_inputs",
     "of_features",
     "rotated",
-    "rows_of_shard",
     "targets_and_weights",
 ]
 
@@ -28,10 +27,10 @@ class Selection(NamedTuple):
 
     ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
     or None where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple
-    of ``(batch, ...)`` arrays, or is None without augmentations. For a batch that is spread over
-    ranks these are the rows of one rank, ``positions : (batch,)`` int32 are theirs in the whole
-    batch, or None without dropout, and ``part``, 0-d, is their part of its weight. Where the models
-    of a stack have a batch each, ``rows`` and ``weights`` have leading axes.
+    of ``(batch, ...)`` arrays, or is None without augmentations. Where other parts of
+    the batch are computed elsewhere, ``positions : (batch,)`` int32 are those of these rows in the
+    whole batch, or None without dropout, and ``part``, 0-d, is their share of its weight. Where the
+    models of a stack have a batch each, ``rows`` and ``weights`` have leading axes.
     """
 
     rows: Array | None = None
@@ -52,20 +51,6 @@ class Batch(NamedTuple):
     x: Array
     y: Array
     selection: Selection = Selection()
-
-
-def rows_of_shard(batch: Batch, kernels: Kernels) -> Batch:
-    """Return the rows of a virtual shard of a batch, where a step is run for each by itself."""
-    if kernels.take_shard is None:
-        return batch
-    x, y, (rows, weights, draws, positions, part) = batch
-    given = (x, y) if rows is None else rows
-    taken, weights, draws, positions = kernels.take_shard((given, weights, draws, positions))
-    if rows is None:
-        x, y = taken
-    else:
-        rows = taken
-    return Batch(x, y, Selection(rows, weights, draws, positions, part))
 
 
 def network_inputs(

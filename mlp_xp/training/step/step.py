@@ -1,8 +1,7 @@
 """One training step: a pure function that a backend may compile.
 
-A step reads as inputs, forward and loss, backward, clip, update, averages. Sums over ranks and a
-scaled loss are part of the gradients. Parameters may have leading axes, for a stack of models that
-take their step together.
+A step reads as gradient (inputs, forward and loss, backward), clip, update, averages. Parameters
+may have leading axes, for a stack of models that take their step together.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
@@ -20,18 +19,16 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses
 from mlp_xp.optimizers import Optimizer, init_opt_state
-from mlp_xp.training.step.inputs import Batch, Selection, rows_of_shard
+from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.loss_scaling import (
     LossScale,
     accept_or_revert,
     copy_state,
     init_loss_scale,
-    scale_loss_gradient,
     unscale_gradients,
 )
-from mlp_xp.training.step.rank_sums import parts_of_batch, summed
 from mlp_xp.training.step.scalars import StepScalars
-from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradient
+from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradient
 
 __all__ = [
     "Step",
@@ -118,6 +115,7 @@ def make_step(
     max_grad_norm: float | None = None,
     augmentation: tuple[Augmentation, ...] = (),
     schedules_dropout: bool = False,
+    make_gradient: Callable[..., Callable[..., BatchGradient]] = batch_gradient,
     xp: Namespace,
 ) -> Step:
     """Return the function of one training step.
@@ -136,6 +134,8 @@ def make_step(
         others.
     schedules_dropout : bool, default=False
         Whether a factor of the rates of dropout comes last of the numbers of a step.
+    make_gradient : callable, default=batch_gradient
+        Makes the function of the gradient of a batch.
     xp : namespace
 
     Returns
@@ -167,22 +167,7 @@ def make_step(
     >>> xp.round(state.params[0].W, 3), xp.round(state.params[0].b, 3)
     (array([[2.]]), array([1.]))
     """
-    if kernels.n_shards:
-        from mlp_xp.backends.shards import in_shards  # Most fits have no shards.
-
-        kernels = in_shards(kernels)
-    evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
-
-    def gradients(
-        found: Evaluation, params: Params, part: Array | None, scale: LossScale | tuple[()]
-    ) -> tuple[Tree, Params, Array | tuple[()]]:
-        """Return loss and accuracy, the gradients of all ranks, and whether these are finite."""
-        value = loss.reported(found.loss, found.logits.shape[-1])
-        averages = parts_of_batch((value, found.correct), part)
-        dlogits = parts_of_batch(found.pull_loss(), part)
-        grads = found.backward(scale_loss_gradient(dlogits, scale, xp=xp))
-        grads, averages = summed(kernels, params, grads, averages, xp=xp)
-        return averages, *unscale_gradients(grads, scale, xp=xp)
+    gradient = make_gradient(network, loss, kernels, augmentation, xp=xp)
 
     def step(
         state: TrainState,
@@ -197,11 +182,11 @@ def make_step(
         n_leading = denses(params)[-1].b.ndim - 1  # These count models.
         former = copy_state(state[:4], scale, xp=xp)
 
-        batch = rows_of_shard(batch, kernels)
         share = coefs[..., -1] if schedules_dropout else None
-        given = params, batch, scaling, batch_stats, keys
-        found = evaluate(*given, dropout_share=share, with_accuracy=with_accuracy)
-        (value, correct), grads, is_finite = gradients(found, params, batch.selection.part, scale)
+        given = params, batch, scaling, batch_stats, keys, scale
+        found = gradient(*given, dropout_share=share, with_accuracy=with_accuracy)
+        grads, value, correct, measured = found
+        grads, is_finite = unscale_gradients(grads, scale, xp=xp)
         if max_grad_norm is not None:
             grads, _ = kernels.clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
         l2 = scalars.l2 if with_penalty else None
@@ -210,7 +195,7 @@ def make_step(
         )
         if batch_stats:
             rate = scalars.batch_stats_rate
-            batch_stats = kernels.average(batch_stats, found.batch_stats, rate, xp=xp)
+            batch_stats = kernels.average(batch_stats, measured, rate, xp=xp)
         if average:
             average = kernels.average(average, params, scalars.average_rate, xp=xp)
         total = kernels.accumulate(total, scalars.share, value, penalty)

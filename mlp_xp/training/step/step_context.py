@@ -36,9 +36,9 @@ def n_alike(
 def step_work(trainer: Any, data: Data, plan: EpochPlan) -> tuple[int, int]:
     """Return the multiplications and additions of a step, and those with sparse rows.
 
-    They are the same on all ranks.
+    They are the same in all processes.
     """
-    n_rows = -(-plan.batch_size // trainer.backend.n_ranks)
+    n_rows = -(-plan.batch_size // trainer.processes.size)
     return count_work(data, trainer.state.params, n_rows)
 
 

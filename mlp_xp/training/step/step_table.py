@@ -19,6 +19,7 @@ from mlp_xp.nn.network import Params
 from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws, without_first
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.loop.time_budget import Budget
+from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.scalars import SchedulePosition, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step.step import StepArguments, Steps, TrainState
@@ -155,20 +156,14 @@ class EpochArguments(NamedTuple):
 
 
 def draw_arguments(
-    epoch: Epoch,
-    rules: Rules,
-    seed: int,
-    backend: Backend,
-    draws: tuple[Draws, ...] | None = None,
+    trainer: Repeatable, epoch: Epoch, draws: tuple[Draws, ...] | None = None
 ) -> EpochArguments:
     """Draw what the steps of an epoch need beside their scalars: the same each time."""
+    backend, rules, seed = trainer.backend, trainer.rules, trainer.seed
     plan, first = epoch.plan._replace(draws=draws), epoch.first
     if rules.augmentation and draws is None:
         plan = with_draws(plan, rules.augmentation, seed=seed, epoch=epoch.n_epochs)
-    if backend.communicator is not None:
-        from mlp_xp.training.data.rank_plan import own_plan  # Most fits have one process.
-
-        plan = own_plan(plan, backend, rules, epoch.data.owned)
+    plan = trainer.processes.own_plan(plan, backend, rules, epoch.data.owned)
     keys = draw_keys(len(plan.counts), rules.network.n_keys, seed=seed, epoch=epoch.n_epochs)
     put_keys = None if keys is None else backend.put(keys[first:])
     return EpochArguments(epoch.data, without_first(plan, first), put_keys)
@@ -211,10 +206,12 @@ class Repeatable(Protocol):
     """The part of a trainer that finds and undoes a faulty step."""
 
     backend: Backend
+    processes: SingleProcess
     rules: Rules
     scaling: Scaling | Whitening | None
     state: TrainState
     dtype: str
+    seed: int
     n_epochs: int
     n_steps: int
     n_samples: int

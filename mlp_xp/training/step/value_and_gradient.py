@@ -19,8 +19,9 @@ from mlp_xp.training.step.inputs import (
     network_inputs,
     targets_and_weights,
 )
+from mlp_xp.training.step.loss_scaling import LossScale, scale_loss_gradient
 
-__all__ = ["Evaluation", "value_and_gradient"]
+__all__ = ["BatchGradient", "Evaluation", "batch_gradient", "value_and_gradient"]
 
 
 class Evaluation(NamedTuple):
@@ -46,6 +47,18 @@ class Evaluation(NamedTuple):
     def backward(self, dlogits: Array) -> Params:
         """Return the gradients with respect to all parameters."""
         return self.pullback(dlogits, need_dx=False)[1]
+
+
+class BatchGradient(NamedTuple):
+    """The gradients of a batch for all parameters, and what else a step reads of it.
+
+    ``loss``, as it is reported, and ``correct`` are averages, as in an `Evaluation`.
+    """
+
+    grads: Params
+    loss: Array
+    correct: Array | tuple[()]
+    batch_stats: tuple[BatchStats, ...]
 
 
 def value_and_gradient(
@@ -98,8 +111,6 @@ def value_and_gradient(
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
         context = kernels.context(
             xp,
-            part=batch.selection.part,
-            positions=batch.selection.positions,
             batch_stats=batch_stats,
             is_training=is_training,
             weights=batch.selection.weights,
@@ -123,3 +134,31 @@ def value_and_gradient(
         return Evaluation(x, targets, logits, value, correct, pull_loss, pullback, measured)
 
     return evaluate
+
+
+def batch_gradient(
+    network: Network,
+    loss: Loss,
+    kernels: Kernels,
+    augmentation: tuple[Augmentation, ...] = (),
+    *,
+    xp: Namespace,
+) -> Callable[..., BatchGradient]:
+    """Return the function that computes the gradient of a batch, times a loss scale if any."""
+    evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
+
+    def gradient(
+        params: Params,
+        batch: Batch,
+        scaling: Scaling | Whitening | None,
+        batch_stats: tuple[BatchStats, ...],
+        keys: Any,
+        scale: LossScale | tuple[()],
+        **options: Any,
+    ) -> BatchGradient:
+        found = evaluate(params, batch, scaling, batch_stats, keys, **options)
+        value = loss.reported(found.loss, found.logits.shape[-1])
+        grads = found.backward(scale_loss_gradient(found.pull_loss(), scale, xp=xp))
+        return BatchGradient(grads, value, found.correct, found.batch_stats)
+
+    return gradient

@@ -23,7 +23,7 @@ from mlp_xp.backends._cupy.kernels.rendering import (
     share_arguments,
 )
 from mlp_xp.nn import layers
-from mlp_xp.nn.layers import BatchStats, Norm, NormPullback, RankShare
+from mlp_xp.nn.layers import BatchPart, BatchStats, Norm, NormPullback
 
 __all__ = ["batch_norm", "layer_norm"]
 
@@ -227,7 +227,7 @@ def batch_norm(
     params: Norm,
     x: Any,
     weights: Any,
-    rank_share: RankShare | None = None,
+    part: BatchPart | None = None,
     *,
     xp: Namespace,
     epsilon: float = 1e-5,
@@ -236,8 +236,8 @@ def batch_norm(
     scale, shift = params
     given = (x, scale, shift) if weights is None else (x, scale, shift, weights)
     is_known = x.ndim == 2 and x.size > 0 and is_plain(x.dtype, *given) and scale.ndim == 1
-    if not is_known or rank_share is not None:
-        return layers.batch_norm(params, x, weights, rank_share, xp=xp, epsilon=epsilon)
+    if not is_known or part is not None:
+        return layers.batch_norm(params, x, weights, part, xp=xp, epsilon=epsilon)
     rows, width = x.shape
     dtype, number, size = x.dtype.str, x.dtype.type, (np.int64(rows), np.int32(width))
     weighted = int(weights is not None)

@@ -7,7 +7,7 @@ products have the threads of the BLAS.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -39,10 +39,7 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
 
-if TYPE_CHECKING:  # Most fits have one process, and start without this module.
-    from mlp_xp.backends._numpy.ranks import SumOverRanks
-
-__all__ = ["activate", "dense", "gather", "loss"]
+__all__ = ["activate", "dense", "gather", "loss", "product", "weight_gradient"]
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
@@ -50,16 +47,22 @@ Array: TypeAlias = Any  # NumPy's, or one that is traced
 _LEAST_PRODUCTS = 100_000
 
 
-def _product(
-    a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, bias: Any = 0
-) -> None:
+def product(a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, bias: Any = 0) -> None:
+    """Write ``a @ b + bias``, with ``ta`` and ``tb`` of their transposes, to an array."""
     m, n = out.shape
     k = a.shape[0] if ta else a.shape[1]
     # The stride along an axis of one row may be anything, which a BLAS refuses.
     lda = a.strides[0] // a.itemsize if a.shape[0] > 1 else a.shape[1]
     is_double = a.dtype == np.float64
-    product = Product(is_double, ta, tb, m, n, k, a, lda, b, b.shape[1], out, n, bias)
-    run(product, m * n * k >= _LEAST_PRODUCTS)
+    job = Product(is_double, ta, tb, m, n, k, a, lda, b, b.shape[1], out, n, bias)
+    run(job, m * n * k >= _LEAST_PRODUCTS)
+
+
+def weight_gradient(x: Array, dy: Array, W: Array) -> Array:
+    """Return the gradient of the weights of a dense layer, ``x.T @ dy``."""
+    dW = np.empty_like(W)
+    product(x, dy, dW, ta=True)
+    return dW
 
 
 @or_plain
@@ -68,10 +71,10 @@ def dense(
     x: Array,
     arrangement: Arrangement | None = None,
     *,
-    ranks: SumOverRanks | None = None,
+    weight_gradient: Callable[[Array, Array, Array], Array] = weight_gradient,
     xp: Namespace,
 ) -> tuple[Array, DensePullback]:
-    """Compute `mlp_xp.nn.layers.affine`; its gradient travels to the ranks from the pullback on."""
+    """Compute `mlp_xp.nn.layers.affine`."""
     W, b = params
     if isinstance(x, TakenRows):
         return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
@@ -88,7 +91,7 @@ def dense(
         return layers.affine(params, x, arrangement, xp=xp)
     shape = x.shape[0], W.shape[1]
     y = np.empty_like(x, shape=shape)
-    _product(x, W, y, bias=b)
+    product(x, W, y, bias=b)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         if dy.shape != shape:
@@ -97,16 +100,9 @@ def dense(
         dx = None
         if need_dx:
             dx = np.empty_like(x, shape=x.shape)
-            _product(dy, W, dx, tb=True)
+            product(dy, W, dx, tb=True)
         db: Any = np.empty_like(b)
-        if ranks is None or not ranks.is_long(W):
-            dW: Any = np.empty_like(W)
-            _product(x, dy, dW, ta=True)
-        else:
-            dW = ranks.empty_like(W)
-            for rows in ranks.pieces(W):
-                _product(x[:, rows], dy, dW[rows], ta=True)
-                ranks.start(dW, rows)
+        dW = weight_gradient(x, dy, W)
         n_rows, n_columns = shape
         sums = ColumnSums(dy.dtype == np.float64, n_rows, n_columns, dy, db)
         run(sums, dy.size >= LEAST_NUMBERS)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,9 +26,8 @@ from mlp_xp.backends._numpy.native.memory import joined
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, runner
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
-from mlp_xp.backends.communicator import Communicator
 
-__all__ = ["CompiledLoop", "CompiledStep"]
+__all__ = ["Compiled", "CompiledLoop", "CompiledStep"]
 
 # Programs that a compiled step keeps, the latest ones: each holds its own memory.
 _MOST_PROGRAMS = 8
@@ -49,12 +48,11 @@ class _Plan:
         self.programs: list[Program] = []
         self.pool: list[np.ndarray] = []
         self.is_traceable = True
-        self.is_known = False  # Whether the function has been traced before, or could not be.
 
-    def adopt(self, state: Any, *, is_shared: bool) -> None:
+    def adopt(self, state: Any, *, stays: bool) -> None:
         """Copy another state into our memory if it fits, else restart with new programs.
 
-        ``is_shared`` is whether other ranks may know where it is.
+        With ``stays``, its memory becomes ours as it is, and is not joined.
         """
         new = list(leaves(state))
         if len(new) == len(self.leaves):
@@ -65,7 +63,7 @@ class _Plan:
                 return
         self.programs, self.pool = [], []
         # It was donated: its memory is ours.
-        self.leaves = [np.asarray(leaf, order="C") for leaf in new] if is_shared else joined(new)
+        self.leaves = [np.asarray(leaf, order="C") for leaf in new] if stays else joined(new)
         self.state = rebuild(state, self.leaves)
 
     def without(self, state: Any) -> Any:
@@ -89,21 +87,23 @@ class _Idle(threading.local):
 _idle = _Idle()
 
 
-class _Compiled:
+class Compiled:
     """A compiled function: it has a plan from its first call until it is released.
 
     Parameters
     ----------
     function : callable
-    communicator : Communicator, optional
-        The ranks that sum in the function.
+
+    Attributes
+    ----------
+    state_stays : bool
+        Whether a state is used where it is.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], communicator: Communicator | None = None
-    ) -> None:
+    state_stays: ClassVar[bool] = False
+
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._communicator = communicator
         self._plan: _Plan | None = None
 
     @property
@@ -148,7 +148,7 @@ class _Compiled:
         if not plan.is_traceable:
             return state, None
         if state is not plan.state:
-            plan.adopt(state, is_shared=self._communicator is not None)
+            plan.adopt(state, stays=self.state_stays)
         has_jobs = has_pool()
         for program in plan.programs:
             if program.has_jobs == has_jobs and program.accepts(flat):
@@ -178,31 +178,19 @@ class _Compiled:
             program.finish(state, new)
         except MachineCodeError as error:
             program.undo()
-            self._agree(plan, error)
+            self._end_trace(error)
             return self._write(plan, arguments, flat)  # Without jobs from now on.
         except Exception as error:  # A mistake in a function shows when it is run as it is.
-            self._agree(plan, error)
+            self._end_trace(error)
             plan.is_traceable = False
             return None
         finally:
             program.undo()
-        self._agree(plan, None)
+        self._end_trace(None)
         return program
 
-    def _agree(self, plan: _Plan, error: Exception | None) -> None:
-        """Raise an error that not all ranks have: they would sum other arrays than this one.
-
-        All trace a function first at the same step, and later where their shapes are new.
-        """
-        if self._communicator is None:
-            return
-        is_alike = error is None
-        if not plan.is_known:
-            is_alike = len(set(self._communicator.gather(type(error).__name__))) == 1
-        # Without jobs all trace it again.
-        plan.is_known = not isinstance(error, MachineCodeError)
-        if error is not None and not is_alike:
-            raise error
+    def _end_trace(self, error: Exception | None) -> None:
+        """Report how a trace has ended; what this raises, the caller of the function gets."""
 
 
 def _flatten(tree: tuple[Any, ...], flat: list[Any]) -> None:
@@ -214,7 +202,7 @@ def _flatten(tree: tuple[Any, ...], flat: list[Any]) -> None:
             flat.append(branch)
 
 
-class CompiledStep(_Compiled):
+class CompiledStep(Compiled):
     """A pure function ``function(state, *arguments) -> state``, compiled at its first call."""
 
     def __call__(self, state: Any, *arguments: Any) -> Any:
@@ -226,7 +214,7 @@ class CompiledStep(_Compiled):
         return self._function(state, *arguments)
 
 
-class CompiledLoop(_Compiled):
+class CompiledLoop(Compiled):
     """Many steps of a pure function ``function(i, state, *arguments) -> state``.
 
     The function reads the inputs of a step by its number, as ``argument[i, ...]``.

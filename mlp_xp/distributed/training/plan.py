@@ -11,11 +11,9 @@ from scipy.sparse.csgraph import connected_components
 
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
-from mlp_xp.backends import Backend
 from mlp_xp.training.data.epoch_plan import EpochPlan
-from mlp_xp.training.step.step_settings import Rules
 
-__all__ = ["own_plan", "rank_plan"]
+__all__ = ["rank_plan"]
 
 # Batches of sharded data have a varying number of rows on a rank. They are filled up to a multiple
 # of so much of the batch, since a new shape may cost a compilation.
@@ -70,7 +68,7 @@ def rank_plan(
     Examples
     --------
     >>> from mlp_xp.training.data.epoch_plan import plan_epoch
-    >>> from mlp_xp.training.data.rank_plan import rank_plan
+    >>> from mlp_xp.distributed.training.plan import rank_plan
     >>> plan = rank_plan(plan_epoch(7, 4), rank=1, size=2)
     >>> plan.rows, plan.weights, plan.parts
     (array([2, 3, 6, 0], dtype=int32), array([1., 1., 1., 0.]), array([0.5       , 0.33333333]))
@@ -143,24 +141,6 @@ def rank_plan(
         draws=draws,
         positions=positions[source].astype(np.int32) if with_positions else None,
         parts=parts,
-    )
-
-
-def own_plan(
-    plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
-) -> EpochPlan:
-    """Return the part of a plan for this rank of a backend; ``owned`` is that of `rank_plan`."""
-    ranks = backend.communicator
-    assert ranks is not None
-    return rank_plan(
-        plan,
-        ranks.rank,
-        ranks.size,
-        owned=owned,
-        augmentation=rules.augmentation,
-        with_positions=rules.network.n_keys > 0,
-        n_shards=ranks.n_shards,
-        takes_shards=backend.kernels.take_shard is not None,
     )
 
 

@@ -1,4 +1,4 @@
-"""A rank's share of a batch, for the layers that look at all of the batch."""
+"""A part of a batch, for the layers that look at all of it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
 
-__all__ = ["RankShare", "cut_rows", "sum_in_pairs", "sum_rows"]
+__all__ = ["BatchPart", "cut_rows", "sum_in_pairs", "sum_rows"]
 
 
-class RankShare(NamedTuple):
-    """One rank's share of a batch that is spread over the ranks of a training.
+class BatchPart(NamedTuple):
+    """A part of a batch whose other parts are computed elsewhere.
 
-    ``part`` is its part of the batch's weight, 0-d; ``positions : (batch,)`` int32 are those of its
-    rows in the whole batch, or None where no dropout asks for them; ``sum_over_ranks`` returns a
-    tree of arrays, which are donated, summed over all ranks. With ``n_shards`` of at least 1, rows
-    are summed in so many virtual shards, and ``part`` is that of a row of weight 1.
+    ``share`` is its share of the batch's weight, 0-d; ``sum`` returns a tree of arrays, which are
+    donated, summed over all parts. With ``n_shards`` of at least 1, rows are summed in n virtual
+    shards, and ``share`` is that of a row of weight 1.
     """
 
-    part: Array
-    positions: Array | None
-    sum_over_ranks: Callable[[Tree], Tree]
+    share: Array
+    sum: Callable[[Tree], Tree]
     n_shards: int = 0
 
 

@@ -20,9 +20,8 @@ from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 __all__ = ["in_shards"]
 
 
-def in_shards(kernels: Kernels) -> Kernels:
+def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
     """Return the kernels of a step, whose products and sums are computed shard by shard."""
-    n_shards = kernels.n_shards
     return kernels._replace(
         dense=_Layer(kernels.dense, n_shards),
         activate=_Activation(kernels.activate, n_shards),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -12,13 +13,17 @@ import torch
 
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends.communicator import LONG_BYTES, Communicator
+from mlp_xp.backends import Backend
+from mlp_xp.backends._cuda.captured import report
+from mlp_xp.backends._torch.backend import TorchBackend
+from mlp_xp.distributed.backends._base import RankBackend
+from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 
-__all__ = ["SentDense", "SumInGroup", "SumOverRanks", "Sums"]
+__all__ = ["KIND", "SentDense", "SumInGroup", "SumOverRanks", "Sums", "TorchRankBackend"]
 
 
 class Sums:
-    """The kernel ``sum_over_ranks``; sums of some tensors may have been started before."""
+    """The sum over ranks; sums of some tensors may have been started before."""
 
     _started: dict[int, tuple[Any, Callable[[], Any]]]
 
@@ -61,7 +66,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class SumOverRanks(Sums):
-    """The kernel ``sum_over_ranks`` of a communicator, for tensors in the host's memory."""
+    """The sum over the ranks of a communicator, of tensors in the host's memory."""
 
     communicator: Communicator
     _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -75,7 +80,7 @@ class SumOverRanks(Sums):
 
 @dataclass(frozen=True)
 class SumInGroup(Sums):
-    """The kernel ``sum_over_ranks`` in torch's default process group.
+    """The sum over ranks in torch's default process group.
 
     Parameters
     ----------
@@ -97,7 +102,7 @@ class SumInGroup(Sums):
 
 @dataclass(frozen=True)
 class SentDense:
-    """The kernel ``sent_dense``: sends gradients while earlier layers compute theirs."""
+    """The kernel ``dense``; it sends gradients while earlier layers compute theirs."""
 
     dense: Callable[..., Any]
     sums: Sums
@@ -113,6 +118,40 @@ class SentDense:
             return dx, grads
 
         return y, send
+
+
+class TorchRankBackend(RankBackend, TorchBackend):
+    """PyTorch on several ranks."""
+
+    def __init__(self, backend: Backend, communicator: Communicator) -> None:
+        super().__init__(backend, communicator)
+        sums = self.gradient.sum_over_ranks
+        # On one machine a sum takes the processors that compute: at the end it is 5 % faster.
+        is_far = communicator.n_machines > 1 or isinstance(sums, SumInGroup)
+        if isinstance(sums, Sums) and is_far and not communicator.n_shards:
+            self.gradient = replace(self.gradient, dense=SentDense(self.kernels.dense, sums))
+
+    def _summing(self, backend: Backend) -> Callable[[Tree], Tree]:
+        if self.device.type == "cpu":
+            return SumOverRanks(self.communicator)
+        if self.device.type == "cuda":
+            return SumInGroup(self.communicator, "nccl")
+        return super()._summing(backend)
+
+    def training(
+        self, work: int, n_steps: int = 1, sparse_work: int = 0
+    ) -> contextlib.AbstractContextManager[object]:
+        if isinstance(sums := self.gradient.sum_over_ranks, Sums):
+            sums.forget()
+        return super().training(work, n_steps, sparse_work)
+
+    def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
+        if self.device.type == "cuda":  # It would wait for ranks that have yet to launch theirs.
+            report(body, "sums over ranks")
+        return None
+
+
+KIND = TorchRankBackend
 
 
 @cache

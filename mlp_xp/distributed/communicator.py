@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["LONG_BYTES", "Communicator", "Machine", "SharedSum"]
+__all__ = ["LONG_BYTES", "Communicator", "Machine", "RankError", "SharedSum"]
 
 T = TypeVar("T")
 
 # A sum of this many bytes takes longer than its start; shorter arrays are summed together.
 LONG_BYTES = 1 << 16
+
+
+class RankError(RuntimeError):
+    """An error of another rank; the message names the rank, and says what it says."""
 
 
 class SharedSum(ABC):
@@ -63,7 +67,7 @@ class Machine(ABC):
 class Communicator(ABC):
     """The ranks of one training: processes that hold the same state and share each batch.
 
-    All ranks call the same methods in the same order. The engines are in `mlp_xp.distributed`.
+    All ranks call the same methods in the same order. The engines are beside this file.
 
     Attributes
     ----------

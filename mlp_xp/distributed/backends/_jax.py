@@ -12,8 +12,9 @@ turn, and sums over them before it sums over ranks: the same programs on any num
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -21,10 +22,14 @@ from jax.extend import core
 
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends.communicator import Communicator
+from mlp_xp.backends import Backend
+from mlp_xp.backends._base import F
+from mlp_xp.backends._jax.backend import JaxBackend
+from mlp_xp.distributed.backends._base import RankBackend
+from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 
-__all__ = ["SplitFunction", "SumOverRanks", "TakeShard"]
+__all__ = ["KIND", "JaxRankBackend", "SplitFunction", "SumOverRanks", "TakeShard"]
 
 _sum = core.Primitive("sum_over_ranks")
 _take = core.Primitive("take_shard")
@@ -64,7 +69,7 @@ _BETWEEN: dict[Any, Callable[..., list[Any]]] = {_sum: _sum_now, _take: _take_no
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The kernel ``sum_over_ranks`` of a communicator."""
+    """The sum over the ranks of a communicator."""
 
     communicator: Communicator
 
@@ -75,7 +80,7 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class TakeShard:
-    """The kernel ``take_shard``, for a number of virtual shards of a rank."""
+    """Takes the rows of a virtual shard, of which a rank has this many."""
 
     n_shards: int
 
@@ -191,3 +196,41 @@ def _used(operations: list[Any]) -> Iterator[Any]:
     """Yield the variables that operations take."""
     for operation in operations:
         yield from _variables(operation.invars)
+
+
+class JaxRankBackend(RankBackend, JaxBackend):
+    """JAX on several ranks."""
+
+    def __init__(self, backend: Backend, communicator: Communicator) -> None:
+        super().__init__(backend, communicator)
+        if n_shards := communicator.n_shards:
+            # XLA sums in other ways where shapes or neighbors differ: its programs are of a shard.
+            self.gradient = replace(self.gradient, n_shards=1, take_shard=TakeShard(n_shards))
+
+    def _summing(self, backend: Backend) -> SumOverRanks:
+        return SumOverRanks(self.communicator)
+
+    def compile(self, function: F, *, donate: bool = False) -> F:
+        return cast(F, _split(function, 0 if donate else None))
+
+    def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        return _split_loop(body)
+
+
+KIND = JaxRankBackend
+
+# The same function again for an equal fit.
+_split = lru_cache(maxsize=128)(SplitFunction)
+
+
+@lru_cache(maxsize=128)
+def _split_loop(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the loop of a body that sums over ranks, which ends the compiled code."""
+    step = _split(body, 1)
+
+    def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:
+        for i in range(start, stop):
+            state = step(np.int32(i), state, *arguments)
+        return state
+
+    return run

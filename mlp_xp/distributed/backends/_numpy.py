@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Namespace, Tree
-from mlp_xp._utils.tree import leaves, rebuild
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+from mlp_xp.backends import Backend
+from mlp_xp.backends._base import F
+from mlp_xp.backends._numpy.backend import NumpyBackend
+from mlp_xp.backends._numpy.kernels.forward import dense, product, weight_gradient
 from mlp_xp.backends._numpy.kernels.sparse import call
-from mlp_xp.backends._numpy.native.jobs import address
+from mlp_xp.backends._numpy.native.jobs import MachineCodeError, address
+from mlp_xp.backends._numpy.tracing.compiled_step import Compiled, CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
-from mlp_xp.backends.communicator import LONG_BYTES, Communicator, SharedSum
-from mlp_xp.optimizers import Updated
+from mlp_xp.distributed.backends._base import RankBackend
+from mlp_xp.distributed.communicator import LONG_BYTES, Communicator, SharedSum
+from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
-__all__ = ["ClipOfRanks", "DenseOfRanks", "SumOverRanks", "UpdateOfRanks"]
+__all__ = ["KIND", "ClipOfRanks", "NumpyRankBackend", "SumOverRanks", "UpdateOfRanks"]
 
 # The gradient of a layer travels in at most this many pieces, of at least this many bytes, between
 # machines: the first are on their way while the next are computed. Rows of a piece are a multiple.
@@ -28,7 +35,7 @@ _LEAST_SHARED = 1 << 16
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The kernel ``sum_over_ranks`` of a communicator.
+    """The sum over the ranks of a communicator.
 
     It leaves gradients whose sums have been started before to those who read them: `ClipOfRanks`
     and `UpdateOfRanks`.
@@ -56,9 +63,18 @@ class SumOverRanks:
     def _sum(self, *arrays: np.ndarray) -> None:
         self.communicator.sum(arrays)
 
-    def is_long(self, array: Any) -> bool:
-        """Whether the sum of an array takes longer than to start it."""
-        return bool(array.size * array.itemsize >= LONG_BYTES)
+    def weight_gradient(self, x: Any, dy: Any, W: Any) -> Any:
+        """Return the gradient of the weights of a dense layer, which travels as it is computed.
+
+        The sum of a small one would take no longer than to start it.
+        """
+        if W.size * W.itemsize < LONG_BYTES:
+            return weight_gradient(x, dy, W)
+        dW = self.empty_like(W)
+        for rows in self.pieces(W):
+            product(x[:, rows], dy, dW[rows], ta=True)
+            self.start(dW, rows)
+        return dW
 
     def empty_like(self, array: Any) -> Any:
         """Return memory for the gradient of an array."""
@@ -154,7 +170,7 @@ class ClipOfRanks:
 
 @dataclass(frozen=True)
 class UpdateOfRanks:
-    """The kernel ``update``: the ranks of a machine divide what they share (`Backend.share`)."""
+    """The kernel ``update``: the ranks of a machine divide what they share."""
 
     update: Callable[..., Any]
     ranks: SumOverRanks
@@ -216,12 +232,96 @@ class UpdateOfRanks:
 class DenseOfRanks:
     """The kernel ``dense``, whose gradients travel to other ranks while others are computed."""
 
-    dense: Callable[..., Any]
     ranks: SumOverRanks
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Compute `mlp_xp.nn.layers.affine`."""
-        return self.dense(*args, ranks=self.ranks, **options)
+        return dense(*args, weight_gradient=self.ranks.weight_gradient, **options)
+
+
+class NumpyRankBackend(RankBackend, NumpyBackend):
+    """NumPy on several ranks."""
+
+    def __init__(self, backend: Backend, communicator: Communicator) -> None:
+        super().__init__(backend, communicator)
+        self._sums = cast(SumOverRanks, self.gradient.sum_over_ranks)
+        if not communicator.n_shards:
+            self.gradient = replace(self.gradient, dense=DenseOfRanks(self._sums))
+            self.kernels = self.kernels._replace(
+                clip=ClipOfRanks(self.kernels.clip, self._sums),
+                update=UpdateOfRanks(self.kernels.update, self._sums),
+            )
+            # What others train with is nobody's to keep.
+            self.donates = communicator.machine is not None
+
+    def _summing(self, backend: Backend) -> SumOverRanks:
+        return SumOverRanks(self.communicator)
+
+    def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
+        # All ranks call this together; `UpdateOfRanks` then divides the work among them.
+        placed = super().place_state(optimizer, params, opt_state)
+        if type(optimizer) in (SGD, Adam, AdamW):  # Rules that treat each number by itself.
+            placed = map_leaves(self._sums.share, placed)
+        return placed
+
+    def compile(self, function: F, *, donate: bool = False) -> F:
+        if donate:
+            return cast(F, _AgreedStep(function, self.communicator))
+        return super().compile(function)
+
+    def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        return _AgreedLoop(body, self.communicator)
+
+    def release(self, compiled: Any, state: Any) -> Any:
+        return state  # Ranks may share its memory: their next fit shares other memory.
+
+    @contextlib.contextmanager
+    def training(self, work: int, n_steps: int = 1, sparse_work: int = 0) -> Iterator[None]:
+        self._sums.forget()
+        with super().training(work, n_steps, sparse_work):
+            yield
+
+
+KIND = NumpyRankBackend
+
+
+class _Agreed(Compiled):
+    """A compiled function that all ranks trace, or none.
+
+    Parameters
+    ----------
+    function : callable
+    communicator : Communicator
+        Its ranks sum in the function.
+    """
+
+    state_stays = True  # Other ranks may know where it is.
+
+    def __init__(self, function: Callable[..., Any], communicator: Communicator) -> None:
+        super().__init__(function)
+        self._communicator = communicator
+        self._is_known = False  # Whether the function has been traced before, or could not be.
+
+    def _end_trace(self, error: Exception | None) -> None:
+        """Raise an error that not all ranks have: they would sum other arrays than this one.
+
+        All trace a function first at the same step, and later where their shapes are new.
+        """
+        is_alike = error is None
+        if not self._is_known:
+            is_alike = len(set(self._communicator.gather(type(error).__name__))) == 1
+        # Without jobs all trace it again.
+        self._is_known = not isinstance(error, MachineCodeError)
+        if error is not None and not is_alike:
+            raise error
+
+
+class _AgreedStep(_Agreed, CompiledStep):
+    pass
+
+
+class _AgreedLoop(_Agreed, CompiledLoop):
+    pass
 
 
 def _writable(array: Any, taken: set[int]) -> Any:

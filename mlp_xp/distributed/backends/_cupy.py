@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,10 +14,13 @@ import cupy
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._base import BackendError
-from mlp_xp.backends.communicator import Communicator
+from mlp_xp.backends import Backend, BackendError
+from mlp_xp.backends._cuda.captured import report
+from mlp_xp.backends._cupy.backend import CupyBackend
+from mlp_xp.distributed.backends._base import RankBackend
+from mlp_xp.distributed.communicator import Communicator
 
-__all__ = ["SumOverRanks", "check_nccl"]
+__all__ = ["KIND", "CupyRankBackend", "SumOverRanks"]
 
 
 @cache
@@ -27,7 +31,7 @@ def _nccl() -> Any:
         return importlib.import_module("cupy.cuda.nccl")
 
 
-def check_nccl() -> None:
+def _check_nccl() -> None:
     """Raise BackendError if CuPy has no NCCL here."""
     if not _nccl().available:
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
@@ -39,7 +43,7 @@ def check_nccl() -> None:
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The kernel ``sum_over_ranks`` of a communicator and a device, by its number."""
+    """The sum over the ranks of a communicator, on a device by its number."""
 
     communicator: Communicator
     device: int
@@ -57,6 +61,20 @@ class SumOverRanks:
             ring.allReduce(place, place, array.size, number, nccl.NCCL_SUM, stream)
         nccl.groupEnd()
         return rebuild(tree, arrays)
+
+
+class CupyRankBackend(RankBackend, CupyBackend):
+    """CuPy on several ranks."""
+
+    def _summing(self, backend: Backend) -> SumOverRanks:
+        _check_nccl()
+        return SumOverRanks(self.communicator, self.device.id)
+
+    def loop(self, body: Callable[..., Any]) -> None:
+        report(body, "sums over ranks")  # It would wait for ranks that have yet to launch theirs.
+
+
+KIND = CupyRankBackend
 
 
 @cache

@@ -1,0 +1,76 @@
+"""A backend whose steps are shared by ranks, for any library: it sums in the host's memory."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.tree import leaves, rebuild
+from mlp_xp.backends import Backend
+from mlp_xp.distributed.communicator import Communicator
+from mlp_xp.distributed.training.gradient import RankGradient
+
+__all__ = ["RankBackend", "SumOnHost", "share_steps"]
+
+# These files have a `create` for a library's backend; other libraries need none.
+_FILES = {"cupy", "jax", "numpy", "torch"}
+
+
+@dataclass(frozen=True)
+class SumOnHost:
+    """The sum over ranks of arrays of a backend, through the host's memory."""
+
+    backend: Backend
+    communicator: Communicator
+
+    def __call__(self, tree: Tree) -> Tree:
+        """Sum arrays over all ranks."""
+        arrays = [np.array(self.backend.get(leaf), order="C") for leaf in leaves(tree)]
+        self.communicator.sum(arrays)
+        return rebuild(tree, map(self.backend.put, arrays))
+
+
+class RankBackend(Backend):
+    """What all backends have in common whose steps ranks share.
+
+    Attributes
+    ----------
+    communicator : Communicator
+    gradient : RankGradient
+        Equal for equal backends.
+    """
+
+    def __init__(self, backend: Backend, communicator: Communicator) -> None:
+        vars(self).update(vars(backend))
+        self.communicator = communicator
+        self.gradient = RankGradient(self._summing(backend), communicator.n_shards)
+        if communicator.n_shards:  # Sparse rows cannot be cut.
+            self.has_sparse_products = False
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return *super()._key, self.gradient
+
+    def _summing(self, backend: Backend) -> Callable[[Tree], Tree]:
+        """Return the function that sums over ranks; equal for equal backends."""
+        return SumOnHost(backend, self.communicator)
+
+
+def share_steps(backend: Backend, communicator: Communicator) -> RankBackend:
+    """Return the backend with steps that ranks share."""
+    kind: Callable[..., RankBackend] = _kind(cast(Hashable, type(backend)))
+    return kind(backend, communicator)
+
+
+@cache
+def _kind(kind: Any) -> Any:
+    """Return the class of backends of a kind that ranks share."""
+    if kind.name in _FILES:
+        return importlib.import_module(f"mlp_xp.distributed.backends._{kind.name}").KIND
+    return type(f"{kind.__name__}OfRanks", (RankBackend, kind), {})

@@ -1,0 +1,38 @@
+"""The time limit of a distributed fit, which rank 0 keeps for all ranks.
+
+Decisions that depend on the numbers are the same on all ranks, which hold the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from mlp_xp.distributed.communicator import Communicator
+from mlp_xp.training.loop.time_budget import Budget
+
+__all__ = ["AgreedBudget"]
+
+
+@dataclass
+class AgreedBudget(Budget):
+    """The time limit of rank 0, and its forecasts."""
+
+    communicator: Communicator = field(kw_only=True)
+    _elapsed: float = field(default=0.0, init=False)
+    _seconds_of_step: float = field(default=0.0, init=False)
+    _usable: float = field(default=0.0, init=False)
+
+    def next_steps(self, most: int) -> int:
+        """Return how many steps to do before the clock is read again; 0 if none fits."""
+        steps = super().next_steps(most)
+        now = time.perf_counter() - self.start
+        mine = steps, now, self._pace or 0.0, self.seconds - self._reserve
+        agreed = self.communicator.broadcast(mine)
+        steps, self._elapsed, self._seconds_of_step, self._usable = agreed
+        return steps
+
+    def fraction(self, ahead: int = 0) -> float:
+        """Return the share of the time for steps that will have passed, as `next_steps` saw it."""
+        passed = self._elapsed + ahead * self._seconds_of_step
+        return passed / self._usable if passed < self._usable else 1.0

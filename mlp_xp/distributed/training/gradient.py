@@ -1,0 +1,137 @@
+"""The gradient of a batch that ranks share: the gradient of own rows, and sums over ranks.
+
+A loss is a weighted average over the batch. Each rank multiplies its average over its own rows by
+their part of the batch's weight, so that plain sums over ranks are the numbers of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.augmentation import Augmentation
+from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.distributed.training.shards import in_shards
+from mlp_xp.nn.layers import BatchPart, BatchStats, sum_in_pairs
+from mlp_xp.nn.losses import Loss
+from mlp_xp.nn.network import Network, Params
+from mlp_xp.training.step.inputs import Batch, Selection
+from mlp_xp.training.step.loss_scaling import LossScale, scale_loss_gradient
+from mlp_xp.training.step.value_and_gradient import BatchGradient, value_and_gradient
+
+__all__ = ["RankGradient", "parts_of_batch"]
+
+
+@dataclass(frozen=True)
+class RankGradient:
+    """Makes the gradient of a batch, as `mlp_xp.training.step.value_and_gradient.batch_gradient`.
+
+    Parameters
+    ----------
+    sum_over_ranks : callable
+        Returns a tree of arrays of float32 or float64, which are donated, summed over all ranks,
+        with the same bits on each.
+    n_shards : int, default=0
+        The virtual shards of a rank's rows (`mlp_xp.distributed.training.shards`).
+    dense : callable, optional
+        Stands for the kernel of this name; its pullback starts to sum large gradients.
+    take_shard : callable, optional
+        Returns the rows of a virtual shard of a tree of arrays, where a step is run for each by
+        itself; ``n_shards`` is then 1.
+    """
+
+    sum_over_ranks: Callable[[Tree], Tree]
+    n_shards: int = 0
+    dense: Callable[..., Any] | None = None
+    take_shard: Callable[[Tree], Tree] | None = None
+
+    def __call__(
+        self,
+        network: Network,
+        loss: Loss,
+        kernels: Kernels,
+        augmentation: tuple[Augmentation, ...] = (),
+        *,
+        xp: Namespace,
+    ) -> Callable[..., BatchGradient]:
+        """Return the function of the gradient."""
+        if self.n_shards:
+            kernels = in_shards(kernels, self.n_shards)
+        if self.dense is not None:
+            kernels = kernels._replace(dense=self.dense)
+
+        def gradient(
+            params: Params,
+            batch: Batch,
+            scaling: Scaling | Whitening | None,
+            batch_stats: tuple[BatchStats, ...],
+            keys: Any,
+            scale: LossScale | tuple[()],
+            **options: Any,
+        ) -> BatchGradient:
+            batch = self._own_rows(batch)
+            part = batch.selection.part
+            assert part is not None
+            own = self._kernels_of(kernels, part, batch.selection.positions)
+            evaluate = value_and_gradient(network, loss, own, augmentation, xp=xp)
+            found = evaluate(params, batch, scaling, batch_stats, keys, **options)
+            value = loss.reported(found.loss, found.logits.shape[-1])
+            averages = parts_of_batch((value, found.correct), part)
+            dlogits = parts_of_batch(found.pull_loss(), part)
+            grads = found.backward(scale_loss_gradient(dlogits, scale, xp=xp))
+            grads, (value, correct) = self._sums(params, grads, averages, xp=xp)
+            return BatchGradient(grads, value, correct, found.batch_stats)
+
+        return gradient
+
+    def _own_rows(self, batch: Batch) -> Batch:
+        """Return the rows of a virtual shard of a batch, where a step is run for each by itself."""
+        if self.take_shard is None:
+            return batch
+        x, y, (rows, weights, draws, positions, part) = batch
+        given = (x, y) if rows is None else rows
+        taken, weights, draws, positions = self.take_shard((given, weights, draws, positions))
+        if rows is None:
+            x, y = taken
+        else:
+            rows = taken
+        return Batch(x, y, Selection(rows, weights, draws, positions, part))
+
+    def _kernels_of(self, kernels: Kernels, part: Array, positions: Array | None) -> Kernels:
+        """Return the kernels of layers that look at all of a batch, for a rank's rows of it."""
+        whole = BatchPart(part, self.sum_over_ranks, self.n_shards)
+        return kernels._replace(
+            batch_norm=partial(kernels.batch_norm, part=whole),
+            dropout=partial(kernels.dropout, rows=positions),
+        )
+
+    def _sums(self, params: Params, grads: Tree, averages: Tree, *, xp: Namespace) -> Tree:
+        """Return gradients and averages of the whole batch, in the dtype of the parameters.
+
+        16 bits would lose some. With virtual shards, averages have an entry for each.
+        """
+        if self.n_shards:
+            averages = map_leaves(lambda of_shards: sum_in_pairs(_entries(of_shards)), averages)
+        dtype = next(leaves(params)).dtype
+        tree = map_leaves(lambda leaf: xp.astype(leaf, dtype, copy=False), (grads, averages))
+        return self.sum_over_ranks(tree)
+
+
+def parts_of_batch(averages: Tree, part: Array) -> Tree:
+    """Return averages over this rank's rows as parts of those over the batch of all ranks.
+
+    Examples
+    --------
+    >>> from mlp_xp.distributed.training.gradient import parts_of_batch
+    >>> parts_of_batch((4.0, (8.0,)), 0.25)
+    (1.0, (2.0,))
+    """
+    return map_leaves(lambda average: average * part, averages)
+
+
+def _entries(array: Array) -> list[Array]:
+    return [array[i] for i in range(array.shape[0])]

@@ -1,0 +1,133 @@
+"""The processes of a fit: one, unless `mlp_xp.distributed` lets several train one network."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mlp_xp.backends import Backend
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.loop.time_budget import Budget
+from mlp_xp.training.step.step_settings import Rules
+from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradient
+
+__all__ = ["SINGLE_PROCESS", "SingleProcess"]
+
+T = TypeVar("T")
+
+
+class SingleProcess:
+    """The one process of a fit: it computes every row, and what it decides is decided.
+
+    What several processes do in these places is a subclass, `mlp_xp.distributed.Ranks`.
+
+    Attributes
+    ----------
+    number, size : int
+        The number of this process, from 0, and of all processes.
+    is_single : bool
+        Whether no other process could have to be asked.
+    is_first : bool
+        Whether this process is the one that prints, writes and calls back.
+    is_sharded : bool
+        Whether each process passes its own rows.
+    overrides : dict
+        Parameters of estimators that this process replaces.
+    """
+
+    number = 0
+    size = 1
+    is_single = True
+    is_first = True
+    is_sharded = False
+    overrides: Mapping[str, Any] = MappingProxyType({})
+
+    # --- while a fit is prepared -------------------------------------------------------------
+
+    def exchange(self, value: T) -> list[T]:
+        """Return the values of all processes."""
+        return [value]
+
+    def first(self, value: T) -> T:
+        """Return the value of the first process."""
+        return value
+
+    def first_of(self, function: Callable[[], T]) -> T:
+        """Return what a function returns in the first process, the only one that calls it."""
+        return function()
+
+    def agree(self, describe: Callable[[], dict[str, str]], cure: str = "") -> None:
+        """Raise ValueError unless all processes give the same description."""
+
+    def spread(self, backend: Backend) -> Backend:
+        """Return the backend whose steps all processes share."""
+        return backend
+
+    def sharing_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Raise an error in the preparation of a fit in every process."""
+        return contextlib.nullcontext()
+
+    # --- while it runs -----------------------------------------------------------------------
+
+    def fitting(self) -> contextlib.AbstractContextManager[None]:
+        """Run a fit, with the first process alone to warn."""
+        return contextlib.nullcontext()
+
+    def decide(self, value: T) -> T:
+        """Return the decision of the first process."""
+        return value
+
+    def lead(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Return what a function returns in the first process, the only one that calls it."""
+        return function(*arguments)
+
+    def asking_first(self, function: Callable[[], T]) -> Callable[[], T]:
+        """Return a function of what another one returns in the first process."""
+        return function
+
+    def blame(self, error: T) -> T:
+        """Return the error of the process whose samples are the cause."""
+        return error
+
+    def budget(self, seconds: float, start: float) -> Budget:
+        """Return the time limit of a fit."""
+        return Budget(seconds, start)
+
+    def on_all(
+        self, measure: Callable[[Any], T], outputs: Any, positions: np.ndarray, backend: Backend
+    ) -> T:
+        """Return a measurement of the outputs of all samples, of which these are some."""
+        return measure(outputs)
+
+    # --- rows and gradients ------------------------------------------------------------------
+
+    def parts(self, n_samples: int) -> list[np.ndarray] | None:
+        """Return the parts of held-out samples that this process measures, None for all."""
+        return None
+
+    def own_plan(
+        self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
+    ) -> EpochPlan:
+        """Return this process's part of the plan of an epoch."""
+        return plan
+
+    def own_blocks(
+        self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
+    ) -> EpochPlan:
+        """Return this process's part of the blocks of L-BFGS."""
+        return plan
+
+    def total(self, sums: np.ndarray) -> np.ndarray:
+        """Return the sums over all processes of what L-BFGS has computed."""
+        return sums
+
+    def gradient(self, backend: Backend) -> Callable[..., Callable[..., BatchGradient]]:
+        """Return what makes the gradient of a batch, as `batch_gradient` does."""
+        return batch_gradient
+
+
+SINGLE_PROCESS = SingleProcess()
