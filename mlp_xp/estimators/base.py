@@ -55,6 +55,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
     warm_start: bool
     categorical_features: Any
     missing_values: str
+    max_one_hot: float
     _state: FittedState
     _training: Any = None  # Of the last fit; not pickled.
 

@@ -54,7 +54,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "temperature" divides the raw outputs by one number, fitted after the training to the
         held-out samples of ``early_stopping=True`` or ``X_val``, so that probabilities are as
         often right as they say. Predictions stay as they are, except for several classes at once.
-    [scoring to missing_values]
+    [scoring to embedding_dim]
 
     Attributes
     ----------
@@ -150,6 +150,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         distributed: Any = None,
         categorical_features: Any = None,
         missing_values: str = "error",
+        max_one_hot: float = 8,
+        embedding_dim: int = 8,
     ) -> None:
         self._store(locals())
 

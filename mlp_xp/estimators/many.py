@@ -47,7 +47,9 @@ __all__ = ["FitResult", "FitTask", "fit_all", "fit_many"]
 
 # What a check notes of the columns of data, and the settings that it depends on.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
-_TABLE_SETTINGS = ("categorical_features", "missing_values", "input_scaling", "precision")
+_TABLE_SETTINGS = (
+    *("categorical_features", "missing_values", "input_scaling", "precision", "max_one_hot"),
+)
 # The most models of one program.
 _MOST_MODELS = 512
 # Multiplications and additions of the forward passes of an epoch, and of a fit, for which threads

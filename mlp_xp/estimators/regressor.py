@@ -52,7 +52,7 @@ default="auto"
         losses, and what a loss measures by (`Huber`'s ``delta``), are those of the standardized
         targets. Warm starts and `partial_fit` keep the first mean and deviation. Not for outputs
         that are bounded or never negative, e.g. of ``loss="poisson"``.
-    [scoring to missing_values]
+    [scoring to embedding_dim]
 
     Attributes
     ----------
@@ -135,6 +135,8 @@ default="auto"
         distributed: Any = None,
         categorical_features: Any = None,
         missing_values: str = "error",
+        max_one_hot: float = 8,
+        embedding_dim: int = 8,
     ) -> None:
         self._store(locals())
 

@@ -222,7 +222,7 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
     n_features = _take(spec, "features", _is_width, "an integer above 0")
     names, columns, n_columns = spec["feature_names"], None, n_features
     if "columns" in spec:
-        from mlp_xp.estimators.tables.columns import decode_columns  # Most models have none.
+        from mlp_xp.estimators.tables.decoding import decode_columns  # Most models have none.
 
         columns = decode_columns(spec["columns"])
         n_columns = len(columns.columns)
@@ -236,6 +236,11 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
     settings = model.get_params(deep=False)
     targets = _targets(spec, kind, widths[-1], settings)
     inputs = decode(spec.get("inputs"), "inputs")
+    codes = () if columns is None else columns.categories
+    found = () if inputs is None else inputs.categories
+    expect(
+        columns is None or codes == found, f"inputs have {found}, and columns {codes} categories"
+    )
     config = resolve_config(settings, n_features, targets, widths[1:-1], inputs)
     network, output = config.rules.network, spec["out_activation"]
     expect(

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas
 import polars
+import pytest
 from helpers import case, small
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
@@ -103,7 +104,7 @@ def test_what_is_the_same_in_other_libraries():
             assert named.columns_.input_names[-1] == "x3=S"
             assert not hasattr(named, "feature_names_in_")
             np.testing.assert_array_equal(named.predict(matrix.tolist()), named.predict(matrix))
-    codes = tabular(categorical_features=["age"]).fit(X[["age", "visits"]], y)
+    codes = tabular(categorical_features=["age"], max_one_hot=np.inf).fit(X[["age", "visits"]], y)
     assert "age=18" in codes.columns_.input_names
 
 
@@ -119,3 +120,72 @@ def test_unknown_rare_and_missing_categories():
     rare, unknown = predict("Rome", "Lima")
     assert rare == unknown
     assert len({*predict("Rome", "Bern", "Oslo", None)}) == 4
+
+
+def test_columns_of_many_categories_are_embedded(on, tmp_path):
+    frame = X[["age"]].assign(street=[f"{i % 12}. street" for i in range(N)], city=X["city"])
+    model = tabular(**on, embedding_dim=3).fit(frame, y)
+    assert model.columns_.input_names[:2] == ("age", "age is missing")
+    assert model.columns_.input_names[-1] == "street"
+    assert model.coefs_[0].shape[0] == len(model.columns_.input_names) + 2
+    save_model(model, tmp_path)
+    expected = model.predict_proba(frame)
+    np.testing.assert_array_equal(load_model(tmp_path).predict_proba(frame), expected)
+    streets = ["1. street"], ["new"], [None]
+    some = [model.predict_proba(frame[:1].assign(street=street)) for street in streets]
+    assert len(np.unique(np.asarray(some), axis=0)) == 3
+    with pytest.raises(ValueError, match=r"mixes all inputs.* set max_one_hot=float\('inf'\)"):
+        tabular(input_scaling="zca").fit(frame, y)
+    whitened = tabular(input_scaling="zca", max_one_hot=np.inf).fit(frame, y)
+    save_model(whitened, tmp_path)
+    np.testing.assert_array_equal(load_model(tmp_path).predict(frame), whitened.predict(frame))
+
+
+# Wrong columns in a fit, and what the error says.
+UNFIT = [
+    (X.assign(age=np.nan), r"columns without any value, \['age'\]: .* X.drop\(columns=\['age'\]\)"),
+    (X.assign(city="Rome"), r"X\['city'\] has Rome in each row, .* X.drop\(columns=\['city'\]\)"),
+    (X.assign(age=np.inf), r"X\['age'\] has infinity in row 0: replace it"),
+    (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are no values, e.g. \['a'\]: leave"),
+    (X.assign(city=[1, "b"] * 45), r"X\['city'\] has text and numbers: make it one of them"),
+    (
+        X.assign(city=[*map(str, range(89)), "?"]),
+        r"has numbers that are text, e.g. \?: .*to_numeric",
+    ),
+    (polars.LazyFrame({"a": [1, 2]}), r"LazyFrame, which has no rows yet: give X.collect\(\)"),
+    (X[:0], "Found array with shape"),
+]
+# And in a prediction.
+UNLIKE = [
+    (X.drop(columns="age"), "feature names"),
+    (X[[*X][::-1]], "must be in the same order"),
+    (X.assign(age=X["city"]), r"X\['age'\] has categories, and had numbers in the fit: convert"),
+    (X.assign(city=X["age"]), r"X\['city'\] has numbers, and had categories in the fit"),
+    (X.assign(since="today"), r"X\['since'\] has categories, and had dates in the fit"),
+]
+
+
+def test_wrong_columns_are_errors_that_say_what_to_type():
+    model = tabular().fit(X, y)
+    before = pickle.dumps(model)
+    for frame, message in UNFIT:
+        with case(message), pytest.raises(ValueError, match=message):
+            model.fit(frame, y)
+    for frame, message in UNLIKE:
+        with case(message), pytest.raises(ValueError, match=message):
+            model.predict(frame)
+        with case(message), pytest.raises(ValueError, match=message):
+            model.fit(X, y, X_val=frame, y_val=y)
+    assert pickle.dumps(model) == before
+    for settings, message in (
+        ({"categorical_features": ["town"]}, r"has 'town', and X has 6 columns: 'age', 'city'"),
+        ({"categorical_features": [True]}, "mask of shape .* give a mask with an entry for each"),
+        ({"categorical_features": None}, r"X\['city'\] has categories: set categorical_features"),
+        ({"missing_values": "error"}, r"X\['age'\] has no value in row .*missing_values='impute'"),
+    ):
+        with case(settings), pytest.raises(ValueError, match=message):
+            tabular(**settings).fit(X, y)
+    filled = tabular(missing_values="error").fit(X.dropna(), y[X.notna().all(axis=1)])
+    with pytest.raises(ValueError, match="set missing_values='impute'"):
+        filled.predict(X)
+    assert filled.set_params(missing_values="impute").predict(X).shape == y.shape

@@ -134,7 +134,11 @@ def prepare_fit(
             output_activation=params["output_activation"],
             is_sparse=sparse.issparse(given[1]),
         )
-        config, history = resolve_config(params, sample.X.shape[1], targets, layers), History()
+        columns, inputs = vars(model).get("columns_"), None
+        if columns is not None:
+            inputs = columns.block(params["embedding_dim"])
+        given_to = sample.X.shape[1], targets, layers, inputs
+        config, history = resolve_config(params, *given_to), History()
     else:
         targets, history = state.targets, History.read(vars(model))
         targets.check_known(sample.y, params["output_activation"], warm_start=model.warm_start)
@@ -152,7 +156,6 @@ def prepare_fit(
         generator = params["random_state"]
         if not isinstance(generator, Integral):
             generator = processes.first_of(partial(check_random_state, generator))
-        columns = vars(model).get("columns_")
         state = new_state(config, targets, backend, sample, generator, processes, columns)
         model._training = None
         if snapshot is not None:

@@ -152,13 +152,17 @@ distributed : {"mpi", "torch"}, object of `mlp_xp.distributed.Distributed`, or N
 categorical_features : "from_dtype", array-like or None, default=None
     The columns of X that are categories: "from_dtype" for all of a data frame (pandas, polars,
     pyarrow) that are categorical, text, objects or bools; or their names, positions or a mask.
-    None allows numbers alone. Categories are inputs in one-hot form. Missing is a category, and
-    rare ones are one together: at least 5 rows must have it, or one in a hundred of less than
-    500. Unknown ones of later data count as rare. Dates become year, day of year, weekday and
-    second of day.
+    None allows numbers alone. Missing is a category, and so are rare ones together, of which
+    fewer than 5 rows have each, or one in a hundred of less than 500. Unknown ones of later data
+    count as rare. Dates become year, day of year, weekday and second of day.
 missing_values : {"error", "impute"}, default="error"
     Whether numbers and dates may be missing: NaN, None, or NA. "impute" puts the median of the
     training data there, and adds an input that is 1 where a column had no value.
+max_one_hot : int of at least 0 or inf, default=8
+    Categories of a column that have an input each, at most. For a column with more of them the
+    network learns an embedding, `embedding_dim` numbers for each category.
+embedding_dim : int of at least 1, default=8
+    Numbers of an embedding.
 """
 
 _ATTRIBUTES = """\
@@ -204,6 +208,6 @@ columns_ : TableColumns
 
 PARTS = {
     "[hidden_layer_sizes to max_fun]": _FIRST,
-    "[scoring to missing_values]": _LAST,
+    "[scoring to embedding_dim]": _LAST,
     "[attributes of every fit]": _ATTRIBUTES,
 }

@@ -98,6 +98,8 @@ CONSTRAINTS: dict[str, Any] = {
     "distributed": [one_of(*ENGINES), Distributed, None],
     "categorical_features": ["array-like", one_of("from_dtype"), None],
     "missing_values": [one_of("error", "impute")],
+    "max_one_hot": [Interval(Integral, 0, None, closed="left"), Options(Real, {np.inf})],
+    "embedding_dim": [Interval(Integral, 1, None, closed="left")],
 }
 
 

@@ -14,11 +14,12 @@ from sklearn.utils.validation import validate_data
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
 from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.settings.config import TABLE_SCALINGS
-from mlp_xp.estimators.tables.kinds import KINDS, CategoryColumn, Column, DateColumn, NumberColumn
+from mlp_xp.estimators.tables.kinds import CategoryColumn, Column, DateColumn, NumberColumn
 from mlp_xp.estimators.tables.reading import RawColumn, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile, learn_scaling
+from mlp_xp.nn.blocks import TableInputs
 
-__all__ = ["TableColumns", "decode_columns", "encode_table", "learn_columns"]
+__all__ = ["TableColumns", "encode_table", "learn_columns"]
 
 _BLOCK = 4096  # Rows of numbers that are converted at once.
 _NAMED = 5  # Columns that an error names.
@@ -28,7 +29,9 @@ _NAMED = 5  # Columns that an error names.
 class TableColumns:
     """The columns of a table, and what was learned from the training data.
 
-    The matrix has the numbers first, then indicators of missing ones, then categories.
+    The matrix has the numbers first, then indicators of missing ones, then categories in one-hot
+    form, and last the codes of the categories that are embedded. A code is the number of the
+    category among those of all such columns.
 
     Parameters
     ----------
@@ -45,6 +48,11 @@ class TableColumns:
     medians: np.ndarray
     scaling: Affine | Quantile | None
     dtype: str
+
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """The number of codes of each column that is embedded."""
+        return tuple(column.n_codes for _, column in self._embedded)
 
     @property
     def names(self) -> list[str]:
@@ -67,7 +75,22 @@ class TableColumns:
         places = list(enumerate(self.columns))
         numbers = [(i, name) for i, column in places for name in column.number_names]
         gaps = [(i, f"{self.columns[i].name} is missing") for i in self._gaps]
-        return [*numbers, *gaps, *((i, name) for i, c in places for name in c.category_names)]
+        one_hot = [(i, name) for i, column in places for name in column.category_names]
+        return [*numbers, *gaps, *one_hot, *((i, column.name) for i, column in self._embedded)]
+
+    @cached_property
+    def _embedded(self) -> list[tuple[int, CategoryColumn]]:
+        """The columns of categories that are embedded, and their positions."""
+        pairs = enumerate(self.columns)
+        return [(i, c) for i, c in pairs if isinstance(c, CategoryColumn) and c.is_embedded]
+
+    def block(self, embedding_dim: int) -> TableInputs | None:
+        """Return the block of a network that takes the matrix, or None if it is plain."""
+        if not self._embedded:
+            return None
+        n_numbers = len(self.medians)
+        n_others = len(self.input_names) - n_numbers - len(self._embedded)
+        return TableInputs(n_numbers, n_others, self.categories, embedding_dim)
 
     @cached_property
     def _gaps(self) -> list[int]:
@@ -87,7 +110,7 @@ class TableColumns:
         -------
         (..., columns) array
         """
-        squares = np.square(np.asarray(values))
+        squares = np.square(to_numpy(values))
         total = np.zeros((*squares.shape[:-1], len(self.columns)), squares.dtype)
         np.add.at(np.moveaxis(total, -1, 0), self.input_columns, np.moveaxis(squares, -1, 0))
         return np.sqrt(total)
@@ -113,11 +136,17 @@ class TableColumns:
         matrix = np.empty((len(raws[0].values), len(self.input_names)), self.dtype)
         self._write_numbers(pairs, matrix, imputes=imputes)
         place = len(self.medians) + len(self._gaps)
+        code_place, first_code = len(self.input_names) - len(self._embedded), 0
         for column, raw in pairs:
-            if isinstance(column, CategoryColumn):
-                end = place + len(column.category_names)
-                matrix[:, place:end] = column.rows.astype(self.dtype)[column.codes(raw)]
-                place = end
+            if not isinstance(column, CategoryColumn):
+                continue
+            if column.is_embedded:
+                matrix[:, code_place] = column.codes(raw) + first_code
+                code_place, first_code = code_place + 1, first_code + column.n_codes
+                continue
+            end = place + len(column.category_names)
+            matrix[:, place:end] = column.rows.astype(self.dtype)[column.codes(raw)]
+            place = end
         return matrix
 
     def _write_numbers(
@@ -145,13 +174,8 @@ class TableColumns:
                     row = start + int(np.argmax(is_gap[:, place]))
                     raise ValueError(f"{labels[place]} has no value in row {row}: {IMPUTE}.")
                 np.copyto(block, self.medians, where=is_gap)
-            if not np.all(is_good := np.isfinite(block)):
-                place = int(np.argmin(np.all(is_good, axis=0)))
-                row = start + int(np.argmin(is_good[:, place]))
-                raise ValueError(
-                    f"{labels[place]} has infinity in row {row}: replace it, e.g. by NaN with "
-                    "missing_values='impute'."
-                )
+            if not np.all(np.isfinite(block)):
+                _check_finite(labels, numbers)
             matrix[rows, :n] = block if self.scaling is None else self.scaling.apply(block)
             matrix[rows, n : n + len(indicators)] = is_gap[:, indicators]
 
@@ -173,12 +197,22 @@ class TableColumns:
         return "\n".join(lines)
 
 
+def _check_finite(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:
+    for label, values in zip(labels, numbers, strict=True):
+        if np.any(is_infinite := np.isinf(values)):
+            raise ValueError(
+                f"{label} has infinity in row {int(np.argmax(is_infinite))}: replace it, e.g. by "
+                "NaN with missing_values='impute'."
+            )
+
+
 def learn_columns(
     raws: Sequence[RawColumn],
     names: Sequence[str],
     categorical: Any,
     *,
     scaling: str | None,
+    max_one_hot: float,
     is_single: bool,
 ) -> TableColumns:
     """Return the columns of the training data.
@@ -191,6 +225,8 @@ def learn_columns(
         As the parameter `categorical_features`.
     scaling : str or None
         Of the numbers, one of `TABLE_SCALINGS`.
+    max_one_hot : int or inf
+        Categories of a column that have an input each, at most; of others there are codes.
     is_single : bool
         Whether the matrix is in float32 whatever the numbers are.
 
@@ -210,7 +246,7 @@ def learn_columns(
     columns: list[Column] = []
     for raw, name, is_category in zip(raws, names, are_categories, strict=True):
         if is_category:
-            columns.append(CategoryColumn.learn(name, raw))
+            columns.append(CategoryColumn.learn(name, raw, max_one_hot))
         elif raw.kind == "date":
             columns.append(DateColumn.learn(name, raw))
         elif raw.kind == "category":
@@ -220,9 +256,12 @@ def learn_columns(
             )
         else:
             columns.append(NumberColumn.learn(name, raw))
-    parts = [p for c, raw in zip(columns, raws, strict=True) for p in c.numbers(raw)]
-    there = [values[np.isfinite(values)].astype(np.float64) for values in parts]
-    medians = np.asarray([np.median(values) if len(values) else 0.0 for values in there])
+    pairs = zip(columns, raws, strict=True)
+    found = [(raw.label, values) for column, raw in pairs for values in column.numbers(raw)]
+    labels, parts = [label for label, _ in found], [values for _, values in found]
+    _check_finite(labels, parts)
+    there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
+    medians = np.asarray([np.median(values) for values in there])
     if not is_single and parts:
         is_single = all(values.dtype == np.float32 for values in parts)
     return TableColumns(
@@ -262,32 +301,6 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
     return [i in positions for i in range(len(raws))]
 
 
-def decode_columns(spec: Any) -> TableColumns:
-    """Return columns from their JSON; raise ValueError, TypeError or LookupError for any other."""
-    columns = []
-    for entry in spec["columns"]:
-        fields = {**entry}
-        kind = KINDS[fields.pop("kind")]
-        if "values" in fields:
-            fields["values"] = tuple(fields["values"])
-        columns.append(kind(**fields))
-    return TableColumns(
-        tuple(columns),
-        np.asarray(spec["medians"], dtype=np.float64),
-        _scaling(spec["scaling"]),
-        spec["dtype"],
-    )
-
-
-def _scaling(spec: Any) -> Affine | Quantile | None:
-    if spec is None:
-        return None
-    if "quantiles" in spec:
-        return Quantile(np.asarray(spec["quantiles"], dtype=np.float64))
-    shift, scale = (np.asarray(spec[name], dtype=np.float64) for name in ("shift", "scale"))
-    return Affine(shift, scale, spec["is_clipped"])
-
-
 def encode_table(estimator: Any, X: Any, *, reset: bool) -> Any:
     """Return the matrix of a table, in the library and on the device of X if it is an array.
 
@@ -324,7 +337,14 @@ def encode_table(estimator: Any, X: Any, *, reset: bool) -> Any:
             [str(name) for name in names],
             estimator.categorical_features,
             scaling=setting if setting in TABLE_SCALINGS else None,
+            max_one_hot=estimator.max_one_hot,
             is_single=estimator.precision not in ("auto", "float64"),
         )
+        if setting is not None and setting not in TABLE_SCALINGS and estimator.columns_.categories:
+            raise ValueError(
+                f"input_scaling is {setting!r}, which mixes all inputs, and columns with more "
+                f"categories than max_one_hot={estimator.max_one_hot} are no inputs but codes: set "
+                "max_one_hot=float('inf'), or input_scaling='robust'."
+            )
     matrix = estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
     return get_backend(X).put(matrix) if is_array else matrix

@@ -15,7 +15,7 @@ __all__ = ["KINDS", "CategoryColumn", "Column", "DateColumn", "NumberColumn"]
 
 # A category that fewer rows have is rare, or less than one in a hundred where rows are few.
 _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
-_MAX_CATEGORIES = 50  # That have an input each: the most frequent.
+_FEW = 50  # Categories that may all be numbers.
 _MANY = 0.9  # Of the categories are numbers: then it is a column of numbers with text among them.
 _SHOWN = 40
 _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
@@ -141,24 +141,30 @@ class CategoryColumn(Column):
         The categories, sorted; all of them text or all numbers.
     has_rare : bool
         Whether there were rare ones too, which an unknown one is then like.
+    is_embedded : bool
+        Whether the network receives the code of a category, not an input for each.
     """
 
     values: tuple[Category, ...] = ()
     has_rare: bool = False
+    is_embedded: bool = False
 
     kind = "category"
 
     @classmethod
-    def learn(cls, name: str, raw: RawColumn) -> Self:
-        """Return the column of the training data; raise ValueError for one without information."""
+    def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
+        """Return the column of the training data; raise ValueError for one without information.
+
+        More categories than ``max_one_hot`` are embedded.
+        """
         codes, found = factorize(raw)
         _check_text(raw.label, found)
         known = codes[codes >= 0]
         counts = np.bincount(known, minlength=len(found))
         least = max(1, min(_MIN_ROWS, len(codes) // _ROWS_A_CATEGORY))
-        order = np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES]
-        kept = tuple(sorted(found[i] for i in order if counts[i] >= least))
-        column = cls(name, len(known) < len(codes), kept, len(kept) < len(found))
+        kept = tuple(sorted(found[i] for i in np.flatnonzero(counts >= least)))
+        has_missing, has_rare = len(known) < len(codes), len(kept) < len(found)
+        column = cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
         if column.has_missing + column.has_rare + len(kept) < 2 or not found:
             what = f"{_shown(found[0])} in each row" if len(found) == 1 else "no category"
             raise ValueError(
@@ -180,11 +186,18 @@ class CategoryColumn(Column):
     @property
     def category_names(self) -> tuple[str, ...]:
         """The names of the inputs; two categories have one, -1 and 1."""
+        if self.is_embedded:
+            return ()
         shown = [f"{self.name}={_shown(value)}" for value in self.values]
         if self._is_binary:
             return (shown[1],)
         rare = [f"{self.name} is another"] if self.has_rare else []
         return (*rare, *shown, *([f"{self.name} is missing"] if self.has_missing else []))
+
+    @property
+    def n_codes(self) -> int:
+        """The number of codes: of the categories, and two more."""
+        return len(self.values) + 2
 
     @property
     def _is_binary(self) -> bool:
@@ -196,7 +209,7 @@ class CategoryColumn(Column):
         n_values, n_inputs = len(self.values), len(self.category_names)
         if self._is_binary:
             return np.asarray([[0.0], [-1.0], [1.0], [0.0]])
-        rows = np.zeros((n_values + 2, n_inputs))
+        rows = np.zeros((self.n_codes, n_inputs))
         if self.has_rare:
             rows[0, 0] = 1.0
         first = int(self.has_rare)
@@ -231,7 +244,7 @@ def _check_text(label: str, found: Sequence[Category]) -> None:
             f"{label} has text and numbers: make it one of them, e.g. by "
             "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
         )
-    if len(texts) > _MAX_CATEGORIES:
+    if len(texts) > _FEW:
         others = [text for text in texts if not _is_number(text)]
         if len(others) < (1.0 - _MANY) * len(texts):
             seen = f", e.g. {_shown(others[0])}" if others else ""
