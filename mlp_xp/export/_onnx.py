@@ -57,7 +57,9 @@ def to_onnx(
     Returns
     -------
     onnx.ModelProto
-        With the input ``X : (N, features)``, or the columns of a table. A classifier has the
+        With the input ``X : (N, features)``, or of a table with categories or dates an input
+        ``(N,)`` for each column by its name: text with "" or numbers with NaN where it is missing,
+        and for a date its numbers, e.g. ``"born: year"``. A classifier has the
         outputs ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 of several
         labels at once, and ``probabilities : (N, classes)``; a regressor has ``prediction : (N,)``
         or ``(N, outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and
@@ -116,7 +118,12 @@ def trace(
     precision = first.dtype if precision is None else precision
     if precision not in ("float32", "float64"):
         raise ValueError(f"`precision` must be 'float32' or 'float64', got {precision!r}.")
-    if columns:
+    x: Any = None
+    if first.columns is not None:
+        from mlp_xp.export._tables import encode_columns, graph_inputs  # Most models have none.
+
+        inputs = graph_inputs(first.columns, precision)
+    elif columns:
         inputs, x = column_inputs(columns, precision)
     else:
         x = ndonnx.argument(shape=("N", first.n_features), dtype=getattr(ndonnx, precision))
@@ -124,6 +131,8 @@ def trace(
     predictions = []
     for member, state in zip(members, states, strict=True):
         views = resolve_augmentation("tta", member.tta, state.n_features)
+        if state.columns is not None and (x is None or state.columns is not first.columns):
+            x = encode_columns(state.columns, inputs, precision)
         predictions.append(_predictions(state, views, x, precision))
     if first.targets.classes is None:
         outputs = _named_values(states, predictions, in_pipeline=in_pipeline)

@@ -32,6 +32,10 @@ class OnnxNamespace:
         """Return an array of a shape in which None is the number of rows."""
         return ndonnx.reshape(x, tuple(-1 if length is None else length for length in shape))
 
+    def take(self, x: Any, indices: Any, *, axis: int = 0) -> Any:
+        """Return entries along an axis."""
+        return ndonnx.take(x, ndonnx.astype(indices, ndonnx.int64), axis=axis)
+
     def matmul(self, a: Any, b: Any) -> Any:
         """Return a matrix product."""
         return _node(operators.matmul, a, b)

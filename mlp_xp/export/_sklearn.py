@@ -27,6 +27,9 @@ _HISTORY = (
     "t_",
     "validation_scores_",
 )
+_TABLE = (
+    *("categorical_features", "missing_values", "input_scaling", "max_one_hot", "embedding_dim"),
+)
 _NAMES = ("feature_names_in_", "n_features_in_")
 _CHOICES = {
     "solver": ("sgd", "adam", "lbfgs"),
@@ -162,6 +165,11 @@ _DEFAULTS = {
 def _check(model: Any, state: FittedState) -> str:
     """Return the activation; raise ValueError for a network that scikit-learn does not have."""
     network, targets = state.network, state.targets
+    if state.columns is not None:
+        raise ValueError(
+            f"The network sees the columns of a table as {', '.join(_TABLE)} say, and "
+            "scikit-learn's has no encoder: export with to_onnx."
+        )
     found = {name: getattr(network, name) for name in _DEFAULTS}
     found = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
     if (inputs := found.pop("inputs", None)) is not None:

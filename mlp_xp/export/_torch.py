@@ -37,7 +37,8 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
         fit. Outputs are (rows, outputs); two classes have one, the log-odds of the second. With
         ``loss="gaussian"`` they are means and then logarithms of variances, or activated standard
         deviations; with several quantiles the lowest, and raw steps or activated quantiles. With
-        `target_scaling` these raw outputs are of the standardized targets.
+        `target_scaling` these raw outputs are of the standardized targets. For a table the module
+        takes ``model.columns_.transform(X)``.
 
     Raises
     ------

@@ -35,4 +35,8 @@ def run_onnx(model, rows):
 
     session = onnxruntime.InferenceSession(model.SerializeToString())
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"X": rows}), strict=True))
+    by_name = {
+        one.name: rows if one.name == "X" else rows[:, int(one.name[1:])]
+        for one in session.get_inputs()
+    }
+    return dict(zip(names, session.run(None, by_name), strict=True))

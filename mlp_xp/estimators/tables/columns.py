@@ -84,10 +84,8 @@ class TableColumns:
         pairs = enumerate(self.columns)
         return [(i, c) for i, c in pairs if isinstance(c, CategoryColumn) and c.is_embedded]
 
-    def block(self, embedding_dim: int) -> TableInputs | None:
-        """Return the block of a network that takes the matrix, or None if it is plain."""
-        if not self._embedded:
-            return None
+    def block(self, embedding_dim: int) -> TableInputs:
+        """Return the block of a network that takes the matrix."""
         n_numbers = len(self.medians)
         n_others = len(self.input_names) - n_numbers - len(self._embedded)
         return TableInputs(n_numbers, n_others, self.categories, embedding_dim)
@@ -97,6 +95,12 @@ class TableColumns:
         """The columns of numbers with an indicator of missing ones."""
         places = enumerate(self.columns)
         return [i for i, column in places if column.number_names and column.has_missing]
+
+    @cached_property
+    def indicators(self) -> list[int]:
+        """The position among the numbers that each indicator of missing ones looks at."""
+        counts = [len(column.number_names) for column in self.columns]
+        return [sum(counts[:i]) for i in self._gaps]
 
     def by_column(self, values: Any) -> np.ndarray:
         """Return the norm over the inputs of each column, e.g. of weights or of a gradient.
@@ -114,6 +118,16 @@ class TableColumns:
         total = np.zeros((*squares.shape[:-1], len(self.columns)), squares.dtype)
         np.add.at(np.moveaxis(total, -1, 0), self.input_columns, np.moveaxis(squares, -1, 0))
         return np.sqrt(total)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the matrix that the network sees, ``(rows, inputs)``, with missing numbers filled.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (samples, features)
+            With the columns of the fit, in their order.
+        """
+        return self.encode(read_table(X), imputes=True)
 
     def encode(self, raws: Sequence[RawColumn], *, imputes: bool) -> np.ndarray:
         """Return the matrix ``(rows, inputs)`` of a table.
@@ -155,13 +169,11 @@ class TableColumns:
         """Write numbers and indicators, some rows at a time."""
         numbers: list[np.ndarray] = []
         labels: list[str] = []
-        first: dict[int, int] = {}
-        for i, (column, raw) in enumerate(pairs):
-            first[i] = len(numbers)
+        for column, raw in pairs:
             parts = column.numbers(raw)
             numbers += parts
             labels += [raw.label] * len(parts)
-        indicators, n = [first[i] for i in self._gaps], len(numbers)
+        indicators, n = self.indicators, len(numbers)
         if not n:
             return
         for start in range(0, len(matrix), _BLOCK):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 __all__ = ["Affine", "Quantile", "learn_scaling"]
 
-_BOUND = 3.0  # To which a smoothly clipped number is limited.
 _MOST_QUANTILES, _ROWS = 1000, 100_000
 
 
@@ -34,13 +33,14 @@ class Affine:
     shift: np.ndarray
     scale: np.ndarray
     is_clipped: bool = False
+    bound: ClassVar[float] = 3.0  # That clipped numbers come near.
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Return float64 numbers ``(rows, numbers)`` scaled, in their own memory."""
         x -= self.shift
         x *= self.scale
         if self.is_clipped:
-            x /= np.sqrt(1.0 + np.square(x / _BOUND))
+            x /= np.sqrt(1.0 + np.square(x / self.bound))
         return x
 
     def to_json(self) -> dict[str, Any]:

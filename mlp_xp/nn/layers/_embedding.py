@@ -56,11 +56,12 @@ def embed(params: Embedding, positions: Array, *, xp: Namespace) -> tuple[Array,
     n_models = math.prod(leading)
     table = xp.reshape(params.table, (n_models * n_rows, width))
     if leading:
-        shape = *leading, *positions.shape[-2:]
+        common = *leading, *positions.shape[-2:]
         first = n_rows * xp.arange(n_models, dtype=positions.dtype, device=table.device)
-        positions = xp.broadcast_to(positions, shape) + xp.reshape(first, (*leading, 1, 1))
+        positions = xp.broadcast_to(positions, common) + xp.reshape(first, (*leading, 1, 1))
     flat = xp.reshape(positions, (-1,))
-    y = xp.reshape(xp.take(table, flat, axis=0), (*positions.shape[:-1], -1))
+    shape = (*positions.shape[:-1], positions.shape[-1] * width)
+    y = xp.reshape(xp.take(table, flat, axis=0), shape)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[None, Embedding]:
         lines = xp.reshape(dy, (-1, width))

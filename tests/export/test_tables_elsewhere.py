@@ -1,0 +1,75 @@
+"""Exported tables: ONNX takes columns by name, PyTorch what became of them."""
+
+import numpy as np
+import pandas
+import pytest
+from problems import run_onnx
+from sklearn.base import clone
+
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier
+from mlp_xp.export import to_onnx, to_torch
+
+pytestmark = pytest.mark.matrix
+
+RNG = np.random.default_rng(0)
+N = 120
+X = pandas.DataFrame(
+    {
+        "age": np.where(RNG.random(N) < 0.1, np.nan, RNG.integers(18, 80, N)),
+        "born": pandas.Timestamp("1990-01-01") + pandas.to_timedelta(RNG.integers(0, 9999, N), "D"),
+        "city": RNG.choice(["Bern", "Oslo", None], N),
+        "zip": RNG.choice([1000.0, 2000.0, np.nan], N),
+        "street": RNG.choice([f"{i}. street" for i in range(12)], N),
+    }
+)
+Y = (X["age"] > 40).to_numpy()
+MODEL = MLPClassifier(
+    (8,), max_iter=2, learning_rate="cosine", random_state=0, missing_values="impute"
+).set_params(categorical_features=["city", "zip", "street"])
+
+
+def named(frame, dtype):
+    """Return the inputs of a graph for a frame."""
+    born = frame["born"].dt
+    parts = {"year": born.year, "day of year": born.day_of_year - 1, "weekday": born.day_of_week}
+    numbers = {"age": frame["age"], "zip": frame["zip"]}
+    numbers |= {f"born: {name}": values for name, values in parts.items()}
+    texts = {name: frame[name].fillna("").to_numpy(object) for name in ("city", "street")}
+    return texts | {name: values.to_numpy(dtype) for name, values in numbers.items()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scaling", ["robust", "standardize", None])
+def test_a_graph_takes_the_columns_by_name(scaling, dtype):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("ndonnx")
+    model = clone(MODEL).set_params(input_scaling=scaling, precision=dtype).fit(X, Y)
+    settings = [{"max_one_hot": 2}, {"max_one_hot": 99}]
+    ensemble = MLPEnsembleClassifier(model, 2, settings=settings, random_state=0).fit(X, Y)
+    rows = X.assign(city=["Rome", *X["city"][1:]], zip=[*X["zip"][1:], 3000.0])
+    for each in (model, ensemble):
+        session = onnxruntime.InferenceSession(to_onnx(each).SerializeToString())
+        assert {one.type for one in session.get_inputs()} == {"tensor(string)", TYPES[dtype]}
+        label, probabilities = session.run(None, named(rows, dtype))
+        np.testing.assert_allclose(probabilities, each.predict_proba(rows), atol=1e-5)
+        np.testing.assert_array_equal(label, each.predict(rows))
+
+
+TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"}
+
+
+def test_numbers_alone_are_one_input():
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("ndonnx")
+    numbers = X[["age", "zip"]]
+    model = clone(MODEL).set_params(categorical_features=None, input_scaling="robust")
+    found = run_onnx(to_onnx(model.fit(numbers, Y)), numbers.to_numpy())
+    np.testing.assert_allclose(found["probabilities"], model.predict_proba(numbers), atol=1e-12)
+
+
+def test_torch_takes_the_encoded_columns():
+    torch = pytest.importorskip("torch")
+    model = clone(MODEL).fit(X, Y)
+    module, rows = to_torch(model, activate=True), torch.from_numpy(model.columns_.transform(X))
+    found = module(rows).detach().numpy()[:, 0]
+    np.testing.assert_allclose(found, model.predict_proba(X)[:, 1], atol=1e-12)
