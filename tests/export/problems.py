@@ -35,8 +35,6 @@ def run_onnx(model, rows):
 
     session = onnxruntime.InferenceSession(model.SerializeToString())
     names = [output.name for output in session.get_outputs()]
-    by_name = {
-        one.name: rows if one.name == "X" else rows[:, int(one.name[1:])]
-        for one in session.get_inputs()
-    }
-    return dict(zip(names, session.run(None, by_name), strict=True))
+    columns = [one.name for one in session.get_inputs() if one.name != "X"]  # Of a table.
+    inputs = {name: rows[:, int(name[1:])] for name in columns} or {"X": rows}
+    return dict(zip(names, session.run(None, inputs), strict=True))
