@@ -1,6 +1,7 @@
 """Tables: numbers, categories, dates and holes, from the frame to the saved model."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -11,6 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 
 from mlp_xp import MLPEnsembleClassifier, MLPRegressor
+from mlp_xp.callbacks import Checkpoint
 from mlp_xp.model_selection import GridSearchCV
 from mlp_xp.model_selection import cross_val_predict as predict_folds
 from mlp_xp.saving import load_model, save_model
@@ -71,6 +73,23 @@ def test_a_frame_goes_through_everything(on, tmp_path):
     assert by_column.shape == X.shape
     held = tabular(**on).fit(X, y, X_val=X[:30], y_val=y[:30])
     assert held.validation_scores_[-1] == held.score(X[:30], y[:30])
+
+
+def test_a_fit_of_a_table_is_resumed(tmp_path):
+    settings = {"max_iter": 6, "dropout": 0.2}
+    expected = tabular(**settings).fit(X, y).predict_proba(X)
+
+    def stop(model, record):
+        if record.epoch == 3:
+            raise KeyError
+
+    keep = Checkpoint(tmp_path, every=1)
+    with pytest.raises(KeyError):
+        tabular(**settings, callbacks=[keep, SimpleNamespace(on_epoch_end=stop)]).fit(X, y)
+    resumed = tabular(**settings).fit(X, y, resume=tmp_path)
+    np.testing.assert_array_equal(resumed.predict_proba(X), expected)
+    with pytest.raises(ValueError, match="columns"):
+        tabular(**settings).fit(X.replace({"city": {"Rome": "Roma"}}), y, resume=tmp_path)
 
 
 def test_each_fold_learns_its_own_columns(on):

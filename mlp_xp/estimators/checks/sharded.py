@@ -9,7 +9,13 @@ from scipy import sparse
 from sklearn.utils.validation import check_consistent_length
 
 from mlp_xp.backends import namespace_backend
-from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y, host
+from mlp_xp.estimators.checks.validation import (
+    asks_for_table,
+    check_weights,
+    check_x,
+    check_y,
+    host,
+)
 from mlp_xp.training.data.rows import Shard
 from mlp_xp.training.processes import SingleProcess
 
@@ -50,7 +56,9 @@ def join_samples(
         Targets and weights of all ranks.
     """
     n_rows = _count(X)
-    x = check_x(model, X if n_rows else _stand_in(X), reset=reset)
+    is_table = asks_for_table(model)
+    given = X if n_rows or is_table else _stand_in(X)
+    x = check_x(model, given, reset=reset, exchange=ranks.exchange if is_table else None)
     y = host(y)
     y = y.toarray() if sparse.issparse(y) else np.asarray(y)
     weights = None if sample_weight is None else np.asarray(host(sample_weight))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,9 @@ def host(values: Any) -> Any:
     return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
 
 
-def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
+def check_x(
+    estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
+) -> Any:
     """Check X: NumPy's and what it can convert by scikit-learn, other arrays on their device.
 
     Scikit-learn takes other libraries' arrays only with its array API dispatch switched on, for
@@ -60,6 +63,8 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
         Its ``n_features_in_`` is set (``reset``) or compared with.
     X : array-like or sparse matrix of shape (samples, features)
     reset : bool
+    exchange : callable, optional
+        Where the columns of a table are learned from the rows of several processes.
 
     Returns
     -------
@@ -81,7 +86,7 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     if asks_for_table(estimator) if reset else "columns_" in vars(estimator):
         from mlp_xp.estimators.tables.columns import encode_table  # Most data are plain numbers.
 
-        return encode_table(estimator, X, reset=reset)
+        return encode_table(estimator, X, reset=reset, exchange=exchange)
     if isinstance(X, Rows):
         checked = check_x(estimator, X.x, reset=reset)
         return X if checked.dtype == X.dtype else Rows(checked, X.rows)

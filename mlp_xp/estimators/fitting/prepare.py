@@ -212,7 +212,7 @@ def prepare_fit(
         history=history,
         position=state.position,
         best=best,
-        identity=partial(identity, params, encode, whole.weights),
+        identity=partial(identity, params, encode, whole.weights, state.columns),
     )
     if snapshot is not None:
         restore(loop, snapshot)

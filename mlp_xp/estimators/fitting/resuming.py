@@ -17,6 +17,7 @@ from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import LBFGS
 
 if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
+    from mlp_xp.estimators.tables.columns import TableColumns
     from mlp_xp.training.checkpoints.snapshot import Snapshot
     from mlp_xp.training.loop.fit_loop import FitLoop
 
@@ -74,7 +75,10 @@ def restore(loop: FitLoop, snapshot: Snapshot) -> None:
 
 
 def identity(
-    params: Mapping[str, Any], encode: Callable[[], np.ndarray], weights: np.ndarray | None
+    params: Mapping[str, Any],
+    encode: Callable[[], np.ndarray],
+    weights: np.ndarray | None,
+    columns: TableColumns | None = None,
 ) -> dict[str, str]:
     """Return what a fit has in common with the one that it resumes: settings and targets, as text.
 
@@ -90,6 +94,9 @@ def identity(
     digest = hashlib.sha256(targets.tobytes())
     if weights is not None:
         digest.update(np.ascontiguousarray(weights).tobytes())
+    if columns is not None:  # Without numbers, which other machines may round otherwise.
+        parts = repr([column.to_json() for column in columns.columns])
+        texts["columns"] = hashlib.sha256(parts.encode()).hexdigest()[:12]
     return {**texts, "samples": str(len(targets)), "y and sample_weight": digest.hexdigest()[:12]}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,12 +15,13 @@ from mlp_xp.backends import get_backend, namespace_backend, to_numpy
 from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.settings.config import TABLE_SCALINGS
 from mlp_xp.estimators.tables.kinds import CategoryColumn, Column, DateColumn, NumberColumn
-from mlp_xp.estimators.tables.reading import RawColumn, read_table
+from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile, learn_scaling
 from mlp_xp.nn.blocks import TableInputs
 
 __all__ = ["TableColumns", "encode_table", "learn_columns"]
 
+_MOST_ROWS = 200_000  # Of all processes, from which columns are learned.
 _BLOCK = 4096  # Rows of numbers that are converted at once.
 _NAMED = 5  # Columns that an error names.
 
@@ -313,7 +314,9 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
     return [i in positions for i in range(len(raws))]
 
 
-def encode_table(estimator: Any, X: Any, *, reset: bool) -> Any:
+def encode_table(
+    estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
+) -> Any:
     """Return the matrix of a table, in the library and on the device of X if it is an array.
 
     Parameters
@@ -322,6 +325,8 @@ def encode_table(estimator: Any, X: Any, *, reset: bool) -> Any:
         Its `columns_` are learned (``reset``) or used.
     X : frame or array-like of shape (samples, features)
     reset : bool
+    exchange : callable, optional
+        Where X is a part of the samples, perhaps without rows, it returns the values of all parts.
 
     Raises
     ------
@@ -335,7 +340,8 @@ def encode_table(estimator: Any, X: Any, *, reset: bool) -> Any:
         )
     is_array = namespace_backend(X) not in (None, "numpy")
     raws = read_table(to_numpy(X) if is_array else X)
-    if not raws or not len(raws[0].values):
+    is_empty = not raws or not len(raws[0].values)
+    if is_empty and (not raws or exchange is None):
         shape = len(raws[0].values) if raws else 0, len(raws)
         raise ValueError(
             f"Found array with shape {shape} while a minimum of 1 sample and 1 feature is required."
@@ -345,7 +351,7 @@ def encode_table(estimator: Any, X: Any, *, reset: bool) -> Any:
         names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(len(raws))])
         setting = estimator.input_scaling
         estimator.columns_ = learn_columns(
-            raws,
+            raws if exchange is None else _joined(raws, exchange),
             [str(name) for name in names],
             estimator.categorical_features,
             scaling=setting if setting in TABLE_SCALINGS else None,
@@ -358,5 +364,15 @@ def encode_table(estimator: Any, X: Any, *, reset: bool) -> Any:
                 f"categories than max_one_hot={estimator.max_one_hot} are no inputs but codes: set "
                 "max_one_hot=float('inf'), or input_scaling='robust'."
             )
+    if is_empty:  # No sample takes this row.
+        return np.zeros((1, len(estimator.columns_.input_names)), estimator.columns_.dtype)
     matrix = estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
     return get_backend(X).put(matrix) if is_array else matrix
+
+
+def _joined(raws: Sequence[RawColumn], exchange: Callable[[Any], list[Any]]) -> list[RawColumn]:
+    """Return the columns of all processes, of large tables some rows."""
+    n_parts, n_rows = len(exchange(None)), len(raws[0].values)
+    rows = np.linspace(0, n_rows - 1, min(n_rows, _MOST_ROWS // n_parts)).astype(np.intp)
+    mine = [raw._replace(values=raw.values[rows]) for raw in raws]
+    return [join_columns(parts) for parts in zip(*exchange(mine), strict=True)]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from narwhals.stable import v2 as narwhals
 
-__all__ = ["Category", "RawColumn", "factorize", "read_table"]
+__all__ = ["Category", "RawColumn", "factorize", "join_columns", "read_table"]
 
 Category = str | float
 
@@ -83,12 +83,12 @@ def _of_series(label: str, series: Any) -> RawColumn:
     dtype = series.dtype
     if isinstance(dtype, narwhals.Datetime):
         return RawColumn(label, "date", series.dt.replace_time_zone(None).to_numpy())
+    if isinstance(dtype, narwhals.Categorical | narwhals.Enum):  # As an array pyarrow loses nulls.
+        return RawColumn(label, "category", np.fromiter(series.to_list(), object, len(series)))
     values = series.to_numpy()
     if dtype.is_numeric() or (isinstance(dtype, narwhals.Unknown) and values.dtype.kind == "f"):
         is_decimal = values.dtype.kind == "O"
         return RawColumn(label, "number", values.astype(np.float64) if is_decimal else values)
-    if isinstance(dtype, narwhals.Categorical | narwhals.Enum):
-        return RawColumn(label, "category", values)
     return _of_values(label, values)
 
 
@@ -128,6 +128,23 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
             "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
         )
     return RawColumn(label, "category", values)
+
+
+def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
+    """Return the rows of a column of several processes; raise ValueError for different kinds."""
+    kinds = {part.kind for part in parts if not part.is_empty} or {parts[0].kind}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{parts[0].label} has {' and '.join(sorted(kinds))} values on some ranks."
+        )
+    (kind,) = kinds
+    dtype = {"number": np.float64, "date": "datetime64[us]"}.get(kind, object)
+    missing = {"number": np.nan, "date": np.datetime64("NaT")}.get(kind)
+    values = [
+        np.full(len(part.values), missing, dtype) if part.is_empty else part.values.astype(dtype)
+        for part in parts
+    ]
+    return RawColumn(parts[0].label, kind, np.concatenate(values))
 
 
 def _is_missing(value: Any) -> bool:
