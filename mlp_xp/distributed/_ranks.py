@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from mlp_xp.distributed.training.gradient import RankGradient
 from mlp_xp.distributed.training.plan import rank_plan
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.divergence.finite import NonFiniteError
-from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.step.step_settings import Rules
+
+if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+    from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = ["Ranks", "end_all_on_errors"]
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from mlp_xp.backends import Backend
 from mlp_xp.training.data.epoch_plan import EpochPlan
-from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradient
+
+if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+    from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = ["SINGLE_PROCESS", "SingleProcess"]
 
@@ -95,6 +97,8 @@ class SingleProcess:
 
     def budget(self, seconds: float, start: float) -> Budget:
         """Return the time limit of a fit."""
+        from mlp_xp.training.loop.time_budget import Budget
+
         return Budget(seconds, start)
 
     def on_all(

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.guard import Guard
 from mlp_xp.training.loop.records import Record, ResumeState
-from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 from mlp_xp.training.step.scalars import SchedulePosition
 from mlp_xp.training.step.step import (
@@ -42,6 +41,9 @@ from mlp_xp.training.step.step_table import (
     put_group,
     put_groups,
 )
+
+if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+    from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = ["Trainer"]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation, Watcher
 from mlp_xp.training.loop.records import Record
 from mlp_xp.training.loop.requests import Fit, Request, Trained
-from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
+
+if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+    from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = ["FitLoop"]
 

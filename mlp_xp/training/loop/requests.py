@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from mlp_xp.training.data.epoch_plan import EpochPlan, plan_epoch
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation
 from mlp_xp.training.loop.records import Record
-from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.step.scalars import SchedulePosition
 from mlp_xp.training.trainer import Trainer
+
+if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+    from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = ["Fit", "Request", "Trained"]
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp._utils.random import host_generator
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer, with_decay
 from mlp_xp.training.data.epoch_plan import EpochPlan
-from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.step.step_settings import Rules
+
+if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+    from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = [
     "SchedulePosition",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,12 +18,14 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws, without_first
 from mlp_xp.training.data.placement import Data
-from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.scalars import SchedulePosition, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step.step import StepArguments, Steps, TrainState
 from mlp_xp.training.step.step_settings import Rules
+
+if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+    from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = [
     "Epoch",

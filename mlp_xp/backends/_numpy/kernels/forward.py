@@ -14,7 +14,6 @@ import numpy as np
 from mlp_xp._utils.array_types import DType, Namespace
 from mlp_xp.augmentation import PixelMap, map_pixels, take_lines
 from mlp_xp.backends import kernels
-from mlp_xp.backends._numpy.kernels.sparse import TakenRows
 from mlp_xp.backends._numpy.kernels.writing import (
     are_positions,
     constants,
@@ -76,7 +75,7 @@ def dense(
 ) -> tuple[Array, DensePullback]:
     """Compute `mlp_xp.nn.layers.affine`."""
     W, b = params
-    if isinstance(x, TakenRows):
+    if hasattr(x, "affine"):  # Rows of a sparse matrix.
         return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
     is_known = (
         arrangement is None
@@ -140,6 +139,8 @@ def gather(
 ) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     if isinstance(x, kernels.SparseMatrix):
+        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Few fits have sparse data.
+
         return TakenRows(x, rows)
     if pixel_map is not None:
         x = x if rows is None else xp.take(x, rows, axis=0)

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlp_xp.backends._numpy.tracing.traced import Traced
+from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.backends.kernels import SparseMatrix
 
-__all__ = ["TakenRows", "call"]
+__all__ = ["TakenRows"]
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 # Bytes of weights that stay in the caches. Of larger ones each row should be read once: entries are
 # then taken column after column, which takes 0.4 to 0.9 of the time (bench, drop-in/sparse).
 _CACHED = 1 << 21
-
-
-def call(function: Callable[..., None], *args: Any) -> None:
-    """Call a function that writes into its arguments, or record the call while it is traced."""
-    program = next((arg.program for arg in args if isinstance(arg, Traced)), None)
-    if program is None:
-        function(*args)
-    else:
-        program.call(function, *args)
 
 
 class TakenRows:

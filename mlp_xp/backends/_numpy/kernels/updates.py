@@ -9,8 +9,7 @@ import numpy as np
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends._numpy.kernels.sparse import call
-from mlp_xp.backends._numpy.kernels.writing import constants, is_plain, or_plain, run
+from mlp_xp.backends._numpy.kernels.writing import call, constants, is_plain, or_plain, run
 from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM, UPDATED_ARRAY, Update, address
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS

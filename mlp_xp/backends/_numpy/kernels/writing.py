@@ -14,6 +14,7 @@ from mlp_xp.backends._numpy.tracing.traced import Traced
 
 __all__ = [
     "are_positions",
+    "call",
     "constants",
     "has_rows",
     "is_plain",
@@ -48,6 +49,15 @@ def run(fields: Any, is_shared: bool, *others: Any) -> None:
     records, _ = table([job])
     link([records])
     runner()(step_range(records))
+
+
+def call(function: Callable[..., None], *args: Any) -> None:
+    """Call a function that writes into its arguments, or record the call while it is traced."""
+    program = next((arg.program for arg in args if isinstance(arg, Traced)), None)
+    if program is None:
+        function(*args)
+    else:
+        program.call(function, *args)
 
 
 def is_plain(*arrays: Any) -> bool:
