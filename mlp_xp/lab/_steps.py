@@ -171,5 +171,5 @@ def learn_once_cross_entropy(
     xp, params = prepare(w1, b1, w2, b2, "data", data, labels_train)
     labels_train = check_labels("labels_train", labels_train, data, w2, xp=xp)
     _, logits, grads = loss_and_gradients(params, data, labels_train, SoftmaxCrossEntropy(), xp=xp)
-    loss = float(reported_cross_entropy(logits, labels_train, xp=xp))
+    loss = reported_cross_entropy(logits, labels_train, xp=xp)
     return (*to_weights(updated(params, grads, learning_rate)), loss)

@@ -22,7 +22,7 @@ Weights = tuple[Array, Array, Array, Array]
 AfterEpoch = Callable[[int, float, float], bool | None]
 
 
-def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> Array:
+def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> float:
     r"""Return the loss that the course reports: the binary cross-entropy of all softmax outputs.
 
     With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are
@@ -50,7 +50,7 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> Ar
     log_rest = xp.log(xp.where(is_top, 1.0, total - terms))
     log_rest = xp.where(is_top, log_rest_of_top, log_rest)
     logs = xp.where(classes == labels[None, :], z, log_rest)
-    return xp.mean(xp.log(total) - logs)
+    return float(xp.mean(xp.log(total) - logs))
 
 
 def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> Iterator[slice]:
@@ -163,7 +163,7 @@ def train(
         _, logits, grads = loss_and_gradients(params, data, labels, SoftmaxCrossEntropy(), xp=xp)
         if epoch > 0 and record(accuracy(logits, labels, xp=xp)):
             return params, accuracies, losses
-        losses.append(float(reported_cross_entropy(logits, labels, xp=xp)))
+        losses.append(reported_cross_entropy(logits, labels, xp=xp))
         params = updated(params, grads, learning_rate)
     if num_epoch > 0:
         record(accuracy(logits_of(params, data, xp=xp), labels, xp=xp))

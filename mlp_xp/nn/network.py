@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import count
 from typing import Any, get_args
@@ -217,22 +217,21 @@ Dropout(rate=0.1, number=0))
         """The rate of each key; fewer where a block of your own does not say them."""
         return tuple(rate for block in self._all_blocks for rate in block.dropout_rates)
 
-    def with_any_rates(self) -> Network:
-        """Return the network of a stack of models that differ in rates of dropout above 0.
+    @property
+    def structure(self) -> Hashable:
+        """What a program of a stack depends on: all settings but how high rates of dropout are.
 
         Examples
         --------
         >>> from mlp_xp.nn.network import Network
-        >>> Network((4, 3, 2), dropout=0.2).with_any_rates().dropout
-        (0.5,)
+        >>> Network((4, 3, 2), dropout=0.2).structure == Network((4, 3, 2), dropout=0.5).structure
+        True
         """
         if len(self.dropout_rates) != self.n_keys:
             return self
-        inputs, *others = (
-            0.5 if rate else 0.0
-            for rate in (self.input_dropout, *self._one_for_each_layer("dropout"))
-        )
-        return replace(self, dropout=tuple(others), input_dropout=inputs)
+        names = (field.name for field in fields(self) if "dropout" not in field.name)
+        rates = self.input_dropout, *self._one_for_each_layer("dropout")
+        return (*(getattr(self, name) for name in names), *map(bool, rates))
 
     @cached_property
     def batch_stats_widths(self) -> tuple[int, ...]:

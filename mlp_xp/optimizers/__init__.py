@@ -11,7 +11,7 @@ The old parameters, gradients and states are donated: `update` may write to them
 from mlp_xp.optimizers._adam import Adam, AdamW
 from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, rule_of
 from mlp_xp.optimizers._beta_lasso import BetaLasso
-from mlp_xp.optimizers._by_kind import ByKind, family
+from mlp_xp.optimizers._by_kind import ByKind, family, with_decay
 from mlp_xp.optimizers._lion import Lion
 from mlp_xp.optimizers._muon import Muon
 from mlp_xp.optimizers._rmsprop import RMSprop
@@ -26,7 +26,6 @@ from mlp_xp.optimizers._tree import (
     update_array,
     update_tree,
 )
-from mlp_xp.optimizers._varied import varied, with_decay
 
 __all__ = [
     "KINDS",
@@ -52,7 +51,6 @@ __all__ = [
     "rule_of",
     "update_array",
     "update_tree",
-    "varied",
     "with_decay",
 ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
 
 __all__ = ["Adam", "AdamW"]
@@ -54,7 +55,6 @@ class Adam:
     beta_2: float = 0.999
     epsilon: float = 1e-8
     state_type: ClassVar[type[AdamState]] = AdamState
-    per_model: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon")
 
     def __post_init__(self) -> None:
         check_decay("beta_1", self.beta_1)
@@ -116,8 +116,6 @@ class AdamW(Adam):
     """
 
     weight_decay: float = 0.01
-    per_model: ClassVar[tuple[str, ...]] = Adam.per_model
-    in_coefficients: ClassVar[tuple[str, ...]] = ("weight_decay",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,6 +137,6 @@ class AdamW(Adam):
     ) -> tuple[Array, Any]:
         """Scale a matrix down, then apply Adam."""
         _, shrink, *_ = coefs
-        if self.weight_decay and kind != "vector":
+        if not is_zero(self.weight_decay) and kind != "vector":
             p *= shrink
         return super().update(p, g, state, coefs, kind=kind, xp=xp)

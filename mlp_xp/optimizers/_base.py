@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.settings import is_array
 
 __all__ = [
     "KINDS",
@@ -87,11 +88,11 @@ def rule_of(optimizer: Optimizer, kind: Kind, coefs: Scalars) -> tuple[Optimizer
 
 def check_decay(name: str, value: float) -> None:
     """Raise ValueError unless the value is at least 0 and below 1."""
-    if not 0.0 <= value < 1.0:
+    if not is_array(value) and not 0.0 <= value < 1.0:
         raise ValueError(f"`{name}` must be at least 0 and below 1, got {value!r}.")
 
 
 def check_at_least_0(name: str, value: float) -> None:
     """Raise ValueError for a negative number or NaN."""
-    if not value >= 0.0:
+    if not is_array(value) and not value >= 0.0:
         raise ValueError(f"`{name}` must be at least 0, got {value!r}.")

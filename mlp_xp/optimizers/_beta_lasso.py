@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, check_at_least_0
@@ -53,7 +53,6 @@ class BetaLasso(SGD):
 
     l1: float = 1e-5
     beta: float = 50.0
-    per_model: ClassVar[tuple[str, ...]] = SGD.per_model
 
     def __post_init__(self) -> None:
         super().__post_init__()

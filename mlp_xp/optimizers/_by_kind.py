@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import itertools
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.settings import with_numbers
 from mlp_xp.optimizers._adam import AdamW
 from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, Scalars, check_at_least_0, low_precision
 from mlp_xp.optimizers._muon import Muon
 
-__all__ = ["ByKind", "family"]
+__all__ = ["ByKind", "family", "with_decay"]
 
 _MUON, _ADAMW = Muon(), AdamW()
 
@@ -68,7 +70,6 @@ float of at least 0, default=1
     numeric_rate: float = 1.0
     scale_rate: float = 1.0
     slope_rate: float = 1.0
-    in_coefficients: ClassVar[tuple[str, ...]] = tuple(f"{kind}_rate" for kind in KINDS)
 
     def __post_init__(self) -> None:
         for kind in KINDS:
@@ -109,7 +110,9 @@ float of at least 0, default=1
         """Return the rule of a kind, and the coefficients from its own on."""
         start = 0
         for earlier in KINDS[: KINDS.index(kind)]:
-            start += len(self._rule(earlier).coefficients(1.0, 1))
+            # The numbers may be arrays, of which coefficients are not computed.
+            rule = with_numbers(self._rule(earlier), itertools.repeat(0.5))
+            start += len(rule.coefficients(1.0, 1))
         return self._rule(kind), coefs[start:]
 
     def update(
@@ -143,3 +146,22 @@ def family(optimizer: Optimizer) -> str:
     if not isinstance(optimizer, ByKind):
         return name
     return f"{name}({', '.join(family(optimizer._rule(kind)) for kind in KINDS)})"
+
+
+def with_decay(rule: Any, factor: float) -> Any:
+    """Return a rule with its weight decay, and that of the rules it is made of, times a factor.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers import AdamW, with_decay
+    >>> with_decay(AdamW(weight_decay=0.2), 0.5)
+    AdamW(beta_1=0.9, beta_2=0.999, epsilon=1e-08, weight_decay=0.1)
+    """
+    changed: dict[str, Any] = {}
+    for field in fields(rule):
+        value = getattr(rule, field.name)
+        if field.name == "weight_decay":
+            changed[field.name] = factor * value
+        elif is_dataclass(value):
+            changed[field.name] = with_decay(value, factor)
+    return replace(rule, **changed)

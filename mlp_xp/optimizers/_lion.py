@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
 
 __all__ = ["Lion"]
@@ -53,8 +54,6 @@ class Lion:
     beta_2: float = 0.99
     weight_decay: float = 0.0
     state_type: ClassVar[type[LionState]] = LionState
-    per_model: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2")
-    in_coefficients: ClassVar[tuple[str, ...]] = ("weight_decay",)
 
     def __post_init__(self) -> None:
         check_decay("beta_1", self.beta_1)
@@ -82,7 +81,7 @@ class Lion:
         mixed += (1.0 - self.beta_1) * g
         direction = xp.sign(mixed)
         direction *= rate
-        if self.weight_decay and kind != "vector":
+        if not is_zero(self.weight_decay) and kind != "vector":
             p *= shrink
         p -= direction
         m *= self.beta_2

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp._utils.per_model import is_zero
+from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._adam import AdamState, AdamW
 from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, check_at_least_0, check_decay
 
@@ -111,8 +111,6 @@ class Muon:
     ns_polynomial: Literal["minimax", "jordan"] = "minimax"
     state_type: ClassVar[type[AdamState]] = AdamState
     low_precision: ClassVar[tuple[Kind, ...]] = ("matrix",)
-    per_model: ClassVar[tuple[str, ...]] = ("momentum", "beta_1", "beta_2", "epsilon")
-    in_coefficients: ClassVar[tuple[str, ...]] = ("weight_decay", "adam_rate")
 
     def __post_init__(self) -> None:
         check_decay("momentum", self.momentum)
@@ -175,7 +173,7 @@ class Muon:
         D = xp.astype(D, dtype, copy=False)
         move = xp.astype(self._orthogonal(D, xp=xp), p.dtype, copy=False)
         move *= self._factor(*p.shape[-2:]) * rate
-        if self.weight_decay:
+        if not is_zero(self.weight_decay):
             p *= shrink
         p -= move
         return p, AdamState(velocity, state.variance)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp._utils.per_model import is_zero
+from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
 
 __all__ = ["RMSprop"]
@@ -59,7 +59,6 @@ class RMSprop:
     rho: float = 0.9
     epsilon: float = 1e-8
     momentum: float = 0.0
-    per_model: ClassVar[tuple[str, ...]] = ("rho", "epsilon", "momentum")
 
     def __post_init__(self) -> None:
         check_decay("rho", self.rho)
@@ -69,7 +68,7 @@ class RMSprop:
     @property
     def state_type(self) -> type[RMSpropState | RMSpropMomentumState]:
         """The mean square, and the velocity if there is momentum."""
-        return RMSpropMomentumState if self.momentum else RMSpropState
+        return RMSpropState if is_zero(self.momentum) else RMSpropMomentumState
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
         """Return the learning rate."""

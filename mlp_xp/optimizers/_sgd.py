@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._base import Kind, Scalars, Stateless, check_decay
 
 __all__ = ["SGD"]
@@ -47,7 +48,6 @@ class SGD:
 
     momentum: float = 0.9
     nesterov: bool = True
-    per_model: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __post_init__(self) -> None:
         check_decay("momentum", self.momentum)
@@ -55,7 +55,7 @@ class SGD:
     @property
     def state_type(self) -> type[SGDState | Stateless]:
         """One velocity, or nothing without momentum."""
-        return SGDState if self.momentum else Stateless
+        return Stateless if is_zero(self.momentum) else SGDState
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
         """Return the learning rate."""

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.settings import is_array, numbers, with_numbers
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, low_precision
 
@@ -85,6 +86,7 @@ def update_tree(
     Parameters
     ----------
     optimizer : Optimizer
+        Its numbers may be arrays, for a stack of models.
     params, grads : trees of arrays of one structure; donated
         Gradients in a lower precision than the parameters' are brought to theirs, unless the rule
         takes them as they are.
@@ -162,6 +164,8 @@ def update_array(
     """Update one array as `update_tree` does: the new array, its state, and its penalty if any."""
     if n_leading:
         coefs = tuple(_for_axes(coef, p.ndim, xp=xp) for coef in coefs)
+        own = (_for_axes(number, p.ndim, xp=xp) for number in numbers(optimizer))
+        optimizer = with_numbers(optimizer, own)
     g, penalty = penalized(kind, p, g, l2, n_leading=n_leading, xp=xp)
     if g.dtype != p.dtype and kind not in low_precision(optimizer):
         g = xp.astype(g, p.dtype)
@@ -263,8 +267,8 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
     return rebuild(average, map(moved, zip(leaves(average), leaves(params), strict=True)))
 
 
-def _for_axes(numbers: Any, ndim: int, *, xp: Namespace) -> Any:
+def _for_axes(of_models: Any, ndim: int, *, xp: Namespace) -> Any:
     """Return numbers, one per model, reshaped to broadcast against arrays of ``ndim`` axes."""
-    if isinstance(numbers, float) or not numbers.ndim:
-        return numbers
-    return xp.reshape(numbers, (*numbers.shape, *[1] * (ndim - numbers.ndim)))
+    if not is_array(of_models):
+        return of_models
+    return xp.reshape(of_models, (*of_models.shape, *[1] * (ndim - of_models.ndim)))

@@ -341,9 +341,10 @@ class Trainer:
         """Count an epoch, or its first steps, and return what its sums are on average."""
         counts = plan.counts[:done]
         n_samples = sum(counts)
-        loss, accuracy = [*(total / (n_samples / sum(plan.counts)) for total in sums), None][:2]
+        loss, *accuracy = (total / (n_samples / sum(plan.counts)) for total in sums)
         self.count(len(counts), n_samples)
-        return Record(self.n_epochs, loss, accuracy, float(rates[-1]), n_samples, seconds)
+        correct = accuracy[0] if accuracy else None
+        return Record(self.n_epochs, loss, correct, float(rates[-1]), n_samples, seconds)
 
     def count(self, n_steps: int, n_samples: int) -> None:
         """Count an epoch."""

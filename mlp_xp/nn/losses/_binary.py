@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import sigmoid
@@ -68,7 +67,6 @@ class BinaryCrossEntropy(YesOrNo):
     """
 
     label_smoothing: float = 0.0
-    per_model: ClassVar[tuple[str, ...]] = ("label_smoothing",)
 
     def __post_init__(self) -> None:
         check_label_smoothing(self.label_smoothing)

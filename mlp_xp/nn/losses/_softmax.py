@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp._utils.per_model import is_zero
+from mlp_xp._utils.settings import is_array, is_zero
 from mlp_xp.nn.losses._base import Loss, log_bounds
 
 __all__ = ["OneOfClasses", "SoftmaxCrossEntropy", "log_softmax", "one_hot", "softmax"]
@@ -142,7 +141,6 @@ class SoftmaxCrossEntropy(OneOfClasses):
     """
 
     label_smoothing: float = 0.0
-    per_model: ClassVar[tuple[str, ...]] = ("label_smoothing",)
 
     def __post_init__(self) -> None:
         check_label_smoothing(self.label_smoothing)
@@ -190,7 +188,7 @@ def smoothed(targets: Array, smoothing: float | Array, n_outcomes: int) -> Array
 
 def check_label_smoothing(value: float) -> None:
     """Raise ValueError unless the weight of the uniform distribution is in [0, 1)."""
-    if not 0.0 <= value < 1.0:
+    if not is_array(value) and not 0.0 <= value < 1.0:
         raise ValueError(
             f"`label_smoothing` must be at least 0 and below 1, got {value!r}; 0.1 is common."
         )

@@ -116,13 +116,13 @@ class Resident:
                 values = values.reshape((-1, width, *values.shape[1:]))
                 return self._backend.put(values, _device_dtype(values, self._dtype))
 
-            inputs = [(plan.rows, plan.weights, plan.draws, plan.positions) for plan in plans]
+            inputs: Any = [(plan.rows, plan.weights, plan.draws, plan.positions) for plan in plans]
             picked = rebuild(inputs[0], map(put, *map(leaves, inputs)))
             part = None
             if plan.parts is not None:
                 steps = slice(rows.start // size, -(-rows.stop // size))
                 part = self._backend.put(plan.parts[steps], self._dtype)
-            return Batch(self.x, self.y, Selection(*picked, part=part))
+            return Batch(self.x, self.y, Selection(*picked, part))
 
         parts = slice(0, end), slice(end, len(plan.rows))
         return [stack(rows) for rows in parts if rows.start < rows.stop]

@@ -129,7 +129,7 @@ class MultiEpoch:
         position = request.schedule_position
         n_epochs = n_alike(trainer, self._data, plans[0], position, n_epochs)
         plans = plans[:n_epochs]
-        table = step_table(trainer, trainer.rules, plans, position)
+        table = step_table(trainer, plans, position)
         epochs = [
             Epoch(self._data, plan, trainer.n_epochs + i, trainer.n_steps + i * n_steps, 0, own)
             for i, (plan, own) in enumerate(zip(plans, table.rates, strict=True))

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from mlp_xp._utils.workers import Worker, worker_context
 from mlp_xp.training.data.shared import SharedResident
 from mlp_xp.training.loop.requests import Fit, Request, Trained
-from mlp_xp.training.stack.model_stack import ModelStack, program_rules
+from mlp_xp.training.stack.model_stack import ModelStack, program_of
 from mlp_xp.training.stack.stacked_trainer import StackError
 
 __all__ = ["answer_many"]
@@ -176,7 +176,7 @@ def _key(request: Request) -> Hashable:
     n_steps = -(-data.n_samples // size)
     return (
         trainer.backend,
-        program_rules(trainer.rules),
+        program_of(trainer.rules),
         trainer.dtype,
         type(trainer.scaling),
         id(data.x),

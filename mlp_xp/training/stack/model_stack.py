@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
-from mlp_xp._utils.per_model import names_of, with_any, with_values
+from mlp_xp._utils.settings import numbers, structure, with_numbers
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import Backend
 from mlp_xp.nn.blocks import DropoutKeys
 from mlp_xp.nn.layers import threshold
-from mlp_xp.nn.losses import Loss
-from mlp_xp.optimizers import varied
-from mlp_xp.optimizers.schedules import Constant
+from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.shared import SharedResident
 from mlp_xp.training.loop.records import Record
@@ -32,54 +30,58 @@ from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.step_table import step_table
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["ModelStack", "program_rules"]
+__all__ = ["ModelStack", "program_of"]
+
+
+# Losses whose numbers, label smoothing, may be arrays.
+_SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
+
+
+@dataclass(frozen=True)
+class Program:
+    """What models have in common whose steps are one program, and the settings of any of them."""
+
+    key: Hashable
+    rules: Rules = field(compare=False)
 
 
 @lru_cache(maxsize=1024)
-def program_rules(rules: Rules) -> Rules:
-    """Return the settings that are part of a program; the others are numbers of each step."""
-    ema_decay = None if rules.ema_decay is None else 0.5
-    return replace(
-        rules,
-        network=rules.network.with_any_rates(),
-        loss=with_any(rules.loss, names_of(rules.loss)),
-        optimizer=varied(rules.optimizer, is_program=True),
-        schedule=Constant(),
-        learning_rate=1.0,
-        alpha=1.0,
-        ema_decay=ema_decay,
-        dropout_schedule=None if rules.dropout_schedule is None else Constant(),
-        weight_decay_schedule=None,
-    )
+def program_of(rules: Rules) -> Program:
+    """Return the program of a model; what is not part of it are numbers of each step."""
+    loss = type(rules.loss) if type(rules.loss) in _SMOOTHED else rules.loss
+    has = rules.ema_decay is None, rules.dropout_schedule is None
+    key = rules.network.structure, loss, rules.max_grad_norm, has, structure(_settings(rules))
+    return Program(key, rules)
+
+
+def _settings(rules: Rules) -> tuple[Any, ...]:
+    """Return the settings whose numbers may differ between the models of a program."""
+    return rules.optimizer, rules.loss if type(rules.loss) in _SMOOTHED else None
 
 
 @lru_cache(maxsize=64)
-def _step(rules: Rules, backend: Backend) -> Callable[..., Any]:
-    """Return the function of a step for `program_rules`; settings of the loss are packed last."""
+def _step(program: Program, backend: Backend) -> Callable[..., Any]:
+    """Return the function of a step of a program; the numbers of settings are packed last."""
+    rules = program.rules
+    n_rule, n_loss = (len(numbers(part)) for part in _settings(rules))
 
     def step(state: TrainState, batch: Batch, scaling: Any, coefs: Any, keys: Any) -> TrainState:
-        loss, n_settings = _own_loss(rules.loss, coefs)
+        first = coefs.shape[-1] - n_rule - n_loss
+        values = [coefs[..., i] for i in range(first, coefs.shape[-1])]
+        smoothing = (value[..., None, None] for value in values[n_rule:])
         own: Step = make_step(
             rules.network,
-            loss,
-            rules.optimizer,
+            with_numbers(rules.loss, smoothing) if n_loss else rules.loss,
+            with_numbers(rules.optimizer, iter(values)),
             backend.kernels,
             with_penalty=True,
             max_grad_norm=rules.max_grad_norm,
             schedules_dropout=rules.dropout_schedule is not None,
             xp=backend.xp,
         )
-        return own(state, batch, scaling, coefs[..., : coefs.shape[-1] - n_settings], keys)
+        return own(state, batch, scaling, coefs[..., :first], keys)
 
     return step
-
-
-def _own_loss(loss: Loss, coefs: Any) -> tuple[Loss, int]:
-    """Return a loss with the settings of each model, and how many of them are packed last."""
-    names = names_of(loss)
-    first = coefs.shape[-1] - len(names)
-    values = (coefs[..., first + i][..., None, None] for i in range(len(names)))
-    return with_values(loss, names, values), len(names)
 
 
 class ModelStack:
@@ -234,8 +236,8 @@ class ModelStack:
             assert isinstance(data, SharedResident)
             place, own = self._places[id(trainer)], (n_steps, plan.batch_size)
             rows[:, place, : plan.batch_size] = data.rows_of(plan).reshape(own)
-            is_one = plan.weights is None
-            weights[:, place, : own[1]] = 1.0 if is_one else plan.weights.reshape(own)
+            given = plan.weights
+            weights[:, place, : own[1]] = 1.0 if given is None else given.reshape(own)
             numbers, own_rates = _numbers(request, plan)
             if table is None:
                 table = np.zeros((*shape[:2], numbers.shape[1]))
@@ -263,7 +265,7 @@ class ModelStack:
         trainer = requests[0].trainer
         backend = trainer.backend
         if self._run is None:
-            step = _step(program_rules(trainer.rules), backend)
+            step = _step(program_of(trainer.rules), backend)
             self._run = backend.loop_of_models(make_indexed_step(step))
         numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
         at_once = max(1, backend.work_at_once // (self._width * numbers))
@@ -290,10 +292,8 @@ def _flat(backend: Backend) -> Callable[..., Any]:
 
 def _numbers(request: Request, plan: EpochPlan) -> tuple[np.ndarray, list[float]]:
     """Return the packed numbers of a model's steps, and its learning rates."""
-    rules = request.trainer.rules
-    own = replace(rules, optimizer=varied(rules.optimizer))
-    [rates], [coefs] = step_table(request.trainer, own, [plan], request.schedule_position)
-    settings = [getattr(rules.loss, name) for name in names_of(rules.loss)]
+    [rates], [coefs] = step_table(request.trainer, [plan], request.schedule_position)
+    settings = numbers(_settings(request.trainer.rules))
     return np.concatenate([coefs, np.tile(settings, (len(coefs), 1))], axis=1), rates
 
 

@@ -178,8 +178,7 @@ _known_coefficients = lru_cache(maxsize=128)(_coefficients)
 
 def _can_be_known(optimizer: Optimizer, n_steps: int) -> bool:
     """Whether coefficients are kept: few, and those of a rule that never changes."""
-    rule = getattr(optimizer, "rule", optimizer)  # Of `Varied`.
-    return n_steps <= _MOST_KNOWN and type(rule) in OPTIMIZERS.values()
+    return n_steps <= _MOST_KNOWN and type(optimizer) in OPTIMIZERS.values()
 
 
 def _average_rate(decay: float, step: int) -> float:

@@ -54,7 +54,6 @@ class StepTable(NamedTuple):
 
 def step_table(
     trainer: Repeatable,
-    rules: Rules,
     plans: Sequence[EpochPlan],
     position: SchedulePosition,
     steps: range | None = None,
@@ -62,10 +61,9 @@ def step_table(
 ) -> StepTable:
     """Return the numbers of a trainer's next epochs, or of some steps of each.
 
-    The plans have the same counts. The rules are those of the trainer, but may have another form of
-    the optimizer, for a stack of models.
+    The plans have the same counts.
     """
-    counts = plans[0].counts
+    rules, counts = trainer.rules, plans[0].counts
     n_steps, n_samples = len(counts), sum(counts)
     steps = range(n_steps) if steps is None else steps
     rates = [
@@ -179,7 +177,7 @@ def put_groups(
     Without a budget they travel for a whole epoch at once, else for the few steps until the clock
     is read again.
     """
-    rules, n_steps, done = trainer.rules, len(epoch.plan.counts), epoch.first
+    n_steps, done = len(epoch.plan.counts), epoch.first
     while done < n_steps:
         few = n_steps
         if budget is not None:
@@ -187,7 +185,7 @@ def put_groups(
             if few == 0 and done > epoch.first:
                 return
         steps = range(done, min(done + max(few, 1), n_steps))
-        [rates], [coefs] = step_table(trainer, rules, [epoch.plan], position, steps, budget)
+        [rates], [coefs] = step_table(trainer, [epoch.plan], position, steps, budget)
         epoch.rates.extend(rates)
         yield Group(rates, trainer.backend.put(coefs, trainer.dtype))
         done = steps.stop

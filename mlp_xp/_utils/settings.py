@@ -1,0 +1,90 @@
+"""The numbers of frozen settings, which a step of a stack of models takes as arrays.
+
+A field that is declared as a float is such a number, unless it is 0, which may be another program.
+Settings of the user's own, and subclasses, may use their numbers in other ways: they have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import Field, fields, is_dataclass, replace
+from typing import Any
+
+__all__ = ["is_array", "is_zero", "numbers", "structure", "with_numbers"]
+
+
+def is_array(setting: Any) -> bool:
+    """Whether a setting is an array, with a number for each model of a stack."""
+    return getattr(setting, "ndim", 0) > 0
+
+
+def is_zero(setting: Any) -> bool:
+    """Whether a setting is the number 0; the array of a stack never is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp._utils.settings import is_zero
+    >>> is_zero(0.0), is_zero(0.1), is_zero(np.zeros((2, 1)))
+    (True, False, False)
+    """
+    return not is_array(setting) and not setting
+
+
+def _fields(settings: Any) -> tuple[Field[Any], ...]:
+    is_ours = type(settings).__module__.startswith("mlp_xp.") and is_dataclass(settings)
+    return fields(settings) if is_ours else ()
+
+
+def numbers(settings: Any) -> list[Any]:
+    """Return the numbers of settings, and of settings in them, in order.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.settings import numbers
+    >>> from mlp_xp.optimizers import Adam
+    >>> numbers((Adam(beta_1=0.0), Adam()))
+    [0.999, 1e-08, 0.9, 0.999, 1e-08]
+    """
+    if isinstance(settings, tuple):
+        return [number for part in settings for number in numbers(part)]
+    found: list[Any] = []
+    for field in _fields(settings):
+        value = getattr(settings, field.name)
+        if field.type != "float":
+            found += numbers(value)
+        elif not is_zero(value):
+            found.append(value)
+    return found
+
+
+def with_numbers(settings: Any, values: Iterator[Any]) -> Any:
+    """Return the same settings with other numbers, or arrays, as `numbers` orders them."""
+    if isinstance(settings, tuple):
+        return tuple(with_numbers(part, values) for part in settings)
+    changes = {}
+    for field in _fields(settings):
+        value = getattr(settings, field.name)
+        if field.type != "float":
+            changes[field.name] = with_numbers(value, values)
+        elif not is_zero(value):
+            changes[field.name] = next(values)
+    return replace(settings, **changes) if changes else settings
+
+
+def structure(settings: Any) -> Hashable:
+    """Return what a program depends on: the settings, and of their numbers only which are 0.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.settings import structure
+    >>> from mlp_xp.optimizers import SGD
+    >>> found = [structure(SGD(momentum=number)) for number in (0.8, 0.9, 0.0)]
+    >>> found[0] == found[1], found[1] == found[2]
+    (True, False)
+    """
+    if isinstance(settings, tuple):
+        return tuple(map(structure, settings))
+    own = [(field.type, getattr(settings, field.name)) for field in _fields(settings)]
+    parts = (is_zero(value) if kind == "float" else structure(value) for kind, value in own)
+    return (type(settings), *parts) if own else settings
