@@ -224,7 +224,7 @@ def test_a_row_has_the_numbers_of_its_step(optimizer, weighted, ema_decay):
 
 def test_dropout_and_weight_decay_follow_their_schedules():
     schedules = {"dropout_schedule": Linear(), "weight_decay_schedule": FlatCosine()}
-    for rule in (ByKind(AdamW(weight_decay=0.5)), varied(AdamW(weight_decay=0.5))):
+    for rule in (ByKind(AdamW(weight_decay=0.5)), AdamW(weight_decay=0.5)):
         rules, plan = rules_with(rule, **schedules), plan_epoch(10, 2)
         rates = learning_rates(rules, range(5), 5, SchedulePosition(0, 1, 1.0), 0, None)
         table = scalar_table(rules, [plan], range(5), [rates], 0, 0)

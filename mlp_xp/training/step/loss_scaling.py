@@ -125,7 +125,7 @@ def accept_or_revert(
     return rebuild(new, chosen), following
 
 
-def _spread(per_model: Array, array: Array, *, xp: Namespace) -> Array:
+def _spread(of_models: Array, array: Array, *, xp: Namespace) -> Array:
     """Return numbers of models in a shape for an array that has their axes first."""
-    n_more = array.ndim - per_model.ndim
-    return xp.reshape(per_model, (*per_model.shape, *[1] * n_more)) if per_model.ndim else per_model
+    n_more = array.ndim - of_models.ndim
+    return xp.reshape(of_models, (*of_models.shape, *[1] * n_more)) if of_models.ndim else of_models
