@@ -36,6 +36,7 @@ JOBS = {
     "resume": ("resume", "resume="),
     "several machines": ("machines", "mpiexec"),
     "tune hyper-parameters": ("tune", "optuna"),
+    "tables": ("tables", "categorical_features"),
     "arrays that are on a GPU": ("gpu-arrays", "cupy"),
     "custom loss, activation and callback": ("custom", "on_epoch_end"),
     "reproducibility": ("reproduce", "random_state"),

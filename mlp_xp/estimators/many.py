@@ -219,7 +219,7 @@ class _Data:
         return SharedData(X, {name: found[name] for name in _NAMES if name in found})
 
     def end(self, task: FitTask) -> None:
-        """Forget the data of a task if it was the last one with them."""
+        """Release the data of a task if it was the last one with them."""
         key = _key(task)
         with self._lock:
             self._n_left[key] -= 1
