@@ -52,6 +52,9 @@ default="auto"
         losses, and what a loss measures by (`Huber`'s ``delta``), are those of the standardized
         targets. Warm starts and `partial_fit` keep the first mean and deviation. Not for outputs
         that are bounded or never negative, e.g. of ``loss="poisson"``.
+    clip_predictions : bool, default=False
+        Whether predictions stay within the range of the targets to fit on, each output by itself.
+        Warm starts and `partial_fit` keep the first range. Not for quantiles and deviations.
     [scoring to embedding_dim]
 
     Attributes
@@ -78,6 +81,7 @@ default="auto"
         "loss": [one_of(*REGRESSION_LOSSES), callable],
         "output_activation": [one_of("auto", *OUTPUTS)],
         "target_scaling": [one_of("standardize"), None],
+        "clip_predictions": ["boolean"],
     }
     _parameter_names = tuple(_parameter_constraints)
 
@@ -110,6 +114,7 @@ default="auto"
         max_fun: int = 15000,
         output_activation: str = "auto",
         target_scaling: str | None = None,
+        clip_predictions: bool = False,
         scoring: Any = None,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,

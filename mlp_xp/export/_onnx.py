@@ -175,7 +175,7 @@ def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: 
         logits = predict(*weights, seen, scaling)
         found.append(activate_outputs(state.activating_loss, logits, xp=xp))
     outputs, targets = _mean(found), state.targets
-    outputs = targets.restore(state.activating_loss, outputs, put)
+    outputs = targets.restore(state.activating_loss, outputs, put, xp=xp)
     return outputs if targets.classes is None else targets.probabilities(outputs, xp=xp)
 
 

@@ -196,6 +196,11 @@ def _check(model: Any, state: FittedState) -> str:
             f"tta is {model.tta!r}, and scikit-learn's MLP predicts from one view: set tta=None, "
             "or export with to_onnx."
         )
+    if state.clips_predictions:
+        raise ValueError(
+            "clip_predictions is True, and scikit-learn's MLP predicts any value: export with "
+            "to_onnx or to_torch."
+        )
     wanted = "exp" if isinstance(state.loss, Poisson) else "identity"
     if targets.classes is not None:
         wanted = "softmax" if targets.kind == "multiclass" else "logistic"

@@ -148,6 +148,18 @@ class Restored(nn.Module):  # type: ignore[misc]
         return x * self.factor + self.summand
 
 
+class Limited(nn.Module):  # type: ignore[misc]
+    """Outputs from ``lowest`` to ``highest``; not while training, where they would not learn."""
+
+    def __init__(self, lowest: Any, highest: Any) -> None:
+        super().__init__()
+        self.register_buffer("lowest", torch.tensor(lowest))
+        self.register_buffer("highest", torch.tensor(highest))
+
+    def forward(self, x: Any) -> Any:
+        return x if self.training else torch.clamp(x, self.lowest, self.highest)
+
+
 def build(state: FittedState, *, activate: bool) -> nn.Sequential:
     """Return a network in NumPy arrays as a module."""
     params, batch_stats = iter(state.params), list(state.batch_stats)
@@ -162,6 +174,8 @@ def build(state: FittedState, *, activate: bool) -> nn.Sequential:
     if state.target_scaling is not None and (activate or state.output == "identity"):
         xp: Any = get_backend("numpy").xp
         modules.append(Restored(*state.activating_loss.units(*state.targets.scaling, xp=xp)))
+    if state.clips_predictions and (activate or state.output == "identity"):
+        modules.append(Limited(*state.targets.limits))
     return nn.Sequential(*modules).to(getattr(torch, state.dtype)).eval()
 
 

@@ -69,6 +69,8 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
         spec["columns"] = state.columns.to_json()
     if state.target_scaling is not None:
         spec["target_scaling"] = [numbers.tolist() for numbers in state.targets.scaling]
+    if state.clips_predictions:
+        spec["target_limits"] = [numbers.tolist() for numbers in state.targets.limits]
     if state.calibration is not None:
         spec["calibration_samples"] = len(state.calibration.scores)
     if state.temperature is not None:
@@ -318,7 +320,11 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
     """Return the targets that a spec describes."""
     if kind == "MLPRegressor":
         real = RealTargets.of_weights({}, n_outputs, params)
-        return replace(real, scaling=_target_scaling(spec, real.n_outputs, params))
+        given = real.n_outputs, params
+        scaling = _target_numbers(spec, "target_scaling", *given)
+        expect(scaling is None or min(scaling[1]) > 0.0, "target_scaling has no deviation above 0")
+        limits = _target_numbers(spec, "target_limits", *given, "clip_predictions")
+        return replace(real, scaling=scaling, limits=limits)
     classes, target_type = decode_classes(spec["classes"]), spec["target_type"]
     output, n_classes = spec["out_activation"], len(classes)
     expect(
@@ -336,15 +342,12 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
     return targets
 
 
-def _target_scaling(
-    spec: dict[str, Any], n_outputs: int, params: dict[str, Any]
+def _target_numbers(
+    spec: dict[str, Any], name: str, n_outputs: int, params: dict[str, Any], setting: str = ""
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the mean and the deviation of the targets, or None."""
-    found = spec.get("target_scaling")
-    expect(
-        (found is None) == (params["target_scaling"] is None),
-        f"target_scaling is {found!r}, and params have {params['target_scaling']!r}",
-    )
+    """Return two numbers for each output, or None where a setting, by default ``name``, is off."""
+    found, given = spec.get(name), params[setting or name]
+    expect((found is None) == (not given), f"{name} is {found!r}, and params have {given!r}")
     if found is None:
         return None
     expect(
@@ -352,12 +355,11 @@ def _target_scaling(
         and all(
             len(numbers) == n_outputs and all(is_number(n) and math.isfinite(n) for n in numbers)
             for numbers in found
-        )
-        and min(found[1]) > 0.0,
-        f"target_scaling is no mean and positive deviation for {n_outputs} outputs",
+        ),
+        f"{name} has no two numbers for each of {n_outputs} outputs",
     )
-    mean, deviation = np.asarray(found, dtype=np.float64)
-    return mean, deviation
+    first, second = np.asarray(found, dtype=np.float64)
+    return first, second
 
 
 def _check_late_settings(model: Any, n_features: int) -> None:

@@ -36,6 +36,19 @@ def predictions(model, X=X):
     return np.stack(found, axis=-1)
 
 
+def test_predictions_are_clipped_to_the_targets_that_were_fitted():
+    model, lowest = regressor(clip_predictions=True).fit(X, Y), Y.min(axis=0)
+    far = model.predict(1e3 * X)
+    np.testing.assert_allclose(np.clip(far, lowest, Y.max(axis=0)), far, rtol=1e-12)
+    assert np.sum(np.isclose(far, lowest, rtol=1e-12)) > 1
+    free = model.set_params(clip_predictions=False, warm_start=True, max_iter=1).fit(X, Y)
+    assert np.all(free.predict(1e3 * X).min(axis=0) < lowest)
+    with pytest.raises(
+        ValueError, match=r"`clip_predictions` must be False with loss=.*, got True"
+    ):
+        regressor("gaussian", clip_predictions=True).fit(X, Y)
+
+
 @each_loss
 def test_a_fit_is_that_on_targets_standardized_before(loss, tmp_path):
     fit, held = np.arange(40), np.arange(40, 60)

@@ -98,6 +98,7 @@ NOT_BY_SKLEARN = {
     "input_scaling": ["robust"],
     "max_one_hot": [{"max_one_hot": 99, "categorical_features": [1]}],
     "missing_values": ["impute"],
+    "clip_predictions": [True, {"clip_predictions": True, "target_scaling": "standardize"}],
     "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],
 }

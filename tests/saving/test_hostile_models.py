@@ -127,7 +127,7 @@ SCALINGS = ([[0.0], [0.0]], [[0.0], [math.nan]], [[0.0, 1.0], [1.0, 1.0]], [[0.0
 TAMPERED_REGRESSORS = [
     ({"out_activation": "exp"}, "out_activation is 'exp', and params make it 'identity'"),
     ({"target_scaling": None}, "target_scaling is None, and params have 'standardize'"),
-    *(({"target_scaling": value}, "is no mean and positive deviation") for value in SCALINGS),
+    *(({"target_scaling": value}, "has no (two numbers|deviation above 0)") for value in SCALINGS),
     *(({"target_scaling": value}, "holds no model") for value in (3, [[10**400], [1]])),
     ({"calibration_samples": 0}, "calibration_samples is 0, not an integer above 0"),
     ({"calibration_samples": 61}, r"'calibration.scores' is float32 of shape \(60, 1, 1\).*\(61"),

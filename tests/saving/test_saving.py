@@ -72,7 +72,7 @@ TEXT_WEIGHTS = {"nan": 1.5, "x": 2, "inf": 0.5}
         (VALUES, REGRESSION),
         (VALUES[:, 0], {"loss": losses.Through(losses.Huber(2.0), "softplus")}),
         (np.abs(VALUES), {"loss": "poisson", "solver": Lion(weight_decay=0.1)}),
-        (VALUES, {"solver": "lbfgs", "normalization": "layer"}),
+        (VALUES, {"solver": "lbfgs", "normalization": "layer", "clip_predictions": True}),
         (VALUES, {"solver": "lbfgs", "tol": 1e9}),  # Of no iterations.
     ],
 )

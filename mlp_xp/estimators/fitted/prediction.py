@@ -93,11 +93,11 @@ def network_outputs(
     if raw and views:
         with to.scope():
             return state.activating_loss.raw_outputs(outputs, xp=to.xp)
-    if raw or depth is not None or state.target_scaling is None:
+    if raw or depth is not None or not (state.target_scaling or state.clips_predictions):
         return outputs
     with to.scope():
         restored: Array = state.targets.restore(
-            state.activating_loss, outputs, lambda array: to.put(array, dtype)
+            state.activating_loss, outputs, lambda array: to.put(array, dtype), xp=to.xp
         )
     return restored
 
@@ -175,7 +175,9 @@ def evaluate(
     value: Any = mean_loss(loss, logits, encoded, shares, xp=here.xp)[0]
     activating: Any = state.activating_loss
     outputs = activating.activate(logits, xp=here.xp)
-    outputs = targets.restore(activating, outputs, lambda array: array.astype(logits.dtype))
+    outputs = targets.restore(
+        activating, outputs, lambda array: array.astype(logits.dtype), xp=here.xp
+    )
     predictions = Predictions(model, activating, targets, outputs, state.calibration)
     scores = {"loss": loss.reported(float(value), logits.shape[1])}
     if metrics is None:

@@ -134,6 +134,11 @@ class FittedState:
         return None if getattr(self.targets, "scaling", None) is None else "standardize"
 
     @property
+    def clips_predictions(self) -> bool:
+        """Whether predictions stay within the range of the targets that were fitted."""
+        return getattr(self.targets, "limits", None) is not None
+
+    @property
     def activating_loss(self) -> Loss:
         """The loss that activates outputs; another where `out_activation_` was assigned."""
         output = self.output
@@ -174,6 +179,12 @@ class FittedState:
             map(is_, state._entries, self._entries)
         )
         return state
+
+    def clipping(self, y: np.ndarray, *, clips: bool) -> FittedState:
+        """Return the state whose predictions stay within targets, the first ones, or do not."""
+        if clips == self.clips_predictions:
+            return self
+        return replace(self, targets=self.targets.limited(y if clips else None))
 
     def learning_from(
         self, y: np.ndarray, weights: np.ndarray | None, target_scaling: str | None

@@ -178,7 +178,8 @@ def prepare_fit(
         _refuse_without_held_out(params)
     if is_new:
         state = state.learning_from(sample.y, sample.weights, config.target_scaling)
-        targets = state.targets
+    state = state.clipping(sample.y, clips=bool(params.get("clip_predictions")))
+    targets = state.targets
     if state is not vars(model).get("_state"):
         publish(model, state, history)  # Scorers and callbacks see the network.
     training: Training | None = model._training

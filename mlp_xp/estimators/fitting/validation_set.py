@@ -183,7 +183,8 @@ class HeldOut:
             is_raw = self._scoring == REFINEMENT
             outputs = backend.get(logits if is_raw else loss.activate(logits, xp=backend.xp))
         own: Any = outputs.dtype
-        outputs = self._targets.restore(loss, outputs, lambda array: array.astype(own))
+        xp: Any = get_backend("numpy").xp
+        outputs = self._targets.restore(loss, outputs, lambda array: array.astype(own), xp=xp)
         return backend.get(average), outputs
 
     def _score_each(

@@ -77,11 +77,12 @@ dropout : float in [0, 1), or a list with one for each hidden layer, default=0
     Fraction of the outputs of hidden layers that a training step drops.
 input_dropout : float in [0, 1), default=0
     Fraction of the features that a training step drops.
-dropout_schedule, weight_decay_schedule : str, schedule of `mlp_xp.optimizers.schedules`, or \
-None, default=None
-    Factor of the rates of dropout, or of the weight decay of `solver`, at each step, e.g.
-    "flat_cos"; as `learning_rate`. Such a decay is that of ``AdamW(weight_decay=...)`` and the
-    like, besides the learning rate that it is multiplied by; `alpha` stays.
+dropout_schedule : str, schedule of `mlp_xp.optimizers.schedules`, or None, default=None
+    Factor of the rates of dropout at each step, e.g. "flat_cos"; the names are those of
+    `learning_rate`.
+weight_decay_schedule : str, schedule of `mlp_xp.optimizers.schedules`, or None, default=None
+    Factor of the weight decay of `solver`, e.g. of ``AdamW(weight_decay=0.02)``, at each step. It
+    comes on top of the learning rate, which multiplies a decay too.
 normalization : {"layer", "batch"} or None, default=None
     Normalization between each hidden dense layer and its activation.
 residual : bool, default=False

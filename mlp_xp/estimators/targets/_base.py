@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from mlp_xp._utils.array_types import Namespace
 from mlp_xp.nn.losses import Custom, Loss
 
 __all__ = ["Targets", "make_loss"]
@@ -122,8 +123,10 @@ class Targets(ABC):
         """Return targets that `encode` standardizes by the mean and deviation of y."""
         raise TypeError(f"Targets of kind {self.kind!r} are not standardized.")
 
-    def restore(self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any]) -> Any:
-        """Return activated outputs, (..., outputs), in the unit of y.
+    def restore(
+        self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any], *, xp: Namespace
+    ) -> Any:
+        """Return activated outputs, (..., outputs), in the unit of y and within its limits.
 
         ``put`` returns an array of the host in the dtype and on the device of the outputs.
         """

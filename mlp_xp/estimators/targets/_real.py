@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from sklearn.metrics import r2_score
 
+from mlp_xp._utils.array_types import Namespace
 from mlp_xp.estimators.checks.validation import check_values
 from mlp_xp.estimators.targets._base import Targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
@@ -27,10 +28,13 @@ class RealTargets(Targets):
     n_outputs : int
     scaling : (mean, deviation), two (outputs,) float64 arrays, or None
         That y is standardized by.
+    limits : (lowest, highest), two (outputs,) float64 arrays, or None
+        That predictions stay within.
     """
 
     n_outputs: int
     scaling: tuple[np.ndarray, np.ndarray] | None = None
+    limits: tuple[np.ndarray, np.ndarray] | None = None
     kind: str = "real"
     classes: None = None
     output: str = "identity"
@@ -68,6 +72,11 @@ class RealTargets(Targets):
         )
         if output not in ("auto", loss.output):
             loss = Through(cast(Any, loss), output)
+        if params["clip_predictions"] and loss.outputs_per_target > 1:
+            raise ValueError(
+                f"`clip_predictions` must be False with loss={params['loss']!r}, which has "
+                f"{loss.outputs_per_target} outputs for each target, got True."
+            )
         setting = params["target_scaling"]
         if setting is None or loss.takes_standardized:
             return loss
@@ -132,12 +141,24 @@ class RealTargets(Targets):
             )
         return replace(self, scaling=(mean, deviation))
 
-    def restore(self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any]) -> Any:
-        """Return activated outputs, (..., outputs), in the unit of y."""
-        if self.scaling is None:
-            return outputs
-        factor, summand = loss.units(*cast(Any, self.scaling), xp=cast(Any, np))
-        return outputs * put(cast(Any, factor)) + put(cast(Any, summand))
+    def limited(self, y: np.ndarray | None) -> RealTargets:
+        """Return targets whose predictions stay within the lowest and highest of y, if given."""
+        if y is None:
+            return replace(self, limits=None)
+        columns = self.plain.encode(y, "float64")
+        return replace(self, limits=(np.min(columns, axis=0), np.max(columns, axis=0)))
+
+    def restore(
+        self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any], *, xp: Namespace
+    ) -> Any:
+        """Return activated outputs, (..., outputs), in the unit of y and within its limits."""
+        if self.scaling is not None:
+            factor, summand = loss.units(*cast(Any, self.scaling), xp=cast(Any, np))
+            outputs = outputs * put(cast(Any, factor)) + put(cast(Any, summand))
+        if self.limits is not None:
+            lowest, highest = map(put, self.limits)
+            outputs = xp.minimum(xp.maximum(outputs, lowest), highest)
+        return outputs
 
     def decode(self, outputs: Any) -> Any:
         """Return (samples, targets, ...) values, without the second axis for a single target."""
