@@ -28,6 +28,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
 from mlp_xp import MLPClassifier, get_backend
+from mlp_xp.backends._numpy.native.thread_pool import can_compile, has_bfloat16
 
 REFERENCE = Path(__file__).with_suffix(".json")
 # Backends, and for NumPy who computes a step: numpy's functions, or machine code.
@@ -71,7 +72,10 @@ def _host(value: Any) -> np.ndarray:
 def compute(name: str, mode: str) -> dict[str, np.ndarray] | None:
     """Train a case of the grid and observe it; None where the backend cannot."""
     case, (spec, *by) = CASES[name], mode.split("+")
-    if case.precision == "bfloat16" and not spec.startswith(("torch", "jax")):
+    has_low = spec.startswith(("torch", "jax")) or (
+        spec == "numpy" and can_compile() and has_bfloat16()
+    )
+    if case.precision == "bfloat16" and not has_low:
         return None
     X, y = data(case.kind)
     with contextlib.ExitStack() as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bench.reports.targets import fastest_peer, targets
-from bench.studies import backends, busy, drop_in, ranks, search, startup, train_command
+from bench.studies import backends, busy, drop_in, products, ranks, search, startup, train_command
 from bench.suite.contenders import OURS
 from bench.suite.records import Result
 from bench.suite.side_by_side import GROWTH, workload_table
@@ -26,6 +26,7 @@ PARTS: dict[str, Part] = {
 # These run by their names alone.
 STUDIES: dict[str, Part] = {
     "backends": backends.PART,
+    "products": products.PART,
     "out_of_core": ranks.OUT_OF_CORE,
     "ranks": ranks.PART,
 }

@@ -29,6 +29,9 @@ def _entry(module: str, options: dict[str, Any] | None = None, **more: Any) -> E
 _CONTENDERS = {
     OURS: _entry("ours", {"backend": "numpy"}, quick=True),
     "mlp_xp, NumPy, from uint8": _entry("ours", {"backend": "numpy"}, data="raw"),
+    "mlp_xp, NumPy, bf16": _entry(
+        "ours", {"backend": "numpy", "precision": "bf16"}, precision="bfloat16"
+    ),
     "mlp_xp, torch": _entry("ours", {"backend": "torch"}),
     "mlp_xp, torch, bf16": _entry(
         "ours", {"backend": "torch", "precision": "bf16"}, precision="bfloat16"

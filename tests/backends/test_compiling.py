@@ -201,12 +201,12 @@ def test_units_are_the_same_whatever_compiles_them(tmp_path, monkeypatch, capsys
 
 def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
     kept = {}
-    assert _native.addresses(jobs.all_units()).keys() >= set(jobs.all_units())
+    assert _native.addresses(_native.all_units()).keys() >= set(_native.all_units())
     monkeypatch.setattr(_native, "_writable", lambda: tmp_path)
     monkeypatch.setattr(_native, "addresses", lambda units: kept.update(dict.fromkeys(units)))
     assert main(["compile"]) == 0
     assert capsys.readouterr().out == f"machine code for NumPy is kept in {tmp_path}\n"
-    assert set(jobs.all_units()) == set(kept)
+    assert set(_native.all_units()) == set(kept)
     monkeypatch.setattr(_native, "_writable", lambda: None)
     assert main(["compile"]) == 2
     assert "set MLP_XP_CACHE to a folder that you can write" in capsys.readouterr().err

@@ -297,6 +297,8 @@ def test_cupy_without_cublaslt_says_so(problem, plain, monkeypatch):
 @pytest.mark.parametrize("name", ["numpy", "array_api_strict"])
 def test_a_backend_without_such_products_says_what_to_type(problem, name):
     for low, words in FORMATS.items():
+        if (name, low) == ("numpy", "bf16"):  # It depends on the processor.
+            continue
         model = small(backend=name, precision=low)
         where = " on a GPU" if low == "tf32" else ""
         message = (

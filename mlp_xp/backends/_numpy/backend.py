@@ -17,18 +17,26 @@ from mlp_xp._utils.optional import install_command, pip_command
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._numpy.kernels.forward import activate, dense, gather, loss
+from mlp_xp.backends._numpy.kernels.forward import (
+    activate,
+    dense,
+    dense_in_bfloat16,
+    gather,
+    loss,
+)
 from mlp_xp.backends._numpy.kernels.updates import update_tree
 from mlp_xp.backends._numpy.native.jobs import MachineCodeError
 from mlp_xp.backends._numpy.native.memory import aligned
 from mlp_xp.backends._numpy.native.subnormals import flush_subnormals
 from mlp_xp.backends._numpy.native.thread_pool import (
     can_compile,
+    has_bfloat16,
     has_pool,
     one_blas_thread,
     thread_pool,
 )
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
+from mlp_xp.backends._precision import lacking
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
@@ -78,6 +86,23 @@ class NumpyBackend(Backend):
 
     def _move(self, array: Any) -> Array:
         return array
+
+    def _check_products(self, precision: str) -> None:
+        if precision != "bf16":
+            super()._check_products(precision)
+        cure, reason = "backend='torch' or 'jax', or precision='float32'", ""
+        if not can_compile():
+            cure, reason = f"{cure}, or type {install_command('fast')}", " without numba"
+        elif not has_bfloat16():
+            reason = (
+                " (this processor lacks AVX512_BF16, which AMD's have since Zen 4, and Intel's in "
+                "Cooper Lake and since Sapphire Rapids)"
+            )
+        if reason:
+            raise lacking(self.name, self.device, precision, cure, reason)
+
+    def _kernels_in(self, precision: str) -> Kernels:
+        return self.kernels._replace(dense=dense_in_bfloat16)
 
     @property
     def has_machine_code(self) -> bool:

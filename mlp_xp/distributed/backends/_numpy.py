@@ -14,7 +14,7 @@ from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import Backend
 from mlp_xp.backends._base import F
 from mlp_xp.backends._numpy.backend import NumpyBackend
-from mlp_xp.backends._numpy.kernels.forward import dense, product, weight_gradient
+from mlp_xp.backends._numpy.kernels.forward import weight_gradient
 from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.backends._numpy.native.jobs import MachineCodeError, address
 from mlp_xp.backends._numpy.tracing.compiled_step import Compiled, CompiledLoop, CompiledStep
@@ -63,16 +63,16 @@ class SumOverRanks:
     def _sum(self, *arrays: np.ndarray) -> None:
         self.communicator.sum(arrays)
 
-    def weight_gradient(self, x: Any, dy: Any, W: Any) -> Any:
+    def weight_gradient(self, x: Any, dy: Any, W: Any, multiply: Callable[..., None]) -> Any:
         """Return the gradient of the weights of a dense layer, which travels as it is computed.
 
         The sum of a small one would take no longer than to start it.
         """
         if W.size * W.itemsize < LONG_BYTES:
-            return weight_gradient(x, dy, W)
+            return weight_gradient(x, dy, W, multiply)
         dW = self.empty_like(W)
         for rows in self.pieces(W):
-            product(x[:, rows], dy, dW[rows], ta=True)
+            multiply(x[:, rows], dy, dW[rows], ta=True)
             self.start(dW, rows)
         return dW
 
@@ -232,11 +232,12 @@ class UpdateOfRanks:
 class DenseOfRanks:
     """The kernel ``dense``, whose gradients travel to other ranks while others are computed."""
 
+    dense: Callable[..., Any]
     ranks: SumOverRanks
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Compute `mlp_xp.nn.layers.affine`."""
-        return dense(*args, weight_gradient=self.ranks.weight_gradient, **options)
+        return self.dense(*args, weight_gradient=self.ranks.weight_gradient, **options)
 
 
 class NumpyRankBackend(RankBackend, NumpyBackend):
@@ -246,7 +247,9 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
         super().__init__(backend, communicator)
         self._sums = cast(SumOverRanks, self.gradient.sum_over_ranks)
         if not communicator.n_shards:
-            self.gradient = replace(self.gradient, dense=DenseOfRanks(self._sums))
+            self.gradient = replace(
+                self.gradient, dense=DenseOfRanks(self.kernels.dense, self._sums)
+            )
             self.kernels = self.kernels._replace(
                 clip=ClipOfRanks(self.kernels.clip, self._sums),
                 update=UpdateOfRanks(self.kernels.update, self._sums),

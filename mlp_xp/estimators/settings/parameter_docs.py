@@ -118,10 +118,12 @@ device : str or None, default=None
 precision : {"auto", "float32", "float64", "tf32", "bf16", "float16"}, default="auto"
     For parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
     float32 for uint8; other integers are computed in float64, as in scikit-learn. The last three
-    train with faster products, on backends "cupy", "torch" and "jax"; the weights, the optimizer's
-    state and the loss stay in float32, and so do predictions. "tf32", on GPUs, rounds the operands
-    of products. "bf16" and "float16" also keep inputs, activations and gradients in 16 bits,
-    except on "cupy". "float16" scales the loss, and skips the steps whose gradients overflow.
+    train with faster products, on backends "cupy", "torch" and "jax", "bf16" also on "numpy"; the
+    weights, the optimizer's state and the loss stay in float32, and so do predictions. "tf32", on
+    GPUs, rounds the operands of products. "bf16" and "float16" also keep inputs, activations and
+    gradients in 16 bits, except on "cupy" and "numpy". On "numpy", "bf16" needs numba and a
+    processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire Rapids). "float16" scales the
+    loss, and skips the steps whose gradients overflow.
 input_scaling : {"standardize", "robust", "quantile", "zca", "pca"}, Whiten, or None, default=None
     "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
     on the device; uint8 data stay uint8 until a batch is made. "robust" subtracts the median,

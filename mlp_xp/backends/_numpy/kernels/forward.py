@@ -7,6 +7,7 @@ products have the threads of the BLAS.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from mlp_xp._utils.array_types import DType, Namespace
 from mlp_xp.augmentation import PixelMap, map_pixels, take_lines
 from mlp_xp.backends import kernels
+from mlp_xp.backends._numpy.kernels import products
+from mlp_xp.backends._numpy.kernels.bfloat16 import affine_in_bfloat16
 from mlp_xp.backends._numpy.kernels.writing import (
     are_positions,
     constants,
@@ -29,7 +32,6 @@ from mlp_xp.backends._numpy.native.jobs import (
     ActivateArray,
     ColumnSums,
     Gather,
-    Product,
     Softmax,
 )
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
@@ -38,29 +40,15 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
 
-__all__ = ["activate", "dense", "gather", "loss", "product", "weight_gradient"]
+__all__ = ["activate", "dense", "dense_in_bfloat16", "gather", "loss", "weight_gradient"]
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
-# Below, meeting the other threads costs more than they bring (bench/history).
-_LEAST_PRODUCTS = 100_000
 
-
-def product(a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, bias: Any = 0) -> None:
-    """Write ``a @ b + bias``, with ``ta`` and ``tb`` of their transposes, to an array."""
-    m, n = out.shape
-    k = a.shape[0] if ta else a.shape[1]
-    # The stride along an axis of one row may be anything, which a BLAS refuses.
-    lda = a.strides[0] // a.itemsize if a.shape[0] > 1 else a.shape[1]
-    is_double = a.dtype == np.float64
-    job = Product(is_double, ta, tb, m, n, k, a, lda, b, b.shape[1], out, n, bias)
-    run(job, m * n * k >= _LEAST_PRODUCTS)
-
-
-def weight_gradient(x: Array, dy: Array, W: Array) -> Array:
-    """Return the gradient of the weights of a dense layer, ``x.T @ dy``."""
+def weight_gradient(x: Array, dy: Array, W: Array, multiply: Callable[..., None]) -> Array:
+    """Return the gradient of the weights of a dense layer, ``x.T @ dy``, by a product."""
     dW = np.empty_like(W)
-    product(x, dy, dW, ta=True)
+    multiply(x, dy, dW, ta=True)
     return dW
 
 
@@ -70,11 +58,14 @@ def dense(
     x: Array,
     arrangement: Arrangement | None = None,
     *,
-    weight_gradient: Callable[[Array, Array, Array], Array] = weight_gradient,
+    weight_gradient: Callable[[Array, Array, Array, Any], Array] = weight_gradient,
+    in_bfloat16: bool = False,
     xp: Namespace,
 ) -> tuple[Array, DensePullback]:
     """Compute `mlp_xp.nn.layers.affine`."""
     W, b = params
+    affine = affine_in_bfloat16 if in_bfloat16 else layers.affine
+    multiply = partial(products.multiply, in_pairs=in_bfloat16)
     if hasattr(x, "affine"):  # Rows of a sparse matrix.
         return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
     is_known = (
@@ -85,29 +76,33 @@ def dense(
         and x.dtype == W.dtype
         and W.ndim == 2
         and (x.shape[1:], b.shape) == (W.shape[:1], W.shape[1:])
+        and not (in_bfloat16 and W.dtype == np.float64)
     )
     if not is_known:
-        return layers.affine(params, x, arrangement, xp=xp)
+        return affine(params, x, arrangement, xp=xp)
     shape = x.shape[0], W.shape[1]
     y = np.empty_like(x, shape=shape)
-    product(x, W, y, bias=b)
+    multiply(x, W, y, bias=b)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         if dy.shape != shape:
-            return layers.affine(params, x, xp=xp)[1](dy, need_dx=need_dx)
+            return affine(params, x, xp=xp)[1](dy, need_dx=need_dx)
         dy = made_plain(dy, W)
         dx = None
         if need_dx:
             dx = np.empty_like(x, shape=x.shape)
-            product(dy, W, dx, tb=True)
+            multiply(dy, W, dx, tb=True)
         db: Any = np.empty_like(b)
-        dW = weight_gradient(x, dy, W)
+        dW = weight_gradient(x, dy, W, multiply)
         n_rows, n_columns = shape
         sums = ColumnSums(dy.dtype == np.float64, n_rows, n_columns, dy, db)
         run(sums, dy.size >= LEAST_NUMBERS)
         return dx, Dense(dW, db)
 
     return y, pullback
+
+
+dense_in_bfloat16 = partial(dense, in_bfloat16=True)
 
 
 def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:

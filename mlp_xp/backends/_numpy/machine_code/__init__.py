@@ -36,11 +36,24 @@ from llvmlite import binding
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.signals import interruptible
 from mlp_xp._utils.storage.paths import cache_dir
-from mlp_xp.backends._numpy.machine_code._cpu import describe_cpu, has_tile, target_machine
+from mlp_xp.backends._numpy.machine_code._cpu import (
+    describe_cpu,
+    has_bfloat16,
+    has_tile,
+    target_machine,
+)
 from mlp_xp.backends._numpy.native import jobs
-from mlp_xp.backends._numpy.native.jobs import MachineCodeError, Unit, all_units, number_of
+from mlp_xp.backends._numpy.native.jobs import MachineCodeError, Unit, number_of
 
-__all__ = ["addresses", "blas_address", "compile_all", "has_tile", "run_jobs"]
+__all__ = [
+    "addresses",
+    "all_units",
+    "blas_address",
+    "compile_all",
+    "has_bfloat16",
+    "has_tile",
+    "run_jobs",
+]
 
 _CHILD = """
 import json, sys
@@ -62,6 +75,8 @@ _EFFORT = {0: 8} | {
         jobs.ActivateArray: 4,
         jobs.Gather: 4,
         jobs.ColumnSums: 3,
+        jobs.Pack: 8,
+        jobs.PackedProduct: 9,
     }.items()
 }
 
@@ -102,6 +117,11 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
             for unit, code in codes.items():
                 _addresses[unit] = _load(unit, code)
         return _addresses
+
+
+def all_units() -> list[Unit]:
+    """Return every unit that there is for this processor."""
+    return jobs.all_units(has_tile=has_tile(), has_bfloat16=has_bfloat16())
 
 
 def compile_all() -> Path | None:

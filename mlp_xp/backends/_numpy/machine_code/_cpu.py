@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import binding
 
-__all__ = ["describe_cpu", "has_tile", "target_machine"]
+__all__ = ["describe_cpu", "has_bfloat16", "has_tile", "target_machine"]
 
 
 @cache
@@ -20,6 +20,12 @@ def describe_cpu() -> tuple[str, str]:
 def has_tile() -> bool:
     """Whether the processor has AVX-512; with shorter vectors the tile does not fit."""
     return bool(binding.get_host_cpu_features().get("avx512f"))
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies pairs of bfloat16 numbers in vectors of 512 bits."""
+    return has_tile() and bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 
 def target_machine() -> Any:

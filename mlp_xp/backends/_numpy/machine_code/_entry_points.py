@@ -34,6 +34,7 @@ from mlp_xp.backends._numpy.machine_code._loops import (
     softmax,
     sum_rows,
 )
+from mlp_xp.backends._numpy.machine_code._packed import make_pack, make_packed_product
 from mlp_xp.backends._numpy.machine_code._products import add_parts, by_columns, make_product
 from mlp_xp.backends._numpy.native import jobs
 from mlp_xp.backends._numpy.native.jobs import HEADER, PICK, TURN, Unit, number_of, record
@@ -186,6 +187,8 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     jobs.Softmax: _softmax,
     jobs.Arithmetic: _arithmetic,
     jobs.Update: make_update,
+    jobs.Pack: make_pack,
+    jobs.PackedProduct: make_packed_product,
 }
 
 

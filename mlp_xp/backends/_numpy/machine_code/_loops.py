@@ -18,9 +18,9 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     start_of,
 )
 from mlp_xp.backends._numpy.machine_code._products import make_tiled
-from mlp_xp.backends._numpy.machine_code._tile import ROWS
 from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
 from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
+from mlp_xp.backends._numpy.native.tuning import TILE_ROWS as ROWS
 
 __all__ = [
     "SOFTMAX_ROWS",

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from mlp_xp.backends._numpy.machine_code._cpu import has_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import jit, pointer, start_of
-from mlp_xp.backends._numpy.machine_code._tile import ROWS, VECTORS, make_tile
+from mlp_xp.backends._numpy.machine_code._tile import make_tile
 from mlp_xp.backends._numpy.native.jobs import Product, record
 from mlp_xp.backends._numpy.native.tuning import (
     LARGEST_RIGHT,
@@ -22,6 +22,8 @@ from mlp_xp.backends._numpy.native.tuning import (
     SAMPLES_AT_ONCE,
     SCRATCH,
 )
+from mlp_xp.backends._numpy.native.tuning import TILE_ROWS as ROWS
+from mlp_xp.backends._numpy.native.tuning import TILE_VECTORS as VECTORS
 
 __all__ = ["add_parts", "by_columns", "make_product", "make_tiled"]
 

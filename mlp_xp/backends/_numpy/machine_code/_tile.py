@@ -19,18 +19,22 @@ from numba.extending import intrinsic
 
 from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
+from mlp_xp.backends._numpy.native.tuning import TILE_ROWS as ROWS
+from mlp_xp.backends._numpy.native.tuning import TILE_VECTORS as VECTORS
 
-__all__ = ["ROWS", "VECTORS", "make_tile"]
-
-ROWS, VECTORS = 8, 3  # 8 rows of 3 vectors fill 24 of the 32 registers.
+__all__ = ["make_tile"]
 
 _I64 = ir.IntType(64)
 _SIGNATURE = types.void(*[types.int64] * 12)
 
 
 @cache
-def make_tile(is_double: bool) -> Any:
-    """Return the function that computes a tile, compiled once for all that call it."""
+def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
+    """Return the function that computes a tile, compiled once for all that call it.
+
+    With ``in_pairs`` an element of a and b is a pair of bfloat16 numbers, along the axis that is
+    summed over; c is in float32.
+    """
     number = ir.DoubleType() if is_double else ir.FloatType()
 
     @intrinsic
@@ -44,7 +48,7 @@ def make_tile(is_double: bool) -> Any:
                 is_wider = builder.icmp_signed(">", arguments[6], _I64(less))
                 fits = builder.icmp_signed("<=", arguments[6], _I64(most))
                 with builder.if_then(builder.and_(is_wider, fits)):
-                    _loop(vectors, arguments, n_vectors)
+                    _loop(vectors, arguments, n_vectors, in_pairs)
             return context.get_dummy_value()
 
         return _SIGNATURE, generate
@@ -63,10 +67,11 @@ def make_tile(is_double: bool) -> Any:
     return tile
 
 
-def _loop(vectors: Vectors, arguments: Any, n_vectors: int) -> None:
+def _loop(vectors: Vectors, arguments: Any, n_vectors: int, in_pairs: bool) -> None:
     """Compute a tile of so many vectors wide."""
     a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row = arguments
     builder, wide = vectors.builder, vectors.kind
+    multiply_add = vectors.multiply_add_pairs if in_pairs else vectors.multiply_add
     cells = [(row, v) for row in range(ROWS) for v in range(n_vectors)]
     n_last = builder.sub(columns, _I64((n_vectors - 1) * vectors.lanes))
     mask = vectors.mask(n_last)
@@ -113,7 +118,7 @@ def _loop(vectors: Vectors, arguments: Any, n_vectors: int) -> None:
         repeated = vectors.repeat(builder.load(at(a_rows[row], a_place)))
         for v in range(n_vectors):
             total = sums[row, v]
-            sums[row, v] = vectors.multiply_add(repeated, bs[v], total)
+            sums[row, v] = multiply_add(repeated, bs[v], total)
             total.add_incoming(sums[row, v], body)
     following = builder.add(step, _I64(1))
     step.add_incoming(following, body)

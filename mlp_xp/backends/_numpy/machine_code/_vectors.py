@@ -75,6 +75,14 @@ class Vectors:
         """Return a b + c, rounded once where the processor can."""
         return self.call("llvm.fmuladd", a, b, c)
 
+    def multiply_add_pairs(self, a: Any, b: Any, c: Any) -> Any:
+        """Return c plus the products of both bfloat16 numbers in each lane of a and b."""
+        pairs = ir.VectorType(_I32, self.lanes)
+        kind = ir.FunctionType(self.kind, [self.kind, pairs, pairs])
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, [c, *(self.builder.bitcast(x, pairs) for x in (a, b))])
+
     def call(self, name: str, *values: Any) -> Any:
         """Return what one of LLVM's functions of vectors returns."""
         return self._call(name, self.kind, values)

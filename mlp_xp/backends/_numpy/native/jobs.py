@@ -30,6 +30,8 @@ __all__ = [
     "Gather",
     "Job",
     "MachineCodeError",
+    "Pack",
+    "PackedProduct",
     "Product",
     "Softmax",
     "Take",
@@ -164,6 +166,48 @@ class Update(NamedTuple):
     shrink: Any
 
 
+class Pack(NamedTuple):
+    """A factor of a product, packed: panels of ``width`` lanes, step after step of the sum.
+
+    Lanes are columns of the source and sums go over its rows, or the reverse with
+    ``lanes_are_rows``. A step is a number or, ``in_pairs``, two that are rounded to bfloat16, a
+    missing one 0. ``ld`` is the distance between rows of the source, in numbers.
+    """
+
+    is_double: Any
+    in_pairs: Any
+    lanes_are_rows: Any
+    n_lanes: Any
+    n_sums: Any
+    width: Any
+    source: Any
+    ld: Any
+    out: Any
+
+
+class PackedProduct(NamedTuple):
+    """C = A B + bias of packed factors: (m, n), n_steps steps; A in panels of 8, B of ``width``.
+
+    The cache holds ``depth`` steps of a panel, and ``rows_at_once`` by ``columns_at_once`` of C,
+    multiples of both panels.
+    """
+
+    is_double: Any
+    in_pairs: Any
+    m: Any
+    n: Any
+    n_steps: Any
+    a: Any
+    b: Any
+    width: Any
+    c: Any
+    ldc: Any
+    bias: Any
+    depth: Any
+    rows_at_once: Any
+    columns_at_once: Any
+
+
 KINDS: tuple[type, ...] = (
     Product,
     ColumnSums,
@@ -173,6 +217,8 @@ KINDS: tuple[type, ...] = (
     Softmax,
     Arithmetic,
     Update,
+    Pack,
+    PackedProduct,
 )
 
 
@@ -245,17 +291,26 @@ class Unit(NamedTuple):
 
 
 # Which field of a job decides, beside its dtype, how it is compiled.
-_VARIANTS = {Gather: "is_bytes", ActivateArray: "function", Update: "rule"}
+_VARIANTS = {
+    Gather: "is_bytes",
+    ActivateArray: "function",
+    Update: "rule",
+    Pack: "in_pairs",
+    PackedProduct: "in_pairs",
+}
 
 
-def all_units() -> list[Unit]:
-    """Return every unit that there is."""
+def all_units(*, has_tile: bool, has_bfloat16: bool) -> list[Unit]:
+    """Return every unit that there is for a processor with our own products, or without."""
     units = [Unit(0), Unit(number_of(Take))]
     for kind in KINDS:
-        if kind is not Take:
-            variants = (0, 1) if kind in _VARIANTS else (0,)
-            units += [Unit(number_of(kind), d, variant) for d in (0, 1) for variant in variants]
-    return units
+        if kind is Take or (kind is PackedProduct and not has_tile):
+            continue
+        variants = (0, 1) if kind in _VARIANTS else (0,)
+        units += [Unit(number_of(kind), d, variant) for d in (0, 1) for variant in variants]
+    # Pairs of bfloat16 are made of float32.
+    pairs = [Unit(number_of(kind), d, 1) for kind in (Pack, PackedProduct) for d in (0, 1)]
+    return [unit for unit in units if unit not in pairs or (has_bfloat16 and not unit.is_double)]
 
 
 def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:

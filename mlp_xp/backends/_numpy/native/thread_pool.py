@@ -35,6 +35,7 @@ from mlp_xp.backends._numpy.native.tuning import MAIL, MAIL_OF_THREAD, N_THREADS
 __all__ = [
     "ThreadPool",
     "can_compile",
+    "has_bfloat16",
     "has_pool",
     "has_tile",
     "link",
@@ -72,6 +73,12 @@ def _machine_code() -> Any:
 def has_tile() -> bool:
     """Whether this processor has our own matrix product; loads llvmlite."""
     found: bool = _machine_code().has_tile()
+    return found
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has our own product in bfloat16; loads llvmlite."""
+    found: bool = _machine_code().has_bfloat16()
     return found
 
 

@@ -25,6 +25,8 @@ __all__ = [
     "SELDOM",
     "SPINS",
     "TICKET",
+    "TILE_ROWS",
+    "TILE_VECTORS",
 ]
 
 # The mailbox of a pool, in 64-bit integers, of which a cache line holds 8: what is written at
@@ -53,3 +55,5 @@ SCRATCH = 1 << 18
 # Columns of a batch for each thread, so that it takes columns and not rows. How many columns an
 # update packs together, and how wide its result must be for that to pay.
 LEAST_COLUMNS, PANEL, LEAST_PACKED = 256, 48, 128
+# Rows, and vectors of columns, of a tile of results: 24 of the 32 registers of AVX-512.
+TILE_ROWS, TILE_VECTORS = 8, 3

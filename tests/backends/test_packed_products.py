@@ -1,0 +1,157 @@
+"""Products of packed factors: in bfloat16 bit by bit as the instruction is defined, and in float32.
+
+What needs no such processor runs everywhere: the rounding, the packing, and layers by NumPy alone.
+"""
+
+import numpy as np
+import pytest
+from helpers import close, small
+from numpy.testing import assert_array_equal
+
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.kernels import products
+from mlp_xp.backends._numpy.kernels.bfloat16 import round_to_bfloat16
+from mlp_xp.backends._numpy.native import caches, jobs, thread_pool
+from mlp_xp.nn.layers import Dense
+
+pytest.importorskip("numba")
+pytestmark = pytest.mark.skipif(not thread_pool.can_compile(), reason="no machine code here")
+TINY = np.finfo(np.float32).tiny
+ROUNDED = {  # Bits of float32, and of the nearest bfloat16, the even one of two.
+    0x3F800000: 0x3F80, 0x3F808000: 0x3F80, 0x3F808001: 0x3F81, 0x3F818000: 0x3F82,
+    0xBF818000: 0xBF82, 0x7F7FFFFF: 0x7F80, 0x7F800000: 0x7F80, 0xFF800000: 0xFF80,
+    0x7FFFFFFF: 0x7FC0, 0x7F800001: 0x7FC0, 0x80000000: 0x8000, 0x00018000: 0x0002,
+}  # fmt: skip
+
+
+def rounded(x):
+    out = np.empty_like(x)
+    round_to_bfloat16(x, out)
+    return out
+
+
+def no_subnormals(x):
+    return np.where(np.abs(x) < TINY, np.float32(0), x)
+
+
+def dot_in_pairs(a, b, bias):
+    """Return the product as the instruction computes it: of each pair the second number first.
+
+    Each is a fused multiplication and addition. In float64 both are exact, or far from a tie.
+    """
+    a, b = (no_subnormals(rounded(x)).astype(np.float64) for x in (a, b))
+    total = np.broadcast_to(bias, (len(a), b.shape[1])).astype(np.float32)
+    for k in (k for first in range(0, a.shape[1], 2) for k in (first + 1, first)):
+        if k < a.shape[1]:
+            total = no_subnormals((total + np.outer(a[:, k], b[k])).astype(np.float32))
+    return total
+
+
+def run(made):
+    table, _ = jobs.table(made)
+    thread_pool.link([table])
+    thread_pool.runner()(jobs.step_range(table))
+
+
+def test_rounding_is_to_the_nearest_and_even(pool_of):
+    bits, expected = (np.asarray(list(x), np.uint32) for x in (ROUNDED, ROUNDED.values()))
+    x = bits.view(np.float32)
+    assert_array_equal(rounded(x).view(np.uint32) >> 16, expected)
+    for across in (False, True):
+        out = np.zeros(16, np.uint32)
+        source = x[None] if across else x[:, None]
+        pack = jobs.Pack(False, True, not across, 12, 1, 8, source, source.shape[1], out)
+        with pool_of(2):
+            run([jobs.Job(pack, True)])
+        assert_array_equal(out[:12], expected)  # Each with a 0 that is not there.
+
+
+@pytest.mark.parametrize("transposed", ["", "a", "b"])
+@pytest.mark.parametrize("shape", [(37, 51, 100), (8, 2, 48), (3, 130, 700), (300, 41, 10)])
+@pytest.mark.parametrize("kind", ["bfloat16", "float32", "float64"])
+def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monkeypatch):
+    if not (thread_pool.has_bfloat16() if kind == "bfloat16" else thread_pool.has_tile()):
+        pytest.skip("this processor has no such product")
+    (m, k, n), is_low, dtype = shape, kind == "bfloat16", kind.replace("bfloat16", "float32")
+    a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
+    a[0, :2], b[:2, 0] = 1e-38, 1e-3  # Products that are subnormal, and factors that become so.
+    a[-1, -1] = 1e-41
+    given = [
+        np.asfortranarray(x).T if name in transposed else x for name, x in (("a", a), ("b", b))
+    ]
+    sizes = caches.Blocks(16, 16, 96)
+    for n_threads, blocks in ((1, None), (2, sizes), (3, sizes)):
+        if blocks is not None:
+            monkeypatch.setattr(products, "make_blocks", lambda itemsize: sizes)
+        out = np.full((m, n), np.nan, dtype)
+        options = {"ta": transposed == "a", "tb": transposed == "b", "bias": bias}
+        with pool_of(n_threads):
+            run(products.product_of_packed(*given, out, in_pairs=is_low, **options))
+        if is_low:
+            assert_array_equal(out, dot_in_pairs(a, b, bias))
+        else:
+            close(out, a @ b + bias, k)
+
+
+def test_blocks_fill_the_caches_that_the_system_names(tmp_path):
+    for name, level, kind, size in ("0", 1, "Instruction", "64K"), ("1", 1, "Data", "48K"):
+        for file, text in (("level", level), ("type", kind), ("size", size)):
+            (tmp_path / f"index{name}").mkdir(exist_ok=True)
+            (tmp_path / f"index{name}" / file).write_text(f"{text}\n")
+    (tmp_path / "index2").mkdir()  # It says nothing.
+    assert caches.cache_sizes(tmp_path) == (48 << 10, 512 << 10)
+    for second in (256 << 10, 1 << 20, 2 << 20):
+        depth, rows, columns = caches.make_blocks(4, 48 << 10, second)
+        used = 4 * (depth * (rows + columns) + rows * columns)
+        assert second / 2 < used < second
+        assert (depth, rows % 8, columns % 48) == (256, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "ta", "tb", "pays"),
+    [
+        ((1024, 2048, 2048), False, False, False),
+        ((1024, 2048, 2048), False, True, True),
+        ((2048, 1024, 2048), True, False, True),
+        ((2048, 1024, 128), True, False, False),  # Our own product reads dy from the cache.
+        ((128, 512, 512), False, True, False),  # Too little to compile for.
+        ((100_000, 500, 20), False, True, False),
+    ],
+)
+def test_large_products_that_a_blas_would_compute_are_packed(shape, ta, tb, pays, monkeypatch):
+    monkeypatch.setattr(products, "has_tile", lambda: True)
+    m, k, n = shape
+    a, b = (np.broadcast_to(np.float32(0), shape) for shape in ((m, k), (k, n)))
+    out = np.broadcast_to(np.float32(0), (m, n))
+    found = products.packing_pays(a.T if ta else a, b.T if tb else b, out, ta=ta, tb=tb)
+    assert found == pays
+
+
+@pytest.mark.parametrize("n_threads", [0, 2])
+def test_a_layer_rounds_factors_and_nothing_else(n_threads, pool_of, rng, monkeypatch):
+    """By NumPy alone, with 0 threads, on every processor."""
+    if n_threads and not thread_pool.has_bfloat16():
+        pytest.skip("this processor has no such product")
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend.has_bfloat16", lambda: True)
+    backend = get_backend("numpy").with_precision("bf16")
+    shapes = (40, 33), (33, 50), (50,), (40, 50)
+    x, W, b, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    with pool_of(n_threads):
+        y, pullback = backend.kernels.dense(Dense(W, b), x, xp=np)
+        dx, grads = pullback(dy, need_dx=True)
+    low_x, low_W, low_dy = map(rounded, (x, W, dy))
+    close(y, low_x @ low_W + b, 33)
+    close(dx, low_dy @ low_W.T, 50)
+    close(grads.W, low_x.T @ low_dy, 40)
+    close(grads.b, dy.sum(0), 40)
+
+
+def test_a_processor_without_it_says_which_have_it(problem, monkeypatch):
+    words = r"lacks AVX512_BF16, which AMD's have since Zen 4, and .* use backend='torch' or 'jax'"
+    for name, found, text in (
+        ("has_bfloat16", False, words),
+        ("can_compile", False, "without numba.* or type .*pip install"),
+    ):
+        monkeypatch.setattr(f"mlp_xp.backends._numpy.backend.{name}", lambda found=found: found)
+        with pytest.raises(ValueError, match=text):
+            small(precision="bf16").fit(*problem())
