@@ -13,12 +13,13 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp._utils.sklearn_compat import check_same_namespace
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.checks.validation import asks_for_table, check_weights, check_x, host
+from mlp_xp.estimators.checks.ensemble_inputs import check_inputs, note_inputs
+from mlp_xp.estimators.checks.validation import check_weights, host
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
@@ -105,7 +106,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         if self.n_jobs == 0:
             raise ValueError("n_jobs is 0: use at least 1, -1 for all processors, or None.")
         members = self._members()
-        n_samples = self._note(X, [member for member, _ in members])
+        n_samples = note_inputs(self, X, [member for member, _ in members])
         given = check_weights(sample_weight, n_samples)
         held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         tasks: list[Any] = []
@@ -139,13 +140,6 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
             self.classes_ = self.estimators_[0].classes_
         return self
 
-    def _note(self, X: Any, members: list[Any]) -> int:
-        """Set the names and the number of features; return the number of samples."""
-        if not any(map(asks_for_table, members)):
-            return int(check_x(self, X, reset=True).shape[0])
-        validate_data(self, X, reset=True, skip_check_array=True)
-        return int(_num_samples(X))
-
     def _members(self) -> list[tuple[Any, np.random.RandomState]]:
         """Return the networks, not fitted, and a generator for each."""
         template = self._member_type() if self.estimator is None else self.estimator
@@ -165,12 +159,11 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
 
     # --- prediction ----------------------------------------------------------------------------
 
-    def _check(self, X: Any, method: str) -> None:
-        """Raise an error unless the networks can predict for X; `method` is named in it."""
+    def _checked(self, X: Any, method: str) -> Any:
+        """Return X for each network; raise an error, naming `method`, if they cannot predict."""
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_any_weights", method=method)
-        if not any(map(asks_for_table, self.estimators_)):  # Those check it themselves.
-            check_x(self, X, reset=False)
+        return check_inputs(self, X)
 
     @property
     def _any_weights(self) -> Any:
@@ -287,7 +280,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
 
     def _averaged(self, X: Any, method: str) -> tuple[Any, Any]:
         """Return mean and standard deviation of the networks' probabilities."""
-        self._check(X, method)
+        X = self._checked(X, method)
         return mean_and_spread([member.predict_proba(X) for member in self.estimators_])
 
     def predict_log_proba(self, X: Any) -> Any:
@@ -378,7 +371,7 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
         With `quantiles` the mean of the networks' quantiles; after ``loss="gaussian"`` those of
         a normal distribution with this mean and standard deviation.
         """
-        self._check(X, "predict")
+        X = self._checked(X, "predict")
         return combined_values(self.estimators_, X, return_std=return_std, quantiles=quantiles)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

@@ -311,7 +311,11 @@ def _load(folder: Path) -> Any:
     with blamed_on(folder / SPEC):
         is_ensemble = spec["estimator"] in ENSEMBLES
         specs = spec["networks"] if is_ensemble else [spec]
-        rebuilt = [rebuild(network, len(header.tensors)) for network in specs]
+        rebuilt: list[Any] = []
+        for network in specs:
+            known = network.get("columns") == specs[0].get("columns") and rebuilt
+            columns = rebuilt[0].state.columns if known else None
+            rebuilt.append(rebuild(network, len(header.tensors), columns))
         states = [part.state for part in rebuilt]
         named = name_members(states) if is_ensemble else {"": states[0]}
         ensemble = rebuild_ensemble(spec, rebuilt) if is_ensemble else None

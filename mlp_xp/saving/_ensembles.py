@@ -62,7 +62,7 @@ def rebuild_ensemble(spec: dict[str, Any], networks: list[Rebuilt]) -> Any:
     for network in networks:
         expect(
             type(network.model) is ensemble._member_type
-            and network.state.n_features == first.state.n_features
+            and network.state.n_columns == first.state.n_columns
             and _labels(network) == _labels(first),
             "networks are not of one kind, with the same features and classes",
         )

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from mlp_xp.training.data.input_scaling import SCALINGS, Whiten
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition
 from mlp_xp.training.loop.records import ResumeState
+
+if TYPE_CHECKING:
+    from mlp_xp.estimators.tables.columns import TableColumns
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
@@ -206,10 +209,13 @@ def _take(spec: dict[str, Any], name: str, is_right: Callable[[Any], bool], what
     return value
 
 
-def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
+def rebuild(
+    spec: dict[str, Any], max_layers: float = math.inf, columns: TableColumns | None = None
+) -> Rebuilt:
     """Return the estimator and the state that a spec describes, without arrays.
 
-    More layers than ``max_layers`` are an error before the network is made.
+    More layers than ``max_layers`` are an error before the network is made. ``columns`` are those
+    of the spec, if they are known.
     """
     kind = _take(
         spec, "estimator", lambda kind: kind in ESTIMATORS, f"one of {', '.join(ESTIMATORS)}"
@@ -222,11 +228,11 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
     model._validate_params()
     widths = _widths(spec, max_layers)
     n_features = _take(spec, "features", _is_width, "an integer above 0")
-    names, columns, n_columns = spec["feature_names"], None, n_features
+    names, n_columns = spec["feature_names"], n_features
     if "columns" in spec:
         from mlp_xp.estimators.tables.decoding import decode_columns  # Most models have none.
 
-        columns = decode_columns(spec["columns"])
+        columns = columns or decode_columns(spec["columns"])
         n_columns = len(columns.columns)
         expect(len(columns.input_names) == n_features, f"columns do not make {n_features} inputs")
     if names is not None:

@@ -92,7 +92,7 @@ def test_a_fit_of_a_table_is_resumed(tmp_path):
         tabular(**settings).fit(X.replace({"city": {"Rome": "Roma"}}), y, resume=tmp_path)
 
 
-def test_each_fold_learns_its_own_columns(on):
+def test_each_fold_learns_its_own_columns(on, tmp_path):
     """A city that only the last rows have is unknown to the folds without them."""
     frame = X.assign(city=["Bern", "Oslo"] * 40 + ["Rome"] * 10)
     model = tabular(**on, max_iter=2)
@@ -101,8 +101,13 @@ def test_each_fold_learns_its_own_columns(on):
         np.testing.assert_allclose(many, expected, atol=1e-10)
     search = GridSearchCV(model, {"input_scaling": ["robust", "quantile"]}, cv=2).fit(frame, y)
     assert search.best_estimator_.columns_.names == list(X)
-    ensemble = MLPEnsembleClassifier(model, 2, random_state=0).fit(frame, y)
-    assert ensemble.predict_proba(frame).shape == (N, 2)
+    settings = [{"max_one_hot": 2}, {}]
+    for each in (settings, None):  # Columns of their own, or the same.
+        ensemble = MLPEnsembleClassifier(model, 2, settings=each, random_state=0).fit(frame, y)
+        save_model(ensemble, tmp_path)
+        found, networks = load_model(tmp_path).predict_proba(frame), ensemble.estimators_
+        mean = sum(network.predict_proba(frame) for network in networks) / 2
+        np.testing.assert_allclose(found, mean, atol=1e-12)
     assert (ensemble.n_features_in_, list(ensemble.feature_names_in_)) == (6, list(X))
 
 

@@ -83,6 +83,8 @@ def check_x(
         _note_features(estimator, X)  # Checked for all fits.
         vars(estimator).update(X.shared.names)
         return X
+    if isinstance(X, Rows) and X.shared is not None and "columns_" in X.shared.names:
+        return X.x  # Encoded for all estimators with these columns.
     if asks_for_table(estimator) if reset else "columns_" in vars(estimator):
         from mlp_xp.estimators.tables.columns import encode_table  # Most data are plain numbers.
 

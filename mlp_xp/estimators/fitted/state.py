@@ -123,6 +123,11 @@ class FittedState:
         return tuple(chain(*self.arrays.values()))
 
     @property
+    def n_columns(self) -> int:
+        """The columns of the data: of a table before they are encoded."""
+        return self.n_features if self.columns is None else len(self.columns.columns)
+
+    @property
     def step_scaling(self) -> str | Whiten | None:
         """The input scaling that steps apply: the numbers of a table are scaled before them."""
         is_done = self.columns is not None and self.input_scaling in TABLE_SCALINGS
@@ -375,7 +380,7 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
     attributes.update({name: list(arrays) for name, arrays in state.arrays.items()})
     attributes.update(
         _state=state,
-        n_features_in_=state.n_features if state.columns is None else len(state.columns.columns),
+        n_features_in_=state.n_columns,
         n_layers_=len(state.network.widths),
         n_outputs_=state.network.sizes[-1],
         out_activation_=state.output,
