@@ -122,7 +122,7 @@ class Resident:
             if plan.parts is not None:
                 steps = slice(rows.start // size, -(-rows.stop // size))
                 part = self._backend.put(plan.parts[steps], self._dtype)
-            return Batch(self.x, self.y, Selection(*picked, part))
+            return Batch(self.x, self.y, Selection(*picked)._replace(part=part))
 
         parts = slice(0, end), slice(end, len(plan.rows))
         return [stack(rows) for rows in parts if rows.start < rows.stop]
