@@ -11,7 +11,7 @@ from cupy._operations import launch_all
 # CuPy's names, where they differ from NumPy's function after "="; array-api-compat asks for some.
 NAMES = """
 abs=absolute absolute add arccos arccosh arcsin arcsinh arctan arctan2 arctanh bitwise_and
-bitwise_or bitwise_xor conj=conjugate conjugate equal exp expm1 greater greater_equal invert
+bitwise_or bitwise_xor conj=conjugate conjugate cos equal exp expm1 greater greater_equal invert
 isfinite isnan left_shift less less_equal log log1p logical_and logical_not logical_or maximum
 minimum multiply negative not_equal positive power reciprocal remainder right_shift sign sin sqrt
 square subtract tanh true_divide
