@@ -17,7 +17,7 @@ from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import host
 from mlp_xp.estimators.fitted.from_weights import set_weights
 from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
-from mlp_xp.estimators.fitted.scoring import score_on_host
+from mlp_xp.estimators.fitted.scoring import log_of, score_on_host
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.settings.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.targets import ClassTargets
@@ -45,8 +45,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`.
     label_smoothing : float in [0, 1), default=0
         For "log_loss": mixes the targets with the uniform distribution.
-    class_weight : dict, "balanced" or None, default=None
-        Weight of the samples of each class; "balanced" gives all classes the same sum.
+    class_weight : dict, "balanced", a list of dicts, or None, default=None
+        Weight of the samples of each class; "balanced" gives all classes the same sum. A list has a
+        dict for each of several targets, whose weights are multiplied, as with "balanced".
     output_activation : {"auto", "softmax", "logistic"}, default="auto"
         "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
         trains each of several classes against the rest.
@@ -58,8 +59,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     Attributes
     ----------
-    classes_ : (classes,) NumPy array
-        Class labels, sorted.
+    classes_ : (classes,) NumPy array, or a list of them
+        Class labels, sorted; of each target where y is (samples, targets) of other labels than 0
+        and 1.
+    n_classes_ : int or list of int
+        Numbers of them.
     temperature_ : float
         With `calibration`: above 1 where the training was too sure. The weights are those of the
         training; probabilities, `logits`, losses and exports are calibrated.
@@ -88,7 +92,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         **CONSTRAINTS,
         "loss": [one_of(*CLASSIFICATION_LOSSES), callable],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "class_weight": [one_of("balanced"), dict, None],
+        "class_weight": [one_of("balanced"), dict, list, None],
         "output_activation": [one_of("auto", "softmax", "logistic")],
         "calibration": [one_of("temperature"), None],
     }
@@ -180,10 +184,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, classes)
+        y : array-like of shape (samples,), (samples, classes) or (samples, targets)
         sample_weight : array-like of shape (samples,), optional
-        classes : array-like of shape (classes,), optional
-            All classes there will be; needed in the first call.
+        classes : array-like of shape (classes,), or a list of them, optional
+            All classes there will be, of each target if there are several; needed in the first
+            call.
         X_val, y_val, sample_weight_val : optional
             As for `fit`.
 
@@ -191,15 +196,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         -------
         self
         """
-        known = getattr(self, "classes_", None)
+        known: Any = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         # Most callers name the same classes each time, sorted: no need of scikit-learn's checks.
         is_plain = type(classes) in (np.ndarray, list, tuple, range)
-        is_same = known is not None and is_plain and np.array_equal(known, classes)
+        is_same = isinstance(known, np.ndarray) and is_plain and np.array_equal(known, classes)
         if classes is not None and not is_same:
-            classes = unique_labels(host(classes))
-            if known is not None and not np.array_equal(known, classes):
+            classes = _sorted_labels(classes)
+            if known is not None and not _are_equal(known, classes):
                 raise ValueError(
                     f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
                     f"{known!r}"
@@ -207,6 +212,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return self._partial_fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), classes)
 
     # --- prediction ----------------------------------------------------------------------------
+
+    @property
+    def n_classes_(self) -> Any:
+        """The number of classes, or those of each target."""
+        classes: Any = self.classes_
+        return list(map(len, classes)) if isinstance(classes, list) else len(classes)
 
     @property
     def temperature_(self) -> float:
@@ -229,7 +240,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         Returns
         -------
-        (samples,) array, or (samples, classes) of 0 and 1 where several are right at once
+        (samples,) array, (samples, targets), or (samples, classes) of 0 and 1 where several are \
+right at once
             In the library and on the device of X; labels that it cannot hold, such as strings, in
             NumPy. Sparse if y was, as in scikit-learn.
         """
@@ -252,7 +264,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         Returns
         -------
-        (samples, classes) array
+        (samples, classes) array, or a list with one for each of several targets
             In the order of `classes_`, in the library and on the device of X.
         """
         return self._predict_proba(X, "predict_proba", tta)
@@ -266,9 +278,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def predict_log_proba(self, X: Any) -> Any:
         """Predict logarithms of probabilities; see `predict_proba`."""
         p = self._predict_proba(X, "predict_log_proba")
-        backend = get_backend(p)
-        with backend.scope(), np.errstate(divide="ignore"):
-            return backend.xp.log(p)
+        return log_of(p)
 
     @classmethod
     def from_weights(
@@ -282,7 +292,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             ``(fan_in, fan_out)`` and ``(fan_out,)`` of each layer, the output layer last. Two
             classes have one output.
         classes : (classes,) array-like
-            Labels, sorted.
+            Labels, sorted; a list of such for several targets.
         **params
             Parameters of the classifier, e.g. ``activation``; `hidden_layer_sizes` comes from the
             weights.
@@ -318,7 +328,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         Returns
         -------
-        (samples, classes) array, or (samples,) for two classes
+        (samples, classes) array, (samples,) for two classes, or a list with one for each of \
+several targets
             Before softmax or logistic; for two classes, above 0 for the second.
         """
         logits = self._outputs(X, "logits", raw=True)
@@ -330,17 +341,32 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, classes)
+        y : array-like of shape (samples,), (samples, classes) or (samples, targets)
         sample_weight : array-like of shape (samples,), optional
 
         Returns
         -------
         float
-            From 0 to 1; for several classes at once the fraction of samples with all of them right.
+            From 0 to 1; for several classes at once, or several targets, the fraction of samples
+            with all of them right.
         """
         return score_on_host(accuracy_score, self, X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
         return tags
+
+
+def _sorted_labels(classes: Any) -> Any:
+    """Return the sorted labels that `partial_fit` is given, a list of them for several targets."""
+    if isinstance(classes, list | tuple) and len(classes) and np.ndim(host(classes[0])):
+        return [unique_labels(host(labels)) for labels in classes]
+    return unique_labels(host(classes))
+
+
+def _are_equal(known: Any, classes: Any) -> bool:
+    if not isinstance(known, list):
+        return not isinstance(classes, list) and np.array_equal(known, classes)
+    return len(known) == len(classes) and all(map(np.array_equal, known, classes))

@@ -23,7 +23,7 @@ from mlp_xp.estimators.checks.validation import check_weights, host
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
-from mlp_xp.estimators.fitted.scoring import combined_values, mean_and_spread, score_on_host
+from mlp_xp.estimators.fitted.scoring import combined_values, log_of, mean_and_spread, score_on_host
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.many import FitTask, fit_all
 from mlp_xp.estimators.regressor import MLPRegressor
@@ -201,7 +201,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
     ----------
     estimators_ : list of MLPClassifier
         The fitted networks.
-    classes_ : (classes,) NumPy array
+    classes_ : (classes,) NumPy array, or a list of them
         Class labels, sorted.
     n_features_in_ : int
     feature_names_in_ : (features,) array
@@ -240,25 +240,30 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
 
         Returns
         -------
-        labels : (samples,) array, or (samples, classes) of 0 and 1
+        labels : (samples,) or (samples, targets) array, or (samples, classes) of 0 and 1
             As `MLPClassifier.predict`, of the averaged probabilities.
-        std : (samples,) or (samples, classes) array
+        std : (samples,), (samples, targets) or (samples, classes) array
             If `return_std`: standard deviation over the networks of the probability of the label,
             or of each class where several are right at once.
         """
         mean, std = self._averaged(X, "predict")
         state = fitted_state(self.estimators_[0])
-        on_host = host(mean)
         if state.targets.kind == "multilabel":
-            labels = as_labels((on_host > 0.5).astype(np.int64), state.targets, X)
+            labels = as_labels((host(mean) > 0.5).astype(np.int64), state.targets, X)
             return (labels, std) if return_std else labels
-        chosen = np.argmax(on_host, axis=1)
-        labels = as_labels(self.classes_[chosen], state.targets, X)
+        is_several = isinstance(self.classes_, list)
+        on_host = [host(p) for p in (mean if is_several else [mean])]
+        chosen = [np.argmax(p, axis=1) for p in on_host]
+        both = np.concatenate(on_host, axis=1)
+        found = state.targets.decode(both) if is_several else self.classes_[chosen[0]]
+        labels = as_labels(found, state.targets, X)
         if not return_std:
             return labels
-        backend = get_backend(std)
-        of_label = np.take_along_axis(np.asarray(host(std)), chosen[:, None], axis=1)[:, 0]
-        return labels, backend.put(of_label)
+        stds = std if is_several else [std]
+        pairs = zip([np.asarray(host(s)) for s in stds], chosen, strict=True)
+        of_each = [np.take_along_axis(own, at[:, None], axis=1) for own, at in pairs]
+        of_label = np.concatenate(of_each, axis=1)
+        return labels, get_backend(stds[0]).put(of_label if is_several else of_label[:, 0])
 
     def predict_proba(self, X: Any, *, return_std: bool = False) -> Any:
         """Predict probabilities, the mean of the networks'.
@@ -270,9 +275,9 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
 
         Returns
         -------
-        mean : (samples, classes) array
+        mean : (samples, classes) array, or a list with one for each of several targets
             In the library and on the device of X.
-        std : (samples, classes) array
+        std : likewise
             If `return_std`: standard deviation over the networks.
         """
         mean, std = self._averaged(X, "predict_proba")
@@ -285,10 +290,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
 
     def predict_log_proba(self, X: Any) -> Any:
         """Predict logarithms of probabilities; see `predict_proba`."""
-        mean, _ = self._averaged(X, "predict_log_proba")
-        backend = get_backend(mean)
-        with backend.scope(), np.errstate(divide="ignore"):
-            return backend.xp.log(mean)
+        return log_of(self._averaged(X, "predict_log_proba")[0])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy on the given samples.
@@ -308,6 +310,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
         return tags
 
 

@@ -61,7 +61,8 @@ def to_onnx(
         ``(N,)`` for each column by its name: text with "" or numbers with NaN where it is missing,
         and for a date its numbers, e.g. ``"born: year"``. A classifier has the
         outputs ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 of several
-        labels at once, and ``probabilities : (N, classes)``; a regressor has ``prediction : (N,)``
+        labels at once, and ``probabilities : (N, classes)``; of several targets ``label_0``,
+        ``probabilities_0``, ``label_1`` and so on. A regressor has ``prediction : (N,)``
         or ``(N, outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and
         with several quantiles ``quantiles : (N, levels)`` or ``(N, outputs, levels)``, calibrated
         if they were.
@@ -137,7 +138,12 @@ def trace(
     if first.targets.classes is None:
         outputs = _named_values(states, predictions, in_pipeline=in_pipeline)
     else:
-        outputs = _named_classes(model, first.targets, _mean(predictions))
+        outputs = _named_classes(model.classes_, first.targets, predictions)
+        if in_pipeline and isinstance(model.classes_, list):
+            raise ValueError(
+                f"y has {len(model.classes_)} targets of classes, and a converted pipeline returns "
+                "one label: export the estimator alone by mlp_xp.export.to_onnx."
+            )
     graph = ndonnx.build(inputs, outputs)
     tidy(graph)
     shorten_slices(graph)
@@ -155,7 +161,7 @@ def _mean(arrays: list[Any]) -> Any:
 
 
 def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: str) -> Any:
-    """Return probabilities or values, (rows, classes or outputs)."""
+    """Return probabilities or values, (rows, classes or outputs), a list for several targets."""
     import ndonnx
 
     from mlp_xp.export._operators import KERNELS, OnnxNamespace, activate_outputs
@@ -235,18 +241,25 @@ def _quantiles(state: FittedState, outputs: Any, xp: Any) -> Any:
     return calibrated_quantiles(loss, outputs, loss.levels, calibration, put, xp=xp)
 
 
-def _named_classes(model: Any, targets: Targets, predictions: Any) -> dict[str, Any]:
+def _named_classes(classes: Any, targets: Targets, given: list[Any]) -> dict[str, Any]:
     """Return what a prediction of classes consists of, by name."""
     import ndonnx
 
     from mlp_xp.export._operators import OnnxNamespace
 
     xp: Any = OnnxNamespace()
+    if isinstance(classes, list):
+        named: dict[str, Any] = {}
+        for i, (labels, *of_target) in enumerate(zip(classes, *given, strict=True)):
+            found = _named_classes(labels, targets, of_target)
+            named |= {f"{name}_{i}": array for name, array in found.items()}
+        return named
+    predictions = _mean(given)
     if isinstance(targets, MultilabelTargets):
         label = ndonnx.astype(predictions > 0.5, ndonnx.int64)
     else:
         positions = xp.argmax(predictions, axis=1)
-        label = xp.take(ndonnx.asarray(_labels(model.classes_)), positions)
+        label = xp.take(ndonnx.asarray(_labels(classes)), positions)
     return {"label": label, "probabilities": predictions}
 
 

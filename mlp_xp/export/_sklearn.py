@@ -201,6 +201,11 @@ def _check(model: Any, state: FittedState) -> str:
             "clip_predictions is True, and scikit-learn's MLP predicts any value: export with "
             "to_onnx or to_torch."
         )
+    if isinstance(targets.classes, list):
+        raise ValueError(
+            f"y has {len(targets.classes)} targets of classes, and scikit-learn's MLP takes one: "
+            "export with to_onnx or to_torch."
+        )
     wanted = "exp" if isinstance(state.loss, Poisson) else "identity"
     if targets.classes is not None:
         wanted = "softmax" if targets.kind == "multiclass" else "logistic"

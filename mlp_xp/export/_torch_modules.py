@@ -25,7 +25,7 @@ from mlp_xp.nn.blocks import (
     Residual,
 )
 from mlp_xp.nn.layers import Activation, Arrangement, BatchStats, Dense, Norm
-from mlp_xp.nn.losses import OUTPUTS, Loss
+from mlp_xp.nn.losses import OUTPUTS, EachTarget, Loss
 
 __all__ = ["Parsed", "build", "parse"]
 
@@ -166,7 +166,7 @@ def build(state: FittedState, *, activate: bool) -> nn.Sequential:
     modules: list[nn.Module] = [] if state.scaling is None else [Scaled(*state.scaling)]
     for layer in state.network.blocks:
         modules += _modules(layer, params, batch_stats)
-    if activate and state.loss.outputs_per_target > 1:
+    if activate and (state.loss.outputs_per_target > 1 or isinstance(state.loss, EachTarget)):
         modules.append(Activated(state.activating_loss))
     elif activate and state.output != "identity":
         is_known = state.output in _OUTPUTS

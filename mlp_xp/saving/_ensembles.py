@@ -71,7 +71,10 @@ def rebuild_ensemble(spec: dict[str, Any], networks: list[Rebuilt]) -> Any:
 
 def _labels(network: Rebuilt) -> Any:
     classes = network.state.targets.classes
-    return None if classes is None else (network.state.targets.kind, classes.tolist())
+    if classes is None:
+        return None
+    labels = [c.tolist() for c in classes] if isinstance(classes, list) else classes.tolist()
+    return network.state.targets.kind, labels
 
 
 def _rebuilt_params(spec: dict[str, Any]) -> Any:

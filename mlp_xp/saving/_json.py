@@ -83,7 +83,9 @@ def _decode_key(form: Any) -> Any:
     return key
 
 
-def encode_classes(classes: np.ndarray) -> dict[str, Any]:
+def encode_classes(classes: Any) -> Any:
+    if isinstance(classes, list):
+        return [encode_classes(labels) for labels in classes]
     values = classes.tolist()
     expect(
         classes.dtype.kind in "biufU" or (classes.dtype.kind == "O" and _are_text(values)),
@@ -93,7 +95,9 @@ def encode_classes(classes: np.ndarray) -> dict[str, Any]:
     return {"dtype": classes.dtype.str, "values": values}
 
 
-def decode_classes(form: dict[str, Any]) -> np.ndarray:
+def decode_classes(form: Any) -> Any:
+    if isinstance(form, list):
+        return [decode_classes(labels) for labels in form]
     values, name = form["values"], form["dtype"]
     expect(isinstance(values, list), "the values of classes are no list")
     dtype = np.dtype(name) if isinstance(name, str) and len(name) <= _LONGEST_DTYPE else None

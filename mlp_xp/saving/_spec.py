@@ -20,7 +20,13 @@ from mlp_xp.estimators.settings.config import (
     resolve_augmentation,
     resolve_config,
 )
-from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
+from mlp_xp.estimators.targets import (
+    ClassTargets,
+    MultilabelTargets,
+    MultioutputTargets,
+    RealTargets,
+    Targets,
+)
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._history import decode_history, encode_history
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes, is_number
@@ -333,6 +339,14 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
         return replace(real, scaling=scaling, limits=limits)
     classes, target_type = decode_classes(spec["classes"]), spec["target_type"]
     output, n_classes = spec["out_activation"], len(classes)
+    if isinstance(classes, list):
+        several = MultioutputTargets(classes, is_sparse=spec.get("sparse_targets") is True)
+        expect(
+            target_type == several.kind and n_outputs == several.n_outputs and output == "softmax",
+            f"target_type is {target_type!r}, with {n_outputs} outputs, which does not fit several "
+            "lists of classes",
+        )
+        return several
     expect(
         target_type in ("binary", "multiclass", "multilabel")
         and (target_type == "multilabel" or (target_type == "binary") == (n_classes == 2)),

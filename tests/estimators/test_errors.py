@@ -198,16 +198,12 @@ def test_ctrl_c_keeps_the_model_so_far():
     assert model.predict(X).shape == y.shape
 
 
-@pytest.mark.parametrize("low", [-1, 1, 2])
-def test_several_classes_at_once_are_0_and_1(low):
+def test_several_classes_at_once_are_0_and_1():
     labels = (X[:, :3] > 0).astype(int)
     model = MLPClassifier(max_iter=2, learning_rate="cosine")
-    shifted = np.where(labels, low + (2 if low < 0 else 1), low)
-    told = rf"y has 3 columns .*\[{low}, .*\(y == \d\)\.astype\(int\)"
+    told = r"y_val has 3 columns .*\[-1, 1\].*\(y_val == 1\)\.astype\(int\)"
     with pytest.raises(ValueError, match=told):
-        model.fit(X, shifted)
-    with pytest.raises(ValueError, match="y_val has 3 columns with the values"):
-        model.fit(X, labels, X_val=X, y_val=shifted)
+        model.fit(X, labels, X_val=X, y_val=2 * labels - 1)
     for good in (labels > 0, labels.astype(float), np.zeros_like(labels), sparse.csr_array(labels)):
         assert model.fit(X, good).predict(X).shape == (60, 3)
 

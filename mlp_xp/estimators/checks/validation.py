@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_n_features,
     _check_sample_weight,
@@ -209,7 +209,8 @@ def check_labels(
 
     Parameters
     ----------
-    y : array-like of shape (samples,), or (samples, classes) of 0 and 1 for several at once
+    y : array-like of shape (samples,), or (samples, classes) of 0 and 1 for several at once, or
+        (samples, targets) of labels
     estimator : str
         Its name in errors.
     n_samples : int
@@ -220,12 +221,12 @@ def check_labels(
 
     Returns
     -------
-    (samples,) or (samples, classes) array
+    (samples,), (samples, classes) or (samples, targets) array
     """
     # Integers of the right number are good. Scikit-learn would warn where more than half are
     # different: there cannot be so many, or it decides.
     if type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "biu":
-        if known is None or known.dtype.kind not in "biu":
+        if not isinstance(known, np.ndarray) or known.dtype.kind not in "biu":
             known = np.unique(y)
         if 2 * len(known) <= n_samples:
             return y
@@ -233,28 +234,18 @@ def check_labels(
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = column_or_1d(labels, warn=True)
     check_consistent_length(np.empty((n_samples, 0)), labels)
-    types = {type(label) for label in labels} if labels.dtype == object else set()
-    if str in types and len(types) > 1:
-        found = " and ".join(sorted(kind.__name__ for kind in types))
-        raise TypeError(
-            f"{name} must have labels of one type, got {found}: convert them, e.g. "
-            f"{name} = [str(label) for label in {name}]."
-        )
-    check_classification_targets(labels)
-    kind = type_of_target(labels)
-    if kind == "multilabel-indicator" and not np.all((labels == 0) | (labels == 1)):
-        values = np.unique(labels).tolist()
-        raise ValueError(
-            f"{name} has {labels.shape[1]} columns with the values {values}, and several classes "
-            "at once must be given as columns of 0 and 1, one a class: e.g. "
-            f"({name} == {values[-1]}).astype(int)."
-        )
-    if kind == "multiclass-multioutput":
-        raise ValueError(
-            f"{name} has {labels.shape[1]} columns with more than two values, and several classes "
-            "at once must be given as columns of 0 and 1, one a class. For several questions with "
-            "many answers each, use sklearn.multioutput.MultiOutputClassifier."
-        )
+    columns = [labels]
+    if labels.ndim == 2 and labels.dtype == object:  # Each target may have its own type of labels.
+        columns = list(labels.T)
+    for column in columns:
+        types = {type(label) for label in column} if labels.dtype == object else set()
+        if str in types and len(types) > 1:
+            found = " and ".join(sorted(kind.__name__ for kind in types))
+            raise TypeError(
+                f"{name} must have labels of one type, got {found}: convert them, e.g. "
+                f"{name} = [str(label) for label in {name}]."
+            )
+        check_classification_targets(np.asarray(column.tolist()) if len(columns) > 1 else column)
     return np.asarray(labels)
 
 

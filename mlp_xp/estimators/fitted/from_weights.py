@@ -22,7 +22,10 @@ def set_weights(
             "every layer, the output layer last."
         )
     estimator.set_params(hidden_layer_sizes=tuple(int(b.shape[0]) for b in intercepts[:-1]))
-    known = {} if classes is None else {"classes_": np.asarray(classes)}
+    known = {}
+    if classes is not None:
+        is_several = np.ndim(classes[0]) > 0
+        known["classes_"] = [*map(np.asarray, classes)] if is_several else np.asarray(classes)
     vars(estimator).update(known, coefs_=list(coefs), intercepts_=list(intercepts))
     state, n_outputs = fitted_state(estimator), int(intercepts[-1].shape[0])
     if classes is not None and state.targets.n_outputs != n_outputs:

@@ -24,6 +24,7 @@ __all__ = [
     "Metrics",
     "Predictions",
     "combined_values",
+    "log_of",
     "mean_and_spread",
     "named_metrics",
     "predict_values",
@@ -78,16 +79,14 @@ class Predictions:
         return self._targets.decode(self._outputs)
 
     @available_if(_has_classes)  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any = None) -> np.ndarray:
+    def predict_proba(self, X: Any = None) -> Any:
         """Return probabilities."""
-        probabilities: np.ndarray = self._targets.probabilities(self._outputs, xp=np)
-        return probabilities
+        return self._targets.probabilities(self._outputs, xp=np)
 
     @available_if(_has_classes)  # type: ignore[untyped-decorator]
-    def predict_log_proba(self, X: Any = None) -> np.ndarray:
+    def predict_log_proba(self, X: Any = None) -> Any:
         """Return logarithms of probabilities."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba())
+        return log_of(self.predict_proba())
 
     def score(
         self,
@@ -100,6 +99,15 @@ class Predictions:
         if sample_weight is None or not _takes_weights(scorer):
             return float(scorer(self, X, y))
         return float(scorer(self, X, y, sample_weight=sample_weight))
+
+
+def log_of(probabilities: Any) -> Any:
+    """Return the logarithms of an array of any library, or of each array of a list."""
+    if isinstance(probabilities, list):
+        return [log_of(each) for each in probabilities]
+    backend = get_backend(probabilities)
+    with backend.scope(), np.errstate(divide="ignore"):
+        return backend.xp.log(probabilities)
 
 
 def _takes_weights(scorer: Any) -> bool:
@@ -133,6 +141,11 @@ def score_on_host(
     if metric is accuracy_score and sample_weight is None and _are_plain(y, predicted):
         return float(np.count_nonzero(predicted == y) / len(y))
     weights = check_weights(sample_weight, predicted.shape[0])
+    if metric is accuracy_score and isinstance(model.classes_, list):  # Which has no such targets.
+        from mlp_xp.estimators.checks.validation import check_labels
+
+        truth = check_labels(y, type(model).__name__, len(predicted))
+        return float(np.average(np.all(truth == predicted, axis=1), weights=weights))
     return float(metric(host(y), predicted, sample_weight=weights))
 
 
@@ -222,7 +235,10 @@ def combined_values(
 
 
 def mean_and_spread(predictions: Sequence[Any]) -> tuple[Any, Any]:
-    """Return mean and standard deviation of arrays of one shape."""
+    """Return mean and standard deviation of arrays of one shape, or of lists of such."""
+    if isinstance(predictions[0], list):
+        each = [mean_and_spread(of_target) for of_target in zip(*predictions, strict=True)]
+        return [mean for mean, _ in each], [std for _, std in each]
     backend = get_backend(predictions[0])
     xp = backend.xp
     with backend.scope():

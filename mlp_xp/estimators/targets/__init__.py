@@ -5,7 +5,11 @@ weighted. It knows neither estimators nor networks.
 """
 
 from mlp_xp.estimators.targets._base import Targets
-from mlp_xp.estimators.targets._labels import ClassTargets, MultilabelTargets
+from mlp_xp.estimators.targets._classes import (
+    ClassTargets,
+    MultilabelTargets,
+    MultioutputTargets,
+)
 from mlp_xp.estimators.targets._real import RealTargets
 
-__all__ = ["ClassTargets", "MultilabelTargets", "RealTargets", "Targets"]
+__all__ = ["ClassTargets", "MultilabelTargets", "MultioutputTargets", "RealTargets", "Targets"]

@@ -20,13 +20,13 @@ class Targets(ABC):
     Attributes
     ----------
     kind : str
-        "binary", "multiclass", "multilabel" or "real".
+        "binary", "multiclass", "multilabel", "multiclass-multioutput" or "real".
     metric : str
         Name of the default score.
     n_outputs : int
         Number of columns that y is encoded as, each with an output or, for some losses, several.
     classes : (classes,) NumPy array or None
-        Sorted labels; None for real values.
+        Sorted labels, a list of arrays for several targets; None for real values.
     output : str
         Output activation, unless the loss of real values has another.
     is_sparse : bool

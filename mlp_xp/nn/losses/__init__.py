@@ -22,6 +22,7 @@ from mlp_xp.nn.losses._base import (
 )
 from mlp_xp.nn.losses._binary import BinaryCrossEntropy
 from mlp_xp.nn.losses._custom import Custom
+from mlp_xp.nn.losses._each_target import EachTarget
 from mlp_xp.nn.losses._errors import AbsoluteError, ErrorLoss, Huber, Quantile, SquaredError
 from mlp_xp.nn.losses._focal import BinaryFocal, SoftmaxFocal
 from mlp_xp.nn.losses._likelihoods import Gaussian, Poisson, of_mixture
@@ -36,6 +37,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "BinaryFocal",
     "Custom",
+    "EachTarget",
     "ErrorLoss",
     "Gaussian",
     "Huber",

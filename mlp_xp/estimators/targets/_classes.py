@@ -1,0 +1,351 @@
+"""Targets that are class labels: one, several at once, or one for each of several targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.estimators.checks.validation import encode
+from mlp_xp.estimators.targets._base import Targets
+from mlp_xp.estimators.targets._labels import LabelTargets, are_yes_or_no, unique
+from mlp_xp.nn.losses import EachTarget, Loss, SoftmaxCrossEntropy
+
+__all__ = ["ClassTargets", "MultilabelTargets", "MultioutputTargets"]
+
+
+class _LearnedLabels(LabelTargets):
+    """Targets of the kind that labels or weights ask for."""
+
+    @classmethod
+    def learn(
+        cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
+    ) -> Targets:
+        if y.ndim == 1:
+            classes = unique(y) if classes is None else classes
+            return ClassTargets(classes, _class_output(classes, output_activation), is_sparse)
+        if isinstance(classes, list) or (classes is None and not are_yes_or_no(y)):
+            return MultioutputTargets.of_columns(y, classes, output_activation, is_sparse)
+        if classes is not None and len(classes) != y.shape[1]:
+            raise ValueError(
+                f"classes has {len(classes)} entries, {classes!r}, and y has {y.shape[1]} "
+                "columns, one for each class."
+            )
+        classes = np.arange(y.shape[1]) if classes is None else classes
+        return MultilabelTargets(classes, _multilabel_output(output_activation), is_sparse)
+
+    @classmethod
+    def of_weights(
+        cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
+    ) -> Targets:
+        classes = attributes.get("classes_")
+        if classes is None:
+            binarizer = attributes.get("_label_binarizer")  # Scikit-learn's has one.
+            if binarizer is None:
+                raise AttributeError(
+                    "coefs_ are assigned, and classes_ are not: assign the class labels, sorted."
+                )
+            classes = binarizer.classes_
+        if isinstance(classes, list):
+            return MultioutputTargets(classes)
+        output = attributes.get("out_activation_", "logistic" if n_outputs == 1 else "softmax")
+        if output == "logistic" and params["output_activation"] != "logistic" and n_outputs > 1:
+            return MultilabelTargets(classes, output)
+        return ClassTargets(classes, output)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTargets(_LearnedLabels):
+    """One class for each sample.
+
+    Parameters
+    ----------
+    classes : (classes,) NumPy array
+        Sorted labels.
+    output : {"softmax", "logistic"}
+        Output activation; two classes have a single logistic output.
+    is_sparse : bool, default=False
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.estimators.targets import ClassTargets
+    >>> targets = ClassTargets(np.asarray(["ant", "bee"]), "logistic")
+    >>> targets.n_outputs, targets.encode(np.asarray(["bee"]), "float32")
+    (1, array([[1.]], dtype=float32))
+    >>> targets.decode(np.asarray([[0.2]]))
+    array(['ant'], dtype='<U3')
+    """
+
+    classes: np.ndarray
+    output: str
+    is_sparse: bool = False
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """The name of the targets: "binary" or "multiclass"."""
+        return "binary" if len(self.classes) == 2 else "multiclass"
+
+    @property
+    def n_outputs(self) -> int:  # type: ignore[override]
+        """The number of outputs of the network."""
+        return 1 if self._is_column else len(self.classes)
+
+    @property
+    def _is_column(self) -> bool:
+        return len(self.classes) == 2 and self.output != "softmax"
+
+    def _output_of(self, output_activation: str) -> str:
+        return _class_output(self.classes, output_activation)
+
+    def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
+        """Return positions among the classes, or columns of 0 and 1 for logistic outputs."""
+        if y.ndim != 1:
+            raise self._shape_error(y, name)
+        codes = encode(y, self.classes, name)
+        if self.output == "softmax":
+            return codes
+        if self.n_outputs == 1:
+            return codes[:, None].astype(dtype)
+        return np.eye(self.n_outputs, dtype=dtype)[codes]
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the most likely label of each sample."""
+        if self._is_column:
+            return self.classes[(outputs[:, 0] > 0.5).astype(np.int64)]
+        return self.classes[np.argmax(outputs, axis=1)]
+
+    def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the probabilities, (samples, classes), for activated outputs."""
+        if self._is_column:
+            return xp.concat([1.0 - outputs, outputs], axis=1)
+        if self.output == "logistic":  # One against the rest.
+            return outputs / xp.sum(outputs, axis=1, keepdims=True)
+        return outputs
+
+    def margins(self, logits: Any) -> Array:
+        """Return the raw outputs, (samples, classes); of two classes the log-odds, (samples,)."""
+        if len(self.classes) != 2:
+            return logits
+        return logits[:, 0] if self._is_column else logits[:, 1] - logits[:, 0]
+
+    def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
+        """Return the classes, unless one of more than two is too rare to be in both parts."""
+        codes = encode(y, self.classes)
+        if self.kind == "binary":
+            # A column of bool, so that the error about a rare class is scikit-learn's.
+            return codes[:, None].astype(bool)
+        is_rare = 1 in np.bincount(codes).tolist()
+        is_possible = not is_rare and len(y) * fraction >= len(self.classes)
+        return codes if is_possible else None
+
+    def with_classes(self, classes: np.ndarray) -> ClassTargets:
+        """Return the targets with other labels, which were assigned to an estimator."""
+        return ClassTargets(classes, self.output, self.is_sparse)
+
+
+@dataclass(frozen=True, eq=False)
+class MultilabelTargets(_LearnedLabels):
+    """Several classes at once for each sample: columns of 0 and 1.
+
+    Parameters
+    ----------
+    classes : (classes,) NumPy array
+        Names of the columns.
+    output : str, default="logistic"
+    is_sparse : bool, default=False
+    """
+
+    classes: np.ndarray
+    output: str = "logistic"
+    is_sparse: bool = False
+    kind: str = "multilabel"
+
+    @property
+    def n_outputs(self) -> int:  # type: ignore[override]
+        """The number of outputs of the network."""
+        return len(self.classes)
+
+    def _output_of(self, output_activation: str) -> str:
+        return _multilabel_output(output_activation)
+
+    def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
+        """Return the columns in the dtype of the network."""
+        if y.ndim != 2 or y.shape[1] != self.n_outputs:
+            raise self._shape_error(y, name)
+        if not are_yes_or_no(y):
+            values = np.unique(y).tolist()
+            raise ValueError(
+                f"{name} has {y.shape[1]} columns with the values {values}, and several classes "
+                "at once must be given as columns of 0 and 1, one a class: e.g. "
+                f"({name} == {values[-1]}).astype(int)."
+            )
+        return y.astype(dtype)
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Return columns of 0 and 1."""
+        return (outputs > 0.5).astype(np.int64)
+
+    def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the probability of each class."""
+        return outputs
+
+    def _named_weights(self, named: dict[Any, float], labels: np.ndarray) -> np.ndarray:
+        raise ValueError(
+            "class_weight is a dict, and y has several classes at once, whose weights would "
+            "contradict each other: give sample_weight, or class_weight='balanced'."
+        )
+
+    def with_classes(self, classes: np.ndarray) -> MultilabelTargets:
+        """Return the targets with other labels, which were assigned to an estimator."""
+        return MultilabelTargets(classes, self.output, self.is_sparse)
+
+
+@dataclass(frozen=True, eq=False)
+class MultioutputTargets(_LearnedLabels):
+    """Several targets for each sample, each with its classes; a softmax for each.
+
+    Parameters
+    ----------
+    classes : list of (classes,) NumPy arrays
+        Sorted labels of each target.
+    output : str, default="softmax"
+    is_sparse : bool, default=False
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.estimators.targets import MultioutputTargets
+    >>> targets = MultioutputTargets([np.asarray([3, 5]), np.asarray([1, 2, 4])])
+    >>> targets.n_outputs, targets.encode(np.asarray([[5, 4], [3, 1]]), "float32")
+    (5, array([[1, 2],
+           [0, 0]], dtype=int32))
+    >>> targets.decode(np.asarray([[0.1, 0.9, 0.2, 0.7, 0.1]]))
+    array([[5, 2]])
+    """
+
+    classes: list[np.ndarray]  # type: ignore[assignment]
+    output: str = "softmax"
+    is_sparse: bool = False
+    kind: str = "multiclass-multioutput"
+
+    @property
+    def n_outputs(self) -> int:  # type: ignore[override]
+        """The number of outputs of the network."""
+        return sum(map(len, self.classes))
+
+    @classmethod
+    def of_columns(
+        cls, y: np.ndarray, classes: Any, output_activation: str, is_sparse: bool
+    ) -> MultioutputTargets:
+        """Return the targets of columns of labels."""
+        if classes is not None and len(classes) != y.shape[1]:
+            raise ValueError(
+                f"`classes` must have the labels of each of the {y.shape[1]} columns of y, got "
+                f"{len(classes)} entries."
+            )
+        if classes is None:
+            classes = [unique(column) for column in _columns(y)]
+        found = cls(list(classes), "softmax", is_sparse)
+        found._output_of(output_activation)
+        return found
+
+    def _output_of(self, output_activation: str) -> str:
+        if output_activation == "logistic":
+            raise ValueError(
+                "`output_activation` must be 'auto' or 'softmax' for several targets of classes, "
+                "got 'logistic'."
+            )
+        return "softmax"
+
+    def _is_same(self, y: np.ndarray) -> bool:
+        found = [unique(column) for column in _columns(y)]
+        return len(found) == len(self.classes) and all(map(np.array_equal, found, self.classes))
+
+    def _shape_error(self, y: np.ndarray, name: str) -> ValueError:
+        return ValueError(
+            f"{name} is of shape {y.shape}, and the network was fitted on {len(self.classes)} "
+            "targets of classes: give a column for each."
+        )
+
+    @property
+    def _each(self) -> EachTarget:
+        return EachTarget(SoftmaxCrossEntropy(), tuple(map(len, self.classes)))
+
+    @property
+    def log_loss(self) -> Loss:
+        """The sum of the log losses of all targets."""
+        return self._each
+
+    def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
+        """Return the sum of the loss that the parameters ask for over the targets."""
+        return replace(self._each, loss=super().resolve_loss(params))
+
+    def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
+        """Return positions among the classes of each target, (samples, targets)."""
+        if y.ndim != 2 or y.shape[1] != len(self.classes):
+            raise self._shape_error(y, name)
+        pairs = zip(_columns(y), self.classes, strict=True)
+        codes = [encode(column, labels, name) for column, labels in pairs]
+        return np.stack(codes, axis=1)
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the most likely label of each target, (samples, targets)."""
+        pairs = zip(self.classes, self._each.split(outputs), strict=True)
+        labels = [classes[np.argmax(p, axis=1)] for classes, p in pairs]
+        kinds = {classes.dtype.kind for classes in self.classes}
+        mixes = len(kinds) > 1 and not kinds <= set("iuf")
+        return np.stack([column.astype(object) if mixes else column for column in labels], axis=1)
+
+    def probabilities(self, outputs: Array, *, xp: Namespace) -> Any:
+        """Return the probabilities of each target, a list of (samples, classes)."""
+        return self._each.split(outputs)
+
+    def margins(self, logits: Array) -> Any:
+        """Return the raw outputs of each target, a list of (samples, classes)."""
+        return self._each.split(logits)
+
+    def weigh(
+        self, y: np.ndarray, weights: np.ndarray | None, class_weight: Any
+    ) -> np.ndarray | None:
+        """Return the sample weights, multiplied by the class weights of all targets."""
+        if not isinstance(class_weight, Sequence) or isinstance(class_weight, str):
+            return super().weigh(y, weights, class_weight)
+        if len(class_weight) != len(self.classes):
+            raise ValueError(
+                f"`class_weight` must have a dict for each of {len(self.classes)} targets, got "
+                f"{len(class_weight)}."
+            )
+        pairs = zip(class_weight, self.classes, _columns(y), strict=True)
+        each = [self._named_weights(named, of)[encode(column, of)] for named, of, column in pairs]
+        return self._checked_weights(prod(each[1:], start=each[0]), weights)
+
+    def with_classes(self, classes: Any) -> MultioutputTargets:
+        """Return the targets with other labels, which were assigned to an estimator."""
+        return replace(self, classes=[*map(np.asarray, classes)])
+
+
+def _columns(y: np.ndarray) -> list[np.ndarray]:
+    """Return the labels of each target, in the dtype that they have by themselves."""
+    if y.dtype != object:
+        return list(y.T)
+    return [np.asarray(column.tolist()) for column in y.T]
+
+
+def _class_output(classes: np.ndarray, setting: str) -> str:
+    if setting != "auto":
+        return setting
+    return "logistic" if len(classes) == 2 else "softmax"
+
+
+def _multilabel_output(setting: str) -> str:
+    if setting == "softmax":
+        raise ValueError(
+            "output_activation is 'softmax', and y has several classes at once, whose "
+            "probabilities do not sum to 1: use 'auto' or 'logistic'."
+        )
+    return "logistic"

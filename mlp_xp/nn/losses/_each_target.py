@@ -1,0 +1,99 @@
+"""The sum of the losses of several targets, each of which has outputs of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.losses._base import Loss
+
+__all__ = ["EachTarget"]
+
+
+@dataclass(frozen=True)
+class EachTarget(Loss):
+    r"""A loss of classes for each of several targets: :math:`\ell = \sum_j \ell(z_j, t_j)`.
+
+    The outputs of the first target come first, then those of the next.
+
+    Parameters
+    ----------
+    loss : Loss
+        Of one target, with softmax outputs.
+    sizes : tuple of int
+        Classes of each target.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import EachTarget, SoftmaxCrossEntropy
+    >>> loss = EachTarget(SoftmaxCrossEntropy(), (2, 3))
+    >>> losses, _ = loss(xp.zeros((1, 5)), xp.asarray([[1, 2]]), xp=xp)
+    >>> losses.round(4)  # log(2) + log(3)
+    array([1.7918])
+    >>> loss.activate(xp.zeros((1, 5)), xp=xp).round(2)
+    array([[0.5 , 0.5 , 0.33, 0.33, 0.33]])
+    """
+
+    loss: Loss
+    sizes: tuple[int, ...]
+
+    @property
+    def output(self) -> str:  # type: ignore[override]
+        """The name of the output activation of each target."""
+        return self.loss.output
+
+    @property
+    def is_own(self) -> bool:  # type: ignore[override]
+        """Whether a user wrote the gradient of the loss of one target."""
+        return self.loss.is_own
+
+    def split(self, outputs: Any) -> list[Any]:
+        """Return the outputs of each target, (..., batch, classes)."""
+        stops = list(accumulate(self.sizes))
+        pairs = zip([0, *stops], stops, strict=False)
+        return [outputs[..., start:stop] for start, stop in pairs]
+
+    def _targets(self, targets: Array, *, xp: Namespace) -> list[Array]:
+        if xp.isdtype(targets.dtype, "real floating"):
+            return self.split(targets)
+        return [targets[..., j] for j in range(len(self.sizes))]
+
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the terms of each target's loss, one after the other.
+
+        Parameters
+        ----------
+        logits : (..., batch, outputs)
+        targets : (..., batch, targets) integer labels, or (..., batch, outputs) probabilities
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, n)
+        pullback : callable
+        """
+        pairs = zip(self.split(logits), self._targets(targets, xp=xp), strict=True)
+        each = [self.loss.terms(own, target, xp=xp) for own, target in pairs]
+
+        def pullback(dloss: Array | float) -> Array:
+            return xp.concat([pull(dloss) for _, pull in each], axis=-1)
+
+        return xp.concat([terms for terms, _ in each], axis=-1), pullback
+
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the class probabilities of each target, (..., batch, outputs)."""
+        return xp.concat([self.loss.activate(own, xp=xp) for own in self.split(logits)], axis=-1)
+
+    def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
+        """Return for each sample, as 0 or 1, whether all its targets are right."""
+        pairs = zip(self.split(logits), self._targets(targets, xp=xp), strict=True)
+        first, *others = (self.loss.is_correct(own, target, xp=xp) for own, target in pairs)
+        for other in others:
+            first = first * other
+        return first
