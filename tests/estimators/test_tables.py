@@ -9,7 +9,16 @@ import polars
 import pytest
 from helpers import case, small
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    QuantileTransformer,
+    StandardScaler,
+)
 
 from mlp_xp import MLPEnsembleClassifier, MLPRegressor
 from mlp_xp.callbacks import Checkpoint
@@ -177,7 +186,7 @@ UNFIT = [
         r"has numbers that are text, e.g. \?: .*to_numeric",
     ),
     (polars.LazyFrame({"a": [1, 2]}), r"LazyFrame, which has no rows yet: give X.collect\(\)"),
-    (X[:0], "Found array with shape"),
+    (X[:0], r"Found array with 0 sample\(s\)"),
 ]
 # And in a prediction.
 UNLIKE = [
@@ -205,7 +214,10 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
         ({"categorical_features": ["town"]}, r"has 'town', and X has 6 columns: 'age', 'city'"),
         ({"categorical_features": [True]}, "mask of shape .* give a mask with an entry for each"),
         ({"categorical_features": None}, r"X\['city'\] has categories: set categorical_features"),
-        ({"missing_values": "error"}, r"X\['age'\] has no value in row .*missing_values='impute'"),
+        (
+            {"missing_values": "error"},
+            r"X\['age'\] is missing \(NaN\) .*missing_values='impute'",
+        ),
     ):
         with case(settings), pytest.raises(ValueError, match=message):
             tabular(**settings).fit(X, y)
@@ -213,3 +225,24 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
     with pytest.raises(ValueError, match="set missing_values='impute'"):
         filled.predict(X)
     assert filled.set_params(missing_values="impute").predict(X).shape == y.shape
+
+
+def test_the_inputs_are_those_of_scikit_learns_transformers():
+    frame, targets = table(300, seed=1)
+    frame = frame[["age", "visits", "city"]].astype({"visits": float})
+    fewest = int(frame.notna().sum().min())
+    quantiles = QuantileTransformer(n_quantiles=fewest, output_distribution="normal")
+    for setting, scaler in (
+        ("standardize", StandardScaler()),
+        ("quantile", quantiles),
+        (None, FunctionTransformer()),
+    ):
+        numbers = make_pipeline(scaler, SimpleImputer(strategy="median", add_indicator=True))
+        texts = OneHotEncoder(handle_unknown="ignore")
+        both = make_column_transformer((numbers, ["age", "visits"]), (texts, ["city"]))
+        model = tabular(input_scaling=setting, max_iter=1).fit(frame, targets)
+        # The median of two numbers is scaled otherwise than they are.
+        rows = frame.dropna(subset=["age", "visits"]) if setting == "quantile" else frame
+        expected = both.fit(frame).transform(rows)
+        with case(setting):
+            np.testing.assert_allclose(model.columns_.transform(rows), expected, atol=1e-12)

@@ -185,7 +185,7 @@ class TableColumns:
                 if not imputes:
                     place = int(np.argmax(np.any(is_gap, axis=0)))
                     row = start + int(np.argmax(is_gap[:, place]))
-                    raise ValueError(f"{labels[place]} has no value in row {row}: {IMPUTE}.")
+                    raise ValueError(f"{labels[place]} is missing (NaN) in row {row}: {IMPUTE}.")
                 np.copyto(block, self.medians, where=is_gap)
             if not np.all(np.isfinite(block)):
                 _check_finite(labels, numbers)
@@ -342,9 +342,10 @@ def encode_table(
     raws = read_table(to_numpy(X) if is_array else X)
     is_empty = not raws or not len(raws[0].values)
     if is_empty and (not raws or exchange is None):
-        shape = len(raws[0].values) if raws else 0, len(raws)
+        n, what = (0, "sample") if raws else (len(X), "feature")
         raise ValueError(
-            f"Found array with shape {shape} while a minimum of 1 sample and 1 feature is required."
+            f"Found array with 0 {what}(s) (shape=({n}, {len(raws)})) while a minimum of 1 is "
+            "required."
         )
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     if reset:
