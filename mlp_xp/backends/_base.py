@@ -293,12 +293,13 @@ class Backend:
         return map(function, values)
 
     def training(
-        self, work: int, n_steps: int = 1, sparse_work: int = 0
+        self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> contextlib.AbstractContextManager[object]:
         """Return the context of some steps of a training.
 
         ``work`` and ``sparse_work`` count multiplications and additions of a step's forward pass,
-        ``n_steps`` the steps past and certain, 0 where there is no time to compile.
+        ``n_steps`` the steps past and certain, 0 where there is no time to compile, ``largest`` the
+        numbers of the largest array.
         """
         return contextlib.nullcontext()
 

@@ -89,7 +89,7 @@ def minimize(
         if stopped:
             raise StopIteration
 
-    work, sparse_work = count_work(data, trainer.learned, data.n_samples)
+    work, sparse_work, largest = count_work(data, trainer.learned, data.n_samples)
     n_calls, was_long = 0, None
 
     def evaluate(vector: np.ndarray) -> tuple[float, np.ndarray]:
@@ -98,7 +98,7 @@ def minimize(
         is_long = backend.is_long(work, n_calls)
         if is_long != was_long:
             context.close()
-            context.enter_context(backend.training(work, n_calls, sparse_work))
+            context.enter_context(backend.training(work, n_calls, sparse_work, largest))
             was_long = is_long
         return objective(vector)
 

@@ -304,7 +304,7 @@ class Trainer:
             # With a budget calls end where the clock is read; all processes look after equal steps.
             has_loop = self._loop is not None and (budget is None or self.processes.is_single)
             stacks = data.stacked([arguments.plan]) if has_loop else []
-            work, _ = step_work(self, data, plan)
+            work, *_ = step_work(self, data, plan)
             most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
             every = 1 if self.processes.is_single else at_once

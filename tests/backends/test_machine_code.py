@@ -161,14 +161,20 @@ def test_the_blas_gets_its_threads_back_from_the_last_user(before):
     assert blas_threads() == before
 
 
-def test_the_blas_has_one_thread_for_steps_too_small_to_share_out(before):
-    for work, sparse_work in (125_000, 0), (13_000_000, 0), (40_000_000, 39_000_000):
-        with get_backend("numpy").training(work, sparse_work=sparse_work):
+def test_the_blas_has_one_thread_for_steps_too_small_to_share_out(before, monkeypatch):
+    small = (125_000, 0), (13_000_000, 0), (40_000_000, 39_000_000), (78_400, 0, 78_400)
+    for work, *others in small:
+        with get_backend("numpy").training(work, 1, *others):
             assert set(blas_threads()) == {1}
         assert blas_threads() == before
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend.usable_threads", lambda: 2)
     for work, sparse_work in (20_000_000, 0), (40_000_000, 20_000_000), (500_000, 450_000):
-        with get_backend("numpy").training(work, sparse_work=sparse_work):
+        with get_backend("numpy").training(work, sparse_work=sparse_work, largest=9_999):
             assert blas_threads() == before
+    # One processor, as a container may allow.
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend.usable_threads", lambda: 1)
+    with get_backend("numpy").training(20_000_000):
+        assert set(blas_threads()) == {1}
 
 
 @pytest.fixture

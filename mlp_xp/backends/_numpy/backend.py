@@ -49,8 +49,9 @@ _LEAST_WORK = 2_000_000
 # threads take several times as long to meet as one takes for the work (bench, drop-in/lbfgs).
 # OpenBLAS shares products with a vector, and sums of squares, among threads from 10,000 numbers on,
 # products of matrices from 262,144 multiplications on. To find its libraries takes milliseconds,
-# which the first fit of a small table saves.
-_LEAST_BLAS_WORK, _MOST_BLAS_WORK = 125_000, 20_000_000
+# which the first fit of a small table saves. The last number is the least of the largest array of
+# parameters, whose penalty is a sum of squares, in steps of few samples.
+_LEAST_BLAS_WORK, _MOST_BLAS_WORK, _LEAST_SHARED = 125_000, 20_000_000, 10_000
 # The same of a training, or a prediction, that is long enough to wait for machine code, which takes
 # seconds to compile the first time: about a second of the code that needs no compiler. A small
 # step takes as long as so much work.
@@ -139,12 +140,18 @@ class NumpyBackend(Backend):
             return list(pool.map(function, values))
 
     @contextlib.contextmanager
-    def training(self, work: int, n_steps: int = 1, sparse_work: int = 0) -> Iterator[None]:
+    def training(
+        self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
+    ) -> Iterator[None]:
         # Settings and shapes alone decide, so that the same settings give the same bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        products = work - sparse_work
         if self.is_long(work, n_steps):
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
-        elif _LEAST_BLAS_WORK <= work - sparse_work < _MOST_BLAS_WORK:
+        elif products >= _MOST_BLAS_WORK:
+            if usable_threads() == 1:  # A BLAS does not know the limit of a container.
+                context = one_blas_thread()
+        elif products >= _LEAST_BLAS_WORK or largest >= _LEAST_SHARED:
             context = one_blas_thread()
         # Machine code does not warn either: trainings check for infinity and NaN themselves.
         with (

@@ -279,9 +279,11 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
         return state  # Ranks may share its memory: their next fit shares other memory.
 
     @contextlib.contextmanager
-    def training(self, work: int, n_steps: int = 1, sparse_work: int = 0) -> Iterator[None]:
+    def training(
+        self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
+    ) -> Iterator[None]:
         self._sums.forget()
-        with super().training(work, n_steps, sparse_work):
+        with super().training(work, n_steps, sparse_work, largest):
             yield
 
 

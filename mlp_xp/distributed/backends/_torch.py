@@ -139,11 +139,11 @@ class TorchRankBackend(RankBackend, TorchBackend):
         return super()._summing(backend)
 
     def training(
-        self, work: int, n_steps: int = 1, sparse_work: int = 0
+        self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> contextlib.AbstractContextManager[object]:
         if isinstance(sums := self.gradient.sum_over_ranks, Sums):
             sums.forget()
-        return super().training(work, n_steps, sparse_work)
+        return super().training(work, n_steps, sparse_work, largest)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         if self.device.type == "cuda":  # It would wait for ranks that have yet to launch theirs.

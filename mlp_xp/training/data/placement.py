@@ -190,10 +190,14 @@ def multiplies_sparse(
     return backend.has_sparse_products and network.takes_sparse and is_plain
 
 
-def count_work(data: Data, params: Params, n_rows: int) -> tuple[int, int]:
-    """Return the multiplications of a forward pass, and how many of them no BLAS does."""
+def count_work(data: Data, params: Params, n_rows: int) -> tuple[int, int, int]:
+    """Return the multiplications of a forward pass, and how many of them no BLAS does.
+
+    Then the numbers of the largest array of parameters.
+    """
     n_sparse = math.prod(denses(params)[0].W.shape) if isinstance(data.x, SparseMatrix) else 0
-    return n_rows * sum(math.prod(leaf.shape) for leaf in leaves(params)), n_rows * n_sparse
+    sizes = [math.prod(leaf.shape) for leaf in leaves(params)]
+    return n_rows * sum(sizes), n_rows * n_sparse, max(sizes)
 
 
 def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:

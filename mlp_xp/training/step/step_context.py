@@ -17,24 +17,25 @@ def step_context(
     trainer: Any, data: Data, plan: EpochPlan, position: SchedulePosition
 ) -> AbstractContextManager[Any]:
     """Return the context of the steps of a trainer's next epoch."""
-    work, sparse_work = step_work(trainer, data, plan)
+    work, sparse_work, largest = step_work(trainer, data, plan)
     n_steps = _certain_steps(trainer, plan, position, 0)
-    context: AbstractContextManager[Any] = trainer.backend.training(work, n_steps, sparse_work)
-    return context
+    training: AbstractContextManager[Any]
+    training = trainer.backend.training(work, n_steps, sparse_work, largest)
+    return training
 
 
 def n_alike(
     trainer: Any, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
 ) -> int:
     """Return how many of the next epochs, at most, have the context of the first."""
-    work, _ = step_work(trainer, data, plan)
+    work, *_ = step_work(trainer, data, plan)
     steps = (_certain_steps(trainer, plan, position, later) for later in range(most))
     is_long, *others = (trainer.backend.is_long(work, n) for n in steps)
     return 1 + next((i for i, other in enumerate(others) if other != is_long), most - 1)
 
 
-def step_work(trainer: Any, data: Data, plan: EpochPlan) -> tuple[int, int]:
-    """Return the multiplications and additions of a step, and those with sparse rows.
+def step_work(trainer: Any, data: Data, plan: EpochPlan) -> tuple[int, int, int]:
+    """Return what `count_work` counts for a step.
 
     They are the same in all processes.
     """
