@@ -341,11 +341,8 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
     output, n_classes = spec["out_activation"], len(classes)
     if isinstance(classes, list):
         several = MultioutputTargets(classes, is_sparse=spec.get("sparse_targets") is True)
-        expect(
-            target_type == several.kind and n_outputs == several.n_outputs and output == "softmax",
-            f"target_type is {target_type!r}, with {n_outputs} outputs, which does not fit several "
-            "lists of classes",
-        )
+        fits = (target_type, n_outputs) == (several.kind, several.n_outputs)
+        expect(fits and output == "softmax", f"target_type {target_type!r} does not fit classes")
         return several
     expect(
         target_type in ("binary", "multiclass", "multilabel")
