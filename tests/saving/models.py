@@ -37,7 +37,8 @@ def sign(folder: Path, spec: dict) -> None:
     """Write a spec with the digest that docs/cli.md describes, as an attacker can."""
     spec = {key: value for key, value in spec.items() if key != "sha256"}
     compact = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes() + compact).hexdigest()
+    weights = next(folder.glob("model*.safetensors"))
+    digest = hashlib.sha256(weights.read_bytes() + compact).hexdigest()
     (folder / "model.json").write_text(json.dumps(spec | {"sha256": digest}))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from helpers import bounded
-from models import CODES, SETTINGS, X, rejects, sign, spec_of
+from models import CODES, SETTINGS, X, fitted, rejects, sign, spec_of
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.nn.hidden import Branch
@@ -324,3 +324,33 @@ def test_values_are_changed_and_the_digest_with_them(tmp_path, rng):
             load_model(tmp_path)
             continue
         assert len(rejects(re.escape(str(tmp_path)), load_model, tmp_path)) < 1000
+
+
+# Changes of the first column of a table, a category, or of what was learned of its numbers.
+CATEGORY = [
+    *({"kind": kind} for kind in ("text", "number", 3)),
+    *({"values": values} for values in (["a", "a"], ["a", 1.0], [["a"], ["b"]], 3, [None])),
+    *({"has_missing": 1}, {"name": 3}, {"is_embedded": False}, {"is_big": True}),
+]
+NUMBERS = [
+    *({"medians": values} for values in ([], [1.0, 2.0], ["a"], [math.nan], [[1.0]], None)),
+    *({"dtype": "float16"}, {"columns": []}, {"columns": 3}, {"scaling": {}}, {"scaling": 3}),
+    {"scaling": {"shift": [1.0, 2.0], "scale": [1.0], "is_clipped": True}},
+    {"scaling": {"shift": [1.0], "scale": [1.0], "is_clipped": 1}},
+    *({"scaling": {"quantiles": q}} for q in ([[2.0], [1.0]], [1.0], [[1.0]], [[1.0, 2.0]] * 2)),
+]
+
+
+def test_tampered_columns_of_a_table_are_rejected(tmp_path):
+    table = np.asarray([[f"{i % 12}", 0.1 * i] for i in range(60)], dtype=object)
+    settings = {"categorical_features": [0], "input_scaling": "robust"}
+    save_model(fitted(X=table, **settings), tmp_path)
+    spec = spec_of(tmp_path)
+    sign(tmp_path, spec)
+    load_model(tmp_path).predict(table)
+    columns = spec["columns"]
+    first, *others = columns["columns"]
+    changed = [{"columns": [first | change, *others]} for change in CATEGORY]
+    for change in changed + NUMBERS:
+        sign(tmp_path, spec | {"columns": columns | change})
+        rejects("holds no model|columns", load_model, tmp_path, name=str(change))
