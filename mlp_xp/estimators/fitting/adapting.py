@@ -47,8 +47,9 @@ def adapt_to_data(
         x = (x - shift) * scale
         x = x @ rotation[0] if rotation else x
     # Processors round in their own way: the weights of the first are those of all.
-    xp = get_backend("numpy").xp
-    return processes.first_of(partial(adapt_params, network, params, x, generator.uniform, xp=xp))
+    adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
+    adapted: Params = processes.first_of(partial(adapt, network, params, x, generator.uniform))
+    return adapted
 
 
 def _some_rows(X: Any, most: int) -> np.ndarray:

@@ -104,8 +104,8 @@ def dropout(
     x: Any, key: Any, rate: float | Rate, rows: Any = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.dropout`; the pullback hashes again, so that no mask is kept."""
-    is_plain = rows is None and not isinstance(rate, Rate)  # Which changes from step to step.
-    if key.ndim or x.ndim != 2 or x.dtype.str not in FLOATS or not is_plain:
+    is_plain = rows is None and key.ndim == 0 and x.ndim == 2 and x.dtype.str in FLOATS
+    if not is_plain or isinstance(rate, Rate):  # Which changes from step to step.
         return layers.dropout(x, key, rate, rows, xp=xp)
     least, factor = threshold(rate), 1.0 / (1.0 - rate)
 
