@@ -17,6 +17,7 @@ from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels, Scaling
+from mlp_xp.nn import layers
 
 __all__ = ["JaxBackend", "create"]
 
@@ -45,7 +46,7 @@ class JaxBackend(Backend):
         # XLA on a CPU runs products as small as these by one thread.
         self.has_stack_threads = self.shares_host_memory
         if self.shares_host_memory:  # Elsewhere a condition would wait for the device.
-            self.kernels = Kernels(gather=_gather)
+            self.kernels = Kernels(gather=_gather, run_layer=_run_layer)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, jax.Array)
@@ -146,6 +147,20 @@ def _aligned(array: np.ndarray) -> np.ndarray:
     copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def _run_layer(
+    function: Any, params: Any, x: Any, *args: Any, xp: Namespace
+) -> tuple[Array, layers.LayerPullback]:
+    """Compute `layers.run_layer`, with sums of gradients of embeddings by XLA's scatter."""
+    if function is not layers.embed:
+        return layers.run_layer(function, params, x, *args, xp=xp)
+    return layers.embed(params, x, sum_rows=_sum_rows, xp=xp)
+
+
+def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Array:
+    summed: Array = jax.ops.segment_sum(lines, positions, n_rows)
+    return summed
 
 
 def _gather(

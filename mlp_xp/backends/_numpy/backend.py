@@ -17,6 +17,7 @@ from mlp_xp._utils.optional import install_command, pip_command
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
+from mlp_xp.backends._numpy.kernels.embedding import run_layer
 from mlp_xp.backends._numpy.kernels.forward import (
     activate,
     dense,
@@ -69,7 +70,7 @@ class NumpyBackend(Backend):
     has_workers = True
     xp = array_api_compat.numpy
     device = "cpu"
-    kernels = Kernels(dense, gather, loss, update_tree, activate)
+    kernels = Kernels(dense, gather, loss, update_tree, activate, run_layer=run_layer)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, np.ndarray)

@@ -37,6 +37,7 @@ class TorchBackend(Backend):
         gather=kernels.gather,
         update=kernels.update_tree,
         activate=kernels.activate,
+        run_layer=kernels.run_layer,
     )
 
     def __init__(self, device: torch.device) -> None:

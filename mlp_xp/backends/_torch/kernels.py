@@ -20,7 +20,7 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Arrangement, Dense
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
-__all__ = ["activate", "dense", "gather", "update_tree"]
+__all__ = ["activate", "dense", "gather", "run_layer", "update_tree"]
 
 _aten = torch.ops.aten
 _FLOATS = (torch.float32, torch.float64)
@@ -57,6 +57,19 @@ def dense(
         return dx, Dense(dW, torch.sum(dy, 0))
 
     return y, pullback
+
+
+def run_layer(
+    function: Any, params: Tree, x: Any, *args: Any, xp: Namespace
+) -> tuple[Any, Callable[..., Any]]:
+    """Compute `mlp_xp.nn.layers.run_layer`, with torch's gradient of embeddings."""
+    if function is not layers.embed:
+        return layers.run_layer(function, params, x, *args, xp=xp)
+    return layers.embed(params, x, sum_rows=_sum_rows, xp=xp)
+
+
+def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Any:
+    return _aten.embedding_dense_backward(lines, positions, n_rows, -1, False)
 
 
 def _block_dense(

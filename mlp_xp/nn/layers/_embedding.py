@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
@@ -18,7 +19,28 @@ class Embedding(NamedTuple):
     kinds = ("embedding",)  # type: ignore[misc]
 
 
-def embed(params: Embedding, positions: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
+def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
+    """Return the sum of the lines for each row of a table, (rows, width), by a one-hot product.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import sum_rows_of_table
+    >>> sum_rows_of_table(xp.asarray([[1.0], [2.0]]), xp.asarray([1, 1]), 2, xp=xp)
+    array([[0.],
+           [3.]])
+    """
+    rows = xp.arange(n_rows, dtype=positions.dtype, device=lines.device)
+    return xp.matmul(xp.astype(rows[:, None] == positions[None, :], lines.dtype), lines)
+
+
+def embed(
+    params: Embedding,
+    positions: Array,
+    *,
+    sum_rows: Callable[..., Array] = sum_rows_of_table,
+    xp: Namespace,
+) -> tuple[Array, LayerPullback]:
     r"""Take rows of a table, :math:`y_{i} = E_{c_i}`.
 
     The gradient of a row is the sum over the entries that took it,
@@ -30,6 +52,8 @@ def embed(params: Embedding, positions: Array, *, xp: Namespace) -> tuple[Array,
         ``table : (..., rows, width)``. Leading axes count models.
     positions : (..., batch, columns) integers
         Rows of the table. Without the leading axes all models share them.
+    sum_rows : callable, optional
+        What computes `sum_rows_of_table`.
     xp : namespace
 
     Returns
@@ -65,22 +89,7 @@ def embed(params: Embedding, positions: Array, *, xp: Namespace) -> tuple[Array,
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[None, Embedding]:
         lines = xp.reshape(dy, (-1, width))
-        summed = sum_rows_of_table(lines, flat, n_models * n_rows, xp=xp)
+        summed = sum_rows(lines, flat, n_models * n_rows, xp=xp)
         return None, Embedding(xp.reshape(summed, params.table.shape))
 
     return y, pullback
-
-
-def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
-    """Return the sum of the lines for each row of a table, (rows, width), by a one-hot product.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import sum_rows_of_table
-    >>> sum_rows_of_table(xp.asarray([[1.0], [2.0]]), xp.asarray([1, 1]), 2, xp=xp)
-    array([[0.],
-           [3.]])
-    """
-    rows = xp.arange(n_rows, dtype=positions.dtype, device=lines.device)
-    return xp.matmul(xp.astype(rows[:, None] == positions[None, :], lines.dtype), lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlp_xp.backends._cupy.kernels.accumulate import accumulate
 from mlp_xp.backends._cupy.kernels.activations import activate, dropout
+from mlp_xp.backends._cupy.kernels.embedding import run_layer
 from mlp_xp.backends._cupy.kernels.gather import gather
 from mlp_xp.backends._cupy.kernels.losses import loss, mean_accuracy
 from mlp_xp.backends._cupy.kernels.normalization import batch_norm, layer_norm
@@ -26,4 +27,5 @@ KERNELS = Kernels(
     accuracy=mean_accuracy,
     accumulate=accumulate,
     clip=clip,
+    run_layer=run_layer,
 )
