@@ -11,10 +11,9 @@ import pytest
 
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends import get_backend
-from mlp_xp.distributed import get_communicator
+from mlp_xp.distributed import get_communicator, join_ranks
 from mlp_xp.distributed._ranks import Ranks
 from mlp_xp.distributed._shared_memory import SharedMemory
-from mlp_xp.training.processes import SINGLE_PROCESS
 
 
 def check(engine):
@@ -56,7 +55,6 @@ def test_each_engine_does_what_a_communicator_promises(run_ranks, engine, n):
 
 
 def fail(engine):
-    """Stop all ranks from the last one, while the others wait for it."""
     ranks = get_communicator(engine)
     if ranks.rank == ranks.size - 1:
         ranks.abort(3)
@@ -231,7 +229,7 @@ def test_each_array_is_summed_once(backend):
 
 def test_backends_of_the_same_ranks_are_one():
     ranks, backend = Ranks(Twice()), get_backend("numpy")
-    assert SINGLE_PROCESS.spread(backend) is backend
+    assert join_ranks(None).spread(backend) is backend
     assert ranks.spread(backend) == ranks.spread(backend)
     assert ranks.spread(backend) != backend
 

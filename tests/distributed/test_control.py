@@ -151,8 +151,6 @@ def lead() -> None:
 
 
 class Interrupt(Callback):
-    """A callback after whose first epoch Ctrl-C is pressed on rank 0."""
-
     def on_epoch_end(self, model, record):
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -161,7 +159,6 @@ ROUNDING = {"bf16": 2.0**-8, "float16": 2.0**-11}
 
 
 def compare_low_precision(backend: str) -> None:
-    """Check fits with products in 16 bits beside those of one process."""
     X, y = problem(n=400, features=20)
     X = X.astype("float32")
     settings = {"max_iter": 3, "random_state": 0, "batch_size": 50, "solver": "sgd"} | QUIET

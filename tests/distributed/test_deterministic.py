@@ -25,7 +25,6 @@ FEATURES = 12
 
 
 def fit(backend, code="", number=None):
-    """Return what fits have learned as one number, which rank 0 prints."""
     if code:
         from mlp_xp.backends._numpy import backend as module
 

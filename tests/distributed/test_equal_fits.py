@@ -24,7 +24,6 @@ from mlp_xp.optimizers import SGD
 from mlp_xp.training import lbfgs
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import place
-from mlp_xp.training.processes import SINGLE_PROCESS
 
 SHAPE = (1, 4, 4)
 PIXELS = 16
@@ -54,7 +53,6 @@ def uneven(n):
 
 
 def mostly_none(n):
-    """Return weights with which whole batches weigh nothing."""
     weights = np.zeros(n)
     weights[-3:] = 1.0
     return weights
@@ -114,8 +112,7 @@ def data(case):
     return x, rng.integers(0, 4, N).astype(np.int32)
 
 
-def train(case, backend, ranks=SINGLE_PROCESS):
-    """Return all that two epochs leave: their records, and the arrays of the state."""
+def train(case, backend, ranks):
     x, y = data(case)
     weights = None if case.weights is None else case.weights(N)
     backend, owned = ranks.spread(backend), None
@@ -124,9 +121,8 @@ def train(case, backend, ranks=SINGLE_PROCESS):
         owned = np.full(N, -1, dtype=np.int32)
         owned[mine] = np.arange(np.sum(mine))
         x, y = x[mine], y[mine]
-    trainer = make_trainer(
-        backend, network=case.network, with_accuracy=True, processes=ranks, **case.rules
-    )
+    settings = {"network": case.network, "with_accuracy": True, "processes": ranks} | case.rules
+    trainer = make_trainer(backend, **settings)
     placed = place(backend, x, y, "float64", case.placement, multiplies_sparse=case.is_sparse)
     if owned is not None:
         placed.n_samples, placed.owned = N, owned
@@ -147,7 +143,6 @@ def train(case, backend, ranks=SINGLE_PROCESS):
 
 
 def check(ranks, title, shared, serial) -> None:
-    """Check arrays beside those of a serial fit, if this rank has them, and those of all ranks."""
     for mine, alone in zip(shared, serial or shared, strict=True):
         np.testing.assert_allclose(mine, alone, rtol=0, atol=1e-10, err_msg=title)
     copies = ranks.exchange([array.tobytes() for array in shared])
@@ -155,7 +150,6 @@ def check(ranks, title, shared, serial) -> None:
 
 
 def compare(engine, name, *options):
-    """Compare the trainings that are named, or all that the backend may do in its own way."""
     ranks, backend = join_ranks(engine), get_backend(name)
     warnings.simplefilter("ignore")
     lbfgs.BLOCK = 20  # Three blocks.
@@ -164,12 +158,12 @@ def compare(engine, name, *options):
         titles = MOST_DIFFERENT if name in ("jax", "array_api_strict") else [*CASES]
         titles = [title for title in titles if name == "numpy" or not CASES[title].is_sparse]
 
-    def run(title, *ranks):
+    def run(title, ranks):
         with thread_pool(1) if pool else contextlib.nullcontext():
-            return train(CASES[title], backend, *ranks)
+            return train(CASES[title], backend, ranks)
 
     # Each rank does some of the serial fits.
-    serial = {title: run(title) for title in titles[ranks.rank :: ranks.size]}
+    serial = {title: run(title, join_ranks(None)) for title in titles[ranks.rank :: ranks.size]}
     for title in titles:
         check(ranks, title, run(title, ranks), serial.get(title))
 
@@ -180,7 +174,6 @@ def learned(model):
 
 
 def compare_estimators(backend):
-    """Compare trainings of the net; on other backends than NumPy the core of them."""
     ranks, n_cases = join_ranks("mpi"), 0
     warnings.simplefilter("ignore")
     for title, case in net_cases.CASES.items():

@@ -25,8 +25,6 @@ SETTINGS |= {"dropout": 0.1, "ema_decay": 0.9, "early_stopping": True, "learning
 
 
 class Signal(Callback):
-    """A callback that sends a signal to a process after the step of a fit."""
-
     def __init__(self, step, number, pid):
         self.left = step
         self.number = number

@@ -13,7 +13,6 @@ from mlp_xp.distributed import _processors, get_communicator
 
 
 def check_threads():
-    """Check the threads of this process and of its libraries on each of two ranks."""
     processors = sorted(os.sched_getaffinity(0))
     wanted = max(1, cpu_count() // 2)
     assert get_communicator("mpi").size == 2

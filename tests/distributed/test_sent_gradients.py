@@ -52,7 +52,6 @@ def compare():
 
 
 def assign():
-    """Check that the weights of a rank's model are its own, which it may write to."""
     numpy_backend._LONG = 0
     settings = SETTINGS | helpers.QUIET
     ranks = get_communicator("mpi")
