@@ -162,7 +162,7 @@ class CategoryColumn(Column):
         known = codes[codes >= 0]
         counts = np.bincount(known, minlength=len(found))
         least = max(1, min(_MIN_ROWS, len(codes) // _ROWS_A_CATEGORY))
-        kept = tuple(sorted(found[i] for i in np.flatnonzero(counts >= least)))
+        kept = tuple(sorted(found[i] for i in np.flatnonzero(counts >= least).tolist()))
         has_missing, has_rare = len(known) < len(codes), len(kept) < len(found)
         column = cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
         if column.has_missing + column.has_rare + len(kept) < 2 or not found:

@@ -138,8 +138,8 @@ def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
             f"{parts[0].label} has {' and '.join(sorted(kinds))} values on some ranks."
         )
     (kind,) = kinds
-    dtype = {"number": np.float64, "date": "datetime64[us]"}.get(kind, object)
-    missing = {"number": np.nan, "date": np.datetime64("NaT")}.get(kind)
+    dtype: Any = {"number": np.float64, "date": "datetime64[us]"}.get(kind, object)
+    missing: Any = {"number": np.nan, "date": np.datetime64("NaT")}.get(kind)
     values = [
         np.full(len(part.values), missing, dtype) if part.is_empty else part.values.astype(dtype)
         for part in parts

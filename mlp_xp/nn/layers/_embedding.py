@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from array_api_compat import device
+
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._layer import LayerPullback
 
@@ -30,7 +32,7 @@ def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namesp
     array([[0.],
            [3.]])
     """
-    rows = xp.arange(n_rows, dtype=positions.dtype, device=lines.device)
+    rows = xp.arange(n_rows, dtype=positions.dtype, device=device(lines))
     return xp.matmul(xp.astype(rows[:, None] == positions[None, :], lines.dtype), lines)
 
 
@@ -81,7 +83,7 @@ def embed(
     table = xp.reshape(params.table, (n_models * n_rows, width))
     if leading:
         common = *leading, *positions.shape[-2:]
-        first = n_rows * xp.arange(n_models, dtype=positions.dtype, device=table.device)
+        first = n_rows * xp.arange(n_models, dtype=positions.dtype, device=device(table))
         positions = xp.broadcast_to(positions, common) + xp.reshape(first, (*leading, 1, 1))
     flat = xp.reshape(positions, (-1,))
     shape = (*positions.shape[:-1], positions.shape[-1] * width)
