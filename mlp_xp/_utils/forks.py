@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from threading import get_ident
@@ -20,6 +22,7 @@ _POLL = 0.001  # Seconds.
 _LONGEST = 30.0  # Seconds: a thread that waits for the one that forks would wait for ever.
 _computing: set[int] = set()  # Threads.
 _forking: set[int] = set()
+_interrupted: set[int] = set()
 
 
 def between_forks(function: F) -> F:
@@ -47,18 +50,29 @@ def _before_fork() -> None:
     """Wait for the threads that compute; others begin after the fork."""
     _forking.add(get_ident())
     end = time.monotonic() + _LONGEST
-    while _computing - {get_ident()} and time.monotonic() < end:
-        time.sleep(_POLL)
+    while True:
+        try:
+            while _computing - {get_ident()} and time.monotonic() < end:
+                time.sleep(_POLL)
+            return
+        except KeyboardInterrupt:  # Python would print it here, and fork in the middle of a step.
+            _interrupted.add(get_ident())
 
 
 def _after_fork() -> None:
     _forking.discard(get_ident())
+    if get_ident() in _interrupted:
+        _interrupted.discard(get_ident())
+        # Once `os.fork` has returned.
+        main = threading.main_thread().ident
+        threading.Timer(_POLL, signal.pthread_kill, (main, signal.SIGINT)).start()
 
 
 def _after_fork_in_child() -> None:
     """Remove the threads that a forked process does not have."""
     _computing.intersection_update({get_ident()})
     _forking.clear()
+    _interrupted.clear()
 
 
 if hasattr(os, "register_at_fork"):

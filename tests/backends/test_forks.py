@@ -1,5 +1,6 @@
 """Processes that fork while another thread computes."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -42,7 +43,8 @@ def test_a_forked_process_keeps_no_lock(what, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
-def test_a_fork_waits_until_no_other_thread_computes(monkeypatch):
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_fork_waits_until_no_other_thread_computes(is_interrupted, monkeypatch):
     x, y = np.eye(4), [0, 0, 1, 1]
     has_begun, may_end, ended = threading.Event(), threading.Event(), []
 
@@ -52,22 +54,30 @@ def test_a_fork_waits_until_no_other_thread_computes(monkeypatch):
         assert may_end.wait(seconds)
         ended.append(True)
 
-    # It ends while the fork waits.
-    clock = SimpleNamespace(sleep=lambda _: may_end.set(), monotonic=lambda: 0.0)
+    interrupts = [KeyboardInterrupt] * is_interrupted
+
+    def sleep(_):
+        if interrupts:
+            raise interrupts.pop()
+        may_end.set()  # It ends while the fork waits.
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0)
     monkeypatch.setattr(forks, "time", clock)
     thread = threading.Thread(target=compute, kwargs={"seconds": 30})
     thread.start()
     assert has_begun.wait(30)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(30)
-        status = 1
-        try:
-            MLPClassifier(2, max_iter=2, learning_rate="cosine").fit(x, y).predict(x)
-            status = 0 if ended else 2
-        finally:
-            os._exit(status)
+    with pytest.raises(KeyboardInterrupt) if is_interrupted else contextlib.nullcontext():
+        if os.fork() == 0:
+            signal.alarm(30)
+            status = 1
+            try:
+                MLPClassifier(2, max_iter=2, learning_rate="cosine").fit(x, y).predict(x)
+                status = 0 if ended else 2
+            finally:
+                os._exit(status)
+        if is_interrupted:
+            threading.Event().wait(5)
     may_end.set()
     thread.join(30)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(-1, 0)[1]) == 0
     MLPClassifier(2, max_iter=2, learning_rate="cosine").fit(x, y).predict(x)
