@@ -12,7 +12,7 @@ import argparse
 import re
 from pathlib import Path
 
-from bench.reports import charts, pictures
+from bench.reports import charts, pictures, table_page
 from bench.reports.sections import report, slower, speed_table
 from bench.reports.targets import targets
 from bench.studies import backends, drop_in, ranks, search, speedrun
@@ -47,6 +47,7 @@ def blocks() -> dict[str, str]:
         "search": "\n\n".join([*searches, found["search"]]),
         "out-of-core": ranks.section(newest("out_of_core")[1]),
         "distributed-marks": "\n\n".join([*map(markdown, ranks.tables(marks)), found["ranks"]]),
+        **table_page.blocks(),
     }
 
 
@@ -87,6 +88,7 @@ def draw_charts(folder: Path = DOCS) -> None:
     for name, record in speedrun.newest_results().items():
         charts.speedrun_figure(record["speedrun"]).savefig(folder / f"{name}.png", dpi=150)
     pictures.draw(pictures.sources(), folder)
+    table_page.draw(folder)
 
 
 def main(argv: list[str] | None = None) -> None:

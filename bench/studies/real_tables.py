@@ -98,7 +98,11 @@ def start(folder: Path, rows: int, threads: int) -> None:
         write(file, fresh)
         return
     record = json.loads(file.read_text())
-    for of in (lambda r: r[PART], lambda r: r["environment"]["cpu"]):
+    known = (
+        lambda r: {key: r[PART][key] for key in fresh[PART]},
+        lambda r: r["environment"]["cpu"],
+    )
+    for of in known:
         if of(record) != of(fresh):
             raise SystemExit(f"{folder} is of {of(record)}, not of {of(fresh)}: --into another one")
 
