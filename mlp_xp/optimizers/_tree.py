@@ -40,7 +40,7 @@ def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
     """Return the kind of each leaf; the last matrix of the tree is the head.
 
     The first ``n_leading`` axes count models. The matrices of the blocks of a layer, of three axes,
-    are a matrix. A NamedTuple may name the kinds of its arrays, in a class attribute ``kinds``.
+    are a matrix. A NamedTuple may name the kinds of its arrays, in a property ``kinds``.
 
     Examples
     --------

@@ -60,7 +60,7 @@ class Affine(Block):
         """Whether the product is all that is done with the input."""
         return not self.adapts
 
-    is_dense = takes_sparse  # type: ignore[assignment]
+    is_dense = takes_sparse
 
     @property
     def factor(self) -> float:

@@ -102,7 +102,7 @@ class Block:
     """A part of a network; hashable.
 
     A block of your own defines `__call__`, and `init` if it has parameters: a NamedTuple of arrays,
-    such as `Dense` and `Norm`, or a tuple of them. A class attribute ``kinds`` of the NamedTuple
+    such as `Dense` and `Norm`, or a tuple of them. A property ``kinds`` of the NamedTuple
     names the kind of each array, see `mlp_xp.optimizers.kinds`. What else a block knows of itself
     has a default.
     """

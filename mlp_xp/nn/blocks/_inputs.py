@@ -158,7 +158,9 @@ class TableInputs(Block):
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
             grads: list[Any] = []
             if pulls[3] is not None:
-                dy, grad = pulls[3](dy, need_dx=True)
+                dscaled, grad = pulls[3](dy, need_dx=True)
+                assert dscaled is not None
+                dy = dscaled
                 grads.append(grad)
             first, last = self._n_numeric, self._n_numeric + self.indicators
             dparts: list[Any] = [dy[..., :first], dy[..., first:last]]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.layers._activations import ActivationPullback
+from mlp_xp.nn.layers._layer import ActivationPullback
 
 __all__ = ["LOWBIAS32", "SPREAD", "Rate", "dropout", "scheduled", "threshold"]
 

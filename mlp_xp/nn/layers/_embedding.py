@@ -18,7 +18,11 @@ class Embedding(NamedTuple):
     """Parameters of embeddings: ``table : (..., rows, width)``, the rows of all columns."""
 
     table: Array
-    kinds = ("embedding",)  # type: ignore[misc]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each array, for update rules."""
+        return ("embedding",)
 
 
 def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:

@@ -16,7 +16,11 @@ class InputScale(NamedTuple):
     """Parameters of a scale of features: ``scale : (..., features)``."""
 
     scale: Array
-    kinds = ("scale",)  # type: ignore[misc]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each array, for update rules."""
+        return ("scale",)
 
 
 class Periodic(NamedTuple):
@@ -30,7 +34,11 @@ class Periodic(NamedTuple):
     phase: Array
     W: Array
     b: Array
-    kinds = ("numeric",) * 4  # type: ignore[misc]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each array, for update rules."""
+        return ("numeric",) * 4
 
 
 class Piecewise(NamedTuple):
@@ -45,7 +53,11 @@ class Piecewise(NamedTuple):
     W: Array
     slope: Array
     b: Array
-    kinds = ("vector", "vector", "numeric", "numeric", "numeric")  # type: ignore[misc]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each array, for update rules."""
+        return ("vector", "vector", "numeric", "numeric", "numeric")
 
 
 def scale_inputs(params: InputScale, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:

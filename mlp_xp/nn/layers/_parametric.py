@@ -16,7 +16,11 @@ class Slope(NamedTuple):
     """Parameters of a parametric activation: ``slope : (..., width)``."""
 
     slope: Array
-    kinds = ("slope",)  # type: ignore[misc]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each array, for update rules."""
+        return ("slope",)
 
 
 def parametric(

@@ -22,7 +22,7 @@ def run_layer(
     """Compute `mlp_xp.nn.layers.run_layer`."""
     if function is not layers.embed:
         return layers.run_layer(function, params, x, *args, xp=xp)
-    return layers.embed(params, x, sum_rows=_sum_rows, xp=xp)  # type: ignore[arg-type]
+    return layers.embed(params, x, sum_rows=_sum_rows, xp=xp)
 
 
 def _sum_rows(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
