@@ -10,6 +10,8 @@ from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
 from mlp_xp import optimizers
 from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.nn.blocks import PBLD, TableInputs
+from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop, update_tree
 from mlp_xp.optimizers.schedules import (
     SCHEDULES,
@@ -121,6 +123,29 @@ def test_each_kind_follows_its_own_rule_at_its_own_rate(backend, rng):
     default, _ = run(backend, update_tree, ByKind(), params, steps)
     for i, rule in enumerate((Muon(), AdamW(), AdamW(), AdamW())):
         same(default[i], run(backend, update_tree, rule, params, steps)[0][i])
+
+
+def test_embeddings_scales_and_slopes_have_their_own_rates_and_rules(backend, rng):
+    inputs = TableInputs(2, 0, (4,), 3, PBLD(2, 3), scale=True)
+    network = Network((3, 4, 2), inputs=inputs, parametric_activation=True)
+    params = init_params(network, 0)
+    names = ["numeric"] * 4 + ["embedding", "scale", "matrix", "vector", "slope", "head", "vector"]
+    assert optimizers.kinds(params) == names
+    steps = [map_leaves(lambda leaf: rng.standard_normal(leaf.shape), params)] * 2
+    decaying = AdamW(weight_decay=0.3)
+    rule = ByKind(AdamW(), SGD(), AdamW(), slope=decaying, slope_rate=2.0, scale_rate=0.0)
+    ours, _ = run(backend, update_tree, rule, params, steps)
+    alone = {"numeric": SGD(), "embedding": SGD(), "slope": decaying, "vector": SGD()}
+    for name, mine, p, *own in zip(names, ours, leaves(params), *map(leaves, steps), strict=True):
+        if name == "scale":
+            same(mine, p)
+        elif name in alone:
+            # A matrix decays as all other kinds but vectors do.
+            given = (p if name == "vector" else p.reshape(1, -1),)
+            steps_of = [(g.reshape(given[0].shape),) for g in own]
+            rate = RATE * (2.0 if name == "slope" else 1.0)
+            [expected], _ = run(backend, update_tree, alone[name], given, steps_of, rate=rate)
+            same(mine, expected.reshape(p.shape))
 
 
 def test_matrices_are_penalised_and_vectors_are_not(backend):
