@@ -9,11 +9,12 @@ import numpy as np
 
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.nn.network import Network, Params, adapt_params
+from mlp_xp.nn.layers import Embedding
+from mlp_xp.nn.network import Network, Params, adapt_params, entries
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.processes import SingleProcess
 
-__all__ = ["adapt_to_data"]
+__all__ = ["adapt_to_data", "clear_embeddings"]
 
 _MOST_ROWS = 4096
 
@@ -50,6 +51,17 @@ def adapt_to_data(
     adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
     adapted: Params = processes.first_of(partial(adapt, network, params, x, generator.uniform))
     return adapted
+
+
+def clear_embeddings(params: Params, codes: list[int]) -> None:
+    """Set the embeddings of codes to 0, the mean of all, in NumPy arrays that nobody else has.
+
+    No sample of the training data has these codes, so they stay what they are.
+    """
+    for entry in entries(params):
+        if isinstance(entry, Embedding):
+            table: Any = entry.table
+            table[..., codes, :] = 0.0
 
 
 def _some_rows(X: Any, most: int) -> np.ndarray:

@@ -134,11 +134,10 @@ def prepare_fit(
             output_activation=params["output_activation"],
             is_sparse=sparse.issparse(given[1]),
         )
-        columns, inputs = vars(model).get("columns_"), None
-        if columns is not None:
-            inputs = columns.block(params["embedding_dim"])
-        given_to = sample.X.shape[1], targets, layers, inputs
-        config, history = resolve_config(params, *given_to), History()
+        columns = vars(model).get("columns_")
+        inputs = None if columns is None else columns.block(params["embedding_dim"])
+        n_features, history = sample.X.shape[1], History()
+        config = resolve_config(params, n_features, targets, layers, inputs)
     else:
         targets, history = state.targets, History.read(vars(model))
         targets.check_known(sample.y, params["output_activation"], warm_start=model.warm_start)
@@ -278,6 +277,10 @@ def new_state(
     is_seed = isinstance(random_state, Integral)
     generator = seeded(int(random_state)) if is_seed else check_random_state(random_state)
     start = init_params(network, generator), init_batch_stats(network)
+    if columns is not None and columns.untrained_codes:
+        from mlp_xp.estimators.fitting.adapting import clear_embeddings
+
+        clear_embeddings(start[0], columns.untrained_codes)
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
     seed = int(random_state) if is_seed else peek_seed(generator)
     state = FittedState(
@@ -308,9 +311,8 @@ def new_state(
 def _scaling(
     setting: Any, backend: Backend, X: Any, dtype: str, processes: SingleProcess
 ) -> Scaling | Whitening:
-    if isinstance(X, Shard):
-        return find_scaling(setting, backend, X.mine, dtype, processes.exchange)
-    return find_scaling(setting, backend, X, dtype)
+    x, exchange = (X.mine, processes.exchange) if isinstance(X, Shard) else (X, None)
+    return find_scaling(setting, backend, x, dtype, exchange)
 
 
 # Fields of a network that its weights do not depend on.

@@ -120,6 +120,16 @@ class TableColumns:
         np.add.at(np.moveaxis(total, -1, 0), self.input_columns, np.moveaxis(squares, -1, 0))
         return np.sqrt(total)
 
+    @property
+    def untrained_codes(self) -> list[int]:
+        """The codes that no sample of the training data has: of unknown and of missing values."""
+        codes, first = [], 0
+        for _, column in self._embedded:
+            codes += [] if column.has_rare else [first]
+            first += column.n_codes
+            codes += [] if column.has_missing else [first - 1]
+        return codes
+
     def transform(self, X: Any) -> np.ndarray:
         """Return the matrix that the network sees, ``(rows, inputs)``, with missing numbers filled.
 

@@ -85,6 +85,8 @@ def _of_series(label: str, series: Any) -> RawColumn:
         return RawColumn(label, "date", series.dt.replace_time_zone(None).to_numpy())
     if isinstance(dtype, narwhals.Categorical | narwhals.Enum):  # As an array pyarrow loses nulls.
         return RawColumn(label, "category", np.fromiter(series.to_list(), object, len(series)))
+    if dtype.is_nested():
+        raise _no_values(label, series.to_list()[0])
     values = series.to_numpy()
     if dtype.is_numeric() or (isinstance(dtype, narwhals.Unknown) and values.dtype.kind == "f"):
         is_decimal = values.dtype.kind == "O"
@@ -199,11 +201,7 @@ def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
         try:
             seen = [places.setdefault(value, len(places)) for value in values.tolist()]
         except TypeError as error:
-            raise ValueError(
-                f"{label} has cells that are no values, e.g. "
-                f"{next(v for v in values if type(v).__hash__ is None)!r}: leave the column out, "
-                "or make numbers or text of it."
-            ) from error
+            raise _no_values(label, next(v for v in values if type(v).__hash__ is None)) from error
         raw, inverse = [*places], np.asarray(seen, dtype=np.intp)
     else:
         unique, inverse = np.unique(values, return_inverse=True)
@@ -213,6 +211,13 @@ def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
         -1 if _is_missing(value) else merged.setdefault(_plain(value), len(merged)) for value in raw
     ]
     return np.asarray(targets, dtype=np.int32)[inverse], [*merged]
+
+
+def _no_values(label: str, value: Any) -> ValueError:
+    return ValueError(
+        f"{label} has cells that are no values, e.g. {value!r}: leave the column out, or make "
+        "numbers or text of it."
+    )
 
 
 def _plain(value: Any) -> Category:
