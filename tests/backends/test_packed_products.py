@@ -93,18 +93,20 @@ def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monk
             close(out, a @ b + bias, k)
 
 
-def test_blocks_fill_the_caches_that_the_system_names(tmp_path):
-    for name, level, kind, size in ("0", 1, "Instruction", "64K"), ("1", 1, "Data", "48K"):
-        for file, text in (("level", level), ("type", kind), ("size", size)):
-            (tmp_path / f"index{name}").mkdir(exist_ok=True)
-            (tmp_path / f"index{name}" / file).write_text(f"{text}\n")
-    (tmp_path / "index2").mkdir()  # It says nothing.
-    assert caches.cache_sizes(tmp_path) == (48 << 10, 512 << 10)
-    for second in (256 << 10, 1 << 20, 2 << 20):
-        depth, rows, columns = caches.make_blocks(4, 48 << 10, second)
-        used = 4 * (depth * (rows + columns) + rows * columns)
-        assert second / 2 < used < second
-        assert (depth, rows % 8, columns % 48) == (256, 0, 0)
+def test_blocks_fill_the_cache_that_the_system_names(tmp_path):
+    assert caches.cache_bytes(tmp_path / "none") == 512 << 10
+    for number, level, size in (0, "1", "48K"), (1, "?", "?"), (2, "2", "1024K"), (3, "3", "32M"):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, text in (("level", level), ("size", size)):
+            (folder / name).write_text(f"{text}\n")
+    assert caches.cache_bytes(tmp_path) == 1 << 20
+    for item_bytes, n_bytes in (4, 256 << 10), (4, 1 << 20), (8, 2 << 20):
+        depth, rows, columns = caches.make_blocks(item_bytes, n_bytes)
+        panel = 192 // item_bytes
+        used = item_bytes * (depth * (rows + panel) + rows * columns)
+        assert n_bytes / 3 < used < n_bytes
+        assert (rows % 8, columns % panel) == (0, 0)
 
 
 @pytest.mark.parametrize(

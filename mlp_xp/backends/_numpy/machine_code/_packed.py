@@ -2,9 +2,9 @@
 
 Each operand lies in panels in the order in which tiles read it: ``LEFT_PANEL`` rows of the left one
 and up to 48 columns of the right one, step after step of the sum. A step is one number, or a pair
-of bfloat16 numbers in 32 bits, for which processors have an instruction. A panel of the right
-operand stays in the first-level cache for ``depth`` steps while panels of the left one pass, and
-the block of results in the second-level cache until all steps are done.
+of bfloat16 numbers in 32 bits, for which processors have an instruction. ``depth`` steps of a block
+of the left operand stay in the second-level cache while panels of the right one pass, and so does
+the block of results until all steps are done.
 
 References
 ----------

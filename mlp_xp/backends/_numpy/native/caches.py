@@ -1,4 +1,4 @@
-"""The sizes of the processor's caches, and the blocks of a product that they hold."""
+"""The size of the processor's second-level cache, and the blocks of a product that it holds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import NamedTuple
 
 from mlp_xp.backends._numpy.native.tuning import TILE_ROWS, TILE_VECTORS
 
-__all__ = ["Blocks", "cache_sizes", "make_blocks"]
+__all__ = ["Blocks", "cache_bytes", "make_blocks"]
 
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 # Where the system does not say: the smallest of the processors with AVX-512 in use.
-_LEAST_SIZES = 32 << 10, 512 << 10
+_LEAST_BYTES = 512 << 10
 _VECTOR = 64  # Bytes.
-# The part of the second-level cache for the three blocks; lines of others pass through it.
-_SHARE = 0.9
+# The cache holds so many columns, or rows, of numbers of a block's depth: 96 rows of the left
+# factor, a panel of 48 float32 columns of the right one, and lines of others that pass through.
+_HELD = 256
+# Tiles of a block, down and across.
+_DOWN, _ACROSS = 12, 4
 
 
 class Blocks(NamedTuple):
@@ -27,33 +30,25 @@ class Blocks(NamedTuple):
 
 
 @functools.cache
-def cache_sizes(folder: Path = _FOLDER) -> tuple[int, int]:
-    """Return the bytes of a core's first- and second-level caches of data."""
-    found = dict(zip((1, 2), _LEAST_SIZES, strict=True))
+def cache_bytes(folder: Path = _FOLDER) -> int:
+    """Return the bytes of a core's second-level cache."""
     for index in folder.glob("index*"):
         try:
-            level, kind, size = (
-                (index / name).read_text().strip() for name in ("level", "type", "size")
-            )
-            if kind != "Instruction" and int(level) in found:
-                found[int(level)] = int(size.removesuffix("K")) << 10
+            level, size = ((index / name).read_text().strip() for name in ("level", "size"))
+            if level == "2":
+                return int(size.removesuffix("K")) << 10
         except (OSError, ValueError):
             continue
-    return found[1], found[2]
+    return _LEAST_BYTES
 
 
 @functools.cache
-def make_blocks(item_bytes: int, first: int | None = None, second: int | None = None) -> Blocks:
-    """Return the blocks for numbers of so many bytes, from the sizes of the caches.
+def make_blocks(item_bytes: int, n_bytes: int | None = None) -> Blocks:
+    """Return the blocks for numbers of so many bytes, from the size of the second-level cache.
 
-    A panel of the right factor fills the first-level cache. A block of the result, ``24 u`` rows of
-    ``3 u`` vectors, and those of both factors fill the second-level cache.
+    Deep blocks write results less often: on Zen 5, 1,024 steps and 96 rows take 0.91 of the time of
+    256 steps and 192 rows, whose panels fit the first-level cache.
     """
-    sizes = cache_sizes()
-    first, second = first or sizes[0], second or sizes[1]
-    tile = TILE_VECTORS * _VECTOR // item_bytes  # Columns.
-    depth = max(1, first // (TILE_VECTORS * _VECTOR))
-    rows, u, numbers = 3 * TILE_ROWS, 1, _SHARE * second / item_bytes
-    while depth * (u + 1) * (rows + tile) + rows * tile * (u + 1) ** 2 <= numbers:
-        u += 1
-    return Blocks(depth, rows * u, tile * u)
+    depth = (n_bytes or cache_bytes()) // (_HELD * item_bytes)
+    columns = TILE_VECTORS * _VECTOR // item_bytes
+    return Blocks(max(1, depth), _DOWN * TILE_ROWS, _ACROSS * columns)
