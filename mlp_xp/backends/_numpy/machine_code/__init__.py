@@ -40,6 +40,7 @@ from mlp_xp.backends._numpy.machine_code._cpu import (
     describe_cpu,
     has_bfloat16,
     has_tile,
+    is_zen,
     target_machine,
 )
 from mlp_xp.backends._numpy.native import jobs
@@ -52,6 +53,7 @@ __all__ = [
     "compile_all",
     "has_bfloat16",
     "has_tile",
+    "is_zen",
     "run_jobs",
 ]
 

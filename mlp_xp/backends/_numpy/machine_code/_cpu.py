@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import binding
 
-__all__ = ["describe_cpu", "has_bfloat16", "has_tile", "target_machine"]
+__all__ = ["describe_cpu", "has_bfloat16", "has_tile", "is_zen", "target_machine"]
 
 
 @cache
@@ -26,6 +26,12 @@ def has_tile() -> bool:
 def has_bfloat16() -> bool:
     """Whether the processor multiplies pairs of bfloat16 numbers in vectors of 512 bits."""
     return has_tile() and bool(binding.get_host_cpu_features().get("avx512bf16"))
+
+
+@cache
+def is_zen() -> bool:
+    """Whether the processor is one of AMD's, which read rows that lie far apart without loss."""
+    return describe_cpu()[0].startswith("znver")
 
 
 def target_machine() -> Any:

@@ -38,6 +38,7 @@ __all__ = [
     "has_bfloat16",
     "has_pool",
     "has_tile",
+    "is_zen",
     "link",
     "one_blas_thread",
     "rows_error",
@@ -79,6 +80,12 @@ def has_tile() -> bool:
 def has_bfloat16() -> bool:
     """Whether this processor has our own product in bfloat16; loads llvmlite."""
     found: bool = _machine_code().has_bfloat16()
+    return found
+
+
+def is_zen() -> bool:
+    """Whether this processor is one of AMD's; loads llvmlite."""
+    found: bool = _machine_code().is_zen()
     return found
 
 
