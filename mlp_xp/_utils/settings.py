@@ -7,7 +7,8 @@ Settings of the user's own, and subclasses, may use their numbers in other ways:
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import Field, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any
 
 __all__ = ["is_array", "is_zero", "numbers", "structure", "with_numbers"]
@@ -31,9 +32,12 @@ def is_zero(setting: Any) -> bool:
     return not is_array(setting) and not setting
 
 
-def _fields(settings: Any) -> tuple[Field[Any], ...]:
-    is_ours = type(settings).__module__.startswith("mlp_xp.") and is_dataclass(settings)
-    return fields(settings) if is_ours else ()
+@cache
+def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
+    """Return the names of the fields of a class of ours, and whether each is a number."""
+    if not (kind.__module__.startswith("mlp_xp.") and is_dataclass(kind)):
+        return ()
+    return tuple((field.name, field.type == "float") for field in fields(kind))
 
 
 def numbers(settings: Any) -> list[Any]:
@@ -49,9 +53,9 @@ def numbers(settings: Any) -> list[Any]:
     if isinstance(settings, tuple):
         return [number for part in settings for number in numbers(part)]
     found: list[Any] = []
-    for field in _fields(settings):
-        value = getattr(settings, field.name)
-        if field.type != "float":
+    for name, is_number in _fields(type(settings)):
+        value = getattr(settings, name)
+        if not is_number:
             found += numbers(value)
         elif not is_zero(value):
             found.append(value)
@@ -63,12 +67,12 @@ def with_numbers(settings: Any, values: Iterator[Any]) -> Any:
     if isinstance(settings, tuple):
         return tuple(with_numbers(part, values) for part in settings)
     changes = {}
-    for field in _fields(settings):
-        value = getattr(settings, field.name)
-        if field.type != "float":
-            changes[field.name] = with_numbers(value, values)
+    for name, is_number in _fields(type(settings)):
+        value = getattr(settings, name)
+        if not is_number:
+            changes[name] = with_numbers(value, values)
         elif not is_zero(value):
-            changes[field.name] = next(values)
+            changes[name] = next(values)
     return replace(settings, **changes) if changes else settings
 
 
@@ -85,6 +89,7 @@ def structure(settings: Any) -> Hashable:
     """
     if isinstance(settings, tuple):
         return tuple(map(structure, settings))
-    own = [(field.type, getattr(settings, field.name)) for field in _fields(settings)]
-    parts = (is_zero(value) if kind == "float" else structure(value) for kind, value in own)
+    own = _fields(type(settings))
+    values = [(is_number, getattr(settings, name)) for name, is_number in own]
+    parts = (is_zero(value) if is_number else structure(value) for is_number, value in values)
     return (type(settings), *parts) if own else settings

@@ -115,12 +115,16 @@ def update_tree(
     Updated(params=(array([[1.8]]), array([2.])), opt_state=Stateless(), penalty=np.float64(2.0))
     """
     penalty: Array | float = 0.0
+    shaped: dict[int, tuple[Optimizer, Scalars]] = {}  # By the axes of an array.
     new_params = []
     new_states = []
     trees = (params, grads, *opt_state)
     for kind, p, g, *old in zip(kinds(params, n_leading), *map(leaves, trees), strict=True):
+        if n_leading and p.ndim not in shaped:
+            shaped[p.ndim] = _shaped(optimizer, coefs, p.ndim, xp=xp)
+        rule, own = shaped.get(p.ndim, (optimizer, coefs))
         new, kept, own_penalty = update_array(
-            optimizer, kind, p, g, tuple(old), coefs, l2, n_leading=n_leading, xp=xp
+            rule, kind, p, g, tuple(old), own, l2, n_leading=n_leading, xp=xp
         )
         if own_penalty is not None:
             penalty = penalty + own_penalty
@@ -161,11 +165,10 @@ def update_array(
     n_leading: int = 0,
     xp: Namespace,
 ) -> tuple[Array, Any, Array | None]:
-    """Update one array as `update_tree` does: the new array, its state, and its penalty if any."""
-    if n_leading:
-        coefs = tuple(_for_axes(coef, p.ndim, xp=xp) for coef in coefs)
-        own = (_for_axes(number, p.ndim, xp=xp) for number in numbers(optimizer))
-        optimizer = with_numbers(optimizer, own)
+    """Update one array as `update_tree` does: the new array, its state, and its penalty if any.
+
+    The numbers of models broadcast against the array already.
+    """
     g, penalty = penalized(kind, p, g, l2, n_leading=n_leading, xp=xp)
     if g.dtype != p.dtype and kind not in low_precision(optimizer):
         g = xp.astype(g, p.dtype)
@@ -265,6 +268,14 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
         return a
 
     return rebuild(average, map(moved, zip(leaves(average), leaves(params), strict=True)))
+
+
+def _shaped(
+    optimizer: Optimizer, coefs: Scalars, ndim: int, *, xp: Namespace
+) -> tuple[Optimizer, Scalars]:
+    """Return a rule and its coefficients, whose numbers of models suit arrays of ``ndim`` axes."""
+    own = (_for_axes(number, ndim, xp=xp) for number in numbers(optimizer))
+    return with_numbers(optimizer, own), tuple(_for_axes(coef, ndim, xp=xp) for coef in coefs)
 
 
 def _for_axes(of_models: Any, ndim: int, *, xp: Namespace) -> Any:
