@@ -230,7 +230,8 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         -------
         (samples, features) array
             Derivative of each sample's loss, as `evaluate` reports it for that sample, by its
-            features as they are in X; in the library and on the device of X.
+            features as they are in X; in the library and on the device of X. For a table, of its
+            encoded inputs: ``columns_.by_column`` gives the norm for each column.
 
         References
         ----------

@@ -121,7 +121,7 @@ def test_each_fold_learns_its_own_columns(on, tmp_path):
     assert (ensemble.n_features_in_, list(ensemble.feature_names_in_)) == (6, list(X))
 
 
-def test_what_is_the_same_in_other_libraries():
+def test_what_is_the_same_in_other_libraries(tmp_path):
     model = tabular().fit(X, y)
     expected = model.predict_proba(X)
     rows = X.astype(object).where(X.notna(), None)
@@ -138,8 +138,11 @@ def test_what_is_the_same_in_other_libraries():
             assert named.columns_.input_names[-1] == "x3=S"
             assert not hasattr(named, "feature_names_in_")
             np.testing.assert_array_equal(named.predict(matrix.tolist()), named.predict(matrix))
-    codes = tabular(categorical_features=["age"], max_one_hot=np.inf).fit(X[["age", "visits"]], y)
+    codes = tabular(categorical_features=X.columns[:1], max_one_hot=np.inf)
+    codes.fit(X[["age", "visits"]], y)
     assert "age=18" in codes.columns_.input_names
+    save_model(codes, tmp_path)
+    assert load_model(tmp_path).categorical_features == ["age"]
 
 
 def test_unknown_rare_and_missing_categories():

@@ -1,13 +1,12 @@
-"""Exported tables: ONNX takes columns by name, PyTorch what became of them."""
+"""Exported tables: ONNX takes the columns by their names."""
 
 import numpy as np
 import pandas
 import pytest
-from problems import run_onnx
 from sklearn.base import clone
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier
-from mlp_xp.export import to_onnx, to_torch
+from mlp_xp.export import to_onnx
 
 pytestmark = pytest.mark.matrix
 
@@ -26,6 +25,9 @@ Y = (X["age"] > 40).to_numpy()
 MODEL = MLPClassifier(
     (8,), max_iter=2, learning_rate="cosine", random_state=0, missing_values="impute"
 ).set_params(categorical_features=["city", "zip", "street"])
+
+
+TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"}
 
 
 def named(frame, dtype):
@@ -53,23 +55,3 @@ def test_a_graph_takes_the_columns_by_name(scaling, dtype):
         label, probabilities = session.run(None, named(rows, dtype))
         np.testing.assert_allclose(probabilities, each.predict_proba(rows), atol=1e-5)
         np.testing.assert_array_equal(label, each.predict(rows))
-
-
-TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"}
-
-
-def test_numbers_alone_are_one_input():
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("ndonnx")
-    numbers = X[["age", "zip"]]
-    model = clone(MODEL).set_params(categorical_features=None, input_scaling="robust")
-    found = run_onnx(to_onnx(model.fit(numbers, Y)), numbers.to_numpy())
-    np.testing.assert_allclose(found["probabilities"], model.predict_proba(numbers), atol=1e-12)
-
-
-def test_torch_takes_the_encoded_columns():
-    torch = pytest.importorskip("torch")
-    model = clone(MODEL).fit(X, Y)
-    module, rows = to_torch(model, activate=True), torch.from_numpy(model.columns_.transform(X))
-    found = module(rows).detach().numpy()[:, 0]
-    np.testing.assert_allclose(found, model.predict_proba(X)[:, 1], atol=1e-12)
