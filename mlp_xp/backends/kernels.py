@@ -154,5 +154,6 @@ class Kernels(NamedTuple):
             dropout=self.dropout,
             layer_norm=self.layer_norm,
             batch_norm=self.batch_norm,
+            run_layer=self.run_layer,
             **training,
         )

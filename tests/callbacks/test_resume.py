@@ -36,6 +36,8 @@ CASES = {
 CASES["everything"] |= {"augmentation": [Flip((1, 2, 4)), Mixup(0.2)], "normalization": "batch"}
 CASES["everything"] |= {"input_scaling": "standardize", "class_weight": "balanced"}
 CASES["everything"] |= {"learning_rate": "cosine", "n_iter_no_change": 20}
+CASES["muon"] |= {"numeric_embedding": "ple", "parametrization": "ntk", "dropout": 0.2}
+CASES["muon"] |= {"dropout_schedule": "linear", "parametric_activation": True}
 CASES["adaptive"] |= {"n_iter_no_change": 2}
 
 

@@ -14,6 +14,7 @@ from mlp_xp.distributed import Distributed, join_ranks
 SETTINGS = [
     {"normalization": "batch", "dropout": 0.3, "max_grad_norm": 0.5},
     {"normalization": "layer", "activation": "gelu", "ema_decay": 0.9, "batch_size": 5},
+    {"numeric_embedding": "pbld", "learn_input_scale": True, "parametric_activation": True},
     {"augmentation": (Mixup(),), "label_smoothing": 0.1},
     {"early_stopping": True, "validation_fraction": 0.3, "scoring": "loss"},
     {"solver": "lbfgs"},

@@ -18,9 +18,11 @@ from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 from mlp_xp.distributed import join_ranks
+from mlp_xp.nn.blocks import PBLD, TableInputs
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
+from mlp_xp.optimizers.schedules import Linear
 from mlp_xp.training import lbfgs
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import place
@@ -30,6 +32,7 @@ PIXELS = 16
 
 
 def network(outputs=4, inputs=FEATURES, **settings):
+    settings["inputs"] = settings.pop("table", None)
     return Network((inputs, 9, 9, outputs), settings.pop("activation", "tanh"), **settings)
 
 
@@ -64,6 +67,13 @@ STEADY = {"optimizer": SGD(), "learning_rate": 0.1}
 WITH_ALL = {"max_grad_norm": 0.2, "ema_decay": 0.9}
 PICTURES = Flip(SHAPE), Shift(SHAPE, 1), Cutout(SHAPE, 2), ColorJitter(SHAPE), Mixup()
 
+TABLE = network(
+    parametric_activation=True,
+    parametrization="ntk",
+    dropout=0.2,
+    table=TableInputs(FEATURES - 1, categories=(4,), numeric=PBLD(3), scale=True),
+)
+
 # What a backend may do in its own way; losses and rules, which it may not, are in the net's cases.
 CASES = {
     "plain": Case(),
@@ -79,6 +89,7 @@ CASES = {
     "batch norm, dropout, residual": Case(
         network(normalization="batch", dropout=0.2, residual=True), STEADY, weights=uneven
     ),
+    "table": Case(TABLE, {"dropout_schedule": Linear()} | STEADY, weights=uneven),
     "layer norm": Case(network(normalization="layer", residual=True), WITH_ALL),
     "clipping and average": Case(rules=WITH_ALL),
     "mixup": Case(rules={"augmentation": (Mixup(),)}),
@@ -107,6 +118,8 @@ MOST_DIFFERENT += ["sharded, weights", "lbfgs, sharded, weights"]
 def data(case):
     rng = np.random.default_rng(5)
     x = rng.standard_normal((N, case.inputs))
+    if case.network.inputs is not None:
+        x[:, -1] = rng.integers(0, 4, N)  # Codes of categories.
     if case.is_sparse:
         x = sparse.csr_array(np.where(np.abs(x) > 1, x, 0.0))
     return x, rng.integers(0, 4, N).astype(np.int32)
