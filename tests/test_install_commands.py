@@ -94,10 +94,7 @@ def test_without_a_driver_that_is_said_before_any_library(monkeypatch):
     for asked, said in (
         (("torch", "cuda"), r"^There is no NVIDIA driver .* device\. built for a CPU$"),
         (("numpy", "cuda"), r"has only 'cpu'\. There is no NVIDIA driver .* device\.$"),
-        (
-            ("auto", "cuda"),
-            r"^device is 'cuda'\. There is no .*\. torch: built for a CPU\.$",
-        ),
+        (("auto", "cuda"), r"^device is 'cuda'\. There is no .*\. torch: built for a CPU\.$"),
         (("cupy",), r"not installed\. There is no .* With a driver: type .*cuda12\]"),
     ):
         with pytest.raises((ValueError, BackendError), match=said):

@@ -208,8 +208,7 @@ FEW = "plain", "batch norm, dropout, residual", "pictures"
 
 
 @pytest.mark.parametrize(
-    ("backend", "n"),
-    [("numpy", 4), ("torch", 3), ("jax", 2), ("array_api_strict", 2)],
+    ("backend", "n"), [("numpy", 4), ("torch", 3), ("jax", 2), ("array_api_strict", 2)]
 )
 def test_ranks_train_as_one_process(run_ranks, backend, n):
     pytest.importorskip(backend)

@@ -222,10 +222,7 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
         ({"categorical_features": ["town"]}, r"has 'town', and X has 6 columns: 'age', 'city'"),
         ({"categorical_features": [True]}, "mask of shape .* give a mask with an entry for each"),
         ({"categorical_features": None}, r"X\['city'\] has categories: set categorical_features"),
-        (
-            {"missing_values": "error"},
-            r"X\['age'\] is missing \(NaN\) .*missing_values='impute'",
-        ),
+        ({"missing_values": "error"}, r"X\['age'\] is missing \(NaN\) .*missing_values='impute'"),
     ):
         with case(settings), pytest.raises(ValueError, match=message):
             tabular(**settings).fit(X, y)

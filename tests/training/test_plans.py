@@ -14,12 +14,7 @@ from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind
 from mlp_xp.optimizers.schedules import FlatCosine, Linear
 from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws, without_first
-from mlp_xp.training.step.scalars import (
-    SchedulePosition,
-    StepScalars,
-    learning_rates,
-    scalar_table,
-)
+from mlp_xp.training.step.scalars import SchedulePosition, StepScalars, learning_rates, scalar_table
 from mlp_xp.training.step.step_settings import Rules
 
 N, SHAPE = 23, (1, 2, 3)

@@ -8,15 +8,7 @@ import numpy as _np
 from cupy import cuda
 from cupy._array import ndarray
 from cupy._creation import CREATION as _CREATION
-from cupy._creation import (
-    arange,
-    array,
-    asarray,
-    ascontiguousarray,
-    asnumpy,
-    eye,
-    from_dlpack,
-)
+from cupy._creation import arange, array, asarray, ascontiguousarray, asnumpy, eye, from_dlpack
 from cupy._elementwise import ElementwiseKernel
 from cupy._functions import FUNCTIONS as _FUNCTIONS
 from cupy._indexing import take
