@@ -15,8 +15,6 @@ import numpy as np
 from mlp_xp._utils.array_types import DType, Namespace
 from mlp_xp.augmentation import PixelMap, map_pixels, take_lines
 from mlp_xp.backends import kernels
-from mlp_xp.backends._numpy.kernels import products
-from mlp_xp.backends._numpy.kernels.bfloat16 import affine_in_bfloat16
 from mlp_xp.backends._numpy.kernels.writing import (
     are_positions,
     constants,
@@ -64,8 +62,9 @@ def dense(
 ) -> tuple[Array, DensePullback]:
     """Compute `mlp_xp.nn.layers.affine`."""
     W, b = params
-    affine = affine_in_bfloat16 if in_bfloat16 else layers.affine
-    multiply = partial(products.multiply, in_pairs=in_bfloat16)
+    affine = layers.affine
+    if in_bfloat16:
+        from mlp_xp.backends._numpy.kernels.bfloat16 import affine_in_bfloat16 as affine
     if hasattr(x, "affine"):  # Rows of a sparse matrix.
         return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
     is_known = (
@@ -80,6 +79,9 @@ def dense(
     )
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
+    from mlp_xp.backends._numpy.kernels import products  # Short fits write no jobs.
+
+    multiply = partial(products.multiply, in_pairs=in_bfloat16)
     shape = x.shape[0], W.shape[1]
     y = np.empty_like(x, shape=shape)
     multiply(x, W, y, bias=b)
