@@ -124,6 +124,11 @@ def trace(
         from mlp_xp.export._tables import encode_columns, graph_inputs  # Most models have none.
 
         inputs = graph_inputs(first.columns, precision)
+        if in_pipeline and len(inputs) > 1:
+            raise ValueError(
+                "The network takes the columns of a table, and skl2onnx gives it one matrix: "
+                "export the network alone with to_onnx, or encode categories in the pipeline."
+            )
     elif columns:
         inputs, x = column_inputs(columns, precision)
     else:

@@ -7,6 +7,7 @@ from sklearn.base import clone
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier
 from mlp_xp.export import to_onnx
+from mlp_xp.export._onnx import trace
 
 pytestmark = pytest.mark.matrix
 
@@ -55,3 +56,5 @@ def test_a_graph_takes_the_columns_by_name(scaling, dtype):
         label, probabilities = session.run(None, named(rows, dtype))
         np.testing.assert_allclose(probabilities, each.predict_proba(rows), atol=1e-5)
         np.testing.assert_array_equal(label, each.predict(rows))
+    with pytest.raises(ValueError, match="one matrix: export the network alone with to_onnx"):
+        trace(model, dtype, in_pipeline=True)
