@@ -86,7 +86,7 @@ def check_x(
     if isinstance(X, Rows) and X.shared is not None and "columns_" in X.shared.names:
         return X.x  # Encoded for all estimators with these columns.
     if asks_for_table(estimator) if reset else "columns_" in vars(estimator):
-        from mlp_xp.estimators.tables.columns import encode_table  # Most data are plain numbers.
+        from mlp_xp.estimators.tables.encoding import encode_table  # Most data are plain numbers.
 
         return encode_table(estimator, X, reset=reset, exchange=exchange)
     if isinstance(X, Rows):

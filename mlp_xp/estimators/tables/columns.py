@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from sklearn.utils.validation import validate_data
 
-from mlp_xp.backends import get_backend, namespace_backend, to_numpy
+from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.checks.text_advice import IMPUTE
-from mlp_xp.estimators.settings.config import TABLE_SCALINGS
-from mlp_xp.estimators.tables.kinds import CategoryColumn, Column, DateColumn, NumberColumn
-from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
-from mlp_xp.estimators.tables.scaling import Affine, Quantile, learn_scaling
+from mlp_xp.estimators.tables.kinds import (
+    CategoryColumn,
+    Column,
+)
+from mlp_xp.estimators.tables.reading import RawColumn, read_table
+from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
 
-__all__ = ["TableColumns", "encode_table", "learn_columns"]
+__all__ = ["TableColumns", "check_finite"]
 
-_MOST_ROWS = 200_000  # Of all processes, from which columns are learned.
 _BLOCK = 4096  # Rows of numbers that are converted at once.
-_NAMED = 5  # Columns that an error names.
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +196,7 @@ class TableColumns:
                     raise ValueError(f"{labels[place]} is missing (NaN) in row {row}: {IMPUTE}.")
                 np.copyto(block, self.medians, where=is_gap)
             if not np.all(np.isfinite(block)):
-                _check_finite(labels, numbers)
+                check_finite(labels, numbers)
             matrix[rows, :n] = block if self.scaling is None else self.scaling.apply(block)
             matrix[rows, n : n + len(indicators)] = is_gap[:, indicators]
 
@@ -220,170 +218,11 @@ class TableColumns:
         return "\n".join(lines)
 
 
-def _check_finite(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:
+def check_finite(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:
+    """Raise ValueError for the first column with an infinite number."""
     for label, values in zip(labels, numbers, strict=True):
         if np.any(is_infinite := np.isinf(values)):
             raise ValueError(
                 f"{label} has infinity in row {int(np.argmax(is_infinite))}: replace it, e.g. by "
                 "NaN with missing_values='impute'."
             )
-
-
-def learn_columns(
-    raws: Sequence[RawColumn],
-    names: Sequence[str],
-    categorical: Any,
-    *,
-    scaling: str | None,
-    max_one_hot: float,
-    is_single: bool,
-) -> TableColumns:
-    """Return the columns of the training data.
-
-    Parameters
-    ----------
-    raws : sequence of RawColumn
-    names : sequence of str
-    categorical : str, array-like or None
-        As the parameter `categorical_features`.
-    scaling : str or None
-        Of the numbers, one of `TABLE_SCALINGS`.
-    max_one_hot : int or inf
-        Categories of a column that have an input each, at most; of others there are codes.
-    is_single : bool
-        Whether the matrix is in float32 whatever the numbers are.
-
-    Raises
-    ------
-    ValueError
-        If a column cannot be an input, or `categorical` names others than there are.
-    """
-    are_categories = _categorical(categorical, raws, names)
-    empty = [name for raw, name in zip(raws, names, strict=True) if raw.is_empty]
-    if empty:
-        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
-        raise ValueError(
-            f"X has columns without any value, {empty[:_NAMED]}{more}: leave them out, e.g. "
-            f"X.drop(columns={empty[:_NAMED]})."
-        )
-    columns: list[Column] = []
-    for raw, name, is_category in zip(raws, names, are_categories, strict=True):
-        if is_category:
-            columns.append(CategoryColumn.learn(name, raw, max_one_hot))
-        elif raw.kind == "date":
-            columns.append(DateColumn.learn(name, raw))
-        elif raw.kind == "category":
-            raise ValueError(
-                f"{raw.label} has categories: set categorical_features='from_dtype', or name it "
-                f"there, categorical_features=[{name!r}, ...]."
-            )
-        else:
-            columns.append(NumberColumn.learn(name, raw))
-    pairs = zip(columns, raws, strict=True)
-    found = [(raw.label, values) for column, raw in pairs for values in column.numbers(raw)]
-    labels, parts = [label for label, _ in found], [values for _, values in found]
-    _check_finite(labels, parts)
-    there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
-    medians = np.asarray([np.median(values) for values in there])
-    if not is_single and parts:
-        is_single = all(values.dtype == np.float32 for values in parts)
-    return TableColumns(
-        tuple(columns),
-        medians,
-        learn_scaling(scaling, there, medians),
-        "float32" if is_single else "float64",
-    )
-
-
-def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) -> list[bool]:
-    """Return which columns are categories."""
-    if given is None:
-        return [False] * len(raws)
-    if isinstance(given, str):
-        return [raw.kind in ("category", "bool") for raw in raws]
-    chosen = np.asarray(given)
-    if chosen.dtype.kind == "b":
-        if chosen.shape != (len(raws),):
-            raise ValueError(
-                f"categorical_features is a mask of shape {chosen.shape}, and X has {len(raws)} "
-                "columns: give a mask with an entry for each."
-            )
-        return [bool(one) for one in chosen]
-    positions = set()
-    for entry in chosen.tolist():
-        if isinstance(entry, str) and entry in names:
-            positions.add(list(names).index(entry))
-        elif isinstance(entry, int) and -len(raws) <= entry < len(raws):
-            positions.add(entry % len(raws))
-        else:
-            shown = ", ".join(map(repr, names[:_NAMED]))
-            raise ValueError(
-                f"categorical_features has {entry!r}, and X has {len(raws)} columns: {shown}"
-                f"{', ...' if len(names) > _NAMED else ''}. Give their names or positions."
-            )
-    return [i in positions for i in range(len(raws))]
-
-
-def encode_table(
-    estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
-) -> Any:
-    """Return the matrix of a table, in the library and on the device of X if it is an array.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Its `columns_` are learned (``reset``) or used.
-    X : frame or array-like of shape (samples, features)
-    reset : bool
-    exchange : callable, optional
-        Where X is a part of the samples, perhaps without rows, it returns the values of all parts.
-
-    Raises
-    ------
-    ValueError
-        If the table is not as in the fit, or cannot be encoded.
-    """
-    if sparse.issparse(X):
-        raise ValueError(
-            "X is sparse, and categories, missing numbers, and input_scaling='robust' and "
-            "'quantile' need a dense table: give X.toarray(), or leave these settings out."
-        )
-    is_array = namespace_backend(X) not in (None, "numpy")
-    raws = read_table(to_numpy(X) if is_array else X)
-    is_empty = not raws or not len(raws[0].values)
-    if is_empty and (not raws or exchange is None):
-        n, what = (0, "sample") if raws else (len(X), "feature")
-        raise ValueError(
-            f"Found array with 0 {what}(s) (shape=({n}, {len(raws)})) while a minimum of 1 is "
-            "required."
-        )
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
-    if reset:
-        names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(len(raws))])
-        setting = estimator.input_scaling
-        estimator.columns_ = learn_columns(
-            raws if exchange is None else _joined(raws, exchange),
-            [str(name) for name in names],
-            estimator.categorical_features,
-            scaling=setting if setting in TABLE_SCALINGS else None,
-            max_one_hot=estimator.max_one_hot,
-            is_single=estimator.precision not in ("auto", "float64"),
-        )
-        if setting is not None and setting not in TABLE_SCALINGS and estimator.columns_.categories:
-            raise ValueError(
-                f"input_scaling is {setting!r}, which mixes all inputs, and columns with more "
-                f"categories than max_one_hot={estimator.max_one_hot} are no inputs but codes: set "
-                "max_one_hot=float('inf'), or input_scaling='robust'."
-            )
-    if is_empty:  # No sample takes this row.
-        return np.zeros((1, len(estimator.columns_.input_names)), estimator.columns_.dtype)
-    matrix = estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
-    return get_backend(X).put(matrix) if is_array else matrix
-
-
-def _joined(raws: Sequence[RawColumn], exchange: Callable[[Any], list[Any]]) -> list[RawColumn]:
-    """Return the columns of all processes, of large tables some rows."""
-    n_parts, n_rows = len(exchange(None)), len(raws[0].values)
-    rows = np.linspace(0, n_rows - 1, min(n_rows, _MOST_ROWS // n_parts)).astype(np.intp)
-    mine = [raw._replace(values=raw.values[rows]) for raw in raws]
-    return [join_columns(parts) for parts in zip(*exchange(mine), strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.estimators.tables.reading import Category, RawColumn, factorize
 
-__all__ = ["KINDS", "CategoryColumn", "Column", "DateColumn", "NumberColumn"]
+__all__ = ["KINDS", "CategoryColumn", "Column", "DateColumn", "NumberColumn", "UselessError"]
 
 # A category that fewer rows have is rare, or less than one in a hundred where rows are few.
 _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
@@ -19,6 +19,10 @@ _FEW = 50  # Categories that may all be numbers.
 _MANY = 0.9  # Of the categories are numbers: then it is a column of numbers with text among them.
 _SHOWN = 40
 _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
+
+
+class UselessError(ValueError):
+    """A column from which nothing can be learned; the message says what it has."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class CategoryColumn(Column):
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
-        """Return the column of the training data; raise ValueError for one without information.
+        """Return the column of the training data; raise UselessError for one without information.
 
         More categories than ``max_one_hot`` are embedded.
         """
@@ -167,10 +171,7 @@ class CategoryColumn(Column):
         column = cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
         if column.has_missing + column.has_rare + len(kept) < 2 or not found:
             what = f"{_shown(found[0])} in each row" if len(found) == 1 else "no category"
-            raise ValueError(
-                f"{raw.label} has {what}, from which nothing is learned: leave it out, e.g. "
-                f"X.drop(columns=[{name!r}])."
-            )
+            raise UselessError(f"{raw.label} has {what}")
         return column
 
     def check(self, raw: RawColumn) -> None:
