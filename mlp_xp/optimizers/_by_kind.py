@@ -54,6 +54,15 @@ float of at least 0, default=1
     'AdamState'
     >>> rule.coefficients(learning_rate=1.0, t=1)[4:]
     (10.0, 0.25, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+    The rates of RealMLP (arXiv:2407.04491), whose weight decay follows them:
+
+    >>> from mlp_xp.optimizers import Adam, AdamW
+    >>> full, little, much = (AdamW(beta_2=0.95, weight_decay=0.02 * f) for f in (1.0, 0.1, 6.0))
+    >>> rule = ByKind(
+    ...     full, Adam(beta_2=0.95), full, vector_rate=0.1, embedding=full, numeric=little,
+    ...     numeric_rate=0.1, scale=much, scale_rate=6.0, slope=little, slope_rate=0.1,
+    ... )
     """
 
     matrix: Optimizer = _MUON
@@ -145,7 +154,8 @@ def family(optimizer: Optimizer) -> str:
     name = type(optimizer).__name__
     if not isinstance(optimizer, ByKind):
         return name
-    return f"{name}({', '.join(family(optimizer._rule(kind)) for kind in KINDS)})"
+    given = (getattr(optimizer, kind) for kind in KINDS)
+    return f"{name}({', '.join(family(rule) for rule in given if rule is not None)})"
 
 
 def with_decay(rule: Any, factor: float) -> Any:

@@ -285,7 +285,7 @@ class CosLog:
     --------
     >>> from mlp_xp.optimizers.schedules import CosLog
     >>> [round(CosLog(cycles=2)(step, 13, 0), 3) for step in (0, 2, 4, 8, 12)]
-    [0.0, 0.934, 0.0, 1.0, 0.0]
+    [0.0, 0.93, 0.0, 0.93, 0.0]
     """
 
     cycles: int = 4
