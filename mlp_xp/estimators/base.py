@@ -11,13 +11,18 @@ from sklearn.base import BaseEstimator, _fit_context
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.random import RandomState
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
-from mlp_xp._utils.tree import map_leaves
+from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import asks_for_table
 from mlp_xp.estimators.fitted.device_cache import FittedArrays
 from mlp_xp.estimators.fitted.notebook_repr import PicturesMixin
-from mlp_xp.estimators.fitted.prediction import evaluate, gradient_of_inputs, network_outputs
+from mlp_xp.estimators.fitted.prediction import (
+    evaluate,
+    gradient_of_inputs,
+    member_std,
+    network_outputs,
+)
 from mlp_xp.estimators.fitted.scoring import Metrics
 from mlp_xp.estimators.fitted.sklearn_overrides import PortedMixin
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
@@ -175,7 +180,21 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
 
     @property
     def _any_weights(self) -> Any:
-        return self._state.arrays["coefs_"][0]
+        return next(leaves(self._state.params))
+
+    def member_std(self, X: Any) -> Any:
+        """Return the standard deviation of the predictions of the members of `n_members`.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+
+        Returns
+        -------
+        array
+            In the shape of `predict_proba`, or of a regressor's `predict`.
+        """
+        return member_std(self, X)
 
     def hidden_activations(self, X: Any, layer: int = -1) -> Array:
         """Return the activations of a hidden layer.
@@ -358,7 +377,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         attributes = self.__getstate__().items()
         moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
         moved.backend, moved.device = backend, device  # A subclass need not take them.
-        if "coefs_" in vars(moved):
+        if "_state" in vars(moved) or "coefs_" in vars(moved):
             publish(moved, fitted_state(moved).to(there))
         return moved
 

@@ -136,6 +136,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         weight_decay_schedule: Any = None,
         normalization: str | None = None,
         residual: bool = False,
+        n_members: int = 1,
         parametric_activation: bool = False,
         parametrization: str = "standard",
         numeric_embedding: Any = None,
@@ -319,7 +320,7 @@ right at once
     def logits(self, X: Any) -> Any:
         """Return the raw outputs of the network, which scikit-learn's MLP does not show.
 
-        With `tta` they come from the averaged probabilities: logarithms for a softmax and
+        With `tta` or `n_members` they come from averaged probabilities: logarithms for a softmax,
         log-odds for logistic outputs, so that they agree with `predict`.
 
         Parameters
@@ -332,8 +333,13 @@ right at once
 several targets
             Before softmax or logistic; for two classes, above 0 for the second.
         """
-        logits = self._outputs(X, "logits", raw=True)
-        return self._state.targets.margins(logits)
+        if fitted_state(self).network.n_members == 1:
+            return self._state.targets.margins(self._outputs(X, "logits", raw=True))
+        outputs = self._outputs(X, "logits")
+        backend = get_backend(outputs)
+        with backend.scope():
+            logits = self._state.loss.raw_outputs(outputs, xp=backend.xp)
+            return self._state.targets.margins(logits)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy on the given samples.

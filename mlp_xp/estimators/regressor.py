@@ -122,6 +122,7 @@ default="auto"
         weight_decay_schedule: Any = None,
         normalization: str | None = None,
         residual: bool = False,
+        n_members: int = 1,
         parametric_activation: bool = False,
         parametrization: str = "standard",
         numeric_embedding: Any = None,

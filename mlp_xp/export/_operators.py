@@ -17,7 +17,7 @@ import spox.opset.ai.onnx.v21 as operators
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.layers import Activation, Arrangement, Dense, activate
-from mlp_xp.nn.losses import EachTarget, Loss
+from mlp_xp.nn.losses import EachMember, EachTarget, Loss
 
 __all__ = ["KERNELS", "OnnxNamespace", "activate_outputs", "mean"]
 
@@ -131,7 +131,7 @@ def _activate(function: str | Activation, x: Any, *, xp: Namespace) -> tuple[Any
 
 def activate_outputs(loss: Loss, logits: Any, *, xp: Namespace) -> Any:
     """Return the outputs of a network as its loss activates them."""
-    operator = None if isinstance(loss, EachTarget) else _operator(loss.output, logits)
+    operator = None if isinstance(loss, EachTarget | EachMember) else _operator(loss.output, logits)
     return loss.activate(logits, xp=xp) if operator is None else _node(operator, logits)
 
 

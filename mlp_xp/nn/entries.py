@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlp_xp._utils.array_types import Tree
-from mlp_xp.nn.layers import Dense, Norm
+from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp.nn.layers import Dense, Heads, Norm
 
-__all__ = ["denses", "entries", "norms"]
+__all__ = ["denses", "entries", "norms", "one_number"]
 
 
 def entries(params: Tree) -> list[Any]:
@@ -25,3 +25,10 @@ def denses(params: Tree) -> list[Dense]:
 def norms(params: Tree) -> list[Norm]:
     """Return the normalizations' parameters, from first to last."""
     return [entry for entry in entries(params) if isinstance(entry, Norm)]
+
+
+def one_number(params: Tree) -> Array:
+    """Return a number of the output layer of each model, (...), which are the leading axes."""
+    heads = [entry for entry in entries(params) if isinstance(entry, Heads)]
+    number: Array = heads[-1].b[..., 0, 0] if heads else denses(params)[-1].b[..., 0]
+    return number

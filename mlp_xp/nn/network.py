@@ -17,12 +17,15 @@ from mlp_xp.nn.blocks import (
     Context,
     Dropout,
     Measured,
+    MemberHeads,
     Residual,
+    SharedAffine,
     TableInputs,
     adapt,
     chain,
+    check_members,
 )
-from mlp_xp.nn.entries import denses, entries, norms
+from mlp_xp.nn.entries import denses, entries, norms, one_number
 from mlp_xp.nn.hidden import Layer, Normalization, Parametrization, Surroundings
 from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats
 
@@ -39,6 +42,7 @@ __all__ = [
     "init_batch_stats",
     "init_params",
     "norms",
+    "one_number",
     "with_layers",
 ]
 
@@ -72,6 +76,8 @@ class Network:
         Whether each feature of a hidden layer learns a slope of its activation.
     parametrization : {"standard", "ntk"}, default="standard"
         Of the dense layers that are given by their widths, and of the output layer.
+    n_members : int, default=1
+        Networks that share hidden weights; ``widths`` ends with the outputs of all.
 
     Examples
     --------
@@ -91,6 +97,7 @@ Dropout(rate=0.1, number=0))
     inputs: TableInputs | None = None
     parametric_activation: bool = False
     parametrization: Parametrization = "standard"
+    n_members: int = 1
 
     def __post_init__(self) -> None:
         numbers = [width for width in self.widths if isinstance(width, int)]
@@ -116,6 +123,7 @@ Dropout(rate=0.1, number=0))
             )
         self._one_for_each_layer("activation")
         self._one_for_each_layer("dropout")
+        check_members(self.n_members, self.widths, self.normalization, self.parametrization)
         self.sizes  # noqa: B018 - each layer checks what comes in.
 
     def __getstate__(self) -> dict[str, Any]:
@@ -159,34 +167,37 @@ Dropout(rate=0.1, number=0))
         """The blocks of each layer, the output layer last."""
         keys, stats = count(), count()
         built: list[tuple[Block, ...]] = []
-        rates = self._one_for_each_layer("dropout")
-        activations = self._one_for_each_layer("activation")
+        rates, activations = map(self._one_for_each_layer, ("dropout", "activation"))
         common = keys, stats, self.parametric_activation, self.parametrization
         around = Surroundings("", 0.0, None, *common)
         for i, fan_out in enumerate(self.sizes[1:]):
             fan_in = self._fan_in(self.sizes[: i + 1])
-            input_blocks: tuple[Block, ...] = ()
-            if i == 0 and self.inputs is not None:
-                input_blocks = (self.inputs,)
+            is_table = i == 0 and self.inputs is not None
+            input_blocks: tuple[Any, ...] = (self.inputs,) if is_table else ()
             if i == 0 and self.input_dropout:
                 input_blocks += (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
                 around = Surroundings(activations[i], rates[i], self.normalization, *common)
-                layer = self._hidden(self.widths[i + 1], fan_in, around)
+                layer = self._hidden(i, fan_in, around)
             elif isinstance(self.widths[i], Layer):
                 layer = self.widths[i].build_output(fan_in, fan_out, around)
+            elif self.n_members > 1:
+                layer = (MemberHeads(self.n_members, fan_in, fan_out, around.start),)
             else:
-                # The output layer starts as the activation before it needs.
                 layer = (Affine(fan_in, fan_out, around.start),)
             built.append((*input_blocks, *layer))
         return tuple(built)
 
-    def _hidden(self, layer: int | Layer, fan_in: int, around: Surroundings) -> tuple[Block, ...]:
+    def _hidden(self, i: int, fan_in: int, around: Surroundings) -> tuple[Block, ...]:
+        layer: int | Layer = self.widths[i + 1]
         if isinstance(layer, Layer):
             return (layer.build(fan_in, around),)
-        affine = Affine(fan_in, layer, around.start)
+        affine: Block = Affine(fan_in, layer, around.start)
+        if self.n_members > 1:
+            affine = SharedAffine(self.n_members, i == 0, fan_in, layer, around.start)
         blocks = (affine, *around.normalize(layer), *around.activate(layer))
-        return (Residual(blocks),) if self.residual and fan_in == layer else blocks
+        is_first = i == 0 and self.n_members > 1  # Its input is that of all members.
+        return (Residual(blocks),) if self.residual and fan_in == layer and not is_first else blocks
 
     @cached_property
     def _all_blocks(self) -> tuple[Block, ...]:

@@ -248,7 +248,7 @@ def rebuild(
         )
         model.feature_names_in_ = np.asarray(names, dtype=object)
     settings = model.get_params(deep=False)
-    targets = _targets(spec, kind, widths[-1], settings)
+    targets = _targets(spec, kind, widths[-1] // settings["n_members"], settings)
     inputs = decode(spec.get("inputs"), "inputs")
     codes = () if columns is None else columns.categories
     found = () if inputs is None else inputs.categories

@@ -232,7 +232,7 @@ def test_sparse_labels_are_predicted_sparse(kind):
 # What ours has besides the names of scikit-learn's.
 ADDED = {"evaluate", "from_recipe", "from_weights", "hidden_activations", "history_", "to"}
 ADDED |= {"input_gradient", "logits", "plot", "set_callbacks", "set_predict_proba_request"}
-ADDED |= {"set_predict_request", "summary", "validation_loss_curve_", "n_classes_"}
+ADDED |= {"set_predict_request", "summary", "validation_loss_curve_", "n_classes_", "member_std"}
 
 
 def test_only_public_names_are_listed():

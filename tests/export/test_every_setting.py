@@ -89,6 +89,7 @@ NOT_BY_SKLEARN = {
         *({"loss": loss, "target_scaling": "standardize"} for loss in (LEVELS, "gaussian")),
     ],
     "normalization": ["layer", "batch", *FOLDED],
+    "n_members": [3],
     "learn_input_scale": [{"learn_input_scale": True, "input_scaling": "standardize"}],
     "numeric_embedding": ["pbld", "ple", {"numeric_embedding": PLE(3, 2), "input_scaling": "pca"}],
     "parametric_activation": [True, {"parametric_activation": True, "activation": "mish"}],

@@ -148,6 +148,12 @@ def _add_network(group: _Group) -> None:
         shown="none",
     )
     group.add(
+        "--members",
+        "networks in one that share their hidden weights (1; 32 is common for tables)",
+        type=_COUNT,
+        metavar="N",
+    )
+    group.add(
         "--residual",
         "add its input to the output of each hidden layer as wide as the one before it (no)",
         action=argparse.BooleanOptionalAction,

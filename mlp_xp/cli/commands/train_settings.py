@@ -26,6 +26,7 @@ __all__ = ["settings_of", "settings_of_run"]
 _RENAMED = {
     "hidden": "hidden_layer_sizes",
     "schedule": "learning_rate",
+    "members": "n_members",
     "learning_rate": "learning_rate_init",
     "epochs": "max_iter",
     "seed": "random_state",

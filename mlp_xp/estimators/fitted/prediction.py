@@ -16,11 +16,11 @@ from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 from mlp_xp.estimators.settings.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.nn.losses import mean_loss
+from mlp_xp.nn.losses import EachMember, mean_loss
 from mlp_xp.training.divergence.finite import is_finite
 from mlp_xp.training.inference.inference import predict
 
-__all__ = ["AS_SET", "as_labels", "evaluate", "gradient_of_inputs", "network_outputs"]
+__all__ = ["AS_SET", "as_labels", "evaluate", "gradient_of_inputs", "member_std", "network_outputs"]
 
 # A call of `predict` that averages as the estimator's parameter says.
 AS_SET = "estimator"
@@ -62,6 +62,11 @@ def network_outputs(
     state = fitted_state(model)
     X, caller, backend, dtype = _place(model, X, state, method)
     views: tuple[Any, ...] = ()
+    if depth is not None and state.network.n_members > 1:
+        raise ValueError(
+            f"n_members is {state.network.n_members}, and each member has activations of its own: "
+            "fit with n_members=1 for hidden_activations."
+        )
     if depth is None:
         # A comparison with an array of a caller's would be one of each element.
         is_set = isinstance(tta, str) and tta == AS_SET
@@ -70,6 +75,7 @@ def network_outputs(
     params, batch_stats, scaling = state.on(backend, dtype)
     # Softmax of one column, where it is assigned, is always 1.
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
+    keeps_order = keeps_order and state.network.n_members == 1
     is_raw = not views and (raw or (only_order and keeps_order))
     outputs = predict(
         backend,
@@ -112,6 +118,29 @@ def _place(
     follows_data = model.backend is None and model.device is None
     backend = caller if follows_data else choose_backend(model._params(), X)
     return X, caller, backend, state.dtype if backend.has_float64 else "float32"
+
+
+def member_std(model: Any, X: Any) -> Any:
+    """Return the spread of the members' predictions; see `BaseMLP.member_std`."""
+    state = fitted_state(model)
+    loss = state.activating_loss
+    if not isinstance(loss, EachMember):
+        raise ValueError(
+            "`n_members` must be above 1 for a spread, got 1: fit with e.g. n_members=32."
+        )
+    logits = network_outputs(model, X, "member_std", raw=True, tta=None)
+    backend, targets = get_backend(logits), state.targets
+    with backend.scope():
+        spread: Any = loss.spread(logits, xp=backend.xp)
+        if targets.classes is None:
+            if state.target_scaling is not None:
+                spread = spread * backend.put(
+                    targets.scaling[1], str(spread.dtype).rpartition(".")[2]
+                )
+            return targets.decode(spread)
+        if targets.kind == "binary" and spread.shape[-1] == 1:  # The other class has the same.
+            return backend.xp.concat([spread, spread], axis=1)
+        return targets.margins(spread) if isinstance(targets.classes, list) else spread
 
 
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:

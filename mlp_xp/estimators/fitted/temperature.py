@@ -9,7 +9,7 @@ import numpy as np
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.nn.losses import Loss, mean_loss
+from mlp_xp.nn.losses import EachMember, Loss, mean_loss
 from mlp_xp.nn.network import Params
 
 __all__ = ["Tempered", "divided", "fit_temperature"]
@@ -69,6 +69,9 @@ def fit_temperature(
 
     def loss_at(log_temperature: float) -> float:
         scaled: Any = z * math.exp(-log_temperature)
+        if isinstance(log_loss, EachMember):  # Of the mean of the probabilities.
+            mixed: Any = log_loss.raw_outputs(log_loss.activate(scaled, xp=xp), xp=xp)
+            return float(mean_loss(log_loss.loss, mixed, targets, weights, xp=xp)[0])  # type: ignore[arg-type]
         return float(mean_loss(log_loss, scaled, targets, weights, xp=xp)[0])  # type: ignore[arg-type]
 
     found = minimize_scalar(

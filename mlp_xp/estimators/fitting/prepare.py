@@ -124,7 +124,7 @@ def prepare_fit(
     if resume is not None:
         snapshot = processes.first_of(partial(newest_snapshot, resume, params))
     continues = continues and snapshot is None
-    state = fitted_state(model) if continues and "coefs_" in vars(model) else None
+    state = fitted_state(model) if continues and {"_state", "coefs_"} & vars(model).keys() else None
     whole = sample = check_sample(model, *given, reset=state is None, processes=processes)
     validation = check_held_out(model, *held_out, processes)
     if state is None:

@@ -19,7 +19,7 @@ from mlp_xp.estimators.fitted.temperature import Tempered, fit_temperature
 from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats
-from mlp_xp.nn.losses import mean_loss
+from mlp_xp.nn.losses import EachMember, mean_loss
 from mlp_xp.nn.network import Params
 from mlp_xp.training.data.placement import Data, place
 from mlp_xp.training.data.rows import Rows, Shard, some_rows, take_rows
@@ -196,21 +196,30 @@ class HeldOut:
         n_networks, n_samples, n_outputs = outputs.shape
         predicted = self._predictions(outputs.reshape(-1, n_outputs)).predict()
         by_network = predicted.reshape(n_networks, n_samples, *predicted.shape[1:])
+        width = self._width
         reported, score = self._trainer.rules.loss.reported, self._targets.score
         return [
-            (reported(value, n_outputs), score(self._y, own, self._weights))
+            (reported(value, width), score(self._y, own, self._weights))
             for value, own in zip(averages.tolist(), by_network, strict=True)
         ]
 
     def _predictions(self, outputs: np.ndarray) -> Predictions:
         return Predictions(self._model, self._trainer.rules.loss, self._targets, outputs)
 
+    @property
+    def _width(self) -> int:
+        """The number of outputs of the network, of all members."""
+        return self._trainer.rules.network.sizes[-1]
+
     def _tempered(self, logits: np.ndarray) -> Tempered:
         log_loss, encoded = self._targets.log_loss, self._scores_on.get(self._encoded)
+        loss = self._trainer.rules.loss
+        if isinstance(loss, EachMember):
+            log_loss = replace(loss, loss=log_loss)
         return fit_temperature(log_loss, logits, encoded, self._weights)
 
     def _score(self, average: Any, outputs: np.ndarray) -> tuple[float, float]:
-        value = self._trainer.rules.loss.reported(float(average), outputs.shape[1])
+        value = self._trainer.rules.loss.reported(float(average), self._width)
         if self._scoring == "loss":
             return value, -value
         if not np.all(np.isfinite(outputs)):

@@ -12,10 +12,12 @@ import numpy as np
 
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
+from mlp_xp.estimators.checks.members import check_members
 from mlp_xp.estimators.settings.inputs import resolve_inputs
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.blocks import TableInputs
 from mlp_xp.nn.hidden import Layer
+from mlp_xp.nn.losses import EachMember
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES, Constant, InvScaling, Schedule
@@ -129,7 +131,9 @@ def resolve_config(
     ((3, 8, 4, 2), 200, 'identity')
     """
     resolve_augmentation("tta", params["tta"], n_features)  # An error before the training.
-    loss = targets.resolve_loss(params)
+    loss, n_members = targets.resolve_loss(params), int(params["n_members"])
+    if n_members > 1:
+        loss = EachMember(loss, n_members)
     if layers is None:
         layers = resolve_layers(params["hidden_layer_sizes"])
     scaling = params["input_scaling"]
@@ -146,6 +150,7 @@ def resolve_config(
         inputs,
         bool(params["parametric_activation"]),
         params["parametrization"],
+        n_members,
     )
     rules = Rules(
         network,
@@ -192,6 +197,8 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
 def check_params(params: Mapping[str, Any]) -> None:
     """Raise an error for parameters that exclude each other, and for callbacks that are none."""
     _check_callbacks(params["callbacks"])
+    if params["n_members"] > 1 and params["distributed"] is not None:
+        check_members(params)
     if params["solver"] != LBFGS:
         return
 

@@ -87,6 +87,11 @@ normalization : {"layer", "batch"} or None, default=None
     Normalization between each hidden dense layer and its activation.
 residual : bool, default=False
     Whether a hidden layer as wide as the one before it adds its output to its input.
+n_members : int of at least 1, default=1
+    Networks in one (TabM, arXiv:2410.24210; 32 is common): they share the weights of the hidden
+    layers, and differ by scales of inputs and outputs, biases, and output layers. The mean of
+    their losses is trained, the mean of their predictions predicted; `member_std` is the spread.
+    Their weights are in `other_weights_`, and there are no `coefs_`.
 parametric_activation : bool, default=False
     Whether each output of a hidden layer learns how far its activation f bends:
     ``x + slope * (f(x) - x)``, from a slope of 1 on.

@@ -80,6 +80,7 @@ CONSTRAINTS: dict[str, Any] = {
     "weight_decay_schedule": [one_of(*SCHEDULES), *SCHEDULES.values(), None],
     "normalization": [one_of("layer", "batch"), None],
     "residual": ["boolean"],
+    "n_members": [Interval(Integral, 1, None, closed="left")],
     "parametric_activation": ["boolean"],
     "parametrization": [one_of("standard", "ntk")],
     "numeric_embedding": [one_of(*NUMERIC_EMBEDDINGS), NumericEmbedding, None],

@@ -19,6 +19,7 @@ from mlp_xp.nn.blocks._base import (
 )
 from mlp_xp.nn.blocks._elementwise import Activate, Dropout, ParametricActivate
 from mlp_xp.nn.blocks._inputs import TableInputs
+from mlp_xp.nn.blocks._members import MemberHeads, SharedAffine, check_members
 from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
 from mlp_xp.nn.blocks._numeric import NUMERIC_EMBEDDINGS, PBLD, PLE, NumericEmbedding
 from mlp_xp.nn.blocks._residual import Residual
@@ -38,13 +39,16 @@ __all__ = [
     "DropoutKeys",
     "LayerNorm",
     "Measured",
+    "MemberHeads",
     "NumericEmbedding",
     "ParametricActivate",
     "Residual",
     "Row",
+    "SharedAffine",
     "Start",
     "TableInputs",
     "adapt",
     "chain",
+    "check_members",
     "rows",
 ]

@@ -10,7 +10,7 @@ from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, normal
 from mlp_xp.nn.layers import Arrangement, Dense
 
-__all__ = ["Affine", "BlockAffine", "Start"]
+__all__ = ["Affine", "BlockAffine", "Start", "draw_dense"]
 
 
 # How weights start. "glorot": uniform in the range that Glorot and Bengio give, biases too, which
@@ -30,14 +30,19 @@ def _bound(start: Start, fan_in: int, fan_out: int) -> float:
     return math.sqrt((2.0 if start == "glorot-logistic" else 6.0) / (fan_in + fan_out))
 
 
-def _draw(
-    uniform: Make, constant: Make, start: Start, shape: tuple[int, ...], n_outputs: int
+def draw_dense(
+    uniform: Make,
+    constant: Make,
+    start: Start,
+    shape: tuple[int, ...],
+    n_outputs: int | tuple[int, ...],
 ) -> Dense:
     """Draw weights and biases; what starts at zero takes nothing from the generator."""
     bound = _bound(start, *shape[-2:])
     W = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
     is_glorot = start.startswith("glorot")
-    b = uniform(-bound, bound, (n_outputs,)) if is_glorot else constant(0.0, (n_outputs,))
+    biases = n_outputs if isinstance(n_outputs, tuple) else (n_outputs,)
+    b = uniform(-bound, bound, biases) if is_glorot else constant(0.0, biases)
     return Dense(W, b)
 
 
@@ -77,7 +82,7 @@ class Affine(Block):
         shape = self.fan_in, self.fan_out
         if self.adapts:
             return Dense(normal(uniform, shape), constant(0.0, (self.fan_out,)))
-        return _draw(uniform, constant, self.start, shape, self.fan_out)
+        return draw_dense(uniform, constant, self.start, shape, self.fan_out)
 
     def adapt(self, params: Dense, x: Array, uniform: Make, context: Context) -> Dense:
         """Give each output a variance of 1, and a zero at a random mixture of five samples.
@@ -141,7 +146,7 @@ class BlockAffine(Block):
         """Draw weights and biases."""
         arrangement = self.arrangement
         shape = arrangement.blocks, arrangement.fan_in, arrangement.fan_out
-        return _draw(uniform, constant, self.start, shape, self.fan_out)
+        return draw_dense(uniform, constant, self.start, shape, self.fan_out)
 
     def __call__(
         self, params: Dense, x: Array, context: Context

@@ -40,6 +40,7 @@ from mlp_xp.nn.layers._dropout import (
 from mlp_xp.nn.layers._embedding import Embedding, embed, sum_rows_of_table
 from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
 from mlp_xp.nn.layers._layer import Activation, ActivationPullback, LayerPullback, run_layer
+from mlp_xp.nn.layers._members import Heads, SharedDense, member_heads, shared_dense
 from mlp_xp.nn.layers._normalization import (
     BatchStats,
     Norm,
@@ -70,6 +71,7 @@ __all__ = [
     "Dense",
     "DensePullback",
     "Embedding",
+    "Heads",
     "InputScale",
     "LayerPullback",
     "Norm",
@@ -77,6 +79,7 @@ __all__ = [
     "Periodic",
     "Piecewise",
     "Rate",
+    "SharedDense",
     "Slope",
     "activate",
     "affine",
@@ -94,6 +97,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "logistic",
+    "member_heads",
     "mish",
     "parametric",
     "per_sample",
@@ -104,6 +108,7 @@ __all__ = [
     "scale_inputs",
     "scheduled",
     "selu",
+    "shared_dense",
     "shares",
     "sigmoid",
     "silu",

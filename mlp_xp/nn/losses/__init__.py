@@ -22,6 +22,7 @@ from mlp_xp.nn.losses._base import (
 )
 from mlp_xp.nn.losses._binary import BinaryCrossEntropy
 from mlp_xp.nn.losses._custom import Custom
+from mlp_xp.nn.losses._each_member import EachMember
 from mlp_xp.nn.losses._each_target import EachTarget
 from mlp_xp.nn.losses._errors import AbsoluteError, ErrorLoss, Huber, Quantile, SquaredError
 from mlp_xp.nn.losses._focal import BinaryFocal, SoftmaxFocal
@@ -37,6 +38,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "BinaryFocal",
     "Custom",
+    "EachMember",
     "EachTarget",
     "ErrorLoss",
     "Gaussian",

@@ -17,7 +17,7 @@ from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.blocks import DropoutKeys
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
-from mlp_xp.nn.network import Network, Params, denses
+from mlp_xp.nn.network import Network, Params, one_number
 from mlp_xp.optimizers import Optimizer, init_opt_state
 from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.loss_scaling import (
@@ -98,7 +98,7 @@ def init_state(
     xp: Namespace,
 ) -> TrainState:
     """Return the state before the first step; the arguments become part of it."""
-    zero = xp.zeros_like(denses(params)[-1].b[..., 0])
+    zero = xp.zeros_like(one_number(params))
     accuracy = xp.zeros_like(zero) if with_accuracy else ()
     opt_state = init_opt_state(optimizer, params, xp=xp)
     loss_scale = init_loss_scale(zero, xp=xp) if with_loss_scale else ()
@@ -179,7 +179,7 @@ def make_step(
         scalars = StepScalars.unpack(coefs)
         params, opt_state, batch_stats, average, total, accuracy, scale = state
         with_accuracy = not isinstance(accuracy, tuple)
-        n_leading = denses(params)[-1].b.ndim - 1  # These count models.
+        n_leading = one_number(params).ndim  # These count models.
         former = copy_state(state[:4], scale, xp=xp)
 
         share = coefs[..., -1] if schedules_dropout else None

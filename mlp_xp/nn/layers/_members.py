@@ -1,0 +1,154 @@
+"""Dense layers of several networks in one that share their weights: TabM's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._layer import LayerPullback
+
+__all__ = ["Heads", "SharedDense", "member_heads", "shared_dense"]
+
+
+class SharedDense(NamedTuple):
+    """Parameters of a dense layer that members share, and of what differs between them.
+
+    ``W : (..., fan_in, fan_out)`` is shared; ``r : (..., members, fan_in)``, and ``s`` and ``b``,
+    ``(..., members, fan_out)``, are of each member.
+    """
+
+    W: Array
+    r: Array
+    s: Array
+    b: Array
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the arrays, for optimizers."""
+        return "matrix", "vector", "vector", "vector"
+
+
+class Heads(NamedTuple):
+    """An output layer of each member: ``(..., members, fan_in, fan_out)``, and its biases."""
+
+    W: Array
+    b: Array
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the arrays, for optimizers."""
+        return "matrix", "vector"
+
+
+def shared_dense(
+    params: SharedDense, x: Array, is_first: bool = False, *, xp: Namespace
+) -> tuple[Array, LayerPullback]:
+    r"""Apply the affine map of each member, :math:`y_m = ((x_m \odot r_m) W) \odot s_m + b_m`.
+
+    One product serves all members, whose rows follow each other: row ``i * members + m`` is of
+    sample i and member m.
+
+    Parameters
+    ----------
+    params : SharedDense
+    x : (..., batch * members, fan_in), or (..., batch, fan_in) that all members take
+    is_first : bool, default=False
+        Whether all members take x.
+    xp : namespace
+
+    Returns
+    -------
+    y : (..., batch * members, fan_out)
+    pullback : callable
+        As `mlp_xp.nn.layers.dense` has it.
+
+    References
+    ----------
+    Gorishniy, Kotelnikov, Babenko, "TabM: advancing tabular deep learning with parameter-efficient
+    ensembling" (2025), arXiv:2410.24210; Wen, Tran, Ba, "BatchEnsemble" (2020), arXiv:2002.06715.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import SharedDense, shared_dense
+    >>> signs, ones = xp.asarray([[1.0, 1.0], [1.0, -1.0]]), xp.ones((2, 1))
+    >>> params = SharedDense(xp.ones((2, 1)), signs, ones, 0 * ones)
+    >>> shared_dense(params, xp.asarray([[3.0, 2.0]]), True, xp=xp)[0]
+    array([[5.],
+           [1.]])
+    """
+    W, r, s, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
+    (n_members, fan_in), fan_out = r.shape[-2:], W.shape[-1]
+    own = x[..., None, :] if is_first else _by_member(x, n_members, fan_in, xp=xp)
+    scaled = _in_rows(own * r[..., None, :, :], n_members, fan_in, xp=xp)
+    product = _by_member(xp.matmul(scaled, W), n_members, fan_out, xp=xp)
+    y = product * s[..., None, :, :] + b[..., None, :, :]
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, SharedDense]:
+        dy = _by_member(xp.astype(dy, x.dtype, copy=False), n_members, fan_out, xp=xp)
+        dproduct = _in_rows(dy * s[..., None, :, :], n_members, fan_out, xp=xp)
+        dscaled = _by_member(xp.matmul(dproduct, xp.matrix_transpose(W)), n_members, fan_in, xp=xp)
+        grads = SharedDense(
+            xp.matmul(xp.matrix_transpose(scaled), dproduct),
+            xp.sum(dscaled * own, axis=-3),
+            xp.sum(dy * product, axis=-3),
+            xp.sum(dy, axis=-3),
+        )
+        if not need_dx:
+            return None, grads
+        dx = dscaled * r[..., None, :, :]
+        dx = xp.sum(dx, axis=-2) if is_first else _in_rows(dx, n_members, fan_in, xp=xp)
+        return dx, grads
+
+    return _in_rows(y, n_members, fan_out, xp=xp), pullback
+
+
+def member_heads(params: Heads, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
+    r"""Apply the output layer of each member, :math:`y_m = x_m W_m + b_m`.
+
+    Parameters
+    ----------
+    params : Heads
+    x : (..., batch * members, fan_in)
+    xp : namespace
+
+    Returns
+    -------
+    y : (..., batch, members * fan_out)
+        All outputs of the first member come first.
+    pullback : callable
+    """
+    W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
+    n_members, fan_in, fan_out = W.shape[-3:]
+    own = _swapped(_by_member(x, n_members, fan_in, xp=xp), xp=xp)  # (..., members, batch, fan_in)
+    y = _swapped(xp.matmul(own, W) + b[..., None, :], xp=xp)
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Heads]:
+        dy = xp.astype(dy, x.dtype, copy=False)
+        dy = _swapped(xp.reshape(dy, (*dy.shape[:-1], n_members, fan_out)), xp=xp)
+        grads = Heads(xp.matmul(xp.matrix_transpose(own), dy), xp.sum(dy, axis=-2))
+        if not need_dx:
+            return None, grads
+        dx = _swapped(xp.matmul(dy, xp.matrix_transpose(W)), xp=xp)
+        return _in_rows(dx, n_members, fan_in, xp=xp), grads
+
+    return xp.reshape(y, (*y.shape[:-2], n_members * fan_out)), pullback
+
+
+def _by_member(x: Array, n_members: int, width: int, *, xp: Namespace) -> Array:
+    """Return rows, (..., batch * members, width), as (..., batch, members, width)."""
+    n_rows = None if x.shape[-2] is None else x.shape[-2] // n_members  # Unknown in ONNX.
+    return xp.reshape(x, (*x.shape[:-2], n_rows, n_members, width))
+
+
+def _in_rows(x: Array, n_members: int, width: int, *, xp: Namespace) -> Array:
+    """Return (..., batch, members, width) as rows, (..., batch * members, width)."""
+    n_rows = None if x.shape[-3] is None else x.shape[-3] * n_members
+    return xp.reshape(x, (*x.shape[:-3], n_rows, width))
+
+
+def _swapped(x: Array, *, xp: Namespace) -> Array:
+    """Return x with batch and members exchanged."""
+    axes = list(range(x.ndim))
+    axes[-3], axes[-2] = axes[-2], axes[-3]
+    return xp.permute_dims(x, tuple(axes))

@@ -1,0 +1,167 @@
+"""The mean of the losses of several networks in one, and the mean of their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.losses._base import Loss
+
+__all__ = ["EachMember"]
+
+
+@dataclass(frozen=True)
+class EachMember(Loss):
+    r"""The mean of the losses of n networks, :math:`\ell = \frac1n \sum_m \ell(z_m, t)`.
+
+    Their activated outputs are averaged: probabilities, values, or quantiles; of predicted standard
+    deviations those of the mixture. The outputs of the first network come first.
+
+    Parameters
+    ----------
+    loss : Loss
+        Of one network.
+    n_members : int
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import EachMember, SquaredError
+    >>> loss = EachMember(SquaredError(), 2)
+    >>> losses, pullback = loss(xp.asarray([[1.0, 3.0]]), xp.asarray([[0.0]]), xp=xp)
+    >>> losses, pullback(xp.ones(1)), loss.activate(xp.asarray([[1.0, 3.0]]), xp=xp)
+    (array([2.5]), array([[0.5, 1.5]]), array([[2.]]))
+    """
+
+    loss: Loss
+    n_members: int
+
+    @property
+    def output(self) -> str:  # type: ignore[override]
+        """The name of the output activation."""
+        return self.loss.output
+
+    @property
+    def is_own(self) -> bool:  # type: ignore[override]
+        """Whether a user wrote the gradient of the loss."""
+        return self.loss.is_own
+
+    @property
+    def has_std(self) -> bool:  # type: ignore[override]
+        """Whether predictions have a standard deviation."""
+        return self.loss.has_std
+
+    @property
+    def outputs_per_target(self) -> int:
+        """The outputs of all members for each target."""
+        return self.n_members * self.loss.outputs_per_target
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The quantiles that the loss estimates."""
+        return self.loss.levels
+
+    def members(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the raw outputs of each member, (members, ..., batch, outputs)."""
+        width = logits.shape[-1] // self.n_members
+        parts = xp.reshape(logits, (*logits.shape[:-1], self.n_members, width))
+        n_axes = parts.ndim
+        return xp.permute_dims(parts, (n_axes - 2, *range(n_axes - 2), n_axes - 1))
+
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the mean of the members' terms.
+
+        Parameters
+        ----------
+        logits : (..., batch, outputs)
+        targets : array
+            As the loss takes them.
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, n)
+        pullback : callable
+        """
+        terms, pull = self.loss.terms(self.members(logits, xp=xp), targets, xp=xp)
+
+        def pullback(dloss: Array | float) -> Array:
+            dlogits = pull(dloss * (1.0 / self.n_members))
+            n_axes = dlogits.ndim
+            parts = xp.permute_dims(dlogits, (*range(1, n_axes - 1), 0, n_axes - 1))
+            return xp.reshape(parts, logits.shape)
+
+        return xp.sum(terms, axis=0) * (1.0 / self.n_members), pullback
+
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the mean of the members' predictions, (..., batch, outputs)."""
+        outputs = self.loss.activate(self.members(logits, xp=xp), xp=xp)
+        mean = self._mean(outputs, xp=xp)
+        if not self.has_std:
+            return mean
+        points, stds = self.loss.point(outputs, xp=xp), self.loss.std(outputs, xp=xp)
+        center = self._mean(points, xp=xp)
+        variance = self._mean(stds * stds + (points - center) * (points - center), xp=xp)
+        return xp.concat([center, xp.sqrt(variance)], axis=-1)
+
+    def spread(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the standard deviation of the members' predictions, (..., batch, outputs)."""
+        outputs = self.loss.point(self.loss.activate(self.members(logits, xp=xp), xp=xp), xp=xp)
+        away = outputs - self._mean(outputs, xp=xp)
+        return xp.sqrt(self._mean(away * away, xp=xp))
+
+    def _mean(self, values: Array, *, xp: Namespace) -> Array:
+        return xp.sum(values, axis=0) * (1.0 / self.n_members)
+
+    def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
+        """Return for each sample, as 0 or 1, whether the members' mean is right."""
+        outputs = self.activate(logits, xp=xp)
+        return self.loss.is_correct(self.raw_outputs(outputs, xp=xp), targets, xp=xp)
+
+    def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
+        """Raise ValueError unless the targets suit the loss."""
+        self.loss.check_targets(targets, name, xp=xp)
+
+    def initial_biases(
+        self, targets: Array, weights: Array | None = None, *, xp: Namespace
+    ) -> Array | None:
+        """Return the biases that the output layers start from, (members, outputs), or None."""
+        biases = self.loss.initial_biases(targets, weights, xp=xp)
+        return None if biases is None else xp.stack([biases] * self.n_members)
+
+    @property
+    def takes_standardized(self) -> bool:
+        """Whether targets may be standardized."""
+        return self.loss.takes_standardized
+
+    def point(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the prediction of each target, as the loss does."""
+        return self.loss.point(outputs, xp=xp)
+
+    def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
+        """Return what errors are measured from, as the loss does."""
+        return self.loss.centers(outputs, xp=xp)
+
+    def std(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the standard deviation of each target, as the loss does."""
+        return self.loss.std(outputs, xp=xp)
+
+    def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
+        """Return quantiles of each target, as the loss does."""
+        return self.loss.quantiles(outputs, levels, xp=xp)
+
+    def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
+        """Return a factor and a summand for averaged outputs, as the loss does."""
+        return self.loss.units(mean, deviation, xp=xp)
+
+    def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the raw outputs of one network that predicts the given ones."""
+        return self.loss.raw_outputs(outputs, xp=xp)
+
+    def reported(self, value: Any, n_outputs: int) -> Any:
+        """Return an average loss as the loss does."""
+        return self.loss.reported(value, n_outputs // self.n_members)
