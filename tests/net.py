@@ -90,12 +90,12 @@ def compute(name: str, mode: str) -> dict[str, np.ndarray] | None:
 def machine_code(is_wanted: bool, all_threads: bool = False) -> Iterator[None]:
     """Decide whether machine code computes on NumPy, which else follows from the work.
 
-    The seam is the backend's `training(work, n_steps, sparse_work)` and `predicting(work)`.
+    The seam is the backend's `training(work, n_steps, ...)` and `predicting(work)`.
     """
     kind, most = type(get_backend("numpy")), 10**12
     training, predicting = kind.training, kind.predicting
 
-    def train(self, work, n_steps=1, sparse_work=0):
+    def train(self, work, n_steps=1, *sizes):
         return training(self, most if all_threads else work, most if is_wanted else 0)
 
     kind.training = train

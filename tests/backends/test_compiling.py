@@ -84,7 +84,7 @@ def test_many_short_fits_become_a_long_one(monkeypatch):
     x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
     seen, kind = [], type(get_backend("numpy"))
     training = kind.training
-    noting = lambda self, work, n=1, sparse=0: seen.append(n) or training(self, work, n, sparse)  # noqa: E731
+    noting = lambda self, work, n=1, *sizes: seen.append(n) or training(self, work, n, *sizes)  # noqa: E731
     monkeypatch.setattr(kind, "training", noting)
     model = MLPClassifier((5,), max_iter=1, warm_start=True, random_state=0, tol=0.0, **QUIET)
     for _ in range(4):

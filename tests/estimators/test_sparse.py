@@ -178,9 +178,9 @@ def test_an_update_without_machine_code_is_that_of_the_default(rule, l2, rng):
 def test_the_backend_knows_the_work_that_no_blas_does(monkeypatch, settings, is_sparse):
     (X, y), kind, seen = sparse_problem(columns=300), type(get_backend("numpy")), set()
 
-    def noting(self, work, n_steps=1, sparse_work=0, training=kind.training):
+    def noting(self, work, n_steps=1, sparse_work=0, largest=0, training=kind.training):
         seen.add((work, sparse_work))
-        return training(self, work, n_steps, sparse_work)
+        return training(self, work, n_steps, sparse_work, largest)
 
     monkeypatch.setattr(kind, "training", noting)
     ours.MLPClassifier(**(SETTINGS | settings)).fit(X if is_sparse else X.toarray(), y)
