@@ -33,9 +33,9 @@ def is_zero(setting: Any) -> bool:
 
 
 @cache
-def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
+def _fields(kind: Hashable) -> tuple[tuple[str, bool], ...]:
     """Return the names of the fields of a class of ours, and whether each is a number."""
-    if not (kind.__module__.startswith("mlp_xp.") and is_dataclass(kind)):
+    if not (is_dataclass(kind) and kind.__module__.startswith("mlp_xp.")):
         return ()
     return tuple((field.name, field.type == "float") for field in fields(kind))
 
@@ -53,7 +53,7 @@ def numbers(settings: Any) -> list[Any]:
     if isinstance(settings, tuple):
         return [number for part in settings for number in numbers(part)]
     found: list[Any] = []
-    for name, is_number in _fields(type(settings)):
+    for name, is_number in _fields(settings.__class__):
         value = getattr(settings, name)
         if not is_number:
             found += numbers(value)
@@ -67,7 +67,7 @@ def with_numbers(settings: Any, values: Iterator[Any]) -> Any:
     if isinstance(settings, tuple):
         return tuple(with_numbers(part, values) for part in settings)
     changes = {}
-    for name, is_number in _fields(type(settings)):
+    for name, is_number in _fields(settings.__class__):
         value = getattr(settings, name)
         if not is_number:
             changes[name] = with_numbers(value, values)
@@ -89,7 +89,7 @@ def structure(settings: Any) -> Hashable:
     """
     if isinstance(settings, tuple):
         return tuple(map(structure, settings))
-    own = _fields(type(settings))
+    own = _fields(settings.__class__)
     values = [(is_number, getattr(settings, name)) for name, is_number in own]
     parts = (is_zero(value) if is_number else structure(value) for is_number, value in values)
     return (type(settings), *parts) if own else settings
