@@ -85,6 +85,7 @@ def test_the_loss_is_the_mean_of_the_members_losses(loss, backend):
         mixed = EachMember(loss, 3).activate(z, xp=backend.xp)
         spread = to_numpy(EachMember(loss, 3).spread(z, xp=backend.xp))
     assert found == pytest.approx(np.mean(each))
+    assert EachMember(loss, 3).reported(6.0, 3 * n) == loss.reported(6.0, n)
     np.testing.assert_allclose(to_numpy(mixed)[:, :2], np.mean(outputs, axis=0))
     np.testing.assert_allclose(spread, np.std(outputs, axis=0), atol=1e-12)
 
