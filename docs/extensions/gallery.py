@@ -10,6 +10,7 @@ __all__ = ["ReadingOrder", "check_example"]
 
 ORDER = (
     "digits_in_twenty_lines",
+    "table_of_text_and_holes",
     "scikit_learn_with_one_import_changed",
     "training_curves_of_solvers",
     "cifar10_with_a_recipe",
