@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlp_xp import MLPClassifier
-from mlp_xp._utils import forks
+from mlp_xp._utils.signals import forks
 from mlp_xp._utils.storage import durable
 from mlp_xp.datasets import _cache
 from mlp_xp.datasets._cache import cache_dir

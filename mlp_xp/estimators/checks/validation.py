@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from mlp_xp._utils.forks import between_forks
+from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
 from mlp_xp.training.data.rows import Rows, is_mapped
 

@@ -58,8 +58,7 @@ from mlp_xp.nn.layers._numeric import (
     scale_inputs,
 )
 from mlp_xp.nn.layers._parametric import Slope, parametric
-from mlp_xp.nn.layers._parts import BatchPart, cut_rows, sum_in_pairs, sum_rows
-from mlp_xp.nn.layers._weights import shares
+from mlp_xp.nn.layers._parts import BatchPart, cut_rows, shares, sum_in_pairs, sum_rows
 
 __all__ = [
     "ACTIVATIONS",

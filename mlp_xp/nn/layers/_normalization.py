@@ -6,8 +6,7 @@ from typing import NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers._dense import per_sample
-from mlp_xp.nn.layers._parts import BatchPart, sum_rows
-from mlp_xp.nn.layers._weights import shares
+from mlp_xp.nn.layers._parts import BatchPart, shares, sum_rows
 
 __all__ = [
     "BatchStats",

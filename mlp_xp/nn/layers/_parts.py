@@ -1,4 +1,4 @@
-"""A part of a batch, for the layers that look at all of it."""
+"""Sums over a batch or a part of it, and the weights of its samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
 
-__all__ = ["BatchPart", "cut_rows", "sum_in_pairs", "sum_rows"]
+__all__ = ["BatchPart", "cut_rows", "shares", "sum_in_pairs", "sum_rows"]
 
 
 class BatchPart(NamedTuple):
@@ -55,3 +55,25 @@ def sum_rows(x: Array, n_shards: int, *, xp: Namespace) -> Array:
     if n_shards <= 1:
         return xp.sum(x, axis=-2)
     return sum_in_pairs([xp.sum(part, axis=-2) for part in cut_rows(x, n_shards)])
+
+
+def shares(weights: Array | None, n_samples: int, *, xp: Namespace) -> Array | float:
+    """Return the share of each sample in the average, ``w / sum(w)`` as a column, or ``1 / n``.
+
+    ``weights : (..., batch)`` give ``(..., batch, 1)``. A batch may hold only samples of weight 0:
+    its share is 0 too, not 0 / 0.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import shares
+    >>> shares(xp.asarray([3.0, 1.0]), 2, xp=xp)
+    array([[0.75],
+           [0.25]])
+    >>> shares(None, 2, xp=xp)
+    0.5
+    """
+    if weights is None:
+        return 1.0 / n_samples
+    least = float(xp.finfo(weights.dtype).smallest_normal)
+    return (weights / xp.maximum(xp.sum(weights, axis=-1, keepdims=True), least))[..., None]

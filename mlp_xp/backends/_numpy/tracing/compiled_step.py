@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlp_xp._utils.forks import between_forks
+from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends._numpy.native.jobs import MachineCodeError
 from mlp_xp.backends._numpy.native.memory import joined

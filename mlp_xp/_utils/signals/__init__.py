@@ -1,0 +1,16 @@
+"""Ctrl-C, SIGTERM and forks, none of which may interrupt a training step.
+
+What a fit does when it is asked to end is in `training.loop`.
+"""
+
+from __future__ import annotations
+
+from mlp_xp._utils.signals.interrupts import (
+    ctrl_c_pressed,
+    interruptible,
+    interrupts,
+    postponed,
+    terminations,
+)
+
+__all__ = ["ctrl_c_pressed", "interruptible", "interrupts", "postponed", "terminations"]
