@@ -28,22 +28,17 @@ def test_a_log_is_read_back_exactly(tmp_path):
     assert parsed == [tuple(row) for row in rows]
 
 
-def test_each_epoch_is_in_the_file_when_it_ends(tmp_path):
-    log = CSVLog(str(tmp_path / "log.csv"))
-    log.on_fit_begin(None)
-    for epoch in (1, 2, 3):
-        log.on_epoch_end(None, record(epoch))
-        assert len(log.path.read_text().splitlines()) == 1 + epoch
-
-
-def test_a_log_is_replaced_when_a_fit_begins_and_not_before(tmp_path):
+def test_a_log_is_replaced_when_a_fit_begins_and_has_each_epoch_when_it_ends(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("an earlier log")
-    log = CSVLog(path)
+    log = CSVLog(str(path))
     assert path.read_text() == "an earlier log"
     for _ in range(2):
-        fit(log)
-        assert len(path.read_text().splitlines()) == 4
+        log.on_fit_begin(None)
+        for epoch in (1, 2, 3):
+            log.on_epoch_end(None, record(epoch))
+            assert len(path.read_text().splitlines()) == 1 + epoch
+        log.on_fit_end(None)
 
 
 def events(path) -> list:

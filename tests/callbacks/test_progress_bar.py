@@ -58,13 +58,6 @@ def test_the_bar_shows_how_far_the_fit_is_and_fits_on_a_line(
     assert len(last_line(screen)) <= width
 
 
-def test_the_bar_moves_also_where_an_epoch_has_no_steps(terminal, clock):
-    screen = terminal()
-    with begun(4) as (bar, model):
-        bar.on_epoch_end(model, record(1))
-        wait_until(lambda: " 25 %  loss 1.0000  0:00 left" in last_line(screen))
-
-
 def test_the_time_left_ticks_between_two_reports(terminal, clock):
     screen = terminal()
     with begun(100) as (bar, model):
