@@ -222,7 +222,7 @@ def _add_bench(parser: Parser) -> None:
         nargs="+",
         metavar="PART",
         help="tiny, lab, lab-full, medium, wide, predict, one-row, drop-in, search, busy, "
-        "start-up, end-to-end, growth (all); backends, out-of-core, ranks; "
+        "start-up, end-to-end, growth (all); backends, products, out-of-core, ranks; "
         "drop-in/lbfgs for some of its cases",
     )
     add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
