@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,17 +133,6 @@ def test_checkpoints_can_be_evaluated_and_do_not_change_the_training(logs, mlp_x
     train_digits(*options, out="plain")
     run, plain = (Path(name, "model.safetensors").read_bytes() for name in ("run", "plain"))
     assert run == plain
-
-
-@pytest.mark.matrix
-def test_matplotlib_is_loaded_after_the_training():
-    # It takes as much memory as some fits.
-    code = "import sys; from mlp_xp.cli import main; from mlp_xp.cli.training import results; "
-    code += "write = results.write_history; results.write_history = lambda *x: "
-    code += "(print('matplotlib' in sys.modules), write(*x)); "
-    run = [sys.executable, "-c", f"{code}main()", *TINY, "--epochs", "1", "--out", "run"]
-    assert "False" in subprocess.check_output(run, text=True).splitlines()
-    assert Path("run/curves.png").is_file()
 
 
 def test_runs_get_different_names_and_an_empty_folder_of_a_killed_run_is_no_obstacle(

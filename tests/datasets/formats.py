@@ -5,6 +5,7 @@ import pickle
 import struct
 import tarfile
 from collections import namedtuple
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,29 +25,21 @@ def images(n, *, seed, n_classes=10):
     return Images(rng.integers(0, 256, (n, 3072), dtype=np.uint8), y, y % 20)
 
 
+class Python2Pickler(pickle._Pickler):
+    def save_text(self, text):
+        raw = text if isinstance(text, bytes) else text.encode()
+        size = b"U" + bytes([len(raw)]) if len(raw) < 256 else b"T" + struct.pack("<i", len(raw))
+        self.write(size + raw)
+
+    dispatch: ClassVar = pickle._Pickler.dispatch | {bytes: save_text, str: save_text}
+
+
 def pickle2(data, **labels):
     """Write a batch as Python 2 did: protocol 2, byte strings, NumPy's old module names."""
-    out = [b"\x80\x02}q\x01("]
-
-    def text(value):
-        out.append(b"U" + bytes([len(value)]) + value)
-
-    text(b"batch_label")
-    text(b"training batch 1 of 5")
-    for name, values in labels.items():
-        text(name.encode())
-        out.append(b"](" + b"".join(b"K" + bytes([int(v)]) for v in values) + b"e")
-    text(b"data")
-    out.append(b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85")
-    text(b"b")
-    out.append(b"\x87R(K\x01" + b"".join(b"J" + struct.pack("<i", n) for n in data.shape) + b"\x86")
-    out.append(b"cnumpy\ndtype\n")
-    text(b"u1")
-    out.append(b"K\x00K\x01\x87R(K\x03")
-    text(b"|")
-    out.append(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89")
-    out.append(b"T" + struct.pack("<i", data.size) + data.tobytes() + b"tbu.")
-    return b"".join(out)
+    file, batch = io.BytesIO(), {"batch_label": "training batch 1 of 5"}
+    batch |= {name: [int(value) for value in values] for name, values in labels.items()}
+    Python2Pickler(file, protocol=2).dump(batch | {"data": data})
+    return file.getvalue().replace(b"numpy._core", b"numpy.core")
 
 
 def pickle3(data, **labels):

@@ -25,6 +25,7 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, R
 from mlp_xp.optimizers import schedules as rates
 from mlp_xp.saving import SPEC, load_model, save_model
 from mlp_xp.saving._pipelines import steps_name, with_steps
+from mlp_xp.training.data.input_scaling import Whiten
 
 CLASSES = [
     *(CODES, CODES - 7, CODES.astype(np.uint8), CODES.astype(np.float32), CODES > 0),
@@ -111,13 +112,8 @@ RULES = {
     ],
     "learning_rate": [
         *(rates.Constant(), rates.InvScaling(0.3), rates.Cosine(0.2), rates.OneCycle(0.2, 10, 100)),
-        *(
-            rates.Linear(0.1),
-            rates.LinearWarmup(),
-            rates.CosLog(3),
-            rates.FlatCosine(0.2),
-            rates.LinearWarmup(then=rates.Linear()),
-        ),
+        *(rates.Linear(0.1), rates.LinearWarmup(), rates.CosLog(3), rates.FlatCosine(0.2)),
+        rates.LinearWarmup(then=rates.Linear()),
     ],
     "loss": [
         *(losses.SoftmaxCrossEntropy(0.1), losses.SoftmaxFocal(1.0), losses.SquaredError()),
@@ -127,6 +123,7 @@ RULES = {
     ],
     "hidden_layer_sizes": [[7], (Project(4), Branch((6, 4)))],
     **{"class_weight": ["balanced"], "n_iter_no_change": [5]},
+    "input_scaling": ["zca", Whiten("pca", 3), Whiten(epsilon=0.1)],
 }
 
 

@@ -1,7 +1,5 @@
 """Standardization, and whitening: a fixed layer that is found before the training."""
 
-import pickle
-
 import numpy as np
 import pytest
 from helpers import tolerance
@@ -14,7 +12,6 @@ from mlp_xp.augmentation import Flip, Mixup
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Whitening
 from mlp_xp.nn.hidden import Project
-from mlp_xp.saving import load_model, save_model
 from mlp_xp.training.data.input_scaling import Whiten, find_scaling, standardization
 
 SHORT = {"hidden_layer_sizes": (12,), "max_iter": 2, "learning_rate": "cosine", "random_state": 0}
@@ -118,19 +115,6 @@ def test_pictures_are_augmented_before_they_are_whitened(digits):
     mirrored = X.reshape(-1, 8, 8)[:, :, ::-1].reshape(-1, 64)
     atol = 10 * tolerance("float32", 64)
     np.testing.assert_allclose(model.predict_proba(X), model.predict_proba(mirrored), atol=atol)
-
-
-@pytest.mark.parametrize("setting", ["zca", Whiten("pca", 20)])
-def test_it_is_saved_and_pickled_and_gone_on_with(digits, setting, tmp_path):
-    X, y = digits
-    model = MLPClassifier(**SHORT, input_scaling=setting).fit(X, y)
-    save_model(model, tmp_path)
-    for copy in (load_model(tmp_path), pickle.loads(pickle.dumps(model))):  # noqa: S301
-        np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
-        assert copy.n_features_in_ == 64
-        copy.partial_fit(X, y)
-        with pytest.raises(ValueError, match=r"(input_scaling|widths)=.*warm_start=False"):
-            copy.set_params(input_scaling="standardize").partial_fit(X, y)
 
 
 def test_mistakes_are_told():

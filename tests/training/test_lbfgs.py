@@ -66,38 +66,33 @@ def assert_alike(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
-def test_the_minimum_is_that_of_least_squares(backend, monkeypatch):
-    x, y = real_values()
-    expected, squares, *_ = np.linalg.lstsq(np.column_stack([x, np.ones(N)]), y)
-    # In blocks too. In float32 the sizes of the steps are rounded.
-    cases = (8192, "float64", 1e-8, 1), (10, "float64", 1e-8, 1), (8192, "float32", 1e-3, 10)
-    for rows, dtype, tol, times in cases:
-        monkeypatch.setattr(lbfgs, "BLOCK", rows)
-        trainer = trainer_for(backend, dtype=dtype)
-        n_iter, loss = solve(trainer, x.astype(dtype), y.astype(dtype), tol=tol)
-        found = np.vstack(learned(trainer))
-        assert found.dtype == dtype
-        np.testing.assert_allclose(found, expected, rtol=0, atol=times * WEIGHTS)
-        assert loss == pytest.approx(0.5 * squares.sum() / N / OUTPUTS, rel=times * LOSS)
-        assert 1 < n_iter < 100
+PROBLEMS = [(0.0, None, "float64"), (0.0, None, "float32"), (20.0, None, "float64")]
+PROBLEMS += [(20.0, np.random.default_rng(1).random(N), "float64")]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_minimum_with_a_penalty_is_that_of_ridge_regression(backend, weighted):
-    """Biases have no penalty: centered, they drop out."""
-    x, y = real_values()
-    alpha, w = 20.0, np.random.default_rng(1).random(N) if weighted else np.ones(N)
-    weights = w if weighted else None
+@pytest.mark.parametrize(("alpha", "weights", "dtype"), PROBLEMS)
+@pytest.mark.parametrize("rows", [8192, 10])  # In blocks too.
+def test_the_minimum_is_that_of_ridge_regression(backend, monkeypatch, rows, alpha, weights, dtype):
+    """Biases have no penalty: centered, they drop out. Without one it is that of least squares."""
+    monkeypatch.setattr(lbfgs, "BLOCK", rows)
+    (x, y), w = real_values(), np.ones(N) if weights is None else weights
     x_mean, y_mean = np.average(x, axis=0, weights=w), np.average(y, axis=0, weights=w)
     centered = (x - x_mean) * w[:, None]
     gram = centered.T @ (x - x_mean) + alpha * np.eye(FEATURES)
-    W_expected = np.linalg.solve(gram, centered.T @ (y - y_mean))
-    trainer = trainer_for(backend, alpha=alpha)
-    solve(trainer, x, y, weights)
-    assert_close(learned(trainer), (W_expected, y_mean - x_mean @ W_expected), atol=WEIGHTS)
-    before = learned(trainer)
-    assert solve(trainer, x, y, weights, tol=1e-2)[0] == 0  # It is there already.
-    assert_close(learned(trainer), before)
+    W = np.linalg.solve(gram, centered.T @ (y - y_mean))
+    squares = np.sum(w[:, None] * (y - y_mean - (x - x_mean) @ W) ** 2) / OUTPUTS
+    # In float32 the sizes of the steps are rounded.
+    tol, times = (1e-8, 1) if dtype == "float64" else (1e-3, 10)
+    trainer = trainer_for(backend, alpha=alpha, dtype=dtype)
+    data = x.astype(dtype), y.astype(dtype)
+    n_iter, loss = solve(trainer, *data, weights, tol=tol)
+    found = learned(trainer)
+    assert {array.dtype.name for array in found} == {dtype}
+    assert_close(found, (W, y_mean - x_mean @ W), atol=times * WEIGHTS)
+    assert loss == pytest.approx(0.5 * (squares + alpha * np.sum(W**2)) / w.sum(), rel=times * LOSS)
+    assert 1 < n_iter < 100
+    assert solve(trainer, *data, weights, tol=1e-2)[0] == 0  # It is there already.
+    assert_close(learned(trainer), found)
 
 
 @pytest.mark.parametrize("rows", [8192, 19, 10])  # A short block at the end, and none.

@@ -8,7 +8,7 @@ import trainers
 from helpers import title, tolerance
 from trainers import BATCH, CLASSES, FEATURES, N, byte_data, host, make_trainer, place_bytes, train
 
-from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.network import Network, init_params
@@ -107,20 +107,6 @@ def test_resident_and_streamed_are_identical(backend, kind, name):
     trainers.assert_close(*results)
 
 
-def test_a_weight_counts_like_repetition(backend):
-    """Weight 2 for a sample is the sample twice; weight 0 is its absence."""
-    x, y = byte_data()
-    counts = np.asarray([0.0, 1.0, 2.0] * 5)
-    repeated = np.repeat(np.arange(15), counts.astype(int))
-    losses = []
-    for rows, weights in ((np.arange(15), counts), (repeated, None)):
-        trainer = make_trainer(backend, optimizer=SGD())
-        data = place(backend, x[rows], y[rows], "float64")
-        plan = plan_epoch(len(rows), len(rows), weights=weights)
-        losses += [[trainer.run_epoch(data, plan, n_epochs=5).loss for _ in range(5)]]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12)
-
-
 @pytest.mark.parametrize("kind", ["float64", "uint8"])
 @pytest.mark.parametrize("network", [SMALL, EVERYTHING, Network((FEATURES, CLASSES))], ids=title)
 def test_nothing_that_is_given_is_written_to(backend, network, kind):
@@ -152,33 +138,6 @@ def test_it_stops_after_the_step_that_says_so(backend, placement):
     plan = plan_epoch(2 * BATCH, BATCH)
     expected = whole.run_epoch(place(backend, x, y, "float64"), plan, n_epochs=1)
     assert record.loss == pytest.approx(expected.loss, rel=1e-12)
-
-
-@pytest.mark.parametrize("name", ["plain", "full", "full, no average"])
-def test_going_on_is_the_same_as_not_having_stopped(backend, name):
-    """From the published average, and from the progress, which has the raw weights."""
-    settings = (KINDS | {"full, no average": FULL | {"ema_decay": None}})[name]
-    data = place_bytes(backend)
-    plans = [trainers.plan_for(backend, epoch) for epoch in range(2)]
-    whole = make_trainer(backend, **settings)
-    for plan in plans:
-        last = whole.run_epoch(data, plan, n_epochs=2)
-
-    first = make_trainer(backend, **settings)
-    first.run_epoch(data, plans[0], n_epochs=2)
-    given = first.learned, first.state.batch_stats
-    params, batch_stats = map_leaves(lambda leaf: np.array(backend.get(leaf)), given)
-    progress = first.progress()
-    assert bool(progress.params) == (name == "full")
-    assert {type(leaf) for leaf in leaves(progress[:2])} == {np.ndarray}
-    first.run_epoch(data, plans[1], n_epochs=2)  # What it does now must not reach the second.
-
-    second = make_trainer(backend, **settings, params=params, batch_stats=batch_stats)
-    second.resume(progress)
-    record = second.run_epoch(data, plans[1], n_epochs=2)
-    assert record[:5] == last[:5]
-    assert second.n_steps == whole.n_steps == 2 * N_STEPS
-    trainers.assert_close(host(backend, second.state), host(backend, whole.state))
 
 
 def test_dropout_follows_seed_and_epoch(backend):
