@@ -13,7 +13,6 @@ from mlp_xp._utils.optional import install_command
 from mlp_xp.backends import get_backend
 from mlp_xp.distributed import get_communicator, join_ranks
 from mlp_xp.distributed._ranks import Ranks
-from mlp_xp.distributed._shared_memory import SharedMemory
 
 
 def check(engine):
@@ -166,32 +165,12 @@ def check_sums():
     print(f"fine {ranks.n_machines}\n", end="", flush=True)
 
 
-def check_two_machines():
-    """Check sums where ranks 0 and 1 stand for one machine, 2 and 3 for another."""
-    from mpi4py import MPI
-
-    world = MPI.COMM_WORLD
-    node, others = (world.Split(color, world.rank) for color in (world.rank // 2, world.rank % 2))
-    shared = SharedMemory(MPI, node, others)
-    array = shared.empty((333, 100), "float64")
-    array[...] = numbers(array.shape, world.rank, "float64")
-    wait = shared.start_sum(array)
-    assert wait is not None
-    wait()
-    every = [numbers(array.shape, i, "float64") for i in range(4)]
-    np.testing.assert_array_equal(array, sum(every))
-
-
-def test_ranks_of_a_machine_sum_in_shared_memory(run_ranks):
-    assert run_ranks(3, check_sums).stdout.count("fine 1") == 3
-
-
-def test_ranks_without_shared_memory_sum_as_mpi_does(run_ranks):
-    assert run_ranks(2, check_sums, MPIR_CVAR_NOLOCAL="1").stdout.count("fine 2") == 2
-
-
-def test_ranks_of_several_machines_sum_parts(run_ranks):
-    run_ranks(4, check_two_machines)
+@pytest.mark.parametrize(
+    ("n", "variables", "n_machines"),
+    [(3, {}, 1), (2, {"MPIR_CVAR_NOLOCAL": "1"}, 2), (4, {"MPIR_CVAR_NUM_CLIQUES": "2"}, 2)],
+)
+def test_ranks_of_one_and_of_several_machines_sum(run_ranks, n, variables, n_machines):
+    assert run_ranks(n, check_sums, **variables).stdout.count(f"fine {n_machines}") == n
 
 
 # --- the kernel that sums over ranks: what it may write to, and what it returns -------------------

@@ -79,11 +79,9 @@ CASES = {
     "plain": Case(),
     "batches of one": Case(batch_size=1),
     "fewer samples than ranks in a batch": Case(batch_size=2, weights=uneven),
-    "one batch": Case(batch_size=N),
     "weights": Case(weights=uneven, rules=WITH_ALL),
     "batches of weight zero": Case(weights=mostly_none, rules=STEADY),
     "dropout": Case(network(dropout=(0.3, 0.2), input_dropout=0.1, activation="relu")),
-    "batch norm": Case(BATCH_NORM, STEADY),
     "batch norm, weights": Case(BATCH_NORM, STEADY | WITH_ALL, weights=uneven),
     "batch norm, batches of one": Case(BATCH_NORM, STEADY, batch_size=1),
     "batch norm, dropout, residual": Case(
@@ -91,8 +89,6 @@ CASES = {
     ),
     "table": Case(TABLE, {"dropout_schedule": Linear()} | STEADY, weights=uneven),
     "layer norm": Case(network(normalization="layer", residual=True), WITH_ALL),
-    "clipping and average": Case(rules=WITH_ALL),
-    "mixup": Case(rules={"augmentation": (Mixup(),)}),
     "mixup, weights": Case(rules={"augmentation": (Mixup(),)}, weights=uneven),
     "pictures": Case(
         network(inputs=PIXELS), {"augmentation": PICTURES}, inputs=PIXELS, weights=uneven
@@ -242,7 +238,7 @@ def test_ranks_on_cupy_sum_by_nccl(run_ranks):
     "titles",
     [
         ["fewer samples than ranks in a batch", "batches of weight zero", "layer norm"],
-        ["batch norm, weights", "batch norm, dropout, residual", "clipping and average"],
+        ["batch norm, weights", "batch norm, dropout, residual", "weights"],
         ["pictures", "streamed", "blocks"],
         ["sharded, weights", "sharded, streamed", "sparse, sharded", "lbfgs, sharded, weights"],
     ],
