@@ -35,9 +35,12 @@ def test_arrays_of_the_host_are_refused(x, convert):
         convert(x)
 
 
-def test_an_array_of_the_host_is_not_assigned(x):
+def test_an_array_of_the_host_is_not_assigned_and_an_object_not_taken(x):
     with pytest.raises(ValueError, match="non-scalar"):
         x[0] = np.ones(3)
+    for values in (np.array(["a"]), np.array([object()])):
+        with pytest.raises(ValueError, match="Unsupported dtype"):
+            cupy.asarray(values)
 
 
 def test_scalars_of_numpy_decide_dtypes_and_pythons_do_not():
@@ -120,7 +123,6 @@ COSTS = {
     "product of a slice": (lambda x: x[:, :2] @ x[:, :2].T, 3, 0),
     "product of two vectors": (lambda x: x[0] @ x[0], 2, 0),
     "zeros": (lambda x: cupy.zeros(3), 1, 0),
-    "ones": (lambda x: cupy.ones(3), 1, 0),
     "empty": (lambda x: cupy.empty(3), 0, 0),
     "view": (lambda x: x.T[1:].reshape(2, 2, 1).swapaxes(0, 1), 0, 0),
     "copy of a transposed array": (lambda x: x.T.reshape(-1), 1, 0),
@@ -133,9 +135,6 @@ COSTS = {
     "of no elements": (lambda x: x[:0] + 1, 0, 0),
     "get": (lambda x: x.get(), 1, 1),
     "float": (lambda x: float(x[0, 0]), 1, 1),
-    "bool": (lambda x: bool(x[0, 0]), 1, 1),
-    "int": (lambda x: int(x[0, 0]), 1, 1),
-    "item": (lambda x: x[0, 0].item(), 1, 1),
     "if": (lambda x: 1 if (x > 0).all() else 0, 3, 1),
     "mask": (lambda x: x[x > 0], 4, 1),
     "assignment to a mask": (lambda x: x.__setitem__(x > 0, 0.0), 5, 1),
@@ -152,12 +151,6 @@ def test_launches_and_waits_are_counted(x, name):
         counter.clear()
     function(x)
     assert [sum(counter.values()) for counter in counters] == expected
-
-
-def test_cuda_has_no_objects_and_no_strings():
-    for values in (np.array(["a"]), np.array([object()])):
-        with pytest.raises(ValueError, match="Unsupported dtype"):
-            cupy.asarray(values)
 
 
 def test_dlpack_shares_memory_of_the_device_and_copies_to_the_host(x):

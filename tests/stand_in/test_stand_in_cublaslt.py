@@ -1,5 +1,6 @@
 """cuBLASLt on the stand-in: its products, roundings and epilogues, and what it refuses."""
 
+import cupy
 import numpy as np
 import pytest
 from cupy import _launch, cuda
@@ -24,15 +25,12 @@ ATTRIBUTES = {
 def upload(array):
     """Return memory of the device with the columns of an array, as cuBLASLt reads them."""
     packed = np.ascontiguousarray(np.swapaxes(array, -1, -2)) if array.ndim > 1 else array
-    pointer = cuda.alloc(packed.nbytes)
-    pointer.copy_from_host(packed.ctypes.data, packed.nbytes)
-    return pointer
+    return cupy.array(packed).data
 
 
 def download(pointer, shape, dtype=np.float32):
-    packed = np.empty((*shape[:-2], shape[-1], shape[-2]), dtype)
-    pointer.copy_to_host(packed.ctypes.data, packed.nbytes)
-    return np.swapaxes(packed, -1, -2)
+    packed = cupy.ndarray((*shape[:-2], shape[-1], shape[-2]), dtype, pointer)
+    return np.swapaxes(packed.get(), -1, -2)
 
 
 def set_attribute(kind, thing, name, value):
@@ -235,17 +233,14 @@ def test_memory_that_is_too_short_is_an_error(product):
 
 
 def test_operands_of_16_bits_are_rounded_to_nearest_even_and_multiplied_as_they_are(rng) -> None:
-    import cupy
-
     from bench.gpu.sixteen_bits import rounding_operands, to_bf16
     from mlp_xp.backends import get_backend
     from mlp_xp.nn.layers import Dense
 
     def rounded(x):
         bits = x.view(np.uint32).astype(np.int64)
-        low, kept = bits & 0xFFFF, bits >> 16
-        kept += (low > 0x8000) | ((low == 0x8000) & (kept % 2 == 1))
-        return (kept << 16).astype(np.uint32).view(np.float32)
+        bits += 0x7FFF + (bits >> 16) % 2
+        return (bits & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
     every = np.arange(0, 0x7F800001, 4099, np.uint32)
     x = np.concatenate((every, every + 0x80000000, np.arange(2, 99, dtype=np.uint32) << 15))

@@ -45,35 +45,11 @@ def test_an_index_outside_of_an_array_is_an_error() -> None:
         kernel(x, 1, cupy.empty(4, np.float32), size=4)
 
 
-def test_threads_of_a_block_share_memory(rng) -> None:
-    x = rng.random(1000, np.float32)
-    sums = cupy.empty(4, np.float32)
-    cupy.RawKernel(SUM, "block_sums")((4,), (256,), (cupy.asarray(x), sums, np.int64(1000)))
-    expected = [x[i : i + 256].sum() for i in range(0, 1000, 256)]
-    np.testing.assert_allclose(sums.get(), expected, rtol=1e-5)
-
-
 def test_a_barrier_that_some_threads_never_reach_is_an_error() -> None:
     code = SUM.replace("__syncthreads();", "if (threadIdx.x) __syncthreads();", 1)
     sums = cupy.empty(1, np.float32)
     with pytest.raises(RuntimeError, match="wait for each other at different places"):
         cupy.RawKernel(code, "block_sums")((1,), (256,), (sums, sums, np.int64(1)))
-
-
-@pytest.mark.parametrize("writer", [0, 255])
-def test_a_read_that_no_barrier_orders_after_the_write_shows(writer) -> None:
-    code = f"""extern "C" __global__ void broadcast(float* out) {{
-      __shared__ float number;
-      if (threadIdx.x == {writer}) number = 5;
-      out[blockIdx.x * blockDim.x + threadIdx.x] = number;
-      __syncthreads();
-    }}"""
-    kernel, out = cupy.RawKernel(code, "broadcast"), cupy.empty(512, np.float32)
-    is_right = []
-    for _ in range(2):  # The order of threads is another one.
-        kernel((2,), (256,), (out,))
-        is_right.append(bool((out == 5).all()))
-    assert not all(is_right)
 
 
 @pytest.mark.parametrize("missing", [None, *range(6)])
@@ -142,22 +118,6 @@ def test_what_a_table_of_addresses_points_to_is_checked_for_races() -> None:
         cupy.sum(arrays[0])
     stream.synchronize()
     assert (arrays[0] == 5).all()
-
-
-def test_a_captured_kernel_runs_again_with_its_numbers() -> None:
-    grow = cupy.ElementwiseKernel("T by", "T x", "x += by", "grow")
-    x = cupy.zeros(3, np.float32)
-    stream = cupy.cuda.Stream(non_blocking=True)
-    x.device.synchronize()
-    with stream:
-        grow(np.float32(2), x)
-        stream.begin_capture()
-        grow(np.float32(3), x)
-        graph = stream.end_capture()
-        for _ in range(4):
-            graph.launch(stream)
-    stream.synchronize()
-    assert x.get().tolist() == [14] * 3
 
 
 def test_half_numbers_round_as_numpy_rounds_them(rng) -> None:

@@ -26,14 +26,6 @@ def test_a_kernel_that_does_not_wait_for_a_copy_is_an_error(copied):
         copied + 1
 
 
-def test_a_kernel_after_an_event_reads_the_copy(pinned, copying):
-    x = cp.empty(4, dtype=np.float32)
-    copying.wait_event(cuda.get_current_stream().record())
-    x.set(pinned, stream=copying)
-    cuda.get_current_stream().wait_event(copying.record())
-    assert (x + 1).get().tolist() == [2, 3, 4, 5]
-
-
 def test_an_event_that_was_recorded_too_early_does_not_help(pinned, copying):
     x = cp.empty(4, dtype=np.float32)
     event = copying.record()
@@ -48,12 +40,6 @@ def test_filling_pinned_memory_before_its_copy_is_done_is_an_error(copied, pinne
     pinned[:] = 0
     with pytest.raises(RaceError, match="pinned memory was changed"):
         copying.synchronize()
-
-
-def test_pinned_memory_may_be_filled_again_after_a_wait_of_the_host(copied, pinned, copying):
-    copying.record().synchronize()
-    pinned[:] = 0
-    assert copied.get().tolist() == [1, 2, 3, 4]
 
 
 def test_pinned_memory_that_is_freed_before_its_copy_is_done_is_an_error(pinned, copying):
@@ -84,15 +70,6 @@ def test_results_in_pinned_memory_are_garbage_until_the_host_waits(pinned, copyi
         x += 1
     copying.synchronize()
     assert pinned.tolist() == [1, 1, 1, 1]
-
-
-def test_the_default_stream_and_blocking_streams_wait_for_each_other(pinned):
-    x, blocking = cp.empty(4, dtype=np.float32), cuda.Stream()
-    x.set(pinned, stream=blocking)
-    y = x + 1
-    with blocking:
-        z = y + 1
-    assert z.get().tolist() == [3, 4, 5, 6]
 
 
 def test_two_streams_need_an_event_between_kernels():
@@ -193,17 +170,11 @@ def test_a_pool_splits_what_is_too_large_and_merges_the_pieces():
         assert pool.total_bytes() == 0
 
 
-def test_devices_keep_their_arrays_apart():
+def test_devices_keep_their_arrays_apart_and_there_is_no_third():
     with cuda.Device(1) as device:
         x = ones()
         assert x.device == device == cuda.Device(1)
         assert cuda.runtime.getDevice() == 1
-    assert cuda.runtime.getDeviceCount() == 2
-
-
-def test_there_is_no_third_device():
-    with pytest.raises(CUDARuntimeError, match="invalid device ordinal"):
-        cuda.Device(2).use()
-    with pytest.raises(CUDARuntimeError, match="cudaErrorInvalidDevice"), cuda.Device(2):
+    with pytest.raises(CUDARuntimeError, match="invalid device ordinal"), cuda.Device(2):
         pass
     assert cuda.runtime.getDevice() == 0

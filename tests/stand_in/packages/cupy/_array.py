@@ -97,16 +97,15 @@ class ndarray:  # noqa: N801 - CuPy's name
     def __len__(self) -> int:
         return len(self._a)
 
+    def _check_host(self, host: Any) -> None:
+        if not isinstance(host, np.ndarray) or self.dtype != host.dtype:
+            raise TypeError(f"an array of {self.dtype} is not copied from or to {host!r}")
+        if self.shape != host.shape:
+            raise ValueError(f"Shape mismatch: {self.shape} here, {host.shape} on the host")
+
     def get(self, stream=None, order="C", out=None, blocking=True) -> np.ndarray:
         if out is not None:
-            if not isinstance(out, np.ndarray):
-                raise TypeError("Only numpy.ndarray can be obtained fromcupy.ndarray")
-            if self.dtype != out.dtype:
-                raise TypeError(f"{out.dtype} array cannot be obtained from {self.dtype} array")
-            if self.shape != out.shape:
-                raise ValueError(
-                    f"Shape mismatch. Expected shape: {self.shape}, actual shape: {out.shape}"
-                )
+            self._check_host(out)
             order = "C" if out.flags.c_contiguous else "F"
         elif order.upper() == "A":
             order = "F" if self.flags.f_contiguous else "C"
@@ -134,12 +133,7 @@ class ndarray:  # noqa: N801 - CuPy's name
         return copy
 
     def set(self, arr: np.ndarray, stream: Any = None) -> None:
-        if not isinstance(arr, np.ndarray):
-            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
-        if self.dtype != arr.dtype:
-            raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
-        if self.shape != arr.shape:
-            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
+        self._check_host(arr)
         if not self.flags.forc:
             raise RuntimeError("Cannot set to non-contiguous array")
         arr = np.asarray(arr, order="C" if self.flags.c_contiguous else "F")
@@ -159,10 +153,7 @@ class ndarray:  # noqa: N801 - CuPy's name
     __str__ = _converted(str)
 
     def __array__(self, dtype: Any = None) -> Any:
-        raise TypeError(
-            "Implicit conversion to a NumPy array is not allowed. "
-            "Please use `.get()` to construct a NumPy array explicitly."
-        )
+        raise TypeError("Implicit conversion to a NumPy array is not allowed; use `.get()`.")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         import cupy

@@ -144,10 +144,7 @@ def from_dlpack(array: Any, *, device: Any = None, copy: bool | None = None) -> 
         raise NotImplementedError
     if isinstance(array, ndarray):
         return array._view(array._a)
-    raise TypeError(
-        "CPU arrays cannot be directly imported to CuPy. "
-        "Use `cupy.array(numpy.from_dlpack(input))` instead."
-    )
+    raise TypeError("CPU arrays cannot be directly imported to CuPy.")
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> ndarray:

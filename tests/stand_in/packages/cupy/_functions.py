@@ -54,9 +54,7 @@ nonzero(a)
 def _arrays_only(*values: Any) -> None:
     for value in values:
         if not isinstance(value, ndarray):
-            raise TypeError(
-                f"Argument 'a' has incorrect type (expected ndarray, got {type(value)})"
-            )
+            raise TypeError(f"expected ndarray, got {type(value)}")
 
 
 def reduction(name: str) -> Callable[..., Any]:

@@ -24,10 +24,7 @@ def _prepared(index: Any) -> tuple[tuple[Any, ...], list[ndarray]]:
     arrays = [item for item in items if isinstance(item, ndarray)]
     for array in arrays:
         if array.dtype.kind not in "biu":
-            raise IndexError(
-                "arrays used as indices must be of integer or boolean type. "
-                f"(actual: {array.dtype.type})"
-            )
+            raise IndexError(f"an index of {array.dtype}, which is neither integer nor boolean")
     return tuple(items), arrays
 
 
@@ -40,10 +37,7 @@ def _n_dims(item: Any) -> int:
 def _sizes(items: tuple[Any, ...], shape: tuple[int, ...]) -> list[int]:
     missing = len(shape) - sum(map(_n_dims, items))
     if missing < 0:
-        raise IndexError(
-            f"too many indices for array: array is {len(shape)}-dimensional, "
-            f"but {len(shape) - missing} were indexed"
-        )
+        raise IndexError(f"too many indices for an array of shape {shape}")
     sizes, axis = [], 0
     for item in items:
         sizes.append(shape[axis] if axis < len(shape) else 1)
@@ -104,9 +98,7 @@ def set_item(array: ndarray, index: Any, value: Any) -> None:
     elif not _is_same(value, target):
         value = squeezed(value, target.ndim)
         if np.broadcast_shapes(value.shape, target.shape) != target.shape:
-            raise ValueError(
-                f"could not broadcast input array from shape {value.shape} into {target.shape}"
-            )
+            raise ValueError(f"could not broadcast {value.shape} into {target.shape}")
         run_into("copy", np.asarray, (value,), {}, target)
 
 

@@ -57,10 +57,7 @@ class ufunc:  # noqa: N801 - CuPy's name
         if kwargs:
             raise TypeError(f"Wrong arguments {kwargs}")
         if not self.nin <= len(args) <= self.nargs:
-            raise TypeError(
-                f"Wrong number of arguments for {self.name!r}. It must be either {self.nin} or "
-                f"{self.nargs} (with outputs), but given {len(args)}."
-            )
+            raise TypeError(f"Wrong number of arguments for {self.name!r}: {len(args)}")
         *operands, out = args if len(args) == self.nargs else (*args, out)
         described = tuple(map(_described, operands))
         dtype = None if dtype is None else np.dtype(dtype)
@@ -84,15 +81,10 @@ class ufunc:  # noqa: N801 - CuPy's name
         if not isinstance(out, ndarray):
             raise TypeError(f"Unsupported type {type(out)}")
         if out.shape != np.broadcast_shapes(shape, out.shape):
-            raise ValueError(
-                f"non-broadcastable output operand with shape {out.shape} doesn't match "
-                f"the broadcast shape {shape}"
-            )
+            raise ValueError(f"an output of shape {out.shape} for a result of shape {shape}")
         if not np.can_cast(found, out.dtype, casting):
             raise TypeError(
-                f"output (typecode {found.char!r}) could not be coerced to provided output "
-                f"parameter (typecode {out.dtype.char!r}) according to the casting rule "
-                f'"{casting}"'
+                f"an output of {out.dtype} for a result of {found} by {casting!r} casting"
             )
 
 

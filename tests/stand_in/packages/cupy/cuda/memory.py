@@ -18,14 +18,7 @@ from cupy.cuda import device, pinned_memory, runtime
 
 class OutOfMemoryError(MemoryError):
     def __init__(self, size: int, total: int, limit: int = 0) -> None:
-        self.args = size, total, limit
-
-    def __str__(self) -> str:
-        size, total, limit = self.args
-        reached = f", limit set to: {limit:,} bytes" if limit else ""
-        return (
-            f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes{reached})."
-        )
+        super().__init__(f"Out of memory allocating {size:,} bytes ({total:,} of {limit:,} used).")
 
 
 class Memory(_memory.Memory):
@@ -91,9 +84,6 @@ class MemoryPointer:
             name = "copy between devices" if src.device_id != self.device_id else "copy"
             _copy(name, lambda: np.copyto(target, source), stream, [src.mem], [self.mem])
 
-    def copy_from_host(self, mem: int, size: int) -> None:
-        _at_once(self.copy_from_host_async, mem, size)
-
     def copy_from_host_async(self, mem: int, size: int, stream: Any = None) -> None:
         """Copy from the host: late from pinned memory, which must not change until then."""
         _refuse_in_capture(stream, "H2D")
@@ -107,9 +97,6 @@ class MemoryPointer:
                 np.copyto(target, before)
 
             _copy("copy from host", run, stream, [], [self.mem])
-
-    def copy_to_host(self, mem: int, size: int) -> None:
-        _at_once(self.copy_to_host_async, mem, size)
 
     def copy_to_host_async(self, mem: int, size: int, stream: Any = None) -> None:
         """Copy to the host: late to pinned memory, which is garbage until then."""
@@ -131,21 +118,9 @@ def _copy(name: str, run: Callable[[], None], stream: Any, reads: Any, writes: A
     _launch.launch(name, run, reads=reads, writes=writes, stream=_queue(stream), is_copy=True)
 
 
-def _at_once(copy: Callable[..., None], mem: int, size: int) -> None:
-    """Copy on the default stream, and wait for it."""
-    from cupy.cuda.stream import Stream
-
-    message = "the current stream is capturing, so synchronous API calls are disallowed"
-    _launch.check_not_capturing(message, RuntimeError)
-    copy(mem, size, Stream.null)
-    _launch.synchronize(_queue(Stream.null))
-
-
 def _refuse_in_capture(stream: Any, direction: str) -> None:
     if _queue(stream).capture is not None:
-        raise RuntimeError(
-            f"the current stream is capturing, so {direction} transfers are disallowed"
-        )
+        raise RuntimeError(f"{direction} transfers are disallowed in a stream that is capturing")
 
 
 class _Chunk:

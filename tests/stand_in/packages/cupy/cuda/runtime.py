@@ -48,7 +48,5 @@ def deviceSynchronize() -> None:
 def streamIsCapturing(stream: int) -> bool:
     capture = _launch.queue_at(stream).capture
     if capture is not None and not capture.is_valid:
-        raise RuntimeError(
-            "the stream was capturing, but an error has invalidated the capture sequence"
-        )
+        raise RuntimeError("an error has invalidated the capture")
     return capture is not None

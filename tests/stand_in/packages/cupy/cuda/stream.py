@@ -64,10 +64,7 @@ class Stream:
     def _device_here(self) -> int:
         here = runtime.getDevice()
         if self.device_id not in (-1, here):
-            raise RuntimeError(
-                f"The device that the stream is created on ({self.device_id})"
-                f" does not match with the current device ({here})"
-            )
+            raise RuntimeError(f"{self.device_id} does not match with the current device ({here})")
         return here
 
     def __enter__(self) -> Stream:

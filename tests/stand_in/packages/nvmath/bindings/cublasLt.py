@@ -83,10 +83,7 @@ _addresses = itertools.count(0x5500_0000_0000, 64)
 class cuBLASLtError(Exception):  # noqa: N801 - the library's name
     def __init__(self, status: int) -> None:
         self.status = status
-        super().__init__(
-            f"CUBLAS_STATUS_{Status(status).name} ({int(status)}). You can set "
-            "CUBLASLT_LOG_LEVEL=5 environment variable to enable cuBLAS logging to learn more."
-        )
+        super().__init__(f"CUBLAS_STATUS_{Status(status).name} ({int(status)}).")
 
 
 def _refuse(condition: object, status: Status = Status.INVALID_VALUE) -> None:
