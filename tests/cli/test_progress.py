@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import wait_until
 from running import CODE, FINDER, TINY
 
 from mlp_xp.cli.commands import parse
@@ -49,19 +48,6 @@ def last_line(text):
     return plain(text).rstrip().splitlines()[-1].rstrip()
 
 
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_the_time_left_does_not_count_the_compilation(is_terminal, clock, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
-    monkeypatch.setenv("COLUMNS", "120")
-    with display() as shown:
-        clock.now += 17.0
-        for done in range(1, 11):
-            clock.now += 1.0
-            shown.update(done, 10, None)
-        shown.end_epoch(record(1))
-    assert "acc 50.0 %  1,000 images/s  1:50 left" in capsys.readouterr().out
-
-
 def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
     with display(10**6, clock.now + 60.0) as shown:
         for epoch, seconds in ((1, 18.0), (2, 2.0)):
@@ -70,23 +56,6 @@ def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
             shown.end_epoch(record(epoch))
     lines = capsys.readouterr().out.splitlines()
     assert [line[-9:] for line in lines] == ["0:42 left", "0:40 left"]
-
-
-def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    with display() as shown:
-        assert "preparing data and network" in last_line(capsys.readouterr().out)
-        shown.stage("preparing the first step")
-        out = ""
-
-        def is_at_three_places():
-            nonlocal out
-            out += capsys.readouterr().out
-            parts = out.split("preparing the first step")[1:-1]
-            return len({part for part in parts if "━" in part}) >= 3
-
-        wait_until(is_at_three_places)  # The light that runs through it.
 
 
 SCORES = "val 25.0 %  acc 60.0 %  "

@@ -11,10 +11,9 @@ from mlp_xp.datasets import _download, cache_dir, cifar
 
 
 @pytest.fixture(autouse=True)
-def _separate_folders(request, tmp_path_factory, monkeypatch):
-    if not request.node.get_closest_marker("real_data"):
-        monkeypatch.chdir(tmp_path_factory.mktemp("work"))
-        monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path_factory.mktemp("home") / "cache"))
+def _separate_folders(tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path_factory.mktemp("home") / "cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -256,13 +256,9 @@ def test_progress_has_models_done_best_score_and_time_left(capsys):
     assert f"best score {search.best_score_:.4f}" in capsys.readouterr().out.splitlines()[-1]
 
 
-CURVES = {
-    "cross_validate": {},
-    "cross_val_score": {},
-    "cross_val_predict": {},
-    "learning_curve": {"train_sizes": [1.0]},
-    "validation_curve": {"param_name": "alpha", "param_range": [0.1]},
-}
+CURVES = {key: {} for key in ("cross_validate", "cross_val_score", "cross_val_predict")}
+CURVES |= {"learning_curve": {"train_sizes": [1.0]}}
+CURVES |= {"validation_curve": {"param_name": "alpha", "param_range": [0.1]}}
 
 
 @pytest.mark.parametrize("name", CURVES)

@@ -57,12 +57,8 @@ def draw(seed):
     widths = (int(k), *map(int, rng.choice([k, *range(1, 7)], n_hidden)), int(rng.integers(2, 5)))
     x, is_real = rng.standard_normal((n, k)), rng.random() < 0.5
     y = rng.standard_normal((n, widths[-1])) if is_real else rng.integers(0, widths[-1], n)
-    network = Network(
-        widths,
-        str(rng.choice(["relu", "tanh"])),
-        rng.choice([None, "batch"]),
-        residual=bool(rng.random() < 0.5),
-    )
+    kind, norm = str(rng.choice(["relu", "tanh"])), rng.choice([None, "batch"])
+    network = Network(widths, kind, norm, residual=bool(rng.random() < 0.5))
     rates = float(rng.choice([1e-3, 1e-2, 0.1])), float(rng.choice([0, 1e-2, 1]))
     return x, y, network, *rates, int(rng.integers(2, 12))
 
@@ -82,16 +78,9 @@ SEEDS = [*range(25), 46, 99, 198, 597, 607, 651, 936]
 def test_random_trainings_follow_the_reference_as_far_as_rounding_allows(dtype):
     backend, eps = get_backend("numpy"), np.finfo(dtype).eps
     for x, y, network, rate, alpha, batch_size in (linear(), *map(draw, SEEDS)):
-        trainer = make_trainer(
-            backend,
-            dtype=dtype,
-            network=network,
-            loss=SquaredError() if y.ndim > 1 else SoftmaxCrossEntropy(),
-            optimizer=SGD(momentum=0.0),
-            schedule=Constant(),
-            learning_rate=rate,
-            alpha=alpha,
-        )
+        rules = {"optimizer": SGD(momentum=0.0), "schedule": Constant(), "learning_rate": rate}
+        rules |= {"loss": SquaredError() if y.ndim > 1 else SoftmaxCrossEntropy(), "alpha": alpha}
+        trainer = make_trainer(backend, dtype=dtype, network=network, **rules)
         params = [p.astype(np.float64) for p in host(backend, trainer.state.params)]
         noise = np.random.default_rng(1)
         others = [p + eps * noise.standard_normal(p.shape) for p in params]

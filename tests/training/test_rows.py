@@ -34,10 +34,8 @@ def peak(function):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"batch_size": "auto"},
-        {"placement": "streamed"},
+        *({"batch_size": "auto"}, {"placement": "streamed"}, {"scoring": "roc_auc"}),
         {"normalization": "batch", "dropout": 0.2},
-        {"scoring": "roc_auc"},
         {"scoring": lambda model, X, y: float(np.mean(model.predict(X) == y)) + X.shape[0]},
         {"input_scaling": "standardize"},
     ],

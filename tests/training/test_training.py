@@ -46,13 +46,10 @@ def assert_alike(found, expected, error):
         np.testing.assert_allclose(mine, reference, rtol=0, atol=atol)
 
 
-TRAININGS = {
-    "momentum": {"optimizer": SGD()},
-    "plain SGD": {"optimizer": SGD(momentum=0.0)},
-    "Adam": {"optimizer": Adam()},
-    "AdamW": {"optimizer": AdamW()},
-    "all, batch": FULL,
-    "all, layer": FULL | {"network": replace(EVERYTHING, normalization="layer")},
+TRAININGS = {repr(rule): {"optimizer": rule} for rule in (SGD(), SGD(0.0), Adam(), AdamW())}
+TRAININGS |= {
+    "batch": FULL,
+    "layer": FULL | {"network": replace(EVERYTHING, normalization="layer")},
 }
 
 
