@@ -31,10 +31,17 @@ def surroundings(**variables) -> dict[str, str]:
     return environment
 
 
-def run(*command, cwd, **variables) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def run(*command, cwd, **variables) -> str:
+    """Return what a command prints."""
+    done = subprocess.run(
         command, cwd=cwd, env=surroundings(**variables), capture_output=True, text=True, timeout=120
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def script(name: str) -> tuple[str, str]:
+    return "bash", str(ROOT / "docs" / "jobs" / name)
 
 
 def test_the_page_names_every_script():
@@ -43,10 +50,9 @@ def test_the_page_names_every_script():
 
 @in_bash
 def test_no_script_has_an_error_of_syntax():
-    for script in SCRIPTS:
-        done = run("bash", "-n", str(script), cwd=ROOT)
-        assert (done.returncode, done.stderr) == (0, ""), script
-        assert os.access(script, os.X_OK), script
+    for path in SCRIPTS:
+        run("bash", "-n", str(path), cwd=ROOT)
+        assert os.access(path, os.X_OK), path
 
 
 @in_bash
@@ -57,11 +63,9 @@ def test_a_search_on_a_local_cluster_is_the_serial_one(tmp_path):
     grid = {"alpha": [1e-4, 1e-2], "learning_rate_init": [1e-3, 1e-2]}
     search = GridSearchCV(model, grid, cv=2).fit(data.x_train, data.y_train)
     (tmp_path / "search.py").write_text(SEARCH)
-    script, local = str(ROOT / "docs" / "jobs" / "search.sh"), "-Werror::UserWarning"
-    for command in ([sys.executable, local], ["bash", script]):
-        done = run(*command, "search.py", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == f"{search.best_params_} {search.best_score_:.3f}\n"
+    for command in ((sys.executable, "-Werror::UserWarning"), script("search.sh")):
+        printed = run(*command, "search.py", cwd=tmp_path)
+        assert printed == f"{search.best_params_} {search.best_score_:.3f}\n"
 
 
 OPTIONS = "--data digits --hidden 16 --schedule cosine"
@@ -71,17 +75,15 @@ OPTIONS = "--data digits --hidden 16 --schedule cosine"
 @pytest.mark.matrix
 def test_the_script_of_hosts_trains_a_run(tmp_path):
     (tmp_path / "hosts").write_text("localhost:2\n")
-    script = str(ROOT / "docs" / "jobs" / "hosts.sh")
-    done = run("bash", script, "hosts", cwd=tmp_path, OPTIONS=f"{OPTIONS} --epochs 2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 2/2") == 1
+    printed = run(*script("hosts.sh"), "hosts", cwd=tmp_path, OPTIONS=f"{OPTIONS} --epochs 2")
+    assert printed.count("epoch 2/2") == 1
     assert load_model(tmp_path / "runs" / "mine").n_iter_ == 2
 
 
 @in_bash
 @pytest.mark.matrix
 def test_the_script_of_slurm_goes_on_after_sigterm(tmp_path):
-    command = ["bash", str(ROOT / "docs" / "jobs" / "slurm.sh")]
+    command = script("slurm.sh")
     variables = {"OPTIONS": f"{OPTIONS} --epochs 200 --checkpoint 20", "RUN": "mine"}
     environment = surroundings(**variables)
     with subprocess.Popen(
@@ -93,9 +95,7 @@ def test_the_script_of_slurm_goes_on_after_sigterm(tmp_path):
         _, err = job.communicate(timeout=60)
     assert job.returncode == 143, err
     assert (tmp_path / "mine.partial").exists()
-    done = run(*command, cwd=tmp_path, **variables)
-    assert done.returncode == 0, done.stderr
-    assert "resumed after" in done.stdout
+    assert "resumed after" in run(*command, cwd=tmp_path, **variables)
     assert load_model(tmp_path / "mine").n_iter_ == 200
 
 
@@ -115,11 +115,9 @@ print(f"loss {model.loss_:.4f}")
 def test_the_script_of_torchrun_trains_on_two_ranks(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "train.py").write_text(TRAIN)
-    script = str(ROOT / "docs" / "jobs" / "torchrun.sh")
-    done = run("bash", script, "train.py", cwd=tmp_path, RANKS="2", PORT="0")
-    assert done.returncode == 0, done.stderr
+    printed = run(*script("torchrun.sh"), "train.py", cwd=tmp_path, RANKS="2", PORT="0")
     data = load_digits()
     whole = MLP((16,), max_iter=2, learning_rate="cosine", random_state=0)
     loss = whole.fit(data.x_train, data.y_train).loss_
     # The ranks share one stream without a buffer, so a line's end may come after the other's text.
-    assert re.findall(r"loss \d+\.\d{4}", done.stdout) == [f"loss {loss:.4f}"] * 2
+    assert re.findall(r"loss \d+\.\d{4}", printed) == [f"loss {loss:.4f}"] * 2

@@ -4,6 +4,7 @@ import pickle
 from functools import partial
 
 import numpy as np
+import pandas
 import pytest
 from helpers import case as named
 from helpers import problem
@@ -86,6 +87,32 @@ def test_an_error_of_one_rank_is_raised_by_all(run_ranks):
 
 def test_an_error_of_one_thread_is_raised_by_all(on_threads):
     on_threads(3, fail_in_all_ways, "numba")  # They share the modules.
+
+
+def fit_parts_of_a_table() -> None:
+    """Check that a fit of the parts of a table is the fit of all; rank 1 has no rows."""
+    n, rank = 60, get_communicator("mpi").rank
+    columns = {
+        "age": np.where(np.arange(n) == 50, np.nan, np.sqrt(np.arange(n))),
+        "city": ["Bern", "Oslo"] * 20 + ["Rome"] * 20,
+        "street": [f"{i % 15}. street" for i in range(n)],
+        "day": pandas.Timestamp("2020-01-01") + pandas.to_timedelta(np.arange(n), "D"),
+    }
+    X, y = pandas.DataFrame(columns), np.arange(n) / n
+    rows = {0: slice(0, 30), 1: slice(0, 0), 2: slice(30, n)}[rank]
+    settings = {"categorical_features": "from_dtype", "missing_values": "impute"}
+    settings |= {"input_scaling": "robust", "learning_rate": "cosine", "random_state": 0}
+    model = MLPRegressor(hidden_layer_sizes=(4,), max_iter=3, **settings)
+    whole = model.fit(X, y).predict(X)
+    for data, part in (("sharded", rows), ("replicated", slice(None))):
+        model.set_params(distributed=Distributed(data=data))
+        found = model.fit(X[part], y[part]).predict(X)
+        assert "city=Rome" in model.columns_.input_names
+        np.testing.assert_allclose(found, whole, atol=1e-12)
+
+
+def test_ranks_learn_the_columns_of_all_rows(on_threads):
+    on_threads(3, fit_parts_of_a_table)
 
 
 def test_the_setting_is_stored_as_it_is():
