@@ -294,10 +294,10 @@ def refuse_allocation() -> None:
         fail_capture(capture)
 
 
-def check_not_capturing(message: str, error: type[Exception] = NotImplementedError) -> None:
+def check_not_capturing(message: str) -> None:
     """Raise where the current stream is capturing, as CuPy does before it calls cuBLAS."""
     if current_queue().capture is not None:
-        raise error(message)
+        raise NotImplementedError(message)
 
 
 def wait(name: str, queue: Queue) -> None:
