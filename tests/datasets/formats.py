@@ -14,8 +14,6 @@ from helpers import case
 from mlp_xp.datasets import DatasetError
 
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-
-
 Images = namedtuple("Images", ("x", "y", "coarse"))
 
 

@@ -307,17 +307,13 @@ def read_changed(path, content, read):
 
 
 @pytest.mark.matrix
-def test_changed_batches(tmp_path, rng):
+def test_changed_batches_and_archives(tmp_path, rng, batches):
     path = tmp_path / "data_batch_1"
     for whole in PICKLES:
         path.write_bytes(whole)
         assert len(read_cifar(path)[0]) == 2
         for _ in range(80):
             read_changed(path, mutate(whole, PICKLES, rng), read_cifar)
-
-
-@pytest.mark.matrix
-def test_changed_archives(tmp_path, rng, batches):
     path = archive_of(tmp_path / "a.tar.gz", dict.fromkeys(batches, PICKLES[0]))
     packed = path.read_bytes()
     unpacked = gzip.decompress(packed)

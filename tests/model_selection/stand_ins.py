@@ -5,7 +5,6 @@ import numpy as np
 from mlp_xp import MLPClassifier, MLPRegressor
 
 __all__ = ["STAND_INS"]
-
 # Fits that warn of nothing.
 SIZE = {"hidden_layer_sizes": (5,), "n_iter_no_change": np.inf, "learning_rate": "cosine"}
 

@@ -33,8 +33,6 @@ CLASSES = [
     np.asarray(["ant", "bee", "cat"], dtype=object)[CODES],
     np.zeros(60, dtype=int),
 ]
-
-
 TRAINING = {
     **{"solver": AdamW(weight_decay=0.05), "batch_size": 20, "random_state": 3},
     "learning_rate": rates.LinearWarmup(0.2, rates.LinearWarmup(0.1, rates.Cosine(0.1))),

@@ -11,7 +11,6 @@ from mlp_xp._utils.processors import THREADS_VARIABLES
 from mlp_xp.datasets import cache_dir
 
 pytestmark = [pytest.mark.matrix, pytest.mark.real_data]
-
 # Not ru_maxrss: a process inherits that of the one which started it.
 CODE = """
 import re, sys, time

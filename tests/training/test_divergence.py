@@ -21,7 +21,6 @@ from mlp_xp.training.data.placement import place
 from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide):RuntimeWarning")
-
 SETTINGS = {"solver": "sgd", "batch_size": 16, "hidden_layer_sizes": (8, 4), "random_state": 0}
 SETTINGS |= QUIET
 

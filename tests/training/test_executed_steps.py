@@ -190,8 +190,6 @@ X, Y = load_iris(return_X_y=True)
 WEIGHTS = np.random.default_rng(0).random(len(X))
 LONG = 100_000  # Epochs of a training that would wait for machine code.
 FIELDS = "loss_curve_", "validation_scores_", "validation_loss_curve_", "best_validation_score_"
-
-
 # Has every epoch run by itself.
 WATCHING = SimpleNamespace(on_epoch_end=lambda model, record: None)
 

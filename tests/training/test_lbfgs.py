@@ -24,7 +24,6 @@ from mlp_xp.training.lbfgs import minimize
 N, FEATURES, OUTPUTS = 57, 4, 2
 LINEAR = Network((FEATURES, OUTPUTS))
 DEEP = Network((FEATURES, 5, 5, OUTPUTS), "tanh", "layer", residual=True)
-
 # SciPy stops where the loss falls by less than 2.2e-9 of itself at an iteration; near a minimum the
 # weights are off by about the root of what the loss is off by.
 LOSS, WEIGHTS = 1e-7, 1e-3

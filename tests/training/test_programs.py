@@ -10,7 +10,6 @@ from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.training.stack import answer_many as stack
 
 stacks = pytest.mark.libraries("torch", "jax")
-
 X, Y = problem()
 EPOCHS = [1, 2, 2, 3, 5, 8, 8, 8]
 LIVE = [8, 7, 5, 4, 4, 3, 3, 3]  # Models that train, epoch after epoch.

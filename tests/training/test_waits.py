@@ -15,7 +15,6 @@ from mlp_xp.training.divergence.guard import Guard
 from mlp_xp.training.trainer import Trainer
 
 pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
-
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((90, 12)).astype(np.float32)
 LABELS = np.arange(90) % 3
