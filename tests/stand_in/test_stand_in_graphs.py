@@ -181,18 +181,14 @@ def test_a_graph_whose_inputs_were_freed_computes_garbage(copying):
 
 
 def test_a_pool_of_its_own_keeps_what_a_graph_needs(copying):
-    pool, x = cuda.MemoryPool(), ones()
-    cuda.Device(0).synchronize()
+    pool, x, results = cuda.MemoryPool(), ones(), []
+    with cuda.using_allocator(pool.malloc):
+        graph = captured(copying, lambda: results.append((x + 1) * (x + 2)))
     with copying:
-        with cuda.using_allocator(pool.malloc):
-            copying.begin_capture()
-            y = (x + 1) * (x + 2)
-            graph = copying.end_capture()
         others = [ones() for _ in range(8)]
         graph.launch()
-        assert y.get().tolist() == [6] * 4
+        assert results.pop().get().tolist() == [6] * 4
         assert all(other.get().tolist() == [1] * 4 for other in others)
-        del y
         pool.free_all_blocks()  # As CuPy does where memory is short.
         with pytest.raises(CUDARuntimeError, match="illegal memory access"):
             graph.launch()
