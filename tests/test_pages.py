@@ -118,7 +118,7 @@ def test_the_readmes_first_two_commands_are_one_line_each():
 
 
 def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
-    code, gpu_line = fenced(README, "python")[:2]
+    code, gpu_line = fenced(README, "python")[1:3]
     shown_bar, accuracy = fenced(README, "text")[0].splitlines()
     exec(code, {})
     *_, last_epoch, printed = capsys.readouterr().out.splitlines()
@@ -130,7 +130,7 @@ def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
     assert float(ran[2]) == pytest.approx(float(shown[2]), abs=3e-4)
     (line,) = re.findall(r"^model = .*\n", code, flags=re.MULTILINE)
     assert gpu_line == line.replace(")\n", ', backend="cupy")\n')
-    for block in fenced(README, "python")[2:]:
+    for block in fenced(README, "python")[3:]:
         exec(block, {})
 
 

@@ -39,11 +39,12 @@ def _conditions(record: Result, found: dict[Any, Result], every: Sequence[Any]) 
     """Return what was measured, where, and what could not run."""
     part = record[study.PART]
     splits = sorted({s.losses.shape[1] for s in every})
-    spread = f"{splits[0]}" if len(splits) == 1 else f"{splits[0]} to {splits[-1]}"
+    one = count(splits[0], "random split")
+    spread = one if len(splits) == 1 else f"{splits[0]} to {splits[-1]} random splits"
     lost = study.failures(found)
     left_out = [name for name in SETS if name not in {s.name for s in every}]
     lines = [
-        f"{count(len(every), 'set')} of at most {part['rows']:,} rows, {spread} random splits, "
+        f"{count(len(every), 'set')} of at most {part['rows']:,} rows, {spread}, "
         f"{count(part['threads'], 'thread')}. {part.get('note', '')}".strip(),
         measured_on(record["environment"]),
     ]

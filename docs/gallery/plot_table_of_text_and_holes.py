@@ -1,12 +1,13 @@
 """
-A table of text and holes
-=========================
+A data frame with text and missing values
+=========================================
 
-Who survived the Titanic, from a frame as it is: numbers, text, missing ages and home towns.
+Who survived the Titanic, from a data frame as it is: numbers, text, missing ages and home towns.
 
-The recipe ``table`` makes inputs of the columns: categories, medians with a mark where a number is
-missing, embeddings of numbers. It keeps the epoch with the best validation loss, and calibrates
-the probabilities. The passengers come with scikit-learn, for its tests, so nothing is downloaded.
+The recipe ``table`` turns the columns into inputs: categories, medians with an indicator where a
+number is missing, embeddings of numbers. It keeps the best epoch by the validation samples, and
+calibrates the probabilities. scikit-learn ships the passengers for its tests, so nothing is
+downloaded.
 """
 
 from pathlib import Path
@@ -40,7 +41,7 @@ print(model.columns_)
 # %%
 # How the training went
 # ---------------------
-# The four waves are RealMLP's schedule of the learning rate.
+# The four waves come from RealMLP's learning-rate schedule.
 
 from mlp_xp.plotting import TrainingCurvesDisplay
 

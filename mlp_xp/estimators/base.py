@@ -183,7 +183,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         return next(leaves(self._state.params))
 
     def member_std(self, X: Any) -> Any:
-        """Return the standard deviation of the predictions of the members of `n_members`.
+        """Return the standard deviation of the predictions over the networks of `n_members`.
 
         Parameters
         ----------

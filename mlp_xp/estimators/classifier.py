@@ -47,26 +47,28 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         For "log_loss": mixes the targets with the uniform distribution.
     class_weight : dict, "balanced", a list of dicts, or None, default=None
         Weight of the samples of each class; "balanced" gives all classes the same sum. A list has a
-        dict for each of several targets, whose weights are multiplied, as with "balanced".
+        dict for each of several targets; a sample's weight is the product over its targets.
     output_activation : {"auto", "softmax", "logistic"}, default="auto"
         "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
         trains each of several classes against the rest.
     calibration : {"temperature"} or None, default=None
         "temperature" divides the raw outputs by one number, fitted after the training to the
-        held-out samples of ``early_stopping=True`` or ``X_val``, so that probabilities are as
-        often right as they say. Predictions stay as they are, except for several classes at once.
+        held-out samples of ``early_stopping=True`` or ``X_val``, so that classes predicted with a
+        probability of 0.8 are right in about 80 % of cases. Predicted labels stay the same, except
+        with `n_members` or `tta`, which average probabilities.
     [scoring to embedding_dim]
 
     Attributes
     ----------
     classes_ : (classes,) NumPy array, or a list of them
-        Class labels, sorted; of each target where y is (samples, targets) of other labels than 0
-        and 1.
+        Class labels, sorted; a list with one array per target where y is (samples, targets) with
+        labels other than 0 and 1.
     n_classes_ : int or list of int
-        Numbers of them.
+        Number of classes, for each target if there are several.
     temperature_ : float
-        With `calibration`: above 1 where the training was too sure. The weights are those of the
-        training; probabilities, `logits`, losses and exports are calibrated.
+        With `calibration`: the number that raw outputs are divided by, above 1 where the network
+        was too sure. `coefs_` are not divided; probabilities, `logits`, losses and exports are
+        calibrated.
     [attributes of every fit]
 
     See Also
@@ -188,8 +190,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         y : array-like of shape (samples,), (samples, classes) or (samples, targets)
         sample_weight : array-like of shape (samples,), optional
         classes : array-like of shape (classes,), or a list of them, optional
-            All classes there will be, of each target if there are several; needed in the first
-            call.
+            All classes there will be, a list with one array per target if there are several;
+            needed in the first call.
         X_val, y_val, sample_weight_val : optional
             As for `fit`.
 

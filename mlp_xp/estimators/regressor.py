@@ -53,8 +53,8 @@ default="auto"
         targets. Warm starts and `partial_fit` keep the first mean and deviation. Not for outputs
         that are bounded or never negative, e.g. of ``loss="poisson"``.
     clip_predictions : bool, default=False
-        Whether predictions stay within the range of the targets to fit on, each output by itself.
-        Warm starts and `partial_fit` keep the first range. Not for quantiles and deviations.
+        Whether to clip each predicted output to the range of its training targets. Warm starts and
+        `partial_fit` keep the first range. Not available for quantiles and standard deviations.
     [scoring to embedding_dim]
 
     Attributes

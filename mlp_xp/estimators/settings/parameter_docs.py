@@ -49,8 +49,8 @@ nesterovs_momentum : bool, default=True
 early_stopping : bool, default=False
     Whether the score on held-out samples ends the training, and the weights of its best epoch
     are kept. The samples are `validation_fraction` of the training data, unless `fit` is given
-    ``X_val`` and ``y_val``. Classes are stratified, except where several are right at once, and
-    of more than two classes where one is too rare. Ignored with "lbfgs", as in scikit-learn.
+    ``X_val`` and ``y_val``. The split is stratified by class, except for multilabel targets, and
+    where one of more than two classes is too rare. Ignored with "lbfgs", as in scikit-learn.
 validation_fraction : float in [0, 1), default=0.1
     Fraction of the training data that `early_stopping` holds out.
 beta_1 : float in [0, 1), default=0.9
@@ -69,44 +69,44 @@ _LAST = """\
 scoring : str, callable or None, default=None
     Score for early stopping: a name of scikit-learn's scorers, ``scorer(model, X, y)``, or
     "loss" for the validation loss; for a classifier also "refinement", the log loss after the best
-    temperature (arXiv:2501.19195), which suits `calibration`. A callable is tried once before the
-    first epoch; the model it receives predicts for these samples only, and in NumPy. None is the
-    accuracy of a classifier, and R2, the coefficient of determination, of a regressor, but "loss"
-    where a regressor learns quantiles or a standard deviation.
+    temperature (arXiv:2501.19195), for use with `calibration`. A callable is tried once before
+    the first epoch; the model it receives predicts for these samples only, and in NumPy. None
+    means accuracy for a classifier, R2 for a regressor, and "loss" for a regressor that learns
+    quantiles or a standard deviation.
 dropout : float in [0, 1), or a list with one for each hidden layer, default=0
     Fraction of the outputs of hidden layers that a training step drops.
 input_dropout : float in [0, 1), default=0
     Fraction of the features that a training step drops.
 dropout_schedule : str, schedule of `mlp_xp.optimizers.schedules`, or None, default=None
-    Factor of the rates of dropout at each step, e.g. "flat_cos"; the names are those of
-    `learning_rate`.
+    Schedule that multiplies the dropout rates at each step, e.g. "flat_cos"; a name that
+    `learning_rate` takes, except "adaptive".
 weight_decay_schedule : str, schedule of `mlp_xp.optimizers.schedules`, or None, default=None
-    Factor of the weight decay of `solver`, e.g. of ``AdamW(weight_decay=0.02)``, at each step. It
-    comes on top of the learning rate, which multiplies a decay too.
+    Schedule that multiplies the weight decay of `solver`, e.g. of ``AdamW(weight_decay=0.02)``, at
+    each step; the learning rate multiplies it too.
 normalization : {"layer", "batch"} or None, default=None
     Normalization between each hidden dense layer and its activation.
 residual : bool, default=False
     Whether a hidden layer as wide as the one before it adds its output to its input.
 n_members : int of at least 1, default=1
-    Networks in one (TabM, arXiv:2410.24210; 32 is common): they share the weights of the hidden
-    layers, and differ by scales of inputs and outputs, biases, and output layers. The mean of
-    their losses is trained, the mean of their predictions predicted; `member_std` is the spread.
-    Their weights are in `other_weights_`, and there are no `coefs_`.
+    Number of networks trained as one (TabM, arXiv:2410.24210; 32 is common). They share the
+    weights of the hidden layers; each has its own output layer, biases, and scales of inputs and
+    outputs. Training minimizes the mean of their losses, and predictions are their mean;
+    `member_std` returns the spread. All weights are in `other_weights_`, and there are no
+    `coefs_`.
 parametric_activation : bool, default=False
     Whether each output of a hidden layer learns how far its activation f bends:
-    ``x + slope * (f(x) - x)``, from a slope of 1 on.
+    ``x + slope * (f(x) - x)``, with slopes that start at 1.
 parametrization : {"standard", "ntk"}, default="standard"
-    "ntk" divides the products of dense layers by the root of their inputs. Weights then start
-    normal, with outputs of variance 1 over the data, and biases so that each output is 0 at a
-    random mixture of five samples. `coefs_` are the weights before the division. Not of the
-    objects of `mlp_xp.nn.hidden`.
+    "ntk" divides the product of each dense layer by the square root of its number of inputs.
+    Weights then start from a normal distribution, scaled so that outputs have variance 1 over the
+    data; each bias starts so that its output is 0 at a random mixture of five samples. `coefs_`
+    are the weights before the division. Not available with objects of `mlp_xp.nn.hidden`.
 numeric_embedding : {"pbld", "ple"}, object of `mlp_xp.nn.blocks`, or None, default=None
-    Embedding of each number, which the first layer takes in its place: "pbld" by waves of learned
-    frequencies, "ple" by pieces between quantiles of the data; ``PBLD(waves=16, outputs=4,
-    sigma=0.1)`` and ``PLE(pieces=32, outputs=16)`` bring their settings. Scale the numbers, e.g.
-    with `input_scaling`.
+    Replaces each number by an embedding: "pbld" is periodic, with learned frequencies; "ple" is
+    piecewise linear between quantiles of the data. ``PBLD(waves=16, outputs=4, sigma=0.1)`` and
+    ``PLE(pieces=32, outputs=16)`` set their sizes. Scale the numbers, e.g. with `input_scaling`.
 learn_input_scale : bool, default=False
-    Whether all that the first layer takes is multiplied by learned factors, one for each input.
+    Whether each input of the first layer is multiplied by a learned factor.
     ``solver=ByKind(..., scale_rate=6.0)`` of `mlp_xp.optimizers` gives them their own rate.
 max_grad_norm : float above 0 or None, default=None
     Maximum norm of all gradients of a step together; larger ones are scaled down to it.
@@ -132,10 +132,10 @@ precision : {"auto", "float32", "float64", "tf32", "bf16", "float16"}, default="
 input_scaling : {"standardize", "robust", "quantile", "zca", "pca"}, Whiten, or None, default=None
     "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
     on the device; uint8 data stay uint8 until a batch is made. "robust" subtracts the median,
-    divides by the distance of the quartiles and keeps outliers below 3, smoothly; "quantile"
-    makes each feature normally distributed. Both are computed on the host, and neither changes
-    the categories of a table. "zca" and "pca" remove correlations too, by the eigenvectors of
-    a matrix of features x features, and multiply each batch by such a matrix.
+    divides by the distance between the quartiles and shrinks outliers smoothly to less than 3;
+    "quantile" makes each feature normally distributed. Both are computed on the host, and leave
+    the categories of a table as they are. "zca" and "pca" remove correlations too, by the
+    eigenvectors of a matrix of features x features, and multiply each batch by such a matrix.
 placement : {"auto", "resident", "streamed"}, default="auto"
     Whether the data are on the device as a whole or arrive batch by batch; by default what
     fits is resident. Sparse data are streamed, and dense a batch at a time.
@@ -158,19 +158,20 @@ distributed : {"mpi", "torch"}, object of `mlp_xp.distributed.Distributed`, or N
     would, up to rounding. Rank 0 alone prints, warns, calls callbacks and writes files.
     Predictions are computed by each process for itself.
 categorical_features : "from_dtype", array-like or None, default=None
-    The columns of X that are categories: "from_dtype" for all of a data frame (pandas, polars,
-    pyarrow) that are categorical, text, objects or bools; or their names, positions or a mask.
-    None allows numbers alone. Missing is a category, and so are rare ones together, of which
-    fewer than 5 rows have each, or one in a hundred of less than 500. Unknown ones of later data
-    count as rare. Dates become year, day of year, weekday and second of day.
+    The columns of X that are categories: "from_dtype" takes the columns of a data frame (pandas,
+    polars, pyarrow) that are categorical, text, objects or bools; or give names, positions or a
+    mask. None allows only numbers. A missing value is a category. Rare categories are merged
+    into one: those in fewer than 5 rows or, below 500 rows, in fewer than 1 % of them. A category
+    that appears only in later data is treated as rare. Dates become year, day of year, weekday
+    and second of day.
 missing_values : {"error", "impute"}, default="error"
-    Whether numbers and dates may be missing: NaN, None, or NA. "impute" puts the median of the
-    training data there, and adds an input that is 1 where a column had no value.
+    What to do with missing numbers and dates (NaN, None, NA). "impute" replaces them by the
+    column's median in the training data, and adds an input that is 1 where a value was missing.
 max_one_hot : int of at least 0 or inf, default=8
-    Categories of a column that have an input each, at most. For a column with more of them the
-    network learns an embedding, `embedding_dim` numbers for each category.
+    Columns with at most this number of categories are one-hot encoded. For a column with more,
+    the network learns an embedding of each category.
 embedding_dim : int of at least 1, default=8
-    Numbers of an embedding.
+    Size of the embedding of a category.
 """
 
 _ATTRIBUTES = """\
@@ -208,10 +209,10 @@ out_activation_ : str
 feature_names_in_ : (features,) array
     Where X has column names.
 columns_ : TableColumns
-    What a fit with `categorical_features`, `missing_values` or the like has learned of the columns.
-    ``columns_.input_names`` are the names of the network's inputs, and
-    ``columns_.by_column(values)`` sums up values of inputs, such as weights or a gradient, for
-    each column.
+    What a fit with `categorical_features`, `missing_values` or the like learned about the columns.
+    ``columns_.input_names`` are the names of the network's inputs;
+    ``columns_.by_column(values)`` returns, for each column, the norm of its inputs' weights or
+    gradients.
 """
 
 PARTS = {

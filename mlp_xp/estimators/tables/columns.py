@@ -102,7 +102,7 @@ class TableColumns:
         return [sum(counts[:i]) for i in self._gaps]
 
     def by_column(self, values: Any) -> np.ndarray:
-        """Return the norm over the inputs of each column, e.g. of weights or of a gradient.
+        """Return the norm of weights or gradients over the inputs of each column.
 
         Parameters
         ----------
