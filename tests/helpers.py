@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import pickle
 import re
 import sysconfig
 import time
@@ -65,6 +66,14 @@ def small(estimator=MLP, /, **settings):
     """Return a small estimator for `problem`, quick to fit."""
     defaults = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 16}
     return estimator(**(defaults | QUIET | settings))
+
+
+def pickled_and_saved(model, folder):
+    """Return the model as it comes back from a pickle, and from a saved file."""
+    from mlp_xp.saving import load_model, save_model
+
+    save_model(model, folder / "saved")
+    return pickle.loads(pickle.dumps(model)), load_model(folder / "saved")  # noqa: S301
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

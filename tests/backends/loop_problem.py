@@ -54,6 +54,13 @@ class Problem:
             records = self.train(trainer, **settings)
         return numbers(trainer, records)
 
+    def check(self, backend, monkeypatch, **options):
+        """Return a trainer whose steps compute what they do one by one, on their own."""
+        expected = self.eagerly(backend, monkeypatch, **options)
+        trainer = self.trainer(backend)
+        assert_same(numbers(trainer, self.train(trainer, **options)), expected)
+        return trainer
+
 
 def numbers(trainer, records):
     state = [trainer.backend.get(leaf) for leaf in leaves(trainer.state)]

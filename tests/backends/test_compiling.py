@@ -172,16 +172,13 @@ def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch, rng):
 def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
     cold, said = run(FIT, tmp_path)
     assert said.count(COMPILES) == 1
-    assert "once for this installation" in said
     assert list(tmp_path.glob("*.bin"))
     warm, said = run(FIT, tmp_path)
     assert warm == cold
     assert COMPILES not in said
     # Where nothing can be kept: a file instead of the folder.
     (tmp_path / "file").write_text("")
-    uncached, said = run(FIT, tmp_path / "file")
-    assert uncached == cold
-    assert "for this process, as no cache can be written" in said
+    assert run(FIT, tmp_path / "file")[0] == cold
 
 
 @pytest.mark.matrix

@@ -33,14 +33,6 @@ pytestmark = [
 DEVICES = ["cuda:0", "cuda:1"]
 
 
-def check(problem, backend, monkeypatch, **options):
-    expected = problem.eagerly(backend, monkeypatch, **options)
-    assert not _launch.launches["graph"]
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer, **options)), expected)
-    return trainer
-
-
 def check_both_ways(monkeypatch, train):
     with monkeypatch.context() as patch:
         patch.setattr(CupyBackend, "loop", lambda self, body: None)
@@ -116,7 +108,7 @@ def test_an_epoch_is_planned_while_the_graphs_of_the_one_before_run(soon, monkey
 
 def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem()
-    trainer = check(problem, backend, monkeypatch, n_epochs=5)
+    trainer = problem.check(backend, monkeypatch, n_epochs=5)
     full, last = trainer._loop._shapes.values()
     assert set(full._graphs) <= {4, 2, 1}
     assert set(last._graphs) == {1}
@@ -142,16 +134,14 @@ def test_a_short_training_captures_nothing(monkeypatch):
 
 def test_steps_that_are_watched_are_graphs_of_one(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem()
-    check(problem, backend, monkeypatch, step_by_step=True)
+    problem.check(backend, monkeypatch, step_by_step=True)
     assert _launch.launches["graph"] == 3 * 6 - 2 - 2
 
 
 def test_the_steps_until_the_clock_is_read_are_graphs(soon, monkeypatch):
     backend, problem, budget = get_backend("cupy"), Problem(), Budget(1000.0)
     monkeypatch.setattr(Budget, "next_steps", lambda self, most: min(most, 2))
-    expected = problem.eagerly(backend, monkeypatch)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer, budget=budget)), expected)
+    problem.check(backend, monkeypatch, budget=budget)
     assert _launch.launches["graph"] > 4
 
 
@@ -196,7 +186,7 @@ def test_another_thread_may_compute_on_the_default_stream(soon, monkeypatch, cap
         return x, lambda dy: dy
 
     problem = Problem(network=network_of(9, activation=accompanied))
-    check(problem, backend, monkeypatch)
+    problem.check(backend, monkeypatch)
     assert not caplog.messages
     assert other.get().tolist() == [2.0 ** len(sums)] * 3
     assert sums
@@ -235,7 +225,7 @@ def test_sparse_rows_are_captured(device, soon, monkeypatch, caplog):
     backend, problem = get_backend("cupy", device), Problem()
     x = sparse.random(N, FEATURES, 0.5, format="csr", random_state=0)
     data = place(backend, x, problem.y, "float64", multiplies_sparse=True)
-    check(problem, backend, monkeypatch, data=data)
+    problem.check(backend, monkeypatch, data=data)
     assert not caplog.messages
     assert _launch.launches["graph"] > 4
 
@@ -271,7 +261,7 @@ class Swapped(Adam):
 
 def test_a_rule_may_exchange_the_arrays_of_its_state(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem(optimizer=Swapped())
-    check(problem, backend, monkeypatch)
+    problem.check(backend, monkeypatch)
     assert _launch.launches["graph"]
 
 
@@ -298,21 +288,3 @@ def test_fits_on_two_devices_take_turns(soon, monkeypatch):
     expected = problem.eagerly(get_backend("cupy"), monkeypatch)
     for trainer, own in zip(trainers, records, strict=True):
         assert_same(numbers(trainer, own), expected)
-
-
-@pytest.mark.parametrize("settings", [{}, {"solver": "sgd", "dropout": 0.2}, {"warm_start": True}])
-def test_an_estimator_learns_the_same(settings, soon, monkeypatch):
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((90, 5)), rng.integers(0, 3, 90)
-
-    def train():
-        model = MLPClassifier(
-            (6,), backend="cupy", max_iter=4, batch_size=8, random_state=0, tol=0.0, **settings
-        )
-        for _ in range(2):
-            model.fit(X, y)
-        model.partial_fit(X[:50], y[:50])
-        model.partial_fit(X[40:], y[40:])
-        return [*map(np.asarray, (*model.coefs_, *model.intercepts_, model.loss_curve_))]
-
-    check_both_ways(monkeypatch, train)

@@ -6,7 +6,7 @@ import cupy
 import numpy as np
 import pytest
 from cupy import _launch
-from loop_problem import Problem, assert_same, network_of, numbers
+from loop_problem import Problem, network_of, numbers
 
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._cupy import captured, cublaslt
@@ -37,9 +37,7 @@ def copies(x, *, xp):
 def test_a_function_that_waits_runs_step_by_step(activation, reason, soon, monkeypatch, caplog):
     backend = get_backend("cupy", "cuda:1")
     problem = Problem(network=network_of(9, activation=activation))
-    expected = problem.eagerly(backend, monkeypatch)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    problem.check(backend, monkeypatch)
     problem.train(problem.trainer(backend))  # The log says it once.
     (message,) = caplog.messages
     assert "run one by one" in message
@@ -64,14 +62,12 @@ def test_products_by_cublas_run_step_by_step(soon, monkeypatch, caplog):
 
 def test_a_capture_without_memory_runs_step_by_step(soon, monkeypatch, caplog):
     backend, problem = get_backend("cupy"), Problem()
-    expected = problem.eagerly(backend, monkeypatch)
 
     def malloc(self, size):
         raise cupy.cuda.memory.OutOfMemoryError(size, size)
 
     monkeypatch.setattr(cupy.cuda.MemoryPool, "malloc", malloc)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    problem.check(backend, monkeypatch)
     (message,) = caplog.messages
     assert "OutOfMemoryError" in message
 

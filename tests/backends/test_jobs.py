@@ -5,10 +5,9 @@ import weakref
 
 import numpy as np
 import pytest
-from helpers import QUIET, tolerance
+from helpers import tolerance
 from numpy.lib.stride_tricks import as_strided
 
-from mlp_xp import MLP
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
@@ -328,17 +327,6 @@ def test_a_compiled_step_does_not_keep_its_arguments(many, parts, pool_of, new_o
             del given
             gc.collect()
             assert place() is None
-
-
-def test_a_fit_does_not_keep_the_data(new_objects):
-    x, y = np.ones((3000, 40), "f4"), np.arange(3000, dtype=np.int32) % 3
-    places = [weakref.ref(x), weakref.ref(y)]
-    model = MLP((8,), max_iter=1, **QUIET).fit(x, y)
-    model.partial_fit(x, y)
-    del x, y
-    gc.collect()
-    assert not any(place() is not None for place in places)
-    assert model.n_iter_ == 2
 
 
 def test_an_argument_may_lie_in_another_way_from_call_to_call(pool_of):

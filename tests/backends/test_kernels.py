@@ -198,7 +198,7 @@ def test_losses_of_classes(backend, loss, size, dtype, place, rng):
     weights = rng.integers(0, 3, size[0])
     with backend.scope():
         run, terms = mean_loss(backend, loss), 4 * max(size)
-        for kind in ("uint8", "int32", "int64"):
+        for kind in ("uint8", "int16", "int32", "int64"):
             if size[1] < 256 or kind != "uint8":
                 targets = backend.put(labels.astype(kind))
                 same(backend, run, place(logits), targets, terms=terms)

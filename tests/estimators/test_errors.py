@@ -159,30 +159,16 @@ def test_integers_and_float_labels_and_weights_of_any_library(backend):
     assert labels.dtype == strict.xp.float32
 
 
-@pytest.mark.parametrize(
-    ("labels", "weights", "message"),
-    [
-        (y[:-1], None, "inconsistent numbers of samples"),
-        (y + 0.5, None, "Unknown label type"),
-        (None, None, "y is None"),
-        (y, np.ones(3), r"sample_weight\.shape"),
-        (y, np.full(len(y), -1.0), "[Nn]egative"),
-        (y, np.zeros(len(y)), "zero|is 0 for all samples"),
-    ],
-)
-def test_wrong_labels_and_weights(labels, weights, message):
-    with pytest.raises(ValueError, match=message):
-        small().fit(X, labels, sample_weight=weights)
-
-
-def test_partial_fit_wants_all_classes_once():
-    with pytest.raises(ValueError, match="classes must be passed on the first call"):
-        small().partial_fit(X, y)
+def test_wrong_weights_and_classes():
     model = small().partial_fit(X, y, classes=[0, 1, 2])
-    with pytest.raises(ValueError, match="is not the same as on last call"):
-        model.partial_fit(X, y, classes=[0, 1])
-    with pytest.raises(ValueError, match=r"`y` has classes not in `self.classes_`: \[7\]"):
-        model.partial_fit(X, np.full(len(y), 7))
+    for call, labels, given, message in (
+        (small().fit, y, {"sample_weight": np.full(len(y), -1.0)}, "[Nn]egative"),
+        (small().partial_fit, y, {}, "classes must be passed on the first call"),
+        (model.partial_fit, y, {"classes": [0, 1]}, "is not the same as on last call"),
+        (model.partial_fit, y + 7, {}, r"`y` has classes not in `self.classes_`: \[7"),
+    ):
+        with case(message), pytest.raises(ValueError, match=message):
+            call(X, labels, **given)
 
 
 @pytest.mark.usefixtures("ctrl_c")

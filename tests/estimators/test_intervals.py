@@ -1,22 +1,16 @@
 """Regressors that predict quantiles, or a mean and a standard deviation."""
 
-import pickle
-
 import numpy as np
 import pytest
-from helpers import problem, small
+from helpers import pickled_and_saved, problem, small
 from scipy.stats import norm
 from sklearn.metrics import mean_pinball_loss
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from trainers import assert_close
 
 from mlp_xp import MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.augmentation import Flip
 from mlp_xp.callbacks import Checkpoint
 from mlp_xp.nn.losses import Gaussian, Quantile, Through
-from mlp_xp.saving import load_model, save_model
 
 X, _ = problem()
 POSITIVE = np.exp(0.5 * X[:, :2])
@@ -136,9 +130,8 @@ def test_ways_to_fit_and_to_keep(loss, levels, tmp_path):
     model = regressor(loss, early_stopping=True, validation_fraction=0.3).fit(X, y)
     expected = model.predict(X, quantiles=levels)
     assert model.validation_scores_[-1] == -model.validation_loss_curve_[-1]
-    save_model(model, tmp_path / "model")
     made = MLPRegressor.from_weights(model.coefs_, model.intercepts_, loss=loss)
-    for copy in (pickle.loads(pickle.dumps(model)), load_model(tmp_path / "model"), made):  # noqa: S301
+    for copy in (*pickled_and_saved(model, tmp_path), made):
         np.testing.assert_array_equal(copy.predict(X, quantiles=levels), expected)
         assert copy.loss == loss
     assert len(regressor(loss, warm_start=True).fit(X, y).fit(X, y).loss_curve_) == 10
@@ -158,24 +151,6 @@ def test_every_backend_fits_the_same(on, backend, loss, levels):
     found = model.predict(data, quantiles=levels)
     assert backend.owns(found)
     assert_close([found], [expected], rtol=1e-3, atol=1e-3)
-
-
-def coverage(model, X, y):
-    low, high = model.predict(X, quantiles=(0.05, 0.95)).T
-    return float(np.mean((low < y) & (y < high)))
-
-
-def test_searches_pipelines_and_scorers_that_ask_for_intervals(on):
-    pipeline = make_pipeline(StandardScaler(), small(MLPRegressor, **on))
-    losses = {"mlpregressor__loss": [Quantile(LEVELS), "gaussian", "squared_error"]}
-    search = GridSearchCV(pipeline, losses, cv=2, error_score="raise").fit(X, X[:, 0])
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    pipeline.set_params(mlpregressor__loss="gaussian").fit(X, X[:, 0])
-    mean, std = pipeline.predict(X, return_std=True)
-    assert mean.shape == std.shape == (60,)
-    model = regressor(Quantile(LEVELS), scoring=coverage, early_stopping=True, **on)
-    assert 0 <= model.fit(X, X[:, 0]).validation_scores_[-1] <= 1
-    assert model.evaluate(X, X[:, 0], metrics=coverage)["coverage"] == coverage(model, X, X[:, 0])
 
 
 def test_the_spread_of_an_ensemble_is_total():
@@ -235,8 +210,7 @@ def test_calibrated_quantiles_hold_what_they_promise(on, backend, loss, tmp_path
         errors = y[100:1100] - plain[100:1100]
         low = np.quantile(errors, 0.05, method="weibull")
         np.testing.assert_allclose(expected[:, 0], plain + low, rtol=1e-4)
-    save_model(model, tmp_path)
-    for copy in (pickle.loads(pickle.dumps(model)), load_model(tmp_path)):  # noqa: S301
+    for copy in pickled_and_saved(model, tmp_path):
         np.testing.assert_array_equal(copy.predict(X, quantiles=levels), expected)
     with pytest.raises(ValueError, match=r"at least 9999 samples for the quantile|was fitted for"):
         model.predict(X, quantiles=0.0001)

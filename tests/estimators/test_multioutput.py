@@ -1,11 +1,9 @@
 """Several targets that are each one of several classes, as scikit-learn's forests learn them."""
 
-import pickle
-
 import numpy as np
 import pytest
 from export.problems import run_onnx
-from helpers import problem, small
+from helpers import pickled_and_saved, problem, small
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import cross_val_predict
 
@@ -15,7 +13,6 @@ from mlp_xp.export import to_onnx, to_sklearn, to_torch
 from mlp_xp.model_selection import GridSearchCV
 from mlp_xp.nn.gradient_check import check_loss
 from mlp_xp.nn.losses import EachTarget, SoftmaxCrossEntropy, SoftmaxFocal, mean_loss
-from mlp_xp.saving import load_model, save_model
 
 X, first = problem(120)
 Y = np.stack([first, 5 + 2 * (X[:, 3] > 0)], axis=1)
@@ -62,9 +59,7 @@ def test_predictions_are_of_the_form_of_a_forest(backend, y):
 def test_they_go_where_one_target_goes(tmp_path):
     model = small(early_stopping=True, calibration="temperature").fit(X, NAMED)
     expected = model.predict_proba(X)
-    save_model(model, tmp_path)
-    again = pickle.loads(pickle.dumps(model))  # noqa: S301
-    for copy in (again, load_model(tmp_path)):
+    for copy in pickled_and_saved(model, tmp_path):
         np.testing.assert_array_equal(copy.predict(X), model.predict(X))
         for mine, theirs in zip(copy.predict_proba(X), expected, strict=True):
             np.testing.assert_array_equal(mine, theirs)

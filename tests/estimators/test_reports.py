@@ -115,22 +115,6 @@ def callback():
     return pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
 
 
-@pytest.mark.parametrize("library", ["pandas", pytest.param("polars", marks=pytest.mark.matrix)])
-def test_frames_and_their_names(library):
-    library, (X, y) = pytest.importorskip(library), problem(200)
-    columns = [f"column {i}" for i in range(6)]
-    frame = library.DataFrame({name: X[:, i] for i, name in enumerate(columns)})
-    labels = library.Series(np.where(y == 0, "zero", "more"))
-    model = small(max_iter=60, learning_rate_init=0.02, early_stopping=True, scoring="roc_auc")
-    assert model.fit(frame, labels).score(frame, labels) > 0.8
-    assert model.feature_names_in_.tolist() == columns
-    assert model.classes_.tolist() == ["more", "zero"]
-    with pytest.raises(ValueError, match="feature names should match"):
-        model.predict(frame[columns[::-1]])
-    with pytest.warns(UserWarning, match="does not have valid feature names"):
-        model.predict(X)
-
-
 def test_scikit_learns_score_monitor_and_progress_bar(callback, capsys):
     monitor = callback.ScoringMonitor(scoring="accuracy")
     model = small().set_callbacks(monitor, callback.ProgressBar())

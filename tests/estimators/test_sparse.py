@@ -199,10 +199,13 @@ def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
         return matrix
 
     monkeypatch.setattr(batches, "put_sparse", watched)
-    model = ours.MLP(**(SETTINGS | settings)).fit(X, y)
-    if model.solver != "lbfgs":
-        model.partial_fit(X, y)
-    del X
+    dense = X.toarray()
+    places += map(weakref.ref, (dense, y))
+    for data in (X, dense):
+        model = ours.MLP(**(SETTINGS | settings)).fit(data, y)
+        if model.solver != "lbfgs":
+            model.partial_fit(data, y)
+    del X, y, dense, data
     gc.collect()
     assert {place() for place in places} == {None}
 

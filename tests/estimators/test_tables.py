@@ -7,7 +7,7 @@ import numpy as np
 import pandas
 import polars
 import pytest
-from helpers import case, small
+from helpers import case, pickled_and_saved, small
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
@@ -70,10 +70,8 @@ def test_a_frame_goes_through_everything(on, tmp_path):
     assert list(model.feature_names_in_) == list(X)
     assert (model.n_features_in_, model.coefs_[0].shape[0]) == (6, len(NAMES))
     expected = model.predict_proba(X)
-    save_model(model, tmp_path)
-    loaded = load_model(tmp_path)
-    assert loaded.get_params()["categorical_features"] == "from_dtype"
-    for other in (pickle.loads(pickle.dumps(model)), loaded):  # noqa: S301
+    for other in pickled_and_saved(model, tmp_path):
+        assert other.get_params()["categorical_features"] == "from_dtype"
         np.testing.assert_array_equal(other.predict_proba(X), expected)
         np.testing.assert_array_equal(other.feature_names_in_, model.feature_names_in_)
         other.partial_fit(X[:20], y[:20])

@@ -1,10 +1,8 @@
 """Targets that are standardized for the training, and outputs brought back to their unit."""
 
-import pickle
-
 import numpy as np
 import pytest
-from helpers import problem, small
+from helpers import pickled_and_saved, problem, small
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.preprocessing import StandardScaler
 
@@ -12,7 +10,6 @@ from mlp_xp import MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.callbacks import Checkpoint
 from mlp_xp.model_selection import GridSearchCV as OurSearch
 from mlp_xp.nn.losses import Gaussian, Quantile
-from mlp_xp.saving import load_model, save_model
 
 X, _ = problem()
 Y = X[:, :2] * (3e4, 0.01) + (2e5, -7.0)
@@ -67,11 +64,10 @@ def test_a_fit_is_that_on_targets_standardized_before(loss, tmp_path):
     np.testing.assert_allclose(scaled.validation_scores_, plain.validation_scores_, rtol=1e-9)
     assert scaled.score(X, Y) == pytest.approx(plain.score(X, scaler.transform(Y)))
     # A model that comes back, and a fit that is resumed, have the same mean and deviation.
-    save_model(scaled, tmp_path / "model")
     resumed = regressor(loss, early_stopping=True)
     given = {"X_val": X[held], "y_val": Y[held], "resume": tmp_path / "kept"}
     resumed.fit(X[fit], Y[fit], WEIGHTS[fit], **given)
-    for copy in (pickle.loads(pickle.dumps(scaled)), load_model(tmp_path / "model"), resumed):  # noqa: S301
+    for copy in (*pickled_and_saved(scaled, tmp_path), resumed):
         np.testing.assert_array_equal(predictions(copy), predictions(scaled))
 
 

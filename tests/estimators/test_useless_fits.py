@@ -63,33 +63,23 @@ def test_candidates_of_a_search_may_be_bad():
 def test_the_loss_of_a_constant_is_the_metric_of_the_mean():
     weights = np.linspace(0, 2, len(X))
     constant = np.broadcast_to(np.average(X, axis=0, weights=weights), X.shape)
-    shares, given = np.bincount(CODES, weights) / weights.sum(), {"sample_weight": weights}
-    is_first, several, values = (
-        np.where(CODES == 0, "yes", "no"),
-        (X > 0).astype(int),
-        RealTargets(6),
-    )
+    shares = np.tile(np.bincount(CODES, weights) / weights.sum(), (len(X), 1))
+    is_first, sides = np.where(CODES == 0, "yes", "no"), (X > 0).astype(int)
+    parts = np.broadcast_to(np.average(sides, axis=0, weights=weights), X.shape)
     classes = ClassTargets(np.arange(3), "softmax")
-    two, sides = (
-        ClassTargets(np.asarray(["no", "yes"]), "logistic"),
-        MultilabelTargets(np.arange(6)),
-    )
-    of_sides = [
-        log_loss(column, np.full(len(X), np.average(column, weights=weights)), **given)
-        for column in several.T
-    ]
+    two = ClassTargets(np.unique(is_first), "logistic")
+    several, values = MultilabelTargets(np.arange(6)), RealTargets(6)
+
+    def of(metric, y, predicted):
+        return metric(y, predicted, sample_weight=weights)
+
+    each_side = (of(log_loss, *pair) for pair in zip(sides.T, parts.T, strict=True))
     for loss, targets, y, expected in (
-        (losses.SquaredError(), values, X, mean_squared_error(X, constant, **given) / 2),
-        (losses.AbsoluteError(), values, X, mean_absolute_error(X, constant, **given)),
-        (
-            *(losses.SoftmaxCrossEntropy(), classes, CODES),
-            log_loss(CODES, np.tile(shares, (len(X), 1)), **given),
-        ),
-        (
-            *(losses.BinaryCrossEntropy(), two, is_first),
-            log_loss(is_first, np.full(len(X), shares[0]), **given),
-        ),
-        (losses.BinaryCrossEntropy(), sides, several, sum(of_sides)),
+        (losses.SquaredError(), values, X, of(mean_squared_error, X, constant) / 2),
+        (losses.AbsoluteError(), values, X, of(mean_absolute_error, X, constant)),
+        (losses.SoftmaxCrossEntropy(), classes, CODES, of(log_loss, CODES, shares)),
+        (losses.BinaryCrossEntropy(), two, is_first, of(log_loss, is_first, shares[:, 0])),
+        (losses.BinaryCrossEntropy(), several, sides, sum(each_side)),
         (losses.Huber(), values, X, None),
     ):
         found = constant_loss(loss, targets, y, weights)
