@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextvars import Context, ContextVar, copy_context
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "as_sparse",
     "caller_frame",
     "check_same_namespace",
+    "copy_context_for_thread",
     "warn_caller",
     "warn_unconverged",
     "with_callbacks",
@@ -22,14 +24,24 @@ __all__ = [
 
 _THEIRS = "sklearn.neural_network._multilayer_perceptron"
 _BETWEEN = {"contextlib", "joblib", "mlp_xp", "sklearn", "threading"}
+_CALLER: ContextVar[FrameType] = ContextVar("caller")  # Of the thread that started this one.
 
 
 def caller_frame() -> FrameType:
     """Return the frame outside of this package, and of scikit-learn, from which it was called."""
     frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        if frame.f_back is None:
+            return _CALLER.get(frame)
         frame = frame.f_back
     return frame
+
+
+def copy_context_for_thread() -> Context:
+    """Return the context of a new thread, whose warnings then name the caller of this one."""
+    context = copy_context()
+    context.run(_CALLER.set, caller_frame())
+    return context
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:

@@ -15,8 +15,11 @@ from sklearn.preprocessing import LabelBinarizer
 
 import mlp_xp as ours
 from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp._utils.sklearn_compat import warn_caller
+from mlp_xp.backends import get_backend
 from mlp_xp.nn.layers import silu
 from mlp_xp.saving import load_model, save_model
+from mlp_xp.training.stack.workers import work_in_threads
 
 X, y = problem()
 TARGETS = {"binary": y > 0, "multiclass": y, "multilabel": np.eye(3, dtype=int)[y]}
@@ -199,6 +202,14 @@ def test_a_warm_start_with_other_sizes_keeps_the_network():
     (told,) = [w for w in caught if "hidden_layer_sizes" in str(w.message)]
     assert re.search(r"now \(30, 20\).*network of \[8, 5\].*warm_start=False", str(told.message))
     assert told.filename == __file__
+
+
+def test_threads_warn_at_the_callers_line():
+    settings = {"n_jobs": 2, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        [*work_in_threads(warn_caller, ["a", "b"], **settings)]
+    assert [w.filename for w in caught] == [__file__] * 2
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])

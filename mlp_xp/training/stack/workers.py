@@ -6,12 +6,12 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
-from contextvars import copy_context
 from typing import Any, TypeVar
 
 import sklearn
 
 from mlp_xp._utils.signals import interrupts
+from mlp_xp._utils.sklearn_compat import copy_context_for_thread
 from mlp_xp._utils.workers import Worker, working
 from mlp_xp.backends import Backend
 
@@ -93,7 +93,7 @@ def work_in_threads(
             return
         threads = [
             threading.Thread(
-                target=copy_context().run,
+                target=copy_context_for_thread().run,
                 args=(run, worker),
                 name=f"mlp_xp-model-{number}",
             )
