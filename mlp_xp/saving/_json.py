@@ -37,8 +37,8 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
         return {"class": type(value).__name__, **settings}
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    if what == "categorical_features" and hasattr(value, "drop_duplicates"):
-        value = list(value)  # An index or series of pandas.
+    if what == "categorical_features" and hasattr(value, "to_list"):
+        value = value.to_list()  # Of pandas or polars.
     if isinstance(value, tuple):
         return {"tuple": [encode(what, item, place) for item in value]}
     if isinstance(value, list):

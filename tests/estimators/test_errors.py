@@ -226,6 +226,10 @@ def test_text_in_x_is_encoded_as_the_error_says():
     gaps = pandas.DataFrame({"hp": [1.0, None, 2.0, 3.0], "color": [*"abab"]})
     model, X = follow(text_error(gaps), gaps)
     model.predict(X)
+    dates = gaps[["hp"]].fillna(0.0).assign(day=pandas.Timestamp("2026-01-01"))
+    with pytest.raises(TypeError, match="X has dates, and MLPClassifier takes numbers") as caught:
+        small(batch_size=2).fit(dates, [0, 1, 0, 1])
+    follow(str(caught.value), dates)
     for array in (X := gaps[["hp"]], X.to_numpy()):
         with pytest.raises(ValueError, match="contains NaN: set missing_values='impute'") as caught:
             small(batch_size=2).fit(array, [0, 1, 0, 1])

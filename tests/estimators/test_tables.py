@@ -101,8 +101,8 @@ def test_a_fit_of_a_table_is_resumed(tmp_path):
 
 
 def test_each_fold_learns_its_own_columns(on, tmp_path):
-    """A city that only the last rows have is unknown to the folds without them."""
-    frame = X.assign(city=["Bern", "Oslo"] * 40 + ["Rome"] * 10)
+    """What only the last rows have is unknown to the folds without them."""
+    frame = X.assign(city=["Bern", "Oslo"] * 40 + ["Rome"] * 10, member=[False] * 89 + [True])
     model = tabular(**on, max_iter=2)
     expected = cross_val_predict(clone(model), frame, y, cv=2, method="predict_proba")
     for many in (predict_folds(model, frame, y, cv=2, method="predict_proba"),):
@@ -130,17 +130,18 @@ def test_what_is_the_same_in_other_libraries(tmp_path):
     again = tabular().fit(frame, y)
     np.testing.assert_array_equal(again.predict_proba(frame), expected)
     matrix = rows.drop(columns="since").to_numpy()
-    for chosen in ("from_dtype", [1, 2, 3], [False, True, True, True, False]):
+    for chosen in ("from_dtype", [1, 2, 3], ["x1", 2, 3], [False, True, True, True, False]):
         with case(chosen):
             named = tabular(categorical_features=chosen).fit(matrix, y)
             assert named.columns_.input_names[-1] == "x3=S"
             assert not hasattr(named, "feature_names_in_")
             np.testing.assert_array_equal(named.predict(matrix.tolist()), named.predict(matrix))
-    codes = tabular(categorical_features=X.columns[:1], max_one_hot=np.inf)
-    codes.fit(X[["age", "visits"]], y)
-    assert "age=18" in codes.columns_.input_names
-    save_model(codes, tmp_path)
-    assert load_model(tmp_path).categorical_features == ["age"]
+    for chosen in (X.columns[:1], polars.Series(["age"])):
+        codes = tabular(categorical_features=chosen, max_one_hot=np.inf)
+        codes.fit(X[["age", "visits"]], y)
+        assert "age=18" in codes.columns_.input_names
+        save_model(codes, tmp_path)
+        assert load_model(tmp_path).categorical_features == ["age"]
 
 
 def test_unknown_rare_and_missing_categories():
@@ -159,7 +160,7 @@ def test_unknown_rare_and_missing_categories():
 
 def test_columns_of_many_categories_are_embedded(on, tmp_path):
     frame = X[["age"]].assign(street=[f"{i % 12}. street" for i in range(N)], city=X["city"])
-    model = tabular(**on, embedding_dim=3).fit(frame, y)
+    model = tabular(**on, embedding_dim=np.int64(3)).fit(frame, y)
     assert model.columns_.input_names[:2] == ("age", "age is missing")
     assert model.columns_.input_names[-1] == "street"
     assert model.coefs_[0].shape[0] == len(model.columns_.input_names) + 2
@@ -172,6 +173,10 @@ def test_columns_of_many_categories_are_embedded(on, tmp_path):
     embeddings = next(entry for entry in entries(model._state.params) if hasattr(entry, "table"))
     used = np.any(np.asarray(embeddings.table) != 0.0, axis=1)
     assert [*np.flatnonzero(~used)] == [0, 13]  # Unknown and missing ones, which no row has.
+    with pytest.raises(ValueError, match=r"`values` must have 7 inputs .* got 9: give what"):
+        model.columns_.by_column(np.asarray(model.coefs_[0]).T)
+    with pytest.raises(ValueError, match=r"embedding_dim=2.*: fit with warm_start=False"):
+        model.set_params(embedding_dim=2).partial_fit(frame, y)
     with pytest.raises(ValueError, match=r"mixes all inputs.* set max_one_hot=float\('inf'\)"):
         tabular(input_scaling="zca").fit(frame, y)
     whitened = tabular(input_scaling="zca", max_one_hot=np.inf).fit(frame, y)
@@ -183,8 +188,8 @@ def test_columns_of_many_categories_are_embedded(on, tmp_path):
 UNFIT = [
     (X.assign(age=np.nan), r"columns without any value, \['age'\]: .* X.drop\(columns=\['age'\]\)"),
     (
-        X.assign(city="Rome", size="S"),
-        r"'city'\] has Rome in each row.*\(columns=\['city', 'size'\]",
+        pandas.DataFrame({key: [f"id {i}" for i in range(200)] for key in ("id", "name")}),
+        r"X\['id'\] has no category that 2 rows share.*\(columns=\['id', 'name'\]",
     ),
     (X.assign(age=np.inf), r"X\['age'\] has infinity in row 0: replace it"),
     (polars.DataFrame({"a": [{"b": 1}] * N}), r"X\['a'\] has cells that are no values"),
@@ -221,6 +226,7 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
     assert pickle.dumps(model) == before
     for settings, message in (
         ({"categorical_features": ["town"]}, r"has 'town', and X has 6 columns: 'age', 'city'"),
+        ({"categorical_features": [1, "size", "since"]}, r"X\['since'\] has dates: leave it out"),
         ({"categorical_features": [True]}, "mask of shape .* give a mask with an entry for each"),
         ({"categorical_features": None}, r"X\['city'\] has categories: set categorical_features"),
         ({"missing_values": "error"}, r"X\['age'\] is missing \(NaN\) .*missing_values='impute'"),
@@ -236,8 +242,8 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
 def test_the_inputs_are_those_of_scikit_learns_transformers():
     frame, targets = table(300, seed=1)
     frame = frame[["age", "visits", "city"]].astype({"visits": float})
-    fewest = int(frame.notna().sum().min())
-    quantiles = QuantileTransformer(n_quantiles=fewest, output_distribution="normal")
+    most = int(frame[["age", "visits"]].count().max())
+    quantiles = QuantileTransformer(n_quantiles=most, output_distribution="normal")
     for setting, scaler in (
         ("standardize", StandardScaler()),
         ("quantile", quantiles),

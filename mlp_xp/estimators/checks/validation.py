@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,14 @@ def check_x(
                 raise ValueError(f"{error}. {text_advice(X, type(estimator).__name__)}") from error
             if _NAN in str(error):
                 raise _nan_error() from None
+            raise
+        except TypeError as error:
+            if re.search("date|timestamp", str(error), re.IGNORECASE):
+                raise TypeError(
+                    f"X has dates, and {type(estimator).__name__} takes numbers: set "
+                    "categorical_features='from_dtype', which makes year, day of year, weekday and "
+                    "second of day of them."
+                ) from error
             raise
         # Batches are rows, and taking rows of columns would walk over all of them each time.
         return checked.tocsr() if sparse.issparse(checked) else checked

@@ -135,7 +135,7 @@ def prepare_fit(
             is_sparse=sparse.issparse(given[1]),
         )
         columns = vars(model).get("columns_")
-        inputs = None if columns is None else columns.block(params["embedding_dim"])
+        inputs = None if columns is None else columns.block
         n_features, history = sample.X.shape[1], History()
         config = resolve_config(params, n_features, targets, layers, inputs)
     else:

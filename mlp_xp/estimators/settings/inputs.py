@@ -33,4 +33,5 @@ def resolve_inputs(
                 f"precision is {params['precision']!r}, which has no number for each category that "
                 "is embedded: set precision='tf32' or 'float32'."
             )
+        given = replace(given, embedding_dim=int(params["embedding_dim"]))
     return replace(given, numeric=numeric, scale=scale)

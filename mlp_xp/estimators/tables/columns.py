@@ -83,11 +83,12 @@ class TableColumns:
         pairs = enumerate(self.columns)
         return [(i, c) for i, c in pairs if isinstance(c, CategoryColumn) and c.is_embedded]
 
-    def block(self, embedding_dim: int) -> TableInputs:
-        """Return the block of a network that takes the matrix."""
+    @property
+    def block(self) -> TableInputs:
+        """The block of a network that takes the matrix."""
         n_numbers = len(self.medians)
         n_others = len(self.input_names) - n_numbers - len(self._embedded)
-        return TableInputs(n_numbers, n_others, self.categories, embedding_dim)
+        return TableInputs(n_numbers, n_others, self.categories)
 
     @cached_property
     def _gaps(self) -> list[int]:
@@ -107,13 +108,25 @@ class TableColumns:
         Parameters
         ----------
         values : (..., inputs) array
-            E.g. ``model.coefs_[0].T``, or what `input_gradient` returns.
+            What `input_gradient` returns, or ``model.coefs_[0].T`` of a model without embeddings.
+            The gradient of an embedded category is 0.
 
         Returns
         -------
         (..., columns) array
+
+        Raises
+        ------
+        ValueError
+            For another number of inputs.
         """
         squares = np.square(to_numpy(values))
+        if squares.shape[-1] != len(self.input_names):
+            raise ValueError(
+                f"`values` must have {len(self.input_names)} inputs on their last axis, got "
+                f"{squares.shape[-1]}: give what input_gradient returns, or weights of a fit with "
+                "max_one_hot=float('inf') and numeric_embedding=None."
+            )
         total = np.zeros((*squares.shape[:-1], len(self.columns)), squares.dtype)
         np.add.at(np.moveaxis(total, -1, 0), self.input_columns, np.moveaxis(squares, -1, 0))
         return np.sqrt(total)

@@ -68,6 +68,11 @@ def learn_columns(
     columns: list[Column] = []
     useless: dict[str, UselessError] = {}
     for raw, name, is_category in zip(raws, names, are_categories, strict=True):
+        if is_category and raw.kind == "date":
+            raise ValueError(
+                f"{raw.label} has dates: leave it out of categorical_features, or make it text, "
+                "e.g. by column.astype(str)."
+            )
         if is_category:
             try:
                 columns.append(CategoryColumn.learn(name, raw, max_one_hot))
@@ -118,11 +123,11 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
             )
         return [bool(one) for one in chosen]
     positions = set()
-    for entry in chosen.tolist():
+    for entry in given if isinstance(given, list | tuple) else chosen.tolist():
         if isinstance(entry, str) and entry in names:
             positions.add(list(names).index(entry))
-        elif isinstance(entry, int) and -len(raws) <= entry < len(raws):
-            positions.add(entry % len(raws))
+        elif isinstance(entry, int | np.integer) and -len(raws) <= entry < len(raws):
+            positions.add(int(entry) % len(raws))
         else:
             shown = ", ".join(map(repr, names[:_NAMED]))
             raise ValueError(

@@ -169,9 +169,8 @@ class CategoryColumn(Column):
         kept = tuple(sorted(found[i] for i in np.flatnonzero(counts >= least).tolist()))
         has_missing, has_rare = len(known) < len(codes), len(kept) < len(found)
         column = cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
-        if column.has_missing + column.has_rare + len(kept) < 2 or not found:
-            what = f"{_shown(found[0])} in each row" if len(found) == 1 else "no category"
-            raise UselessError(f"{raw.label} has {what}")
+        if not kept and not has_missing:
+            raise UselessError(f"{raw.label} has no category that {least} rows share")
         return column
 
     def check(self, raw: RawColumn) -> None:

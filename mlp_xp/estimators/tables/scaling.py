@@ -112,14 +112,14 @@ def learn_scaling(
     if setting == "robust":
         scale = np.asarray([1.0 / _width(values) for values in numbers])
         return Affine(medians, scale, is_clipped=True)
-    fewest = min(map(len, numbers))
-    levels = np.linspace(0.0, 1.0, max(2, min(_MOST_QUANTILES, fewest)))
+    most = max(map(len, numbers))
+    levels = np.linspace(0.0, 1.0, max(2, min(_MOST_QUANTILES, most)))
     generator = np.random.default_rng(0)
     some = [
         values if len(values) <= _ROWS else generator.choice(values, _ROWS, replace=False)
         for values in numbers
     ]
-    quantiles = np.stack([np.quantile(values, levels) for values in some], axis=1)
+    quantiles = np.stack([np.percentile(values, 100.0 * levels) for values in some], axis=1)
     return Quantile(np.maximum.accumulate(quantiles, axis=0))  # Rounding may have broken the order.
 
 
