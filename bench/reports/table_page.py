@@ -69,9 +69,10 @@ def draw(folder: Path) -> None:
         axes = figure.subplots()
         for name, second, loss in zip(names, times, losses, strict=True):
             axes.plot(second, loss, "o", color=_color(name))
-            # Ours stand below their points, since they are often beside another one.
-            offset = (0, -14) if name.startswith("mlp_xp") else (0, 7)
-            kinds = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+            # Ours stand below and to the left, since they are often beside another one.
+            is_ours = name.startswith("mlp_xp")
+            offset, side = ((-4, -12), "right") if is_ours else ((0, 7), "center")
+            kinds = {"textcoords": "offset points", "ha": side, "fontsize": 8}
             axes.annotate(name, (second, loss), offset, **kinds)
         axes.set_xscale("log")
         axes.margins(x=0.15, y=0.15)
