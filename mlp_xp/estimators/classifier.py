@@ -45,9 +45,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`.
     label_smoothing : float in [0, 1), default=0
         For "log_loss": mixes the targets with the uniform distribution.
-    class_weight : dict, "balanced", a list of dicts, or None, default=None
-        Weight of the samples of each class; "balanced" gives all classes the same sum. A list has a
-        dict for each of several targets; a sample's weight is the product over its targets.
+    class_weight : dict, "balanced", a list of them, or None, default=None
+        Weight of the samples of each class; "balanced" gives all classes the same sum. A list has
+        an entry for each of several targets; a sample's weight is the product over its targets.
     output_activation : {"auto", "softmax", "logistic"}, default="auto"
         "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
         trains each of several classes against the rest.
@@ -369,7 +369,11 @@ several targets
 
 def _sorted_labels(classes: Any) -> Any:
     """Return the sorted labels that `partial_fit` is given, a list of them for several targets."""
-    if isinstance(classes, list | tuple) and len(classes) and np.ndim(host(classes[0])):
+    if (
+        isinstance(classes, list | tuple | np.ndarray)
+        and len(classes)
+        and np.ndim(host(classes[0]))
+    ):
         return [unique_labels(host(labels)) for labels in classes]
     return unique_labels(host(classes))
 

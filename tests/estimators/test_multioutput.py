@@ -6,6 +6,7 @@ from export.problems import run_onnx
 from helpers import pickled_and_saved, problem, small
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import cross_val_predict
+from sklearn.utils import compute_sample_weight
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier
 from mlp_xp.backends import to_numpy
@@ -93,8 +94,8 @@ def test_many_models_with_them():
 
 
 def test_class_weights_and_partial_fit():
-    weights = [{0: 2.0}, {5: 3.0}]
-    by_hand = np.where(first == 0, 2.0, 1.0) * np.where(Y[:, 1] == 5, 3.0, 1.0)
+    weights = [{0: 2.0}, "balanced"]
+    by_hand = np.where(first == 0, 2.0, 1.0) * compute_sample_weight("balanced", Y[:, 1])
     model = small(class_weight=weights).fit(X, Y)
     np.testing.assert_array_equal(model.coefs_[0], small().fit(X, Y, by_hand).coefs_[0])
     online, classes = small(batch_size="auto"), [[0, 1, 2], [5, 7]]
@@ -102,6 +103,7 @@ def test_class_weights_and_partial_fit():
         online.partial_fit(X[:8], Y[:8], classes=classes)
     online.partial_fit(X[:1], Y[:1]).predict(X)
     assert [labels.tolist() for labels in online.classes_] == classes
+    small().partial_fit(X, Y, classes=np.asarray([[0, 1, 2], [4, 5, 7]]))
     with pytest.raises(ValueError, match="is not the same as on last call"):
         online.partial_fit(X, Y, classes=[[0, 1], [5, 7]])
 
@@ -111,6 +113,8 @@ def test_class_weights_and_partial_fit():
     [
         ({"output_activation": "logistic"}, Y, "'auto' or 'softmax' for several targets"),
         ({"class_weight": [{0: 1.0}]}, Y, "a dict for each of 2 targets, got 1"),
+        ({"class_weight": {0: 1.0}}, Y, "a dict for each of 2 targets, got a dict"),
+        ({"early_stopping": True, "scoring": "accuracy"}, Y, "does not take several targets"),
         ({"class_weight": [{0: 1.0}]}, first, "which has the weights of several targets"),
         ({"class_weight": [{}, {9: 1.0}]}, Y, r"class_weight names \[9\]"),
         ({}, X[:, :2], "Unknown label type"),
@@ -123,9 +127,9 @@ def test_what_several_targets_cannot_have_is_said(settings, y, message):
 
 def test_another_number_of_targets_or_labels_is_said():
     model = MLPClassifier(max_iter=1, learning_rate="cosine").fit(X, Y)
-    for call in (model.evaluate, model.partial_fit):
+    for call in (model.evaluate, model.partial_fit, model.set_params(warm_start=True).fit):
         with pytest.raises(ValueError, match="fitted on 2 targets of classes"):
             call(X, first)
     with pytest.raises(ValueError, match="`y` has the same classes"):
-        model.set_params(warm_start=True).fit(X, Y + 1)
+        model.fit(X, Y + 1)
     assert model.set_params(warm_start=False).fit(X, first).n_classes_ == 3

@@ -23,6 +23,7 @@ KINDS = (MLPClassifier, MLPRegressor)
 PARAMETERS = {kind: set(inspect.signature(kind).parameters) for kind in KINDS}
 LAYERS, BLOCKS = (Project(6), Branch((9, 6))), (Blocks((3, 4), (0,), 2), Blocks((4, 2), (1,)))
 FOLDED = [{"normalization": "batch", "input_scaling": name} for name in ("standardize", "zca")]
+TABM = {"n_members": 3, "embedding_dim": 2, "learn_input_scale": True}
 IMAGES, LEVELS = Flip((1, 3, 4)), Quantile((0.1, 0.5, 0.9))
 
 
@@ -94,11 +95,11 @@ NOT_BY_SKLEARN = {
     "numeric_embedding": ["pbld", "ple", {"numeric_embedding": PLE(3, 2), "input_scaling": "pca"}],
     "parametric_activation": [True, {"parametric_activation": True, "activation": "mish"}],
     "parametrization": ["ntk"],
-    "categorical_features": [[0, 2], "from_dtype"],
+    "categorical_features": [[0, 2], "from_dtype", {"categorical_features": [1]} | TABM],
     "embedding_dim": [{"embedding_dim": 2, "categorical_features": [1]}],
     "input_scaling": ["robust"],
     "max_one_hot": [{"max_one_hot": 99, "categorical_features": [1]}],
-    "missing_values": ["impute"],
+    "missing_values": ["impute", {"missing_values": "impute", "numeric_embedding": "ple"} | TABM],
     "clip_predictions": [True, {"clip_predictions": True, "target_scaling": "standardize"}],
     "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],

@@ -96,9 +96,16 @@ class Predictions:
         sample_weight: np.ndarray | None = None,
     ) -> float:
         """Return the score of the predictions; weights are for scorers that take them."""
-        if sample_weight is None or not _takes_weights(scorer):
-            return float(scorer(self, X, y))
-        return float(scorer(self, X, y, sample_weight=sample_weight))
+        takes = sample_weight is not None and _takes_weights(scorer)
+        try:
+            return float(scorer(self, X, y, **({"sample_weight": sample_weight} if takes else {})))
+        except ValueError as error:
+            if not isinstance(self._targets.classes, list) or not hasattr(scorer, "_score_func"):
+                raise
+            raise ValueError(
+                f"{scorer!r} does not take several targets of classes: use 'loss', or a function "
+                "of (model, X, y)."
+            ) from error
 
 
 def log_of(probabilities: Any) -> Any:

@@ -41,6 +41,10 @@ __all__ = [
 
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
+# What weights that are assigned cannot have, and the value of what they have.
+_UNASSIGNED = dict.fromkeys(
+    ("input_scaling", "target_scaling", "normalization", "numeric_embedding")
+) | {"parametric_activation": False, "n_members": 1}
 # What no longer holds for other weights.
 _UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
 
@@ -302,11 +306,11 @@ def state_of_weights(
                 f"coefs_[{i}] is of shape {tuple(W.shape)}, and the intercepts_ need one of "
                 f"shape {tuple(sizes[i : i + 2])}."
             )
-    for name in ("input_scaling", "target_scaling", "normalization"):
-        if params.get(name) is not None:
+    for name, off in _UNASSIGNED.items():
+        if params.get(name, off) != off:
             raise ValueError(
                 f"{name} is {params[name]!r}, which coefs_ and intercepts_ that were "
-                f"assigned do not have: fit, or set {name}=None."
+                f"assigned do not have: fit, or set {name}={off}."
             )
     targets = targets_type.of_weights(attributes, sizes[-1], params)
     config = resolve_config(params, sizes[0], targets, tuple(sizes[1:-1]))

@@ -328,7 +328,7 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
         If they need a new network.
     """
     network = config.rules.network
-    names = [field.name for field in fields(Network) if field.name not in _OF_A_STEP]
+    names = [field.name for field in reversed(fields(Network)) if field.name not in _OF_A_STEP]
     pairs = {name: (getattr(state.network, name), getattr(network, name)) for name in names}
     if config.dtype is not None:
         pairs["precision"] = state.dtype, config.dtype

@@ -33,7 +33,8 @@ class _LearnedLabels(LabelTargets):
         if classes is not None and len(classes) != y.shape[1]:
             raise ValueError(
                 f"classes has {len(classes)} entries, {classes!r}, and y has {y.shape[1]} "
-                "columns, one for each class."
+                "columns, one for each class; for several targets, give a list with the labels of "
+                "each, e.g. [[0, 1], [0, 1, 2]]."
             )
         classes = np.arange(y.shape[1]) if classes is None else classes
         return MultilabelTargets(classes, _multilabel_output(output_activation), is_sparse)
@@ -263,6 +264,8 @@ class MultioutputTargets(_LearnedLabels):
         return "softmax"
 
     def _is_same(self, y: np.ndarray) -> bool:
+        if y.ndim == 1:
+            return True  # The shape is refused later.
         found = [unique(column) for column in _columns(y)]
         return len(found) == len(self.classes) and all(map(np.array_equal, found, self.classes))
 
@@ -313,15 +316,16 @@ class MultioutputTargets(_LearnedLabels):
         self, y: np.ndarray, weights: np.ndarray | None, class_weight: Any
     ) -> np.ndarray | None:
         """Return the sample weights, multiplied by the class weights of all targets."""
-        if not isinstance(class_weight, Sequence) or isinstance(class_weight, str):
+        if class_weight is None or isinstance(class_weight, str):
             return super().weigh(y, weights, class_weight)
-        if len(class_weight) != len(self.classes):
+        is_list = isinstance(class_weight, Sequence)
+        if not is_list or len(class_weight) != len(self.classes):
             raise ValueError(
-                f"`class_weight` must have a dict for each of {len(self.classes)} targets, got "
-                f"{len(class_weight)}."
+                "`class_weight` must be 'balanced' or a list with a dict for each of "
+                f"{len(self.classes)} targets, got {len(class_weight) if is_list else 'a dict'}."
             )
-        pairs = zip(class_weight, self.classes, _columns(y), strict=True)
-        each = [self._named_weights(named, of)[encode(column, of)] for named, of, column in pairs]
+        pairs = zip(class_weight, _columns(y), self.classes, strict=True)
+        each = [self._balance(*pair) for pair in pairs]
         return self._checked_weights(prod(each[1:], start=each[0]), weights)
 
     def with_classes(self, classes: Any) -> MultioutputTargets:

@@ -105,11 +105,14 @@ class LabelTargets(Targets):
                 f"`class_weight` must be a dict or 'balanced' for {self.kind} targets, got a "
                 f"{type(class_weight).__name__}, which has the weights of several targets."
             )
+        return self._checked_weights(self._balance(class_weight, y, self.classes), weights)
+
+    def _balance(self, class_weight: Any, y: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the weight of each sample that a dict, "balanced" or None gives its label."""
         if isinstance(class_weight, dict):
-            balance = self._named_weights(class_weight, self.classes)[encode(y, self.classes)]
-        else:
-            balance = compute_sample_weight(class_weight, y)
-        return self._checked_weights(balance, weights)
+            return self._named_weights(class_weight, labels)[encode(y, labels)]
+        balance: np.ndarray = compute_sample_weight(class_weight, y)
+        return balance
 
     def _checked_weights(
         self, balance: np.ndarray, weights: np.ndarray | None
