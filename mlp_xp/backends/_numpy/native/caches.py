@@ -11,7 +11,8 @@ from mlp_xp.backends._numpy.native.tuning import TILE_ROWS, TILE_VECTORS
 __all__ = ["Blocks", "cache_bytes", "make_blocks"]
 
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
-# Where the system does not say: the smallest of the processors with AVX-512 in use.
+# Where the system does not say, or a virtual machine says 0K: the smallest of the processors with
+# AVX-512 in use.
 _LEAST_BYTES = 512 << 10
 _VECTOR = 64  # Bytes.
 # The cache holds so many columns, or rows, of numbers of a block's depth: 96 rows of the left
@@ -36,7 +37,7 @@ def cache_bytes(folder: Path = _FOLDER) -> int:
         try:
             level, size = ((index / name).read_text().strip() for name in ("level", "size"))
             if level == "2":
-                return int(size.removesuffix("K")) << 10
+                return max(int(size.removesuffix("K")) << 10, _LEAST_BYTES)
         except (OSError, ValueError):
             continue
     return _LEAST_BYTES
