@@ -189,7 +189,7 @@ def test_a_folder_of_pictures_is_trained_on(mlp_xp):
     for i in range(15):
         draw(f"pets/cat/{i}.png", i)
         draw(f"pets/dog/{i}.jpg", 240 + i, (9, 9))
-    train = ["train", "--data", "pets", "--image-size", "6x4", "--epochs", 20, *FEW]
+    train = ["train", "--data", "pets", "--image-size", "6x4", "--epochs", 20, *FEW, "--members", 3]
     assert "test accuracy 100.00 %" in mlp_xp(*train).out
     assert "Surest mistakes" in Path("run/report.html").read_text(encoding="utf-8")
     assert mlp_xp("predict", "run", "pets").out.count("\n") == 30

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, rename_folder, sweep
+from mlp_xp._utils.tree import leaves
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, read_config
 from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC
 from mlp_xp.training.checkpoints.checkpoints import checkpoints
 
@@ -110,7 +112,7 @@ class DiskSpace(Callback):
 
     def on_fit_begin(self, model: Any) -> None:
         """Compare the size of the weights with the free space."""
-        n_bytes = sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
+        n_bytes = sum(array.nbytes for array in leaves(fitted_state(model).params))
         needed, free = 2 * n_bytes + _OTHER_BYTES, shutil.disk_usage(self._folder).free
         if free < needed:
             raise OSError(

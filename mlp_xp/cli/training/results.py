@@ -26,6 +26,7 @@ from mlp_xp.cli.training.ending import Ending
 from mlp_xp.cli.training.fit import Fitted
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.tasks import Task, baseline_of
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.plotting import (
     TrainingCurvesDisplay,
     new_figure,
@@ -89,7 +90,7 @@ def write_results(
     scores = task.scores(test.y, test.predicted) | baseline
     result = _result_of(history, scores, ending)
     is_low = model.precision in LOW_PRECISIONS
-    precision = model.precision if is_low else str(model.coefs_[0].dtype)
+    precision = model.precision if is_low else fitted_state(model).dtype
     config |= {"precision": precision, "result": result}
     if fitted.has_report:
         note = fitted.cause or ending.text.capitalize()
