@@ -20,27 +20,20 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, and what was learned from the training rows.
+    """A column of a table, and how it is read.
 
     Attributes
     ----------
     name : str
-    median : float
-        For numbers: the value that fills missing entries.
+    kind : {"number", "flag", "date", "text"}
+        A flag is a number, 0 or 1, that may also be written as yes and no, or true and false.
     has_gaps : bool
-        For numbers: whether entries were missing, so that an input says where.
-    is_flag : bool
-        For numbers: whether they are 0 and 1, so that yes and no are numbers too.
-    levels : tuple of str or None
-        For text: the values with an input each, "" if missing; any other value is 0 in all.
-        None for numbers.
+        Whether entries are missing.
     """
 
     name: str
-    median: float = 0.0
+    kind: str = "number"
     has_gaps: bool = False
-    is_flag: bool = True
-    levels: tuple[str, ...] | None = None
 
 
 class Columns(NamedTuple):
@@ -67,7 +60,8 @@ class Dataset(NamedTuple):
     Attributes
     ----------
     x_train, x_test : (n_images, channels * height * width) uint8
-        One image per row, one channel plane after the other. May be a read-only memory map.
+        One image per row, one channel plane after the other. May be a read-only memory map. A table
+        has numbers with NaN in holes, or objects if it has text or dates, with None in their holes.
     y_train, y_test : (n_images,) int64 or float64
         Class numbers, from 0 to ``len(class_names) - 1``; or numbers to predict, of a table.
     class_names : tuple of str
@@ -77,7 +71,7 @@ class Dataset(NamedTuple):
     max_value : int
         The largest pixel value: 255, or 16 for scikit-learn's digits.
     feature_names : tuple of str
-        The inputs that the columns of a table became.
+        The names of the columns of a table.
     columns : Columns or None
         The columns of a table: the target, those that are used, and notes for a reader.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ from mlp_xp._utils.storage.durable import replacing
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend
-from mlp_xp.datasets._dataset import Column
 from mlp_xp.estimators.fitted.intervals import calibrated_quantiles
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import resolve_augmentation
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
-from mlp_xp.export._columns import column_inputs
 from mlp_xp.export._members import members_of, state_of
 from mlp_xp.nn.losses import of_mixture
 from mlp_xp.training.inference.inference import make_predict
@@ -33,7 +30,6 @@ def to_onnx(
     path: str | os.PathLike[str] | None = None,
     *,
     precision: str | None = None,
-    columns: Sequence[Column] = (),
 ) -> Any:
     """Return a fitted classifier, regressor or ensemble as an ONNX model.
 
@@ -49,10 +45,6 @@ def to_onnx(
     precision : {"float32", "float64"}, optional
         For inputs, weights and outputs; default as in the fit. Runtimes for browsers and phones
         want float32.
-    columns : sequence of Column, optional
-        ``data.columns.used`` of the `Dataset` that the model was fitted on, so that the graph takes
-        the columns of the table: an input ``(N,)`` for each by its name, text or numbers with NaN
-        for holes; or one input ``X : (N, columns)`` where all are numbers. Unknown text is allowed.
 
     Returns
     -------
@@ -90,7 +82,7 @@ def to_onnx(
     >>> [output.name for output in graph.output]
     ['label', 'probabilities']
     """
-    graph = trace(model, precision, columns=columns)
+    graph = trace(model, precision)
     if path is not None:
         with replacing(Path(path)) as new:
             new.write_bytes(graph.SerializeToString())
@@ -101,7 +93,6 @@ def trace(
     model: Any,
     precision: str | None,
     *,
-    columns: Sequence[Column] = (),
     in_pipeline: bool = False,
 ) -> Any:
     """Return an estimator as an ONNX model.
@@ -129,8 +120,6 @@ def trace(
                 "The network takes the columns of a table, and skl2onnx gives it one matrix: "
                 "export the network alone with to_onnx, or encode categories in the pipeline."
             )
-    elif columns:
-        inputs, x = column_inputs(columns, precision)
     else:
         x = ndonnx.argument(shape=("N", first.n_features), dtype=getattr(ndonnx, precision))
         inputs = {"X": x}

@@ -19,16 +19,16 @@ def run(args: argparse.Namespace, output: Output) -> int:
     model, info = read_run(args.run_folder)
     path = args.out or args.run_folder / "model.onnx"
     with output.doing(f"writing {path}"):
-        graph = to_onnx(named(model, info.class_names), path, columns=info.columns).graph
-    names = [column.name for column in info.columns] or info.feature_names
+        graph = to_onnx(named(model, info.class_names, info.feature_names), path).graph
+    is_whole = len(graph.input) == 1
+    names = info.feature_names if is_whole else [one.name for one in graph.input]
     what = ", ".join((*names[:_N_NAMES], "...") if len(names) > _N_NAMES else names)
     if info.image_shape is not None:
         what = f"images of {' x '.join(map(str, info.image_shape))} pixels"
     print_line(f"wrote {path}, {graph.ByteSize() / 1e6:.1f} MB")
-    if len(graph.input) > 1:
-        print_line(f"inputs, one for each of {len(names)} columns: {what}")
+    if is_whole:
+        print_line(f"input {graph.input[0].name}: rows of {model.n_features_in_:,} numbers, {what}")
     else:
-        n_columns = len(names) or model.n_features_in_
-        print_line(f"input {graph.input[0].name}: rows of {n_columns:,} numbers, {what}")
+        print_line(f"{len(names)} inputs for the columns: {what}")
     print_line(f"outputs: {', '.join(output.name for output in graph.output)}")
     return 0

@@ -16,7 +16,6 @@ from mlp_xp.cli.terminal.lines import print_line, printable
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import task_of
 from mlp_xp.datasets._dataset import Column
-from mlp_xp.datasets._own_data.columns import transform
 from mlp_xp.datasets._own_data.images import PICTURES, open_picture, planes_of
 from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
@@ -97,7 +96,7 @@ def _read_rows(paths: list[Path], info: DataInfo) -> tuple[list[str], np.ndarray
             raise ValueError(
                 f"{path}: the network was trained on a table: pass {', '.join(TABLES)}"
             )
-        columns = info.columns or [Column(n, is_flag=False) for n in info.feature_names]
+        columns = info.columns or [Column(n) for n in info.feature_names]
         x = read_table(path, columns=columns, has_target=False).x
         if not info.columns and np.any(is_gap := np.isnan(x)):
             row, column = np.argwhere(is_gap)[0].tolist()
@@ -106,5 +105,5 @@ def _read_rows(paths: list[Path], info: DataInfo) -> tuple[list[str], np.ndarray
                 "network was trained on data without holes: fill it, or train on data with some"
             )
         names += [f"{path}, row {row}" for row in range(1, len(x) + 1)]
-        rows.append(transform(info.columns, x) if info.columns else x)
+        rows.append(x)
     return names, np.concatenate(rows)

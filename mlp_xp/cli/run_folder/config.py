@@ -14,7 +14,7 @@ from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.cli.loading import FILES, Source
 from mlp_xp.datasets import LOADERS
 from mlp_xp.datasets._dataset import Column
-from mlp_xp.datasets._own_data.columns import decode_columns, input_names
+from mlp_xp.datasets._own_data.columns import decode_columns
 from mlp_xp.saving import read_json
 
 __all__ = [
@@ -100,8 +100,8 @@ def data_info(config: dict[str, Any], model: Any) -> DataInfo:
             all(isinstance(name, str) for name in features)
             and len(features) in ((model.n_features_in_,) if shape is None else (0,))
         ),
-        f"columns make {len(input_names(columns))} inputs, and the model has other ones": (
-            not columns or input_names(columns) == features
+        f"columns has {len(columns)} columns, and feature_names other ones": (
+            not columns or tuple(column.name for column in columns) == features
         ),
         f"path is {path!r}": isinstance(path, str | None),
         f"max_value is {max_value!r}": type(max_value) is int and 1 <= max_value <= 255,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlp_xp.cli.run_folder.config import (
 )
 from mlp_xp.cli.run_folder.folder import newest_model
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC, load_model
 
 __all__ = ["named", "read_run"]
@@ -61,10 +63,13 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
     return model, info
 
 
-def named(model: Any, class_names: Sequence[str]) -> Any:
-    """Return a copy of a model that predicts the names of classes, if any, instead of numbers."""
-    if not class_names:
-        return model
+def named(model: Any, class_names: Sequence[str], feature_names: Sequence[str]) -> Any:
+    """Return a copy of a model that predicts the names of classes, and knows those of columns."""
     model = copy.copy(model)
-    model.classes_ = np.asarray(class_names)[model.classes_]
+    if class_names:
+        model.classes_ = np.asarray(class_names)[model.classes_]
+    state = fitted_state(model)
+    if state.columns is not None:
+        model._state = replace(state, columns=state.columns.renamed(feature_names))
+        model.columns_ = model._state.columns
     return model

@@ -59,7 +59,9 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
     for note in () if data.columns is None else data.columns.notes:
         output.print(note)
     sizes = np.atleast_1d(np.asarray(model.hidden_layer_sizes, dtype=object)).tolist()
-    widths = [data.x_train.shape[1], *map(_name, sizes), len(data.class_names) or 1]
+    widths = [*map(_name, sizes), len(data.class_names) or 1]
+    if data.columns is None or not data.columns.used:
+        widths.insert(0, data.x_train.shape[1])
     parts = ["-".join(map(str, widths)), _name(model.activation), _name(model.solver)]
     if model.normalization is not None:
         parts.append(f"{model.normalization} normalization")
@@ -76,16 +78,16 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
 
 
 def _describe_columns(data: Dataset) -> str:
-    """Return how many columns of which kind become how many inputs."""
+    """Return how many columns are of which kind."""
     assert data.columns is not None
     used = data.columns.used
     counts = {
-        "of numbers": sum(column.levels is None for column in used),
-        "of text": sum(column.levels is not None for column in used),
-        "with holes": sum(column.has_gaps or "" in (column.levels or ()) for column in used),
+        "of numbers": sum(column.kind in ("number", "flag") for column in used),
+        "of dates": sum(column.kind == "date" for column in used),
+        "of text": sum(column.kind == "text" for column in used),
+        "with holes": sum(column.has_gaps for column in used),
     }
-    kinds = [f"{count} {kind}" for kind, count in counts.items() if count]
-    return f"{', '.join(kinds)}; {len(data.feature_names)} inputs"
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def _name(setting: Any) -> str:

@@ -77,7 +77,7 @@ def write_results(
     baseline = baseline_of(task, data) if is_own else {}
     history = _history_of(model, task)
     folder.is_trained = True
-    written = named(model, data.class_names) if is_own else model
+    written = named(model, data.class_names, data.feature_names) if is_own else model
     folder.keep(
         partial(_write_model, written, task, config, history)
     )  # Everything after this may fail.

@@ -66,8 +66,8 @@ class Settings:
         params: dict[str, Any] = {}
         if isinstance(model, MLPRegressor) and _can_standardize(model):
             params["target_scaling"] = "standardize"
-        if data.columns is not None:  # Text and holes are inputs already.
-            params |= {"categorical_features": None, "missing_values": "error"}
+        if data.columns is not None and data.columns.used:
+            params |= {"categorical_features": "from_dtype", "missing_values": "impute"}
         if self.recipe != DEFAULT:
             return replace(settings, params=params | self.params)
         batch_size = self.params.get("batch_size", min(model.batch_size, max(1, n_samples // 20)))

@@ -1,4 +1,4 @@
-"""Columns of a table as inputs of a network: numbers, text in one-hot form, filled holes."""
+"""The columns of a table: which can be inputs of a network, and what a reader should know."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,18 @@ from numpy.typing import NDArray
 
 from mlp_xp.datasets._dataset import Column, DatasetError
 
-# A text column has this many inputs at most, each for a value of this many rows at least, or of
-# one in a hundred where rows are few: `max_categories` and `min_frequency` of `OneHotEncoder`.
-_MAX_LEVELS, _MIN_ROWS, _ROWS_A_LEVEL = 50, 5, 100
-_MANY = 0.9  # of the rows: the values of an identifier, or the numbers of a damaged column
+KINDS = ("number", "flag", "date", "text")
+# Text that fewer rows have is rare, or less than one in a hundred where rows are few; as the
+# estimators say.
+_MIN_ROWS, _ROWS_A_VALUE = 5, 100
+_FEW = 50  # Values that may all be numbers.
+_MANY = 0.9  # Of the rows: the values of an identifier, or the numbers of a damaged column.
 _NO_DIGITS = re.compile(r"[\s,$€£%]")
+
+
+def first_value(column: NDArray[Any]) -> Any:
+    """Return the first value of a column that is not missing, None if there is none."""
+    return next((value for value in column if value is not None and value == value), None)
 
 
 def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
@@ -26,15 +34,16 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
     if x.dtype != object and (x.dtype.kind != "f" or not np.any(np.isinf(x))):
         return
     problems = {}
-    for i, name in enumerate(names) if x.dtype.kind in "fO" else ():
+    for i, name in enumerate(names):
         column = x[:, i]
-        if not isinstance(column[0], str):
+        first = first_value(column)
+        if not isinstance(first, str | datetime | None):
             if np.any(infinite := np.isinf(column.astype(np.float64, copy=False))):
                 problems[name] = f"is infinite in row {int(np.argmax(infinite)) + 1}"
-        elif len({*column}) > _MAX_LEVELS:
-            texts = [text for text in column if text and not _is_number(text)]
+        elif isinstance(first, str) and len(values := {*column} - {None}) > _FEW:
+            texts = [text for text in column if text in values and not _is_number(text)]
             others = [text for text in texts if not _is_number(_NO_DIGITS.sub("", text))]
-            if len(others) < (1 - _MANY) * np.sum(column != ""):
+            if len(others) < (1 - _MANY) * np.sum(column != None):  # noqa: E711
                 problems[name] = f"has {(others or texts)[0][:40]!r} among its numbers"
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
@@ -51,46 +60,32 @@ def drop_option(names: Iterable[str]) -> str:
     return f"--drop {shlex.quote(line.getvalue())}"
 
 
-def learn_columns(
+def choose_columns(
     path: object, names: Sequence[str], x: NDArray[Any], x_train: NDArray[Any]
 ) -> tuple[tuple[Column, ...], list[str]]:
-    """Return the columns that can be inputs, and notes for a reader.
-
-    Which ones follows from all rows; medians and levels come from the training rows.
-    """
+    """Return the columns that can be inputs, and notes for a reader."""
     used, notes = [], []
-    least = max(1, min(_MIN_ROWS, len(x_train) // _ROWS_A_LEVEL))
     for i, name in enumerate(names):
         column, train = x[:, i], x_train[:, i]
-        if not isinstance(column[0], str):
-            everything, numbers = column.astype(np.float64), train.astype(np.float64)
-            is_gap = np.isnan(numbers)
-            if np.all(is_gap):
-                notes.append(f"left out: {name} (it is empty)")
-                continue
-            median = float(np.median(numbers[~is_gap]))
-            is_flag = bool(np.all(np.isin(everything[~np.isnan(everything)], (0.0, 1.0))))
-            used.append(Column(name, median, bool(np.any(is_gap)), is_flag))
-            if len(names) > 1 and len(x) > 2 and np.all(np.diff(everything) == 1):
-                notes.append(
-                    f"{name} counts the rows: if it is no feature, type {drop_option([name])}"
-                )
+        first = first_value(train)
+        if first is None:
+            notes.append(f"left out: {name} (it is empty)")
             continue
-        n_levels, n_filled = len({*column} - {""}), int(np.sum(column != ""))
-        counts = Counter(train.tolist()).most_common(_MAX_LEVELS)
-        levels = tuple(sorted(level for level, count in counts if count >= least))
-        if n_levels > max(1, _MANY * n_filled) or len(levels) == 0:
-            notes.append(f"left out: {name} (text, with {n_levels:,} values in {n_filled:,} rows)")
-        elif len(counts) == 1:
-            notes.append(f"left out: {name} (it is {levels[0][:40]!r} in each row)")
-        else:
-            used.append(Column(name, levels=levels))
-            n_used = len({*levels} - {""})
-            if n_used < n_levels:
-                seen = f"{n_used} of {n_levels:,} values are inputs, the others are rare"
-                if not n_used:
-                    seen = "only whether it is filled is an input, its values are rare"
-                notes.append(f"{name}: {seen}")
+        if isinstance(first, str):
+            is_left_out, note = _text_note(name, column, train)
+            notes += [note] if note else []
+            if not is_left_out:
+                used.append(Column(name, "text", None in {*column}))
+            continue
+        if isinstance(first, datetime):
+            used.append(Column(name, "date", None in {*column}))
+            continue
+        numbers = column.astype(np.float64)
+        is_gap = np.isnan(numbers)
+        is_flag = np.all(np.isin(numbers[~is_gap], (0.0, 1.0)))
+        used.append(Column(name, "flag" if is_flag else "number", bool(np.any(is_gap))))
+        if len(names) > 1 and len(x) > 2 and np.all(np.diff(numbers) == 1):
+            notes.append(f"{name} counts the rows: if it is no feature, type {drop_option([name])}")
     if not used:
         raise DatasetError(
             f"{path} has no column that can be an input: {'; '.join(notes)}; --target names the "
@@ -99,75 +94,32 @@ def learn_columns(
     return tuple(used), notes
 
 
-def input_names(columns: Sequence[Column]) -> tuple[str, ...]:
-    """Return the names of the inputs, in the order of `transform`."""
-    numbers = [column for column in columns if column.levels is None]
-    gaps = [f"{column.name} is missing" for column in numbers if column.has_gaps]
-    levels = [f"{c.name}={level}" for c in columns for level in c.levels or ()]
-    return (*(column.name for column in numbers), *gaps, *levels)
-
-
-def transform(columns: Sequence[Column], x: NDArray[Any]) -> NDArray[Any]:
-    """Return the inputs of a network: numbers, indicators of holes, one-hot text.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-    x : (rows, columns) array
-        Numbers with NaN for holes, text with "".
-
-    Returns
-    -------
-    (rows, inputs) float64, or uint8 as it was
-    """
-    if all(column.levels is None and not column.has_gaps for column in columns):
-        if x.dtype == np.uint8:
-            return x
-        x = np.asarray(x, dtype=np.float64)
-        if not np.any(np.isnan(x)):
-            return x
-    return np.asarray(_transformer(columns).transform(x), dtype=np.float64)
-
-
-def _transformer(columns: Sequence[Column]) -> Any:
-    """Return scikit-learn's transformer, fitted on two rows with all that was learned."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.preprocessing import OneHotEncoder
-
-    numbers = [i for i, column in enumerate(columns) if column.levels is None]
-    texts = [i for i, column in enumerate(columns) if column.levels is not None]
-    levels = [[*(columns[i].levels or ())] for i in texts]
-    imputer = SimpleImputer(strategy="median", add_indicator=True)
-    encoder = OneHotEncoder(categories=levels, handle_unknown="ignore", sparse_output=False)
-    steps = [("numbers", imputer, numbers), ("text", encoder, texts)]
-    filled = [column.levels[0] if column.levels else column.median for column in columns]
-    holes = [math.nan if c.has_gaps else value for c, value in zip(columns, filled, strict=True)]
-    rows = np.asarray([filled, holes], dtype=object if texts else np.float64)
-    return ColumnTransformer([step for step in steps if step[2]]).fit(rows)
+def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bool, str]:
+    """Return whether a column of text is left out, and what a reader should know, if anything."""
+    n_values, n_filled = len({*column} - {None}), int(np.sum(column != None))  # noqa: E711
+    counts = Counter(train.tolist())
+    has_missing = bool(counts.pop(None, 0))
+    least = max(1, min(_MIN_ROWS, len(train) // _ROWS_A_VALUE))
+    n_used = sum(count >= least for count in counts.values())
+    has_rare = n_used < len(counts)
+    if len(counts) == 1 and not has_missing:
+        return True, f"left out: {name} (it is {next(iter(counts))[:40]!r} in each row)"
+    if n_values > max(1, _MANY * n_filled) or has_missing + has_rare + n_used < 2:
+        return True, f"left out: {name} (text, with {n_values:,} values in {n_filled:,} rows)"
+    if n_used == n_values:
+        return False, ""
+    if n_used == 0:
+        return False, f"{name}: only whether it is filled is an input, its values are rare"
+    return False, f"{name}: {n_used} of {n_values:,} values are inputs, the others are rare"
 
 
 def decode_columns(entries: Any) -> tuple[Column, ...]:
     """Return columns from their form in JSON, which may be anybody's; ValueError for any other."""
-    columns = tuple(Column(**{**entry, "levels": _tuple(entry["levels"])}) for entry in entries)
+    columns = tuple(Column(**entry) for entry in entries)
     for column in columns:
-        is_valid = (
-            isinstance(column.name, str)
-            and type(column.median) is float
-            and math.isfinite(column.median)
-            and type(column.has_gaps) is type(column.is_flag) is bool
-            and (
-                column.levels is None
-                or (column.levels and all(isinstance(level, str) for level in column.levels))
-            )
-        )
-        if not is_valid:
+        if not isinstance(column.name, str) or column.kind not in KINDS:
             raise ValueError(f"columns has {column!r}")
     return columns
-
-
-def _tuple(levels: list[str] | None) -> tuple[str, ...] | None:
-    return None if levels is None else tuple(levels)
 
 
 def _is_number(text: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
-from mlp_xp.datasets._own_data.columns import input_names, learn_columns, transform
+from mlp_xp.datasets._own_data.columns import choose_columns
 from mlp_xp.datasets._own_data.images import read_pictures
 from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
@@ -49,19 +49,18 @@ def load_files(
     drop : sequence of str, optional
         Columns of a table to leave out.
     columns : sequence of Column, optional
-        ``data.columns.used`` of the data that a network was trained on. Default: learned from the
-        training rows of this table.
+        ``data.columns.used`` of the data that a network was trained on. Default: all that can be
+        inputs.
 
     Returns
     -------
     Dataset
         A fifth of each class, or of the rows, is for the test, drawn at random, the same each time.
-        For a table, ``image_shape`` is None, ``feature_names`` has the inputs, and ``columns`` says
-        how the columns became inputs: numbers with the median in holes, and an input that says
-        where the holes were; true, false, yes and no as 1 and 0; text in one-hot form, the 50 most
-        frequent values that at least 5 rows have (or one row in a hundred). Text with another value
-        in each row is left out, and so are rows without a target. For numeric targets,
-        ``class_names`` is empty.
+        For a table, ``image_shape`` is None, and an estimator with
+        ``categorical_features="from_dtype"`` and ``missing_values="impute"`` takes its columns:
+        numbers, with NaN in holes; true, false, yes and no as 1 and 0; and, with None in holes,
+        dates and text. Text with another value in each row is left out, and so are rows without a
+        target; ``columns`` says so. For numeric targets, ``class_names`` is empty.
 
     Raises
     ------
@@ -138,7 +137,7 @@ def load_files(
 def _with_inputs(
     path: Path, data: Dataset, table: Table, used: Sequence[Column] | None, *, has_all: bool
 ) -> Dataset:
-    """Return data whose columns are inputs of a network."""
+    """Return data whose columns can all be inputs."""
     notes = []
     if table.n_left_out:
         notes.append(f"left out: {table.n_left_out:,} rows without {table.target}")
@@ -148,16 +147,13 @@ def _with_inputs(
     if is_plain and used is None:  # Arrays keep their dtype.
         return data._replace(columns=Columns(table.target, (), tuple(notes)))
     if used is None:
-        learned, more = learn_columns(path, table.names, table.x, data.x_train)
-        kept = [table.names.index(column.name) for column in learned]
-        x_train, x_test = data.x_train[:, kept], data.x_test[:, kept]
-        used, notes = learned, [*more, *notes]
-    else:
-        x_train, x_test = data.x_train, data.x_test
+        used, more = choose_columns(path, table.names, table.x, data.x_train)
+        notes = [*more, *notes]
+        if len(used) < len(table.names):
+            kept = [table.names.index(column.name) for column in used]
+            data = data._replace(x_train=data.x_train[:, kept], x_test=data.x_test[:, kept])
     return data._replace(
-        x_train=transform(used, x_train),
-        x_test=transform(used, x_test),
-        feature_names=input_names(used),
+        feature_names=tuple(column.name for column in used),
         columns=Columns(table.target, tuple(used), tuple(notes)),
     )
 

@@ -1,9 +1,7 @@
 """Tables of the user's own: CSV, NPZ and Parquet files, a sample in each row."""
 
 import csv
-import math
 import zipfile
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -15,14 +13,21 @@ from numpy.typing import NDArray
 
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import Column, DatasetError
-from mlp_xp.datasets._own_data.columns import check_columns
+from mlp_xp.datasets._own_data.columns import check_columns, first_value
 from mlp_xp.datasets._own_data.parquet import read_parquet
+from mlp_xp.datasets._own_data.values import (
+    MISSING,
+    NAMES,
+    NUMBERS,
+    WORDS,
+    Values,
+    is_no_date,
+    is_no_number,
+    parse,
+)
 
 _TARGETS = ("target", "label", "class", "y")  # What the column to predict may be called.
 _ARRAYS = ("X", "x", "data", "features", "images")
-_NAMES = {"na", "n/a", "null", "none"}  # What stands for a hole, and may be the name of a class.
-_MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | _NAMES
-_WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
 # A member of an NPZ file may unpack to this many times its size, and always to the second number.
@@ -37,8 +42,8 @@ class Table(NamedTuple):
     names : tuple of str
         For the features.
     x : (samples, features) array
-        Numbers, with NaN for holes. An array of objects where there are columns of text, with ""
-        for holes.
+        Numbers, with NaN for holes. An array of objects where there are columns of text or dates,
+        with None for holes.
     y : (samples,) array or None
         Text, or numbers; None where the file has no such column.
     target : str
@@ -161,60 +166,6 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
     return _Choice([where[name] for name in features], position)
 
 
-class _Values:
-    """The values of a column of a text file: numbers, until one is text.
-
-    Parameters
-    ----------
-    column : Column, optional
-        What a model expects.
-    """
-
-    def __init__(self, column: Column | None = None) -> None:
-        self.numbers = array("d")
-        self._is_text = column is not None and column.levels is not None
-        self._may_be_words = column is None or (column.is_flag and not self._is_text)
-        self.texts: list[str] | None = [] if self._is_text else None
-        self._known: dict[str, str] = {}
-
-    def add(self, text: str) -> None:
-        """Add a value."""
-        if self.texts is None:
-            number = _parse(text)
-            if isinstance(number, float):
-                self.numbers.append(number)
-                return
-            self.texts = [_as_text(number) for number in self.numbers]
-        if text not in self._known:
-            self._known[text] = _as_text(_parse(text))
-        self.texts.append(self._known[text])
-
-    def array(self) -> NDArray[Any]:
-        """Return float64, or text as objects; booleans and yes or no are 1 and 0."""
-        if self.texts is None:
-            return np.frombuffer(self.numbers, np.float64)
-        lowered = {text.lower() for text in {*self.texts}}
-        if lowered <= _WORDS.keys() and self._may_be_words:
-            return np.asarray([_WORDS[text.lower()] for text in self.texts])
-        return np.asarray(self.texts, dtype=object)
-
-
-def _parse(text: str) -> float | str:
-    """Return a number, NaN for a hole, else the text."""
-    try:
-        return float(text)
-    except ValueError:
-        text = text.strip()
-        return math.nan if text.lower() in _MISSING else text
-
-
-def _as_text(value: float | str) -> str:
-    """Return the value of a text column's entry; a number has one value however it is written."""
-    if isinstance(value, str):
-        return value
-    return "" if math.isnan(value) else f"{value:.15g}"
-
-
 def _read_csv(path: Path, wanted: _Wanted) -> Table:
     with path.open(newline="", encoding="utf-8-sig") as file:
         first_line = file.readline(1 << 20)
@@ -224,7 +175,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
         first = next(rows, [])
         if not first:
             raise DatasetError(f"{path} is empty: expected a line of names, and a sample a line")
-        texts = [name for name in first if isinstance(_parse(name), str) or not name.strip()]
+        texts = [name for name in first if isinstance(parse(name), str) or not name.strip()]
         signs = ("target", "label", "class", str(wanted.target).lower())
         expected = {column.name for column in wanted.columns or ()}
         is_known = bool(expected - {*_numbered(len(first))}) and expected <= {
@@ -236,7 +187,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
         n_named = max((i + 1 for i, name in enumerate(names) if name), default=0)
         choice = _choose(path, names, wanted)
         known = wanted.expected(len(choice.features))
-        columns = [(i, _Values(column)) for i, column in zip(choice.features, known, strict=True)]
+        columns = [(i, Values(column)) for i, column in zip(choice.features, known, strict=True)]
         if choice.target is not None:
             _check_varies(path, rows if has_names else chain([first], rows), names, choice.target)
             file.seek(0)
@@ -263,7 +214,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
 def _check_varies(path: Path, rows: Iterable[list[str]], names: list[str], target: int) -> None:
     """Raise DatasetError for a target that is the same in all rows, before features are parsed."""
     values = (row[target].strip() for row in rows if len(row) > target)
-    known = (value for value in values if value.lower() not in _MISSING - _NAMES)
+    known = (value for value in values if value.lower() not in MISSING - NAMES)
     first = next(known, None)
     if first is not None and all(value == first for value in known):
         raise DatasetError(
@@ -273,9 +224,9 @@ def _check_varies(path: Path, rows: Iterable[list[str]], names: list[str], targe
 
 def _labels(y: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return targets, None where missing, and notes; a class may have the name NA or None."""
-    texts = {text.lower() for text in {*y}} - _MISSING
-    holes = _MISSING - _NAMES if any(isinstance(_parse(text), str) for text in texts) else _MISSING
-    counts = Counter(text for text in y if text.lower() in _MISSING - holes)
+    texts = {text.lower() for text in {*y}} - MISSING
+    holes = MISSING - NAMES if any(isinstance(parse(text), str) for text in texts) else MISSING
+    counts = Counter(text for text in y if text.lower() in MISSING - holes)
     notes = tuple(
         f"{text!r} is a class ({count:,} rows): if it is a hole, leave it empty"
         for text, count in counts.items()
@@ -306,7 +257,7 @@ def _table(
         dtype = object if np.dtype(object) in kinds else np.uint8 if kinds <= _BYTES else np.float64
         x = np.empty((len(columns[0]), len(columns)), dtype)
         for i, values in enumerate(columns):
-            x[:, i] = values
+            x[:, i] = values.astype(np.float64) if values.dtype == bool else values
     is_known = np.asarray(y == y, dtype=bool)  # NaN is not.
     if y.dtype == object:
         is_known &= np.asarray([value is not None for value in y], dtype=bool)
@@ -315,12 +266,14 @@ def _table(
     if not len(x):
         raise DatasetError(f"{path} has no rows: add one per sample, with its target")
     for i, column in enumerate(wanted.columns or ()):
-        if column.levels is None and isinstance(x[0, i], str):
-            texts = [text for text in x[:, i] if isinstance(_parse(text), str)]
-            text = next((text for text in texts if text.lower() not in _WORDS), texts[0])
+        if column.kind != "text" and isinstance(first_value(x[:, i]), str):
+            is_wrong = is_no_date if column.kind == "date" else is_no_number
+            texts = [text for text in x[:, i] if text and is_wrong(text)]
+            text = next((text for text in texts if text.lower() not in WORDS), texts[0])
+            what = "dates" if column.kind == "date" else "numbers"
             raise DatasetError(
                 f"{path}: {column.name!r} has {text[:40]!r}, and the network was trained with "
-                "numbers: correct it, or leave it empty"
+                f"{what}: correct it, or leave it empty"
             )
     check_columns(path, kept, x)
     if choice.target is None:
@@ -338,11 +291,11 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
     found = []
     for i, column in zip(choice.features, known, strict=True):
         values = columns[names[i]]
-        is_number = values.dtype.kind in ("iuf" if column and not column.is_flag else "biuf")
-        if is_number and (column is None or column.levels is None):
+        kind = "flag" if column is None else column.kind
+        if kind in NUMBERS and values.dtype.kind in ("biuf" if kind == "flag" else "iuf"):
             found.append(values)
             continue
-        texts = _Values(column)
+        texts = Values(column)
         for value in values.tolist():
             texts.add("" if value is None else str(value))
         found.append(texts.array())

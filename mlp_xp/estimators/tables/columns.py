@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +57,11 @@ class TableColumns:
     def names(self) -> list[str]:
         """The names of the columns, in their order."""
         return [column.name for column in self.columns]
+
+    def renamed(self, names: Sequence[str]) -> TableColumns:
+        """Return the columns with other names."""
+        pairs = zip(self.columns, names, strict=True)
+        return replace(self, columns=tuple(replace(column, name=name) for column, name in pairs))
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:

@@ -1,0 +1,96 @@
+"""The values of a text file: numbers, booleans, dates, text and holes."""
+
+import math
+from array import array
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_xp.datasets._dataset import Column
+from mlp_xp.datasets._own_data.columns import KINDS
+
+NUMBERS = {"number", "flag"}  # Kinds of columns.
+NAMES = {"na", "n/a", "null", "none"}  # What stands for a hole, and may be the name of a class.
+MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
+WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
+
+
+class Values:
+    """The values of a column of a text file: numbers, until one is text.
+
+    Parameters
+    ----------
+    column : Column, optional
+        What a model expects.
+    """
+
+    def __init__(self, column: Column | None = None) -> None:
+        self.numbers = array("d")
+        kinds = {*KINDS} if column is None else {column.kind}
+        self._may_be_words, self._may_be_dates = "flag" in kinds, "date" in kinds
+        self.texts: list[str] | None = [] if not kinds & NUMBERS else None
+        self._known: dict[str, str] = {}
+
+    def add(self, text: str) -> None:
+        """Add a value."""
+        if self.texts is None:
+            number = parse(text)
+            if isinstance(number, float):
+                self.numbers.append(number)
+                return
+            self.texts = [_as_text(number) for number in self.numbers]
+        if text not in self._known:
+            self._known[text] = _as_text(parse(text))
+        self.texts.append(self._known[text])
+
+    def array(self) -> NDArray[Any]:
+        """Return float64, or text and dates as objects; booleans and yes or no are 1 and 0."""
+        if self.texts is None:
+            return np.frombuffer(self.numbers, np.float64)
+        different = {*self.texts}
+        if self._may_be_words and {text.lower() for text in different} <= WORDS.keys():
+            return np.asarray([WORDS[text.lower()] for text in self.texts])
+        values: dict[str, Any] = {text: text or None for text in different}
+        if self._may_be_dates:
+            with suppress(ValueError):
+                values = {text: _date(text) for text in different}
+        column = np.empty(len(self.texts), dtype=object)
+        column[:] = [values[text] for text in self.texts]
+        return column
+
+
+def parse(text: str) -> float | str:
+    """Return a number, NaN for a hole, else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        text = text.strip()
+        return math.nan if text.lower() in MISSING else text
+
+
+def _date(text: str) -> datetime | None:
+    """Return a date or time in ISO 8601, None for a hole; ValueError for any other text."""
+    if text and text[4:5] != "-":
+        raise ValueError(text)
+    return datetime.fromisoformat(text).replace(tzinfo=None) if text else None
+
+
+def is_no_date(text: str) -> bool:
+    try:
+        return _date(text) is None
+    except ValueError:
+        return True
+
+
+def is_no_number(text: str) -> bool:
+    return isinstance(parse(text), str)
+
+
+def _as_text(value: float | str) -> str:
+    """Return the value of a text column's entry; a number has one value however it is written."""
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else f"{value:.15g}"
