@@ -303,7 +303,7 @@ def _network(summary: Any) -> str:
 def _first_layer(model: Any, test: Evaluation) -> str:
     """Return the weights of the first layer as pictures, where it is dense and sees images."""
     shape = test.image_shape
-    weights = next(iter(getattr(model, "coefs_", ())), None)  # Members share theirs.
+    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # None of members.
     if shape is None or shape[0] not in (1, 3) or len(getattr(weights, "shape", ())) != 2:
         return ""
     shown = WeightsDisplay(*largest_weights(model, shape, _N_NEURONS)).pictures()
