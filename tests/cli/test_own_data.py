@@ -51,7 +51,6 @@ def test_a_table_is_trained_on_with_defaults_for_few_samples(mlp_xp, iris, undra
     assert tested[-5:-3] == ["class       samples   right", "setosa           10  100.0 %"]
     assert tested[-1].endswith(" % (most frequent class 33.33 %) of 30 samples")
     assert " iris.csv " in mlp_xp("runs", ".").out
-
     # Columns are found by their names, in any order, and the class need not be there.
     Path("new.csv").write_text("d,c,b,a\n0.2,1.4,3.5,5.1\n2.1,5.7,3.0,7.1\n")
     lines = mlp_xp("predict", "run", "new.csv").out.splitlines()
@@ -201,6 +200,7 @@ def test_a_folder_of_pictures_is_trained_on(mlp_xp):
 
 def test_wrong_data_are_an_error_of_one_line(fails, iris):
     Path("homes.csv").write_text("rooms,price\n2,1.5\n3,1.5\n")
+    Path("rare.csv").write_text("i,j,y\n" + "0,,a\n2,,b\n" * 20 + "5,z,a\n")
     for name in ("pets/cat/1", "alike/cat/1", "alike/dog/1"):
         draw(f"{name}.png", 0)
     draw("pets/dog/1.png", 0, (5, 5))
@@ -217,6 +217,7 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
         ("iris.csv --image-size 8", "leave out --image-size, which is for folders of pictures"),
         ("digits --image-size 0x3", "must be a number of pixels, or as in 32x24, got '0x3'"),
         ("iris.csv --validation 0.999", "holds out 120 of 120 samples"),
+        ("rare.csv --validation 0.8", "learn from j: hold out a smaller share, or type --drop j"),
         ("nowhere.csv", "choose cifar10, cifar100, fashion-mnist, digits, or a folder or file"),
     ):
         assert said in fails("train", *FEW, "--data", *typed.split()), typed

@@ -211,7 +211,6 @@ def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
         (saved(X=np.ones((4, 2)), y=np.ones((4, 2))), "must hold a label for each"),
         (saved(X=np.ones(4), y=np.arange(4)), "one sample per row, got"),
         (saved(a=np.ones(4)), "has the arrays a; it needs X"),
-        # X is not read.
         (saved(X=np.asarray([{}], dtype=object), y=[2, 2]), "y is 2 in each row: nothing to"),
         (saved(X=np.ones((4, 2))), "no array y"),
         (saved(X=[[1.0], [np.inf]], y=[0, 1]), "'1' is infinite in row 2"),

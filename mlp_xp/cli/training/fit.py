@@ -22,6 +22,7 @@ from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.progress import Watch, display
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import Dataset, split_dataset
+from mlp_xp.datasets._own_data.columns import choose_columns, drop_option
 from mlp_xp.training.checkpoints.checkpoints import read_newest
 from mlp_xp.training.data.rows import some_rows
 from mlp_xp.training.divergence.finite import NonFiniteError
@@ -141,5 +142,14 @@ def _validation_split(
             f"--validation {fraction:g} leaves {len(y):,} samples to train on, and none of "
             f"{', '.join(unseen)}: hold out a smaller share"
         )
-    x_val = some_rows(data.x_train, held_out)
-    return some_rows(data.x_train, train), y, {"X_val": x_val, "y_val": y_val}
+    x, x_val = some_rows(data.x_train, train), some_rows(data.x_train, held_out)
+    if data.columns is not None and data.columns.used:
+        used, _ = choose_columns("the table", data.feature_names, data.x_train, data.x_train[train])
+        known = {column.name for column in used}
+        if useless := [name for name in data.feature_names if name not in known]:
+            raise ValueError(
+                f"--validation {fraction:g} leaves {len(y):,} samples to train on, and nothing to "
+                f"learn from {', '.join(useless)}: hold out a smaller share, or type "
+                f"{drop_option(useless)}"
+            )
+    return x, y, {"X_val": x_val, "y_val": y_val}
