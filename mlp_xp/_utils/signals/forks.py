@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from threading import get_ident
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 __all__ = ["between_forks"]
@@ -63,9 +65,15 @@ def _after_fork() -> None:
     _forking.discard(get_ident())
     if get_ident() in _interrupted:
         _interrupted.discard(get_ident())
-        # Once `os.fork` has returned.
-        main = threading.main_thread().ident
-        threading.Timer(_POLL, signal.pthread_kill, (main, signal.SIGINT)).start()
+        caller = sys._getframe(1)
+        threading.Thread(target=_interrupt, args=(caller, caller.f_lasti), daemon=True).start()
+
+
+def _interrupt(caller: FrameType, position: int) -> None:
+    """Interrupt the main thread once `os.fork` has returned: Python only prints errors of hooks."""
+    while caller.f_lasti == position:
+        time.sleep(_POLL)
+    signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
 
 
 def _after_fork_in_child() -> None:
