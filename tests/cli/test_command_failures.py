@@ -14,7 +14,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from running import DRAWN, FILES, TINY, history_of, in_progress
+from running import DRAWN, FILES, TINY, history_of, in_progress, start
 
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
@@ -24,6 +24,7 @@ from mlp_xp.cli.training import settings as settings_module
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model, write_model
+from mlp_xp.training.checkpoints.checkpoints import checkpoints
 
 # An epoch has five steps.
 WORDS = "--epochs 4 --batch-size 256 --validation 0.2 --dropout 0.1 --ema-decay 0.9"
@@ -164,6 +165,23 @@ def test_a_failing_checkpoint_is_a_note(mlp_xp, undrawn, monkeypatch):
     first, second = done.err.splitlines()
     assert first.startswith("note: run.partial/checkpoints/epoch-0001 cannot be written: No space")
     assert "epoch-0002 cannot be written" in second
+
+
+@pytest.mark.matrix
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
+def test_a_process_that_is_ended_is_resumed(mlp_xp, fails):
+    options = [*TINY, "--epochs", 40, "--hidden", "64", "--checkpoint", 1]
+    with start(*options, "--out", "run", held_at="epoch  3/") as process:
+        next(line for line in process.stdout if line.startswith("epoch  3/"))
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert max(checkpoints(Path("run.partial", "checkpoints"))) >= (2, 0)
+    assert "go on with mlp-xp train --resume run" in err
+    assert "type that instead" in fails("evaluate", "run.partial")
+    assert mlp_xp("train", "--resume", "run").status == 0
+    mlp_xp(*options, "--out", "whole")
+    assert outcome("run") == outcome("whole")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import net_cases
 import numpy as np
 import pytest
+import trainings
 from scipy import sparse
 from trainers import FEATURES, N, make_trainer
 
@@ -185,11 +185,10 @@ def learned(model):
 def compare_estimators(backend):
     ranks, n_cases = join_ranks("mpi"), 0
     warnings.simplefilter("ignore")
-    for title, case in net_cases.CASES.items():
-        is_ours = case.precision == "float64" and case.recipe is None
-        if not is_ours or not (case.is_core or backend == "numpy"):
+    for title, case in trainings.CASES.items():
+        if not (case.is_core or backend == "numpy"):
             continue
-        X, y = net_cases.data(case.kind)
+        X, y = trainings.data(case.kind)
         serial = None
         if n_cases % ranks.size == ranks.rank:
             serial = learned(case.act(case.make(backend), X, y))

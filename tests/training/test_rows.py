@@ -5,14 +5,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import small, title
+from helpers import small, title, tolerance
 from trainers import assert_close, byte_data
 
 import mlp_xp.training.data.rows
 from mlp_xp.backends import get_backend
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.network import Network, init_params
 from mlp_xp.training.data.placement import Resident, Streamed, place
 from mlp_xp.training.data.rows import is_mapped
 from mlp_xp.training.data.shared import Column, SharedData
+from mlp_xp.training.inference import inference
 
 MB = 2**20
 
@@ -69,6 +72,16 @@ def test_placement_follows_the_free_memory(monkeypatch):
     assert type(place(backend, elsewhere, y, "float32")) is Streamed
     with pytest.raises(ValueError, match=r"`placement` must be 'auto', .*, got 'gpu'"):
         place(backend, x, y, "float32", "gpu")
+
+
+def test_prediction_in_batches(backend, rng, monkeypatch):
+    x, network = rng.standard_normal((20, 3)), Network((3, 5, 4))
+    settings = backend, network, SoftmaxCrossEntropy(), init_params(network, 0)
+    whole = backend.get(inference.predict(*settings, x, dtype="float64"))
+    monkeypatch.setattr(inference, "_BATCH", 8)
+    for n in (1, 7, 8, 9, 20):
+        parts = backend.get(inference.predict(*settings, x[:n], dtype="float64"))
+        np.testing.assert_allclose(parts, whole[:n], rtol=0, atol=tolerance("float64"))
 
 
 DTYPES = ["int8", "uint16", "float16", "bool", ">f4", ">f8", ">i2", "int64", "uint8", "float32"]

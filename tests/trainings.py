@@ -1,4 +1,4 @@
-"""The grid of trainings that `net` records: each case is data, settings and what is done."""
+"""A grid of trainings of estimators: each case is data, settings and what is done."""
 
 import copy
 import os
@@ -21,7 +21,6 @@ from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop, schedules
-from mlp_xp.recipes import names as recipe_names
 from mlp_xp.saving import load_model, save_model
 from mlp_xp.training.data.input_scaling import Whiten
 
@@ -37,8 +36,7 @@ def data(kind: str) -> tuple[Any, Any]:
     rng = np.random.RandomState(3)
     X, noise = rng.standard_normal((N, FEATURES)), 0.1 * rng.standard_normal((N, 3))
     score = X[:, :3] + noise
-    pictures = rng.randint(0, 256, (12, int(np.prod(SHAPE)))).astype(np.uint8)
-    large = rng.randint(0, 256, (8, 3072)).astype(np.uint8)
+    pictures = rng.randint(0, 256, (12, int(np.prod(SHAPE))))
     labels = np.argmax(score, axis=1)
     return {
         "classes": (X, labels),
@@ -50,13 +48,8 @@ def data(kind: str) -> tuple[Any, Any]:
         "counts": (X, np.floor(np.exp(score[:, 0].clip(-2, 2)))),
         "fractions": (X, 1 / (1 + np.exp(-score[:, :2]))),
         "shares": (X, np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)),
-        "float32": (X.astype(np.float32), labels),
-        "float32 real": (X.astype(np.float32), score[:, 0].astype(np.float32)),
         "sparse": (csr_matrix(np.where(np.abs(X) > 0.7, X, 0)), labels),
-        "pictures": (pictures, np.arange(12) % 3),
-        "float pictures": (pictures.astype(np.float64) / 255, np.arange(12) % 3),
-        "cifar": (large, np.arange(8)),
-        "fashion": (large[:, :784], np.arange(8)),
+        "pictures": (pictures / 255, np.arange(12) % 3),
     }[kind]
 
 
@@ -123,29 +116,19 @@ def evaluate(model, X, y):
 
 @dataclass(frozen=True)
 class Case:
-    """A training: data, settings and what is done, and where it differs from others.
-
-    ``precision`` is what it computes in. ``is_core`` cases run on every backend in the fast tests.
-    """
+    """A training; ``is_core`` ones run on every backend, all on NumPy."""
 
     kind: str = "classes"
     settings: dict[str, Any] = field(default_factory=dict)
     act: Callable[[Any, Any, Any], Any] = fit
-    precision: str = "float64"
-    recipe: str | None = None
     is_core: bool = False
 
     @property
     def is_regression(self) -> bool:
-        return self.kind in ("real", "reals", "counts", "fractions", "shares", "float32 real")
+        return self.kind in ("real", "reals", "counts", "fractions", "shares")
 
     def make(self, spec: str) -> Any:
         place = place_of(spec)
-        if self.recipe is not None:
-            model = MLPClassifier.from_recipe(self.recipe, **self.settings, **place)
-            # Wide blocks take seconds a step, and a few layers have each kind.
-            n_layers = 3 if self.recipe == "record" else 4
-            return model.set_params(hidden_layer_sizes=model.hidden_layer_sizes[:n_layers])
         kind = MLPRegressor if self.is_regression else MLPClassifier
         return kind(**copy.deepcopy(SETTINGS | self.settings), **place)  # A RandomState moves on.
 
@@ -154,13 +137,8 @@ CASES: dict[str, Case] = {}
 
 
 def add(name: str, kind: str = "classes", act: Any = fit, core: bool = False, **settings: Any):
-    precision = {"f": "float32", "b": "bfloat16"}.get(settings.get("precision", "")[:1], "float64")
-    if settings.get("precision", "") == "float64":
-        precision = "float64"
-    elif kind.startswith("float32") or kind == "pictures":
-        precision = "float32" if precision == "float64" else precision
     assert name not in CASES, name
-    CASES[name] = Case(kind, settings, act, precision, is_core=core)
+    CASES[name] = Case(kind, settings, act, core)
 
 
 for solver in ("sgd", "adam", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs"):
@@ -225,22 +203,16 @@ add("hidden objects, layer", hidden_layer_sizes=hidden, normalization="layer", s
 hidden = (Project(8), Branch((16, 8)), Branch((16, 8)))
 add("hidden objects, batch", hidden_layer_sizes=hidden, **batch)
 
-views = [Flip(SHAPE), Shift(SHAPE, pixels=1)]
-add("pictures, all", "pictures", core=True, augmentation=[
-    *views, Cutout(SHAPE, size=3), ColorJitter(SHAPE), Mixup(alpha=0.8),
-], input_scaling="standardize", tta=views)  # fmt: skip
-add("pictures, Flip", "pictures", augmentation=Flip(SHAPE, alternate=True), tta=Flip(SHAPE))
 zero = Shift(SHAPE, pixels=2, padding="zero")
-add("pictures, Shift", "float pictures", augmentation=[zero], tta=[Shift(SHAPE, pixels=2)])
-add("pictures, Cutout", "float pictures", augmentation=Cutout(SHAPE, size=4))
-add("pictures, values", "float pictures", augmentation=[ColorJitter(SHAPE), Mixup()], dropout=0.2)
+add("pictures, Flip", "pictures", core=True, augmentation=Flip(SHAPE, alternate=True))
+add("pictures, Shift", "pictures", augmentation=[zero], tta=[Shift(SHAPE, pixels=2)])
+add("pictures, Cutout", "pictures", augmentation=Cutout(SHAPE, size=4))
+add("pictures, values", "pictures", augmentation=[ColorJitter(SHAPE), Mixup()], dropout=0.2)
 add("pictures, reals", "reals", augmentation=[Flip((1, 2, 3)), Mixup(alpha=0.5)])
-add("pictures, streamed", "pictures", placement="streamed", augmentation=views)
 
 for scaling in ("standardize", "zca", "pca"):
     add(f"scaling {scaling}", input_scaling=scaling, core=scaling == "zca")
 add("scaling Whiten", input_scaling=Whiten("pca", n_components=4, epsilon=0.1))
-add("scaling of integers", "pictures", input_scaling="standardize")
 add("scaling of sparse", "sparse", input_scaling="standardize")
 
 stop = {"early_stopping": True, "validation_fraction": 0.3, "max_iter": 6, "n_iter_no_change": 2}
@@ -297,24 +269,3 @@ for schedule in ("warmup", "cosine", "onecycle", "linear"):
     add(f"schedule {schedule}", learning_rate=schedule)
 warm = schedules.LinearWarmup(0.3, then=schedules.Cosine(0.1))
 add("schedule objects", learning_rate=warm, solver=Lion())
-
-add("precision float32", "float32", core=True)
-add("precision float32 of float64", precision="float32", normalization="layer", activation="gelu")
-add("precision float64 of float32", "float32", precision="float64", dropout=0.2)
-add("precision float32, real values", "float32 real", solver="sgd", normalization="batch")
-add("precision float32, lbfgs", "float32", solver="lbfgs")
-add("precision bf16", precision="bf16")
-add("precision bf16, several", precision="bf16", normalization="layer", dropout=0.2, solver="muon")
-
-for recipe in recipe_names():
-    if recipe.startswith("table"):
-        continue  # Their data are no images.
-    kind = "fashion" if recipe == "fashion-mnist" else "cifar"
-    CASES[f"recipe {recipe}"] = Case(
-        kind,
-        {"batch_size": 4, "max_iter": 1, "max_time": None, "precision": "float32",
-         "random_state": 0},
-        precision="float32",
-        recipe=recipe,
-        is_core=recipe == "fashion-mnist",
-    )  # fmt: skip
