@@ -95,7 +95,8 @@ class OtherLibraries:
     """Leave doctests to the matrix that need what the default run has not."""
 
     PATHS = re.compile(
-        r"mlp_xp/(backends/_(cupy|torch|jax)|export/_(onnx|operators|pipelines|slices|tidy|torch))"
+        r"mlp_xp/((distributed/)?backends/_(cupy|torch|jax)|"
+        r"export/_(onnx|operators|pipelines|slices|tables|tidy|torch))"
     )
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:

@@ -107,13 +107,6 @@ def move_and_continue(model, X, y):
     return model.fit(X, y).to("numpy").partial_fit(X, y)
 
 
-def evaluate(model, X, y):
-    model.fit(X, y)
-    scores = model.evaluate(X, y)
-    model.observed = dict(scores) if isinstance(scores, dict) else {"evaluate": scores}
-    return model
-
-
 @dataclass(frozen=True)
 class Case:
     """A training; ``is_core`` ones run on every backend, all on NumPy."""
@@ -239,7 +232,6 @@ add("pickle", act=pickle_and_continue, normalization="layer", ema_decay=0.9)
 add("save_model", act=save_and_continue, input_scaling="standardize", solver="muon")
 add("save_model, real values", "reals", act=save_and_continue, normalization="batch", solver="sgd")
 add("to", act=move_and_continue, dropout=0.2, core=True)
-add("evaluate", act=evaluate)
 
 add("class weights", class_weight={0: 2.0, 2: 0.5})
 add("class weights, balanced", "names", act=fit_weighted, class_weight="balanced")

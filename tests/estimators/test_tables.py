@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas
-import polars
 import pytest
 from helpers import case, pickled_and_saved, small
 from sklearn.base import clone
@@ -119,16 +118,12 @@ def test_each_fold_learns_its_own_columns(on, tmp_path):
     assert (ensemble.n_features_in_, list(ensemble.feature_names_in_)) == (6, list(X))
 
 
-def test_what_is_the_same_in_other_libraries(tmp_path):
+def test_what_is_the_same_in_other_forms(tmp_path):
     model = tabular().fit(X, y)
     expected = model.predict_proba(X)
     rows = X.astype(object).where(X.notna(), None)
-    frame = polars.from_dicts(rows.to_dict("records"), infer_schema_length=None)
-    categorical = frame.with_columns(polars.col("size").cast(polars.Categorical))
-    for same in (frame, categorical, rows, X.assign(age=X["age"].astype("Float32"))):
+    for same in (rows, X.assign(age=X["age"].astype("Float32"))):
         np.testing.assert_allclose(model.predict_proba(same), expected, atol=1e-6)
-    again = tabular().fit(frame, y)
-    np.testing.assert_array_equal(again.predict_proba(frame), expected)
     matrix = rows.drop(columns="since").to_numpy()
     for chosen in ("from_dtype", [1, 2, 3], ["x1", 2, 3], [False, True, True, True, False]):
         with case(chosen):
@@ -136,12 +131,31 @@ def test_what_is_the_same_in_other_libraries(tmp_path):
             assert named.columns_.input_names[-1] == "x3=S"
             assert not hasattr(named, "feature_names_in_")
             np.testing.assert_array_equal(named.predict(matrix.tolist()), named.predict(matrix))
-    for chosen in (X.columns[:1], polars.Series(["age"])):
-        codes = tabular(categorical_features=chosen, max_one_hot=np.inf)
-        codes.fit(X[["age", "visits"]], y)
-        assert "age=18" in codes.columns_.input_names
-        save_model(codes, tmp_path)
-        assert load_model(tmp_path).categorical_features == ["age"]
+    check_age(X.columns[:1], tmp_path)
+
+
+def check_age(chosen, folder):
+    codes = tabular(categorical_features=chosen, max_one_hot=np.inf)
+    codes.fit(X[["age", "visits"]], y)
+    assert "age=18" in codes.columns_.input_names
+    save_model(codes, folder)
+    assert load_model(folder).categorical_features == ["age"]
+
+
+@pytest.mark.matrix
+def test_frames_of_polars(tmp_path):
+    polars = pytest.importorskip("polars")
+    records = X.astype(object).where(X.notna(), None).to_dict("records")
+    frame = polars.from_dicts(records, infer_schema_length=None)
+    model = tabular().fit(frame, y)
+    np.testing.assert_array_equal(model.predict_proba(frame), tabular().fit(X, y).predict_proba(X))
+    categorical = frame.with_columns(polars.col("size").cast(polars.Categorical))
+    np.testing.assert_array_equal(model.predict(categorical), model.predict(frame))
+    check_age(polars.Series(["age"]), tmp_path)
+    with pytest.raises(ValueError, match=r"X\['a'\] has cells that are no values"):
+        tabular().fit(polars.DataFrame({"a": [{"b": 1}] * N}), y)
+    with pytest.raises(ValueError, match=r"LazyFrame, which has no rows yet: give X.collect\(\)"):
+        tabular().fit(polars.LazyFrame({"a": [1, 2]}), y)
 
 
 def test_unknown_rare_and_missing_categories():
@@ -192,14 +206,12 @@ UNFIT = [
         r"X\['id'\] has no category that 2 rows share.*\(columns=\['id', 'name'\]",
     ),
     (X.assign(age=np.inf), r"X\['age'\] has infinity in row 0: replace it"),
-    (polars.DataFrame({"a": [{"b": 1}] * N}), r"X\['a'\] has cells that are no values"),
     (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are no values, e.g. \['a'\]: leave"),
     (X.assign(city=[1, "b"] * 45), r"X\['city'\] has text and numbers: make it one of them"),
     (
         X.assign(city=[*map(str, range(89)), "?"]),
         r"has numbers that are text, e.g. \?: .*to_numeric",
     ),
-    (polars.LazyFrame({"a": [1, 2]}), r"LazyFrame, which has no rows yet: give X.collect\(\)"),
     (X[:0], r"Found array with 0 sample\(s\)"),
 ]
 # And in a prediction.
