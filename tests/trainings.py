@@ -63,10 +63,6 @@ def log_cosh(outputs, targets, *, xp):
     return losses, lambda dlosses: dlosses[..., None] * xp.tanh(error)
 
 
-def half_right(model, X, y):
-    return float(np.mean(model.predict(X) == y)) / 2
-
-
 def fit(model, X, y):
     return model.fit(X, y)
 
@@ -212,7 +208,6 @@ stop = {"early_stopping": True, "validation_fraction": 0.3, "max_iter": 6, "n_it
 add("early stopping", **stop)
 add("early stopping, loss", scoring="loss", core=True, **stop)
 add("early stopping, scorer's name", scoring="f1_macro", **stop)
-add("early stopping, scorer", scoring=half_right, **stop)
 add("early stopping, binary", "binary", **stop)
 add("early stopping, real values", "reals", **stop)
 add("early stopping, batch, average", normalization="batch", solver="sgd", ema_decay=0.7, **stop)
