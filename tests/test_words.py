@@ -21,16 +21,16 @@ VERBS = set(
     Accumulate Add Allocate Append Apply Assert Assign Average Broadcast Build Cache Call Cast
     Calibrate Check Choose Clear Clip Close Collect Combine Compare Compile Compute Configure
     Concatenate Convert Copy Count Create Decode Delete Describe Detect Disable Divide Download Draw
-    Drop Enable Encode Ensure Escape Estimate Evaluate Execute Exit Expand Export Extract Fetch Fill
-    Flush Find Fit Flatten Flip Format Freeze Fuse Gather Generate Get Hash Implement Import
-    Increase Initialize Install Interpolate Invert Iterate Join Launch Limit List Load Locate Lock
-    Log Map Mark Measure Merge Minimize Mix Move Multiply Normalize Open Pack Pad Parse Permute
+    Drop Embed Enable Encode Ensure Escape Estimate Evaluate Execute Exit Expand Export Extract
+    Fetch Fill Flush Find Fit Flatten Flip Format Freeze Fuse Gather Generate Get Hash Implement
+    Import Increase Initialize Install Interpolate Invert Iterate Join Launch Limit List Load Locate
+    Lock Log Map Mark Measure Merge Minimize Mix Move Multiply Normalize Open Pack Pad Parse Permute
     Pickle Plot Predict Prepare Print Process Publish Raise Read Record Reduce Register Release
     Remove Rename Render Repeat Replace Report Reset Reshape Resize Resolve Restore Resume Return
     Reuse Reverse Round Run Sample Save Scale Schedule Score Select Send Set Shard Shift Shuffle
-    Simulate Skip Sleep Solve Sort Split Start Stop Store Stream Subtract Sum Swap Synchronize
-    Test Time Trace Track Train Transform Transpose Truncate Try Undo Unpack Unpickle Update
-    Upload Validate Verify Visit Wait Warn Whether Wrap Write Yield
+    Simulate Skip Sleep Solve Sort Split Start Stop Store Stream Subtract Sum Swap Synchronize Test
+    Time Trace Track Train Transform Transpose Truncate Try Undo Unpack Unpickle Update Upload
+    Validate Verify Visit Wait Warn Whether Wrap Write Yield
     """.split()  # noqa: SIM905
 )
 # The docstring of a class, a property or a module is a noun phrase: it begins with none of these.

@@ -1,4 +1,4 @@
-"""Leave out of wheels what importing cuBLASLt's bindings never reads: 20 MB become 15.
+"""Wheels without the files that importing cuBLASLt's bindings never reads: 15 MB, not 20.
 
 python -m bench.gpu.trim FOLDER CUDA      (CUDA: 12 or 13, as the wheel of cuda-bindings)
 

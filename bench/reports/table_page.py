@@ -1,4 +1,4 @@
-"""What docs/tables.md shows of the newest run of `bench.studies.real_tables`, and its picture."""
+"""Tables and picture of docs/tables.md, from the newest run of `bench.studies.real_tables`."""
 
 from __future__ import annotations
 

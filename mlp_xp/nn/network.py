@@ -230,7 +230,7 @@ Dropout(rate=0.1, number=0))
 
     @property
     def structure(self) -> Hashable:
-        """What a program of a stack depends on: all settings but how high rates of dropout are.
+        """The settings that a program of a stack depends on: all but the rates of dropout.
 
         Examples
         --------

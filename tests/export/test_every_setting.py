@@ -130,7 +130,8 @@ def predictions(model):
 
 
 def dtype_of(model):
-    return str(model.coefs_[0].dtype).removeprefix("torch.")
+    arrays = getattr(model, "coefs_", None) or model.other_weights_[0]
+    return str(arrays[0].dtype).removeprefix("torch.")
 
 
 def by_onnx(model):

@@ -307,7 +307,7 @@ def test_a_file_of_skops_is_small_and_opens_as_the_same_model(kind, rng):
             same_bits(getattr(loaded, curve), getattr(model, curve), curve)
     weights = sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
     assert size["plain"] < weights + 55_000  # The settings, as indented JSON.
-    assert size["state"] < 3 * weights + 65_000
+    assert size["state"] < 3 * weights + 70_000
     assert size["epochs"] < size["state"] + 100 * 150
     assert len(io.dumps(model, compression=zipfile.ZIP_DEFLATED)) < 3 * weights + 5_000
     again = loaded.partial_fit(X, y)

@@ -70,7 +70,7 @@ def _after_fork() -> None:
 
 
 def _interrupt(caller: FrameType, position: int) -> None:
-    """Interrupt the main thread once `os.fork` has returned: Python only prints errors of hooks."""
+    """Send SIGINT once `os.fork` has returned: Python only prints the errors of hooks."""
     while caller.f_lasti == position:
         time.sleep(_POLL)
     signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)

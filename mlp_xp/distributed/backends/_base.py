@@ -37,7 +37,7 @@ class SumOnHost:
 
 
 class RankBackend(Backend):
-    """What all backends have in common whose steps ranks share.
+    """The base of backends whose ranks share a step.
 
     Attributes
     ----------

@@ -80,7 +80,7 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class TakeShard:
-    """Takes the rows of a virtual shard, of which a rank has this many."""
+    """The rows of a virtual shard, of which a rank has this many."""
 
     n_shards: int
 

@@ -28,7 +28,7 @@ __all__ = ["RankGradient", "parts_of_batch"]
 
 @dataclass(frozen=True)
 class RankGradient:
-    """Makes the gradient of a batch, as `mlp_xp.training.step.value_and_gradient.batch_gradient`.
+    """The gradient of a batch, as `mlp_xp.training.step.value_and_gradient.batch_gradient`.
 
     Parameters
     ----------

@@ -111,7 +111,7 @@ class Predictions:
 def log_of(probabilities: Any) -> Any:
     """Return the logarithms of an array of any library, or of each array of a list."""
     if isinstance(probabilities, list):
-        return [log_of(each) for each in probabilities]
+        return [log_of(array) for array in probabilities]
     backend = get_backend(probabilities)
     with backend.scope(), np.errstate(divide="ignore"):
         return backend.xp.log(probabilities)
@@ -244,8 +244,8 @@ def combined_values(
 def mean_and_spread(predictions: Sequence[Any]) -> tuple[Any, Any]:
     """Return mean and standard deviation of arrays of one shape, or of lists of such."""
     if isinstance(predictions[0], list):
-        each = [mean_and_spread(of_target) for of_target in zip(*predictions, strict=True)]
-        return [mean for mean, _ in each], [std for _, std in each]
+        pairs = [mean_and_spread(of_target) for of_target in zip(*predictions, strict=True)]
+        return [mean for mean, _ in pairs], [std for _, std in pairs]
     backend = get_backend(predictions[0])
     xp = backend.xp
     with backend.scope():

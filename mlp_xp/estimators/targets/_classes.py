@@ -276,17 +276,17 @@ class MultioutputTargets(_LearnedLabels):
         )
 
     @property
-    def _each(self) -> EachTarget:
+    def _loss(self) -> EachTarget:
         return EachTarget(SoftmaxCrossEntropy(), tuple(map(len, self.classes)))
 
     @property
     def log_loss(self) -> Loss:
         """The sum of the log losses of all targets."""
-        return self._each
+        return self._loss
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
         """Return the sum of the loss that the parameters ask for over the targets."""
-        return replace(self._each, loss=super().resolve_loss(params))
+        return replace(self._loss, loss=super().resolve_loss(params))
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
         """Return positions among the classes of each target, (samples, targets)."""
@@ -298,7 +298,7 @@ class MultioutputTargets(_LearnedLabels):
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Return the most likely label of each target, (samples, targets)."""
-        pairs = zip(self.classes, self._each.split(outputs), strict=True)
+        pairs = zip(self.classes, self._loss.split(outputs), strict=True)
         labels = [classes[np.argmax(p, axis=1)] for classes, p in pairs]
         kinds = {classes.dtype.kind for classes in self.classes}
         mixes = len(kinds) > 1 and not kinds <= set("iuf")
@@ -306,11 +306,11 @@ class MultioutputTargets(_LearnedLabels):
 
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Any:
         """Return the probabilities of each target, a list of (samples, classes)."""
-        return self._each.split(outputs)
+        return self._loss.split(outputs)
 
     def margins(self, logits: Array) -> Any:
         """Return the raw outputs of each target, a list of (samples, classes)."""
-        return self._each.split(logits)
+        return self._loss.split(logits)
 
     def weigh(
         self, y: np.ndarray, weights: np.ndarray | None, class_weight: Any
@@ -325,8 +325,8 @@ class MultioutputTargets(_LearnedLabels):
                 f"{len(self.classes)} targets, got {len(class_weight) if is_list else 'a dict'}."
             )
         pairs = zip(class_weight, _columns(y), self.classes, strict=True)
-        each = [self._balance(*pair) for pair in pairs]
-        return self._checked_weights(prod(each[1:], start=each[0]), weights)
+        balanced = [self._balance(*pair) for pair in pairs]
+        return self._checked_weights(prod(balanced[1:], start=balanced[0]), weights)
 
     def with_classes(self, classes: Any) -> MultioutputTargets:
         """Return the targets with other labels, which were assigned to an estimator."""

@@ -1,4 +1,4 @@
-"""What all kinds of targets that are class labels have in common."""
+"""The base of all targets that are class labels."""
 
 from __future__ import annotations
 

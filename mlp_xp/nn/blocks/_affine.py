@@ -69,7 +69,7 @@ class Affine(Block):
 
     @property
     def factor(self) -> float:
-        """What the product is multiplied by."""
+        """The factor of the product."""
         return 1.0 / math.sqrt(self.fan_in) if self.adapts else 1.0
 
     @property
@@ -85,7 +85,7 @@ class Affine(Block):
         return draw_dense(uniform, constant, self.start, shape, self.fan_out)
 
     def adapt(self, params: Dense, x: Array, uniform: Make, context: Context) -> Dense:
-        """Give each output a variance of 1, and a zero at a random mixture of five samples.
+        """Scale each output to a variance of 1, with a zero at a random mixture of five samples.
 
         References
         ----------

@@ -60,7 +60,7 @@ class PBLD(NumericEmbedding):
             raise ValueError(f"`sigma` must be at least 0 and finite, got {self.sigma!r}.")
 
     def work(self, n: int) -> int:
-        """Two for each weight."""
+        """Count two for each weight."""
         return 2 * n * self.waves * (self.outputs - 1)
 
     def init(self, n: int, uniform: Make, constant: Make) -> Periodic:
@@ -97,7 +97,7 @@ class PLE(NumericEmbedding):
         _check_counts(self, pieces=1, outputs=1)
 
     def work(self, n: int) -> int:
-        """Two for each weight."""
+        """Count two for each weight."""
         return 2 * n * (self.pieces + 1) * self.outputs
 
     def init(self, n: int, uniform: Make, constant: Make) -> Piecewise:

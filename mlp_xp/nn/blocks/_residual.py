@@ -62,7 +62,7 @@ class Residual(Block):
         return any(block.adapts for block in self.blocks)
 
     def adapt(self, params: Tree, x: Any, uniform: Make, context: Context) -> Tree:
-        """Adapt the inner blocks."""
+        """Fit the inner blocks to the data."""
         return adapt(self.blocks, params, x, uniform, context)
 
     def __call__(

@@ -47,7 +47,7 @@ def embed(
     sum_rows: Callable[..., Array] = sum_rows_of_table,
     xp: Namespace,
 ) -> tuple[Array, LayerPullback]:
-    r"""Take rows of a table, :math:`y_{i} = E_{c_i}`.
+    r"""Gather rows of a table, :math:`y_{i} = E_{c_i}`.
 
     The gradient of a row is the sum over the entries that took it,
     :math:`\bar E_r = \sum_{i : c_i = r} \bar y_i`.

@@ -237,7 +237,7 @@ def _by_number(dy: Array, width: int, *, xp: Namespace) -> Array:
 
 
 def _swap(y: Array, *, xp: Namespace) -> Array:
-    """Exchange the axes of numbers and of samples."""
+    """Swap the axes of numbers and samples."""
     n = y.ndim - 3
     return xp.permute_dims(y, (*range(n), n + 1, n, n + 2))
 

@@ -70,10 +70,10 @@ def parametric(
         dslope = xp.sum(dy * bend, axis=-2)
         dx = None
         if need_dx:
-            through = dy * slope
-            dx = pull(through)
+            passed = dy * slope
+            dx = pull(passed)
             dx = dx + dy
-            dx -= through
+            dx -= passed
         return dx, Slope(dslope)
 
     return x + slope * bend, pullback

@@ -79,12 +79,12 @@ class EachTarget(Loss):
         pullback : callable
         """
         pairs = zip(self.split(logits), self._targets(targets, xp=xp), strict=True)
-        each = [self.loss.terms(own, target, xp=xp) for own, target in pairs]
+        found = [self.loss.terms(own, target, xp=xp) for own, target in pairs]
 
         def pullback(dloss: Array | float) -> Array:
-            return xp.concat([pull(dloss) for _, pull in each], axis=-1)
+            return xp.concat([pull(dloss) for _, pull in found], axis=-1)
 
-        return xp.concat([terms for terms, _ in each], axis=-1), pullback
+        return xp.concat([terms for terms, _ in found], axis=-1), pullback
 
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
         """Return the class probabilities of each target, (..., batch, outputs)."""

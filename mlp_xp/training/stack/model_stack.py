@@ -39,7 +39,7 @@ _SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
 
 @dataclass(frozen=True)
 class Program:
-    """What models have in common whose steps are one program, and the settings of any of them."""
+    """The settings that models share whose steps are one program, and those of one of them."""
 
     key: Hashable
     rules: Rules = field(compare=False)

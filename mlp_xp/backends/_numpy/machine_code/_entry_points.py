@@ -247,7 +247,7 @@ def _run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignor
 def _serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
     """Run parts of each job until the ticket is `QUIT`.
 
-    Where the last spins were all in vain, most others are left out: beside another program this
+    Where none of the last spins has helped, most others are left out: beside another program this
     thread wakes on the caller's processor, and a spin would keep the caller from its work.
     """
     ticket, place, n_in_vain = np.int64(0), mail + 8 * TICKET, 0

@@ -40,7 +40,7 @@ QUIT = -1  # The ticket of no job: those have 1, 2, ...
 # How often a thread looks for what it waits for before it sleeps, some 30 microseconds: another
 # program may need its processor, the thread that it waits for too. Waking takes about as long.
 SPINS = 1000
-# After how many times in vain it sleeps at once, but for one time of so many.
+# After how many useless spins it sleeps at once, but for one time of this many.
 MOST_IN_VAIN, SELDOM = 4, 16
 
 # The fewest numbers of an array that threads share: below, meeting costs more than it brings.
