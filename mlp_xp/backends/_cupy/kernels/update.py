@@ -180,9 +180,10 @@ def update_tree(
     members = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
     of_kinds = kinds(params, n_leading)
     rules = [rule_of(optimizer, kind, coefs) for kind in of_kinds]
-    is_known = [_settings(rule) is not None for rule, _ in rules]
+    # The settings of a stack of models are arrays.
+    is_known = [not n_leading and _settings(rule) is not None for rule, _ in rules]
     scalars = coefs if l2 is None else (*coefs, l2)
-    if n_leading or not any(is_known) or not _accepts(members, scalars):
+    if not any(is_known) or not _accepts(members, scalars):
         return optimizers.update_tree(
             optimizer, params, grads, opt_state, coefs, l2, n_leading=n_leading, xp=xp
         )
