@@ -126,7 +126,7 @@ def test_a_memory_map_is_not_copied_by_any_rank(run_ranks, tmp_path, n):
     bench = Path(__file__).parents[2] / "bench" / "studies" / "ranks.py"
     path = tmp_path / "x.npy"
     np.lib.format.open_memmap(path, "w+", np.float32, (24_400, 3072))  # A hole of 300 MB.
-    done = run_ranks(n, bench, "take_memory", str(path))
+    done = run_ranks(n, bench, "take_memory", str(path), cold=True)  # No memory of a parent.
     measured = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(measured) == n
     assert all(2 < found["peak_mb"] < 60 for found in measured), measured
