@@ -91,7 +91,7 @@ class Ranks(SingleProcess):
     def first_of(self, function: Callable[[], T]) -> T:
         return self.first(cast(T, function() if self.rank == 0 else None))
 
-    def agree(self, describe: Callable[[], dict[str, str]], cure: str = "") -> None:
+    def agree(self, describe: Callable[[], dict[str, str]], cure: Callable[[], str] = str) -> None:
         if self.size == 1:
             return
         texts = describe()
@@ -106,7 +106,8 @@ class Ranks(SingleProcess):
                     f"{name}={found.get(name)} where rank 0 has {first.get(name)}" for name in names
                 )
                 raise ValueError(
-                    f"rank {rank} of {self.size} has {differences}: give all ranks the same{cure}."
+                    f"rank {rank} of {self.size} has {differences}: "
+                    f"give all ranks the same{cure()}."
                 )
 
     def spread(self, backend: Backend) -> Backend:

@@ -62,7 +62,7 @@ class SingleProcess:
         """Return what a function returns in the first process, the only one that calls it."""
         return function()
 
-    def agree(self, describe: Callable[[], dict[str, str]], cure: str = "") -> None:
+    def agree(self, describe: Callable[[], dict[str, str]], cure: Callable[[], str] = str) -> None:
         """Raise ValueError unless all processes give the same description."""
 
     def spread(self, backend: Backend) -> Backend:

@@ -10,12 +10,20 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from scipy import sparse
 
-from mlp_xp.backends import to_numpy
+from mlp_xp._utils.optional import install_command
+from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.checks.keywords import check_fit_keywords
 from mlp_xp.training.data.rows import take_rows
 from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
-__all__ = ["describe_params", "describe_samples", "processes_of", "validating"]
+__all__ = [
+    "advise_numba",
+    "describe_backend",
+    "describe_params",
+    "describe_samples",
+    "processes_of",
+    "validating",
+]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -59,6 +67,16 @@ def describe_params(params: Mapping[str, Any], facts: Mapping[str, Any]) -> dict
 
     texts = {name: text_of(value) for name, value in params.items() if name not in _OWN}
     return texts | {name: str(value) for name, value in facts.items()}
+
+
+def describe_backend(backend: Backend) -> dict[str, str]:
+    """Describe the backend of a fit, as text by name."""
+    return {"the backend": backend.name, "machine code": str(backend.has_machine_code)}
+
+
+def advise_numba() -> str:
+    """Return the cure where processes differ in what computes."""
+    return f", e.g. numba on each ({install_command('fast')})"
 
 
 def describe_samples(X: Any, y: np.ndarray, weights: Any, suffix: str) -> dict[str, str]:

@@ -11,13 +11,12 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
 
-from mlp_xp._utils.optional import install_command
 from mlp_xp._utils.random import seeded
 from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.estimators.checks.processes import describe_params
+from mlp_xp.estimators.checks.processes import advise_numba, describe_backend, describe_params
 from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitting.baseline import Baseline
@@ -149,8 +148,7 @@ def prepare_fit(
     if validation is not None:
         targets.check_loss(validation.y, config.rules.loss, "y_val")
     backend = processes.spread(training_backend(params, sample.X))
-    code = {"the backend": backend.name, "machine code": str(backend.has_machine_code)}
-    processes.agree(lambda: code, f", e.g. numba on each ({install_command('fast')})")
+    processes.agree(lambda: describe_backend(backend), advise_numba)
     if state is None:
         generator = params["random_state"]
         if not isinstance(generator, Integral):

@@ -69,7 +69,7 @@ def check_sample(
     y = check_y(model, y, n_samples, f"y{suffix}")
     weights = check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}")
     describe = functools.partial(describe_samples, X, y, weights, suffix)
-    processes.agree(describe, ", or its own rows, with Distributed(data='sharded')")
+    processes.agree(describe, lambda: ", or its own rows, with Distributed(data='sharded')")
     return Sample(X, y, weights)
 
 
