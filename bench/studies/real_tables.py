@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--splits", type=int, default=SPLITS)
     parser.add_argument("--rows", type=int, default=MOST_ROWS, help="the most of a set")
     parser.add_argument("--threads", type=int, default=THREADS)
-    parser.add_argument("--into", type=Path, help="a folder; default: that of the newest run")
+    parser.add_argument("--into", type=Path, help="a folder; default: the newest run's")
     args = parser.parse_args(argv)
     try:
         folder = args.into or newest(PART)[0].parent

@@ -28,7 +28,7 @@ class TableSet(NamedTuple):
     note: str = ""
 
     def load(self, most_rows: int = MOST_ROWS) -> tuple[Any, np.ndarray]:
-        """Return features as a DataFrame, and the targets; at most so many rows, by seed 0."""
+        """Return features as a DataFrame, and the targets; of more rows a sample, by seed 0."""
         frame = _read(*self.source.split("/"))
         frame = frame[frame[self.target].notna()]
         if len(frame) > most_rows:

@@ -149,18 +149,12 @@ def _aligned(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _run_layer(
-    function: Any, params: Any, x: Any, *args: Any, xp: Namespace
-) -> tuple[Array, layers.LayerPullback]:
-    """Compute `layers.run_layer`, with sums of gradients of embeddings by XLA's scatter."""
-    if function is not layers.embed:
-        return layers.run_layer(function, params, x, *args, xp=xp)
-    return layers.embed(params, x, sum_rows=_sum_rows, xp=xp)
-
-
 def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Array:
     summed: Array = jax.ops.segment_sum(lines, positions, n_rows)
     return summed
+
+
+_run_layer = functools.partial(layers.run_layer_with, _sum_rows)
 
 
 def _gather(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,17 +60,11 @@ def dense(
     return y, pullback
 
 
-def run_layer(
-    function: Any, params: Tree, x: Any, *args: Any, xp: Namespace
-) -> tuple[Any, Callable[..., Any]]:
-    """Compute `mlp_xp.nn.layers.run_layer`, with torch's gradient of embeddings."""
-    if function is not layers.embed:
-        return layers.run_layer(function, params, x, *args, xp=xp)
-    return layers.embed(params, x, sum_rows=_sum_rows, xp=xp)
-
-
 def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Any:
     return _aten.embedding_dense_backward(lines, positions, n_rows, -1, False)
+
+
+run_layer = partial(layers.run_layer_with, _sum_rows)
 
 
 def _block_dense(

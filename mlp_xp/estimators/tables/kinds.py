@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mlp_xp.estimators.tables.reading import Category, RawColumn, factorize
+from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
 
 __all__ = ["KINDS", "CategoryColumn", "Column", "DateColumn", "NumberColumn", "UselessError"]
 
@@ -44,10 +44,7 @@ class Column:
     def check(self, raw: RawColumn) -> None:
         """Raise ValueError for values of another kind than in the fit."""
         if raw.kind != self.kind and not raw.is_empty:
-            raise ValueError(
-                f"{raw.label} has {_PLURALS[raw.kind]}, and had {_PLURALS[self.kind]} in the fit: "
-                "convert it, or fit again on such data."
-            )
+            raise _changed(raw.label, _PLURALS[raw.kind], _PLURALS[self.kind])
 
     @property
     def number_names(self) -> tuple[str, ...]:
@@ -161,7 +158,7 @@ class CategoryColumn(Column):
 
         More categories than ``max_one_hot`` are embedded.
         """
-        codes, found = factorize(raw)
+        codes, found = raw.factors
         _check_text(raw.label, found)
         known = codes[codes >= 0]
         counts = np.bincount(known, minlength=len(found))
@@ -224,26 +221,26 @@ class CategoryColumn(Column):
 
         0 is an unknown or rare one, the next are `values`, and the last is a missing one.
         """
-        codes, found = factorize(raw)
+        codes, found = raw.factors
         known = {value: code for code, value in enumerate(self.values, 1)}
         if found and isinstance(found[0], str) != self.is_text:
             kinds = ("text", "numbers") if isinstance(found[0], str) else ("numbers", "text")
-            raise ValueError(
-                f"{raw.label} has {kinds[0]}, and had {kinds[1]} in the fit: convert it, or fit "
-                "again on such data."
-            )
+            raise _changed(raw.label, *kinds)
         numbers = [known.get(value, 0) for value in found]
         return np.asarray([*numbers, len(self.values) + 1])[codes]
+
+
+def _changed(label: str, now: str, earlier: str) -> ValueError:
+    return ValueError(
+        f"{label} has {now}, and had {earlier} in the fit: convert it, or fit again on such data."
+    )
 
 
 def _check_text(label: str, found: Sequence[Category]) -> None:
     """Raise ValueError for categories of two types, and for numbers with text among them."""
     texts = [value for value in found if isinstance(value, str)]
     if texts and len(texts) < len(found):
-        raise ValueError(
-            f"{label} has text and numbers: make it one of them, e.g. by "
-            "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
-        )
+        raise text_and_numbers(label)
     if len(texts) > _FEW:
         others = [text for text in texts if not _is_number(text)]
         if len(others) < (1.0 - _MANY) * len(texts):
@@ -256,9 +253,10 @@ def _check_text(label: str, found: Sequence[Category]) -> None:
 
 def _is_number(text: str) -> bool:
     try:
-        return np.isfinite(float(text)) is not None
+        float(text)
     except ValueError:
         return False
+    return True
 
 
 def _shown(value: Category) -> str:
@@ -271,7 +269,7 @@ def _shown(value: Category) -> str:
 def _as_numbers(raw: RawColumn) -> np.ndarray:
     if raw.kind == "number":
         return raw.values
-    codes, found = factorize(raw)  # Bools, or nothing at all.
+    codes, found = raw.factors  # Bools, or nothing at all.
     return np.asarray([*found, np.nan], dtype=np.float64)[codes]
 
 

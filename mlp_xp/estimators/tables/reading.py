@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from narwhals.stable import v2 as narwhals
 
-__all__ = ["Category", "RawColumn", "factorize", "join_columns", "read_table"]
+__all__ = [
+    "Category",
+    "RawColumn",
+    "factorize",
+    "join_columns",
+    "read_table",
+    "text_and_numbers",
+]
 
 Category = str | float
 
@@ -21,7 +30,8 @@ _DATES = datetime.date, np.datetime64
 _MISSING = {"NoneType", "NAType", "NaTType"}
 
 
-class RawColumn(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RawColumn:
     """A column before it is encoded.
 
     ``label`` names it in errors. ``values : (rows,)`` are numbers with NaN, ``datetime64`` with
@@ -39,7 +49,12 @@ class RawColumn(NamedTuple):
             return bool(np.all(np.isnan(self.values)))
         if self.kind == "date":
             return bool(np.all(np.isnat(self.values)))
-        return bool(np.all(factorize(self)[0] < 0))
+        return bool(np.all(self.factors[0] < 0))
+
+    @cached_property
+    def factors(self) -> tuple[np.ndarray, Sequence[Category]]:
+        """The result of `factorize`, which is asked for by all that is learned and encoded."""
+        return factorize(self)
 
 
 def read_table(X: Any) -> list[RawColumn]:
@@ -125,10 +140,7 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
     if all(issubclass(one, datetime.time) for one in others):
         return RawColumn(label, "number", np.asarray([_second_of_day(v) for v in values]))
     if is_text and any(issubclass(one, Number) for one in others):
-        raise ValueError(
-            f"{label} has text and numbers: make it one of them, e.g. by "
-            "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
-        )
+        raise text_and_numbers(label)
     return RawColumn(label, "category", values)
 
 
@@ -192,7 +204,7 @@ def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
     >>> codes.tolist(), found
     ([0, -1, 1, 0], ['b', 'a'])
     """
-    label, kind, values = column
+    label, kind, values = column.label, column.kind, column.values
     if kind == "date":
         values = np.datetime_as_string(values).astype(object)
         values[np.isnat(column.values)] = None
@@ -211,6 +223,14 @@ def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
         -1 if _is_missing(value) else merged.setdefault(_plain(value), len(merged)) for value in raw
     ]
     return np.asarray(targets, dtype=np.int32)[inverse], [*merged]
+
+
+def text_and_numbers(label: str) -> ValueError:
+    """Return the error for a column with values of both kinds."""
+    return ValueError(
+        f"{label} has text and numbers: make it one of them, e.g. by "
+        "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
+    )
 
 
 def _no_values(label: str, value: Any) -> ValueError:

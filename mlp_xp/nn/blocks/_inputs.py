@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
@@ -77,11 +76,6 @@ class TableInputs(Block):
     def columns(self) -> int:
         """The columns of the matrix."""
         return self.numbers + self.indicators + len(self.categories)
-
-    @property
-    def first_codes(self) -> tuple[int, ...]:
-        """The first code of each column of codes."""
-        return tuple(accumulate(self.categories, initial=0))[:-1]
 
     @property
     def fan_out(self) -> int:  # type: ignore[override]

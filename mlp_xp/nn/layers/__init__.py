@@ -37,7 +37,7 @@ from mlp_xp.nn.layers._dropout import (
     scheduled,
     threshold,
 )
-from mlp_xp.nn.layers._embedding import Embedding, embed, sum_rows_of_table
+from mlp_xp.nn.layers._embedding import Embedding, embed, run_layer_with, sum_rows_of_table
 from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
 from mlp_xp.nn.layers._layer import Activation, ActivationPullback, LayerPullback, run_layer
 from mlp_xp.nn.layers._members import Heads, SharedDense, member_heads, shared_dense
@@ -104,6 +104,7 @@ __all__ = [
     "piecewise",
     "relu",
     "run_layer",
+    "run_layer_with",
     "scale_inputs",
     "scheduled",
     "selu",

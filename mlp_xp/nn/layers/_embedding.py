@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from array_api_compat import device
 
-from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.layers._layer import LayerPullback
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp.nn.layers._layer import LayerPullback, run_layer
 
-__all__ = ["Embedding", "embed", "sum_rows_of_table"]
+__all__ = ["Embedding", "embed", "run_layer_with", "sum_rows_of_table"]
 
 
 class Embedding(NamedTuple):
@@ -99,3 +99,17 @@ def embed(
         return None, Embedding(xp.reshape(summed, params.table.shape))
 
     return y, pullback
+
+
+def run_layer_with(
+    sum_rows: Callable[..., Array],
+    function: Any,
+    params: Tree,
+    x: Array,
+    *args: Any,
+    xp: Namespace,
+) -> tuple[Array, LayerPullback]:
+    """Run a layer, with a backend's function instead of `sum_rows_of_table`."""
+    if function is not embed:
+        return run_layer(function, params, x, *args, xp=xp)
+    return embed(params, x, sum_rows=sum_rows, xp=xp)

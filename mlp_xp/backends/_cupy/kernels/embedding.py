@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import cupy
 
-from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.backends._cupy.kernels.rendering import FLOATS, kernel
 from mlp_xp.nn import layers
-from mlp_xp.nn.layers import LayerPullback
 
 __all__ = ["run_layer"]
 
@@ -32,18 +32,12 @@ def _sum_kernel() -> Any:
     )
 
 
-def run_layer(
-    function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
-) -> tuple[Array, LayerPullback]:
-    """Compute `mlp_xp.nn.layers.run_layer`."""
-    if function is not layers.embed:
-        return layers.run_layer(function, params, x, *args, xp=xp)
-    return layers.embed(params, x, sum_rows=_sum_rows, xp=xp)
-
-
 def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Array:
     if lines.dtype.str not in FLOATS or positions.dtype != cupy.int32:
         return layers.sum_rows_of_table(lines, positions, n_rows, xp=xp)
     n, width = lines.shape
     summed = cupy.empty((n_rows, width), lines.dtype)
     return _sum_kernel()(lines, positions, n, width, summed)
+
+
+run_layer = partial(layers.run_layer_with, _sum_rows)
