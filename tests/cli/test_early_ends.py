@@ -16,7 +16,7 @@ from mlp_xp import MLPClassifier
 from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.cli.training import deadline
 from mlp_xp.cli.training.deadline import Deadline
-from mlp_xp.cli.training.ending import ending_of
+from mlp_xp.cli.training.fit import ending_of
 from mlp_xp.saving import load_model
 from mlp_xp.training.loop.records import Record
 

@@ -36,7 +36,8 @@ def record(epoch):
 
 def display(n_epochs=12, *end):
     classes = Classification(("no", "yes"))
-    return progress.display(Output(parse(["train"])), classes, n_epochs, 1000, *end)
+    shown = progress.Progress(Output(parse(["train"])), classes, n_epochs, 1000, *end)
+    return contextlib.closing(shown)
 
 
 def plain(text):
@@ -52,8 +53,8 @@ def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
     with display(10**6, clock.now + 60.0) as shown:
         for epoch, seconds in ((1, 18.0), (2, 2.0)):
             clock.now += seconds
-            shown.update(1, 1, None)
-            shown.end_epoch(record(epoch))
+            shown.on_progress(None, 1, 1, None)
+            shown.on_epoch_end(None, record(epoch))
     lines = capsys.readouterr().out.splitlines()
     assert [line[-9:] for line in lines] == ["0:42 left", "0:40 left"]
 
@@ -68,8 +69,8 @@ def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     with display() as shown:
-        shown.end_epoch(record(1)._replace(validation_score=0.25))
-        shown.update(5, 10, Running(0.7, 0.6))
+        shown.on_epoch_end(None, record(1)._replace(validation_score=0.25))
+        shown.on_progress(None, 5, 10, Running(0.7, 0.6))
     line = last_line(capsys.readouterr().out)
     assert re.fullmatch(rf"2/12 [━╸╺ ]+  12 %  loss 0.700  {facts}\d+:\d\d left", line)
     assert len(line) <= columns - len("^C")  # The terminal writes that after it.

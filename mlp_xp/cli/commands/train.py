@@ -6,16 +6,14 @@ import argparse
 import shlex
 import shutil
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 
 from mlp_xp._utils.signals import interrupts
-from mlp_xp.cli.commands.train_settings import settings_of, settings_of_run
+from mlp_xp.cli.commands.train_settings import Request
 from mlp_xp.cli.loading import load_data
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT, write_config
-from mlp_xp.cli.run_folder.folder import RunFolder, new_run, resumed_run, unfinished
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
 from mlp_xp.cli.training.fit import Resume, fit, fit_model, newest_checkpoint
@@ -31,17 +29,17 @@ __all__ = ["run"]
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train as the options say, or resume a run, and return the exit status."""
-    ranks = join_ranks(args.distributed)
+    request = Request(args, args.out, args.resume, args.distributed, args.command, args.start_time)
+    return _train_together(request, output)
+
+
+def _train_together(request: Request, output: Output) -> int:
+    """Train on this rank, and return the exit status of all."""
+    ranks = join_ranks(request.distributed)
     if not ranks.is_first:
         return _follow(ranks)
     with ranks.sharing_errors():
-        if args.resume is not None:
-            settings = settings_of_run(unfinished(args.resume)[0], args)
-            opened = resumed_run(args.resume)
-        else:
-            settings = settings_of(args)
-            opened = new_run(args.out, settings.folder_name)
-        return ranks.first(_train(args, ranks.first(settings), opened, ranks, output))
+        return ranks.first(_train(request, ranks, output))
 
 
 def _follow(ranks: SingleProcess) -> int:
@@ -63,24 +61,21 @@ def _follow(ranks: SingleProcess) -> int:
         return 2  # Rank 0 prints it.
 
 
-def _train(
-    args: argparse.Namespace,
-    settings: Settings,
-    opened: AbstractContextManager[RunFolder],
-    ranks: SingleProcess,
-    output: Output,
-) -> int:
+def _train(request: Request, ranks: SingleProcess, output: Output) -> int:
+    """Prepare, fit and write; return the exit status."""
+    settings = ranks.first(request.settings())
     prepared = prepare(settings, output)
     ranks.exchange(None)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
-    with opened as folder, interrupts() as pressed, quiet:
+    with request.open_folder(settings.folder_name) as folder, interrupts() as pressed, quiet:
         print_prepared(prepared, output)
-        config = {"command": args.command} | config_of(prepared)
+        config = {"command": request.command} | config_of(prepared)
         write_config(folder.path, config)  # first: a checkpoint cannot be used without it
-        resume = ranks.first(newest_checkpoint(folder.path, output) if args.resume else Resume())
+        resume = newest_checkpoint(folder.path, output) if request.resume else Resume()
+        ranks.first(resume)
         limit = prepared.model.max_time
-        end = None if limit is None else args.start_time + limit - resume.seconds
+        end = None if limit is None else request.start_time + limit - resume.seconds
         fitted = fit(prepared, folder.path, resume, end, output, pressed)
         prepared = prepared.without_images()
         result = write_results(prepared, fitted, folder, config, output)
@@ -94,7 +89,7 @@ def _train(
     if can_resume:
         name = shlex.quote(str(folder.final))
         output.print(f"to resume the training, type mlp-xp train --resume {name}")
-    seconds = time.perf_counter() - args.start_time
+    seconds = time.perf_counter() - request.start_time
     output.result(
         f"{prepared.task.summary(result)}, {result['seconds']:.1f} s, "
         f"{result['images_per_second']:,.0f} {output.samples}/s"
@@ -106,8 +101,8 @@ def _train(
             "seconds_in_all": seconds,
         },
     )
-    if fitted.cause and args.resume is None:
-        output.suggest(_another_try(args, prepared.model.learning_rate_init / 10))
+    if fitted.cause and request.resume is None:
+        output.suggest(_another_try(request, prepared.model.learning_rate_init / 10))
     else:
         is_table = prepared.data.image_shape is None
         output.suggest(_next_commands(folder.final, prepared.task, is_table=is_table))
@@ -124,9 +119,9 @@ def _next_commands(run: Path, task: Task, *, is_table: bool) -> dict[str, str]:
     }
 
 
-def _another_try(args: argparse.Namespace, rate: float) -> dict[str, str]:
+def _another_try(request: Request, rate: float) -> dict[str, str]:
     """Return the command with a smaller learning rate, and another folder if it names one."""
-    again = f"{args.command} --learning-rate {rate:g}"  # The last one of an option counts.
-    if args.out is not None:
-        again += f" --out {shlex.quote(f'{args.out}-{rate:g}')}"
+    again = f"{request.command} --learning-rate {rate:g}"  # The last one of an option counts.
+    if request.out is not None:
+        again += f" --out {shlex.quote(f'{request.out}-{rate:g}')}"
     return {again: "a tenth of the learning rate"}

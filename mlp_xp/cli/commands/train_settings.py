@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlp_xp.cli.commands.parser import suggestion
 from mlp_xp.cli.commands.train_options import solvers_with_decay
 from mlp_xp.cli.loading import DEFAULT, FILES
-from mlp_xp.cli.run_folder.config import CONFIG, check_scaling, read_config
+from mlp_xp.cli.run_folder.config import CONFIG, read_config
+from mlp_xp.cli.run_folder.folder import RunFolder, new_run, resumed_run, unfinished
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import ESTIMATORS
@@ -20,7 +22,7 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import read_recipe, recipe_parameters, without_library
 from mlp_xp.saving import decode
 
-__all__ = ["settings_of", "settings_of_run"]
+__all__ = ["Request", "settings_of"]
 
 # Options whose names differ from the parameter's. --solver and --weight-decay make one parameter.
 _RENAMED = {
@@ -51,6 +53,30 @@ _SAME_NAME = [
 _PARAMETERS = _RENAMED | {name: name for name in _SAME_NAME}
 # Options that --resume takes too: none of them changes the numbers, except by rounding.
 _FREE = {"backend", "device", "placement", "data_path", "checkpoint", "tensorboard"}
+
+
+class Request(NamedTuple):
+    """A training that a user asks for: a new one, or the rest of the run ``resume``.
+
+    ``command`` is the line that was typed, and ``start_time`` when, on `time.perf_counter`.
+    """
+
+    typed: argparse.Namespace
+    out: Path | None
+    resume: Path | None
+    distributed: str | None
+    command: str
+    start_time: float
+
+    def settings(self) -> Settings:
+        """Read the recipe or the run, and apply what was typed."""
+        if self.resume is None:
+            return settings_of(self.typed)
+        return _settings_of_run(unfinished(self.resume)[0], self.typed)
+
+    def open_folder(self, name: str) -> AbstractContextManager[RunFolder]:
+        """Open the folder of the run, named after its data unless ``--out`` names it."""
+        return new_run(self.out, name) if self.resume is None else resumed_run(self.resume)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -90,14 +116,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return Settings(data, args.recipe, params, path, drop=args.drop or (), **given)
 
 
-def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
-    """Return the settings of a run that is resumed, with the options that it takes.
-
-    Raises
-    ------
-    ValueError
-        For other options, or a configuration that cannot be read.
-    """
+def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
+    """Return the settings of a run that is resumed, with the options that it takes."""
     fixed = {"data", "recipe", "validation", "solver", "weight_decay", "early_stopping", "out"}
     fixed |= {"target", "image_size", "task", "drop"}
     fixed = (fixed | _PARAMETERS.keys()) - _FREE
@@ -111,7 +131,6 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
     cure = f"type `mlp-xp train` anew; {folder} cannot be resumed"
     stored = read_config(folder, cure)
     try:
-        check_scaling(folder, stored)
         values = {**stored["settings"]}
         params = {name: decode(value, name) for name, value in values.pop("params").items()}
         settings = Settings(params=params, **values)

@@ -23,7 +23,6 @@ __all__ = [
     "CURE",
     "REPORT",
     "DataInfo",
-    "check_scaling",
     "data_info",
     "read_config",
     "write_config",
@@ -67,15 +66,6 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write ``config.json``, all or nothing."""
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(config, indent=2, allow_nan=False))
-
-
-def check_scaling(folder: Path, config: dict[str, Any]) -> None:
-    """Raise ValueError for a folder whose model predicts standardized numbers and does not know."""
-    if config["data"].get("target_scaling") is not None:
-        raise ValueError(
-            f"{folder} was written before the network itself standardized the numbers to predict: "
-            "type `mlp-xp train` with the options of before; a run that is complete can be used"
-        )
 
 
 def data_info(config: dict[str, Any], model: Any) -> DataInfo:

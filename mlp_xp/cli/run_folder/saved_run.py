@@ -15,7 +15,6 @@ from mlp_xp.cli.run_folder.config import (
     CONFIG,
     CURE,
     DataInfo,
-    check_scaling,
     data_info,
     read_config,
 )
@@ -58,8 +57,6 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{root / CONFIG}, 'data': {reason}: {CURE}") from error
-    if is_checkpoint:
-        check_scaling(folder, config)
     return model, info
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,8 @@ from mlp_xp.cli.run_folder.folder import DiskSpace
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.deadline import Deadline
-from mlp_xp.cli.training.ending import Ending, ending_of
 from mlp_xp.cli.training.prepare import Prepared
-from mlp_xp.cli.training.progress import Watch, display
+from mlp_xp.cli.training.progress import Progress
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns, drop_option
@@ -27,7 +27,7 @@ from mlp_xp.training.checkpoints.checkpoints import read_newest
 from mlp_xp.training.data.rows import some_rows
 from mlp_xp.training.divergence.finite import NonFiniteError
 
-__all__ = ["Fitted", "Resume", "fit", "fit_model", "newest_checkpoint"]
+__all__ = ["Fitted", "Resume", "ending_of", "fit", "fit_model", "newest_checkpoint"]
 
 
 class Resume(NamedTuple):
@@ -50,6 +50,46 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
     facts = snapshot.facts
     output.print(f"resumed after {facts['epoch']} epochs and {facts['step']} steps")
     return Resume(folder, facts["epoch"], facts["seconds"])
+
+
+class Ending(NamedTuple):
+    """How a training ended: the epoch whose network is kept, what ended it, and that for a reader.
+
+    ``is_early`` is whether a plateau of the loss or of the validation score ended it. ``text`` is
+    empty where all epochs were done, or the time was over.
+    """
+
+    kept_epoch: int
+    is_interrupted: bool
+    is_early: bool
+    text: str
+
+
+def ending_of(model: Any, *, is_interrupted: bool) -> Ending:
+    """Return how the training of a model ended."""
+    records = model.history_
+    is_descent = model.solver != "lbfgs"
+    by_score = model.early_stopping and is_descent
+    scores = [record.validation_score for record in records]
+    is_over = model._training is not None and model._training.is_at_plateau
+    epochs = kept = len(records)
+    if by_score and model.best_validation_score_ in scores:
+        kept = 1 + scores.index(model.best_validation_score_)
+    is_early = is_descent and not is_interrupted and 0 < epochs < model.max_iter and is_over
+    text = ""
+    if is_interrupted:
+        text = f"interrupted in epoch {epochs}; "
+    elif is_early:
+        what = "better validation score" if by_score else "lower loss"
+        text = (
+            f"stopped early after epoch {epochs} of {model.max_iter}: no {what} for "
+            f"{model.n_iter_no_change} epochs; "
+        )
+    if text and kept == epochs:
+        text += "the network is kept as it now is"
+    elif text:
+        text += f"the network of epoch {kept} is kept, the best on validation data"
+    return Ending(kept, is_interrupted, is_early, text)
 
 
 class Fitted(NamedTuple):
@@ -75,14 +115,15 @@ def fit(
     """
     settings, data, model, task, _ = prepared
     n_train, n_test = len(data.x_train), len(data.x_test)
-    with display(output, task, model.max_iter, n_train, end, resume.epoch) as progress:
+    progress = Progress(output, task, model.max_iter, n_train, end, resume.epoch)
+    with closing(progress):
         deadline = None
         if end is not None:
             deadline = Deadline(end, data.x_train, n_test, resume.seconds, stage=progress.stage)
         callbacks = [
             DiskSpace(folder),
             *([] if deadline is None else [deadline]),
-            Watch(progress),
+            progress,
             *settings.callbacks(folder),
         ]
         diverged = fit_model(model, settings, data, callbacks, resume)

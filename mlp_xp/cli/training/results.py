@@ -22,8 +22,7 @@ from mlp_xp.cli.run_folder.folder import RunFolder
 from mlp_xp.cli.run_folder.saved_run import named
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.training.ending import Ending
-from mlp_xp.cli.training.fit import Fitted
+from mlp_xp.cli.training.fit import Ending, Fitted
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.tasks import Task, baseline_of
 from mlp_xp.estimators.fitted.state import fitted_state
