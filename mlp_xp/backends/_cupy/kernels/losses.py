@@ -42,23 +42,35 @@ from mlp_xp.nn.losses._base import log_bounds
 __all__ = ["loss", "mean_accuracy"]
 
 _LABELS = ("|u1", "<i4", "<i8")
+_OF_CLASSES = (SoftmaxCrossEntropy, SoftmaxFocal)
 # The most rows a block takes for each of its groups of threads; further rows take further blocks.
 _ROWS_AT_ONCE, _MOST_BLOCKS = 4, 256
 _NUMBERS_AT_ONCE = 16
 
-# One thread has a row of few classes; of more, LANES threads share one, so that neighbors read
-# neighboring numbers.
-_SOFTMAX = f"""(const T* logits, const L* targets, const T* weights, T even, T smallest,
-    T setting, T lowest, T highest, T* dlogits, T* parts, long long rows, int classes) {{
+# All kernels have the same parameters; each thread adds to `value` what it finds in its rows.
+_HEAD = f"""(const T* logits, const L* targets, const T* weights, T even, T smallest,
+    T setting, T lowest, T highest, T* dlogits, T* parts, long long rows, int columns) {{
+#define FOR_EACH(i, n) for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < (n); \\
+    i += (long long)gridDim.x * THREADS)
   __shared__ T shared[THREADS];
-  const int lane = threadIdx.x % LANES, rows_of_block = THREADS / LANES;
   {SHARES}
   T value = 0;
+"""
+_TAIL = """
+  value = sum_of<THREADS, 1>(value, shared);
+  if (threadIdx.x == 0) parts[blockIdx.x] = value;
+}"""
+
+# One thread has a row of few classes; of more, LANES threads share one, so that neighbors read
+# neighboring numbers.
+_SOFTMAX = """
+  const int lane = threadIdx.x % LANES, rows_of_block = THREADS / LANES;
   for (long long first = (long long)blockIdx.x * rows_of_block; first < rows;
-       first += (long long)gridDim.x * rows_of_block) {{
+       first += (long long)gridDim.x * rows_of_block) {
     const long long row = first + threadIdx.x / LANES;
-    const int n = row < rows ? classes : 0;
-    const T* z = logits + row * classes;
+    const int n = row < rows ? columns : 0;
+    const T* z = logits + row * columns;
+    T* dz = dlogits + row * columns;
     T largest = log(T(0));
     for (int k = lane; k < n; k += LANES) largest = z[k] > largest ? z[k] : largest;
     largest = largest_of<LANES>(largest, shared);
@@ -67,8 +79,8 @@ _SOFTMAX = f"""(const T* logits, const L* targets, const T* weights, T even, T s
     sum = sum_of<LANES, 1>(sum, shared);
     const T log_sum = log(sum), share = n > 0 ? SHARE(row) : T(0);
     T slopes = 0;
-    for (int k = lane; k < n; k += LANES) {{
-      T target = LABELS ? T(targets[row] == k) : T(targets[row * classes + k]);
+    for (int k = lane; k < n; k += LANES) {
+      T target = LABELS ? T(targets[row] == k) : T(targets[row * columns + k]);
       const T centered = z[k] - largest, p = exp(centered) / sum;
       T log_p = centered - log_sum;
 #if FOCAL
@@ -76,198 +88,130 @@ _SOFTMAX = f"""(const T* logits, const L* targets, const T* weights, T even, T s
       const T slope = factor * (setting * p * (log_p / (q > T(0) ? q : T(1))) - T(1));
       value -= factor * log_p;
       slopes += slope;
-      dlogits[row * classes + k] = slope;
+      dz[k] = slope;
 #else
-      target = target * (T(1) - setting) + setting / classes;
-      log_p = log_p < lowest ? lowest : log_p;
-      log_p = log_p > highest ? highest : log_p;
-      value -= log_p * target * share;
-      dlogits[row * classes + k] = (p - target) * share;
+      target = target * (T(1) - setting) + setting / columns;
+      value -= clip(log_p, lowest, highest) * target * share;
+      dz[k] = (p - target) * share;
 #endif
-    }}
+    }
 #if FOCAL
     slopes = sum_of<LANES, 1>(slopes, shared);
-    for (int k = lane; k < n; k += LANES)
-      dlogits[row * classes + k] -= exp(z[k] - largest) / sum * slopes;
+    for (int k = lane; k < n; k += LANES) dz[k] -= exp(z[k] - largest) / sum * slopes;
 #endif
-  }}
-  value = sum_of<THREADS, 1>(value, shared);
-  if (threadIdx.x == 0) parts[blockIdx.x] = value;
-}}"""
+  }"""
 
-# The loss of an output z with its target t, and the slope by z, with one setting.
+# The loss of a target t with PARTS outputs, which lie `columns` apart, and the slopes by them.
+_EACH_TARGET = """
+  FOR_EACH(i, rows * columns) {
+    const long long row = i / columns, first = row * columns * PARTS + i % columns;
+    const T t = targets[i], share = SHARE(row);
+    const T* z = logits + first;
+    T* dz = dlogits + first;
+    TERMS
+  }"""
+_ONE_OUTPUT = """
+    const T x = z[0];
+    T term, slope;
+    TERMS
+    value += term * share;
+    dz[0] = slope * share;"""
 _TERMS: dict[type[Loss], str] = {
-    SquaredError: "slope = z - t; term = T(0.5) * slope * slope;",
-    AbsoluteError: """
-      T error = z - t;
-      slope = error > T(0) ? T(1) : error < T(0) ? T(-1) : error;
-      term = slope * error;""",
+    SquaredError: "slope = x - t; term = T(0.5) * slope * slope;",
+    AbsoluteError: "slope = sign_of(x - t); term = slope * (x - t);",
     Huber: """
-      T error = z - t;
-      slope = error < -setting ? -setting : error > setting ? setting : error;
-      term = slope * (error - T(0.5) * slope);""",
-    Quantile: """
-      T error = z - t, sign = error > T(0) ? T(1) : error < T(0) ? T(-1) : error;
-      slope = T(0.5) * sign + (T(0.5) - setting);
-      term = T(0.5) * sign * error + (T(0.5) - setting) * error;""",
+      slope = clip(x - t, -setting, setting);
+      term = slope * (x - t - T(0.5) * slope);""",
     BinaryCrossEntropy: """
-      T target = t * (T(1) - setting) + setting / T(2);
-      T clipped = z < -bound ? -bound : z > bound ? bound : z;
-      term = log1p(exp(clipped < T(0) ? clipped : -clipped))
-          + (clipped < T(0) ? T(0) : clipped) - clipped * target;
-      slope = sigmoid(z) - target;""",
+      const T target = t * (T(1) - setting) + setting / T(2), bounded = clip(x, lowest, highest);
+      term = softplus(bounded) - bounded * target;
+      slope = sigmoid(x) - target;""",
     BinaryFocal: """
-      const T p = sigmoid(z), q = sigmoid(-z), tail = log1p(exp(z < T(0) ? z : -z));
-      const T log_p = (z < T(0) ? z : T(0)) - tail, log_q = (z > T(0) ? -z : T(0)) - tail;
+      const T p = sigmoid(x), q = sigmoid(-x), tail = log1p(exp(x < T(0) ? x : -x));
+      const T log_p = (x < T(0) ? x : T(0)) - tail, log_q = (x > T(0) ? -x : T(0)) - tail;
       const T yes = pow(q, setting) * t, no = pow(p, setting) * (T(1) - t);
       slope = yes * (setting * p * log_p - q) - no * (setting * q * log_q - p);
       term = -(yes * log_p + no * log_q);""",
     Poisson: """
-      slope = exp(z > bound ? bound : z) - t;
-      term = (log(t > T(0) ? t : T(1)) - z) * t + slope;""",
+      slope = exp(x > highest ? highest : x) - t;
+      term = (log(t > T(0) ? t : T(1)) - x) * t + slope;""",
 }
-
-_ELEMENTWISE = """(const T* logits, const T* targets, const T* weights, T even, T smallest,
-    T setting, T bound, T* dlogits, T* parts, long long rows, int outputs) {{
-  __shared__ T shared[THREADS];
-  {shares}
-  T value = 0;
-  const long long n = rows * outputs;
-  for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < n;
-       i += (long long)gridDim.x * THREADS) {{
-    const T z = logits[i], t = targets[i], share = SHARE(i / outputs);
-    T term, slope;
-    {terms}
-    value += term * share;
-    dlogits[i] = slope * share;
-  }}
-  value = sum_of<THREADS, 1>(value, shared);
-  if (threadIdx.x == 0) parts[blockIdx.x] = value;
-}}"""
-
-# The loss of a target with several outputs, which lie `columns` apart, and the slopes by them.
-_PARTS: dict[type[Loss], str] = {
+_TERMS = {kind: _ONE_OUTPUT.replace("TERMS", terms) for kind, terms in _TERMS.items()} | {
     Gaussian: """
-      const T bounded = z[columns] < -bound ? -bound : z[columns] > bound ? bound : z[columns];
+      const T bounded = clip(z[columns], lowest, highest);
       const T error = z[0] - t, slope = error * exp(-bounded), scaled = error * slope;
       value += T(0.5) * (bounded + scaled + T(1.8378770664093453)) * share;
       dz[0] = slope * share;
       dz[columns] = (T(0.5) - T(0.5) * scaled) * share;""",
     Quantile: """
-      const T levels[] = {levels};
+      const T levels[] = {LEVELS};
       T quantile = z[0], slopes[PARTS], slope = 0;
-      for (int k = 0; k < PARTS; k++) {{
-        const T step = z[k * columns];
-        if (k > 0) quantile += log1p(exp(step < T(0) ? step : -step)) + (step > T(0) ? step : T(0));
-        const T error = quantile - t, sign = error > T(0) ? T(1) : error < T(0) ? T(-1) : error;
+      for (int k = 0; k < PARTS; k++) {
+        if (k > 0) quantile += softplus(z[k * columns]);
+        const T error = quantile - t, sign = sign_of(error);
         slopes[k] = T(0.5) * sign + (T(0.5) - levels[k]);
         value += (T(0.5) * sign * error + (T(0.5) - levels[k]) * error) * share;
-      }}
-      for (int k = PARTS - 1; k >= 0; k--) {{
+      }
+      for (int k = PARTS - 1; k >= 0; k--) {
         slope += slopes[k];
         dz[k * columns] = slope * share * (k > 0 ? sigmoid(z[k * columns]) : T(1));
-      }}""",
+      }""",
 }
 
-_SEVERAL = """(const T* logits, const T* targets, const T* weights, T even, T smallest,
-    T bound, T* dlogits, T* parts, long long rows, int columns) {{
-  __shared__ T shared[THREADS];
-  {shares}
-  T value = 0;
-  for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < rows * columns;
-       i += (long long)gridDim.x * THREADS) {{
-    const long long row = i / columns, first = row * columns * PARTS + i % columns;
-    const T t = targets[i], share = SHARE(row);
-    const T* z = logits + first;
-    T* dz = dlogits + first;
-    {terms}
-  }}
-  value = sum_of<THREADS, 1>(value, shared);
-  if (threadIdx.x == 0) parts[blockIdx.x] = value;
-}}"""
-
 # The first of the largest classes wins, and NaN before it, as in `argmax`.
-_CORRECT = f"""(const T* logits, const L* targets, const T* weights, T even, T smallest,
-    T* parts, long long rows, int outputs) {{
-  __shared__ T shared[THREADS];
-  {SHARES}
-  T value = 0;
-  for (long long row = (long long)blockIdx.x * THREADS + threadIdx.x; row < rows;
-       row += (long long)gridDim.x * THREADS) {{
-    const T* z = logits + row * outputs;
+_CORRECT = """
+  FOR_EACH(row, rows) {
+    const T* z = logits + row * columns;
+    const L* t = targets + (LABELS ? row : row * columns);
     bool correct = true;
-    if (CLASSES) {{
+    if (CLASSES) {
       int predicted = 0, wanted = 0;
-      for (int k = 1; k < outputs; k++)
+      for (int k = 1; k < columns; k++) {
         if (z[k] > z[predicted] || (z[k] != z[k] && z[predicted] == z[predicted])) predicted = k;
-      if (LABELS) {{
-        correct = targets[row] == predicted;
-      }} else {{
-        const L* t = targets + row * outputs;
-        for (int k = 1; k < outputs; k++) if (t[k] > t[wanted]) wanted = k;
-        correct = wanted == predicted;
-      }}
-    }} else {{
-      const L* t = targets + row * outputs;
-      for (int k = 0; k < outputs; k++) correct = correct && (z[k] > T(0)) == (t[k] > L(0.5));
-    }}
+        if (!LABELS && t[k] > t[wanted]) wanted = k;
+      }
+      correct = LABELS ? t[0] == predicted : wanted == predicted;
+    } else {
+      for (int k = 0; k < columns; k++) correct = correct && (z[k] > T(0)) == (t[k] > L(0.5));
+    }
     value += correct ? SHARE(row) : T(0);
-  }}
-  value = sum_of<THREADS, 1>(value, shared);
-  if (threadIdx.x == 0) parts[blockIdx.x] = value;
-}}"""
+  }"""
 
-_SOFTMAX_VARIANTS = (
-    *((FLOATS[0], kind, 1, 1, 0) for kind in _LABELS),
-    *((dtype, dtype, 0, lanes, 0) for dtype in FLOATS for lanes in (1, 32, THREADS)),
-    *((dtype, dtype, 0, 1, 1) for dtype in FLOATS),
+_DTYPES = (*((FLOATS[0], kind) for kind in _LABELS), *zip(FLOATS, FLOATS, strict=True))
+
+
+@kernel(
+    *((SoftmaxCrossEntropy, (), *dtypes, 1, 1) for dtypes in _DTYPES),
+    *((SoftmaxCrossEntropy, (), dtype, dtype, 0, n) for dtype in FLOATS for n in (32, THREADS)),
+    *((SoftmaxFocal, (), dtype, dtype, 0, 1) for dtype in FLOATS),
+    *((kind, (0.2, 0.7), dtype, dtype, 1, 1) for kind in _TERMS for dtype in FLOATS),
 )
-_CORRECT_VARIANTS = (
-    *((FLOATS[0], kind, 1, 1) for kind in _LABELS),
-    *((dtype, dtype, classes, 0) for dtype in FLOATS for classes in (0, 1)),
-)
-
-
-@kernel(*_SOFTMAX_VARIANTS)
-def _softmax_kernel(dtype: str, targets: str, weighted: int, lanes: int, focal: int) -> Any:
+def _loss_kernel(
+    kind: type[Loss], levels: tuple[float, ...], dtype: str, targets: str, weighted: int, lanes: int
+) -> Any:
+    body = _SOFTMAX if kind in _OF_CLASSES else _EACH_TARGET.replace("TERMS", _TERMS[kind])
+    numbers = ", ".join(f"T({level!r})" for level in map(float, levels))
     return raw_kernel(
-        "mlp_xp_focal" if focal else "mlp_xp_softmax",
-        _SOFTMAX,
+        f"mlp_xp_{kind.__name__.lower()}",
+        f"{_HEAD}{body.replace('LEVELS', numbers)}{_TAIL}",
         {"T": dtype, "L": targets},
         LABELS=int(targets in _LABELS),
         WEIGHTED=weighted,
         LANES=lanes,
-        FOCAL=focal,
+        FOCAL=int(kind is SoftmaxFocal),
+        PARTS=2 if kind is Gaussian else max(len(levels), 1),
     )
 
 
-@kernel(*((kind, dtype, 1) for kind in _TERMS for dtype in FLOATS))
-def _elementwise_kernel(kind: type[Loss], dtype: str, weighted: int) -> Any:
-    body = _ELEMENTWISE.format(shares=SHARES, terms=_TERMS[kind])
-    return raw_kernel(f"mlp_xp_{kind.__name__.lower()}", body, {"T": dtype}, WEIGHTED=weighted)
-
-
-@kernel(*((kind, dtype, 1) for kind in (Gaussian(), Quantile((0.2, 0.7))) for dtype in FLOATS))
-def _several_kernel(loss: Loss, dtype: str, weighted: int) -> Any:
-    terms = _PARTS[type(loss)]
-    if isinstance(loss, Quantile):
-        levels = ", ".join(f"T({level!r})" for level in map(float, loss.levels))
-        terms = terms.format(levels=f"{{{levels}}}")
+@kernel(*((*dtypes, 1, 1) for dtypes in _DTYPES), *((dtype, dtype, 0, 0) for dtype in FLOATS))
+def _correct_kernel(dtype: str, targets: str, weighted: int, classes: int) -> Any:
     return raw_kernel(
-        f"mlp_xp_{type(loss).__name__.lower()}s",
-        _SEVERAL.format(shares=SHARES, terms=terms),
-        {"T": dtype},
+        "mlp_xp_correct",
+        f"{_HEAD}{_CORRECT}{_TAIL}",
+        {"T": dtype, "L": targets},
+        LABELS=int(targets in _LABELS),
         WEIGHTED=weighted,
-        PARTS=loss.outputs_per_target,
-    )
-
-
-@kernel(*_CORRECT_VARIANTS)
-def _correct_kernel(dtype: str, targets: str, classes: int, weighted: int) -> Any:
-    types = {"T": dtype, "L": targets}
-    is_label = int(targets in _LABELS)
-    return raw_kernel(
-        "mlp_xp_correct", _CORRECT, types, LABELS=is_label, WEIGHTED=weighted, CLASSES=classes
+        CLASSES=classes,
     )
 
 
@@ -275,74 +219,70 @@ def loss(
     loss: Loss, logits: Any, targets: Any, weights: Any = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
     """Compute `mlp_xp.nn.losses.mean_loss`, the gradient with the value."""
-    is_softmax = type(loss) in (SoftmaxCrossEntropy, SoftmaxFocal)
-    n_parts = loss.outputs_per_target
-    is_known = is_softmax or type(loss) in (_TERMS if n_parts == 1 else _PARTS)
+    kind, n_parts = type(loss), loss.outputs_per_target
+    is_softmax = kind in _OF_CLASSES
+    is_known = is_softmax or kind in _TERMS
     if not is_known or not _accepts(logits, targets, weights, labels=is_softmax, n_parts=n_parts):
         return losses.mean_loss(loss, logits, targets, weights, xp=xp)
-    rows, outputs = logits.shape[0], logits.shape[1] // n_parts
-    number, dtype = logits.dtype.type, logits.dtype.str
-    dlogits = cupy.empty_like(logits)
-    weighted = int(weights is not None)
+    rows, columns = logits.shape[0], logits.shape[1] // n_parts
+    lanes, n_blocks = 1, blocks_for(rows * columns, _NUMBERS_AT_ONCE * THREADS)
     if is_softmax:
-        lanes = 1 if outputs <= 32 else 32 if outputs <= 1024 else THREADS
-        n_blocks = min(blocks_for(rows, _ROWS_AT_ONCE * (THREADS // lanes)), _MOST_BLOCKS)
-        is_focal = int(type(loss) is SoftmaxFocal)
-        compute = _softmax_kernel(dtype, targets.dtype.str, weighted, lanes, is_focal)
-    else:
-        n_blocks = min(blocks_for(rows * outputs, _NUMBERS_AT_ONCE * THREADS), _MOST_BLOCKS)
-        if n_parts > 1:
-            compute = _several_kernel(loss, dtype, weighted)
-        else:
-            compute = _elementwise_kernel(type(loss), dtype, weighted)
-    parts = cupy.empty(n_blocks, logits.dtype)
-    settings = map(number, _settings(loss, logits, xp=xp))
-    shares = share_arguments(logits, weights)
-    size = np.int64(rows), np.int32(outputs)
-    arguments = (logits, targets, *shares, *settings, dlogits, parts, *size)
-    compute((n_blocks,), (THREADS,), arguments)
-    return total(parts), lambda: dlogits
+        lanes = 1 if columns <= 32 else 32 if columns <= 1024 else THREADS
+        n_blocks = blocks_for(rows, _ROWS_AT_ONCE * (THREADS // lanes))
+    kinds = logits.dtype.str, targets.dtype.str, int(weights is not None)
+    compute = _loss_kernel(kind, loss.levels, *kinds, lanes)
+    dlogits, settings = cupy.empty_like(logits), _settings(loss, logits, xp=xp)
+    arguments = logits, targets, weights, settings, dlogits, columns
+    return _sum(compute, n_blocks, *arguments), lambda: dlogits
 
 
-def _settings(loss: Loss, logits: Any, *, xp: Namespace) -> tuple[float, ...]:
-    """Return the settings of a kernel: of an elementwise loss one, and a bound of the logits.
-
-    A target with several outputs has the bound alone.
-    """
+def _settings(loss: Loss, logits: Any, *, xp: Namespace) -> tuple[float, float, float]:
+    """Return the setting of a loss, and the bounds of what it clips."""
     match loss:
         case SoftmaxCrossEntropy(label_smoothing):
             return label_smoothing, *log_bounds(logits.dtype, xp=xp)
         case BinaryCrossEntropy(label_smoothing):
             lowest, highest = log_bounds(logits.dtype, xp=xp)
-            return label_smoothing, highest - lowest
+            return label_smoothing, lowest - highest, highest - lowest
         case Gaussian():
-            return (loss.largest_log_variance(logits, xp=xp),)
-        case Quantile():
-            return (0.0,) if loss.outputs_per_target > 1 else (loss.levels[0], 0.0)
+            largest = loss.largest_log_variance(logits, xp=xp)
+            return 0.0, -largest, largest
         case Poisson():
-            return 0.0, loss.largest_logit(logits, xp=xp)
-        case SoftmaxFocal(gamma):
-            return gamma, 0.0, 0.0
-        case Huber(setting) | BinaryFocal(setting):
-            return setting, 0.0
-    return 0.0, 0.0
+            return 0.0, 0.0, loss.largest_logit(logits, xp=xp)
+        case SoftmaxFocal(setting) | BinaryFocal(setting) | Huber(setting):
+            return setting, 0.0, 0.0
+    return 0.0, 0.0, 0.0
 
 
 def mean_accuracy(
     loss: Loss, logits: Any, targets: Any, weights: Any = None, *, xp: Namespace
 ) -> Array:
     """Compute `mlp_xp.nn.losses.mean_accuracy`."""
-    is_classes = type(loss) in (SoftmaxCrossEntropy, SoftmaxFocal)
+    is_classes = type(loss) in _OF_CLASSES
     is_known = is_classes or type(loss) in (BinaryCrossEntropy, BinaryFocal)
     if not is_known or not _accepts(logits, targets, weights, labels=is_classes):
         return losses.mean_accuracy(loss, logits, targets, weights, xp=xp)
-    rows, outputs = logits.shape
-    n_blocks = min(blocks_for(rows, _ROWS_AT_ONCE * THREADS), _MOST_BLOCKS)
-    parts = cupy.empty(n_blocks, logits.dtype)
-    kinds = logits.dtype.str, targets.dtype.str, int(is_classes), int(weights is not None)
-    size = np.int64(rows), np.int32(outputs)
-    arguments = (logits, targets, *share_arguments(logits, weights), parts, *size)
-    _correct_kernel(*kinds)((n_blocks,), (THREADS,), arguments)
+    rows, columns = logits.shape
+    kinds = logits.dtype.str, targets.dtype.str, int(weights is not None), int(is_classes)
+    arguments = logits, targets, weights, (0.0, 0.0, 0.0), logits, columns
+    return _sum(_correct_kernel(*kinds), blocks_for(rows, _ROWS_AT_ONCE * THREADS), *arguments)
+
+
+def _sum(
+    compute: Any,
+    n_blocks: int,
+    logits: Any,
+    targets: Any,
+    weights: Any,
+    settings: tuple[float, ...],
+    dlogits: Any,
+    columns: int,
+) -> Array:
+    """Launch a kernel, and return the sum of its values."""
+    parts = cupy.empty(min(n_blocks, _MOST_BLOCKS), logits.dtype)
+    given = (*share_arguments(logits, weights), *map(logits.dtype.type, settings))
+    size = np.int64(logits.shape[0]), np.int32(columns)
+    compute((parts.size,), (THREADS,), (logits, targets, *given, dlogits, parts, *size))
     return total(parts)
 
 

@@ -47,12 +47,16 @@ __device__ T sigmoid(T x) {
 }
 """
 
-# Sums and maxima over groups of WIDTH threads, STRIDE apart. All threads of a block must call them.
-# The order is fixed, so the same numbers give the same bits.
-_REDUCTIONS = """
+# Sums and maxima are over groups of WIDTH threads, STRIDE apart. All threads of a block must call
+# them. The order is fixed, so the same numbers give the same bits. Comparisons let NaN through.
+_FUNCTIONS = """
 // A product that is rounded by itself: no sum takes it into a fused multiply-add.
 __device__ float product(float x, float y) { return __fmul_rn(x, y); }
 __device__ double product(double x, double y) { return __dmul_rn(x, y); }
+
+__device__ T clip(T x, T low, T high) { return x < low ? low : x > high ? high : x; }
+__device__ T sign_of(T x) { return x > T(0) ? T(1) : x < T(0) ? T(-1) : x; }
+__device__ T softplus(T x) { return log1p(exp(x < T(0) ? x : -x)) + (x < T(0) ? T(0) : x); }
 
 template <int WIDTH, int STRIDE>
 __device__ T sum_of(T value, T* shared) {
@@ -141,7 +145,7 @@ def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) ->
     """
     lines = [f"#define {key} {value}" for key, value in ({"THREADS": THREADS} | constants).items()]
     lines += [f"typedef {_C_NAMES[dtype]} {letter};" for letter, dtype in types.items()]
-    code = "\n".join((*lines, SIGMOID, _REDUCTIONS, f'extern "C" __global__ void {name}{body}'))
+    code = "\n".join((*lines, SIGMOID, _FUNCTIONS, f'extern "C" __global__ void {name}{body}'))
     return cupy.RawKernel(code, name)
 
 
