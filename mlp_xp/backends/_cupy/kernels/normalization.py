@@ -87,24 +87,6 @@ _COLUMN = """
 #define OVER_COLUMN(sum) sum_of<THREADS / COLUMNS, COLUMNS>(sum, shared)
 """
 
-_LAYER_NORM_PARAMETERS = f"""(const T* x, const T* dy, const T* means, const T* factors,
-    T* dscale, T* dshift, long long rows, int width) {{
-  __shared__ T shared[THREADS];
-  {_COLUMN}
-  T along = 0, sum = 0;
-  for (long long row = first; row < n; row += step) {{
-    const T d = dy[row * width + column];
-    sum += d;
-    along += d * (x[row * width + column] - means[row]) * factors[row];
-  }}
-  along = OVER_COLUMN(along);
-  sum = OVER_COLUMN(sum);
-  if (first == 0 && n > 0) {{
-    dscale[column] = along;
-    dshift[column] = sum;
-  }}
-}}"""
-
 _BATCH_NORM = f"""(const T* x, const T* weights, T even, T smallest, const T* scale,
     const T* shift, T epsilon, T* y, T* means, T* variances, long long rows, int width) {{
   __shared__ T shared[THREADS];
@@ -128,28 +110,30 @@ _BATCH_NORM = f"""(const T* x, const T* weights, T even, T smallest, const T* sc
   }}
 }}"""
 
-_BATCH_NORM_GRADIENT = f"""(const T* x, const T* dy, const T* weights, T even, T smallest,
-    const T* scale, const T* means, const T* variances, T epsilon, T* dx, T* dscale, T* dshift,
+# The gradients of the parameters, and of the inputs of a batch normalization. Means and factors are
+# of rows, BY_ROW, else means and variances of columns.
+_COLUMN_GRADIENTS = f"""(const T* x, const T* dy, const T* weights, T even, T smallest,
+    const T* scale, const T* means, const T* scales, T epsilon, T* dx, T* dscale, T* dshift,
     long long rows, int width) {{
   __shared__ T shared[THREADS];
   {SHARES}
   {_COLUMN}
-  const T mean = n > 0 ? means[column] : T(0);
-  const T factor = n > 0 ? T(1) / sqrt(variances[column] + epsilon) : T(0);
+  const T mean = BY_ROW || n == 0 ? T(0) : means[column];
+  const T factor = BY_ROW || n == 0 ? T(0) : T(1) / sqrt(scales[column] + epsilon);
+#define CENTERED(row) (x[row * width + column] - (BY_ROW ? means[row] : mean))
+#define FACTOR(row) (BY_ROW ? scales[row] : factor)
   T along = 0, sum = 0;
   for (long long row = first; row < n; row += step) {{
     const T d = dy[row * width + column];
     sum += d;
-    along += d * (x[row * width + column] - mean) * factor;
+    along += d * CENTERED(row) * FACTOR(row);
   }}
   along = OVER_COLUMN(along);
   sum = OVER_COLUMN(sum);
   if (NEED_DX) {{
-    for (long long row = first; row < n; row += step) {{
-      const T z = (x[row * width + column] - mean) * factor;
-      dx[row * width + column] = (dy[row * width + column] - SHARE(row) * (sum + z * along))
-          * (scale[column] * factor);
-    }}
+    for (long long row = first; row < n; row += step)
+      dx[row * width + column] = (dy[row * width + column]
+          - SHARE(row) * (sum + CENTERED(row) * FACTOR(row) * along)) * (scale[column] * factor);
   }}
   if (first == 0 && n > 0) {{
     dscale[column] = along;
@@ -157,39 +141,31 @@ _BATCH_NORM_GRADIENT = f"""(const T* x, const T* dy, const T* weights, T even, T
   }}
 }}"""
 
-
-@kernel(*((dtype,) for dtype in FLOATS))
-def _layer_norm_kernel(dtype: str) -> Any:
-    return raw_kernel("mlp_xp_layer_norm", _LAYER_NORM, {"T": dtype}, LANES=_LANES)
-
-
-@kernel(*((dtype,) for dtype in FLOATS))
-def _layer_norm_gradient_kernel(dtype: str) -> Any:
-    name = "mlp_xp_layer_norm_gradient"
-    return raw_kernel(name, _LAYER_NORM_GRADIENT, {"T": dtype}, LANES=_LANES)
+_SOURCES = {
+    "layer_norm": _LAYER_NORM,
+    "layer_norm_gradient": _LAYER_NORM_GRADIENT,
+    "batch_norm": _BATCH_NORM,
+    "column_gradients": _COLUMN_GRADIENTS,
+}
 
 
-@kernel(*((dtype,) for dtype in FLOATS))
-def _layer_norm_parameters_kernel(dtype: str) -> Any:
-    name = "mlp_xp_layer_norm_parameters"
-    return raw_kernel(name, _LAYER_NORM_PARAMETERS, {"T": dtype}, COLUMNS=_COLUMNS)
-
-
-@kernel(*((dtype, weighted) for dtype in FLOATS for weighted in (0, 1)))
-def _batch_norm_kernel(dtype: str, weighted: int) -> Any:
-    types = {"T": dtype}
-    return raw_kernel("mlp_xp_batch_norm", _BATCH_NORM, types, WEIGHTED=weighted, COLUMNS=_COLUMNS)
-
-
-@kernel(*((dtype, weighted, weighted) for dtype in FLOATS for weighted in (0, 1)))
-def _batch_norm_gradient_kernel(dtype: str, weighted: int, need_dx: int) -> Any:
+@kernel(
+    *((name, dtype) for name in list(_SOURCES)[:2] for dtype in FLOATS),
+    *(("batch_norm", dtype, weighted) for dtype in FLOATS for weighted in (0, 1)),
+    *(("column_gradients", dtype, *flags) for dtype in FLOATS for flags in ((0, 1, 0), (1, 0, 1))),
+)
+def _norm_kernel(
+    name: str, dtype: str, weighted: int = 0, by_row: int = 0, need_dx: int = 0
+) -> Any:
     return raw_kernel(
-        "mlp_xp_batch_norm_gradient",
-        _BATCH_NORM_GRADIENT,
+        f"mlp_xp_{name}",
+        _SOURCES[name],
         {"T": dtype},
-        WEIGHTED=weighted,
-        NEED_DX=need_dx,
+        LANES=_LANES,
         COLUMNS=_COLUMNS,
+        WEIGHTED=weighted,
+        BY_ROW=by_row,
+        NEED_DX=need_dx,
     )
 
 
@@ -206,18 +182,19 @@ def layer_norm(
     by_rows = (blocks_for(rows, THREADS // _LANES),), (THREADS,)
     by_columns = (blocks_for(width, _COLUMNS),), (THREADS,)
     arguments = (x, scale, shift, x.dtype.type(epsilon), y, means, factors, *size)
-    _layer_norm_kernel(dtype)(*by_rows, arguments)
+    _norm_kernel("layer_norm", dtype)(*by_rows, arguments)
 
     def pullback(dy: Any, *, need_dx: bool) -> tuple[Array | None, Norm]:
         dy = cupy.ascontiguousarray(dy, x.dtype)
         grads = Norm(cupy.empty_like(scale), cupy.empty_like(shift))
-        arguments = (x, dy, means, factors, *grads, *size)
-        _layer_norm_parameters_kernel(dtype)(*by_columns, arguments)
+        given = (x, dy, *share_arguments(x, None), scale, means, factors)
+        arguments = (*given, x.dtype.type(epsilon), dy, *grads, *size)
+        _norm_kernel("column_gradients", dtype, 0, 1)(*by_columns, arguments)
         if not need_dx:
             return None, grads
         dx = cupy.empty_like(x)
         arguments = (x, dy, scale, means, factors, dx, *size)
-        _layer_norm_gradient_kernel(dtype)(*by_rows, arguments)
+        _norm_kernel("layer_norm_gradient", dtype)(*by_rows, arguments)
         return dx, grads
 
     return y, pullback
@@ -245,7 +222,7 @@ def batch_norm(
     y, measured = cupy.empty_like(x), BatchStats(cupy.empty_like(scale), cupy.empty_like(scale))
     by_columns = (blocks_for(width, _COLUMNS),), (THREADS,)
     arguments = (x, *shares, scale, shift, number(epsilon), y, *measured, *size)
-    _batch_norm_kernel(dtype, weighted)(*by_columns, arguments)
+    _norm_kernel("batch_norm", dtype, weighted)(*by_columns, arguments)
 
     def pullback(dy: Any, *, need_dx: bool) -> tuple[Array | None, Norm]:
         dy = cupy.ascontiguousarray(dy, x.dtype)
@@ -253,7 +230,8 @@ def batch_norm(
         dx = cupy.empty_like(x) if need_dx else None
         outputs = (dy if dx is None else dx, *grads)
         arguments = (x, dy, *shares, scale, *measured, number(epsilon), *outputs, *size)
-        _batch_norm_gradient_kernel(dtype, weighted, int(need_dx))(*by_columns, arguments)
+        compute = _norm_kernel("column_gradients", dtype, weighted, 0, int(need_dx))
+        compute(*by_columns, arguments)
         return dx, grads
 
     return y, pullback, measured

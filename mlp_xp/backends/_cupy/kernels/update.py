@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import cupy
@@ -116,30 +117,38 @@ def _update_kernel(
     return raw_kernel(f"mlp_xp_{rule}", body, types, PENALTY=penalty, DECAY=decay)
 
 
-@kernel(*((dtype, 2) for dtype in FLOATS))
-def _average_kernel(dtype: str, n_arrays: int) -> Any:
-    fields, marks = {"average": "T*", "p": "const T*"}, (False,) * n_arrays
-    loop = "    average[i] += rate[0] * (p[i] - average[i]);"
-    body = multi_tensor("const T* rate", fields, marks, "", loop, "")
-    return raw_kernel("mlp_xp_average", body, {"T": dtype})
+# Walks over all arrays of a tree: scalars, fields, prologue, loop, epilogue.
+_WALKS: dict[str, tuple[str, dict[str, str], str, str, str]] = {
+    "average": (
+        "const T* rate",
+        {"average": "T*", "p": "const T*"},
+        "",
+        "    average[i] += rate[0] * (p[i] - average[i]);",
+        "",
+    ),
+    "norm": ("T* parts", {"g": "const T*"}, "  T sum = 0;", "    sum += g[i] * g[i];", _LEAVE_SUM),
+    "clip": (
+        "const T* parts, long long n_parts, T largest, T* norm",
+        {"g": "T*"},
+        _LENGTH,
+        "    g[i] *= factor;",
+        "  if (blockIdx.x == 0 && threadIdx.x == 0) norm[0] = length;",
+    ),
+}
 
 
-@kernel(*((dtype, 2) for dtype in FLOATS))
-def _norm_kernel(dtype: str, n_arrays: int) -> Any:
-    fields, marks = {"g": "const T*"}, (False,) * n_arrays
-    loop = "    sum += g[i] * g[i];"
-    body = multi_tensor("T* parts", fields, marks, "  T sum = 0;", loop, _LEAVE_SUM)
-    return raw_kernel("mlp_xp_norm", body, {"T": dtype})
+@kernel(*((name, dtype, 2) for name in _WALKS for dtype in FLOATS))
+def _walk_kernel(name: str, dtype: str, n_arrays: int) -> Any:
+    scalars, fields, *statements = _WALKS[name]
+    body = multi_tensor(scalars, fields, (False,) * n_arrays, *statements)
+    return raw_kernel(f"mlp_xp_{name}", body, {"T": dtype})
 
 
-@kernel(*((dtype, 2) for dtype in FLOATS))
-def _clip_kernel(dtype: str, n_arrays: int) -> Any:
-    fields, marks = {"g": "T*"}, (False,) * n_arrays
-    scalars = "const T* parts, long long n_parts, T largest, T* norm"
-    loop = "    g[i] *= factor;"
-    epilogue = "  if (blockIdx.x == 0 && threadIdx.x == 0) norm[0] = length;"
-    body = multi_tensor(scalars, fields, marks, _LENGTH, loop, epilogue)
-    return raw_kernel("mlp_xp_clip", body, {"T": dtype})
+def _walk(
+    name: str, members: list[tuple[Any, ...]], scalars_of: Callable[[slice], tuple[Any, ...]]
+) -> None:
+    dtype = members[0][0].dtype.str
+    launch(lambda some: _walk_kernel(name, dtype, len(members[some])), scalars_of, members)
 
 
 def _settings(optimizer: Optimizer) -> tuple[str, tuple[float, ...]] | None:
@@ -262,11 +271,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
     )
     if not is_known:
         return optimizers.averaged(average, params, rate, xp=xp)
-    launch(
-        lambda some: _average_kernel(members[0][0].dtype.str, len(members[some])),
-        lambda blocks: (rate,),
-        members,
-    )
+    _walk("average", members, lambda blocks: (rate,))
     return average
 
 
@@ -278,14 +283,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
         return optimizers.clip(grads, max_norm, n_leading=n_leading, xp=xp)
     dtype = members[0][0].dtype
     parts, norm = cupy.empty(max(blocks_of(members), 1), dtype), cupy.empty((), dtype)
-
-    def norm_kernel(some: slice) -> Any:
-        return _norm_kernel(dtype.str, len(members[some]))
-
-    def clip_kernel(some: slice) -> Any:
-        return _clip_kernel(dtype.str, len(members[some]))
-
-    launch(norm_kernel, lambda blocks: (parts[blocks],), members)
+    _walk("norm", members, lambda blocks: (parts[blocks],))
     numbers = parts, np.int64(parts.size), dtype.type(max_norm), norm
-    launch(clip_kernel, lambda blocks: numbers, members)
+    _walk("clip", members, lambda blocks: numbers)
     return grads, norm
