@@ -3,15 +3,12 @@
 `mlp-xp bench` runs this. It writes result.json, report.md and charts into a folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NoReturn
 
 from bench.reports.charts import draw
 from bench.reports.sections import PARTS, STUDIES, report
@@ -23,22 +20,52 @@ from bench.suite.side_by_side import workload_part, workload_table
 from bench.suite.tables import Table, count, print_tables
 from bench.suite.turns import Options, Part, set_threads
 from bench.suite.workloads import QUICK, SUITE
+from mlp_xp.cli.commands import parse as parse_command
 
 KEYS = {key.replace("_", "-"): key for key in PARTS | STUDIES}
-NAMES = (*(workload.name for workload in SUITE), *(key.replace("_", "-") for key in PARTS))
+WORKLOADS, QUICK_WORKLOADS = ([workload.name for workload in suite] for suite in (SUITE, QUICK))
+NAMES = (*WORKLOADS, *(key.replace("_", "-") for key in PARTS))
 QUICK_EXTRAS = ("drop-in", "busy", "end-to-end")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the options of `mlp-xp bench`."""
+    try:
+        args = parse_command(["bench", *(sys.argv[1:] if argv is None else argv)])
+        check(args)
+    except ValueError as error:
+        print(f"mlp-xp: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    args.rounds = args.rounds or (5 if args.quick else 7)
+    args.threads = args.threads or usable_cpus()
+    return args
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise an error for a part or a contender that there is not."""
+    known = [*dict.fromkeys((*NAMES, *KEYS))]
+    for name in (word.partition("/")[0] for word in args.only or []):
+        if name not in known:
+            raise ValueError(f"no part is called {name!r}: choose some of {', '.join(known)}")
+        if args.quick and name not in (*QUICK_WORKLOADS, *KEYS):
+            quick = ", ".join(QUICK_WORKLOADS)
+            raise ValueError(f"--only {name} is not in a quick run, which has {quick}")
+    names = {name for workload in SUITE for name in entries(workload)}
+    for name in args.contenders or []:
+        if name not in names:
+            typed = "; ".join(f'"{known_name}"' for known_name in sorted(names))
+            raise ValueError(f"no contender is called {name!r}: choose some of {typed}")
 
 
 def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, Options]]:
     """Return the parts that the options choose, in their order, each with its options."""
-    suite, extras = (QUICK, QUICK_EXTRAS) if args.quick else (SUITE, NAMES)
-    chosen = args.only or [*(workload.name for workload in suite), *extras]
+    suite, usual = (QUICK, [*QUICK_WORKLOADS, *QUICK_EXTRAS]) if args.quick else (SUITE, NAMES)
     cases: dict[str, list[str]] = {}
-    for word in chosen:
+    for word in args.only or usual:
         name, _, case = word.partition("/")
         cases.setdefault(name, []).append(case)
     options = Options(args.rounds, args.threads, scratch, args.quick, args.images, args.contenders)
-    known = {workload.name: workload_part(workload, options) for workload in suite}
+    known = {workload.name: workload_part(workload) for workload in suite}
     known |= {name: (PARTS | STUDIES)[key] for name, key in KEYS.items()}
     return {
         name: (part, options._replace(cases=() if "" in cases[name] else tuple(cases[name])))
@@ -47,48 +74,8 @@ def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, O
     }
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as in `mlp-xp`."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"mlp-xp: error: {message} (see mlp-xp bench --help)\n")
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="mlp-xp bench", description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    more = ", ".join(name for name in KEYS if name not in NAMES)
-    add("--quick", action="store_true", help="few contenders, little data, two to three minutes")
-    add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
-    add("--rounds", type=int, help="turns of each contender (7, quick 5)")
-    add("--threads", type=int, default=usable_cpus(), help="of each contender (all CPUs)")
-    add("--only", nargs="+", metavar="PART", help=f"{', '.join(NAMES)} (all); {more}")
-    add("--contenders", nargs="+", metavar="NAME", help="names as in the tables")
-    add("--images", type=int, help="most images per epoch")
-    add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
-    args = parser.parse_args(argv)
-    if args.rounds is None:
-        args.rounds = 5 if args.quick else 7
-    for name in ("rounds", "threads", "images"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
-    quick = [workload.name for workload in QUICK]
-    known = [*dict.fromkeys((*NAMES, *KEYS))]
-    for name in (word.partition("/")[0] for word in args.only or []):
-        if name not in known:
-            parser.error(f"no part is called {name!r}: choose some of {', '.join(known)}")
-        if args.quick and name not in (*quick, *KEYS):
-            parser.error(f"--only {name} is not in a quick run, which has {', '.join(quick)}")
-    names = {name for workload in SUITE for name in entries(workload)}
-    for name in args.contenders or []:
-        if name not in names:
-            typed = "; ".join(f'"{known_name}"' for known_name in sorted(names))
-            parser.error(f"no contender is called {name!r}: choose some of {typed}")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
+def main() -> int:
+    args = parse()
     set_threads(args.threads)
     # With it, a checkout is compiled again at every import.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -106,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             out.rmdir()
         return 130
-    print_tables(head_of(result), tables_of(result), bold=OURS)
+    print_tables(head_of(result), tables_of(result), OURS)
     if args.quick and args.only is None:
         left_out = [name for name in NAMES if name not in parts]
         print(f"\nleft out by --quick: many contenders, {', '.join(left_out)}")
@@ -120,19 +107,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure_parts(parts: dict[str, tuple[Part, Options]], result: Result, out: Path) -> None:
     """Measure the parts in turn, and write what is known after each."""
-    turns = {name: part.n_turns(options) for name, (part, options) in parts.items()}
-    with Progress(turns) as progress:
+    with Progress([*parts]) as progress:
         for name, (part, options) in parts.items():
             progress.begin(name, part.title)
-            measured = part.measure(options, progress.announce)
-            if name in KEYS:
-                result[KEYS[name]] = measured
-            else:
-                result["workloads"][name] = measured
+            record, key = (result, KEYS[name]) if name in KEYS else (result["workloads"], name)
+            record[key] = part.measure(options, progress.announce)
             # Keeps these results if a later part fails.
             write(out / "result.json", result)
             (out / "report.md").write_text(report(result), encoding="utf-8")
-        progress.draw("drawing the charts")
+        progress.announce("drawing the charts")
         draw(result, out)
 
 
@@ -149,7 +132,7 @@ def head_of(result: Result) -> list[str]:
 
 def tables_of(result: Result) -> list[Table]:
     """Return the tables of a run."""
-    found = [workload_table(workload) for workload in result["workloads"].values()]
+    found = [workload_table(run) for run in result["workloads"].values()]
     for key, part in (PARTS | STUDIES).items():
         found += part.tables(result[key]) if result.get(key) else []
     return [*found, *([own] if (own := targets(result)).rows else [])]

@@ -1,7 +1,5 @@
 """Options and backends of the benchmarks, and the facts recorded with each figure."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -5,8 +5,6 @@
 One epoch before the timed rounds compiles and warms up; a round ends when the device is done.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,14 +1,11 @@
 """The driver of check.sh: it runs the parts within a time, and writes each result at once."""
 
-from __future__ import annotations
-
-import argparse
 import os
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bench.gpu.install import (
@@ -27,15 +24,15 @@ WANTED = "cupy,torch:cuda,jax:cuda"
 SECONDS = 530
 # A GPU's own code is tested first, and ranks not at all: they are for several GPUs.
 FIRST = "test_captured_steps.py", "test_kernels.py", "test_precision.py"
-# Where time is short: what the goals compare with comes first, and a compiler takes two shares.
+# Where time is short: what the goals compare with comes first, and a compiler takes twice as long.
 PEERS = "torch, compiled", "JAX, epoch in a scan", "torch"
-SHARES = {"torch, compiled": 2}
+WEIGHTS = {"torch, compiled": 2}
 TOOLS = "memcheck", "racecheck"
+PYTEST = [sys.executable, "-m", "pytest", "-v", "-m", "", "-p", "no:cacheprovider"]
 
 
 def install(check: Check) -> None:
     """Install what is missing, from the folder of wheels or the index; name the rest."""
-    result = check.result
     end = check.now() + check.left("install")
     if wheels := missing_wheels():
         print("  from wheels/:", ", ".join(Path(wheel).name for wheel in wheels), flush=True)
@@ -43,10 +40,10 @@ def install(check: Check) -> None:
         for name, ended in check.run({"wheels": pip(*own, *wheels)}, end - check.now()).items():
             if ended.status != 0:
                 check.add("problems", f"{name}: {ended.last}")
-    for name, requirement in requirements(result["gpus"], result["wanted"]).items():
-        line = f"{name}: pip install '{requirement}'"
+    for name, text in requirements(check.result["gpus"], check.result["wanted"]).items():
+        line = f"{name}: pip install '{text}'"
         if not is_there(name) and end - check.now() >= LEAST:
-            command = pip("--timeout", "5", requirement)
+            command = pip("--timeout", "5", text)
             for ended in check.run({name: command}, end - check.now()).values():
                 line += f" ({ended.last})" if ended.status else ""
         if not is_there(name):
@@ -58,17 +55,15 @@ def install(check: Check) -> None:
         print(f"  CIFAR-10: {type(error).__name__}: {error}")
     where = {ROOT: "found", WHEELS: "some images, in wheels/data"}
     cure = "mlp-xp data cifar10, or bench/gpu/get_wheels.sh on a machine that has it"
-    print(f"  CIFAR-10: {where.get(check.cifar10, f'missing: {cure}')}")  # type: ignore[arg-type]
+    print(f"  CIFAR-10: {where.get(check.cifar10, f'missing: {cure}')}")
     print(f"  compute-sanitizer: {check.sanitizer or 'not installed'}", flush=True)
 
 
 def find_usable(check: Check) -> None:
     """Record the backends that work here, and why the others do not; each in its process."""
     wanted, seconds = check.result["wanted"], check.left("probe")
-    ended = check.run(
-        {spec: [sys.executable, "-m", "bench.gpu.summary", spec] for spec in wanted}, seconds
-    )
-    for spec, end in ended.items():
+    commands = {spec: [sys.executable, "-m", "bench.gpu.summary", spec] for spec in wanted}
+    for spec, end in check.run(commands, seconds).items():
         if end.status == 0:
             check.result["usable"].append(spec)
         else:
@@ -81,29 +76,24 @@ def find_usable(check: Check) -> None:
 
 def run_tests(check: Check) -> None:
     """Run the tests that take a backend, for all backends at the same time."""
+    every = (ROOT / "tests").rglob("test_*.py")
     files = [
         str(path.relative_to(ROOT))
-        for path in sorted(
-            (ROOT / "tests").rglob("test_*.py"), key=lambda path: (path.name not in FIRST, path)
-        )
+        for path in sorted(every, key=lambda path: (path.name not in FIRST, path))
         if "distributed" not in path.parts
         and re.search(r"^def test_.*\bbackend\b", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     if check.tiny:
         files = ["tests/backends/test_pinned.py"]
     # The name of a test is in the log before it runs, and where it hangs after a while.
-    options = ["-v", "-m", "", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=40"]
-    reports = {
-        spec: check.scratch / f"{spec.replace(':', '-')}.xml" for spec in check.result["usable"]
-    }
+    pytest = [*PYTEST, *files, "-o", "faulthandler_timeout=40"]
+    reports = {s: check.scratch / f"{s.replace(':', '-')}.xml" for s in check.result["usable"]}
     commands = {
-        f"tests of {spec}": [sys.executable, "-m", "pytest", *files, *options,
-                             f"--backends={spec}", f"--junitxml={report}"]
+        f"tests of {spec}": [*pytest, f"--backends={spec}", f"--junitxml={report}"]
         for spec, report in reports.items()
-    }  # fmt: skip
+    }
     seconds = check.left("tests")
-    soon = {"MLP_XP_STEPS_BEFORE_CAPTURE": "2"}
-    ended = check.run(commands, seconds, **soon)
+    ended = check.run(commands, seconds, MLP_XP_STEPS_BEFORE_CAPTURE="2")
     for (name, end), (spec, report) in zip(ended.items(), reports.items(), strict=True):
         counts, taken, failures = count_tests(report)
         at = re.findall(r"^(tests/\S+::\S+)", end.log, re.MULTILINE) or ["no test"]
@@ -125,22 +115,26 @@ def steps_of(check: Check) -> dict[str, list[str]]:
     """Return the contenders with the options of their jobs, first the goals' contenders."""
     from bench.suite.contenders import GPU_PEERS
 
-    specs = {spec.partition(":")[0]: spec for spec in check.result["usable"]}
-    peers = {
+    usable = check.result["usable"]
+    specs = {spec.partition(":")[0]: spec for spec in usable}
+    every = {spec: spec for spec in usable} | {
         name: specs[library]
-        for name, (library, *_) in GPU_PEERS.items()
+        for name, (library, _) in GPU_PEERS.items()
         # A compiler takes longer than a trial may.
         if library in specs and not (check.tiny and "compiled" in name)
     }
-    ours = {spec: spec for spec in check.result["usable"]}
-    order = ["cupy", *PEERS, *ours, *peers]
-    every = ours | peers
-    return {name: ["--spec", every[name]] for name in dict.fromkeys(order) if name in every}
+    order = dict.fromkeys(["cupy", *PEERS, *every])
+    return {name: ["--spec", every[name]] for name in order if name in every}
 
 
-def launches_of(check: Check) -> dict[str, list[str]]:
-    """Return those contenders of `steps_of` that launch kernels, which a processor does not."""
-    return {name: own for name, own in steps_of(check).items() if not own[1].endswith(":cpu")}
+def count_launches(check: Check) -> None:
+    """Count what launches kernels, which a processor does not."""
+    own = {name: o for name, o in steps_of(check).items() if not o[1].endswith(":cpu")}
+    check.jobs("launches", own, check.left("launches"))
+
+
+def time_backends(job: str, check: Check) -> None:
+    check.in_sequence(job, {spec: [] for spec in check.result["usable"]}, {})
 
 
 def run_record(check: Check) -> None:
@@ -162,20 +156,14 @@ def run_sanitizer(check: Check) -> None:
         why = "no CuPy" if check.sanitizer else "compute-sanitizer is not installed"
         found |= dict.fromkeys(TOOLS, why)
         return
-    tests = [sys.executable, "-m", "pytest", "tests/backends/test_kernels.py", "-v", "-m", "",
-             "-p", "no:cacheprovider", "--backends=cupy"]  # fmt: skip
     # CuPy handles what CUDA's functions return; only what kernels do counts.
-    options = "--report-api-errors", "no", "--target-processes", "all"
-    ended = check.run(
-        {tool: [check.sanitizer, "--tool", tool, *options, *tests] for tool in TOOLS},
-        check.left("sanitizer"),
-    )
-    for tool, end in ended.items():
+    options = ["--report-api-errors", "no", "--target-processes", "all", *PYTEST]
+    options += ["tests/backends/test_kernels.py", "--backends=cupy"]
+    commands = {tool: [check.sanitizer, "--tool", tool, *options] for tool in TOOLS}
+    for tool, end in check.run(commands, check.left("sanitizer")).items():
         said = [line.lstrip("= ") for line in end.log.splitlines() if line.startswith("=====")]
-        wrong = [
-            x for x in said if re.match(r"(Invalid|Error:|Race|Misaligned|Out-of)|.*hazard", x)
-        ]
-        wrong = [x for x in wrong if "SUMMARY" not in x]
+        kinds = re.compile(r"(Invalid|Error:|Race|Misaligned|Out-of)|.*hazard")
+        wrong = [x for x in said if kinds.match(x) and "SUMMARY" not in x]
         n_passed = len(re.findall(r"::\S+ PASSED", end.log))
         found[tool] = f"{len(wrong)} errors in {n_passed} tests"
         if wrong:
@@ -187,28 +175,27 @@ def run_sanitizer(check: Check) -> None:
             check.add("not_reached", f"{tool}: all but {n_passed} tests of the kernels")
 
 
+PARTS = {
+    "install": install,
+    "probe": find_usable,
+    "tests": run_tests,
+    "peaks": partial(time_backends, "peaks"),
+    "steps": lambda check: check.in_sequence("steps", steps_of(check), WEIGHTS),
+    "launches": count_launches,  # Late: a profiler slows what is timed beside it.
+    "transfers": partial(time_backends, "transfers"),
+    "record": run_record,
+    "sanitizer": run_sanitizer,
+}
+
+
 def check_all(check: Check) -> int:
     """Run all parts; return the exit status."""
-    parts: dict[str, Callable[[], None]] = {
-        "install": lambda: install(check),
-        "probe": lambda: find_usable(check),
-        "tests": lambda: run_tests(check),
-        "peaks": lambda: check.shared("peaks", {spec: [] for spec in check.result["usable"]}),
-        "steps": lambda: check.shared("steps", steps_of(check), SHARES),
-        # Late: a profiler slows what is timed beside it. Counting takes no quiet machine.
-        "launches": lambda: check.jobs("launches", launches_of(check), check.left("launches")),
-        "transfers": lambda: check.shared(
-            "transfers", {spec: [] for spec in check.result["usable"]}
-        ),
-        "record": lambda: run_record(check),
-        "sanitizer": lambda: run_sanitizer(check),
-    }
-    names: Iterator[str] = iter(parts)
+    names = iter(PARTS)
     for name in names:
         start = check.now()
         print(f"{name}: {max(check.left(name), 0):.0f} s at most", flush=True)
         try:
-            parts[name]()
+            PARTS[name](check)
         except Exception as error:  # One part does not take the others with it.
             check.add("problems", f"{name}: {type(error).__name__}: {error}")
         except BaseException as error:  # Ctrl-C, or SIGTERM from whoever has the machine.
@@ -226,10 +213,7 @@ def check_all(check: Check) -> int:
     return 1 if bad else 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where JSON, Markdown and chart go")
-    args = parser.parse_args(argv)
+def main() -> int:
     wanted = os.environ.get("MLP_XP_CHECK", WANTED).split(",")
     tiny = bool(os.environ.get("MLP_XP_CHECK_TINY"))
     seconds = float(os.environ.get("MLP_XP_CHECK_SECONDS", SECONDS))
@@ -237,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ["MLP_XP_STEPS_BEFORE_CAPTURE"] = "2"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
-        return check_all(Check(args.folder, Path(scratch), wanted, seconds, tiny=tiny))
+        return check_all(Check(Path(sys.argv[1]), Path(scratch), wanted, seconds, tiny=tiny))
 
 
 if __name__ == "__main__":

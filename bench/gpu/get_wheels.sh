@@ -14,6 +14,5 @@ rm -f wheels/*.whl
 python -m pip download --quiet --no-deps --only-binary=:all: --dest wheels \
   --python-version "${1:-3.12}" --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
   --platform manylinux_2_24_x86_64 "${packages[@]}"
-python -m bench.gpu.trim wheels "${2:-13}"
-python -m bench.gpu.data
+python -m bench.gpu.wheels "${2:-13}"
 du -sh wheels

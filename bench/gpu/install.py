@@ -1,8 +1,5 @@
 """Requirements of check.py that a machine may lack, and the places of data and tools."""
 
-from __future__ import annotations
-
-import importlib
 import importlib.util
 import os
 import re
@@ -10,10 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "WHEELS", "environment", "find_cifar10", "find_sanitizer", "is_there",
-           "missing_wheels", "pip", "requirements"]  # fmt: skip
+from bench.suite.records import ROOT
 
-ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / "wheels"  # See get_wheels.sh.
 # By module: what to install, with the major version of CUDA that the driver has.
 PACKAGES = {
@@ -96,14 +91,13 @@ def find_cifar10() -> Path | None:
     from mlp_xp.datasets import locate
 
     here = Path.cwd()
-    for folder in (ROOT, WHEELS):
-        if folder.is_dir():
-            os.chdir(folder)  # The loader looks in `data` of the folder that Python runs in.
-            try:
-                if locate("cifar10") is not None:
-                    return folder
-            finally:
-                os.chdir(here)
+    for folder in filter(Path.is_dir, (ROOT, WHEELS)):
+        os.chdir(folder)  # The loader looks in `data` of the folder that Python runs in.
+        try:
+            if locate("cifar10") is not None:
+                return folder
+        finally:
+            os.chdir(here)
     return None
 
 

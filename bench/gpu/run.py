@@ -1,19 +1,18 @@
 """A run of check.py: its time, its processes and its result, which is written at once."""
 
-from __future__ import annotations
-
+import contextlib
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.gpu.install import ROOT, environment, find_sanitizer
-from bench.gpu.processes import STOPPING, Process, stop
 from bench.gpu.summary import NOT_REACHED, goals, gpus, write
-
-__all__ = ["LEAST", "LIMITS", "Check", "Ended"]
 
 # The most seconds of each part, in their order, the most important ones first.
 LIMITS = {
@@ -23,6 +22,43 @@ LIMITS = {
 # Kept for the last results, the least that is worth starting something for, and how often results
 # are looked for.
 RESERVE, LEAST, TICK = 8, 4, 5
+# The seconds in which an interrupted process may write its results, as pytest does, and those after
+# which a killed one is left alone: it may wait for a GPU for ever.
+GRACE, LAST = 8, 2
+LISTS = ("usable", "missing", "problems", "not_reached", "failed", "goals", "lines")
+
+
+class Process:
+    """A command that runs, with its output in a file."""
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
+        with log.open("w") as file:
+            given = {"cwd": ROOT, "env": env, "stdout": file, "stderr": subprocess.STDOUT}
+            self._process = subprocess.Popen(command, **given, start_new_session=True)
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit status, None if it still runs after some seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(max(seconds, 0.0))
+        return None
+
+    def send(self, signum: int) -> None:
+        """Send a signal to the process and its children."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signum)
+
+
+def stop(processes: Collection[Process], now: Callable[[], float]) -> None:
+    """Stop processes and their children, in GRACE + LAST seconds at most."""
+    for signum, seconds in ((signal.SIGINT, GRACE), (signal.SIGKILL, LAST)):
+        running = [process for process in processes if process.wait(0) is None]
+        end = now() + seconds
+        for process in running:
+            process.send(signum)
+        for process in running:
+            process.wait(end - now())
+    for process in processes:  # Children may outlive what started them.
+        process.send(signal.SIGKILL)
 
 
 class Ended(NamedTuple):
@@ -41,19 +77,8 @@ class Ended(NamedTuple):
 class Check:
     """A run: its result, which is written after each part, and the time that is left.
 
-    Parameters
-    ----------
-    folder, scratch : Path
-        For the results, and for what nobody needs later.
-    wanted : list of str
-        Backends.
-    seconds : float
-    tiny : bool, default=False
-        Take small networks, and as long as that takes.
-    now : callable
-        Returns seconds.
-    start : callable
-        Makes a process, as `processes.Process` does.
+    ``tiny`` takes small networks, and as long as that takes; ``now`` returns seconds, and ``start``
+    makes a `Process`.
     """
 
     def __init__(
@@ -74,27 +99,14 @@ class Check:
         self.cifar10: Path | None = None
         self.lines = scratch / "lines.jsonl"
         self.lines.touch()
-        self.result: dict[str, Any] = {
-            "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "gpus": gpus(),
-            "wanted": wanted,
-            "usable": [],
-            "missing": [],
-            "problems": [],
-            "not_reached": [],
-            "failed": [],
-            "goals": [],
-            "tests": {},
-            "tracebacks": {},
-            "sanitizer": {},
-            "lines": [],
-            "seconds": {},
-        }
+        facts = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "gpus": gpus(), "wanted": wanted}
+        tables = {name: {} for name in ("tests", "tracebacks", "sanitizer", "seconds")}
+        self.result: dict[str, Any] = facts | {name: [] for name in LISTS} | tables
         self.path: Path | None = None
 
     def left(self, part: str) -> float:
-        """Return the seconds that a part may take; what it starts is stopped within `STOPPING`."""
-        left = self.end - RESERVE - STOPPING - self.now()
+        """Return the seconds that a part may take, and stopping what it starts."""
+        left = self.end - RESERVE - GRACE - LAST - self.now()
         if part == "record" and self.sanitizer:
             left -= min(LIMITS["sanitizer"], left / 2)
         return left if self.tiny else min(LIMITS[part], left)  # A busy machine may try it.
@@ -130,7 +142,7 @@ class Check:
         end, size = self.now() + seconds, self.lines.stat().st_size
         try:
             for name, command in commands.items():
-                running[name] = self.start(command, logs[name], ROOT, environment(**more))
+                running[name] = self.start(command, logs[name], environment(**more))
             while (left := end - self.now()) > 0:
                 late = [process for process in running.values() if process.wait(0) is None]
                 if not late:
@@ -152,10 +164,8 @@ class Check:
         python = [sys.executable, "-m", "bench.gpu.jobs", job]
         names = {f"{job} {name}": name for name in commands}
         start, before = self.now(), len(self.result["lines"])
-        ended = self.run(
-            {long: [*python, name, *commands[name], *given] for long, name in names.items()},
-            seconds,
-        )
+        full = {long: [*python, name, *commands[name], *given] for long, name in names.items()}
+        ended = self.run(full, seconds)
         self.save()
         whose = [
             line["backend"] if "backend" in line else line["contender"].removeprefix("mlp_xp, ")
@@ -173,15 +183,12 @@ class Check:
             if end.status != 0:
                 self.result["tracebacks"][long] = end.log[-3000:]
 
-    def shared(
-        self, job: str, commands: dict[str, list[str]], shares: dict[str, int] | None = None
+    def in_sequence(
+        self, job: str, commands: dict[str, list[str]], weights: dict[str, int]
     ) -> None:
-        """Run measurements one after the other; each has a share of the time that is left."""
-        end, weights = (
-            self.now() + self.left(job),
-            [(shares or {}).get(name, 1) for name in commands],
-        )
-        for number, (name, own) in enumerate(commands.items()):
-            left = end - self.now()
-            share = left if self.tiny else left * weights[number] / sum(weights[number:])
-            self.jobs(job, {name: own}, share)
+        """Run measurements one after the other; each has a weighted part of the time left."""
+        end, total = self.now() + self.left(job), sum(weights.get(name, 1) for name in commands)
+        for name, own in commands.items():
+            left, weight = end - self.now(), weights.get(name, 1)
+            self.jobs(job, {name: own}, left if self.tiny else left * weight / total)
+            total -= weight

@@ -4,8 +4,6 @@ The library's "bf16" hands float32 operands to cuBLASLt, which rounds them by it
 The check of a GPU times both: the one that is faster becomes the library's.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
@@ -14,8 +12,6 @@ import cupy
 from mlp_xp.backends import Backend
 from mlp_xp.backends._cupy.cublaslt import multiply
 from mlp_xp.nn.layers import Dense
-
-__all__ = ["rounding_operands", "to_bf16"]
 
 # To nearest, ties to even; a NaN stays one.
 to_bf16 = cupy.ElementwiseKernel(
@@ -28,8 +24,7 @@ to_bf16 = cupy.ElementwiseKernel(
 
 
 def _product(a: Any, b: Any, **more: Any) -> Any:
-    out = multiply(a, b, **more)
-    if out is None:
+    if (out := multiply(a, b, **more)) is None:
         raise NotImplementedError("cuBLASLt has no such product of operands in 16 bits")
     return out
 

@@ -3,8 +3,6 @@
 python -m bench.gpu.summary torch:cuda      (exit status 1 and the reason where it does not work)
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json
@@ -14,16 +12,16 @@ import statistics
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.suite import records
 from bench.suite.tables import grid, seconds
 
-__all__ = ["EMPTY", "NOT_REACHED", "count_tests", "goals", "gpus", "markdown", "usable", "write"]
-
-GRAY = "#999999"
 NOT_REACHED = "not reached"
 EMPTY = {"passed": 0, "failed": 0, "skipped": 0}
+CAPTURED = "mlp_xp, cupy, captured"
 # What captured steps on CuPy should show on an H100: network, precision, the other contender, and
 # how many times as fast they are at least.
 GOALS = (
@@ -31,7 +29,6 @@ GOALS = (
     ("goal", "tf32", "JAX, epoch in a scan", 1.5),
     ("tiny", "float32", "torch", 8.0),
 )
-CAPTURED = "mlp_xp, cupy, captured"
 # By precision and contender: the microseconds of a step that were estimated for the network "goal".
 ESTIMATES = {
     ("float32", "mlp_xp, cupy, eager"): (300, 400),
@@ -40,6 +37,7 @@ ESTIMATES = {
     ("tf32", "torch, compiled"): (180, 250),
     ("tf32", "JAX, epoch in a scan"): (160, 190),
 }
+Result = dict[str, Any]
 
 
 def usable(spec: str) -> str | None:
@@ -81,18 +79,12 @@ def count_tests(junit: Path) -> tuple[dict[str, int], float, dict[str, tuple[str
 
 def gpus() -> list[str]:
     """Return name, memory and driver version of each GPU."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version"]
+    if shutil.which(query[0]) is None:
         return []
-    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True)
-    if answer.returncode:
-        return []
-    return [", driver ".join(line.rsplit(", ", 1)) for line in answer.stdout.splitlines()]
-
-
-Result = dict[str, Any]
-OURS = "mlp_xp"
+    answer = subprocess.run([*query, "--format=csv,noheader"], capture_output=True, text=True)
+    lines = [] if answer.returncode else answer.stdout.splitlines()
+    return [", driver ".join(line.rsplit(", ", 1)) for line in lines]
 
 
 def of_part(result: Result, part: str) -> list[Result]:
@@ -100,20 +92,12 @@ def of_part(result: Result, part: str) -> list[Result]:
     return [line for line in result["lines"] if line["part"] == part and "cannot_run" not in line]
 
 
-def peaks_of(result: Result) -> dict[str, float]:
-    """Return the highest measured rate of a large product in each precision."""
-    peaks: dict[str, float] = {}
-    for line in of_part(result, "peaks"):
-        peaks[line["precision"]] = max(peaks.get(line["precision"], 0.0), line["flops"])
-    return peaks
-
-
 def step_of(line: Result) -> float:
     return statistics.median(line["step_seconds"])
 
 
 def name_of(line: Result) -> str:
-    return f"{line['contender']}, {line['mode']}" if "mode" in line else line["contender"]
+    return ", ".join(line[key] for key in ("contender", "mode") if key in line) or line["backend"]
 
 
 def key_of(line: Result) -> tuple[str, ...]:
@@ -121,51 +105,48 @@ def key_of(line: Result) -> tuple[str, ...]:
     return line["workload"], line["precision"], name_of(line)
 
 
-def steps_by_key(result: Result) -> dict[tuple[str, ...], float]:
-    """Return the seconds of a step by network, precision and contender."""
-    return {key_of(line): step_of(line) for line in of_part(result, "steps")}
-
-
 def goals(result: Result) -> list[dict[str, str]]:
     """Return each goal, what was measured, and whether it is met."""
-    steps, rows = steps_by_key(result), []
+    steps, rows = {key_of(line): step_of(line) for line in of_part(result, "steps")}, []
     for network, precision, other, factor in GOALS:
-        row = {"goal": f"captured steps of {network}, {precision}, {factor:g} times {other}"}
-        ours = steps.get((network, precision, CAPTURED))
-        theirs = steps.get((network, precision, other))
-        if ours is None or theirs is None:
-            row |= {"measured": "", "verdict": "not measured"}
-        else:
-            verdict = "met" if theirs / ours >= factor else "missed"
-            row |= {"measured": f"{theirs / ours:.2f}", "verdict": verdict}
-        rows.append(row)
+        measured, verdict = "", "not measured"
+        both = [steps.get((network, precision, name)) for name in (CAPTURED, other)]
+        if None not in both:
+            ours, theirs = both
+            measured, verdict = (
+                f"{theirs / ours:.2f}",
+                "met" if theirs / ours >= factor else "missed",
+            )
+        goal = f"captured steps of {network}, {precision}, {factor:g} times {other}"
+        rows.append({"goal": goal, "measured": measured, "verdict": verdict})
     return rows
 
 
 def estimates_table(result: Result) -> str:
     """Return the table of what was estimated beside what was measured."""
-    steps, rows = steps_by_key(result), []
-    for (precision, name), (low, high) in ESTIMATES.items():
-        step = steps.get(("goal", precision, name))
-        measured = "" if step is None else seconds(step)
-        rows.append([name, precision, f"{low} to {high} µs", measured])
-    is_measured = any(row[-1] for row in rows)
+    steps = {key_of(line): seconds(step_of(line)) for line in of_part(result, "steps")}
+    rows = [
+        [name, precision, f"{low} to {high} µs", steps.get(("goal", precision, name), "")]
+        for (precision, name), (low, high) in ESTIMATES.items()
+    ]
     names = ["contender", "precision", "estimated for an H100", "measured"]
-    return grid(names, rows if is_measured else [])
+    return grid(names, rows if any(row[-1] for row in rows) else [])
 
 
 def steps_table(result: Result) -> str:
     """Return the table of steps, by network and precision, the fastest first."""
-    peaks, rows = peaks_of(result), []
+    peaks: dict[str, float] = {}
+    for line in of_part(result, "peaks"):
+        peaks[line["precision"]] = max(peaks.get(line["precision"], 0.0), line["flops"])
     launches = {key_of(x): x["launches"] for x in of_part(result, "launches")}
-    lines = of_part(result, "steps")
-    order = list(dict.fromkeys((line["workload"], line["precision"]) for line in lines))
-    for workload, precision in order:
-        here = [x for x in lines if (x["workload"], x["precision"]) == (workload, precision)]
+    cases: dict[tuple[str, str], list[Result]] = {}
+    for line in of_part(result, "steps"):
+        cases.setdefault((line["workload"], line["precision"]), []).append(line)
+    rows = []
+    for (workload, precision), here in cases.items():
         eager = next((step_of(line) for line in here if line["contender"] == "torch"), None)
         for line in sorted(here, key=step_of):
-            step = step_of(line)
-            share = line["flop"] / step / peaks[precision] if precision in peaks else None
+            step, n, peak = step_of(line), launches.get(key_of(line)), peaks.get(precision)
             rows.append(
                 [
                     f"{workload}, batch {line['batch']}",
@@ -173,118 +154,94 @@ def steps_table(result: Result) -> str:
                     name_of(line),
                     seconds(step),
                     "" if eager is None else f"{eager / step:.2f}",
-                    "" if (n := launches.get(key_of(line))) is None else f"{n:.1f}",
-                    "" if share is None else f"{share:.0%}",
+                    "" if n is None else f"{n:.1f}",
+                    "" if peak is None else f"{line['flop'] / step / peak:.0%}",
                 ]
             )
     names = ["network", "precision", "contender", "step", "vs torch", "launches", "of the peak"]
     return grid(names, rows)
 
 
+def sections(result: Result) -> Iterator[tuple[str, str]]:
+    """Yield the titles and the texts of the page; one without a text is left out."""
+
+    def bullets(items: Iterable[str]) -> str:
+        return "\n".join(f"- {item}" for item in items)
+
+    def rows_of(part: str, columns: str, *cells: Any) -> str:
+        lines = of_part(result, part)
+        return grid(columns.split(", "), [[str(cell(x)) for cell in cells] for x in lines])
+
+    def fact(name: str, form: str = "", scale: float | None = None) -> Any:
+        return lambda x: f"{x[name] / scale if scale else x[name]:{form}}"
+
+    if of_part(result, "steps"):
+        yield "Goals", grid([*result["goals"][0]], [[*goal.values()] for goal in result["goals"]])
+    yield "Estimates", estimates_table(result)
+    yield "Problems", bullets(result["problems"] + result["failed"])
+    late: dict[str, list[str]] = {}
+    absent = []
+    for x in result["lines"]:
+        name = name_of(x)
+        if (reason := x.get("cannot_run")) == NOT_REACHED:
+            case = f"{x['workload']} in {x['precision']}"
+            late.setdefault(f"{x['part']} {name}", []).append(case)
+        elif reason:
+            own = [x["part"], x.get("workload", ""), name, x.get("precision", "")]
+            absent.append([*own, reason.replace("|", "/")])
+    out_of_time = [f"{name}: {', '.join(cases)}" for name, cases in late.items()]
+    yield "Not reached", bullets(result["not_reached"] + out_of_time)
+    yield "Missing", bullets(result["missing"])
+    names, tests = [*EMPTY, "seconds"], result["tests"].items()
+    counts = [[spec, *(f"{found[name]:.0f}" for name in names)] for spec, found in tests]
+    yield "Tests", grid(["backend", *names], counts)
+    tools = bullets(f"{tool}: {found}" for tool, found in result["sanitizer"].items())
+    yield "Kernels under compute-sanitizer", tools
+    backend, precision = fact("backend"), fact("precision")
+    rate = fact("flops", ".4g", 1e12)
+    yield (
+        "Large products",
+        rows_of("peaks", "backend, precision, TFLOP/s", backend, precision, rate),
+    )
+    yield "Steps", steps_table(result)
+    moved = fact("how"), fact("rows"), fact("bytes_per_second", ".2f", 1e9), fact("data")
+    yield "Transfers", rows_of("transfers", "backend, how, rows, GB/s, data", backend, *moved)
+    trained = fact("n_images", ","), lambda x: f"{x['max_time']} s"
+    trained += fact("test_accuracy", ".1%"), fact("epochs", ".1f")
+    columns = "backend, images, time, test accuracy, epochs"
+    yield "Recipe record", rows_of("record", columns, backend, *trained)
+    yield "Cannot run here", grid(["part", "network", "contender", "precision", "reason"], absent)
+    with contextlib.suppress(ImportError):  # It asks for the threads of BLAS.
+        facts = environment()
+        yield "Measured on", f"{records.machine(facts)}; {records.versions(facts)}"
+
+
+environment = functools.cache(records.environment)
+
+
 def markdown(result: Result) -> str:
     """Return a result as Markdown."""
-    problems = result["problems"] + result["failed"]
+    verdict = "FAILED" if result["problems"] + result["failed"] else "Passed"
     lines = [
         f"# GPU check, {result['date']}",
-        "",
-        f"**{'FAILED' if problems else 'Passed'}** on {', '.join(result['usable']) or 'nothing'}.",
-        "",
-        *[f"- {gpu}" for gpu in result["gpus"] or ["no GPU known to nvidia-smi"]],
+        f"**{verdict}** on {', '.join(result['usable']) or 'nothing'}.",
+        "\n".join(f"- {gpu}" for gpu in result["gpus"] or ["no GPU known to nvidia-smi"]),
     ]
-
-    def section(title: str, text: str) -> None:
-        if text:
-            lines.extend(["", f"## {title}", "", text])
-
-    verdicts = [[row["goal"], row["measured"], row["verdict"]] for row in result["goals"]]
-    if of_part(result, "steps"):
-        section("Goals", grid(["goal", "measured", "verdict"], verdicts))
-    section("Estimates", estimates_table(result))
-    section("Problems", "\n".join(f"- {problem}" for problem in problems))
-    late: dict[str, list[str]] = {}
-    for x in result["lines"]:
-        if x.get("cannot_run") == NOT_REACHED:
-            late.setdefault(f"{x['part']} {name_of(x)}", []).append(
-                f"{x['workload']} in {x['precision']}"
-            )
-    out_of_time = [f"{name}: {', '.join(cases)}" for name, cases in late.items()]
-    section("Not reached", "\n".join(f"- {name}" for name in result["not_reached"] + out_of_time))
-    section("Missing", "\n".join(f"- {missing}" for missing in result["missing"]))
-    counts = [
-        [spec, *(f"{c[key]:.0f}" for key in (*EMPTY, "seconds"))]
-        for spec, c in result["tests"].items()
-    ]
-    section("Tests", grid(["backend", *EMPTY, "seconds"], counts))
-    peaks = [
-        [line["backend"], line["precision"], f"{line['flops'] / 1e12:.4g}"]
-        for line in of_part(result, "peaks")
-    ]
-    tools = [f"- {tool}: {found}" for tool, found in result["sanitizer"].items()]
-    section("Kernels under compute-sanitizer", "\n".join(tools))
-    section("Large products", grid(["backend", "precision", "TFLOP/s"], peaks))
-    section("Steps", steps_table(result))
-    moved = [
-        [x["backend"], x["how"], str(x["rows"]), f"{x['bytes_per_second'] / 1e9:.2f}", x["data"]]
-        for x in of_part(result, "transfers")
-    ]
-    section("Transfers", grid(["backend", "how", "rows", "GB/s", "data"], moved))
-    recipes = [
-        [
-            x["backend"],
-            f"{x['n_images']:,}",
-            f"{x['max_time']} s",
-            f"{x['test_accuracy']:.1%}",
-            f"{x['epochs']:.1f}",
-        ]
-        for x in of_part(result, "record")
-    ]
-    section(
-        "Recipe record",
-        grid(["backend", "images", "time", "test accuracy", "epochs"], recipes),
-    )
-    absent = [
-        [x["part"], x.get("workload", ""), name_of(x) if "contender" in x else x["backend"],
-         x.get("precision", ""), x["cannot_run"].replace("|", "/")]
-        for x in result["lines"] if x.get("cannot_run", NOT_REACHED) != NOT_REACHED
-    ]  # fmt: skip
-    names = ["part", "network", "contender", "precision", "reason"]
-    section("Cannot run here", grid(names, absent))
-    with contextlib.suppress(ImportError):  # It asks for the threads of BLAS.
-        section("Measured on", measured_on())
-    return "\n".join(lines) + "\n"
+    lines += [f"## {title}\n\n{text}" for title, text in sections(result) if text]
+    return "\n\n".join(lines) + "\n"
 
 
-@functools.cache
-def measured_on() -> str:
-    """Return processor, system and versions."""
-    from bench.suite.records import environment
+def chart(result: Result) -> Any:
+    """Draw a panel per network: a bar for the float32 steps of each contender in a second."""
+    from bench.reports.bars import GRAY, OURS, Bar, rate_panels
 
-    facts = environment()
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}; {versions}"
-
-
-def chart(result: Result, path: Path) -> None:
-    """Draw a panel per network: a bar for the float32 step of each contender."""
-    from matplotlib.figure import Figure
-
-    lines = [x for x in of_part(result, "steps") if x["precision"] == "float32"]
-    networks = list(dict.fromkeys(line["workload"] for line in lines))
-    height = 0.6 + 0.25 * max(1, len({name_of(line) for line in lines}))
-    figure = Figure(figsize=(8, height * max(1, len(networks))), layout="constrained")
-    axes = figure.subplots(max(1, len(networks)), 1, squeeze=False).ravel()
-    for axis, network in zip(axes, networks, strict=False):
-        here = sorted((x for x in lines if x["workload"] == network), key=step_of)
-        steps = [step_of(line) for line in here]
-        colors = ["#0072B2" if x["contender"].startswith(OURS) else GRAY for x in here]
-        bars = axis.barh([name_of(line) for line in here], steps, color=colors)
-        axis.bar_label(bars, [seconds(step) for step in steps], padding=4, fontsize=8)
-        axis.set_title(f"{network}, batch {here[0]['batch']}, float32", fontsize=9, loc="left")
-        axis.invert_yaxis()
-        axis.margins(x=0.15)
-        axis.set_xlabel("seconds of a step")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    panels: dict[str, dict[str, Bar]] = {}
+    for x in of_part(result, "steps"):
+        if x["precision"] == "float32":
+            color = OURS if x["contender"].startswith("mlp_xp") else GRAY
+            panel = panels.setdefault(f"{x['workload']}, batch {x['batch']}, float32", {})
+            panel[name_of(x)] = Bar(1 / step_of(x), color)
+    return rate_panels(panels, "Steps a second") if panels else None
 
 
 def write(result: Result, folder: Path, *, with_chart: bool = True) -> Path:
@@ -295,14 +252,11 @@ def write(result: Result, folder: Path, *, with_chart: bool = True) -> Path:
     device = result["gpus"][0].partition(",")[0] if result["gpus"] else "no-gpu"
     stem = re.sub(r"[^0-9a-z]+", "-", f"{result['date'][:19]}-{device}".lower())
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"json": json.dumps(result, indent=2) + "\n", "md": markdown(result)}
-    for kind, text in texts.items():
-        whole = folder / f"{stem}.{kind}.tmp"
-        whole.write_text(text, encoding="utf-8")
-        whole.replace(folder / f"{stem}.{kind}")
-    if with_chart and of_part(result, "steps"):
-        with contextlib.suppress(ImportError):  # Without matplotlib there are the tables.
-            chart(result, folder / f"{stem}.png")
+    records.replace(folder / f"{stem}.json", json.dumps(result, indent=2) + "\n")
+    records.replace(folder / f"{stem}.md", markdown(result))
+    with contextlib.suppress(ImportError):  # Without matplotlib there are the tables.
+        if with_chart and (figure := chart(result)):
+            figure.savefig(folder / f"{stem}.png", dpi=150)
     return folder / f"{stem}.md"
 
 

@@ -1,7 +1,5 @@
 """The interface of a contender: its task, and the functions it returns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """JAX: a step under `jit`, or a whole epoch of steps in one `lax.scan`; its state is donated."""
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -44,15 +42,12 @@ def descent(grads: Any, slots: Any, params: Any, rate: float) -> tuple[Any, Any]
     return jax.tree.map(lambda p, g: p - rate * g, params, grads), slots
 
 
-RULES = {"adam": adam, "sgd": sgd, "descent": descent}
-
-
 def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Contender:
     # On a GPU the default is TF32; a CPU knows float32 only.
     names = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}
     jax.config.update("jax_default_matmul_precision", names[precision])
     activation = {"relu": jax.nn.relu, "logistic": jax.nn.sigmoid}[task.activation]
-    rule = RULES[task.solver]
+    rule = {"adam": adam, "sgd": sgd, "descent": descent}[task.solver]
     x, y = jax.device_put(task.x), jax.device_put(task.y)
     n, size = len(x), task.batch_size
     generator = np.random.default_rng(0)
@@ -67,23 +62,19 @@ def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Conte
         log_p = jax.nn.log_softmax(forward(params, x))
         return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
-    def update(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+    # The data are arguments: what a function closes over is compiled into it as a constant.
+    def update(state: Any, x: jax.Array, y: jax.Array, rows: Any = None) -> tuple[Any, jax.Array]:
         params, slots = state
+        x, y = (x, y) if rows is None else (x[rows], y[rows])
         loss, grads = jax.value_and_grad(loss_of)(params, x, y)
         return rule(grads, slots, params, task.learning_rate), loss
 
-    # The data are arguments: what a function closes over is compiled into it as a constant.
-    whole = jax.jit(update, donate_argnums=0)
-
-    @partial(jax.jit, donate_argnums=0)
-    def step(state: Any, x: jax.Array, y: jax.Array, rows: jax.Array) -> tuple[Any, jax.Array]:
-        return update(state, x[rows], y[rows])
-
     @partial(jax.jit, donate_argnums=0)
     def steps(state: Any, x: jax.Array, y: jax.Array, plan: jax.Array) -> tuple[Any, jax.Array]:
-        state, losses = jax.lax.scan(lambda s, rows: update(s, x[rows], y[rows]), state, plan)
+        state, losses = jax.lax.scan(lambda s, rows: update(s, x, y, rows), state, plan)
         return state, losses[-1]
 
+    step = jax.jit(update, donate_argnums=0)
     params = init(task.widths)
     zeros = jax.tree.map(jnp.zeros_like, params)
     slots = {"adam": (zeros, jax.tree.map(jnp.zeros_like, params), jnp.float32(0)), "sgd": zeros}
@@ -93,7 +84,7 @@ def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Conte
         nonlocal state
         for _ in range(epochs):
             if size >= n:
-                state, loss = whole(state, x, y)
+                state, loss = step(state, x, y)
                 continue
             order = generator.permutation(n).astype(np.int32)
             if scan:

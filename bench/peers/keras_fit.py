@@ -1,7 +1,5 @@
 """Keras: `compile` and `fit`, on the library that KERAS_BACKEND names; for JAX, under jit."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

@@ -1,7 +1,5 @@
 """This library as its README uses it; an epoch is a `partial_fit`, input checks included."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """scikit-learn's MLPClassifier; an epoch is a `partial_fit`."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 

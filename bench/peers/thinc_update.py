@@ -1,7 +1,5 @@
 """thinc: layers in a chain, a loop over `begin_update` and `finish_update`."""
 
-from __future__ import annotations
-
 import numpy as np
 from thinc.api import SGD, Adam, Relu, Sigmoid, Softmax, chain, fix_random_seed, to_categorical
 

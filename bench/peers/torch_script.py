@@ -5,8 +5,6 @@
 Network, batches, epochs, rule, decay and schedule are those of `mlp-xp train` without options.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -6,8 +6,6 @@
 The pages change where records in bench/history do; ``--charts`` draws their charts again.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path
@@ -16,7 +14,7 @@ from bench.reports import charts, pictures, table_page
 from bench.reports.sections import report, slower, speed_table
 from bench.reports.targets import targets
 from bench.studies import backends, drop_in, ranks, search, speedrun
-from bench.suite.records import DOCS, Result, measured_on, newest
+from bench.suite.records import DOCS, measured_on, newest
 from bench.suite.tables import folded, grid, markdown, replace_block
 
 REPRODUCE = """\
@@ -32,30 +30,28 @@ def blocks() -> dict[str, str]:
     """Return what stands between the marks of the pages, by their names."""
     _, suite = newest("workloads", "medium")
     missed = targets(suite, only_missed=True)
-    own = {part: newest(part)[1] for part in ("drop_in", "search", "ranks")}
-    found = {part: measured_on(record["environment"]) for part, record in own.items()}
-    scripts, marks = drop_in.PART.tables(own["drop_in"]["drop_in"]), own["ranks"]["ranks"]
-    searches = [
-        markdown(table, f"**{table.title}**") for table in search.tables(own["search"]["search"])
-    ]
-    return {
+    found = {
         "speed": markdown(speed_table(suite["workloads"])),
         "missed": grid(missed.columns, missed.rows),
         "slower": f"{slower(suite['workloads'])} [All benchmarks](benchmarks.md).",
         "speedrun": markdown(speedrun.table()),
-        "drop-in": "\n\n".join([*map(markdown, scripts), found["drop_in"]]),
-        "search": "\n\n".join([*searches, found["search"]]),
         "out-of-core": ranks.section(newest("out_of_core")[1]),
-        "distributed-marks": "\n\n".join([*map(markdown, ranks.tables(marks)), found["ranks"]]),
         **table_page.blocks(),
     }
+    for name, study in (("drop-in", drop_in), ("search", search), ("distributed-marks", ranks)):
+        part = {"distributed-marks": "ranks"}.get(name, name.replace("-", "_"))
+        _, record = newest(part)
+        tables = study.PART.tables(record[part])
+        texts = [markdown(t, f"**{t.title}**" if study is search else "") for t in tables]
+        found[name] = "\n\n".join([*texts, measured_on(record["environment"])])
+    return found
 
 
 def benchmarks_page() -> str:
     """Return docs/benchmarks.md: the report of the suite, epochs of backends, and their machine."""
     _, suite = newest("workloads", "medium")
     _, record = newest("backends")
-    (epochs,) = backends.tables(record["backends"])
+    (epochs,) = backends.PART.tables(record["backends"])
     machine = [f"- {measured_on(record['environment'])}", *backends.devices(record["backends"])]
     picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"
     sections = [
@@ -83,7 +79,7 @@ def pages() -> dict[Path, str]:
 
 def draw_charts(folder: Path = DOCS) -> None:
     """Draw the charts of the newest records."""
-    suite: Result = newest("workloads", "medium")[1]
+    suite = newest("workloads", "medium")[1]
     charts.draw(suite | {"backends": newest("backends")[1]["backends"]}, folder)
     for name, record in speedrun.newest_results().items():
         charts.speedrun_figure(record["speedrun"]).savefig(folder / f"{name}.png", dpi=150)
@@ -91,10 +87,10 @@ def draw_charts(folder: Path = DOCS) -> None:
     table_page.draw(folder)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.reports", description=__doc__)
     parser.add_argument("--charts", action="store_true", help="draw the charts again")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
     if args.charts:

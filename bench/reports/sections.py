@@ -1,16 +1,24 @@
 """The report of a run, in Markdown."""
 
-from __future__ import annotations
-
 import re
 
 from bench.reports.targets import fastest_peer, targets
 from bench.studies import backends, busy, drop_in, products, ranks, search, startup, train_command
+from bench.suite import records
 from bench.suite.contenders import OURS
 from bench.suite.records import Result
 from bench.suite.side_by_side import GROWTH, workload_table
-from bench.suite.spread import ratio, spread
-from bench.suite.tables import Table, folded, grid, markdown, seconds
+from bench.suite.tables import (
+    Spread,
+    Table,
+    folded,
+    grid,
+    markdown,
+    median,
+    ratio,
+    seconds,
+    spread,
+)
 from bench.suite.turns import Part
 
 LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")
@@ -20,7 +28,7 @@ PARTS: dict[str, Part] = {
     "search": search.PART,
     "busy": busy.PART,
     "start_up": startup.PART,
-    "end_to_end": train_command.END_TO_END,
+    "end_to_end": train_command.PART,
     "growth": GROWTH,
 }
 # These run by their names alone.
@@ -58,8 +66,8 @@ def report(result: Result) -> str:
             throughput(workloads),
             slower(workloads),
             "![Times of each contender](epochs.png)",
+            TERMS,
         ]
-    sections += [TERMS] if workloads else []
     for workload in workloads.values():
         table = workload_table(workload)
         summary = f"{len(workload['contenders'])} contenders: times, quartiles, memory"
@@ -86,24 +94,37 @@ def library(contender: str) -> str:
     return re.split(r"[ ,]", contender)[0]
 
 
-def fastest(workload: Result, precisions: tuple[str, ...] = ("float32",)) -> dict[str, float]:
-    """Return the seconds of each library's fastest way on the same inputs."""
-    times: dict[str, float] = {}
+def fastest(workload: Result) -> dict[tuple[str, str], tuple[str, Spread]]:
+    """Return the fastest way of each library in each precision, and its images per second."""
+    found: dict[tuple[str, str], tuple[str, Spread]] = {}
     for name, run in workload["contenders"].items():
-        if run["precision"] in precisions and "seconds" in run and not name.endswith("uint8"):
-            median = spread(run["seconds"]).median
-            times[library(name)] = min(median, times.get(library(name), median))
-    return times
+        if "seconds" in run:
+            rate = spread([workload["images"] / taken for taken in run["seconds"]])
+            key = library(name), run["precision"]
+            if key not in found or rate.median > found[key][1].median:
+                found[key] = name, rate
+    return found
+
+
+def _float32(workload: Result) -> dict[str, float]:
+    """Return the seconds of each library's fastest way in float32, on the same inputs."""
+    runs = workload["contenders"].items()
+    same = {name: run for name, run in runs if not name.endswith("uint8")}
+    return {
+        who: workload["images"] / rate.median
+        for (who, precision), (_, rate) in fastest(workload | {"contenders": same}).items()
+        if precision == "float32"
+    }
 
 
 def throughput(workloads: Result) -> str:
     """Return the table of images a second by network and library."""
     rows = []
     for workload in workloads.values():
-        times = fastest(workload)
+        times = _float32(workload)
         rates = {name: f"{workload['images'] / taken:,.0f}" for name, taken in times.items()}
         if times:
-            best = min(times, key=lambda name: times[name])
+            best = min(times, key=times.__getitem__)
             rates[best] = f"**{rates[best]}**"
         rows.append([workload["title"], *(rates.get(name, "") for name in LIBRARIES)])
     return grid(["network", *LIBRARIES], rows)
@@ -113,14 +134,15 @@ def slower(workloads: Result) -> str:
     """Return a sentence with the workloads in which others are faster, and by what."""
     found, low = [], []
     for key, workload in workloads.items():
-        times = fastest(workload)
-        own = times.pop("mlp_xp", 0.0)
-        ahead = [name for name in sorted(times, key=lambda name: times[name]) if times[name] < own]
+        times = _float32(workload)
+        own = times.get("mlp_xp", 0.0)
+        ahead = [name for name in sorted(times, key=times.__getitem__) if times[name] < own]
         if ahead:
             others = ", ".join(f"{name} {seconds(times[name])}" for name in ahead)
             found.append(f"{workload['title']} ({others}, mlp_xp {seconds(own)})")
-        both = fastest(workload, ("float32", "bfloat16"))
-        own, torch = both.get("mlp_xp", 0.0), both.get("torch", float("inf"))
+        ways = {who: workload["images"] / way[1].median for who, way in fastest(workload).items()}
+        torch = ways.get(("torch", "bfloat16"), float("inf"))
+        own = min(own, ways.get(("mlp_xp", "bfloat16"), own))
         if torch < own and torch < times.get("torch", 0.0):
             low.append(f"{key} ({seconds(torch)}, mlp_xp {seconds(own)})")
     text = f"**Others are faster** in {'; '.join(found) or 'none of these'}"
@@ -134,14 +156,13 @@ def speed_table(workloads: Result) -> Table:
         runs = {who: run for who, run in workload["contenders"].items() if "seconds" in run}
         own, peer = runs[OURS]["seconds"], fastest_peer(runs)
         unit = "epoch" if workload["kind"] == "train" else "prediction"
-        median = spread(own).median
         ratios = [
             f"{ratio(runs[other]['seconds'], own).median:.2f}" if other in runs else ""
             for other in ("scikit-learn", peer)
         ]
         job = f"{workload['title']}: {unit} of {workload['images']:,}"
-        share = f"{workload['floor']['seconds'] / median:.0%}"
-        rows.append([job, seconds(median), *ratios, peer or "", share])
+        share = f"{workload['floor']['seconds'] / spread(own).median:.0%}"
+        rows.append([job, median(own), *ratios, peer or "", share])
     columns = ["job", "mlp_xp", "vs scikit-learn", "vs fastest peer", "which", "roofline"]
     return Table("speed", columns, rows)
 
@@ -149,18 +170,17 @@ def speed_table(workloads: Result) -> Table:
 def machine(result: Result) -> str:
     """Return a list of the machine, its versions, and each contender's pools of threads."""
     facts = result["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     lines = [
-        f"- {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}",
-        f"- Python {facts['python']}, {versions}",
+        f"- {records.machine(facts)}",
+        f"- Python {facts['python']}, {records.versions(facts)}",
     ]
-    alike: dict[str, list[str]] = {}
     pools = {
-        name: run["thread_pools"]
+        name: ", ".join(run["thread_pools"]) or "no pool known to threadpoolctl"
         for workload in result["workloads"].values()
         for name, run in workload["contenders"].items()
         if "thread_pools" in run
     }
-    for name, own in pools.items():
-        alike.setdefault(", ".join(own) or "no pool known to threadpoolctl", []).append(name)
+    alike: dict[str, list[str]] = {}
+    for name, text in pools.items():
+        alike.setdefault(text, []).append(name)
     return "\n".join([*lines, *(f"- {'; '.join(names)}: {text}" for text, names in alike.items())])

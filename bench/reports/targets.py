@@ -5,8 +5,6 @@ is also the roofline, or the fastest of the others in float32; `NAME: CONTENDER`
 one of ours.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,8 +13,7 @@ from bench.studies.busy import ALONE, BUSY
 from bench.studies.startup import AFTER
 from bench.suite.contenders import OURS
 from bench.suite.records import ROOT, Result
-from bench.suite.spread import Spread, ratio, spread
-from bench.suite.tables import Table, ratio_text, seconds
+from bench.suite.tables import Spread, Table, ratio, ratio_text, reasons, seconds, spread
 
 WANTED = json.loads((ROOT / "bench" / "floors.json").read_text())
 FIRST_STEP, IMPORT, STEP = 1.0, 0.050, 50e-6  # seconds
@@ -36,23 +33,24 @@ class Compared(NamedTuple):
 
 def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
     """Yield each ratio that is wanted."""
-    parts = _with_contenders(result)
+    parts, absent = _with_contenders(result), {"cannot_run": "not measured"}
     for workload, peers in wanted.items():
         name, _, own = workload.partition(": ")
         own, found = own or OURS, parts.get(name, {})
         contenders = found.get("contenders", {})
-        ours = contenders.get(own, {"cannot_run": "not measured"})
+        ours = contenders.get(own, absent)
         if "floor" in found and "seconds" in ours:
             bound = [found["floor"]["seconds"]] * len(ours["seconds"])
             contenders = contenders | {"roofline": {"seconds": bound}}
         for peer, least in peers.items():
             name = (fastest_peer(contenders) or peer) if peer == "fastest" else peer
-            theirs = contenders.get(name, {"cannot_run": "not measured"})
-            both = ((own, ours), (name, theirs))
-            lost = [f"{who}: {run['cannot_run']}" for who, run in both if "cannot_run" in run]
+            theirs = contenders.get(name, absent)
+            lost = "; ".join(
+                f"{who}: {why}" for who, why in reasons({own: ours, name: theirs}).items()
+            )
             got = None if lost else ratio(theirs["seconds"], ours["seconds"])
             who = f"the fastest ({name})" if name != peer else peer
-            yield Compared(workload, who, least, got, "; ".join(lost))
+            yield Compared(workload, who, least, got, lost)
 
 
 def shortfalls(result: Result, floors: Wanted) -> list[str]:
@@ -89,18 +87,16 @@ def targets(result: Result, *, only_missed: bool = False) -> Table:
 
 
 def _limits(result: Result) -> Iterator[tuple[str, str, str, float]]:
-    def at_most(name: str, limit: float, got: float) -> tuple[str, str, str, float]:
-        return name, seconds(got), f"at most {seconds(limit)}", got / limit - 1
+    """Yield name, figure, limit and excess of what has one."""
 
-    if (
-        taken := result["workloads"]
-        .get("tiny", {})
-        .get("contenders", {})
-        .get(OURS, {})
-        .get("seconds")
-    ):
-        step = spread(taken).median / result["workloads"]["tiny"]["steps"]
-        yield at_most(f"tiny: {OURS}, a step", STEP, step)
+    def at_most(name: str, limit: float, run: Result, n: int = 1) -> Iterator[tuple]:
+        if "seconds" in run:
+            got = spread(run["seconds"]).median / n
+            yield name, seconds(got), f"at most {seconds(limit)}", got / limit - 1
+
+    tiny = result["workloads"].get("tiny", {"contenders": {}, "steps": 1})
+    run = tiny["contenders"].get(OURS, {})
+    yield from at_most(f"tiny: {OURS}, a step", STEP, run, tiny["steps"])
     whole = result.get("end_to_end", {})
     if peak := whole.get("runs", {}).get("mlp-xp train", {}).get("peak_bytes"):
         excess = peak - whole["data_bytes"] - whole["state_bytes"]
@@ -109,11 +105,10 @@ def _limits(result: Result) -> Iterator[tuple[str, str, str, float]]:
         yield name, f"{excess / 1e6:.0f} MB", limit, excess / MEMORY - 1
     startup = result.get("start_up", {"imports": {}, "first_steps": {}})
     # Within one process, as two processes differ by more than the import takes.
-    if taken := startup["imports"].get(AFTER, {}).get("seconds"):
-        name = "import of MLPClassifier, after scikit-learn's"
-        yield at_most(name, IMPORT, spread(taken).median)
-    if taken := startup["first_steps"].get(OURS, {}).get("seconds"):
-        yield at_most(f"{OURS}: first step after the import", FIRST_STEP, spread(taken).median)
+    name = "import of MLPClassifier, after scikit-learn's"
+    yield from at_most(name, IMPORT, startup["imports"].get(AFTER, {}))
+    name = f"{OURS}: first step after the import"
+    yield from at_most(name, FIRST_STEP, startup["first_steps"].get(OURS, {}))
 
 
 def fastest_peer(contenders: Result) -> str | None:
@@ -123,22 +118,23 @@ def fastest_peer(contenders: Result) -> str | None:
         for name, run in contenders.items()
         if run.get("precision") == "float32" and "seconds" in run and not name.startswith("mlp_xp")
     }
-    return min(peers, key=lambda name: peers[name], default=None)
+    return min(peers, key=peers.__getitem__, default=None)
 
 
 def _with_contenders(result: Result) -> Result:
     """Return all parts of a run that floors are for, as workloads with contenders."""
-    runs = result.get("end_to_end", {}).get("runs", {})
-    trained = {
-        peer: run if "cannot_run" in run else {"seconds": [run["processor_seconds"]]}
-        for peer, name in ((OURS, "mlp-xp train"), ("torch", "torch script"))
-        if "processor_seconds" in (run := runs.get(name, {})) or "cannot_run" in run
-    }
-    measured = result["workloads"] | result.get("drop_in", {})
+    found = result["workloads"] | result.get("drop_in", {})
     for name, ways in result.get("busy", {}).items():
         sides = {OURS: ways[BUSY], "one thread": ways[ALONE]}
-        sides = {
+        runs = {
             who: run if isinstance(run, dict) else {"seconds": run} for who, run in sides.items()
         }
-        measured[f"beside a busy program, {name}"] = {"contenders": sides}
-    return measured | {"mlp-xp train, of the processors": {"contenders": trained}}
+        found[f"beside a busy program, {name}"] = {"contenders": runs}
+    trained = {}
+    for peer, name in ((OURS, "mlp-xp train"), ("torch", "torch script")):
+        run = result.get("end_to_end", {}).get("runs", {}).get(name, {})
+        if taken := run.get("processor_seconds"):
+            trained[peer] = {"seconds": [taken]}
+        elif "cannot_run" in run:
+            trained[peer] = run
+    return found | {"mlp-xp train, of the processors": {"contenders": trained}}

@@ -1,16 +1,12 @@
 """Epochs of this library on each backend, by pytest-benchmark; a process each, not in turns."""
 
-from __future__ import annotations
-
 import json
 import subprocess
-import sys
 
 from bench.suite.records import ROOT, Result
 from bench.suite.tables import Table, seconds
-from bench.suite.turns import Announce, Options, Part
+from bench.suite.turns import Announce, Options, Part, python
 
-BACKENDS = ("numpy", "torch:cpu", "jax:cpu")
 TERMS = (
     "Adam in float32 on uint8 images, standardized batch by batch. Resident data are on the device "
     "as a whole; streamed data are sent a batch at a time. IQR is the interquartile range of the "
@@ -21,19 +17,13 @@ TERMS = (
 
 def measure(options: Options, announce: Announce) -> Result:
     """Return facts, median and interquartile range of each epoch that pytest times."""
-    found = {}
-    for spec in options.chosen(BACKENDS):
+    found, file = {}, options.scratch / "pytest.json"
+    for spec in options.chosen(("numpy", "torch:cpu", "jax:cpu")):
         announce(spec)
-        file = options.scratch / "pytest.json"
-        command = [sys.executable, "-m", "pytest", "-q", "bench", "--benchmark-enable"]
-        command += [
-            f"--bench-backends={spec}",
-            f"--benchmark-json={file}",
-            "-p",
-            "no:cacheprovider",
-        ]
-        command += [f"--bench-rounds={options.rounds}"]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        own = [f"--bench-backends={spec}", f"--bench-rounds={options.rounds}"]
+        own += [f"--benchmark-json={file}", "-p", "no:cacheprovider"]
+        command = python("-m", "pytest", "-q", "bench", "--benchmark-enable", *own)
+        subprocess.run(**command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         found[spec] = [
             {**run["extra_info"], "median": run["stats"]["median"], "iqr": run["stats"]["iqr"]}
             for run in json.loads(file.read_text())["benchmarks"]
@@ -51,9 +41,7 @@ def epochs_of(backends: Result) -> list[Result]:
 def tables(backends: Result) -> list[Table]:
     rows = [
         [
-            run["workload"],
-            run["backend"],
-            run["placement"],
+            *(run[name] for name in ("workload", "backend", "placement")),
             f"{run['images_per_second']:,.0f}",
             seconds(run["median"]),
             seconds(run["iqr"]),
@@ -75,4 +63,4 @@ def devices(backends: Result) -> list[str]:
     return lines
 
 
-PART = Part("Training epochs", lambda o: len(o.chosen(BACKENDS)), measure, tables)
+PART = Part("Training epochs", measure, tables)

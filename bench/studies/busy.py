@@ -4,8 +4,6 @@ Each case runs in turns in three ways: on all threads of an idle machine; beside
 computes without pause on the last processor; and by one thread on the processors that are free.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -14,8 +12,7 @@ import sys
 from collections.abc import Iterator
 
 from bench.suite.records import Result
-from bench.suite.spread import spread
-from bench.suite.tables import Table, times
+from bench.suite.tables import Table, spread, times
 from bench.suite.turns import Announce, Options, Part, child, in_turns
 
 LIMIT = 1.4  # The most that all threads may take beside the program, in times of one thread alone.
@@ -72,10 +69,6 @@ def _cases(options: Options) -> list[str]:
     return options.chosen(QUICK if options.quick else CASES)
 
 
-def n_turns(options: Options) -> int:
-    return min(options.rounds, 3) * len(_cases(options)) * 3
-
-
 def measure(options: Options, announce: Announce) -> Result:
     """Return the seconds of each case in each way, a number for each round.
 
@@ -91,7 +84,7 @@ def measure(options: Options, announce: Announce) -> Result:
         names = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"
         with contextlib.nullcontext() if way == IDLE else busy_program(max(cpus)):
             given = json.dumps(CASES[name]), json.dumps([*chosen])
-            return child("-c", RUN, name, *given, env=dict.fromkeys(names, str(len(chosen))))
+            return child("-c", RUN, name, *given, **dict.fromkeys(names, str(len(chosen))))
 
     turns = [f"{name}: {way}" for name in _cases(options) for way in (IDLE, BUSY, ALONE)]
     found = in_turns(turns, min(options.rounds, 3), act, announce)
@@ -111,4 +104,4 @@ def tables(seconds: Result) -> list[Table]:
     return [Table(PART.title, columns, rows, missing)]
 
 
-PART = Part("Beside a program that keeps a processor busy", n_turns, measure, tables)
+PART = Part("Beside a program that keeps a processor busy", measure, tables)

@@ -4,14 +4,12 @@ Each case is one call of a script, with the defaults of both libraries. Each con
 process, once with the library's default threads and once with one.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -19,13 +17,13 @@ from bench.suite.contenders import OURS
 from bench.suite.records import Result
 from bench.suite.tables import Table, median, reasons, times
 from bench.suite.turns import (
-    POOLS,
     Announce,
     Options,
     Part,
     Seconds,
     child,
     measure,
+    set_threads,
     show_slow_path,
 )
 
@@ -222,10 +220,6 @@ def contenders(options: Options) -> list[str]:
     return [name for name in who if options.contenders is None or name in options.contenders]
 
 
-def n_turns(options: Options) -> int:
-    return len(comparisons(options)) * len(contenders(options)) * (options.rounds + 1)
-
-
 def measure_all(options: Options, announce: Announce) -> Result:
     """Return the seconds of each contender's turns, by case and threads."""
     results: Result = {}
@@ -233,24 +227,10 @@ def measure_all(options: Options, announce: Announce) -> Result:
         case = CASES[name]
         scripts = {who: Script(case, who) for who in contenders(options)}
         facts = {"case": name, "kind": case.kind, "threads": label, "wanted": WANTED[case.kind]}
-        with pools(THREADS[label]):
+        with mock.patch.dict(os.environ):
+            set_threads(THREADS[label])
             results[title] = facts | {"contenders": measure(scripts, options.rounds, announce)}
     return results
-
-
-@contextmanager
-def pools(threads: int | None) -> Iterator[None]:
-    """Set the threads of libraries in new processes; None leaves them the default."""
-    before = dict(os.environ)
-    for pool in POOLS:
-        os.environ.pop(f"{pool}_NUM_THREADS", None)
-        if threads is not None:
-            os.environ[f"{pool}_NUM_THREADS"] = str(threads)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def tables(results: Result) -> list[Table]:
@@ -273,4 +253,4 @@ def tables(results: Result) -> list[Table]:
     return [Table(PART.title, columns, rows, missing, terms=TERMS)]
 
 
-PART = Part("As a drop-in for scikit-learn", n_turns, measure_all, tables)
+PART = Part("As a drop-in for scikit-learn", measure_all, tables)

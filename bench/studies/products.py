@@ -4,8 +4,6 @@
 JSON. In bfloat16 all get float32 factors and round them. Operands lie row by row, as in a layer.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -15,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.suite.records import Result
-from bench.suite.spread import spread
-from bench.suite.tables import Table, print_tables
+from bench.suite.tables import Table, print_tables, reasons, spread
 from bench.suite.turns import Announce, Options, Part, child, in_turns, say
 
 SECONDS = 0.04  # Of a measurement, after its warm-up: its fastest run counts.
@@ -140,7 +137,7 @@ def measure(options: Options, announce: Announce) -> Result:
 
 def tables(found: Result) -> list[Table]:
     runs = {name: rounds for name, rounds in found.items() if isinstance(rounds, list)}
-    missing = {name: run["cannot_run"] for name, run in found.items() if name not in runs}
+    missing = reasons({name: run for name, run in found.items() if name not in runs})
     medians = {
         library: {name: spread([run[name] for run in rounds]).median for name in rounds[0]}
         for library, rounds in runs.items()
@@ -156,18 +153,13 @@ def tables(found: Result) -> list[Table]:
     return [Table(PART.title, columns, rows, missing)]
 
 
-PART = Part(
-    "Products, in GFLOP/s",
-    lambda options: options.rounds * len(options.chosen(LIBRARIES)),
-    measure,
-    tables,
-)
+PART = Part("Products, in GFLOP/s", measure, tables)
 
 
 def main(argv: list[str]) -> None:
     """Print the table, or the rates of one library as JSON."""
     if not argv:
-        print_tables([], tables(measure(Options(1, 0, None), say)), bold="")  # type: ignore[arg-type]
+        print_tables([], tables(measure(Options(1), say)))
         return
     library, shapes = argv[0], json.loads(argv[1])
     if library in (OURS, IN_PLACE, PACKED):

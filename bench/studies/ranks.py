@@ -5,8 +5,6 @@ is the memory of each rank from the start of the fit, with its part of what rank
 pages of the file, which the system keeps or drops as it likes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -21,7 +19,7 @@ import numpy as np
 
 from bench.suite.records import ROOT, Result, measured_on
 from bench.suite.tables import Table, median, times
-from bench.suite.turns import POOLS, Announce, Options, Part, in_turns, prepare
+from bench.suite.turns import Announce, Options, Part, in_turns, prepare, python, threads_of
 from bench.suite.workloads import WORKLOADS
 from mlp_xp import MLP
 
@@ -60,17 +58,11 @@ BATCHES = sorted({batch for batch, *_ in MARKS})
 
 def run_ranks(contender: Contender, *arguments: object) -> Any:
     """Return what each rank of a function of this file prints."""
-    launcher = [str(Path(sysconfig.get_path("scripts"), "mpiexec")), "-n", str(contender.ranks)]
-    command = [sys.executable, "-m", "bench.studies.ranks", *map(str, arguments)]
-    pools = {f"{pool}_NUM_THREADS": str(contender.threads) for pool in POOLS}
-    done = subprocess.run(
-        [*launcher, *command] if contender.ranks > 1 else command,
-        env=os.environ | pools,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    mpiexec = [str(Path(sysconfig.get_path("scripts"), "mpiexec")), "-n", str(contender.ranks)]
+    launcher = mpiexec if contender.ranks > 1 else ()
+    own = ("-m", "bench.studies.ranks", *arguments)
+    command = python(*own, launcher=launcher, **threads_of(contender.threads))
+    done = subprocess.run(**command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -195,12 +187,8 @@ def section(record: Result) -> str:
     return f"{table.note} {parts}. {measured_on(record['environment'])}"
 
 
-def n_turns(options: Options) -> int:
-    return len(BATCHES) * len(CONTENDERS) * options.rounds
-
-
-PART = Part("Ranks", n_turns, measure, tables)
-OUT_OF_CORE = Part("Out of core", lambda options: len(MAP_RANKS), measure_maps, map_tables)
+PART = Part("Ranks", measure, tables)
+OUT_OF_CORE = Part("Out of core", measure_maps, map_tables)
 
 if __name__ == "__main__":  # A rank; its line at once, since others write too.
     sys.stdout.write(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])) + "\n")

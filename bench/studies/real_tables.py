@@ -9,14 +9,10 @@ that was stopped continues where it was: type the command again. ``--again`` mea
 anew.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,9 +23,9 @@ from scipy import stats
 
 from bench.studies.table_models import CONTENDERS, TEST_SHARE
 from bench.studies.table_sets import ASIDE, MOST_ROWS, SETS
-from bench.suite.records import HISTORY, ROOT, Result, environment, newest, package_version, write
-from bench.suite.tables import Table, seconds
-from bench.suite.turns import POOLS, say
+from bench.suite.records import HISTORY, Result, environment, newest, write
+from bench.suite.tables import Table, bold_least, seconds
+from bench.suite.turns import python, say, threads_of
 
 PART = "tables"
 THREADS = 2
@@ -67,16 +63,10 @@ def measure(
     name: str, contender: str, splits: Sequence[int], rows: int, threads: int
 ) -> Iterator[Result]:
     """Yield the result of each split as it ends; they share a process."""
-    command = [sys.executable, "-m", "bench.studies.table_models", name, contender]
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    pools = {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS}
-    process = subprocess.Popen(
-        [*command, *map(str, splits), "--rows", str(rows), "--threads", str(threads)],
-        env=os.environ | pools | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    own = ("-m", "bench.studies.table_models", name, contender, *splits)
+    env = {"PYTHONWARNINGS": "ignore", **threads_of(threads)}
+    command = python(*own, "--rows", rows, "--threads", threads, **env)
+    process = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     waiting = [*splits]
     with process:
@@ -91,9 +81,7 @@ def measure(
 def start(folder: Path, rows: int, threads: int) -> None:
     """Write the record of the machine, or check that the folder is of this machine and size."""
     file = folder / "environment.json"
-    facts = environment()
-    facts["versions"] |= {name: found for name in PACKAGES if (found := package_version(name))}
-    fresh = {"environment": facts, PART: {"rows": rows, "threads": threads}}
+    fresh = {"environment": environment(PACKAGES), PART: {"rows": rows, "threads": threads}}
     if not file.exists():
         write(file, fresh)
         return
@@ -242,8 +230,7 @@ def sets_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the mean loss of each contender on each set, the least in bold."""
     rows = []
     for s in every:
-        means = s.losses.mean(axis=1)
-        cells = [f"**{m:.4f}**" if m == means.min() else f"{m:.4f}" for m in means]
+        cells = bold_least(s.losses.mean(axis=1), ".4f")
         kind = "RMSE" if metric(s.name) == "rmse" else "log loss"
         rows.append([s.name + " (aside)" * (s.name in ASIDE), kind, *cells])
     return Table("Each set", ["set", "loss", *names], rows)
@@ -262,12 +249,8 @@ def differences_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
 
 def errors_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the mean error of each contender in percent on each set of classes."""
-    rows = []
-    for s in every:
-        if s.errors is not None:
-            means = 100 * s.errors.mean(axis=1)
-            best = means.min()
-            rows.append([s.name, *(f"**{m:.2f}**" if m == best else f"{m:.2f}" for m in means)])
+    classes = [s for s in every if s.errors is not None]
+    rows = [[s.name, *bold_least(100 * s.errors.mean(axis=1), ".2f")] for s in classes]
     return Table("Errors", ["set", *names], rows)
 
 

@@ -1,7 +1,5 @@
 """Searches over many small networks: scikit-learn's, and ours, in turns of processes."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -11,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.suite.records import Result
-from bench.suite.spread import spread
-from bench.suite.tables import Table, contender_table, median, times
+from bench.suite.tables import Table, contender_table, median, spread, times
 from bench.suite.turns import Announce, Options, Part, child, in_turns, peak_bytes
 
 TERMS = (
@@ -26,32 +23,21 @@ OURS = "mlp_xp.model_selection"
 THEIRS = "scikit-learn's search over its MLP, n_jobs=2"
 MIXED = "scikit-learn's search over ours, n_jobs=2"
 ALONE = "scikit-learn's search over ours, one by one"
-Data = tuple[np.ndarray, np.ndarray]
 
 
 class Case(NamedTuple):
     """A grid over a network: its data, and the least ratio to each other contender."""
 
     title: str
-    data: Callable[[], Data]
+    data: Callable[[], tuple[np.ndarray, np.ndarray]]
     network: dict[str, Any]
     grid: dict[str, list[Any]]
     cv: int
     wanted: dict[str, float]
-    backend: str | None = None
-    warms_up: bool = True
-
-    def model(self, module: Any) -> Any:
-        """Return the network of a module, with the library of its backend imported."""
-        settings = self.network
-        if self.backend is not None:
-            import mlp_xp
-
-            settings = settings | {"backend": mlp_xp.get_backend(self.backend).name}
-        return module.MLPClassifier(**settings)
+    backend: str | None = None  # JAX is timed with its compilation: no search warms up.
 
 
-def _scaled(name: str, dtype: str = "float64") -> Data:
+def _scaled(name: str, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
     """Return one of scikit-learn's data sets, standardized."""
     from sklearn import datasets
     from sklearn.preprocessing import scale
@@ -60,25 +46,22 @@ def _scaled(name: str, dtype: str = "float64") -> Data:
     return scale(X).astype(dtype), y
 
 
-def _images() -> Data:
+def _images() -> tuple[np.ndarray, np.ndarray]:
     """Return random images of CIFAR-10's shape."""
     generator = np.random.default_rng(0)
     return generator.random((2_048, 3_072), dtype=np.float32), generator.integers(10, size=2_048)
 
 
-_DIGITS = {"hidden_layer_sizes": (100,), "batch_size": 32, "max_iter": 20, "random_state": 0}
-_SETTINGS = {
-    "learning_rate_init": [0.0003, 0.001, 0.003, 0.01, 0.03],
-    "alpha": [1e-5, 1e-4, 1e-2, 1.0],
-}
-_BOTH = {THEIRS: 8.0, MIXED: 1.6}
 _ON_DIGITS = Case(
     "digits, 64-100-10, 20 settings x 5 folds",
     lambda: _scaled("digits"),
-    _DIGITS,
-    _SETTINGS,
+    {"hidden_layer_sizes": (100,), "batch_size": 32, "max_iter": 20, "random_state": 0},
+    {
+        "learning_rate_init": [0.0003, 0.001, 0.003, 0.01, 0.03],
+        "alpha": [1e-5, 1e-4, 1e-2, 1.0],
+    },
     5,
-    _BOTH,
+    {THEIRS: 8.0, MIXED: 1.6},
 )
 CASES = {
     "digits": _ON_DIGITS,
@@ -86,10 +69,7 @@ CASES = {
         title="the same data in float32", data=lambda: _scaled("digits", "float32")
     ),
     "jax": _ON_DIGITS._replace(
-        title="digits on JAX, compilation included",
-        wanted={ALONE: 4.0},
-        backend="jax",
-        warms_up=False,
+        title="digits on JAX, compilation included", wanted={ALONE: 4.0}, backend="jax"
     ),
     "iris": Case(
         "iris, 10 settings x 5 folds, early stopping",
@@ -120,10 +100,11 @@ def run(case: Case, contender: str) -> Result:
 
     module = sklearn.neural_network if contender == THEIRS else mlp_xp
     searches = mlp_xp.model_selection if contender == OURS else sklearn.model_selection
-    model = case.model(module)  # What is compiled is timed.
+    own = {"backend": mlp_xp.get_backend(case.backend).name} if case.backend else {}
+    model = module.MLPClassifier(**case.network, **own)  # Its library is imported.
     X, y = case.data()
     settings = {"cv": case.cv, "n_jobs": 2 if contender in (THEIRS, MIXED) else None}
-    if case.warms_up:
+    if not case.backend:
         few = {name: values[:1] for name, values in case.grid.items()}
         searches.GridSearchCV(model, few, refit=False, **settings).fit(X, y)
     memory = peak_bytes() or 0
@@ -137,11 +118,6 @@ def run(case: Case, contender: str) -> Result:
     }
 
 
-def n_turns(options: Options) -> int:
-    names = options.chosen(CASES)
-    return options.rounds * sum(1 + len(CASES[name].wanted) for name in names)
-
-
 def measure(options: Options, announce: Announce) -> Result:
     """Return seconds, memory and scores of each contender's turns, by case, or why it failed."""
     results: Result = {}
@@ -153,16 +129,10 @@ def measure(options: Options, announce: Announce) -> Result:
             return child("-m", "bench.studies.search", name, who)
 
         found = in_turns([OURS, *case.wanted], options.rounds, act, announce)
-        results[name] = {
-            "title": case.title,
-            "wanted": case.wanted,
-            "contenders": {
-                who: own
-                if isinstance(own, dict)
-                else {key: [t[key] for t in own] for key in own[0]}
-                for who, own in found.items()
-            },
-        }
+        for who, own in found.items():
+            if isinstance(own, list):
+                found[who] = {key: [turn[key] for turn in own] for key in own[0]}
+        results[name] = {"title": case.title, "wanted": case.wanted, "contenders": found}
     return results
 
 
@@ -173,21 +143,18 @@ def tables(results: Result) -> list[Table]:
         ours, wanted = result["contenders"][OURS].get("seconds"), result["wanted"]
 
         def cells(who: str, run: Result, ours: Any = ours, wanted: Any = wanted) -> list[str]:
+            least = wanted.get(who)
+            ratios = [times(run["seconds"], ours, least), f"{least:g}"] if least else ["", ""]
             memory = f"{spread(run['bytes']).median / 2**20:.0f} MiB"
-            if who == OURS:
-                return [median(run["seconds"]), "", "", memory]
-            ratio = times(run["seconds"], ours, wanted[who])
-            return [median(run["seconds"]), ratio, f"{wanted[who]:g}", memory]
+            return [median(run["seconds"]), *ratios, memory]
 
         columns = ["contender", "time", "times", "target", "memory"]
-        terms = "" if found else TERMS
-        found.append(
-            contender_table(result["title"], columns, result["contenders"], cells, terms=terms)
-        )
+        runs, terms = result["contenders"], "" if found else TERMS
+        found.append(contender_table(result["title"], columns, runs, cells, terms=terms))
     return found
 
 
-PART = Part("Searches", n_turns, measure, tables)
+PART = Part("Searches", measure, tables)
 
 
 if __name__ == "__main__":  # One turn.

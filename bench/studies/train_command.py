@@ -1,11 +1,8 @@
 """`mlp-xp train`, the whole command, beside a script that trains the same network with torch."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import numpy as np
 from bench.suite.records import ROOT, Result
 from bench.suite.roofline import state_bytes
 from bench.suite.tables import Table, contender_table, megabytes, seconds
-from bench.suite.turns import Announce, Options, Part, peak_bytes, slow_path
+from bench.suite.turns import Announce, Options, Part, peak_bytes, python, slow_path
 
 COMMAND = "import sys; from mlp_xp.cli import main; sys.exit(main())"  # mlp-xp
 WIDTHS = (3072, 512, 512, 10)  # Of the default network, and of the script.
@@ -22,7 +19,7 @@ SCRIPT = ROOT / "bench" / "peers" / "torch_script.py"
 EPOCHS = 12  # The default of `mlp-xp train`.
 
 
-def measure_end_to_end(options: Options, announce: Announce) -> Result:
+def measure(options: Options, announce: Announce) -> Result:
     """Return the seconds of each process, of its processors and its training, memory, accuracy."""
     from mlp_xp.datasets import cache_dir
 
@@ -52,8 +49,7 @@ def _run(arguments: list[str], scratch: Path) -> Result:
     """Run Python, and return the results it printed or wrote into a run folder."""
     start, used = time.perf_counter(), os.times()
     with (scratch / "output").open("w+") as output:
-        command = [sys.executable, *arguments]
-        process = subprocess.Popen(command, cwd=scratch, stdout=output, stderr=output)
+        process = subprocess.Popen(**python(*arguments), cwd=scratch, stdout=output, stderr=output)
         peak = None
         while process.poll() is None:
             # It never falls, so the last reading is close to the peak.
@@ -62,7 +58,7 @@ def _run(arguments: list[str], scratch: Path) -> Result:
         taken, after = time.perf_counter() - start, os.times()
         output.seek(0)
         text = output.read().strip()
-        lines = text.splitlines()
+    lines = text.splitlines()
     if process.returncode:
         return {"cannot_run": lines[-1] if lines else f"status {process.returncode}"}
     if slow := slow_path(text):
@@ -85,7 +81,7 @@ def tables(whole: Result) -> list[Table]:
     columns = ["run", "total", "training", "test accuracy", "peak MB"]
     epochs = f" for {whole['epochs']} epochs" if "epochs" in whole else ""
     note = f"The default network on CIFAR-10{epochs}: the whole process, once."
-    return [contender_table(END_TO_END.title, columns, whole["runs"], cells, note=note)]
+    return [contender_table(PART.title, columns, whole["runs"], cells, note=note)]
 
 
-END_TO_END = Part("End to end", lambda options: 2, measure_end_to_end, tables)
+PART = Part("End to end", measure, tables)

@@ -1,9 +1,9 @@
 """The contenders: file, options and input data of each."""
 
-from __future__ import annotations
-
+import importlib
 from typing import Any, NamedTuple
 
+from bench.peers.contest import Contender, Task
 from bench.suite.workloads import Workload
 
 OURS = "mlp_xp, NumPy"
@@ -21,26 +21,34 @@ class Entry(NamedTuple):
     repeats: int | None = None  # Instead of the workload's.
     environment: dict[str, str] = {}  # noqa: RUF012
 
+    def make(self, task: Task, **more: Any) -> Contender:
+        """Import the contender's module and prepare its task."""
+        return importlib.import_module(self.module).make(task, **self.options, **more)
+
 
 def _entry(module: str, options: dict[str, Any] | None = None, **more: Any) -> Entry:
     return Entry(f"bench.peers.{module}", options or {}, **more)
 
 
+def _ours(backend: str, **more: Any) -> Entry:
+    return _entry("ours", {"backend": backend}, **more)
+
+
+def _ours_low(backend: str) -> Entry:
+    return _entry("ours", {"backend": backend, "precision": "bf16"}, precision="bfloat16")
+
+
 _CONTENDERS = {
-    OURS: _entry("ours", {"backend": "numpy"}, quick=True),
-    "mlp_xp, NumPy, from uint8": _entry("ours", {"backend": "numpy"}, data="raw"),
-    "mlp_xp, NumPy, bf16": _entry(
-        "ours", {"backend": "numpy", "precision": "bf16"}, precision="bfloat16"
-    ),
-    "mlp_xp, torch": _entry("ours", {"backend": "torch"}),
-    "mlp_xp, torch, bf16": _entry(
-        "ours", {"backend": "torch", "precision": "bf16"}, precision="bfloat16"
-    ),
-    "mlp_xp, JAX": _entry("ours", {"backend": "jax"}),
+    OURS: _ours("numpy", quick=True),
+    "mlp_xp, NumPy, from uint8": _ours("numpy", data="raw"),
+    "mlp_xp, NumPy, bf16": _ours_low("numpy"),
+    "mlp_xp, torch": _ours("torch"),
+    "mlp_xp, torch, bf16": _ours_low("torch"),
+    "mlp_xp, JAX": _ours("jax"),
     "scikit-learn": _entry("scikit_learn", quick=True),
-    "torch": _entry("torch_eager", quick=True),
-    "torch, compiled": _entry("torch_eager", {"compiled": True}),
-    "torch, bfloat16 autocast": _entry("torch_eager", {"bfloat16": True}, precision="bfloat16"),
+    "torch": _entry("torch_loop", quick=True),
+    "torch, compiled": _entry("torch_loop", {"mode": "compiled"}),
+    "torch, bfloat16 autocast": _entry("torch_loop", {"precision": "bf16"}, precision="bfloat16"),
     "JAX": _entry("jax_jit", quick=True),
     "JAX, epoch in a scan": _entry("jax_jit", {"scan": True}),
     "Keras on JAX": _entry("keras_fit", environment={"KERAS_BACKEND": "jax"}),
@@ -51,16 +59,16 @@ _CONTENDERS = {
 _FULL_BATCH = {
     OURS: _entry("ours", quick=True),
     PLAIN: _entry("plain_numpy", precision="float64", quick=True, repeats=1),
-    "torch": _entry("torch_eager", quick=True, repeats=3),
+    "torch": _entry("torch_loop", quick=True, repeats=3),
     "JAX": _entry("jax_jit", quick=True, repeats=3),
 }
 
-# On a GPU, by name: the library whose device they use, and the options of their module.
-GPU_PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "torch": ("torch", "torch_gpu", {"mode": "eager"}),
-    "torch, a step in a CUDA graph": ("torch", "torch_gpu", {"mode": "graph"}),
-    "JAX, epoch in a scan": ("jax", "jax_jit", {"scan": True}),
-    "torch, compiled": ("torch", "torch_gpu", {"mode": "compiled"}),
+# On a GPU, by name: the library whose device they use, and the contender.
+GPU_PEERS = {
+    "torch": ("torch", _entry("torch_loop")),
+    "torch, a step in a CUDA graph": ("torch", _entry("torch_loop", {"mode": "graph"})),
+    "JAX, epoch in a scan": ("jax", _entry("jax_jit", {"scan": True})),
+    "torch, compiled": ("torch", _entry("torch_loop", {"mode": "compiled"})),
 }
 
 

@@ -1,7 +1,5 @@
 """An epoch of this library's own training loop, as the benchmarks time it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,17 +1,14 @@
 """Records of runs, of one form: {"environment": ..., part: what it measured}."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os
 import platform
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from threadpoolctl import threadpool_info
 
 ROOT = Path(__file__).parents[2]
 HISTORY = ROOT / "bench" / "history"
@@ -24,7 +21,7 @@ PACKAGES = (
 Result = dict[str, Any]
 
 
-def environment() -> Result:
+def environment(packages: Iterable[str] = ()) -> Result:
     """Return facts about the machine, without its name, and installed versions."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -32,13 +29,15 @@ def environment() -> Result:
         "cpus": usable_cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := package_version(name))},
+        "versions": dict(filter(None, map(_version, (*PACKAGES, *packages)))),
         "thread_pools": thread_pools(),
     }
 
 
 def thread_pools() -> list[str]:
     """Return the thread pools of loaded libraries: name, version and threads."""
+    from threadpoolctl import threadpool_info  # A machine with a GPU may lack it.
+
     pools = threadpool_info()
     facts = [(p["internal_api"], p["version"], f"{p['num_threads']} threads") for p in pools]
     return sorted({" ".join(filter(None, fact)) for fact in facts})
@@ -52,31 +51,45 @@ def usable_cpus() -> int:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        match = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
-        if match:
-            return match[1]
-    return platform.processor() or platform.machine()
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
 
 
-def package_version(package: str) -> str | None:
+def _version(package: str) -> tuple[str, str] | None:
     try:
-        return importlib.metadata.version(package)
+        return package, importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
+def versions(facts: Result) -> str:
+    """Return the versions of an environment in a line."""
+    return ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+
+
+def machine(facts: Result) -> str:
+    """Return the machine of an environment in a line."""
+    return f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}"
+
+
 def measured_on(facts: Result) -> str:
     """Return a sentence with the machine and the versions of an environment."""
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    machine = f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}"
-    return f"Measured on {facts['date']}; {machine}; Python {facts['python']}, {versions}."
+    python = f"Python {facts['python']}, {versions(facts)}"
+    return f"Measured on {facts['date']}; {machine(facts)}; {python}."
 
 
 def write(path: Path, record: Result) -> None:
-    """Write a record as JSON."""
+    """Write a record as JSON; what ends this leaves the last file whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    replace(path, json.dumps(record, indent=1) + "\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file as a whole, or not at all."""
+    whole = path.with_name(f"{path.name}.tmp")
+    whole.write_text(text, encoding="utf-8")
+    whole.replace(path)
 
 
 def newest(part: str, *names: str, history: Path = HISTORY) -> tuple[Path, Result]:

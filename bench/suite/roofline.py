@@ -5,21 +5,20 @@ rate of a large copy. Activations, the loss and reading the data are free. Both 
 in turns with the contenders, each in its own process, with products in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
 from bench.peers.contest import Contender, Task
 from bench.suite.contenders import Entry
+from bench.suite.records import Result
+from bench.suite.tables import spread
 from bench.suite.workloads import Workload
 
 FLOAT = 4  # bytes
-# Arrays of the parameters' size that an update reads and writes.
+# Arrays of the parameters' size that an update reads and writes, and those of the optimizer.
 TRAFFIC = {
     "adam": 7,  # reads p, g, m, v; writes p, m, v
     "sgd": 5,  # reads p, g, v; writes p, v
@@ -41,19 +40,6 @@ METERS = {
 }
 
 
-class Roofline(NamedTuple):
-    """Work of an epoch or of a prediction, and its seconds at the rates of the machine."""
-
-    operations: int
-    bytes: int
-    product_seconds: float
-    update_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        return self.product_seconds + self.update_seconds
-
-
 def operations(widths: tuple[int, ...], rows: int, *, train: bool) -> int:
     """Return the multiplications and additions in the products of all layers."""
     products = [fan_in * fan_out for fan_in, fan_out in pairwise(widths)]
@@ -63,22 +49,36 @@ def operations(widths: tuple[int, ...], rows: int, *, train: bool) -> int:
     return 2 * rows * (forward + backward)
 
 
+def parameter_bytes(widths: tuple[int, ...]) -> int:
+    return FLOAT * sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
+
+
 def state_bytes(widths: tuple[int, ...], solver: str) -> int:
     """Return the bytes of parameters and optimizer state."""
-    return (1 + STATE_ARRAYS[solver]) * FLOAT * _n_parameters(widths)
+    return (1 + STATE_ARRAYS[solver]) * parameter_bytes(widths)
 
 
-def roofline(workload: Workload, rows: int, product_rate: float, copy_rate: float) -> Roofline:
-    """Return the bound for these rates, in operations and bytes per second."""
+def roofline(workload: Workload, rows: int, meters: Result) -> Result:
+    """Return the work of an epoch or a prediction, and its seconds at the rates of the meters."""
+    medians = {
+        name: spread(meter["seconds"]).median
+        for name, meter in meters.items()
+        if "cannot_run" not in meter
+    }
+    fastest = min((name for name in medians if name.startswith("product")), key=medians.get)
+    product_rate, copy_rate = OPERATIONS / medians[fastest], COPIED / medians["copy"]
     train = workload.kind == "train"
     work = operations(workload.widths, rows, train=train)
     steps = -(-rows // workload.batch_size) if train else 0
-    traffic = TRAFFIC[workload.solver] * FLOAT * _n_parameters(workload.widths) * steps
-    return Roofline(work, traffic, work / product_rate, traffic / copy_rate)
-
-
-def _n_parameters(widths: tuple[int, ...]) -> int:
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
+    traffic = TRAFFIC[workload.solver] * parameter_bytes(workload.widths) * steps
+    return {
+        "operations": work,
+        "bytes": traffic,
+        "seconds": work / product_rate + traffic / copy_rate,
+        "product": fastest,
+        "product_rate": product_rate,
+        "copy_rate": copy_rate,
+    }
 
 
 def make(task: Task, *, what: str) -> Contender:

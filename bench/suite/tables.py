@@ -1,17 +1,14 @@
 """The one model of a table, and its two renderers: Markdown for pages, and a terminal."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from bench.suite.records import Result
-from bench.suite.spread import Spread, ratio, spread
+import numpy as np
 
-_GAP = 2  # Spaces between columns.
-_NAMES = 20  # Least width of the first column; it wraps.
+from bench.suite.records import Result
+
 NOT_COMPARED = "not compared"
 
 
@@ -22,11 +19,35 @@ class Table(NamedTuple):
     """
 
     title: str
-    columns: list[str]
+    columns: Sequence[str]
     rows: list[list[str]]
     missing: dict[str, str] = {}  # noqa: RUF012 - never written to
     note: str = ""
     terms: str = ""
+
+
+class Spread(NamedTuple):
+    """Median and quartiles of some measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def noise(self) -> float:
+        """The interquartile range."""
+        return self.high - self.low
+
+
+def spread(values: Sequence[float]) -> Spread:
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return Spread(median, low, high)
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
+    """Return the spread of ratios turn by turn, so that a slow turn slows both."""
+    # A contender that failed has fewer turns.
+    return spread([a / b for a, b in zip(theirs, ours, strict=False)])
 
 
 # --- cells ---------------------------------------------------------------------------------------
@@ -69,6 +90,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def bold_least(values: Sequence[float], form: str) -> list[str]:
+    """Return numbers as cells, the least in bold."""
+    return [f"**{v:{form}}**" if v == min(values) else f"{v:{form}}" for v in values]
+
+
 def contender_table(
     title: str,
     columns: list[str],
@@ -98,7 +124,7 @@ def markdown(table: Table, heading: str = "") -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def grid(columns: list[str], rows: list[list[str]]) -> str:
+def grid(columns: Sequence[str], rows: list[list[str]]) -> str:
     if not rows:
         return ""
     rule = ["--:" if _is_number(cells) else "---" for cells in zip(*rows, strict=True)]
@@ -125,7 +151,7 @@ def replace_block(page: str, name: str, text: str) -> str:
 
 
 def print_tables(
-    head: list[str], tables: list[Table], bold: str, file: TextIO | None = None
+    head: list[str], tables: list[Table], bold: str = "", file: TextIO | None = None
 ) -> None:
     """Print tables for a terminal of any width, or a pipe; the row of one contender is bold."""
     from rich.console import Console  # Not above: a peer's process must load only the peer.
@@ -142,7 +168,10 @@ def print_tables(
         console.print(Text(table.title, style="bold"))
         if table.note:
             console.print(Text(table.note, style="dim"))
-        console.print(_drawn(table, console.width, bold))
+        if table.rows:
+            console.print(_drawn(table, console, bold))
+        for name, reason in table.missing.items():
+            console.print(Text(f"{name}  {NOT_COMPARED}: {_said(reason)}", style="yellow"))
     absent = {reason for table in tables for reason in table.missing.values()}
     if packages := sorted({*filter(None, map(_package, absent))}):
         from mlp_xp._utils.optional import install_command
@@ -151,37 +180,24 @@ def print_tables(
         console.print(Text(f"\nto compare with {names} too: {install_command('peers')}"))
 
 
-def _drawn(table: Table, width: int, bold: str) -> Any:
-    """Return the table as an object of rich, no wider than so many characters."""
+def _drawn(table: Table, console: Any, bold: str) -> Any:
+    """Return the table as an object of rich, with as many columns as the console has room for."""
     from rich import box
-    from rich.console import Group
     from rich.table import Table as Grid
     from rich.text import Text
 
-    rows = [[cell.replace("**", "") for cell in row] for row in table.rows]
-    widths = [max(map(len, column)) for column in zip(table.columns, *rows, strict=True)]
-    names = max([widths[0] if rows else 0, *map(len, table.missing)])
-    n_shown = len(widths)
-    while n_shown > 2 and min(names, _NAMES) + _used(widths[1:n_shown]) > width:
-        n_shown -= 1
-    first = max(min(names, width - _used(widths[1:n_shown] if rows else [_NAMES])), 8)
-    # Columns are a space of the box apart, beside their padding.
-    drawn = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    drawn.add_column(table.columns[0], width=first)
-    for name in table.columns[1:n_shown]:
-        drawn.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        drawn.add_row(*map(Text, row[:n_shown]), style="bold" if row[0] == bold else "")
-    lost = Grid.grid(padding=(0, _GAP, 0, 0))
-    lost.add_column(width=first)
-    lost.add_column()
-    for name, reason in table.missing.items():
-        lost.add_row(Text(name), Text(f"{NOT_COMPARED}: {_said(reason)}", style="yellow"))
-    return Group(*([drawn] if rows else []), *([lost] if table.missing else []))
-
-
-def _used(widths: list[int]) -> int:
-    return sum(widths) + _GAP * len(widths)
+    for n_shown in range(len(table.columns), 1, -1):
+        # Columns are a space of the box apart, beside their padding.
+        drawn = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        drawn.add_column(table.columns[0])
+        for name in table.columns[1:n_shown]:
+            drawn.add_column(name, justify="right", no_wrap=True)
+        for row in table.rows:
+            cells = [Text(cell.replace("**", "")) for cell in row[:n_shown]]
+            drawn.add_row(*cells, style="bold" if row[0] == bold else "")
+        if console.measure(drawn).minimum <= console.width:
+            break
+    return drawn
 
 
 def _said(reason: str) -> str:

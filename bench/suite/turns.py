@@ -1,13 +1,11 @@
 """Contenders in turns (A B C A B C ...), so that a slow spell of the machine affects all of them.
 
-Each has its own process and sleeps during the turns of others: the threads of OpenBLAS, OpenMP and
-XLA spin before they sleep, and would compete in one process.
+A turn runs in a new process (`child`), or in the one of its contender (`Worker`), which sleeps
+during the turns of others: the threads of OpenBLAS, OpenMP and XLA spin before they sleep, and
+would compete in one process.
 """
 
-from __future__ import annotations
-
 import contextlib
-import importlib
 import json
 import multiprocessing
 import os
@@ -18,9 +16,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,12 +40,12 @@ class Options(NamedTuple):
     """The options of a run, for each of its parts."""
 
     rounds: int
-    threads: int
-    scratch: Path  # A folder for temporary files.
+    threads: int = 1
+    scratch: Path = Path()  # A folder for temporary files.
     quick: bool = False
     images: int | None = None  # The most of an epoch.
-    contenders: list[str] | None = None  # Those that are chosen, or all.
-    cases: tuple[str, ...] = ()  # Beginnings of the names of those that are chosen, or all.
+    contenders: list[str] | None = None  # None for all.
+    cases: tuple[str, ...] = ()  # Beginnings of names of cases; none for all.
 
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Return the names of the chosen cases."""
@@ -56,12 +53,197 @@ class Options(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of a run: its title, how many turns it announces, and what measures and shows it."""
+    """A part of a run: its title, and what measures it and shows it in tables."""
 
     title: str
-    n_turns: Callable[[Options], int]
     measure: Callable[[Options, Announce], Result]
     tables: Callable[[Result], list[Any]]  # of `bench.suite.tables.Table`
+
+
+# --- turns ---------------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def in_turns(
+    names: Iterable[str], rounds: int, act: Callable[[str], Any], announce: Announce = say
+) -> Result:
+    """Return what an act gives for each name in each round, or why it cannot run."""
+    found: Result = {name: [] for name in names}
+    for number in range(rounds):
+        for name, runs in found.items():
+            if isinstance(runs, dict):
+                continue
+            announce(f"{name}, round {number + 1} of {rounds}")
+            answer = act(name)
+            if isinstance(answer, dict) and "cannot_run" in answer:
+                found[name] = answer
+            else:
+                runs.append(answer)
+    return found
+
+
+def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Result:
+    """Return the seconds of each contender's epochs or calls, or why it cannot run here.
+
+    A job is a `Measurement`, or another NamedTuple with its ``threads``, ``repeats`` and
+    ``get_ready``. Each has a turn to warm up, and one in each round.
+    """
+    with tempfile.TemporaryDirectory() as logs:
+        # All import at once; from then on, one computes at a time.
+        files = (Path(logs, str(number)) for number in range(len(jobs)))
+        workers = {
+            name: Worker(job, file) for (name, job), file in zip(jobs.items(), files, strict=True)
+        }
+        found = in_turns(jobs, rounds + 1, lambda name: workers[name].ask(), announce)
+        for worker in workers.values():
+            worker.stop()
+    return {
+        name: runs if isinstance(runs, dict) else _joined(*runs) for name, runs in found.items()
+    }
+
+
+def _joined(first: Result, *turns: tuple[float, Any, int | None]) -> Result:
+    """Return the record of a contender: what its first turn told, and all others."""
+    seconds, losses, peaks = (list(column) for column in zip(*turns, strict=True))
+    losses = first["losses"] + losses
+    return first | {"losses": losses, "seconds": seconds, "peak_bytes": peaks[-1]}
+
+
+class Worker:
+    """The process of a contender, which takes a turn whenever it is asked."""
+
+    def __init__(self, job: Any, log: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._log, (self._pipe, end) = log, context.Pipe()
+        self._process = context.Process(target=work, args=(end, job, log), daemon=True)
+        self._process.start()
+        end.close()
+
+    def ask(self) -> Any:
+        """Return the answer to a turn, or why there is none."""
+        time.sleep(PAUSE)
+        try:
+            self._pipe.send(True)
+            if self._pipe.poll(PATIENCE):
+                answer = self._pipe.recv()
+                return slow_path(self._printed()) or answer
+            self._process.terminate()
+            return {"cannot_run": f"not done after {PATIENCE} s"}
+        except (EOFError, OSError):  # It has ended; its last message may still be in the pipe.
+            with contextlib.suppress(EOFError):
+                if self._pipe.poll():
+                    return self._pipe.recv()
+            self._process.join()
+            last = [line.strip()[:200] for line in self._printed().split("\n") if line.strip()][-1:]
+            status = f"its process ended with status {self._process.exitcode}"
+            return {"cannot_run": ": ".join([status, *last])}
+
+    def stop(self) -> None:
+        self._pipe.close()  # A process that waits for a turn ends.
+        self._process.join(5)
+        self._process.terminate()
+
+    def _printed(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+
+def work(pipe: Connection, job: Any, log: Path) -> None:
+    """Run a turn whenever the pipe asks for one, and send its seconds.
+
+    What a peer prints goes to the log: it would break the line of progress.
+    """
+    file = os.open(log, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the parent, whose end stops this.
+    if job.threads is not None and hasattr(os, "sched_setaffinity"):
+        # XLA starts a thread per usable CPU, whatever the environment says.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
+    try:
+        show_slow_path()
+        turn = job.get_ready()
+        pipe.recv()
+        loss = turn()  # Compiles and warms up.
+    except Exception as error:  # A peer may fail in any way; its line of the table says how.
+        pipe.send(failure(error))
+        return
+    pipe.send({"thread_pools": thread_pools(), "losses": [loss]})
+    with contextlib.suppress(EOFError):  # The other end was closed: no more turns.
+        while pipe.recv():
+            start = time.perf_counter()
+            loss = turn()
+            seconds = loss if isinstance(loss, Seconds) else time.perf_counter() - start
+            pipe.send((float(seconds) / job.repeats, loss, peak_bytes()))
+
+
+class Seconds(float):
+    """The result of a turn that timed itself."""
+
+
+def failure(error: Exception) -> Result:
+    """Return the result of what raised an error."""
+    return {"cannot_run": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def set_threads(threads: int | None) -> None:
+    """Set the threads of all libraries in processes started from now on; None for the default."""
+    for pool in POOLS:
+        os.environ.pop(f"{pool}_NUM_THREADS", None)
+    os.environ.update(threads_of(threads))
+
+
+def threads_of(threads: int | None) -> dict[str, str]:
+    return {} if threads is None else {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS}
+
+
+def python(*arguments: object, launcher: Iterable[str] = (), **env: str) -> dict[str, Any]:
+    """Return the arguments of `subprocess.Popen` for Python with this tree on its path."""
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {
+        "args": [*launcher, sys.executable, *map(str, arguments)],
+        "env": os.environ | {"PYTHONPATH": paths} | env,
+        "text": True,
+    }
+
+
+def child(*arguments: object, **env: str) -> Any:
+    """Return the JSON that Python prints last with these arguments, or why it cannot run."""
+    env = {"PYTHONWARNINGS": f"ignore,always:{SLOW}:RuntimeWarning"} | env
+    done = subprocess.run(**python(*arguments, **env), capture_output=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        return {"cannot_run": (last or [f"status {done.returncode}"])[0][:300]}
+    return slow_path(done.stderr) or json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_bytes(process: int | str = "self") -> int | None:
+    """Return the peak memory of a process, or None if the system does not report it."""
+    # Not ru_maxrss, which a process inherits from its parent.
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+        return int(found[1]) * 1024 if found else None
+    return None
+
+
+def show_slow_path() -> None:
+    """Report the warning that machine code cannot be compiled, whatever else is ignored."""
+    warnings.filterwarnings("always", SLOW, RuntimeWarning)
+
+
+def slow_path(printed: str) -> Result | None:
+    """Return that a process cannot run if its machine code could not be compiled."""
+    lines = [line for line in printed.splitlines() if SLOW in line]
+    return {"cannot_run": f"without machine code: {lines[0]}"[:300]} if lines else None
+
+
+# --- contenders at workloads ---------------------------------------------------------------------
 
 
 class Measurement(NamedTuple):
@@ -85,9 +267,8 @@ class Measurement(NamedTuple):
         rows = x[: workload.n_images].copy() if workload.kind == "predict" else None
         if rows is not None:
             x, y = x[:TRAINED_ON], y[:TRAINED_ON]
-        task = workload.task(x, y, self.threads)
         os.environ.update(entry.environment)
-        contender = importlib.import_module(entry.module).make(task, **entry.options)
+        contender = entry.make(workload.task(x, y, self.threads))
         if rows is None:
             return lambda: contender.train(self.repeats)
         contender.train(1)
@@ -97,10 +278,6 @@ class Measurement(NamedTuple):
                 contender.predict(rows)
 
         return predict
-
-
-class Seconds(float):
-    """The result of a turn that timed itself."""
 
 
 def prepare(workload: Workload, folder: Path) -> Result:
@@ -118,173 +295,3 @@ def prepare(workload: Workload, folder: Path) -> Result:
         np.save(folder / f"{name}.npy", array)
     rows = min(workload.n_images, len(raw))
     return {"images": rows, "data": source, "pixels": raw[:rows].size}
-
-
-def set_threads(threads: int) -> None:
-    """Set the number of threads of all libraries in processes started from now on."""
-    for pool in POOLS:
-        os.environ[f"{pool}_NUM_THREADS"] = str(threads)
-
-
-def peak_bytes(process: int | str = "self") -> int | None:
-    """Return the peak memory of a process, or None if the system does not report it."""
-    # Not ru_maxrss, which a process inherits from its parent.
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return None
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found[1]) * 1024 if found else None
-
-
-def show_slow_path() -> None:
-    """Report the warning that machine code cannot be compiled, whatever else is ignored."""
-    warnings.filterwarnings("always", SLOW, RuntimeWarning)
-
-
-def slow_path(printed: str) -> Result | None:
-    """Return that a process cannot run if its machine code could not be compiled."""
-    lines = [line for line in printed.splitlines() if SLOW in line]
-    return {"cannot_run": f"without machine code: {lines[0]}"[:300]} if lines else None
-
-
-def work(pipe: Connection, job: Any, log: Path) -> None:
-    """Run a turn whenever the pipe asks for one, and send its seconds.
-
-    What a peer prints goes to the log: it would break the line of progress.
-    """
-    file = os.open(log, os.O_WRONLY | os.O_CREAT)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the parent, whose end stops this.
-    if job.threads is not None and hasattr(os, "sched_setaffinity"):
-        # XLA starts a thread per usable CPU, whatever the environment says.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
-    try:
-        show_slow_path()
-        turn = job.get_ready()
-        pipe.recv()
-        loss = turn()  # Compiles and warms up.
-    except Exception as error:
-        # A peer may fail in any way; its line of the table says how.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        pipe.send({"cannot_run": reason[:300]})
-        return
-    pipe.send({"thread_pools": thread_pools(), "losses": [loss]})
-    with contextlib.suppress(EOFError):  # The other end was closed: no more turns.
-        while pipe.recv():
-            start = time.perf_counter()
-            loss = turn()
-            seconds = loss if isinstance(loss, Seconds) else time.perf_counter() - start
-            pipe.send((float(seconds) / job.repeats, loss, peak_bytes()))
-
-
-def say(text: str) -> None:
-    """Print a line of progress."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def child(*arguments: object, env: dict[str, str] | None = None) -> Any:
-    """Return the JSON that Python prints last with these arguments, or why it cannot run."""
-    shown = f"ignore,always:{SLOW}:RuntimeWarning"
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=os.environ | {"PYTHONWARNINGS": shown, "PYTHONPATH": paths} | (env or {}),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:]
-        return {"cannot_run": (last or [f"status {done.returncode}"])[0][:300]}
-    return slow_path(done.stderr) or json.loads(done.stdout.splitlines()[-1])
-
-
-def in_turns(
-    names: Sequence[str], rounds: int, act: Callable[[str], Any], announce: Announce = say
-) -> Result:
-    """Return what an act gives for each name in each round, or why it cannot run."""
-    found: Result = {name: [] for name in names}
-    for number in range(rounds):
-        for name in names:
-            if isinstance(found[name], dict):
-                continue
-            announce(f"{name}, round {number + 1} of {rounds}")
-            answer = act(name)
-            if isinstance(answer, dict) and "cannot_run" in answer:
-                found[name] = answer
-            else:
-                found[name].append(answer)
-    return found
-
-
-def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> dict[str, Result]:
-    """Return the seconds of each contender's epochs or calls, or why it cannot run here.
-
-    It is a `Measurement`, or another NamedTuple with its ``threads``, ``repeats`` and
-    ``get_ready``. Each has a turn to warm up, and one in each round.
-    """
-    with tempfile.TemporaryDirectory() as logs:
-        return _measure(jobs, rounds, announce, Path(logs))
-
-
-def _measure(
-    jobs: dict[str, Any], rounds: int, announce: Announce, logs: Path
-) -> dict[str, Result]:
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    processes: dict[str, SpawnProcess] = {}
-    files = {name: logs / str(number) for number, name in enumerate(jobs)}
-    for name, job in jobs.items():
-        pipes[name], end = context.Pipe()
-        arguments = (end, job, files[name])
-        processes[name] = context.Process(target=work, args=arguments, daemon=True)
-        processes[name].start()
-        end.close()
-    results: dict[str, Result] = {}
-    for name in jobs:
-        # All import at once; from here on, one computes at a time.
-        announce(f"{name}, warming up")
-        answer = ask(pipes[name], processes[name], files[name])
-        results[name] = answer if "cannot_run" in answer else {**answer, "seconds": []}
-    for number in range(rounds):
-        for name in jobs:
-            if "cannot_run" in results[name]:
-                continue
-            announce(f"{name}, round {number + 1} of {rounds}")
-            time.sleep(PAUSE)
-            answer = ask(pipes[name], processes[name], files[name])
-            if isinstance(answer, dict):
-                results[name] = answer
-                continue
-            seconds, loss, peak = answer
-            results[name]["seconds"].append(seconds)
-            results[name]["losses"].append(loss)
-            results[name]["peak_bytes"] = peak
-    for pipe in pipes.values():
-        pipe.close()  # Processes waiting for a turn end.
-    for process in processes.values():
-        process.join(5)
-        process.terminate()
-    return results
-
-
-def ask(pipe: Connection, process: SpawnProcess, log: Path) -> Any:
-    """Start a turn of a process; return its answer, or why there is none."""
-    try:
-        pipe.send(True)
-        if pipe.poll(PATIENCE):
-            answer = pipe.recv()
-            return slow_path(log.read_text(errors="replace")) or answer
-        process.terminate()
-        return {"cannot_run": f"not done after {PATIENCE} s"}
-    except (EOFError, OSError):  # It has ended; its last message may still be in the pipe.
-        if pipe.poll():
-            with contextlib.suppress(EOFError):
-                return pipe.recv()
-        process.join()
-        printed = log.read_text(errors="replace").split("\n") if log.exists() else []
-        last = [line.strip()[:200] for line in printed if line.strip()][-1:]
-        return {
-            "cannot_run": ": ".join([f"its process ended with status {process.exitcode}", *last])
-        }

@@ -1,7 +1,5 @@
 """The workloads: networks with their data."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -32,8 +32,8 @@ def test_tests_are_counted_and_failed_ones_named_with_their_traceback(module, tm
 
 
 def test_processes_end_in_time_and_results_are_whole(module, tmp_path, monkeypatch):
-    gpu_run, processes = module("bench.gpu.run"), module("bench.gpu.processes")
-    monkeypatch.setattr(processes, "_GRACE", 0.05)
+    gpu_run = module("bench.gpu.run")
+    monkeypatch.setattr(gpu_run, "GRACE", 0.05)
     check = gpu_run.Check(tmp_path, tmp_path, ["numpy"], 100.0, tiny=True)
     check.lines.write_text('{"part": "peaks", "backend": "x", "precision": "a", "flops": 1}\n{"par')
     hang = {"hang": ["sh", "-c", "trap '' INT; sleep 60 & wait"]}
@@ -102,7 +102,7 @@ def test_kernels_are_run_under_the_sanitizer(module, tmp_path, monkeypatch, scri
 
 
 def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
-    install, data = module("bench.gpu.install"), module("bench.gpu.data")
+    install, data = module("bench.gpu.install"), module("bench.gpu.wheels")
     x = np.ones((10, 3072), np.uint8)
     few = mlp_xp.datasets.Dataset(x, x[:, 0], x, x[:, 0], (), (3, 32, 32))
     monkeypatch.setattr(mlp_xp.datasets, "load_cifar10", lambda: few)
@@ -127,7 +127,7 @@ def test_wheels_lose_what_is_never_imported(module, tmp_path):
     with zipfile.ZipFile(path, "w") as wheel:
         for name in (*lost, *kept):
             wheel.writestr(name, "".join(f"{each},,\n" for each in (*lost, *kept)))
-    assert module("bench.gpu.trim").trim(path, "13") == path.stat().st_size
+    assert module("bench.gpu.wheels").trim(path, "13") == path.stat().st_size
     with zipfile.ZipFile(path) as wheel:
         assert wheel.namelist() == kept
         assert wheel.read(kept[-1]).decode() == "".join(f"{name},,\n" for name in kept)
@@ -135,11 +135,11 @@ def test_wheels_lose_what_is_never_imported(module, tmp_path):
 
 def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(module, tmp_path):
     jobs, gpu_run = module("bench.gpu.jobs"), module("bench.gpu.run")
-    workload = jobs.chosen_workloads(tiny=True)[0]
+    workload = jobs.workloads_of(tiny=True)[0]
 
     def refused():
         jobs.report(refused, "no cuBLASLt")
-        return (lambda: None), 1
+        return lambda: None
 
     measure = jobs.Measure(lambda *_: {}, float("inf"))
     facts = {"contender": "mlp_xp, cupy", "mode": "captured", "precision": "float32"}

@@ -40,7 +40,7 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
             raise SystemExit("SIGTERM")
 
     class Process:
-        def __init__(self, command, log, folder, env):
+        def __init__(self, command, log, env):
             words = " ".join(map(str, command))
             known = (part for word, part in PROGRAMS.items() if word in words)
             self.part = next(known, command[3])

@@ -1,0 +1,71 @@
+"""Panels of bars with their numbers, the fastest first."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# Okabe and Ito's palette, safe for color blindness.
+COLORS = {
+    "numpy": "#0072B2",
+    "torch:cpu": "#E69F00",
+    "jax:cpu": "#009E73",
+    "cupy": "#56B4E9",
+    "torch:cuda": "#D55E00",
+    "jax:cuda": "#CC79A7",
+}
+OURS, GRAY = COLORS["numpy"], "#999999"
+
+
+class Bar(NamedTuple):
+    """A bar of a chart: a rate, its color, and quartiles if they are drawn."""
+
+    median: float
+    color: str
+    quartiles: tuple[float, float] | None = None
+    alpha: float = 1.0
+
+
+def rate_panels(
+    panels: Mapping[str, Mapping[str, Bar]],
+    title: str,
+    note: str = "",
+    lines: Mapping[str, float] | None = None,
+) -> Any:
+    """Draw rates as bars, two panels in a row, with a dotted line where it is near.
+
+    The figure is as wide as a page, so that its text is legible there. The panels differ by a
+    factor of a thousand, so each has its own scale.
+    """
+    from matplotlib.figure import Figure
+
+    lengths = [len(bars) for bars in panels.values()]
+    heights = [max(lengths[i : i + 2]) for i in range(0, len(lengths), 2)]
+    longest = max(len(label) for bars in panels.values() for label in bars)
+    height = 0.7 + sum(0.5 + 0.2 * n for n in heights)
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    ratios = [2 + n for n in heights]
+    axes = figure.subplots(len(heights), 2, squeeze=False, height_ratios=ratios).ravel()
+    for number, (name, unsorted) in enumerate(panels.items()):
+        axis, bars = axes[number], sorted(unsorted.items(), key=lambda item: -item[1].median)
+        for place, (_, bar) in enumerate(bars):
+            low, high = bar.quartiles or (bar.median, bar.median)
+            drawn = axis.barh(place, bar.median, 0.7, color=bar.color, alpha=bar.alpha)
+            axis.plot([low, high], [place, place], color="0.2", linewidth=1)
+            text = axis.bar_label(drawn, [f"{bar.median:,.0f}"], padding=4, fontsize=8)[0]
+            text.xy = max(bar.median, high), place
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        right = 1.28 * axis.dataLim.xmax  # Room for the number.
+        axis.set_xlim(0, right)
+        if lines and lines[name] < right:
+            axis.axvline(lines[name], color="black", linestyle=":", linewidth=1)
+        axis.set_title(name, fontsize=9, loc="left", x=-0.02 * longest)
+        axis.set_yticks(range(len(bars)), [label for label, _ in bars])
+        axis.set_ylim(heights[number // 2] - 0.5, -0.5)
+        axis.spines["left"].set_bounds(-0.5, len(bars) - 0.5)
+        axis.set_xticks([])
+        axis.tick_params(axis="y", length=0, labelsize=8)
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel(note, fontsize=8)
+    return figure
