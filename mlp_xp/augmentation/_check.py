@@ -11,27 +11,10 @@ __all__ = ["check"]
 
 
 def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation") -> None:
-    """Check that augmentations fit the data and each other.
+    """Raise TypeError or ValueError unless augmentations fit the data and each other.
 
-    Parameters
-    ----------
-    chosen : sequence
-    n_features : int
-        Number of features of the data.
-    name : {"augmentation", "tta"}
-        The parameter. What a prediction averages over must have `Augmentation.views`.
-
-    Raises
-    ------
-    TypeError
-        If something is no augmentation, or has no views for "tta".
-    ValueError
-        If one does not fit the data, image shapes differ, or several mix targets.
-
-    Examples
-    --------
-    >>> from mlp_xp.augmentation import Flip, check
-    >>> check([Flip((1, 8, 8))], 64)
+    ``name`` is the parameter; what a prediction averages over, "tta", must have
+    `Augmentation.views`.
     """
     averages = name == "tta"
     valid = "Flip, Shift" if averages else "Flip, Shift, Cutout, ColorJitter, Mixup"

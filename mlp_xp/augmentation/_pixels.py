@@ -66,20 +66,7 @@ class Geometric(ImageAugmentation):
 def make_pixel_map(
     augmentation: Sequence[Augmentation], draws: Sequence[Draws] | None, *, xp: Namespace
 ) -> PixelMap | None:
-    """Combine all geometric augmentations of a batch.
-
-    Parameters
-    ----------
-    augmentation : sequence of Augmentation
-        In the order in which they are applied; those that are not geometric are left out.
-    draws : sequence of NamedTuple of (batch, ...) arrays, or None where there is none
-        What each augmentation drew.
-    xp : namespace
-
-    Returns
-    -------
-    PixelMap, or None if none is geometric
-    """
+    """Return the geometric augmentations of a batch, in their order, as one map, or None."""
     parts = [
         (transform, drawn)
         for transform, drawn in zip(augmentation, draws or (), strict=draws is not None)
@@ -101,50 +88,18 @@ def make_pixel_map(
 
 
 def view_draws(augmentation: Sequence[Augmentation]) -> list[tuple[Draws, ...]]:
-    """Return all combinations of views, which a prediction averages over.
-
-    Examples
-    --------
-    >>> from mlp_xp.augmentation import Flip, Shift, view_draws
-    >>> view_draws([Flip((1, 8, 8))])
-    [(FlipDraws(is_mirrored=0),), (FlipDraws(is_mirrored=1),)]
-    >>> len(view_draws([Flip((1, 8, 8)), Shift((1, 8, 8), pixels=1)]))
-    10
-    """
+    """Return all combinations of views, which a prediction averages over."""
     return list(product(*(transform.views for transform in augmentation)))
 
 
 def take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
-    """Return the pixels of images at some lines and columns.
-
-    Parameters
-    ----------
-    images : (batch, channels, height, width)
-    lines, columns : (batch or 1, height), (batch or 1, width) int64
-    xp : namespace
-
-    Returns
-    -------
-    (batch, channels, height, width) array
-        Not a view of ``images``.
-    """
+    """Return pixels of images, (batch, channels, height, width), at lines and columns; a copy."""
     taken = xp.take_along_axis(images, lines[:, None, :, None], axis=2)
     return xp.take_along_axis(taken, columns[:, None, None, :], axis=3)
 
 
 def take_lines(images: Array, lines: Array, *, xp: Namespace) -> Array:
-    """Return whole lines of images: where a library copies memory, a tenth of the work.
-
-    Parameters
-    ----------
-    images : (batch, channels, height, width)
-    lines : (batch or 1, height) int64
-    xp : namespace
-
-    Returns
-    -------
-    (batch, channels, height, width) array
-    """
+    """Return whole lines of images: where a library copies memory, a tenth of the work."""
     n, n_channels, height, width = images.shape
     options = {"dtype": lines.dtype, "device": device(lines)}
     first = xp.arange(0, n * n_channels * height, height, **options)
@@ -160,21 +115,7 @@ def map_pixels(
     take_pixels: Callable[..., Array] = take_pixels,
     xp: Namespace,
 ) -> Array:
-    """Return images with their pixels taken as a map says, in their own dtype.
-
-    Parameters
-    ----------
-    x : (batch, channels * height * width)
-        In any real dtype; never written to.
-    pixel_map : PixelMap
-    take_pixels : callable
-        A function like `take_pixels`, which a backend may replace.
-    xp : namespace
-
-    Returns
-    -------
-    array like ``x``
-    """
+    """Return images, (batch, features), with their pixels taken as a map says, in their dtype."""
     lines, columns, mask = pixel_map
     shape = x.shape[0], -1, lines.shape[1], columns.shape[1]
     images = take_pixels(xp.reshape(x, shape), lines, columns, xp=xp)

@@ -147,14 +147,7 @@ def installed(name: str) -> bool:
 
 
 def how_to_install(name: str) -> str:
-    """Return the command that installs a backend's library.
-
-    Examples
-    --------
-    >>> from mlp_xp.backends import how_to_install
-    >>> how_to_install("jax")
-    '... -m pip install -e "...[jax]"...'
-    """
+    """Return the command that installs a backend's library."""
     return install_command(BACKENDS[name].extra) + BACKENDS[name].note
 
 

@@ -35,49 +35,25 @@ class BackendError(RuntimeError):
 
 
 class Backend:
-    """The interface of a backend: where arrays live and how a finished step is executed.
-
-    Attributes
-    ----------
-    name : str
-        As `get_backend` takes it.
-    xp : namespace
-        The library's namespace of the Array API, from array-api-compat where that has one.
-    device : object
-        As the library names it.
-    kernels : Kernels
-        The defaults, or faster versions for this library.
-    precision : {"tf32", "bf16", "float16"} or None
-        What products of float32 are computed in, None for float32 itself.
-    fixed_shapes : bool
-        Whether a new batch size costs a new compilation, so that padding a batch is cheaper.
-    donates : bool
-        Whether a compiled step takes over the memory of its state, which nobody else can then use.
-    shares_host_memory : bool
-        Whether a NumPy array is already where the computation is.
-    has_sparse_products : bool
-        Whether its `gather` takes a `mlp_xp.backends.kernels.SparseMatrix`.
-    returns_results : bool
-        Whether the results of a step are in the host's memory when its call returns.
-    has_workers : bool
-        Whether several threads that each train a model are faster than one model after the other.
-    has_stack_threads : bool
-        Whether several threads that each train a stack of models are faster than one stack.
-    """
+    """The interface of a backend: where arrays live and how a finished step is executed."""
 
     name: ClassVar[str]
+    # Whether a new batch size costs a new compilation, so that padding a batch is cheaper.
     fixed_shapes: ClassVar[bool] = False
+    # Whether a compiled step takes over the memory of its state, which nobody else can then use.
     donates: bool = False
-    has_sparse_products: bool = False
+    has_sparse_products: bool = False  # Whether `gather` takes a `SparseMatrix`.
+    # Whether the results of a step are in the host's memory when its call returns.
     returns_results: ClassVar[bool] = False
+    # Whether several threads that each train a model, or a stack of them, are faster than one.
     has_workers: ClassVar[bool] = False
     has_stack_threads: bool = False
-    shares_host_memory: bool = False
+    shares_host_memory: bool = False  # Whether a NumPy array is where the computation is.
 
-    xp: Namespace
+    xp: Namespace  # Of the Array API, from array-api-compat where that has one.
     device: Device
     kernels: Kernels = Kernels()
-    precision: str | None = None
+    precision: str | None = None  # Of products of float32, None for float32 itself.
 
     # Two backends of one library, device, kernels and precision share what was compiled.
     def __eq__(self, other: object) -> bool:
@@ -106,16 +82,7 @@ class Backend:
     def put(self, array: Any, dtype: str | None = None) -> Array:
         """Copy an array to the device: nothing if it is there, else by DLPack, else through NumPy.
 
-        Parameters
-        ----------
-        array : array of any library, or what `numpy.asarray` takes
-        dtype : str, optional
-            E.g. ``"float32"``. Default: the array's dtype.
-
-        Returns
-        -------
-        Array
-            On `device`. It may share memory with the argument.
+        The result, in a dtype such as "float32", may share memory with the argument.
         """
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
@@ -179,17 +146,9 @@ class Backend:
         return self.precision == "float16"
 
     def with_precision(self, precision: str) -> Self:
-        """Return this backend with its products in a precision.
+        """Return this backend with its products in a precision, itself for the parameters' dtype.
 
-        Parameters
-        ----------
-        precision : {"auto", "float32", "float64", "tf32", "bf16", "float16"}
-            The first three are the dtype of the parameters, and return the backend itself.
-
-        Raises
-        ------
-        ValueError
-            If the backend or its device has no such products.
+        What the backend or its device has no such products for is a ValueError.
         """
         if precision not in LOW_PRECISIONS:
             return self
@@ -247,35 +206,19 @@ class Backend:
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         """Compile ``body(i, state, steps, *shared)``, which returns the next state, for many steps.
 
-        Parameters
-        ----------
-        body : callable
-            Pure, like what `compile` takes. ``i`` stands for an integer, and is used only as in
-            ``array[i, ...]``, on the arrays of the tree ``steps``: their first axis counts steps.
-            All steps use the same ``shared`` trees.
-
-        Returns
-        -------
-        callable or None
-            ``run(start, stop, state, steps, *shared)`` calls the body for each i in turn; the state
-            is donated. None, the default, where one call per step is as fast.
+        The body is pure, like what `compile` takes. ``i`` stands for an integer, and is used only
+        as in ``array[i, ...]``, on the arrays of the tree ``steps``: their first axis counts steps.
+        The result, ``run(start, stop, state, steps, *shared)``, calls the body for each i in turn;
+        the state is donated. None, the default, is for backends where one call per step is as fast.
         """
         return None
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the loop of many models.
+        """Return the loop of many models, ``run(start, stops, state, steps, x, y, scaling)``.
 
-        Parameters
-        ----------
-        body : callable
-            As `loop` takes it, for arrays of one model or of a stack.
-
-        Returns
-        -------
-        callable
-            ``run(start, stops, state, steps, x, y, scaling)`` returns the next state. The first
-            axis of ``state`` and ``scaling``, and the second of ``steps``, count models; ``stops``,
-            (models,) NumPy integers, are where they end. Those that end at ``start`` may change.
+        The first axis of ``state`` and ``scaling``, and the second of ``steps``, count models;
+        ``stops``, (models,) NumPy integers, are where they end. Models that end at ``start`` may
+        change.
         """
         return together(self.loop(body), body)
 

@@ -11,19 +11,7 @@ __all__ = ["to_numpy", "together"]
 
 
 def together(loop: Callable[..., Any] | None, body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the loop that takes all models through a step together.
-
-    Parameters
-    ----------
-    loop : callable or None
-        What `Backend.loop` makes of the body.
-    body : callable
-
-    Returns
-    -------
-    callable
-        As `Backend.loop_of_models` returns it.
-    """
+    """Return `Backend.loop_of_models` that takes all models through a step together."""
 
     def run(start: int, stops: np.ndarray, state: Any, *arguments: Any) -> Any:
         stop = int(stops.max())

@@ -68,31 +68,10 @@ def gather(
 ) -> Array:
     """Gather rows of a data set: augmented, in the dtype of the products, scaled.
 
-    Parameters
-    ----------
-    x : (samples, features)
-        In any real dtype, e.g. uint8; never written to. Backends with sparse products also take a
-        `SparseMatrix` of the given dtype, without scaling and pixel map, and return an object with
-        all that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy``, ``x.dtype``, ``x.ndim``.
-    rows : (batch,) integers, or None for all
-    scaling : Scaling of the given dtype, or None
-    pixel_map : PixelMap, or None for images as they are
-    dtype : dtype
-    xp : namespace
-
-    Returns
-    -------
-    (batch, features) array
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.backends.kernels import Scaling, gather
-    >>> x = xp.asarray([[0], [2], [4]], dtype=xp.uint8)
-    >>> scaling = Scaling(xp.asarray([2.0]), xp.asarray([0.5]))
-    >>> gather(x, xp.asarray([2, 0]), scaling, dtype=xp.float64, xp=xp)
-    array([[ 1.],
-           [-1.]])
+    ``x : (samples, features)`` has any real dtype and is never written to. Backends with sparse
+    products also take a `SparseMatrix` of the given dtype, without scaling and pixel map, and
+    return an object with all that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy``,
+    ``x.dtype``, ``x.ndim``. Rows of None are all of them.
     """
     if rows is not None:
         x = xp.take(x, rows, axis=0)
@@ -106,21 +85,7 @@ def gather(
 
 
 def accumulate(total: Array, share: Array, *terms: Array | float) -> Array:
-    """Return the sum of an epoch after another step, ``total + share * sum(terms)``.
-
-    Parameters
-    ----------
-    total : (...) array; donated
-    share : 0-d array
-        The step's share of the samples of the epoch.
-    *terms : (...) arrays or numbers, at least one
-
-    Examples
-    --------
-    >>> from mlp_xp.backends.kernels import accumulate
-    >>> accumulate(1.0, 0.5, 3.0, 1.0)
-    3.0
-    """
+    """Return the sum of an epoch, donated, after another step: ``total + share * sum(terms)``."""
     return total + share * reduce(operator.add, terms)
 
 

@@ -230,14 +230,7 @@ Dropout(rate=0.1, number=0))
 
     @property
     def structure(self) -> Hashable:
-        """The settings that a program of a stack depends on: all but the rates of dropout.
-
-        Examples
-        --------
-        >>> from mlp_xp.nn.network import Network
-        >>> Network((4, 3, 2), dropout=0.2).structure == Network((4, 3, 2), dropout=0.5).structure
-        True
-        """
+        """The settings that a program of a stack depends on: all but the rates of dropout."""
         if len(self.dropout_rates) != self.n_keys:
             return self
         names = (field.name for field in fields(self) if "dropout" not in field.name)
@@ -254,31 +247,14 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
     r"""Draw the initial weights on the host, the same for every backend.
 
     Uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`, biases too; for the
-    logistic activation 2 stands for 6. This is scikit-learn's choice. For the layers of
-    `mlp_xp.nn.hidden` see there.
-
-    Parameters
-    ----------
-    network : Network
-    seed : int of at least 0, or RandomState
-        From a `RandomState` the numbers are drawn in scikit-learn's order, and are the same.
-
-    Returns
-    -------
-    tuple
-        One entry for each block that learns: `Dense`, `Norm` or another NamedTuple of arrays, or a
-        tuple of them for a residual block; NumPy arrays in float64.
+    logistic activation 2 stands for 6. This is scikit-learn's choice, and from a `RandomState` the
+    numbers are drawn in its order. For the layers of `mlp_xp.nn.hidden` see there. There is an
+    entry for each block that learns, a NamedTuple of float64 arrays or a tuple of entries.
 
     References
     ----------
     Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks"
     (2010), equation 16.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.network import Network, init_params
-    >>> [layer.W.shape for layer in init_params(Network((4, 3, 2)), seed=0)]
-    [(4, 3), (3, 2)]
     """
     generator = host_generator(seed, "weights") if isinstance(seed, int) else seed
     return draw_params(network, generator.uniform)
@@ -287,22 +263,7 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
 def draw_params(
     network: Network, uniform: Callable[..., Any], constant: Callable[..., Any] = constant
 ) -> Params:
-    """Return initial parameters, made by two functions.
-
-    Parameters
-    ----------
-    network : Network
-    uniform : callable
-        ``uniform(low, high, shape)`` makes an array of random numbers.
-    constant : callable, optional
-        ``constant(value, shape)`` makes an array of one number; by default in float64.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.network import Network, draw_params
-    >>> draw_params(Network((4, 2)), lambda low, high, shape: shape, lambda value, shape: shape)
-    (Dense(W=(4, 2), b=(2,)),)
-    """
+    """Return initial parameters by ``uniform(low, high, shape)`` and ``constant(value, shape)``."""
     blocks = (block for block in network._all_blocks if block.has_params)
     return tuple(block.init(uniform, constant) for block in blocks)
 
@@ -319,14 +280,7 @@ def adapt_params(
 
 
 def init_batch_stats(network: Network) -> Measured:
-    """Return the running statistics before the first batch: mean 0, variance 1; NumPy, float64.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.network import Network, init_batch_stats
-    >>> init_batch_stats(Network((4, 3, 2), normalization="batch"))
-    (BatchStats(mean=array([0., 0., 0.]), variance=array([1., 1., 1.])),)
-    """
+    """Return the running statistics before the first batch: mean 0, variance 1; NumPy, float64."""
     widths = network.batch_stats_widths
     pairs: list[tuple[Any, Any]] = [(constant(0.0, n), constant(1.0, n)) for n in widths]
     return tuple(BatchStats(*pair) for pair in pairs)
@@ -335,35 +289,10 @@ def init_batch_stats(network: Network) -> Measured:
 def forward(
     network: Network, params: Params, x: Array, context: Context | None = None, *, xp: Namespace
 ) -> tuple[Array, BlockPullback, Measured]:
-    """Run the network.
+    """Run the network, by default as a prediction with the plain layers.
 
-    Parameters
-    ----------
-    network : Network
-    params : tuple
-        As `init_params` returns them.
-    x : (..., batch, inputs)
-    context : Context, optional
-        By default a prediction with the plain dense layer.
-    xp : namespace
-
-    Returns
-    -------
-    logits : (..., batch, outputs)
-    pullback : callable
-        ``pullback(dlogits, need_dx=...)`` returns the gradient with respect to the input, or None
-        where it is not needed, and the gradients of all parameters, in their structure.
-    measured : tuple of BatchStats
-        In training, the statistics of this batch, one for each batch normalization.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.network import Network, forward, init_params
-    >>> network = Network((4, 3, 2))
-    >>> logits, pullback, _ = forward(network, init_params(network, 0), xp.ones((5, 4)), xp=xp)
-    >>> [grad.W.shape for grad in pullback(xp.ones_like(logits), need_dx=False)[1]]
-    [(4, 3), (3, 2)]
+    Returns the logits, (..., batch, outputs), the pullback, ``pullback(dlogits, need_dx=...)``, and
+    in training the statistics of this batch, one for each batch normalization.
     """
     return chain(network._all_blocks, params, x, context or Context(xp))
 
@@ -378,14 +307,6 @@ def with_layers(network: Network, given: Iterable[Any]) -> Params:
     """Return the parameters of blocks in the structure of the network's parameters.
 
     Those of a kind are in their order; kinds that the network lacks are left out.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.network import Network, denses, init_params, norms, with_layers
-    >>> network = Network((4, 3, 3, 2), residual=True, normalization="layer")
-    >>> params = init_params(network, 0)
-    >>> with_layers(network, [*norms(params), *denses(params)]) == params
-    True
     """
     by_kind: dict[type, list[Any]] = {}
     for entry in given:

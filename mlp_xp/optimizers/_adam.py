@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_zero
-from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
+from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
 __all__ = ["Adam", "AdamW"]
 
@@ -66,14 +66,7 @@ class Adam:
         return (learning_rate * math.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t),)
 
     def update(
-        self,
-        p: Array,
-        g: Array,
-        state: Any,
-        coefs: Scalars,
-        *,
-        kind: Kind = "matrix",
-        xp: Namespace,
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
         """Move along the mean divided by the root of the variance; see the class."""
         rate, *_ = coefs
@@ -126,14 +119,7 @@ class AdamW(Adam):
         return (*super().coefficients(learning_rate, t), 1.0 - learning_rate * self.weight_decay)
 
     def update(
-        self,
-        p: Array,
-        g: Array,
-        state: Any,
-        coefs: Scalars,
-        *,
-        kind: Kind = "matrix",
-        xp: Namespace,
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
         """Scale a matrix down, then apply Adam."""
         _, shrink, *_ = coefs

@@ -9,9 +9,9 @@ from mlp_xp._utils.settings import is_array
 
 __all__ = [
     "KINDS",
+    "Coefs",
     "Kind",
     "Optimizer",
-    "Scalars",
     "Stateless",
     "check_at_least_0",
     "check_decay",
@@ -19,7 +19,7 @@ __all__ = [
     "rule_of",
 ]
 
-Scalars: TypeAlias = tuple[Array, ...]
+Coefs: TypeAlias = tuple[Array, ...]
 
 
 class Stateless(NamedTuple):
@@ -42,17 +42,14 @@ class Optimizer(Protocol):
     @property
     def state_type(self) -> type[Any]:
         """A NamedTuple: the arrays of a parameter's shape that the rule keeps, by name."""
-        ...
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
         """Return the numbers of step ``t``, from 1, that `update` needs."""
-        ...
 
     def update(
-        self, p: Array, g: Array, state: Any, coefs: Scalars, *, kind: Kind = ..., xp: Namespace
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = ..., xp: Namespace
     ) -> tuple[Array, Any]:
         """Return the new parameter and state; all but ``coefs`` are donated."""
-        ...
 
 
 def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
@@ -64,19 +61,11 @@ def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
     return kinds
 
 
-def rule_of(optimizer: Optimizer, kind: Kind, coefs: Scalars) -> tuple[Optimizer, Scalars]:
+def rule_of(optimizer: Optimizer, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
     """Return the rule that updates parameters of a kind, with its coefficients first.
 
     Rules that leave a kind to another rule say so in a method ``of_kind(kind, coefs)``. The state
     of the other rule is the first fields of theirs.
-
-    Examples
-    --------
-    >>> from mlp_xp.optimizers import Muon
-    >>> from mlp_xp.optimizers._base import rule_of
-    >>> rule, coefs = rule_of(Muon(), "vector", (0.1, 1.0, 0.2, 0.9))
-    >>> type(rule).__name__, coefs
-    ('AdamW', (0.2, 0.9))
     """
     while hasattr(optimizer, "of_kind"):
         rule, coefs = optimizer.of_kind(kind, coefs)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, check_at_least_0
+from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0
 from mlp_xp.optimizers._sgd import SGD
 
 __all__ = ["BetaLasso"]
@@ -59,19 +59,12 @@ class BetaLasso(SGD):
         check_at_least_0("l1", self.l1)
         check_at_least_0("beta", self.beta)
 
-    def of_kind(self, kind: Kind, coefs: Scalars) -> tuple[Optimizer, Scalars]:
+    def of_kind(self, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
         """Return this rule for hidden matrices, else SGD."""
         return (self if kind == "matrix" else SGD(self.momentum, self.nesterov)), coefs
 
     def update(
-        self,
-        p: Array,
-        g: Array,
-        state: Any,
-        coefs: Scalars,
-        *,
-        kind: Kind = "matrix",
-        xp: Namespace,
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
         """Move as SGD does, then set to zero what is small; see the class."""
         if kind != "matrix":

@@ -9,7 +9,7 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import with_numbers
 from mlp_xp.optimizers._adam import AdamW
-from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, Scalars, check_at_least_0, low_precision
+from mlp_xp.optimizers._base import KINDS, Coefs, Kind, Optimizer, check_at_least_0, low_precision
 from mlp_xp.optimizers._muon import Muon
 
 __all__ = ["ByKind", "family", "with_decay"]
@@ -115,7 +115,7 @@ float of at least 0, default=1
             for number in self._rule(kind).coefficients(learning_rate * self._rate(kind), t)
         )
 
-    def of_kind(self, kind: Kind, coefs: Scalars) -> tuple[Optimizer, Scalars]:
+    def of_kind(self, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
         """Return the rule of a kind, and the coefficients from its own on."""
         start = 0
         for earlier in KINDS[: KINDS.index(kind)]:
@@ -125,14 +125,7 @@ float of at least 0, default=1
         return self._rule(kind), coefs[start:]
 
     def update(
-        self,
-        p: Array,
-        g: Array,
-        state: Any,
-        coefs: Scalars,
-        *,
-        kind: Kind = "matrix",
-        xp: Namespace,
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
         """Apply the rule of this kind."""
         rule, own = self.of_kind(kind, coefs)
@@ -143,14 +136,7 @@ float of at least 0, default=1
 
 
 def family(optimizer: Optimizer) -> str:
-    """Return the names of the rules of an optimizer, which give its state its meaning.
-
-    Examples
-    --------
-    >>> from mlp_xp.optimizers import SGD, ByKind, family
-    >>> family(SGD()), family(ByKind(vector=SGD()))
-    ('SGD', 'ByKind(Muon, SGD, AdamW)')
-    """
+    """Return the names of the rules of an optimizer, which give its state its meaning."""
     name = type(optimizer).__name__
     if not isinstance(optimizer, ByKind):
         return name
@@ -159,14 +145,7 @@ def family(optimizer: Optimizer) -> str:
 
 
 def with_decay(rule: Any, factor: float) -> Any:
-    """Return a rule with its weight decay, and that of the rules it is made of, times a factor.
-
-    Examples
-    --------
-    >>> from mlp_xp.optimizers import AdamW, with_decay
-    >>> with_decay(AdamW(weight_decay=0.2), 0.5)
-    AdamW(beta_1=0.9, beta_2=0.999, epsilon=1e-08, weight_decay=0.1)
-    """
+    """Return a rule with its weight decay, and that of the rules it is made of, times a factor."""
     changed: dict[str, Any] = {}
     for field in fields(rule):
         value = getattr(rule, field.name)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_zero
-from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
+from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
 __all__ = ["Lion"]
 
@@ -65,14 +65,7 @@ class Lion:
         return learning_rate, 1.0 - learning_rate * self.weight_decay
 
     def update(
-        self,
-        p: Array,
-        g: Array,
-        state: Any,
-        coefs: Scalars,
-        *,
-        kind: Kind = "matrix",
-        xp: Namespace,
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
         """Move by the learning rate; see the class."""
         rate, shrink, *_ = coefs

@@ -12,7 +12,7 @@ from array_api_compat import device
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._adam import AdamState, AdamW
-from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, check_at_least_0, check_decay
+from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0, check_decay
 
 __all__ = ["Muon"]
 
@@ -136,19 +136,12 @@ class Muon:
         adam = self._adamw.coefficients(learning_rate * self.adam_rate, t)
         return (learning_rate, 1.0 - learning_rate * self.weight_decay, *adam)
 
-    def of_kind(self, kind: Kind, coefs: Scalars) -> tuple[Optimizer, Scalars]:
+    def of_kind(self, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
         """Return this rule for hidden matrices, else AdamW with its coefficients."""
         return (self, coefs) if kind == "matrix" else (self._adamw, coefs[2:])
 
     def update(
-        self,
-        p: Array,
-        g: Array,
-        state: Any,
-        coefs: Scalars,
-        *,
-        kind: Kind = "matrix",
-        xp: Namespace,
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
         """Move along the orthogonal matrix nearest to the momentum; see the class."""
         if kind != "matrix":
@@ -267,15 +260,6 @@ def _minimax(n_steps: int) -> tuple[Quintic, ...]:
 
     Each is the best for the interval that the one before it leads to, and so their composition is
     the best of all; see Amsel et al. (2025).
-
-    Examples
-    --------
-    >>> from mlp_xp.optimizers._muon import _minimax
-    >>> for polynomial in _minimax(3):
-    ...     print(*(round(number, 3) for number in polynomial))
-    7.979 -22.792 16.495
-    3.564 -2.618 0.509
-    2.593 -1.891 0.43
     """
     # The range is found by bisection of its logarithm.
     low, high = -4.0 * n_steps, -0.1

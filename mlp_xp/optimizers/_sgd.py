@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_zero
-from mlp_xp.optimizers._base import Kind, Scalars, Stateless, check_decay
+from mlp_xp.optimizers._base import Coefs, Kind, Stateless, check_decay
 
 __all__ = ["SGD"]
 
@@ -62,14 +62,7 @@ class SGD:
         return (learning_rate,)
 
     def update(
-        self,
-        p: Array,
-        g: Array,
-        state: Any,
-        coefs: Scalars,
-        *,
-        kind: Kind = "matrix",
-        xp: Namespace,
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
         """Move along the velocity; see the class."""
         rate, *_ = coefs

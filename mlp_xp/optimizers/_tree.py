@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.settings import is_array, numbers, with_numbers
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
-from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, low_precision
+from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, low_precision
 
 __all__ = [
     "Updated",
@@ -41,14 +41,6 @@ def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
 
     The first ``n_leading`` axes count models. The matrices of the blocks of a layer, of three axes,
     are a matrix. A NamedTuple may name the kinds of its arrays, in a property ``kinds``.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.optimizers import kinds
-    >>> W, b = xp.zeros((2, 2)), xp.zeros(2)
-    >>> kinds(((W, b), (b, (W, b)), (W, b)))
-    ['matrix', 'vector', 'vector', 'matrix', 'vector', 'head', 'vector']
     """
     found: list[Kind] = []
     _append_kinds((params,), (), n_leading, found)
@@ -75,7 +67,7 @@ def update_tree(
     params: Tree,
     grads: Tree,
     opt_state: Any,
-    coefs: Scalars,
+    coefs: Coefs,
     l2: Array | None = None,
     *,
     n_leading: int = 0,
@@ -83,39 +75,13 @@ def update_tree(
 ) -> Updated:
     r"""Update all parameters, with an L2 penalty :math:`\tfrac12 \lambda \sum W^2` on matrices.
 
-    Parameters
-    ----------
-    optimizer : Optimizer
-        Its numbers may be arrays, for a stack of models.
-    params, grads : trees of arrays of one structure; donated
-        Gradients in a lower precision than the parameters' are brought to theirs, unless the rule
-        takes them as they are.
-    opt_state : NamedTuple of such trees, `optimizer.state_type`; donated
-    coefs : tuple of 0-d arrays
-        What `optimizer.coefficients` gave for this step; for a stack of models also arrays of its
-        leading axes.
-    l2 : 0-d array, optional
-        The factor of the penalty, likewise. None leaves it out.
-    n_leading : int, default=0
-        First axes of each parameter, which count models; each model has its own penalty.
-    xp : namespace
-
-    Returns
-    -------
-    Updated
-        The new parameters and state, and the penalty of the old parameters.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.optimizers import SGD, update_tree
-    >>> params, grads = (xp.asarray([[2.0]]), xp.asarray([2.0])), (xp.zeros((1, 1)), xp.zeros(1))
-    >>> rule, rate, l2 = SGD(momentum=0.0), xp.asarray(0.1), xp.asarray(1.0)
-    >>> update_tree(rule, params, grads, rule.state_type(), (rate,), l2, xp=xp)
-    Updated(params=(array([[1.8]]), array([2.])), opt_state=Stateless(), penalty=np.float64(2.0))
+    Parameters, gradients and state are donated; the penalty returned is that of the old parameters.
+    Gradients in a lower precision than the parameters' are brought to theirs, unless the rule takes
+    them as they are. For a stack of models, whose ``n_leading`` axes come first, the rule's
+    numbers, ``coefs`` and ``l2`` may be arrays of these axes, and each model has its penalty.
     """
     penalty: Array | float = 0.0
-    shaped: dict[int, tuple[Optimizer, Scalars]] = {}  # By the axes of an array.
+    shaped: dict[int, tuple[Optimizer, Coefs]] = {}  # By the axes of an array.
     new_params = []
     new_states = []
     trees = (params, grads, *opt_state)
@@ -159,7 +125,7 @@ def update_array(
     p: Array,
     g: Array,
     state: tuple[Array, ...],
-    coefs: Scalars,
+    coefs: Coefs,
     l2: Array | None,
     *,
     n_leading: int = 0,
@@ -179,24 +145,10 @@ def update_array(
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
     r"""Scale all gradients by one factor so that their joint L2 norm is at most a given one.
 
-    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, the norm taken over all leaves together.
-
-    Parameters
-    ----------
-    grads : tree of arrays; donated
-        In low precision too; sums are in float32 at least.
-    max_norm : float above 0
-        The :math:`c` above.
-    n_leading : int, default=0
-        First axes of each gradient, which count models; each model has its own norm.
-    xp : namespace
-
-    Returns
-    -------
-    grads : tree of arrays
-        NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN.
-    norm : 0-d array, or one number for each model
-        The norm before.
+    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, the norm taken over all leaves together, or
+    over those of each model with ``n_leading`` axes. Gradients are donated; sums are in float32 at
+    least. NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN. The second result
+    is the norm before.
 
     References
     ----------
@@ -234,30 +186,13 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
     r"""Move an exponential moving average of the parameters: :math:`a \leftarrow a + r (p - a)`.
 
-    Parameters
-    ----------
-    average : tree of arrays; donated
-    params : tree of arrays of the same structure
-        Not written to.
-    rate : float or 0-d array from 0 to 1, or one number for each model of a stack
-        The :math:`r` above, 1 minus the decay.
-    xp : namespace
-
-    Returns
-    -------
-    tree of arrays
+    The average is donated. The rate, 1 minus the decay, is a number or one for each model of a
+    stack.
 
     References
     ----------
     Polyak, Juditsky, "Acceleration of stochastic approximation by averaging" (1992), for the idea;
     here with exponential weights.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.optimizers import averaged
-    >>> averaged((xp.asarray([1.0]),), (xp.asarray([3.0]),), xp.asarray(0.25), xp=xp)
-    (array([1.5]),)
     """
 
     def moved(pair: tuple[Array, Array]) -> Array:
@@ -271,8 +206,8 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
 
 
 def _shaped(
-    optimizer: Optimizer, coefs: Scalars, ndim: int, *, xp: Namespace
-) -> tuple[Optimizer, Scalars]:
+    optimizer: Optimizer, coefs: Coefs, ndim: int, *, xp: Namespace
+) -> tuple[Optimizer, Coefs]:
     """Return a rule and its coefficients, whose numbers of models suit arrays of ``ndim`` axes."""
     own = (_for_axes(number, ndim, xp=xp) for number in numbers(optimizer))
     return with_numbers(optimizer, own), tuple(_for_axes(coef, ndim, xp=xp) for coef in coefs)

@@ -44,7 +44,6 @@ class Schedule(Protocol):
         n_samples : int
             Samples seen before this step, repeats included.
         """
-        ...
 
 
 def _progress(step: int, n_steps: int) -> float:

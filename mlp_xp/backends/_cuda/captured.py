@@ -22,6 +22,7 @@ import gc
 import logging
 import operator
 import os
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,7 @@ from typing import Any
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 
-__all__ = ["CapturedLoop", "Graphs", "report"]
+__all__ = ["CapturedLoop", "Graphs", "Streams", "report"]
 
 # Steps that run one by one before anything is captured. Captures cost the host about as much as 63
 # steps, 32 + 16 + ... + 1, so a training never takes much more than twice the time of its steps.
@@ -46,14 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class Graphs(ABC):
-    """The CUDA graphs of a library on one device.
-
-    Attributes
-    ----------
-    xp : namespace
-    device : object
-        As the library names it.
-    """
+    """The CUDA graphs of a library on one device."""
 
     def __init__(self, xp: Namespace, device: Any) -> None:
         self.xp = xp
@@ -80,16 +74,27 @@ class Graphs(ABC):
         """Return a number that arrays have in common if they share memory."""
 
 
+class Streams(threading.local):
+    """The graphs' stream on each device; each thread has its own.
+
+    Another thread's work on it would become part of a graph.
+    """
+
+    def __init__(self, create: Callable[[Any], Any]) -> None:
+        self._create = create
+        self._known: dict[Any, Any] = {}
+
+    def on(self, device: Any) -> Any:
+        """Return what was created for a device."""
+        if device not in self._known:
+            self._known[device] = self._create(device)
+        return self._known[device]
+
+
 class CapturedLoop:
-    """Many steps of a pure function ``body(i, state, steps, *shared) -> state``.
+    """Many steps of a pure function, as `mlp_xp.backends.Backend.loop` takes it.
 
     For one user at a time: the state that is returned is always in the same memory.
-
-    Parameters
-    ----------
-    body : callable
-        As `mlp_xp.backends.Backend.loop` takes it.
-    graphs : Graphs
     """
 
     def __init__(self, body: Callable[..., Any], graphs: Graphs) -> None:
@@ -248,13 +253,7 @@ def _map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:
 
 
 def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
-    """Copy a state to the memory of another one, some of which it may already be in.
-
-    Raises
-    ------
-    TypeError
-        If an array has another shape or dtype.
-    """
+    """Copy a state to the memory of another of equal shapes, some of which it may already be in."""
     memory = {graphs.memory(array) for array in old}
     moved = [(mine, value) for mine, value in zip(old, new, strict=True) if mine is not value]
     for mine, value in moved:

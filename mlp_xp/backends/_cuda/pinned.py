@@ -22,31 +22,24 @@ class Copier(Protocol):
 
     def scope(self) -> AbstractContextManager[object]:
         """Return the context in which all other methods, streams and events are used."""
-        ...
 
     def compute_stream(self) -> Any:
         """Return the stream that the caller computes in."""
-        ...
 
     def copy_stream(self) -> Any:
         """Return a new stream that waits for no other."""
-        ...
 
     def event(self) -> Any:
         """Return a new event."""
-        ...
 
     def allocate(self, like: np.ndarray) -> tuple[np.ndarray, Array]:
         """Return pinned memory and an array on the device, in the shape and dtype of an array."""
-        ...
 
     def upload(self, source: np.ndarray, target: Array, stream: Any) -> None:
         """Copy pinned memory to the device, in a stream."""
-        ...
 
     def download(self, source: Array, stream: Any) -> np.ndarray:
         """Copy an array to new pinned memory, in a stream; return that at once."""
-        ...
 
 
 def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:

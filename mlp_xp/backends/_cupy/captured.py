@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import cupy
 
-from mlp_xp.backends._cuda.captured import Graphs
+from mlp_xp.backends._cuda.captured import Graphs, Streams
 from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 __all__ = ["CupyGraphs"]
+
+
+def _create_stream(device: int) -> tuple[Any, Any]:
+    """Return a stream and an event for its order with the caller's.
+
+    It does not wait for the default stream by itself, nor the reverse: that would break a capture.
+    """
+    return cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(disable_timing=True)
+
+
+_streams = Streams(_create_stream)
 
 
 class CupyGraphs(Graphs):
@@ -88,24 +98,3 @@ def _take_kernel() -> Any:
         "few = all_steps[position[0] * size + i];",
         "mlp_xp_take_steps",
     )
-
-
-class _Streams(threading.local):
-    """The stream of the graphs on each device, and an event for its order; each thread has its own.
-
-    Another thread's work on it would become part of a graph. It does not wait for the default
-    stream by itself, nor the reverse: that would break a capture.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, Any]] = {}
-
-    def on(self, device: int) -> tuple[Any, Any]:
-        """Return the graphs of the current device."""
-        if device not in self._known:
-            event = cupy.cuda.Event(disable_timing=True)
-            self._known[device] = cupy.cuda.Stream(non_blocking=True), event
-        return self._known[device]
-
-
-_streams = _Streams()

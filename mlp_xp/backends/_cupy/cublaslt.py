@@ -56,20 +56,8 @@ def multiply(
 ) -> Any | None:
     """Compute a matrix product in one launch, or return None where cuBLASLt has none.
 
-    Parameters
-    ----------
-    a : (..., rows, inner)
-    b : (..., inner, columns)
-    precision : str, optional
-        What products of float32 are computed in, one of `COMPUTE_TYPES`; default float32.
-    bias : (columns,) array, optional
-        It is added to each row; not with leading axes.
-    sums : (columns,) array, optional
-        Where the sums of the columns of b are written; not with leading axes.
-
-    Returns
-    -------
-    (..., rows, columns) array or None
+    Without leading axes a bias may be added to each row, or the sums of the columns of b be written
+    to ``sums``. ``precision`` is one of `COMPUTE_TYPES`, for products of float32.
 
     References
     ----------

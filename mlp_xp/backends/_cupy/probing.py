@@ -40,13 +40,7 @@ def _add_one_kernel() -> Any:
 
 @cache
 def prove(number: int) -> None:
-    """Run a kernel and a product on a CUDA device, once.
-
-    Raises
-    ------
-    BackendError
-        If they fail; it names what is missing and the command that installs it.
-    """
+    """Run a kernel and a product on a CUDA device, once; a BackendError names what is missing."""
     try:
         with cupy.cuda.Device(number):
             # CuPy makes a Device without a GPU: the first allocation is what fails.

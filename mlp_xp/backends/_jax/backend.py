@@ -21,9 +21,6 @@ from mlp_xp.nn import layers
 
 __all__ = ["JaxBackend", "create"]
 
-_LINE = 64
-# The size from which NumPy asks for large pages.
-_LEAST_BYTES = 1 << 22
 # Steps of the loops that are compiled for a GPU.
 _CHUNKS = 64, 8, 1
 
@@ -85,7 +82,7 @@ class JaxBackend(Backend):
         return jax.device_put(array, self.device)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
-        return self._move(_aligned(array) if self.shares_host_memory else array)
+        return self._move(array)
 
     def _check_products(self, precision: str) -> None:
         if self.device.platform == "gpu":
@@ -131,22 +128,6 @@ class JaxBackend(Backend):
 
     def describe(self) -> dict[str, str]:
         return super().describe() | {"device": f"{self.device}, {self.device.device_kind}"}
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """Copy a large array to memory that XLA can share: XLA's own copy takes three times as long.
-
-    XLA shares memory that is aligned to a cache line. It copies other memory to small pages, where
-    NumPy asks the system for large ones.
-    """
-    is_shared = array.ctypes.data % _LINE == 0 and array.flags.c_contiguous
-    if array.nbytes < _LEAST_BYTES or is_shared:
-        return array
-    memory = np.empty(array.nbytes + _LINE, dtype=np.uint8)
-    start = -memory.ctypes.data % _LINE
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
 
 
 def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Array:

@@ -178,13 +178,7 @@ class NumpyBackend(Backend):
 
 
 def compile_ahead() -> str:
-    """Compile all machine code, and return where it is kept.
-
-    Raises
-    ------
-    BackendError
-        Where it cannot be compiled or kept.
-    """
+    """Compile all machine code, and return where it is kept, or raise BackendError."""
     if not can_compile():
         raise BackendError(
             "Machine code needs Linux or macOS, numba, and NUMBA_DISABLE_JIT unset: type "

@@ -1,4 +1,4 @@
-"""PyTorch: kernels that write into memory that is there, and PyTorch's fused updates.
+"""PyTorch: products that add biases, and PyTorch's fused activations and updates.
 
 Only execution lives here: every formula has its definition in `nn`, `optimizers` or
 `backends.kernels`.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
-from mlp_xp.backends._cuda.captured import Graphs
+from mlp_xp.backends._cuda.captured import Graphs, Streams
 
 __all__ = ["TorchGraphs"]
+
+
+_streams = Streams(torch.cuda.Stream)
 
 
 class TorchGraphs(Graphs):
@@ -52,22 +54,3 @@ class TorchGraphs(Graphs):
 
     def memory(self, array: Any) -> int:
         return int(array.untyped_storage().data_ptr())
-
-
-class _Streams(threading.local):
-    """The stream of the graphs on each device; each thread has its own.
-
-    Another thread's work on it would become part of a graph.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[torch.device, Any] = {}
-
-    def on(self, device: torch.device) -> Any:
-        """Return the instance for a device."""
-        if device not in self._known:
-            self._known[device] = torch.cuda.Stream(device)
-        return self._known[device]
-
-
-_streams = _Streams()

@@ -12,13 +12,7 @@ __all__ = ["Copier"]
 
 
 class Copier:
-    """Pinned memory, streams and events of a device; see `mlp_xp.backends._cuda.pinned`.
-
-    Parameters
-    ----------
-    device : torch.device
-        The CUDA device.
-    """
+    """Pinned memory, streams and events of a device; see `mlp_xp.backends._cuda.pinned`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

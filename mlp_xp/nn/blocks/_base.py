@@ -47,7 +47,6 @@ class BlockPullback(Protocol):
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
         """Return the gradients with respect to the input and to the parameters."""
-        ...
 
 
 class DropoutKeys(NamedTuple):
@@ -178,34 +177,9 @@ def rows(blocks: tuple[Block, ...], width: int) -> list[Row]:
 def chain(
     blocks: tuple[Block, ...], params: Tree, x: Array, context: Context
 ) -> tuple[Array, BlockPullback, Measured]:
-    """Run blocks one after the other.
+    """Run blocks one after the other, with the parameters of those that have any.
 
-    Parameters
-    ----------
-    blocks : tuple of Block
-    params : tuple
-        Those of the blocks that have any, in order; what is left over is not used.
-    x : (batch, inputs)
-    context : Context
-
-    Returns
-    -------
-    y : (batch, outputs)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` gives ``(dx, grads)``. Nothing is computed for what lies
-        before the first parameters unless ``dx`` is needed.
-    measured : tuple of BatchStats
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.blocks import Activate, Affine, Context, chain
-    >>> from mlp_xp.nn.layers import Dense
-    >>> blocks = (Affine(2, 3), Activate("relu"))
-    >>> params = (Dense(xp.ones((2, 3)), xp.zeros(3)),)
-    >>> y, pullback, _ = chain(blocks, params, xp.ones((1, 2)), Context(xp))
-    >>> y, pullback(y, need_dx=True)[0]
-    (array([[2., 2., 2.]]), array([[6., 6.]]))
+    The pullback computes nothing for what lies before the first parameters unless ``dx`` is needed.
     """
     remaining = iter(params)
     pullbacks: list[tuple[BlockPullback, bool]] = []

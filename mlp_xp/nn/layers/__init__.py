@@ -6,7 +6,10 @@ input and the parameters. What the way back needs stays in the closure. Pullback
 return gradients and accumulate nothing. (The name comes from differential geometry; see e.g.
 the JAX "Autodiff Cookbook" on vector-Jacobian products.)
 
-Inputs are never written to. A layer may write to arrays that it has just made itself.
+Rows are ``x : (..., batch, features)``. Leading axes, which parameters may have alone, count
+models; results are in the dtype of x. ``pullback(dy, need_dx=...)`` returns ``(dx, grads)``, ``dx``
+None unless needed; without parameters it is ``pullback(dy)``. Inputs are never written to. A layer
+may write to arrays that it has just made itself.
 """
 
 from __future__ import annotations

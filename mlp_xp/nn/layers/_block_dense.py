@@ -45,17 +45,7 @@ class Arrangement(NamedTuple):
         return math.prod(self.shape[i] for i in self.kept)
 
     def split(self, x: Array, *, xp: Namespace) -> Array:
-        """Return rows of features, (..., batch, features), by block: (..., blocks, batch, fan_in).
-
-        Examples
-        --------
-        >>> import array_api_compat.numpy as xp
-        >>> from mlp_xp.nn.layers import Arrangement
-        >>> Arrangement((2, 3), (1,)).split(xp.asarray([[0, 1, 2, 10, 11, 12]]), xp=xp)
-        array([[[ 0,  1,  2]],
-        <BLANKLINE>
-               [[10, 11, 12]]])
-        """
+        """Return rows, (..., batch, features), by block: (..., blocks, batch, fan_in)."""
         *leading, n_samples, _ = x.shape
         n = len(leading)
         order = (*range(n), *(n + 1 + i for i in self.kept), n, *(n + 1 + i for i in self.mixed))
@@ -104,21 +94,6 @@ def block_dense(
     Two such layers that mix different axes, one after the other, connect every input with every
     output by far fewer weights than a full matrix: a Monarch matrix.
 
-    Parameters
-    ----------
-    params : Dense
-        ``W : (..., blocks, fan_in, fan_out)`` and ``b : (..., blocks * fan_out)``, real floating.
-        Products are in the dtype of x.
-    x : (..., batch, features)
-    arrangement : Arrangement
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, blocks * fan_out)
-    pullback : callable
-        As in `dense`.
-
     References
     ----------
     Dao et al., "Monarch: expressive structured matrices for efficient and accurate training"
@@ -152,28 +127,7 @@ def block_dense(
 def affine(
     params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Array, DensePullback]:
-    """Apply `dense` or, with an arrangement, `block_dense`.
-
-    Parameters
-    ----------
-    params : Dense
-    x : (..., batch, features)
-    arrangement : Arrangement, optional
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, outputs)
-    pullback : callable
-        As in `dense`.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import Dense, affine
-    >>> affine(Dense(xp.ones((2, 3)), xp.zeros(3)), xp.ones((1, 2)), xp=xp)[0]
-    array([[2., 2., 2.]])
-    """
+    """Apply `dense` or, with an arrangement, `block_dense`."""
     if arrangement is None:
         return dense(params, x, xp=xp)
     return block_dense(params, x, arrangement, xp=xp)

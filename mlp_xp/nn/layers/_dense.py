@@ -21,7 +21,6 @@ class DensePullback(Protocol):
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         """Return the gradients with respect to the input and to the parameters."""
-        ...
 
 
 def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullback]:
@@ -29,24 +28,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
 
     With :math:`\bar y = \partial L / \partial y`, the chain rule gives
     :math:`\bar W = x^T \bar y`, :math:`\bar b = \sum_i \bar y_i` and :math:`\bar x = \bar y W^T`.
-
-    Parameters
-    ----------
-    params : Dense
-        ``W : (..., fan_in, fan_out)`` and ``b : (..., fan_out)``, real floating. Leading axes
-        count models.
-    x : (..., batch, fan_in)
-        Without the leading axes all models share it. Products and results are in its dtype.
-    xp : namespace
-        The arrays' namespace.
-
-    Returns
-    -------
-    y : (..., batch, fan_out)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(dx, Dense(dW, db))``; ``dx`` is None unless needed.
-        The first layer does not need it, and so saves the largest product of the backward pass.
-        If the models share ``x``, ``dx`` has a gradient for each model.
+    The first layer needs no :math:`\bar x`, and so saves the largest product of the backward pass.
 
     References
     ----------
@@ -84,13 +66,6 @@ def per_sample(features: Array) -> Array:
     """Return ``features : (..., width)`` of models in a shape for ``(..., batch, width)``.
 
     Features of one model, ``(width,)``, broadcast as they are.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import per_sample
-    >>> per_sample(xp.ones(3)).shape, per_sample(xp.ones((2, 3))).shape
-    ((3,), (2, 1, 3))
     """
     return features if features.ndim == 1 else features[..., None, :]
 

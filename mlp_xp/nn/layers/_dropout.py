@@ -35,30 +35,12 @@ def dropout(
     :math:`y = x\,k / (1 - r)` with :math:`k` 1 with probability :math:`1 - r`, else 0; so
     :math:`\bar x = \bar y\,k / (1 - r)`.
 
-    A model's mask depends on its key, its shape (batch, width) and the rate only: no state is
-    kept, and every library gives the same mask bit for bit. An element is kept if the hash of its
+    A model's mask depends on its key, its shape (batch, width) and the rate only: no state is kept,
+    and every library gives the same mask bit for bit. An element is kept if the hash of its
     position and the key, an integer spread evenly over all of int32, is above a threshold. To draw
-    the mask on the host and send it would cost more than to compute it where it is needed.
-
-    Parameters
-    ----------
-    x : (..., batch, width)
-        Real floating, finite; not written to.
-    key : (...) int32 array, on the device of ``x``
-        Drawn at random over all of int32, a fresh one for each layer and each step. Being an
-        array, it changes from step to step without a new compilation.
-    rate : float in [0, 1), or Rate
-        Probability with which an element is set to 0, to a precision of :math:`2^{-32}`. Not
-        checked here.
-    rows : (batch,) int32 array, optional
-        The positions of the rows in the batch, of which these may be a part. Default: 0, 1, 2, ...
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, width)
-    pullback : callable
-        ``pullback(dy)`` returns ``dx``, through the same mask.
+    the mask on the host and send it would cost more than to compute it where it is needed. The key,
+    an int32 array of the leading axes, is a new one for each layer and step. ``rows : (batch,)``
+    are the positions of the rows where they are a part of a batch.
 
     References
     ----------
@@ -91,32 +73,12 @@ def dropout(
 
 
 def threshold(rate: float) -> int:
-    """Return the least hash, an int32, that keeps its element.
-
-    The hash has 2^32 values; the lowest ``rate * 2^32`` drop their input.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.layers._dropout import threshold
-    >>> threshold(0.5)
-    0
-    """
+    """Return the least of the hash's 2^32 values, an int32, that keeps its element."""
     return min(round(rate * 2**32), 2**32 - 1) - 2**31
 
 
 def scheduled(rate: float | Rate, share: Array, x: Array, *, xp: Namespace) -> Rate:
-    """Return a rate of dropout times a share of it, a number of each step, for inputs like x.
-
-    Rates are then rounded to the dtype of the share.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import scheduled, threshold
-    >>> rate = scheduled(0.5, xp.asarray(0.5), xp.zeros(3), xp=xp)
-    >>> int(rate.least) == threshold(0.25), round(float(rate.factor), 3)
-    (True, 1.333)
-    """
+    """Return a rate of dropout times a number of each step, rounded to that number's dtype."""
     now = share * (1.0 - 1.0 / rate.factor if isinstance(rate, Rate) else rate)
     least = xp.minimum(now * 2.0**32 - 2.0**31, 2.0**31 - 128.0)  # The last float32 below 2^31.
     return Rate(xp.astype(least, xp.int32), xp.astype(1.0 / (1.0 - now), x.dtype))

@@ -26,16 +26,7 @@ class Embedding(NamedTuple):
 
 
 def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
-    """Return the sum of the lines for each row of a table, (rows, width), by a one-hot product.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import sum_rows_of_table
-    >>> sum_rows_of_table(xp.asarray([[1.0], [2.0]]), xp.asarray([1, 1]), 2, xp=xp)
-    array([[0.],
-           [3.]])
-    """
+    """Return the sum of the lines for each row of a table, (rows, width), by a one-hot product."""
     rows = xp.arange(n_rows, dtype=positions.dtype, device=device(lines))
     return xp.matmul(xp.astype(rows[:, None] == positions[None, :], lines.dtype), lines)
 
@@ -47,26 +38,10 @@ def embed(
     sum_rows: Callable[..., Array] = sum_rows_of_table,
     xp: Namespace,
 ) -> tuple[Array, LayerPullback]:
-    r"""Gather rows of a table, :math:`y_{i} = E_{c_i}`.
+    r"""Gather rows of a table, :math:`y_{i} = E_{c_i}`, by integers, (..., batch, columns).
 
     The gradient of a row is the sum over the entries that took it,
-    :math:`\bar E_r = \sum_{i : c_i = r} \bar y_i`.
-
-    Parameters
-    ----------
-    params : Embedding
-        ``table : (..., rows, width)``. Leading axes count models.
-    positions : (..., batch, columns) integers
-        Rows of the table. Without the leading axes all models share them.
-    sum_rows : callable, optional
-        What computes `sum_rows_of_table`.
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, columns * width)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(None, Embedding(dtable))``.
+    :math:`\bar E_r = \sum_{i : c_i = r} \bar y_i`. ``sum_rows`` computes `sum_rows_of_table`.
 
     Examples
     --------

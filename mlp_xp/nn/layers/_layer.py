@@ -17,7 +17,6 @@ class Activation(Protocol):
 
     def __call__(self, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
         """Return the output, of the shape of the input, and the pullback."""
-        ...
 
 
 class LayerPullback(Protocol):
@@ -25,7 +24,6 @@ class LayerPullback(Protocol):
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Any]:
         """Return the gradients with respect to the input and to the parameters."""
-        ...
 
 
 def run_layer(

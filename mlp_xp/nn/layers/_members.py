@@ -46,21 +46,7 @@ def shared_dense(
     r"""Apply the affine map of each member, :math:`y_m = ((x_m \odot r_m) W) \odot s_m + b_m`.
 
     One product serves all members, whose rows follow each other: row ``i * members + m`` is of
-    sample i and member m.
-
-    Parameters
-    ----------
-    params : SharedDense
-    x : (..., batch * members, fan_in), or (..., batch, fan_in) that all members take
-    is_first : bool, default=False
-        Whether all members take x.
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch * members, fan_out)
-    pullback : callable
-        As `mlp_xp.nn.layers.dense` has it.
+    sample i and member m. The first layer's rows are samples, which all members take.
 
     References
     ----------
@@ -106,17 +92,8 @@ def shared_dense(
 def member_heads(params: Heads, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
     r"""Apply the output layer of each member, :math:`y_m = x_m W_m + b_m`.
 
-    Parameters
-    ----------
-    params : Heads
-    x : (..., batch * members, fan_in)
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, members * fan_out)
-        All outputs of the first member come first.
-    pullback : callable
+    Rows are those of `shared_dense`. In the result, (..., batch, members * fan_out), all outputs of
+    the first member come first.
     """
     W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
     n_members, fan_in, fan_out = W.shape[-3:]

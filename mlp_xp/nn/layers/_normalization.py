@@ -37,7 +37,6 @@ class NormPullback(Protocol):
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
         """Return the gradients with respect to the input and to the parameters."""
-        ...
 
 
 def layer_norm(
@@ -50,24 +49,7 @@ def layer_norm(
     :math:`\bar z = \gamma \bar y` and averages :math:`\langle\cdot\rangle` over the row,
     :math:`\bar x = (\bar z - \langle\bar z\rangle - z\,\langle\bar z z\rangle)
     / \sqrt{\sigma^2 + \epsilon}`, and over the batch :math:`\bar\gamma = \sum_i \bar y_i z_i`,
-    :math:`\bar\beta = \sum_i \bar y_i`.
-
-    Parameters
-    ----------
-    params : Norm
-        ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (..., width).
-    x : (..., batch, width)
-        In the dtype of the parameters; without the leading axes all models share it.
-    xp : namespace
-    epsilon : float above 0, default=1e-5
-        Keeps a row of equal values from a division by 0.
-
-    Returns
-    -------
-    y : (..., batch, width)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
-        needed.
+    :math:`\bar\beta = \sum_i \bar y_i`. x is in the dtype of the parameters.
 
     References
     ----------
@@ -122,30 +104,10 @@ def batch_norm(
     / \sqrt{\sigma^2 + \epsilon}`: through the mean and the variance a sample acts on all others,
     in proportion to its share.
 
-    Parameters
-    ----------
-    params : Norm
-        ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (..., width).
-    x : (..., batch, width)
-        In the dtype of the parameters; without the leading axes all models share it.
-    weights : (..., batch), of the dtype of ``x``, at least 0, or None
-        None stands for 1 each. A row of weight 0, which fills up a batch, must be finite and has
-        no influence on the others, if its ``dy`` is 0 as a loss of weight 0 makes it.
-    part : BatchPart, optional
-        If x is a part of a batch: statistics are then computed over all parts, and ``dy`` is the
-        gradient of the loss over all of them; the parameter gradients sum over the rows of x.
-    xp : namespace
-    epsilon : float above 0, default=1e-5
-        Keeps a constant feature from a division by 0.
-
-    Returns
-    -------
-    y : (..., batch, width)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
-        needed.
-    batch_stats : BatchStats
-        Mean and biased variance of each feature. If all weights are 0, both are 0.
+    x is in the dtype of the parameters, ``weights : (..., batch)`` too; None stands for 1 each. A
+    row of weight 0, which fills up a batch, must be finite and has no influence on the others. If x
+    is a part of a batch, the statistics are those of all parts, and parameter gradients sum over
+    the rows of x. The third result is mean and variance of each feature, 0 if all weights are 0.
 
     References
     ----------
@@ -206,25 +168,6 @@ def apply_norm(
     :math:`y = \gamma z + \beta` with :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}`, so
     :math:`\bar x = \gamma\,\bar y / \sqrt{\sigma^2 + \epsilon}`,
     :math:`\bar\gamma = \sum_i \bar y_i z_i` and :math:`\bar\beta = \sum_i \bar y_i`.
-
-    Parameters
-    ----------
-    params : Norm
-        ``scale`` and ``shift``, both (..., width).
-    batch_stats : BatchStats
-        ``mean`` and ``variance``, both (..., width), usually the running ones.
-    x : (..., batch, width)
-        In the dtype of the parameters; without the leading axes all models share it.
-    xp : namespace
-    epsilon : float above 0, default=1e-5
-        That of the training.
-
-    Returns
-    -------
-    y : (..., batch, width)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
-        needed.
 
     Examples
     --------

@@ -65,19 +65,6 @@ def scale_inputs(params: InputScale, x: Array, *, xp: Namespace) -> tuple[Array,
 
     So :math:`\bar s = \sum_i \bar y_i x_i` and :math:`\bar x = \bar y s`.
 
-    Parameters
-    ----------
-    params : InputScale
-        ``scale : (..., features)``; leading axes count models.
-    x : (..., batch, features)
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, features)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(dx, InputScale(dscale))``.
-
     Examples
     --------
     >>> import array_api_compat.numpy as xp
@@ -99,21 +86,8 @@ def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, Layer
 
     With :math:`u = 2 \pi \omega x + \varphi` and :math:`c = \cos u`, the embedding of a number is
     :math:`(c W + b, x)`. So :math:`\bar c = \bar y W^T`, :math:`\bar u = -\sin(u)\,\bar c`,
-    :math:`\bar \omega = 2 \pi \sum_i x_i \bar u_i` and :math:`\bar\varphi = \sum_i \bar u_i`.
-
-    Parameters
-    ----------
-    params : Periodic
-        Leading axes count models.
-    x : (..., batch, numbers)
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, numbers * (width + 1))
-        The numbers themselves are last.
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(dx, Periodic(...))``.
+    :math:`\bar \omega = 2 \pi \sum_i x_i \bar u_i` and :math:`\bar\varphi = \sum_i \bar u_i`. In
+    the result, (..., batch, numbers * (width + 1)), the numbers themselves are last.
 
     References
     ----------
@@ -165,20 +139,6 @@ def piecewise(params: Piecewise, x: Array, *, xp: Namespace) -> tuple[Array, Lay
     :math:`e W + x a + b`. So :math:`\bar e = \bar y W^T` and
     :math:`\bar x = \sum \bar e / l\,[0 < e < 1] + \sum \bar y a`. A piece of length 0 has
     :math:`1 / l = 0`.
-
-    Parameters
-    ----------
-    params : Piecewise
-        Leading axes count models.
-    x : (..., batch, numbers)
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, numbers * width)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(dx, Piecewise(...))``; the gradients of the pieces
-        are 0.
 
     References
     ----------

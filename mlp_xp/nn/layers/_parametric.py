@@ -31,21 +31,6 @@ def parametric(
     So :math:`\bar a = \sum_i \bar y_i (f(x_i) - x_i)` and
     :math:`\bar x = \bar y (1 - a) + f'(x)\,\bar y a`.
 
-    Parameters
-    ----------
-    params : Slope
-        ``slope : (..., width)``, the :math:`a` above; leading axes count models.
-    x : (..., batch, width)
-    function : str or callable
-        As for `activate`.
-    xp : namespace
-
-    Returns
-    -------
-    y : (..., batch, width)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` returns ``(dx, Slope(dslope))``.
-
     References
     ----------
     Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees

@@ -28,12 +28,6 @@ def sum_in_pairs(trees: Sequence[Tree]) -> Tree:
     """Return the sum of trees: of each pair, then of pairs of sums, and so on.
 
     Where the number of trees is a power of two, the halves may be summed in different places.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.layers import sum_in_pairs
-    >>> sum_in_pairs([(1, 10), (2, 20), (3, 30)])
-    (6, 60)
     """
     while len(trees) > 1:
         sums = [
@@ -62,16 +56,6 @@ def shares(weights: Array | None, n_samples: int, *, xp: Namespace) -> Array | f
 
     ``weights : (..., batch)`` give ``(..., batch, 1)``. A batch may hold only samples of weight 0:
     its share is 0 too, not 0 / 0.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import shares
-    >>> shares(xp.asarray([3.0, 1.0]), 2, xp=xp)
-    array([[0.75],
-           [0.25]])
-    >>> shares(None, 2, xp=xp)
-    0.5
     """
     if weights is None:
         return 1.0 / n_samples

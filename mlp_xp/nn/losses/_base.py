@@ -180,52 +180,17 @@ class Loss(ABC):
         return invert(self.output, outputs, xp=xp)
 
     def reported(self, value: Any, n_outputs: int) -> Any:
-        """Return an average loss as estimators report and compare it.
-
-        Examples
-        --------
-        >>> from mlp_xp.nn.losses import Poisson, SquaredError
-        >>> SquaredError().reported(6.0, 3), Poisson().reported(6.0, 3)
-        (2.0, 6.0)
-        """
+        """Return an average loss as estimators report and compare it."""
         return value / n_outputs if self.is_mean_of_outputs and n_outputs > 1 else value
 
 
 def mean_loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
-    r"""Compute the weighted average of a loss over a batch.
+    r"""Compute the weighted average of a loss over a batch, and the pullback to the logits.
 
     :math:`L = \sum_i w_i\,\ell_i / \sum_i w_i`. Samples of weight 0, which fill up a batch, change
     nothing; if all weights are 0, so are the average and its gradient.
-
-    Parameters
-    ----------
-    loss : Loss
-    logits : (..., batch, outputs)
-    targets : array
-        As the loss takes them.
-    weights : (..., batch), of the dtype of the logits, optional
-        Default: 1 each.
-    xp : namespace
-
-    Returns
-    -------
-    value : (...), 0-d without leading axes
-    pullback : callable
-        ``pullback()`` returns ``dlogits : (..., batch, outputs)``.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.losses import SquaredError, mean_loss
-    >>> outputs, targets = xp.asarray([[2.0], [1.0]]), xp.asarray([[0.0], [0.0]])
-    >>> value, pullback = mean_loss(SquaredError(), outputs, targets, xp.asarray([3.0, 1.0]), xp=xp)
-    >>> float(value)
-    1.625
-    >>> pullback()
-    array([[1.5 ],
-           [0.25]])
     """
     terms, pullback = loss.terms(logits, targets, xp=xp)
     share = shares(weights, logits.shape[-2], xp=xp)
@@ -233,15 +198,7 @@ def mean_loss(
 
 
 def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
-    """Return the weighted average of one value a sample, (..., batch), over the batch.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.losses import average
-    >>> float(average(xp.asarray([1.0, 0.0]), xp.asarray([3.0, 1.0]), xp=xp))
-    0.75
-    """
+    """Return the weighted average of one value a sample, (..., batch), over the batch."""
     share = shares(weights, values.shape[-1], xp=xp)
     return xp.sum(values[..., None] * share, axis=(-2, -1))
 
@@ -249,25 +206,7 @@ def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
 def mean_accuracy(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> Array:
-    """Return the weighted share of the samples of a batch whose predicted class is right, (...).
-
-    Parameters
-    ----------
-    loss : Loss
-    logits : (..., batch, outputs)
-    targets : array
-        As the loss takes them.
-    weights : (..., batch), of the dtype of the logits, optional
-    xp : namespace
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_accuracy
-    >>> logits, labels = xp.asarray([[2.0, 1.0], [1.0, 2.0]]), xp.asarray([0, 0])
-    >>> float(mean_accuracy(SoftmaxCrossEntropy(), logits, labels, xp=xp))
-    0.5
-    """
+    """Return the weighted share of the samples of a batch whose predicted class is right, (...)."""
     return average(loss.is_correct(logits, targets, xp=xp), weights, xp=xp)
 
 
@@ -296,15 +235,7 @@ def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:
 
 
 def invert(activation: str, y: Array, *, xp: Namespace) -> Array:
-    """Return raw outputs that an output activation turns into the given ones.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.losses import invert
-    >>> invert("logistic", xp.asarray([0.5]), xp=xp), invert("exp", xp.asarray([1.0]), xp=xp)
-    (array([0.]), array([0.]))
-    """
+    """Return raw outputs that an output activation turns into the given ones."""
     tiny = float(xp.finfo(y.dtype).smallest_normal)
     if activation in ("softmax", "exp"):
         return xp.log(xp.maximum(y, tiny))

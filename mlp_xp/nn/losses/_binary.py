@@ -74,19 +74,7 @@ class BinaryCrossEntropy(YesOrNo):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute the cross-entropy of each output.
-
-        Parameters
-        ----------
-        logits : (..., batch, outputs)
-        targets : (..., batch, outputs), from 0 to 1, of the dtype of the logits
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, outputs)
-        pullback : callable
-        """
+        """Compute the cross-entropy of each output."""
         targets = smoothed(targets, self.label_smoothing, 2)
         lowest, highest = log_bounds(logits.dtype, xp=xp)
         bound = highest - lowest  # The logit of 1 - eps.

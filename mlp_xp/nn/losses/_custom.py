@@ -78,20 +78,7 @@ class Custom(Loss):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute the loss of each sample.
-
-        Parameters
-        ----------
-        logits : (..., batch, outputs)
-        targets : array
-            As the function takes them.
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, 1)
-        pullback : callable
-        """
+        """Compute the loss of each sample."""
         outputs, pull_output = _output(self.output)(logits, xp=xp)
         losses, pullback = self.function(outputs, targets, xp=xp)
 
@@ -110,12 +97,7 @@ class Custom(Loss):
         """Return for each sample, as 0 or 1, whether its predicted class is right.
 
         The class is the largest output where they are a softmax's or the targets are labels, and
-        the side of one half where they are logistic.
-
-        Raises
-        ------
-        TypeError
-            For other outputs.
+        the side of one half where they are logistic. Other outputs are a TypeError.
         """
         is_labels = not xp.isdtype(targets.dtype, "real floating")
         if self.output == "softmax" or (is_labels and logits.shape[-1] > 1):

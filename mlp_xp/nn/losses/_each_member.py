@@ -73,20 +73,7 @@ class EachMember(Loss):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute the mean of the members' terms.
-
-        Parameters
-        ----------
-        logits : (..., batch, outputs)
-        targets : array
-            As the loss takes them.
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, n)
-        pullback : callable
-        """
+        """Compute the mean of the members' terms."""
         terms, pull = self.loss.terms(self.members(logits, xp=xp), targets, xp=xp)
 
         def pullback(dloss: Array | float) -> Array:

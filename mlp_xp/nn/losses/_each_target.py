@@ -67,16 +67,7 @@ class EachTarget(Loss):
     ) -> tuple[Array, Callable[[Array | float], Array]]:
         """Compute the terms of each target's loss, one after the other.
 
-        Parameters
-        ----------
-        logits : (..., batch, outputs)
-        targets : (..., batch, targets) integer labels, or (..., batch, outputs) probabilities
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, n)
-        pullback : callable
+        Targets are labels, (..., batch, targets), or probabilities, (..., batch, outputs).
         """
         pairs = zip(self.split(logits), self._targets(targets, xp=xp), strict=True)
         found = [self.loss.terms(own, target, xp=xp) for own, target in pairs]

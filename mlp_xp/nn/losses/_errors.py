@@ -36,18 +36,7 @@ class ErrorLoss(Loss):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute the loss of each output.
-
-        Parameters
-        ----------
-        logits, targets : (..., batch, outputs), of one dtype
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, outputs)
-        pullback : callable
-        """
+        """Compute the loss of each output."""
         values, pull_values = self.values(logits, xp=xp)
         terms, pullback = self.of_values(values, targets, xp=xp)
         return terms, lambda dloss: pull_values(pullback(dloss))

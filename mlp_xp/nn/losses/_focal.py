@@ -53,19 +53,7 @@ class SoftmaxFocal(OneOfClasses):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute the focal loss of each class.
-
-        Parameters
-        ----------
-        logits : (..., batch, classes)
-        targets : (..., batch) integer labels from 0, or (..., batch, classes) probabilities
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, classes)
-        pullback : callable
-        """
+        """Compute the focal loss of each class; targets are labels or probabilities."""
         targets = probabilities(targets, logits, xp=xp)
         log_p, p = log_softmax(logits, xp=xp)
         # 1 - p would lose the digits of a p near 1.
@@ -126,19 +114,7 @@ class BinaryFocal(YesOrNo):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute the focal loss of each output.
-
-        Parameters
-        ----------
-        logits : (..., batch, outputs)
-        targets : (..., batch, outputs), from 0 to 1, of the dtype of the logits
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, outputs)
-        pullback : callable
-        """
+        """Compute the focal loss of each output."""
         gamma = float(self.gamma)
         p, q = sigmoid(logits, xp=xp), sigmoid(-logits, xp=xp)
         tail = xp.log1p(xp.exp(-xp.abs(logits)))

@@ -45,19 +45,7 @@ class Poisson(Loss):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute half the deviance of each output.
-
-        Parameters
-        ----------
-        logits : (..., batch, outputs)
-        targets : (..., batch, outputs), at least 0, of the dtype of the logits
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, outputs)
-        pullback : callable
-        """
+        """Compute half the deviance of each output."""
         slope = self.activate(logits, xp=xp)
         slope -= targets
         terms = xp.log(xp.where(targets > 0.0, targets, 1.0)) - logits
@@ -127,20 +115,7 @@ class Gaussian(Loss):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute the loss of each target.
-
-        Parameters
-        ----------
-        logits : (..., batch, 2 * targets)
-            Means, then logarithms of variances.
-        targets : (..., batch, targets), of the dtype of the logits
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, targets)
-        pullback : callable
-        """
+        """Compute the loss of each target."""
         means, log_variances = self._parts(logits)
         log_variances = self._held(log_variances, xp=xp)
         error = means - targets
@@ -230,26 +205,10 @@ def of_mixture(
     By the law of total variance, :math:`\sigma^2 = \frac1n \sum_i \sigma_i^2 + (\mu_i - \mu)^2`:
     the spread that each member expects, and the spread of the members.
 
-    Parameters
-    ----------
-    means, stds : sequences of n arrays of one shape
-    xp : namespace
-
-    Returns
-    -------
-    mean, std : arrays of the same shape
-
     References
     ----------
     Lakshminarayanan, Pritzel, Blundell, "Simple and scalable predictive uncertainty estimation
     using deep ensembles" (2017), arXiv:1612.01474, section 2.4.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.losses import of_mixture
-    >>> of_mixture([xp.asarray(-3.0), xp.asarray(3.0)], [xp.asarray(4.0), xp.asarray(4.0)], xp=xp)
-    (np.float64(0.0), np.float64(5.0))
     """
     n = len(means)
     mean = sum(means[1:], means[0]) / n

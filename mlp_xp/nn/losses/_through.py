@@ -67,18 +67,7 @@ class Through(Loss):
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute the loss of each activated output.
-
-        Parameters
-        ----------
-        logits, targets : (..., batch, outputs), of one dtype
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, outputs)
-        pullback : callable
-        """
+        """Compute the loss of each activated output."""
         values, pull_values = self.loss.values(logits, xp=xp)
         outputs, pull_output = OUTPUTS[self.output](values, xp=xp)
         terms, pullback = self.loss.of_values(outputs, targets, xp=xp)

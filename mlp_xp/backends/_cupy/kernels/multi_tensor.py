@@ -26,19 +26,12 @@ def multi_tensor(
     loop: str,
     epilogue: str,
 ) -> str:
-    """Return the parameters and the body of a kernel, for `raw_kernel`.
+    """Return the parameters and the body of a kernel that walks over trees, for `raw_kernel`.
 
-    Parameters
-    ----------
-    scalars : str
-        The first parameters.
-    fields : dict
-        C types of pointers by names: one array of each for a member of the trees.
-    marks : tuple of bool
-        For each member what its source calls ``mark``.
-    prologue, loop, epilogue : str
-        Statements before a block's loop, for each number ``i`` of an array, and after the loop.
-        The arrays are pointers of the names of the fields, of ``n`` numbers.
+    ``scalars`` are the first parameters, ``fields`` C types of pointers by name: one array of each
+    for a member of the trees, whose source calls ``mark`` what ``marks`` has for it. Prologue, loop
+    and epilogue are statements before a block's loop, for each number ``i`` of an array, and after
+    the loop. The arrays are pointers of the names of the fields, of ``n`` numbers.
     """
     parameters = [scalars]
     choices = []
@@ -82,14 +75,8 @@ def launch(
 ) -> None:
     """Launch a kernel over the members of trees, and again if one launch does not take them all.
 
-    Parameters
-    ----------
-    kernel_of : callable
-        Returns the kernel of some of the members, given by a slice.
-    scalars_of : callable
-        Returns the first arguments, for some blocks of all launches together.
-    members : list of tuples
-        One array of each field.
+    ``kernel_of`` returns the kernel of a slice of the members, ``scalars_of`` the first arguments
+    for a slice of the blocks of all launches together. A member has one array of each field.
     """
     first = 0
     for start in range(0, len(members), MOST_ARRAYS):

@@ -105,11 +105,7 @@ SHARES = """
 def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
     """Cache the kernels that a function returns, and list them in `every_kernel`.
 
-    Parameters
-    ----------
-    *variants : tuple
-        Arguments that between them reach every line of the kernel's source; none for a function
-        without parameters.
+    Its variants are arguments that between them reach every line of the kernel's source.
     """
 
     def register(factory: Factory) -> Factory:
@@ -131,17 +127,10 @@ def every_kernel() -> Iterator[Any]:
 
 
 def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) -> Any:
-    """Return a kernel of raw memory.
+    """Return a kernel of raw memory, given its parameters in parentheses and its body in braces.
 
-    Parameters
-    ----------
-    name : str
-    body : str
-        The kernel's parameters in parentheses and its body in braces.
-    types : dict
-        Names of dtypes by the letters that stand for them in the source; T is the dtype of sums.
-    **constants : int
-        Macros, as THREADS is one.
+    ``types`` are names of dtypes by the letters that stand for them in the source, T the dtype of
+    sums; constants are macros, as THREADS is one.
     """
     lines = [f"#define {key} {value}" for key, value in ({"THREADS": THREADS} | constants).items()]
     lines += [f"typedef {_C_NAMES[dtype]} {letter};" for letter, dtype in types.items()]

@@ -98,11 +98,6 @@ class TakenRows:
     """Rows of a sparse matrix, or all of them, as the left factor of a product.
 
     One product, then one with the transpose. Entries need no order, and may be several for a place.
-
-    Parameters
-    ----------
-    x : SparseMatrix
-    rows : (batch,) integers, or None for all
     """
 
     ndim = 2

@@ -92,10 +92,7 @@ def is_zen() -> bool:
 def link(tables: Iterable[np.ndarray]) -> None:
     """Write the addresses of machine code into tables of jobs; compile what is missing.
 
-    Raises
-    ------
-    MachineCodeError
-        If it cannot be compiled. A warning says why, and `can_compile` is False from then on.
+    Where it cannot be compiled, a warning says why, and `can_compile` is False from then on.
     """
     global _has_failed
     jobs = [read(row) for records in tables for row in records]

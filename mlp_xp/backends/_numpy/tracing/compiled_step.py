@@ -88,17 +88,7 @@ _idle = _Idle()
 
 
 class Compiled:
-    """A compiled function: it has a plan from its first call until it is released.
-
-    Parameters
-    ----------
-    function : callable
-
-    Attributes
-    ----------
-    state_stays : bool
-        Whether a state is used where it is.
-    """
+    """A compiled function: it has a plan from its first call until it is released."""
 
     state_stays: ClassVar[bool] = False
 
@@ -229,12 +219,7 @@ class CompiledLoop(Compiled):
     ) -> Any:
         """Run steps of several parts in turns, in one call of machine code where that can be.
 
-        Parameters
-        ----------
-        turns : sequence of (part, start, stop)
-        state : tree
-        parts : sequence of tuples
-            The arguments of each part, for which there is a program each.
+        Turns are (part, start, stop); each part has its arguments, and a program for them.
         """
         programs, found = [], []
         for arguments in parts if has_pool() else ():

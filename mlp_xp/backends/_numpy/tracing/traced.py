@@ -28,35 +28,27 @@ class Recorder(Protocol):
 
     def pick(self, given: Traced) -> Traced:
         """Return the entry of one of many steps."""
-        ...
 
     def keep(self, place: Traced, value: Traced) -> None:
         """Write the entry of one of many steps."""
-        ...
 
     def job(self, job: Any) -> None:
         """Add a job."""
-        ...
 
     def call(self, function: Any, *args: Any) -> None:
         """Record a call that writes into its arguments."""
-        ...
 
     def joined(self, arrays: Sequence[Traced]) -> Traced | None:
         """Return arrays of the state as one vector, None where they are not one after the other."""
-        ...
 
     def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
         """Record ``copy(result, *args)``, which computes ``value``."""
-        ...
 
     def ufunc(self, ufunc: Any, method: str, inputs: Any, options: dict[str, Any]) -> Any:
         """Call a ufunc and record it."""
-        ...
 
     def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
         """Call one of NumPy's other functions and record it."""
-        ...
 
 
 class Traced(NDArrayOperatorsMixin):
