@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import (
@@ -15,7 +16,6 @@ from mlp_xp.backends import (
 )
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
-from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import FILES, names, read_table
 
@@ -23,7 +23,6 @@ __all__ = [
     "DEFAULT",
     "FILES",
     "GPU",
-    "Source",
     "describe",
     "load_backend",
     "load_data",
@@ -34,36 +33,31 @@ __all__ = [
 DEFAULT = "default"  # the recipe of a training that names none
 
 
-class Source(NamedTuple):
-    """A data set by name, with a path if it is elsewhere; the rest is for a user's own files."""
+def load_data(
+    name: str,
+    path: str | None,
+    options: Mapping[str, Any],
+    output: Output | None = None,
+    *,
+    is_logged: bool = False,
+) -> Dataset:
+    """Load a data set, and report that on an output; a download draws its own bar.
 
-    name: str
-    path: str | None
-    target: str | None = None
-    image_size: tuple[int, int] | None = None
-    task: str | None = None
-    drop: tuple[str, ...] = ()
-    columns: tuple[Column, ...] = ()
-
-
-def load_data(source: Source, output: Output | None = None, *, is_logged: bool = False) -> Dataset:
-    """Load a data set, and report that on an output; a download draws its own bar."""
-    name, path = source.name, source.path
+    ``options`` are those of `load_files` for data of the user's own.
+    """
     if output is None:
-        return _load(source)
+        return _load(name, path, options)
     if path is None and locate(name) is None:
         output.print(f"fetching {name}, which is kept in {cache_dir()}")
-        return _load(source)
+        return _load(name, path, options)
     with output.doing(f"loading {path if name == FILES else name}", is_logged=is_logged):
-        return _load(source)
+        return _load(name, path, options)
 
 
-def _load(source: Source) -> Dataset:
-    name, path, *_, columns = source
+def _load(name: str, path: str | None, options: Mapping[str, Any]) -> Dataset:
     if name == FILES:
-        settings = source._replace(columns=columns or None)._asdict()  # type: ignore[arg-type]
-        del settings["name"]
-        return load_files(**settings)
+        assert path is not None
+        return load_files(path, **options)
     if path is None:
         try:
             return LOADERS[name]()
@@ -83,13 +77,7 @@ def load_backend(name: str | None, device: str | None) -> Backend:
 
 
 def load_recipe_backend(recipe: str, model: Any) -> Backend:
-    """Return the backend of a recipe's estimator; if it is missing, name the recipes that run.
-
-    Raises
-    ------
-    BackendError
-        The backend cannot be used here.
-    """
+    """Return the backend of a recipe's estimator; if it is missing, name the recipes that run."""
     try:
         return load_backend(model.backend or "numpy", model.device)
     except BackendError as error:
@@ -122,5 +110,5 @@ def missing_for(recipe: str) -> str | None:
 
 
 def describe(backend: Backend) -> str:
-    """Return a backend's facts on one line."""
-    return ", ".join(f"{key} {fact}" for key, fact in backend.describe().items())
+    """Return the description of a backend on one line."""
+    return ", ".join(f"{key} {value}" for key, value in backend.describe().items())

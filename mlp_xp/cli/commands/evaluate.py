@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from mlp_xp.cli.loading import FILES, load_backend, load_data
+from mlp_xp.cli.loading import FILES, load_backend
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import baseline_of, task_of
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     model.set_params(backend=args.backend, device=args.device)
     path = args.data_path or info.path
     info = replace(info, path=path)
-    data = load_data(info.source, output)
+    data = info.load(output)
     if info.name == FILES:
         output.samples = "samples"
         known = info.class_names, info.image_shape, info.feature_names

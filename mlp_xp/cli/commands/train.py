@@ -12,7 +12,6 @@ import numpy as np
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.cli.commands.train_settings import Request
-from mlp_xp.cli.loading import load_data
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT, write_config
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
@@ -48,7 +47,7 @@ def _follow(ranks: SingleProcess) -> int:
         with ranks.sharing_errors():
             settings: Settings = ranks.first(None)  # type: ignore[assignment]
             ranks.exchange(None)  # Rank 0 has fetched the data where they were absent.
-            data = load_data(settings.source)
+            data = settings.load()
             settings = settings.fitting(data)
             model = settings.estimator()
             resume: Resume = ranks.first(None)  # type: ignore[assignment]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.storage.durable import replacing
-from mlp_xp.cli.loading import FILES, Source
-from mlp_xp.datasets import LOADERS
+from mlp_xp.cli.loading import FILES, load_data
+from mlp_xp.cli.terminal.output import Output
+from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import decode_columns
 from mlp_xp.saving import read_json
@@ -34,7 +36,7 @@ CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The facts about a data set that using a model without it takes.
+    """What a run keeps of its data set, so that its model can be used without it.
 
     ``class_names`` is empty where numbers are predicted. ``columns`` belong to a table.
     """
@@ -49,12 +51,15 @@ class DataInfo:
     feature_names: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
 
-    @property
-    def source(self) -> Source:
-        """The data to load."""
-        task = "classification" if self.class_names else "regression"
-        columns = self.columns
-        return Source(self.name, self.path, self.target, self.image_size, task, columns=columns)
+    def load(self, output: Output) -> Dataset:
+        """Load the data set again."""
+        options = {
+            "target": self.target,
+            "image_size": self.image_size,
+            "task": "classification" if self.class_names else "regression",
+            "columns": self.columns or None,
+        }
+        return load_data(self.name, self.path, options, output)
 
 
 def read_config(folder: Path, cure: str = CURE) -> dict[str, Any]:
@@ -69,42 +74,37 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def data_info(config: dict[str, Any], model: Any) -> DataInfo:
-    """Check what a configuration says of the data of a model, and return it."""
+    """Return what a configuration says of the data of a model, once it is checked."""
     data = config["data"]
-    name, path, max_value = data["name"], data["path"], data["max_value"]
-    names, shape = tuple(data["class_names"]), data["image_shape"]
-    shape = None if shape is None else tuple(shape)
-    target, size = data.get("target"), data.get("image_size")
-    features = tuple(data.get("feature_names", ()))
-    columns = decode_columns(data.get("columns", ()))
+    lists = ("class_names", "image_shape", "image_size", "feature_names")
+    given = {name: None if data[name] is None else tuple(data[name]) for name in lists}
+    info = DataInfo(**data | given | {"columns": decode_columns(data["columns"])})
+    size, shape, features = info.image_size, info.image_shape, info.feature_names
     classes = getattr(model, "classes_", np.empty(0, dtype=int))
     checks = {
-        f"name must be one of {', '.join(LOADERS)}, {FILES}, got {name!r}": (
-            name in LOADERS or (name == FILES and path is not None)
+        f"name must be one of {', '.join(LOADERS)}, {FILES}, got {info.name!r}": (
+            info.name in LOADERS or (info.name == FILES and info.path is not None)
         ),
-        f"target is {target!r}": isinstance(target, str | None),
-        f"image_size is {size}": (
-            size is None or (len(size) == 2 and all(type(n) is int and n > 0 for n in size))
-        ),
+        f"target is {info.target!r}": isinstance(info.target, str | None),
+        f"image_size is {size}": size is None or (len(size) == 2 and _are_counts(size)),
         f"feature_names has {len(features)} names for {model.n_features_in_} inputs": (
-            all(isinstance(name, str) for name in features)
-            and len(features) in ((model.n_features_in_,) if shape is None else (0,))
+            _are_texts(features) and len(features) == (model.n_features_in_ if shape is None else 0)
         ),
-        f"columns has {len(columns)} columns, and feature_names other ones": (
-            not columns or tuple(column.name for column in columns) == features
+        f"columns has {len(info.columns)} columns, and feature_names other ones": (
+            not info.columns or tuple(column.name for column in info.columns) == features
         ),
-        f"path is {path!r}": isinstance(path, str | None),
-        f"max_value is {max_value!r}": type(max_value) is int and 1 <= max_value <= 255,
+        f"path is {info.path!r}": isinstance(info.path, str | None),
+        f"max_value is {info.max_value!r}": _are_counts([info.max_value]) and info.max_value <= 255,
         f"class_names do not fit the model's classes {classes.tolist()}": (
-            all(isinstance(name, str) for name in names)
-            and np.all(np.isin(classes, np.arange(len(names))))
+            _are_texts(info.class_names)
+            and np.all(np.isin(classes, np.arange(len(info.class_names))))
         ),
         f"image_shape is {shape}, and the model has {model.n_features_in_} inputs": (
             shape is None
             or (
                 len(shape) == 3
                 and shape[0] in (1, 3)
-                and all(type(n) is int and n > 0 for n in shape)
+                and _are_counts(shape)
                 and math.prod(shape) == model.n_features_in_
             )
         ),
@@ -112,5 +112,12 @@ def data_info(config: dict[str, Any], model: Any) -> DataInfo:
     for problem, is_valid in checks.items():
         if not is_valid:
             raise ValueError(problem)
-    size = None if size is None else tuple(size)
-    return DataInfo(name, path, names, shape, max_value, target, size, features, columns)
+    return info
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _are_counts(values: Iterable[Any]) -> bool:
+    return all(type(value) is int and value > 0 for value in values)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlp_xp._utils.optional import check_installed
 from mlp_xp.backends import Backend
-from mlp_xp.cli.loading import FILES, describe, load_data, load_recipe_backend
+from mlp_xp.cli.loading import FILES, describe, load_recipe_backend
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import Task, task_of
@@ -42,7 +42,7 @@ def prepare(settings: Settings, output: Output) -> Prepared:
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
     backend.with_precision(model.precision)  # An error before there is a run folder.
-    data = load_data(settings.source, output, is_logged=True)
+    data = settings.load(output)
     settings = settings.fitting(data)
     return Prepared(settings, data, settings.estimator(), task_of(data.class_names), backend)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
-from mlp_xp.cli.loading import DEFAULT, FILES, Source
+from mlp_xp.cli.loading import DEFAULT, FILES, load_data
 from mlp_xp.cli.run_folder.config import CHECKPOINTS
+from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
@@ -41,11 +42,11 @@ class Settings:
     task: str | None = None
     drop: tuple[str, ...] = ()
 
-    @property
-    def source(self) -> Source:
-        """The data to load."""
-        size = None if self.image_size is None else (self.image_size[0], self.image_size[1])
-        return Source(self.data, self.data_path, self.target, size, self.task, tuple(self.drop))
+    def load(self, output: Output | None = None) -> Dataset:
+        """Load the data."""
+        names = "target", "image_size", "task", "drop"
+        options = {name: getattr(self, name) for name in names}
+        return load_data(self.data, self.data_path, options, output, is_logged=True)
 
     @property
     def folder_name(self) -> str:
