@@ -65,14 +65,7 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
 
 
 def nearest(given: Any, names: Iterable[str]) -> str:
-    """Return the valid name that an unknown one probably means, or "".
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.names import nearest
-    >>> nearest("epochs", ["max_iter", "max_time"])
-    'max_iter'
-    """
+    """Return the valid name that an unknown one probably means, or ""."""
     # Two options are not alike because of their dashes.
     lower = {name.lower().lstrip("-"): name for name in names}
     wanted = str(given).lower().lstrip("-")
@@ -82,13 +75,6 @@ def nearest(given: Any, names: Iterable[str]) -> str:
 
 
 def error_end(given: Any, names: Iterable[str]) -> str:
-    """Return the end of the sentence of an error: the question of `did_you_mean`, or a full stop.
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.names import error_end
-    >>> error_end("mpo", ["mpi", "torch"]), error_end("x", ["mpi", "torch"])
-    (": did you mean 'mpi'?", '.')
-    """
+    """Return the end of an error's sentence: the question of `did_you_mean`, or a full stop."""
     meant = did_you_mean(given, names)
     return f": {meant}" if meant else "."

@@ -14,22 +14,7 @@ __all__ = ["check_installed", "install_command", "optional", "pip_command"]
 
 
 def optional(module: str, extra: str = "cli") -> Any:
-    """Import a module that an extra of this package installs.
-
-    Parameters
-    ----------
-    module : str
-    extra : str, default="cli"
-        The extra that the module belongs to.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    ImportError
-        If the module is not installed; the message has the command that installs it.
+    """Import a module that an extra of this package installs; the error has the command.
 
     Examples
     --------
@@ -45,15 +30,7 @@ def optional(module: str, extra: str = "cli") -> Any:
 
 
 def check_installed(*packages: str, extra: str = "cli") -> None:
-    """Raise the error of `optional` if a package is not installed, without importing any.
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.optional import check_installed
-    >>> check_installed("numpy", "nothing")
-    Traceback (most recent call last):
-    ImportError: module 'nothing' is not installed: type ... -m pip install -e "...[cli]"
-    """
+    """Raise the error of `optional` if a package is not installed, without importing any."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise _missing(package, extra)
@@ -64,12 +41,6 @@ def install_command(extra: str) -> str:
 
     There is no release yet, so the command installs from a clone, by its path if this package is in
     one. The quotes are for zsh, where brackets are a pattern.
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.optional import install_command
-    >>> install_command("torch")
-    '... -m pip install -e "...[torch]"...'
     """
     clone = Path(__file__).absolute().parents[2]
     is_clone = (clone / "pyproject.toml").is_file()
@@ -79,21 +50,10 @@ def install_command(extra: str) -> str:
 
 
 def pip_command(options: str = "") -> str:
-    """Return the command that installs into the environment of the running Python.
+    """Return the command that installs packages into the environment of the running Python.
 
     A bare ``pip`` belongs to another environment where this one is not activated, and environments
     made by uv have none.
-
-    Parameters
-    ----------
-    options : str
-        What follows, such as the name of a package.
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.optional import pip_command
-    >>> pip_command("--upgrade numba")
-    '... install ...--upgrade numba'
     """
     import shlex  # Needed for errors alone.
 

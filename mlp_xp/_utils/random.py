@@ -15,42 +15,18 @@ PURPOSES = ("weights", "shuffle", "dropout", "augmentation")
 
 
 def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.random.Generator:
-    """Return the generator of one purpose in one epoch, or of a part of that purpose.
+    """Return the generator of one of `PURPOSES` in one epoch, or of a part of that purpose.
 
-    Philox is counter-based: the streams of different purposes and epochs are independent, and none
-    depends on how many numbers another one drew.
-
-    Parameters
-    ----------
-    seed : int of at least 0
-    purpose : one of `PURPOSES`
-    epoch : int of at least 0
-    *part : int of at least 0
-
-    References
-    ----------
-    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.random import host_generator
-    >>> first, second = (host_generator(7, "shuffle", epoch=3).random() for _ in range(2))
-    >>> first == second
-    True
+    Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011):
+    the streams of different purposes and epochs are independent, and none depends on how many
+    numbers another one drew.
     """
     key = (PURPOSES.index(purpose), epoch, *part)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 def constant(value: float, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Return a float64 array filled with one number, for initial parameters that are not random.
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.random import constant
-    >>> constant(1.0, 2)
-    array([1., 1.])
-    """
+    """Return a float64 array filled with one number, for initial parameters that are not random."""
     return np.full(shape, value)
 
 

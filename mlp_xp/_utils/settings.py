@@ -20,15 +20,7 @@ def is_array(setting: Any) -> bool:
 
 
 def is_zero(setting: Any) -> bool:
-    """Whether a setting is the number 0; the array of a stack never is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp._utils.settings import is_zero
-    >>> is_zero(0.0), is_zero(0.1), is_zero(np.zeros((2, 1)))
-    (True, False, False)
-    """
+    """Whether a setting is the number 0; the array of a stack never is."""
     return not is_array(setting) and not setting
 
 

@@ -11,9 +11,8 @@ __all__ = ["Worker", "current_worker", "n_models", "reporting", "worker_context"
 
 
 class Worker(NamedTuple):
-    """A thread that fits one of many models.
+    """A thread that fits one of ``n_models`` models, each on ``n_threads`` threads.
 
-    ``n_threads`` is how many threads each model has, ``n_models`` how many models there are in all,
     ``is_stopped()`` is whether all of them are to end, and ``report(record)`` is called after each
     epoch.
     """
@@ -28,17 +27,7 @@ _worker: ContextVar[Worker | None] = ContextVar("worker", default=None)
 
 
 def current_worker() -> Worker | None:
-    """Return the worker that this thread is, or None.
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.workers import Worker, current_worker, working
-    >>> with working(Worker(1, 100, lambda: False)):
-    ...     current_worker().n_models
-    100
-    >>> current_worker() is None
-    True
-    """
+    """Return the worker that this thread is, or None."""
     return _worker.get()
 
 

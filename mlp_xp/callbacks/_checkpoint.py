@@ -59,11 +59,7 @@ def _parse(every: Any) -> _Interval:
 
 @dataclass
 class _Work:
-    """Resources of a fit, and what is being written or is to be written.
-
-    ``pending`` is the best model, until the next checkpoint is due, and ``write`` the write in
-    progress, of a checkpoint and of the best model then.
-    """
+    """Resources of a fit, the best model until the next checkpoint, and the write in progress."""
 
     resources: contextlib.ExitStack
     is_terminated: Callable[[], bool]

@@ -116,15 +116,7 @@ class TensorBoard(Live):
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """Return the numbers of a record by their names, and ``samples_per_second``.
-
-    Examples
-    --------
-    >>> from mlp_xp.callbacks._logs import scalars
-    >>> from mlp_xp.training.loop.records import Record
-    >>> scalars(Record(1, 2.25, None, 0.001, 1000, 0.5))
-    {'loss': 2.25, 'learning_rate': 0.001, 'samples_per_second': 2000.0}
-    """
+    """Return the numbers of a record by their names, and ``samples_per_second``."""
     names = "loss", "accuracy", "learning_rate", "validation_loss", "validation_score"
     values = {name: getattr(record, name) for name in names}
     if math.isnan(record.learning_rate):  # "lbfgs" has none.

@@ -19,18 +19,10 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command; return the exit status.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Default: the arguments of the process.
-
-    Returns
-    -------
-    int
-        The exit status: 0; 1 for a training that diverged; 2 for an error that the user can fix,
-        with one line on stderr; 130 after Ctrl-C.
+    It is 0; 1 for a training that diverged; 2 for an error that the user can fix, with one line on
+    stderr; 130 after Ctrl-C. ``argv`` is by default the process's own.
     """
     try:
         with contextlib.ExitStack() as stack:

@@ -93,13 +93,7 @@ GPU = "a CUDA GPU"
 
 
 def missing_for(recipe: str) -> str | None:
-    """Return what a recipe needs and this machine lacks, None if nothing.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.loading import missing_for
-    >>> missing_for("default")
-    """
+    """Return what a recipe needs and this machine lacks, None if nothing."""
     table = read_table(recipe)
     name = table.get("backend") or "numpy"
     if str(table.get("device")).startswith("cuda") and not has_cuda_driver():

@@ -27,10 +27,7 @@ def is_stored(name: str) -> bool:
 
 
 def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write verified arrays to the cache, all or nothing; OSError if that fails.
-
-    A lock admits one process at a time, so unfinished folders were left by killed processes.
-    """
+    """Write verified arrays to the cache, all or nothing; OSError if that fails."""
     folder = cache_dir() / name
     with locked(f"{name}.store"):
         for unfinished in folder.parent.glob(f".{name}-*"):
@@ -55,17 +52,8 @@ def open_stored(
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of a stored data set: images as read-only memory maps, labels in memory.
 
-    Parameters
-    ----------
-    name : str
-        The data set's folder in the cache.
-    layout : mapping of str to (shape, dtype)
-        The expected arrays.
-
-    Raises
-    ------
-    DatasetError
-        A file is missing, unreadable, truncated, or has another shape or dtype.
+    ``layout`` has their names, shapes and dtypes; DatasetError for a file that is missing,
+    truncated or other than that.
     """
     folder = cache_dir() / name
     arrays: dict[str, NDArray[Any]] = {}

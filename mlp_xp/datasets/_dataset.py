@@ -20,15 +20,9 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, and how it is read.
+    """A column of a table: a number, flag, date or text, and whether entries are missing.
 
-    Attributes
-    ----------
-    name : str
-    kind : {"number", "flag", "date", "text"}
-        A flag is a number, 0 or 1, that may also be written as yes and no, or true and false.
-    has_gaps : bool
-        Whether entries are missing.
+    A flag is a number, 0 or 1, that may also be written as yes and no, or true and false.
     """
 
     name: str
@@ -37,17 +31,7 @@ class Column:
 
 
 class Columns(NamedTuple):
-    """The columns of a table.
-
-    Attributes
-    ----------
-    target : str
-        The column to predict.
-    used : tuple of Column
-        The columns that the network sees.
-    notes : tuple of str
-        What a reader should know: columns and rows that are left out, and why.
-    """
+    """The column to predict, the columns that the network sees, and notes for a reader."""
 
     target: str
     used: tuple[Column, ...]
@@ -100,15 +84,7 @@ class Dataset(NamedTuple):
 
 
 class Content(NamedTuple):
-    """The content of a file or folder.
-
-    Attributes
-    ----------
-    arrays : mapping of str to array
-        ``x_train``, ``y_train``, ``x_test``, ``y_test``, and other labels if there are any.
-    fingerprint : tuple of str
-        SHA-256 digests that identify the content.
-    """
+    """The arrays of a file or folder by name, and the SHA-256 digests that identify them."""
 
     arrays: Mapping[str, NDArray[Any]]
     fingerprint: tuple[str, ...]

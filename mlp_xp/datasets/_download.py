@@ -37,30 +37,11 @@ class UnreachableError(DatasetError):
 
 
 def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 0.5) -> Path:
-    """Download a file into a folder and return its path.
+    """Download a file into a folder, verify it and return its path.
 
     The bytes received so far stay in ``<name>.part``, from which the next attempt or call resumes.
-    The file gets its name once its SHA-256 is verified.
-
-    Parameters
-    ----------
-    remote : Remote
-        The address and the expected SHA-256.
-    folder : Path
-        An existing folder.
-    attempts : int
-        Number of attempts in a row that may receive nothing.
-    pause : float
-        Seconds before the second attempt; doubled before each further one.
-
-    Raises
-    ------
-    UnreachableError
-        The download failed.
-    DatasetError
-        The file has another SHA-256; it is deleted.
-    ImportError
-        The ``cli`` extra is not installed.
+    ``attempts`` in a row may receive nothing; ``pause`` seconds before the second one are doubled
+    before each further one.
     """
     requests = optional("requests")
     target = folder / remote.filename
@@ -113,11 +94,6 @@ def _response(requests: Any, url: str, headers: dict[str, str]) -> Any:
     """Return a response whose body has not been read.
 
     A thread limits the time: the look-up of a host name has no timeout.
-
-    Raises
-    ------
-    requests.exceptions.RequestException, TimeoutError
-        There is no response within ``_PATIENCE`` seconds.
     """
     responses: list[Any] = []
 

@@ -75,13 +75,7 @@ class _Capped:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file, unzipped if it is a gzip file.
-
-    Raises
-    ------
-    DatasetError
-        The file is missing, damaged or too large.
-    """
+    """Return the bytes of a file, unzipped if it is a gzip file."""
     try:
         with open_file(path) as file:
             if file.peek(2)[:2] == b"\x1f\x8b":
@@ -93,13 +87,10 @@ def read_file(path: Path) -> bytes:
 
 
 def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield ``(name, bytes)`` of the members of a ``.tar.gz`` whose names are in ``names``.
+    """Yield name and bytes of some members of a ``.tar.gz``.
 
-    Raises
-    ------
-    DatasetError
-        The archive is damaged, unpacks to more than its limit, or has a member that is a link, a
-        device or outside the archive's own folder: no official archive has one.
+    DatasetError where it is damaged, unpacks to more than its limit, or has a member that is a
+    link, a device or outside the archive's folder, as no official archive has.
     """
     try:
         # One pass over a limited stream: nothing in it, headers included, can be larger.

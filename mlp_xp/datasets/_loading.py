@@ -24,30 +24,16 @@ Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 
 @dataclass(frozen=True)
 class Spec:
-    """The facts about a data set that loading it takes.
+    """A data set that was published, and how it is found, read and verified.
 
-    Attributes
-    ----------
-    name : str
-        Its name on the command line, and its folder in the cache.
-    places : tuple of str
-        Files and folders to look for, in this order; relative paths are in ``data``.
-    read : callable
-        A function that reads the content of a file or folder.
-    official : frozenset of tuple of str
-        The fingerprints of the published data; nothing else is cached.
-    layout : mapping of str to (shape, dtype)
-        The arrays of the published data.
-    remotes : tuple of Remote
-        The official files to download.
-    fallback : callable or None
-        A function that fetches the content from elsewhere, into an empty folder.
-    by_hand : str
-        Instructions for the user if nothing can be downloaded.
+    ``paths`` are looked for in this order, in the folder ``data``. ``official`` has the
+    fingerprints of the published data, and ``layout`` shapes and dtypes of their arrays; nothing
+    else is cached. ``fallback`` fetches the content from elsewhere into an empty folder, and
+    ``by_hand`` tells the user what to do if nothing can be downloaded.
     """
 
     name: str
-    places: tuple[str, ...]
+    paths: tuple[str, ...]
     read: Callable[[Path], Content]
     official: frozenset[tuple[str, ...]]
     layout: Layout
@@ -57,9 +43,9 @@ class Spec:
 
 
 def existing_path(spec: Spec) -> Path | None:
-    """Return the first of the places that exists, None if none does."""
-    places = (Path("data") / place for place in spec.places)
-    return next((place for place in places if place.exists()), None)
+    """Return the first of the paths that exists, None if none does."""
+    paths = (Path("data") / path for path in spec.paths)
+    return next((path for path in paths if path.exists()), None)
 
 
 def locate(spec: Spec) -> Path | None:
@@ -71,14 +57,9 @@ def locate(spec: Spec) -> Path | None:
 def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
     """Return the arrays of a data set: from ``path``, the folder ``data``, the cache or a download.
 
-    Data with the published number of images must be the published data, and is read from the cache
-    from the second load on. Data of another size is the user's own: its structure is checked, and
-    it is never cached.
-
-    Raises
-    ------
-    DatasetError
-        The data set is damaged, is not what was published, or cannot be fetched.
+    Data with the published number of images must be the published data, and are read from the cache
+    from the second load on. Data of another size are the user's: their structure is checked, and
+    they are never cached.
     """
     source = Path(path) if path is not None else existing_path(spec)
     if source is None:

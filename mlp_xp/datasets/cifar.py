@@ -81,7 +81,7 @@ def _read_cifar100(path: Path) -> Content:
     return Content(arrays, (train.sha256, test.sha256))
 
 
-def _places(kind: Kind) -> tuple[str, ...]:
+def _paths(kind: Kind) -> tuple[str, ...]:
     folders = tuple(files.folder for files in kind.files)
     return folders + tuple(files.archive for files in kind.files)
 
@@ -100,7 +100,7 @@ _SITE = "https://www.cs.toronto.edu/~kriz"
 
 CIFAR10 = Spec(
     name="cifar10",
-    places=_places(_CIFAR10),
+    paths=_paths(_CIFAR10),
     read=_read_cifar10,
     # SHA-256 of x_train, y_train, x_test, y_test. cifar-10-binary.tar.gz rewritten from arrays with
     # these digests has those that MXNet and torchvision for Ruby pin.
@@ -130,7 +130,7 @@ CIFAR10 = Spec(
 
 CIFAR100 = Spec(
     name="cifar100",
-    places=_places(_CIFAR100),
+    paths=_paths(_CIFAR100),
     read=_read_cifar100,
     # SHA-256 of the files train and test, first pickled, then binary.
     official=frozenset(

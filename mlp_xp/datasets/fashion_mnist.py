@@ -69,7 +69,7 @@ _SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 
 FASHION_MNIST = Spec(
     name="fashion-mnist",
-    places=("fashion-mnist", "/usr/share/datasets/fashion-mnist"),  # Debian's package
+    paths=("fashion-mnist", "/usr/share/datasets/fashion-mnist"),  # Debian's package
     read=_read,
     official=frozenset(
         {

@@ -220,7 +220,7 @@ def training_panels(
     for label, names in columns.items():
         factor = 100.0 if label.endswith("[%]") else 1.0
         for name, column in names.items():
-            values = [row[column] for row in rows]
+            values = [row.get(column) for row in rows]
             if any(value is not None and np.isfinite(value) for value in values):
                 scaled = [None if value is None else factor * value for value in values]
                 panels.setdefault(label, {})[name] = scaled

@@ -206,23 +206,6 @@ def check_can_save(estimator: Saved) -> None:
     """Raise the errors of `save_model`, except for weights that are not finite; write nothing.
 
     So a fit whose checkpoints cannot be saved fails before its first step.
-
-    Parameters
-    ----------
-    estimator : MLPClassifier or MLPRegressor, or an ensemble of them
-        Fitted, or at the beginning of a fit.
-
-    Raises
-    ------
-    SavingError, sklearn.exceptions.NotFittedError, ImportError
-        As `save_model`.
-
-    Examples
-    --------
-    >>> from mlp_xp import MLPClassifier
-    >>> from mlp_xp.saving import check_can_save
-    >>> model = MLPClassifier((4,), max_iter=2, learning_rate="cosine").fit([[0.0], [1.0]], [0, 1])
-    >>> check_can_save(model)
     """
     _checked_spec(estimator)
 

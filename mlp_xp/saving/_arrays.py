@@ -82,13 +82,7 @@ def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int
 
 
 def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
-    """Return the content of the file; raise SavingError if weights are not finite.
-
-    Parameters
-    ----------
-    states : mapping
-        From what the names of its tensors begin with, nothing for a single network, to each state.
-    """
+    """Return the content of the file for the states of networks, by the prefix of their tensors."""
     tensors: dict[str, np.ndarray] = {}
     for prefix, state in states.items():
         found = _entries(state.params, state.batch_stats, state.scaling, state.calibration)

@@ -55,13 +55,7 @@ def brief(error: Exception) -> str:
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
-
-    Raises
-    ------
-    SavingError
-        If the file is missing or holds anything else; it names the file and the cure.
-    """
+    """Read a file that holds one JSON object; the error names the file and the cure."""
     try:
         content = json.loads(read_file(path, JSON_LIMIT))
     except (OSError, ValueError, RecursionError, MemoryError) as error:

@@ -21,15 +21,9 @@ _MOST_CLASSES = 64 << 20  # Bytes: NumPy stores each string in the size of the l
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
-    """Return the JSON form of a value.
+    """Return the JSON form of a value, which is called ``what`` in errors.
 
-    Parameters
-    ----------
-    what : str
-        Its name in errors.
-    value : object
-    place : str, optional
-        Parameter or field that holds it.
+    ``place`` is the parameter or field that holds it.
     """
     if type(value) in OBJECTS.get(place, {}).values():
         fields = dataclasses.fields(value)

@@ -44,6 +44,7 @@ TYPING_ERRORS = [
     ("train --data digits --hidden 99999999999999999999", "too large"),
     ("train --data digits --hidden 999999999999", "Unable to allocate"),
     ("train --data digits --validation 0.0001", "holds out 0 of 1,438 samples: set a"),
+    ("train --data digits --calibration temperature", "samples: type --validation 0.1, or --early"),
     ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
     ("train --backend gpu", "invalid choice: 'gpu', did you mean auto? choose"),
 ]

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from running import FILES, RECIPE, history_of
@@ -244,7 +245,8 @@ def test_numbers_are_learned(mlp_xp, homes):
     for text in (*shown, "<span>test R2<", "<span>test RMSE<", "<span>test MAE<"):
         assert text in page
     data, model = load_files("homes.csv"), load_model("run")
-    predicted, truth = model.predict(data.x_test), data.y_test
+    frame = pd.DataFrame(data.x_test, columns=data.feature_names)  # It knows their names.
+    predicted, truth = model.predict(frame), data.y_test
     result = json.loads(Path("run/config.json").read_text())["result"]
     assert result["test_r2"] == pytest.approx(r2_score(truth, predicted))
     assert result["test_r2"] > 0.95
@@ -260,7 +262,7 @@ def test_numbers_are_learned(mlp_xp, homes):
 
     assert re.search(rf"{summary}.*of 60 samples\n$", mlp_xp("evaluate", "run").out)
     Path("new.csv").write_text("area,rooms\n100,3\n")
-    prediction = model.predict([[3.0, 100.0]])[0]
+    prediction = model.predict(pd.DataFrame({"rooms": [3.0], "area": [100.0]}))[0]
     assert mlp_xp("predict", "run", "new.csv").out == f"new.csv, row 1: {prediction:,.0f}\n"
     found = json.loads(mlp_xp("predict", "run", "new.csv", "--json").out)["predictions"]
     assert found == [{"file": "new.csv, row 1", "prediction": pytest.approx(prediction)}]

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from running import CODE, FINDER, TINY
 
+from mlp_xp import MLP
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.terminal.lines import fitted
 from mlp_xp.cli.terminal.output import Output
@@ -69,7 +70,7 @@ def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     with display() as shown:
-        shown.on_epoch_end(None, record(1)._replace(validation_score=0.25))
+        shown.on_epoch_end(MLP(), record(1)._replace(validation_score=0.25))
         shown.on_progress(None, 5, 10, Running(0.7, 0.6))
     line = last_line(capsys.readouterr().out)
     assert re.fullmatch(rf"2/12 [━╸╺ ]+  12 %  loss 0.700  {facts}\d+:\d\d left", line)

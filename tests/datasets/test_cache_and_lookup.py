@@ -67,7 +67,7 @@ def test_lookup_order(spec, python2_folder, batches):
     _loading.load(spec, python2_folder)
     assert _loading.locate(spec) == cache_dir() / "cifar10"
     Path("data").mkdir()
-    for n, place in enumerate(reversed(cifar.CIFAR10.places), 1):
+    for n, place in enumerate(reversed(cifar.CIFAR10.paths), 1):
         path = Path("data") / place
         encode = binary if "bin" in place else pickle2
         test = batches["test_batch"]

@@ -34,16 +34,9 @@ class NotebookPlace:
             update_display(content, raw=True, display_id=self._handle.display_id)
 
 
-def bar_html(share: float | None, left: str, right: str) -> str:
-    """Return a progress bar in the colors of the page; without a share it is not known yet.
-
-    Examples
-    --------
-    >>> from mlp_xp._utils.display.notebook import bar_html
-    >>> "<progress max=1 value=0.5000" in bar_html(0.5, "epoch 1/2", "0:01 left")
-    True
-    """
-    value = "" if share is None else f" value={min(max(share, 0.0), 1.0):.4f}"
+def bar_html(fraction: float | None, left: str, right: str) -> str:
+    """Return a progress bar in the colors of the page; a ``fraction`` of None is not known yet."""
+    value = "" if fraction is None else f" value={min(max(fraction, 0.0), 1.0):.4f}"
     return (
         '<div style="display:flex;gap:.8em;align-items:center;flex-wrap:wrap;'
         'font-variant-numeric:tabular-nums">'

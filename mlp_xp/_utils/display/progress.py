@@ -21,20 +21,15 @@ _ECHO = len("^C")
 
 
 class LiveBar:
-    """A line on a terminal: a label, a bar, percent, facts, and the time left, which ticks.
+    """A line on a terminal: a label, a bar, percent, measures, and the time left, which ticks.
 
-    Parameters
-    ----------
-    console : rich.console.Console
-    unit : str, default="step"
-        What is finished after Ctrl-C.
-    refresh_per_second : float, default=8
+    ``unit`` is what is finished after Ctrl-C.
     """
 
     def __init__(self, console: Any, unit: str = "step", refresh_per_second: float = 8) -> None:
         self._unit = unit
-        self._label, self._facts = "", tuple[str, ...]()
-        self._share: float | None = None
+        self._label, self._measures = "", tuple[str, ...]()
+        self._fraction: float | None = None
         self._end: float | None = None
         self._start = time.perf_counter()
         self._is_done = False
@@ -42,25 +37,18 @@ class LiveBar:
         self._live.start()
 
     def update(
-        self, label: str, share: float | None, facts: Iterable[str], seconds_left: float | None
+        self, label: str, fraction: float | None, texts: Iterable[str], seconds_left: float | None
     ) -> None:
-        """Set what is drawn from now on.
+        """Update the bar: its label, the fraction done, measures, and the time left.
 
-        Parameters
-        ----------
-        label : str
-            Before the bar.
-        share : float or None
-            The share that is done; None for a light that runs through the bar.
-        facts : iterable of str
-            The most important first; the ones that fit are drawn.
-        seconds_left : float or None
+        Without a fraction, a light runs through the bar. The most important measures come first,
+        and those that fit are drawn.
         """
-        self._label, self._share, self._facts = label, share, tuple(facts)
+        self._label, self._fraction, self._measures = label, fraction, tuple(texts)
         self._end = None
         if seconds_left is not None and math.isfinite(seconds_left):
             self._end = time.perf_counter() + seconds_left
-        if share is None:
+        if fraction is None:
             self.draw()  # What comes next may hold Python.
 
     def draw(self) -> None:
@@ -70,25 +58,25 @@ class LiveBar:
     def stop(self, *, is_done: bool) -> None:
         """Stop, and leave the line on the screen: at 100 % if all is done."""
         if is_done:
-            self._share, self._is_done = 1.0, True
+            self._fraction, self._is_done = 1.0, True
         self._live.stop()
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        percent = [] if self._share is None else [f"{int(100 * self._share):3} %"]
+        percent = [] if self._fraction is None else [f"{int(100 * self._fraction):3} %"]
         last = self._last()
-        facts = [*self._facts]
+        measures = [*self._measures]
         room = options.max_width - _ECHO - _SHORTEST - len(self._label) - 2
-        while facts and len("  ".join([*percent, *facts, *last])) > room:
-            facts.pop()
-        text = "  ".join([*percent, *facts, *last])
+        while measures and len("  ".join([*percent, *measures, *last])) > room:
+            measures.pop()
+        text = "  ".join([*percent, *measures, *last])
         label = self._label
         if room < len(text):
             label = f"{label[: room - len(text) - 1]}…"
         width = min(max(room - len(text), 0) + _SHORTEST, _LONGEST)
-        bar = ProgressBar(1.0, self._share or 0.0, width, pulse=self._share is None)
+        bar = ProgressBar(1.0, self._fraction or 0.0, width, pulse=self._fraction is None)
         line = Table.grid(padding=(0, 1))
         for _ in range(3):
             line.add_column(no_wrap=True)
@@ -104,7 +92,7 @@ class LiveBar:
             return [f"stopping after this {self._unit}"]
         if self._end is not None:
             return [time_left(self._end - now)]
-        return [] if self._share is None else [f"{_minutes(now - self._start)} so far"]
+        return [] if self._fraction is None else [f"{_minutes(now - self._start)} so far"]
 
 
 class NotebookBar:
@@ -114,12 +102,12 @@ class NotebookBar:
         self._place, self._bar, self._text, self._below = NotebookPlace(), "", "", ""
 
     def update(
-        self, label: str, share: float | None, facts: Iterable[str], seconds_left: float | None
+        self, label: str, fraction: float | None, texts: Iterable[str], seconds_left: float | None
     ) -> None:
         """Update the bar; parameters as for `LiveBar.update`."""
         is_known = seconds_left is not None and math.isfinite(seconds_left)
-        text = "  ".join([*facts, *([time_left(seconds_left or 0.0)] if is_known else [])])
-        self._bar, self._text = bar_html(share, label, text), f"{label}  {text}"
+        text = "  ".join([*texts, *([time_left(seconds_left or 0.0)] if is_known else [])])
+        self._bar, self._text = bar_html(fraction, label, text), f"{label}  {text}"
         self._place.update(self._bar + self._below, self._text)
 
     def draw(self) -> None:
@@ -184,16 +172,10 @@ def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: boo
 
 
 class TaskBar:
-    """A progress bar with tasks done, facts and time left.
+    """A progress bar with tasks done, measures and time left.
 
     Where stdout is no terminal, or the ``cli`` extra is not installed, about twenty lines are
-    printed instead.
-
-    Parameters
-    ----------
-    name : str
-        What a task is, in the plural.
-    total : int
+    printed instead. ``name`` is what a task is, in the plural.
 
     Examples
     --------
@@ -213,17 +195,17 @@ class TaskBar:
         if self._live is not None:
             self._live.update(f"{name} 0/{total}", 0.0, (), None)
 
-    def update(self, facts: str = "") -> None:
+    def update(self, measures: str = "") -> None:
         """Count a task as done."""
         self._done += 1
         elapsed = time.perf_counter() - self._start
         left = elapsed / self._done * (self._total - self._done)
         if self._live is not None:
             label = f"{self._name} {self._done}/{self._total}"
-            self._live.update(label, self._done / self._total, filter(None, [facts]), left)
+            self._live.update(label, self._done / self._total, filter(None, [measures]), left)
         elif _LINES * self._done // self._total > _LINES * (self._done - 1) // self._total:
             count = f"{self._done:{len(str(self._total))}}/{self._total}"
-            parts = f"{self._name} {count}", facts, time_left(left)
+            parts = f"{self._name} {count}", measures, time_left(left)
             print("  ".join(filter(None, parts)), flush=True)
 
     def stop(self) -> None:

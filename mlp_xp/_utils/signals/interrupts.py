@@ -49,17 +49,12 @@ def _handled(
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Record Ctrl-C as a flag instead of an exception.
+    """Record Ctrl-C as a flag instead of an exception; yield a function that returns the flag.
 
     A step modifies the state it is given: an exception in the middle would leave it broken. A
     second Ctrl-C raises `KeyboardInterrupt` as usual. Inside of another such context it is the
     other's flag. Nothing changes outside the main thread; a thread that fits one of many models
     ends with them.
-
-    Yields
-    ------
-    callable
-        Returns whether Ctrl-C was pressed.
     """
     worker = current_worker()
     if worker is not None:
@@ -79,14 +74,9 @@ def ctrl_c_pressed() -> bool:
 
 @contextlib.contextmanager
 def terminations() -> Iterator[Callable[[], bool]]:
-    """Record SIGTERM as a flag, where it would end the process at once.
+    """Record SIGTERM as a flag, where it would end the process at once; yield as `interrupts`.
 
     Nothing changes outside the main thread, or where a program has its own handler.
-
-    Yields
-    ------
-    callable
-        Returns whether the process is to end.
     """
     is_asked = False
 

@@ -64,19 +64,7 @@ def make_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write a file to; at the end it replaces the file as a whole.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from mlp_xp._utils.storage.durable import replacing
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with replacing(Path(folder, "file")) as temporary:
-    ...         _ = temporary.write_text("all of it")
-    ...     print([path.name for path in Path(folder).iterdir()])
-    ['file']
-    """
+    """Yield a path to write a file to; at the end it replaces the file as a whole."""
     temporary = _temporary(path)
     try:
         yield temporary
@@ -138,12 +126,7 @@ def sweep(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Lock an existing folder against other writers, also in this process, until the end.
 
-    The system releases the lock of a process that is killed.
-
-    Raises
-    ------
-    BlockingIOError
-        If somebody else writes to the folder.
+    BlockingIOError if there is another. The system releases the lock of a process that is killed.
     """
     with contextlib.ExitStack() as stack:
         try:

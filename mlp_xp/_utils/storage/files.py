@@ -14,10 +14,7 @@ __all__ = ["open_file", "read_file"]
 def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes.
 
-    Raises
-    ------
-    OSError
-        If it does not exist or is no regular file: opening a named pipe would wait forever.
+    OSError for any other: opening a named pipe would wait forever.
     """
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` raises for a folder.

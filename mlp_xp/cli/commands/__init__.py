@@ -24,9 +24,9 @@ COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backen
 class Command(NamedTuple):
     """A command: its line of help, its options, examples, and the function that runs it.
 
-    ``run`` is ``module:function`` in this package; it takes the parsed options and an `Output`, and
-    returns the exit status. ``saves`` is whether the command has something to save or to remove
-    after Ctrl-C. ``group`` is the heading of ``mlp-xp --help`` that lists the command.
+    ``run`` is ``module:function`` in this package; it takes options and an `Output`, and returns
+    the exit status. ``saves`` is whether anything must be saved or removed after Ctrl-C; ``group``
+    is the heading in ``mlp-xp --help``.
     """
 
     summary: str
@@ -41,22 +41,9 @@ _MACHINE = "see what this machine has"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the arguments of the command.
+    """Parse the arguments of the command; ValueError for what is unknown or wrong.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Default: the arguments of the process.
-
-    Returns
-    -------
-    argparse.Namespace
-        The options of the command; ``load()`` imports and returns the function that runs it.
-
-    Raises
-    ------
-    ValueError
-        For an unknown command or option, or a wrong value.
+    ``load()`` of the result imports and returns the function that runs the command.
     """
     parser = Parser(
         prog="mlp-xp",

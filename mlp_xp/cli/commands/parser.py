@@ -48,11 +48,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser that raises ValueError with one line, and keeps line breaks in descriptions.
 
-    Parameters
-    ----------
-    add_options : callable, optional
-        Called with the parser before its first use, so that only the options of the command that
-        was typed are built.
+    ``add_options(parser)`` is called before the first use, so that only the options of the command
+    that was typed are built.
     """
 
     def __init__(

@@ -59,22 +59,7 @@ def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
 
 
 def read_image(path: Path, info: DataInfo) -> np.ndarray:
-    """Read a picture as a row of a data set, resized, with the same channels and value range.
-
-    Parameters
-    ----------
-    path : Path
-    info : DataInfo
-
-    Returns
-    -------
-    (channels * height * width,) uint8
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read as PNG or JPEG.
-    """
+    """Read an image as a row of a data set: resized, with the same channels and range of values."""
     assert info.image_shape is not None
     channels, height, width = info.image_shape
     picture = open_picture(path)

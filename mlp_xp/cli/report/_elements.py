@@ -23,8 +23,8 @@ __all__ = [
     "figures",
     "folded",
     "heading",
+    "image_grid",
     "paragraph",
-    "pictures",
     "preformatted",
     "section",
     "table",
@@ -78,11 +78,11 @@ def preformatted(text: str) -> str:
     return f"<pre><code>{escape(text)}</code></pre>" if text else ""
 
 
-def tiles(facts: Mapping[str, str]) -> str:
+def tiles(values: Mapping[str, str]) -> str:
     """Return a row of numbers, each above its name; the first one is large."""
     drawn = (
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
-        for name, value in facts.items()
+        for name, value in values.items()
     )
     return f'<div class="tiles">{"".join(drawn)}</div>'
 
@@ -100,10 +100,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], n_text: int =
     return f'<div class="scroll"><table>{head}<tbody>\n{body}\n</tbody></table></div>'
 
 
-def definitions(facts: Mapping[str, object]) -> str:
+def definitions(values: Mapping[str, object]) -> str:
     """Return a table of names and values."""
-    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
-    return f"<table><tbody>{rows}</tbody></table>" if facts else ""
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in values.items())
+    return f"<table><tbody>{rows}</tbody></table>" if values else ""
 
 
 def folded(summary: str, body: str) -> str:
@@ -120,7 +120,7 @@ def figures(drawn: Mapping[str, str]) -> str:
     return f'<div class="figures">{"".join(found)}</div>' if drawn else ""
 
 
-def pictures(
+def image_grid(
     images: Sequence[np.ndarray], captions: Sequence[tuple[str, str]], side: str = "6rem"
 ) -> str:
     """Return a grid of (height, width, 3) uint8 images, each above a bold and a plain line."""

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 
+from mlp_xp.cli.run_folder.history import CURVES
 from mlp_xp.plotting import TrainingCurvesDisplay, curve_colors, inline_svg, training_panels
 
-__all__ = ["MOST_RUNS", "curve_figures"]
+__all__ = ["MOST_RUNS", "curve_figures", "svg_of"]
 
-_COLUMNS = {
-    "loss": {"training": "loss", "validation": "validation_loss"},
-    "accuracy [%]": {"training": "accuracy", "validation": "validation_accuracy"},
-    "R²": {"validation": "validation_r2"},
-    "learning rate": {"": "learning_rate"},
-}
 MOST_RUNS = 5  # Runs in a figure: there are no more colors.
 
 
@@ -25,21 +19,12 @@ def curve_figures(
 ) -> dict[str, str]:
     """Return figures of loss, scores and learning rate by epoch, by their captions.
 
-    Parameters
-    ----------
-    runs : mapping of str to sequence of mapping
-        From the name of a run to its rows. One run has its training and validation in a figure;
-        several have one figure for each of the two.
-    test : mapping of str to float, optional
-        Results on test data by the label of their axis, which are marked.
+    One run has training and validation in a figure, several have a figure for each. ``test`` has
+    results on test data by the label of their axis, which are marked.
     """
     panels: dict[str, dict[str, list[Any]]] = {}
     for name, rows in islice(runs.items(), MOST_RUNS):
-        known = {
-            label: {curve: column for curve, column in curves.items() if rows and column in rows[0]}
-            for label, curves in _COLUMNS.items()
-        }
-        for label, curves in training_panels(rows, known).items():
+        for label, curves in training_panels(rows, CURVES).items():
             for curve, values in curves.items():
                 if len(runs) == 1:
                     panels.setdefault(label, {})[curve] = values
@@ -48,11 +33,14 @@ def curve_figures(
     drawn, colors = {}, curve_colors(panels if len(runs) == 1 else {"": runs})
     for label, curves in panels.items():
         display = TrainingCurvesDisplay({label: curves}, test=test, colors=colors)
-        drawn[f"{label} by epoch"] = inline_svg(
-            partial(_draw, display), 4.4, 3.0, f"{label} by epoch"
-        )
+        drawn[f"{label} by epoch"] = svg_of(display, 4.4, 3.0, f"{label} by epoch")
     return drawn
 
 
-def _draw(display: TrainingCurvesDisplay, figure: Any) -> None:
-    display.plot(ax=figure.subplots())
+def svg_of(display: Any, width: float, height: float, title: str, **settings: Any) -> str:
+    """Return a display as an ``<svg>`` element of a size in inches."""
+
+    def draw(figure: Any) -> None:
+        display.plot(ax=figure.subplots(), **settings)
+
+    return inline_svg(draw, width, height, title)

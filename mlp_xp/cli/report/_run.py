@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +20,15 @@ from mlp_xp.cli.report._elements import (
     figures,
     folded,
     heading,
+    image_grid,
     paragraph,
-    pictures,
     preformatted,
     section,
     table,
     tiles,
     write_page,
 )
-from mlp_xp.cli.report._figures import curve_figures
+from mlp_xp.cli.report._figures import curve_figures, svg_of
 from mlp_xp.cli.run_folder.run_summary import RunSummary, changed_settings
 from mlp_xp.cli.terminal.text import (
     number_text,
@@ -45,7 +44,6 @@ from mlp_xp.plotting import (
     MistakesDisplay,
     PredictionsDisplay,
     WeightsDisplay,
-    inline_svg,
     largest_weights,
     surest_mistakes,
 )
@@ -55,7 +53,7 @@ __all__ = ["Evaluation", "write_report"]
 _CHOSEN = ("data", "data_path", "target", "task", "drop", "recipe", "validation")
 _N_NEURONS, _N_MISTAKES = 32, 24
 _MAX_OPEN = 25  # Longer tables of classes are folded.
-_N_POINTS = 2000  # Of the picture of predictions.
+_N_POINTS = 2000  # In the figure of predictions.
 _PREDICTIONS = {
     "actual_vs_predicted": "true against predicted",
     "residual_vs_predicted": "residuals",
@@ -65,19 +63,9 @@ _PREDICTIONS = {
 class Evaluation(NamedTuple):
     """The test data of a run, and what its model predicts for them.
 
-    Attributes
-    ----------
-    x : (samples, features) array
-    y, predicted : (samples,) arrays
-        Class numbers, or values of shape (samples,) or (samples, outputs).
-    probabilities : (samples, classes) array or None
-        Columns as in ``model.classes_``; None for a regressor.
-    class_names : sequence of str
-        Names for the class numbers; empty for a regressor.
-    image_shape : (channels, height, width) or None
-        None where the samples are no images.
-    max_value : float, default=1
-        The largest value of a pixel.
+    ``y`` and ``predicted`` are class numbers, or values of shape (samples,) or (samples, outputs).
+    ``probabilities`` has the columns of ``model.classes_``. A regressor has neither these nor class
+    names; ``image_shape`` is None where the samples are no images.
     """
 
     x: np.ndarray
@@ -98,36 +86,22 @@ def write_report(
     test: Evaluation,
     note: str = "",
 ) -> None:
-    """Write the page of a run.
+    """Write the page of a run from its ``config.json``, history, fitted model and test data.
 
-    Parameters
-    ----------
-    path : Path
-        The file; an old one is replaced.
-    name : str
-        The run's name.
-    config : dict
-        The content of ``config.json``, with the result.
-    history : list of dict
-        A row for each epoch.
-    model : MLPClassifier or MLPRegressor
-        Fitted.
-    test : Evaluation
-    note : str, optional
-        What a reader must know first, e.g. that the training was interrupted.
+    ``note`` is what a reader must know first, e.g. that the training was interrupted.
     """
     settings, result = config["settings"], config["result"]
     run = RunSummary(path.parent, config, history)
     scores, data = run.scores, run.data
     score, value = next(iter(scores.items()))
+    mark = {"accuracy [%]": 100 * value} if score.endswith("accuracy") else {"R²": value}
     n_parameters = model.summary().parameters
     everything = {name: readable(value) for name, value in settings["params"].items()}
     machine = config["backend"] | {"platform": config["platform"]} | config["versions"]
-    facts = (
-        _value_facts(test)
-        if test.probabilities is None
-        else _class_facts(model, test, test.probabilities)
-    )
+    if test.probabilities is None:
+        sections = _value_sections(test)
+    else:
+        sections = _class_sections(model, test, test.probabilities)
     chosen = {name: settings.get(name) for name in _CHOSEN if settings.get(name)}
     if "drop" in chosen:
         chosen["drop"] = ", ".join(chosen["drop"])
@@ -154,8 +128,8 @@ def write_report(
                 definitions(chosen | changed_settings(model, settings["params"])),
                 folded("all parameters", definitions(everything)),
             ),
-            section("Training", figures(curve_figures({name: history}, _test_mark(score, value)))),
-            *facts,
+            section("Training", figures(curve_figures({name: history}, mark))),
+            *sections,
             _first_layer(model, test),
             _network(model.summary()),
             section("Machine and versions", definitions(machine)),
@@ -169,12 +143,7 @@ def _baseline(result: dict[str, Any]) -> dict[str, str]:
     return {text: score_text(name, result[name]) for name, text in names.items() if name in result}
 
 
-def _test_mark(score: str, value: float) -> dict[str, float]:
-    is_share = score.endswith("accuracy")
-    return {"accuracy [%]": 100 * value} if is_share else {"R²": value}
-
-
-def _class_facts(model: Any, test: Evaluation, probabilities: np.ndarray) -> list[str]:
+def _class_sections(model: Any, test: Evaluation, probabilities: np.ndarray) -> list[str]:
     """Return the sections of a classifier."""
     labels = range(len(test.class_names))
     confusion = ConfusionMatrixDisplay(
@@ -182,16 +151,16 @@ def _class_facts(model: Any, test: Evaluation, probabilities: np.ndarray) -> lis
         display_labels=test.class_names,
     )
     side = min(3.0 + 0.25 * len(labels), 7.5)
-    picture = inline_svg(partial(_draw, confusion), side + 0.7, side, "confusion matrix")
+    matrix = svg_of(confusion, side + 0.7, side, "confusion matrix")
     calibration = CalibrationDisplay.of_predictions(test.y, probabilities, classes=model.classes_)
-    reliability = inline_svg(partial(_draw, calibration), 4.4, 3.6, "reliability")
+    reliability = svg_of(calibration, 4.4, 3.6, "reliability")
     error = 100 * (calibration.calibration_error or 0.0)
     return [
         _class_table(test),
         section(
             "Confusion",
             paragraph("Each row is a true class. Colors show mistakes alone, up to the largest."),
-            figures({"percent of the true class": picture}),
+            figures({"percent of the true class": matrix}),
         ),
         section(
             "Reliability",
@@ -219,8 +188,8 @@ def _class_table(test: Evaluation) -> str:
         other = int(np.argmax(mistakes[label]))
         n_taken = mistakes[label, other]
         taken = f"{test.class_names[other]} ({n_taken:,})" if n_taken else ""
-        shares = (f"{100 * share[label]:.1f} %" for share in (recall, precision, f1))
-        rows.append([test.class_names[label], taken, f"{support[label]:,}", *shares])
+        percents = (f"{100 * measure[label]:.1f} %" for measure in (recall, precision, f1))
+        rows.append([test.class_names[label], taken, f"{support[label]:,}", *percents])
     names = ["class", "most often taken for", "samples", "recall", "precision", "F1"]
     drawn = table(names, rows, n_text=2)
     if len(rows) > _MAX_OPEN:
@@ -233,7 +202,7 @@ def _class_table(test: Evaluation) -> str:
 
 
 def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
-    """Return the surest mistakes: as pictures, where the samples are images."""
+    """Return the surest mistakes, where the samples are images."""
     if test.image_shape is None or test.image_shape[0] not in (1, 3):
         return ""
     found = surest_mistakes(
@@ -242,7 +211,7 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
         probabilities,
         classes=model.classes_,
         image_shape=test.image_shape,
-        class_names=_names_of(model, test),
+        class_names=[test.class_names[int(label)] for label in model.classes_],
         n_images=_N_MISTAKES,
     )
     if found is None:
@@ -255,11 +224,11 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
     return section(
         "Surest mistakes",
         paragraph("Hard samples, and labels that are wrong. Bold is what the network predicts."),
-        pictures(MistakesDisplay(*found).pictures(), captions),
+        image_grid(MistakesDisplay(*found).pictures(), captions),
     )
 
 
-def _value_facts(test: Evaluation) -> list[str]:
+def _value_sections(test: Evaluation) -> list[str]:
     """Return the sections of a regressor."""
     y, predicted = (np.reshape(values, (len(test.y), -1)) for values in (test.y, test.predicted))
     rows = np.random.default_rng(0).permutation(len(y))[:_N_POINTS]
@@ -271,8 +240,7 @@ def _value_facts(test: Evaluation) -> list[str]:
         display = PredictionsDisplay(y_true=truth[rows], y_pred=found[rows])
         for kind, caption in _PREDICTIONS.items():
             caption = f"{name}: {caption}"
-            draw = partial(_draw, display, kind=kind)
-            drawn[caption] = inline_svg(draw, 4.4, 4.0, caption)
+            drawn[caption] = svg_of(display, 4.4, 4.0, caption, kind=kind)
         errors.append(
             [
                 name,
@@ -282,13 +250,8 @@ def _value_facts(test: Evaluation) -> list[str]:
                 value_text(float(np.std(truth))),
             ]
         )
-    names = [
-        "",
-        "R2",
-        "root mean squared error",
-        "mean absolute error",
-        "standard deviation of the truth",
-    ]
+    names = ["", "R2", "root mean squared error", "mean absolute error"]
+    names.append("standard deviation of the truth")
     return [section("Errors", table(names, errors)), section("Predictions", figures(drawn))]
 
 
@@ -301,7 +264,7 @@ def _network(summary: Any) -> str:
 
 
 def _first_layer(model: Any, test: Evaluation) -> str:
-    """Return the weights of the first layer as pictures, where it is dense and sees images."""
+    """Return the weights of the first layer as images, where it is dense and sees images."""
     shape = test.image_shape
     weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # None of members.
     if shape is None or shape[0] not in (1, 3) or len(getattr(weights, "shape", ())) != 2:
@@ -314,13 +277,5 @@ def _first_layer(model: Any, test: Evaluation) -> str:
             "its own scale: "
             + ("red raises their output, blue lowers it." if shape[0] == 1 else "gray is 0.")
         ),
-        pictures(shown, [("", "")] * len(shown), side="3.5rem"),
+        image_grid(shown, [("", "")] * len(shown), side="3.5rem"),
     )
-
-
-def _names_of(model: Any, test: Evaluation) -> list[str]:
-    return [test.class_names[int(label)] for label in model.classes_]
-
-
-def _draw(display: Any, figure: Any, **settings: Any) -> None:
-    display.plot(ax=figure.subplots(), **settings)

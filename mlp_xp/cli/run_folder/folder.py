@@ -37,16 +37,9 @@ _OTHER_BYTES = 1_000_000  # of everything that is not weights
 
 
 class RunFolder:
-    """The folder of a run that is in progress.
+    """The folder of a run in progress: ``path``, which is named ``final`` once it is complete.
 
-    Attributes
-    ----------
-    path : Path
-        The folder to write to.
-    final : Path
-        Its name once it is complete.
-    is_trained : bool
-        Whether there is something to keep in any case.
+    ``is_trained`` is whether there is something to keep in any case.
     """
 
     def __init__(self, path: Path, final: Path) -> None:
@@ -55,20 +48,10 @@ class RunFolder:
         self.is_trained = False
 
     def keep(self, write: Callable[[Path], None]) -> None:
-        """Write what exists only in memory; if the folder cannot take it, to another folder.
+        """Call ``write(folder)`` for what exists only in memory; if that fails, for another folder.
 
-        The home folder and the folder for temporary files are tried next. After that, a user at a
-        terminal is asked for a folder until one works.
-
-        Parameters
-        ----------
-        write : callable
-            ``write(folder)`` writes everything, or raises `OSError`.
-
-        Raises
-        ------
-        OSError
-            No folder could be written to.
+        The home folder and the folder for temporary files are tried next. Then a user at a terminal
+        is asked for a folder until one works.
         """
         try:
             write(self.path)
@@ -127,19 +110,8 @@ class DiskSpace(Callback):
 def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
     """Create a run folder that gets its final name when it is complete.
 
-    After an error the folder is removed, unless it holds a model, a checkpoint or a history.
-
-    Parameters
-    ----------
-    out : Path or None
-        The folder, which must not exist. Default: ``runs/<date>-<time>-<data>``, with a number if
-        that exists.
-    data : str
-        Name of the data set.
-
-    Yields
-    ------
-    RunFolder
+    After an error it is removed, unless it holds a model, a checkpoint or a history. The default is
+    ``runs/<date>-<time>-<data>``, with a number if that exists.
     """
     with contextlib.ExitStack() as stack:
         yield stack.enter_context(_in_progress(*_create_folder(out, data, stack)))
@@ -149,21 +121,7 @@ def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
 def resumed_run(name: Path) -> Iterator[RunFolder]:
     """Open the folder of a run that was interrupted, which gets its final name when complete.
 
-    Parameters
-    ----------
-    name : Path
-        Its final name, or the folder's name.
-
-    Yields
-    ------
-    RunFolder
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to resume.
-    BlockingIOError
-        If the run is still in progress.
+    BlockingIOError if the run is still in progress.
     """
     folder, final = unfinished(name)
     with locked(folder):
@@ -208,15 +166,7 @@ def newest_model(run: Path) -> Path | None:
 def unfinished(name: Path) -> tuple[Path, Path]:
     """Return the folder of a run that was interrupted, and the name that it gets when complete.
 
-    Parameters
-    ----------
-    name : Path
-        That name, or the folder.
-
-    Raises
-    ------
-    ValueError
-        If there is no such run, it is complete, or it has no settings.
+    ``name`` is either; ValueError if there is no such run, it is complete, or it has no settings.
     """
     partial = name.with_name(f"{name.name}.partial")
     folder = partial if partial.exists() else name

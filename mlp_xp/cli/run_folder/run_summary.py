@@ -1,4 +1,4 @@
-"""The facts about runs, from the files in their folders, without their networks."""
+"""Summaries of runs, from the files in their folders, without their networks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import csv
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from mlp_xp.cli.loading import FILES
 from mlp_xp.cli.run_folder.config import CONFIG, read_config
+from mlp_xp.cli.run_folder.history import read_history
 from mlp_xp.cli.terminal.text import readable
 from mlp_xp.saving import encode
 
@@ -26,16 +27,7 @@ _LARGEST = 1e300  # Of a number in a result.
 
 
 class RunSummary(NamedTuple):
-    """The facts about a run.
-
-    Attributes
-    ----------
-    folder : Path
-    config : dict
-        The content of ``config.json``.
-    history : list of dict
-        A row for each epoch, with None where nothing was measured.
-    """
+    """A run's folder, the content of its ``config.json``, and a row for each epoch."""
 
     folder: Path
     config: dict[str, Any]
@@ -44,8 +36,7 @@ class RunSummary(NamedTuple):
     @property
     def params(self) -> dict[str, Any]:
         """The parameters of the estimator, as JSON has them."""
-        params: dict[str, Any] = self.config["settings"]["params"]
-        return params
+        return cast("dict[str, Any]", self.config["settings"]["params"])
 
     @property
     def data(self) -> str:
@@ -56,8 +47,7 @@ class RunSummary(NamedTuple):
     @property
     def result(self) -> dict[str, Any]:
         """The result; empty where the run has not ended."""
-        result: dict[str, Any] = self.config.get("result", {})
-        return result
+        return cast("dict[str, Any]", self.config.get("result", {}))
 
     @property
     def state(self) -> str:
@@ -78,16 +68,10 @@ class RunSummary(NamedTuple):
 
 
 def read_summary(folder: Path) -> RunSummary:
-    """Read the facts about a run.
-
-    Raises
-    ------
-    ValueError
-        If the folder is no run folder, or is damaged.
-    """
+    """Read the summary of a run; ValueError for a folder that is damaged or no run."""
     config = read_config(folder, _CURE)
     try:
-        run = RunSummary(folder, config, _read_history(folder / "history.csv"))
+        run = RunSummary(folder, config, read_history(folder))
         _check(run)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise ValueError(f"{folder} is damaged, or no run ({error!r:.200}): {_CURE}") from error
@@ -127,26 +111,8 @@ def _is_of_run(path: Path) -> bool:
         return True
 
 
-def _read_history(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: float(text) if text else None for name, text in row.items()}
-            for row in csv.DictReader(file)
-        ]
-
-
 def changed_settings(model: Any, params: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters that differ from the defaults of an estimator, for a reader.
-
-    Examples
-    --------
-    >>> from mlp_xp import MLPClassifier
-    >>> from mlp_xp.cli.run_folder.run_summary import changed_settings
-    >>> changed_settings(MLPClassifier(), {"hidden_layer_sizes": {"tuple": [8, 4]}, "alpha": 1e-4})
-    {'hidden_layer_sizes': '8, 4'}
-    """
+    """Return the parameters that differ from the defaults of an estimator, for a reader."""
     defaults = type(model)().get_params(deep=False)
     return {
         name: readable(value)

@@ -27,13 +27,7 @@ __all__ = ["named", "read_run"]
 
 
 def read_run(folder: Path) -> tuple[Any, DataInfo]:
-    """Read the model of a run, or of one of its checkpoints, and the facts about its data set.
-
-    Raises
-    ------
-    ValueError
-        If the folder is not a complete and consistent run folder.
-    """
+    """Read the model of a run or of one of its checkpoints, and what it was trained on."""
     is_checkpoint = folder.absolute().parent.name == CHECKPOINTS
     root = folder.absolute().parent.parent if is_checkpoint else folder
     config = read_config(root)
@@ -46,6 +40,7 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
             else f"{folder} holds no model, and {newest} does: type that instead"
         )
     model = load_model(folder)
+    vars(model).pop("feature_names_in_", None)  # Commands predict for arrays.
     try:
         names = list(config["data"]["class_names"])
         kind = MLPClassifier if names else MLPRegressor
@@ -61,7 +56,7 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
 
 
 def named(model: Any, class_names: Sequence[str], feature_names: Sequence[str]) -> Any:
-    """Return a copy of a model that predicts the names of classes, and knows those of columns."""
+    """Return a copy of a model that predicts the names of classes, and knows its columns."""
     model = copy.copy(model)
     if class_names:
         model.classes_ = np.asarray(class_names)[model.classes_]
@@ -69,4 +64,5 @@ def named(model: Any, class_names: Sequence[str], feature_names: Sequence[str]) 
     if state.columns is not None:
         model._state = replace(state, columns=state.columns.renamed(feature_names))
         model.columns_ = model._state.columns
+        model.feature_names_in_ = np.asarray(feature_names, dtype=object)
     return model

@@ -14,14 +14,7 @@ _WIDEST_INDENT = 0.4  # Of the line: beyond it the second column begins on a new
 
 
 def print_line(text: object, file: TextIO | None = None) -> None:
-    """Print a line without control characters, broken between words where a terminal is narrow.
-
-    Parameters
-    ----------
-    text : object
-    file : file, optional
-        Default: stdout.
-    """
+    """Print a line without control characters, broken between words where a terminal is narrow."""
     file = sys.stdout if file is None else file
     print("\n".join(fitted(printable(text), terminal_width(file))), file=file, flush=True)
 
@@ -70,14 +63,7 @@ def _broken(line: str, width: int, indent: str) -> list[str]:
 
 
 def printable(text: object) -> str:
-    r"""Return text with control characters escaped, so that a file cannot control the terminal.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.terminal.lines import printable
-    >>> print(printable("cat\x1b[2J"), printable("Löwe"))
-    cat\x1b[2J Löwe
-    """
+    r"""Return text with control characters escaped, so that a file cannot control the terminal."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text)
     )

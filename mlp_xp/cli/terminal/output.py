@@ -16,20 +16,10 @@ __all__ = ["Output"]
 
 
 class Output:
-    """The output of a command.
+    """The output of a command: on stdout, on stderr with ``--json``, or nowhere with ``--quiet``.
 
-    Facts and progress go to stdout; with ``--json`` to stderr, so that stdout has one JSON object
-    and nothing else; with ``--quiet`` nowhere.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        With ``json`` and ``quiet``, if the command has these options.
-
-    Attributes
-    ----------
-    samples : str
-        What a sample is, in the plural.
+    With ``--json``, stdout has one JSON object and nothing else. ``samples`` is what a sample is,
+    in the plural.
     """
 
     samples = "images"

@@ -131,14 +131,7 @@ def discard_output() -> None:
 
 
 def message_for_user(error: Exception) -> str | None:
-    r"""Return one line for an error that the user can fix, None for a bug of this library.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.terminal.process import message_for_user
-    >>> message_for_user(ValueError("first line\nsecond line"))
-    'first line second line'
-    """
+    r"""Return one line for an error that the user can fix, None for a bug of this library."""
     expected: tuple[type[Exception], ...] = (ValueError, ImportError, OSError, OverflowError)
     if (backends := sys.modules.get("mlp_xp.backends")) is not None:
         expected = (*expected, backends.BackendError)

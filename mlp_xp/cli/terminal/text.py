@@ -40,43 +40,20 @@ def readable(value: Any) -> str:
 
 
 def score_name(name: str) -> str:
-    """Return the name of a score for a reader.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.terminal.text import score_name
-    >>> score_name("test_accuracy"), score_name("test_rmse")
-    ('test accuracy', 'test RMSE')
-    """
+    """Return the name of a score for a reader: "test accuracy", "test RMSE"."""
     part, _, metric = name.partition("_")
     return f"{part} {metric if metric == 'accuracy' else metric.upper()}"
 
 
 def score_text(name: str, value: float) -> str:
-    """Return a score, an accuracy in percent.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.terminal.text import score_text
-    >>> score_text("test_accuracy", 0.5901), score_text("test_r2", 0.93)
-    ('59.01 %', '0.9300')
-    >>> score_text("test_rmse", 21345.6)
-    '21,346'
-    """
+    """Return a score, an accuracy in percent."""
     if name.endswith("accuracy"):
         return f"{100 * value:.2f} %"
     return f"{value:.4f}" if name.endswith("r2") and value > -10 else value_text(value)
 
 
 def value_text(value: float) -> str:
-    """Return a number to predict, or an error of it, to four digits or more.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.terminal.text import value_text
-    >>> value_text(231456.7), value_text(3.14159), value_text(-0.00012345)
-    ('231,457', '3.142', '-0.0001234')
-    """
+    """Return a number to predict, or its error, to four digits or more: "231,457", "3.142"."""
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 

@@ -26,27 +26,11 @@ _N_TIMED = 512
 class Deadline(Callback):
     """Reserves the time that the command needs after a fit, by setting ``model.max_time``.
 
-    Before the first step, predictions for some training images show how long the test takes. If
-    the time is short, test-time augmentation is dropped first, then the pictures, with a note.
-
-    Parameters
-    ----------
-    end : float
-        When the command must end, on the clock `time.perf_counter`. Create the callback right
-        before the fit.
-    x : (images, features) array
-        Training images.
-    n_test : int
-        Number of test images.
-    used : float, default=0
-        Seconds of the training that a run has taken before it was resumed.
-    stage : callable, optional
-        ``stage(text)`` displays what is being done.
-
-    Attributes
-    ----------
-    has_views, has_pictures : bool
-        Whether there is time for test-time augmentation, and for pictures and report.
+    Before the first step, predictions for training images ``x`` show how long the test takes. If
+    the time is short, test-time augmentation is dropped first (``has_views``), then the images
+    (``has_pictures``), with a note. The command must end at ``end``, on `time.perf_counter`, and a
+    run that is resumed has ``used`` some seconds before. ``stage(text)`` displays what is being
+    done.
     """
 
     def __init__(

@@ -37,6 +37,13 @@ def prepare(settings: Settings, output: Output) -> Prepared:
     check_installed("matplotlib", "safetensors")  # They write the results.
     if settings.tensorboard:
         check_installed("tensorboardX", extra="tensorboard")
+    # L-BFGS ignores early stopping.
+    stops_early = model.early_stopping and model.solver != "lbfgs"
+    if getattr(model, "calibration", None) and settings.validation is None and not stops_early:
+        raise ValueError(
+            f"--calibration {model.calibration} needs held-out samples: type --validation 0.1, "
+            "or --early-stopping"
+        )
     if settings.data == FILES:
         output.samples = "samples"
     with output.doing("choosing a device"):

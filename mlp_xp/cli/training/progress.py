@@ -7,7 +7,7 @@ from typing import Any
 
 from mlp_xp.callbacks import Callback, time_left
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.training.tasks import Task
+from mlp_xp.cli.training.tasks import Task, score_of
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.time_budget import Pace
 
@@ -73,7 +73,10 @@ class Progress(Callback):
         self._n_done = record.epoch
         fraction = self._fraction(record.epoch)
         self._speed = self._speed_text(record.n_samples / record.seconds)
-        self._validation = self._task.validation(record) or self._validation
+        if (score := record.validation_score) is not None:
+            is_metric = score_of(model, self._task) != "score"
+            text = self._task.validation(score) if is_metric else f"val score {score:.3f}"
+            self._validation = [text]
         measures = self._measures(model, Running(record.loss, record.accuracy))
         self._draw(record.epoch, fraction, [*measures, *self._speed])
         if self._bar is None:

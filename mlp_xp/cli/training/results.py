@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import platform
 import sys
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,13 @@ from mlp_xp.cli.loading import FILES
 from mlp_xp.cli.report import Evaluation, write_report
 from mlp_xp.cli.run_folder.config import REPORT, DataInfo, write_config
 from mlp_xp.cli.run_folder.folder import RunFolder
+from mlp_xp.cli.run_folder.history import CURVES, history_rows, write_history
 from mlp_xp.cli.run_folder.saved_run import named
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.training.fit import Ending, Fitted
+from mlp_xp.cli.training.fit import Fitted
 from mlp_xp.cli.training.prepare import Prepared
-from mlp_xp.cli.training.tasks import Task, baseline_of
+from mlp_xp.cli.training.tasks import Task, baseline_of, score_of
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.plotting import (
     TrainingCurvesDisplay,
@@ -33,9 +32,8 @@ from mlp_xp.plotting import (
     training_panels,
 )
 from mlp_xp.saving import encode, write_model
-from mlp_xp.training.loop.records import Record
 
-__all__ = ["config_of", "draw_curves", "draw_results", "write_history", "write_results"]
+__all__ = ["config_of", "draw_curves", "draw_results", "write_results"]
 
 
 def config_of(prepared: Prepared) -> dict[str, Any]:
@@ -72,14 +70,18 @@ def write_results(
 ) -> dict[str, Any]:
     """Write the network first, then test it, draw, and write and return the result."""
     settings, data, model, task, _ = prepared
-    ending, is_own = fitted.ending, settings.data == FILES
+    ending, is_own, records = fitted.ending, settings.data == FILES, model.history_
     baseline = baseline_of(task, data) if is_own else {}
-    history = _history_of(model, task)
-    folder.is_trained = True
+    score = score_of(model, task)
     written = named(model, data.class_names, data.feature_names) if is_own else model
-    folder.keep(
-        partial(_write_model, written, task, config, history)
-    )  # Everything after this may fail.
+
+    def write(path: Path) -> None:
+        write_config(path, config)
+        write_history(path, records, score)
+        write_model(written, path)
+
+    folder.is_trained = True
+    folder.keep(write)  # Everything after this may fail.
     if ending.text:
         output.print(ending.text)
     if fitted.cause:
@@ -87,63 +89,28 @@ def write_results(
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data, **({} if fitted.has_views else {"tta": None}))
     scores = task.scores(test.y, test.predicted) | baseline
-    result = _result_of(history, scores, ending)
+    seconds = sum(record.seconds for record in records)
+    result = {
+        **scores,
+        "epochs": len(records),
+        "kept_epoch": ending.kept_epoch,
+        "interrupted": ending.is_interrupted,
+        "stopped_early": ending.is_early,
+        "seconds": seconds,
+        # "lbfgs" may stop before its first epoch.
+        "images_per_second": sum(record.n_samples for record in records) / (seconds or 1.0),
+    }
     is_low = model.precision in LOW_PRECISIONS
     precision = model.precision if is_low else fitted_state(model).dtype
     config |= {"precision": precision, "result": result}
     if fitted.has_report:
-        note = fitted.cause or ending.text.capitalize()
+        note, history = fitted.cause or ending.text.capitalize(), history_rows(records, score)
         with output.doing("drawing the results"):
             draw_results(folder.path, task, history, test, scores)
             page = folder.path / REPORT
             write_report(page, folder.final.name, config, history, model, test, note)
     write_config(folder.path, config)
     return result
-
-
-def _write_model(
-    model: Any, task: Task, config: dict[str, Any], history: list[dict[str, Any]], folder: Path
-) -> None:
-    """Write settings, history and network: what only the training could make again."""
-    write_config(folder, config)
-    write_history(folder, task, history)
-    write_model(model, folder)
-
-
-def _history_of(model: Any, task: Task) -> list[dict[str, Any]]:
-    """Return a row for each epoch."""
-    columns = _columns(task)
-    return [dict(zip(columns, record, strict=True)) for record in model.history_]
-
-
-def _columns(task: Task) -> list[str]:
-    score = f"validation_{task.metric}"
-    return [score if name == "validation_score" else name for name in Record._fields]
-
-
-def _result_of(
-    history: list[dict[str, Any]], scores: dict[str, float], ending: Ending
-) -> dict[str, Any]:
-    """Return the scores on the test samples, the end of the training, and its time."""
-    seconds = sum(row["seconds"] for row in history)
-    return {
-        **scores,
-        "epochs": len(history),
-        "kept_epoch": ending.kept_epoch,
-        "interrupted": ending.is_interrupted,
-        "stopped_early": ending.is_early,
-        "seconds": seconds,
-        # "lbfgs" may stop before its first epoch.
-        "images_per_second": sum(row["n_samples"] for row in history) / (seconds or 1.0),
-    }
-
-
-def write_history(folder: Path, task: Task, history: list[dict[str, Any]]) -> None:
-    """Write ``history.csv``."""
-    with (folder / "history.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, _columns(task))
-        writer.writeheader()
-        writer.writerows(history)
 
 
 def draw_results(
@@ -165,10 +132,7 @@ def draw_curves(
     history: list[dict[str, Any]], task: Task, scores: dict[str, float]
 ) -> TrainingCurvesDisplay:
     """Draw loss and score by epoch, as far as they are known."""
-    columns = {
-        "loss": {"training": "loss", "validation": "validation_loss"},
-        task.label: {"training": "accuracy", "validation": f"validation_{task.metric}"},
-    }
+    columns = {label: CURVES[label] for label in ("loss", task.label, "score")}
     # A fit may end before its first epoch.
     panels = training_panels(history, columns) or {"loss": {"training": []}}
     factor = 100.0 if task.label.endswith("[%]") else 1.0

@@ -17,9 +17,9 @@ from mlp_xp.cli.terminal.text import score_text, value_text
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.plotting import ConfusionMatrixDisplay, PredictionsDisplay, new_figure, save_figure
-from mlp_xp.training.loop.records import Record, Running
+from mlp_xp.training.loop.records import Running
 
-__all__ = ["ESTIMATORS", "Task", "baseline_of", "task_of"]
+__all__ = ["ESTIMATORS", "Task", "baseline_of", "score_of", "task_of"]
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
 _N_CLASSES = 3  # Of a prediction.
@@ -44,8 +44,9 @@ class Classification:
         p = model.predict_proba(data.x_test, **settings)
         predicted = model.classes_[np.argmax(p, axis=1)]
         # Matplotlib prints the characters that its fonts lack.
-        facts = list(map(printable, data.class_names)), data.image_shape, data.max_value
-        return Evaluation(data.x_test, data.y_test, predicted, p, *facts)
+        names = list(map(printable, data.class_names))
+        shape, largest = data.image_shape, data.max_value
+        return Evaluation(data.x_test, data.y_test, predicted, p, names, shape, largest)
 
     def scores(self, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """Return the accuracy."""
@@ -70,8 +71,8 @@ class Classification:
             is_correct = (test.predicted == test.y)[test.y == label]
             if len(is_correct):
                 by_class[self.class_names[label]] = float(np.mean(is_correct))
-                share = f"{100 * np.mean(is_correct):5.1f} %"
-                lines.append(f"{name:{width}}  {len(is_correct):{len(samples)},}  {share}")
+                percent = f"{100 * np.mean(is_correct):5.1f} %"
+                lines.append(f"{name:{width}}  {len(is_correct):{len(samples)},}  {percent}")
         return lines, {"by_class": by_class}
 
     def running(self, running: Running, model: Any) -> list[str]:
@@ -79,12 +80,9 @@ class Classification:
         accuracy = running.accuracy
         return [] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]
 
-    def validation(self, record: Record) -> list[str]:
+    def validation(self, score: float) -> str:
         """Return the validation accuracy."""
-        score = record.validation_score
-        if score is None:
-            return []
-        return [f"val {100 * score:.1f} %" if score >= 0 else f"val score {score:.3f}"]
+        return f"val {100 * score:.1f} %"
 
     def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
         """Return the most likely classes of each sample."""
@@ -92,9 +90,9 @@ class Classification:
         for p in model.predict_proba(x):
             likeliest = np.argsort(-p, kind="stable")[:_N_CLASSES]
             likely = [self.class_names[label] for label in model.classes_[likeliest]]
-            shares = dict(zip(likely, p[likeliest].tolist(), strict=True))
-            text = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
-            found.append((text, {"probabilities": shares}))
+            probabilities = dict(zip(likely, p[likeliest].tolist(), strict=True))
+            text = ", ".join(f"{name} {100 * p:.1f} %" for name, p in probabilities.items())
+            found.append((text, {"probabilities": probabilities}))
         return found
 
     def draw(self, folder: Path, test: Evaluation) -> None:
@@ -128,7 +126,7 @@ class Regression:
         return Evaluation(data.x_test, data.y_test, predicted, None, (), data.image_shape)
 
     def scores(self, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        """Return the share of the variance that is explained, and two mean errors."""
+        """Return the fraction of explained variance, and two mean errors."""
         return {
             "test_r2": float(r2_score(y, predicted)),
             "test_rmse": float(root_mean_squared_error(y, predicted)),
@@ -164,10 +162,9 @@ class Regression:
         rmse = math.sqrt(2.0 * max(running.loss, 0.0)) * float(scaling[1][0])
         return [f"RMSE {value_text(rmse)}"]
 
-    def validation(self, record: Record) -> list[str]:
+    def validation(self, score: float) -> str:
         """Return the R2 of the validation data."""
-        score = record.validation_score
-        return [] if score is None else [f"val R2 {score:.3f}"]
+        return f"val R2 {score:.3f}"
 
     def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
         """Return the number of each sample."""
@@ -183,6 +180,11 @@ class Regression:
 
 
 Task: TypeAlias = Classification | Regression
+
+
+def score_of(model: Any, task: Task) -> str:
+    """Return what the validation score of a model is: the metric of its task, or "score"."""
+    return task.metric if model.scoring in (None, task.metric) else "score"
 
 
 def task_of(class_names: Sequence[str]) -> Task:

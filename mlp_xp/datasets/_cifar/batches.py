@@ -46,13 +46,7 @@ def is_archive(path: Path) -> bool:
 
 
 def decode_batch(raw: bytes, where: str, kind: Kind) -> BatchFile:
-    """Decode the bytes of one batch, binary if its name, ``where``, ends in ``.bin``.
-
-    Raises
-    ------
-    DatasetError
-        The batch is damaged, mislabelled or malicious.
-    """
+    """Decode the bytes of one batch, binary if its name, ``where``, ends in ``.bin``."""
     decode = _decode_binary if where.endswith(".bin") else _decode_pickle
     pixels, labels = decode(raw, where, kind)
     return BatchFile(pixels, labels, sha256(raw))
@@ -116,13 +110,7 @@ def _members(path: Path, kind: Kind) -> Iterator[tuple[Files, str, bytes]]:
 
 
 def read_batches(path: Path, kind: Kind) -> tuple[list[BatchFile], list[BatchFile]]:
-    """Return the training and the test batches, each in the official order.
-
-    Raises
-    ------
-    DatasetError
-        There is no complete set of batches, or one of them is damaged.
-    """
+    """Return the training and the test batches of a folder or archive, in the official order."""
     if not is_archive(path) and not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise DatasetError(f"{path} {what}: pass {_expected(kind)}")

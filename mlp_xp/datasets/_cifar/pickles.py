@@ -71,19 +71,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
     """Return the dictionary in a pickled batch, with its keys as str.
 
-    Arrays come as `Pickled`; pass them to `pixels_of`.
-
-    Parameters
-    ----------
-    raw : bytes
-        The whole pickle.
-    where : str
-        The name of the file, for error messages.
-
-    Raises
-    ------
-    DatasetError
-        The pickle is damaged, is no dictionary, or refers to anything but arrays.
+    Arrays come as `Pickled`; pass them to `pixels_of`. ``where`` names the file in errors.
     """
     try:
         batch = _interpret(raw)

@@ -31,13 +31,10 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def open_picture(path: Path) -> Any:
-    """Read a picture, rotated as its camera says.
+    """Read an image, rotated as its camera says.
 
-    Raises
-    ------
-    DatasetError
-        It cannot be read as PNG or JPEG, has 16 bits per pixel, or far more pixels than its file
-        explains.
+    DatasetError for an image that is no PNG or JPEG, has 16 bits per pixel, or far more pixels than
+    its file explains.
     """
     ops = optional("PIL.ImageOps")
     with _opened(path) as picture:
@@ -60,26 +57,11 @@ def planes_of(picture: Any, n_channels: int) -> NDArray[Any]:
 def read_pictures(
     folder: Path, size: tuple[int, int] | None = None
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int, int]]:
-    """Read the pictures of a folder that has a folder for each class.
+    """Read the images of a folder that has a folder for each class.
 
-    Parameters
-    ----------
-    folder : Path
-    size : (width, height), optional
-        Resize all of them. Default: they must have one size.
-
-    Returns
-    -------
-    x : (pictures, channels * height * width) uint8
-        In color, unless all of them are gray.
-    labels : (pictures,) array of str
-        The names of their folders.
-    shape : (channels, height, width)
-
-    Raises
-    ------
-    DatasetError
-        A class without images, an image that cannot be read, or images of different sizes.
+    Returns x of shape (images, channels * height * width), in color unless all are gray; the names
+    of the folders; and (channels, height, width). All are resized to ``size`` (width, height) if it
+    is given, else they must have one size.
     """
     classes = sorted(entry for entry in folder.iterdir() if _is_class(entry))
     if len(classes) < 2:

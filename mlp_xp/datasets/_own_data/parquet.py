@@ -53,16 +53,7 @@ except BaseException as error:
 def read_parquet(path: Path) -> dict[str, NDArray[Any]]:
     """Read the columns of a Parquet file by the first library that is installed.
 
-    Dates and times are text, with None in holes.
-
-    Raises
-    ------
-    DatasetError
-        The file unpacks to far more than its size.
-    ImportError
-        No library is installed.
-    ValueError
-        The file is damaged.
+    Dates and times are text, with None where they are missing.
     """
     for read in (_read_pyarrow, _read_polars, _read_fastparquet):
         with suppress(ImportError):

@@ -35,23 +35,10 @@ _MAX_RATIO, _MIN_LIMIT = 64, 256 << 20
 
 
 class Table(NamedTuple):
-    """The rows of a file.
+    """The rows of a file: names and values of the features, and the target.
 
-    Attributes
-    ----------
-    names : tuple of str
-        For the features.
-    x : (samples, features) array
-        Numbers, with NaN for holes. An array of objects where there are columns of text or dates,
-        with None for holes.
-    y : (samples,) array or None
-        Text, or numbers; None where the file has no such column.
-    target : str
-        The name of that column.
-    n_left_out : int
-        Rows without a target, which are left out.
-    notes : tuple of str
-        What a reader should know about the target.
+    ``x`` has numbers, with NaN where they are missing, or objects if there is text or a date, with
+    None. ``n_left_out`` rows have no target, and ``notes`` are about the target, for a reader.
     """
 
     names: tuple[str, ...]
@@ -70,27 +57,11 @@ def read_table(
     columns: Sequence[Column] | None = None,
     has_target: bool = True,
 ) -> Table:
-    """Read a table.
+    """Read a table from a CSV file, with or without a line of names, an NPZ or a Parquet file.
 
-    Parameters
-    ----------
-    path : Path
-        ``.csv`` (a line of names is recognized), ``.npz`` (arrays ``X`` and ``y``) or ``.parquet``.
-    target : str, optional
-        The column to predict. Default: the one called target, label, class or y, else the last.
-    drop : sequence of str, optional
-        Columns to leave out.
-    columns : sequence of Column, optional
-        The columns to read for a model that is there. Default: all but the target.
-    has_target : bool, optional
-        Whether to read the column to predict.
-
-    Raises
-    ------
-    DatasetError
-        The file is damaged, or lacks a column; or a column cannot be used.
-    ImportError
-        No library is installed that reads Parquet.
+    By default the target is the column called target, label, class or y, else the last, and all
+    others are features. ``columns`` are those of a model, and ``has_target`` is whether to read the
+    target.
     """
     try:
         open_file(path).close()

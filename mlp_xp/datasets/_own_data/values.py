@@ -21,10 +21,7 @@ WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "
 class Values:
     """The values of a column of a text file: numbers, until one is text.
 
-    Parameters
-    ----------
-    column : Column, optional
-        What a model expects.
+    ``column`` is what a model expects.
     """
 
     def __init__(self, column: Column | None = None) -> None:
