@@ -79,14 +79,7 @@ def get_communicator(engine: str) -> Communicator:
 
 
 def join_ranks(setting: Any) -> SingleProcess:
-    """Return the ranks that a setting of an estimator asks for, a `SingleProcess` for None.
-
-    Examples
-    --------
-    >>> from mlp_xp.distributed import join_ranks
-    >>> join_ranks(None).size
-    1
-    """
+    """Return the ranks that a setting of an estimator asks for, a `SingleProcess` for None."""
     if setting is None:
         return SINGLE_PROCESS
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)
@@ -103,12 +96,8 @@ def in_fixed_order(communicator: Communicator) -> Communicator:
     """Return the communicator of a deterministic fit, the same at each call.
 
     Each rank then has one thread, unless ``OMP_NUM_THREADS`` is set: products of several threads
-    may be split in other ways.
-
-    Raises
-    ------
-    ValueError
-        For a number of ranks that the virtual shards of a batch cannot be divided among.
+    may be split in other ways. Raises ValueError unless the ranks divide the virtual shards of a
+    batch.
     """
     from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder  # Most fits are alone.
     from mlp_xp.distributed._processors import limit_threads

@@ -18,13 +18,7 @@ N_SHARDS = 8  # The virtual shards of a batch, on all ranks together.
 
 
 class InFixedOrder(Communicator):
-    """A communicator that sums over ranks in a fixed order.
-
-    Parameters
-    ----------
-    communicator : Communicator
-        With 1, 2, 4 or 8 ranks.
-    """
+    """A communicator of 1, 2, 4 or 8 ranks that sums over them in a fixed order."""
 
     def __init__(self, communicator: Communicator) -> None:
         self.rank, self.size = communicator.rank, communicator.size

@@ -20,13 +20,7 @@ _SHORT = 1 << 14
 
 
 class MpiCommunicator(Communicator):
-    """The ranks of a communicator of MPI.
-
-    Parameters
-    ----------
-    mpi : module
-        ``mpi4py.MPI``.
-    """
+    """The ranks of a communicator of MPI; ``mpi`` is the module ``mpi4py.MPI``."""
 
     def __init__(self, mpi: Any) -> None:
         self._mpi = mpi
@@ -94,15 +88,7 @@ class MpiCommunicator(Communicator):
 
 
 def create() -> MpiCommunicator:
-    """Return the communicator of all processes of this ``mpiexec``.
-
-    Raises
-    ------
-    ImportError
-        If mpi4py is not installed.
-    RuntimeError
-        If it finds no MPI library.
-    """
+    """Return the communicator of all processes of this ``mpiexec``."""
     try:
         mpi = optional("mpi4py.MPI", "mpi")
     except RuntimeError as error:

@@ -18,15 +18,10 @@ _ours: dict[str, str] = {}
 
 
 def divide_processors(communicator: Communicator) -> None:
-    """Set the threads of this rank to its share of the processors it may use.
+    """Set the threads of this rank to its part of the processors it may use; all ranks call it.
 
     Ranks that a launcher has bound to processors of their own share them with nobody. Where the
     environment sets the number of threads, it stays.
-
-    Parameters
-    ----------
-    communicator : Communicator
-        All ranks call this together.
     """
     processors = _processors()
     ranks = communicator.gather((platform.node(), processors))

@@ -60,13 +60,7 @@ class _Failure(NamedTuple):
 
 
 class Ranks(SingleProcess):
-    """The ranks of a distributed fit.
-
-    Parameters
-    ----------
-    communicator : Communicator
-    settings : Distributed
-    """
+    """The ranks of a distributed fit."""
 
     is_single = False
 

@@ -32,15 +32,9 @@ class SharedMemory(Machine):
     """Arrays that the ranks of a machine sum in place, each rank a part of them.
 
     A rank adds the others' numbers to its part, and copies the others' parts. Between machines, the
-    ranks with the same part sum it by MPI. MPI alone copies all that it sends and receives, and
-    each rank then updates all parameters: bench/studies/ranks.py times both.
-
-    Parameters
-    ----------
-    mpi : module
-        ``mpi4py.MPI``.
-    node, others : communicators of MPI
-        The ranks of this machine, and those of all machines with the same number on theirs.
+    ranks with the same part sum it by MPI: ``node`` are the ranks of this machine, ``others`` those
+    of all machines with the same number on theirs. MPI alone copies all that it sends and receives,
+    and each rank then updates all parameters: bench/studies/ranks.py times both.
     """
 
     def __init__(self, mpi: Any, node: Any, others: Any) -> None:

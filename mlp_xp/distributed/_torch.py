@@ -21,13 +21,7 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class TorchCommunicator(Communicator):
-    """The ranks of the default process group.
-
-    Parameters
-    ----------
-    torch : module
-        With its process group.
-    """
+    """The ranks of the default process group; ``torch`` is the module."""
 
     def __init__(self, torch: Any) -> None:
         self._torch = torch
@@ -62,15 +56,7 @@ class TorchCommunicator(Communicator):
 
 
 def create() -> TorchCommunicator:
-    """Return the communicator of the default process group, which is started unless it exists.
-
-    Raises
-    ------
-    ImportError
-        If torch is not installed.
-    RuntimeError
-        If no ``torchrun`` has started this process.
-    """
+    """Return the communicator of the default process group, which is started unless it exists."""
     torch = optional("torch", "torch")
     if not torch.distributed.is_initialized():
         missing = [name for name in _VARIABLES if name not in os.environ]

@@ -33,13 +33,7 @@ class SharedSum(ABC):
 
 
 class Machine(ABC):
-    """The ranks of one machine, and memory that all of them see.
-
-    Attributes
-    ----------
-    size : int
-        The number of the ranks.
-    """
+    """The ranks of one machine, ``size`` of them, and memory that all of them see."""
 
     size: int
 
@@ -96,13 +90,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def sum(self, arrays: Sequence[np.ndarray]) -> None:
-        """Sum arrays over all ranks, in place; every rank gets the same bits.
-
-        Parameters
-        ----------
-        arrays : sequence of C-contiguous float32, float64 or integer arrays
-            With the same shapes and dtypes on all ranks; none shares memory with another.
-        """
+        """Sum arrays over all ranks, in place; every rank gets the same bits."""
 
     @abstractmethod
     def start_sum(self, array: np.ndarray) -> Callable[[], None]:

@@ -152,7 +152,7 @@ def fit_many(
             yield from work_in_threads(
                 lambda number, fit=fit: answer(fit(number, tasks[number])),  # type: ignore[misc]
                 numbers,
-                n_jobs=n_models,
+                n_tasks=n_models,
                 n_workers=n_workers,
                 n_threads=max(1, n_threads // n_workers),
                 backend=backend,

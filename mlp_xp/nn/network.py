@@ -225,13 +225,14 @@ Dropout(rate=0.1, number=0))
 
     @cached_property
     def dropout_rates(self) -> tuple[float, ...]:
-        """The rate of each key; fewer where a block of your own does not say them."""
-        return tuple(rate for block in self._all_blocks for rate in block.dropout_rates)
+        """The rate of each key, 0 where a block of your own does not say it."""
+        rates = (block.dropout_rates or (0.0,) * block.n_keys for block in self._all_blocks)
+        return sum(rates, ())
 
     @property
     def structure(self) -> Hashable:
         """The settings that a program of a stack depends on: all but the rates of dropout."""
-        if len(self.dropout_rates) != self.n_keys:
+        if any(block.n_keys > len(block.dropout_rates) for block in self._all_blocks):
             return self
         names = (field.name for field in fields(self) if "dropout" not in field.name)
         rates = self.input_dropout, *self._one_for_each_layer("dropout")

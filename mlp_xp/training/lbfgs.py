@@ -51,29 +51,11 @@ def minimize(
 ) -> tuple[int, float]:
     """Minimize the loss of all samples together, from the weights of the trainer.
 
-    Parameters
-    ----------
-    trainer : Trainer
-        Its weights are the start, and become the result; an iteration counts as an epoch.
-    data : Data
-    weights : (samples,) array, optional
-    max_iter, max_fun : int
-        Limits on iterations and evaluations of the loss.
-    tol : float
-        The largest entry of the gradient at which to stop.
-    after_iteration : callable
-        ``after_iteration(params, loss)``; True ends the search. ``params()`` returns the weights,
-        NumPy arrays.
-
-    Returns
-    -------
-    n_iter : int
-    loss : float
-        With several real outputs the mean, as reported; the sum is minimized.
-
-    References
-    ----------
-    Byrd, Lu, Nocedal, Zhu, "A limited memory algorithm for bound constrained optimization" (1995).
+    They become the result; an iteration counts as an epoch. ``after_iteration(params, loss)`` ends
+    the search by returning True; ``params()`` returns the weights, NumPy arrays. ``tol`` is the
+    largest entry of the gradient at which to stop. Returns the iterations and the loss as reported:
+    with several real outputs the mean, while the sum is minimized. The algorithm is L-BFGS-B: Byrd,
+    Lu, Nocedal, Zhu, "A limited memory algorithm for bound constrained optimization" (1995).
     """
     backend = trainer.backend
     objective = _Objective(trainer, data, weights)

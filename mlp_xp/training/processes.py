@@ -25,20 +25,9 @@ T = TypeVar("T")
 class SingleProcess:
     """The one process of a fit: it computes every row, and what it decides is decided.
 
-    What several processes do in these places is a subclass, `mlp_xp.distributed.Ranks`.
-
-    Attributes
-    ----------
-    number, size : int
-        The number of this process, from 0, and of all processes.
-    is_single : bool
-        Whether no other process could have to be asked.
-    is_first : bool
-        Whether this process is the one that prints, writes and calls back.
-    is_sharded : bool
-        Whether each process passes its own rows.
-    overrides : dict
-        Parameters of estimators that this process replaces.
+    What several processes do instead is a subclass, `mlp_xp.distributed.Ranks`. ``is_first`` is
+    whether this process prints, writes and calls back, ``is_sharded`` whether each process passes
+    its own rows, and ``overrides`` are parameters of estimators that this process replaces.
     """
 
     number = 0

@@ -1,19 +1,13 @@
-"""A network in training: its state on the device, and the steps of an epoch."""
+"""A network in training: epochs of steps, and what a later training continues from."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mlp_xp._utils.array_types import Tree
-from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends import Backend
-from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp._utils.tree import leaves
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
@@ -21,25 +15,17 @@ from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.guard import Guard
 from mlp_xp.training.loop.records import Record, ResumeState
-from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
-from mlp_xp.training.step.scalars import SchedulePosition
-from mlp_xp.training.step.step import (
-    StepArguments,
-    TrainState,
-    init_state,
-    make_indexed_step,
-    make_step,
-)
+from mlp_xp.training.step.base_trainer import BaseTrainer
+from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.step_context import step_context, step_work
-from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.step_table import (
     Epoch,
     EpochArguments,
-    Group,
-    StepRange,
+    SchedulePosition,
+    StepTable,
     draw_arguments,
-    put_group,
-    put_groups,
+    put_tables,
+    step_ranges,
 )
 
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
@@ -51,34 +37,10 @@ __all__ = ["Trainer"]
 _STEPS_AT_ONCE = 2_000
 
 
-class Trainer:
+class Trainer(BaseTrainer):
     """A network in training: its state on the device, and how many steps it has done.
 
-    Parameters
-    ----------
-    backend : Backend
-    rules : Rules
-    params : tuple
-        Initial parameters, arrays of any library; copied.
-    batch_stats : tuple of BatchStats, optional
-        Running statistics of batch normalization, likewise.
-    dtype : {"float32", "float64"}
-    scaling : Scaling on the device, optional
-    seed : int of at least 0, default=0
-        For dropout and augmentation.
-    with_accuracy : bool, default=False
-        Whether records have the training accuracy.
-    processes : SingleProcess
-        The processes that share each step of the backend.
-
-    Attributes
-    ----------
-    function : callable
-        The step, not compiled.
-    may_compile : bool
-        Whether there is time to wait for machine code, some seconds the first time.
-    is_planned : bool
-        Whether only a failure or the user ends the fit before its last epoch.
+    The parameters are those of `BaseTrainer`.
 
     Examples
     --------
@@ -103,64 +65,23 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        backend: Backend,
-        rules: Rules,
-        *,
-        params: Params,
-        batch_stats: tuple[BatchStats, ...] = (),
-        dtype: str,
-        scaling: Scaling | Whitening | None = None,
-        seed: int = 0,
-        with_accuracy: bool = False,
-        processes: SingleProcess = SINGLE_PROCESS,
+        self, *args: Any, params: Params, batch_stats: tuple[BatchStats, ...] = (), **settings: Any
     ) -> None:
-        self.backend, self.processes = backend, processes
-        self.rules, self.scaling = rules, scaling
-        self.dtype, self.seed, self.with_accuracy = dtype, seed, with_accuracy
-        self.n_epochs = self.n_steps = self.n_samples = 0
-        self.may_compile, self.is_planned, self.rule_start = True, False, 0
-        self.guard = Guard(processes)
-        self.function = _step(
-            rules.network,
-            rules.loss,
-            rules.optimizer,
-            backend.kernels,
-            with_penalty=rules.alpha > 0,
-            max_grad_norm=rules.max_grad_norm,
-            augmentation=rules.augmentation,
-            schedules_dropout=rules.dropout_schedule is not None,
-            make_gradient=processes.gradient(backend),
-            xp=backend.xp,
-        )
-        self._compile()
-        self.reset(params, batch_stats)
-        self.guard.start(self, lambda trainer: trainer.reset(params, batch_stats))
+        super().__init__(*args, params=params, batch_stats=batch_stats, **settings)
+        self.guard = self._make_guard()
+        self.guard.start(lambda trainer: trainer.reset(params, batch_stats))
 
-    def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Set the state before the first step; arrays of any library, copied."""
-        average = params if self.rules.ema_decay is not None else ()
-        with self.home.scope():
-            own = self._own((params, batch_stats, average))
-            self.state = init_state(
-                own[0],
-                self.rules.optimizer,
-                batch_stats=own[1],
-                average=own[2],
-                with_accuracy=self.with_accuracy,
-                with_loss_scale=self.backend.scales_loss,
-                xp=self.home.xp,
-            )
-        self.n_steps = 0
+    def _make_guard(self) -> Guard:
+        return Guard(self.processes)
 
-    @property
-    def home(self) -> Backend:
-        """Return the backend that has the state."""
-        return self.backend
+    def begin_fit(self, *, is_planned: bool, may_compile: bool | None = None) -> None:
+        """Set whether only a failure or the user ends a fit early, and whether it may compile."""
+        self.is_planned = is_planned
+        self.may_compile = self.may_compile if may_compile is None else may_compile
 
-    def _own(self, tree: Tree) -> Tree:
-        """Copy a tree to the state's backend: steps write to it, so it must be nobody else's."""
-        return map_leaves(lambda leaf: self.home.put_copy(leaf, self.dtype), tree)
+    def want_accuracy(self, wants: bool) -> None:
+        """Set whether records have the training accuracy."""
+        self.with_accuracy = wants
 
     @property
     def learned(self) -> Params:
@@ -181,14 +102,10 @@ class Trainer:
 
     def release_memory(self) -> None:
         """Release the memory that only steps need; the next one allocates it again."""
-        for compiled in () if self.rules.has_own_functions else (self._step, self._loop):
-            self.state = self.backend.release(compiled, self.state)
+        for compiled in (self._step, self._loop):
+            self.release(compiled)
         self._compile()
         self.guard.forget()
-
-    def _compile(self) -> None:
-        self._step = self.backend.compile(self.function, donate=True)
-        self._loop = self.backend.loop(make_indexed_step(self.function))
 
     def progress(self) -> ResumeState:
         """Return what a later training needs besides the weights, in the host's memory."""
@@ -204,18 +121,6 @@ class Trainer:
             self.rule_start,
             loss_scale=state.loss_scale,
         )
-
-    def copy(self, *names: str) -> TrainState:
-        """Return a copy of the state, or of some fields, in the host's memory, without views."""
-        others: dict[str, Any] = {x: () for x in TrainState._fields if names and x not in names}
-        state = self.state._replace(**others)
-        return map_leaves(lambda leaf: np.array(self.home.get(leaf)), state)
-
-    def restore(self, state: TrainState, n_steps: int) -> None:
-        """Restore a copy of the state, after this many steps in all."""
-        with self.home.scope():
-            self.state = self._own(state)
-        self.n_steps = n_steps
 
     def resume(self, progress: ResumeState) -> None:
         """Resume the training of another trainer; another kind of rule starts anew."""
@@ -250,72 +155,40 @@ class Trainer:
         first_step: int = 0,
         ahead: Callable[[], object] | None = None,
     ) -> Record:
-        """Train for one epoch.
+        """Train for one epoch of a schedule of ``n_epochs`` that began at ``first_epoch``.
 
-        Parameters
-        ----------
-        data : Data
-        plan : EpochPlan
-        n_epochs : int
-            Epochs of the whole fit, for the schedule.
-        first_epoch : int, default=0
-            Epoch of this trainer at which the schedule begins.
-        rate_factor : float, default=1
-            Factor of the learning rate.
-        after_step : callable, optional
-            ``after_step(done, n_steps)`` is called after each step; if it returns True the epoch
-            ends there, and the record covers the steps so far.
-        budget : Budget, optional
-            The schedule follows the time that it has left, and the epoch ends with the last step
-            that fits, the first at the earliest.
-        step_by_step : bool, default=True
-            Whether `after_step` is called after each step, or every tenth of a second or so.
-        first_step : int, default=0
-            Steps of the epoch that are in the state already.
-        ahead : callable, optional
-            Called when a device has all steps and the host would only wait for it.
-
-        Returns
-        -------
-        Record
-
-        Raises
-        ------
-        NonFiniteError
-            If loss or weights have become infinite or NaN. The state is then the last finite one.
+        ``after_step(done, n_steps)`` is called after each step, or with ``step_by_step`` False
+        every tenth of a second or so; if it returns True the epoch ends there, and the record
+        covers the steps so far. With a budget the schedule follows the time that it has left, and
+        the epoch ends with the last step that fits, the first at the earliest. ``first_step`` steps
+        are in the state already. ``ahead()`` is called when a device has all steps and the host
+        would only wait for it. After a `NonFiniteError` the state is the last finite one.
         """
-        backend, xp, n_steps = self.backend, self.backend.xp, len(plan.counts)
-        start = time.perf_counter()
+        backend, n_steps, start = self.backend, len(plan.counts), time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), step_context(self, data, plan, position):
             # Not before: all processes do this together, and one may have failed to come here.
             params, opt_state = backend.place_state(self.rules.optimizer, *self.state[:2])
             self.state = self.state._replace(params=params, opt_state=opt_state)
             if not first_step:
-                zero = xp.zeros_like(self.state.loss)
-                accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
+                zero = backend.xp.zeros_like(self.state.loss)
+                accuracy_sum = backend.xp.zeros_like(zero) if self.with_accuracy else ()
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
-            epoch = Epoch(
-                data, plan._replace(draws=None), self.n_epochs, self.n_steps, first_step, []
-            )
+            epoch = Epoch(data, plan._replace(draws=None), self.n_epochs, first_step, [])
             self.guard.begin(self, epoch, start)
-            arguments = draw_arguments(self, epoch, plan.draws)
-            groups = put_groups(self, epoch, position, budget)
             # With a budget calls end where the clock is read; all processes look after equal steps.
             has_loop = self._loop is not None and (budget is None or self.processes.is_single)
-            stacks = data.stacked([arguments.plan]) if has_loop else []
             work, *_ = step_work(self, data, plan)
-            most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
-            at_once = 1 if step_by_step else most_at_once
+            most = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
+            at_once = 1 if step_by_step else most
             every = 1 if self.processes.is_single else at_once
-            if stacks:
-                calls = self._run_together(arguments.ranges(stacks, groups, backend, at_once))
-            else:
-                calls = self._run_one_by_one(arguments, groups)
+            arguments = draw_arguments(self, epoch, plan.draws)
+            stacks = data.stacked([arguments.plan]) if has_loop else []
             # A call of many steps may return before they are done.
             waits = bool(stacks) and not step_by_step and backend.shares_host_memory
+            tables = put_tables(self, epoch, position, budget)
             rates, done = [0.0], first_step
-            with contextlib.closing(calls):
+            with contextlib.closing(self._run(arguments, tables, stacks, at_once)) as calls:
                 for rates in calls:
                     done += len(rates)
                     if (done - first_step) % every and done < n_steps:
@@ -329,6 +202,26 @@ class Trainer:
             loss, *accuracy = self.read_sums()  # The one wait.
             self.guard.end(self, done, loss)
         return self.record(plan, rates, [loss, *accuracy], time.perf_counter() - start, done)
+
+    def _run(
+        self,
+        arguments: EpochArguments,
+        tables: Iterable[StepTable],
+        stacks: list[Batch],
+        most: int,
+    ) -> Generator[list[float]]:
+        """Run steps, in calls of ``most`` where batches are stacked; yield the rates of a call."""
+        if stacks:
+            assert self._loop is not None
+            for call in step_ranges(stacks, tables, arguments.keys, self.backend, most):
+                given = call.steps, call.x, call.y, self.scaling
+                self.state = self._loop(call.start, call.stop, self.state, *given)
+                yield call.rates
+            return
+        with contextlib.closing(arguments.steps(tables, self)) as steps:
+            for rate, one in steps:
+                self.run_step(one)
+                yield [rate]
 
     def record(
         self,
@@ -351,41 +244,3 @@ class Trainer:
         self.n_epochs += 1
         self.n_steps += n_steps
         self.n_samples += n_samples
-
-    def read_sums(self) -> list[float]:
-        """Return the sums of loss and accuracy over the epoch so far; waits for the device."""
-        sums = list(leaves((self.state.loss, self.state.accuracy)))
-        stacked = sums[0] if len(sums) == 1 else self.backend.xp.stack(sums)
-        return self.backend.get(stacked).reshape(-1).tolist()
-
-    def run_step(self, arguments: StepArguments) -> None:
-        """Run one step."""
-        self.state = self._step(self.state, *arguments)
-
-    def repeat(self, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
-        """Yield again the learning rate and the arguments of each prepared step of an epoch."""
-        steps = range(epoch.first, epoch.first + len(epoch.rates))
-        groups = [put_group(self, epoch, steps, epoch.rates)] if steps else []
-        arguments = draw_arguments(self, epoch)
-        return arguments.steps(groups, self.scaling, self.backend)
-
-    def _run_one_by_one(
-        self, arguments: EpochArguments, groups: Iterable[Group]
-    ) -> Generator[list[float]]:
-        """Run the steps one by one, and yield their rates."""
-        steps = arguments.steps(groups, self.scaling, self.backend)
-        with contextlib.closing(steps):
-            for rate, given in steps:
-                self.run_step(given)
-                yield [rate]
-
-    def _run_together(self, calls: Iterable[StepRange]) -> Generator[list[float]]:
-        """Run several steps in one call, and yield their rates."""
-        assert self._loop is not None
-        for rates, start, stop, steps, x, y in calls:
-            self.state = self._loop(start, stop, self.state, steps, x, y, self.scaling)
-            yield rates
-
-
-# One function for fits with the same settings: a backend finds what it compiled.
-_step = lru_cache(maxsize=64)(make_step)

@@ -205,7 +205,7 @@ def test_a_warm_start_with_other_sizes_keeps_the_network():
 
 
 def test_threads_warn_at_the_callers_line():
-    settings = {"n_jobs": 2, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
+    settings = {"n_tasks": 2, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         [*work_in_threads(warn_caller, ["a", "b"], **settings)]

@@ -37,7 +37,7 @@ def test_jax_compiles_a_step_once_and_donates_its_state(backend, monkeypatch, ev
         step = make_step(*args, **kwargs)
         return lambda *inner: traces.append(1) or step(*inner)
 
-    monkeypatch.setattr("mlp_xp.training.trainer._step", counted)
+    monkeypatch.setattr("mlp_xp.training.step.base_trainer._step", counted)
     network = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True)
     settings = {"network": network, "ema_decay": 0.9, "max_grad_norm": 0.3}
     settings |= {"augmentation": (Flip((1, 1, FEATURES), alternate=True), Mixup())}

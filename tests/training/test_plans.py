@@ -14,11 +14,12 @@ from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind
 from mlp_xp.optimizers.schedules import FlatCosine, Linear
 from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws, without_first
-from mlp_xp.training.step.scalars import SchedulePosition, StepScalars, learning_rates, scalar_table
+from mlp_xp.training.step.step import StepScalars
 from mlp_xp.training.step.step_settings import Rules
+from mlp_xp.training.step.step_table import SchedulePosition, step_tables
 
 N, SHAPE = 23, (1, 2, 3)
-RATES = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]
+RATES = [[0.1, 0.08, 0.06], [0.04, 0.02, 0.0]]
 
 
 @pytest.mark.parametrize("pad", [False, True])
@@ -181,13 +182,18 @@ def test_the_first_steps_can_be_left_out():
     np.testing.assert_array_equal(left.positions, positions[width:])
 
 
-def rules_with(optimizer, **settings):
-    network = Network((2, 3, 2))
-    return Rules(network, SoftmaxCrossEntropy(), optimizer, learning_rate=0.1, **settings)
-
-
-def table_of(rule, plan, **settings):
-    return scalar_table(rules_with(rule, **settings), [plan], range(2), [[0.1] * 2], 0, 0)
+def tables_of(optimizer, plans, n_steps=0, rule_start=0, dropout=0.0, **settings):
+    network = Network((2, 3, 2), dropout=dropout)
+    rules = Rules(network, SoftmaxCrossEntropy(), optimizer, learning_rate=0.1, **settings)
+    trainer = SimpleNamespace(
+        rules=rules,
+        n_samples=0,
+        n_steps=n_steps,
+        rule_start=rule_start,
+        dtype="float64",
+        takes_dropout_rates=rules.dropout_schedule is not None,
+    )
+    return step_tables(trainer, plans, SchedulePosition(0, len(plans), 1.0))
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
@@ -196,40 +202,30 @@ def table_of(rule, plan, **settings):
 def test_a_row_has_the_numbers_of_its_step(optimizer, weighted, ema_decay):
     weights = np.asarray([1.0, 2.0, 0.5, 3.0, 1.0]) if weighted else None
     plans = [plan_epoch(5, 2, seed=0, epoch=i, weights=weights) for i in range(2)]
-    rules = rules_with(optimizer, alpha=0.5, ema_decay=ema_decay)
-    for _ in range(2):  # The second time they are known.
-        table = scalar_table(rules, plans, range(3), RATES, n_steps=7, rule_start=4)
-        assert table.shape[0] == 6
-        for i, row in enumerate(table):
-            plan, step = plans[i // 3], i % 3
-            found, total = StepScalars.unpack(row), plan.totals[step]
+    settings = {"alpha": 0.5, "ema_decay": ema_decay, "schedule": Linear()}
+    tables = tables_of(optimizer, plans, n_steps=7, rule_start=4, **settings)
+    np.testing.assert_allclose([table.rates for table in tables], RATES)
+    for i, (plan, table) in enumerate(zip(plans, tables, strict=True)):
+        for step, (row, rate) in enumerate(zip(table.coefs, table.rates, strict=True)):
+            found, total, n = StepScalars.unpack(row), plan.totals[step], 3 * i + step
             assert found.share == plan.counts[step] / 5
             assert found.l2 == 0.5 / total
             assert found.batch_stats_rate == 0.1 * total / max(plan.totals)
-            decay = 0.0 if ema_decay is None else 1 - min(0.9, (8 + i) / (17 + i))
+            decay = 0.0 if ema_decay is None else 1 - min(0.9, (8 + n) / (17 + n))
             assert found.average_rate == decay
-            assert found.rule == optimizer.coefficients(RATES[i // 3][step], 7 + i + 1 - 4)
-        table[:] = -1.0  # It is the caller's.
+            assert found.rule == optimizer.coefficients(rate, 7 + n + 1 - 4)
 
 
 def test_dropout_and_weight_decay_follow_their_schedules():
     schedules = {"dropout_schedule": Linear(), "weight_decay_schedule": FlatCosine()}
     for rule in (ByKind(AdamW(weight_decay=0.5)), AdamW(weight_decay=0.5)):
-        rules, plan = rules_with(rule, **schedules), plan_epoch(10, 2)
-        rates = learning_rates(rules, range(5), 5, SchedulePosition(0, 1, 1.0), 0, None)
-        table = scalar_table(rules, [plan], range(5), [rates], 0, 0)
-        np.testing.assert_allclose(table[:, -1], [1.0, 0.75, 0.5, 0.25, 0.0])
+        [table] = tables_of(rule, [plan_epoch(10, 2)], dropout=0.4, **schedules)
+        np.testing.assert_allclose(table.coefs[:, -1], [0.4, 0.3, 0.2, 0.1, 0.0], atol=1e-12)
         decays = np.asarray([1.0, 1.0, 1.0, 0.5, 0.0])
-        np.testing.assert_allclose(table[:, 5], 1.0 - 0.1 * 0.5 * decays, atol=1e-12)
+        np.testing.assert_allclose(table.coefs[:, 5], 1.0 - 0.1 * 0.5 * decays, atol=1e-12)
 
 
 def test_a_batch_without_any_weight_has_no_penalty():
     plan = plan_epoch(4, 2, weights=np.asarray([0.0, 0.0, 1.0, 1.0]))
-    np.testing.assert_array_equal(table_of(Adam(), plan, alpha=0.5)[:, 1], [0.0, 0.25])
-
-
-def test_a_rule_of_the_users_own_is_asked_each_time():
-    rule = SimpleNamespace(coefficients=lambda rate, t: (rate, momentum))
-    for momentum in (0.9, 0.5):
-        table = table_of(rule, plan_epoch(4, 2))
-        np.testing.assert_array_equal(table[:, -1], [momentum] * 2)
+    [table] = tables_of(Adam(), [plan], alpha=0.5)
+    np.testing.assert_array_equal(table.coefs[:, 1], [0.0, 0.25])

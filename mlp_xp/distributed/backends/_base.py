@@ -37,14 +37,7 @@ class SumOnHost:
 
 
 class RankBackend(Backend):
-    """The base of backends whose ranks share a step.
-
-    Attributes
-    ----------
-    communicator : Communicator
-    gradient : RankGradient
-        Equal for equal backends.
-    """
+    """The base of backends whose ranks share a step; equal ones have equal ``gradient``."""
 
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         vars(self).update(vars(backend))

@@ -104,11 +104,7 @@ class _Piece(NamedTuple):
 class SplitFunction:
     """A pure function of trees, cut at its sums over ranks, and where it takes a virtual shard.
 
-    Parameters
-    ----------
-    function : callable
-    donate : int, optional
-        The argument whose memory the last piece takes over.
+    The last piece takes over the memory of the argument number ``donate``.
     """
 
     def __init__(self, function: Callable[..., Any], donate: int | None = None) -> None:

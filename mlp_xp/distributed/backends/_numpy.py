@@ -291,14 +291,7 @@ KIND = NumpyRankBackend
 
 
 class _Agreed(Compiled):
-    """A compiled function that all ranks trace, or none.
-
-    Parameters
-    ----------
-    function : callable
-    communicator : Communicator
-        Its ranks sum in the function.
-    """
+    """A compiled function that all ranks trace, or none; they sum in it."""
 
     state_stays = True  # Other ranks may know where it is.
 

@@ -80,14 +80,10 @@ class SumOverRanks(Sums):
 
 @dataclass(frozen=True)
 class SumInGroup(Sums):
-    """The sum over ranks in torch's default process group.
+    """The sum over ranks in torch's default process group, started unless ``torchrun`` has done so.
 
-    Parameters
-    ----------
-    communicator : Communicator
-        Its ranks start the group, unless ``torchrun`` has done so.
-    kind : {"nccl", "gloo"}
-        NCCL sums tensors on the GPUs, one rank a device; gloo in the host's memory.
+    Of the ``kind`` "nccl" it sums tensors on the GPUs, one rank a device, of "gloo" in the host's
+    memory.
     """
 
     communicator: Communicator

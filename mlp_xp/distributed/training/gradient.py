@@ -30,18 +30,11 @@ __all__ = ["RankGradient", "parts_of_batch"]
 class RankGradient:
     """The gradient of a batch, as `mlp_xp.training.step.value_and_gradient.batch_gradient`.
 
-    Parameters
-    ----------
-    sum_over_ranks : callable
-        Returns a tree of arrays of float32 or float64, which are donated, summed over all ranks,
-        with the same bits on each.
-    n_shards : int, default=0
-        The virtual shards of a rank's rows (`mlp_xp.distributed.training.shards`).
-    dense : callable, optional
-        Stands for the kernel of this name; its pullback starts to sum large gradients.
-    take_shard : callable, optional
-        Returns the rows of a virtual shard of a tree of arrays, where a step is run for each by
-        itself; ``n_shards`` is then 1.
+    ``sum_over_ranks`` returns a tree of arrays of float32 or float64, which are donated, summed
+    over all ranks, with the same bits on each. ``n_shards`` are the virtual shards of a rank's
+    rows. The pullback of ``dense``, which stands for the kernel of this name, starts to sum large
+    gradients. ``take_shard`` returns the rows of a virtual shard of a tree of arrays, where a step
+    is run for each by itself; ``n_shards`` is then 1.
     """
 
     sum_over_ranks: Callable[[Tree], Tree]
@@ -122,14 +115,7 @@ class RankGradient:
 
 
 def parts_of_batch(averages: Tree, part: Array) -> Tree:
-    """Return averages over this rank's rows as parts of those over the batch of all ranks.
-
-    Examples
-    --------
-    >>> from mlp_xp.distributed.training.gradient import parts_of_batch
-    >>> parts_of_batch((4.0, (8.0,)), 0.25)
-    (1.0, (2.0,))
-    """
+    """Return averages over this rank's rows as parts of those over the batch of all ranks."""
     return map_leaves(lambda average: average * part, averages)
 
 

@@ -33,37 +33,14 @@ def rank_plan(
 ) -> EpochPlan:
     """Return one rank's part of a plan, in which each row of a batch belongs to one rank.
 
-    Without `owned`, a rank takes a contiguous part of each batch, or of its groups of samples that
-    are mixed with each other. Rows of weight 0 fill up what is shorter, so that all batches have
-    one shape: then all ranks do the same steps in one call.
-
-    Parameters
-    ----------
-    plan : EpochPlan
-        For all ranks, with its draws.
-    rank, size : int
-        The rank's number, and the number of ranks.
-    owned : (samples,) integer array, optional
-        For each sample its position on this rank, -1 where another rank has it. Default: every rank
-        has all samples.
-    augmentation : sequence of Augmentation, default=()
-        That of the draws.
-    with_positions : bool, default=False
-        Whether the plan has the positions of its rows in their batches.
-    n_shards : int, default=0
-        The virtual shards of each batch on each rank, filled up to one number of rows. Parts are
-        then those of a weight of 1, and all samples have a weight.
-    takes_shards : bool, default=False
-        Whether a step takes shard after shard, and draws have positions in them.
-
-    Returns
-    -------
-    EpochPlan
-
-    Raises
-    ------
-    ValueError
-        If samples that are mixed with each other are on several ranks.
+    Without ``owned``, which has for each sample its position on this rank and -1 where another rank
+    has it, a rank takes a contiguous part of each batch, or of its groups of samples that are mixed
+    with each other. Rows of weight 0 fill up what is shorter, so that all batches have one shape:
+    then all ranks do the same steps in one call. With ``n_shards`` each batch has so many virtual
+    shards on each rank, filled up to one number of rows; parts are then those of a weight of 1, and
+    all samples have a weight. ``takes_shards`` is whether a step takes shard after shard, and draws
+    have positions in them. Raises ValueError if samples that are mixed with each other are on
+    several ranks.
 
     Examples
     --------

@@ -183,9 +183,9 @@ def prepare_fit(
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     sample = sample._replace(weights=weights)
     trainer = trainer_for(state, config, backend, training, processes, trainer_type)
-    trainer.with_accuracy = targets.classes is not None and processes.first(
-        any(getattr(callback, "wants_accuracy", False) for callback in params["callbacks"] or ())
-    )
+    callbacks = params["callbacks"] or ()
+    wants = processes.first(any(getattr(call, "wants_accuracy", False) for call in callbacks))
+    trainer.want_accuracy(targets.classes is not None and wants)
     data = place_sample(trainer, sample, targets, params["placement"], params["batch_size"])
     model._training = Training(trainer, ())
     measured = None

@@ -24,7 +24,6 @@ __all__ = [
     "Block",
     "BlockPullback",
     "Context",
-    "DropoutKeys",
     "Make",
     "Measured",
     "Row",
@@ -49,17 +48,6 @@ class BlockPullback(Protocol):
         """Return the gradients with respect to the input and to the parameters."""
 
 
-class DropoutKeys(NamedTuple):
-    """The keys of a step's dropouts in a stack of models that differ in their rates.
-
-    All are ``(..., dropouts)``; ``least`` and ``factor`` are as in `mlp_xp.nn.layers.Rate`.
-    """
-
-    keys: Array
-    least: Array
-    factor: Array
-
-
 class Context(NamedTuple):
     """The settings and arrays of a pass through the network.
 
@@ -67,8 +55,8 @@ class Context(NamedTuple):
     ``batch_norm`` compute the layers of these names; ``run_layer`` runs any other with parameters.
     ``batch_stats`` are the running statistics, one for each batch normalization. In training, batch
     normalization measures its own, with the ``weights : (..., batch)``, and
-    ``keys : (..., dropouts)`` int32 choose what is dropped, at rates of their own if they are
-    `DropoutKeys`, and all times ``dropout_share`` if it is given.
+    ``keys : (..., dropouts)`` int32 choose what is dropped, at ``dropout_rates`` where they are
+    given, arrays of a number for each model, and else at the rates of the blocks.
     """
 
     xp: Namespace
@@ -76,13 +64,13 @@ class Context(NamedTuple):
     batch_stats: Measured = ()
     is_training: bool = False
     weights: Array | None = None
-    keys: Array | DropoutKeys | None = None
+    keys: Array | None = None
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
     dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
     layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
     batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
     run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
-    dropout_share: Array | None = None
+    dropout_rates: tuple[Array, ...] = ()
 
 
 class Row(NamedTuple):

@@ -10,12 +10,11 @@ from mlp_xp.nn.blocks._base import (
     Block,
     BlockPullback,
     Context,
-    DropoutKeys,
     Make,
     Measured,
     without_params,
 )
-from mlp_xp.nn.layers import Activation, Rate, Slope, parametric, scheduled
+from mlp_xp.nn.layers import Activation, Slope, parametric
 
 __all__ = ["Activate", "Dropout", "ParametricActivate"]
 
@@ -94,12 +93,7 @@ class Dropout(Block):
             return x, without_params(lambda dy: dy), ()
         assert context.keys is not None
         keys = context.keys
-        rate: float | Rate = self.rate
-        if isinstance(keys, DropoutKeys):
-            keys, *numbers = keys
-            rate = Rate(*(number[..., self.number] for number in numbers))
-        if context.dropout_share is not None:
-            rate = scheduled(rate, context.dropout_share, x, xp=context.xp)
+        rate = context.dropout_rates[self.number] if context.dropout_rates else self.rate
         key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
         y, pullback = context.dropout(x, key, rate, xp=context.xp)
         return y, without_params(pullback), ()

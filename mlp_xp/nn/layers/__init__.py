@@ -35,9 +35,7 @@ from mlp_xp.nn.layers._dense import (
     per_sample,
 )
 from mlp_xp.nn.layers._dropout import (
-    Rate,
     dropout,
-    scheduled,
     threshold,
 )
 from mlp_xp.nn.layers._embedding import Embedding, embed, run_layer_with, sum_rows_of_table
@@ -80,7 +78,6 @@ __all__ = [
     "NormPullback",
     "Periodic",
     "Piecewise",
-    "Rate",
     "SharedDense",
     "Slope",
     "activate",
@@ -109,7 +106,6 @@ __all__ = [
     "run_layer",
     "run_layer_with",
     "scale_inputs",
-    "scheduled",
     "selu",
     "shared_dense",
     "shares",

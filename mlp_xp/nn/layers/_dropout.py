@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._layer import ActivationPullback
 
-__all__ = ["LOWBIAS32", "SPREAD", "Rate", "dropout", "scheduled", "threshold"]
+__all__ = ["LOWBIAS32", "SPREAD", "dropout", "threshold"]
 
 # Shifts and factors, as signed numbers: an int32 takes no Python integer beyond its own range.
 SPREAD = 0x9E3779B1 - 2**32
 LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 
 
-class Rate(NamedTuple):
-    """Rates of dropout, one for each model of a stack, as the numbers that are computed with.
-
-    ``least`` are their `threshold`, int32, and ``factor`` is what scales up the elements that are
-    kept, of the dtype of the inputs; both ``(...)``.
-    """
-
-    least: Array
-    factor: Array
-
-
 def dropout(
-    x: Array, key: Array, rate: float | Rate, rows: Array | None = None, *, xp: Namespace
+    x: Array, key: Array, rate: float | Array, rows: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     r"""Set a random share of the elements to 0 and scale the others up, so the mean is kept.
 
@@ -39,8 +26,9 @@ def dropout(
     and every library gives the same mask bit for bit. An element is kept if the hash of its
     position and the key, an integer spread evenly over all of int32, is above a threshold. To draw
     the mask on the host and send it would cost more than to compute it where it is needed. The key,
-    an int32 array of the leading axes, is a new one for each layer and step. ``rows : (batch,)``
-    are the positions of the rows where they are a part of a batch.
+    an int32 array of the leading axes, is a new one for each layer and step; the rate is a number,
+    or an array like the key. ``rows : (batch,)`` are the positions of the rows where they are a
+    part of a batch.
 
     References
     ----------
@@ -63,10 +51,13 @@ def dropout(
     bits = _hash_positions(x, key, rows, xp=xp)
     # A product and not `where`, which on NumPy is slow if the mask is random.
     scale: Array | float
-    if isinstance(rate, Rate):
-        kept, scale = bits >= rate.least[..., None], rate.factor[..., None, None]
-    else:
+    if isinstance(rate, float | int):
         kept, scale = bits >= threshold(rate), 1.0 / (1.0 - rate)
+    else:
+        last = 2.0**31 - 128.0  # The last float32 below 2^31.
+        least = xp.minimum(rate * 2.0**32 - 2.0**31, last)
+        kept = bits >= xp.astype(least, xp.int32)[..., None]
+        scale = xp.astype(1.0 / (1.0 - rate), x.dtype)[..., None, None]
     factor = xp.astype(xp.reshape(kept, shape), x.dtype)
     factor *= scale
     return x * factor, lambda dy: dy * factor
@@ -75,13 +66,6 @@ def dropout(
 def threshold(rate: float) -> int:
     """Return the least of the hash's 2^32 values, an int32, that keeps its element."""
     return min(round(rate * 2**32), 2**32 - 1) - 2**31
-
-
-def scheduled(rate: float | Rate, share: Array, x: Array, *, xp: Namespace) -> Rate:
-    """Return a rate of dropout times a number of each step, rounded to that number's dtype."""
-    now = share * (1.0 - 1.0 / rate.factor if isinstance(rate, Rate) else rate)
-    least = xp.minimum(now * 2.0**32 - 2.0**31, 2.0**31 - 128.0)  # The last float32 below 2^31.
-    return Rate(xp.astype(least, xp.int32), xp.astype(1.0 / (1.0 - now), x.dtype))
 
 
 def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Namespace) -> Array:

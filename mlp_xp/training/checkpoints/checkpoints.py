@@ -26,14 +26,7 @@ _LIMIT = 1 << 40  # Bytes: of a file that was written for this machine.
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
-    """Return the name of a checkpoint after some epochs, and steps of the next.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.checkpoints.checkpoints import checkpoint_name
-    >>> checkpoint_name(3), checkpoint_name(3, 120)
-    ('epoch-0003', 'epoch-0003-step-000120')
-    """
+    """Return the name of a checkpoint after some epochs, and steps of the next."""
     return f"epoch-{epoch:04}" + (f"-step-{step:06}" if step else "")
 
 
@@ -63,13 +56,7 @@ def _digest(arrays: bytes, content: dict[str, Any]) -> str:
 
 
 def read_checkpoint(folder: Path) -> Snapshot:
-    """Read a checkpoint.
-
-    Raises
-    ------
-    SnapshotError
-        If it is incomplete or damaged, or of a newer version.
-    """
+    """Read a checkpoint; raise `SnapshotError` if it is damaged, or of a newer version."""
     safetensors = optional("safetensors.numpy")
     try:
         content = json.loads(read_file(folder / _FACTS, _LIMIT))
@@ -90,15 +77,7 @@ def read_checkpoint(folder: Path) -> Snapshot:
 def read_newest(folder: Path) -> Snapshot | None:
     """Read the newest checkpoint of a folder that is not damaged; warn of each newer one.
 
-    Returns
-    -------
-    Snapshot or None
-        None if the folder has no checkpoint.
-
-    Raises
-    ------
-    SnapshotError
-        If all are damaged.
+    None if the folder has no checkpoint; `SnapshotError` if all are damaged.
     """
     damages: list[str] = []
     for path in reversed(checkpoints(folder).values()):

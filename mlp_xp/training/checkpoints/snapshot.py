@@ -41,10 +41,7 @@ class Snapshot(NamedTuple):
 def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
     """Return a snapshot of a fit after some steps of an epoch, or 0 between two.
 
-    Raises
-    ------
-    NonFiniteError
-        If the weights are not finite.
+    Raises `NonFiniteError` if the weights are not finite.
     """
     trainer, now = loop.trainer, time.perf_counter()
     trainer.guard.check(trainer, step or None)
@@ -76,13 +73,7 @@ def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
 
 
 def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
-    """Restore a fit that has not begun, with the same settings and data.
-
-    Raises
-    ------
-    SnapshotError
-        If it is of another fit.
-    """
+    """Restore a fit that has not begun; raise `SnapshotError` if it has other settings or data."""
     trainer, facts = loop.trainer, snapshot.facts
     given, found = loop.identity(), facts["fit"]
     others = [name for name in given | found if given.get(name) != found.get(name)]
@@ -94,7 +85,7 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
             f"the checkpoint is of a fit with {earlier}, and this one has {now}: resume with the "
             "same settings and data, or fit without resume and checkpoints in another folder"
         )
-    trainer.with_accuracy = facts["with_accuracy"]
+    trainer.want_accuracy(facts["with_accuracy"])
     state = trainer.state
     sums = state.loss if trainer.with_accuracy else ()
     state = tree_of(snapshot, "state", state._replace(accuracy=sums))
@@ -113,20 +104,9 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
 
 
 def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
-    """Return the arrays of a snapshot as a tree.
+    """Return the arrays of a snapshot whose names begin with ``name`` as a tree.
 
-    Parameters
-    ----------
-    snapshot : Snapshot
-    name : str
-        For the tree.
-    like : tree
-        The structure, with the shapes that are expected.
-
-    Raises
-    ------
-    SnapshotError
-        If its arrays are others.
+    ``like`` has the structure and the shapes; `SnapshotError` if the arrays have others.
     """
     expected = {key: tuple(leaf.shape) for key, leaf in named_leaves(like, name)}
     found = {

@@ -53,20 +53,9 @@ def plan_epoch(
 ) -> EpochPlan:
     """Return the plan of one epoch: every sample once, the last batch shorter unless they divide.
 
-    Parameters
-    ----------
-    n_samples, batch_size : int of at least 1
-    seed : int of at least 0, or None
-        Shuffles, differently each epoch; None keeps the order of the data.
-    epoch : int
-    weights : (n_samples,) floating, optional
-    pad : bool
-        Fill the last batch with samples of weight 0, so that all have one shape. The numbers stay
-        the same, since every loss is a weighted average.
-
-    Returns
-    -------
-    EpochPlan
+    ``seed`` shuffles, differently each epoch; None keeps the order of the data. ``pad`` fills the
+    last batch with samples of weight 0, so that all have one shape. The numbers stay the same,
+    since every loss is a weighted average.
 
     Examples
     --------
@@ -125,24 +114,6 @@ def with_draws(
 
     Each draws from its own stream, row by row, so neither the other augmentations nor padding
     change what it draws.
-
-    Parameters
-    ----------
-    plan : EpochPlan
-    augmentation : sequence of Augmentation
-    seed, epoch : int of at least 0
-
-    Returns
-    -------
-    EpochPlan
-
-    Examples
-    --------
-    >>> from mlp_xp.augmentation import Flip
-    >>> from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws
-    >>> [draws] = with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).draws
-    >>> draws.is_mirrored.shape
-    (3,)
     """
     n_samples = sum(plan.counts)
     here = np.arange(n_samples if plan.rows is None else len(plan.rows))
@@ -159,14 +130,7 @@ def with_draws(
 
 
 def without_first(plan: EpochPlan, n_steps: int) -> EpochPlan:
-    """Return what is left of a plan after its first steps.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.data.epoch_plan import plan_epoch, without_first
-    >>> without_first(plan_epoch(5, 2), 1).rows
-    array([2, 3, 4], dtype=int32)
-    """
+    """Return what is left of a plan after its first steps."""
     if not n_steps:
         return plan
     start = n_steps * plan.batch_size

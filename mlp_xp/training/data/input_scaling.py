@@ -28,32 +28,11 @@ def standardization(
 
     One block of rows is converted at a time, so that uint8 data never fill the memory as floating
     point. Sums are in float64 where the device has it: squares of float32 leave its range. Blocks
-    are merged by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits. Differences
-    are taken from the first row, so that a large offset costs none either.
-
-    Parameters
-    ----------
-    backend : Backend
-    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
-    dtype : {"float32", "float64"}
-        For the result.
-    exchange : callable, optional
-        Where x is a part of the samples, perhaps without rows, it returns the values of all parts.
-
-    Returns
-    -------
-    Scaling
-        On the device. A constant feature is shifted, not scaled.
-
-    Raises
-    ------
-    ValueError
-        If the variance of a feature, or one divided by its standard deviation, is not finite.
-
-    References
-    ----------
-    Chan, Golub, LeVeque, "Algorithms for computing the sample variance" (1983). What counts as
-    constant is scikit-learn's rule.
+    are merged by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits (Chan, Golub,
+    LeVeque, "Algorithms for computing the sample variance", 1983). Differences are taken from the
+    first row, so that a large offset costs none either. What counts as constant, and is not scaled,
+    is scikit-learn's rule. Where x is a part of the samples, perhaps without rows, ``exchange``
+    returns the values of all parts. Raises ValueError if a result is not finite.
 
     Examples
     --------
@@ -186,19 +165,7 @@ SCALINGS = {"standardize": None, "zca": Whiten("zca"), "pca": Whiten("pca")}
 def find_scaling(
     setting: str | Whiten, backend: Backend, x: Any, dtype: str, exchange: Exchange | None = None
 ) -> Scaling | Whitening:
-    """Compute the input scaling of a setting.
-
-    Parameters
-    ----------
-    setting : one of `SCALINGS`, or Whiten
-    backend, x, dtype, exchange
-        As for `standardization`.
-
-    Returns
-    -------
-    Scaling or Whitening
-        On the device.
-    """
+    """Compute an input scaling, one of `SCALINGS` or a `Whiten`; see `standardization`."""
     scaling = standardization(backend, x, dtype, exchange)
     whiten = SCALINGS[setting] if isinstance(setting, str) else setting
     if whiten is None:

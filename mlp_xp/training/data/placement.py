@@ -65,16 +65,9 @@ class Data(Protocol):
 class Resident:
     """Data on the device.
 
-    Parameters
-    ----------
-    backend : Backend
-    x : (samples, features) array of any library and real dtype, or sparse rows (CSR) for a backend
-        that multiplies them
-    y : (samples,) or (samples, outputs) array
-    dtype : str
-        Floating-point data are converted to it once; integers stay as they are.
-    rows : (samples,) integer array, optional
-        Positions of the samples in x and y; default all.
+    Floating-point data are converted to ``dtype`` once; integers stay as they are. x may be sparse
+    rows (CSR) for a backend that multiplies them. ``rows`` are the positions of the samples in x
+    and y.
     """
 
     def __init__(
@@ -131,15 +124,8 @@ class Resident:
 class Streamed:
     """Data in the host's memory or in a memory-mapped file.
 
-    Parameters
-    ----------
-    backend : Backend
-    x : (samples, features) NumPy array of any real dtype, or sparse rows (CSR)
-    y : (samples,) or (samples, outputs) NumPy array
-    dtype : str
-        Floating-point batches are converted to it before they travel.
-    rows : (samples,) integer array, optional
-        Positions of the samples in x and y; default all.
+    Floating-point batches are converted to ``dtype`` before they travel. ``rows`` are the positions
+    of the samples in x and y.
     """
 
     def __init__(
@@ -222,38 +208,11 @@ def place(
 ) -> Resident | Streamed:
     """Choose between resident and streamed data.
 
-    Parameters
-    ----------
-    backend : Backend
-    x, y : arrays
-        In the backend's library, or NumPy; x may be sparse rows, `Rows`, or a `Shard`, with the
-        targets of all samples.
-    dtype : str
-    placement : {"auto", "resident", "streamed"}, default="auto"
-        By default what is on the device stays there; host data go there if they fit into most of
-        its free memory. A memory-mapped file that has to be converted, or whose rows are not one
-        after another, is streamed.
-    multiplies_sparse : bool, default=False
-        Whether steps take sparse rows as they are. Otherwise these are streamed, and made dense a
-        batch at a time.
-
-    Returns
-    -------
-    Resident or Streamed
-
-    Raises
-    ------
-    ValueError
-        For another name.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.backends import get_backend
-    >>> from mlp_xp.training.data.placement import place
-    >>> x, y = np.ones((4, 2), dtype=np.uint8), np.zeros(4, dtype=np.int32)
-    >>> type(place(get_backend("numpy"), x, y, np.dtype("float32"))).__name__
-    'Resident'
+    With "auto", what is on the device stays there; host data go there if they fit into most of its
+    free memory. A memory-mapped file that has to be converted, or whose rows are not one after
+    another, is streamed. Sparse rows are streamed, and made dense a batch at a time, unless steps
+    take them as they are (``multiplies_sparse``). x may be `Rows`, or a `Shard` with the targets of
+    all samples.
     """
     if placement not in ("auto", "resident", "streamed"):
         raise ValueError(

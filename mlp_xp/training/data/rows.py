@@ -22,21 +22,7 @@ _COPIED_BYTES = 1 << 23
 class Rows:
     """Rows of an array by position, without a copy.
 
-    Parameters
-    ----------
-    x : (n, features) array of any library
-    rows : (samples,) integer array
-        Positions in x.
-    shared : SharedData, optional
-        The array's place on devices, if many fits take rows of it.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.training.data.rows import Rows, take_rows
-    >>> some = Rows(np.asarray([[0.0], [1.0], [2.0]]), np.asarray([2, 0]))
-    >>> some.shape, take_rows(some, slice(0, 1))
-    ((2, 1), array([[2.]]))
+    ``shared`` is the array's `SharedData` if many fits take rows of it.
     """
 
     x: Any
@@ -58,21 +44,8 @@ class Rows:
 class Shard:
     """Samples of which some have their rows here.
 
-    Parameters
-    ----------
-    x : (n, features) array of any library, or sparse rows
-        The rows; at least one, which no sample takes if none is here.
-    owned : (samples,) int32 array
-        For each sample its position in x, -1 where it is not here.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.training.data.rows import Shard, take_rows
-    >>> shard = Shard(np.asarray([[5.0], [6.0]]), np.asarray([-1, 1, 0], dtype=np.int32))
-    >>> shard.shape, take_rows(shard.mine, slice(None))
-    ((3, 1), array([[6.],
-           [5.]]))
+    ``owned`` has for each sample its position in x, -1 where it is not here. x has at least one
+    row, which no sample takes if none is here.
     """
 
     x: Any
@@ -143,15 +116,7 @@ def some_rows(x: Any, rows: np.ndarray) -> Any:
 
 
 def is_mapped(x: Any) -> bool:
-    """Whether an array is part of a memory-mapped file.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.training.data.rows import is_mapped
-    >>> is_mapped(np.ones(3)[1:])
-    False
-    """
+    """Whether an array is part of a memory-mapped file."""
     while isinstance(x, np.ndarray):
         x = x.base
     return isinstance(x, mmap.mmap)

@@ -20,13 +20,7 @@ __all__ = ["Column", "SharedData", "SharedResident"]
 class Column:
     """Targets of all rows of some data, of which fits have brought those that they take.
 
-    Parameters
-    ----------
-    backend : Backend
-    targets : (samples,) or (samples, outputs) array
-        From the first fit; only their dtype and shape count.
-    n_rows : int
-        In the data.
+    Of the first fit's ``targets`` only dtype and shape count.
     """
 
     def __init__(self, backend: Backend, targets: np.ndarray, n_rows: int) -> None:
@@ -60,15 +54,7 @@ class Column:
 
 
 class SharedData:
-    """Samples of many fits.
-
-    Parameters
-    ----------
-    x : (n, features) array of any library
-        As `mlp_xp.estimators.checks.validation.check_x` returns it.
-    names : mapping, optional
-        What the check noted of the columns, the attributes of a fitted estimator.
-    """
+    """Samples of many fits, and what their check noted of the columns (``names``)."""
 
     def __init__(self, x: Any, names: Mapping[str, Any] | None = None) -> None:
         self.x, self.names = x, names or {}
@@ -79,26 +65,7 @@ class SharedData:
     def place(
         self, backend: Backend, targets: np.ndarray, dtype: str, rows: np.ndarray
     ) -> SharedResident:
-        """Return some rows with their targets, on a device.
-
-        Parameters
-        ----------
-        backend : Backend
-        targets : (samples,) or (samples, outputs) NumPy array
-        dtype : str
-        rows : (samples,) int32 array
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from mlp_xp.backends import get_backend
-        >>> from mlp_xp.training.data.shared import SharedData
-        >>> shared, backend = SharedData(np.ones((3, 2))), get_backend("numpy")
-        >>> one = shared.place(backend, np.asarray([5, 7]), "float64", np.asarray([0, 2]))
-        >>> two = shared.place(backend, np.asarray([6]), "float64", np.asarray([1]))
-        >>> one.x is two.x, two.y
-        (True, array([5, 6, 7]))
-        """
+        """Return some rows with their targets, on a device."""
         key = backend, kept_dtype(self.x, dtype)
         with self._lock:
             if key not in self._copies:

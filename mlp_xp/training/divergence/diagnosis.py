@@ -14,9 +14,8 @@ from mlp_xp.nn.network import Network, Params, hidden
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.finite import NON_FINITE_WEIGHTS, Cause, NonFiniteError, is_finite
-from mlp_xp.training.step.scalars import StepScalars
-from mlp_xp.training.step.step import StepArguments
-from mlp_xp.training.step.step_table import Repeatable
+from mlp_xp.training.step.base_trainer import BaseTrainer
+from mlp_xp.training.step.step import StepArguments, StepScalars
 from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradient
 
 __all__ = ["diagnose", "explain_minimum"]
@@ -74,17 +73,10 @@ class _Diagnosis(NamedTuple):
         )
 
 
-def diagnose(trainer: Repeatable, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
-    """Find the cause in some steps, and the layer in the last one.
+def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
+    """Find the cause in the steps ``given``, and the layer in the last one.
 
-    Parameters
-    ----------
-    trainer : Repeatable
-        Before the last step.
-    given
-        What the steps took.
-    after
-        The weights after the last step.
+    The trainer is before the last step; ``after`` are the weights after it.
     """
     get = trainer.backend.get
     sizes = [
@@ -107,16 +99,11 @@ def diagnose(trainer: Repeatable, given: Sequence[StepArguments], after: Params)
 
 
 def explain_minimum(
-    trainer: Repeatable, data: Data, plan: EpochPlan, iteration: int
+    trainer: BaseTrainer, data: Data, plan: EpochPlan, iteration: int
 ) -> NonFiniteError:
     """Return the error of an iteration of "lbfgs" that left the weights of the trainer.
 
-    Parameters
-    ----------
-    trainer : Repeatable
-    data, plan
-        All samples, in the batches that loss and gradient are computed in.
-    iteration : int
+    The plan has all samples, in the batches that loss and gradient are computed in.
     """
     penalty = trainer.rules.alpha / sum(plan.totals)
     plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
@@ -133,7 +120,7 @@ def explain_minimum(
     return worst.error(0.0, epoch=iteration)
 
 
-def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diagnosis:
+def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diagnosis:
     """Compute forward and backward pass of a step, and find the first layer that is not finite."""
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
     xp, kernels = backend.xp, backend.kernels
@@ -153,7 +140,7 @@ def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diag
             is_training=True,
             weights=weights,
             keys=given.keys,
-            dropout_share=share,
+            dropout_rates=rates,
         )
         *names, last = _layer_names(network)
         for depth, name in enumerate(names, 1):
@@ -166,8 +153,9 @@ def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diag
             yield f"gradient of {name}", grads
 
     with backend.scope(), np.errstate(all="ignore"):
-        share = given.coefs[..., -1] if rules.dropout_schedule is not None else None
-        found = evaluate(params, batch, given.scaling, stats, given.keys, dropout_share=share)
+        n_rates = network.n_keys if trainer.takes_dropout_rates else 0
+        rates = tuple(given.coefs[..., -n_rates + i] for i in range(n_rates))
+        found = evaluate(params, batch, given.scaling, stats, given.keys, dropout_rates=rates)
         is_real = xp.isdtype(found.targets.dtype, "real floating")
         average = 1.0
         if weights is not None:  # Samples of weight 0 fill up a batch.

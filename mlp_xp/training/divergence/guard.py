@@ -14,8 +14,9 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.training.divergence.finite import NON_FINITE_WEIGHTS, NonFiniteError, is_finite
 from mlp_xp.training.loop.records import Running
 from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
+from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments
-from mlp_xp.training.step.step_table import Epoch, Repeatable
+from mlp_xp.training.step.step_table import Epoch, repeat
 
 __all__ = ["Guard"]
 
@@ -32,21 +33,12 @@ _RECENT = 8
 class Guard:
     """Detects a loss or weights that are not finite, and restores the last finite state.
 
-    The loss is read every tenth of a second. The trainer can return to a restore point: the state
-    it started from, later a copy of its state, made as often as `_COPY_SHARE` of the time allows.
-    When a number is not finite, the steps since then are repeated one by one, which finds the step
-    and the layer, and the state before it. Between two fits, or two calls of `partial_fit`, no
-    data are kept, and what was learned since the last copy is lost.
-
-    Parameters
-    ----------
-    processes : SingleProcess
-        They look at the same time, and raise the same error.
-
-    Attributes
-    ----------
-    running : Running or None
-        The averages of the epoch so far, once they have been read.
+    The loss is read every tenth of a second; ``running`` then has the averages of the epoch so far.
+    The trainer can return to a restore point: the state it started from, later a copy of its state,
+    made as often as `_COPY_SHARE` of the time allows. When a number is not finite, the steps since
+    then are repeated one by one, which finds the step and the layer, and the state before it.
+    Between two fits, or two calls of `partial_fit`, no data are kept, and what was learned since
+    the last copy is lost. All processes look at the same time, and raise the same error.
     """
 
     def __init__(self, processes: SingleProcess = SINGLE_PROCESS) -> None:
@@ -55,11 +47,11 @@ class Guard:
         self._look_at = 0.0
         self._since = 0.0  # When the restore point was set.
         self._cost: float | None = None  # Seconds for a copy, once the state has been looked at.
-        self._restore: Callable[[Repeatable], None] | None = None
+        self._restore: Callable[[BaseTrainer], None] | None = None
         self._epochs: list[Epoch] = []  # Since the restore point; the last is the present one.
         self._first = 0  # The steps of the first of them that were done before it.
 
-    def start(self, trainer: Repeatable, restore: Callable[[Repeatable], None]) -> None:
+    def start(self, restore: Callable[[BaseTrainer], None]) -> None:
         """Set the restore point of a new trainer: `restore` returns to its present state."""
         self._restore = restore
         self._since = time.perf_counter()
@@ -73,14 +65,14 @@ class Guard:
         """Drop the data."""
         self._epochs, self._first = [], 0
 
-    def begin(self, trainer: Repeatable, epoch: Epoch, now: float) -> None:
+    def begin(self, trainer: BaseTrainer, epoch: Epoch, now: float) -> None:
         """Store an epoch before its first step, at a time of `time.perf_counter`."""
         self._epochs.append(epoch)
         self.running = None
         if self._processes.decide(self._is_copy_due(trainer, now)):
             self._copy_state(trainer, epoch.first)
 
-    def look(self, trainer: Repeatable, done: int, *, waits: bool) -> None:
+    def look(self, trainer: BaseTrainer, done: int, *, waits: bool) -> None:
         """Check the loss after so many steps of the epoch, if it is time to.
 
         ``waits``: the device computes for about as long as between two checks.
@@ -96,18 +88,15 @@ class Guard:
             if self._processes.decide(self._is_copy_due(trainer, now)):
                 self._copy_state(trainer, done)
 
-    def end(self, trainer: Repeatable, done: int, loss: float) -> None:
+    def end(self, trainer: BaseTrainer, done: int, loss: float) -> None:
         """Raise `NonFiniteError` if the loss of the steps so far is not finite."""
         if not math.isfinite(loss):
             raise self._processes.blame(self._error(trainer, done))
 
-    def check(self, trainer: Repeatable, done: int | None = None) -> None:
+    def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
         """Raise `NonFiniteError` if the last update has left weights that are not finite.
 
-        Parameters
-        ----------
-        done : int, optional
-            The steps of the epoch so far; None after the epoch.
+        ``done`` are the steps of the epoch so far, None after the epoch.
         """
         state = trainer.state  # The optimizer's state shows in its weights.
         if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
@@ -116,13 +105,13 @@ class Guard:
     def _is_look_due(self, now: float, waits: bool) -> bool:
         return waits or now >= self._look_at or self._restore is None
 
-    def _is_copy_due(self, trainer: Repeatable, now: float) -> bool:
+    def _is_copy_due(self, trainer: BaseTrainer, now: float) -> bool:
         if self._cost is None:
             n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(trainer.state))
             self._cost = _COPY_SECONDS + _COPY_NUMBER_SECONDS * n_numbers
         return self._restore is None or (now - self._since) * _COPY_SHARE >= self._cost
 
-    def _copy_state(self, trainer: Repeatable, done: int) -> None:
+    def _copy_state(self, trainer: BaseTrainer, done: int) -> None:
         """Copy the present state as the restore point."""
         start = time.perf_counter()
         self.check(trainer, done)
@@ -133,7 +122,7 @@ class Guard:
         self._since = time.perf_counter()
         self._cost = self._since - start
 
-    def _error(self, trainer: Repeatable, done: int | None) -> NonFiniteError:
+    def _error(self, trainer: BaseTrainer, done: int | None) -> NonFiniteError:
         """Repeat the steps since the restore point; return to the state before the faulty one."""
         last = trainer.n_epochs + (done is not None)
         restore, epochs, first = self._restore, self._epochs, self._first
@@ -146,15 +135,15 @@ class Guard:
         from mlp_xp.training.divergence.diagnosis import diagnose  # Nearly all fits stay finite.
 
         restore(trainer)
-        rate = 0.0
+        rate, n_steps = 0.0, trainer.n_steps
         recent: deque[StepArguments] = deque(maxlen=_RECENT)
         with trainer.backend.scope(), np.errstate(all="ignore"):
             for number, epoch in enumerate(epochs, last + 1 - len(epochs)):
-                with contextlib.closing(trainer.repeat(epoch)) as steps:
+                with contextlib.closing(repeat(trainer, epoch)) as steps:
                     for step, (rate, arguments) in enumerate(steps, epoch.first + 1):
                         if step <= first:
                             continue
-                        last_state, n_steps = trainer.copy(), trainer.n_steps
+                        last_state = trainer.copy()
                         recent.append(arguments)
                         trainer.run_step(arguments)
                         if not is_finite(trainer.backend, trainer.state):
@@ -162,7 +151,7 @@ class Guard:
                             trainer.restore(last_state, n_steps)
                             found = diagnose(trainer, recent, after)
                             return found.error(rate, epoch=number, step=step)
-                        trainer.n_steps += 1
+                        n_steps += 1
                 first = 0
         restore(trainer)
         when = f", step {done}" if done else ""

@@ -55,47 +55,13 @@ def predict(
     tta: tuple[Augmentation, ...] = (),
     dtype: str,
 ) -> Array:
-    """Predict for all rows.
+    """Predict for all rows: probabilities, values, or the output of a hidden layer.
 
     Rows travel to the device and results from it batch by batch. A batch takes no more memory than
-    ``sklearn.set_config(working_memory=...)`` allows.
-
-    Parameters
-    ----------
-    backend : Backend
-    network : Network
-    loss : Loss or None
-        For the output activation; None leaves the raw outputs.
-    params : tuple, arrays of any library
-    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
-    scaling : Scaling, arrays of any library, optional
-    batch_stats : tuple of BatchStats, arrays of any library, optional
-        The running statistics of batch normalization.
-    depth : int, optional
-        Stop after so many hidden layers and return their output.
-    to : Backend, optional
-        Backend of the result; default ``backend``.
-    tta : tuple of Augmentation, default=()
-        Average over all combinations of their views.
-    dtype : {"float32", "float64"}
-        For the computation.
-
-    Returns
-    -------
-    (samples, outputs) array
-        Probabilities, or values.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.backends import get_backend
-    >>> from mlp_xp.training.inference.inference import predict
-    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
-    >>> from mlp_xp.nn.network import Network, init_params
-    >>> network, backend = Network((4, 3, 2)), get_backend("numpy")
-    >>> params, x = init_params(network, seed=0), np.ones((5, 4))
-    >>> predict(backend, network, SoftmaxCrossEntropy(), params, x, dtype="float64").shape
-    (5, 2)
+    ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and scaling are arrays
+    of any library; ``x`` may be sparse rows. Without a loss, whose output activation is applied,
+    the outputs are raw; ``depth`` stops after so many hidden layers. The result is the average over
+    all combinations of the views of ``tta``, on the backend ``to``.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
@@ -231,35 +197,10 @@ def make_predict(
     tta: tuple[Augmentation, ...] = (),
     xp: Namespace,
 ) -> Predict:
-    """Return the function of a prediction for a batch.
+    """Return the function of a prediction for a batch; see `predict`.
 
-    Parameters
-    ----------
-    network : Network
-    loss : Loss or None
-        For the output activation; None leaves the raw outputs.
-    kernels : Kernels
-    depth : int, optional
-        Stop after so many hidden layers and return their output.
-    tta : tuple of Augmentation, default=()
-        For views of the images.
-    xp : namespace
-
-    Returns
-    -------
-    callable
-        ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
-        ``draws`` are one of `view_draws` as arrays of one row, for all images.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
-    >>> from mlp_xp.nn.network import Network, init_params
-    >>> network = Network((4, 3, 2))
-    >>> predict = make_predict(network, SoftmaxCrossEntropy(), Kernels(), xp=xp)
-    >>> predict(init_params(network, 0), (), xp.ones((5, 4)), None).shape
-    (5, 2)
+    ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
+    ``draws`` are one of `view_draws` as arrays of one row, for all images.
     """
 
     def predict(

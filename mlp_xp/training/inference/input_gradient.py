@@ -38,20 +38,8 @@ def input_gradient(
 ) -> Array:
     """Return the gradient of each sample's loss by its features, (samples, features).
 
-    Parameters
-    ----------
-    backend : Backend
-    network : Network
-    loss : Loss
-    weights : tuple
-        Parameters, batch statistics and input scaling, arrays of the backend.
-    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
-    targets : (samples,) or (samples, outputs) NumPy array
-        As the loss takes them.
-    to : Backend
-        For the result.
-    dtype : {"float32", "float64"}
-        For the computation.
+    ``weights`` are parameters, batch statistics and input scaling, arrays of the backend;
+    ``targets`` are as the loss takes them.
     """
     function = _compiled(backend, network, loss)
     # Inputs and outputs of all layers are kept until the way back.
@@ -73,32 +61,9 @@ def make_input_gradient(
 ) -> Callable[..., Array]:
     r"""Return the function of the gradient for a batch.
 
-    With the input scaling :math:`z = (x - \mu)\,\sigma^{-1}`, and perhaps :math:`z R`, it is
-    :math:`\bar x = \bar z R^T \sigma^{-1}`.
-
-    Parameters
-    ----------
-    network : Network
-    loss : Loss
-    kernels : Kernels
-    xp : namespace
-
-    Returns
-    -------
-    callable
-        ``gradient(params, batch_stats, scaling, x, targets)`` returns (batch, features).
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import Dense
-    >>> from mlp_xp.nn.losses import SquaredError
-    >>> from mlp_xp.nn.network import Network
-    >>> from mlp_xp.training.inference.input_gradient import make_input_gradient
-    >>> gradient = make_input_gradient(Network((2, 1)), SquaredError(), Kernels(), xp=xp)
-    >>> params = (Dense(xp.asarray([[3.0], [1.0]]), xp.zeros(1)),)
-    >>> gradient(params, (), None, xp.asarray([[1.0, 2.0]]), xp.asarray([[4.0]]))
-    array([[3., 1.]])
+    ``gradient(params, batch_stats, scaling, x, targets)`` returns (batch, features). With the input
+    scaling :math:`z = (x - \mu)\,\sigma^{-1}`, and perhaps :math:`z R`, it is :math:`\bar x = \bar
+    z R^T \sigma^{-1}`.
     """
     evaluate = value_and_gradient(network, loss, kernels, xp=xp)
 

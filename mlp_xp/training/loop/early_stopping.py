@@ -10,13 +10,7 @@ __all__ = ["Plateau"]
 class Plateau:
     """Scikit-learn's rule: stop when a loss has not fallen by ``tol`` for too many epochs.
 
-    Parameters
-    ----------
-    tol : float
-    patience : int or inf
-        How many epochs in a row may pass without such a fall.
-    best : float, default=inf
-        The lowest loss so far.
+    ``patience`` epochs in a row may pass without such a fall from ``best``, the lowest loss so far.
 
     Examples
     --------

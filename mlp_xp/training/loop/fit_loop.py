@@ -36,39 +36,12 @@ _MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
 class FitLoop:
     """A fit in progress: it asks for epochs, receives their records, and decides when to end.
 
-    It writes to the trainer and to its own attributes, and to no estimator.
-
-    Parameters
-    ----------
-    trainer : Trainer
-    data : Data
-    settings : LoopSettings
-    weights : (samples,) array or None
-    validation : Validation or None
-    history : History
-        Continued.
-    position : LoopPosition
-        From the last fit.
-    best : tree, optional
-        Weights and batch statistics of the best score in it, arrays of any library, if it has not
-        come to its end.
-    identity : callable, optional
-        Returns the settings and the data that a resumed fit must have too, as text.
-
-    Attributes
-    ----------
-    history : History
-    position : LoopPosition
-    validation : Validation or None
-    best : tuple or None
-        Weights and batch statistics of the best score so far, where the score decides.
-    plateau : Plateau
-    is_resumed, is_stopped : bool
-        Whether a snapshot was restored (`checkpoints.snapshot`), and whether the fit is to end.
-    first_step : int
-        Steps that a resumed fit has done of its first epoch.
-    start, epoch_start : float
-        When fit and epoch began, of `time.perf_counter`; before `run`, as if it were 0 now.
+    It writes to the trainer and to its own attributes, and to no estimator. ``best`` are weights
+    and batch statistics of the best score of a fit that has not come to its end, and so far in this
+    one. ``identity()`` returns the settings and the data that a resumed fit must have too, as text.
+    ``first_step`` are the steps that a resumed fit has done of its first epoch; ``start`` and
+    ``epoch_start`` are when fit and epoch began, of `time.perf_counter`, before `run` as if it were
+    0 now.
     """
 
     def __init__(
@@ -125,15 +98,9 @@ class FitLoop:
     ) -> Fit[None]:
         """Train until something ends it.
 
-        Parameters
-        ----------
-        start : float
-            When `max_time` began, of `time.perf_counter`.
-        settings : LoopSettings
-            They replace those given before, except whether the score decides.
-        watcher : Watcher
-        is_interrupted : callable
-            Whether Ctrl-C was pressed.
+        ``start`` is when `max_time` began, of `time.perf_counter`. The settings replace those given
+        before, except whether the score decides. ``is_interrupted()`` is whether Ctrl-C was
+        pressed.
         """
         trainer, by_score = self.trainer, self._settings.stops_by_score
         self._settings = settings = replace(settings, stops_by_score=by_score)
@@ -143,8 +110,8 @@ class FitLoop:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
             # In less time than this, what compiles the first time would take most of it.
-            trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
-            trainer.is_planned = settings.is_planned
+            may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
+            trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
             if settings.max_time is not None:
                 self._budget = self._begin_budget(settings.max_time, self.start)
             if settings.max_fun is None:
@@ -173,7 +140,7 @@ class FitLoop:
         """Train for one epoch, after which the schedule and the count of epochs continue."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
-        trainer.is_planned = self._settings.is_planned
+        trainer.begin_fit(is_planned=self._settings.is_planned)
         self.plateau.count = self.position.stale_epochs
         try:
             [trained] = yield self._request(1, n_left=1)

@@ -31,31 +31,8 @@ _ATTRIBUTES = {
 class History:
     """Records of all epochs, and what follows from them.
 
-    Parameters
-    ----------
-    records : list of Record
-    losses : list of float
-    validation_losses, scores : list of float or None
-        None without validation samples.
-    loss : float or None
-        Loss of the last epoch; None before the first.
-    best_loss : float or None
-        None where the score decides.
-    best_score : float or None
-        None without validation samples.
-    n_epochs : int
-        Epochs since the last fit began.
-    n_samples : int
-        Samples of all training steps.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.loop.history import History
-    >>> from mlp_xp.training.loop.records import Record
-    >>> history = History()
-    >>> is_best = history.add(Record(1, 0.5, None, 0.001, 100, 0.1))
-    >>> float(history.best_loss), history.n_epochs
-    (0.5, 1)
+    Validation losses and scores are None without validation samples, ``best_loss`` where the score
+    decides. ``n_epochs`` counts since the last fit began, ``n_samples`` over all training steps.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -120,18 +97,6 @@ def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return fitted attributes with the records as text, and without the curves that they hold.
 
     skops takes 3 kB for a record and its entries in the curves, as JSON it has 150 bytes.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.loop.history import History, packed, unpacked
-    >>> from mlp_xp.training.loop.records import Record
-    >>> history = History()
-    >>> is_best = history.add(Record(1, 0.5, None, 0.001, 100, 0.1))
-    >>> text = packed(history.attributes())["history_"]
-    >>> text
-    '[[1, 0.5, null, 0.001, 100, 0.1, null, null]]'
-    >>> unpacked({"history_": text})["loss_curve_"]
-    [np.float64(0.5)]
     """
     records = attributes.get("history_")
     if not records or not all(type(record) is Record for record in records):

@@ -18,26 +18,11 @@ __all__ = ["LoopPosition", "LoopSettings", "Validation", "Watcher"]
 class LoopSettings:
     """The settings of a fit that no training step sees.
 
-    Parameters
-    ----------
-    max_iter, batch_size : int of at least 1
-    shuffle : bool
-    tol : float of at least 0
-    patience : int or inf
-        Epochs in a row without an improvement by `tol`.
-    stops_by_score : bool
-        Whether the validation score decides, instead of the loss.
-    is_adaptive : bool
-        Whether a plateau lowers the learning rate first.
-    has_open_end : bool
-        Whether `max_iter` is a limit, and not the end of a schedule.
-    max_time : float or None
-        Seconds.
-    max_fun : int or None
-        Evaluations of the loss for L-BFGS; None trains step by step.
-    keeps_step : bool
-        Whether the memory of the compiled step is kept for another fit.
-    verbose : bool or int
+    ``patience`` are epochs in a row without an improvement by ``tol``. ``stops_by_score`` is
+    whether the validation score decides, instead of the loss; ``is_adaptive`` whether a plateau
+    lowers the learning rate first; ``has_open_end`` whether ``max_iter`` is a limit, and not the
+    end of a schedule. ``max_fun`` limits L-BFGS, and is None for training step by step.
+    ``keeps_step`` keeps the memory of the compiled step for another fit.
     """
 
     max_iter: int

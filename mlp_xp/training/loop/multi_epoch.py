@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,9 @@ from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Resident
 from mlp_xp.training.loop.requests import Request, Trained
 from mlp_xp.training.step.inputs import Batch, Selection
-from mlp_xp.training.step.scalars import draw_keys
 from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step
 from mlp_xp.training.step.step_context import n_alike, step_context
-from mlp_xp.training.step.step_table import Epoch, step_table
+from mlp_xp.training.step.step_table import Epoch, StepTable, draw_keys, step_tables
 
 __all__ = ["MultiEpoch", "new_multi_epoch"]
 
@@ -37,7 +36,7 @@ _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 
 
 
 class _Kept(NamedTuple):
-    """The weights and the loss before each step, and after the last: the first axis counts them.
+    """The weights and the loss after each step, which the first axis counts.
 
     There are no weights where nothing is measured.
     """
@@ -107,7 +106,7 @@ class MultiEpoch:
             )
             return made
 
-        self._kept = tuple(empty(most * len(part) + 1) for part in self._parts)
+        self._kept = tuple(empty(most * len(part)) for part in self._parts)
         self._loop: Any = trainer.backend.loop(_make_keeping_step(trainer.function))
         self._faulty: Callable[[], None] | None = None
         request.at_end.callback(self._release)
@@ -115,10 +114,7 @@ class MultiEpoch:
     def train(self, request: Request) -> list[Trained]:
         """Train the epochs, or fewer, each as `Trainer.run_epoch` does.
 
-        Raises
-        ------
-        NonFiniteError
-            If the loss of the first of them has become infinite or NaN.
+        Raises `NonFiniteError` if the loss of the first of them has become infinite or NaN.
         """
         if self._faulty is not None:
             self._faulty()
@@ -129,29 +125,29 @@ class MultiEpoch:
         position = request.schedule_position
         n_epochs = n_alike(trainer, self._data, plans[0], position, n_epochs)
         plans = plans[:n_epochs]
-        table = step_table(trainer, plans, position)
+        tables = step_tables(trainer, plans, position)
         epochs = [
-            Epoch(self._data, plan, trainer.n_epochs + i, trainer.n_steps + i * n_steps, 0, own)
-            for i, (plan, own) in enumerate(zip(plans, table.rates, strict=True))
+            Epoch(self._data, plan, trainer.n_epochs + i, 0, [table])
+            for i, (plan, table) in enumerate(zip(plans, tables, strict=True))
         ]
         trainer.guard.begin(trainer, epochs[0], start)
         with trainer.backend.scope(), step_context(trainer, self._data, plans[0], position):
-            self._run(plans, table.coefs)
+            self._run(plans, tables)
         steps = self._losses(n_epochs)
         losses = np.add.accumulate(steps, axis=1, dtype=steps.dtype)[:, -1].tolist()
         n_finite = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), n_epochs)
         seconds = (time.perf_counter() - start) / n_epochs
         measured: list[tuple[float | None, float | None]] = [(None, None)] * n_finite
         if self._validation is not None and n_finite:
-            after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0])
+            after = map_leaves(lambda leaf: leaf[:n_finite, ...], self._kept[0])
             measured = [*self._validation.measure_each(after.learned, after.batch_stats)]
         trained = []
         for i, (value, score) in enumerate(measured):
             if i:
                 trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
-            record = trainer.record(plans[i], table.rates[i], [losses[i]], seconds)
+            record = trainer.record(plans[i], tables[i].rates, [losses[i]], seconds)
             record = record._replace(validation_loss=value, validation_score=score)
-            learned = None if score is None else partial(self._learned, i + 1)
+            learned = None if score is None else partial(self._learned, i)
             trained.append(Trained(record, learned))
         if n_finite < n_epochs:
             if n_finite:
@@ -163,9 +159,7 @@ class MultiEpoch:
 
     def _release(self) -> None:
         """Release the memory that the epochs need."""
-        trainer = self._trainer
-        if not trainer.rules.has_own_functions:
-            trainer.state = trainer.backend.release(self._loop, trainer.state)
+        self._trainer.release(self._loop)
 
     def _learned(self, i: int) -> tuple[Params, tuple[BatchStats, ...]]:
         xp, kept = self._trainer.backend.xp, self._kept[0]
@@ -180,23 +174,20 @@ class MultiEpoch:
             return [request.plan()] * n_epochs
         return [request.plan(i) for i in range(n_epochs)]
 
-    def _run(self, plans: list[EpochPlan], coefs: np.ndarray) -> None:
+    def _run(self, plans: list[EpochPlan], tables: list[StepTable]) -> None:
         """Run the steps."""
         trainer, n_epochs = self._trainer, len(plans)
-        parts = [*self._arguments(plans, coefs)]
         lengths = [len(part) for part in self._parts]
-        turns = [
+        ranges = [
             (number, i * length, (i + 1) * length)
             for i in range(n_epochs)
             for number, length in enumerate(lengths)
         ]
         if len(lengths) == 1:
-            turns = [(0, 0, n_epochs * lengths[0])]
+            ranges = [(0, 0, n_epochs * lengths[0])]
         states = trainer.state, self._kept
-        trainer.state, self._kept = self._loop.run_turns(turns, states, parts)
-        kept = self._kept[0]
-        for place, leaf in zip(leaves(kept), _kept_of(trainer.state, kept), strict=True):
-            place[n_epochs * lengths[0]] = leaf
+        state, self._kept = self._loop.run_turns(ranges, states, self._arguments(plans, tables))
+        trainer.adopt(state)
 
     def _losses(self, n_epochs: int) -> np.ndarray:
         """Return what each step has added to the loss of its epoch, (epochs, steps)."""
@@ -204,37 +195,30 @@ class MultiEpoch:
             to_numpy(kept.loss)[: n_epochs * len(part)].reshape(n_epochs, -1)
             for part, kept in zip(self._parts, self._kept, strict=True)
         ]
-        steps = np.concatenate(losses, axis=1)
-        last = to_numpy(self._trainer.state.loss)
-        return np.append(steps.ravel()[1:], last).reshape(steps.shape)
+        return np.concatenate(losses, axis=1)
 
-    def _arguments(self, plans: list[EpochPlan], coefs: np.ndarray) -> Iterator[tuple[Any, ...]]:
-        """Yield the arguments of the steps of each part: of ``most`` epochs, the last ones unused.
+    def _arguments(self, plans: list[EpochPlan], tables: list[StepTable]) -> list[tuple[Any, ...]]:
+        """Return the arguments of the steps of each part: of ``most`` epochs, the last ones unused.
 
         One shape for all calls, for which the backend has traced a step.
         """
         trainer, n_steps, n_unused = self._trainer, len(self._counts), self._most - len(plans)
-        rules, put = trainer.rules, trainer.backend.put
-        epochs = range(trainer.n_epochs, trainer.n_epochs + len(plans))
-        drawn = [
-            draw_keys(n_steps, rules.network.n_keys, seed=trainer.seed, epoch=epoch)
-            for epoch in epochs
-        ]
-        tables = [coefs.astype(trainer.dtype)]
-        if rules.network.n_keys:
-            tables.append(np.stack(cast(list[np.ndarray], drawn)))
-        tables = [np.concatenate([table, *[table[:1]] * n_unused]) for table in tables]
+        put, has_keys = trainer.backend.put, trainer.rules.network.n_keys > 0
+        columns = [np.stack([table.coefs for table in tables], dtype=trainer.dtype)]
+        if has_keys:
+            epochs = range(trainer.n_epochs, trainer.n_epochs + len(plans))
+            drawn: list[Any] = [draw_keys(trainer, n_steps, epoch) for epoch in epochs]
+            columns.append(np.stack(drawn))
+        columns = [np.concatenate([column, *[column[:1]] * n_unused]) for column in columns]
         batches = self._batches or self._data.stacked([*plans, *plans[:1] * n_unused])
-        for number, (part, batch) in enumerate(zip(self._parts, batches, strict=True)):
-            own = [put(_flat(table[:, part.start : part.stop])) for table in tables]
-            steps = Steps(batch.selection, own[0], own[1] if own[1:] else None)
+        found = []
+        for number, (part, (x, y, selection)) in enumerate(zip(self._parts, batches, strict=True)):
+            own = (column[:, part.start : part.stop] for column in columns)
+            coefs, *keys = (put(values.reshape(-1, values.shape[2])) for values in own)
+            steps = Steps(selection, coefs, keys[0] if keys else None)
             zeros = put(np.zeros(self._most * len(part), trainer.dtype))
-            yield number, steps, zeros, batch.x, batch.y, trainer.scaling
-
-
-def _flat(table: np.ndarray) -> np.ndarray:
-    """Return numbers of steps of epochs, (epochs, steps, numbers), as rows."""
-    return table.reshape(-1, table.shape[2])
+            found.append((number, steps, zeros, x, y, trainer.scaling))
+        return found
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
@@ -245,7 +229,7 @@ def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
 
 @lru_cache(maxsize=64)
 def _make_keeping_step(step: Step) -> Callable[..., Any]:
-    """Return the function of one of many steps, for `Backend.loop`, that keeps what was before."""
+    """Return the function of one of many steps, for `Backend.loop`, that keeps what it leaves."""
     indexed_step = make_indexed_step(step)
 
     def keeping_step(
@@ -257,8 +241,9 @@ def _make_keeping_step(step: Step) -> Callable[..., Any]:
         *shared: Any,
     ) -> tuple[TrainState, tuple[_Kept, ...]]:
         state, kept = states
+        state = indexed_step(i, state._replace(loss=zeros[i, ...]), steps, *shared)
         for place, leaf in zip(leaves(kept[part]), _kept_of(state, kept[part]), strict=True):
             place[i, ...] = leaf
-        return indexed_step(i, state._replace(loss=zeros[i, ...]), steps, *shared), kept
+        return state, kept
 
     return keeping_step

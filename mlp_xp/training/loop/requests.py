@@ -15,7 +15,7 @@ from mlp_xp.training.data.epoch_plan import EpochPlan, plan_epoch
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation
 from mlp_xp.training.loop.records import Record
-from mlp_xp.training.step.scalars import SchedulePosition
+from mlp_xp.training.step.step_table import SchedulePosition
 from mlp_xp.training.trainer import Trainer
 
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.

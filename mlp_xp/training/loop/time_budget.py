@@ -23,20 +23,6 @@ class Budget:
     The clock runs from the start. The caller reports its progress: `count` after steps, and
     `between` after what follows the steps of an epoch, mainly validation, for which time is then
     reserved. The first step is not measured, since it may compile.
-
-    Parameters
-    ----------
-    seconds : float above 0
-    start : float, optional
-        Start of the time, by `time.perf_counter`; default now.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.loop.time_budget import Budget
-    >>> budget = Budget(1000.0)
-    >>> budget.count(1)
-    >>> budget.next_steps(10), budget.fraction() < 0.1
-    (1, True)
     """
 
     seconds: float
@@ -104,14 +90,6 @@ class Pace:
 
     Time before the first share does not count, and later only the latter half does: the first step
     may have compiled, and so may the first validation.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.loop.time_budget import Pace
-    >>> pace = Pace()
-    >>> pace.update(1.0)
-    >>> pace.seconds_left()
-    0.0
     """
 
     _start: float = field(default_factory=lambda: time.perf_counter())

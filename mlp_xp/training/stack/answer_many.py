@@ -32,17 +32,9 @@ def answer_many(
     """Train what many fits ask for, and yield their results in the order in which they end.
 
     Closing the generator, or Ctrl-C, ends the fits in progress after their step, without results.
-
-    Parameters
-    ----------
-    fits : iterable of Fit
-        Their trainers are `StackedTrainer`.
-    most : int of at least 1
-        Fits at once.
-    worker : Worker
-        As which each of them goes on; its ``is_stopped`` ends them.
-    n_stacks : int of at least 1, default=1
-        Threads that train at the same time; the models of a program are shared out among them.
+    The trainers are `StackedTrainer`. ``most`` fits are trained at once, each in the context of
+    ``worker``, whose ``is_stopped`` ends them, by ``n_stacks`` threads, which share the models of a
+    program.
     """
     stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
     present: list[_InProgress[T]] = []

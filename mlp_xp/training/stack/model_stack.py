@@ -15,8 +15,6 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.settings import numbers, structure, with_numbers
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import Backend
-from mlp_xp.nn.blocks import DropoutKeys
-from mlp_xp.nn.layers import threshold
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.shared import SharedResident
@@ -24,10 +22,9 @@ from mlp_xp.training.loop.records import Record
 from mlp_xp.training.loop.requests import Request, Trained
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.step.inputs import Batch, Selection
-from mlp_xp.training.step.scalars import draw_keys
-from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step, make_step
+from mlp_xp.training.step.step import Step, TrainState, make_indexed_step, make_step
 from mlp_xp.training.step.step_settings import Rules
-from mlp_xp.training.step.step_table import step_table
+from mlp_xp.training.step.step_table import StepTable, draw_keys, step_ranges, step_tables
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["ModelStack", "program_of"]
@@ -49,8 +46,8 @@ class Program:
 def program_of(rules: Rules) -> Program:
     """Return the program of a model; what is not part of it are numbers of each step."""
     loss = type(rules.loss) if type(rules.loss) in _SMOOTHED else rules.loss
-    has = rules.ema_decay is None, rules.dropout_schedule is None
-    key = rules.network.structure, loss, rules.max_grad_norm, has, structure(_settings(rules))
+    common = rules.network.structure, loss, rules.max_grad_norm, rules.ema_decay is None
+    key = *common, structure(_settings(rules))
     return Program(key, rules)
 
 
@@ -76,7 +73,7 @@ def _step(program: Program, backend: Backend) -> Callable[..., Any]:
             backend.kernels,
             with_penalty=True,
             max_grad_norm=rules.max_grad_norm,
-            schedules_dropout=rules.dropout_schedule is not None,
+            takes_dropout_rates=rules.network.n_keys > 0,
             xp=backend.xp,
         )
         return own(state, batch, scaling, coefs[..., :first], keys)
@@ -85,15 +82,11 @@ def _step(program: Program, backend: Backend) -> Callable[..., Any]:
 
 
 class ModelStack:
-    """The models of one program: a state with a leading axis, and the trainer of each place.
+    """The models of one program: a state with a leading axis, and the trainer at each position.
 
-    A place whose model has ended is None: it computes with weights of 0 until the stack shrinks, or
-    another model takes it.
-
-    Parameters
-    ----------
-    is_stopped : callable
-        Whether the training is to end after its step, without results.
+    A position whose model has ended is None: it computes with weights of 0 until the stack shrinks,
+    or another model takes it. ``is_stopped()`` is whether the training is to end after its step,
+    without results.
     """
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
@@ -135,21 +128,24 @@ class ModelStack:
 
     def _run_epoch(self, requests: list[Request]) -> Iterator[Record]:
         start = time.perf_counter()
-        backend, data = requests[0].trainer.backend, requests[0].data
-        assert isinstance(data, SharedResident)
+        backend = requests[0].trainer.backend
         plans = [request.plan(pad=True) for request in requests]
-        steps, rates = self._steps(requests, plans)
+        tables = [
+            table
+            for request, plan in zip(requests, plans, strict=True)
+            for table in step_tables(request.trainer, [plan], request.schedule_position)
+        ]
         self._state = self._state._replace(loss=backend.zeros_like(self._state.loss))
-        self._run_steps(requests, steps, data.x, data.column.on_device, len(plans[0].counts))
+        self._run_steps(requests, *self._put_steps(requests, plans, tables))
         losses = backend.get(self._state.loss)
         seconds = time.perf_counter() - start
-        for request, plan, own_rates in zip(requests, plans, rates, strict=True):
+        for request, plan, table in zip(requests, plans, tables, strict=True):
             loss = float(losses[self._places[id(request.trainer)]])
-            yield request.trainer.record(plan, own_rates, [loss], seconds)
+            yield request.trainer.record(plan, table.rates, [loss], seconds)
 
     def _return_state(self, trainer: Trainer) -> None:
         """Copy the state of a model to its trainer."""
-        trainer.state = self._copy_of(trainer.backend, self._places[id(trainer)])
+        trainer.adopt(self._copy_of(trainer.backend, self._places[id(trainer)]))
 
     def _leave(self, trainer: Trainer) -> None:
         """Return the state of a model that ends, unless it is not needed."""
@@ -220,62 +216,55 @@ class ModelStack:
 
     # --- the steps -------------------------------------------------------------------------------
 
-    def _steps(
-        self, requests: list[Request], plans: list[EpochPlan]
-    ) -> tuple[Steps, list[list[float]]]:
-        """Return what differs from step to step, for each place; and each model's rates."""
+    def _put_steps(
+        self, requests: list[Request], plans: list[EpochPlan], tables: list[StepTable]
+    ) -> tuple[Batch, StepTable, Array | None]:
+        """Copy the batches of an epoch, its tables and keys to the device, an axis for places."""
         first, n_steps = requests[0].trainer, len(plans[0].counts)
-        backend, n_keys = first.backend, first.rules.network.n_keys
-        shape = n_steps, len(self._trainers), self._width
-        rows, weights = np.zeros(shape, np.int32), np.zeros(shape)
-        keys = np.zeros((*shape[:2], n_keys), np.int32) if n_keys else None
-        table: np.ndarray | None = None
-        rates = []
-        for request, plan in zip(requests, plans, strict=True):
-            trainer, data = request.trainer, request.data
-            assert isinstance(data, SharedResident)
-            place, own = self._places[id(trainer)], (n_steps, plan.batch_size)
-            rows[:, place, : plan.batch_size] = data.rows_of(plan).reshape(own)
+        data, backend, n_keys = requests[0].data, first.backend, first.rules.network.n_keys
+        assert isinstance(data, SharedResident)
+        shape = n_steps, len(self._trainers)
+        rows, weights = np.zeros((*shape, self._width), np.int32), np.zeros((*shape, self._width))
+        keys, columns = np.zeros((*shape, n_keys), np.int32), []
+        for request, plan, table in zip(requests, plans, tables, strict=True):
+            trainer, own = request.trainer, request.data
+            assert isinstance(own, SharedResident)
+            place, size = self._places[id(trainer)], (n_steps, plan.batch_size)
+            rows[:, place, : size[1]] = own.rows_of(plan).reshape(size)
             given = plan.weights
-            weights[:, place, : own[1]] = 1.0 if given is None else given.reshape(own)
-            numbers, own_rates = _numbers(request, plan)
-            if table is None:
-                table = np.zeros((*shape[:2], numbers.shape[1]))
-            table[:, place] = numbers
-            rates.append(own_rates)
-            drawn = draw_keys(n_steps, n_keys, seed=trainer.seed, epoch=trainer.n_epochs)
-            if keys is not None and drawn is not None:
+            weights[:, place, : size[1]] = 1.0 if given is None else given.reshape(size)
+            drawn = draw_keys(trainer, n_steps, trainer.n_epochs)
+            if drawn is not None:
                 keys[:, place] = drawn
+            settings = np.tile(numbers(_settings(trainer.rules)), (n_steps, 1))
+            columns.append((place, np.concatenate([table.coefs, settings], axis=1)))
+        coefs = np.zeros((*shape, columns[0][1].shape[1]))
+        for place, column in columns:
+            coefs[:, place] = column
         is_weighted = backend.fixed_shapes or not np.all(weights == 1.0)
+        put_weights = backend.put(weights, first.dtype) if is_weighted else None
         return (
-            Steps(
-                Selection(
-                    backend.put(rows),
-                    backend.put(weights, first.dtype) if is_weighted else None,
-                ),
-                backend.put(table, first.dtype),
-                None if keys is None else _put_keys(keys, self._trainers, backend),
-            ),
-            rates,
+            Batch(data.x, data.column.on_device, Selection(backend.put(rows), put_weights)),
+            StepTable(tables[0].rates, backend.put(coefs, first.dtype)),
+            backend.put(keys) if n_keys else None,
         )
 
     def _run_steps(
-        self, requests: list[Request], steps: Steps, x: Array, y: Array, n_steps: int
+        self, requests: list[Request], batch: Batch, table: StepTable, keys: Array | None
     ) -> None:
-        trainer = requests[0].trainer
-        backend = trainer.backend
+        backend, rules = requests[0].trainer.backend, requests[0].trainer.rules
         if self._run is None:
-            step = _step(program_of(trainer.rules), backend)
-            self._run = backend.loop_of_models(make_indexed_step(step))
-        numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
-        at_once = max(1, backend.work_at_once // (self._width * numbers))
+            self._run = backend.loop_of_models(make_indexed_step(_step(program_of(rules), backend)))
+        n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
+        at_once = max(1, backend.work_at_once // (self._width * n_numbers))
         places = [self._places[id(request.trainer)] for request in requests]
-        for start in range(0, n_steps, at_once):
+        for call in step_ranges([batch], [table], keys, backend, at_once):
             if self._is_stopped():
                 return
-            stops = np.full(len(self._trainers), start, np.int32)
-            stops[places] = min(start + at_once, n_steps)
-            self._state = self._run(start, stops, self._state, steps, x, y, self._scaling)
+            stops = np.full(len(self._trainers), call.start, np.int32)
+            stops[places] = call.stop
+            given = call.steps, call.x, call.y, self._scaling
+            self._state = self._run(call.start, stops, self._state, *given)
 
 
 @lru_cache(maxsize=64)
@@ -288,25 +277,3 @@ def _flat(backend: Backend) -> Callable[..., Any]:
         return xp.concat([xp.reshape(leaf, (-1,)) for leaf in taken])
 
     return backend.compile(flat)
-
-
-def _numbers(request: Request, plan: EpochPlan) -> tuple[np.ndarray, list[float]]:
-    """Return the packed numbers of a model's steps, and its learning rates."""
-    [rates], [coefs] = step_table(request.trainer, [plan], request.schedule_position)
-    settings = numbers(_settings(request.trainer.rules))
-    return np.concatenate([coefs, np.tile(settings, (len(coefs), 1))], axis=1), rates
-
-
-def _put_keys(keys: np.ndarray, trainers: list[Any], backend: Backend) -> Array | DropoutKeys:
-    """Return keys of dropouts, (steps, models, dropouts), on the device, with the models' rates."""
-    trainer = next(trainer for trainer in trainers if trainer is not None)
-    if len(trainer.rules.network.dropout_rates) != keys.shape[-1]:
-        return backend.put(keys)
-    rates = [(own or trainer).rules.network.dropout_rates for own in trainers]
-    least = np.asarray([[threshold(rate) for rate in own] for own in rates], np.int32)
-    factor = 1.0 / (1.0 - np.asarray(rates))
-    return DropoutKeys(
-        backend.put(keys),
-        backend.put(np.ascontiguousarray(np.broadcast_to(least, keys.shape))),
-        backend.put(np.ascontiguousarray(np.broadcast_to(factor, keys.shape)), trainer.dtype),
-    )

@@ -19,14 +19,18 @@ class StackError(Exception):
 class StackedTrainer(Trainer):
     """A trainer whose state is in the host's memory while no stack trains it."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.guard = _StackGuard()
+    def _make_guard(self) -> Guard:
+        return _StackGuard()
 
     @property
     def home(self) -> Backend:
         """Return the backend that has the state."""
         return get_backend("numpy")
+
+    @property
+    def takes_dropout_rates(self) -> bool:
+        """Whether the rates of dropout are inputs of a step."""
+        return self.rules.network.n_keys > 0
 
     def release_memory(self) -> None:
         """Release nothing: the stack has the memory."""

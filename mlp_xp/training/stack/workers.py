@@ -23,42 +23,33 @@ R = TypeVar("R")
 
 def work_in_threads(
     work: Callable[[T], R],
-    jobs: Iterable[T],
+    tasks: Iterable[T],
     *,
-    n_jobs: int,
+    n_tasks: int,
     n_workers: int,
     n_threads: int,
     backend: Backend,
 ) -> Generator[R]:
-    """Yield the results of jobs as they are done, in any order.
+    """Yield the results of tasks as they are done, in any order.
 
-    Closing the generator, or Ctrl-C, ends the jobs in progress after their step, without results.
-
-    Parameters
-    ----------
-    work : callable
-        ``work(job)`` returns the result, and raises nothing.
-    jobs : iterable
-    n_jobs : int
-        For all jobs.
-    n_workers, n_threads : int of at least 1
-        Jobs at once, and threads of each.
-    backend : Backend
+    Closing the generator, or Ctrl-C, ends the tasks in progress after their step, without results.
+    ``work(task)`` returns a result and raises nothing. ``n_workers`` tasks run at once, on
+    ``n_threads`` threads each; ``n_tasks`` counts all.
 
     Examples
     --------
     >>> from mlp_xp.backends import get_backend
     >>> from mlp_xp.training.stack.workers import work_in_threads
-    >>> settings = {"n_jobs": 3, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
+    >>> settings = {"n_tasks": 3, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
     >>> sorted(work_in_threads(abs, [-1, 2, -3], **settings))
     [1, 2, 3]
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-    remaining, lock, is_closed = iter(jobs), threading.Lock(), threading.Event()
+    remaining, lock, is_closed = iter(tasks), threading.Lock(), threading.Event()
     config = sklearn.get_config()  # Of the thread; the workers have the defaults.
     end: Any = object()
 
-    def next_job() -> Any:
+    def next_task() -> Any:
         with lock:
             return next(remaining, end)
 
@@ -66,8 +57,8 @@ def work_in_threads(
         error = None
         try:
             with sklearn.config_context(**config), working(worker):
-                while not worker.is_stopped() and (job := next_job()) is not end:
-                    result = work(job)
+                while not worker.is_stopped() and (task := next_task()) is not end:
+                    result = work(task)
                     if not worker.is_stopped():
                         results.put((False, result))
         except BaseException as raised:
@@ -82,12 +73,12 @@ def work_in_threads(
         def is_stopped() -> bool:
             return is_closed.is_set() or is_pressed()
 
-        worker = Worker(n_threads, n_jobs, is_stopped)
+        worker = Worker(n_threads, n_tasks, is_stopped)
         if n_workers == 1:
             # Without a thread: two of them would wait for each other's interpreter.
-            while not is_stopped() and (job := next_job()) is not end:
+            while not is_stopped() and (task := next_task()) is not end:
                 with working(worker):
-                    result = work(job)
+                    result = work(task)
                 if not is_stopped():
                     yield result
             return

@@ -61,13 +61,6 @@ def unscale_gradients(
     """Return gradients divided by the factor, and whether all of a model are finite.
 
     They are in the dtype of the factor: float16 would lose what was gained.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.training.step.loss_scaling import LossScale, unscale_gradients
-    >>> unscale_gradients((xp.asarray([8.0]),), LossScale(xp.asarray(4.0), xp.asarray(0.0)), xp=xp)
-    ((array([2.]),), np.True_)
     """
     if not scale:
         return grads, ()
@@ -88,14 +81,7 @@ def accept_or_revert(
 ) -> tuple[Tree, LossScale | tuple[()]]:
     """Return what a step leaves, the new tree or the old one, and the next loss scale.
 
-    Parameters
-    ----------
-    new, old : trees of one structure
-        After the update, and a copy from before it.
-    scale : LossScale
-    is_finite : bool array
-        As `unscale_gradients` returned it.
-    xp : namespace
+    ``old`` is a copy from before the update, ``is_finite`` as `unscale_gradients` returned it.
 
     Examples
     --------

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
-from mlp_xp.nn.blocks import DropoutKeys
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, one_number
@@ -27,12 +26,12 @@ from mlp_xp.training.step.loss_scaling import (
     init_loss_scale,
     unscale_gradients,
 )
-from mlp_xp.training.step.scalars import StepScalars
 from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradient
 
 __all__ = [
     "Step",
     "StepArguments",
+    "StepScalars",
     "Steps",
     "TrainState",
     "init_state",
@@ -46,12 +45,38 @@ class Steps(NamedTuple):
 
     ``selection`` is that of a `Batch`, with rows; ``coefs : (steps, 4 + k)`` are packed
     `StepScalars`; ``keys : (steps, dropouts)`` or None. Those of a stack of models have an axis for
-    the models after the first, and its keys may be `DropoutKeys`.
+    the models after the first.
     """
 
     selection: Selection
     coefs: Array
-    keys: Array | DropoutKeys | None
+    keys: Array | None
+
+
+class StepScalars(NamedTuple):
+    """The numbers that change from step to step, 0-d, or floats on the host.
+
+    They travel to the device packed, ``(..., 4 + k)``, in this order. A stack of models shares
+    them, or each has its own. ``share`` is the step's share of the epoch's samples, ``l2`` the
+    factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are how far the moving average
+    and the batch statistics move, and ``rule`` is what `optimizer.coefficients` returned.
+    ``dropout_rates`` are those of each dropout, where they are inputs of a step.
+    """
+
+    share: Any
+    l2: Any
+    average_rate: Any
+    batch_stats_rate: Any
+    rule: tuple[Any, ...]
+    dropout_rates: tuple[Any, ...] = ()
+
+    @classmethod
+    def unpack(cls, coefs: Any, n_dropouts: int = 0) -> StepScalars:
+        """Return the numbers that were packed."""
+        place: tuple[Any, ...] = () if coefs.ndim == 1 else (...,)
+        numbers = [coefs[(*place, i)] for i in range(coefs.shape[-1])]
+        end = len(numbers) - n_dropouts
+        return cls._make((*numbers[:4], tuple(numbers[4:end]), tuple(numbers[end:])))
 
 
 class TrainState(NamedTuple):
@@ -114,43 +139,23 @@ def make_step(
     with_penalty: bool,
     max_grad_norm: float | None = None,
     augmentation: tuple[Augmentation, ...] = (),
-    schedules_dropout: bool = False,
+    takes_dropout_rates: bool = False,
     make_gradient: Callable[..., Callable[..., BatchGradient]] = batch_gradient,
     xp: Namespace,
 ) -> Step:
     """Return the function of one training step.
 
-    Parameters
-    ----------
-    network, loss, optimizer : frozen settings
-    kernels : Kernels
-    with_penalty : bool
-        Whether there is an L2 penalty; without one, no work is spent on it.
-    max_grad_norm : float, optional
-        Clip the norm of all gradients of the loss together, for each model by itself. The penalty
-        is not part of it, as weight decay is not in PyTorch.
-    augmentation : tuple of Augmentation, default=()
-        Applied to a batch with its draws: first the geometric ones, in their order, then the
-        others.
-    schedules_dropout : bool, default=False
-        Whether a factor of the rates of dropout comes last of the numbers of a step.
-    make_gradient : callable, default=batch_gradient
-        Makes the function of the gradient of a batch.
-    xp : namespace
+    ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old one is dead.
+    ``coefs : (..., 4 + k)`` are packed `StepScalars`, with the rates of dropout where a step takes
+    them, and ``keys : (..., dropouts)`` are int32, or None. Without a penalty no work is spent on
+    it. ``max_grad_norm`` clips the norm of all gradients of the loss together, for each model by
+    itself; the penalty is not part of it, as weight decay is not in PyTorch. Augmentations are
+    applied to a batch with its draws: first the geometric ones, in their order, then the others.
 
-    Returns
-    -------
-    callable
-        ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old one is dead.
-        ``coefs : (..., 4 + k)`` are packed `StepScalars`, ``keys : (..., dropouts)`` int32, or
-        None.
-
-    Notes
-    -----
     Parameters may have leading axes, ``W : (..., fan_in, fan_out)``. The models of such a stack
-    share the scalars, or each has its own. They share the batch, or each has its own:
-    ``x : (..., batch, features)``, or ``rows : (..., batch)`` of shared data, and likewise targets
-    and weights. The same holds of the scaling: ``shift : (..., features)``.
+    share the scalars, or each has its own. They share the batch, or each has its own: ``x : (...,
+    batch, features)``, or ``rows : (..., batch)`` of shared data, and likewise targets and weights.
+    The same holds for the scaling: ``shift : (..., features)``.
 
     Examples
     --------
@@ -168,6 +173,7 @@ def make_step(
     (array([[2.]]), array([1.]))
     """
     gradient = make_gradient(network, loss, kernels, augmentation, xp=xp)
+    n_rates = network.n_keys if takes_dropout_rates else 0
 
     def step(
         state: TrainState,
@@ -176,15 +182,15 @@ def make_step(
         coefs: Array,
         keys: Array | None,
     ) -> TrainState:
-        scalars = StepScalars.unpack(coefs)
+        scalars = StepScalars.unpack(coefs, n_rates)
         params, opt_state, batch_stats, average, total, accuracy, scale = state
         with_accuracy = not isinstance(accuracy, tuple)
         n_leading = one_number(params).ndim  # These count models.
         former = copy_state(state[:4], scale, xp=xp)
 
-        share = coefs[..., -1] if schedules_dropout else None
         given = params, batch, scaling, batch_stats, keys, scale
-        found = gradient(*given, dropout_share=share, with_accuracy=with_accuracy)
+        rates = scalars.dropout_rates
+        found = gradient(*given, dropout_rates=rates, with_accuracy=with_accuracy)
         grads, value, correct, measured = found
         grads, is_finite = unscale_gradients(grads, scale, xp=xp)
         if max_grad_norm is not None:
@@ -213,27 +219,8 @@ def make_step(
 def make_indexed_step(step: Step) -> Callable[..., TrainState]:
     """Return the function of one of many steps, for `Backend.loop`; the same for the same step.
 
-    Parameters
-    ----------
-    step : callable
-        As `make_step` returns it.
-
-    Returns
-    -------
-    callable
-        ``indexed_step(i, state, steps, x, y, scaling)`` returns the state after the step at a
-        position, a 0-d integer array or an int, in `Steps`.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.training.step.inputs import Selection
-    >>> from mlp_xp.training.step.step import Steps, make_indexed_step
-    >>> add = lambda state, batch, scaling, coefs, keys: state + coefs * batch.selection.rows
-    >>> indexed_step = make_indexed_step(add)
-    >>> steps = Steps(Selection(xp.asarray([[1], [2]])), xp.asarray([10, 20]), None)
-    >>> indexed_step(1, 0, steps, None, None, None)
-    array([40])
+    ``indexed_step(i, state, steps, x, y, scaling)`` returns the state after the step at a position
+    in `Steps`, a 0-d integer array or an int.
     """
 
     def indexed_step(

@@ -8,13 +8,14 @@ from typing import Any
 from mlp_xp._utils.workers import n_models
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Data, count_work
-from mlp_xp.training.step.scalars import SchedulePosition
+from mlp_xp.training.step.base_trainer import BaseTrainer
+from mlp_xp.training.step.step_table import SchedulePosition
 
 __all__ = ["n_alike", "step_context", "step_work"]
 
 
 def step_context(
-    trainer: Any, data: Data, plan: EpochPlan, position: SchedulePosition
+    trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition
 ) -> AbstractContextManager[Any]:
     """Return the context of the steps of a trainer's next epoch."""
     work, sparse_work, largest = step_work(trainer, data, plan)
@@ -25,7 +26,7 @@ def step_context(
 
 
 def n_alike(
-    trainer: Any, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
+    trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
 ) -> int:
     """Return how many of the next epochs, at most, have the context of the first."""
     work, *_ = step_work(trainer, data, plan)
@@ -34,7 +35,7 @@ def n_alike(
     return 1 + next((i for i, other in enumerate(others) if other != is_long), most - 1)
 
 
-def step_work(trainer: Any, data: Data, plan: EpochPlan) -> tuple[int, int, int]:
+def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, int, int]:
     """Return what `count_work` counts for a step.
 
     They are the same in all processes.
@@ -43,7 +44,9 @@ def step_work(trainer: Any, data: Data, plan: EpochPlan) -> tuple[int, int, int]
     return count_work(data, trainer.state.params, n_rows)
 
 
-def _certain_steps(trainer: Any, plan: EpochPlan, position: SchedulePosition, later: int) -> int:
+def _certain_steps(
+    trainer: BaseTrainer, plan: EpochPlan, position: SchedulePosition, later: int
+) -> int:
     """Return the steps until an epoch ends, or all steps of a fit that is planned.
 
     People set ``max_iter`` far above what a fit needs, so it does not count otherwise.

@@ -15,23 +15,12 @@ __all__ = ["Rules"]
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings of a training step and of its schedule.
+    """The settings of a training step and of its schedule, which multiplies the learning rate.
 
-    Parameters
-    ----------
-    network, loss, optimizer, schedule : frozen settings
-    learning_rate : float
-        Multiplied by the schedule's factor.
-    alpha : float of at least 0, default=0
-        Strength of the L2 penalty, as scikit-learn scales it: divided by the samples of the batch.
-    max_grad_norm : float above 0, optional
-        Clip the norm of all gradients together to this.
-    ema_decay : float in [0, 1), optional
-        Decay of an exponential moving average of the weights; None has no average.
-    augmentation : tuple of Augmentation, default=()
-        Applied to the samples of each batch.
-    dropout_schedule, weight_decay_schedule : Schedule, optional
-        Factors of the rates of dropout, and of the weight decay of the optimizer.
+    ``alpha`` is the strength of the L2 penalty, as scikit-learn scales it: divided by the samples
+    of the batch. ``max_grad_norm`` clips the norm of all gradients together, and ``ema_decay`` is
+    the decay of an exponential moving average of the weights. The schedules of dropout and weight
+    decay are factors of their rates.
     """
 
     network: Network

@@ -1,28 +1,26 @@
-"""Inputs of the steps of an epoch, and the part of a trainer that can repeat them."""
+"""The steps of an epoch, prepared on the host: their numbers, keys, and batches."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Draws
 from mlp_xp.backends import Backend
-from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.nn.layers import BatchStats
-from mlp_xp.nn.network import Params
+from mlp_xp.optimizers import Optimizer, with_decay
+from mlp_xp.optimizers.schedules import Schedule
 from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws, without_first
 from mlp_xp.training.data.placement import Data
-from mlp_xp.training.processes import SingleProcess
+from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.inputs import Batch
-from mlp_xp.training.step.scalars import SchedulePosition, draw_keys, learning_rates, scalar_table
-from mlp_xp.training.step.step import StepArguments, Steps, TrainState
-from mlp_xp.training.step.step_settings import Rules
+from mlp_xp.training.step.step import StepArguments, Steps
 
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
@@ -30,77 +28,133 @@ if TYPE_CHECKING:  # Few fits have a time limit: others start without this modul
 __all__ = [
     "Epoch",
     "EpochArguments",
-    "Group",
-    "Repeatable",
+    "SchedulePosition",
     "StepRange",
     "StepTable",
     "draw_arguments",
-    "put_group",
-    "put_groups",
-    "step_table",
+    "draw_keys",
+    "put_tables",
+    "repeat",
+    "step_ranges",
+    "step_tables",
 ]
+
+# The weight of a batch in the running statistics of batch normalization; PyTorch's choice.
+_BATCH_STATS_RATE = 0.1
+# Steps of a schedule that follows the clock.
+_TICKS = 10**6
+
+
+class SchedulePosition(NamedTuple):
+    """The position of an epoch in its fit: epochs before it, epochs of all, factor of the rate."""
+
+    done: int
+    n_epochs: int
+    rate_factor: float
 
 
 class StepTable(NamedTuple):
-    """The numbers of the steps of some epochs, on the host.
+    """The learning rates of consecutive steps, and their packed `StepScalars`, a row for each."""
 
-    ``rates`` has the learning rates of each epoch; ``coefs : (epochs, steps, 4 + k)`` are packed
-    `StepScalars`.
-    """
-
-    rates: list[list[float]]
-    coefs: np.ndarray
+    rates: list[float]
+    coefs: Any
 
 
-def step_table(
-    trainer: Repeatable,
+def step_tables(
+    trainer: BaseTrainer,
     plans: Sequence[EpochPlan],
     position: SchedulePosition,
     steps: range | None = None,
     budget: Budget | None = None,
-) -> StepTable:
-    """Return the numbers of a trainer's next epochs, or of some steps of each.
+) -> list[StepTable]:
+    """Compute the numbers of a trainer's next epochs, or of some steps of each, on the host.
 
-    The plans have the same counts.
+    The plans have the same counts. Schedules count as if every epoch were as long as these.
     """
     rules, counts = trainer.rules, plans[0].counts
     n_steps, n_samples = len(counts), sum(counts)
     steps = range(n_steps) if steps is None else steps
-    rates = [
-        learning_rates(
-            rules,
-            steps,
-            n_steps,
-            position._replace(done=position.done + i),
-            trainer.n_samples + i * n_samples,
-            budget,
-        )
-        for i in range(len(plans))
-    ]
-    table = scalar_table(rules, plans, steps, rates, trainer.n_steps, trainer.rule_start)
-    return StepTable(rates, table.reshape(len(plans), len(steps), -1))
+    start = rules.learning_rate * position.rate_factor
+    shares = np.asarray(counts[steps.start : steps.stop]) / n_samples
+    tables = []
+    for i, plan in enumerate(plans):
+        done, seen = (position.done + i) * n_steps, trainer.n_samples + i * n_samples
+        total, ticks = position.n_epochs * n_steps, [done + step for step in steps]
+        if budget is not None:
+            passed = (budget.fraction(step - steps.start) for step in steps)
+            least = (tick / max(total - 1, 1) for tick in ticks)
+            ticks = [
+                round(min(max(pair), 1.0) * (_TICKS - 1))
+                for pair in zip(passed, least, strict=True)
+            ]
+            total = _TICKS
+
+        def factors(
+            schedule: Schedule, ticks: list[int] = ticks, total: int = total, seen: int = seen
+        ) -> list[float]:
+            return [schedule(tick, total, seen) for tick in ticks]
+
+        rates = [start * factor for factor in factors(rules.schedule)]
+        optimizers: Iterable[Optimizer] = itertools.repeat(rules.optimizer)
+        if rules.weight_decay_schedule is not None:
+            decays = factors(rules.weight_decay_schedule)
+            optimizers = (with_decay(rules.optimizer, factor) for factor in decays)
+        first = trainer.n_steps + i * n_steps + steps.start
+        numbers = itertools.count(first + 1 - trainer.rule_start)
+        rule = [
+            optimizer.coefficients(rate, number)
+            for optimizer, rate, number in zip(optimizers, rates, numbers, strict=False)
+        ]
+        columns = [np.asarray(rule, np.float64)]
+        if trainer.takes_dropout_rates:
+            of_steps = np.ones(len(steps), trainer.dtype)
+            if rules.dropout_schedule is not None:
+                of_steps = np.asarray(factors(rules.dropout_schedule), trainer.dtype)
+            dropout = np.asarray(rules.network.dropout_rates, trainer.dtype)
+            columns.append(of_steps[:, None] * dropout)
+        fixed = np.zeros((len(steps), 4))  # The first of `StepScalars`.
+        totals = np.asarray(plan.totals[steps.start : steps.stop])
+        fixed[:, 0] = shares
+        np.divide(rules.alpha, totals, out=fixed[:, 1], where=totals > 0)
+        if rules.ema_decay is not None:
+            fixed[:, 2] = [_average_rate(rules.ema_decay, first + j) for j in range(len(steps))]
+        # A small last batch says little: it moves the running statistics as little.
+        fixed[:, 3] = _BATCH_STATS_RATE * totals / (max(plan.totals) or 1.0)
+        tables.append(StepTable(rates, np.concatenate([fixed, *columns], axis=1)))
+    return tables
 
 
-class Group(NamedTuple):
-    """Consecutive steps: their learning rates, and their packed scalars on the device."""
+def _average_rate(decay: float, step: int) -> float:
+    """Return how far a moving average moves towards the newest weights.
 
-    rates: list[float]
-    table: Array
+    At first it follows them closely, or it would remember the initial weights for long;
+    TensorFlow's rule.
+    """
+    return 1.0 - min(decay, (1 + step) / (10 + step))
+
+
+def draw_keys(trainer: BaseTrainer, n_steps: int, epoch: int) -> np.ndarray | None:
+    """Draw the keys of an epoch's dropouts, (steps, dropouts) int32; None without dropouts."""
+    n_keys = trainer.rules.network.n_keys
+    if not n_keys:
+        return None
+    generator = host_generator(trainer.seed, "dropout", epoch)
+    limits = np.iinfo(np.int32)
+    return generator.integers(limits.min, limits.max, (n_steps, n_keys), np.int32, endpoint=True)
 
 
 class Epoch(NamedTuple):
-    """An epoch of a trainer: little, but all that the arguments of its steps are computed from.
+    """An epoch of a trainer: little, but all that its steps can be repeated from.
 
-    ``plan`` is without draws; ``n_epochs`` and ``n_steps`` were done before it, and ``first`` of
-    its own steps; ``rates`` of the others grows as they are prepared.
+    ``plan`` is without draws. ``number`` epochs were done before it, and ``first`` of its own
+    steps; ``tables`` of the others grows as they are prepared.
     """
 
     data: Data
     plan: EpochPlan
-    n_epochs: int
-    n_steps: int
+    number: int
     first: int
-    rates: list[float]
+    tables: list[StepTable]
 
 
 class StepRange(NamedTuple):
@@ -125,54 +179,60 @@ class EpochArguments(NamedTuple):
     keys: Array | None
 
     def steps(
-        self, groups: Iterable[Group], scaling: Scaling | Whitening | None, backend: Backend
+        self, tables: Iterable[StepTable], trainer: BaseTrainer
     ) -> Generator[tuple[float, StepArguments]]:
-        """Yield the learning rate and the arguments of each step."""
-        keys = itertools.repeat(None) if self.keys is None else iter(backend.unstack(self.keys))
+        """Yield the learning rate and the arguments of each step; tables are on the device."""
+        unstack = trainer.backend.unstack
+        keys = itertools.repeat(None) if self.keys is None else iter(unstack(self.keys))
         # Streamed batches end their thread here, also when a step fails.
         with contextlib.closing(self.data.epoch(self.plan)) as batches:
-            for rates, table in groups:
-                for rate, coefs in zip(rates, backend.unstack(table), strict=True):
-                    yield rate, StepArguments(next(batches), scaling, coefs, next(keys))
+            for rates, table in tables:
+                for rate, coefs in zip(rates, unstack(table), strict=True):
+                    yield rate, StepArguments(next(batches), trainer.scaling, coefs, next(keys))
 
-    def ranges(
-        self, stacks: list[Batch], groups: Iterable[Group], backend: Backend, most: int
-    ) -> Generator[StepRange]:
-        """Yield the arguments of calls of ``most`` steps, which end where groups do."""
-        counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]  # Of their rows.
-        begin = 0
-        for rates, table in groups:
-            end, first = begin + len(rates), 0
-            table = _padded(table, begin, sum(counts), backend)
-            for (x, y, selection), n_steps in zip(stacks, counts, strict=True):
-                last = first + n_steps
-                steps = Steps(selection, _part(table, first, last), _part(self.keys, first, last))
-                for start in range(max(begin, first), min(end, last), most):
-                    stop = min(start + most, end, last)
-                    some = rates[start - begin : stop - begin]
-                    yield StepRange(some, start - first, stop - first, steps, x, y)
-                first = last
-            begin = end
+
+def step_ranges(
+    stacks: Sequence[Batch],
+    tables: Iterable[StepTable],
+    keys: Array | None,
+    backend: Backend,
+    most: int,
+) -> Generator[StepRange]:
+    """Yield the arguments of calls of ``most`` steps, which end where tables and stacks do."""
+    counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]
+    begin = 0
+    for rates, table in tables:
+        end, first = begin + len(rates), 0
+        table = _padded(table, begin, sum(counts), backend)
+        for (x, y, selection), n_steps in zip(stacks, counts, strict=True):
+            last = first + n_steps
+            steps = Steps(selection, _part(table, first, last), _part(keys, first, last))
+            for start in range(max(begin, first), min(end, last), most):
+                stop = min(start + most, end, last)
+                some = rates[start - begin : stop - begin]
+                yield StepRange(some, start - first, stop - first, steps, x, y)
+            first = last
+        begin = end
 
 
 def draw_arguments(
-    trainer: Repeatable, epoch: Epoch, draws: tuple[Draws, ...] | None = None
+    trainer: BaseTrainer, epoch: Epoch, draws: tuple[Draws, ...] | None = None
 ) -> EpochArguments:
     """Draw what the steps of an epoch need beside their scalars: the same each time."""
-    backend, rules, seed = trainer.backend, trainer.rules, trainer.seed
+    backend, rules = trainer.backend, trainer.rules
     plan, first = epoch.plan._replace(draws=draws), epoch.first
     if rules.augmentation and draws is None:
-        plan = with_draws(plan, rules.augmentation, seed=seed, epoch=epoch.n_epochs)
+        plan = with_draws(plan, rules.augmentation, seed=trainer.seed, epoch=epoch.number)
     plan = trainer.processes.own_plan(plan, backend, rules, epoch.data.owned)
-    keys = draw_keys(len(plan.counts), rules.network.n_keys, seed=seed, epoch=epoch.n_epochs)
+    keys = draw_keys(trainer, len(plan.counts), epoch.number)
     put_keys = None if keys is None else backend.put(keys[first:])
     return EpochArguments(epoch.data, without_first(plan, first), put_keys)
 
 
-def put_groups(
-    trainer: Repeatable, epoch: Epoch, position: SchedulePosition, budget: Budget | None
-) -> Iterator[Group]:
-    """Yield the steps of an epoch, with their scalars on the device.
+def put_tables(
+    trainer: BaseTrainer, epoch: Epoch, position: SchedulePosition, budget: Budget | None
+) -> Iterator[StepTable]:
+    """Yield the tables of the steps of an epoch on the device, and store them in the epoch.
 
     Without a budget they travel for a whole epoch at once, else for the few steps until the clock
     is read again.
@@ -185,9 +245,8 @@ def put_groups(
             if few == 0 and done > epoch.first:
                 return
         steps = range(done, min(done + max(few, 1), n_steps))
-        [rates], [coefs] = step_table(trainer, [epoch.plan], position, steps, budget)
-        epoch.rates.extend(rates)
-        yield Group(rates, trainer.backend.put(coefs, trainer.dtype))
+        epoch.tables.extend(step_tables(trainer, [epoch.plan], position, steps, budget))
+        yield _put(trainer, epoch.tables[-1])
         done = steps.stop
         if budget is not None:
             # A device has only queued the steps so far.
@@ -195,51 +254,14 @@ def put_groups(
             budget.count(len(steps))
 
 
-def put_group(trainer: Repeatable, epoch: Epoch, steps: range, rates: list[float]) -> Group:
-    """Return some steps of an epoch, with their scalars on the device."""
-    plan, rule_start = epoch.plan, trainer.rule_start
-    table = scalar_table(trainer.rules, [plan], steps, [rates], epoch.n_steps, rule_start)
-    return Group(rates, trainer.backend.put(table, trainer.dtype))
+def repeat(trainer: BaseTrainer, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
+    """Yield again the learning rate and the arguments of each prepared step of an epoch."""
+    tables = [_put(trainer, table) for table in epoch.tables]
+    return draw_arguments(trainer, epoch).steps(tables, trainer)
 
 
-class Repeatable(Protocol):
-    """The part of a trainer that finds and undoes a faulty step."""
-
-    backend: Backend
-    processes: SingleProcess
-    rules: Rules
-    scaling: Scaling | Whitening | None
-    state: TrainState
-    dtype: str
-    seed: int
-    n_epochs: int
-    n_steps: int
-    n_samples: int
-    rule_start: int
-
-    def copy(self) -> TrainState:
-        """Return a copy of the state in the host's memory."""
-        ...
-
-    def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Set the state before the first step."""
-        ...
-
-    def restore(self, state: TrainState, n_steps: int) -> None:
-        """Restore a copy of the state, after this many steps in all."""
-        ...
-
-    def read_sums(self) -> list[float]:
-        """Return the sums of loss and accuracy over the epoch so far; waits for the device."""
-        ...
-
-    def run_step(self, arguments: StepArguments) -> None:
-        """Run one step."""
-        ...
-
-    def repeat(self, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
-        """Yield again the learning rate and the arguments of each prepared step of an epoch."""
-        ...
+def _put(trainer: BaseTrainer, table: StepTable) -> StepTable:
+    return table._replace(coefs=trainer.backend.put(table.coefs, trainer.dtype))
 
 
 def _part(table: Any, first: int, last: int) -> Any:
@@ -252,7 +274,7 @@ def _part(table: Any, first: int, last: int) -> Any:
 def _padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
     """Return the scalars of some steps of an epoch, and 0 for the other steps.
 
-    A backend compiles for the shape of them all, and the clock makes groups of many sizes.
+    A backend compiles for the shape of them all, and the clock makes tables of many sizes.
     """
     if table.shape[0] == n_steps:
         return table

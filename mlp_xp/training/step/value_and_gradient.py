@@ -71,18 +71,8 @@ def value_and_gradient(
 ) -> Callable[..., Evaluation]:
     """Return the function that evaluates a batch.
 
-    Parameters
-    ----------
-    network, loss : frozen settings
-    kernels : Kernels
-    augmentation : tuple of Augmentation, default=()
-    xp : namespace
-
-    Returns
-    -------
-    callable
-        ``evaluate(params, batch, scaling, batch_stats=(), keys=None, *, is_training=True,
-        with_accuracy=False)`` returns an `Evaluation`.
+    ``evaluate(params, batch, scaling, batch_stats=(), keys=None, *, is_training=True,
+    with_accuracy=False)`` returns an `Evaluation`.
 
     Examples
     --------
@@ -105,7 +95,7 @@ def value_and_gradient(
         keys: Any = None,
         *,
         is_training: bool = True,
-        dropout_share: Array | None = None,
+        dropout_rates: tuple[Array, ...] = (),
         with_accuracy: bool = False,
     ) -> Evaluation:
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
@@ -115,7 +105,7 @@ def value_and_gradient(
             is_training=is_training,
             weights=batch.selection.weights,
             keys=keys,
-            dropout_share=dropout_share,
+            dropout_rates=dropout_rates,
         )
         logits, pullback, measured = forward(network, params, x, context, xp=xp)
         logits = in_dtype_of(params, logits, xp=xp)

@@ -9,7 +9,7 @@ import cupy
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.backends._cupy.kernels.rendering import FLOATS, SIGMOID, kernel
 from mlp_xp.nn import layers
-from mlp_xp.nn.layers import Activation, ActivationPullback, Rate
+from mlp_xp.nn.layers import Activation, ActivationPullback
 from mlp_xp.nn.layers._dropout import LOWBIAS32, SPREAD, threshold
 
 __all__ = ["activate", "dropout"]
@@ -101,11 +101,11 @@ def _dropout_kernel() -> Any:
 
 
 def dropout(
-    x: Any, key: Any, rate: float | Rate, rows: Any = None, *, xp: Namespace
+    x: Any, key: Any, rate: float | Array, rows: Any = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.dropout`; the pullback hashes again, so that no mask is kept."""
     is_plain = rows is None and key.ndim == 0 and x.ndim == 2 and x.dtype.str in FLOATS
-    if not is_plain or isinstance(rate, Rate):  # Which changes from step to step.
+    if not (is_plain and isinstance(rate, float)):  # An array changes from step to step.
         return layers.dropout(x, key, rate, rows, xp=xp)
     least, factor = threshold(rate), 1.0 / (1.0 - rate)
 
