@@ -1,22 +1,19 @@
 """The user's cache of decoded arrays: a folder for each data set, a ``.npy`` file for each array.
 
-A folder is written under another name and then renamed, so every process sees all of it or nothing.
-Content is verified before it is stored. A load checks only shape, dtype and file size, which finds
-a truncated file at no cost, but not a changed byte.
+A folder is written as a whole or not at all, and its content is verified before. A load checks only
+shape, dtype and file size, which finds a truncated file at no cost, but not a changed byte.
 """
 
 import hashlib
 import os
-import shutil
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.storage.durable import locked, make_folder, new_folder, sweep
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets._dataset import DatasetError
 
@@ -28,23 +25,16 @@ def is_stored(name: str) -> bool:
 
 def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write verified arrays to the cache, all or nothing; OSError if that fails."""
-    folder = cache_dir() / name
-    with locked(f"{name}.store"):
-        for unfinished in folder.parent.glob(f".{name}-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-        if folder.is_dir():
+    cache = cache_dir()
+    make_folder(cache)
+    with locked(cache, waits=True):
+        sweep(cache)
+        if (cache / name).is_dir():
             return  # Another process stored it, after the same check.
-        scratch = folder.with_name(f".{name}-new")
-        scratch.mkdir()
-        try:
+        with new_folder(cache / name) as folder:
             for key, array in arrays.items():
-                with (scratch / f"{key}.npy").open("xb") as file:
+                with (folder / f"{key}.npy").open("xb") as file:
                     np.save(file, array, allow_pickle=False)
-                    file.flush()
-                    os.fsync(file.fileno())
-            scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def open_stored(
@@ -85,30 +75,6 @@ def verified_mark(name: str, source: Path) -> Path:
     source = source.resolve()
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     stats = [(file.name, file.stat()) for file in files if file.exists()]
-    facts = [(key, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for key, stat in stats]
-    digest = hashlib.sha256(repr((str(source), facts)).encode()).hexdigest()
+    known = [(key, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for key, stat in stats]
+    digest = hashlib.sha256(repr((str(source), known)).encode()).hexdigest()
     return cache_dir() / name / f"seen-{digest[:32]}"
-
-
-@contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Wait for the lock ``name`` and hold it; the end of the process releases it."""
-    path = cache_dir() / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file, ExitStack() as stack:
-        if sys.platform == "win32":
-            import msvcrt
-
-            while True:
-                try:
-                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                    break
-                except OSError:  # after ten seconds
-                    continue
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # A process that was forked meanwhile has the file too, and would keep the lock.
-            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
-        yield

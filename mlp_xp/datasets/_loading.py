@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.storage.durable import locked, make_folder
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets import _cache
-from mlp_xp.datasets._dataset import Content, DatasetError
+from mlp_xp.datasets._dataset import Content, Dataset, DatasetError
 from mlp_xp.datasets._download import Remote, UnreachableError, download
 
 Arrays = dict[str, NDArray[Any]]
@@ -81,6 +82,19 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
     return arrays
 
 
+def load_images(
+    spec: Spec,
+    path: str | PathLike[str] | None,
+    class_names: tuple[str, ...],
+    image_shape: tuple[int, int, int],
+    labels: str = "",
+) -> Dataset:
+    """Load images with the labels whose names in the layout end so."""
+    found = load(spec, path)
+    y_train, y_test = found[f"y_train{labels}"], found[f"y_test{labels}"]
+    return Dataset(found["x_train"], y_train, found["x_test"], y_test, class_names, image_shape)
+
+
 def _keep(spec: Spec, mark: Path, arrays: Arrays) -> Arrays:
     try:
         if not _cache.is_stored(spec.name):
@@ -93,11 +107,11 @@ def _keep(spec: Spec, mark: Path, arrays: Arrays) -> Arrays:
 
 def _fetch(spec: Spec) -> None:
     try:
-        with _cache.locked(spec.name):
+        downloads = cache_dir() / f"{spec.name}.download"
+        make_folder(downloads)
+        with locked(downloads, waits=True):
             if _cache.is_stored(spec.name):  # by the process that had the lock before
                 return
-            downloads = cache_dir() / f"{spec.name}.download"
-            downloads.mkdir(exist_ok=True)
             _check_room(spec, downloads)
             content = _fetch_content(spec, downloads)
             if content.fingerprint not in spec.official:
@@ -106,10 +120,12 @@ def _fetch(spec: Spec) -> None:
                     f"stored. {spec.by_hand}"
                 )
             _cache.store(spec.name, content.arrays)
-            shutil.rmtree(downloads)
+        shutil.rmtree(downloads, ignore_errors=True)
     except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "make room there" if is_full else "let yourself read and write there"
         raise DatasetError(
-            f"{spec.name} cannot be kept in {cache_dir()} ({error}): {_cure(error)}, or "
+            f"{spec.name} cannot be kept in {cache_dir()} ({error}): {cure}, or "
             "name another folder, as in export MLP_XP_CACHE=/path/to/folder"
         ) from error
 
@@ -123,12 +139,6 @@ def _check_room(spec: Spec, folder: Path) -> None:
     if free < needed:
         reason = f"it takes {needed / 1e6:,.0f} MB for a while, and {free / 1e6:,.0f} MB are free"
         raise OSError(errno.ENOSPC, reason)
-
-
-def _cure(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "make room there"
-    return "let yourself read and write there"
 
 
 def _fetch_content(spec: Spec, downloads: Path) -> Content:

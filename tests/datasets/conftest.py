@@ -51,7 +51,5 @@ def spec(python2_folder):
 
 @pytest.fixture
 def in_cache():
-    """Return a function that returns the names in the cache, without locks."""
-    return lambda: sorted(
-        path.name for path in cache_dir().glob("*") if not path.name.endswith(".store.lock")
-    )
+    """Return a function that returns the names in the cache."""
+    return lambda: sorted(path.name for path in cache_dir().glob("*"))

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,14 +124,15 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Lock an existing folder against other writers, also in this process, until the end.
 
-    BlockingIOError if there is another. The system releases the lock of a process that is killed.
+    Wait for another writer, or raise BlockingIOError. The system releases the lock of a process
+    that is killed.
     """
     with contextlib.ExitStack() as stack:
         try:
-            _lock(folder, stack)
+            _lock(folder, stack, waits)
         except _IN_USE as error:
             raise BlockingIOError(
                 errno.EAGAIN,
@@ -143,9 +145,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 if sys.platform == "win32":
 
-    def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
+    def _lock(folder: Path, stack: contextlib.ExitStack, waits: bool) -> None:
         file = folder / ".lock"
-        file.unlink(missing_ok=True)  # An error where it is open, and none where it was left.
+        while True:
+            try:
+                file.unlink(missing_ok=True)  # An error where it is open, and none where left.
+                break
+            except _IN_USE:
+                if not waits:
+                    raise
+                time.sleep(0.1)
         descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR)
         stack.callback(file.unlink, missing_ok=True)
         stack.callback(os.close, descriptor)
@@ -153,11 +162,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
+    def _lock(folder: Path, stack: contextlib.ExitStack, waits: bool) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         stack.callback(os.close, descriptor)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
             # A process that was forked meanwhile has the descriptor too, and would keep the lock.
             stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         except OSError as error:
