@@ -28,8 +28,9 @@ from mlp_xp.estimators.fitted.sklearn_overrides import PortedMixin
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitted.summary import Summary, summary_of
 from mlp_xp.estimators.settings.config import LBFGS
-from mlp_xp.estimators.settings.parameters import CONSTRAINTS, RecipeMixin, param_names, validate
+from mlp_xp.estimators.settings.parameters import RecipeMixin, param_names, validate
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.recipes.parameter_row import Parameter
 from mlp_xp.training.loop.history import packed, unpacked
 
 __all__ = ["BaseMLP"]
@@ -38,12 +39,12 @@ __all__ = ["BaseMLP"]
 class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """Base class of `MLPClassifier` and `MLPRegressor`: scikit-learn's interface over the parts.
 
-    A subclass stores its parameters with `_store` and names them and the type of its targets.
+    A subclass stores its parameters with `_store`, and names their table and its targets' type.
     """
 
-    _parameter_constraints: dict[str, Any] = CONSTRAINTS
+    _parameters: dict[str, Parameter]
+    _parameter_constraints: dict[str, Any]
     _get_param_names, _validate_params = param_names, validate
-    _parameter_names: tuple[str, ...]
     _targets_type: type[Targets]
 
     coefs_ = FittedArrays()
@@ -75,7 +76,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
 
     def _params(self) -> dict[str, Any]:
         """Return all parameters by name, also those that a subclass does not take."""
-        return {name: getattr(self, name) for name in self._parameter_names}
+        return {name: getattr(self, name) for name in self._parameters}
 
     # --- fitting -------------------------------------------------------------------------------
 

@@ -1,13 +1,11 @@
 """The classifier: scikit-learn's names and meanings, on any array library."""
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
@@ -19,11 +17,11 @@ from mlp_xp.estimators.fitted.from_weights import set_weights
 from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
 from mlp_xp.estimators.fitted.scoring import log_of, score_on_host
 from mlp_xp.estimators.fitted.state import fitted_state
-from mlp_xp.estimators.settings.parameters import CONSTRAINTS, documented, one_of
+from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import ClassTargets
-from mlp_xp.nn.losses import CLASSIFICATION_LOSSES
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Schedule
+from mlp_xp.recipes.parameters import CLASSIFIER
 
 __all__ = ["MLPClassifier"]
 
@@ -37,26 +35,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    [hidden_layer_sizes to max_fun]
-    loss : {"log_loss", "focal"}, a loss of `mlp_xp.nn.losses`, or callable, default="log_loss"
-        An object must be for the outputs of `output_activation`, e.g.
-        ``SoftmaxCrossEntropy()`` for "softmax". A callable
-        ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback, which is
-        compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`.
-    label_smoothing : float in [0, 1), default=0
-        For "log_loss": mixes the targets with the uniform distribution.
-    class_weight : dict, "balanced", a list of them, or None, default=None
-        Weight of the samples of each class; "balanced" gives all classes the same sum. A list has
-        an entry for each of several targets; a sample's weight is the product over its targets.
-    output_activation : {"auto", "softmax", "logistic"}, default="auto"
-        "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
-        trains each of several classes against the rest.
-    calibration : {"temperature"} or None, default=None
-        "temperature" divides the raw outputs by one number, fitted after the training to the
-        held-out samples of ``early_stopping=True`` or ``X_val``, so that classes predicted with a
-        probability of 0.8 are right in about 80 % of cases. Predicted labels stay the same, except
-        with `n_members` or `tta`, which average probabilities.
-    [scoring to embedding_dim]
+    [parameters]
 
     Attributes
     ----------
@@ -90,15 +69,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     classes_: np.ndarray
     _targets_type = ClassTargets
-    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
-        **CONSTRAINTS,
-        "loss": [one_of(*CLASSIFICATION_LOSSES), callable],
-        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "class_weight": [one_of("balanced"), dict, list, None],
-        "output_activation": [one_of("auto", "softmax", "logistic")],
-        "calibration": [one_of("temperature"), None],
-    }
-    _parameter_names = tuple(_parameter_constraints)
+    _parameters = CLASSIFIER
+    _parameter_constraints = constraints_of(CLASSIFIER)
 
     def __init__(
         self,

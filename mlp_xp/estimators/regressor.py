@@ -14,11 +14,11 @@ from mlp_xp.estimators.checks.validation import check_weights, check_y, host
 from mlp_xp.estimators.fitted.from_weights import set_weights
 from mlp_xp.estimators.fitted.prediction import AS_SET
 from mlp_xp.estimators.fitted.scoring import predict_values
-from mlp_xp.estimators.settings.parameters import CONSTRAINTS, documented, one_of
+from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import RealTargets
-from mlp_xp.nn.losses import OUTPUTS, REGRESSION_LOSSES
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Schedule
+from mlp_xp.recipes.parameters import REGRESSOR
 
 __all__ = ["MLPRegressor"]
 
@@ -32,30 +32,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson", "gaussian"}, a \
-loss of `mlp_xp.nn.losses`, or callable, default="squared_error"
-        An object brings its settings, e.g. ``Quantile((0.05, 0.5, 0.95))`` or ``Huber(delta=2.0)``.
-        "poisson" predicts the exponential of the network's output, "gaussian" a mean and a standard
-        deviation. A callable
-        ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback, which is
-        compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`. A loss
-        of classes takes probabilities as targets, and predicts them. The loss of several outputs
-        is their sum.
-    [hidden_layer_sizes to max_fun]
-    output_activation : {"auto", "identity", "logistic", "tanh", "relu", "softplus", "exp"}, \
-default="auto"
-        Activation of the network's raw outputs, before the loss and in predictions; "auto" is that
-        of a loss object, the exponential for "poisson", and else the identity.
-    target_scaling : {"standardize"} or None, default=None
-        "standardize" trains on targets of mean 0 and standard deviation 1, each output by itself,
-        over the samples to fit on with their weights. Predictions and scores are in the unit of y;
-        losses, and what a loss measures by (`Huber`'s ``delta``), are those of the standardized
-        targets. Warm starts and `partial_fit` keep the first mean and deviation. Not for outputs
-        that are bounded or never negative, e.g. of ``loss="poisson"``.
-    clip_predictions : bool, default=False
-        Whether to clip each predicted output to the range of its training targets. Warm starts and
-        `partial_fit` keep the first range. Not available for quantiles and standard deviations.
-    [scoring to embedding_dim]
+    [parameters]
 
     Attributes
     ----------
@@ -76,14 +53,8 @@ default="auto"
     """
 
     _targets_type = RealTargets
-    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
-        **CONSTRAINTS,
-        "loss": [one_of(*REGRESSION_LOSSES), callable],
-        "output_activation": [one_of("auto", *OUTPUTS)],
-        "target_scaling": [one_of("standardize"), None],
-        "clip_predictions": ["boolean"],
-    }
-    _parameter_names = tuple(_parameter_constraints)
+    _parameters = REGRESSOR
+    _parameter_constraints = constraints_of(REGRESSOR)
 
     def __init__(
         self,

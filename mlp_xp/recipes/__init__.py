@@ -1,18 +1,16 @@
 """Recipes: all settings of a training in a TOML file, and the files that come with the library.
 
-`objects` lists the objects that a file may name, also for saved models. What a setting means is
-decided in `estimators`; the data that a recipe names are in `datasets`.
+`parameters` is the table of all settings; `objects` lists the objects that a file may name, also
+for saved models. What a setting means is decided in `estimators`; the data that a recipe names are
+in `datasets`.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from mlp_xp._utils.storage.files import read_file
 
 __all__ = [
     "FILES",
@@ -169,6 +167,10 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     >>> read_table("default")["data"]
     'cifar10'
     """
+    import tomllib  # The estimators need the table of parameters, and no recipe.
+
+    from mlp_xp._utils.storage.files import read_file
+
     path = _path_of(source)
     try:
         table = tomllib.loads(read_file(path, _LONGEST).decode())

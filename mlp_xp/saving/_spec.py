@@ -15,11 +15,7 @@ import numpy as np
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.fitted.intervals import Calibration
 from mlp_xp.estimators.fitted.state import FittedState
-from mlp_xp.estimators.settings.config import (
-    TABLE_SCALINGS,
-    resolve_augmentation,
-    resolve_config,
-)
+from mlp_xp.estimators.settings.config import resolve_augmentation, resolve_config
 from mlp_xp.estimators.targets import (
     ClassTargets,
     MultilabelTargets,
@@ -27,6 +23,7 @@ from mlp_xp.estimators.targets import (
     RealTargets,
     Targets,
 )
+from mlp_xp.recipes.parameters import TABLE_SCALINGS
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._history import decode_history, encode_history
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes, is_number

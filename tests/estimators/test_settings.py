@@ -256,11 +256,14 @@ def test_a_fit_takes_small_integers_of_numpy(settings):
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_the_documentation_has_every_parameter_once_and_in_order(kind):
+def test_the_signature_and_the_documentation_follow_the_table_of_parameters(kind):
+    signature = inspect.signature(kind).parameters
+    defaults = {name: row.default for name, row in kind._parameters.items()}
+    assert defaults == {name: given.default for name, given in signature.items()}
     text = inspect.getdoc(kind)
     parameters, attributes = text.split("\nParameters\n")[1].split("\nAttributes\n")
     lines = re.findall(r"^(\S.*?) : ", parameters, re.MULTILINE)
-    assert ", ".join(lines).split(", ") == list(inspect.signature(kind).parameters)
+    assert ", ".join(lines).split(", ") == list(signature)
     for name in ("coefs_", "moments_", "loss_curve_", "history_", "t_", "out_activation_"):
         assert f"{name} : " in attributes
     assert "\n[" not in text

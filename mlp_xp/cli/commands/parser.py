@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 from mlp_xp.cli.terminal.lines import fitted
 
 __all__ = [
+    "Options",
     "Parser",
     "add_backend",
     "add_output",

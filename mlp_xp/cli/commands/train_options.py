@@ -5,23 +5,20 @@ from __future__ import annotations
 import argparse
 import csv
 from argparse import SUPPRESS
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.backends import LOW_PRECISIONS
-from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed, number
+from mlp_xp.cli.commands.parser import Options, Parser, add_backend, add_output, add_seed, number
 from mlp_xp.cli.loading import DEFAULT
 from mlp_xp.datasets import LOADERS
-from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS
-from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.recipes import read_table
+from mlp_xp.recipes.parameter_row import Number, Option
+from mlp_xp.recipes.parameters import CLASSIFIER, GROUPS
 
 __all__ = ["add_train", "solvers_with_decay"]
 
-_AT_LEAST_0, _SHARE = number(float, at_least=0), number(float, at_least=0, below=1)
-_POSITIVE, _COUNT = number(float, above=0), number(int, at_least=1)
+_COUNT = number(int, at_least=1)
 
 
 def solvers_with_decay() -> list[str]:
@@ -30,15 +27,62 @@ def solvers_with_decay() -> list[str]:
 
 
 def add_train(parser: Parser) -> None:
-    """Add the options of ``mlp-xp train``, in groups."""
+    """Add the options of ``mlp-xp train``, in groups; the help shows the default recipe."""
     defaults = read_table(DEFAULT)
     parser.usage = "mlp-xp train [DATA] [OPTION ...]"
-    _add_data(_Group(parser, "data", defaults))
-    _add_network(_Group(parser, "network", defaults))
-    _add_training(_Group(parser, "training", defaults))
-    _add_regularization(_Group(parser, "regularization", defaults))
-    _add_place(_Group(parser, "where to compute", defaults))
-    _add_output(_Group(parser, "run folder and output", defaults))
+    _add_data(parser.add_argument_group("data and recipe"), defaults["data"])
+    options = {name: row.option for name, row in CLASSIFIER.items() if row.option}
+    for title in GROUPS:
+        if names := [name for name in options if CLASSIFIER[name].group == title]:
+            group = parser.add_argument_group(title.lower())
+            for name in names:
+                _add_parameter(group, name, options[name], defaults)
+    _add_output(parser.add_argument_group("run folder and output"))
+
+
+def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str, Any]) -> None:
+    """Add the option of a parameter; its help ends with the choices and the default."""
+    if name == "backend":
+        add_backend(group, default=None)  # And the device.
+        return
+    if name == "random_state":
+        add_seed(group, option.help, None)
+        return
+    row = CLASSIFIER[name]
+    known, default = row.known, defaults.get(name, row.default)
+    help = option.help or row.summary
+    settings: dict[str, Any] = {"metavar": option.metavar}
+    if name == "early_stopping":
+        settings |= {"type": _COUNT, "nargs": "?", "const": 10}
+    elif isinstance(known, Number):
+        several = "array-like" in row.values
+        limits = {"above": known.above, "at_least": known.at_least, "below": known.below}
+        settings["type"] = number(known.kind, several=several, **limits)
+        settings |= {"nargs": "*"} if several else {}
+    elif known is not None:
+        settings["choices"] = known
+        help += f": {', '.join(known)}"
+    else:
+        settings = {"action": argparse.BooleanOptionalAction}
+    flag = f"--{(option.name or name).replace('_', '-')}"
+    group.add_argument(flag, help=f"{help} ({_shown(default)})", **settings)
+    if name == "solver":
+        group.add_argument(
+            "--weight-decay",
+            type=number(float, at_least=0),
+            metavar="D",
+            help=f"of {', '.join(solvers_with_decay())}; others have none "
+            f"({default['weight_decay']})",
+        )
+
+
+def _shown(default: Any) -> str:
+    """Return a setting of a recipe, or the default of a parameter, as the help shows it."""
+    if isinstance(default, dict):
+        return str(default["class"]).lower()
+    if isinstance(default, list):
+        return " ".join(map(str, default))
+    return "none" if default is None else "no" if default is False else str(default)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -49,114 +93,58 @@ def _size(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"must be a number of pixels, or as in 32x24, got {text!r}")
 
 
-class _Group:
-    """A group of options whose help shows the settings of the default recipe.
-
-    Parameters
-    ----------
-    parser : Parser
-    title : str
-    defaults : mapping
-        The table of the recipe.
-    """
-
-    def __init__(self, parser: Parser, title: str, defaults: Mapping[str, Any]) -> None:
-        self.options = parser.add_argument_group(title)
-        self.defaults = defaults
-
-    def add(self, option: str, help: str, default: str = "", **settings: Any) -> None:
-        """Add an option; ``default`` names the setting of the recipe shown in the help."""
-        value = self.defaults.get(default)
-        if isinstance(value, list):
-            value = " ".join(map(str, value))
-        text = help if value is None else f"{help} ({value})"
-        self.options.add_argument(option, help=text, **settings)
-
-    def add_choice(
-        self, option: str, help: str, choices: Iterable[str], default: str = "", shown: str = ""
-    ) -> None:
-        """Add an option with names to choose from, which the help lists.
-
-        ``shown`` is the default where the recipe's is no name.
-        """
-        names = [*choices]
-        value = shown or str(self.defaults[default])
-        self.add(option, f"{help}: {', '.join(names)} ({value})", choices=names, metavar="NAME")
-
-
-def _add_data(group: _Group) -> None:
-    group.options.add_argument(
+def _add_data(group: Options, default: str) -> None:
+    add = group.add_argument
+    add(
         "data",
         nargs="?",
         default=SUPPRESS,
         metavar="DATA",
         help=f"{', '.join(LOADERS)}; or data of your own: a .csv, .npz or .parquet file, or a "
-        f"folder with a folder of pictures for each class ({group.defaults['data']})",
+        f"folder with a folder of pictures for each class ({default})",
     )
-    group.add(
+    add(
         "--data",
-        "the same as DATA",
+        help="the same as DATA",
         metavar="NAME",
     )
-    group.add(
+    add(
         "--target",
-        "of a table: the column to predict (target, label, class or y, else the last)",
+        help="of a table: the column to predict (target, label, class or y, else the last)",
         metavar="COLUMN",
     )
-    group.add(
+    add(
         "--drop",
-        "of a table: columns to leave out, with commas between them",
+        help="of a table: columns to leave out, with commas between them",
         type=_column_names,
         metavar="COLUMNS",
     )
-    group.add(
+    add(
         "--task",
-        "of a table: learn that column as classes (classification) or as numbers (regression; so "
-        "it is where numbers have fractions, or many values)",
+        help="of a table: learn that column as classes (classification) or as numbers (regression; "
+        "so it is where numbers have fractions, or many values)",
         choices=["classification", "regression"],
         metavar="NAME",
     )
-    group.add(
+    add(
         "--image-size",
-        "resize the pictures of a folder (they must have one size)",
+        help="resize the pictures of a folder (they must have one size)",
         type=_size,
         metavar="WxH",
     )
-    group.add("--data-path", "its file or folder (searched for, else fetched)", metavar="PATH")
-    group.add(
+    add("--data-path", help="its file or folder (searched for, else fetched)", metavar="PATH")
+    add(
         "--validation",
-        "share of the training images to hold out and measure accuracy or R2 on, each epoch",
+        help="share of the training images to hold out and measure accuracy or R2 on, each epoch",
         type=number(float, above=0, below=1),
         metavar="FRACTION",
     )
-
-
-def _add_network(group: _Group) -> None:
-    group.add(
-        "--hidden",
-        "width of each hidden layer; for a table it follows from the rows",
-        "hidden_layer_sizes",
-        type=number(int, at_least=1, several=True),
-        nargs="*",
-        metavar="WIDTH",
-    )
-    group.add_choice("--activation", "of the hidden layers", ACTIVATIONS, "activation")
-    group.add_choice(
-        "--normalization",
-        "between each hidden layer and its activation",
-        ["layer", "batch"],
-        shown="none",
-    )
-    group.add(
-        "--members",
-        "networks in one that share their hidden weights (1; 32 is common for tables)",
-        type=_COUNT,
-        metavar="N",
-    )
-    group.add(
-        "--residual",
-        "add its input to the output of each hidden layer as wide as the one before it (no)",
-        action=argparse.BooleanOptionalAction,
+    add(
+        "--recipe",
+        help="settings to begin with: a name that `mlp-xp recipes` lists, or a TOML file; other "
+        "options override it (%(default)s)",
+        default=DEFAULT,
+        metavar="NAME",
     )
 
 
@@ -166,106 +154,21 @@ def _column_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names if name.strip())
 
 
-def _add_training(group: _Group) -> None:
-    group.options.add_argument(
-        "--recipe",
-        help="settings to begin with: a name that `mlp-xp recipes` lists, or a TOML file; other "
-        "options override it (%(default)s)",
-        default=DEFAULT,
-        metavar="NAME",
-    )
-    group.add("--epochs", "passes over the data", "max_iter", type=_COUNT, metavar="N")
-    group.add(
-        "--max-time", "seconds that the whole command may take", type=_POSITIVE, metavar="SECONDS"
-    )
-    group.add(
-        "--early-stopping",
-        "end after N epochs without a better validation accuracy, and keep the best network; "
-        "without --validation a tenth of the images is held out (no; N is 10)",
-        type=_COUNT,
-        nargs="?",
-        const=10,
-        metavar="N",
-    )
-    group.add_choice(
-        "--calibration",
-        "of the probabilities, on the samples held out by --validation or --early-stopping",
-        ["temperature"],
-        shown="none",
-    )
-    solver = str(group.defaults["solver"]["class"]).lower()
-    group.add_choice("--solver", "update rule", [*OPTIMIZERS, "lbfgs"], shown=solver)
-    group.add(
-        "--learning-rate", "initial or peak rate", "learning_rate_init", type=_POSITIVE, metavar="R"
-    )
-    group.add_choice(
-        "--schedule", "of the learning rate (invscaling needs sgd)", SCHEDULES, "learning_rate"
-    )
-    group.add("--batch-size", "images per step", "batch_size", type=_COUNT, metavar="N")
-    group.add(
-        "--max-grad-norm", "clip the gradient norm to this (none)", type=_POSITIVE, metavar="G"
-    )
-    group.add(
-        "--ema-decay",
-        "test a moving average of the weights, e.g. 0.999 (none)",
-        type=_SHARE,
-        metavar="D",
-    )
-    add_seed(group.options, "of weights, order and validation images", None)
-
-
-def _add_regularization(group: _Group) -> None:
-    decay = group.defaults["solver"]["weight_decay"]
-    group.add("--dropout", "share of hidden outputs to drop (0)", type=_SHARE, metavar="P")
-    group.add(
-        "--label-smoothing", "share of the uniform distribution (0)", type=_SHARE, metavar="P"
-    )
-    group.add(
-        "--weight-decay",
-        f"of {', '.join(solvers_with_decay())}; others have none ({decay})",
-        type=_AT_LEAST_0,
-        metavar="D",
-    )
-    group.add("--alpha", "strength of the L2 penalty", "alpha", type=_AT_LEAST_0, metavar="A")
-
-
-def _add_place(group: _Group) -> None:
-    add_backend(group.options, default=None)
-    group.add_choice(
-        "--precision",
-        "of the products",
-        ["auto", "float32", "float64", *LOW_PRECISIONS],
-        shown="auto",
-    )
-    group.add_choice(
-        "--placement",
-        "keep the data on the device or send them batch by batch",
-        ["auto", "resident", "streamed"],
-        shown="auto",
-    )
-    group.add(
-        "--distributed",
-        "share the training among the processes of `mpiexec -n N mlp-xp train` (mpi), or of "
-        "torchrun (torch)",
-        choices=["mpi", "torch"],
-        metavar="NAME",
-    )
-
-
-def _add_output(group: _Group) -> None:
-    group.add("--out", "new run folder (runs/<date>-<time>-<data>)", type=Path, metavar="DIR")
-    group.add(
+def _add_output(group: Options) -> None:
+    add = group.add_argument
+    add("--out", help="new run folder (runs/<date>-<time>-<data>)", type=Path, metavar="DIR")
+    add(
         "--resume",
-        "go on with a run that was interrupted, with all of its settings; RUN is its --out",
+        help="go on with a run that was interrupted, with all of its settings; RUN is its --out",
         type=Path,
         metavar="RUN",
     )
-    group.add(
+    add(
         "--checkpoint",
-        "keep the last checkpoints of every N epochs, and the best ones with --validation "
+        help="keep the last checkpoints of every N epochs, and the best ones with --validation "
         "(one a minute, until the run is complete)",
         type=_COUNT,
         metavar="N",
     )
-    group.add("--tensorboard", "write a log for TensorBoard", action="store_true")
-    add_output(group.options)
+    add("--tensorboard", help="write a log for TensorBoard", action="store_true")
+    add_output(group)

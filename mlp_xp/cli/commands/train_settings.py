@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -20,39 +21,17 @@ from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import read_recipe, recipe_parameters, without_library
+from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.saving import decode
 
 __all__ = ["Request", "settings_of"]
 
-# Options whose names differ from the parameter's. --solver and --weight-decay make one parameter.
-_RENAMED = {
-    "hidden": "hidden_layer_sizes",
-    "schedule": "learning_rate",
-    "members": "n_members",
-    "learning_rate": "learning_rate_init",
-    "epochs": "max_iter",
-    "seed": "random_state",
+# The options of parameters. --solver and --weight-decay make one, --early-stopping sets two.
+_PARAMETERS = {row.option.name or name: name for name, row in CLASSIFIER.items() if row.option} | {
+    "device": "device"
 }
-_SAME_NAME = [
-    "activation",
-    "normalization",
-    "residual",
-    "dropout",
-    "label_smoothing",
-    "calibration",
-    "alpha",
-    "batch_size",
-    "max_grad_norm",
-    "ema_decay",
-    "max_time",
-    "backend",
-    "device",
-    "precision",
-    "placement",
-]
-_PARAMETERS = _RENAMED | {name: name for name in _SAME_NAME}
 # Options that --resume takes too: none of them changes the numbers, except by rounding.
-_FREE = {"backend", "device", "placement", "data_path", "checkpoint", "tensorboard"}
+_FREE = {option for option, name in _PARAMETERS.items() if CLASSIFIER[name].free_on_resume}
 
 
 class Request(NamedTuple):
@@ -83,8 +62,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings that the options describe."""
     task = args.task or "classification"
     recipe = read_recipe(args.recipe, recipe_parameters(ESTIMATORS[task]), task)
-    typed = {name: getattr(args, name) for name in _PARAMETERS}
-    params = {_PARAMETERS[name]: value for name, value in typed.items() if value is not None}
+    params = _typed(args, _PARAMETERS)
     if "hidden_layer_sizes" in params:
         params["hidden_layer_sizes"] = tuple(params["hidden_layer_sizes"])
     if args.solver is not None or args.weight_decay is not None:
@@ -118,10 +96,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
     """Return the settings of a run that is resumed, with the options that it takes."""
-    fixed = {"data", "recipe", "validation", "solver", "weight_decay", "early_stopping", "out"}
-    fixed |= {"target", "image_size", "task", "drop"}
-    fixed = (fixed | _PARAMETERS.keys()) - _FREE
-    for name in sorted(fixed):
+    fixed = {"data", "recipe", "validation", "weight_decay", "out", "target", "image_size", "task"}
+    for name in sorted(fixed | {"drop"} | _PARAMETERS.keys() - _FREE):
         value = getattr(args, name)
         if value is not None and (name, value) != ("recipe", DEFAULT):
             raise ValueError(
@@ -136,16 +112,18 @@ def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
         settings = Settings(params=params, **values)
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} has other settings: {error}; {cure}") from error
-    typed = {name: getattr(args, name) for name in ("data_path", "checkpoint")}
-    typed = {name: value for name, value in typed.items() if value is not None}
-    places = {name: getattr(args, name) for name in ("backend", "device", "placement")}
-    places = {name: value for name, value in places.items() if value is not None}
     return replace(
         settings,
-        params=settings.params | places | {"distributed": args.distributed},
+        params=settings.params | _typed(args, _FREE) | {"distributed": args.distributed},
         tensorboard=settings.tensorboard or args.tensorboard,
-        **typed,
+        **_typed(args, ("data_path", "checkpoint")),
     )
+
+
+def _typed(args: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
+    """Return the options that were typed, by the names of their parameters where they have one."""
+    values = {_PARAMETERS.get(option, option): getattr(args, option) for option in options}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _known_data(text: str) -> str:

@@ -13,6 +13,7 @@ from scipy import sparse
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.checks.keywords import check_fit_keywords
+from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.training.data.rows import take_rows
 from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
@@ -27,8 +28,8 @@ __all__ = [
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-# Parameters that may differ: one process alone prints and calls back, and each has its own device.
-_OWN = {"callbacks", "verbose", "device", "placement", "tta"}
+# One process alone prints and calls back, and each has its own device.
+_OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
 _FEW = 16  # Rows of X that are compared.
 
 

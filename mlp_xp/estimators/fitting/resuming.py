@@ -15,6 +15,7 @@ import numpy as np
 from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import LBFGS
+from mlp_xp.recipes.parameters import CLASSIFIER
 
 if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
     from mlp_xp.estimators.tables.columns import TableColumns
@@ -23,11 +24,7 @@ if TYPE_CHECKING:  # Few fits are resumed, and others start without these module
 
 __all__ = ["identity", "newest_snapshot", "restore", "text_of", "with_snapshot"]
 
-# Parameters that do not change the numbers, or only by rounding.
-_FREE = {
-    *("callbacks", "verbose", "backend", "device", "distributed", "placement", "tta"),
-    "warm_start",
-}
+_FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 

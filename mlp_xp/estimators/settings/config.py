@@ -30,7 +30,6 @@ __all__ = [
     "ADAPTIVE",
     "LBFGS",
     "REFINEMENT",
-    "TABLE_SCALINGS",
     "TrainingConfig",
     "check_params",
     "choose_backend",
@@ -49,8 +48,6 @@ __all__ = [
 LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
 REFINEMENT = "refinement"
-# Input scalings that treat each number of a table by itself, on the host, and no category.
-TABLE_SCALINGS = ("standardize", "robust", "quantile")
 _HOOKS = (
     "on_fit_begin",
     "on_progress",

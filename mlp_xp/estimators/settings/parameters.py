@@ -1,9 +1,12 @@
-"""The parameters that classifier and regressor share: constraints and checks."""
+"""What scikit-learn needs of the table of parameters: constraints, docstrings and checks."""
 
 import functools
 import inspect
+import math
 import os
+import pkgutil
 import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Self, TypeVar
 
@@ -17,26 +20,11 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
-from mlp_xp.augmentation import Augmentation
-from mlp_xp.backends import BACKENDS, LOW_PRECISIONS
-from mlp_xp.distributed import ENGINES, Distributed
 from mlp_xp.estimators.checks.keywords import checking_keywords, set_params
-from mlp_xp.estimators.settings.config import (
-    ADAPTIVE,
-    LBFGS,
-    TABLE_SCALINGS,
-    check_params,
-    resolve_layers,
-)
-from mlp_xp.estimators.settings.parameter_docs import PARTS
-from mlp_xp.nn.blocks import NUMERIC_EMBEDDINGS, NumericEmbedding
-from mlp_xp.nn.hidden import Layer
-from mlp_xp.nn.layers import ACTIVATIONS
-from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.optimizers.schedules import SCHEDULES
-from mlp_xp.training.data.input_scaling import SCALINGS, Whiten
+from mlp_xp.estimators.settings.config import check_params, resolve_layers
+from mlp_xp.recipes.parameter_row import Number, Parameter
 
-__all__ = ["CONSTRAINTS", "RecipeMixin", "documented", "one_of", "param_names", "validate"]
+__all__ = ["RecipeMixin", "constraints_of", "documented", "param_names", "validate"]
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -44,76 +32,79 @@ _Class = TypeVar("_Class", bound=type)
 _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 
-def one_of(*names: str) -> StrOptions:
-    """Return scikit-learn's constraint for a choice of names, listed in errors in this order."""
-    return StrOptions(dict.fromkeys(names).keys())
+# Of the docstrings of both classes.
+_ATTRIBUTES = """\
+coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
+    Weight matrices, or stacks of them, in the library and on the device of the data that were
+    fitted.
+intercepts_ : list of (fan_out,) arrays
+    Biases, likewise.
+norms_ : list of (scale, shift)
+    One for each normalization; likewise.
+other_weights_ : list of NamedTuples of arrays
+    What else is learned, such as embeddings; likewise.
+moments_ : list of (mean, variance)
+    Running statistics of batch normalization; likewise.
+loss_ : float
+    Loss of the last epoch.
+best_loss_ : float or None
+    Lowest loss of all epochs; None with early stopping.
+loss_curve_ : list of float
+    Loss of each epoch, or iteration of "lbfgs".
+validation_scores_, validation_loss_curve_ : list of float or None
+    After each epoch; None without validation samples.
+best_validation_score_ : float or None
+    Highest of them.
+history_ : list of Record
+    One for each epoch; ``pandas.DataFrame(model.history_)`` makes a table of it.
+n_iter_ : int
+    Epochs done, since the last call of `fit` began.
+t_ : int
+    Samples seen, repeats included.
+n_features_in_, n_layers_, n_outputs_ : int
+    Numbers of features, of layers with the input, and of outputs.
+out_activation_ : str
+    Output activation.
+feature_names_in_ : (features,) array
+    Where X has column names.
+columns_ : TableColumns
+    What a fit with `categorical_features`, `missing_values` or the like learned about the columns.
+    ``columns_.input_names`` are the names of the network's inputs;
+    ``columns_.by_column(values)`` returns, for each column, the norm of its inputs' weights or
+    gradients.
+"""
 
 
-CONSTRAINTS: dict[str, Any] = {
-    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), Layer],
-    "activation": [one_of(*ACTIVATIONS), list, tuple, callable],
-    "solver": [one_of(*OPTIMIZERS, LBFGS), Optimizer],
-    "alpha": [Interval(Real, 0, None, closed="left")],
-    "batch_size": [one_of("auto"), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [one_of(*SCHEDULES, ADAPTIVE), *SCHEDULES.values()],
-    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-    "power_t": [Interval(Real, 0, None, closed="left")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
-    "shuffle": ["boolean"],
-    "random_state": ["random_state"],
-    "tol": [Interval(Real, 0, None, closed="left")],
-    "verbose": ["verbose"],
-    "warm_start": ["boolean"],
-    "momentum": [Interval(Real, 0, 1, closed="both")],
-    "nesterovs_momentum": ["boolean"],
-    "early_stopping": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-    "beta_1": [Interval(Real, 0, 1, closed="left")],
-    "beta_2": [Interval(Real, 0, 1, closed="left")],
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
-    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-    "max_fun": [Interval(Integral, 1, None, closed="left")],
-    "scoring": [str, callable, None],
-    "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
-    "input_dropout": [Interval(Real, 0, 1, closed="left")],
-    "dropout_schedule": [one_of(*SCHEDULES), *SCHEDULES.values(), None],
-    "weight_decay_schedule": [one_of(*SCHEDULES), *SCHEDULES.values(), None],
-    "normalization": [one_of("layer", "batch"), None],
-    "residual": ["boolean"],
-    "n_members": [Interval(Integral, 1, None, closed="left")],
-    "parametric_activation": ["boolean"],
-    "parametrization": [one_of("standard", "ntk")],
-    "numeric_embedding": [one_of(*NUMERIC_EMBEDDINGS), NumericEmbedding, None],
-    "learn_input_scale": ["boolean"],
-    "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-    "ema_decay": [Interval(Real, 0, 1, closed="left"), None],
-    "callbacks": [list, tuple, None],
-    "backend": [one_of("auto", *BACKENDS), None],
-    "device": "no_validation",  # get_backend checks it
-    "precision": [one_of("auto", "float32", "float64", *LOW_PRECISIONS)],
-    "input_scaling": [one_of(*TABLE_SCALINGS, *SCALINGS), Whiten, None],
-    "placement": [one_of("auto", "resident", "streamed")],
-    "max_time": [Interval(Real, 0, None, closed="neither"), None],
-    "augmentation": [Augmentation, list, tuple, None],
-    "tta": [Augmentation, list, tuple, None],
-    "distributed": [one_of(*ENGINES), Distributed, None],
-    "categorical_features": ["array-like", one_of("from_dtype"), None],
-    "missing_values": [one_of("error", "impute")],
-    "max_one_hot": [Interval(Integral, 0, None, closed="left"), Options(Real, {np.inf})],
-    "embedding_dim": [Interval(Integral, 1, None, closed="left")],
-}
+def constraints_of(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return scikit-learn's constraints for the parameters of a table."""
+    return {
+        name: row.values if isinstance(row.values, str) else list(map(_constraint, row.values))
+        for name, row in parameters.items()
+    }
+
+
+def _constraint(value: Any) -> Any:
+    if isinstance(value, Number):
+        kind, above, at_least, below, at_most = value
+        low, high = max(above, at_least), min(below, at_most)
+        closed = "neither" if low == above else "both" if high == at_most < math.inf else "left"
+        limits = (None if math.isinf(n) else n for n in (low, high))
+        return Interval(Real if kind is float else Integral, *limits, closed=closed)
+    if isinstance(value, tuple):  # Listed in errors in this order.
+        return StrOptions(dict.fromkeys(value).keys())
+    if value == math.inf:
+        return Options(Real, {math.inf})
+    return pkgutil.resolve_name(value) if isinstance(value, str) and ":" in value else value
 
 
 def documented(cls: _Class) -> _Class:
-    """Replace lines in brackets of the docstring of a class by the text that both classes share.
-
-    Its constructor says what an unknown keyword may mean.
-    """
+    """Put parameters and attributes into the docstring, and hints into the constructor's errors."""
+    kind: Any = cls
     if cls.__doc__ is not None:  # With -OO there is none.
-        text = inspect.cleandoc(cls.__doc__)
-        for line, part in PARTS.items():
-            text = text.replace(f"{line}\n", part)
-        cls.__doc__ = text
+        names = inspect.signature(kind).parameters
+        rows = [kind._parameters[name].described(name) for name in names]
+        text = inspect.cleandoc(cls.__doc__).replace("[parameters]\n", "".join(rows))
+        cls.__doc__ = text.replace("[attributes of every fit]\n", _ATTRIBUTES)
     cls.__init__ = checking_keywords(cls.__init__)  # type: ignore[misc]
     return cls
 

@@ -11,7 +11,6 @@ from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
-from mlp_xp.estimators.settings.config import TABLE_SCALINGS
 from mlp_xp.estimators.tables.columns import TableColumns, check_finite
 from mlp_xp.estimators.tables.kinds import (
     CategoryColumn,
@@ -22,6 +21,7 @@ from mlp_xp.estimators.tables.kinds import (
 )
 from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
+from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
 __all__ = ["encode_table", "learn_columns"]
 

@@ -1,0 +1,84 @@
+"""A row of the table of parameters, and how it reads in a docstring."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+__all__ = ["Number", "Option", "Parameter"]
+
+
+class Number(NamedTuple):
+    """A number within limits; in a docstring, such as "float in [0, 1)"."""
+
+    kind: type[int] | type[float] = float
+    above: float = -math.inf
+    at_least: float = -math.inf
+    below: float = math.inf
+    at_most: float = math.inf
+
+    def __str__(self) -> str:
+        """Return it as numpydoc writes a type."""
+        end = f"{self.below})" if self.at_most == math.inf else f"{self.at_most}]"
+        limits = f"in [{self.at_least}, {end}"
+        if end == "inf)":
+            is_least = self.above == -math.inf
+            limits = f"of at least {self.at_least}" if is_least else f"above {self.above}"
+        return f"{self.kind.__name__} {limits}"
+
+
+class Option(NamedTuple):
+    """An option of ``mlp-xp train``.
+
+    Its help is by default the first sentence of the parameter's text, and its name the parameter's.
+    """
+
+    metavar: str | None = None
+    help: str = ""
+    name: str = ""
+
+
+class Parameter(NamedTuple):
+    """A parameter of the estimators.
+
+    ``values`` are constraints of scikit-learn, except that a tuple lists names, and that a class
+    that is slow to import is named by its path. ``type`` is for the docstring, with {} for the
+    names or the `Number` among them; "" says the values. A parameter that is ``free_on_resume``
+    changes the numbers by rounding at most; one that is ``own_per_rank`` may differ between the
+    processes of a fit.
+    """
+
+    default: Any
+    values: Any
+    group: str
+    type: str = ""
+    option: Option | None = None
+    free_on_resume: bool = False
+    own_per_rank: bool = False
+    text: str = ""
+
+    @property
+    def known(self) -> Any:
+        """The names to choose from, or the limits of a number; else None."""
+        return next((value for value in self.values if isinstance(value, tuple)), None)
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the text, without capital and period."""
+        text = " ".join(self.text.split()).partition(". ")[0].rstrip(".")
+        return text[0].lower() + text[1:]
+
+    def described(self, name: str) -> str:
+        """Return the entry of a docstring."""
+        kind = self.type.format(_words(self.known)) or " or ".join(map(_words, self.values))
+        default = f'"{self.default}"' if isinstance(self.default, str) else self.default
+        text = self.text.strip().replace("\n        ", "\n    ")
+        return f"{name} : {kind}, default={default}\n    {text}\n"
+
+
+def _words(value: Any) -> str:
+    """Return a constraint as numpydoc writes a type."""
+    if isinstance(value, Number) or not isinstance(value, tuple):
+        return "bool" if value == "boolean" else str(value)
+    names = ", ".join(f'"{name}"' for name in value)
+    return f"{{{names}}}" if len(value) > 1 else names
