@@ -11,14 +11,10 @@ BACKENDS = "numpy,torch:cpu,jax:cpu,cupy,torch:cuda,jax:cuda"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("mlp_xp benchmarks")
-    group.addoption(
-        "--bench-backends", default=BACKENDS, help="names with devices (default: %(default)s)"
-    )
-    group.addoption("--bench-rounds", type=int, default=7, help="timed rounds (default: 7)")
-    group.addoption(
-        "--bench-images", type=int, help="images of an epoch (default: about a second on 2 cores)"
-    )
+    add = parser.getgroup("mlp_xp benchmarks").addoption
+    add("--bench-backends", default=BACKENDS, help="names with devices (default: %(default)s)")
+    add("--bench-rounds", type=int, default=7, help="timed rounds (default: 7)")
+    add("--bench-images", type=int, help="images of an epoch (default: about a second on 2 cores)")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -42,16 +38,6 @@ def benchmark(request: pytest.FixtureRequest, benchmark: Any, backend: Backend) 
     benchmark.extra_info["backend"] = request.node.callspec.params["backend"]
     benchmark.extra_info |= backend.describe()
     return benchmark
-
-
-@pytest.fixture
-def rounds(request: pytest.FixtureRequest) -> int:
-    return request.config.getoption("--bench-rounds")
-
-
-@pytest.fixture
-def n_images(request: pytest.FixtureRequest) -> int | None:
-    return request.config.getoption("--bench-images")
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:

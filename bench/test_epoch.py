@@ -9,31 +9,23 @@ from typing import Any
 
 import pytest
 
-from bench.suite.epochs import make_epoch
-from bench.suite.workloads import WORKLOADS, Workload, load
+from bench.suite.workloads import WORKLOADS, Workload, load, make_epoch
 from mlp_xp.backends import Backend
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_epoch(
-    benchmark: Any,
-    backend: Backend,
-    workload: Workload,
-    placement: Any,
-    rounds: int,
-    n_images: int | None,
+    benchmark: Any, backend: Backend, workload: Workload, placement: Any, pytestconfig: Any
 ) -> None:
-    n_images = workload.batch_size + 1 if benchmark.disabled else n_images or workload.n_images
+    n_images = pytestconfig.getoption("--bench-images") or workload.n_images
+    if benchmark.disabled:
+        n_images = workload.batch_size + 1
     x, y, source = load(workload.data, n_images)
     epoch = make_epoch(backend, workload, x, y, placement)
     benchmark.group = workload.title
-    benchmark.extra_info |= {
-        "workload": workload.title,
-        "placement": placement,
-        "images": len(x),
-        "data": source,
-    }
-    benchmark.pedantic(epoch, rounds=rounds, warmup_rounds=1)
+    facts = {"workload": workload.title, "placement": placement, "images": len(x), "data": source}
+    benchmark.extra_info |= facts
+    benchmark.pedantic(epoch, rounds=pytestconfig.getoption("--bench-rounds"), warmup_rounds=1)
     if benchmark.enabled:
         benchmark.extra_info["images_per_second"] = len(x) / benchmark.stats["median"]

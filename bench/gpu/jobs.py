@@ -30,10 +30,9 @@ import numpy as np
 
 from bench.gpu.summary import NOT_REACHED
 from bench.suite.contenders import GPU_PEERS
-from bench.suite.epochs import make_epoch
 from bench.suite.roofline import operations
 from bench.suite.turns import failure
-from bench.suite.workloads import WORKLOADS, Workload, load
+from bench.suite.workloads import WORKLOADS, Workload, load, make_epoch
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.backends._cuda.captured import report
 from mlp_xp.nn.layers import Dense

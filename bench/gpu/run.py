@@ -99,9 +99,9 @@ class Check:
         self.cifar10: Path | None = None
         self.lines = scratch / "lines.jsonl"
         self.lines.touch()
-        facts = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "gpus": gpus(), "wanted": wanted}
-        tables = {name: {} for name in ("tests", "tracebacks", "sanitizer", "seconds")}
-        self.result: dict[str, Any] = facts | {name: [] for name in LISTS} | tables
+        self.result: dict[str, Any] = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "gpus": gpus()}
+        self.result |= {name: [] for name in LISTS} | {"wanted": wanted}
+        self.result |= {name: {} for name in ("tests", "tracebacks", "sanitizer", "seconds")}
         self.path: Path | None = None
 
     def left(self, part: str) -> float:

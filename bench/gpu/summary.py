@@ -29,14 +29,6 @@ GOALS = (
     ("goal", "tf32", "JAX, epoch in a scan", 1.5),
     ("tiny", "float32", "torch", 8.0),
 )
-# By precision and contender: the microseconds of a step that were estimated for the network "goal".
-ESTIMATES = {
-    ("float32", "mlp_xp, cupy, eager"): (300, 400),
-    ("float32", CAPTURED): (150, 190),
-    ("tf32", CAPTURED): (100, 120),
-    ("tf32", "torch, compiled"): (180, 250),
-    ("tf32", "JAX, epoch in a scan"): (160, 190),
-}
 Result = dict[str, Any]
 
 
@@ -62,18 +54,15 @@ def count_tests(junit: Path) -> tuple[dict[str, int], float, dict[str, tuple[str
     text = junit.read_text() if junit.exists() else ""
     cases = ElementTree.fromstring(text).iter("testcase") if text.rstrip().endswith(">") else ()
     for case in cases:
-        outcome = "passed"
-        for child in case:
-            if child.tag in ("failure", "error"):
-                outcome = "failed"
-                # A file that could not be read has no class.
-                name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
-                message = " ".join(child.get("message", "").split())[:300]
-                failures[name] = message, (child.text or "")[-3000:]
-            elif child.tag == "skipped":
-                outcome = "skipped"
-        counts[outcome] += 1
+        bad = [*case.iter("failure"), *case.iter("error")]
+        skipped = "passed" if case.find("skipped") is None else "skipped"
+        counts["failed" if bad else skipped] += 1
         taken += float(case.get("time", 0))
+        # A file that could not be read has no class.
+        name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
+        for child in bad:
+            message = " ".join(child.get("message", "").split())[:300]
+            failures[name] = message, (child.text or "")[-3000:]
     return counts, taken, failures
 
 
@@ -122,42 +111,30 @@ def goals(result: Result) -> list[dict[str, str]]:
     return rows
 
 
-def estimates_table(result: Result) -> str:
-    """Return the table of what was estimated beside what was measured."""
-    steps = {key_of(line): seconds(step_of(line)) for line in of_part(result, "steps")}
-    rows = [
-        [name, precision, f"{low} to {high} µs", steps.get(("goal", precision, name), "")]
-        for (precision, name), (low, high) in ESTIMATES.items()
-    ]
-    names = ["contender", "precision", "estimated for an H100", "measured"]
-    return grid(names, rows if any(row[-1] for row in rows) else [])
-
-
 def steps_table(result: Result) -> str:
     """Return the table of steps, by network and precision, the fastest first."""
     peaks: dict[str, float] = {}
     for line in of_part(result, "peaks"):
         peaks[line["precision"]] = max(peaks.get(line["precision"], 0.0), line["flops"])
     launches = {key_of(x): x["launches"] for x in of_part(result, "launches")}
-    cases: dict[tuple[str, str], list[Result]] = {}
-    for line in of_part(result, "steps"):
-        cases.setdefault((line["workload"], line["precision"]), []).append(line)
-    rows = []
-    for (workload, precision), here in cases.items():
-        eager = next((step_of(line) for line in here if line["contender"] == "torch"), None)
-        for line in sorted(here, key=step_of):
-            step, n, peak = step_of(line), launches.get(key_of(line)), peaks.get(precision)
-            rows.append(
-                [
-                    f"{workload}, batch {line['batch']}",
-                    precision,
-                    name_of(line),
-                    seconds(step),
-                    "" if eager is None else f"{eager / step:.2f}",
-                    "" if n is None else f"{n:.1f}",
-                    "" if peak is None else f"{line['flop'] / step / peak:.0%}",
-                ]
-            )
+    lines, rows = of_part(result, "steps"), []
+    eager = {key_of(x)[:2]: step_of(x) for x in lines if x["contender"] == "torch"}
+    order = list(dict.fromkeys(key_of(x)[:2] for x in lines))
+    for line in sorted(lines, key=lambda x: (order.index(key_of(x)[:2]), step_of(x))):
+        step, (workload, precision, name) = step_of(line), key_of(line)
+        n, peak = launches.get(key_of(line)), peaks.get(precision)
+        beside = eager.get((workload, precision))
+        rows.append(
+            [
+                f"{workload}, batch {line['batch']}",
+                precision,
+                name,
+                seconds(step),
+                "" if beside is None else f"{beside / step:.2f}",
+                "" if n is None else f"{n:.1f}",
+                "" if peak is None else f"{line['flop'] / step / peak:.0%}",
+            ]
+        )
     names = ["network", "precision", "contender", "step", "vs torch", "launches", "of the peak"]
     return grid(names, rows)
 
@@ -177,7 +154,6 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
 
     if of_part(result, "steps"):
         yield "Goals", grid([*result["goals"][0]], [[*goal.values()] for goal in result["goals"]])
-    yield "Estimates", estimates_table(result)
     yield "Problems", bullets(result["problems"] + result["failed"])
     late: dict[str, list[str]] = {}
     absent = []

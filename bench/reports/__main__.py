@@ -49,8 +49,7 @@ def blocks() -> dict[str, str]:
 
 def benchmarks_page() -> str:
     """Return docs/benchmarks.md: the report of the suite, epochs of backends, and their machine."""
-    _, suite = newest("workloads", "medium")
-    _, record = newest("backends")
+    suite, record = newest("workloads", "medium")[1], newest("backends")[1]
     (epochs,) = backends.PART.tables(record["backends"])
     machine = [f"- {measured_on(record['environment'])}", *backends.devices(record["backends"])]
     picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
+from bench.studies.train_command import COMMAND as RUN
 from bench.suite.records import HISTORY, Result, environment, write
 from bench.suite.tables import Table
 from mlp_xp import MLPClassifier
@@ -27,8 +28,6 @@ from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimi
 from mlp_xp.optimizers import ByKind, Muon, kinds
 from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.saving import load_model
-
-RUN = "import sys; from mlp_xp.cli import main; sys.exit(main())"
 
 
 def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> int:
@@ -61,20 +60,20 @@ def update_work(model: MLPClassifier) -> int:
     )
 
 
-def facts(folder: Path, seconds: float) -> dict[str, Any]:
+def facts(folder: Path, seconds: float) -> Result:
     """Read the results of a run folder; ``seconds`` is the time of the whole command."""
     result = json.loads((folder / "config.json").read_text())["result"]
     with (folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+
+    def column(name: str) -> list[float]:
+        return [float(row[name]) for row in rows if row[name]]
+
     model = load_model(folder)
-    counts = [int(row["n_samples"]) for row in rows]
+    counts, summary = [int(row["n_samples"]) for row in rows], model.summary()
     steps = sum(math.ceil(count / resolve_batch_size(model.batch_size)) for count in counts)
-    summary = model.summary()
-    passed, total = [], 0.0
-    for row in rows:
-        total += float(row["seconds"])
-        passed.append(round(total, 3))
-    validation = [float(row["validation_accuracy"]) for row in rows if row["validation_accuracy"]]
+    passed = [round(total, 3) for total in accumulate(column("seconds"))]
+    validation = column("validation_accuracy")
     return {
         "test_accuracy": result["test_accuracy"],
         "validation_accuracy": validation[-1] if validation else None,
@@ -87,14 +86,14 @@ def facts(folder: Path, seconds: float) -> dict[str, Any]:
         "flop": summary.training_work * sum(counts) + update_work(model) * steps,
         "history": {
             "seconds": passed,
-            "loss": [float(row["loss"]) for row in rows],
-            "accuracy": [float(row["accuracy"]) for row in rows],
+            "loss": column("loss"),
+            "accuracy": column("accuracy"),
             "validation_accuracy": validation,
         },
     }
 
 
-def run_seed(words: list[str], seed: int) -> dict[str, Any]:
+def run_seed(words: list[str], seed: int) -> Result:
     """Run the command in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
@@ -104,13 +103,11 @@ def run_seed(words: list[str], seed: int) -> dict[str, Any]:
         return facts(out, time.perf_counter() - start)
 
 
-def summarized(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def summarized(runs: Iterable[Result]) -> Result:
     """Return mean and standard deviation over the seeds (None for a single one)."""
-    names = ("test_accuracy", "validation_accuracy", "seconds", "epochs", "parameters", "flop")
     found = {}
-    for name in names:
-        values = [run[name] for run in runs if run[name] is not None]
-        if values:
+    for name in ("test_accuracy", "validation_accuracy", "seconds", "epochs", "parameters", "flop"):
+        if values := [run[name] for run in runs if run[name] is not None]:
             deviation = statistics.stdev(values) if len(values) > 1 else None
             found[name] = {"mean": statistics.fmean(values), "deviation": deviation}
     return found
@@ -119,12 +116,10 @@ def summarized(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def measure(recipe: str, seeds: list[int], validation: float | None, into: Path | None) -> Path:
     """Run the seeds, add each result to the file at once, and return the file."""
     path = read_recipe(recipe, recipe_parameters(MLPClassifier)).path
-    words = ["train", "--recipe", recipe]
-    name = f"speedrun-{path.stem}"
-    if validation is not None:
-        words += ["--validation", str(validation)]
-        name += "-validation"
-    file = into or HISTORY / time.strftime("%Y-%m-%d") / f"{name}.json"
+    more = [] if validation is None else ["--validation", str(validation)]
+    words = ["train", "--recipe", recipe, *more]
+    name = f"speedrun-{path.stem}{'-validation' if more else ''}.json"
+    file = into or HISTORY / time.strftime("%Y-%m-%d") / name
     command = " ".join(["mlp-xp", *words, "--seed", "SEED"])
     own = {"recipe": path.stem, "command": command, "settings": path.read_text(), "runs": {}}
     fresh = {"environment": environment(), "speedrun": own}
@@ -179,12 +174,11 @@ def table() -> Table:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.speedrun", description=__doc__)
-    parser.add_argument("recipe", help="a name or a TOML file")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--validation", type=float, help="hold out a share, to choose settings by")
-    parser.add_argument(
-        "--into", type=Path, help="file (bench/history/<date>/speedrun-<recipe>.json)"
-    )
+    add = parser.add_argument
+    add("recipe", help="a name or a TOML file")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--validation", type=float, help="hold out a fraction, to choose settings by")
+    add("--into", type=Path, help="file (bench/history/<date>/speedrun-<recipe>.json)")
     args = parser.parse_args(argv)
     print(measure(args.recipe, args.seeds, args.validation, args.into))
 

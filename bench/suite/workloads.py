@@ -1,6 +1,7 @@
-"""The workloads: networks with their data."""
+"""The workloads: networks with their data, and epochs of this library's training loop on them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,3 +92,35 @@ def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
         y, source = generator.integers(10, size=len(x)), "random images of CIFAR-10's shape"
     # A copy in memory: the cache is memory-mapped.
     return np.array(x[:n_images]), y[:n_images].astype(np.int32), source
+
+
+def make_epoch(
+    backend: Any, workload: Workload, x: np.ndarray, y: np.ndarray, placement: Any
+) -> Callable[[], None]:
+    """Return the function of an epoch of this library, which ends when the device is done."""
+    from mlp_xp.nn.losses import SoftmaxCrossEntropy
+    from mlp_xp.nn.network import Network, init_params
+    from mlp_xp.optimizers import Adam
+    from mlp_xp.training.data.epoch_plan import plan_epoch
+    from mlp_xp.training.data.input_scaling import standardization
+    from mlp_xp.training.data.placement import place
+    from mlp_xp.training.step.step_settings import Rules
+    from mlp_xp.training.trainer import Trainer
+
+    network = Network(workload.widths, workload.activation)
+    trainer = Trainer(
+        backend,
+        Rules(network, SoftmaxCrossEntropy(), Adam(), learning_rate=0.001),
+        params=init_params(network, 0),
+        dtype="float32",
+        scaling=standardization(backend, x, "float32"),
+    )
+    data = place(backend, x, y, "float32", placement)
+    own = {"seed": 0, "pad": backend.fixed_shapes}
+
+    def epoch() -> None:
+        plan = plan_epoch(len(x), workload.batch_size, epoch=trainer.n_epochs, **own)
+        trainer.run_epoch(data, plan, n_epochs=1, step_by_step=False)
+        backend.synchronize()
+
+    return epoch

@@ -71,9 +71,6 @@ def test_goals_are_met_or_missed_by_what_was_measured(module, tmp_path, theirs, 
     result = {"lines": lines}
     assert [row["verdict"] for row in summary.goals(result)][-1] == verdict
     assert summary.goals(result)[0]["verdict"] == ("met" if theirs else verdict)
-    assert "| mlp_xp, cupy, captured | tf32 | 100 to 120 µs | 100 µs |" in (
-        summary.estimates_table(result)
-    )
 
 
 @pytest.mark.parametrize(
