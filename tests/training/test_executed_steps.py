@@ -250,9 +250,13 @@ CODE = {
 @pytest.mark.parametrize("name", [*CASES, *CODE])
 def test_epochs_at_once_are_those_one_by_one(name, lengths, monkeypatch):
     prepare, prepared = CompiledLoop._prepare, []
-    monkeypatch.setattr(
-        CompiledLoop, "_prepare", lambda *args: prepared.append(1) or prepare(*args)
-    )
+
+    def noting(*args):
+        found = prepare(*args)
+        prepared.append(found[1])
+        return found
+
+    monkeypatch.setattr(CompiledLoop, "_prepare", noting)
     settings = {"hidden_layer_sizes": (20,), "random_state": 0, **(CASES | CODE)[name]}
     given = {"sample_weight": WEIGHTS} if name == "held out" or "weighted" in name else {}
     estimator, y = MLPClassifier, Y
@@ -263,6 +267,7 @@ def test_epochs_at_once_are_those_one_by_one(name, lengths, monkeypatch):
     assert len(lengths) < mine[0]
     if name == "iris":  # Once a call.
         assert len(prepared) == len(lengths) > 1
+        assert None not in prepared  # Each call runs a program.
     lengths.clear()
     expected, arrays = results(estimator(**settings, callbacks=[WATCHING]), y, **given)
     assert not lengths

@@ -36,9 +36,9 @@ _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 
 
 
 class _Kept(NamedTuple):
-    """The weights and the loss after each step, which the first axis counts.
+    """The weights and the loss before each step, and after the last: the first axis counts them.
 
-    There are no weights where nothing is measured.
+    There are no weights where nothing is measured. A traced step keeps only what is before it.
     """
 
     learned: Params
@@ -106,7 +106,7 @@ class MultiEpoch:
             )
             return made
 
-        self._kept = tuple(empty(most * len(part)) for part in self._parts)
+        self._kept = tuple(empty(most * len(part) + 1) for part in self._parts)
         self._loop: Any = trainer.backend.loop(_make_keeping_step(trainer.function))
         self._faulty: Callable[[], None] | None = None
         request.at_end.callback(self._release)
@@ -139,7 +139,7 @@ class MultiEpoch:
         seconds = (time.perf_counter() - start) / n_epochs
         measured: list[tuple[float | None, float | None]] = [(None, None)] * n_finite
         if self._validation is not None and n_finite:
-            after = map_leaves(lambda leaf: leaf[:n_finite, ...], self._kept[0])
+            after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0])
             measured = [*self._validation.measure_each(after.learned, after.batch_stats)]
         trained = []
         for i, (value, score) in enumerate(measured):
@@ -147,7 +147,7 @@ class MultiEpoch:
                 trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
             record = trainer.record(plans[i], tables[i].rates, [losses[i]], seconds)
             record = record._replace(validation_loss=value, validation_score=score)
-            learned = None if score is None else partial(self._learned, i)
+            learned = None if score is None else partial(self._learned, i + 1)
             trained.append(Trained(record, learned))
         if n_finite < n_epochs:
             if n_finite:
@@ -188,6 +188,9 @@ class MultiEpoch:
         states = trainer.state, self._kept
         state, self._kept = self._loop.run_turns(ranges, states, self._arguments(plans, tables))
         trainer.adopt(state)
+        last = _kept_of(state, self._kept[0])
+        for place, leaf in zip(leaves(self._kept[0]), last, strict=True):
+            place[n_epochs * lengths[0]] = leaf
 
     def _losses(self, n_epochs: int) -> np.ndarray:
         """Return what each step has added to the loss of its epoch, (epochs, steps)."""
@@ -195,7 +198,9 @@ class MultiEpoch:
             to_numpy(kept.loss)[: n_epochs * len(part)].reshape(n_epochs, -1)
             for part, kept in zip(self._parts, self._kept, strict=True)
         ]
-        return np.concatenate(losses, axis=1)
+        steps = np.concatenate(losses, axis=1)
+        last = to_numpy(self._trainer.state.loss)
+        return np.append(steps.ravel()[1:], last).reshape(steps.shape)
 
     def _arguments(self, plans: list[EpochPlan], tables: list[StepTable]) -> list[tuple[Any, ...]]:
         """Return the arguments of the steps of each part: of ``most`` epochs, the last ones unused.
@@ -229,7 +234,7 @@ def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
 
 @lru_cache(maxsize=64)
 def _make_keeping_step(step: Step) -> Callable[..., Any]:
-    """Return the function of one of many steps, for `Backend.loop`, that keeps what it leaves."""
+    """Return the function of one of many steps, for `Backend.loop`, that keeps what was before."""
     indexed_step = make_indexed_step(step)
 
     def keeping_step(
@@ -241,9 +246,8 @@ def _make_keeping_step(step: Step) -> Callable[..., Any]:
         *shared: Any,
     ) -> tuple[TrainState, tuple[_Kept, ...]]:
         state, kept = states
-        state = indexed_step(i, state._replace(loss=zeros[i, ...]), steps, *shared)
         for place, leaf in zip(leaves(kept[part]), _kept_of(state, kept[part]), strict=True):
             place[i, ...] = leaf
-        return state, kept
+        return indexed_step(i, state._replace(loss=zeros[i, ...]), steps, *shared), kept
 
     return keeping_step
