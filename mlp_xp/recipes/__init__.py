@@ -29,6 +29,8 @@ _LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared ti
 _DEEPEST = 32
 FILES = "files"  # The name of the user's own data, beside the names in `LOADERS`.
 _TASKS = ("classification", "regression")
+_SECTIONS = (*_TASKS, "ensemble")
+_ENSEMBLE = ("n_estimators", "bootstrap")  # What a recipe sets of an ensemble.
 # `objects` is imported where it is needed: `mlp-xp train --help` reads a table and loads no
 # library.
 
@@ -37,13 +39,14 @@ class Recipe(NamedTuple):
     """The contents of a recipe.
 
     ``path`` is its file, ``data`` a key of `LOADERS` or `FILES`, ``params`` the parameters of an
-    estimator.
+    estimator, and ``ensemble`` the parameters of an ensemble of such estimators, if it is one.
     """
 
     path: Path
     description: str
     data: str
     params: dict[str, Any]
+    ensemble: dict[str, Any]
 
 
 def names() -> list[str]:
@@ -74,6 +77,7 @@ def read_recipe(
         A name, or a TOML file: ``description`` and ``data``, and any parameters of the estimator by
         their own names. An object is a table with its class: ``{class = "Muon", ns_steps = 3}``.
         The tables ``[classification]`` and ``[regression]`` have parameters for one task alone.
+        The table ``[ensemble]`` makes it a recipe for an ensemble, with these parameters.
     parameters : iterable of str
         What the estimator takes.
     task : {"classification", "regression"}, default="classification"
@@ -97,20 +101,22 @@ def read_recipe(
     >>> read_recipe("default", ["hidden_layer_sizes"])
     Traceback (most recent call last):
     ValueError: ...default.toml: 'activation' is not one of description, data, classification, \
-regression, hidden_layer_sizes
+regression, ensemble, hidden_layer_sizes
     """
     from mlp_xp.datasets import LOADERS
     from mlp_xp.recipes.objects import expected
 
     path, table = _path_of(source), read_table(source)
-    valid = ["description", "data", *_TASKS, *parameters]
-    own = {name: table.pop(name, {}) for name in _TASKS}
+    valid = ["description", "data", *_SECTIONS, *parameters]
+    own = {name: table.pop(name, {}) for name in _SECTIONS}
     if not all(isinstance(settings, dict) for settings in own.values()):
-        raise ValueError(f"{path}: classification and regression must be tables of parameters")
+        raise ValueError(f"{path}: {', '.join(_SECTIONS)} must be tables of parameters")
     table |= own[task]
-    for key in table:
-        if key not in valid:
-            raise ValueError(f"{path}: {key!r} is {expected(key, valid)}")
+    ensemble = own["ensemble"]
+    for settings, known in ((table, valid), (ensemble, _ENSEMBLE)):
+        for key in settings:
+            if key not in known:
+                raise ValueError(f"{path}: {key!r} is {expected(key, known)}")
     try:
         for key in ("description", "data"):
             if not isinstance(table.get(key), str):
@@ -121,7 +127,7 @@ regression, hidden_layer_sizes
         params = {key: _decode(value, key) for key, value in table.items()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return Recipe(path, description, data, params)
+    return Recipe(path, description, data, params, ensemble)
 
 
 def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:

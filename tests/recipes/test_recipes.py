@@ -16,7 +16,7 @@ from mlp_xp.recipes import names, read_recipe, recipe_parameters
 pytestmark = pytest.mark.filterwarnings("ignore:torch, which the recipe:UserWarning")
 
 FOLDER = Path(recipes.__file__).parent
-TABLES = {"table", "table-fast"}
+TABLES = {"table", "table-fast", "table-best"}
 WHOLE = """
 description = "a test"
 data = "digits"
@@ -46,7 +46,8 @@ def test_each_promised_recipe_is_whole():
     assert set(names()) == promised | {"default"} | TABLES
     assert {file.suffix for file in FOLDER.iterdir() if file.is_file()} == {".py", ".toml"}
     for name in names():
-        model = MLP.from_recipe(name)
+        model = getattr(made := MLP.from_recipe(name, random_state=3), "estimator", made)
+        assert made.random_state == 3
         read = read_recipe(name, recipe_parameters(MLP))
         assert read.description, name
         assert (read.data == "files") == (name in TABLES), name
@@ -92,12 +93,15 @@ def test_a_recipe_has_settings_for_one_task_alone(write):
         >= {"alpha": 0.1, "loss": "huber"}.items()
     )
     for name in TABLES:
-        assert MLPRegressor.from_recipe(name).target_scaling == "standardize"
-        assert MLP.from_recipe(name).missing_values == "impute"
+        made = MLPRegressor.from_recipe(name), MLP.from_recipe(name)
+        regressor, classifier = (getattr(model, "estimator", model) for model in made)
+        assert (regressor.target_scaling, classifier.missing_values) == ("standardize", "impute")
 
 
 MISTAKES = [
-    ("classification = 1", "classification and regression must be tables of parameters"),
+    ("classification = 1", "classification, regression, ensemble must be tables of parameters"),
+    ("[ensemble]\nn_estimator = 2", r"'n_estimator' is not one of .*mean 'n_estimators'\?\)"),
+    ("[ensemble]\nn_estimators = 0", "'n_estimators' parameter of MLPEnsembleClassifier"),
     ("lable_smoothing = 0.1", r"'lable_smoothing' is not one of .*mean 'label_smoothing'\?\)"),
     ("callbacks = []", "'callbacks' is not one of"),
     ("description = 1", "`description` must be a string, got 1"),

@@ -62,6 +62,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings that the options describe."""
     task = args.task or "classification"
     recipe = read_recipe(args.recipe, recipe_parameters(ESTIMATORS[task]), task)
+    if recipe.ensemble:
+        raise ValueError(
+            f"recipe {args.recipe} is an ensemble, and this command trains one network: type "
+            f"--recipe table, or in Python MLPClassifier.from_recipe({args.recipe!r}).fit(X, y)"
+        )
     params = _typed(args, _PARAMETERS)
     if "hidden_layer_sizes" in params:
         params["hidden_layer_sizes"] = tuple(params["hidden_layer_sizes"])

@@ -8,7 +8,7 @@ import pkgutil
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -176,7 +176,7 @@ class RecipeMixin:
     set_params = set_params
 
     @classmethod
-    def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> Self:
+    def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> Any:
         """Create an estimator with the settings of a recipe.
 
         Parameters
@@ -191,7 +191,9 @@ class RecipeMixin:
         Returns
         -------
         MLPClassifier or MLPRegressor
-            Not fitted.
+            Not fitted. A recipe with ``[ensemble]``, such as "table-best", is an
+            `MLPEnsembleClassifier` or `MLPEnsembleRegressor`; parameters that both have, such as
+            ``random_state``, are set for the ensemble.
 
         Raises
         ------
@@ -215,10 +217,27 @@ class RecipeMixin:
             model._validate_params()
             check_params(model._params())
             resolve_layers(model.hidden_layer_sizes)
+            ensemble = _ensemble_of(model, read.ensemble)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{read.path}: {error}") from error
         if "backend" not in overrides and (note := without_library(recipe, read.params)):
             warnings.warn(note, stacklevel=2)
             overrides["backend"] = "numpy"
-        created: Self = kind(**params_with(read, overrides)).set_params(**overrides)
-        return created
+        names = [] if ensemble is None else ensemble._get_param_names()
+        shared = {name: overrides.pop(name) for name in names if name in overrides}
+        model = kind(**params_with(read, overrides)).set_params(**overrides)
+        return model if ensemble is None else ensemble.set_params(**{"estimator": model} | shared)
+
+
+def _ensemble_of(model: Any, params: dict[str, Any]) -> Any:
+    """Return an ensemble of such networks with a recipe's parameters, None if there are none."""
+    if not params:
+        return None
+    # From the package, which imports them late: ensembles are built on estimators.
+    from mlp_xp import MLPEnsembleClassifier, MLPEnsembleRegressor
+
+    is_regressor = isinstance(model, RegressorMixin)
+    kind: Any = MLPEnsembleRegressor if is_regressor else MLPEnsembleClassifier
+    ensemble = kind(model, random_state=model.random_state, **params)
+    ensemble._validate_params()
+    return ensemble
