@@ -93,38 +93,15 @@ def fit_many(
     n_jobs: int | None = None,
     on_epoch: Callable[[int, Record], None] | None = None,
 ) -> Generator[FitResult]:
-    """Fit many models at once, each as its own `fit` would.
+    """Fit many models at once, each as its own `fit` would; yield each result when it is there.
 
     On NumPy some threads fit one model each. On other backends models whose steps are alike train
     as one program with an axis for the models, as many at once as fit into half of the memory: of
     the device, or on the host scikit-learn's ``working_memory``. What cannot be part of such a
-    program is fitted by itself. Ctrl-C ends the iteration: models that have not been returned are
-    not fitted. Closing the generator does the same.
-
-    Parameters
-    ----------
-    tasks : sequence of FitTask
-    n_jobs : int of at least 1, optional
-        Threads that fit a model each, at most; default the number of processors.
-    on_epoch : callable, optional
-        ``on_epoch(number, record)`` is called after each epoch of each task, by any thread.
-
-    Yields
-    ------
-    FitResult
-        In the order in which the fits end. An error, e.g. of a fit that diverges, costs the
-        others nothing.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.estimators.many import FitTask, fit_many
-    >>> X, y = np.asarray([[0.0], [1.0]]), np.asarray([0.0, 1.0])
-    >>> models = [MLPRegressor(max_iter=2, learning_rate="cosine") for _ in range(3)]
-    >>> results = fit_many([FitTask(model, X, y) for model in models])
-    >>> sorted(result.number for result in results), models[0].n_iter_
-    ([0, 1, 2], 2)
+    program is fitted by itself. An error, such as a fit that diverges, costs the others nothing.
+    Ctrl-C ends the iteration: models that have not been returned are not fitted. Closing the
+    generator does the same. ``on_epoch(number, record)`` is called after each epoch of each task,
+    by any thread.
     """
     data = _Data(tasks)
     groups: dict[tuple[Backend, bool], list[int]] = {}

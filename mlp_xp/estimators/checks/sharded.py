@@ -34,26 +34,9 @@ def join_samples(
     reset: bool,
     suffix: str,
 ) -> tuple[Shard, np.ndarray, np.ndarray | None]:
-    """Check the rows of this rank, and return the samples of all ranks.
+    """Check the rows of this rank, and return the samples of all ranks: shard, targets, weights.
 
-    Parameters
-    ----------
-    ranks : SingleProcess
-    model : estimator
-    X, y, sample_weight
-        For this rank; it may have no rows, if y has the right number of axes.
-    reset : bool
-        As for `check_x`.
-    suffix : str
-        Suffix of the names in errors.
-
-    Returns
-    -------
-    Shard
-        The rows of this rank.
-    (samples,) or (samples, outputs) array
-    (samples,) array or None
-        Targets and weights of all ranks.
+    A rank may have no rows, if y has the right number of axes. ``suffix`` ends the names in errors.
     """
     n_rows = _count(X)
     is_table = asks_for_table(model)

@@ -17,15 +17,7 @@ _NAMED = 3
 
 
 def text_advice(X: Any, estimator: str) -> str:
-    """Return a sentence that says how text in X is made numbers, for an error.
-
-    Examples
-    --------
-    >>> import pandas
-    >>> from mlp_xp.estimators.checks.text_advice import text_advice
-    >>> print(text_advice(pandas.DataFrame({"color": ["red", "blue"]}), "MLPClassifier"))
-    MLPClassifier takes numbers in X. X['color'] has text: set categorical_features='from_dtype'.
-    """
+    """Return a sentence that says how text in X is made numbers, for an error."""
     numbers, texts = _text_columns(X)
     advice = [f"{estimator} takes numbers in X."]
     if numbers:

@@ -55,28 +55,11 @@ def check_x(
 ) -> Any:
     """Check X: NumPy's and what it can convert by scikit-learn, other arrays on their device.
 
-    Scikit-learn takes other libraries' arrays only with its array API dispatch switched on, for
-    the whole process; here they are checked without leaving their device.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Its ``n_features_in_`` is set (``reset``) or compared with.
-    X : array-like or sparse matrix of shape (samples, features)
-    reset : bool
-    exchange : callable, optional
-        Where the columns of a table are learned from the rows of several processes.
-
-    Returns
-    -------
-    array of shape (samples, features)
-        uint8, float32 or float64 for NumPy, and the dtype of the file if it is a memory-mapped one;
-        CSR for sparse input; an array of the library that X is of otherwise.
-
-    Raises
-    ------
-    ValueError
-        If X is not 2-D, empty, complex, has NaN or infinity, or a wrong number of features.
+    Scikit-learn takes other libraries' arrays only with its array API dispatch switched on, for the
+    whole process; here they are checked without leaving their device. The ``n_features_in_`` of the
+    estimator is set (``reset``) or compared with. ``exchange`` is given where the columns of a
+    table are learned from the rows of several processes. Numbers are uint8, float32 or float64 for
+    NumPy, and have the dtype of a memory-mapped file; sparse input is CSR.
     """
     if reset:
         vars(estimator).pop("columns_", None)  # Of an earlier fit.
@@ -216,21 +199,8 @@ def check_labels(
 ) -> np.ndarray:
     """Return class labels on the host; raise ValueError if they are none, TypeError if mixed.
 
-    Parameters
-    ----------
-    y : array-like of shape (samples,), or (samples, classes) of 0 and 1 for several at once, or
-        (samples, targets) of labels
-    estimator : str
-        Its name in errors.
-    n_samples : int
-    name : str
-        Its name in errors.
-    known : (classes,) array, optional
-        Classes that a later check compares the labels with.
-
-    Returns
-    -------
-    (samples,), (samples, classes) or (samples, targets) array
+    They are (samples,), (samples, targets), or (samples, classes) of 0 and 1 for several at once.
+    ``known`` are classes that a later check compares them with.
     """
     # Integers of the right number are good. Scikit-learn would warn where more than half are
     # different: there cannot be so many, or it decides.
@@ -308,20 +278,7 @@ def _given(y: Any, estimator: str, name: str, *, numeric: bool = False) -> np.nd
 
 
 def encode(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
-    """Return the int32 positions of labels among the classes, which are sorted.
-
-    Raises
-    ------
-    ValueError
-        If a label is not among the classes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.estimators.checks.validation import encode
-    >>> encode(np.asarray(["cat", "ant"]), np.asarray(["ant", "bee", "cat"]))
-    array([2, 0], dtype=int32)
-    """
+    """Return the int32 positions of labels among the classes, which are sorted."""
     if _are_integers(labels, classes):  # No sorting.
         positions = np.searchsorted(classes, labels)
         if np.array_equal(classes.take(positions, mode="clip"), labels):

@@ -13,15 +13,6 @@ def host_copy(estimator: Any) -> Any:
     """Return a copy in NumPy arrays, which a fit that continues leaves unchanged.
 
     It lacks what a pickle has for the next fit, the optimizer state, and callbacks of scikit-learn.
-
-    Examples
-    --------
-    >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.estimators.fitted.copies import host_copy
-    >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
-    >>> copied = host_copy(model.fit([[0.0], [1.0]], [0, 1]))
-    >>> copied.n_iter_, copied.coefs_[0] is model.coefs_[0]
-    (1, False)
     """
     copied: Any = object.__new__(type(estimator))
     attributes = vars(estimator).items()

@@ -15,11 +15,8 @@ __all__ = ["DeviceCopies", "FittedArrays"]
 class DeviceCopies:
     """Copies of arrays on devices, made at the first use; a pickle has none of them.
 
-    Attributes
-    ----------
-    is_shared : bool
-        Whether somebody else has one of the arrays, and may write to it at any time. NumPy does not
-        record that, so nothing is kept then.
+    ``is_shared`` is whether somebody else has one of the arrays, and may write to it at any time:
+    NumPy does not record that, so nothing is kept then.
     """
 
     def __init__(self) -> None:

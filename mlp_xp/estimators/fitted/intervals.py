@@ -26,13 +26,7 @@ class Calibration(NamedTuple):
 
 
 def calibrate(loss: Loss, outputs: np.ndarray, y: np.ndarray) -> Calibration:
-    """Return the errors of activated outputs, (samples, outputs), for targets, (samples, targets).
-
-    Raises
-    ------
-    ValueError
-        If there are too few samples for a quantile of the loss.
-    """
+    """Return the errors of activated outputs for targets, both (samples, columns)."""
     xp: Any = np
     centers, spread = loss.centers(outputs, xp=xp)  # type: ignore[arg-type]
     if np.shape(centers)[-1] > 1:
@@ -53,25 +47,14 @@ def calibrated_quantiles(
     r"""Return quantiles of each target, (samples, targets, levels), of activated outputs.
 
     The quantile :math:`q` is the network's plus the quantile :math:`q` of its errors on the n
-    samples of the calibration, at the position :math:`q\,(n + 1)`. A new error has each of the
-    n + 1 ranks among them with the same probability, so a share of :math:`q` lies below, whatever
-    the network has learned. Where bounds would cross, the upper one is raised.
+    samples of the calibration, at the position :math:`q\,(n + 1)`. A new error has each of the n +
+    1 ranks among them with the same probability, so a fraction :math:`q` lies below, whatever the
+    network has learned. Where bounds would cross, the upper one is raised. ``put`` returns an array
+    of the host in the dtype and on the device of the outputs.
 
-    Parameters
-    ----------
-    loss : Loss
-    outputs : (samples, outputs) array
-    levels : sequence of float
-    calibration : Calibration
-    put : callable
-        Returns an array of the host in the dtype and on the device of the outputs.
-    xp : namespace
-
-    References
-    ----------
-    Romano, Patterson, Candès, "Conformalized quantile regression" (2019), arXiv:1905.03222,
-    theorem 2; Papadopoulos, Proedrou, Vovk, Gammerman, "Inductive confidence machines for
-    regression" (2002), for errors in units of their expected size.
+    Romano, Patterson, Candès, "Conformalized quantile regression" (2019), arXiv:1905.03222, theorem
+    2; Papadopoulos, Proedrou, Vovk, Gammerman, "Inductive confidence machines for regression"
+    (2002), for errors in units of their expected size.
     """
     scores = calibration.scores
     _check_levels(levels, len(scores))

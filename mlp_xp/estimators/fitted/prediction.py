@@ -37,27 +37,12 @@ def network_outputs(
     to: Backend | None = None,
     tta: Any = AS_SET,
 ) -> Array:
-    """Return the outputs of an estimator's network.
+    """Return the outputs of an estimator's network, (samples, outputs).
 
-    Parameters
-    ----------
-    model : estimator
-    X : array-like or sparse matrix of shape (samples, features), of any library
-    method : str
-        Name of the calling method in errors.
-    raw : bool, default=False
-        Whether to leave out the output activation.
-    only_order : bool, default=False
-        Whether only the order of the outputs of a sample is asked for, which softmax keeps.
-    depth : int, optional
-        Number of the hidden layer whose activations are returned instead, from 1.
-    to : Backend, optional
-        Dtype of the result; default the dtype of X.
-    tta : Flip, Shift, a list of them, None or "estimator"
-
-    Returns
-    -------
-    (samples, outputs) array
+    ``method`` is the calling method, for errors. ``raw`` leaves out the output activation, and
+    ``only_order`` promises to use only the order of a sample's outputs, which softmax keeps.
+    ``depth`` asks for the activations of that hidden layer instead, from 1. ``to`` is the backend
+    of the result; default the one of X.
     """
     state = fitted_state(model)
     X, caller, backend, dtype = _place(model, X, state, method)
@@ -144,20 +129,7 @@ def member_std(model: Any, X: Any) -> Any:
 
 
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
-    """Return predicted labels as the caller of `predict` expects them.
-
-    Parameters
-    ----------
-    labels : (samples,) or (samples, classes) array
-    targets : Targets
-    X : array-like or sparse matrix
-        That the labels were predicted for.
-
-    Returns
-    -------
-    array
-        In the library and on the device of X, unless it cannot hold such labels; sparse if y was.
-    """
+    """Return labels in the library of X, unless it cannot hold them; sparse if y was."""
     if targets.is_sparse:
         return as_sparse(labels)
     if labels.dtype.kind not in "biuf":

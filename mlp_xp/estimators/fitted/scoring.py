@@ -41,17 +41,7 @@ def _has_classes(predictions: Any) -> bool:
 class Predictions:
     """An estimator for scorers of scikit-learn, whose predictions for some samples are known.
 
-    It returns them for any input; all other attributes are the estimator's.
-
-    Parameters
-    ----------
-    model : estimator
-    loss : Loss
-        That the outputs are of.
-    targets : Targets
-    outputs : (samples, outputs) NumPy array
-        After the output activation.
-    calibration : Calibration, optional
+    It returns them, of activated outputs, for any input; all other attributes are the estimator's.
     """
 
     def __init__(
@@ -178,19 +168,7 @@ def predict_values(
     quantiles: float | Sequence[float] | None = None,
     calibration: Calibration | None = None,
 ) -> Any:
-    """Return predictions of real targets, with what is asked for; see `MLPRegressor.predict`.
-
-    Parameters
-    ----------
-    loss : Loss
-    targets : RealTargets
-    outputs : (samples, outputs) array of any library
-        After the output activation.
-    return_std : bool, default=False
-    quantiles : float or sequence of float, optional
-    calibration : Calibration, optional
-        That the quantiles are corrected by.
-    """
+    """Return predictions of real targets for activated outputs; see `MLPRegressor.predict`."""
     _check_wanted(return_std, quantiles)
     backend = get_backend(outputs)
     with backend.scope():

@@ -87,14 +87,7 @@ _METHODS = {"_forward_pass": _forward_pass, "_forward_pass_fast": _forward_pass_
 
 
 def check_overrides(estimator: Any) -> None:
-    """Raise a TypeError if an estimator has a method that only scikit-learn's MLP would call.
-
-    Examples
-    --------
-    >>> from mlp_xp import MLPClassifier
-    >>> from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
-    >>> check_overrides(MLPClassifier())
-    """
+    """Raise a TypeError if an estimator has a method that only scikit-learn's MLP would call."""
     for name, instead in _INSTEAD.items():
         if hasattr(type(estimator), name) or name in vars(estimator):
             raise TypeError(

@@ -54,39 +54,12 @@ _UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
 class FittedState:
     """All that a prediction or another fit needs of a fit; pickled, moved and saved as one.
 
-    Parameters
-    ----------
-    network : Network
-    loss : Loss
-        That the network was trained with.
-    output : str
-        Output activation of predictions.
-    targets : Targets
-    n_features : int
-        In the matrix; whitening may give the network fewer inputs.
-    input_scaling : str, Whiten or None
-        The setting that ``scaling`` was computed by.
-    dtype : {"float32", "float64"}
-    seed : int
-    params : tuple
-        Weights and biases; arrays of the caller's library.
-    batch_stats : tuple
-        Running means and variances of batch normalization, likewise.
-    scaling : Scaling, Whitening or None
-    position : LoopPosition
-        For the learning-rate schedule and factor.
-    progress : ResumeState or None
-        NumPy arrays, for a training whose trainer is not at hand.
-    is_checked : bool
-        Whether all weights are known to be finite.
-    columns : TableColumns or None
-        How a table becomes the matrix that the network sees; None for a matrix of numbers.
-    calibration : Calibration or None
-        Errors on held-out samples, which quantiles are corrected by.
-    temperature : float or None
-        That predictions divide the raw outputs by; None for 1.
-    copies : DeviceCopies
-        With weights, statistics and scaling, for predictions.
+    ``n_features`` counts the columns of the matrix; whitening may give the network fewer inputs.
+    ``input_scaling`` is the setting that ``scaling`` was computed by. ``progress`` is for a
+    training whose trainer is not at hand, in NumPy arrays; ``position`` for its schedule.
+    ``is_checked`` is whether all weights are known to be finite. ``calibration`` corrects
+    quantiles; predictions divide raw outputs by ``temperature``. ``copies`` are those of weights,
+    statistics and scaling on a device.
     """
 
     network: Network
@@ -289,16 +262,7 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
 def state_of_weights(
     attributes: Mapping[str, Any], params: Mapping[str, Any], targets_type: type[Targets]
 ) -> FittedState:
-    """Return the state of weights that were assigned to an estimator that was never fitted.
-
-    Parameters
-    ----------
-    attributes : mapping
-        The estimator's attributes.
-    params : mapping
-        From the names of all parameters to their values.
-    targets_type : type of Targets
-    """
+    """Return the state of weights that were assigned to an estimator that was never fitted."""
     coefs, intercepts = attributes["coefs_"], attributes["intercepts_"]
     sizes = [coefs[0].shape[0], *(b.shape[0] for b in intercepts)]
     for i, W in enumerate(coefs):
@@ -331,21 +295,7 @@ def state_of_weights(
 
 
 def fitted_state(estimator: Any) -> FittedState:
-    """Return the state of an estimator, with values that were assigned to its attributes since.
-
-    Raises
-    ------
-    sklearn.exceptions.NotFittedError
-        If the estimator has no weights.
-
-    Examples
-    --------
-    >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.estimators.fitted.state import fitted_state
-    >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
-    >>> fitted_state(model.fit([[0.0], [1.0]], [0, 1])).network.widths
-    (1, 4, 1)
-    """
+    """Return the state of an estimator, with values that were assigned to its attributes since."""
     attributes = vars(estimator)
     known = attributes.get("_state")
     if known is not None:
@@ -366,15 +316,7 @@ def fitted_state(estimator: Any) -> FittedState:
 
 
 def publish(estimator: Any, state: FittedState, history: History | None = None) -> None:
-    """Set the fitted attributes of an estimator; nothing else sets them.
-
-    Parameters
-    ----------
-    estimator : estimator
-    state : FittedState
-    history : History, optional
-        Default: its attributes stay.
-    """
+    """Set the fitted attributes of an estimator; nothing else sets them."""
     attributes = vars(estimator)
     for name in _ARRAYS:
         attributes.pop(name, None)

@@ -21,15 +21,9 @@ __all__ = ["Row", "Summary", "summarize", "summary_of"]
 class Summary:
     """A table of a network; prints as text, and shows as HTML in a notebook.
 
-    Parameters
-    ----------
-    rows : tuple of Row
-    state_bytes : int
-        Bytes of parameters, optimizer state and moving average.
-    batch_bytes : int
-        Bytes of all that a training step keeps of a batch for the backward pass.
-    training_work : int
-        Multiplications and additions of the products for one sample, forward and back.
+    ``state_bytes`` are of parameters, optimizer state and moving average, ``batch_bytes`` of all
+    that a step keeps of a batch for the backward pass; ``training_work`` counts the multiplications
+    and additions of the products for one sample, forward and back.
     """
 
     rows: tuple[Row, ...]
@@ -95,33 +89,9 @@ def _size(n_bytes: int) -> str:
 
 
 def summarize(network: Network, *, itemsize: int, batch_size: int, n_copies: int) -> Summary:
-    """Describe a network.
+    """Describe a network whose training keeps ``n_copies`` arrays of the parameters' shape.
 
-    Parameters
-    ----------
-    network : Network
-    itemsize : int
-        Bytes of a number.
-    batch_size : int
-        Samples of a training step.
-    n_copies : int
-        Arrays of the parameters' shape that training keeps, themselves among them.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.network import Network
-    >>> from mlp_xp.estimators.fitted.summary import summarize
-    >>> network = Network((4, 3, 2), dropout=0.5)
-    >>> summarize(network, itemsize=4, batch_size=10, n_copies=3)
-    layer            output  parameters  flops a sample
-    ---------------------------------------------------
-    hidden 0: dense       3          15              24
-      relu                3
-      dropout 0.5         3
-    output: dense         2           8              12
-    ---------------------------------------------------
-    in all                           23              36
-    training: 84 flops a sample, 276 B of parameters and optimizer state, 520 B kept of a batch
+    ``itemsize`` is the bytes of a number.
     """
     found: list[Row] = []
     for number, blocks in enumerate(network.blocks):

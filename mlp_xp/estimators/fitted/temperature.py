@@ -32,32 +32,10 @@ def fit_temperature(
 ) -> Tempered:
     r"""Return the temperature T of the least log loss of :math:`z / T` on held-out samples.
 
-    Few samples that are all correct would ask for T = 0. So :math:`\tfrac12 (\log T / s)^2` with
-    s = 0.25 is added to the sum over the samples, and T stays near 1 unless they say otherwise.
-
-    Parameters
-    ----------
-    log_loss : Loss
-        `SoftmaxCrossEntropy`, `BinaryCrossEntropy`, or a sum of them.
-    logits : (samples, outputs) NumPy array
-    targets : NumPy array
-        As the loss takes them.
-    weights : (samples,) array, optional
-
-    References
-    ----------
-    Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (2017),
-    arXiv:1706.04599, section 4.2.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.estimators.fitted.temperature import fit_temperature
-    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
-    >>> logits, y = np.tile([[4.0, 0.0]], (9000, 1)), np.arange(9000) % 10 == 0
-    >>> found = fit_temperature(SoftmaxCrossEntropy(), logits, y.astype(int), None)
-    >>> round(found.temperature, 2), round(found.loss, 3)  # 4 / 1.82 is log(0.9 / 0.1).
-    (1.82, 0.325)
+    Few samples that are all correct would ask for T = 0. So :math:`\tfrac12 (\log T / s)^2` with s
+    = 0.25 is added to the sum over the samples, and T stays near 1 unless they say otherwise. Guo,
+    Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (2017), arXiv:1706.04599,
+    section 4.2.
     """
     from scipy.optimize import minimize_scalar  # Few fits need it.
 

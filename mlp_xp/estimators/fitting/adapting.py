@@ -27,18 +27,7 @@ def adapt_to_data(
     generator: np.random.RandomState,
     processes: SingleProcess,
 ) -> Params:
-    """Return initial weights, adapted to some of the samples as the network takes them.
-
-    Parameters
-    ----------
-    network : Network
-    params : tuple of NumPy arrays
-    X : array, Rows or Shard
-        The samples of all processes.
-    scaling : Scaling, Whitening or None
-    generator : RandomState
-    processes : SingleProcess
-    """
+    """Return initial weights, adapted to some of the samples as the network takes them."""
     if isinstance(X, Shard):
         x = np.concatenate(processes.exchange(_some_rows(X.mine, _MOST_ROWS // processes.size)))
     else:

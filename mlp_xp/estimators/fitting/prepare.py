@@ -92,26 +92,9 @@ def prepare_fit(
 ) -> tuple[FitLoop, Baseline]:
     """Check everything, put it on the device, and publish the network before its first step.
 
-    Parameters
-    ----------
-    model : estimator
-    given, held_out : tuple
-        X, y and sample_weight; the second of None where no samples are given.
-    continues : bool
-        Whether to train the network that exists.
-    classes : (classes,) array, optional
-        All labels there will be.
-    resume : path-like, optional
-        Folder with checkpoints of this fit.
-    trainer_type : type, default=Trainer
-    processes : SingleProcess
-        They all prepare the same fit.
-
-    Returns
-    -------
-    FitLoop
-        Not begun.
-    Baseline
+    ``given`` and ``held_out`` are X, y and sample_weight, the second None where no samples are
+    given. ``continues`` trains the network that exists; ``resume`` is the folder with checkpoints
+    of this fit. All processes prepare the same fit. The loop has not begun.
     """
     check_overrides(model)
     params = {**model._params(), **processes.overrides}
@@ -253,22 +236,7 @@ def new_state(
     processes: SingleProcess,
     columns: TableColumns | None = None,
 ) -> FittedState:
-    """Return a network with its initial weights, and the input scaling of the data.
-
-    Parameters
-    ----------
-    config : TrainingConfig
-    targets : Targets
-    backend : Backend
-        Where the network is trained.
-    sample : Sample
-        Checked.
-    random_state : int, RandomState instance or None
-    processes : SingleProcess
-        For the input scaling of what is sharded.
-    columns : TableColumns, optional
-        Of a table.
-    """
+    """Return a network with its initial weights, and the input scaling of the data."""
     X, dtype = sample.X, resolve_dtype(config, backend, sample.X)
     network, loss = config.rules.network, config.rules.loss
     # scikit-learn's numbers: the same seed starts from the same weights as there.
@@ -318,13 +286,7 @@ _OF_A_STEP = "activation", "dropout", "input_dropout"
 
 
 def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
-    """Return the state with the settings that have changed since the last fit.
-
-    Raises
-    ------
-    ValueError
-        If they need a new network.
-    """
+    """Return the state with the settings that have changed; raise ValueError for a new network."""
     network = config.rules.network
     names = [field.name for field in reversed(fields(Network)) if field.name not in _OF_A_STEP]
     pairs = {name: (getattr(state.network, name), getattr(network, name)) for name in names}

@@ -67,17 +67,7 @@ class Pause(NamedTuple):
 
 
 class Reporter:
-    """The watcher of a `fit`.
-
-    Parameters
-    ----------
-    model : estimator
-    loop : FitLoop
-    to : Backend
-        For the caller's data.
-    given : tuple
-        X, y and sample_weight as the caller gave them, for scikit-learn's callbacks.
-    """
+    """The watcher of a `fit`, which publishes to the backend ``to`` of the caller's data."""
 
     def __init__(
         self,
@@ -110,14 +100,9 @@ class Reporter:
 
     @contextlib.contextmanager
     def fit(self) -> Iterator[Callable[[], bool]]:
-        """Report the beginning of a fit to the callbacks, and at last its end.
+        """Report begin and end of a fit to callbacks; yield a function: whether Ctrl-C was pressed.
 
         An error before its first epoch leaves the trainer as it was.
-
-        Yields
-        ------
-        callable
-            Whether Ctrl-C was pressed.
         """
         model = self._model
         self._begin()

@@ -31,10 +31,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -> Snapshot | None:
     """Return the newest checkpoint of a folder that is not damaged.
 
-    Returns
-    -------
-    Snapshot or None
-        None, with a warning, if there is none: a job that is started again and again then begins.
+    Without one, warn and return None: a task that is started again and again then begins.
     """
     if params["solver"] == LBFGS:
         raise ValueError(
@@ -77,15 +74,7 @@ def identity(
     weights: np.ndarray | None,
     columns: TableColumns | None = None,
 ) -> dict[str, str]:
-    """Return what a fit has in common with the one that it resumes: settings and targets, as text.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.estimators.fitting.resuming import identity
-    >>> identity({"alpha": 0.1, "verbose": True}, lambda: np.arange(3), None)
-    {'alpha': '0.1', 'samples': '3', 'y and sample_weight': 'ab25350e3e65'}
-    """
+    """Return settings and targets as text: what a fit and the one it resumes have in common."""
     texts = {name: text_of(value) for name, value in params.items() if name not in _FREE}
     targets = np.ascontiguousarray(encode())
     digest = hashlib.sha256(targets.tobytes())

@@ -35,25 +35,9 @@ _FEW = 8  # MiB of numbers of several networks at once.
 class HeldOut:
     """Samples that the network is not fitted to.
 
-    Parameters
-    ----------
-    model : estimator
-        For scorers; a callable one may ask for its attributes.
-    params : mapping
-        From the names of all parameters to their values.
-    trainer : Trainer
-    targets : Targets
-    sample : Sample
-        Checked; inputs may be anywhere.
-    x_fit : array or Rows
-        Inputs that the network is fitted to.
-    data : Data
-        The same, as placed.
-
-    Attributes
-    ----------
-    looks_at_model : bool
-        Whether a score may depend on more than predictions.
+    ``model`` is for scorers; a callable one may ask for its attributes, so ``looks_at_model`` is
+    whether a score may depend on more than predictions. ``x_fit`` are the inputs that the network
+    is fitted to, and ``data`` the same as placed.
     """
 
     def __init__(

@@ -64,21 +64,7 @@ _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A training, as the parameters of an estimator ask for it.
-
-    Parameters
-    ----------
-    rules : Rules
-        Settings of a training step: network, loss, optimizer.
-    loop : LoopSettings
-        When a fit lowers the learning rate, and when it ends.
-    output : str
-        Output activation.
-    input_scaling : str, Whiten or None
-    target_scaling : str or None
-    dtype : str or None
-        For the parameters; None follows the data.
-    """
+    """What the parameters of an estimator ask for; a dtype of None follows the data."""
 
     rules: Rules
     loop: LoopSettings
@@ -97,35 +83,9 @@ def resolve_config(
 ) -> TrainingConfig:
     """Return the training that the parameters of an estimator ask for.
 
-    Parameters
-    ----------
-    params : mapping
-        From the names of all parameters to their values.
-    n_features : int
-    targets : Targets
-    layers : tuple of int and Layer, optional
-        Hidden layers of a network that exists, instead of ``hidden_layer_sizes``.
-    inputs : TableInputs, optional
-        What stands before the first layer, and takes the encoded columns of a table.
-
-    Returns
-    -------
-    TrainingConfig
-
-    Raises
-    ------
-    ValueError, TypeError
-        If parameters contradict each other, the data or the targets.
-
-    Examples
-    --------
-    >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.estimators.settings.config import resolve_config
-    >>> from mlp_xp.estimators.targets import RealTargets
-    >>> params = MLPRegressor(hidden_layer_sizes=(8, 4)).get_params()
-    >>> config = resolve_config(params, 3, RealTargets(2))
-    >>> config.rules.network.widths, config.loop.batch_size, config.output
-    ((3, 8, 4, 2), 200, 'identity')
+    ``layers`` are the hidden layers of a network that exists, instead of ``hidden_layer_sizes``;
+    ``inputs`` stands before the first layer, and takes the encoded columns of a table. Parameters
+    that contradict each other, the data or the targets are an error.
     """
     resolve_augmentation("tta", params["tta"], n_features)  # An error before the training.
     loss, n_members = targets.resolve_loss(params), int(params["n_members"])
@@ -321,16 +281,10 @@ def _hashable(value: Any) -> Any:
 
 
 def _plain_numbers(settings: Any) -> Any:
-    """Return settings with Python's numbers instead of NumPy's.
+    """Return settings with Python's numbers instead of NumPy's, in tuples and dataclasses too.
 
     These are equal to each other, with the same hash, but compute in another precision, and small
     integers of NumPy overflow.
-
-    Parameters
-    ----------
-    settings : object
-        A number, or a tuple or dataclass of such; others are returned as they are, and so are
-        fields that no constructor takes.
     """
     kind = type(settings)
     if kind in _OF_PYTHON:

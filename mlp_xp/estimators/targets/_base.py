@@ -17,20 +17,11 @@ __all__ = ["Targets", "make_loss"]
 class Targets(ABC):
     """The meaning of a network's outputs, learned from the targets of the first fit.
 
-    Attributes
-    ----------
-    kind : str
-        "binary", "multiclass", "multilabel", "multiclass-multioutput" or "real".
-    metric : str
-        Name of the default score.
-    n_outputs : int
-        Number of columns that y is encoded as, each with an output or, for some losses, several.
-    classes : (classes,) NumPy array or None
-        Sorted labels, a list of arrays for several targets; None for real values.
-    output : str
-        Output activation, unless the loss of real values has another.
-    is_sparse : bool
-        Whether y was sparse, as predictions are then.
+    ``kind`` is "binary", "multiclass", "multilabel", "multiclass-multioutput" or "real", ``metric``
+    the name of the default score. y is encoded as ``n_outputs`` columns, each with an output or,
+    for some losses, several. ``classes`` are sorted labels, a list of arrays for several targets,
+    None for real values. ``output`` is the output activation, unless the loss of real values has
+    another. ``is_sparse`` is whether y was sparse, as predictions are then.
     """
 
     metric: ClassVar[str]
@@ -47,15 +38,7 @@ class Targets(ABC):
     ) -> np.ndarray:
         """Return y on the host; raise ValueError if it cannot be targets of this kind.
 
-        Parameters
-        ----------
-        y : array-like of any library
-        estimator : str
-            Its name in errors.
-        n_samples : int
-        name : str, default="y"
-        known : (classes,) array, optional
-            Classes that a later check compares the labels with.
+        ``known`` are classes that a later check compares the labels with.
         """
 
     @classmethod

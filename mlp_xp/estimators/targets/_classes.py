@@ -61,26 +61,7 @@ class _LearnedLabels(LabelTargets):
 
 @dataclass(frozen=True, eq=False)
 class ClassTargets(_LearnedLabels):
-    """One class for each sample.
-
-    Parameters
-    ----------
-    classes : (classes,) NumPy array
-        Sorted labels.
-    output : {"softmax", "logistic"}
-        Output activation; two classes have a single logistic output.
-    is_sparse : bool, default=False
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.estimators.targets import ClassTargets
-    >>> targets = ClassTargets(np.asarray(["ant", "bee"]), "logistic")
-    >>> targets.n_outputs, targets.encode(np.asarray(["bee"]), "float32")
-    (1, array([[1.]], dtype=float32))
-    >>> targets.decode(np.asarray([[0.2]]))
-    array(['ant'], dtype='<U3')
-    """
+    """One class for each sample; two have a single logistic output unless it is "softmax"."""
 
     classes: np.ndarray
     output: str
@@ -151,15 +132,7 @@ class ClassTargets(_LearnedLabels):
 
 @dataclass(frozen=True, eq=False)
 class MultilabelTargets(_LearnedLabels):
-    """Several classes at once for each sample: columns of 0 and 1.
-
-    Parameters
-    ----------
-    classes : (classes,) NumPy array
-        Names of the columns.
-    output : str, default="logistic"
-    is_sparse : bool, default=False
-    """
+    """Several classes at once for each sample: columns of 0 and 1, named by ``classes``."""
 
     classes: np.ndarray
     output: str = "logistic"
@@ -208,26 +181,7 @@ class MultilabelTargets(_LearnedLabels):
 
 @dataclass(frozen=True, eq=False)
 class MultioutputTargets(_LearnedLabels):
-    """Several targets for each sample, each with its classes; a softmax for each.
-
-    Parameters
-    ----------
-    classes : list of (classes,) NumPy arrays
-        Sorted labels of each target.
-    output : str, default="softmax"
-    is_sparse : bool, default=False
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.estimators.targets import MultioutputTargets
-    >>> targets = MultioutputTargets([np.asarray([3, 5]), np.asarray([1, 2, 4])])
-    >>> targets.n_outputs, targets.encode(np.asarray([[5, 4], [3, 1]]), "float32")
-    (5, array([[1, 2],
-           [0, 0]], dtype=int32))
-    >>> targets.decode(np.asarray([[0.1, 0.9, 0.2, 0.7, 0.1]]))
-    array([[5, 2]])
-    """
+    """Several targets for each sample, each with its classes; a softmax for each."""
 
     classes: list[np.ndarray]  # type: ignore[assignment]
     output: str = "softmax"

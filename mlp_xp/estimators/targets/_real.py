@@ -23,13 +23,8 @@ _TINY = 1e-150  # Squares of smaller numbers are 0, as if the numbers were const
 class RealTargets(Targets):
     """One or several real values for each sample.
 
-    Parameters
-    ----------
-    n_outputs : int
-    scaling : (mean, deviation), two (outputs,) float64 arrays, or None
-        That y is standardized by.
-    limits : (lowest, highest), two (outputs,) float64 arrays, or None
-        That predictions stay within.
+    They are standardized by ``scaling``, mean and deviation, and predictions stay within
+    ``limits``, lowest and highest; each is a pair of (outputs,) float64 arrays.
     """
 
     n_outputs: int
