@@ -17,8 +17,9 @@ from trainers import N, byte_data, make_trainer
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn import losses
+from mlp_xp.nn.hidden import Normalization
 from mlp_xp.nn.layers import ACTIVATIONS
-from mlp_xp.nn.network import Network, Normalization
+from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.training import lbfgs
 from mlp_xp.training.data.epoch_plan import plan_epoch

@@ -9,16 +9,6 @@ from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 
-__all__ = [
-    "Augmentation",
-    "Draws",
-    "Epoch",
-    "ImageAugmentation",
-    "Mixture",
-    "Values",
-    "plain_number",
-]
-
 # An array of the host, and a generator of them; only `_utils.random` names their library.
 HostArray = Any
 # An array with one row for each sample of a batch or of an epoch; in a view, a Python number.

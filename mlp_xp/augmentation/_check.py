@@ -7,8 +7,6 @@ from typing import Any
 
 from mlp_xp.augmentation._base import Augmentation
 
-__all__ = ["check"]
-
 
 def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation") -> None:
     """Raise TypeError or ValueError unless augmentations fit the data and each other.

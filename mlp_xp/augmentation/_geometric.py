@@ -9,8 +9,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.augmentation._base import Epoch, Values
 from mlp_xp.augmentation._pixels import Geometric
 
-__all__ = ["Cutout", "CutoutDraws", "Flip", "FlipDraws", "Shift", "ShiftDraws"]
-
 
 class FlipDraws(NamedTuple):
     """Whether each image is mirrored, ``(batch,)``, 0 or 1."""

@@ -12,16 +12,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation._base import Augmentation, Draws, ImageAugmentation
 
-__all__ = [
-    "Geometric",
-    "PixelMap",
-    "make_pixel_map",
-    "map_pixels",
-    "take_lines",
-    "take_pixels",
-    "view_draws",
-]
-
 
 class PixelMap(NamedTuple):
     """The source of each pixel of a batch of images, the same for all channels.

@@ -14,8 +14,6 @@ from mlp_xp.augmentation._base import (
     plain_number,
 )
 
-__all__ = ["ColorJitter", "ColorJitterDraws", "Mixup", "MixupDraws"]
-
 
 class ColorJitterDraws(NamedTuple):
     """A factor for each image, ``(batch,)``, and a term for each channel, ``(batch, channels)``."""

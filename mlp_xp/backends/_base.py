@@ -18,8 +18,6 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-__all__ = ["Backend", "BackendError"]
-
 # The bytes of a block in the host's memory, and on a device that does not report its free memory;
 # elsewhere a part of that, as casts, activations and gradients of a block are several times it.
 _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["to_numpy", "together"]
-
 
 def together(loop: Callable[..., Any] | None, body: Callable[..., Any]) -> Callable[..., Any]:
     """Return `Backend.loop_of_models` that takes all models through a step together."""

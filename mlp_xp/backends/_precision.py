@@ -16,8 +16,6 @@ from mlp_xp._utils.array_types import Array, Device, DType, Namespace
 from mlp_xp.augmentation import PixelMap
 from mlp_xp.backends.kernels import Scaling
 
-__all__ = ["LOW_PRECISIONS", "check_capability", "lacking", "rounded"]
-
 # From the names that estimators take to the names of the number formats.
 LOW_PRECISIONS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
 # The compute capability of NVIDIA's first cards with such products.

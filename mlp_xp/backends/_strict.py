@@ -10,8 +10,6 @@ import numpy as np
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends._base import Backend
 
-__all__ = ["StrictBackend", "create"]
-
 _CPU = array_api_strict.Device("CPU_DEVICE")
 
 

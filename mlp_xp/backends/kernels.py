@@ -25,8 +25,6 @@ from mlp_xp.nn.layers import (
 from mlp_xp.nn.losses import mean_accuracy, mean_loss
 from mlp_xp.optimizers import averaged, clip, update_tree
 
-__all__ = ["Kernels", "Scaling", "SparseMatrix", "Whitening", "accumulate", "gather"]
-
 
 class Scaling(NamedTuple):
     """The scaling of each feature: ``(x - shift) * scale``, both ``(features,)``."""
@@ -55,6 +53,15 @@ class SparseMatrix(NamedTuple):
     data: Array
     indices: Array
     indptr: Array
+
+
+class Transposed(NamedTuple):
+    """Rows of a sparse matrix, transposed: what their ``T`` is."""
+
+    rows: Any
+
+    def __matmul__(self, dy: Array) -> Any:
+        return self.rows.transposed_product(dy)
 
 
 def gather(

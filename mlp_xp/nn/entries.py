@@ -7,8 +7,6 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.nn.layers import Dense, Heads, Norm
 
-__all__ = ["denses", "entries", "norms", "one_number"]
-
 
 def entries(params: Tree) -> list[Any]:
     """Return the parameters of each block that learns, NamedTuples, from first to last."""

@@ -19,8 +19,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import Activation
 from mlp_xp.nn.losses import Custom, Loss
 
-__all__ = ["check_activation", "check_loss"]
-
 _N_DIRECTIONS = 3
 
 

@@ -27,18 +27,6 @@ from mlp_xp.nn.blocks import (
 )
 from mlp_xp.nn.layers import Activation, Arrangement
 
-__all__ = [
-    "INNER",
-    "LAYERS",
-    "Blocks",
-    "Branch",
-    "Layer",
-    "Normalization",
-    "Parametrization",
-    "Project",
-    "Surroundings",
-]
-
 Normalization = Literal["layer", "batch"]
 Parametrization = Literal["standard", "ntk"]
 _MOST_AXES = 31  # A library of arrays may take 32, and the batch is one of them.

@@ -25,26 +25,8 @@ from mlp_xp.nn.blocks import (
     chain,
     check_members,
 )
-from mlp_xp.nn.entries import denses, entries, norms, one_number
 from mlp_xp.nn.hidden import Layer, Normalization, Parametrization, Surroundings
 from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats
-
-__all__ = [
-    "Network",
-    "Normalization",
-    "Params",
-    "adapt_params",
-    "denses",
-    "draw_params",
-    "entries",
-    "forward",
-    "hidden",
-    "init_batch_stats",
-    "init_params",
-    "norms",
-    "one_number",
-    "with_layers",
-]
 
 Params = Tree
 

@@ -10,8 +10,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
-__all__ = ["Adam", "AdamW"]
-
 
 class AdamState(NamedTuple):
     """Exponential moving averages of the gradient and of its square."""

@@ -7,18 +7,6 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runt
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_array
 
-__all__ = [
-    "KINDS",
-    "Coefs",
-    "Kind",
-    "Optimizer",
-    "Stateless",
-    "check_at_least_0",
-    "check_decay",
-    "low_precision",
-    "rule_of",
-]
-
 Coefs: TypeAlias = tuple[Array, ...]
 
 

@@ -9,8 +9,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0
 from mlp_xp.optimizers._sgd import SGD
 
-__all__ = ["BetaLasso"]
-
 
 @dataclass(frozen=True)
 class BetaLasso(SGD):

@@ -12,8 +12,6 @@ from mlp_xp.optimizers._adam import AdamW
 from mlp_xp.optimizers._base import KINDS, Coefs, Kind, Optimizer, check_at_least_0, low_precision
 from mlp_xp.optimizers._muon import Muon
 
-__all__ = ["ByKind", "family", "with_decay"]
-
 _MUON, _ADAMW = Muon(), AdamW()
 
 

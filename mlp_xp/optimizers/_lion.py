@@ -9,8 +9,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
-__all__ = ["Lion"]
-
 
 class LionState(NamedTuple):
     """Exponential moving average of the gradient."""

@@ -14,8 +14,6 @@ from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._adam import AdamState, AdamW
 from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0, check_decay
 
-__all__ = ["Muon"]
-
 # The numbers a, b and c of a x + b x^3 + c x^5.
 Quintic: TypeAlias = tuple[float, float, float]
 

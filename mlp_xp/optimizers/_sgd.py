@@ -9,8 +9,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._base import Coefs, Kind, Stateless, check_decay
 
-__all__ = ["SGD"]
-
 
 class SGDState(NamedTuple):
     """The velocity."""

@@ -10,17 +10,6 @@ from mlp_xp._utils.settings import is_array, numbers, with_numbers
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, low_precision
 
-__all__ = [
-    "Updated",
-    "averaged",
-    "clip",
-    "init_opt_state",
-    "kinds",
-    "penalized",
-    "update_array",
-    "update_tree",
-]
-
 
 class Updated(NamedTuple):
     """The result of an update of the whole tree."""

@@ -10,19 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = [
-    "SCHEDULES",
-    "Constant",
-    "CosLog",
-    "Cosine",
-    "FlatCosine",
-    "InvScaling",
-    "Linear",
-    "LinearWarmup",
-    "OneCycle",
-    "Schedule",
-]
-
 
 class Schedule(Protocol):
     """The factor of the initial learning rate at each step.

@@ -23,8 +23,9 @@ from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.fitted.intervals import Calibration
 from mlp_xp.estimators.fitted.state import FittedState
+from mlp_xp.nn.entries import entries
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
-from mlp_xp.nn.network import Params, draw_params, entries, with_layers
+from mlp_xp.nn.network import Params, draw_params, with_layers
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.data.input_scaling import Whiten
 

@@ -23,7 +23,7 @@ from mlp_xp import MLPEnsembleClassifier, MLPRegressor
 from mlp_xp.callbacks import Checkpoint
 from mlp_xp.model_selection import GridSearchCV
 from mlp_xp.model_selection import cross_val_predict as predict_folds
-from mlp_xp.nn.network import entries
+from mlp_xp.nn.entries import entries
 from mlp_xp.saving import load_model, save_model
 
 N = 90

@@ -11,17 +11,9 @@ from network_cases import BATCH, NETWORKS, cube, network_data
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Context
+from mlp_xp.nn.entries import denses, norms
 from mlp_xp.nn.layers import Dense, Norm, dense
-from mlp_xp.nn.network import (
-    Network,
-    adapt_params,
-    denses,
-    forward,
-    hidden,
-    init_params,
-    norms,
-    with_layers,
-)
+from mlp_xp.nn.network import Network, adapt_params, forward, hidden, init_params, with_layers
 from mlp_xp.training.inference.inference import predict
 
 

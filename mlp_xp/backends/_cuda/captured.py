@@ -32,8 +32,6 @@ from typing import Any
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 
-__all__ = ["CapturedLoop", "Graphs", "Streams", "report"]
-
 # Steps that run one by one before anything is captured. Captures cost the host about as much as 63
 # steps, 32 + 16 + ... + 1, so a training never takes much more than twice the time of its steps.
 _STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))

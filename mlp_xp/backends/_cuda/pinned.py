@@ -14,8 +14,6 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Array
 
-__all__ = ["Copier", "collect", "feed"]
-
 
 class Copier(Protocol):
     """Operations that differ between the libraries that have CUDA's streams and events."""

@@ -5,9 +5,8 @@ Only execution lives here: every formula has its definition in `nn`, `optimizers
 
 - `backend`: where arrays are, and transfers; `probing`: whether a device works
 - `namespace`: the Array API in which nothing waits for the device
-- `kernels`: all replacements, from `gather` (sparse rows by `sparse`), `activations`,
-  `normalization`, `losses`, `accumulate`, `update` (by `multi_tensor`) and `products`; `rendering`
-  lists every kernel
+- `kernels`: all replacements but `products`; `rendering` lists every kernel, `multi_tensor` walks
+  over trees, `sparse` has products of sparse rows
 - `products`: dense layers, by the products of `cublaslt`, which a graph can hold
 - `captured`: steps as CUDA graphs, for `mlp_xp.backends._cuda.captured`
 """

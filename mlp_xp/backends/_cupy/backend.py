@@ -18,13 +18,17 @@ from mlp_xp.backends._cuda.captured import CapturedLoop
 from mlp_xp.backends._cupy import namespace
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.backends._cupy.cublaslt import is_usable
-from mlp_xp.backends._cupy.kernels.table import KERNELS
+from mlp_xp.backends._cupy.kernels.accumulate import accumulate
+from mlp_xp.backends._cupy.kernels.activations import activate, dropout
+from mlp_xp.backends._cupy.kernels.embedding import run_layer
+from mlp_xp.backends._cupy.kernels.gather import gather
+from mlp_xp.backends._cupy.kernels.losses import loss, mean_accuracy
+from mlp_xp.backends._cupy.kernels.normalization import batch_norm, layer_norm
+from mlp_xp.backends._cupy.kernels.update import averaged, clip, update_tree
 from mlp_xp.backends._cupy.probing import no_gpu, prove
 from mlp_xp.backends._cupy.products import dense_in
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels
-
-__all__ = ["CupyBackend", "create"]
 
 # Bytes of an array that may go through pinned memory: CuPy takes the next power of two, for good.
 _MOST_PINNED = 1 << 26
@@ -36,7 +40,21 @@ class CupyBackend(Backend):
     name = "cupy"
     has_sparse_products = True
     xp = namespace
-    kernels = KERNELS
+    kernels = Kernels(
+        dense=dense_in(None),
+        gather=gather,
+        loss=loss,
+        update=update_tree,
+        activate=activate,
+        dropout=dropout,
+        layer_norm=layer_norm,
+        batch_norm=batch_norm,
+        average=averaged,
+        accuracy=mean_accuracy,
+        accumulate=accumulate,
+        clip=clip,
+        run_layer=run_layer,
+    )
 
     def __init__(self, device: cupy.cuda.Device) -> None:
         self.device = device

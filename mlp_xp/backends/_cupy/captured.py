@@ -11,8 +11,6 @@ import cupy
 from mlp_xp.backends._cuda.captured import Graphs, Streams
 from mlp_xp.backends._cupy.kernels.rendering import kernel
 
-__all__ = ["CupyGraphs"]
-
 
 def _create_stream(device: int) -> tuple[Any, Any]:
     """Return a stream and an event for its order with the caller's.

@@ -22,8 +22,6 @@ from cupy.cuda import runtime
 
 from mlp_xp._utils.optional import install_command
 
-__all__ = ["COMPUTE_TYPES", "is_usable", "multiply"]
-
 # The names of cuBLAS for what products of float32 are computed in.
 COMPUTE_TYPES = {
     "float32": "COMPUTE_32F",

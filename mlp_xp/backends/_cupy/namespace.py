@@ -13,8 +13,6 @@ import cupy
 
 from mlp_xp.backends._cupy.cublaslt import multiply
 
-__all__ = ["matmul", "sign"]
-
 
 def matmul(a: Any, b: Any, /) -> Any:
     """Return a product of matrices, or of stacks of them."""

@@ -17,8 +17,6 @@ from mlp_xp._utils.optional import install_command
 from mlp_xp.backends._base import BackendError
 from mlp_xp.backends._cupy.kernels.rendering import kernel
 
-__all__ = ["no_gpu", "prove"]
-
 
 class _Part(NamedTuple):
     """A part of CUDA: its name, its package for CUDA 13, and a word of the error without it."""

@@ -12,16 +12,16 @@ from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._cupy.cublaslt import multiply
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Arrangement, Dense, per_sample
-
-__all__ = ["dense_in"]
+from mlp_xp.nn.layers._dense import transpose
 
 
 @cache
 def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., Any]]]:
     """Return the kernel of dense layers whose products of float32 are in a precision.
 
-    It takes as many launches as a layer has products: one forward, two backward. Where cuBLASLt has
-    no such product, CuPy computes it by cuBLAS.
+    A layer of one model takes as many launches as it has products: one forward, two backward.
+    Models with leading axes, and blocks, are many products in one. Where cuBLASLt has no such
+    product, CuPy computes it by cuBLAS.
     """
 
     def product(a: Any, b: Any) -> Any:
@@ -37,49 +37,29 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         W, b = params
         if W.dtype != x.dtype:  # A microsecond of the host, asked of each layer.
             W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
-        if arrangement is not None or x.ndim > 2 or b.ndim > 1:
-            return _dense_of_stack(W, b, x, arrangement, product, xp=xp)
-        y = multiply(x, W, precision=precision, bias=b)
+        is_plain = arrangement is None and x.ndim == 2 and b.ndim == 1
+        parts = x if arrangement is None else arrangement.split(x, xp=xp)
+        y = multiply(x, W, precision=precision, bias=b) if is_plain else None
         if y is None:
-            y = product(x, W)
-            y += b
+            y = product(parts, W)
+            if arrangement is not None:
+                y = arrangement.join(y, xp=xp)
+            y += per_sample(b)
 
         def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
             dy = dy if dy.dtype == x.dtype else xp.astype(dy, x.dtype, copy=False)
-            db = cupy.empty(b.shape, b.dtype)
-            dW = multiply(x.T, dy, precision=precision, sums=db)
+            dparts = dy if arrangement is None else arrangement.unjoin(dy, xp=xp)
+            dW = db = dx = None
+            if is_plain:
+                db = cupy.empty(b.shape, b.dtype)
+                dW = multiply(x.T, dy, precision=precision, sums=db)
             if dW is None:
-                dW, db = product(x.T, dy), xp.sum(dy, axis=-2)
-            return product(dy, W.T) if need_dx else None, Dense(dW, db)
+                dW, db = product(transpose(parts, xp=xp), dparts), xp.sum(dy, axis=-2)
+            if need_dx:
+                dx = product(dparts, transpose(W, xp=xp))
+                dx = dx if arrangement is None else arrangement.unsplit(dx, xp=xp)
+            return dx, Dense(dW, db)
 
         return y, pullback
 
     return dense
-
-
-def _dense_of_stack(
-    W: Any,
-    b: Any,
-    x: Any,
-    arrangement: Arrangement | None,
-    product: Callable[[Any, Any], Any],
-    *,
-    xp: Namespace,
-) -> tuple[Any, Callable[..., Any]]:
-    """Compute `layers.affine` of models with leading axes, or of blocks: many products in one."""
-    parts = x if arrangement is None else arrangement.split(x, xp=xp)
-    y = product(parts, W)
-    if arrangement is not None:
-        y = arrangement.join(y, xp=xp)
-    y += per_sample(b)
-
-    def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
-        dy = xp.astype(dy, x.dtype, copy=False)
-        dparts = dy if arrangement is None else arrangement.unjoin(dy, xp=xp)
-        dx = product(dparts, xp.matrix_transpose(W)) if need_dx else None
-        if dx is not None and arrangement is not None:
-            dx = arrangement.unsplit(dx, xp=xp)
-        dW = product(xp.matrix_transpose(parts), dparts)
-        return dx, Dense(dW, xp.sum(dy, axis=-2))
-
-    return y, pullback

@@ -19,8 +19,6 @@ from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn import layers
 
-__all__ = ["JaxBackend", "create"]
-
 # Steps of the loops that are compiled for a GPU.
 _CHUNKS = 64, 8, 1
 

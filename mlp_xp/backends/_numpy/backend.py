@@ -41,9 +41,6 @@ from mlp_xp.backends._precision import lacking
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-__all__ = ["NumpyBackend", "compile_ahead", "create"]
-
-
 # Multiplications and additions of a step for which a thread pool is worth starting.
 _LEAST_WORK = 2_000_000
 # The same of a step whose products a BLAS would share among its threads: between these two, its

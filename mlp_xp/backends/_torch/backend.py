@@ -19,9 +19,6 @@ from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
 from mlp_xp.backends.kernels import Kernels
 
-__all__ = ["TorchBackend", "create"]
-
-
 # Larger arrays are data that stay; a pinned copy would take as much of the host's memory.
 _PINNED_BYTES = 2**26
 

@@ -10,9 +10,6 @@ import torch
 
 from mlp_xp.backends._cuda.captured import Graphs, Streams
 
-__all__ = ["TorchGraphs"]
-
-
 _streams = Streams(torch.cuda.Stream)
 
 

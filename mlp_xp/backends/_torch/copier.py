@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Copier"]
-
 
 class Copier:
     """Pinned memory, streams and events of a device; see `mlp_xp.backends._cuda.pinned`."""

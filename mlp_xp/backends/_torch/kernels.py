@@ -20,8 +20,6 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Arrangement, Dense
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
-__all__ = ["activate", "dense", "gather", "run_layer", "update_tree"]
-
 _aten = torch.ops.aten
 _FLOATS = (torch.float32, torch.float64)
 # Below this many outputs a CPU's product for dW is faster the other way round: up to ten times

@@ -10,8 +10,6 @@ from typing import Any
 import array_api_compat.torch
 import torch
 
-__all__ = ["sign"]
-
 
 def sign(x: Any, /) -> Any:
     """Return -1, 0 or 1 for each number, and NaN for NaN."""

@@ -19,9 +19,10 @@ from mlp_xp.estimators.fitted.device_cache import DeviceCopies
 from mlp_xp.estimators.fitted.temperature import divided
 from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.nn.entries import entries
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
-from mlp_xp.nn.network import Network, Params, entries, with_layers
+from mlp_xp.nn.network import Network, Params, with_layers
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 from mlp_xp.training.data.input_scaling import Whiten
 from mlp_xp.training.divergence.finite import is_finite

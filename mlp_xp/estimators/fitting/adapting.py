@@ -9,8 +9,9 @@ import numpy as np
 
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.nn.entries import entries
 from mlp_xp.nn.layers import Embedding
-from mlp_xp.nn.network import Network, Params, adapt_params, entries
+from mlp_xp.nn.network import Network, Params, adapt_params
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.processes import SingleProcess
 

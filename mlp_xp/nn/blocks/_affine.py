@@ -10,9 +10,6 @@ from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, normal
 from mlp_xp.nn.layers import Arrangement, Dense
 
-__all__ = ["Affine", "BlockAffine", "Start", "draw_dense"]
-
-
 # How weights start. "glorot": uniform in the range that Glorot and Bengio give, biases too, which
 # is scikit-learn's choice, and "glorot-logistic" what it has for the logistic activation; "lecun":
 # uniform with a standard deviation of 1 / sqrt(fan_in), biases at 0; "zero". "ntk": normal, and the

@@ -20,21 +20,6 @@ from mlp_xp.nn.layers import (
     run_layer,
 )
 
-__all__ = [
-    "Block",
-    "BlockPullback",
-    "Context",
-    "Make",
-    "Measured",
-    "Row",
-    "adapt",
-    "chain",
-    "normal",
-    "rows",
-    "without_params",
-]
-
-
 Measured = tuple[BatchStats, ...]
 
 

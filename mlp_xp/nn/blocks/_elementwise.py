@@ -16,8 +16,6 @@ from mlp_xp.nn.blocks._base import (
 )
 from mlp_xp.nn.layers import Activation, Slope, parametric
 
-__all__ = ["Activate", "Dropout", "ParametricActivate"]
-
 
 @dataclass(frozen=True)
 class Activate(Block):

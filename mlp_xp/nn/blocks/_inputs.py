@@ -10,8 +10,6 @@ from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
 from mlp_xp.nn.blocks._numeric import NumericEmbedding
 from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
 
-__all__ = ["TableInputs"]
-
 _MOST_ROWS = 1 << 24  # Above, float32 has no code of its own for each row.
 
 

@@ -10,8 +10,6 @@ from mlp_xp.nn.blocks._affine import Start, draw_dense
 from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
 from mlp_xp.nn.layers import Heads, SharedDense, member_heads, shared_dense
 
-__all__ = ["MemberHeads", "SharedAffine", "check_members"]
-
 
 @dataclass(frozen=True)
 class SharedAffine(Block):

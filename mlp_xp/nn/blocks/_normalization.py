@@ -9,8 +9,6 @@ from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
 from mlp_xp.nn.layers import Norm, apply_norm
 
-__all__ = ["BatchNorm", "LayerNorm"]
-
 
 class _Normalization(Block):
     """The start of both normalizations: a scale of 1 and a shift of 0 for each feature."""

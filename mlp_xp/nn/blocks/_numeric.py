@@ -11,8 +11,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.blocks._base import Make, normal
 from mlp_xp.nn.layers import Periodic, Piecewise, periodic, piecewise
 
-__all__ = ["NUMERIC_EMBEDDINGS", "PBLD", "PLE", "NumericEmbedding"]
-
 
 class NumericEmbedding:
     """An embedding of each number; hashable."""

@@ -18,8 +18,6 @@ from mlp_xp.nn.blocks._base import (
     rows,
 )
 
-__all__ = ["Residual"]
-
 
 @dataclass(frozen=True)
 class Residual(Block):

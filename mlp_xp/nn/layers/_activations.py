@@ -6,20 +6,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
 from mlp_xp.nn.layers._layer import Activation, ActivationPullback
 
-__all__ = [
-    "ACTIVATIONS",
-    "activate",
-    "elu",
-    "exp",
-    "identity",
-    "leaky_relu",
-    "logistic",
-    "relu",
-    "selu",
-    "softplus",
-    "tanh",
-]
-
 # Klambauer et al. (2017), equation 2, to double precision.
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 

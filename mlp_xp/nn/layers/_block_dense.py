@@ -8,8 +8,6 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._dense import Dense, DensePullback, dense, per_sample
 
-__all__ = ["Arrangement", "affine", "block_dense"]
-
 
 class Arrangement(NamedTuple):
     """The features that each block of a block-diagonal layer mixes.

@@ -6,8 +6,6 @@ from typing import NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace
 
-__all__ = ["Dense", "DensePullback", "dense", "per_sample"]
-
 
 class Dense(NamedTuple):
     """Parameters of a dense layer: ``W : (..., fan_in, fan_out)`` and ``b : (..., fan_out)``."""
@@ -55,9 +53,9 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
         dx = None
         if need_dx:
             # For a single output, BLAS takes several times as long as elementwise products.
-            W_t = _transpose(W, xp=xp)
+            W_t = transpose(W, xp=xp)
             dx = dy * W_t if W.shape[-1] == 1 else dy @ W_t
-        return dx, Dense(_transpose(x, xp=xp) @ dy, xp.sum(dy, axis=-2))
+        return dx, Dense(transpose(x, xp=xp) @ dy, xp.sum(dy, axis=-2))
 
     return y, pullback
 
@@ -70,6 +68,6 @@ def per_sample(features: Array) -> Array:
     return features if features.ndim == 1 else features[..., None, :]
 
 
-def _transpose(matrix: Array, *, xp: Namespace) -> Array:
-    # Sparse matrices, always of one model, have `.T` only.
+def transpose(matrix: Array, *, xp: Namespace) -> Array:
+    """Return matrices with rows and columns swapped; sparse ones, of one model, have `.T` only."""
     return matrix.T if matrix.ndim == 2 else xp.matrix_transpose(matrix)

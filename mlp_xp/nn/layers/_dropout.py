@@ -7,8 +7,6 @@ from array_api_compat import device
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._layer import ActivationPullback
 
-__all__ = ["LOWBIAS32", "SPREAD", "dropout", "threshold"]
-
 # Shifts and factors, as signed numbers: an int32 takes no Python integer beyond its own range.
 SPREAD = 0x9E3779B1 - 2**32
 LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))

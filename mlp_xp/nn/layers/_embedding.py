@@ -11,8 +11,6 @@ from array_api_compat import device
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers._layer import LayerPullback, run_layer
 
-__all__ = ["Embedding", "embed", "run_layer_with", "sum_rows_of_table"]
-
 
 class Embedding(NamedTuple):
     """Parameters of embeddings: ``table : (..., rows, width)``, the rows of all columns."""

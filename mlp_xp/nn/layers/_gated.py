@@ -7,8 +7,6 @@ import math
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._layer import ActivationPullback
 
-__all__ = ["gelu", "mish", "sigmoid", "silu"]
-
 
 def sigmoid(x: Array, *, xp: Namespace) -> Array:
     """Return the logistic function without overflow, ``1 / (1 + exp(-x))``.

@@ -7,8 +7,6 @@ from typing import Any, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 
-__all__ = ["Activation", "ActivationPullback", "LayerPullback", "run_layer"]
-
 ActivationPullback = Callable[[Array], Array]
 
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._layer import LayerPullback
 
-__all__ = ["Heads", "SharedDense", "member_heads", "shared_dense"]
-
 
 class SharedDense(NamedTuple):
     """Parameters of a dense layer that members share, and of what differs between them.

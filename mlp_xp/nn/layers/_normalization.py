@@ -8,15 +8,6 @@ from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers._dense import per_sample
 from mlp_xp.nn.layers._parts import BatchPart, shares, sum_rows
 
-__all__ = [
-    "BatchStats",
-    "Norm",
-    "NormPullback",
-    "apply_norm",
-    "batch_norm",
-    "layer_norm",
-]
-
 
 class Norm(NamedTuple):
     """Parameters of a normalization: ``scale`` and ``shift``, both of shape (..., width)."""

@@ -9,8 +9,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._dense import per_sample
 from mlp_xp.nn.layers._layer import LayerPullback
 
-__all__ = ["InputScale", "Periodic", "Piecewise", "periodic", "piecewise", "scale_inputs"]
-
 
 class InputScale(NamedTuple):
     """Parameters of a scale of features: ``scale : (..., features)``."""

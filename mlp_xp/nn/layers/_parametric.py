@@ -9,8 +9,6 @@ from mlp_xp.nn.layers._activations import activate
 from mlp_xp.nn.layers._dense import per_sample
 from mlp_xp.nn.layers._layer import Activation, LayerPullback
 
-__all__ = ["Slope", "parametric"]
-
 
 class Slope(NamedTuple):
     """Parameters of a parametric activation: ``slope : (..., width)``."""

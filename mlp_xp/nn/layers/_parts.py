@@ -8,8 +8,6 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
 
-__all__ = ["BatchPart", "cut_rows", "shares", "sum_in_pairs", "sum_rows"]
-
 
 class BatchPart(NamedTuple):
     """A part of a batch whose other parts are computed elsewhere.

@@ -10,17 +10,6 @@ from typing import Any, ClassVar
 from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.nn.layers import shares
 
-__all__ = [
-    "Loss",
-    "LossPullback",
-    "average",
-    "log_bounds",
-    "mean_accuracy",
-    "mean_and_std",
-    "mean_loss",
-    "normal_scores",
-]
-
 LossPullback = Callable[[Any], Array]
 
 

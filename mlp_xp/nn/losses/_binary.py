@@ -10,8 +10,6 @@ from mlp_xp.nn.layers import sigmoid
 from mlp_xp.nn.losses._base import Loss, log_bounds
 from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit_message, smoothed
 
-__all__ = ["BinaryCrossEntropy", "YesOrNo"]
-
 
 class YesOrNo(Loss):
     """A loss of logistic outputs: targets are numbers from 0 to 1, one for each output."""

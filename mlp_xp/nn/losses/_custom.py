@@ -12,8 +12,6 @@ from mlp_xp.nn.losses._binary import BinaryCrossEntropy
 from mlp_xp.nn.losses._softmax import SoftmaxCrossEntropy, softmax
 from mlp_xp.nn.losses._through import OUTPUTS
 
-__all__ = ["Custom"]
-
 
 @dataclass(frozen=True)
 class Custom(Loss):

@@ -9,8 +9,6 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.losses._base import Loss
 
-__all__ = ["EachMember"]
-
 
 @dataclass(frozen=True)
 class EachMember(Loss):

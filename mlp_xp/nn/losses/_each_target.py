@@ -10,8 +10,6 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.losses._base import Loss
 
-__all__ = ["EachTarget"]
-
 
 @dataclass(frozen=True)
 class EachTarget(Loss):

@@ -15,8 +15,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import identity, softplus
 from mlp_xp.nn.losses._base import Loss, invert, mean_and_std, normal_scores
 
-__all__ = ["AbsoluteError", "ErrorLoss", "Huber", "Quantile", "SquaredError", "as_level"]
-
 
 class ErrorLoss(Loss):
     r"""A loss of the error alone, summed over the outputs of a sample.

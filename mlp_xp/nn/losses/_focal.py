@@ -10,8 +10,6 @@ from mlp_xp.nn.layers import sigmoid
 from mlp_xp.nn.losses._binary import YesOrNo
 from mlp_xp.nn.losses._softmax import OneOfClasses, log_softmax, probabilities
 
-__all__ = ["BinaryFocal", "SoftmaxFocal"]
-
 
 @dataclass(frozen=True)
 class SoftmaxFocal(OneOfClasses):

@@ -10,8 +10,6 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.losses._base import Loss, mean_and_std, normal_scores
 
-__all__ = ["Gaussian", "Poisson", "of_mixture"]
-
 
 @dataclass(frozen=True)
 class Poisson(Loss):

@@ -11,8 +11,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_array, is_zero
 from mlp_xp.nn.losses._base import Loss, log_bounds
 
-__all__ = ["OneOfClasses", "SoftmaxCrossEntropy", "log_softmax", "one_hot", "softmax"]
-
 
 def one_hot(labels: Array, n_classes: int, *, dtype: object, xp: Namespace) -> Array:
     """Return integer labels, (...), as 0 and 1, (..., n_classes)."""

@@ -10,8 +10,6 @@ from mlp_xp.nn.layers import Activation, exp, identity, logistic, relu, softplus
 from mlp_xp.nn.losses._base import Loss
 from mlp_xp.nn.losses._errors import ErrorLoss
 
-__all__ = ["OUTPUTS", "Through"]
-
 OUTPUTS: dict[str, Activation] = {
     "identity": identity,
     "logistic": logistic,

@@ -21,7 +21,8 @@ from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
-from mlp_xp.nn.network import Network, Params, denses
+from mlp_xp.nn.entries import denses
+from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.rows import Rows, Shard, is_mapped, kept_dtype, take_rows
 from mlp_xp.training.step.inputs import Batch, Selection

@@ -17,9 +17,10 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, make_pixel_map, view_draws
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.nn.entries import denses
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
-from mlp_xp.nn.network import Network, Params, denses, forward, hidden
+from mlp_xp.nn.network import Network, Params, forward, hidden
 from mlp_xp.training.data.placement import multiplies_sparse, put_sparse
 from mlp_xp.training.data.rows import Rows, kept_dtype, take_rows
 from mlp_xp.training.step.inputs import in_dtype_of, of_features, rotated

@@ -14,9 +14,10 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.nn.entries import one_number
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
-from mlp_xp.nn.network import Network, Params, one_number
+from mlp_xp.nn.network import Network, Params
 from mlp_xp.optimizers import Optimizer, init_opt_state
 from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.loss_scaling import (

@@ -10,8 +10,6 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import kernels
 from mlp_xp.backends._cupy.kernels.rendering import FLOATS, kernel
 
-__all__ = ["accumulate"]
-
 
 @kernel()
 def _accumulate_kernel() -> Any:

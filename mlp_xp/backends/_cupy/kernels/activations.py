@@ -12,8 +12,6 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback
 from mlp_xp.nn.layers._dropout import LOWBIAS32, SPREAD, threshold
 
-__all__ = ["activate", "dropout"]
-
 # The output y of x; the derivative of y by x. A comparison lets NaN through, `max` would not.
 # The derivative multiplies dy, also where it is 0, so that no NaN is lost on its way.
 _SQUARE = (

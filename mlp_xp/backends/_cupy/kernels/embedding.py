@@ -11,8 +11,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.backends._cupy.kernels.rendering import FLOATS, kernel
 from mlp_xp.nn import layers
 
-__all__ = ["run_layer"]
-
 
 @kernel()
 def _sum_kernel() -> Any:

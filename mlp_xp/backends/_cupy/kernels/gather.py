@@ -13,8 +13,6 @@ from mlp_xp.backends._cupy.kernels.rendering import kernel
 from mlp_xp.backends._cupy.kernels.sparse import TakenRows
 from mlp_xp.backends.kernels import Scaling, SparseMatrix
 
-__all__ = ["gather"]
-
 
 @kernel()
 def _gather_kernel() -> Any:

@@ -39,8 +39,6 @@ from mlp_xp.nn.losses import (
 )
 from mlp_xp.nn.losses._base import log_bounds
 
-__all__ = ["loss", "mean_accuracy"]
-
 _LABELS = ("|u1", "<i4", "<i8")
 _OF_CLASSES = (SoftmaxCrossEntropy, SoftmaxFocal)
 # The most rows a block takes for each of its groups of threads; further rows take further blocks.

@@ -9,8 +9,6 @@ import numpy as np
 
 from mlp_xp.backends._cupy.kernels.rendering import THREADS, blocks_for
 
-__all__ = ["MOST_ARRAYS", "blocks_of", "launch", "multi_tensor"]
-
 # The numbers of an array that a block goes over. Small pieces keep a large device busy with a
 # small network.
 _PIECE = 2048

@@ -25,8 +25,6 @@ from mlp_xp.backends._cupy.kernels.rendering import (
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import BatchPart, BatchStats, Norm, NormPullback
 
-__all__ = ["batch_norm", "layer_norm"]
-
 # Threads that share a row: a warp.
 _LANES = 32
 # Columns of a block: as many float32 numbers as memory is read in at least, 32 bytes. All threads

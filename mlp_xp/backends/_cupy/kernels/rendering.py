@@ -9,20 +9,6 @@ from typing import Any
 import cupy
 import numpy as np
 
-__all__ = [
-    "FLOATS",
-    "SHARES",
-    "SIGMOID",
-    "THREADS",
-    "blocks_for",
-    "every_kernel",
-    "is_plain",
-    "kernel",
-    "raw_kernel",
-    "share_arguments",
-    "total",
-]
-
 Factory = Callable[..., Any]
 
 _FACTORIES: list[tuple[Factory, tuple[tuple[Any, ...], ...]]] = []

@@ -12,9 +12,7 @@ import cupy
 import numpy as np
 
 from mlp_xp.backends._cupy.kernels.rendering import FLOATS, THREADS, blocks_for, kernel, raw_kernel
-from mlp_xp.backends.kernels import SparseMatrix
-
-__all__ = ["TakenRows"]
+from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 _INTEGERS = ("<i4", "<i8")
 # The features whose sums a thread of the transposed product keeps, for one column.
@@ -128,8 +126,8 @@ class TakenRows:
         return out
 
     @property
-    def T(self) -> _Transposed:
-        return _Transposed(self)
+    def T(self) -> Transposed:
+        return Transposed(self)
 
     def transposed_product(self, dy: Any) -> Any:
         """Return the transposed matrix times ``dy``."""
@@ -144,11 +142,3 @@ class TakenRows:
             (*self._entries, cupy.ascontiguousarray(dy), out, *numbers),
         )
         return out
-
-
-class _Transposed:
-    def __init__(self, rows: TakenRows) -> None:
-        self._rows = rows
-
-    def __matmul__(self, dy: Any) -> Any:
-        return self._rows.transposed_product(dy)

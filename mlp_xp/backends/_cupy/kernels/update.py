@@ -27,8 +27,6 @@ from mlp_xp.optimizers import (
     update_array,
 )
 
-__all__ = ["averaged", "clip", "update_tree"]
-
 # Each rule: the C names of its state, and how it moves a number p by its slope. Its constants are
 # c0, c1, ...; `rate` and `shrink` are what `coefficients` of the optimizer returns.
 _RULES: dict[str, tuple[tuple[str, ...], str]] = {

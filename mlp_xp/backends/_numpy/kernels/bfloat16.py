@@ -15,8 +15,6 @@ from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Arrangement, Dense, DensePullback
 
-__all__ = ["affine_in_bfloat16", "round_to_bfloat16"]
-
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 

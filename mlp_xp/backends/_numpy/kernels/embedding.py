@@ -11,8 +11,6 @@ from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.nn.layers import run_layer_with
 
-__all__ = ["run_layer"]
-
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 

@@ -38,8 +38,6 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
 
-__all__ = ["activate", "dense", "dense_in_bfloat16", "gather", "loss", "weight_gradient"]
-
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 

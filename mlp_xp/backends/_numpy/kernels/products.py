@@ -23,8 +23,6 @@ from mlp_xp.backends._numpy.native.tuning import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-__all__ = ["multiply", "packing_pays", "product_in_place", "product_of_packed"]
-
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 # Below, meeting the other threads costs more than they bring (bench/history).

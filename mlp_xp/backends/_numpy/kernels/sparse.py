@@ -7,9 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mlp_xp.backends._numpy.kernels.writing import call
-from mlp_xp.backends.kernels import SparseMatrix
-
-__all__ = ["TakenRows"]
+from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
@@ -46,8 +44,8 @@ class TakenRows:
         return y
 
     @property
-    def T(self) -> _Transposed:
-        return _Transposed(self)
+    def T(self) -> Transposed:
+        return Transposed(self)
 
     def transposed_product(self, dy: Array) -> Array:
         """Return the transposed matrix times ``dy``."""
@@ -99,11 +97,3 @@ class TakenRows:
         self, multiply: Any, shape: tuple[int, int], right: np.ndarray, out: np.ndarray
     ) -> None:
         multiply(*shape, out.shape[1], *self._entries, right.ravel(), out.reshape(-1))
-
-
-class _Transposed:
-    def __init__(self, rows: TakenRows) -> None:
-        self._rows = rows
-
-    def __matmul__(self, dy: Array) -> Array:
-        return self._rows.transposed_product(dy)

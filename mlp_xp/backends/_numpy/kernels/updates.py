@@ -16,8 +16,6 @@ from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
-__all__ = ["update_tree"]
-
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 # Numbers of each array of an update that fit the second cache together.

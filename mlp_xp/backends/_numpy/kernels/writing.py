@@ -12,17 +12,6 @@ from mlp_xp.backends._numpy.native.jobs import Job, MachineCodeError, step_range
 from mlp_xp.backends._numpy.native.thread_pool import link, runner
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-__all__ = [
-    "are_positions",
-    "call",
-    "constants",
-    "has_rows",
-    "is_plain",
-    "made_plain",
-    "or_plain",
-    "run",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

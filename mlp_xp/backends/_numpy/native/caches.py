@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from mlp_xp.backends._numpy.native.tuning import TILE_ROWS, TILE_VECTORS
 
-__all__ = ["Blocks", "cache_bytes", "make_blocks"]
-
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 # Where the system does not say, or a virtual machine says 0K: the smallest of the processors with
 # AVX-512 in use.

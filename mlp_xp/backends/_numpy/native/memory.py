@@ -14,8 +14,6 @@ import numpy as np
 
 from mlp_xp.backends._numpy.native.jobs import address
 
-__all__ = ["aligned", "empty", "in_one_piece", "joined"]
-
 _LINE = 64  # Bytes.
 _SMALL = 1 << 16  # Bytes of an array that is copied again and again, from fit to fit.
 

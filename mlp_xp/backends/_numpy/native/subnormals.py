@@ -15,8 +15,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["flush_subnormals"]
-
 # Where the control register lies in the C library's `fenv_t`, in 32-bit words, and its bits: flush
 # results and read operands as zero (x86's MXCSR), or flush both (ARM's FPCR).
 _REGISTERS = {

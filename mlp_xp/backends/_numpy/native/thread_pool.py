@@ -32,20 +32,6 @@ from mlp_xp.backends._numpy.native.jobs import (
 from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.tuning import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH
 
-__all__ = [
-    "ThreadPool",
-    "can_compile",
-    "has_bfloat16",
-    "has_pool",
-    "has_tile",
-    "is_zen",
-    "link",
-    "one_blas_thread",
-    "rows_error",
-    "runner",
-    "thread_pool",
-]
-
 _has_failed = False
 
 

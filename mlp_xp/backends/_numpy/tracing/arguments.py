@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["form", "is_small", "reference"]
-
 # Arguments up to this many bytes are copied into new memory; larger ones are looked up.
 _SMALL = 1 << 16
 

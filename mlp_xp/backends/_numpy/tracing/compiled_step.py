@@ -27,8 +27,6 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool, runner
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
-__all__ = ["Compiled", "CompiledLoop", "CompiledStep"]
-
 # Programs that a compiled step keeps, the latest ones: each holds its own memory.
 _MOST_PROGRAMS = 8
 # Idle plans that a thread keeps, and their bytes: to trace a step takes as long as to run it 20

@@ -8,8 +8,6 @@ from mlp_xp.backends._numpy.native.jobs import Job, Product, Update, address
 from mlp_xp.backends._numpy.native.thread_pool import has_tile
 from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_TILED, SAMPLES_AT_ONCE
 
-__all__ = ["fused"]
-
 
 def fused(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs without the products x^T dy that a later update can compute by itself.

@@ -10,15 +10,6 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-__all__ = [
-    "REDUCTIONS",
-    "are_numbers",
-    "can_be_taken",
-    "constant",
-    "has_short_rows",
-    "take_rows",
-]
-
 # NumPy's own check of positions writes a result twice; up to this many bytes ours takes longer.
 _SHORT_DETOUR = 1 << 14
 

@@ -39,8 +39,6 @@ from mlp_xp.backends._numpy.tracing.operations import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, value_of
 
-__all__ = ["Program"]
-
 # Bytes of results that jobs not yet in a table may keep from being used again.
 _KEPT = 1 << 25
 

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-__all__ = ["STEP", "Finder", "Traced", "UntraceableError", "value_of"]
-
 # Returns a view of an argument from the arguments of a call.
 Finder = Callable[[Sequence[Any]], np.ndarray]
 
