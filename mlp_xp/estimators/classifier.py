@@ -13,10 +13,9 @@ from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import host
-from mlp_xp.estimators.fitted.from_weights import set_weights
 from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
 from mlp_xp.estimators.fitted.scoring import log_of, score_on_host
-from mlp_xp.estimators.fitted.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state, set_weights
 from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import ClassTargets
 from mlp_xp.optimizers import Optimizer

@@ -11,9 +11,9 @@ from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import check_weights, check_y, host
-from mlp_xp.estimators.fitted.from_weights import set_weights
 from mlp_xp.estimators.fitted.prediction import AS_SET
 from mlp_xp.estimators.fitted.scoring import predict_values
+from mlp_xp.estimators.fitted.state import set_weights
 from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.optimizers import Optimizer

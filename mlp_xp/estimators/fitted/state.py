@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -34,12 +34,7 @@ if TYPE_CHECKING:
     from mlp_xp.estimators.fitted.intervals import Calibration
     from mlp_xp.estimators.tables.columns import TableColumns
 
-__all__ = [
-    "FittedState",
-    "fitted_state",
-    "publish",
-    "state_of_weights",
-]
+__all__ = ["FittedState", "fitted_state", "publish", "set_weights"]
 
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
@@ -260,7 +255,7 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def state_of_weights(
+def _state_of_weights(
     attributes: Mapping[str, Any], params: Mapping[str, Any], targets_type: type[Targets]
 ) -> FittedState:
     """Return the state of weights that were assigned to an estimator that was never fitted."""
@@ -310,10 +305,33 @@ def fitted_state(estimator: Any) -> FittedState:
         return state
     if "coefs_" not in attributes:
         check_is_fitted(estimator)
-    state = state_of_weights(attributes, estimator._params(), estimator._targets_type)
+    state = _state_of_weights(attributes, estimator._params(), estimator._targets_type)
     state.copies.is_shared = True
     publish(estimator, state, History.read(attributes))
     return state
+
+
+def set_weights(
+    estimator: Any, coefs: Sequence[Any], intercepts: Sequence[Any], classes: Any = None
+) -> None:
+    """Set the weights, and with them the widths, of an estimator that was never fitted."""
+    if len(coefs) != len(intercepts) or not coefs:
+        raise ValueError(
+            f"There are {len(coefs)} coefs and {len(intercepts)} intercepts: give one of each for "
+            "every layer, the output layer last."
+        )
+    estimator.set_params(hidden_layer_sizes=tuple(int(b.shape[0]) for b in intercepts[:-1]))
+    known = {}
+    if classes is not None:
+        is_several = np.ndim(classes[0]) > 0
+        known["classes_"] = [*map(np.asarray, classes)] if is_several else np.asarray(classes)
+    vars(estimator).update(known, coefs_=list(coefs), intercepts_=list(intercepts))
+    state, n_outputs = fitted_state(estimator), int(intercepts[-1].shape[0])
+    if classes is not None and state.targets.n_outputs != n_outputs:
+        raise ValueError(
+            f"There are {len(estimator.classes_)} classes, which need {state.targets.n_outputs} "
+            f"outputs, and the last layer has {n_outputs}."
+        )
 
 
 def publish(estimator: Any, state: FittedState, history: History | None = None) -> None:

@@ -12,10 +12,8 @@ import numpy as np
 
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
-from mlp_xp.estimators.checks.members import check_members
-from mlp_xp.estimators.settings.inputs import resolve_inputs
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.nn.blocks import TableInputs
+from mlp_xp.nn.blocks import NUMERIC_EMBEDDINGS, TableInputs
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.losses import EachMember
 from mlp_xp.nn.network import Network
@@ -59,6 +57,9 @@ _HOOKS = (
 # The same network for the same settings: what follows from them takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
 _OF_PYTHON = {float, int, bool, str, type(None)}  # Most settings, of each fit.
+# What "lbfgs" needs.
+_OF_WEIGHTS_ALONE = {"input_dropout": 0, "max_grad_norm": None, "ema_decay": None}
+_OF_WEIGHTS_ALONE |= {"augmentation": None, "dropout": 0, "normalization": None}
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 
 
@@ -96,7 +97,7 @@ def resolve_config(
     scaling = params["input_scaling"]
     n_inputs = scaling.inputs(n_features) if isinstance(scaling, Whiten) else n_features
     n_inputs = n_inputs if inputs is None else inputs.columns
-    inputs = resolve_inputs(params, n_inputs, inputs)
+    inputs = _resolve_inputs(params, n_inputs, inputs)
     network = known_network(
         (n_inputs, *layers, targets.n_outputs * loss.outputs_per_target),
         _hashable(params["activation"]),
@@ -129,6 +130,32 @@ def resolve_config(
     )
 
 
+def _resolve_inputs(
+    params: Mapping[str, Any], n_inputs: int, inputs: TableInputs | None
+) -> TableInputs | None:
+    """Return what stands before the first layer, None for the inputs as they are."""
+    numeric, scale = params["numeric_embedding"], bool(params["learn_input_scale"])
+    if isinstance(numeric, str):
+        numeric = NUMERIC_EMBEDDINGS[numeric]()
+    given = TableInputs(n_inputs) if inputs is None else inputs
+    if numeric is None and not scale and not given.categories:
+        return None
+    if given.categories:
+        for name in ("augmentation", "tta"):
+            if params[name] is not None:
+                raise ValueError(
+                    f"{name} is {params[name]!r}, and X has categories that are embedded, and so "
+                    f"is no image: set {name}=None."
+                )
+        if params["precision"] in ("bf16", "float16"):
+            raise ValueError(
+                f"precision is {params['precision']!r}, which has no number for each category that "
+                "is embedded: set precision='tf32' or 'float32'."
+            )
+        given = replace(given, embedding_dim=int(params["embedding_dim"]))
+    return replace(given, numeric=numeric, scale=scale)
+
+
 def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
     """Return the settings of a fit that no training step sees."""
     is_lbfgs = params["solver"] == LBFGS
@@ -155,13 +182,11 @@ def check_params(params: Mapping[str, Any]) -> None:
     """Raise an error for parameters that exclude each other, and for callbacks that are none."""
     _check_callbacks(params["callbacks"])
     if params["n_members"] > 1 and params["distributed"] is not None:
-        check_members(params)
+        _check_members(params)
     if params["solver"] != LBFGS:
         return
 
-    def refuse(
-        name: str, off: Any, needed: str = "a loss that depends on the weights alone"
-    ) -> None:
+    def refuse(name: str, off: Any, needed: str) -> None:
         raise ValueError(
             f"{name} is {params[name]!r}, and solver 'lbfgs' needs {needed}: set "
             f"{name}={off!r}, or use e.g. solver='adam'."
@@ -169,18 +194,25 @@ def check_params(params: Mapping[str, Any]) -> None:
 
     if params["precision"] in LOW_PRECISIONS:
         refuse("precision", "float32", "exact gradients for its line search")
-    for name, off in (
-        ("input_dropout", 0),
-        ("max_grad_norm", None),
-        ("ema_decay", None),
-        ("augmentation", None),
-    ):
-        if params[name] != off:
-            refuse(name, off)
-    if np.any(np.asarray(params["dropout"]) > 0):
-        refuse("dropout", 0)
-    if params["normalization"] == "batch":
-        refuse("normalization", None)
+    wrong = {
+        "dropout": np.any(np.asarray(params["dropout"]) > 0),
+        "normalization": params["normalization"] == "batch",
+    }
+    for name, off in _OF_WEIGHTS_ALONE.items():
+        if wrong.get(name, params[name] != off):
+            refuse(name, off, "a loss that depends on the weights alone")
+
+
+def _check_members(params: Mapping[str, Any]) -> None:
+    """Raise ValueError for what the members of a network cannot have on several processes."""
+    is_fixed = getattr(params["distributed"], "deterministic", False)
+    drops = bool(np.any(np.asarray(params["dropout"]) > 0))
+    for name, need, is_wrong in (("dropout", "0", drops), ("deterministic", "False", is_fixed)):
+        if is_wrong:
+            raise ValueError(
+                f"`{name}` must be {need} with n_members={params['n_members']} on several "
+                "processes: set it so, or distributed=None."
+            )
 
 
 def _check_callbacks(callbacks: Any) -> None:
