@@ -158,7 +158,7 @@ def test_a_deadline_reserves_the_time_of_test_and_pictures(
     model = SimpleNamespace(max_time=60.0, tta=tta, predict=predict)
     watch = Deadline(160.0 - passed, np.zeros((100, 2)), 400)
     watch.on_fit_begin(model)
-    assert (watch.has_views, watch.has_pictures) == (has_views, has_pictures)
+    assert (watch.has_views, watch.has_report) == (has_views, has_pictures)
     assert model.max_time == pytest.approx(seconds)
     note = capsys.readouterr().err
     assert ("views" in note, "pictures" in note) == (not has_views, not has_pictures)

@@ -30,7 +30,7 @@ class Command(NamedTuple):
     """
 
     summary: str
-    add_options: Callable[[Parser], None]
+    add_options: Callable[[Parser], None] | None
     examples: str
     run: str
     saves: bool = True
@@ -193,10 +193,6 @@ def _add_data(parser: Parser) -> None:
     )
 
 
-def _add_nothing(parser: Parser) -> None:
-    pass
-
-
 def _add_bench(parser: Parser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="few contenders, little data, two to three minutes")
@@ -303,7 +299,7 @@ COMMANDS = {
     ),
     "recipes": Command(
         "list the recipes of train",
-        _add_nothing,
+        None,
         "  mlp-xp recipes",
         "listings:run_recipes",
         saves=False,
@@ -311,7 +307,7 @@ COMMANDS = {
     ),
     "backends": Command(
         "list libraries and devices",
-        _add_nothing,
+        None,
         "  mlp-xp backends",
         "listings:run_backends",
         saves=False,
@@ -319,7 +315,7 @@ COMMANDS = {
     ),
     "compile": Command(
         "compile machine code for NumPy ahead of the first long training",
-        _add_nothing,
+        None,
         "  mlp-xp compile    # as the last step of a container's build",
         "listings:run_compile",
         group=_MACHINE,

@@ -37,9 +37,8 @@ def run_runs(args: argparse.Namespace, output: Output) -> int:
     rows = known + [row for row in rows if row[args.sort] is None]
     if args.json:
         print(json.dumps(rows, indent=2))
-        return 0
-    cells = [[_cell(row, name) for name in COLUMNS] for row in rows]
-    _print_runs([list(COLUMNS), *cells])
+    else:
+        _print_runs([COLUMNS, *([_cell(row, name) for name in COLUMNS] for row in rows)])
     return 0
 
 
@@ -126,31 +125,37 @@ def _score_cell(run: RunSummary, name: str) -> str:
 
 
 def _differences(runs: Sequence[RunSummary]) -> list[list[str]]:
-    """Return a row for each setting, fact of the machine, or version that is not alike in all."""
-
-    def facts(run: RunSummary) -> dict[str, str]:
-        """Return all of them."""
-        settings = {name: v for name, v in run.config["settings"].items() if name != "params"}
-        found = settings | run.params
-        # The thread pools of a process are listed in any order.
-        found |= {
-            f"backend: {name}": "; ".join(sorted(str(value).split("; ")))
-            for name, value in run.config["backend"].items()
-        }
-        found |= {f"version: {name}": v for name, v in run.config.get("versions", {}).items()}
-        found["platform"] = run.config.get("platform")
-        return {name: readable(value) for name, value in found.items()}
-
-    all_facts = [facts(run) for run in runs]
-    names = dict.fromkeys(name for found in all_facts for name in found)
-    rows = [[name, *(found.get(name, "") for found in all_facts)] for name in names]
+    """Return a row for each setting, property of the machine, or version that differs."""
+    settings = [_settings(run) for run in runs]
+    names = dict.fromkeys(name for found in settings for name in found)
+    rows = [[name, *(found.get(name, "") for found in settings)] for name in names]
     return [row for row in rows if len({*row[1:]}) > 1]
+
+
+def _settings(run: RunSummary) -> dict[str, str]:
+    """Return the settings, machine and versions of a run, as text."""
+    config = run.config
+    found = {name: value for name, value in config["settings"].items() if name != "params"}
+    found |= run.params
+    # The thread pools of a process are listed in any order.
+    found |= {
+        f"backend: {name}": "; ".join(sorted(str(value).split("; ")))
+        for name, value in config["backend"].items()
+    }
+    found |= {f"version: {name}": value for name, value in config.get("versions", {}).items()}
+    found["platform"] = config.get("platform")
+    return {name: readable(value) for name, value in found.items()}
+
+
+def _fit_columns(rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
+    """Return cells that are printable and short, and the widths of their columns."""
+    cells = [[_shorten(printable(cell)) for cell in row] for row in rows]
+    return cells, [max(map(len, column)) for column in zip(*cells, strict=True)]
 
 
 def _print_runs(rows: Sequence[Sequence[str]]) -> None:
     """Print runs in columns, numbers aligned right; the last are left out where narrow."""
-    cells = [[_shortened(printable(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells, widths = _fit_columns(rows)
     room = terminal_width(sys.stdout)
     ends = [*itertools.accumulate(width + 2 for width in widths)]
     n_shown = sum(room is None or end - 2 <= room for end in ends)
@@ -163,9 +168,8 @@ def _print_runs(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _print_comparison(rows: Sequence[Sequence[str]]) -> None:
-    """Print a line for each fact with a column for each run; where narrow, a line for each run."""
-    cells = [[_shortened(printable(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    """Print a line for each row with a column for each run; where narrow, a line for each run."""
+    cells, widths = _fit_columns(rows)
     room = terminal_width(sys.stdout)
     if room is None or sum(widths) + 2 * len(widths) - 2 <= room:
         for row in cells:
@@ -173,11 +177,11 @@ def _print_comparison(rows: Sequence[Sequence[str]]) -> None:
         return
     names = [printable(name) for name in rows[0][1:]]
     widest = max(map(len, names))
-    for fact, *values in rows[1:]:
-        print_line(fact)
+    for title, *values in rows[1:]:
+        print_line(title)
         for name, value in zip(names, values, strict=True):
             print_line(f"  {name:{widest}}  {value}")
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"

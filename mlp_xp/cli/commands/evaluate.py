@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     task = task_of(info.class_names)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data)
-    lines, facts = task.table(test, output.samples)
+    lines, details = task.table(test, output.samples)
     for line in lines:
         output.print(line)
     scores = task.scores(test.y, test.predicted)
@@ -40,6 +40,6 @@ def run(args: argparse.Namespace, output: Output) -> int:
         scores |= baseline_of(task, data)
     output.result(
         f"{task.summary(scores)} of {len(test.y):,} {output.samples}",
-        {**scores, "images": len(test.y), **facts},
+        {**scores, "images": len(test.y), **details},
     )
     return 0

@@ -20,7 +20,7 @@ from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure
 
 __all__ = ["run"]
 
-_TRAINING_SHARE = 0.9
+_FRACTION = 0.9
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     cifar = load_cifar10(args.data_path)
     data = np.concatenate([cifar.x_train, cifar.x_test])
     labels = np.concatenate([cifar.y_train, cifar.y_test])
-    x_train, y_train, x_test, y_test = split_dataset(data, labels, _TRAINING_SHARE, seed=args.seed)
+    x_train, y_train, x_test, y_test = split_dataset(data, labels, _FRACTION, seed=args.seed)
     del data
     print_line(
         f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, {args.epochs} epochs"
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     with backend.scope(), interrupts() as pressed:
         accuracies, test_accuracy, losses = run_mlp_training(
-            _scaled(backend, x_train),
+            _scale_pixels(backend, x_train),
             backend.put(y_train),
-            _scaled(backend, x_test),
+            _scale_pixels(backend, x_test),
             backend.put(y_test),
             args.hidden,
             args.learning_rate,
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return 130 if is_interrupted else 0
 
 
-def _scaled(backend: Backend, pixels: np.ndarray) -> Any:
+def _scale_pixels(backend: Backend, pixels: np.ndarray) -> Any:
     """Return pixels on the device as float32 from 0 to 1."""
     array: Any = backend.put(pixels, "float32")
     array /= 255

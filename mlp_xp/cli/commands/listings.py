@@ -29,13 +29,13 @@ def run_data(args: argparse.Namespace, output: Output) -> int:
             f"test, {len(data.class_names)} classes, (channels, height, width) {data.image_shape}"
         )
     for name in LOADERS if args.name is None and args.fetch is None else [args.name or args.fetch]:
-        place = locate(name)
-        if place is None:
+        path = locate(name)
+        if path is None:
             print_line(f"{name:13}  not here; mlp-xp data --fetch {name}")
             continue
-        files = place.iterdir() if place.is_dir() else [place]
+        files = path.iterdir() if path.is_dir() else [path]
         size = sum(file.stat().st_size for file in files if file.is_file())
-        print_line(f"{name:13}  {size / 1e6:6.1f} MB  {place}")
+        print_line(f"{name:13}  {size / 1e6:6.1f} MB  {path}")
     return 0
 
 
@@ -56,8 +56,8 @@ def run_backends(args: argparse.Namespace, output: Output) -> int:
     for name in BACKENDS:
         with output.doing(f"loading {name}"):
             found = [*_devices(name)]
-        for device, facts in found:
-            print_line(f"{name:16}  {device:7}  {facts}")
+        for device, text in found:
+            print_line(f"{name:16}  {device:7}  {text}")
     if importlib.util.find_spec("numba") is not None:
         print_line(f"numba {version('numba')} speeds up numpy")
     auto = get_backend("auto")
@@ -72,7 +72,7 @@ def run_compile(args: argparse.Namespace, output: Output) -> int:
 
 
 def _devices(name: str) -> Iterator[tuple[str, str]]:
-    """Yield each device of a backend with its facts, or with the reason why it cannot be used."""
+    """Yield each device of a backend with its description, or the reason why it cannot be used."""
     if not installed(name):
         yield "", f"not installed: type {how_to_install(name)}"
         return
@@ -80,13 +80,13 @@ def _devices(name: str) -> Iterator[tuple[str, str]]:
         for index in count():
             device = f"cuda:{index}" if kind == "cuda" else kind
             try:
-                facts = describe(get_backend(name, device))
+                text = describe(get_backend(name, device))
             except Exception as error:  # A broken installation or driver can raise anything.
                 if index == 0:
                     reason = str(error).partition("; `mlp-xp backends`")[0]  # This is it.
                     reason = reason.replace(": leave out backend and device", "")  # None is given.
                     yield device or "", f"unusable: {shorten(reason, 200)}"
                 break
-            yield device or "", facts
+            yield device or "", text
             if kind != "cuda":
                 break

@@ -34,8 +34,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         x = np.stack([read_image(path, info) for path in names])
     lines, found = [], []
     predictions = task_of(info.class_names).predictions(model, x)
-    for path, (text, facts) in zip(names, predictions, strict=True):
-        found.append({"file": str(path), **facts})
+    for path, (text, result) in zip(names, predictions, strict=True):
+        found.append({"file": str(path), **result})
         lines.append(printable(f"{path}: {text}"))
     output.result("\n".join(lines), {"predictions": found})
     return 0

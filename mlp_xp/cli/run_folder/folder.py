@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,16 @@ __all__ = [
 _OTHER_BYTES = 1_000_000  # of everything that is not weights
 
 
+@dataclass
 class RunFolder:
     """The folder of a run in progress: ``path``, which is named ``final`` once it is complete.
 
     ``is_trained`` is whether there is something to keep in any case.
     """
 
-    def __init__(self, path: Path, final: Path) -> None:
-        self.path = path
-        self.final = final
-        self.is_trained = False
+    path: Path
+    final: Path
+    is_trained: bool = False
 
     def keep(self, write: Callable[[Path], None]) -> None:
         """Call ``write(folder)`` for what exists only in memory; if that fails, for another folder.
@@ -138,12 +139,12 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
         yield run
         if run.path == partial:
             rename_folder(partial, final)
-        else:
-            _remove_without_model(partial)
+        elif newest_model(partial) is None:
+            shutil.rmtree(partial, ignore_errors=True)
     except BaseException as error:
         kept = newest_model(run.path)
         if kept is None and not run.is_trained:
-            kept = _remove_without_model(partial)
+            shutil.rmtree(partial, ignore_errors=True)
         if kept is not None:
             note = f"note: kept what is in {run.path}: mlp-xp evaluate {kept}"
             if run.path == partial and not isinstance(error, Exception):
@@ -187,10 +188,13 @@ def unfinished(name: Path) -> tuple[Path, Path]:
         else:
             return folder, final
         raise ValueError(f"{name} {reason}: mlp-xp evaluate {name}")
-    if folder != final and final.exists():
-        numbered = (final.with_name(f"{final.name}-{number}") for number in itertools.count(2))
-        final = next(free for free in numbered if not free.exists())
-    return folder, final
+    return folder, _numbered(final, 2) if folder != final and final.exists() else final
+
+
+def _numbered(path: Path, first: int) -> Path:
+    """Return the path with the first number that is free."""
+    names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(first))
+    return next(name for name in names if not name.exists())
 
 
 def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> tuple[Path, Path]:
@@ -229,23 +233,12 @@ def _move_aside(partial: Path) -> None:
         if newest_model(partial) is None:
             remove_folder(partial)
             return
-        numbers = itertools.count(1)
-        names = (partial.with_name(f"{partial.name}-{number}") for number in numbers)
-        free = next(name for name in names if not name.exists())
-        partial.rename(free)
-    note = (
+        free = partial.rename(_numbered(partial, 1))
+    print_line(
         f"note: {partial} was left by a run that was interrupted, and is now {free}; go on with it "
-        f"by mlp-xp train --resume {free}"
+        f"by mlp-xp train --resume {free}",
+        sys.stderr,
     )
-    print_line(note, sys.stderr)
-
-
-def _remove_without_model(run: Path) -> Path | None:
-    """Remove a run folder, unless it holds a model; return the folder of that model."""
-    kept = newest_model(run)
-    if kept is None:
-        shutil.rmtree(run, ignore_errors=True)
-    return kept
 
 
 def _with_path(error: OSError, path: Path) -> OSError:

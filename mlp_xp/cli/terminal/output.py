@@ -1,4 +1,4 @@
-"""The output of a command: facts and progress for a reader, and a result for a program."""
+"""The output of a command: lines and progress for a reader, and a result for a program."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Output:
         return sys.stderr if self._is_json else sys.stdout
 
     def print(self, text: object) -> None:
-        """Print a line of facts."""
+        """Print a line for a reader."""
         if not self._is_quiet:
             print_line(text, self._file)
 
-    def result(self, text: str, facts: dict[str, Any]) -> None:
-        """Print the result: facts with ``--json``, else a text, with ``--quiet`` too."""
+    def result(self, text: str, content: dict[str, Any]) -> None:
+        """Print the result: the content with ``--json``, else a text, with ``--quiet`` too."""
         if self._is_json:
-            print(json.dumps(facts, indent=2), flush=True)
+            print(json.dumps(content, indent=2), flush=True)
             return
         for line in text.split("\n"):
             print_line(line)

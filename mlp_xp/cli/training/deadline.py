@@ -15,11 +15,11 @@ from mlp_xp.cli.terminal.lines import print_line
 __all__ = ["Deadline"]
 
 # Seconds for the end of the command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch or JAX,
-# writing the model took 0.1 s and the exit 0.5 to 1.5 s; loading matplotlib, drawing both pictures
+# writing the model took 0.1 s and the exit 0.5 to 1.5 s; loading matplotlib, drawing both images
 # and the report (0.5 s of it) took 1.5 s of CPU time for 10 classes and 2.5 s for 100.
 _END = 1.5
-_PICTURES = 2.6
-_LEAST_SHARE = 0.1  # of the time is for the training in any case
+_REPORT = 2.6
+_LEAST_FRACTION = 0.1  # of the time is for the training in any case
 _N_TIMED = 512
 
 
@@ -28,7 +28,7 @@ class Deadline(Callback):
 
     Before the first step, predictions for training images ``x`` show how long the test takes. If
     the time is short, test-time augmentation is dropped first (``has_views``), then the images
-    (``has_pictures``), with a note. The command must end at ``end``, on `time.perf_counter`, and a
+    (``has_report``), with a note. The command must end at ``end``, on `time.perf_counter`, and a
     run that is resumed has ``used`` some seconds before. ``stage(text)`` displays what is being
     done.
     """
@@ -41,7 +41,7 @@ class Deadline(Callback):
         used: float = 0.0,
         stage: Callable[[str], None] | None = None,
     ) -> None:
-        self.has_views = self.has_pictures = True
+        self.has_views = self.has_report = True
         self._end = end
         self._x = x[:_N_TIMED]
         self._n_test = n_test
@@ -58,15 +58,15 @@ class Deadline(Callback):
         test, views = (0.0, 0.0) if is_over else self._test_seconds(model)
         del self._x  # so that the images can be freed
         now = time.perf_counter()
-        least = _LEAST_SHARE * model.max_time
-        left = self._end - now - _END - _PICTURES - test - views
+        least = _LEAST_FRACTION * model.max_time
+        left = self._end - now - _END - _REPORT - test - views
         if left < least and model.tta is not None:
             self.has_views = False
             left += views
         if left < least:
-            self.has_pictures = False
-            left += _PICTURES
-        if not (self.has_views and self.has_pictures):
+            self.has_report = False
+            left += _REPORT
+        if not (self.has_views and self.has_report):
             print_line(self._note(model.max_time, passed, test, least - left), sys.stderr)
         model.max_time = self._used + now + max(left, least) - self._start
 
@@ -85,7 +85,7 @@ class Deadline(Callback):
 
     def _note(self, max_time: float, passed: float, test: float, late: float) -> str:
         dropped = [] if self.has_views else ["no views are averaged over at the test"]
-        dropped += [] if self.has_pictures else ["no pictures are drawn"]
+        dropped += [] if self.has_report else ["no pictures are drawn"]
         dropped += [f"the command ends about {late:.1f} s late"] if late > 0 else []
         return (
             f"note: max_time of {max_time:g} s is short: {passed:.1f} s have passed before the "

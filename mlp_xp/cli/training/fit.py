@@ -47,9 +47,9 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
     if snapshot is None:
         output.print("no checkpoint yet: the training starts at its first epoch")
         return Resume()
-    facts = snapshot.facts
-    output.print(f"resumed after {facts['epoch']} epochs and {facts['step']} steps")
-    return Resume(folder, facts["epoch"], facts["seconds"])
+    state = snapshot.facts
+    output.print(f"resumed after {state['epoch']} epochs and {state['step']} steps")
+    return Resume(folder, state["epoch"], state["seconds"])
 
 
 class Ending(NamedTuple):
@@ -130,7 +130,7 @@ def fit(
         ending = ending_of(model, is_interrupted=pressed())
         progress.is_done = diverged is None and not ending.is_interrupted
     cause = str(diverged or "").replace("learning_rate_init", "--learning-rate")
-    has_time = deadline is None or deadline.has_views, deadline is None or deadline.has_pictures
+    has_time = deadline is None or deadline.has_views, deadline is None or deadline.has_report
     return Fitted(ending, cause, *has_time)
 
 
