@@ -163,7 +163,13 @@ _SHARED = {
         scikit-learn."""),
     "validation_fraction": Parameter(0.1, [Number(at_least=0, below=1)], END, text="""
         Fraction of the training data that `early_stopping` holds out."""),
-    "scoring": Parameter(None, [str, callable, None], END, "str, callable or None", text="""
+    "scoring": Parameter(
+        None, [str, callable, None], END, "str, callable or None",
+        option=Option(
+            "NAME",
+            "of the held-out samples, instead of accuracy or R2: loss, refinement (the log loss "
+            "after calibration), or a name of scikit-learn's scorers",
+        ), text="""
         Score for early stopping: a name of scikit-learn's scorers, ``scorer(model, X, y)``, or
         "loss" for the validation loss; for a classifier also "refinement", the log loss after the
         best temperature (arXiv:2501.19195), for use with `calibration`. A callable is tried once

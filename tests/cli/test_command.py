@@ -45,6 +45,8 @@ TYPING_ERRORS = [
     ("train --data digits --hidden 999999999999", "Unable to allocate"),
     ("train --data digits --validation 0.0001", "holds out 0 of 1,438 samples: set a"),
     ("train --data digits --calibration temperature", "samples: type --validation 0.1, or --early"),
+    ("train --data digits --scoring acuracy", "is called 'acuracy', did you mean accuracy?"),
+    ("train --data digits --scoring f1_macro", "--scoring f1_macro needs held-out samples: type"),
     ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
     ("train --backend gpu", "invalid choice: 'gpu', did you mean auto? choose"),
 ]

@@ -164,7 +164,8 @@ def test_options_reach_the_estimator(train_digits):
         "--hidden 8 8 --activation tanh --normalization batch --residual --dropout 0.1 "
         "--label-smoothing 0.2 --solver lion --weight-decay 0.25 --schedule cosine --epochs 2 "
         "--batch-size 99 --alpha 0.5 --max-grad-norm 1.5 --ema-decay 0.75 --seed 7 "
-        "--backend array_api_strict --precision float64 --placement streamed"
+        "--backend array_api_strict --precision float64 --placement streamed "
+        "--validation 0.2 --scoring balanced_accuracy"
     )
     parts = "network: 64-8-8-10, tanh, lion, batch normalization, residual, dropout 0.1"
     assert train_digits(*options.split()).out.splitlines()[2] == parts
@@ -175,7 +176,8 @@ def test_options_reach_the_estimator(train_digits):
     expected |= {"learning_rate_init": 0.01, "batch_size": 99, "max_grad_norm": 1.5}
     expected |= {"ema_decay": 0.75, "backend": "array_api_strict", "precision": "float64"}
     expected |= {"placement": "streamed", "random_state": 7, "input_scaling": "standardize"}
-    expected |= {"n_iter_no_change": float("inf")}
+    expected |= {"n_iter_no_change": float("inf"), "scoring": "balanced_accuracy"}
+    assert "validation_score" in history_of(Path("run"))[0]
     assert {name: params[name] for name in expected} == expected
     written = json.loads(Path("run/config.json").read_text())["settings"]
     assert set(written) == set(vars(Settings("digits")))

@@ -62,7 +62,7 @@ def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str
     elif known is not None:
         settings["choices"] = known
         help += f": {', '.join(known)}"
-    else:
+    elif "boolean" in row.values:
         settings = {"action": argparse.BooleanOptionalAction}
     flag = f"--{(option.name or name).replace('_', '-')}"
     group.add_argument(flag, help=f"{help} ({_shown(default)})", **settings)

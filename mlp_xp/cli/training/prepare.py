@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.metrics import get_scorer_names
 
 from mlp_xp._utils.optional import check_installed
 from mlp_xp.backends import Backend
+from mlp_xp.cli.commands.parser import suggestion
 from mlp_xp.cli.loading import FILES, describe, load_recipe_backend
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.settings import Settings
@@ -37,13 +39,7 @@ def prepare(settings: Settings, output: Output) -> Prepared:
     check_installed("matplotlib", "safetensors")  # They write the results.
     if settings.tensorboard:
         check_installed("tensorboardX", extra="tensorboard")
-    # L-BFGS ignores early stopping.
-    stops_early = model.early_stopping and model.solver != "lbfgs"
-    if getattr(model, "calibration", None) and settings.validation is None and not stops_early:
-        raise ValueError(
-            f"--calibration {model.calibration} needs held-out samples: type --validation 0.1, "
-            "or --early-stopping"
-        )
+    _check_held_out(settings, model)
     if settings.data == FILES:
         output.samples = "samples"
     with output.doing("choosing a device"):
@@ -52,6 +48,25 @@ def prepare(settings: Settings, output: Output) -> Prepared:
     data = settings.load(output)
     settings = settings.fitting(data)
     return Prepared(settings, data, settings.estimator(), task_of(data.class_names), backend)
+
+
+def _check_held_out(settings: Settings, model: Any) -> None:
+    """Raise ValueError for options about held-out samples where there are none."""
+    scoring, known = model.scoring, ("loss", "refinement", *get_scorer_names())
+    if isinstance(scoring, str) and scoring not in known:
+        meant = suggestion(scoring, known) or ", choose loss, refinement or one of scikit-learn's"
+        raise ValueError(f"no scoring is called {scoring!r}{meant}")
+    # L-BFGS ignores early stopping.
+    if settings.validation or (model.early_stopping and model.solver != "lbfgs"):
+        return
+    used = {"calibration": getattr(model, "calibration", None)}
+    used["scoring"] = settings.params.get("scoring")
+    for name, value in used.items():
+        if value is not None:
+            raise ValueError(
+                f"--{name} {value} needs held-out samples: type --validation 0.1, or "
+                "--early-stopping"
+            )
 
 
 def print_prepared(prepared: Prepared, output: Output) -> None:
