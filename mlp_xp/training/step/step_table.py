@@ -15,7 +15,6 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Draws
 from mlp_xp.backends import Backend
 from mlp_xp.optimizers import Optimizer, with_decay
-from mlp_xp.optimizers.schedules import Schedule
 from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws, without_first
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.step.base_trainer import BaseTrainer
@@ -74,54 +73,51 @@ def step_tables(
     rules, counts = trainer.rules, plans[0].counts
     n_steps, n_samples = len(counts), sum(counts)
     steps = range(n_steps) if steps is None else steps
-    start = rules.learning_rate * position.rate_factor
-    shares = np.asarray(counts[steps.start : steps.stop]) / n_samples
-    tables = []
-    for i, plan in enumerate(plans):
-        done, seen = (position.done + i) * n_steps, trainer.n_samples + i * n_samples
-        total, ticks = position.n_epochs * n_steps, [done + step for step in steps]
+    first = trainer.n_steps + steps.start
+    rates, decays, dropout = [], [], []
+    for i in range(len(plans)):
+        done, total = (position.done + i) * n_steps, position.n_epochs * n_steps
+        ticks = [done + step for step in steps]
         if budget is not None:
-            passed = (budget.fraction(step - steps.start) for step in steps)
-            least = (tick / max(total - 1, 1) for tick in ticks)
-            ticks = [
-                round(min(max(pair), 1.0) * (_TICKS - 1))
-                for pair in zip(passed, least, strict=True)
-            ]
-            total = _TICKS
-
-        def factors(
-            schedule: Schedule, ticks: list[int] = ticks, total: int = total, seen: int = seen
-        ) -> list[float]:
-            return [schedule(tick, total, seen) for tick in ticks]
-
-        rates = [start * factor for factor in factors(rules.schedule)]
-        optimizers: Iterable[Optimizer] = itertools.repeat(rules.optimizer)
+            ticks, total = _ticks_by_clock(budget, ticks, total), _TICKS
+        given = total, trainer.n_samples + i * n_samples
+        start = rules.learning_rate * position.rate_factor
+        rates.append([start * rules.schedule(tick, *given) for tick in ticks])
         if rules.weight_decay_schedule is not None:
-            decays = factors(rules.weight_decay_schedule)
-            optimizers = (with_decay(rules.optimizer, factor) for factor in decays)
-        first = trainer.n_steps + i * n_steps + steps.start
-        numbers = itertools.count(first + 1 - trainer.rule_start)
-        rule = [
-            optimizer.coefficients(rate, number)
-            for optimizer, rate, number in zip(optimizers, rates, numbers, strict=False)
-        ]
-        columns = [np.asarray(rule, np.float64)]
-        if trainer.takes_dropout_rates:
-            of_steps = np.ones(len(steps), trainer.dtype)
-            if rules.dropout_schedule is not None:
-                of_steps = np.asarray(factors(rules.dropout_schedule), trainer.dtype)
-            dropout = np.asarray(rules.network.dropout_rates, trainer.dtype)
-            columns.append(of_steps[:, None] * dropout)
-        fixed = np.zeros((len(steps), 4))  # The first of `StepScalars`.
-        totals = np.asarray(plan.totals[steps.start : steps.stop])
-        fixed[:, 0] = shares
-        np.divide(rules.alpha, totals, out=fixed[:, 1], where=totals > 0)
-        if rules.ema_decay is not None:
-            fixed[:, 2] = [_average_rate(rules.ema_decay, first + j) for j in range(len(steps))]
-        # A small last batch says little: it moves the running statistics as little.
-        fixed[:, 3] = _BATCH_STATS_RATE * totals / (max(plan.totals) or 1.0)
-        tables.append(StepTable(rates, np.concatenate([fixed, *columns], axis=1)))
-    return tables
+            decays += [rules.weight_decay_schedule(tick, *given) for tick in ticks]
+        if rules.dropout_schedule is not None:
+            dropout += [rules.dropout_schedule(tick, *given) for tick in ticks]
+    optimizers: Iterable[Optimizer] = itertools.repeat(rules.optimizer)
+    if decays:
+        optimizers = (with_decay(rules.optimizer, factor) for factor in decays)
+    numbers = itertools.count(first + 1 - trainer.rule_start)
+    each = zip(optimizers, itertools.chain(*rates), numbers, strict=False)
+    rule = np.asarray([own.coefficients(rate, number) for own, rate, number in each], np.float64)
+    columns = [rule]
+    if trainer.takes_dropout_rates:
+        # In the dtype of a step: it gets the very products.
+        factors = np.asarray(dropout or np.ones(len(rule)), trainer.dtype)
+        columns.append(factors[:, None] * np.asarray(rules.network.dropout_rates, trainer.dtype))
+    fixed = np.zeros((len(plans), len(steps), 4))
+    share, l2, average_rate, batch_stats_rate = (fixed[..., i] for i in range(4))  # `StepScalars`.
+    totals = np.asarray([plan.totals[steps.start : steps.stop] for plan in plans])
+    share[:] = np.asarray(counts[steps.start : steps.stop]) / n_samples
+    np.divide(rules.alpha, totals, out=l2, where=totals > 0)
+    if rules.ema_decay is not None:
+        averages = [_average_rate(rules.ema_decay, first + i) for i in range(len(rule))]
+        average_rate[:] = np.reshape(averages, average_rate.shape)
+    # A small last batch says little: it moves the running statistics as little.
+    largest = np.asarray([[max(plan.totals) or 1.0] for plan in plans])
+    np.divide(_BATCH_STATS_RATE * totals, largest, out=batch_stats_rate)
+    coefs = np.concatenate([fixed.reshape(-1, 4), *columns], axis=1)
+    return list(map(StepTable, rates, coefs.reshape(len(plans), len(steps), -1)))
+
+
+def _ticks_by_clock(budget: Budget, ticks: list[int], n_steps: int) -> list[int]:
+    """Return the positions of steps in a schedule of `_TICKS` that follows the clock."""
+    passed = [budget.fraction(ahead) for ahead in range(len(ticks))]
+    least = (tick / max(n_steps - 1, 1) for tick in ticks)
+    return [round(min(max(both), 1.0) * (_TICKS - 1)) for both in zip(passed, least, strict=True)]
 
 
 def _average_rate(decay: float, step: int) -> float:
