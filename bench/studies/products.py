@@ -16,12 +16,18 @@ from bench.suite.records import Result
 from bench.suite.tables import Table, print_tables, reasons, spread
 from bench.suite.turns import Announce, Options, Part, child, in_turns, say
 
-SECONDS = 0.04  # Of a measurement, after its warm-up: its fastest run counts.
+SECONDS = 0.02  # Of a measurement, after its warm-up: its fastest run counts.
 # Batch, fan in and fan out.
 SHAPES = (
     (1, 512, 512),
+    (1, 2048, 2048),
+    (4, 512, 512),
+    (8, 512, 512),
     (16, 256, 256),
     (32, 64, 100),
+    (32, 1024, 1024),
+    (64, 784, 256),
+    (128, 100, 10),
     (128, 784, 100),
     (128, 512, 512),
     (128, 3072, 512),
@@ -32,6 +38,7 @@ SHAPES = (
     (1024, 2047, 2049),
     (1024, 3072, 2048),
     (1024, 2048, 10),
+    (2048, 100, 100),
     (4096, 512, 512),
     (8192, 64, 64),
     (8192, 500, 150),
@@ -66,15 +73,14 @@ def _ours(library: str) -> Callable[..., Callable[[], Any] | None]:
         if is_low and (library != PACKED or not thread_pool.has_bfloat16()):
             return None
         *factors, ta, tb = given
+        if library == IN_PLACE and tb:
+            return None
         a, b = (memory.aligned(x.astype("float32" if is_low else dtype)) for x in factors)
         out = memory.empty((a.shape[ta], b.shape[1 - tb]), a.dtype)
-        is_packed = library == PACKED
+        packed = products.Factors(library == PACKED and (ta or is_low), library == PACKED)
         if library == OURS:
-            is_packed = products.packing_pays(a, b, out, ta=ta, tb=tb)
-        if is_packed:
-            found = products.product_of_packed(a, b, out, ta=ta, tb=tb, in_pairs=is_low)
-        else:
-            found = products.product_in_place(a, b, out, ta=ta, tb=tb)
+            packed = products.choose_packed(a, b, out, ta=ta, tb=tb)
+        found = products.product_jobs(a, b, out, packed, ta=ta, tb=tb, in_pairs=is_low)
         table, _ = jobs.table(found)
         thread_pool.link([table])
         step, run = jobs.step_range(table), thread_pool.runner()

@@ -328,19 +328,16 @@ def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
 
 
 @pytest.mark.matrix
-def test_code_for_a_processor_without_avx_512_compiles():
-    """What is compiled there must not name our own products, which do not exist."""
-    script = """
-import mlp_xp.backends._numpy.machine_code._cpu as cpu
-cpu.has_tile = lambda: False
-from mlp_xp.backends._numpy.native import jobs
-from mlp_xp.backends._numpy.machine_code._build import build
-for kind in (jobs.Product, jobs.Update):
-    for is_double in (0, 1):
-        assert build(jobs.Unit(jobs.number_of(kind), is_double))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("left_out", ["avx512", "avx"])
+def test_processors_without_avx_512_or_avx2_have_code_that_is_right(left_out):
+    """With AVX2 products have smaller tiles; without, they are the BLAS's."""
+    tests = [
+        str(Path(__file__).with_name(f"test_{name}.py")) for name in ("packed_products", "jobs")
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]
+    environment = {**os.environ, "MLP_XP_WITHOUT": left_out}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout
 
 
 def test_training_flushes_subnormal_numbers_in_its_threads_and_no_longer():

@@ -3,6 +3,8 @@
 What needs no such processor runs everywhere: the rounding, the packing, and layers by NumPy alone.
 """
 
+from itertools import product
+
 import numpy as np
 import pytest
 from helpers import close, small
@@ -12,6 +14,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.kernels import products
 from mlp_xp.backends._numpy.kernels.bfloat16 import round_to_bfloat16
 from mlp_xp.backends._numpy.native import caches, jobs, thread_pool
+from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
 from mlp_xp.nn.layers import Dense
 
 pytest.importorskip("numba")
@@ -57,20 +60,26 @@ def test_rounding_is_to_the_nearest_and_even(pool_of):
     bits, expected = (np.asarray(list(x), np.uint32) for x in (ROUNDED, ROUNDED.values()))
     x = bits.view(np.float32)
     assert_array_equal(rounded(x).view(np.uint32) >> 16, expected)
-    for across in (False, True):
-        out = np.zeros(16, np.uint32)
-        source = x[None] if across else x[:, None]
-        pack = jobs.Pack(False, True, not across, 12, 1, 8, source, source.shape[1], out)
-        with pool_of(2):
-            run([jobs.Job(pack, True)])
-        assert_array_equal(out[:12], expected)  # Each with a 0 that is not there.
+    if thread_pool.has_bfloat16():
+        out, lines = np.zeros(16, np.uint32), np.zeros((12, 16), np.uint32)
+        for source, options in (
+            (x[None], {"columns": out, "columns_width": 8}),
+            (x[:, None], {"rows": out, "rows_width": 16, "lines": lines, "lines_ld": 16}),
+        ):
+            pack = jobs.Pack(False, True, *source.shape, source, source.shape[1], **options)
+            with pool_of(2):
+                run([jobs.Job(pack, True)])
+            for found in (out[:12], lines[:, 0])[: 1 + len(options) // 4]:
+                assert not (found >> 16).any()  # Each with a 0 that is not there.
+                values = [no_subnormals((y << 16).view(np.float32)) for y in (found, expected)]
+                assert_array_equal(*values)
 
 
 @pytest.mark.parametrize("transposed", ["", "a", "b"])
 @pytest.mark.parametrize("shape", [(37, 51, 100), (8, 2, 48), (3, 130, 700), (300, 41, 10)])
 @pytest.mark.parametrize("kind", ["bfloat16", "float32", "float64"])
 def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monkeypatch):
-    if not (thread_pool.has_bfloat16() if kind == "bfloat16" else thread_pool.has_tile()):
+    if not (thread_pool.has_bfloat16() if kind == "bfloat16" else thread_pool.find_tile()):
         pytest.skip("this processor has no such product")
     (m, k, n), is_low, dtype = shape, kind == "bfloat16", kind.replace("bfloat16", "float32")
     a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
@@ -79,15 +88,21 @@ def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monk
     given = [
         np.asfortranarray(x).T if name in transposed else x for name, x in (("a", a), ("b", b))
     ]
-    sizes = caches.Blocks(16, 16, 96)
-    for n_threads, blocks in ((1, None), (2, sizes), (3, sizes)):
+    ways = [(True, True)]
+    sizes, ta, tb = caches.Blocks(16, 16, 96), transposed == "a", transposed == "b"
+    if not is_low:  # All ways that there are; pairs are packed.
+        ways = [(x, y) for x in {False, ta} for y in ({False, True} if m < 5 or not tb else {True})]
+    for (n_threads, blocks), way in product(((1, None), (2, sizes), (3, sizes)), ways):
         if blocks is not None:
-            monkeypatch.setattr(products, "make_blocks", lambda itemsize: sizes)
+            monkeypatch.setattr(products, "make_blocks", lambda *sizes_: sizes)
         out = np.full((m, n), np.nan, dtype)
-        options = {"ta": transposed == "a", "tb": transposed == "b", "bias": bias}
+        options = {"ta": ta, "tb": tb, "bias": 0 if tb and not way[1] else bias}
         with pool_of(n_threads):
-            run(products.product_of_packed(*given, out, in_pairs=is_low, **options))
-        if is_low:
+            packed = products.Factors(*way)
+            run(products.product_jobs(*given, out, packed, in_pairs=is_low, **options))
+        if tb and not way[1]:
+            close(out, a @ b, k)  # No layer has one with a bias.
+        elif is_low:
             assert_array_equal(out, dot_in_pairs(a, b, bias))
         else:
             close(out, a @ b + bias, k)
@@ -104,7 +119,7 @@ def test_blocks_fill_the_cache_that_the_system_names(tmp_path):
     (tmp_path / "index2" / "size").write_text("0K\n")  # As some virtual machines say.
     assert caches.cache_bytes.__wrapped__(tmp_path) == 512 << 10
     for item_bytes, n_bytes in (4, 256 << 10), (4, 1 << 20), (8, 2 << 20):
-        depth, rows, columns = caches.make_blocks(item_bytes, n_bytes)
+        depth, rows, columns = caches.make_blocks(AVX512_TILE, item_bytes, n_bytes)
         panel = 192 // item_bytes
         used = item_bytes * (depth * (rows + panel) + rows * columns)
         assert n_bytes / 3 < used < n_bytes
@@ -112,26 +127,26 @@ def test_blocks_fill_the_cache_that_the_system_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "ta", "tb", "pays"),
+    ("shape", "ta", "tb", "expected"),
     [
-        ((1024, 2048, 2048), False, False, None),  # Where rows far apart are slow to read.
-        ((1024, 2048, 1000), False, False, False),
-        ((1024, 2048, 2048), False, True, True),
-        ((2048, 1024, 2048), True, False, True),
-        ((2048, 1024, 128), True, False, False),  # Our own product reads dy from the cache.
-        ((128, 512, 512), False, True, False),  # Too little to compile for.
-        ((100_000, 500, 20), False, True, False),
+        ((1024, 2048, 1000), False, False, (False, True)),
+        ((128, 2048, 1000), False, False, (False, False)),
+        ((128, 2048, 1024), False, False, None),  # Rows of W that are slow to read, but not on Zen.
+        ((128, 512, 512), False, True, (False, True)),
+        ((4, 512, 512), False, True, (False, False)),
+        ((2048, 1024, 2048), True, False, (True, True)),
+        ((2048, 256, 2048), True, False, (False, False)),  # An update may compute it.
+        ((2048, 1024, 128), True, False, (False, False)),
     ],
 )
-def test_large_products_that_a_blas_would_compute_are_packed(shape, ta, tb, pays, monkeypatch):
-    monkeypatch.setattr(products, "has_tile", lambda: True)
+def test_factors_are_packed_where_tiles_read_them_slowly(shape, ta, tb, expected, monkeypatch):
     m, k, n = shape
     a, b = (np.broadcast_to(np.float32(0), shape) for shape in ((m, k), (k, n)))
     out = np.broadcast_to(np.float32(0), (m, n))
     for is_zen in (True, False):
         monkeypatch.setattr(products, "is_zen", lambda is_zen=is_zen: is_zen)
-        found = products.packing_pays(a.T if ta else a, b.T if tb else b, out, ta=ta, tb=tb)
-        assert found == (not is_zen if pays is None else pays)
+        found = products.choose_packed(a.T if ta else a, b.T if tb else b, out, ta=ta, tb=tb)
+        assert found == ((False, not is_zen) if expected is None else expected)
 
 
 @pytest.mark.parametrize("n_threads", [0, 2])

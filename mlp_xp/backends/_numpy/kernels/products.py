@@ -1,40 +1,53 @@
-"""Products as jobs: of factors as they lie, or packed first, in bfloat16 or not."""
+"""Products as jobs: by tiles, of factors as they lie or packed first, in bfloat16 or not."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from mlp_xp.backends._numpy.kernels.writing import run
 from mlp_xp.backends._numpy.native.caches import make_blocks
-from mlp_xp.backends._numpy.native.jobs import Job, Pack, PackedProduct, Product
+from mlp_xp.backends._numpy.native.jobs import (
+    FEW_ROWS,
+    MAY_SPLIT_STEPS,
+    TILES,
+    Job,
+    Pack,
+    Product,
+    TiledProduct,
+)
 from mlp_xp.backends._numpy.native.memory import empty
-from mlp_xp.backends._numpy.native.thread_pool import has_tile, is_zen
+from mlp_xp.backends._numpy.native.thread_pool import find_tile, is_zen
 from mlp_xp.backends._numpy.native.tuning import (
-    FUSED_ROW,
-    LARGEST_RIGHT,
     LEAST_NUMBERS,
-    LEAST_TILED,
     SAMPLES_AT_ONCE,
-    TILE_ROWS,
-    TILE_VECTORS,
+    SCRATCH,
+    Tile,
 )
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
-# Below, meeting the other threads costs more than they bring (bench/history).
-_LEAST_PRODUCTS = 100_000
-# The code for packing takes a second more to compile, once, which smaller products do not repay.
-_LEAST_PACKED = 50_000_000
-# How often packed numbers must be used, m n / (m + n), so that a product beats the BLAS's: that of
-# dy W^T and that of x^T dy (bench, products).
-_LEAST_USES = 50, 35
-# Bytes from row to row of W that put its rows into few sets of the second-level cache: on an Intel
-# Xeon (family 6, model 207) x W then runs at a third of the speed; Zen 5 loses nothing.
-_FAR = 4096
+# Multiplications below which meeting the other threads costs more than they bring.
+_LEAST_PRODUCTS = 250_000
+# Steps of the sum that a factor as it lies is read for at once.
+_STEPS = 512
+# Rows of a product that is not computed by tiles.
+_FEW_ROWS = 4
+# Rows of x from which packed weights are used often enough, and the same where they are slow to
+# read: on an Intel Xeon (family 6, model 207) x W runs at a third of the speed where rows of W, as
+# many bytes apart, share a few sets of the second-level cache; Zen 5 loses nothing.
+_MANY_ROWS, _ROWS_FAR_APART, _FAR = 256, 50, 4096
+# Bytes of a result that is written once for each `SAMPLES_AT_ONCE` steps of factors as they lie.
+_LARGE = 2 << 20
+
+
+class Factors(NamedTuple):
+    """Which factors of a product are packed."""
+
+    a: bool
+    b: bool
 
 
 def multiply(
@@ -51,90 +64,123 @@ def multiply(
 
     With ``in_pairs`` float32 factors are rounded to bfloat16; sums stay in float32.
     """
-    is_packed = in_pairs or packing_pays(a, b, out, ta=ta, tb=tb)
-    make = partial(product_of_packed, in_pairs=in_pairs) if is_packed else product_in_place
-    for job in make(a, b, out, ta=ta, tb=tb, bias=bias):
+    packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
+    for job in product_jobs(a, b, out, packed, ta=ta, tb=tb, bias=bias, in_pairs=in_pairs):
         run(*job)
 
 
-def packing_pays(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> bool:
-    """Whether a product is faster with packed factors, by shape and processor.
+def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Factors:
+    """Return which factors are packed: those that tiles would read slowly and use often.
 
-    Each packed number is then used for some hundred multiplications. Our own products that read
-    factors as they lie stay: x W where rows of W are near each other or read without loss, and
-    x^T dy where dy fits the cache or an update computes it.
+    x W reads x as it lies, and W too for few rows. dy W^T reads dy as it lies, and W, whose panels
+    are rows, from panels. x^T dy reads both as they lie where the result fits the cache or an
+    update computes it.
     """
     (m, n), itemsize = out.shape, out.itemsize
-    k = a.shape[0] if ta else a.shape[1]
-    if m * n * k < _LEAST_PACKED or m * n < _LEAST_USES[ta] * (m + n) or not has_tile():
-        return False
+    if tb:
+        return Factors(False, m > _FEW_ROWS)
     if not ta:
-        return tb or (n * itemsize >= _FAR and not is_zen())
-    row = min(k, SAMPLES_AT_ONCE) * itemsize
-    is_fused = isinstance(out, Traced) and k <= SAMPLES_AT_ONCE and n * itemsize <= FUSED_ROW
-    return not is_fused and not (LEAST_TILED <= n < m and n * row <= LARGEST_RIGHT)
+        least = _ROWS_FAR_APART if n * itemsize >= _FAR and not is_zen() else _MANY_ROWS
+        return Factors(False, m >= least)
+    is_large = a.shape[0] > SAMPLES_AT_ONCE and m * n * itemsize > _LARGE
+    return Factors(*[is_large and min(m, n) >= _MANY_ROWS] * 2)
 
 
-def product_in_place(
-    a: Array, b: Array, out: Array, *, ta: bool = False, tb: bool = False, bias: Array | int = 0
-) -> list[Job]:
-    """Return the job of a product of factors as they lie, or by the BLAS."""
-    m, n = out.shape
-    k = a.shape[0] if ta else a.shape[1]
-    is_double = a.dtype == np.float64
-    product = Product(is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias)
-    return [Job(product, m * n * k >= _LEAST_PRODUCTS)]
-
-
-def product_of_packed(
+def product_jobs(
     a: Array,
     b: Array,
     out: Array,
+    packed: Factors,
     *,
     ta: bool = False,
     tb: bool = False,
     bias: Array | int = 0,
     in_pairs: bool = False,
 ) -> list[Job]:
-    """Return the jobs that pack two factors and multiply them."""
-    m, n = out.shape
-    k = a.shape[0] if ta else a.shape[1]
-    itemsize, n_steps = out.itemsize, (k + 1) // 2 if in_pairs else k
-    n_vectors = -(-n * itemsize // 64)
-    n_tiles = -(-n_vectors // TILE_VECTORS)
-    width = -(-n_vectors // n_tiles) * 64 // itemsize  # So that tiles are equally wide.
-    pack_a = _pack(a, not ta, TILE_ROWS, n_steps, in_pairs)
-    pack_b = _pack(b, tb, width, n_steps, in_pairs)
-    blocks = make_blocks(itemsize)
-    product = PackedProduct(
-        is_double=out.dtype == np.float64,
+    """Return the jobs of a product; those that pack come first."""
+    (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
+    is_double, is_shared, tile = out.dtype == np.float64, m * n * k >= _LEAST_PRODUCTS, find_tile()
+    if tile is None:
+        fields: Any = Product(
+            is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias
+        )
+        return [Job(fields, is_shared)]
+    jobs, itemsize = [], out.itemsize
+    n_steps, lda, ldb = -(-k // 2) if in_pairs else k, _distance(a), _distance(b)
+    if packed.a and (ta or not in_pairs):
+        assert ta
+        a = _pack(a, in_pairs, "columns", tile.rows, n_steps, jobs)
+        a_row, a_tile, a_step = 1, n_steps, tile.rows
+    elif packed.a:
+        lda = -(-k // 32) * 16
+        a = _pack(a, in_pairs, "lines", lda, n_steps, jobs)
+        a_row, a_tile, a_step = lda, lda, 1
+    else:
+        a_row, a_tile, a_step = (1, 1, lda) if ta else (lda, lda, 1)
+    width, b_column, b_step = 0, 1, ldb
+    way = TILES
+    if m <= _FEW_ROWS and not (ta or packed.b):
+        way, b_column, b_step = FEW_ROWS, *((ldb, 1) if tb else (1, ldb))
+    elif not (is_double or ta or packed.b) and 4 * m * n <= SCRATCH and k > max(m, n):
+        way = MAY_SPLIT_STEPS
+    if packed.b:
+        width = b_step = _tile_width(tile, n, itemsize)
+        b_column = n_steps
+        b = _pack(b, in_pairs, "rows" if tb else "columns", width, n_steps, jobs)
+    blocks = make_blocks(tile, itemsize)
+    steps, depth, rows, columns = n_steps, blocks.depth, blocks.rows, blocks.columns
+    if packed.b:
+        columns = max(columns // width, 1) * width
+    else:
+        rows, columns = (tile.rows, n) if ta else (m, n)
+        steps = depth = SAMPLES_AT_ONCE if ta else _STEPS
+    product = TiledProduct(
+        is_double=is_double,
         in_pairs=in_pairs,
         m=m,
         n=n,
         n_steps=n_steps,
-        a=pack_a.out,
-        b=pack_b.out,
+        a=a,
+        a_row=a_row,
+        a_tile=a_tile,
+        a_step=a_step,
+        b=b,
+        b_column=b_column,
+        b_step=b_step,
         width=width,
         c=out,
         ldc=n,
         bias=bias,
-        depth=blocks.depth,
-        rows_at_once=blocks.rows,
-        columns_at_once=max(blocks.columns // width, 1) * width,
+        steps_at_once=steps,
+        depth=depth,
+        rows_at_once=rows,
+        columns_at_once=columns,
+        way=way,
     )
-    packs = [Job(pack, pack.n_lanes * k >= LEAST_NUMBERS) for pack in (pack_a, pack_b)]
-    return [*packs, Job(product, m * n * k >= _LEAST_PRODUCTS)]
+    return [*jobs, Job(product, is_shared)]
 
 
-def _pack(source: Array, lanes_are_rows: bool, width: int, n_steps: int, in_pairs: bool) -> Pack:
-    n_lanes, n_sums = source.shape if lanes_are_rows else source.shape[::-1]
-    size, dtype = -(-n_lanes // width) * width * n_steps, f"u{source.itemsize}"
+def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
+    """Return the columns of a panel, so that all that hold n are equally wide."""
+    lanes = tile.vector_bytes // itemsize
+    n_vectors = -(-n // lanes)
+    return -(-n_vectors // -(-n_vectors // tile.vectors)) * lanes
+
+
+def _pack(
+    source: Array, in_pairs: bool, order: str, width: int, n_steps: int, jobs: list[Job]
+) -> Array:
+    n_rows, n_columns = source.shape
+    n_lanes = n_columns if order == "columns" else n_rows
+    size = n_rows * width if order == "lines" else -(-n_lanes // width) * width * n_steps
+    dtype = f"u{source.itemsize}"
     like = isinstance(source, Traced)
     out = np.empty_like(source, shape=(size,), dtype=dtype) if like else empty((size,), dtype)
+    wanted = {order: out, f"{order}_{'ld' if order == 'lines' else 'width'}": width}
     is_double = source.dtype == np.float64
-    return Pack(
-        is_double, in_pairs, lanes_are_rows, n_lanes, n_sums, width, source, _distance(source), out
-    )
+    pack = Pack(is_double, in_pairs, n_rows, n_columns, source, _distance(source), **wanted)
+    jobs.append(Job(pack, source.size >= LEAST_NUMBERS))
+    return out
 
 
 def _distance(x: Array) -> int:

@@ -38,8 +38,8 @@ from mlp_xp._utils.signals import interruptible
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.backends._numpy.machine_code._cpu import (
     describe_cpu,
+    find_tile,
     has_bfloat16,
-    has_tile,
     is_zen,
     target_machine,
 )
@@ -51,8 +51,8 @@ __all__ = [
     "all_units",
     "blas_address",
     "compile_all",
+    "find_tile",
     "has_bfloat16",
-    "has_tile",
     "is_zen",
     "run_jobs",
 ]
@@ -71,14 +71,14 @@ _POLL = 0.05  # Seconds between two looks at a compiler.
 _EFFORT = {0: 8} | {
     number_of(kind): effort
     for kind, effort in {
-        jobs.Product: 20,
-        jobs.Update: 11,
+        jobs.TiledProduct: 14,
+        jobs.Update: 12,
         jobs.Softmax: 6,
         jobs.ActivateArray: 4,
         jobs.Gather: 4,
         jobs.ColumnSums: 3,
-        jobs.Pack: 8,
-        jobs.PackedProduct: 9,
+        jobs.Pack: 5,
+        jobs.Product: 3,
     }.items()
 }
 
@@ -123,7 +123,7 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
 
 def all_units() -> list[Unit]:
     """Return every unit that there is for this processor."""
-    return jobs.all_units(has_tile=has_tile(), has_bfloat16=has_bfloat16())
+    return jobs.all_units(has_tile=find_tile() is not None, has_bfloat16=has_bfloat16())
 
 
 def compile_all() -> Path | None:

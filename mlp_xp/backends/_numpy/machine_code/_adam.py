@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from mlp_xp.backends._numpy.machine_code._cpu import has_tile
+from mlp_xp.backends._numpy.machine_code._cpu import has_avx512
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
 
 __all__ = ["adam"]
@@ -65,7 +65,7 @@ def _root(vectors: Vectors, x: Any) -> Any:
 
     Those of subnormal numbers have fewer bits.
     """
-    if not has_tile():
+    if not has_avx512():
         return vectors.call("llvm.sqrt", x)
     builder, fma, half = vectors.builder, vectors.multiply_add, vectors.constant(0.5)
     # y ~ x^-1/2 to 14 bits; g -> x^1/2 and h -> x^-1/2 / 2, each step doubles their bits.

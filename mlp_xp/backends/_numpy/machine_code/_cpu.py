@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
 from llvmlite import binding
 
-__all__ = ["describe_cpu", "has_bfloat16", "has_tile", "is_zen", "target_machine"]
+from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE, Tile
+
+__all__ = ["describe_cpu", "find_tile", "has_avx512", "has_bfloat16", "is_zen", "target_machine"]
+
+
+@cache
+def _features() -> Any:
+    """Return the processor's features, without those whose names begin as MLP_XP_WITHOUT says.
+
+    So ``MLP_XP_WITHOUT=avx512`` compiles what a processor with AVX2 runs.
+    """
+    features = binding.get_host_cpu_features()
+    left_out = tuple(filter(None, os.environ.get("MLP_XP_WITHOUT", "").split(",")))
+    for name in features:
+        features[name] = features[name] and not name.startswith(left_out)
+    return features
 
 
 @cache
 def describe_cpu() -> tuple[str, str]:
     """Return the processor's name and its features, as LLVM writes them."""
-    return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    return binding.get_host_cpu_name(), _features().flatten()
 
 
 @cache
-def has_tile() -> bool:
-    """Whether the processor has AVX-512; with shorter vectors the tile does not fit."""
-    return bool(binding.get_host_cpu_features().get("avx512f"))
+def has_avx512() -> bool:
+    """Whether the processor has vectors of 512 bits."""
+    return bool(_features().get("avx512f"))
 
 
 @cache
 def has_bfloat16() -> bool:
     """Whether the processor multiplies pairs of bfloat16 numbers in vectors of 512 bits."""
-    return has_tile() and bool(binding.get_host_cpu_features().get("avx512bf16"))
+    return has_avx512() and bool(_features().get("avx512bf16"))
+
+
+@cache
+def find_tile() -> Tile | None:
+    """Return the tile of our own products on this processor; without AVX2 there are none."""
+    if has_avx512():
+        return AVX512_TILE
+    return AVX2_TILE if _features().get("avx2") and _features().get("fma") else None
 
 
 @cache

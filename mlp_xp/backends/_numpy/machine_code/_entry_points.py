@@ -34,8 +34,13 @@ from mlp_xp.backends._numpy.machine_code._loops import (
     softmax,
     sum_rows,
 )
-from mlp_xp.backends._numpy.machine_code._packed import make_pack, make_packed_product
-from mlp_xp.backends._numpy.machine_code._products import add_parts, by_columns, make_product
+from mlp_xp.backends._numpy.machine_code._packing import make_pack
+from mlp_xp.backends._numpy.machine_code._products import (
+    add_parts,
+    by_columns,
+    make_product,
+    make_tiled_product,
+)
 from mlp_xp.backends._numpy.native import jobs
 from mlp_xp.backends._numpy.native.jobs import HEADER, PICK, TURN, Unit, number_of, record
 from mlp_xp.backends._numpy.native.tuning import (
@@ -60,7 +65,7 @@ __all__ = ["signature", "source"]
 _LINE = 8 * MAIL_OF_THREAD  # Bytes of a cache line.
 _JOB_BYTES = HEADER.itemsize
 _GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
-_PRODUCT, _UPDATE = map(number_of, (jobs.Product, jobs.Update))
+_PRODUCT, _UPDATE = map(number_of, (jobs.TiledProduct, jobs.Update))
 _COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
 _ACTIVATE_JOB, _SOFTMAX_JOB = map(record, (jobs.ActivateArray, jobs.Softmax))
 _ARITHMETIC_JOB, _UPDATE_JOB = map(record, (jobs.Arithmetic, jobs.Update))
@@ -188,7 +193,7 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     jobs.Arithmetic: _arithmetic,
     jobs.Update: make_update,
     jobs.Pack: make_pack,
-    jobs.PackedProduct: make_packed_product,
+    jobs.TiledProduct: make_tiled_product,
 }
 
 

@@ -14,10 +14,12 @@ from numba.extending import intrinsic
 __all__ = [
     "OPTIONS",
     "add",
+    "at_least_one",
     "call",
     "jit",
     "load",
     "nearest",
+    "part_of",
     "pointer",
     "power_of_two",
     "replace",
@@ -182,3 +184,15 @@ def power_of_two(context, n):  # type: ignore[no-untyped-def]
 def start_of(thread, n_threads, n):  # type: ignore[no-untyped-def]
     """Return where a thread's part of ``range(n)`` starts, a multiple of 16 (whole vectors)."""
     return n if thread == n_threads else (n * thread // n_threads) // 16 * 16
+
+
+@jit
+def part_of(thread, n_threads, n, multiple):  # type: ignore[no-untyped-def]
+    """Return where a thread's part of ``range(n)`` starts, a multiple of a number."""
+    return min(n, -(-n // at_least_one(multiple)) * thread // n_threads * multiple)
+
+
+@jit
+def at_least_one(n):  # type: ignore[no-untyped-def]
+    """Return a stride of `range`, or what divides, which so raises no error."""
+    return max(1, n)

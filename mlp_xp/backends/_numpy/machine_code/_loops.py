@@ -9,7 +9,7 @@ import numpy as np
 from numba import carray
 
 from mlp_xp.backends._numpy.machine_code._adam import adam
-from mlp_xp.backends._numpy.machine_code._cpu import has_tile
+from mlp_xp.backends._numpy.machine_code._cpu import find_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
     jit,
     nearest,
@@ -17,10 +17,10 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     power_of_two,
     start_of,
 )
-from mlp_xp.backends._numpy.machine_code._products import make_tiled
+from mlp_xp.backends._numpy.machine_code._products import make_gradient
+from mlp_xp.backends._numpy.machine_code._tile import ROWS
 from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
 from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
-from mlp_xp.backends._numpy.native.tuning import TILE_ROWS as ROWS
 
 __all__ = [
     "SOFTMAX_ROWS",
@@ -202,14 +202,14 @@ def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
 def make_update(is_double: bool, rule: int) -> Any:
     """Return the unit that updates arrays, and sums the squares of the matrices.
 
-    Where a gradient is a product x^T dy that nobody has computed (see `fused`), eight rows of it at
-    a time are computed into ``scratch`` and used, and never leave the cache. With many columns of
+    Where a gradient is a product x^T dy that nobody has computed (see `fused`), a tile's rows
+    of it are computed into ``scratch`` and used, and never leave the cache. With many columns of
     dy for each column of x, those of x are packed first: 12 KB apart they share a set of the
     cache.
     """
     number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
-    is_adam, computes = rule == ADAM, has_tile()
-    tn: Any = make_tiled(is_double)[1] if computes else None
+    is_adam, computes = rule == ADAM, find_tile() is not None
+    gradient: Any = make_gradient(is_double) if computes else None
 
     @jit
     def step(low, high, array, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
@@ -268,7 +268,7 @@ def make_update(is_double: bool, rule: int) -> Any:
                             n_packed = min(PANEL, high - k)
                             _pack(left, fan_in, n_packed, panel, array.n_samples, size_of)
                         left, distance = panel + size_of * place, PANEL
-                    tn(left, distance, array.dy, width, scratch, end - k, width, array.n_samples)
+                    gradient(left, distance, array.dy, scratch, end - k, width, array.n_samples)
                     squares += step(
                         k * width, end * width, array, scratch, numbers, rate, shrink_here, l2_here
                     )

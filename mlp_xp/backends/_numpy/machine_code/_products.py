@@ -1,4 +1,4 @@
-"""Matrix products of one thread: our own where they are faster, else those of SciPy's BLAS."""
+"""Matrix products: our own by tiles, or SciPy's BLAS where the processor has no AVX2."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from mlp_xp.backends._numpy.machine_code._cpu import has_tile
-from mlp_xp.backends._numpy.machine_code._intrinsics import jit, pointer, start_of
-from mlp_xp.backends._numpy.machine_code._tile import make_tile
-from mlp_xp.backends._numpy.native.jobs import Product, record
-from mlp_xp.backends._numpy.native.tuning import (
-    LARGEST_RIGHT,
-    LEAST_COLUMNS,
-    LEAST_TILED,
-    SAMPLES_AT_ONCE,
-    SCRATCH,
+from mlp_xp.backends._numpy.machine_code._intrinsics import (
+    at_least_one,
+    jit,
+    part_of,
+    pointer,
+    start_of,
 )
-from mlp_xp.backends._numpy.native.tuning import TILE_ROWS as ROWS
-from mlp_xp.backends._numpy.native.tuning import TILE_VECTORS as VECTORS
+from mlp_xp.backends._numpy.machine_code._tile import ROWS, VECTOR_BYTES, VECTORS, make_tile
+from mlp_xp.backends._numpy.native.jobs import (
+    FEW_ROWS,
+    MAY_SPLIT_STEPS,
+    Product,
+    TiledProduct,
+    record,
+)
+from mlp_xp.backends._numpy.native.tuning import LEAST_COLUMNS, SCRATCH
 
-__all__ = ["add_parts", "by_columns", "make_product", "make_tiled"]
+__all__ = ["add_parts", "by_columns", "make_gradient", "make_product", "make_tiled_product"]
 
-_PRODUCT_JOB = record(Product)
-
-# Rows of the right operand that stay in the cache while all rows of the left one pass.
-_DEPTH_NN = 512
-_HAS_TILE = has_tile()
-_NONE: Any = (None, None)  # In place of what is never called.
+_PRODUCT_JOB, _TILED_JOB = record(Product), record(TiledProduct)
 
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
@@ -87,50 +85,6 @@ def _add_rows(c, row):  # type: ignore[no-untyped-def]
         c[i] += row[i]
 
 
-@cache
-def make_tiled(is_double: bool) -> tuple[Any, Any]:
-    """Return our own products C = A B + bias and C = A^T B."""
-    size, tile = 8 if is_double else 4, make_tile(is_double)
-    lanes = 64 // size
-
-    @jit
-    def tiles_across(n):  # type: ignore[no-untyped-def]
-        """Return how many tiles hold n columns, and their width; the last may be narrower."""
-        n_vectors = (n + lanes - 1) // lanes
-        n_tiles = (n_vectors + VECTORS - 1) // VECTORS
-        return n_tiles, (n_vectors + n_tiles - 1) // n_tiles * lanes
-
-    @jit
-    def nn(a, lda, b, ldb, c, ldc, bias, m, n, k):  # type: ignore[no-untyped-def]
-        n_tiles, width = tiles_across(n)
-        for first in range(0, k, _DEPTH_NN):
-            depth = min(_DEPTH_NN, k - first)
-            for number in range(n_tiles):
-                j = number * width
-                columns = min(width, n - j)
-                right = b + size * (first * ldb + j)
-                for i in range(0, m, ROWS):
-                    left, here = a + size * (i * lda + first), c + size * (i * ldc + j)
-                    start, step = (here, ldc) if first else (bias + size * j if bias else 0, 0)
-                    rows = min(ROWS, m - i)
-                    tile(left, lda, 1, rows, right, ldb, columns, depth, here, ldc, start, step)
-
-    @jit
-    def tn(a, lda, b, ldb, c, m, n, k):  # type: ignore[no-untyped-def]
-        n_tiles, width = tiles_across(n)
-        for first in range(0, k, SAMPLES_AT_ONCE):
-            samples = min(SAMPLES_AT_ONCE, k - first)
-            for i in range(0, m, ROWS):
-                rows, left = min(ROWS, m - i), a + size * (first * lda + i)
-                for number in range(n_tiles):
-                    j = number * width
-                    right, here = b + size * (first * ldb + j), c + size * (i * n + j)
-                    start, columns = here if first else 0, min(width, n - j)
-                    tile(left, 1, lda, rows, right, ldb, columns, samples, here, n, start, n)
-
-    return nn, tn
-
-
 @jit
 def by_columns(width, n_threads):  # type: ignore[no-untyped-def]
     """Whether each thread takes columns of a batch of such rows, and not rows."""
@@ -138,45 +92,182 @@ def by_columns(width, n_threads):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _splits_depth(job, n_threads):  # type: ignore[no-untyped-def]
+def _splits_steps(job, n_threads):  # type: ignore[no-untyped-def]
     """Whether each thread multiplies its columns of A by its rows of B.
 
     They are in its cache: it gathers these columns, and updates these rows of the weights.
     """
-    is_ours = _HAS_TILE and not job.is_double and not job.transpose_a and not job.transpose_b
-    is_ours = is_ours and job.n >= LEAST_TILED
-    fits = 4 * job.m * job.n <= SCRATCH and job.ldc == job.n
-    is_longest = job.k > max(job.m, job.n)
-    return is_ours and fits and is_longest and by_columns(job.k, n_threads)
+    return job.way == MAY_SPLIT_STEPS and by_columns(job.n_steps, n_threads)
 
 
 @jit
 def add_parts(address, n_threads, scratch):  # type: ignore[no-untyped-def]
-    """Add the parts of a product whose depth was split, once all threads are done."""
-    job = carray(pointer(address), 1, _PRODUCT_JOB)[0]
-    if _splits_depth(job, n_threads):
+    """Add the parts of a product whose steps were split, once all threads are done."""
+    job = carray(pointer(address), 1, _TILED_JOB)[0]
+    if _splits_steps(job, n_threads):
         total = carray(pointer(job.c), job.m * job.n, np.float32)
         for thread in range(1, n_threads):
             _add_rows(total, carray(pointer(scratch + thread * SCRATCH), total.size, np.float32))
 
 
+@cache
+def _make_tile_width(is_double: bool) -> Any:
+    lanes = VECTOR_BYTES // (8 if is_double else 4)
+
+    @jit
+    def tile_width(n):  # type: ignore[no-untyped-def]
+        """Return how many columns a tile has, so that all that hold n are equally wide."""
+        n_vectors = (n + lanes - 1) // lanes
+        n_tiles = at_least_one((n_vectors + VECTORS - 1) // VECTORS)
+        return at_least_one((n_vectors + n_tiles - 1) // n_tiles) * lanes
+
+    return tile_width
+
+
+@cache
+def make_gradient(is_double: bool) -> Any:
+    """Return the function that computes rows of C = A^T B, one tile high."""
+    size, tile, tile_width = (
+        8 if is_double else 4,
+        make_tile(is_double),
+        _make_tile_width(is_double),
+    )
+
+    @jit
+    def gradient(a, lda, b, c, rows, n, k):  # type: ignore[no-untyped-def]
+        width = tile_width(n)
+        for j in range(0, n, width):
+            here, columns = c + size * j, min(width, n - j)
+            tile(a, 1, lda, rows, b + size * j, n, columns, k, here, n, 0, n)
+
+    return gradient
+
+
+@cache
+def _make_few_rows(is_double: bool) -> Any:
+    """Return the function for a C of few rows: reading B takes all the time, so it is read once."""
+    number, size = (np.float64, 8) if is_double else (np.float32, 4)
+
+    @jit
+    def few_rows(job, left, right):  # type: ignore[no-untyped-def]
+        """Write columns of C, which are products of two rows where B is transposed."""
+        n, bias, is_transposed = right - left, job.bias + size * left, job.b_column != 1
+        for i in range(job.m):
+            c = carray(pointer(job.c + size * (i * job.ldc + left)), n, number)
+            if is_transposed:
+                x = carray(pointer(job.a + size * i * job.a_row), job.n_steps, number)
+                for j in range(n):
+                    place = job.b + size * (left + j) * job.b_column
+                    c[j] = _dot(x, carray(pointer(place), job.n_steps, number))
+            elif job.bias:
+                _set_row(c, carray(pointer(bias), n, number))
+            else:
+                _set_row(c, c)
+        if not is_transposed:
+            for step in range(job.n_steps):
+                row = carray(pointer(job.b + size * (step * job.b_step + left)), n, number)
+                for i in range(job.m):
+                    place = job.a + size * (i * job.a_row + step)
+                    c = carray(pointer(job.c + size * (i * job.ldc + left)), n, number)
+                    _add_multiple(c, carray(pointer(place), 1, number)[0], row)
+
+    return few_rows
+
+
+@jit
+def _set_row(c, row):  # type: ignore[no-untyped-def]
+    for i in range(c.size):
+        c[i] = row[i]
+
+
+@jit
+def _dot(x, y):  # type: ignore[no-untyped-def]
+    total = x.dtype.type(0)
+    for i in range(x.size):
+        total += x[i] * y[i]
+    return total
+
+
+@jit
+def _add_multiple(c, factor, row):  # type: ignore[no-untyped-def]
+    for i in range(c.size):
+        c[i] += factor * row[i]
+
+
+def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
+    """Return the unit for C = A B + bias by tiles: Goto and van de Geijn's loops around them.
+
+    Threads take rows or columns of C. Each number is the sum of its steps, one after the other from
+    the bias on, however C is cut.
+    """
+    size, tile = 8 if is_double else 4, make_tile(is_double, bool(in_pairs))
+    tile_width, few_rows = _make_tile_width(is_double), _make_few_rows(is_double)
+
+    def product(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _TILED_JOB)[0]
+        c, ldc, bias, width, n = job.c, job.ldc, job.bias, job.width, job.n
+        top, bottom, left, right, low, high = 0, job.m, 0, n, 0, job.n_steps
+        if _splits_steps(job, n_threads):
+            low, high = start_of(thread, n_threads, high), start_of(thread + 1, n_threads, high)
+            if thread > 0:  # See `add_parts`.
+                c, bias = scratch, 0
+        elif (job.m <= n) if width == 0 else (job.m < 2 * ROWS * n_threads):
+            multiple = width if width else 16
+            left = part_of(thread, n_threads, n, multiple)
+            right = part_of(thread + 1, n_threads, n, multiple)
+        else:
+            top = part_of(thread, n_threads, job.m, ROWS)
+            bottom = part_of(thread + 1, n_threads, job.m, ROWS)
+        if job.way == FEW_ROWS:
+            few_rows(job, left, right)
+            return
+        width = at_least_one(width if width else tile_width(right - left))
+        steps_at_once, depth = at_least_one(job.steps_at_once), at_least_one(job.depth)
+        rows_at_once = at_least_one(job.rows_at_once)
+        columns_at_once = max(width, job.columns_at_once)
+        for first in range(low, high, steps_at_once):
+            last = min(first + steps_at_once, high)
+            for j_first in range(left, right, columns_at_once):
+                j_end = min(j_first + columns_at_once, right)
+                for i_first in range(top, bottom, rows_at_once):
+                    i_end = min(i_first + rows_at_once, bottom)
+                    for step in range(first, last, depth):
+                        n_steps, is_first = min(depth, last - step), step == low
+                        for j in range(j_first, j_end, width):
+                            columns = min(width, right - j)
+                            b = job.b + size * (j * job.b_column + step * job.b_step)
+                            row = bias + size * j if bias else 0
+                            for i in range(i_first, i_end, ROWS):
+                                a = job.a + size * (i * job.a_tile + step * job.a_step)
+                                place = c + size * (i * ldc + j)
+                                start, start_row = (row, 0) if is_first else (place, ldc)
+                                tile(
+                                    a,
+                                    job.a_row,
+                                    job.a_step,
+                                    min(ROWS, i_end - i),
+                                    b,
+                                    job.b_step,
+                                    columns,
+                                    n_steps,
+                                    place,
+                                    ldc,
+                                    start,
+                                    start_row,
+                                )
+
+    return product
+
+
 def make_product(is_double: bool, _: int = 0) -> Any:
-    """Return the unit for C = A B + bias. Its longest side is split between the threads."""
+    """Return the unit for C = A B + bias by the BLAS, the longest side split between threads."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
-    tiles = _HAS_TILE
-    nn, tn = make_tiled(is_double) if tiles else _NONE
 
     def product(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PRODUCT_JOB)[0]
         ta, tb, m, n, k = job.transpose_a, job.transpose_b, job.m, job.n, job.k
         a, lda, b, ldb, c, ldc, bias = job.a, job.lda, job.b, job.ldb, job.c, job.ldc, job.bias
-        if tiles and _splits_depth(job, n_threads):
-            low, high = start_of(thread, n_threads, k), start_of(thread + 1, n_threads, k)
-            if thread > 0:  # See `add_parts`.
-                c, bias = scratch, 0
-            nn(a + 4 * low, lda, b + 4 * low * ldb, ldb, c, ldc, bias, m, n, high - low)
-            return
         if m > n:
             low, high = start_of(thread, n_threads, m), start_of(thread + 1, n_threads, m)
             a += low * size * (1 if ta else lda)
@@ -190,13 +281,6 @@ def make_product(is_double: bool, _: int = 0) -> Any:
             n = high - low
         if m == 0 or n == 0:
             return
-        if tiles and not tb and n >= LEAST_TILED:
-            if not ta:
-                nn(a, lda, b, ldb, c, ldc, bias, m, n, k)
-                return
-            if size * min(k, SAMPLES_AT_ONCE) * n <= LARGEST_RIGHT and ldc == n:
-                tn(a, lda, b, ldb, c, m, n, k)
-                return
         # Read by columns, as Fortran does, each matrix is its transpose, and so is the product.
         blas(job.blas, tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
         if bias:

@@ -1,11 +1,11 @@
-"""The inner kernel of our products: a tile of results in the registers, operands as they lie.
+"""The inner kernel of our products: a tile of results in the registers, packed or not.
 
 A BLAS copies its operands into panels first, which pays when each number is then used hundreds of
 times. A batch of 128 rows uses each weight 128 times, and the copying takes a fifth of the time.
-Here a tile of 8 rows of 3 vectors stays in the registers of the processor while the operands stream
-past it, uncopied (the inner kernel of Goto, van de Geijn, "Anatomy of high-performance matrix
-multiplication", 2008, without its packing). Batches and layers have multiples of 8 rows more often
-than of 6, and where a width is no multiple of a vector, the last one of a row is masked.
+Here a tile of 8 rows of 3 vectors, or 4 rows with AVX2, stays in the registers of the processor
+while the operands stream past it, packed or not (the inner kernel of Goto, van de Geijn, "Anatomy
+of high-performance matrix multiplication", 2008). Batches and layers have multiples of 8 rows more
+often than of 6, and where a width is no multiple of a vector, the last one of a row is masked.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from mlp_xp.backends._numpy.machine_code._cpu import find_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
-from mlp_xp.backends._numpy.native.tuning import TILE_ROWS as ROWS
-from mlp_xp.backends._numpy.native.tuning import TILE_VECTORS as VECTORS
+from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
 
-__all__ = ["make_tile"]
+__all__ = ["ROWS", "VECTORS", "VECTOR_BYTES", "make_tile"]
 
+ROWS, VECTORS, VECTOR_BYTES = find_tile() or AVX512_TILE
+# A load with a mask takes twice as long as one without, where masks have no registers.
+_HAS_SLOW_MASKS = VECTOR_BYTES < 64
 _I64 = ir.IntType(64)
 _SIGNATURE = types.void(*[types.int64] * 12)
 
@@ -41,21 +44,29 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
     def emit(context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
         # Numba has no vectors, so this is written in LLVM's own language.
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            vectors = Vectors(builder, number)
+            vectors = Vectors(builder, number, VECTOR_BYTES)
             for n_vectors in range(1, VECTORS + 1):
                 # A loop for each width, so that its registers are known.
-                less, most = ((n_vectors - i) * vectors.lanes for i in (1, 0))
-                is_wider = builder.icmp_signed(">", arguments[6], _I64(less))
-                fits = builder.icmp_signed("<=", arguments[6], _I64(most))
+                columns, most = arguments[6], _I64(n_vectors * vectors.lanes)
+                is_wider = builder.icmp_signed(">", columns, _I64((n_vectors - 1) * vectors.lanes))
+                is_whole = builder.icmp_signed("==", columns, most)
+                fits = builder.icmp_signed("<=", columns, most)
                 with builder.if_then(builder.and_(is_wider, fits)):
-                    _loop(vectors, arguments, n_vectors, in_pairs)
+                    if not _HAS_SLOW_MASKS:
+                        _loop(vectors, arguments, n_vectors, in_pairs)
+                        continue
+                    with builder.if_else(is_whole) as (whole, part):
+                        with whole:
+                            _loop(vectors, arguments, n_vectors, in_pairs, is_whole=True)
+                        with part:
+                            _loop(vectors, arguments, n_vectors, in_pairs)
             return context.get_dummy_value()
 
         return _SIGNATURE, generate
 
     @njit(_SIGNATURE, **OPTIONS)
     def tile(a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
-        """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most 8.
+        """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most `ROWS`.
 
         ``columns`` fill 1 to 3 vectors, ``n`` at least 1. Addresses are in bytes. Element
         ``a[r, s]`` is ``r * a_row + s * a_step`` numbers after ``a``, row ``s`` of b begins
@@ -67,14 +78,16 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
     return tile
 
 
-def _loop(vectors: Vectors, arguments: Any, n_vectors: int, in_pairs: bool) -> None:
-    """Compute a tile of so many vectors wide."""
+def _loop(
+    vectors: Vectors, arguments: Any, n_vectors: int, in_pairs: bool, is_whole: bool = False
+) -> None:
+    """Compute a tile of n vectors, of which the last may have fewer columns."""
     a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row = arguments
     builder, wide = vectors.builder, vectors.kind
     multiply_add = vectors.multiply_add_pairs if in_pairs else vectors.multiply_add
     cells = [(row, v) for row in range(ROWS) for v in range(n_vectors)]
     n_last = builder.sub(columns, _I64((n_vectors - 1) * vectors.lanes))
-    mask = vectors.mask(n_last)
+    mask = None if is_whole else vectors.mask(n_last)
 
     def at(pointer: Any, offset: Any, v: int = 0) -> Any:
         return builder.gep(pointer, [builder.add(offset, _I64(v * vectors.lanes))])
@@ -126,14 +139,14 @@ def _loop(vectors: Vectors, arguments: Any, n_vectors: int, in_pairs: bool) -> N
 
     builder.position_at_end(after)
     # To write with a mask takes some processors ten times as long.
-    is_whole = builder.icmp_signed("==", n_last, _I64(vectors.lanes))
+    has_all = builder.icmp_signed("==", n_last, _I64(vectors.lanes))
     for row in range(ROWS):
         with builder.if_then(builder.icmp_signed("<", _I64(row), rows)):
             c_place = builder.mul(_I64(row), c_row)
             for v in range(n_vectors - 1):
                 vectors.store(sums[row, v], at(c, c_place, v))
             last_sums, place = sums[row, n_vectors - 1], at(c, c_place, n_vectors - 1)
-            with builder.if_else(is_whole) as (whole, part):
+            with builder.if_else(has_all) as (whole, part):
                 with whole:
                     vectors.store(last_sums, place)
                 with part:

@@ -1,4 +1,4 @@
-"""Vectors of 512 bits in LLVM's own language, which numba lacks.
+"""Vectors in LLVM's own language, which numba lacks.
 
 A processor with shorter ones takes several instructions for each.
 """
@@ -12,8 +12,14 @@ from numba.core import cgutils
 
 __all__ = ["Vectors"]
 
-_BITS = 512
 _I32 = ir.IntType(32)
+
+
+class _BFloat(ir.Type):
+    """The type bfloat, which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
 
 
 class Vectors:
@@ -23,6 +29,8 @@ class Vectors:
     ----------
     builder : llvmlite.ir.IRBuilder
     number : llvmlite.ir.DoubleType or FloatType
+    n_bytes : int
+        Bytes of a vector.
 
     Attributes
     ----------
@@ -32,11 +40,11 @@ class Vectors:
     is_double : bool
     """
 
-    def __init__(self, builder: Any, number: Any) -> None:
+    def __init__(self, builder: Any, number: Any, n_bytes: int = 64) -> None:
         self.builder, self.number = builder, number
         self.is_double = isinstance(number, ir.DoubleType)
         self._n_bytes = 8 if self.is_double else 4
-        self.lanes = _BITS // (8 * self._n_bytes)
+        self.lanes = n_bytes // self._n_bytes
         self.kind = ir.VectorType(number, self.lanes)
         self._name = f"v{self.lanes}f{8 * self._n_bytes}"
 
@@ -82,6 +90,26 @@ class Vectors:
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.builder.call(function, [c, *(self.builder.bitcast(x, pairs) for x in (a, b))])
+
+    def round_pairs(self, first: Any, second: Any) -> Any:
+        """Return two vectors rounded to bfloat16, one after the other, as pairs in 32 bits."""
+        kind = ir.FunctionType(ir.VectorType(_BFloat(), 2 * self.lanes), [self.kind, self.kind])
+        name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        rounded = self.builder.call(function, [second, first])  # The last is in the first lanes.
+        return self.builder.bitcast(rounded, ir.VectorType(_I32, self.lanes))
+
+    def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """Return the pairs of the numbers of 16 bits at equal places of a and b."""
+        n, builder = 2 * self.lanes, self.builder
+        a, b = (builder.bitcast(x, ir.VectorType(ir.IntType(16), n)) for x in (a, b))
+        halves = []
+        for start in (0, self.lanes):
+            order = [i + k * n for i in range(start, start + self.lanes) for k in (0, 1)]
+            places = ir.Constant(ir.VectorType(_I32, n), order)
+            pairs = builder.shuffle_vector(a, b, places)
+            halves.append(builder.bitcast(pairs, ir.VectorType(_I32, self.lanes)))
+        return halves[0], halves[1]
 
     def call(self, name: str, *values: Any) -> Any:
         """Return what one of LLVM's functions of vectors returns."""

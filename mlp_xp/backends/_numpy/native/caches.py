@@ -6,13 +6,12 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-from mlp_xp.backends._numpy.native.tuning import TILE_ROWS, TILE_VECTORS
+from mlp_xp.backends._numpy.native.tuning import Tile
 
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 # Where the system does not say, or a virtual machine says 0K: the smallest of the processors with
 # AVX-512 in use.
 _LEAST_BYTES = 512 << 10
-_VECTOR = 64  # Bytes.
 # The cache holds so many columns, or rows, of numbers of a block's depth: 96 rows of the left
 # factor, a panel of 48 float32 columns of the right one, and lines of others that pass through.
 _HELD = 256
@@ -42,12 +41,12 @@ def cache_bytes(folder: Path = _FOLDER) -> int:
 
 
 @functools.cache
-def make_blocks(item_bytes: int, n_bytes: int | None = None) -> Blocks:
+def make_blocks(tile: Tile, item_bytes: int, n_bytes: int | None = None) -> Blocks:
     """Return the blocks for numbers of `item_bytes` bytes, from the size of the second-level cache.
 
     Deep blocks write results less often: on Zen 5, 1,024 steps and 96 rows take 0.91 of the time of
     256 steps and 192 rows, whose panels fit the first-level cache.
     """
     depth = (n_bytes or cache_bytes()) // (_HELD * item_bytes)
-    columns = TILE_VECTORS * _VECTOR // item_bytes
-    return Blocks(max(1, depth), _DOWN * TILE_ROWS, _ACROSS * columns)
+    columns = tile.vectors * tile.vector_bytes // item_bytes
+    return Blocks(max(1, depth), _DOWN * tile.rows, _ACROSS * columns)

@@ -15,12 +15,15 @@ import numpy as np
 
 __all__ = [
     "ADAM",
+    "FEW_ROWS",
     "HEADER",
     "KINDS",
     "LOGISTIC",
+    "MAY_SPLIT_STEPS",
     "MOMENTUM",
     "PICK",
     "RELU",
+    "TILES",
     "TURN",
     "UPDATED_ARRAY",
     "WORDS",
@@ -31,10 +34,10 @@ __all__ = [
     "Job",
     "MachineCodeError",
     "Pack",
-    "PackedProduct",
     "Product",
     "Softmax",
     "Take",
+    "TiledProduct",
     "Unit",
     "Update",
     "address",
@@ -46,11 +49,13 @@ __all__ = [
     "table",
 ]
 
-WORDS = 20  # 64-bit integers of a job.
+WORDS = 24  # 64-bit integers of a job.
 # The rules of an update: gradient descent with momentum, or Adam with and without decay.
 MOMENTUM, ADAM = range(2)
 # The functions of an activation.
 RELU, LOGISTIC = range(2)
+# How a product is computed: by tiles, also with the steps split between threads, or without tiles.
+TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
 
 
 class MachineCodeError(RuntimeError):
@@ -167,29 +172,36 @@ class Update(NamedTuple):
 
 
 class Pack(NamedTuple):
-    """A factor of a product, packed: panels of ``width`` lanes, step after step of the sum.
+    """A factor of a product in the orders in which tiles read it; 0 for an order not wanted.
 
-    Lanes are columns of the source and sums go over its rows, or the reverse with
-    ``lanes_are_rows``. A step is a number or, ``in_pairs``, two that are rounded to bfloat16, a
-    missing one 0. ``ld`` is the distance between rows of the source, in numbers.
+    Panels of ``width`` lanes, step after step of the sum: lanes are columns of the source and sums
+    go over its rows in ``columns``, the reverse in ``rows``. A step is a number or, ``in_pairs``,
+    two that are rounded to bfloat16, a missing one 0; ``lines`` are the rows of the source in such
+    pairs, ``lines_ld`` words apart, whole vectors. ``ld`` is the distance between rows of the
+    source, in numbers.
     """
 
     is_double: Any
     in_pairs: Any
-    lanes_are_rows: Any
-    n_lanes: Any
-    n_sums: Any
-    width: Any
+    n_rows: Any
+    n_columns: Any
     source: Any
     ld: Any
-    out: Any
+    columns: Any = 0
+    columns_width: Any = 0
+    rows: Any = 0
+    rows_width: Any = 0
+    lines: Any = 0
+    lines_ld: Any = 0
 
 
-class PackedProduct(NamedTuple):
-    """C = A B + bias of packed factors: (m, n), n_steps steps; A in panels of 8, B of ``width``.
+class TiledProduct(NamedTuple):
+    """C = A B + bias by tiles: (m, n), n_steps steps of the sum; each factor as it lies or packed.
 
-    The cache holds ``depth`` steps of a panel, and ``rows_at_once`` by ``columns_at_once`` of C,
-    multiples of both panels.
+    Distances are in steps of the sum or numbers: of A from row to row of a tile, of tiles, a row,
+    and from step to step; of B from panel to panel, a column, and from step to step. ``width`` is
+    that of B's panels, 0 where it lies as it is. Loops go over ``steps_at_once``, then
+    ``columns_at_once`` by ``rows_at_once`` of C, then ``depth`` steps, then tiles.
     """
 
     is_double: Any
@@ -198,14 +210,21 @@ class PackedProduct(NamedTuple):
     n: Any
     n_steps: Any
     a: Any
+    a_row: Any
+    a_tile: Any
+    a_step: Any
     b: Any
+    b_column: Any
+    b_step: Any
     width: Any
     c: Any
     ldc: Any
     bias: Any
+    steps_at_once: Any
     depth: Any
     rows_at_once: Any
     columns_at_once: Any
+    way: Any
 
 
 KINDS: tuple[type, ...] = (
@@ -218,7 +237,7 @@ KINDS: tuple[type, ...] = (
     Arithmetic,
     Update,
     Pack,
-    PackedProduct,
+    TiledProduct,
 )
 
 
@@ -296,7 +315,7 @@ _VARIANTS = {
     ActivateArray: "function",
     Update: "rule",
     Pack: "in_pairs",
-    PackedProduct: "in_pairs",
+    TiledProduct: "in_pairs",
 }
 
 
@@ -304,12 +323,12 @@ def all_units(*, has_tile: bool, has_bfloat16: bool) -> list[Unit]:
     """Return every unit that there is for a processor with our own products, or without."""
     units = [Unit(0), Unit(number_of(Take))]
     for kind in KINDS:
-        if kind is Take or (kind is PackedProduct and not has_tile):
+        if kind is Take or (kind in (Pack, TiledProduct) and not has_tile):
             continue
         variants = (0, 1) if kind in _VARIANTS else (0,)
         units += [Unit(number_of(kind), d, variant) for d in (0, 1) for variant in variants]
     # Pairs of bfloat16 are made of float32.
-    pairs = [Unit(number_of(kind), d, 1) for kind in (Pack, PackedProduct) for d in (0, 1)]
+    pairs = [Unit(number_of(kind), d, 1) for kind in (Pack, TiledProduct) for d in (0, 1)]
     return [unit for unit in units if unit not in pairs or (has_bfloat16 and not unit.is_double)]
 
 

@@ -30,7 +30,7 @@ from mlp_xp.backends._numpy.native.jobs import (
     read,
 )
 from mlp_xp.backends._numpy.native.memory import empty
-from mlp_xp.backends._numpy.native.tuning import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH
+from mlp_xp.backends._numpy.native.tuning import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH, Tile
 
 _has_failed = False
 
@@ -57,9 +57,9 @@ def _machine_code() -> Any:
     return machine_code
 
 
-def has_tile() -> bool:
-    """Whether this processor has our own matrix product; loads llvmlite."""
-    found: bool = _machine_code().has_tile()
+def find_tile() -> Tile | None:
+    """Return the tile of our own products on this processor, or None; loads llvmlite."""
+    found: Tile | None = _machine_code().find_tile()
     return found
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 __all__ = [
+    "AVX2_TILE",
+    "AVX512_TILE",
     "BEGUN",
     "CALLER_SLEEPS",
     "DONE",
     "FUSED_ROW",
     "JOB",
-    "LARGEST_RIGHT",
     "LEAST_COLUMNS",
     "LEAST_NUMBERS",
     "LEAST_PACKED",
@@ -25,8 +28,7 @@ __all__ = [
     "SELDOM",
     "SPINS",
     "TICKET",
-    "TILE_ROWS",
-    "TILE_VECTORS",
+    "Tile",
 ]
 
 # The mailbox of a pool, in 64-bit integers, of which a cache line holds 8: what is written at
@@ -45,15 +47,24 @@ MOST_IN_VAIN, SELDOM = 4, 16
 
 # The fewest numbers of an array that threads share: below, meeting costs more than it brings.
 LEAST_NUMBERS = 30_000
-# The fewest columns of a product that is our own. Samples that our own x^T dy takes at a time: more
-# lines of x, as far apart as its rows, find no place in the second-level cache. The most bytes of
-# dy, as it passes with every eight rows of the result: with more a BLAS is faster. Bytes of a row
-# of a result of which eight fit the first-level cache.
-LEAST_TILED, SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_ROW = 32, 256, 1 << 19, 4096
+# The fewest columns of a gradient that an update computes. Samples that our own x^T dy takes at a
+# time: more lines of x, as far apart as its rows, find no place in the second-level cache. Bytes of
+# a row of a result of which eight fit the first-level cache.
+LEAST_TILED, SAMPLES_AT_ONCE, FUSED_ROW = 32, 256, 4096
 # Bytes of work space of each thread: such rows and packed columns of x, or a part of a product.
 SCRATCH = 1 << 18
 # Columns of a batch for each thread, so that it takes columns and not rows. How many columns an
 # update packs together, and how wide its result must be for that to pay.
 LEAST_COLUMNS, PANEL, LEAST_PACKED = 256, 48, 128
-# Rows, and vectors of columns, of a tile of results: 24 of the 32 registers of AVX-512.
-TILE_ROWS, TILE_VECTORS = 8, 3
+
+
+class Tile(NamedTuple):
+    """A tile of results in the registers: rows, vectors of columns, and bytes of a vector."""
+
+    rows: int
+    vectors: int
+    vector_bytes: int
+
+
+# 24 of the 32 registers of AVX-512, and 12 of the 16 of AVX2.
+AVX512_TILE, AVX2_TILE = Tile(8, 3, 64), Tile(4, 3, 32)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlp_xp.backends._numpy.native.jobs import Job, Product, Update, address
-from mlp_xp.backends._numpy.native.thread_pool import has_tile
+from mlp_xp.backends._numpy.native.jobs import Job, TiledProduct, Update, address
 from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_TILED, SAMPLES_AT_ONCE
 
 
@@ -24,17 +23,17 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
                 product = products.get(int(array["grad"]))
                 if product is not None:
                     array["x"], array["dy"] = address(product.a), address(product.b)
-                    array["n_samples"], array["width"] = product.k, product.n
+                    array["n_samples"], array["width"] = product.n_steps, product.n
                     left_out.add(id(product))
     return [job for job in jobs if id(job.fields) not in left_out]
 
 
 def _can_be_fused(job: Job) -> bool:
     product = job.fields
-    if not isinstance(product, Product) or not has_tile():
+    if not isinstance(product, TiledProduct) or product.width:
         return False
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     size = 8 if product.is_double else 4
-    fits = LEAST_TILED <= product.n <= FUSED_ROW // size
-    fits = fits and product.k <= SAMPLES_AT_ONCE and product.lda == product.m
-    return bool(product.transpose_a and fits and not is_movable)
+    fits = LEAST_TILED <= product.n <= FUSED_ROW // size and product.n_steps <= SAMPLES_AT_ONCE
+    is_transposed = product.a_row == 1 and product.a_step == product.m  # And its rows are joined.
+    return bool(fits and is_transposed and not is_movable)

@@ -1,0 +1,248 @@
+"""Factors of products in the order in which tiles read them.
+
+A block of a source, as many rows as a vector has lanes, is read once, rounded to bfloat16 where
+that is wanted, and written in up to three orders: panels of columns, panels of rows, which are
+transposed in the registers, and rows of pairs. A step is one number, or a pair of bfloat16 numbers
+in 32 bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
+
+from mlp_xp.backends._numpy.machine_code._intrinsics import part_of, pointer
+from mlp_xp.backends._numpy.machine_code._tile import VECTOR_BYTES
+from mlp_xp.backends._numpy.machine_code._vectors import Vectors
+from mlp_xp.backends._numpy.native.jobs import Pack, record
+
+__all__ = ["make_pack"]
+
+_PACK_JOB = record(Pack)
+# Columns that are packed together, a multiple of any panel and of whole lines of the cache.
+_STRIPE = 96
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def make_pack(is_double: bool, in_pairs: int) -> Any:
+    """Return the unit that packs a matrix; threads take stripes of columns, or of rows."""
+    size, per_step = 8 if is_double else 4, 2 if in_pairs else 1
+    number = ir.DoubleType() if is_double else ir.FloatType()
+    lanes = VECTOR_BYTES // size
+
+    @intrinsic
+    def emit(
+        context,
+        source,
+        ld,
+        row,
+        column,
+        n_rows,
+        n_columns,
+        down,
+        across,
+        columns,
+        columns_width,
+        rows,
+        rows_width,
+        lines,
+        lines_ld,
+    ):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            _Block(Vectors(builder, number, VECTOR_BYTES), bool(in_pairs), *arguments).write()
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 14), generate
+
+    def pack(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _PACK_JOB)[0]
+        top, bottom, left, right = 0, job.n_rows, 0, job.n_columns
+        down, across = -(-bottom // per_step), -(-right // per_step)  # Steps.
+        if right >= bottom:
+            left = part_of(thread, n_threads, job.n_columns, _STRIPE)
+            right = part_of(thread + 1, n_threads, job.n_columns, _STRIPE)
+        else:
+            top = part_of(thread, n_threads, job.n_rows, _STRIPE)
+            bottom = part_of(thread + 1, n_threads, job.n_rows, _STRIPE)
+        for stripe in range(left, right, _STRIPE):
+            for row in range(top, bottom, lanes):
+                for column in range(stripe, min(stripe + _STRIPE, right), lanes * per_step):
+                    emit(
+                        job.source + size * (row * job.ld + column),
+                        job.ld,
+                        row,
+                        column,
+                        bottom - row,
+                        right - column,
+                        down,
+                        across,
+                        job.columns,
+                        job.columns_width,
+                        job.rows,
+                        job.rows_width,
+                        job.lines,
+                        job.lines_ld,
+                    )
+
+    return pack
+
+
+class _Block:
+    """As many rows as a vector has lanes, and as many steps across."""
+
+    def __init__(self, vectors: Vectors, in_pairs: bool, *arguments: Any) -> None:
+        self.vectors, self.builder, self.in_pairs = vectors, vectors.builder, in_pairs
+        self.lanes, self.per_step = vectors.lanes, 2 if in_pairs else 1
+        (
+            self.source,
+            self.ld,
+            self.row,
+            self.column,
+            self.n_rows,
+            self.n_columns,
+            self.down,
+            self.across,
+            self.columns,
+            self.columns_width,
+            self.rows,
+            self.rows_width,
+            self.lines,
+            self.lines_ld,
+        ) = arguments
+        self.word = _I64 if vectors.is_double else _I32
+
+    def write(self) -> None:
+        """Write the block in each order that is wanted, with masks only where it is not whole."""
+        builder = self.builder
+        has_rows = builder.icmp_signed(">=", self.n_rows, _I64(self.lanes))
+        has_columns = builder.icmp_signed(">=", self.n_columns, _I64(self.lanes * self.per_step))
+        with builder.if_else(builder.and_(has_rows, has_columns)) as (whole, part):
+            for branch, is_whole in ((whole, True), (part, False)):
+                with branch:
+                    self._write(is_whole)
+
+    def _write(self, is_whole: bool) -> None:
+        builder, vectors = self.builder, self.vectors
+        source = builder.inttoptr(self.source, vectors.number.as_pointer())
+        lines = []
+        for i in range(self.lanes):
+            place, n = builder.gep(source, [builder.mul(_I64(i), self.ld)]), None
+            if not is_whole:
+                n = self._if_less(i, self.n_rows, self.n_columns, _I64(0))
+            lines.append(self._line(place, n))
+        for target, write in (
+            (self.columns, self._write_columns),
+            (self.rows, self._write_rows),
+            (self.lines, self._write_lines),
+        ):
+            with builder.if_then(builder.icmp_signed("!=", target, _I64(0))):
+                write(lines, is_whole)
+
+    def _if_less(self, i: int, n: Any, value: Any, other: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed("<", _I64(i), n), value, other)
+
+    def _line(self, place: Any, n: Any) -> Any:
+        """Return a vector of the steps across of a row, of n numbers, or of all."""
+        builder, vectors, found = self.builder, self.vectors, []
+        for v in range(self.per_step):
+            mask = None
+            if n is not None:
+                left = builder.sub(n, _I64(v * self.lanes))
+                is_any = builder.icmp_signed(">", left, _I64(0))
+                mask = vectors.mask(builder.select(is_any, left, _I64(0)))
+            found.append(vectors.load(builder.gep(place, [_I64(v * self.lanes)]), mask))
+        return vectors.round_pairs(*found) if self.in_pairs else found[0]
+
+    def _write_columns(self, lines: Any, is_whole: bool) -> None:
+        """Write panels of columns: pairs are of two rows."""
+        builder, lanes, width = self.builder, self.lanes, self.columns_width
+        is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
+        steps = [(line,) for line in lines]
+        if self.in_pairs:
+            halves = zip(lines[::2], lines[1::2], strict=True)
+            steps = [self.vectors.interleave(*pair) for pair in halves]
+        for t, step in enumerate(steps):
+            for v, value in enumerate(step):
+                with self._unless(is_whole, t * self.per_step, v * lanes):
+                    first = self._in_panel(self.columns, width, self.down, self.column, v * lanes)
+                    place = builder.gep(first, [builder.mul(self._step(self.row, t), width)])
+                    with builder.if_else(is_half) as (half, full):
+                        with full:
+                            self._store(value, place)
+                        with half:
+                            low, high = self._halves(value)
+                            self._store(low, place)
+                            with self._unless(is_whole, 0, v * lanes + lanes // 2):
+                                offset = builder.mul(self.down, width)
+                                self._store(high, builder.gep(place, [offset]))
+
+    def _write_rows(self, lines: Any, is_whole: bool) -> None:
+        """Write panels of rows, transposed."""
+        builder, width = self.builder, self.rows_width
+        first = self._in_panel(self.rows, width, self.across, self.row, 0)
+        for t, value in enumerate(self._transposed(lines)):
+            with self._unless(is_whole, 0, t * self.per_step):
+                place = builder.gep(first, [builder.mul(self._step(self.column, t), width)])
+                self._store(value, place)
+
+    def _write_lines(self, lines: Any, is_whole: bool) -> None:
+        builder = self.builder
+        for i, value in enumerate(lines):
+            with self._unless(is_whole, i, 0):
+                row = builder.mul(builder.add(self.row, _I64(i)), self.lines_ld)
+                place = builder.add(row, self._step(self.column, 0))
+                self._store(value, builder.gep(self._pointer(self.lines), [place]))
+
+    def _unless(self, is_whole: bool, row: int, column: int) -> Any:
+        """Return the context of what is written where the block has such a row and column."""
+        if is_whole:
+            return contextlib.nullcontext()
+        has_row = self.builder.icmp_signed("<", _I64(row), self.n_rows)
+        has_column = self.builder.icmp_signed("<", _I64(column), self.n_columns)
+        return self.builder.if_then(self.builder.and_(has_row, has_column))
+
+    def _step(self, start: Any, t: int) -> Any:
+        return self.builder.add(self.builder.udiv(start, _I64(self.per_step)), _I64(t))
+
+    def _in_panel(self, target: Any, width: Any, n_steps: Any, start: Any, lane: int) -> Any:
+        """Return where the panel's first step has a lane."""
+        builder = self.builder
+        lane = builder.add(start, _I64(lane))
+        inside = builder.urem(lane, width)
+        panel = builder.mul(builder.sub(lane, inside), n_steps)
+        return builder.gep(self._pointer(target), [builder.add(panel, inside)])
+
+    def _pointer(self, target: Any) -> Any:
+        return self.builder.inttoptr(target, self.word.as_pointer())
+
+    def _store(self, value: Any, place: Any) -> None:
+        pointer = self.builder.bitcast(place, value.type.as_pointer())
+        self.builder.store(value, pointer, align=self.word.width // 8)
+
+    def _halves(self, value: Any) -> tuple[Any, Any]:
+        n = self.lanes // 2
+        return tuple(self._shuffle(value, value, range(start, start + n)) for start in (0, n))  # type: ignore[return-value]
+
+    def _shuffle(self, a: Any, b: Any, lanes: Any) -> Any:
+        order = list(lanes)
+        return self.builder.shuffle_vector(
+            a, b, ir.Constant(ir.VectorType(_I32, len(order)), order)
+        )
+
+    def _transposed(self, rows: list[Any]) -> list[Any]:
+        """Exchange rows and lanes, blocks half as large each time."""
+        n, rows = self.lanes, list(rows)
+        distance = n // 2
+        while distance:
+            for i in range(n):
+                if not i & distance:
+                    a, b = rows[i], rows[i + distance]
+                    low = (t - distance + n if t & distance else t for t in range(n))
+                    high = (t + n if t & distance else t + distance for t in range(n))
+                    rows[i], rows[i + distance] = (self._shuffle(a, b, x) for x in (low, high))
+            distance //= 2
+        return rows
