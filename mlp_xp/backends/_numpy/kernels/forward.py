@@ -34,6 +34,7 @@ from mlp_xp.backends._numpy.native.jobs import (
 )
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
@@ -79,9 +80,12 @@ def dense(
         return affine(params, x, arrangement, xp=xp)
     from mlp_xp.backends._numpy.kernels import products  # Short fits write no jobs.
 
-    multiply = partial(products.multiply, in_pairs=in_bfloat16)
+    ahead: products.Ahead = {}
+    multiply = partial(products.multiply, in_pairs=in_bfloat16, ahead=ahead)
     shape = x.shape[0], W.shape[1]
     y = np.empty_like(x, shape=shape)
+    if in_bfloat16 and isinstance(x, Traced):  # A step of a training: it has a pullback.
+        products.pack_ahead(ahead, x, is_left=True)
     multiply(x, W, y, bias=b)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
@@ -91,6 +95,8 @@ def dense(
         dx = None
         if need_dx:
             dx = np.empty_like(x, shape=x.shape)
+            if in_bfloat16:
+                products.pack_ahead(ahead, dy, is_left=False)
             multiply(dy, W, dx, tb=True)
         db: Any = np.empty_like(b)
         dW = weight_gradient(x, dy, W, multiply)

@@ -28,6 +28,8 @@ from mlp_xp.backends._numpy.native.tuning import (
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
+# What is packed before its product, by the id of its source and its order.
+Ahead: TypeAlias = dict[tuple[int, str], Array]
 
 # Multiplications below which meeting the other threads costs more than they bring.
 _LEAST_PRODUCTS = 250_000
@@ -59,14 +61,31 @@ def multiply(
     tb: bool = False,
     bias: Array | int = 0,
     in_pairs: bool = False,
+    ahead: Ahead | None = None,
 ) -> None:
     """Write the product of two matrices, either transposed or not, plus a bias.
 
-    With ``in_pairs`` float32 factors are rounded to bfloat16; sums stay in float32.
+    With ``in_pairs`` float32 factors are rounded to bfloat16; sums stay in float32. What is packed
+    ``ahead`` is not packed again, and dropped.
     """
     packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
-    for job in product_jobs(a, b, out, packed, ta=ta, tb=tb, bias=bias, in_pairs=in_pairs):
+    options: Any = {"ta": ta, "tb": tb, "bias": bias, "in_pairs": in_pairs, "ahead": ahead}
+    for job in product_jobs(a, b, out, packed, **options):
         run(*job)
+
+
+def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
+    """Round a batch to bfloat16 and pack it for both of its products, read once.
+
+    In lines it is multiplied by weights, in columns it is a factor of x^T dy, the left one or not.
+    """
+    tile = find_tile()
+    assert tile is not None
+    widths = {"lines": _line_words(x.shape[1])}
+    widths["columns"] = tile.rows if is_left else _tile_width(tile, x.shape[1], x.itemsize)
+    job, found = _pack(x, widths, in_pairs=True)
+    run(*job)
+    ahead.update({(id(x), order): out for order, out in found.items()})
 
 
 def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Factors:
@@ -96,6 +115,7 @@ def product_jobs(
     tb: bool = False,
     bias: Array | int = 0,
     in_pairs: bool = False,
+    ahead: Ahead | None = None,
 ) -> list[Job]:
     """Return the jobs of a product; those that pack come first."""
     (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
@@ -105,28 +125,32 @@ def product_jobs(
             is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias
         )
         return [Job(fields, is_shared)]
-    jobs, itemsize = [], out.itemsize
-    n_steps, lda, ldb = -(-k // 2) if in_pairs else k, _distance(a), _distance(b)
-    if packed.a and (ta or not in_pairs):
-        assert ta
-        a = _pack(a, in_pairs, "columns", tile.rows, n_steps, jobs)
-        a_row, a_tile, a_step = 1, n_steps, tile.rows
+    jobs: list[Job] = []
+
+    def pack(x: Array, order: str, width: int) -> Array:
+        found = (ahead or {}).pop((id(x), order), None)
+        if found is None:
+            job, outs = _pack(x, {order: width}, in_pairs)
+            jobs.append(job)
+            found = outs[order]
+        return found
+
+    itemsize, n_steps = out.itemsize, -(-k // 2) if in_pairs else k
+    lda, ldb = _distance(a), _distance(b)
+    a_row, a_tile, a_step = (1, 1, lda) if ta else (lda, lda, 1)
+    if packed.a and ta:
+        a, a_tile, a_step = pack(a, "columns", tile.rows), n_steps, tile.rows
     elif packed.a:
-        lda = -(-k // 32) * 16
-        a = _pack(a, in_pairs, "lines", lda, n_steps, jobs)
-        a_row, a_tile, a_step = lda, lda, 1
-    else:
-        a_row, a_tile, a_step = (1, 1, lda) if ta else (lda, lda, 1)
-    width, b_column, b_step = 0, 1, ldb
-    way = TILES
-    if m <= _FEW_ROWS and not (ta or packed.b):
-        way, b_column, b_step = FEW_ROWS, *((ldb, 1) if tb else (1, ldb))
-    elif not (is_double or ta or packed.b) and 4 * m * n <= SCRATCH and k > max(m, n):
-        way = MAY_SPLIT_STEPS
+        a_row = a_tile = _line_words(k)
+        a = pack(a, "lines", a_row)
+    width, b_column, b_step, way = 0, 1, ldb, TILES
     if packed.b:
         width = b_step = _tile_width(tile, n, itemsize)
-        b_column = n_steps
-        b = _pack(b, in_pairs, "rows" if tb else "columns", width, n_steps, jobs)
+        b, b_column = pack(b, "rows" if tb else "columns", width), n_steps
+    elif m <= _FEW_ROWS and not ta:
+        way, b_column, b_step = FEW_ROWS, *((ldb, 1) if tb else (1, ldb))
+    elif not (is_double or ta) and 4 * m * n <= SCRATCH and k > max(m, n):
+        way = MAY_SPLIT_STEPS
     blocks = make_blocks(tile, itemsize)
     steps, depth, rows, columns = n_steps, blocks.depth, blocks.rows, blocks.columns
     if packed.b:
@@ -167,20 +191,27 @@ def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
     return -(-n_vectors // -(-n_vectors // tile.vectors)) * lanes
 
 
-def _pack(
-    source: Array, in_pairs: bool, order: str, width: int, n_steps: int, jobs: list[Job]
-) -> Array:
-    n_rows, n_columns = source.shape
-    n_lanes = n_columns if order == "columns" else n_rows
-    size = n_rows * width if order == "lines" else -(-n_lanes // width) * width * n_steps
-    dtype = f"u{source.itemsize}"
-    like = isinstance(source, Traced)
-    out = np.empty_like(source, shape=(size,), dtype=dtype) if like else empty((size,), dtype)
-    wanted = {order: out, f"{order}_{'ld' if order == 'lines' else 'width'}": width}
+def _line_words(n: int) -> int:
+    """Return the words of 32 bits of a row of n numbers in pairs, in whole vectors."""
+    return -(-n // 32) * 16
+
+
+def _pack(source: Array, widths: dict[str, int], in_pairs: bool) -> tuple[Job, dict[str, Array]]:
+    """Return the job that packs a factor in some orders, and what it writes."""
+    (n_rows, n_columns), dtype = source.shape, f"u{source.itemsize}"
+    per_step, outs, fields = 2 if in_pairs else 1, {}, {}
+    for order, width in widths.items():
+        n_lanes, n_sums = (n_columns, n_rows) if order == "columns" else (n_rows, n_columns)
+        size = n_rows * width
+        if order != "lines":
+            size = -(-n_lanes // width) * width * -(-n_sums // per_step)
+        like = isinstance(source, Traced)
+        out = np.empty_like(source, shape=(size,), dtype=dtype) if like else empty((size,), dtype)
+        outs[order] = out
+        fields |= {order: out, f"{order}_{'ld' if order == 'lines' else 'width'}": width}
     is_double = source.dtype == np.float64
-    pack = Pack(is_double, in_pairs, n_rows, n_columns, source, _distance(source), **wanted)
-    jobs.append(Job(pack, source.size >= LEAST_NUMBERS))
-    return out
+    pack = Pack(is_double, in_pairs, n_rows, n_columns, source, _distance(source), **fields)
+    return Job(pack, source.size >= LEAST_NUMBERS), outs
 
 
 def _distance(x: Array) -> int:
