@@ -199,7 +199,9 @@ def _line_words(n: int) -> int:
 def _pack(source: Array, widths: dict[str, int], in_pairs: bool) -> tuple[Job, dict[str, Array]]:
     """Return the job that packs a factor in some orders, and what it writes."""
     (n_rows, n_columns), dtype = source.shape, f"u{source.itemsize}"
-    per_step, outs, fields = 2 if in_pairs else 1, {}, {}
+    outs: dict[str, Array] = {}
+    fields: dict[str, Any] = {}
+    per_step = 2 if in_pairs else 1
     for order, width in widths.items():
         n_lanes, n_sums = (n_columns, n_rows) if order == "columns" else (n_rows, n_columns)
         size = n_rows * width
