@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.losses._base import Loss
+from mlp_xp.nn.losses._wrapped import Wrapped
 
 
 @dataclass(frozen=True)
-class EachMember(Loss):
+class EachMember(Wrapped):
     r"""The mean of the losses of n networks, :math:`\ell = \frac1n \sum_m \ell(z_m, t)`.
 
     Their activated outputs are averaged: probabilities, values, or quantiles; of predicted standard
@@ -42,24 +43,9 @@ class EachMember(Loss):
         return self.loss.output
 
     @property
-    def is_own(self) -> bool:  # type: ignore[override]
-        """Whether a user wrote the gradient of the loss."""
-        return self.loss.is_own
-
-    @property
-    def has_std(self) -> bool:  # type: ignore[override]
-        """Whether predictions have a standard deviation."""
-        return self.loss.has_std
-
-    @property
     def outputs_per_target(self) -> int:
         """The outputs of all members for each target."""
         return self.n_members * self.loss.outputs_per_target
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """The quantiles that the loss estimates."""
-        return self.loss.levels
 
     def members(self, logits: Array, *, xp: Namespace) -> Array:
         """Return the raw outputs of each member, (members, ..., batch, outputs)."""
@@ -107,10 +93,6 @@ class EachMember(Loss):
         outputs = self.activate(logits, xp=xp)
         return self.loss.is_correct(self.raw_outputs(outputs, xp=xp), targets, xp=xp)
 
-    def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
-        """Raise ValueError unless the targets suit the loss."""
-        self.loss.check_targets(targets, name, xp=xp)
-
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> Array | None:
@@ -122,30 +104,6 @@ class EachMember(Loss):
     def takes_standardized(self) -> bool:
         """Whether targets may be standardized."""
         return self.loss.takes_standardized
-
-    def point(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the prediction of each target, as the loss does."""
-        return self.loss.point(outputs, xp=xp)
-
-    def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
-        """Return what errors are measured from, as the loss does."""
-        return self.loss.centers(outputs, xp=xp)
-
-    def std(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the standard deviation of each target, as the loss does."""
-        return self.loss.std(outputs, xp=xp)
-
-    def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
-        """Return quantiles of each target, as the loss does."""
-        return self.loss.quantiles(outputs, levels, xp=xp)
-
-    def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
-        """Return a factor and a summand for averaged outputs, as the loss does."""
-        return self.loss.units(mean, deviation, xp=xp)
-
-    def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the raw outputs of one network that predicts the given ones."""
-        return self.loss.raw_outputs(outputs, xp=xp)
 
     def reported(self, value: Any, n_outputs: int) -> Any:
         """Return an average loss as the loss does."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.losses._base import Loss
+from mlp_xp.nn.losses._wrapped import Wrapped
 
 
 @dataclass(frozen=True)
-class EachTarget(Loss):
+class EachTarget(Wrapped):
     r"""A loss of classes for each of several targets: :math:`\ell = \sum_j \ell(z_j, t_j)`.
 
     The outputs of the first target come first, then those of the next.
@@ -43,11 +44,6 @@ class EachTarget(Loss):
     def output(self) -> str:  # type: ignore[override]
         """The name of the output activation of each target."""
         return self.loss.output
-
-    @property
-    def is_own(self) -> bool:  # type: ignore[override]
-        """Whether a user wrote the gradient of the loss of one target."""
-        return self.loss.is_own
 
     def split(self, outputs: Any) -> list[Any]:
         """Return the outputs of each target, (..., batch, classes)."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import Activation, exp, identity, logistic, relu, softplus, tanh
-from mlp_xp.nn.losses._base import Loss
+from mlp_xp.nn.losses._base import invert
 from mlp_xp.nn.losses._errors import ErrorLoss
+from mlp_xp.nn.losses._wrapped import Wrapped
 
 OUTPUTS: dict[str, Activation] = {
     "identity": identity,
@@ -21,7 +22,7 @@ OUTPUTS: dict[str, Activation] = {
 
 
 @dataclass(frozen=True)
-class Through(Loss):
+class Through(Wrapped):
     r"""A loss of real values, of activated outputs: :math:`\ell(g(z), t)`.
 
     By the chain rule :math:`\partial \ell / \partial z` is the pullback of :math:`g` at
@@ -75,32 +76,6 @@ class Through(Loss):
         """Return the activated outputs, (..., batch, outputs)."""
         return OUTPUTS[self.output](self.loss.activate(logits, xp=xp), xp=xp)[0]
 
-    @property
-    def outputs_per_target(self) -> int:
-        """The number of outputs for each target, as the loss has it."""
-        return self.loss.outputs_per_target
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """The quantiles that the loss estimates."""
-        return self.loss.levels
-
-    def point(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the prediction of each target, as the loss does."""
-        return self.loss.point(outputs, xp=xp)
-
-    def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
-        """Return what errors are measured from, as the loss does."""
-        return self.loss.centers(outputs, xp=xp)
-
-    def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
-        """Return quantiles of each target, as the loss does."""
-        return self.loss.quantiles(outputs, levels, xp=xp)
-
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return raw outputs that are activated to the given ones."""
-        return self.loss.raw_outputs(super().raw_outputs(outputs, xp=xp), xp=xp)
-
-    def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Raise TypeError: a real value is not right or wrong."""
-        return self.loss.is_correct(logits, targets, xp=xp)
+        return self.loss.raw_outputs(invert(self.output, outputs, xp=xp), xp=xp)
