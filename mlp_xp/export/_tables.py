@@ -9,7 +9,7 @@ import numpy as np
 import spox.opset.ai.onnx.ml.v3 as operators
 
 from mlp_xp.estimators.tables.columns import TableColumns
-from mlp_xp.estimators.tables.kinds import CategoryColumn, NumberColumn
+from mlp_xp.estimators.tables.kinds import CategoryColumn, EmptyColumn, NumberColumn
 from mlp_xp.estimators.tables.scaling import Affine
 
 __all__ = ["encode_columns", "graph_inputs"]
@@ -21,13 +21,16 @@ def graph_inputs(columns: TableColumns, precision: str) -> dict[str, Any]:
     """Return the inputs of a graph by name.
 
     A table of numbers alone is one, ``X : (N, columns)``. Otherwise each column is one, ``(N,)``:
-    text, or numbers in the given precision, and of a date each of its numbers.
+    text, or numbers in the given precision, and of a date each of its numbers. Columns that were
+    empty in the fit are left out.
     """
     dtype = getattr(ndonnx, precision)
     if all(isinstance(column, NumberColumn) for column in columns.columns):
         return {_WHOLE: ndonnx.argument(shape=("N", len(columns.columns)), dtype=dtype)}
     inputs = {}
     for column in columns.columns:
+        if isinstance(column, EmptyColumn):
+            continue
         is_text = isinstance(column, CategoryColumn) and column.is_text
         kind = ndonnx.utf8 if is_text else dtype
         for name in column.number_names or (column.name,):

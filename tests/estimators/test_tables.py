@@ -102,6 +102,7 @@ def test_a_fit_of_a_table_is_resumed(tmp_path):
 def test_each_fold_learns_its_own_columns(on, tmp_path):
     """What only the last rows have is unknown to the folds without them."""
     frame = X.assign(city=["Bern", "Oslo"] * 40 + ["Rome"] * 10, member=[False] * 89 + [True])
+    frame["visits"] = [np.nan] * 80 + [1.0] * 10
     model = tabular(**on, max_iter=2)
     expected = cross_val_predict(clone(model), frame, y, cv=2, method="predict_proba")
     for many in (predict_folds(model, frame, y, cv=2, method="predict_proba"),):
@@ -116,6 +117,20 @@ def test_each_fold_learns_its_own_columns(on, tmp_path):
         mean = sum(network.predict_proba(frame) for network in networks) / 2
         np.testing.assert_allclose(found, mean, atol=1e-12)
     assert (ensemble.n_features_in_, list(ensemble.feature_names_in_)) == (6, list(X))
+
+
+def test_an_empty_column_is_ignored_and_a_fit_continues_with_its_columns(tmp_path):
+    frame = X.assign(age=np.nan, size=None)
+    model = tabular().fit(frame, y)
+    kept = tuple(name for name in NAMES if not name.startswith(("age", "size")))
+    assert model.columns_.input_names == kept
+    for other in pickled_and_saved(model, tmp_path):
+        np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(frame))
+    with pytest.raises(ValueError, match=r"X\['age'\] is missing \(NaN\) in row 0: .*'impute'"):
+        tabular(missing_values="error").fit(X.assign(age=np.nan, visits=1), y)
+    for changed in ({"max_one_hot": 2}, {"categorical_features": ["city", "member"]}):
+        with pytest.raises(ValueError, match="settings now say "):
+            clone(model).fit(X, y).set_params(warm_start=True, **changed).fit(X, y)
 
 
 def test_what_is_the_same_in_other_forms(tmp_path):
@@ -200,7 +215,11 @@ def test_columns_of_many_categories_are_embedded(on, tmp_path):
 
 # Wrong columns in a fit, and what the error says.
 UNFIT = [
-    (X.assign(age=np.nan), r"columns without any value, \['age'\]: .* X.drop\(columns=\['age'\]\)"),
+    (X[["age"]].assign(age=np.nan), "X has no value in any column: check how it was read"),
+    (
+        X.assign(city=pandas.Categorical([2**53 + 1, 2**53] * 45)),
+        r"X\['city'\] has the category 9007199254740993, .* column.astype\(str\)",
+    ),
     (
         pandas.DataFrame({key: [f"id {i}" for i in range(200)] for key in ("id", "name")}),
         r"X\['id'\] has no category that 2 rows share.*\(columns=\['id', 'name'\]",

@@ -13,14 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.categories import FEW, MANY, least_rows
 from mlp_xp.datasets._dataset import Column, DatasetError
 
 KINDS = ("number", "flag", "date", "text")
-# Text that fewer rows have is rare, or less than one in a hundred where rows are few; as the
-# estimators say.
-_MIN_ROWS, _ROWS_A_VALUE = 5, 100
-_FEW = 50  # Values that may all be numbers.
-_MANY = 0.9  # Of the rows: the values of an identifier, or the numbers of a damaged column.
 _NO_DIGITS = re.compile(r"[\s,$€£%]")
 
 
@@ -40,10 +36,10 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
         if not isinstance(first, str | datetime | None):
             if np.any(infinite := np.isinf(column.astype(np.float64, copy=False))):
                 problems[name] = f"is infinite in row {int(np.argmax(infinite)) + 1}"
-        elif isinstance(first, str) and len(values := {*column} - {None}) > _FEW:
+        elif isinstance(first, str) and len(values := {*column} - {None}) > FEW:
             texts = [text for text in column if text in values and not _is_number(text)]
             others = [text for text in texts if not _is_number(_NO_DIGITS.sub("", text))]
-            if len(others) < (1 - _MANY) * np.sum(column != None):  # noqa: E711
+            if len(others) < (1 - MANY) * np.sum(column != None):  # noqa: E711
                 problems[name] = f"has {(others or texts)[0][:40]!r} among its numbers"
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
@@ -99,12 +95,12 @@ def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bo
     n_values, n_filled = len({*column} - {None}), int(np.sum(column != None))  # noqa: E711
     counts = Counter(train.tolist())
     has_missing = bool(counts.pop(None, 0))
-    least = max(1, min(_MIN_ROWS, len(train) // _ROWS_A_VALUE))
+    least = least_rows(len(train))
     n_used = sum(count >= least for count in counts.values())
     has_rare = n_used < len(counts)
     if len(counts) == 1 and not has_missing:
         return True, f"left out: {name} (it is {next(iter(counts))[:40]!r} in each row)"
-    if n_values > max(1, _MANY * n_filled) or has_missing + has_rare + n_used < 2:
+    if n_values > max(1, MANY * n_filled) or has_missing + has_rare + n_used < 2:
         return True, f"left out: {name} (text, with {n_values:,} values in {n_filled:,} rows)"
     if n_used == n_values:
         return False, ""

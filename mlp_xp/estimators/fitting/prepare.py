@@ -149,7 +149,7 @@ def prepare_fit(
                 f"continues with the network of {list(kept)}, as in scikit-learn: fit with "
                 "warm_start=False to start a new one."
             )
-        state = continue_state(state, config)
+        state = continue_state(state, config, params)
     if config.loop.stops_by_score and validation is None:
         fraction = params["validation_fraction"]
         sample, validation = split_sample(sample, targets, fraction, state.seed)
@@ -285,7 +285,9 @@ def _scaling(
 _OF_A_STEP = "activation", "dropout", "input_dropout"
 
 
-def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
+def continue_state(
+    state: FittedState, config: TrainingConfig, params: dict[str, Any]
+) -> FittedState:
     """Return the state with the settings that have changed; raise ValueError for a new network."""
     network = config.rules.network
     names = [field.name for field in reversed(fields(Network)) if field.name not in _OF_A_STEP]
@@ -294,6 +296,8 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
         pairs["precision"] = state.dtype, config.dtype
     pairs["input_scaling"] = state.input_scaling, config.input_scaling
     pairs["target_scaling"] = state.target_scaling, config.target_scaling
+    learned = {} if state.columns is None else state.columns.settings
+    pairs |= {name: (old, np.asarray(params[name]).tolist()) for name, old in learned.items()}
     if state.activating_loss is state.loss:
         pairs["out_activation_"] = state.output, config.output
     for name, (old, new) in pairs.items():

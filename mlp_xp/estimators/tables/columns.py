@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,12 +41,15 @@ class TableColumns:
         Of the numbers.
     dtype : {"float32", "float64"}
         Of the matrix.
+    settings : dict
+        The parameters that the columns follow from, as JSON; empty after loading a model.
     """
 
     columns: tuple[Column, ...]
     medians: np.ndarray
     scaling: Affine | Quantile | None
     dtype: str
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def categories(self) -> tuple[int, ...]:

@@ -11,11 +11,13 @@ from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
+from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.tables.columns import TableColumns, check_finite
 from mlp_xp.estimators.tables.kinds import (
     CategoryColumn,
     Column,
     DateColumn,
+    EmptyColumn,
     NumberColumn,
     UselessError,
 )
@@ -37,6 +39,7 @@ def learn_columns(
     scaling: str | None,
     max_one_hot: float,
     is_single: bool,
+    imputes: bool,
 ) -> TableColumns:
     """Return the columns of the training data.
 
@@ -52,6 +55,8 @@ def learn_columns(
         Categories of a column that have an input each, at most; of others there are codes.
     is_single : bool
         Whether the matrix is in float32 whatever the numbers are.
+    imputes : bool
+        Whether numbers may be missing.
 
     Raises
     ------
@@ -59,22 +64,21 @@ def learn_columns(
         If a column cannot be an input, or `categorical` names others than there are.
     """
     are_categories = _categorical(categorical, raws, names)
-    empty = [name for raw, name in zip(raws, names, strict=True) if raw.is_empty]
-    if empty:
-        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
-        raise ValueError(
-            f"X has columns without any value, {empty[:_NAMED]}{more}: leave them out, e.g. "
-            f"X.drop(columns={empty[:_NAMED]})."
-        )
+    if all(raw.is_empty for raw in raws):
+        raise ValueError("X has no value in any column: check how it was read.")
     columns: list[Column] = []
     useless: dict[str, UselessError] = {}
     for raw, name, is_category in zip(raws, names, are_categories, strict=True):
-        if is_category and raw.kind == "date":
+        if raw.is_empty:  # As in scikit-learn's trees, and skrub; of a fold, mostly.
+            if raw.kind == "number" and not imputes:
+                raise ValueError(f"{raw.label} is missing (NaN) in row 0: {IMPUTE}.")
+            columns.append(EmptyColumn(name, True))
+        elif is_category and raw.kind == "date":
             raise ValueError(
                 f"{raw.label} has dates: leave it out of categorical_features, or make it text, "
                 "e.g. by column.astype(str)."
             )
-        if is_category:
+        elif is_category:
             try:
                 columns.append(CategoryColumn.learn(name, raw, max_one_hot))
             except UselessError as error:
@@ -106,6 +110,10 @@ def learn_columns(
         medians,
         learn_scaling(scaling, there, medians),
         "float32" if is_single else "float64",
+        {
+            "categorical_features": np.asarray(categorical).tolist(),
+            "max_one_hot": max_one_hot,
+        },
     )
 
 
@@ -182,6 +190,7 @@ def encode_table(
             scaling=setting if setting in TABLE_SCALINGS else None,
             max_one_hot=estimator.max_one_hot,
             is_single=estimator.precision not in ("auto", "float64"),
+            imputes=estimator.missing_values != "error",
         )
         if setting is not None and setting not in TABLE_SCALINGS and estimator.columns_.categories:
             raise ValueError(

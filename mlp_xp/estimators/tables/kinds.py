@@ -9,14 +9,19 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from mlp_xp._utils.categories import FEW, MANY, least_rows
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
 
-__all__ = ["KINDS", "CategoryColumn", "Column", "DateColumn", "NumberColumn", "UselessError"]
+__all__ = [
+    "KINDS",
+    "CategoryColumn",
+    "Column",
+    "DateColumn",
+    "EmptyColumn",
+    "NumberColumn",
+    "UselessError",
+]
 
-# A category that fewer rows have is rare, or less than one in a hundred where rows are few.
-_MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
-_FEW = 50  # Categories that may all be numbers.
-_MANY = 0.9  # Of the categories are numbers: then it is a column of numbers with text among them.
 _SHOWN = 40
 _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
 
@@ -63,6 +68,16 @@ class Column:
     def to_json(self) -> dict[str, Any]:
         """Return what `KINDS` read."""
         return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class EmptyColumn(Column):
+    """A column without any value in the fit: no input, whatever it has later."""
+
+    kind = "empty"
+
+    def check(self, raw: RawColumn) -> None:
+        """Accept everything."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,7 @@ class CategoryColumn(Column):
         _check_text(raw.label, found)
         known = codes[codes >= 0]
         counts = np.bincount(known, minlength=len(found))
-        least = max(1, min(_MIN_ROWS, len(codes) // _ROWS_A_CATEGORY))
+        least = least_rows(len(codes))
         kept = tuple(sorted(found[i] for i in np.flatnonzero(counts >= least).tolist()))
         has_missing, has_rare = len(known) < len(codes), len(kept) < len(found)
         column = cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
@@ -241,9 +256,9 @@ def _check_text(label: str, found: Sequence[Category]) -> None:
     texts = [value for value in found if isinstance(value, str)]
     if texts and len(texts) < len(found):
         raise text_and_numbers(label)
-    if len(texts) > _FEW:
+    if len(texts) > FEW:
         others = [text for text in texts if not _is_number(text)]
-        if len(others) < (1.0 - _MANY) * len(texts):
+        if len(others) < (1.0 - MANY) * len(texts):
             seen = f", e.g. {_shown(others[0])}" if others else ""
             raise ValueError(
                 f"{label} has numbers that are text{seen}: convert it, e.g. by "
@@ -275,5 +290,5 @@ def _as_numbers(raw: RawColumn) -> np.ndarray:
 
 _PLURALS = {"number": "numbers", "date": "dates", "category": "categories", "bool": "bools"}
 KINDS: dict[str, type[Column]] = {
-    kind.kind: kind for kind in (NumberColumn, DateColumn, CategoryColumn)
+    kind.kind: kind for kind in (NumberColumn, DateColumn, CategoryColumn, EmptyColumn)
 }

@@ -26,6 +26,7 @@ Category = str | float
 
 _SECOND = np.timedelta64(1, "s")
 _SECONDS = 86_400
+_LARGEST = 1 << 53  # Up to which float64 has each integer.
 _DATES = datetime.date, np.datetime64
 _MISSING = {"NoneType", "NAType", "NaTType"}
 
@@ -220,7 +221,8 @@ def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
         raw = unique.tolist()
     merged: dict[Category, int] = {}
     targets = [
-        -1 if _is_missing(value) else merged.setdefault(_plain(value), len(merged)) for value in raw
+        -1 if _is_missing(value) else merged.setdefault(_plain(label, value), len(merged))
+        for value in raw
     ]
     return np.asarray(targets, dtype=np.int32)[inverse], [*merged]
 
@@ -240,8 +242,13 @@ def _no_values(label: str, value: Any) -> ValueError:
     )
 
 
-def _plain(value: Any) -> Category:
+def _plain(label: str, value: Any) -> Category:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(
+            f"{label} has the category {value}, and integers above 2**53 are not exact: make it "
+            "text, e.g. by column.astype(str)."
+        )
     is_number = isinstance(value, Number | np.bool_ | Decimal)
     return float(value) if is_number else str(value)

@@ -1,0 +1,14 @@
+"""The rules for columns of text: which categories are rare, and which text is meant as numbers."""
+
+from __future__ import annotations
+
+__all__ = ["FEW", "MANY", "least_rows"]
+
+FEW = 50  # Categories that may all be numbers.
+MANY = 0.9  # Of the values: then they are numbers with text among them, or an identifier.
+_MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
+
+
+def least_rows(n_rows: int) -> int:
+    """Return the number of rows below which a category is rare: 5, or 1 % where rows are few."""
+    return max(1, min(_MIN_ROWS, n_rows // _ROWS_A_CATEGORY))
