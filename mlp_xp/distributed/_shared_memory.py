@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp.distributed.communicator import Machine, SharedSum
-
-__all__ = ["SharedMemory", "shared_memory"]
+__all__ = ["SharedMemory", "SharedSum", "shared_memory"]
 
 # Numbers that are added at a time: they stay in the cache until the next rank's are added to them.
 _CHUNK = 1 << 15
@@ -28,7 +26,7 @@ class _Place(NamedTuple):
     size: int
 
 
-class SharedMemory(Machine):
+class SharedMemory:
     """Arrays that the ranks of a machine sum in place, each rank a part of them.
 
     A rank adds the others' numbers to its part, and copies the others' parts. Between machines, the
@@ -62,6 +60,7 @@ class SharedMemory(Machine):
         self._shared.discard(address)
 
     def share(self, array: np.ndarray) -> np.ndarray:
+        """Return the first rank's numbers in one memory for all, who call this together."""
         place, shared = None, array
         if self._node.rank == 0:
             shared = self.empty(array.shape, array.dtype)
@@ -77,16 +76,20 @@ class SharedMemory(Machine):
         return shared
 
     def is_shared(self, array: np.ndarray) -> bool:
+        """Whether `share` has returned an array."""
         return _address(array) in self._shared
 
     def part(self, size: int) -> slice:
+        """Return this rank's part of this many numbers."""
         rank = self._node.rank
         return slice(*_bounds(size, self._node.size)[rank : rank + 2])
 
     def barrier(self) -> None:
+        """Wait until all ranks of the machine are here."""
         self._node.Barrier()
 
     def sum_number(self, number: np.ndarray) -> None:
+        """Sum a number over the machine's ranks, in place, with the same bits on all machines."""
         numbers = np.empty(self._node.size, number.dtype)
         self._node.Allgather(number, numbers)
         number[...] = np.sum(numbers)
@@ -114,13 +117,13 @@ class SharedMemory(Machine):
             ]
         parts = list(known[offset, array.size])
         parts.insert(self._node.rank, array.reshape(-1))
-        started = _Sum(parts, self._mpi, self._node, self._others)
+        started = SharedSum(parts, self._mpi, self._node, self._others)
         if self._others.size > 1:  # Other machines wait for it.
             started.begin()
         return started
 
 
-class _Sum(SharedSum):
+class SharedSum:
     """The sum of an array, given as the memory of all ranks of this machine."""
 
     def __init__(self, parts: list[np.ndarray], mpi: Any, node: Any, others: Any) -> None:
@@ -143,12 +146,14 @@ class _Sum(SharedSum):
         self._has_begun = True
 
     def sum_part(self) -> None:
+        """Sum this rank's part; all ranks of the machine have written theirs."""
         if not self._has_begun:
             self.begin()
         if self._request is not None:
             self._request.Wait()
 
     def __call__(self) -> None:
+        """Wait for the sum of the whole array."""
         self._node.Barrier()  # All parts are written.
         self.sum_part()
         self._node.Barrier()  # All parts are summed.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-__all__ = ["LONG_BYTES", "Communicator", "Machine", "RankError", "SharedSum"]
+if TYPE_CHECKING:  # Not all engines have it.
+    from mlp_xp.distributed._shared_memory import SharedMemory
+
+__all__ = ["LONG_BYTES", "Communicator", "RankError"]
 
 T = TypeVar("T")
 
@@ -18,44 +21,6 @@ LONG_BYTES = 1 << 16
 
 class RankError(RuntimeError):
     """An error of another rank; the message names the rank, and says what it says."""
-
-
-class SharedSum(ABC):
-    """A sum that has been started, of an array in memory that the ranks of a machine share."""
-
-    @abstractmethod
-    def sum_part(self) -> None:
-        """Sum this rank's part; all ranks of the machine have written theirs."""
-
-    @abstractmethod
-    def __call__(self) -> None:
-        """Wait for the sum of the whole array."""
-
-
-class Machine(ABC):
-    """The ranks of one machine, ``size`` of them, and memory that all of them see."""
-
-    size: int
-
-    @abstractmethod
-    def share(self, array: np.ndarray) -> np.ndarray:
-        """Return the first rank's numbers in one memory for all, who call this together."""
-
-    @abstractmethod
-    def is_shared(self, array: np.ndarray) -> bool:
-        """Whether `share` has returned an array."""
-
-    @abstractmethod
-    def part(self, size: int) -> slice:
-        """Return this rank's part of this many numbers."""
-
-    @abstractmethod
-    def barrier(self) -> None:
-        """Wait until all ranks of the machine are here."""
-
-    @abstractmethod
-    def sum_number(self, number: np.ndarray) -> None:
-        """Sum a number over the machine's ranks, in place, with the same bits on all machines."""
 
 
 class Communicator(ABC):
@@ -73,7 +38,7 @@ class Communicator(ABC):
         The number of machines that they are on, as far as it is known; else 1.
     n_shards : int
         The number of virtual shards of a rank, 0 unless sums have a fixed order (`shards`).
-    machine : Machine or None
+    machine : SharedMemory or None
         The ranks of this machine, if there are several, and memory that they share. What
         `start_sum` returns for an array of `empty` may then be a `SharedSum`.
     """
@@ -82,7 +47,7 @@ class Communicator(ABC):
     size: int
     n_machines: int = 1
     n_shards: int = 0
-    machine: Machine | None = None
+    machine: SharedMemory | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return memory for an array that is summed again and again, which may be faster in it."""

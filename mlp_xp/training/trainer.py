@@ -88,10 +88,12 @@ class Trainer(BaseTrainer):
         """Parameters to predict with: the moving average where there is one."""
         return self.state.average or self.state.params
 
-    def copy_learned(self) -> Any:
+    def copy_learned(self) -> tuple[Params, tuple[BatchStats, ...]]:
         """Return a copy of `learned` and of the batch statistics, on the device."""
         with self.home.scope():
-            return self._own((self.learned, self.state.batch_stats))
+            own: tuple[Params, tuple[BatchStats, ...]]
+            own = self._own((self.learned, self.state.batch_stats))
+            return own
 
     def set_learned(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Replace the weights by arrays of any library, which are copied."""

@@ -19,8 +19,9 @@ from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.backends._numpy.native.jobs import MachineCodeError, address
 from mlp_xp.backends._numpy.tracing.compiled_step import Compiled, CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
+from mlp_xp.distributed._shared_memory import SharedSum
 from mlp_xp.distributed.backends._base import RankBackend
-from mlp_xp.distributed.communicator import LONG_BYTES, Communicator, SharedSum
+from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 __all__ = ["KIND", "ClipOfRanks", "NumpyRankBackend", "SumOverRanks", "UpdateOfRanks"]

@@ -23,7 +23,7 @@ from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.loss_scaling import LossScale, scale_loss_gradient
 from mlp_xp.training.step.value_and_gradient import BatchGradient, value_and_gradient
 
-__all__ = ["RankGradient", "parts_of_batch"]
+__all__ = ["RankGradient"]
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,8 @@ class RankGradient:
             evaluate = value_and_gradient(network, loss, own, augmentation, xp=xp)
             found = evaluate(params, batch, scaling, batch_stats, keys, **options)
             value = loss.reported(found.loss, found.logits.shape[-1])
-            averages = parts_of_batch((value, found.correct), part)
-            dlogits = parts_of_batch(found.pull_loss(), part)
-            grads = found.backward(scale_loss_gradient(dlogits, scale, xp=xp))
+            averages = map_leaves(lambda average: average * part, (value, found.correct))
+            grads = found.backward(scale_loss_gradient(found.pull_loss() * part, scale, xp=xp))
             grads, (value, correct) = self._sums(params, grads, averages, xp=xp)
             return BatchGradient(grads, value, correct, found.batch_stats)
 
@@ -112,11 +111,6 @@ class RankGradient:
         dtype = next(leaves(params)).dtype
         tree = map_leaves(lambda leaf: xp.astype(leaf, dtype, copy=False), (grads, averages))
         return self.sum_over_ranks(tree)
-
-
-def parts_of_batch(averages: Tree, part: Array) -> Tree:
-    """Return averages over this rank's rows as parts of those over the batch of all ranks."""
-    return map_leaves(lambda average: average * part, averages)
 
 
 def _entries(array: Array) -> list[Array]:

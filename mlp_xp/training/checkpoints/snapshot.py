@@ -92,15 +92,17 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
     counts = facts["epoch"], facts["steps"], facts["samples"], facts["rule"], facts["rule_start"]
     trainer.resume(ResumeState((), state.opt_state, *counts))
     trainer.restore(state, facts["steps"])
-    if facts["has_best"]:
-        learned = trainer.learned, trainer.state.batch_stats
-        loop.best = loop.put(tree_of(snapshot, "best", learned))
-    loop.history = _decode_history(facts["history"])
-    loop.position = LoopPosition(*facts["position"])
-    loop.plateau.best, loop.plateau.count = _decode(facts["plateau"])
-    loop.is_resumed, loop.is_stopped = True, facts["is_over"]
-    loop.first_step = facts["step"]
-    loop.start, loop.epoch_start = -facts["seconds"], -facts["epoch_seconds"]
+    learned = trainer.learned, trainer.state.batch_stats
+    loop.restore(
+        best=tree_of(snapshot, "best", learned) if facts["has_best"] else (),
+        history=_decode_history(facts["history"]),
+        position=LoopPosition(*facts["position"]),
+        plateau=_decode(facts["plateau"]),
+        is_stopped=facts["is_over"],
+        first_step=facts["step"],
+        seconds=facts["seconds"],
+        epoch_seconds=facts["epoch_seconds"],
+    )
 
 
 def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -46,44 +47,50 @@ _log = logging.getLogger(__name__)
 _SHARE_OF_FREE_MEMORY = 0.8
 
 
-class Data(Protocol):
-    """Training data, read epoch after epoch."""
+class Data(ABC):
+    """Training data, read epoch after epoch.
 
-    x: Any
-    n_samples: int
-    # For each sample its position here, -1 where it is not here; None where all are.
-    owned: np.ndarray | None
-
-    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Yield the batches of a plan, on the device."""
-        ...
-
-    def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the batches of epochs for `Steps`, one stack for each shape, or none."""
-        ...
-
-
-class Resident:
-    """Data on the device.
-
-    Floating-point data are converted to ``dtype`` once; integers stay as they are. x may be sparse
-    rows (CSR) for a backend that multiplies them. ``rows`` are the positions of the samples in x
-    and y.
+    ``rows`` are the positions of the samples in x and y. Where only some samples are here,
+    ``owned`` has for each of all samples its position here, -1 where it is not.
     """
 
     def __init__(
-        self, backend: Backend, x: Any, y: Any, dtype: str, rows: np.ndarray | None = None
+        self,
+        backend: Backend,
+        x: Any,
+        y: Any,
+        dtype: str,
+        rows: np.ndarray | None = None,
+        owned: np.ndarray | None = None,
     ) -> None:
-        self._backend = backend
-        self._dtype = dtype
+        self._backend, self._dtype = backend, dtype
+        self.x, self.y = x, y
+        self._rows, self.owned = rows, owned
+        known = rows if owned is None else owned
+        self.n_samples: int = y.shape[0] if known is None else len(known)
+
+    @abstractmethod
+    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
+        """Yield the batches of a plan, on the device."""
+
+    @abstractmethod
+    def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
+        """Return the batches of epochs for `Steps`, one stack for each shape, or none."""
+
+
+class Resident(Data):
+    """Data on the device.
+
+    Floating-point data are converted to ``dtype`` once; integers stay as they are. x may be sparse
+    rows (CSR) for a backend that multiplies them.
+    """
+
+    def __init__(self, backend: Backend, x: Any, y: Any, dtype: str, *where: Any) -> None:
         if sparse.issparse(x):
-            self.x: Any = put_sparse(backend, x, dtype)
+            x = put_sparse(backend, x, dtype)
         else:
-            self.x = backend.contiguous(backend.put(x, kept_dtype(x, dtype)))
-        self.y = backend.put(y)
-        self._rows = rows
-        self.owned: np.ndarray | None = None
-        self.n_samples = self.y.shape[0] if rows is None else len(rows)
+            x = backend.contiguous(backend.put(x, kept_dtype(x, dtype)))
+        super().__init__(backend, x, backend.put(y), dtype, *where)
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Yield the batches of a plan: positions in the data."""
@@ -122,29 +129,13 @@ class Resident:
         return [stack(rows) for rows in parts if rows.start < rows.stop]
 
 
-class Streamed:
+class Streamed(Data):
     """Data in the host's memory or in a memory-mapped file.
 
-    Floating-point batches are converted to ``dtype`` before they travel. ``rows`` are the positions
-    of the samples in x and y.
+    Floating-point batches are converted to ``dtype`` before they travel.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        x: np.ndarray,
-        y: np.ndarray,
-        dtype: str,
-        rows: np.ndarray | None = None,
-    ) -> None:
-        self._backend = backend
-        self._dtype = dtype
-        self.x = x
-        self.y = y
-        self._rows = rows
-        self.owned: np.ndarray | None = None
-        self.n_samples = y.shape[0] if rows is None else len(rows)
-        self._is_told = False
+    _is_told = False
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Yield the batches of a plan: the rows themselves."""
@@ -219,8 +210,11 @@ def place(
         raise ValueError(
             f"`placement` must be 'auto', 'resident' or 'streamed', got {placement!r}."
         )
+    owned = None
     if isinstance(x, Shard):
-        return _place_shard(backend, x, to_numpy(y), dtype, placement, multiplies_sparse)
+        given, owned, x = to_numpy(y), x.owned, x.x
+        y = np.zeros((x.shape[0], *given.shape[1:]), given.dtype)
+        y[owned[owned >= 0]] = given[owned >= 0]
     rows = shared = None
     if isinstance(x, Rows):
         x, rows, shared = x.x, x.rows.astype(np.int32), x.shared
@@ -228,7 +222,7 @@ def place(
         y[rows] = targets
     is_sparse = sparse.issparse(x)
     if is_sparse and not multiplies_sparse:
-        return Streamed(backend, x, to_numpy(y), dtype)
+        return Streamed(backend, x, to_numpy(y), dtype, None, owned)
     if placement == "auto":
         is_there = backend.shares_host_memory or (not is_sparse and backend.holds(x))
         free = None if is_there else backend.free_memory()
@@ -242,25 +236,9 @@ def place(
         placed: Resident = shared.place(backend, targets, dtype, rows)
         return placed
     if placement == "resident":
-        return Resident(backend, x, y, dtype, rows)
-    return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype, rows)
-
-
-def _place_shard(
-    backend: Backend,
-    shard: Shard,
-    y: np.ndarray,
-    dtype: str,
-    placement: Placement,
-    multiplies_sparse: bool,
-) -> Resident | Streamed:
-    """Return the rows of a shard, with their targets, as a part of all samples."""
-    is_mine = shard.owned >= 0
-    targets = np.zeros((shard.x.shape[0], *y.shape[1:]), y.dtype)
-    targets[shard.owned[is_mine]] = y[is_mine]
-    data = place(backend, shard.x, targets, dtype, placement, multiplies_sparse=multiplies_sparse)
-    data.n_samples, data.owned = len(shard.owned), shard.owned
-    return data
+        return Resident(backend, x, y, dtype, rows, owned)
+    host = x if is_sparse else to_numpy(x)
+    return Streamed(backend, host, to_numpy(y), dtype, rows, owned)
 
 
 def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:

@@ -20,11 +20,11 @@ class Plateau:
     [False, False, False, True]
     """
 
-    def __init__(self, tol: float, patience: float, best: float = np.inf) -> None:
+    def __init__(self, tol: float, patience: float, best: float = np.inf, count: int = 0) -> None:
         self.tol = tol
         self.patience = patience
         self.best = best
-        self.count = 0
+        self.count = count
 
     @property
     def n_before(self) -> float:

@@ -14,6 +14,7 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.sklearn_compat import warn_caller, warn_unconverged
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
+from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
@@ -28,6 +29,8 @@ if TYPE_CHECKING:  # Few fits have a time limit: others start without this modul
     from mlp_xp.training.loop.time_budget import Budget
 
 __all__ = ["FitLoop"]
+
+Learned = tuple[Params, tuple[BatchStats, ...]]  # Weights and batch statistics.
 
 _COMPILES_WITHIN = 10.0  # seconds
 _MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
@@ -66,7 +69,7 @@ class FitLoop:
         self._weights = weights
         self.validation = validation
         self._watcher: Watcher | None = None
-        self.best: tuple[Params, Any] | None = self.put(best) if best else None
+        self.best: Learned | None = self.put(best) if best else None
         self.is_resumed = self.is_stopped = False
         self.first_step, self.start, self.epoch_start = 0, 0.0, 0.0
         self._budget: Budget | None = None
@@ -75,6 +78,26 @@ class FitLoop:
         history.begin(has_validation=validation is not None, stops_by_score=by_score)
         best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]
         self.plateau = Plateau(settings.tol, settings.patience, best)
+
+    def restore(
+        self,
+        *,
+        best: Tree,
+        history: History,
+        position: LoopPosition,
+        plateau: tuple[float, int],
+        is_stopped: bool,
+        first_step: int,
+        seconds: float,
+        epoch_seconds: float,
+    ) -> None:
+        """Resume a fit that has taken this many seconds, and some of them for steps of an epoch."""
+        if best:
+            self.best = self.put(best)
+        self.history, self.position = history, position
+        self.plateau = Plateau(self.plateau.tol, self.plateau.patience, *plateau)
+        self.is_resumed, self.is_stopped, self.first_step = True, is_stopped, first_step
+        self.start, self.epoch_start = -seconds, -epoch_seconds
 
     def begin(self) -> None:
         """Start to count epochs; of a fit that continues, the network is the best so far."""
@@ -153,7 +176,7 @@ class FitLoop:
             trainer.guard.release()
             self.position = self.position._replace(stale_epochs=self.plateau.count)
 
-    def learned(self) -> tuple[Params, Any]:
+    def learned(self) -> Learned:
         """Return weights and batch statistics that later steps do not write to."""
         trainer = self.trainer
         if trainer.home.donates:  # A compiled step takes over the memory of its state.

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from mlp_xp._utils.workers import Worker, worker_context
 from mlp_xp.training.data.shared import SharedResident
 from mlp_xp.training.loop.requests import Fit, Request, Trained
-from mlp_xp.training.stack.model_stack import ModelStack, program_of
+from mlp_xp.training.stack.model_stack import ModelStack, stack_settings
 from mlp_xp.training.stack.stacked_trainer import StackError
 
 __all__ = ["answer_many"]
@@ -152,13 +152,13 @@ def _parts(
 
     Models stay where they are, and new ones go where there are fewest.
     """
-    shares = [[r for r in requests if stack.has(r.trainer)] for stack in stacks]
-    known = {id(request) for share in shares for request in share}
+    parts = [[r for r in requests if stack.has(r.trainer)] for stack in stacks]
+    known = {id(request) for part in parts for request in part}
     for request in requests:
         if id(request) not in known:
-            min(shares, key=len).append(request)
-    size = max(map(len, shares))
-    return [(stack, share, size) for stack, share in zip(stacks, shares, strict=True) if share]
+            min(parts, key=len).append(request)
+    size = max(map(len, parts))
+    return [(stack, part, size) for stack, part in zip(stacks, parts, strict=True) if part]
 
 
 def _key(request: Request) -> Hashable:
@@ -168,7 +168,7 @@ def _key(request: Request) -> Hashable:
     n_steps = -(-data.n_samples // size)
     return (
         trainer.backend,
-        program_of(trainer.rules),
+        stack_settings(trainer.rules),
         trainer.dtype,
         type(trainer.scaling),
         id(data.x),

@@ -27,7 +27,7 @@ from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.step_table import StepTable, draw_keys, step_ranges, step_tables
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["ModelStack", "program_of"]
+__all__ = ["ModelStack", "stack_settings"]
 
 
 # Losses whose numbers, label smoothing, may be arrays.
@@ -35,20 +35,20 @@ _SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
 
 
 @dataclass(frozen=True)
-class Program:
-    """The settings that models share whose steps are one program, and those of one of them."""
+class StackSettings:
+    """The settings that the models of a stack have in common, and all settings of one model."""
 
     key: Hashable
     rules: Rules = field(compare=False)
 
 
 @lru_cache(maxsize=1024)
-def program_of(rules: Rules) -> Program:
-    """Return the program of a model; what is not part of it are numbers of each step."""
+def stack_settings(rules: Rules) -> StackSettings:
+    """Return what a model has in common with its stack; other numbers are inputs of a step."""
     loss = type(rules.loss) if type(rules.loss) in _SMOOTHED else rules.loss
     common = rules.network.structure, loss, rules.max_grad_norm, rules.ema_decay is None
     key = *common, structure(_settings(rules))
-    return Program(key, rules)
+    return StackSettings(key, rules)
 
 
 def _settings(rules: Rules) -> tuple[Any, ...]:
@@ -57,9 +57,9 @@ def _settings(rules: Rules) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=64)
-def _step(program: Program, backend: Backend) -> Callable[..., Any]:
+def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
     """Return the function of a step of a program; the numbers of settings are packed last."""
-    rules = program.rules
+    rules = common.rules
     n_rule, n_loss = (len(numbers(part)) for part in _settings(rules))
 
     def step(state: TrainState, batch: Batch, scaling: Any, coefs: Any, keys: Any) -> TrainState:
@@ -92,20 +92,20 @@ class ModelStack:
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
         self._is_stopped = is_stopped
         self._trainers: list[StackedTrainer | None] = []
-        self._places: dict[int, int] = {}
+        self._positions: dict[int, int] = {}
         self._state: Any = None
         self._scaling: Any = None
         self._width = 0
         self._run: Callable[..., Any] | None = None
 
     def has(self, trainer: Trainer) -> bool:
-        """Whether a trainer's model has a place."""
-        return id(trainer) in self._places
+        """Whether a trainer's model has a position."""
+        return id(trainer) in self._positions
 
     def train(
         self, requests: list[Request], size: int, n_epochs: int
     ) -> list[list[Trained] | StackError]:
-        """Train epochs of each model, and return them, or an error; ``size`` places at least."""
+        """Train epochs of each model, and return them, or an error; ``size`` positions at least."""
         backend = requests[0].trainer.backend
         self._width = max(self._width, *(request.batch_size for request in requests))
         trained: list[list[Trained]] = [[] for _ in requests]
@@ -140,24 +140,24 @@ class ModelStack:
         losses = backend.get(self._state.loss)
         seconds = time.perf_counter() - start
         for request, plan, table in zip(requests, plans, tables, strict=True):
-            loss = float(losses[self._places[id(request.trainer)]])
+            loss = float(losses[self._positions[id(request.trainer)]])
             yield request.trainer.record(plan, table.rates, [loss], seconds)
 
     def _return_state(self, trainer: Trainer) -> None:
         """Copy the state of a model to its trainer."""
-        trainer.adopt(self._copy_of(trainer.backend, self._places[id(trainer)]))
+        trainer.adopt(self._copy_of(trainer.backend, self._positions[id(trainer)]))
 
     def _leave(self, trainer: Trainer) -> None:
         """Return the state of a model that ends, unless it is not needed."""
         if self.has(trainer) and not self._is_stopped():
             self._return_state(trainer)
 
-    def _copy_of(self, backend: Backend, place: int) -> TrainState:
+    def _copy_of(self, backend: Backend, position: int) -> TrainState:
         """Return a copy of the state of one model in the host's memory, by one transfer."""
         if backend.shares_host_memory:  # There is none, and nothing to compile.
-            return map_leaves(lambda leaf: np.array(np.from_dlpack(leaf)[place]), self._state)
+            return map_leaves(lambda leaf: np.array(np.from_dlpack(leaf)[position]), self._state)
         with backend.scope():
-            where = backend.put(np.asarray([place], dtype=np.int32))
+            where = backend.put(np.asarray([position], dtype=np.int32))
             numbers = backend.get(_flat(backend)(self._state, where))
         shapes = [leaf.shape[1:] for leaf in leaves(self._state)]
         parts = np.split(numbers, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
@@ -168,7 +168,7 @@ class ModelStack:
     # --- which models ----------------------------------------------------------------------------
 
     def _arrange(self, requests: list[Request], size: int, backend: Backend) -> None:
-        """Assign each model a place: those that have ended leave, new ones take their places."""
+        """Assign each model a position: new ones take those of models that have ended."""
         trainers: list[Any] = [request.trainer for request in requests]
         present = set(map(id, trainers))
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
@@ -210,16 +210,16 @@ class ModelStack:
             self._scaling = rebuild(given[0], stacked)
 
     def _assign(self, trainers: list[StackedTrainer | None]) -> None:
-        """Store which trainer has which place."""
+        """Store which trainer has which position."""
         self._trainers = trainers
-        self._places = {id(own): i for i, own in enumerate(trainers) if own is not None}
+        self._positions = {id(own): i for i, own in enumerate(trainers) if own is not None}
 
     # --- the steps -------------------------------------------------------------------------------
 
     def _put_steps(
         self, requests: list[Request], plans: list[EpochPlan], tables: list[StepTable]
     ) -> tuple[Batch, StepTable, Array | None]:
-        """Copy the batches of an epoch, its tables and keys to the device, an axis for places."""
+        """Copy the batches, tables and keys of an epoch to the device, with an axis for models."""
         first, n_steps = requests[0].trainer, len(plans[0].counts)
         data, backend, n_keys = requests[0].data, first.backend, first.rules.network.n_keys
         assert isinstance(data, SharedResident)
@@ -229,18 +229,18 @@ class ModelStack:
         for request, plan, table in zip(requests, plans, tables, strict=True):
             trainer, own = request.trainer, request.data
             assert isinstance(own, SharedResident)
-            place, size = self._places[id(trainer)], (n_steps, plan.batch_size)
-            rows[:, place, : size[1]] = own.rows_of(plan).reshape(size)
+            position, size = self._positions[id(trainer)], (n_steps, plan.batch_size)
+            rows[:, position, : size[1]] = own.rows_of(plan).reshape(size)
             given = plan.weights
-            weights[:, place, : size[1]] = 1.0 if given is None else given.reshape(size)
+            weights[:, position, : size[1]] = 1.0 if given is None else given.reshape(size)
             drawn = draw_keys(trainer, n_steps, trainer.n_epochs)
             if drawn is not None:
-                keys[:, place] = drawn
+                keys[:, position] = drawn
             settings = np.tile(numbers(_settings(trainer.rules)), (n_steps, 1))
-            columns.append((place, np.concatenate([table.coefs, settings], axis=1)))
+            columns.append((position, np.concatenate([table.coefs, settings], axis=1)))
         coefs = np.zeros((*shape, columns[0][1].shape[1]))
-        for place, column in columns:
-            coefs[:, place] = column
+        for position, column in columns:
+            coefs[:, position] = column
         is_weighted = backend.fixed_shapes or not np.all(weights == 1.0)
         put_weights = backend.put(weights, first.dtype) if is_weighted else None
         return (
@@ -254,15 +254,16 @@ class ModelStack:
     ) -> None:
         backend, rules = requests[0].trainer.backend, requests[0].trainer.rules
         if self._run is None:
-            self._run = backend.loop_of_models(make_indexed_step(_step(program_of(rules), backend)))
+            step = _step(stack_settings(rules), backend)
+            self._run = backend.loop_of_models(make_indexed_step(step))
         n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
         at_once = max(1, backend.work_at_once // (self._width * n_numbers))
-        places = [self._places[id(request.trainer)] for request in requests]
+        positions = [self._positions[id(request.trainer)] for request in requests]
         for call in step_ranges([batch], [table], keys, backend, at_once):
             if self._is_stopped():
                 return
             stops = np.full(len(self._trainers), call.start, np.int32)
-            stops[places] = call.stop
+            stops[positions] = call.stop
             given = call.steps, call.x, call.y, self._scaling
             self._state = self._run(call.start, stops, self._state, *given)
 

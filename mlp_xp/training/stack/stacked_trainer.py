@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.training.divergence.finite import is_finite
 from mlp_xp.training.divergence.guard import Guard
+from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["StackError", "StackedTrainer"]
@@ -39,7 +38,7 @@ class StackedTrainer(Trainer):
 class _StackGuard(Guard):
     """The guard of a model of a stack, which has no steps to repeat."""
 
-    def check(self, trainer: Any, done: int | None = None) -> None:
+    def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
         """Raise `StackError` if weights are not finite."""
         state = trainer.state
         if not is_finite(trainer.home, (state.params, state.batch_stats, state.average)):
