@@ -20,15 +20,7 @@ _OTHERWISE = (
 
 
 def members_of(model: Any) -> list[Any]:
-    """Return the estimators of an ensemble, or a single one.
-
-    Raises
-    ------
-    TypeError
-        For an object that is no estimator of this package.
-    sklearn.exceptions.NotFittedError
-        If an ensemble is not fitted.
-    """
+    """Return the estimators of an ensemble, or a single one; raise TypeError for another object."""
     if isinstance(model, BaseEnsemble):
         check_is_fitted(model)
         return list(model.estimators_)
@@ -40,15 +32,7 @@ def members_of(model: Any) -> list[Any]:
 
 
 def state_of(model: Any) -> FittedState:
-    """Return the state of a single estimator, in NumPy arrays that are finite and calibrated.
-
-    Raises
-    ------
-    TypeError
-        For an ensemble, and for an object that is no estimator of this package.
-    sklearn.exceptions.NotFittedError
-        If the estimator is not fitted.
-    """
+    """Return the state of a single fitted estimator, in NumPy arrays, finite and calibrated."""
     if isinstance(model, BaseEnsemble):
         raise TypeError(
             f"model is an {type(model).__name__}, of several networks: export each of its "

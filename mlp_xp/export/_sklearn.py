@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -154,7 +155,7 @@ def _is_known(name: str, value: Any) -> bool:
     return name not in ("activation", "loss") and (name not in _CHOICES or value in _CHOICES[name])
 
 
-# Of fields of `Network`; dropout is not part of a prediction.
+# Defaults of `Network`; dropout is not part of a prediction.
 _DEFAULTS = {
     field.name: field.default
     for field in fields(Network)
@@ -164,57 +165,60 @@ _DEFAULTS = {
 
 def _check(model: Any, state: FittedState) -> str:
     """Return the activation; raise ValueError for a network that scikit-learn does not have."""
-    network, targets = state.network, state.targets
+    for problem in _problems(model, state):
+        has_matrix = state.columns is None and model.tta is None
+        ways = "to_onnx or to_torch" if has_matrix else "to_onnx"
+        raise ValueError(f"{problem}: export with {ways}.")
+    activation = state.network.activation
+    return str(activation[0] if isinstance(activation, tuple) else activation)
+
+
+def _problems(model: Any, state: FittedState) -> Iterator[str]:
+    """Yield what scikit-learn's MLP does not have."""
+    network, targets, classes = state.network, state.targets, state.targets.classes
     if state.columns is not None:
-        raise ValueError(
+        yield (
             f"The network sees the columns of a table as {', '.join(_TABLE)} say, and "
-            "scikit-learn's has no encoder: export with to_onnx."
+            "scikit-learn's has no encoder"
         )
-    found = {name: getattr(network, name) for name in _DEFAULTS}
-    found = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
-    if (inputs := found.pop("inputs", None)) is not None:
-        found |= {"numeric_embedding": inputs.numeric, "learn_input_scale": inputs.scale}
-    found["hidden_layer_sizes"] = network.widths[1:-1]
     if not network.is_flat or any(not isinstance(width, int) for width in network.widths):
-        raise ValueError(
+        found = {name: getattr(network, name) for name in _DEFAULTS}
+        found = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
+        if (inputs := found.pop("inputs", None)) is not None:
+            found |= {"numeric_embedding": inputs.numeric, "learn_input_scale": inputs.scale}
+        found["hidden_layer_sizes"] = network.widths[1:-1]
+        yield (
             f"The network has {', '.join(f'{n}={v!r}' for n, v in found.items())}, and "
-            "scikit-learn's has plain dense layers alone: export with to_onnx or to_torch."
+            "scikit-learn's has plain dense layers alone"
         )
     given = network.activation if isinstance(network.activation, tuple) else (network.activation,)
     if len(set(given)) > 1 or given[0] not in _ACTIVATIONS:
-        raise ValueError(
+        yield (
             f"activation is {network.activation!r}, and scikit-learn's MLP has one of "
-            f"{list(_ACTIVATIONS)} for all layers: export with to_onnx or to_torch."
+            f"{list(_ACTIVATIONS)} for all layers"
         )
     if state.loss.outputs_per_target > 1:
-        raise ValueError(
+        yield (
             f"loss is {state.loss!r}, with several outputs for each target, and scikit-learn's MLP "
-            "has one: export with to_onnx or to_torch."
+            "has one"
         )
     if model.tta is not None:
-        raise ValueError(
-            f"tta is {model.tta!r}, and scikit-learn's MLP predicts from one view: set tta=None, "
-            "or export with to_onnx."
+        yield (
+            f"tta is {model.tta!r}, and scikit-learn's MLP predicts from one view (set tta=None for "
+            "that)"
         )
     if state.clips_predictions:
-        raise ValueError(
-            "clip_predictions is True, and scikit-learn's MLP predicts any value: export with "
-            "to_onnx or to_torch."
-        )
-    if isinstance(targets.classes, list):
-        raise ValueError(
-            f"y has {len(targets.classes)} targets of classes, and scikit-learn's MLP takes one: "
-            "export with to_onnx or to_torch."
-        )
+        yield "clip_predictions is True, and scikit-learn's MLP predicts any value"
+    if isinstance(classes, list):
+        yield f"y has {len(classes)} targets of classes, and scikit-learn's MLP takes one"
     wanted = "exp" if isinstance(state.loss, Poisson) else "identity"
-    if targets.classes is not None:
+    if classes is not None:
         wanted = "softmax" if targets.kind == "multiclass" else "logistic"
     if state.output != wanted:
-        raise ValueError(
+        yield (
             f"output_activation is {state.output!r}, and scikit-learn's for {targets.kind} targets "
-            f"is {wanted!r}: export with to_onnx or to_torch."
+            f"is {wanted!r}"
         )
-    return str(given[0])
 
 
 def _weights(state: FittedState) -> tuple[list[np.ndarray], list[np.ndarray]]:

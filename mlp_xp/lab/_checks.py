@@ -104,8 +104,15 @@ def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]
     return xp.astype(labels, default_dtype("integral", labels, xp=xp)), int(xp.max(labels))
 
 
-def check_labels(name: str, labels: Array, data: Array, w2: Array, *, xp: Namespace) -> Array:
-    """Check that labels fit the data and the classes of ``w2``; return them as integers."""
+def prepare_labels(
+    w1: Array, b1: Array, w2: Array, b2: Array, part: str, data: Array, labels: Array
+) -> tuple[Namespace, Params, Array]:
+    """Check that weights, data and labels fit together; return what `prepare` does, and integers.
+
+    ``part`` ends the names of data and labels in messages, e.g. ``"_train"``.
+    """
+    xp, params = prepare(w1, b1, w2, b2, f"data{part}", data, labels)
+    name = f"labels{part or '_train'}"
     if tuple(labels.shape) != data.shape[:1]:
         raise ValueError(
             f"`{name}` must have shape ({data.shape[0]},), got {tuple(labels.shape)}: one label "
@@ -117,4 +124,4 @@ def check_labels(name: str, labels: Array, data: Array, w2: Array, *, xp: Namesp
             f"{name} holds {largest}, but w2 of shape {tuple(w2.shape)} has the classes 0 to "
             f"{w2.shape[1] - 1}: give w2 and b2 {largest + 1} columns, or renumber the labels."
         )
-    return labels
+    return xp, params, labels

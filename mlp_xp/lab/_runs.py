@@ -5,7 +5,7 @@ from __future__ import annotations
 from array_api_compat import array_namespace, device
 
 from mlp_xp._utils.array_types import Array
-from mlp_xp.lab._checks import check_axes, check_count, check_labels, check_range, in_scope, prepare
+from mlp_xp.lab._checks import check_axes, check_count, check_range, in_scope, prepare_labels
 from mlp_xp.lab._training import AfterEpoch, accuracy, logits_of, to_weights, train
 from mlp_xp.nn.network import Network, init_params
 
@@ -61,10 +61,9 @@ def train_mlp(
     >>> accuracies[-1], losses[0] > losses[-1]
     (1.0, True)
     """
-    xp, params = prepare(w1, b1, w2, b2, "data_train", data_train, labels_train)
-    labels_train = check_labels("labels_train", labels_train, data_train, w2, xp=xp)
+    xp, params, labels = prepare_labels(w1, b1, w2, b2, "_train", data_train, labels_train)
     params, train_accuracies, losses = train(
-        params, data_train, labels_train, learning_rate, num_epoch, xp=xp
+        params, data_train, labels, learning_rate, num_epoch, xp=xp
     )
     return (*to_weights(params), train_accuracies, losses)
 
@@ -100,9 +99,8 @@ def test_mlp(
     >>> lab.test_mlp(*weights, np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
     0.5
     """
-    xp, params = prepare(w1, b1, w2, b2, "data_test", data_test, labels_test)
-    labels_test = check_labels("labels_test", labels_test, data_test, w2, xp=xp)
-    return accuracy(logits_of(params, data_test, xp=xp), labels_test, xp=xp)
+    xp, params, labels = prepare_labels(w1, b1, w2, b2, "_test", data_test, labels_test)
+    return accuracy(logits_of(params, data_test, xp=xp), labels, xp=xp)
 
 
 # pytest would collect it as a test.
@@ -177,15 +175,13 @@ def run_mlp_training(
     is_real = xp.isdtype(data_train.dtype, "real floating")
     dtype = data_train.dtype if is_real else xp.float32
     network = Network((data_train.shape[1], d_h, d_out), "logistic")
-    w1, b1, w2, b2 = (
+    weights = [
         xp.asarray(array, dtype=dtype, device=device(data_train))
         for array in to_weights(init_params(network, seed))
-    )
+    ]
     # Check both sets before the first epoch.
-    xp, params = prepare(w1, b1, w2, b2, "data_train", data_train, labels_train)
-    prepare(w1, b1, w2, b2, "data_test", data_test, labels_test)
-    labels_train = check_labels("labels_train", labels_train, data_train, w2, xp=xp)
-    labels_test = check_labels("labels_test", labels_test, data_test, w2, xp=xp)
+    xp, params, labels_train = prepare_labels(*weights, "_train", data_train, labels_train)
+    *_, labels_test = prepare_labels(*weights, "_test", data_test, labels_test)
     params, train_accuracies, losses = train(
         params,
         data_train,

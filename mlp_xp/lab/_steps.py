@@ -7,7 +7,7 @@ from array_api_compat import array_namespace
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import get_backend
-from mlp_xp.lab._checks import check_labels, check_range, default_dtype, in_scope, prepare
+from mlp_xp.lab._checks import check_range, default_dtype, in_scope, prepare, prepare_labels
 from mlp_xp.lab._training import (
     loss_and_gradients,
     reported_cross_entropy,
@@ -168,8 +168,7 @@ def learn_once_cross_entropy(
     >>> loss == np.log(2), weights[3]
     (np.True_, array([[-0.5,  0.5]]))
     """
-    xp, params = prepare(w1, b1, w2, b2, "data", data, labels_train)
-    labels_train = check_labels("labels_train", labels_train, data, w2, xp=xp)
-    _, logits, grads = loss_and_gradients(params, data, labels_train, SoftmaxCrossEntropy(), xp=xp)
-    loss = reported_cross_entropy(logits, labels_train, xp=xp)
+    xp, params, labels = prepare_labels(w1, b1, w2, b2, "", data, labels_train)
+    _, logits, grads = loss_and_gradients(params, data, labels, SoftmaxCrossEntropy(), xp=xp)
+    loss = reported_cross_entropy(logits, labels, xp=xp)
     return (*to_weights(updated(params, grads, learning_rate)), loss)

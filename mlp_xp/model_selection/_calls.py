@@ -42,15 +42,7 @@ def _signature(function: Any) -> inspect.Signature:
 
 
 class Call:
-    """One call: what it fits, on which samples, and how its result is computed.
-
-    Parameters
-    ----------
-    function : callable
-        Scikit-learn's, as it is wrapped for joblib.
-    args : tuple
-    kwargs : dict
-    """
+    """One call of a function, as it is wrapped for joblib: what it fits, and on which samples."""
 
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._function = function
@@ -143,15 +135,7 @@ class Call:
         return id(self._named["train"]), settings
 
     def make(self, error: Exception | None, seconds: float) -> Any:
-        """Call scikit-learn's function, with a fit that has already been done.
-
-        Parameters
-        ----------
-        error : Exception or None
-            That the fit has raised.
-        seconds : float
-            That it took.
-        """
+        """Call scikit-learn's function with a fit that took some seconds, and may have failed."""
         estimator, verbose = self.estimator, self._named.get("verbose", 0)
         traceback = None if error is None else error.__traceback__
 

@@ -44,23 +44,11 @@ def many_models(
 ) -> Iterator[None]:
     """Train the networks of scikit-learn's functions at once, inside of this context.
 
-    Nothing changes for estimators that are not of this package, and where joblib is set to use
-    other machines, such as Dask's.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Not fitted.
-    n_jobs : int or None
-        Number of threads, as joblib counts them; None is all that are useful.
-    verbose : int, default=0
-        1 shows a progress bar, and so does more where scikit-learn prints no line for each fit.
-    keeps_finished : bool, default=False
-        Whether Ctrl-C makes `Unfinished` results of the rest. Not where joblib is the caller, as in
-        a cross-validation of a search: it continues with the next, and Ctrl-C should end all.
-    metric : str, callable or bool, optional
-        The metric whose best score the bar shows, by name as in ``refit``; others show none where
-        there are several.
+    Nothing changes for other estimators, and where joblib uses other machines, such as Dask's.
+    ``n_jobs`` counts threads, as joblib does; None is all that are useful. ``verbose=1`` shows a
+    progress bar, with the best score of a ``metric`` named as in ``refit``. With ``keeps_finished``
+    Ctrl-C makes `Unfinished` results of the rest, but where joblib is the caller, as in a
+    cross-validation of a search: it continues with the next, and Ctrl-C should end all.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)
@@ -84,19 +72,8 @@ def _is_called_by_joblib() -> bool:
 class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     """A joblib backend that collects scikit-learn's calls and trains their networks at once.
 
-    Calls that fit anything else are passed on, to the backend that was active.
-
-    Parameters
-    ----------
-    outer : joblib backend
-    n_jobs : int or None
-    shows_bar, keeps_finished, metric
-        As in `many_models`.
-
-    Attributes
-    ----------
-    is_interrupted : bool
-        Whether Ctrl-C has ended the last fits.
+    Calls that fit anything else are passed on, to the backend that was active. The rest is as in
+    `many_models`; ``is_interrupted`` is whether Ctrl-C has ended the last fits.
     """
 
     supports_retrieve_callback = True

@@ -20,26 +20,10 @@ __all__ = ["fitted"]
 def fitted(
     calls: Iterable[Call], n_jobs: int | None
 ) -> Iterator[tuple[Call, Exception | None, float]]:
-    """Fit the estimators of calls, in any order.
+    """Fit the estimators of calls, in any order; yield each call, its error, if any, and seconds.
 
-    The steps before a network are fitted once per combination of samples and settings.
-
-    Parameters
-    ----------
-    calls : iterable of Call
-    n_jobs : int or None
-
-    Yields
-    ------
-    call : Call
-    error : Exception or None
-    seconds : float
-        That its fit took, with the steps before the network.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        On Ctrl-C, before the next fit is yielded.
+    The steps before a network are fitted once per combination of samples and settings, and count
+    in its seconds. Ctrl-C raises KeyboardInterrupt before the next fit is yielded.
     """
     alone: list[tuple[Call, FitTask, float]] = []
     piped: dict[Any, list[Call]] = defaultdict(list)

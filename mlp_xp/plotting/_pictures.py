@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class WeightsDisplay:
     @classmethod
     def from_estimator(
         cls, estimator: Any, *, image_shape: Sequence[int], n_neurons: int = 32, ax: Any = None
-    ) -> Self:
+    ) -> WeightsDisplay:
         """Draw the neurons with the largest weights of a fitted estimator.
 
         Parameters
@@ -59,7 +59,7 @@ class WeightsDisplay:
         -------
         WeightsDisplay
         """
-        return cls(*largest_weights(estimator, image_shape, n_neurons)).plot(ax=ax)
+        return largest_weights(estimator, image_shape, n_neurons).plot(ax=ax)
 
     def pictures(self) -> list[np.ndarray]:
         """Return the pictures, (height, width, 3) uint8 arrays.
@@ -140,7 +140,7 @@ class MistakesDisplay:
         class_names: Sequence[str] | None = None,
         n_images: int = 16,
         ax: Any = None,
-    ) -> Self:
+    ) -> MistakesDisplay:
         """Draw the mistakes of a fitted classifier.
 
         Parameters
@@ -176,7 +176,7 @@ class MistakesDisplay:
         )
         if found is None:
             raise ValueError(f"All of {len(y)} samples are right: there is nothing to draw.")
-        return cls(*found).plot(ax=ax)
+        return found.plot(ax=ax)
 
     def pictures(self) -> list[np.ndarray]:
         """Return the pictures, (height, width, 3) uint8 arrays."""
@@ -202,25 +202,8 @@ class MistakesDisplay:
         return self
 
 
-class _Weights(NamedTuple):
-    """The arguments of `WeightsDisplay`."""
-
-    weights: np.ndarray
-    image_shape: Sequence[int]
-
-
-class _Mistakes(NamedTuple):
-    """The arguments of `MistakesDisplay`."""
-
-    images: np.ndarray
-    image_shape: Sequence[int]
-    truth: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-
-
-def largest_weights(estimator: Any, image_shape: Sequence[int], n_neurons: int) -> _Weights:
-    """Return the arguments of a `WeightsDisplay`: the neurons with the largest weights."""
+def largest_weights(estimator: Any, image_shape: Sequence[int], n_neurons: int) -> WeightsDisplay:
+    """Return the display of the neurons with the largest weights, not drawn yet."""
     weights = to_numpy(estimator.coefs_[0])
     if weights.ndim != 2:
         raise ValueError(
@@ -230,7 +213,7 @@ def largest_weights(estimator: Any, image_shape: Sequence[int], n_neurons: int) 
         )
     norms = np.linalg.norm(weights, axis=0)
     largest = np.argsort(-norms, kind="stable")[:n_neurons]
-    return _Weights(weights[:, largest], image_shape)
+    return WeightsDisplay(weights[:, largest], image_shape)
 
 
 def surest_mistakes(
@@ -242,8 +225,8 @@ def surest_mistakes(
     image_shape: Sequence[int],
     class_names: Sequence[str] | None = None,
     n_images: int = 16,
-) -> _Mistakes | None:
-    """Return the arguments of a `MistakesDisplay`, or None where all is right.
+) -> MistakesDisplay | None:
+    """Return the display of the surest mistakes, not drawn yet, or None where all is right.
 
     Parameters are as for `MistakesDisplay.from_estimator`, on the host, and the (samples,
     classes) probabilities.
@@ -260,7 +243,7 @@ def surest_mistakes(
     images = x[rows]
     if images.dtype == np.uint8:  # Not all reach 255: scikit-learn's digits go up to 16.
         images = images / max(1, x.max())
-    return _Mistakes(images, image_shape, truth, names[found[rows]], confidence[surest])
+    return MistakesDisplay(images, image_shape, truth, names[found[rows]], confidence[surest])
 
 
 def _as_bytes(image: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ def ink() -> str:
 
 
 def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None = None) -> Any:
-    """Return n axes: those that are given, parts of the one given, or of a new figure.
+    """Return n axes: the given ones, subdivisions of a given one, or axes of a new figure.
 
     Parameters
     ----------
@@ -57,26 +57,19 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
         return list(ax)
     columns = min(columns or n, n)
     rows = -(-n // columns)
-    if ax is None and n == 1:
-        pyplot = optional("matplotlib.pyplot")
-        return [pyplot.subplots(figsize=size, layout="constrained")[1]]
     if ax is None:
         figure = optional("matplotlib.pyplot").figure(
             figsize=(size[0] * columns, size[1] * rows), layout="constrained"
         )
-        grid = figure.subplots(rows, columns, squeeze=False)
-        return _first(list(grid.flat), n)
-    if n == 1:
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    elif n == 1:
         return [ax]
-    ax.set_axis_off()
-    figure = ax.figure
-    # A layout engine makes room for labels by itself.
-    space = 0.6 if figure.get_layout_engine() is None else None
-    place = ax.get_subplotspec().subgridspec(rows, columns, wspace=space)
-    return _first([figure.add_subplot(place[i // columns, i % columns]) for i in range(n)], n)
-
-
-def _first(axes: list[Any], n: int) -> list[Any]:
+    else:
+        ax.set_axis_off()
+        # A layout engine makes room for labels by itself.
+        space = 0.6 if ax.figure.get_layout_engine() is None else None
+        grid = ax.get_subplotspec().subgridspec(rows, columns, wspace=space)
+        axes = [ax.figure.add_subplot(grid[i // columns, i % columns]) for i in range(n)]
     for unused in axes[n:]:
         unused.set_axis_off()
     return axes[:n]

@@ -41,9 +41,7 @@ from mlp_xp.cli.terminal.text import (
 from mlp_xp.plotting import (
     CalibrationDisplay,
     ConfusionMatrixDisplay,
-    MistakesDisplay,
     PredictionsDisplay,
-    WeightsDisplay,
     largest_weights,
     surest_mistakes,
 )
@@ -220,11 +218,11 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
         (f"{predicted} {100 * p:.0f} %", f"is {truth}")
         for predicted, p, truth in zip(found.predicted, found.confidence, found.truth, strict=True)
     ]
-    found = found._replace(images=found.images / test.max_value)
+    found.images = found.images / test.max_value
     return section(
         "Surest mistakes",
         paragraph("Hard samples, and labels that are wrong. Bold is what the network predicts."),
-        image_grid(MistakesDisplay(*found).pictures(), captions),
+        image_grid(found.pictures(), captions),
     )
 
 
@@ -269,7 +267,7 @@ def _first_layer(model: Any, test: Evaluation) -> str:
     weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # None of members.
     if shape is None or shape[0] not in (1, 3) or len(getattr(weights, "shape", ())) != 2:
         return ""
-    shown = WeightsDisplay(*largest_weights(model, shape, _N_NEURONS)).pictures()
+    shown = largest_weights(model, shape, _N_NEURONS).pictures()
     return section(
         "First layer",
         paragraph(
