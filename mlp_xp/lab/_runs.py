@@ -175,13 +175,13 @@ def run_mlp_training(
     is_real = xp.isdtype(data_train.dtype, "real floating")
     dtype = data_train.dtype if is_real else xp.float32
     network = Network((data_train.shape[1], d_h, d_out), "logistic")
-    weights = [
+    w1, b1, w2, b2 = (
         xp.asarray(array, dtype=dtype, device=device(data_train))
         for array in to_weights(init_params(network, seed))
-    ]
+    )
     # Check both sets before the first epoch.
-    xp, params, labels_train = prepare_labels(*weights, "_train", data_train, labels_train)
-    *_, labels_test = prepare_labels(*weights, "_test", data_test, labels_test)
+    xp, params, labels_train = prepare_labels(w1, b1, w2, b2, "_train", data_train, labels_train)
+    *_, labels_test = prepare_labels(w1, b1, w2, b2, "_test", data_test, labels_test)
     params, train_accuracies, losses = train(
         params,
         data_train,
