@@ -203,10 +203,7 @@ def _problems(model: Any, state: FittedState) -> Iterator[str]:
             "has one"
         )
     if model.tta is not None:
-        yield (
-            f"tta is {model.tta!r}, and scikit-learn's MLP predicts from one view (set tta=None for "
-            "that)"
-        )
+        yield f"tta is {model.tta!r}, not None, and scikit-learn's MLP predicts from one view"
     if state.clips_predictions:
         yield "clip_predictions is True, and scikit-learn's MLP predicts any value"
     if isinstance(classes, list):
