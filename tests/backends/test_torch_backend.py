@@ -1,6 +1,8 @@
 """Torch: its devices, kernels and CUDA graphs, on stand-ins for what needs a GPU."""
 
+import gc
 import logging
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,6 +50,41 @@ def test_which_devices_have_double_precision(on, torch, monkeypatch):
         properties = SimpleNamespace(has_fp64=has_fp64)
         monkeypatch.setattr(torch.xpu, "get_device_properties", lambda _, p=properties: p)
         assert on("xpu:0").has_float64 is has_fp64
+
+
+def test_only_memory_that_nobody_uses_is_used_again(torch, monkeypatch):
+    from mlp_xp.backends._torch import buffers
+
+    def new(value=0.0, n_rows=300):
+        return buffers.empty(owner, "a", (n_rows, 300), owner.dtype).fill_(value)
+
+    monkeypatch.setattr(buffers, "_MIN_BYTES", 1 << 17)
+    owner, real = torch.zeros(1), sys.getrefcount
+    number = id(owner)
+    # As pythons count references, and as one does where no count tells who holds the memory.
+    counts = real, lambda a: real(a) - 2, lambda a: real(a) - 1, lambda a: real(a) + 4, lambda _: 2
+    for i, count in enumerate(counts):
+        monkeypatch.setattr(sys, "getrefcount", count)
+        monkeypatch.setattr(buffers, "_UNUSED", buffers._count_of_unused())
+        if i == 4:
+            assert buffers._UNUSED == 0
+        else:
+            first = new()
+            address = first.data_ptr()
+            assert first.shape == (300, 300)
+            assert address % 64 == 0
+            del first
+            assert new(n_rows=200).data_ptr() == address
+        for hold in (lambda t: t, lambda t: t[1:], lambda t: t.T, lambda t: t.numpy()):
+            held = hold(new(1.0))
+            second = new(2.0)
+            assert bool((held == 1.0).all())
+            assert bool((second == 2.0).all())
+            del held, second
+    assert number in buffers._kept
+    owner = None
+    gc.collect()
+    assert number not in buffers._kept
 
 
 @pytest.mark.parametrize("is_fused", [True, False])

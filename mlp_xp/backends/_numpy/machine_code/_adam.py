@@ -17,8 +17,6 @@ from numba.extending import intrinsic
 from mlp_xp.backends._numpy.machine_code._cpu import has_avx512
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
 
-__all__ = ["adam"]
-
 _I64 = ir.IntType(64)
 
 

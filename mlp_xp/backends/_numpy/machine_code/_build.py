@@ -20,8 +20,6 @@ from mlp_xp.backends._numpy.machine_code._entry_points import signature, source
 from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.native.jobs import Unit
 
-__all__ = ["build", "main"]
-
 # What machine code may call beside itself: LLVM's own, and what every process has.
 _ALLOWED = re.compile(r"llvm\..*|logf?|sqrtf?|sched_yield|syscall|mem(cpy|set|move)")
 

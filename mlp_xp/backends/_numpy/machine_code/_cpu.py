@@ -10,8 +10,6 @@ from llvmlite import binding
 
 from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE, Tile
 
-__all__ = ["describe_cpu", "find_tile", "has_avx512", "has_bfloat16", "is_zen", "target_machine"]
-
 
 @cache
 def _features() -> Any:

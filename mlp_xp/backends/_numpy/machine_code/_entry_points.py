@@ -60,8 +60,6 @@ from mlp_xp.backends._numpy.native.tuning import (
     TICKET,
 )
 
-__all__ = ["signature", "source"]
-
 _LINE = 8 * MAIL_OF_THREAD  # Bytes of a cache line.
 _JOB_BYTES = HEADER.itemsize
 _GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))

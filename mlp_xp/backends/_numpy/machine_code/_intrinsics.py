@@ -11,25 +11,6 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = [
-    "OPTIONS",
-    "add",
-    "at_least_one",
-    "call",
-    "jit",
-    "load",
-    "nearest",
-    "part_of",
-    "pointer",
-    "power_of_two",
-    "replace",
-    "sleep",
-    "spin",
-    "start_of",
-    "swap",
-    "wake",
-]
-
 # Without "reassoc" a sum would not be vectorized. NaN and infinity keep their meaning. "numpy"
 # divides as NumPy does: a check for zero would stop the vectorization too.
 OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}

@@ -22,16 +22,6 @@ from mlp_xp.backends._numpy.machine_code._tile import ROWS
 from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
 from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
 
-__all__ = [
-    "SOFTMAX_ROWS",
-    "copy",
-    "gather",
-    "make_activation",
-    "make_update",
-    "softmax",
-    "sum_rows",
-]
-
 _UPDATE_JOB = record(Update)
 SOFTMAX_ROWS = 16  # That a softmax passes over several times while they are in the cache.
 

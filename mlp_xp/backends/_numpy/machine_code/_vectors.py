@@ -10,8 +10,6 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-__all__ = ["Vectors"]
-
 _I32 = ir.IntType(32)
 
 

@@ -8,46 +8,11 @@ names. A field for an array holds its address, 0 for none.
 from __future__ import annotations
 
 import functools
+from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
-__all__ = [
-    "ADAM",
-    "FEW_ROWS",
-    "HEADER",
-    "KINDS",
-    "LOGISTIC",
-    "MAY_SPLIT_STEPS",
-    "MOMENTUM",
-    "PICK",
-    "RELU",
-    "TILES",
-    "TURN",
-    "UPDATED_ARRAY",
-    "WORDS",
-    "ActivateArray",
-    "Arithmetic",
-    "ColumnSums",
-    "Gather",
-    "Job",
-    "MachineCodeError",
-    "Pack",
-    "Product",
-    "Softmax",
-    "Take",
-    "TiledProduct",
-    "Unit",
-    "Update",
-    "address",
-    "all_units",
-    "number_of",
-    "read",
-    "record",
-    "step_range",
-    "table",
-]
 
 WORDS = 24  # 64-bit integers of a job.
 # The rules of an update: gradient descent with momentum, or Adam with and without decay.
@@ -62,116 +27,74 @@ class MachineCodeError(RuntimeError):
     """Machine code that cannot be compiled here."""
 
 
-class Product(NamedTuple):
+class Product(
+    namedtuple(
+        "Product",
+        "is_double transpose_a transpose_b m n k a lda b ldb c ldc bias blas",
+        defaults=(0,),
+    )
+):
     """C = A B + bias: (m, n), (m, k) and (k, n), all stored row by row.
 
     ``lda`` is the distance between rows of A as stored, in numbers; ``bias`` is a row that is added
     to each row of C; ``blas`` is the address of the BLAS's product, written by `link`.
     """
 
-    is_double: Any
-    transpose_a: Any
-    transpose_b: Any
-    m: Any
-    n: Any
-    k: Any
-    a: Any
-    lda: Any
-    b: Any
-    ldb: Any
-    c: Any
-    ldc: Any
-    bias: Any
-    blas: Any = 0
 
-
-class ColumnSums(NamedTuple):
+class ColumnSums(namedtuple("ColumnSums", "is_double n_rows n_columns x sums")):
     """The sums of the columns of x : (n_rows, n_columns)."""
 
-    is_double: Any
-    n_rows: Any
-    n_columns: Any
-    x: Any
-    sums: Any
+
+class Take(namedtuple("Take", "is_double n_source n_rows width source positions out")):
+    """Rows of a source, copied: its positions are int32, 0 takes the rows in their order.
+
+    ``width`` is of a row, in words of 32 bits; ``is_double`` is not used.
+    """
 
 
-class Take(NamedTuple):
-    """Rows of a source, copied: its positions are int32, 0 takes the rows in their order."""
+class Gather(
+    namedtuple(
+        "Gather", "is_double n_source n_rows width source positions shift scale out is_bytes"
+    )
+):
+    """Rows of a source, cast and scaled: (x - shift) * scale. Begins as `Take` does.
 
-    is_double: Any  # Not used.
-    n_source: Any
-    n_rows: Any
-    width: Any  # Of a row, in words of 32 bits.
-    source: Any
-    positions: Any
-    out: Any
-
-
-class Gather(NamedTuple):
-    """Rows of a source, cast and scaled: (x - shift) * scale. Begins as `Take` does."""
-
-    is_double: Any
-    n_source: Any
-    n_rows: Any
-    width: Any  # Of a row, in numbers.
-    source: Any
-    positions: Any
-    shift: Any
-    scale: Any
-    out: Any
-    is_bytes: Any  # Whether the source is uint8.
+    ``width`` is of a row, in numbers; ``is_bytes`` is whether the source is uint8.
+    """
 
 
-class ActivateArray(NamedTuple):
-    """An activation y of x, or its gradient dx from y and dy."""
-
-    is_double: Any
-    size: Any
-    x: Any  # For the gradient, y.
-    dy: Any
-    out: Any
-    function: Any
+class ActivateArray(namedtuple("ActivateArray", "is_double size x dy out function")):
+    """An activation y of x, or its gradient dx from y and dy, with y in the place of x."""
 
 
-class Softmax(NamedTuple):
-    """The softmax cross-entropy of logits : (n, k), averaged, and its gradient."""
+class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
+    """The softmax cross-entropy of logits : (n, k), averaged, and its gradient.
 
-    is_double: Any
-    n: Any
-    k: Any
-    logits: Any
-    labels: Any
-    weights: Any
-    smoothing: Any  # One float64.
-    value: Any
-    dlogits: Any
+    ``smoothing`` is one float64.
+    """
 
 
-class Arithmetic(NamedTuple):
+class Arithmetic(namedtuple("Arithmetic", "is_double is_product a b out")):
     """The sum or the product of two numbers."""
 
-    is_double: Any
-    is_product: Any
-    a: Any
-    b: Any
-    out: Any
+
+class Update(
+    namedtuple("Update", "is_double n_arrays arrays rule constants rate l2 penalty shrink")
+):
+    """One step of a rule for all arrays, and the L2 penalty before it.
+
+    ``arrays`` are of `UPDATED_ARRAY`; ``constants`` of the rule are in float64.
+    """
 
 
-class Update(NamedTuple):
-    """One step of a rule for all arrays, and the L2 penalty before it."""
-
-    is_double: Any
-    n_arrays: Any
-    arrays: Any  # Of `UPDATED_ARRAY`.
-    rule: Any
-    constants: Any  # Of the rule, in float64.
-    rate: Any
-    l2: Any
-    penalty: Any
-    shrink: Any
-
-
-class Pack(NamedTuple):
+class Pack(
+    namedtuple(
+        "Pack",
+        "is_double in_pairs n_rows n_columns source ld columns columns_width rows "
+        "rows_width lines lines_ld",
+        defaults=(0,) * 6,
+    )
+):
     """A factor of a product in the orders in which tiles read it; 0 for an order not wanted.
 
     Panels of ``width`` lanes, step after step of the sum: lanes are columns of the source and sums
@@ -181,21 +104,14 @@ class Pack(NamedTuple):
     source, in numbers.
     """
 
-    is_double: Any
-    in_pairs: Any
-    n_rows: Any
-    n_columns: Any
-    source: Any
-    ld: Any
-    columns: Any = 0
-    columns_width: Any = 0
-    rows: Any = 0
-    rows_width: Any = 0
-    lines: Any = 0
-    lines_ld: Any = 0
 
-
-class TiledProduct(NamedTuple):
+class TiledProduct(
+    namedtuple(
+        "TiledProduct",
+        "is_double in_pairs m n n_steps a a_row a_tile a_step b b_column b_step width c "
+        "ldc bias steps_at_once depth rows_at_once columns_at_once way",
+    )
+):
     """C = A B + bias by tiles: (m, n), n_steps steps of the sum; each factor as it lies or packed.
 
     Distances are in steps of the sum or numbers: of A from row to row of a tile, of tiles, a row,
@@ -203,28 +119,6 @@ class TiledProduct(NamedTuple):
     that of B's panels, 0 where it lies as it is. Loops go over ``steps_at_once``, then
     ``columns_at_once`` by ``rows_at_once`` of C, then ``depth`` steps, then tiles.
     """
-
-    is_double: Any
-    in_pairs: Any
-    m: Any
-    n: Any
-    n_steps: Any
-    a: Any
-    a_row: Any
-    a_tile: Any
-    a_step: Any
-    b: Any
-    b_column: Any
-    b_step: Any
-    width: Any
-    c: Any
-    ldc: Any
-    bias: Any
-    steps_at_once: Any
-    depth: Any
-    rows_at_once: Any
-    columns_at_once: Any
-    way: Any
 
 
 KINDS: tuple[type, ...] = (
@@ -310,7 +204,7 @@ class Unit(NamedTuple):
 
 
 # Which field of a job decides, beside its dtype, how it is compiled.
-_VARIANTS = {
+_VARIANTS: dict[type, str] = {
     Gather: "is_bytes",
     ActivateArray: "function",
     Update: "rule",
