@@ -12,28 +12,21 @@ import pytest
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.signals import forks
 from mlp_xp._utils.storage import durable
-from mlp_xp.datasets import _cache
-from mlp_xp.datasets._cache import cache_dir
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
-@pytest.mark.parametrize("what", ["folder", "cache"])
-def test_a_forked_process_keeps_no_lock(what, tmp_path, monkeypatch):
+def test_a_forked_process_keeps_no_lock(tmp_path):
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path))
-    lock, path = durable.locked(tmp_path), tmp_path
-    if what == "cache":
-        lock, path = _cache.locked("data"), cache_dir() / "data.lock"
     read, write = os.pipe()
-    with lock:
+    with durable.locked(tmp_path):
         child = os.fork()
         if child == 0:
             os.close(write)
             os.read(read, 1)  # Until the parent has closed its end.
             os._exit(0)
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:

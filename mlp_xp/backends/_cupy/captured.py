@@ -29,7 +29,8 @@ class CupyGraphs(Graphs):
     @contextlib.contextmanager
     def ordered(self) -> Iterator[None]:
         with self.device:
-            caller, stream, event = cupy.cuda.get_current_stream(), *_streams.on(self.device.id)
+            caller = cupy.cuda.get_current_stream()
+            stream, event = _streams.on(self.device.id)
             stream.wait_event(caller.record(event))
             try:
                 with stream:

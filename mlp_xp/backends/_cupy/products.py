@@ -49,15 +49,13 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
             dy = dy if dy.dtype == x.dtype else xp.astype(dy, x.dtype, copy=False)
             dparts = dy if arrangement is None else arrangement.unjoin(dy, xp=xp)
-            dW = db = dx = None
-            if is_plain:
-                db = cupy.empty(b.shape, b.dtype)
-                dW = multiply(x.T, dy, precision=precision, sums=db)
+            db: Any = cupy.empty(b.shape, b.dtype) if is_plain else None
+            dW = multiply(x.T, dy, precision=precision, sums=db) if is_plain else None
             if dW is None:
                 dW, db = product(transpose(parts, xp=xp), dparts), xp.sum(dy, axis=-2)
-            if need_dx:
-                dx = product(dparts, transpose(W, xp=xp))
-                dx = dx if arrangement is None else arrangement.unsplit(dx, xp=xp)
+            dx: Any = product(dparts, transpose(W, xp=xp)) if need_dx else None
+            if arrangement is not None and need_dx:
+                dx = arrangement.unsplit(dx, xp=xp)
             return dx, Dense(dW, db)
 
         return y, pullback

@@ -185,14 +185,15 @@ def layer_norm(
     def pullback(dy: Any, *, need_dx: bool) -> tuple[Array | None, Norm]:
         dy = cupy.ascontiguousarray(dy, x.dtype)
         grads = Norm(cupy.empty_like(scale), cupy.empty_like(shift))
-        given = (x, dy, *share_arguments(x, None), scale, means, factors)
-        arguments = (*given, x.dtype.type(epsilon), dy, *grads, *size)
-        _norm_kernel("column_gradients", dtype, 0, 1)(*by_columns, arguments)
+        given: tuple[Any, ...] = (x, dy, *share_arguments(x, None), scale, means, factors)
+        given += (x.dtype.type(epsilon), dy, *grads, *size)
+        _norm_kernel("column_gradients", dtype, 0, 1)(*by_columns, given)
         if not need_dx:
             return None, grads
         dx = cupy.empty_like(x)
-        arguments = (x, dy, scale, means, factors, dx, *size)
-        _norm_kernel("layer_norm_gradient", dtype)(*by_rows, arguments)
+        _norm_kernel("layer_norm_gradient", dtype)(
+            *by_rows, (x, dy, scale, means, factors, dx, *size)
+        )
         return dx, grads
 
     return y, pullback

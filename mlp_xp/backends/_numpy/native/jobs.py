@@ -92,7 +92,7 @@ class Pack(
         "Pack",
         "is_double in_pairs n_rows n_columns source ld columns columns_width rows "
         "rows_width lines lines_ld",
-        defaults=(0,) * 6,
+        defaults=(0, 0, 0, 0, 0, 0),
     )
 ):
     """A factor of a product in the orders in which tiles read it; 0 for an order not wanted.
