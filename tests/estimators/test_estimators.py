@@ -15,7 +15,6 @@ from sklearn.model_selection import GridSearchCV
 from trainers import assert_close
 
 from mlp_xp import MLP, MLPClassifier, MLPRegressor, get_backend
-from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import load_model, save_model
 
 X, y = problem()
@@ -231,19 +230,6 @@ def test_a_schedule_goes_through_calls_of_partial_fit_however_long_they_are(lear
     assert rates == sorted(rates, reverse=True)
     assert rates[-2] > rates[-1] == 0.0
     np.testing.assert_allclose(rates, expected, rtol=0, atol=0.0002)
-
-
-def test_a_state_is_kept_until_something_is_assigned():
-    model = small().fit(X, y)
-    state = fitted_state(model)
-    model.predict(X)
-    assert fitted_state(model) is state
-    model.coefs_[0] = model.coefs_[0].copy()
-    assigned = fitted_state(model)
-    assert assigned is fitted_state(model) is not state
-    model.set_params(activation="tanh")
-    assert fitted_state(model).network.activation == "tanh"
-    assert state.network.activation == "relu"
 
 
 def test_a_pickle_continues_at_the_same_rate():

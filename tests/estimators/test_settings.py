@@ -16,7 +16,7 @@ from sklearn.utils import estimator_html_repr
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor
 from mlp_xp.estimators.settings.config import resolve_config
-from mlp_xp.estimators.targets import ClassTargets, RealTargets
+from mlp_xp.estimators.targets import ClassTargets
 from mlp_xp.nn.layers import tanh
 from mlp_xp.nn.losses import SoftmaxFocal
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Muon
@@ -187,15 +187,6 @@ def test_a_warm_start_keeps_the_optimizer_state():
     assert (twice.n_iter_, once.n_iter_) == (3, 6)
 
 
-def test_settings_changed_between_calls_count():
-    model = small().partial_fit(X, y, classes=[0, 1, 2])
-    before = model.coefs_[0].copy()
-    model.set_params(learning_rate_init=1e-12).partial_fit(X, y)
-    np.testing.assert_allclose(model.coefs_[0], before, atol=1e-9)
-    model.set_params(solver="sgd", alpha=10.0, learning_rate_init=0.1).partial_fit(X, y)
-    assert np.abs(model.coefs_[0]).sum() < 0.7 * np.abs(before).sum()
-
-
 @pytest.mark.parametrize(("first", "then"), [("rmsprop", "lion"), ("sgd", "adam")])
 def test_another_rule_starts_anew(first, then):
     """Neither the optimizer state nor the step count of one rule applies to another."""
@@ -268,20 +259,3 @@ def test_the_signature_and_the_documentation_follow_the_table_of_parameters(kind
         assert f"{name} : " in attributes
     assert "\n[" not in text
     assert "\n>>> model" in text
-
-
-def test_a_config_is_a_pure_function_of_parameters_and_its_network_is_made_once():
-    params = MLPRegressor(hidden_layer_sizes=[8, 4], dropout=[0.1, 0.2]).get_params()
-    before = pickle.dumps(params)
-
-    def config(**changes):
-        return resolve_config(params | changes, 3, RealTargets(2))
-
-    assert config() == config()
-    assert hash(config()) == hash(config())
-    other = config(alpha=0.5, solver="lbfgs")
-    assert (other.rules.alpha, other.loop.max_fun) == (0.5, 15000)
-    assert other.rules.network is config().rules.network != config(dropout=0.1).rules.network
-    # They are saved as they are.
-    assert config(dropout=0).rules.network is not config(dropout=0.0).rules.network
-    assert pickle.dumps(params) == before
