@@ -1,7 +1,7 @@
 """One fit: the step, the trainer that runs it, its data, its time and what ends it.
 
-`inputs`, `step` and `inference` are the functions that a backend compiles; `epoch_plan`, `scalars`,
-`step_table` and `batches` are the host's part of an epoch; `trainer` runs it, `divergence` undoes
+`step` has the functions that a backend compiles and the table of their numbers, `data` the plan of
+an epoch; `trainer` runs it, `loop` asks for it, `stack` runs many models, and `divergence` undoes
 what is not finite, and `diagnosis` finds the cause. The meaning of an estimator's parameters, and
 what scikit-learn expects of one, is in `estimators`; where arrays live is in `backends`.
 """
