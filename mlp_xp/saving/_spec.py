@@ -40,16 +40,11 @@ ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 _FORMAT, _VERSION = "mlp_xp", 7  # With `columns`, of a table.
 _DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a file that is named.
 _STEPS = 6  # Of a Pipeline.
-_WITHOUT_DIGEST = 3  # A format that differs only in `weights_sha256`, of the other file alone.
 _MAX_VIEWS = 1000
 _NAME_LENGTH = 16  # Hexadecimal digits.
 
 
 # --- to JSON -------------------------------------------------------------------------------------
-
-
-def _encode_widths(state: FittedState) -> Any:
-    return encode("hidden_layer_sizes", list(state.network.widths), "hidden_layer_sizes")
 
 
 def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
@@ -59,7 +54,7 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
         "format": _FORMAT,
         "format_version": _DEFAULT_WEIGHTS,
         "estimator": kind,
-        "widths": _encode_widths(state),
+        "widths": encode("widths", list(state.network.widths), "hidden_layer_sizes"),
         "dtype": state.dtype,
         "features": state.n_features,
         "scaled": encode("scaled", state.input_scaling, "input_scaling"),
@@ -128,12 +123,12 @@ def check_version(spec: dict[str, Any]) -> None:
     """Raise SavingError for the format of another version or of another program."""
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
-    known = f"format_version is {version!r}, and this mlp-xp reads {_WITHOUT_DIGEST} to {_VERSION}"
+    known = f"format_version is {version!r}, and this mlp-xp reads {_DEFAULT_WEIGHTS} to {_VERSION}"
     if type(version) is not int:
         raise SavingError(known)
     expect(version <= _VERSION, f"{known}: it was saved by a newer mlp-xp, update this one")
     expect(
-        version >= _WITHOUT_DIGEST,
+        version >= _DEFAULT_WEIGHTS,
         f"{known}: it was saved by a version from before the first release, train the model again",
     )
 
@@ -143,10 +138,11 @@ def weights_name(sha256: hashlib._Hash) -> str:
     return WEIGHTS.replace(".", f"-{sha256.hexdigest()[:_NAME_LENGTH]}.")
 
 
-def is_weights_name(name: str) -> bool:
+def is_weights_name(name: Any) -> bool:
     """Whether a file is named as weights are."""
     stem, dot, suffix = WEIGHTS.partition(".")
-    return bool(re.fullmatch(rf"{stem}(-[0-9a-f]{{{_NAME_LENGTH}}})?{dot}{suffix}", name))
+    pattern = rf"{stem}(-[0-9a-f]{{{_NAME_LENGTH}}})?{dot}{suffix}"
+    return isinstance(name, str) and bool(re.fullmatch(pattern, name))
 
 
 def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
@@ -168,11 +164,7 @@ def weights_of(spec: dict[str, Any]) -> str:
     if spec["format_version"] < _NAMED_WEIGHTS:
         return WEIGHTS
     example = weights_name(hashlib.sha256())
-    return str(_take(spec, "weights", _is_weights_name, f"such as {example!r}"))
-
-
-def _is_weights_name(value: Any) -> bool:
-    return isinstance(value, str) and is_weights_name(value)
+    return str(_take(spec, "weights", is_weights_name, f"such as {example!r}"))
 
 
 def digest(spec: dict[str, Any], sha256: hashlib._Hash) -> str:
@@ -185,11 +177,7 @@ def digest(spec: dict[str, Any], sha256: hashlib._Hash) -> str:
 
 def check_digest(spec: dict[str, Any], weights: bytes) -> None:
     """Raise SavingError if a spec or the weights are not as they were saved."""
-    sha256 = hashlib.sha256(weights)
-    if spec["format_version"] == _WITHOUT_DIGEST:
-        saved, found = spec["weights_sha256"], sha256.hexdigest()
-    else:
-        saved, found = spec["sha256"], digest(spec, sha256)
+    saved, found = spec["sha256"], digest(spec, hashlib.sha256(weights))
     expect(
         saved == found,
         f"the SHA-256 of {WEIGHTS} and {SPEC} is {found}, and was {saved} when they were saved: "

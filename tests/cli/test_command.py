@@ -47,6 +47,7 @@ TYPING_ERRORS = [
     ("train --data digits --calibration temperature", "samples: type --validation 0.1, or --early"),
     ("train --data digits --scoring acuracy", "is called 'acuracy', did you mean accuracy?"),
     ("train --data digits --scoring f1_macro", "--scoring f1_macro needs held-out samples: type"),
+    ("train --recipe five-minute", "did you mean 'five-minutes'?"),
     ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
     ("train --backend gpu", "invalid choice: 'gpu', did you mean auto? choose"),
 ]

@@ -18,7 +18,6 @@ from mlp_xp.cli.training import results, settings
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import LOADERS, load_digits, split_dataset
 from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion, Muon
-from mlp_xp.recipes import names
 from mlp_xp.saving import load_model
 from mlp_xp.saving._json import decode
 
@@ -224,12 +223,6 @@ def typed(*words):
     return settings_of(parse(["train", *map(str, words)])).estimator()
 
 
-def test_recipes_prints_a_line_for_each(mlp_xp):
-    lines = mlp_xp("recipes").out.splitlines()
-    assert [line.split()[0] for line in lines] == names()
-    assert any(re.match("one-minute +CIFAR-10 in a minute on two CPU cores", x) for x in lines)
-
-
 def test_options_override_the_recipe(recipe):
     model = typed("--recipe", recipe, "--epochs", 7, "--hidden", 4, 4, "--no-residual", "--seed", 5)
     assert (model.max_iter, model.hidden_layer_sizes, model.random_state) == (7, (4, 4), 5)
@@ -279,13 +272,6 @@ def test_lbfgs_trains_and_writes_a_complete_run(options, mlp_xp, recipe):
     config = json.loads(Path("run/config.json").read_text())
     assert config["settings"]["params"]["solver"] == load_model("run").solver == "lbfgs"
     assert mlp_xp("evaluate", "run").status == 0
-
-
-def test_an_error_in_a_recipe_is_one_line(fails, recipe):
-    recipe.write_text(RECIPE + "lable_smoothing = 0.1\n")
-    assert f"{recipe}: 'lable_smoothing' is not one of" in fails("train", "--recipe", recipe)
-    assert "did you mean 'five-minutes'?" in fails("train", "--recipe", "five-minute")
-    assert not Path("runs").exists()
 
 
 def test_early_stopping_has_a_best_checkpoint_and_a_validation_curve(mlp_xp, recipe, monkeypatch):
