@@ -15,9 +15,10 @@ from mlp_xp.nn.network import Params
 __all__ = ["Tempered", "divided", "fit_temperature"]
 
 _LARGEST = 50.0
-# Standard deviation of the logarithm before any sample is seen. On eight data sets of 150 to 6,000
-# samples, an eighth held out, 0.2 to 0.3 made the log loss least on average, and rarely worse.
-_SPREAD = 0.25
+# Standard deviation of the logarithm before any sample is seen. In 36 fits on nine tables, 46 to
+# 400 samples held out, log loss fell by 1.0 % on average, and rose by 1.6 % at most; with 0.25 by
+# 0.9 and 4.6 %, with 0.1 by 0.8 and 0.8 %.
+_SPREAD = 0.15
 
 
 class Tempered(NamedTuple):
@@ -33,7 +34,7 @@ def fit_temperature(
     r"""Return the temperature T of the least log loss of :math:`z / T` on held-out samples.
 
     Few samples that are all correct would ask for T = 0. So :math:`\tfrac12 (\log T / s)^2` with s
-    = 0.25 is added to the sum over the samples, and T stays near 1 unless they say otherwise. Guo,
+    = 0.15 is added to the sum over the samples, and T stays near 1 unless they say otherwise. Guo,
     Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (2017), arXiv:1706.04599,
     section 4.2.
     """
