@@ -8,17 +8,7 @@ from bench.suite import records
 from bench.suite.contenders import OURS
 from bench.suite.records import Result
 from bench.suite.side_by_side import GROWTH, workload_table
-from bench.suite.tables import (
-    Spread,
-    Table,
-    folded,
-    grid,
-    markdown,
-    median,
-    ratio,
-    seconds,
-    spread,
-)
+from bench.suite.tables import Spread, Table, folded, grid, markdown, median, ratio, seconds, spread
 from bench.suite.turns import Part
 
 LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")

@@ -56,10 +56,7 @@ _ON_DIGITS = Case(
     "digits, 64-100-10, 20 settings x 5 folds",
     lambda: _scaled("digits"),
     {"hidden_layer_sizes": (100,), "batch_size": 32, "max_iter": 20, "random_state": 0},
-    {
-        "learning_rate_init": [0.0003, 0.001, 0.003, 0.01, 0.03],
-        "alpha": [1e-5, 1e-4, 1e-2, 1.0],
-    },
+    {"learning_rate_init": [0.0003, 0.001, 0.003, 0.01, 0.03], "alpha": [1e-5, 1e-4, 1e-2, 1.0]},
     5,
     {THEIRS: 8.0, MIXED: 1.6},
 )
