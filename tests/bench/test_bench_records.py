@@ -23,14 +23,6 @@ def test_pages_have_the_figures_of_the_newest_records(reports):
         assert path.read_text(encoding="utf-8") == page, f"{path}: type python -m bench.reports"
 
 
-def test_the_newest_record_of_maps_is_within_its_limit(module):
-    ranks, (_, record) = (
-        module("bench.studies.ranks"),
-        module("bench.suite.records").newest("out_of_core"),
-    )
-    assert max(map(ranks.beyond, record["out_of_core"].values())) < ranks.LIMIT
-
-
 def test_no_module_has_the_name_of_another_package():
     """Where a folder of bench is on the path, a bare import finds its modules first."""
     own = {path.stem for path in (ROOT / "bench").rglob("*") if path.suffix in (".py", "")}

@@ -23,6 +23,8 @@ KINDS = (MLPClassifier, MLPRegressor)
 PARAMETERS = {kind: set(inspect.signature(kind).parameters) for kind in KINDS}
 LAYERS, BLOCKS = (Project(6), Branch((9, 6))), (Blocks((3, 4), (0,), 2), Blocks((4, 2), (1,)))
 FOLDED = [{"normalization": "batch", "input_scaling": name} for name in ("standardize", "zca")]
+SCHEDULES = "constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", "coslog4"
+OTHERS = "gelu", "silu", "leaky_relu", "elu", "selu", "mish", "softplus"
 TABM = {"n_members": 3, "embedding_dim": 2, "learn_input_scale": True}
 IMAGES, LEVELS = Flip((1, 3, 4)), Quantile((0.1, 0.5, 0.9))
 
@@ -46,18 +48,7 @@ EXPORTED = {
     **{"dropout": [0.5, [0.1, 0.2]], "early_stopping": [True], "ema_decay": [0.9]},
     **{"hidden_layer_sizes": [(), 5, (6, 5)], "input_dropout": [0.3], "label_smoothing": [0.1]},
     "input_scaling": ["standardize", "zca", "pca"],
-    "learning_rate": [
-        *(
-            "constant",
-            "invscaling",
-            "adaptive",
-            "warmup",
-            "cosine",
-            "onecycle",
-            "coslog4",
-            OneCycle(),
-        )
-    ],
+    "learning_rate": [*SCHEDULES, OneCycle()],
     **{"learning_rate_init": [0.1], "loss": ["focal", "absolute_error", "huber", squared]},
     **{"max_fun": [{"max_fun": 3, "solver": "lbfgs"}], "max_grad_norm": [1.0], "max_iter": [3]},
     **{"max_time": [60.0], "momentum": [{"momentum": 0.5, "solver": "sgd"}]},
@@ -73,17 +64,7 @@ EXPORTED = {
     **{"verbose": [True], "warm_start": [True]},
 }
 NOT_BY_SKLEARN = {
-    "activation": [
-        "gelu",
-        "silu",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "mish",
-        "softplus",
-        ["relu", "tanh"],
-        silu,
-    ],
+    "activation": [*OTHERS, ["relu", "tanh"], silu],
     "hidden_layer_sizes": [LAYERS, {"hidden_layer_sizes": BLOCKS, "normalization": "batch"}],
     "loss": [
         *(LEVELS, "gaussian", {"loss": LEVELS, "output_activation": "identity"}),

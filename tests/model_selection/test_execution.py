@@ -243,7 +243,7 @@ def test_messages_are_those_of_scikit_learn(capsys):
     assert losses[0].count("Iteration") >= 9
 
 
-def test_progress_has_models_done_best_score_and_time_left(capsys):
+def test_progress_has_models_done_best_score_and_time_left(capsys, terminal):
     search = ours.GridSearchCV(network(), GRID, cv=2, verbose=1).fit(X, y)
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "Fitting 2 folds for each of 4 candidates, totalling 8 fits"
@@ -254,6 +254,9 @@ def test_progress_has_models_done_best_score_and_time_left(capsys):
     assert capsys.readouterr().out == ""
     search.set_params(scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss").fit(X, y)
     assert f"best score {search.best_score_:.4f}" in capsys.readouterr().out.splitlines()[-1]
+    screen = terminal()  # It gets a bar.
+    search.set_params(scoring=None, refit=False).fit(X, y)
+    assert all(part in screen.getvalue() for part in ("models 8/8", "best score", "━"))
 
 
 CURVES = {key: {} for key in ("cross_validate", "cross_val_score", "cross_val_predict")}
@@ -270,13 +273,6 @@ def test_there_is_one_display(name, capsys):
         has_lines = verbose > 1 and name != "cross_val_predict"  # Scikit-learn has none of it.
         assert out.count("total time=") == (2 if has_lines else 0)
         assert out.count("models") == (0 if has_lines else 2)
-
-
-def test_a_terminal_gets_a_bar(terminal):
-    screen = terminal()
-    ours.GridSearchCV(network(), GRID, cv=2, verbose=1, refit=False).fit(X, y)
-    for part in ("models 8/8", "best score", "━"):
-        assert part in screen.getvalue()
 
 
 def test_callbacks_watch_each_fit_as_in_scikit_learn():
