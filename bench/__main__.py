@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.reports.charts import draw
 from bench.reports.sections import PARTS, STUDIES, report
-from bench.reports.targets import WANTED, shortfalls, targets
+from bench.reports.targets import floors_of, shortfalls, targets
 from bench.suite.contenders import OURS, entries
 from bench.suite.progress import Progress
 from bench.suite.records import HISTORY, Result, environment, usable_cpus, write
@@ -99,7 +99,7 @@ def main() -> int:
         print(f"\nleft out by --quick: many contenders, {', '.join(left_out)}")
     print(f"\ntables, charts and every measured time: {out}")
     if args.check:
-        problems = shortfalls(result, WANTED["floors"])
+        problems = shortfalls(result, floors_of(result["environment"]["kind"]))
         print("\n".join(problems or ["Every ratio to a peer is at or above its floor."]))
         return 1 if problems else 0
     return 0

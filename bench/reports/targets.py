@@ -1,8 +1,8 @@
 """Targets of this library against its peers, and floors below which a run is a regression.
 
-Both are in floors.json: workload -> peer -> the least ratio of the peer's seconds to ours. A peer
-is also the roofline, or the fastest of the others in float32; `NAME: CONTENDER` compares another
-one of ours.
+Both are in floors.json, floors also by kind of processor: workload -> peer -> the least ratio of
+the peer's seconds to ours. A peer is also the roofline, or the fastest of the others in float32;
+`NAME: CONTENDER` compares another one of ours.
 """
 
 import json
@@ -51,6 +51,14 @@ def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
             got = None if lost else ratio(theirs["seconds"], ours["seconds"])
             who = f"the fastest ({name})" if name != peer else peer
             yield Compared(workload, who, least, got, lost)
+
+
+def floors_of(kind: str) -> Wanted:
+    """Return the floors for a kind of processor: those of all, replaced where it has its own."""
+    floors: Wanted = dict(WANTED["floors"])
+    for workload, peers in WANTED["floors by processor"].get(kind, {}).items():
+        floors[workload] = floors.get(workload, {}) | peers
+    return floors
 
 
 def shortfalls(result: Result, floors: Wanted) -> list[str]:

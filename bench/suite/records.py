@@ -26,6 +26,7 @@ def environment(packages: Iterable[str] = ()) -> Result:
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "cpu": _cpu_name(),
+        "kind": processor_kind(),
         "cpus": usable_cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -54,6 +55,21 @@ def _cpu_name() -> str:
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def processor_kind(cpuinfo: str | None = None) -> str:
+    """Return maker and widest vectors of the processor, as floors are recorded by, or ""."""
+    path = Path("/proc/cpuinfo")
+    if cpuinfo is None:
+        cpuinfo = path.read_text() if path.exists() else ""
+    facts = dict(re.findall(r"^(vendor_id|flags)\s*: (.*)$", cpuinfo, re.MULTILINE))
+    left_out = tuple(filter(None, os.environ.get("MLP_XP_WITHOUT", "").split(",")))
+    flags = {flag for flag in facts.get("flags", "").split() if not flag.startswith(left_out)}
+    for name, flag in (("AMX", "amx_bf16"), ("AVX-512", "avx512f"), ("AVX2", "avx2")):
+        if flag in flags:
+            makers = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}
+            return f"{makers.get(facts['vendor_id'], facts['vendor_id'])}, {name}"
+    return ""
 
 
 def _version(package: str) -> tuple[str, str] | None:

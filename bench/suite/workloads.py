@@ -64,6 +64,7 @@ QUICK = (
     _TINY._replace(repeats=10),
     _LAB_SGD._replace(n_images=10_240),
     _MEDIUM._replace(n_images=2_560),
+    _WIDE._replace(n_images=1_024),
 )
 
 

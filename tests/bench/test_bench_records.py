@@ -52,6 +52,18 @@ def test_a_ratio_below_its_floor_is_reported(module):
     assert lost[1].startswith("wide, JAX: not compared; ")
 
 
+def test_floors_are_those_of_the_kind_of_processor(module, monkeypatch):
+    records, targets = module("bench.suite.records"), module("bench.reports.targets")
+    monkeypatch.delenv("MLP_XP_WITHOUT", raising=False)
+    cpuinfo = "vendor_id\t: AuthenticAMD\nmodel name\t: x\nflags\t\t: fpu avx2 avx512f\n"
+    assert records.processor_kind("") == ""
+    assert records.processor_kind(cpuinfo) == "AMD, AVX-512"
+    monkeypatch.setenv("MLP_XP_WITHOUT", "avx512")
+    assert records.processor_kind(cpuinfo) == "AMD, AVX2"
+    assert targets.floors_of("AMD, AVX2") == targets.WANTED["floors"]
+    assert targets.floors_of("AMD, AVX-512").keys() > targets.WANTED["floors"].keys()
+
+
 def test_recorded_floors_name_what_a_quick_run_measures(module):
     drop_in, contenders = module("bench.studies.drop_in"), module("bench.suite.contenders")
     options = module("bench.suite.turns").Options(1, 1, None, quick=True)
@@ -64,9 +76,10 @@ def test_recorded_floors_name_what_a_quick_run_measures(module):
     busy = module("bench.studies.busy").QUICK
     quick |= {f"beside a busy program, {name}": {"one thread"} for name in busy}
     quick |= {"mlp-xp train, of the processors": {"torch"}}
-    floors = module("bench.reports.targets").WANTED["floors"]
-    for name, peers in floors.items():
-        assert set(peers) <= quick[name] | {"roofline"}
+    wanted = module("bench.reports.targets").WANTED
+    floors = wanted["floors"]
+    for found in (floors, *wanted["floors by processor"].values()):
+        assert all(set(peers) <= quick[name] | {"roofline"} for name, peers in found.items())
     # Each case of the drop-in part that a quick run measures, and each kind, is held to a floor.
     assert scripts.keys() <= floors.keys()
     assert {case.kind for case in drop_in.CASES.values() if case.quick} == set(drop_in.WANTED)
