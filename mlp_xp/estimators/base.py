@@ -130,7 +130,8 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         from mlp_xp.training.loop.answer import answer
 
         given, held_out = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
-        if answer(fit_requests(self, start, given, held_out, resume=resume)):
+        requests = fit_requests(self, start, given, held_out, resume=resume)
+        if answer(requests):
             warnings.warn("Training interrupted by user.", stacklevel=2)
         return self
 

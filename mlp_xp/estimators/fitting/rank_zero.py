@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlp_xp._utils.signals import interrupts, terminations
-from mlp_xp.backends import Backend
 from mlp_xp.estimators.fitting.reporting import Reporter
 from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.loop_settings import LoopSettings
@@ -31,11 +30,10 @@ class RankZeroReporter(Reporter):
         self,
         model: Any,
         loop: FitLoop,
-        to: Backend,
         given: tuple[Any, Any, Any],
         ranks: SingleProcess,
     ) -> None:
-        super().__init__(model, loop, to, given)
+        super().__init__(model, loop, given)
         self._ranks = ranks
         watches = self.watches_steps, self.watches_pauses, self.watches_epochs
         self.watches_steps, self.watches_pauses, self.watches_epochs = ranks.first(watches)

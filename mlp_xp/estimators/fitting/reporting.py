@@ -15,6 +15,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.estimators.fitted.state import publish
 from mlp_xp.estimators.fitting.prepare import Training
 from mlp_xp.estimators.settings.config import resolve_loop
+from mlp_xp.training.data.rows import home
 from mlp_xp.training.inference.inference import put_writable
 from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.loop_settings import LoopSettings
@@ -67,19 +68,13 @@ class Pause(NamedTuple):
 
 
 class Reporter:
-    """The watcher of a `fit`, which publishes to the backend ``to`` of the caller's data."""
+    """The watcher of a `fit`, which publishes to the backend of the caller's data."""
 
-    def __init__(
-        self,
-        model: Any,
-        loop: FitLoop,
-        to: Backend,
-        given: tuple[Any, Any, Any],
-    ) -> None:
+    def __init__(self, model: Any, loop: FitLoop, given: tuple[Any, Any, Any]) -> None:
         self._model = model
         self._loop = loop
-        self._to = to
         X, y, weights = given
+        self._to = home(X)
         self._facts = {"X": X, "y": y, "metadata": {"sample_weight": weights}}
         self._callbacks = list(model.callbacks or ())
         self._step_hooks = self._hooks("on_step_end")

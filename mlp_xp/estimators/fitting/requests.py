@@ -7,13 +7,12 @@ from typing import Any
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import current_worker
-from mlp_xp.backends import Backend, get_backend
+from mlp_xp.backends import get_backend
 from mlp_xp.estimators.checks.processes import processes_of
 from mlp_xp.estimators.fitting.baseline import warn_if_useless
 from mlp_xp.estimators.fitting.generators import draw_epochs
 from mlp_xp.estimators.fitting.prepare import prepare_fit
 from mlp_xp.estimators.fitting.reporting import Reporter, calibrate, publish_training
-from mlp_xp.training.data.rows import home
 from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.requests import Fit
 from mlp_xp.training.processes import SingleProcess
@@ -35,7 +34,7 @@ def fit_requests(
         with model._unchanged_by_errors(), processes.sharing_errors():
             options |= {"continues": model.warm_start, "processes": processes}
             loop, baseline = prepare_fit(model, given, held_out, **options)
-            reporter = _reporter(model, loop, home(given[0]), given, processes)
+            reporter = _reporter(model, loop, given, processes)
             is_interrupted = stack.enter_context(reporter.fit())
             settings = reporter.settings()
         try:
@@ -50,15 +49,13 @@ def fit_requests(
     return is_over and processes.is_first
 
 
-def _reporter(
-    model: Any, loop: FitLoop, to: Backend, given: Samples, processes: SingleProcess
-) -> Reporter:
+def _reporter(model: Any, loop: FitLoop, given: Samples, processes: SingleProcess) -> Reporter:
     """Return the watcher of a fit, of all of its processes."""
     if processes.is_single:
-        return Reporter(model, loop, to, given)
+        return Reporter(model, loop, given)
     from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter  # Few fits need it.
 
-    return RankZeroReporter(model, loop, to, given, processes)
+    return RankZeroReporter(model, loop, given, processes)
 
 
 def partial_fit_requests(
