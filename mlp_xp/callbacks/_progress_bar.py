@@ -50,7 +50,7 @@ class ProgressBar(Live):
     def on_fit_begin(self, model: Any) -> None:
         """Start a new bar."""
         self._start, self._epoch, self._line = time.perf_counter(), 0, ""
-        self._printed, self._pace, self._facts = 0, Pace(), [""]
+        self._printed, self._pace, self._measures = 0, Pace(), [""]
         self._is_between_epochs = False
         optional("rich.console")
         self._live, self._next_curve, self._fitted = open_bar(), 0.0, None
@@ -64,28 +64,28 @@ class ProgressBar(Live):
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
         """Update the bar with the loss of the epoch so far."""
         self._is_between_epochs = False
-        share = self._share(model, self._epoch + done / n_steps)
+        fraction = self._fraction(model, self._epoch + done / n_steps)
         if running is not None:
-            self._facts = [f"loss {running.loss:.4f}", *self._facts[1:]]
-        self._draw(model, share, self._facts, self._epoch + 1)
+            self._measures = [f"loss {running.loss:.4f}", *self._measures[1:]]
+        self._draw(model, fraction, self._measures, self._epoch + 1)
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Update the bar with the loss and score of the epoch."""
         self._epoch += 1  # Counted here: a warm start continues the records of the last fit.
         self._is_between_epochs = True
         score = record.validation_score
-        self._facts = [f"loss {record.loss:.4f}"]
-        self._facts += [] if score is None else [f"validation {score:.4f}"]
-        share = self._share(model, self._epoch)
-        self._draw(model, share, self._facts, self._epoch)
+        self._measures = [f"loss {record.loss:.4f}"]
+        self._measures += [] if score is None else [f"validation {score:.4f}"]
+        fraction = self._fraction(model, self._epoch)
+        self._draw(model, fraction, self._measures, self._epoch)
         self._fitted = model
         if time.perf_counter() >= self._next_curve:
             self._draw_curve()
         epoch = f"{self._epoch:{len(str(model.max_iter))}}/{model.max_iter}"
         left = time_left(self._pace.seconds_left())
-        self._line = "  ".join([f"epoch {epoch}", *self._facts, left])
-        if math.floor(20 * share) > self._printed or model.max_iter <= 20:
-            self._printed = math.floor(20 * share)
+        self._line = "  ".join([f"epoch {epoch}", *self._measures, left])
+        if math.floor(20 * fraction) > self._printed or model.max_iter <= 20:
+            self._printed = math.floor(20 * fraction)
             self._print()
 
     def on_fit_end(self, model: Any) -> None:
@@ -97,18 +97,20 @@ class ProgressBar(Live):
             self._line = ""
         self._print()
 
-    def _draw(self, model: Any, share: float | None, facts: list[str], epoch: int) -> None:
+    def _draw(self, model: Any, fraction: float | None, texts: list[str], epoch: int) -> None:
         if self._live is not None:
-            left = None if share is None else self._pace.seconds_left()
-            self._live.update(f"epoch {epoch}/{model.max_iter}", share, filter(None, facts), left)
+            left = None if fraction is None else self._pace.seconds_left()
+            self._live.update(
+                f"epoch {epoch}/{model.max_iter}", fraction, filter(None, texts), left
+            )
 
-    def _share(self, model: Any, epochs: float) -> float:
+    def _fraction(self, model: Any, epochs: float) -> float:
         """Return the fraction of the fit that is done, and update the pace."""
-        share, max_time = epochs / model.max_iter, getattr(model, "max_time", None)
+        fraction, max_time = epochs / model.max_iter, getattr(model, "max_time", None)
         if max_time is not None:
-            share = min(max(share, (time.perf_counter() - self._start) / max_time), 1.0)
-        self._pace.update(share)
-        return share
+            fraction = min(max(fraction, (time.perf_counter() - self._start) / max_time), 1.0)
+        self._pace.update(fraction)
+        return fraction
 
     def _draw_curve(self) -> None:
         """Draw the curves below the bar of a notebook."""

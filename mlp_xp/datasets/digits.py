@@ -7,7 +7,7 @@ import numpy as np
 
 from mlp_xp.datasets._dataset import Dataset, split_dataset
 
-_TRAINING_SHARE = 0.8
+_TRAINING_FRACTION = 0.8
 
 
 def load_digits(*, seed: int = 0) -> Dataset:
@@ -37,7 +37,7 @@ def load_digits(*, seed: int = 0) -> Dataset:
 
     pixels, labels = datasets.load_digits(return_X_y=True)
     x_train, y_train, x_test, y_test = split_dataset(
-        pixels.astype(np.uint8), labels.astype(np.int64), _TRAINING_SHARE, seed=seed
+        pixels.astype(np.uint8), labels.astype(np.int64), _TRAINING_FRACTION, seed=seed
     )
     names = tuple(str(digit) for digit in range(10))
     return Dataset(x_train, y_train, x_test, y_test, names, (1, 8, 8), max_value=16)

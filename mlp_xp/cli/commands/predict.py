@@ -1,4 +1,4 @@
-"""``mlp-xp predict``: predict the class of pictures, or the class or number of rows of tables."""
+"""``mlp-xp predict``: predict the class of images, or the class or number of rows of tables."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mlp_xp.cli.terminal.lines import print_line, printable
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import task_of
 from mlp_xp.datasets._dataset import Column
-from mlp_xp.datasets._own_data.images import PICTURES, open_picture, planes_of
+from mlp_xp.datasets._own_data.images import IMAGE_ENDINGS, image_planes, open_image
 from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
 __all__ = ["run"]
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Print a line for each picture or row, once all of them are read."""
+    """Print a line for each image or row, once all of them are read."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    names: list[Any] = _files(args.images, TABLES if info.image_shape is None else PICTURES)
+    names: list[Any] = _files(args.images, TABLES if info.image_shape is None else IMAGE_ENDINGS)
     if info.image_shape is None:
         names, x = _read_rows(names, info)
     else:
@@ -62,14 +62,14 @@ def read_image(path: Path, info: DataInfo) -> np.ndarray:
     """Read an image as a row of a data set: resized, with the same channels and range of values."""
     assert info.image_shape is not None
     channels, height, width = info.image_shape
-    picture = open_picture(path)
+    picture = open_image(path)
     picture = picture.convert("RGB" if channels == 3 else "L")
     if picture.size != (width, height):
         given = "x".join(map(str, picture.size))
         note = f"note: {path} is {given}, resized to {width}x{height}"
         print_line(note, sys.stderr)
         picture = picture.resize((width, height))
-    planes = np.rint(planes_of(picture, channels).astype(np.float32) * (info.max_value / 255))
+    planes = np.rint(image_planes(picture, channels).astype(np.float32) * (info.max_value / 255))
     return planes.astype(np.uint8).reshape(-1)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the user's own: a folder with a folder of PNG or JPEG files for each class."""
+"""Images of the user: a folder with a folder of PNG or JPEG files for each class."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +12,15 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
-PICTURES = (".png", ".jpg", ".jpeg")
-# A picture may have this many pixels for each byte of its file, at least 16 Mi and at most 64 Mi.
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+# An image may have this many pixels for each byte of its file, at least 16 Mi and at most 64 Mi.
 _PIXELS_PER_BYTE, _MIN_LIMIT, _MAX_LIMIT = 32, 16 << 20, 64 << 20
 _GRAY = {"1", "L", "LA"}
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a picture, of which the first bytes are read; what goes wrong is a DatasetError."""
+    """Open an image and read its first bytes; what goes wrong is a DatasetError."""
     pillow = optional("PIL.Image")
     try:
         with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
@@ -30,7 +30,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DatasetError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
 
 
-def open_picture(path: Path) -> Any:
+def open_image(path: Path) -> Any:
     """Read an image, rotated as its camera says.
 
     DatasetError for an image that is no PNG or JPEG, has 16 bits per pixel, or far more pixels than
@@ -46,15 +46,15 @@ def open_picture(path: Path) -> Any:
     return picture
 
 
-def planes_of(picture: Any, n_channels: int) -> NDArray[Any]:
-    """Return the pixels of a picture as (channels, height, width) uint8, in color or gray."""
+def image_planes(picture: Any, n_channels: int) -> NDArray[Any]:
+    """Return the pixels of an image as (channels, height, width) uint8, in color or gray."""
     mode = "RGB" if n_channels == 3 else "L"
     picture = picture if picture.mode == mode else picture.convert(mode)
     pixels = np.asarray(picture).reshape(picture.height, picture.width, n_channels)
     return pixels.transpose(2, 0, 1)
 
 
-def read_pictures(
+def read_images(
     folder: Path, size: tuple[int, int] | None = None
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int, int]]:
     """Read the images of a folder that has a folder for each class.
@@ -69,13 +69,13 @@ def read_pictures(
             f"{folder} has {len(classes)} folders: expected a folder of PNG or JPEG files for each "
             "of at least two classes"
         )
-    files = {entry: [f for f in sorted(entry.rglob("*")) if _is_picture(f)] for entry in classes}
+    files = {entry: [f for f in sorted(entry.rglob("*")) if _is_image(f)] for entry in classes}
     if empty := [entry for entry, found in files.items() if not found]:
         raise DatasetError(f"{empty[0]} has no PNG or JPEG files: add some, or remove the folder")
     paths = [path for found in files.values() for path in found]
     labels = np.asarray([entry.name for entry, found in files.items() for _ in found])
     n_channels = 3 if any(_is_color(path) for path in paths) else 1
-    first = open_picture(paths[0])
+    first = open_image(paths[0])
     width, height = size or first.size
     try:
         x = np.empty((len(paths), n_channels, height, width), dtype=np.uint8)
@@ -85,7 +85,7 @@ def read_pictures(
             "type --image-size with a smaller one, such as 32"
         ) from error
     for row, path in zip(x, paths, strict=True):
-        picture = open_picture(path)
+        picture = open_image(path)
         if picture.size != (width, height):
             if size is None:
                 raise DatasetError(
@@ -93,7 +93,7 @@ def read_pictures(
                     f"{width}x{height}: type --image-size {width}x{height} to resize all of them"
                 )
             picture = picture.convert("RGB" if n_channels == 3 else "L").resize((width, height))
-        row[:] = planes_of(picture, n_channels)
+        row[:] = image_planes(picture, n_channels)
     return x.reshape(len(x), -1), labels, (n_channels, height, width)
 
 
@@ -101,19 +101,19 @@ def _is_class(entry: Path) -> bool:
     return entry.is_dir() and not entry.name.startswith(".")
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     is_shown = not path.name.startswith(".")
-    return is_shown and path.suffix.lower() in PICTURES and not path.is_dir()
+    return is_shown and path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()
 
 
 def _is_color(path: Path) -> bool:
-    """Whether a picture has colors."""
+    """Whether an image has colors."""
     with _opened(path) as picture:
         return picture.mode not in _GRAY
 
 
 def _check_size(size: tuple[int, int], n_bytes: int) -> None:
-    """Raise ValueError for a picture with far more pixels than its file explains."""
+    """Raise ValueError for an image with far more pixels than its file explains."""
     width, height = size
     limit = min(_MAX_LIMIT, max(_MIN_LIMIT, _PIXELS_PER_BYTE * n_bytes))
     if width * height > limit:

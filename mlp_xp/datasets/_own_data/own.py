@@ -1,4 +1,4 @@
-"""Data of the user's own as a `Dataset`: a folder of pictures, or a table."""
+"""Data of the user as a `Dataset`: a folder of images, or a table."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns
-from mlp_xp.datasets._own_data.images import read_pictures
+from mlp_xp.datasets._own_data.images import read_images
 from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
-_TEST_SHARE = 0.2
+_TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
 # Up to this many distinct integers, or one in this many rows, may be classes; more are numbers.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
@@ -100,7 +100,7 @@ def load_files(
                 )
         parts = [path / "train", path / "test"]
         if all(part.is_dir() for part in parts):
-            (x, y, shape), (x_test, y_test, other) = (read_pictures(p, image_size) for p in parts)
+            (x, y, shape), (x_test, y_test, other) = (read_images(p, image_size) for p in parts)
             if shape != other:
                 raise DatasetError(
                     f"the pictures of {parts[0]} are {shape} (channels, height, width), and those "
@@ -111,7 +111,7 @@ def load_files(
                 raise DatasetError(f"{parts[1] / unknown[0]} is a class that {parts[0]} lacks")
             y_test = np.searchsorted(names, y_test)
             return Dataset(x, labels, x_test, y_test, tuple(names.tolist()), shape)
-        x, y, shape = read_pictures(path, image_size)
+        x, y, shape = read_images(path, image_size)
         return _split(path, x, y, shape)
     if path.suffix.lower() not in TABLES:
         raise DatasetError(
@@ -206,8 +206,8 @@ def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
         raise DatasetError(f"{path}: {table.target!r} is {y[0]:g} in each row: nothing to predict")
     if len(y) < 4:
         raise DatasetError(f"{path} must have at least 4 rows, got {len(y)}")
-    share = min(1 - _TEST_SHARE, (len(y) - 2) / len(y))  # R2 takes two samples.
-    x_train, y_train, x_test, y_test = split_dataset(table.x, y, share)
+    fraction = min(1 - _TEST_FRACTION, (len(y) - 2) / len(y))  # R2 takes two samples.
+    x_train, y_train, x_test, y_test = split_dataset(table.x, y, fraction)
     return Dataset(x_train, y_train, x_test, y_test, (), None, 1, table.names)
 
 
@@ -234,7 +234,7 @@ def _split(
     is_test = np.zeros(len(y), dtype=bool)
     by_class = order[np.argsort(labels[order], kind="stable")]
     for rows in np.split(by_class, np.cumsum(counts)[:-1]):
-        is_test[rows[: max(1, round(_TEST_SHARE * len(rows)))]] = True
+        is_test[rows[: max(1, round(_TEST_FRACTION * len(rows)))]] = True
     train, test = order[~is_test[order]], order[is_test[order]]
     return Dataset(
         x[train],

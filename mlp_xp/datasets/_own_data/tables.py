@@ -1,4 +1,4 @@
-"""Tables of the user's own: CSV, NPZ and Parquet files, a sample in each row."""
+"""Tables of the user: CSV, NPZ and Parquet files, a sample in each row."""
 
 import csv
 import zipfile
