@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native import jobs, thread_pool
+from mlp_xp.backends._numpy.native import busy, jobs, thread_pool
 
 pytest.importorskip("numba")
 if os.name != "posix":
@@ -353,3 +354,15 @@ def test_training_flushes_subnormal_numbers_in_its_threads_and_no_longer():
         thread.join()
     halve()
     assert found == [0.0, 0.0, tiny / 2]
+
+
+def test_one_thread_gives_the_bits_of_all_where_they_are_late(monkeypatch):
+    a, b = (np.random.default_rng(n).standard_normal((3072, n), np.float32) for n in (128, 64))
+    watch, moments = busy._Watch(), (i**2 for i in range(100))  # Each product takes longer.
+    monkeypatch.setattr(busy, "time", SimpleNamespace(perf_counter=lambda: next(moments)))
+    with threadpool_limits(2, "blas"):
+        wanted, out = a.T @ b, np.empty((128, 64), np.float32)
+        for _ in range(30):
+            watch.multiply(a.T, b, out)
+            np.testing.assert_array_equal(out, wanted)
+    assert watch.stretch >= busy._SHORTEST

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from joblib import cpu_count
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from mlp_xp._utils.processors import THREADS_VARIABLES, usable_threads
+from mlp_xp._utils.processors import THREADS_VARIABLES, quota, usable_threads
 from mlp_xp.distributed import _processors, get_communicator
 
 
@@ -69,3 +69,15 @@ def test_a_rank_takes_its_share_of_the_processors(monkeypatch):
             _processors.divide_processors(ranks)
             assert [os.environ[name] for name in names] == [expected] * 3, others
         assert limits == ([] if given else [int(expected)] * 2)
+
+
+def test_quotas_of_all_cgroups_above_count(tmp_path):
+    group, old = tmp_path / "sys/fs/cgroup/a/b", tmp_path / "sys/fs/cgroup/cpu,cpuacct/c"
+    for folder in (tmp_path / "proc/self", group, old):
+        folder.mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("3:cpu,cpuacct:/c/d\n1:memory:/\n0::/a/b\n")
+    (group.parent / "cpu.max").write_text("250000 100000\n")
+    assert quota.__wrapped__(tmp_path) == 3
+    for name, number in (("quota", "150000"), ("period", "100000")):
+        (old / f"cpu.cfs_{name}_us").write_text(number)
+    assert quota.__wrapped__(tmp_path) == 2

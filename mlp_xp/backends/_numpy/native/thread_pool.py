@@ -202,6 +202,11 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
+def blas_threads() -> int:
+    """Return the number of threads of NumPy's BLAS, which a limit may have changed."""
+    return max((blas.num_threads for blas in _blas().lib_controllers), default=1)
+
+
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[int]:
     """Limit the BLAS to one thread, and return how many others already do.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
+from mlp_xp.backends._numpy.native.busy import punctual
 from mlp_xp.backends._numpy.native.jobs import (
     PICK,
     Arithmetic,
@@ -218,9 +219,8 @@ class Program:
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} gives {type(value)}, which cannot be traced.")
         result = self._result(value)
-        self._write(
-            f"{self._name(np.copyto)}({self._name(result)}, {self._call(function, args, options)})"
-        )
+        given = self._call(function, args, options)
+        self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
         return result
 
     # --- NumPy's two protocols -----------------------------------------------------------------
@@ -254,7 +254,7 @@ class Program:
             fields = Arithmetic(out.dtype == np.float64, ufunc is np.multiply, a, b, out)
             self.job(Job(fields))
         else:
-            self._write(self._call(ufunc, operands, {"out": out}))
+            self._write(self._call(punctual(ufunc, *inputs), operands, {"out": out}))
         return out
 
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
