@@ -3,7 +3,7 @@
 import array_api_compat.numpy as np_xp
 import numpy as np
 import pytest
-from helpers import close, make_backend, tolerance
+from helpers import close, tolerance
 from loss_cases import PLAIN_ACTIVATIONS
 from network_cases import ARRANGEMENTS, EPSILON, block_params, norm_params
 
@@ -155,21 +155,7 @@ def test_masks_are_those_of_the_published_hash(backend, key):
         np.testing.assert_array_equal(mask(backend, key, rate, (17, 31)), expected)
 
 
-def test_masks_look_like_independent_draws():
-    # Keys that differ in one bit are the hardest, and so are neighbors.
-    keys = [*range(16), *(1 << n for n in range(4, 31)), *(-k for k in range(1, 9))]
-    backend, width = make_backend("numpy"), 128
-    masks = np.stack([mask(backend, key, 0.5, (64, width)).ravel() for key in keys])
-    r = np.corrcoef(masks)
-    # In units of the standard deviation for independent draws.
-    assert abs(r[np.triu_indices_from(r, 1)]).max() * masks.shape[1] ** 0.5 < 5
-    # Nor is one a shifted copy of another, or of itself.
-    for lag in (1, 2, 3, 4, 8, 16, 64, width, 2 * width, 16 * width):
-        shifted = np.corrcoef(masks[:4, lag:], masks[:4, :-lag])[:4, 4:]
-        assert abs(shifted).max() * (masks.shape[1] - lag) ** 0.5 < 5, lag
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@dtypes
 def test_dropout(backend, dtype, rng):
     x, dy = (rng.standard_normal((2, 30, 20)) + 5).astype(dtype)
     kept = plain_mask(3, 0.2, x.shape)
