@@ -10,7 +10,7 @@ import torch
 
 from mlp_xp.backends._cuda.captured import Graphs, Streams
 
-_streams = Streams(torch.cuda.Stream)
+_streams = Streams(lambda device: torch.cuda.Stream(device))
 
 
 class TorchGraphs(Graphs):
