@@ -35,7 +35,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
     lanes = VECTOR_BYTES // size
 
     @intrinsic
-    def emit(
+    def emit(  # type: ignore[no-untyped-def]
         context,
         source,
         ld,
@@ -51,7 +51,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
         rows_width,
         lines,
         lines_ld,
-    ):  # type: ignore[no-untyped-def]
+    ):
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             _Block(Vectors(builder, number, VECTOR_BYTES), bool(in_pairs), *arguments).write()
             return context.get_dummy_value()
@@ -161,7 +161,7 @@ class _Block:
         """Write panels of columns: pairs are of two rows."""
         builder, lanes, width = self.builder, self.lanes, self.columns_width
         is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
-        steps = [(line,) for line in lines]
+        steps: list[Any] = [(line,) for line in lines]
         if self.in_pairs:
             halves = zip(lines[::2], lines[1::2], strict=True)
             steps = [self.vectors.interleave(*pair) for pair in halves]
@@ -225,7 +225,7 @@ class _Block:
 
     def _halves(self, value: Any) -> tuple[Any, Any]:
         n = self.lanes // 2
-        return tuple(self._shuffle(value, value, range(start, start + n)) for start in (0, n))  # type: ignore[return-value]
+        return tuple(self._shuffle(value, value, range(start, start + n)) for start in (0, n))
 
     def _shuffle(self, a: Any, b: Any, lanes: Any) -> Any:
         order = list(lanes)

@@ -13,7 +13,7 @@ from numba.core import cgutils
 _I32 = ir.IntType(32)
 
 
-class _BFloat(ir.Type):
+class _BFloat(ir.Type):  # type: ignore[misc]
     """The type bfloat, which llvmlite lacks."""
 
     def _to_string(self) -> str:
