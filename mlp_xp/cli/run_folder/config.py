@@ -36,7 +36,7 @@ CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a run keeps of its data set, so that its model can be used without it.
+    """The description of a run's data set, with which its model is used without it.
 
     ``class_names`` is empty where numbers are predicted. ``columns`` belong to a table.
     """

@@ -53,7 +53,7 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
 
 
 class Ending(NamedTuple):
-    """How a training ended: the epoch whose network is kept, what ended it, and that for a reader.
+    """The end of a training: the epoch whose network is kept, what ended it, and that for a reader.
 
     ``is_early`` is whether a plateau of the loss or of the validation score ended it. ``text`` is
     empty where all epochs were done, or the time was over.
