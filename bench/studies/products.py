@@ -169,7 +169,7 @@ def main(argv: list[str]) -> None:
         return
     library, shapes = argv[0], json.loads(argv[1])
     if library in (OURS, IN_PLACE, PACKED):
-        from mlp_xp._utils.processors import usable_threads
+        from mlp_xp._utils.threads import usable_threads
         from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 
         with thread_pool(usable_threads()):

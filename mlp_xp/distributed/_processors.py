@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from threadpoolctl import threadpool_limits
 
-from mlp_xp._utils.processors import THREADS_VARIABLES, usable_threads
+from mlp_xp._utils.threads import THREADS_VARIABLES, usable_threads
 from mlp_xp.distributed.communicator import Communicator
 
 __all__ = ["divide_processors", "limit_threads"]

@@ -19,9 +19,8 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from mlp_xp._utils.display.progress import TaskBar
-from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.signals import interrupts
-from mlp_xp._utils.workers import Worker, reporting
+from mlp_xp._utils.threads import Worker, reporting, usable_threads
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.validation import asks_for_table, check_x

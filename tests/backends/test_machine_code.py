@@ -14,7 +14,7 @@ import pytest
 from helpers import small
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from mlp_xp._utils.processors import usable_threads
+from mlp_xp._utils.threads import usable_threads
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.native import busy, jobs, thread_pool
 

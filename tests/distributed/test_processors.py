@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from joblib import cpu_count
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from mlp_xp._utils.processors import THREADS_VARIABLES, quota, usable_threads
+from mlp_xp._utils.threads import THREADS_VARIABLES, quota, usable_threads
 from mlp_xp.distributed import _processors, get_communicator
 
 

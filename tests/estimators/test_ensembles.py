@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
-from mlp_xp._utils.workers import current_worker
+from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends import to_numpy
 from mlp_xp.estimators import ensembles
 from mlp_xp.estimators.many import fit_all

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from trainers import assert_close
 
 from mlp_xp import MLPClassifier
-from mlp_xp._utils.processors import usable_threads
+from mlp_xp._utils.threads import usable_threads
 from mlp_xp.augmentation import Mixup
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators import many

@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers import place_of, small
 
-from mlp_xp._utils.processors import THREADS_VARIABLES
+from mlp_xp._utils.threads import THREADS_VARIABLES
 from mlp_xp.datasets import cache_dir, load_cifar10
 
 pytestmark = [pytest.mark.matrix, pytest.mark.real_data]

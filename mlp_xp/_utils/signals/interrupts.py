@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from mlp_xp._utils.workers import current_worker
+from mlp_xp._utils.threads import current_worker
 
 __all__ = ["ctrl_c_pressed", "interruptible", "interrupts", "postponed", "terminations"]
 

@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.optional import install_command, pip_command
-from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.signals.forks import between_forks
+from mlp_xp._utils.threads import usable_threads
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.kernels.embedding import run_layer

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from mlp_xp._utils.sklearn_compat import caller_frame
-from mlp_xp._utils.workers import current_worker
+from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.fitting.samples import Sample
 from mlp_xp.estimators.settings.config import LBFGS

@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from mlp_xp._utils.signals import interrupts
-from mlp_xp._utils.workers import current_worker
+from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.checks.processes import processes_of
 from mlp_xp.estimators.fitting.baseline import warn_if_useless

@@ -12,8 +12,8 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.sklearn_compat import warn_caller, warn_unconverged
+from mlp_xp._utils.threads import current_worker
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp._utils.workers import current_worker
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.data.placement import Data

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from mlp_xp._utils.workers import Worker, worker_context
+from mlp_xp._utils.threads import Worker, worker_context
 from mlp_xp.training.data.shared import SharedResident
 from mlp_xp.training.loop.requests import Fit, Request, Trained
 from mlp_xp.training.stack.model_stack import ModelStack, stack_settings

@@ -12,7 +12,7 @@ import sklearn
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.sklearn_compat import copy_context_for_thread
-from mlp_xp._utils.workers import Worker, working
+from mlp_xp._utils.threads import Worker, working
 from mlp_xp.backends import Backend
 
 __all__ = ["work_in_threads"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-from mlp_xp._utils.workers import n_models
+from mlp_xp._utils.threads import n_models
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Data, count_work
 from mlp_xp.training.step.base_trainer import BaseTrainer

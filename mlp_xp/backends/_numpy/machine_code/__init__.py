@@ -33,9 +33,9 @@ from typing import Any
 
 from llvmlite import binding
 
-from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.signals import interruptible
 from mlp_xp._utils.storage.paths import cache_dir
+from mlp_xp._utils.threads import usable_threads
 from mlp_xp.backends._numpy.machine_code._cpu import (
     describe_cpu,
     find_tile,

@@ -19,7 +19,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from mlp_xp._utils.optional import pip_command
-from mlp_xp._utils.workers import current_worker
+from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends._numpy.native.jobs import (
     WORDS,
     MachineCodeError,
