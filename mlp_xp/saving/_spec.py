@@ -54,7 +54,7 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
         "format": _FORMAT,
         "format_version": _DEFAULT_WEIGHTS,
         "estimator": kind,
-        "widths": encode("widths", list(state.network.widths), "hidden_layer_sizes"),
+        "widths": encode("hidden_layer_sizes", list(state.network.widths), "hidden_layer_sizes"),
         "dtype": state.dtype,
         "features": state.n_features,
         "scaled": encode("scaled", state.input_scaling, "input_scaling"),
