@@ -151,19 +151,18 @@ def _make_few_rows(is_double: bool) -> Any:
     @jit
     def few_rows(job, left, right):  # type: ignore[no-untyped-def]
         """Write columns of C, which are products of two rows where B is transposed."""
-        n, bias, is_transposed = right - left, job.bias + size * left, job.b_column != 1
+        n = right - left
         for i in range(job.m):
             c = carray(pointer(job.c + size * (i * job.ldc + left)), n, number)
-            if is_transposed:
+            c[:] = 0
+            if job.bias:
+                _add_rows(c, carray(pointer(job.bias + size * left), n, number))
+            if job.b_step == 1:
                 x = carray(pointer(job.a + size * i * job.a_row), job.n_steps, number)
                 for j in range(n):
                     place = job.b + size * (left + j) * job.b_column
-                    c[j] = _dot(x, carray(pointer(place), job.n_steps, number))
-            elif job.bias:
-                _set_row(c, carray(pointer(bias), n, number))
-            else:
-                _set_row(c, c)
-        if not is_transposed:
+                    c[j] += _dot(x, carray(pointer(place), job.n_steps, number))
+        if job.b_step != 1:
             for step in range(job.n_steps):
                 row = carray(pointer(job.b + size * (step * job.b_step + left)), n, number)
                 for i in range(job.m):
@@ -172,12 +171,6 @@ def _make_few_rows(is_double: bool) -> Any:
                     _add_multiple(c, carray(pointer(place), 1, number)[0], row)
 
     return few_rows
-
-
-@jit
-def _set_row(c, row):  # type: ignore[no-untyped-def]
-    for i in range(c.size):
-        c[i] = row[i]
 
 
 @jit
@@ -211,7 +204,9 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
             low, high = start_of(thread, n_threads, high), start_of(thread + 1, n_threads, high)
             if thread > 0:  # See `add_parts`.
                 c, bias = scratch, 0
-        elif (job.m <= n) if width == 0 else (job.m < 2 * ROWS * n_threads):
+        elif job.way == FEW_ROWS or (
+            (job.m <= n) if width == 0 else (job.m < 2 * ROWS * n_threads)
+        ):
             multiple = width if width else 16
             left = part_of(thread, n_threads, n, multiple)
             right = part_of(thread + 1, n_threads, n, multiple)
