@@ -26,13 +26,13 @@ from mlp_xp.backends._numpy.kernels.forward import (
     loss,
 )
 from mlp_xp.backends._numpy.kernels.updates import update_tree
-from mlp_xp.backends._numpy.native.jobs import MachineCodeError
 from mlp_xp.backends._numpy.native.memory import aligned
 from mlp_xp.backends._numpy.native.subnormals import flush_subnormals
 from mlp_xp.backends._numpy.native.thread_pool import (
     can_compile,
     has_bfloat16,
     has_pool,
+    machine_code_error,
     one_blas_thread,
     thread_pool,
 )
@@ -185,7 +185,7 @@ def compile_ahead() -> str:
 
     try:
         folder = machine_code.compile_all()
-    except MachineCodeError as error:
+    except machine_code_error() as error:
         raise BackendError(
             f"This version of numba compiles no machine code ({error}): type "
             f"{pip_command('--upgrade numba')}"

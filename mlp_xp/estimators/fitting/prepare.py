@@ -21,7 +21,6 @@ from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitting.baseline import Baseline
 from mlp_xp.estimators.fitting.generators import draw_split, peek_seed
-from mlp_xp.estimators.fitting.resuming import identity, newest_snapshot, restore, with_snapshot
 from mlp_xp.estimators.fitting.samples import (
     Sample,
     check_held_out,
@@ -104,6 +103,8 @@ def prepare_fit(
     processes.agree(lambda: describe_params(params, facts()))
     snapshot: Snapshot | None = None
     if resume is not None:
+        from mlp_xp.estimators.fitting.resuming import newest_snapshot
+
         snapshot = processes.first_of(partial(newest_snapshot, resume, params))
     continues = continues and snapshot is None
     state = fitted_state(model) if continues and {"_state", "coefs_"} & vars(model).keys() else None
@@ -139,6 +140,8 @@ def prepare_fit(
         state = new_state(config, targets, backend, sample, generator, processes, columns)
         model._training = None
         if snapshot is not None:
+            from mlp_xp.estimators.fitting.resuming import with_snapshot
+
             state = with_snapshot(state, snapshot)
         is_new = True
     else:
@@ -193,11 +196,20 @@ def prepare_fit(
         history=history,
         position=state.position,
         best=best,
-        identity=partial(identity, params, encode, whole.weights, state.columns),
+        identity=partial(_identity, params, encode, whole.weights, state.columns),
     )
     if snapshot is not None:
+        from mlp_xp.estimators.fitting.resuming import restore
+
         restore(loop, snapshot)
     return loop, Baseline(targets, sample)
+
+
+def _identity(*parts: Any) -> dict[str, str]:
+    """Return what a fit and the one it resumes have in common: only checkpoints ask for it."""
+    from mlp_xp.estimators.fitting.resuming import identity
+
+    return identity(*parts)
 
 
 def _refuse_without_held_out(params: dict[str, Any]) -> None:

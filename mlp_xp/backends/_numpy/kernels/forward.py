@@ -24,16 +24,7 @@ from mlp_xp.backends._numpy.kernels.writing import (
     or_plain,
     run,
 )
-from mlp_xp.backends._numpy.native.jobs import (
-    LOGISTIC,
-    RELU,
-    ActivateArray,
-    ColumnSums,
-    Gather,
-    Softmax,
-)
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
-from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
@@ -79,6 +70,8 @@ def dense(
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
     from mlp_xp.backends._numpy.kernels import products  # Short fits write no jobs.
+    from mlp_xp.backends._numpy.native.jobs import ColumnSums
+    from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
     ahead: products.Ahead = {}
     multiply = partial(products.multiply, in_pairs=in_bfloat16, ahead=ahead)
@@ -164,6 +157,9 @@ def gather(
     )
     if not is_known:
         return kernels.gather(x, rows, scaling, dtype=dtype, xp=xp)
+    from mlp_xp.backends._numpy.native.jobs import Gather
+    from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+
     n = x.shape[0] if rows is None else rows.shape[0]
     out = np.empty_like(x, shape=(n, x.shape[1]), dtype=dtype)
     shift, scale = places or (0, 0)
@@ -188,9 +184,11 @@ def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.activate`."""
-    number = _ACTIVATIONS.get(function) if isinstance(function, str) else None
-    if number is None or not (has_pool() and is_plain(x)):
+    if function not in ("relu", "logistic") or not (has_pool() and is_plain(x)):
         return layers.activate(function, x, xp=xp)
+    from mlp_xp.backends._numpy.native.jobs import LOGISTIC, RELU
+
+    number = RELU if function == "relu" else LOGISTIC
     y = np.empty_like(x)
     _activate(number, x, 0, y)
 
@@ -203,10 +201,10 @@ def activate(
     return y, pullback
 
 
-_ACTIVATIONS = {"relu": RELU, "logistic": LOGISTIC}
-
-
 def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
+    from mlp_xp.backends._numpy.native.jobs import ActivateArray
+    from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+
     job = ActivateArray(x.dtype == np.float64, x.size, x, dy, out, function)
     run(job, x.size >= LEAST_NUMBERS)
 
@@ -227,6 +225,8 @@ def loss(
     )
     if not is_known:
         return mean_loss(loss, logits, targets, weights, xp=xp)
+    from mlp_xp.backends._numpy.native.jobs import Softmax
+
     assert isinstance(loss, SoftmaxCrossEntropy)
     value, dlogits = np.empty_like(logits, shape=()), np.empty_like(logits)
     job = Softmax(

@@ -10,9 +10,7 @@ from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends._numpy.kernels.writing import call, constants, is_plain, or_plain, run
-from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM, UPDATED_ARRAY, Update, address
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
-from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
@@ -62,6 +60,9 @@ def update_tree(
             if updated is not None:
                 return updated
         return _update_in_pieces(optimizer, params, grads, opt_state, coefs, l2, n_leading, xp=xp)
+    from mlp_xp.backends._numpy.native.jobs import UPDATED_ARRAY, Update, address
+    from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+
     like = rows[0][0]
     # A number of NumPy's has no address.
     rate, *shrink = (c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
@@ -177,6 +178,8 @@ def _sum_of_squares(x: np.ndarray) -> Any:
 
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:
     """Return the number of a rule and its constants, in the order of the job."""
+    from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM
+
     if isinstance(optimizer, SGD):
         return MOMENTUM, (optimizer.momentum, float(optimizer.nesterov))
     assert isinstance(optimizer, Adam)

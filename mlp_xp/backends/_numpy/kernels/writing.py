@@ -8,8 +8,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.jobs import Job, MachineCodeError, step_range, table
-from mlp_xp.backends._numpy.native.thread_pool import link, runner
+from mlp_xp.backends._numpy.native.thread_pool import link, machine_code_error, runner
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,7 +21,7 @@ def or_plain(kernel: F) -> F:
     def run(*args: Any, **options: Any) -> Any:
         try:
             return kernel(*args, **options)
-        except MachineCodeError:
+        except machine_code_error():
             return kernel(*args, **options)
 
     return cast(F, run)
@@ -30,6 +29,8 @@ def or_plain(kernel: F) -> F:
 
 def run(fields: Any, is_shared: bool, *others: Any) -> None:
     """Run a job now, or add it to the program that its fields or other arrays belong to."""
+    from mlp_xp.backends._numpy.native.jobs import Job, step_range, table
+
     job = Job(fields, is_shared)
     for value in (*fields, *others):
         if isinstance(value, Traced):

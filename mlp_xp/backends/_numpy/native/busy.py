@@ -21,8 +21,6 @@ import numpy as np
 
 from mlp_xp.backends._numpy.native.thread_pool import blas_threads, one_blas_thread
 
-# Multiplications of a product that one thread computes in 0.05 to 4 ms, a slice of the scheduler.
-_LEAST, _MOST = 5_000_000, 200_000_000
 # Products by all threads after which their time is compared with one thread's, and products by one
 # thread before all try again; twice as many after each try in vain.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
@@ -30,15 +28,6 @@ _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
 _WAKING = 4
 # The weight of the last product in the mean seconds of one thread.
 _LAST = 0.1
-
-
-def punctual(function: Any, *operands: Any) -> Any:
-    """Return the function, or for products that a busy processor makes late, `multiply`."""
-    if function is not np.matmul:
-        return function
-    a, b = operands
-    is_known = a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.dtype in (np.float32, np.float64)
-    return multiply if is_known and _LEAST <= a.size * b.shape[1] <= _MOST else function
 
 
 class _Watch:

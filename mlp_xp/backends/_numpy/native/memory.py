@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.jobs import address
-
 _LINE = 64  # Bytes.
 _SMALL = 1 << 16  # Bytes of an array that is copied again and again, from fit to fit.
 
@@ -22,13 +20,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return an uninitialized array that starts at a cache line."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(n_bytes + _LINE, np.uint8)
-    start = -address(memory) % _LINE
+    start = -memory.ctypes.data % _LINE
     return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
     """Return the array if it is small or starts at a cache line, else a copy that does."""
-    if array.nbytes < _SMALL or address(array) % _LINE == 0:
+    if array.nbytes < _SMALL or array.ctypes.data % _LINE == 0:
         return array
     copy = empty(array.shape, array.dtype)
     copy[...] = array
@@ -56,12 +54,12 @@ def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 def in_one_piece(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
     """Return the memory of arrays as one vector, or None where there is something between them."""
     first, memory = arrays[0], arrays[0].base
-    start = address(first)
+    start = first.ctypes.data
     for array in arrays:
-        if array.base is not memory or address(array) != start or array.dtype != first.dtype:
+        if array.base is not memory or array.ctypes.data != start or array.dtype != first.dtype:
             return None
         start += array.nbytes
     if memory is None or memory.ndim != 1:  # What is reshaped may be a copy.
         return None
-    offset = address(first) - address(memory)
-    return memory.view(np.uint8)[offset:][: start - address(first)].view(first.dtype)
+    offset = first.ctypes.data - memory.ctypes.data
+    return memory.view(np.uint8)[offset:][: start - first.ctypes.data].view(first.dtype)

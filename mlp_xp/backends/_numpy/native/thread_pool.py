@@ -13,24 +13,17 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.threads import current_worker
-from mlp_xp.backends._numpy.native.jobs import (
-    WORDS,
-    MachineCodeError,
-    Product,
-    Unit,
-    address,
-    number_of,
-    read,
-)
 from mlp_xp.backends._numpy.native.memory import empty
-from mlp_xp.backends._numpy.native.tuning import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH, Tile
+
+if TYPE_CHECKING:  # Short fits write no jobs, and start without this module.
+    from mlp_xp.backends._numpy.native.tuning import Tile
 
 _has_failed = False
 
@@ -81,9 +74,18 @@ def link(tables: Iterable[np.ndarray]) -> None:
     Where it cannot be compiled, a warning says why, and `can_compile` is False from then on.
     """
     global _has_failed
-    jobs = [read(row) for records in tables for row in records]
-    if not jobs:
+    rows = [row for records in tables for row in records]
+    if not rows:
         return
+    from mlp_xp.backends._numpy.native.jobs import (
+        MachineCodeError,
+        Product,
+        Unit,
+        number_of,
+        read,
+    )
+
+    jobs = list(map(read, rows))
     units = [Unit.for_job(job) for job in jobs]
     try:
         codes = _machine_code().addresses([Unit(0), *units])
@@ -102,6 +104,13 @@ def link(tables: Iterable[np.ndarray]) -> None:
             job["blas"] = _machine_code().blas_address(bool(job["is_double"]))
 
 
+def machine_code_error() -> type[RuntimeError]:
+    """Return the class of errors for jobs that cannot be compiled; few programs need it."""
+    from mlp_xp.backends._numpy.native.jobs import MachineCodeError
+
+    return MachineCodeError
+
+
 def rows_error(positions: np.ndarray, size: int) -> IndexError:
     """Return the error for positions of rows that do not exist."""
     return IndexError(
@@ -114,6 +123,9 @@ class ThreadPool:
     """Threads that share each job; the caller is the first, and may be the only one."""
 
     def __init__(self, n_threads: int) -> None:
+        from mlp_xp.backends._numpy.native.jobs import address
+        from mlp_xp.backends._numpy.native.tuning import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH
+
         self.n_threads = n_threads
         self._threads: list[threading.Thread] = []
         self._mail = empty((MAIL + MAIL_OF_THREAD * n_threads,), np.int64)
@@ -126,6 +138,8 @@ class ThreadPool:
 
     def run(self, turns: np.ndarray) -> None:
         """Run the jobs of linked tables, given as `TURN`s, (turns, 6) int64."""
+        from mlp_xp.backends._numpy.native.jobs import WORDS, address, read
+
         run_jobs = self._run_jobs or self._start()
         failed = run_jobs(*self._memory, address(turns), len(turns), 0)
         if failed:

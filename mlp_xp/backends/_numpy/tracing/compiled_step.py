@@ -21,9 +21,8 @@ import numpy as np
 
 from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._numpy.native.jobs import MachineCodeError
 from mlp_xp.backends._numpy.native.memory import joined
-from mlp_xp.backends._numpy.native.thread_pool import has_pool, runner
+from mlp_xp.backends._numpy.native.thread_pool import has_pool, machine_code_error, runner
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
@@ -164,7 +163,7 @@ class Compiled:
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
-        except MachineCodeError as error:
+        except machine_code_error() as error:
             program.undo()
             self._end_trace(error)
             return self._write(plan, arguments, flat)  # Without jobs from now on.

@@ -11,34 +11,27 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends._numpy.native.busy import punctual
-from mlp_xp.backends._numpy.native.jobs import (
-    PICK,
-    Arithmetic,
-    Job,
-    Take,
-    address,
-    step_range,
-    table,
-)
 from mlp_xp.backends._numpy.native.memory import empty, in_one_piece
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, link
 from mlp_xp.backends._numpy.tracing.arguments import form, is_small, reference
-from mlp_xp.backends._numpy.tracing.fusion import fused
 from mlp_xp.backends._numpy.tracing.operations import (
     REDUCTIONS,
     are_numbers,
     can_be_taken,
     constant,
     has_short_rows,
+    punctual,
     take_rows,
 )
 from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, value_of
+
+if TYPE_CHECKING:  # Short fits write no jobs, and start without this module.
+    from mlp_xp.backends._numpy.native.jobs import Job
 
 # Bytes of results that jobs not yet in a table may keep from being used again.
 _KEPT = 1 << 25
@@ -163,6 +156,9 @@ class Program:
 
     def _flush(self) -> None:
         if self._jobs:
+            from mlp_xp.backends._numpy.native.jobs import step_range, table
+            from mlp_xp.backends._numpy.tracing.fusion import fused
+
             records, arrays = table(fused(self._jobs))
             for row, column, array in arrays:
                 if isinstance(array, Traced) and array.find_view is not None:
@@ -250,6 +246,8 @@ class Program:
             ufunc(*map(value_of, inputs), out=out.value)
         operands = [constant(x, ufunc, out) if type(x) in (int, float) else x for x in inputs]
         if ufunc in (np.add, np.multiply) and are_numbers(*operands, out):
+            from mlp_xp.backends._numpy.native.jobs import Arithmetic, Job
+
             a, b = operands
             fields = Arithmetic(out.dtype == np.float64, ufunc is np.multiply, a, b, out)
             self.job(Job(fields))
@@ -302,6 +300,8 @@ class Program:
         return self._any(function, args, options, value)
 
     def _take(self, source: Traced, rows: Traced | int, target: Traced) -> None:
+        from mlp_xp.backends._numpy.native.jobs import Job, Take
+
         n = target.shape[0] if target.ndim else 1
         n_source = source.shape[0] if source.ndim else 1
         width = target.value.nbytes // 4 // max(n, 1)
@@ -332,7 +332,7 @@ class Program:
         # Memory that only omitted jobs used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         if len(self._lines) == 1 and self._tables:
-            self._steps = step_range(self._tables[0], self._pick_table())
+            self._steps = self._range_of_table()
         else:
             source = "\n".join(("def program(run_turns, start, stop):", *self._body(), " return"))
             exec(_compiled(source), self._names)
@@ -362,8 +362,10 @@ class Program:
         finally:
             self._names.update((name, None) for name, _ in self._moving)  # Not kept alive.
 
-    def _pick_table(self) -> np.ndarray:
-        """Return what is copied before each step, kept alive."""
+    def _range_of_table(self) -> np.ndarray:
+        """Return a `TURN` of the only table, and of what is copied before each step, kept alive."""
+        from mlp_xp.backends._numpy.native.jobs import PICK, address, step_range
+
         # Not an array of records: NumPy takes ten microseconds to say where one lies.
         n_kept = len(self._kept)
         picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
@@ -380,7 +382,7 @@ class Program:
                 self._name(given)  # Kept alive.
             self._name(place)
         self._name(picks)
-        return picks
+        return step_range(self._tables[0], picks)
 
     def _body(self) -> Iterator[str]:
         """Return the code of all steps."""
