@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT",
     "FILES",
     "GPU",
+    "TABLE",
     "describe",
     "load_backend",
     "load_data",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 DEFAULT = "default"  # the recipe of a training that names none
+TABLE = "table"  # the same, for a table of the user's own
 
 
 def load_data(

@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     ("n_epochs", "scores", "is_interrupted", "said"),
     [
         (5, [1, 3, 3, 2], False, "stopped early after epoch 4 of 5: no better validation score "),
-        (4, [1, 3, 3, 2], False, ""),
+        (4, [1, 3, 3, 2], False, "the network of epoch 2 is kept, the best "),
         (5, [1, 3, 2], True, "interrupted in epoch 3; the network of epoch 2 is kept, the best "),
         (5, [1, 3], True, "interrupted in epoch 2; the network is kept as it now is"),
         (5, [1, 3], False, ""),  # The time was over.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.cli.commands.parser import Options, Parser, add_backend, add_output, add_seed, number
-from mlp_xp.cli.loading import DEFAULT
+from mlp_xp.cli.loading import DEFAULT, TABLE
 from mlp_xp.datasets import LOADERS
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.recipes import read_table
@@ -142,8 +142,7 @@ def _add_data(group: Options, default: str) -> None:
     add(
         "--recipe",
         help="settings to begin with: a name that `mlp-xp recipes` lists, or a TOML file; other "
-        "options override it (%(default)s)",
-        default=DEFAULT,
+        f"options override it ({DEFAULT}; {TABLE} for a table of your own)",
         metavar="NAME",
     )
 

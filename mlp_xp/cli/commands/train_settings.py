@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mlp_xp.cli.commands.parser import suggestion
 from mlp_xp.cli.commands.train_options import solvers_with_decay
-from mlp_xp.cli.loading import DEFAULT, FILES
+from mlp_xp.cli.loading import DEFAULT, FILES, TABLE
 from mlp_xp.cli.run_folder.config import CONFIG, read_config
 from mlp_xp.cli.run_folder.folder import RunFolder, new_run, resumed_run, unfinished
 from mlp_xp.cli.terminal.lines import print_line
@@ -61,11 +61,13 @@ class Request(NamedTuple):
 def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings that the options describe."""
     task = args.task or "classification"
-    recipe = read_recipe(args.recipe, recipe_parameters(ESTIMATORS[task]), task)
+    is_table = Path(args.data or "").is_file() and args.solver != "lbfgs"  # It takes no batches.
+    name = args.recipe or (TABLE if is_table else DEFAULT)
+    recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
     if recipe.ensemble:
         raise ValueError(
-            f"recipe {args.recipe} is an ensemble, and this command trains one network: type "
-            f"--recipe table, or in Python MLPClassifier.from_recipe({args.recipe!r}).fit(X, y)"
+            f"recipe {name} is an ensemble, and this command trains one network: type "
+            f"--recipe table, or in Python MLPClassifier.from_recipe({name!r}).fit(X, y)"
         )
     params = _typed(args, _PARAMETERS)
     if "hidden_layer_sizes" in params:
@@ -76,14 +78,14 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.early_stopping is not None:
         params |= {"early_stopping": True, "n_iter_no_change": args.early_stopping}
     params.setdefault("random_state", recipe.params.get("random_state", 0))
-    if args.backend is None and (note := without_library(args.recipe, recipe.params)):
+    if args.backend is None and (note := without_library(name, recipe.params)):
         print_line(f"note: {note}", sys.stderr)
         params["backend"] = "numpy"
     params["distributed"] = args.distributed  # The processes run whatever a recipe has.
     if args.data is None and recipe.data == FILES:
         raise ValueError(
-            f"recipe {args.recipe} is for a table of your own: type its file too, as in mlp-xp "
-            f"train customers.csv --recipe {args.recipe}"
+            f"recipe {name} is for a table of your own: type its file too, as in mlp-xp "
+            f"train customers.csv --recipe {name}"
         )
     data, path = _known_data(args.data or recipe.data), args.data_path
     if data not in LOADERS:
@@ -94,9 +96,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise ValueError(
             f"--target, --drop, --task and --image-size are for your own data, not for {data}"
         )
-    names = ("validation", "checkpoint", "tensorboard", "target", "image_size", "task")
-    given = {name: getattr(args, name) for name in names}
-    return Settings(data, args.recipe, params, path, drop=args.drop or (), **given)
+    options = ("validation", "checkpoint", "tensorboard", "target", "image_size", "task")
+    given = {option: getattr(args, option) for option in options}
+    return Settings(data, name, params, path, drop=args.drop or (), **given)
 
 
 def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
@@ -104,7 +106,7 @@ def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
     fixed = {"data", "recipe", "validation", "weight_decay", "out", "target", "image_size", "task"}
     for name in sorted(fixed | {"drop"} | _PARAMETERS.keys() - _FREE):
         value = getattr(args, name)
-        if value is not None and (name, value) != ("recipe", DEFAULT):
+        if value is not None:
             raise ValueError(
                 f"--{name.replace('_', '-')} cannot be given with --resume, which takes all "
                 "settings from the run: leave it out, or type a new training without --resume"

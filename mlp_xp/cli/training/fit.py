@@ -56,7 +56,7 @@ class Ending(NamedTuple):
     """The end of a training: the epoch whose network is kept, what ended it, and that for a reader.
 
     ``is_early`` is whether a plateau of the loss or of the validation score ended it. ``text`` is
-    empty where all epochs were done, or the time was over.
+    empty where all epochs were done, or the time was over, and the last network is kept.
     """
 
     kept_epoch: int
@@ -87,7 +87,7 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Ending:
         )
     if text and kept == epochs:
         text += "the network is kept as it now is"
-    elif text:
+    elif kept < epochs:
         text += f"the network of epoch {kept} is kept, the best on validation data"
     return Ending(kept, is_interrupted, is_early, text)
 

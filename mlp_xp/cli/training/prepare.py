@@ -15,6 +15,7 @@ from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import Task, task_of
 from mlp_xp.datasets import Dataset
+from mlp_xp.estimators.settings.config import resolve_batch_size
 
 __all__ = ["Prepared", "prepare", "print_prepared"]
 
@@ -95,7 +96,10 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
     if settings.data == FILES:
         name = "" if data.columns is None else f"{data.columns.target}, "
         output.print(f"target: {name}{task.describe(data.y_train)} ({settings.task})")
-        output.print(f"training: {model.max_iter} epochs, batches of {model.batch_size}")
+        size = min(resolve_batch_size(model.batch_size), len(data.x_train))
+        output.print(
+            f"training: recipe {settings.recipe}, {model.max_iter} epochs, batches of {size}"
+        )
     output.print(f"backend: {describe(backend)}")
 
 

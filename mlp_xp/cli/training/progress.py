@@ -74,8 +74,12 @@ class Progress(Callback):
         fraction = self._fraction(record.epoch)
         self._speed = self._speed_text(record.n_samples / record.seconds)
         if (score := record.validation_score) is not None:
-            is_metric = score_of(model, self._task) != "score"
-            text = self._task.validation(score) if is_metric else f"val score {score:.3f}"
+            if model.scoring in ("loss", "refinement"):
+                text = f"val loss {-score:.3f}"
+            elif score_of(model, self._task) == "score":
+                text = f"val score {score:.3f}"
+            else:
+                text = self._task.validation(score)
             self._validation = [text]
         measures = self._measures(model, Running(record.loss, record.accuracy))
         self._draw(record.epoch, fraction, [*measures, *self._speed])

@@ -56,9 +56,8 @@ class Settings:
     def fitting(self, data: Dataset) -> Settings:
         """Return settings that fit data of the user's own: what is learned, and from how many.
 
-        The batches and epochs of the default recipe are for 50,000 images, and so is its network.
-        Fewer samples get smaller batches and more epochs, and a table a smaller network, unless
-        they are chosen.
+        The batches and epochs of the default recipe are for 50,000 images: fewer samples get
+        smaller batches and more epochs, unless they are chosen.
         """
         if self.data != FILES:
             return self
@@ -75,8 +74,6 @@ class Settings:
         n_steps = math.ceil(n_samples / batch_size)
         epochs = max(model.max_iter, math.ceil(_MIN_STEPS / n_steps))
         params |= {"batch_size": batch_size, "max_iter": epochs}
-        if data.image_shape is None:
-            params["hidden_layer_sizes"] = _hidden_sizes(n_samples)
         return replace(settings, params=params | self.params)
 
     def estimator(self) -> MLPClassifier | MLPRegressor:
@@ -114,9 +111,3 @@ def _can_standardize(model: MLPRegressor) -> bool:
     if not isinstance(model.loss, str):
         return False
     return RealTargets(1).resolve_loss(model.get_params(deep=False)).takes_standardized
-
-
-def _hidden_sizes(n_samples: int) -> tuple[int, int]:
-    """Return the widths for a table: the power of two nearest to twice the root of its rows."""
-    width = 2 ** round(math.log2(2 * math.sqrt(n_samples)))
-    return (min(max(width, 64), 512),) * 2
