@@ -1,4 +1,4 @@
-"""What get_wheels.sh puts into wheels/: trimmed wheels, and some images of CIFAR-10.
+"""The files that get_wheels.sh puts into wheels/: trimmed wheels, and images of CIFAR-10.
 
 python -m bench.gpu.wheels CUDA      (12 or 13, as the wheel of cuda-bindings)
 

@@ -169,6 +169,11 @@ def _check(model: Any, state: FittedState) -> str:
         has_matrix = state.columns is None and model.tta is None
         ways = "to_onnx or to_torch" if has_matrix else "to_onnx"
         raise ValueError(f"{problem}: export with {ways}.")
+    if model.tta is not None:
+        raise ValueError(
+            f"tta is {model.tta!r}, and scikit-learn's MLP predicts from one view: set tta=None, "
+            "or export with to_onnx."
+        )
     activation = state.network.activation
     return str(activation[0] if isinstance(activation, tuple) else activation)
 
@@ -202,8 +207,6 @@ def _problems(model: Any, state: FittedState) -> Iterator[str]:
             f"loss is {state.loss!r}, with several outputs for each target, and scikit-learn's MLP "
             "has one"
         )
-    if model.tta is not None:
-        yield f"tta is {model.tta!r}, not None, and scikit-learn's MLP predicts from one view"
     if state.clips_predictions:
         yield "clip_predictions is True, and scikit-learn's MLP predicts any value"
     if isinstance(classes, list):

@@ -70,13 +70,13 @@ class Parameter(NamedTuple):
 
     def described(self, name: str) -> str:
         """Return the entry of a docstring."""
-        kind = self.type.format(_words(self.known)) or " or ".join(map(_words, self.values))
+        kind = self.type.format(_type_text(self.known)) or " or ".join(map(_type_text, self.values))
         default = f'"{self.default}"' if isinstance(self.default, str) else self.default
         text = self.text.strip().replace("\n        ", "\n    ")
         return f"{name} : {kind}, default={default}\n    {text}\n"
 
 
-def _words(value: Any) -> str:
+def _type_text(value: Any) -> str:
     """Return a constraint as numpydoc writes a type."""
     if isinstance(value, Number) or not isinstance(value, tuple):
         return "bool" if value == "boolean" else str(value)

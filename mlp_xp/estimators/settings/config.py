@@ -65,7 +65,7 @@ _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What the parameters of an estimator ask for; a dtype of None follows the data."""
+    """The settings of a training run; a dtype of None follows the data."""
 
     rules: Rules
     loop: LoopSettings

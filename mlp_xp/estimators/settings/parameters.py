@@ -1,4 +1,4 @@
-"""What scikit-learn needs of the table of parameters: constraints, docstrings and checks."""
+"""The table of parameters as scikit-learn needs it: constraints, docstrings and checks."""
 
 import functools
 import inspect
@@ -98,7 +98,7 @@ def _constraint(value: Any) -> Any:
 
 
 def documented(cls: _Class) -> _Class:
-    """Put parameters and attributes into the docstring, and hints into the constructor's errors."""
+    """Add parameters and attributes to the docstring, and hints to the constructor's errors."""
     kind: Any = cls
     if cls.__doc__ is not None:  # With -OO there is none.
         names = inspect.signature(kind).parameters

@@ -77,7 +77,7 @@ class EmptyColumn(Column):
     kind = "empty"
 
     def check(self, raw: RawColumn) -> None:
-        """Accept everything."""
+        """Check nothing."""
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,10 @@ def step_tables(
     if decays:
         optimizers = (with_decay(rules.optimizer, factor) for factor in decays)
     numbers = itertools.count(first + 1 - trainer.rule_start)
-    each = zip(optimizers, itertools.chain(*rates), numbers, strict=False)
-    rule = np.asarray([own.coefficients(rate, number) for own, rate, number in each], np.float64)
+    per_step = zip(optimizers, itertools.chain(*rates), numbers, strict=False)
+    rule = np.asarray(
+        [own.coefficients(rate, number) for own, rate, number in per_step], np.float64
+    )
     columns = [rule]
     if trainer.takes_dropout_rates:
         # In the dtype of a step: it gets the very products.

@@ -46,7 +46,7 @@ _LARGE = 2 << 20
 
 
 class Factors(NamedTuple):
-    """Which factors of a product are packed."""
+    """Two flags: whether each factor of a product is packed."""
 
     a: bool
     b: bool

@@ -172,8 +172,8 @@ def _sum_of_squares(x: np.ndarray) -> Any:
     """Return the sum of squares by one thread: those of a BLAS take longer to meet."""
     flat = x.reshape(-1)
     n = flat.size // _UNSHARED * _UNSHARED
-    rows, rest = flat[:n].reshape(-1, _UNSHARED), flat[n:]
-    return np.vecdot(rows, rows).sum() + np.vecdot(rest, rest)
+    rows, remainder = flat[:n].reshape(-1, _UNSHARED), flat[n:]
+    return np.vecdot(rows, rows).sum() + np.vecdot(remainder, remainder)
 
 
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:

@@ -92,7 +92,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
 
 
 class _Block:
-    """As many rows as a vector has lanes, and as many steps across."""
+    """A block of n rows and n steps across, for vectors of n lanes."""
 
     def __init__(self, vectors: Vectors, in_pairs: bool, *arguments: Any) -> None:
         self.vectors, self.builder, self.in_pairs = vectors, vectors.builder, in_pairs
@@ -170,8 +170,8 @@ class _Block:
                 with self._unless(is_whole, t * self.per_step, v * lanes):
                     first = self._in_panel(self.columns, width, self.down, self.column, v * lanes)
                     place = builder.gep(first, [builder.mul(self._step(self.row, t), width)])
-                    with builder.if_else(is_half) as (half, full):
-                        with full:
+                    with builder.if_else(is_half) as (half, whole):
+                        with whole:
                             self._store(value, place)
                         with half:
                             low, high = self._halves(value)
@@ -234,7 +234,7 @@ class _Block:
         )
 
     def _transposed(self, rows: list[Any]) -> list[Any]:
-        """Exchange rows and lanes, blocks half as large each time."""
+        """Transpose rows and lanes, in blocks half as large each time."""
         n, rows = self.lanes, list(rows)
         distance = n // 2
         while distance:

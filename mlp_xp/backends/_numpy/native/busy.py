@@ -22,7 +22,7 @@ import numpy as np
 from mlp_xp.backends._numpy.native.thread_pool import blas_threads, one_blas_thread
 
 # Products by all threads after which their time is compared with one thread's, and products by one
-# thread before all try again; twice as many after each try in vain.
+# thread before all try again; twice as many after each failed try.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
 # The first products of a window, whose threads may have to wake.
 _WAKING = 4

@@ -64,7 +64,7 @@ class Gather(
 
 
 class ActivateArray(namedtuple("ActivateArray", "is_double size x dy out function")):
-    """An activation y of x, or its gradient dx from y and dy, with y in the place of x."""
+    """An activation y of x, or its gradient dx from y and dy, where ``x`` holds y."""
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
