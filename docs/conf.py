@@ -52,10 +52,11 @@ suppress_warnings = ["myst.header"]  # A page that is included begins at another
 
 # Docstrings are numpydoc. A name in backticks becomes a link where the site has it.
 default_role = "autolink"
+smartquotes = False  # A value such as "relu" can be copied.
 # Values of class variables are of private modules, which the site leaves out.
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:class", r"mlp_xp\..*\._.*")]
 autodoc_typehints = "none"
-autodoc_member_order = "bysource"
+autodoc_member_order = "groupwise"
 autosummary_generate = True
 templates_path = ["templates"]
 numpydoc_show_class_members = False

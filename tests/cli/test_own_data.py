@@ -206,9 +206,9 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
         draw(f"{name}.png", 0)
     draw("pets/dog/1.png", 0, (5, 5))
     for typed, said in (
-        ("iris.csv --target kind", "no column 'kind' to predict; it has a, b, c, d, species"),
+        ("iris.csv --target specie", "predict: did you mean 'species'? It has a, b, c, d, species"),
         ("homes.csv", "'price' is 1.5 in each row: nothing to predict"),
-        ("iris.csv --drop e,a", "no column 'e' to drop; it has a, b, c, d, species"),
+        ("iris.csv --drop e,a", "no column 'e' to drop. It has a, b, c, d, species"),
         ("alike --drop a", "leave out --drop a, which is for tables"),
         ("pets", "type --image-size 6x4 to resize all of them"),
         ("iris.csv --data-path iris.csv", "leave out --data-path"),

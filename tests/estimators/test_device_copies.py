@@ -189,3 +189,5 @@ def test_absent_attributes_are_absent(name):
         delattr(model, name)
     del model.fit(X, Y).coefs_
     assert not hasattr(model, "coefs_")
+    with pytest.raises(AttributeError, match="coefs_ was deleted: assign it, or fit again"):
+        model.predict(X)

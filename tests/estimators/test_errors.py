@@ -57,6 +57,18 @@ def test_a_wrong_setting_is_told_what_to_type():
             MLPRegressor(loss=theirs).fit(X, y)
 
 
+def test_names_of_other_libraries_are_told_the_parameter():
+    meant = {"epochs": "max_iter", "patience": "n_iter_no_change", "weight_decay": "alpha"}
+    for name, parameter in (meant | {"lr": "learning_rate_init"}).items():
+        told = f"'{name}'.*: did you mean '{parameter}'"
+        with pytest.raises(TypeError, match=told):
+            small(**{name: 1})
+        with pytest.raises(ValueError, match=told):
+            small().set_params(**{name: 1})
+    with pytest.raises(TypeError, match="'validation_data': give X_val=..., y_val=..."):
+        small().fit(X, y, validation_data=(X, y))
+
+
 def test_objects_of_the_wrong_kind_are_rejected():
     for name, value, message in (
         ("callbacks", [3], "callbacks has 3, which has none of the methods"),

@@ -74,7 +74,8 @@ def read_summary(folder: Path) -> RunSummary:
         run = RunSummary(folder, config, read_history(folder))
         _check(run)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error) as error:
-        raise ValueError(f"{folder} is damaged, or no run ({error!r:.200}): {_CURE}") from error
+        reason = f"{type(error).__name__}: {error!s:.200}"
+        raise ValueError(f"{folder} is damaged, or no run ({reason}): {_CURE}") from error
     return run
 
 

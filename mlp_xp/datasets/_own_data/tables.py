@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.names import error_end
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.columns import check_columns, first_value
@@ -111,14 +112,16 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
         )
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     if unknown := [name for name in wanted.drop if name not in names]:
-        raise DatasetError(f"{path} has no column {unknown[0]!r} to drop; it has {shown}")
+        end = error_end(unknown[0], names)
+        raise DatasetError(f"{path} has no column {unknown[0]!r} to drop{end} It has {shown}")
     target = wanted.target
     if wanted.has_target:
         if target is None:
             kept = [name for name in names if name not in ("", *wanted.drop)] or names
             target = next((name for name in kept if name.lower() in _TARGETS), kept[-1])
         elif target not in names:
-            raise DatasetError(f"{path} has no column {target!r} to predict; it has {shown}")
+            end = error_end(target, names)
+            raise DatasetError(f"{path} has no column {target!r} to predict{end} It has {shown}")
         if target in wanted.drop:
             raise DatasetError(f"{target!r} is the column to predict: leave it out of --drop")
     if wanted.columns is None:
