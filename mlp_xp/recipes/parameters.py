@@ -136,15 +136,15 @@ _SHARED = {
         Predict with the exponential moving average of the weights, with this decay at each step,
         such as 0.999."""),
     "momentum": Parameter(0.9, [Number(at_least=0, at_most=1)], ONE_SOLVER, text="""
-        For "sgd"."""),
+        Fraction of the last update that is added to a step, for "sgd"."""),
     "nesterovs_momentum": Parameter(True, ["boolean"], ONE_SOLVER, text="""
-        For "sgd"."""),
+        Whether `momentum` is Nesterov's, for "sgd"."""),
     "beta_1": Parameter(0.9, [Number(at_least=0, below=1)], ONE_SOLVER, text="""
         Decay of the average of gradients, for "adam" and "adamw"."""),
     "beta_2": Parameter(0.999, [Number(at_least=0, below=1)], ONE_SOLVER, text="""
         Decay of the average of squared gradients, for "adam" and "adamw"."""),
     "epsilon": Parameter(1e-8, [Number(above=0)], ONE_SOLVER, text="""
-        For "adam" and "adamw"."""),
+        Added to the denominator of the update, for "adam" and "adamw"."""),
     "power_t": Parameter(0.5, [Number(at_least=0)], ONE_SOLVER, text="""
         Exponent of "invscaling"."""),
     "max_fun": Parameter(15000, [Number(int, at_least=1)], ONE_SOLVER, text="""
@@ -241,8 +241,8 @@ _SHARED = {
     "precision": Parameter(
         "auto", [("auto", "float32", "float64", *LOW_PRECISIONS)], WHERE, option=Option("NAME"),
         text="""
-        For parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
-        float32 for uint8; other integers are computed in float64, as in scikit-learn. The last
+        For parameters and products. "auto" keeps the data's float32 or float64, and takes float32 for
+        uint8; other integers are computed in float64, as in scikit-learn. The last
         three train with faster products, on backends "cupy", "torch" and "jax", "bf16" also on
         "numpy"; the weights, the optimizer's state and the loss stay in float32, and so do
         predictions. "tf32", on GPUs, rounds the operands of products. "bf16" and "float16" also
@@ -318,8 +318,8 @@ REGRESSOR = _SHARED | {
         `mlp_xp.nn.losses.Custom`. A loss of classes takes probabilities as targets, and predicts
         them. The loss of several outputs is their sum."""),
     "output_activation": Parameter("auto", [("auto", *OUTPUTS)], LOSS, text="""
-        Activation of the network's raw outputs, before the loss and in predictions; "auto" is that
-        of a loss object, the exponential for "poisson", and else the identity."""),
+        Activation of the network's raw outputs, before the loss and in predictions; "auto" takes
+        it from a loss object; it is the exponential for "poisson", and else the identity."""),
     "clip_predictions": Parameter(False, ["boolean"], LOSS, text="""
         Whether to clip each predicted output to the range of its training targets. Warm starts and
         `partial_fit` keep the first range. Not available for quantiles and standard

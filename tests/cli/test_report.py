@@ -50,6 +50,7 @@ def hostile(tmp_path_factory):
 def test_the_page_of_a_run_has_its_sections_and_results(finished):
     page = (finished / "report.html").read_text(encoding="utf-8")
     result = json.loads((finished / "config.json").read_text())["result"]
+    assert f"<title>{finished.name}, digits" in page
     assert re.findall("<h2>(.*?)</h2>", page) == SECTIONS
     assert f"<b>{100 * result['test_accuracy']:.2f} %</b>" in page
     assert "mlp-xp train --data digits --hidden 16" in page
