@@ -241,14 +241,14 @@ _SHARED = {
     "precision": Parameter(
         "auto", [("auto", "float32", "float64", *LOW_PRECISIONS)], WHERE, option=Option("NAME"),
         text="""
-        For parameters and products. "auto" keeps the data's float32 or float64, and takes float32 for
-        uint8; other integers are computed in float64, as in scikit-learn. The last
-        three train with faster products, on backends "cupy", "torch" and "jax", "bf16" also on
-        "numpy"; the weights, the optimizer's state and the loss stay in float32, and so do
-        predictions. "tf32", on GPUs, rounds the operands of products. "bf16" and "float16" also
-        keep inputs, activations and gradients in 16 bits, except on "cupy" and "numpy". On "numpy",
-        "bf16" needs numba and a processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire
-        Rapids). "float16" scales the loss, and skips the steps whose gradients overflow."""),
+        For parameters and products. "auto" keeps the data's float32 or float64, and takes float32
+        for uint8; other integers are computed in float64, as in scikit-learn. The last three train
+        with faster products, on backends "cupy", "torch" and "jax", "bf16" also on "numpy"; the
+        weights, the optimizer's state and the loss stay in float32, and so do predictions. "tf32",
+        on GPUs, rounds the operands of products. "bf16" and "float16" also keep inputs, activations
+        and gradients in 16 bits, except on "cupy" and "numpy". On "numpy", "bf16" needs numba and a
+        processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire Rapids). "float16" scales
+        the loss, and skips the steps whose gradients overflow."""),
     "placement": Parameter(
         "auto", [("auto", "resident", "streamed")], WHERE,
         option=Option("NAME"), free_on_resume=True, own_per_rank=True, text="""
@@ -318,8 +318,8 @@ REGRESSOR = _SHARED | {
         `mlp_xp.nn.losses.Custom`. A loss of classes takes probabilities as targets, and predicts
         them. The loss of several outputs is their sum."""),
     "output_activation": Parameter("auto", [("auto", *OUTPUTS)], LOSS, text="""
-        Activation of the network's raw outputs, before the loss and in predictions; "auto" takes
-        it from a loss object; it is the exponential for "poisson", and else the identity."""),
+        Activation of the network's raw outputs, before the loss and in predictions; "auto" takes it
+        from a loss object; it is the exponential for "poisson", and else the identity."""),
     "clip_predictions": Parameter(False, ["boolean"], LOSS, text="""
         Whether to clip each predicted output to the range of its training targets. Warm starts and
         `partial_fit` keep the first range. Not available for quantiles and standard
