@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from mlp_xp._utils.threads import usable_threads
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.native import busy, jobs, thread_pool
+from mlp_xp.backends._numpy.tracing.operations import punctual
 
 pytest.importorskip("numba")
 if os.name != "posix":
@@ -358,11 +359,12 @@ def test_training_flushes_subnormal_numbers_in_its_threads_and_no_longer():
 
 def test_one_thread_gives_the_bits_of_all_where_they_are_late(monkeypatch):
     a, b = (np.random.default_rng(n).standard_normal((3072, n), np.float32) for n in (128, 64))
-    watch, moments = busy._Watch(), (i**2 for i in range(100))  # Each product takes longer.
-    monkeypatch.setattr(busy, "time", SimpleNamespace(perf_counter=lambda: next(moments)))
-    with threadpool_limits(2, "blas"):
-        wanted, out = a.T @ b, np.empty((128, 64), np.float32)
-        for _ in range(30):
-            watch.multiply(a.T, b, out)
-            np.testing.assert_array_equal(out, wanted)
-    assert watch.stretch >= busy._SHORTEST
+    product, seconds = punctual(np.matmul, a.T, b), iter(range(99))  # Each takes longer.
+    monkeypatch.setattr(busy, "time", SimpleNamespace(perf_counter=lambda: next(seconds) ** 2))
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads, "blas"):
+            wanted, out = a.T @ b, np.empty((128, 64), np.float32)
+            for _ in range(30):
+                product(a.T, b, out)
+                np.testing.assert_array_equal(out, wanted)
+        assert (product.stretch >= busy._SHORTEST) == (n_threads > 1)

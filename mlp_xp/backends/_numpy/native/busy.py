@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -19,47 +18,62 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.thread_pool import blas_threads, one_blas_thread
+from mlp_xp.backends._numpy.native.thread_pool import one_blas_thread, openblas_threads
 
 # Products by all threads after which their time is compared with one thread's, and products by one
 # thread before all try again; twice as many after each failed try.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
 # The first products of a window, whose threads may have to wake.
-_WAKING = 4
+_WAKING = 2
 # The weight of the last product in the mean seconds of one thread.
 _LAST = 0.1
 
+# The limit to one thread is the process's, so that others must wait to have the same bits. The
+# BLAS's threads serve one product at a time anyway. Forks wait for the end of a step.
+_lock = threading.Lock()
 
-class _Watch:
-    """Times products, and decides whether one thread computes the next ones, or all threads.
+
+class TimedProduct:
+    """Products of one layout: decides whether one thread computes the next ones, or all threads.
 
     Both give the same bits, so that a clock may decide.
     """
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()  # Threads of a BLAS serve one product at a time anyway.
-        self.shortest: dict[Any, float] = {}  # Seconds of all threads, by layout.
-        self.alone: dict[Any, float] = {}  # Mean seconds of one thread.
+    def __init__(self, *layout: Any) -> None:
+        self.layout = layout
+        self.shortest = math.inf  # Seconds of all threads.
+        self.alone: float | None = None  # Mean seconds of one thread.
         self.n_alone = 0  # Products yet to be computed by one thread.
         self.stretch = _SHORTEST // 2
         self.n_products, self.excess = 0, 0.0  # Of this window; seconds beyond one thread's.
 
-    def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-        layout = a.dtype, a.shape, b.shape, a.flags.c_contiguous, b.flags.c_contiguous
-        start = time.perf_counter()
-        if self.n_alone:
-            self.n_alone -= 1
-            if cuts := _find_cuts(blas_threads(), *layout):
-                start = time.perf_counter()
-                _multiply_pieces(a, b, out, cuts)
-                seconds = time.perf_counter() - start
-                mean = self.alone.get(layout, seconds)
-                self.alone[layout] = mean + _LAST * (seconds - mean)
+    def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        """Compute ``numpy.matmul(a, b, out)``."""
+        with _lock:
+            n_threads = openblas_threads()
+            if n_threads > 1:
+                self._multiply(n_threads, a, b, out)
                 return
         np.matmul(a, b, out)
+
+    def _multiply(self, n_threads: int, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        if self.n_alone:
+            cuts = _find_cuts(n_threads, *self.layout)
+            if not cuts:
+                np.matmul(a, b, out)
+                return
+            self.n_alone -= 1
+            start = time.perf_counter()
+            _multiply_pieces(a, b, out, cuts)
+            seconds = time.perf_counter() - start
+            self.alone = seconds if self.alone is None else self.alone
+            self.alone += _LAST * (seconds - self.alone)
+            return
+        start = time.perf_counter()
+        np.matmul(a, b, out)
         seconds = time.perf_counter() - start
-        self.shortest[layout] = min(seconds, self.shortest.get(layout, seconds))
-        alone = self.alone.get(layout, 2 * self.shortest[layout])
+        self.shortest = min(seconds, self.shortest)
+        alone = n_threads * self.shortest if self.alone is None else self.alone
         self.n_products += 1
         if self.n_products <= _WAKING:
             return
@@ -72,13 +86,7 @@ class _Watch:
         self.n_products, self.excess = 0, 0.0
 
 
-_watch = _Watch()
-
-
-def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """Compute ``numpy.matmul(a, b, out)`` with the same bits, and on a busy machine sooner."""
-    with _watch.lock:
-        _watch.multiply(a, b, out)
+timed_product = functools.lru_cache(maxsize=256)(TimedProduct)
 
 
 def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[int, ...]) -> None:
@@ -87,18 +95,18 @@ def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[
             np.matmul(a[start:stop], b, out[start:stop])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
     """Return between which rows one thread must pause to give the bits of all; () if nowhere."""
     rng = np.random.default_rng(0)
-    shapes, are_rows = layout[:2], layout[2:]
     a, b = (
-        rng.standard_normal(shape if is_rows else shape[::-1]).astype(dtype)
-        for shape, is_rows in zip(shapes, are_rows, strict=True)
+        rng.random(shape, dtype) if is_c else rng.random(shape[::-1], dtype).T
+        for shape, is_c in zip(layout[:2], layout[2:], strict=True)
     )
-    a, b = (x if is_rows else x.T for x, is_rows in zip((a, b), are_rows, strict=True))
     wanted, found = a @ b, np.empty((a.shape[0], b.shape[1]), dtype)
-    for cuts in _possible_cuts(a.shape[0], n_threads) if n_threads > 1 else ():
+    if openblas_threads() != n_threads:  # Another thread has begun to fit.
+        return ()
+    for cuts in _possible_cuts(a.shape[0], n_threads):
         _multiply_pieces(a, b, found, cuts)
         if np.array_equal(found, wanted):
             return cuts
@@ -115,12 +123,3 @@ def _possible_cuts(n_rows: int, n_threads: int) -> Iterator[tuple[int, ...]]:
             half = math.ceil((end - cuts[-1]) / (2 * multiple)) * multiple
             cuts += sorted({min(cuts[-1] + half, end), end} - {cuts[-1]})
         yield tuple(cuts)
-
-
-def _after_fork() -> None:
-    global _watch
-    _watch = _Watch()  # Another thread, which is not here, may have held its lock.
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

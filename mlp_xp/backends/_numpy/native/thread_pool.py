@@ -216,9 +216,13 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-def blas_threads() -> int:
-    """Return the number of threads of NumPy's BLAS, which a limit may have changed."""
-    return max((blas.num_threads for blas in _blas().lib_controllers), default=1)
+def openblas_threads() -> int:
+    """Return the number of threads of OpenBLAS, which a limit may have changed; 1 without it.
+
+    A limit does not reach SciPy's if that is loaded inside it.
+    """
+    found = _blas().lib_controllers
+    return min((x.num_threads for x in found if x.internal_api == "openblas"), default=1)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from mlp_xp.backends._numpy.tracing.traced import Traced
 _SHORT_DETOUR = 1 << 14
 # Multiplications of a product that one thread computes in 0.05 to 4 ms, a slice of the scheduler.
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
+# Numbers of a matrix of one: random ones of this size take 20 ms and 16 MB.
+_LARGEST_LATE = 1 << 22
 
 REDUCTIONS = {
     np.sum: np.add,
@@ -97,13 +99,23 @@ def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray
 
 
 def punctual(function: Any, *operands: Any) -> Any:
-    """Return the function, or `multiply` for products that a busy processor makes late."""
+    """Return the function, or a `TimedProduct` for products that a busy processor makes late."""
     if function is not np.matmul:
         return function
     a, b = operands
-    is_known = a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.dtype in (np.float32, np.float64)
-    if not is_known or not _LEAST_LATE <= a.size * b.shape[1] <= _MOST_LATE:
+    is_known = (
+        a.ndim == b.ndim == 2
+        and a.dtype == b.dtype
+        and a.dtype in (np.float32, np.float64)
+        and _LEAST_LATE <= a.size * b.shape[1] <= _MOST_LATE
+        and max(a.size, b.size) <= _LARGEST_LATE
+        and min(*a.shape, *b.shape) > 1
+        and all(x.flags.c_contiguous or x.flags.f_contiguous for x in operands)
+        and not np.may_share_memory(a, b)  # NumPy computes half of a @ a.T.
+    )
+    if not is_known:
         return function
-    from mlp_xp.backends._numpy.native.busy import multiply  # Short fits have smaller products.
+    # Short fits have smaller products.
+    from mlp_xp.backends._numpy.native.busy import timed_product
 
-    return multiply
+    return timed_product(a.dtype, a.shape, b.shape, a.flags.c_contiguous, b.flags.c_contiguous)
