@@ -1,7 +1,5 @@
 """A row of the table of parameters, and how it reads in a docstring."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
