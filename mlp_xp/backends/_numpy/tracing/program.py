@@ -252,9 +252,7 @@ class Program:
             fields = Arithmetic(out.dtype == np.float64, ufunc is np.multiply, a, b, out)
             self.job(Job(fields))
         else:
-            # Inside a pool the BLAS has one thread.
-            function = ufunc if self.has_jobs else punctual(ufunc, *map(value_of, inputs))
-            self._write(self._call(function, operands, {"out": out}))
+            self._write(self._call(punctual(ufunc, *map(value_of, inputs)), operands, {"out": out}))
         return out
 
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
