@@ -113,7 +113,7 @@ def test_parts_and_contenders_are_known(monkeypatch, capsys):
     assert all(name in text for name in (*suite.NAMES, *suite.KEYS))
     for words, said in (
         (["--only", "iris"], "no part is called 'iris': choose some of tiny, lab, "),
-        (["--quick", "--only", "wide"], "wide is not in a quick run, which has tiny, lab, medium"),
+        (["--quick", "--only", "predict"], "predict is not in a quick run, which has tiny, lab, m"),
         (["--contenders", "keras"], "no contender is called 'keras': choose some of \"JAX\"; "),
     ):
         with pytest.raises(SystemExit, match="2"):

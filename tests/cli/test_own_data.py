@@ -127,11 +127,11 @@ def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
     lines = mlp_xp("export", "run", "--to", "onnx", "--out", "a.onnx").out.splitlines()
     assert lines[0].startswith("wrote a.onnx, 0.0 MB")
     assert lines[1].endswith("4 numbers, a, b, c, d")
-    assert lines[2] == "outputs: label, probabilities"
+    assert lines[2:] == ["outputs: label, probabilities"]
     session = runtime.InferenceSession("a.onnx")
     labels = session.run(["label"], {"X": iris[::50]})[0].tolist()
-    assert labels == load_model("run").predict(iris[::50]).tolist()
-    assert labels[0] == "setosa"
+    frame = pd.DataFrame(iris[::50], columns=[*"abcd"])
+    assert labels == load_model("run").predict(frame).tolist() == ["setosa", *labels[1:]]
 
     rows = [f"{i % 5 if i % 7 else ''},{'ab'[i % 2]},{i % 3}.5" for i in range(60)]
     Path("mixed.csv").write_text("\n".join(["n,m,y", *rows, ""]))
@@ -149,9 +149,9 @@ def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
     assert mlp_xp(*TRAIN[:-1], "numbers").status == 0
     model = load_model("numbers")
     assert mlp_xp("export", "numbers", "--to", "onnx").out.endswith("outputs: prediction\n")
-    session = runtime.InferenceSession("numbers/model.onnx")
-    (graph,) = session.run(None, {"X": homes[:5, :2]})
-    np.testing.assert_allclose(graph.reshape(-1), model.predict(homes[:5, :2]), rtol=1e-6)
+    (graph,) = runtime.InferenceSession("numbers/model.onnx").run(None, {"X": homes[:5, :2]})
+    predicted = model.predict(pd.DataFrame(homes[:5, :2], columns=["rooms", "area"]))
+    np.testing.assert_allclose(graph.reshape(-1), predicted, rtol=1e-6)
 
     for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
         draw(f"pets/{name}.png", 0)
