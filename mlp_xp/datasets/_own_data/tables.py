@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.names import error_end
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.columns import check_columns, first_value
@@ -110,6 +109,8 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
             f"{path} has {names.count(repeated[0])} columns {repeated[0]!r}: rename all but one, "
             "or begin the file with a line of names"
         )
+    from mlp_xp._utils.names import error_end  # With difflib.
+
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     if unknown := [name for name in wanted.drop if name not in names]:
         end = error_end(unknown[0], names)
