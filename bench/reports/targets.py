@@ -54,7 +54,7 @@ def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
 
 
 def floors_of(kind: str) -> Wanted:
-    """Return the floors for a kind of processor: those of all, replaced where it has its own."""
+    """Return the floors for a kind of processor: the common ones, unless it has its own."""
     floors: Wanted = dict(WANTED["floors"])
     for workload, peers in WANTED["floors by processor"].get(kind, {}).items():
         floors[workload] = floors.get(workload, {}) | peers

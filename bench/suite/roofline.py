@@ -18,7 +18,7 @@ from bench.suite.tables import spread
 from bench.suite.workloads import Workload
 
 FLOAT = 4  # bytes
-# Arrays of the parameters' size that an update reads and writes, and those of the optimizer.
+# Arrays as large as the parameters: how many an update reads and writes, and an optimizer keeps.
 TRAFFIC = {
     "adam": 7,  # reads p, g, m, v; writes p, m, v
     "sgd": 5,  # reads p, g, v; writes p, v

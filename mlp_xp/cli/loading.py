@@ -45,7 +45,7 @@ def load_data(
 ) -> Dataset:
     """Load a data set, and report that on an output; a download draws its own bar.
 
-    ``options`` are those of `load_files` for data of the user's own.
+    ``options`` go to `load_files`, for data of the user's own.
     """
     if output is None:
         return _load(name, path, options)

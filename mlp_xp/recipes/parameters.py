@@ -38,9 +38,7 @@ _SHARED = {
     "hidden_layer_sizes": Parameter(
         (100,), ["array-like", Number(int, at_least=1), Layer], NETWORK,
         "int, object of `mlp_xp.nn.hidden`, or a list of them",
-        option=Option(
-            "WIDTH", "width of each hidden layer; for a table it follows from the rows", "hidden"
-        ), text="""
+        option=Option("WIDTH", "width of each hidden layer", "hidden"), text="""
         Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
         for a residual branch with an inverted bottleneck."""),
     "activation": Parameter(

@@ -158,7 +158,7 @@ def _add_output(group: Options) -> None:
     add("--out", help="new run folder (runs/<date>-<time>-<data>)", type=Path, metavar="DIR")
     add(
         "--resume",
-        help="go on with a run that was interrupted, with all of its settings; RUN is its --out",
+        help="resume a run that was interrupted, with all its settings; RUN is its --out",
         type=Path,
         metavar="RUN",
     )

@@ -60,8 +60,8 @@ def read_table(
     """Read a table from a CSV file, with or without a line of names, an NPZ or a Parquet file.
 
     By default the target is the column called target, label, class or y, else the last, and all
-    others are features. ``columns`` are those of a model, and ``has_target`` is whether to read the
-    target.
+    others are features. ``columns`` are what a model was trained on, and ``has_target`` is whether
+    to read the target.
     """
     try:
         open_file(path).close()

@@ -36,11 +36,11 @@ def rank_plan(
     Without ``owned``, which has for each sample its position on this rank and -1 where another rank
     has it, a rank takes a contiguous part of each batch, or of its groups of samples that are mixed
     with each other. Rows of weight 0 fill up what is shorter, so that all batches have one shape:
-    then all ranks do the same steps in one call. With ``n_shards`` each batch has so many virtual
-    shards on each rank, filled up to one number of rows; parts are then those of a weight of 1, and
-    all samples have a weight. ``takes_shards`` is whether a step takes shard after shard, and draws
-    have positions in them. Raises ValueError if samples that are mixed with each other are on
-    several ranks.
+    then all ranks do the same steps in one call. With ``n_shards`` each batch has that number of
+    virtual shards on each rank, filled up to one number of rows; parts are then of samples with a
+    weight of 1, and all samples have a weight. ``takes_shards`` is whether a step takes shard after
+    shard, and draws have positions in them. Raises ValueError if samples that are mixed with each
+    other are on several ranks.
 
     Examples
     --------

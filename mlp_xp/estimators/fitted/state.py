@@ -54,7 +54,7 @@ class FittedState:
     ``input_scaling`` is the setting that ``scaling`` was computed by. ``progress`` is for a
     training whose trainer is not at hand, in NumPy arrays; ``position`` for its schedule.
     ``is_checked`` is whether all weights are known to be finite. ``calibration`` corrects
-    quantiles; predictions divide raw outputs by ``temperature``. ``copies`` are those of weights,
+    quantiles; predictions divide raw outputs by ``temperature``. ``copies`` holds weights,
     statistics and scaling on a device.
     """
 

@@ -61,7 +61,7 @@ class StepScalars(NamedTuple):
     them, or each has its own. ``share`` is the step's share of the epoch's samples, ``l2`` the
     factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are how far the moving average
     and the batch statistics move, and ``rule`` is what `optimizer.coefficients` returned.
-    ``dropout_rates`` are those of each dropout, where they are inputs of a step.
+    ``dropout_rates`` has the rate of each dropout, where rates are inputs of a step.
     """
 
     share: Any

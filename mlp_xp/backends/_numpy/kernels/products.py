@@ -125,6 +125,8 @@ def product_jobs(
             is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias
         )
         return [Job(fields, is_shared)]
+    # Tiles read rows of B: a factor that lies transposed is packed, or has few rows.
+    assert packed.b or not tb or m <= _FEW_ROWS
     jobs: list[Job] = []
 
     def pack(x: Array, order: str, width: int) -> Array:

@@ -169,7 +169,7 @@ def _update_in_pieces(
 
 
 def _sum_of_squares(x: np.ndarray) -> Any:
-    """Return the sum of squares by one thread: those of a BLAS take longer to meet."""
+    """Return the sum of squares by one thread: a BLAS would wait for its other threads."""
     flat = x.reshape(-1)
     n = flat.size // _UNSHARED * _UNSHARED
     rows, remainder = flat[:n].reshape(-1, _UNSHARED), flat[n:]

@@ -115,8 +115,8 @@ class TiledProduct(
     """C = A B + bias by tiles: (m, n), n_steps steps of the sum; each factor as it lies or packed.
 
     Distances are in steps of the sum or numbers: of A from row to row of a tile, of tiles, a row,
-    and from step to step; of B from panel to panel, a column, and from step to step. ``width`` is
-    that of B's panels, 0 where it lies as it is. Loops go over ``steps_at_once``, then
+    and from step to step; of B from panel to panel, a column, and from step to step. B's panels
+    have ``width`` columns, 0 where B lies as it is. Loops go over ``steps_at_once``, then
     ``columns_at_once`` by ``rows_at_once`` of C, then ``depth`` steps, then tiles.
     """
 
