@@ -10,8 +10,6 @@ import numpy as np
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.nn.layers import sum_in_pairs
 
-__all__ = ["N_SHARDS", "InFixedOrder"]
-
 T = TypeVar("T")
 
 N_SHARDS = 8  # The virtual shards of a batch, on all ranks together.

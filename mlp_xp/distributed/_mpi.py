@@ -11,8 +11,6 @@ from mlp_xp._utils.optional import install_command, optional
 from mlp_xp.distributed._shared_memory import shared_memory
 from mlp_xp.distributed.communicator import Communicator
 
-__all__ = ["MpiCommunicator", "create"]
-
 T = TypeVar("T")
 
 # Arrays of fewer bytes travel together: a sum takes some ten microseconds however short it is.

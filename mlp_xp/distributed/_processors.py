@@ -11,8 +11,6 @@ from threadpoolctl import threadpool_limits
 from mlp_xp._utils.threads import THREADS_VARIABLES, usable_threads
 from mlp_xp.distributed.communicator import Communicator
 
-__all__ = ["divide_processors", "limit_threads"]
-
 # What `limit_threads` has set, which is not the user's.
 _ours: dict[str, str] = {}
 

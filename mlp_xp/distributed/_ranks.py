@@ -33,8 +33,6 @@ from mlp_xp.training.step.step_settings import Rules
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
 
-__all__ = ["Ranks", "end_all_on_errors"]
-
 T = TypeVar("T")
 
 _DEFAULT = Distributed()

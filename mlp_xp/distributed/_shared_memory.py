@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["SharedMemory", "SharedSum", "shared_memory"]
-
 # Numbers that are added at a time: they stay in the cache until the next rank's are added to them.
 _CHUNK = 1 << 15
 

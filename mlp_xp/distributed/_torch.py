@@ -12,8 +12,6 @@ import numpy as np
 from mlp_xp._utils.optional import optional
 from mlp_xp.distributed.communicator import Communicator
 
-__all__ = ["TorchCommunicator", "create"]
-
 T = TypeVar("T")
 
 # What torchrun sets in the environment of each process.

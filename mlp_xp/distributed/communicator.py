@@ -11,8 +11,6 @@ import numpy as np
 if TYPE_CHECKING:  # Not all engines have it.
     from mlp_xp.distributed._shared_memory import SharedMemory
 
-__all__ = ["LONG_BYTES", "Communicator", "RankError"]
-
 T = TypeVar("T")
 
 # A sum of this many bytes takes longer than its start; shorter arrays are summed together.

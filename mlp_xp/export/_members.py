@@ -10,8 +10,6 @@ from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 
-__all__ = ["members_of", "state_of"]
-
 _OTHERWISE = (
     "Take the estimator out of a pipeline or a search, e.g. pipeline[-1] or "
     "search.best_estimator_, or export all of it by register_skl2onnx(); from_sklearn converts an "

@@ -22,8 +22,6 @@ from mlp_xp.export._members import members_of, state_of
 from mlp_xp.nn.losses import of_mixture
 from mlp_xp.training.inference.inference import make_predict
 
-__all__ = ["to_onnx", "trace"]
-
 
 def to_onnx(
     model: Any,

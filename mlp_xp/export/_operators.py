@@ -19,8 +19,6 @@ from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.layers import Activation, Arrangement, Dense, activate
 from mlp_xp.nn.losses import EachMember, EachTarget, Loss
 
-__all__ = ["KERNELS", "OnnxNamespace", "activate_outputs", "mean"]
-
 
 class OnnxNamespace:
     """The functions of ndonnx, with those that are shorter in ONNX's own operators."""

@@ -11,8 +11,6 @@ from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.ensembles import MLPEnsembleClassifier, MLPEnsembleRegressor
 from mlp_xp.export._onnx import trace
 
-__all__ = ["register_skl2onnx"]
-
 
 def register_skl2onnx() -> None:
     """Register converters for this package's estimators, also in pipelines and searches.

@@ -16,8 +16,6 @@ from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
 from mlp_xp.nn.network import Network
 
-__all__ = ["from_sklearn", "to_sklearn"]
-
 # What a fit learns besides the weights, under the same names in both.
 _HISTORY = (
     "best_loss_",

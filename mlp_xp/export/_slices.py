@@ -8,8 +8,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["shorten_slices"]
-
 
 class _Part(NamedTuple):
     """The entries from ``start`` to ``stop`` of an array along an axis."""

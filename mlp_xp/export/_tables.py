@@ -12,8 +12,6 @@ from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import CategoryColumn, EmptyColumn, NumberColumn
 from mlp_xp.estimators.tables.scaling import Affine
 
-__all__ = ["encode_columns", "graph_inputs"]
-
 _WHOLE = "X"
 
 

@@ -10,8 +10,6 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-__all__ = ["tidy"]
-
 
 def tidy(model: onnx.ModelProto) -> None:
     """Compute what depends on constants alone, and remove copies and unused nodes.

@@ -14,8 +14,6 @@ from mlp_xp.export._members import state_of
 from mlp_xp.nn.network import with_layers
 from mlp_xp.training.loop.history import History
 
-__all__ = ["from_torch", "to_torch"]
-
 
 def to_torch(model: Any, *, activate: bool = False) -> Any:
     """Return a fitted estimator as a PyTorch module, ready to predict or to train further.

@@ -27,8 +27,6 @@ from mlp_xp.nn.blocks import (
 from mlp_xp.nn.layers import Activation, Arrangement, BatchStats, Dense, Norm
 from mlp_xp.nn.losses import OUTPUTS, EachTarget, Loss
 
-__all__ = ["Parsed", "build", "parse"]
-
 _ACTIVATIONS: dict[str, Any] = {
     "identity": nn.Identity,
     "logistic": nn.Sigmoid,

@@ -9,8 +9,6 @@ from mlp_xp.lab._checks import check_axes, check_count, check_range, in_scope, p
 from mlp_xp.lab._training import AfterEpoch, accuracy, logits_of, to_weights, train
 from mlp_xp.nn.network import Network, init_params
 
-__all__ = ["run_mlp_training", "test_mlp", "train_mlp"]
-
 
 @in_scope
 def train_mlp(

@@ -16,8 +16,6 @@ from mlp_xp.lab._training import (
 )
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError, Through
 
-__all__ = ["learn_once_cross_entropy", "learn_once_mse", "one_hot"]
-
 
 def one_hot(labels: Array) -> Array:
     """Convert labels to rows of zeros with a single one, with ``max(labels) + 1`` columns.

@@ -29,8 +29,6 @@ from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["BLOCK", "error_of_minimum", "minimize"]
-
 # Large enough for the products to run at full speed; the sum over blocks is that of the full batch.
 BLOCK = 8192
 # Numbers of a block's inputs and activations that may be kept after a fit.

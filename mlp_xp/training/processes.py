@@ -17,8 +17,6 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradien
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
 
-__all__ = ["SINGLE_PROCESS", "SingleProcess"]
-
 T = TypeVar("T")
 
 

@@ -31,8 +31,6 @@ from mlp_xp.training.step.step_table import (
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
 
-__all__ = ["Trainer"]
-
 # The most steps of one call: each takes some time however little it computes.
 _STEPS_AT_ONCE = 2_000
 

@@ -16,8 +16,6 @@ from mlp_xp.backends import Backend
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.distributed.training.gradient import RankGradient
 
-__all__ = ["RankBackend", "SumOnHost", "share_steps"]
-
 # These files have a `create` for a library's backend; other libraries need none.
 _FILES = {"cupy", "jax", "numpy", "torch"}
 

@@ -20,8 +20,6 @@ from mlp_xp.backends._cupy.backend import CupyBackend
 from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import Communicator
 
-__all__ = ["KIND", "CupyRankBackend", "SumOverRanks"]
-
 
 @cache
 def _nccl() -> Any:

@@ -29,8 +29,6 @@ from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 
-__all__ = ["KIND", "JaxRankBackend", "SplitFunction", "SumOverRanks", "TakeShard"]
-
 _sum = core.Primitive("sum_over_ranks")
 _take = core.Primitive("take_shard")
 _sum.multiple_results = _take.multiple_results = True

@@ -24,8 +24,6 @@ from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
-__all__ = ["KIND", "ClipOfRanks", "NumpyRankBackend", "SumOverRanks", "UpdateOfRanks"]
-
 # The gradient of a layer travels in at most this many pieces, of at least this many bytes, between
 # machines: the first are on their way while the next are computed. Rows of a piece are a multiple.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12

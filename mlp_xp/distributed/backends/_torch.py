@@ -19,8 +19,6 @@ from mlp_xp.backends._torch.backend import TorchBackend
 from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 
-__all__ = ["KIND", "SentDense", "SumInGroup", "SumOverRanks", "Sums", "TorchRankBackend"]
-
 
 class Sums:
     """The sum over ranks; sums of some tensors may have been started before."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.training.loop.time_budget import Budget
 
-__all__ = ["AgreedBudget"]
-
 
 @dataclass
 class AgreedBudget(Budget):

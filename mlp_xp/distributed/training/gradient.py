@@ -23,8 +23,6 @@ from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.loss_scaling import LossScale, scale_loss_gradient
 from mlp_xp.training.step.value_and_gradient import BatchGradient, value_and_gradient
 
-__all__ = ["RankGradient"]
-
 
 @dataclass(frozen=True)
 class RankGradient:

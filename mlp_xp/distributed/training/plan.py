@@ -13,8 +13,6 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.training.data.epoch_plan import EpochPlan
 
-__all__ = ["rank_plan"]
-
 # Batches of sharded data have a varying number of rows on a rank. They are filled up to a multiple
 # of so much of the batch, since a new shape may cost a compilation.
 _FRACTION = 16

@@ -17,8 +17,6 @@ from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 
-__all__ = ["in_shards"]
-
 
 def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
     """Return the kernels of a step, whose products and sums are computed shard by shard."""

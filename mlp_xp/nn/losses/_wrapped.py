@@ -8,8 +8,6 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.losses._base import Loss
 
-__all__ = ["Wrapped"]
-
 
 class Wrapped(Loss):
     """A loss that means its outputs as the one in ``loss`` does."""

@@ -17,8 +17,6 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import read_file
 from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
 
-__all__ = ["checkpoint_name", "checkpoints", "read_checkpoint", "read_newest", "write_snapshot"]
-
 _ARRAYS, _FACTS = "training.safetensors", "training.json"
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
 _FORMAT = {"format": "mlp_xp training", "format_version": 1}

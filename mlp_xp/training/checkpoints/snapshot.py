@@ -18,8 +18,6 @@ from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition
 from mlp_xp.training.loop.records import Record, ResumeState
 
-__all__ = ["Snapshot", "SnapshotError", "restore_snapshot", "take_snapshot", "tree_of"]
-
 _NUMPY_FLOATS = ("loss", "best_loss")  # As scikit-learn has them.
 
 

@@ -12,8 +12,6 @@ from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
-__all__ = ["EpochPlan", "plan_epoch", "with_draws", "without_first"]
-
 # The orders of the last 512 epochs of at most so many samples are cached (8 MB at most): models of
 # a search that differ in other settings than the seed share them, and one takes 40 us or more.
 _FEW_SAMPLES = 4_096

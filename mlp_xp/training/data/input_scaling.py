@@ -13,8 +13,6 @@ from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.training.data.rows import take_rows
 
-__all__ = ["SCALINGS", "Whiten", "find_scaling", "standardization"]
-
 _BLOCK = 512
 
 Exchange = Callable[[Any], list[Any]]

@@ -28,17 +28,6 @@ from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.rows import Rows, Shard, is_mapped, kept_dtype, take_rows
 from mlp_xp.training.step.inputs import Batch, Selection
 
-__all__ = [
-    "Data",
-    "Placement",
-    "Resident",
-    "Streamed",
-    "count_work",
-    "multiplies_sparse",
-    "place",
-    "put_sparse",
-]
-
 Placement = Literal["auto", "resident", "streamed"]
 
 _log = logging.getLogger(__name__)

@@ -12,8 +12,6 @@ from scipy import sparse
 
 from mlp_xp.backends import Backend, get_backend
 
-__all__ = ["Rows", "Shard", "home", "is_mapped", "kept_dtype", "some_rows", "take_rows"]
-
 # Rows of smaller arrays are copied: a few milliseconds, and steps take them in order.
 _COPIED_BYTES = 1 << 23
 

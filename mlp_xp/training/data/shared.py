@@ -14,8 +14,6 @@ from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Resident
 from mlp_xp.training.data.rows import kept_dtype
 
-__all__ = ["Column", "SharedData", "SharedResident"]
-
 
 class Column:
     """Targets of all rows of some data, of which fits have brought those that they take.

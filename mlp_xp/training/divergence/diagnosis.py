@@ -18,8 +18,6 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments, StepScalars
 from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradient
 
-__all__ = ["diagnose", "explain_minimum"]
-
 # Inputs and targets this many times larger than 1 and than the learning rate are the likely cause.
 _LARGE = 100.0
 # Sample weights of a smaller average, by which the penalty is divided, may be the cause.

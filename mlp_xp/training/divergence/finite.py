@@ -11,8 +11,6 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend
 
-__all__ = ["NON_FINITE_WEIGHTS", "Cause", "NonFiniteError", "is_finite"]
-
 NON_FINITE_WEIGHTS = "Solver produced non-finite parameter weights."  # scikit-learn's words
 # The longest arrays that a BLAS adds up without its other threads.
 _SHORT = 10_000

@@ -18,8 +18,6 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.step_table import Epoch, repeat
 
-__all__ = ["Guard"]
-
 # Seconds between two checks of the loss: each waits for the device.
 _LOOK_SECONDS = 0.1
 # Largest share of the time that is spent on copies of the state.

@@ -25,8 +25,6 @@ from mlp_xp.training.data.placement import multiplies_sparse, put_sparse
 from mlp_xp.training.data.rows import Rows, kept_dtype, take_rows
 from mlp_xp.training.step.inputs import in_dtype_of, of_features, rotated
 
-__all__ = ["Predict", "make_predict", "predict", "put_writable"]
-
 Predict = Callable[..., Array]
 
 # Rows of a batch at which products run at full speed. In the host's memory fewer are enough, and

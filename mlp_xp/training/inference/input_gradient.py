@@ -20,8 +20,6 @@ from mlp_xp.training.inference.inference import put_writable
 from mlp_xp.training.step.inputs import Batch, in_dtype_of
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
 
-__all__ = ["input_gradient", "make_input_gradient"]
-
 _BATCH = 2048
 
 

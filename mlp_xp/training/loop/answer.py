@@ -8,8 +8,6 @@ from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws
 from mlp_xp.training.loop.multi_epoch import MultiEpoch, new_multi_epoch
 from mlp_xp.training.loop.requests import Fit, Request, Trained
 
-__all__ = ["answer"]
-
 T = TypeVar("T")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["Plateau"]
-
 
 class Plateau:
     """Scikit-learn's rule: stop when a loss has not fallen by ``tol`` for too many epochs.

@@ -28,8 +28,6 @@ from mlp_xp.training.trainer import Trainer
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
 
-__all__ = ["FitLoop"]
-
 Learned = tuple[Params, tuple[BatchStats, ...]]  # Weights and batch statistics.
 
 _COMPILES_WITHIN = 10.0  # seconds

@@ -11,8 +11,6 @@ import numpy as np
 
 from mlp_xp.training.loop.records import Record
 
-__all__ = ["History", "packed", "unpacked"]
-
 # The names of scikit-learn's MLP for the fields.
 _ATTRIBUTES = {
     "history_": "records",

@@ -11,8 +11,6 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.loop.records import Record, Running
 
-__all__ = ["LoopPosition", "LoopSettings", "Validation", "Watcher"]
-
 
 @dataclass(frozen=True)
 class LoopSettings:

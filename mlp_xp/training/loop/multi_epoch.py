@@ -29,8 +29,6 @@ from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step
 from mlp_xp.training.step.step_context import n_alike, step_context
 from mlp_xp.training.step.step_table import Epoch, StepTable, draw_keys, step_tables
 
-__all__ = ["MultiEpoch", "new_multi_epoch"]
-
 # Epochs and steps of a call, the rows that it takes, and numbers of the weights that it keeps.
 _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
 

@@ -8,8 +8,6 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.step.loss_scaling import LossScale
 
-__all__ = ["Record", "ResumeState", "Running"]
-
 
 class Record(NamedTuple):
     """The results of an epoch.

@@ -21,8 +21,6 @@ from mlp_xp.training.trainer import Trainer
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
 
-__all__ = ["Fit", "Request", "Trained"]
-
 T = TypeVar("T")
 
 

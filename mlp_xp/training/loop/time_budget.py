@@ -7,8 +7,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-__all__ = ["Budget", "Pace"]
-
 # Time between two readings of the clock: each waits for the device, whose queue then runs dry.
 _LOOK_SECONDS = 0.02
 # The latest measurements count: one disturbed by another program is soon forgotten.

@@ -18,8 +18,6 @@ from mlp_xp.training.loop.requests import Fit, Request, Trained
 from mlp_xp.training.stack.model_stack import ModelStack, stack_settings
 from mlp_xp.training.stack.stacked_trainer import StackError
 
-__all__ = ["answer_many"]
-
 T = TypeVar("T")
 
 # The longest that stacks train before fits continue and report their progress.

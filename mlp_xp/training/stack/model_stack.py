@@ -27,9 +27,6 @@ from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.step_table import StepTable, draw_keys, step_ranges, step_tables
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["ModelStack", "stack_settings"]
-
-
 # Losses whose numbers, label smoothing, may be arrays.
 _SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
 

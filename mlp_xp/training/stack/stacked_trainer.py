@@ -8,8 +8,6 @@ from mlp_xp.training.divergence.guard import Guard
 from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["StackError", "StackedTrainer"]
-
 
 class StackError(Exception):
     """A model that no stack can train to finite numbers: its own fit finds the cause."""

@@ -15,8 +15,6 @@ from mlp_xp._utils.sklearn_compat import copy_context_for_thread
 from mlp_xp._utils.threads import Worker, working
 from mlp_xp.backends import Backend
 
-__all__ = ["work_in_threads"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -23,8 +23,6 @@ from mlp_xp.training.step.step import (
 )
 from mlp_xp.training.step.step_settings import Rules
 
-__all__ = ["BaseTrainer"]
-
 
 class BaseTrainer:
     """The state of a network in training, on the device, and the step that turns it into the next.

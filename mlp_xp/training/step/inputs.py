@@ -10,17 +10,6 @@ from mlp_xp.augmentation import Augmentation, Draws, Mixture, make_pixel_map
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.network import Params
 
-__all__ = [
-    "Batch",
-    "Selection",
-    "in_dtype_of",
-    "mixed",
-    "network_inputs",
-    "of_features",
-    "rotated",
-    "targets_and_weights",
-]
-
 
 class Selection(NamedTuple):
     """The selection of a batch from a data set; for several steps, with a first axis over steps.

@@ -17,15 +17,6 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 
-__all__ = [
-    "LossScale",
-    "accept_or_revert",
-    "copy_state",
-    "init_loss_scale",
-    "scale_loss_gradient",
-    "unscale_gradients",
-]
-
 # Powers of 2 round nothing. A factor of 1 skips no step: what overflows then is not its fault.
 _FIRST, _LEAST, _MOST = 2.0**16, 1.0, 2.0**24
 _GOOD_STEPS = 2_000

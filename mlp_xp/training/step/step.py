@@ -29,17 +29,6 @@ from mlp_xp.training.step.loss_scaling import (
 )
 from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradient
 
-__all__ = [
-    "Step",
-    "StepArguments",
-    "StepScalars",
-    "Steps",
-    "TrainState",
-    "init_state",
-    "make_indexed_step",
-    "make_step",
-]
-
 
 class Steps(NamedTuple):
     """The arguments of many steps that differ from step to step; their first axis counts steps.

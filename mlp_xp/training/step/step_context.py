@@ -11,8 +11,6 @@ from mlp_xp.training.data.placement import Data, count_work
 from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step_table import SchedulePosition
 
-__all__ = ["n_alike", "step_context", "step_work"]
-
 
 def step_context(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition

@@ -10,8 +10,6 @@ from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Constant, Schedule
 
-__all__ = ["Rules"]
-
 
 @dataclass(frozen=True)
 class Rules:

@@ -24,20 +24,6 @@ from mlp_xp.training.step.step import StepArguments, Steps
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
 
-__all__ = [
-    "Epoch",
-    "EpochArguments",
-    "SchedulePosition",
-    "StepRange",
-    "StepTable",
-    "draw_arguments",
-    "draw_keys",
-    "put_tables",
-    "repeat",
-    "step_ranges",
-    "step_tables",
-]
-
 # The weight of a batch in the running statistics of batch normalization; PyTorch's choice.
 _BATCH_STATS_RATE = 0.1
 # Steps of a schedule that follows the clock.

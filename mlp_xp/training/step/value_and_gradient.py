@@ -21,8 +21,6 @@ from mlp_xp.training.step.inputs import (
 )
 from mlp_xp.training.step.loss_scaling import LossScale, scale_loss_gradient
 
-__all__ = ["BatchGradient", "Evaluation", "batch_gradient", "value_and_gradient"]
-
 
 class Evaluation(NamedTuple):
     """The loss of a batch, what it was computed from, and how its gradients are.
