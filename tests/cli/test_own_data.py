@@ -267,9 +267,7 @@ def test_numbers_are_learned(mlp_xp, homes):
     assert found == [{"file": "new.csv, row 1", "prediction": pytest.approx(prediction)}]
 
 
-def test_runs_of_numbers_are_compared_with_those_of_classes_and_resumed(
-    mlp_xp, homes, undrawn, finished, monkeypatch
-):
+def test_runs_of_numbers_are_compared_with_runs_of_classes(mlp_xp, homes, undrawn, finished):
     assert mlp_xp(*TRAIN[:-1], "whole").status == 0
     assert re.search(r"whole .* homes.csv +0\.9\d+ ", mlp_xp("runs", ".").out)
     lines = mlp_xp("compare", "whole", finished).out.splitlines()
@@ -278,6 +276,9 @@ def test_runs_of_numbers_are_compared_with_those_of_classes_and_resumed(
     assert len(cells["test R2"]) == len(cells["test RMSE"]) == 1
     assert cells["test accuracy"][1] == "%"
 
+
+def test_a_run_of_numbers_is_resumed(mlp_xp, homes, undrawn, monkeypatch):
+    assert mlp_xp(*TRAIN[:-1], "whole").status == 0
     with monkeypatch.context() as patched:
         patched.setattr("mlp_xp.cli.training.results.draw_results", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
