@@ -2,7 +2,7 @@
 
     python bench/peers/torch_script.py ~/.cache/mlp-xp/cifar10 --epochs 12
 
-Network, batches, epochs, rule, decay and schedule are those of `mlp-xp train` without options.
+It has the network, batches, epochs, rule, decay and schedule of `mlp-xp train` without options.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def load(folder: Path, part: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(x), torch.from_numpy(np.load(folder / f"y_{part}.npy")).long()
 
 
-def main() -> None:
+def main() -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="with x_train.npy, y_train.npy and so on")
     parser.add_argument("--epochs", type=int, default=12)
@@ -41,7 +41,7 @@ def main() -> None:
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.001, weight_decay=1.0, fused=True)
     steps = args.epochs * -(-len(x) // 128)
-    # Its momentum stays: `mlp-xp train` leaves Adam's alone too.
+    # `mlp-xp train` does not change Adam's momentum either.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 0.001, total_steps=steps, cycle_momentum=False
     )
@@ -55,8 +55,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     with torch.inference_mode():
         accuracy = (model(x_test).argmax(1) == y_test).float().mean().item()
-    print(json.dumps({"test_accuracy": accuracy, "training_seconds": seconds}))
+    return {"test_accuracy": accuracy, "training_seconds": seconds}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(main()))

@@ -4,6 +4,7 @@
 JSON. In bfloat16 all get float32 factors and round them. Operands lie row by row, as in a layer.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -19,30 +20,12 @@ from bench.suite.turns import Announce, Options, Part, child, in_turns, say
 SECONDS = 0.02  # Of a measurement, after its warm-up: its fastest run counts.
 # Batch, fan in and fan out.
 SHAPES = (
-    (1, 512, 512),
-    (1, 2048, 2048),
-    (4, 512, 512),
-    (8, 512, 512),
-    (16, 256, 256),
-    (32, 64, 100),
-    (32, 1024, 1024),
-    (64, 784, 256),
-    (128, 100, 10),
-    (128, 784, 100),
-    (128, 512, 512),
-    (128, 3072, 512),
-    (200, 1000, 333),
-    (256, 1024, 1024),
-    (512, 4096, 4096),
-    (1024, 2048, 2048),
-    (1024, 2047, 2049),
-    (1024, 3072, 2048),
-    (1024, 2048, 10),
-    (2048, 100, 100),
-    (4096, 512, 512),
-    (8192, 64, 64),
-    (8192, 500, 150),
-)
+    (1, 512, 512), (1, 2048, 2048), (4, 512, 512), (8, 512, 512), (16, 256, 256), (32, 64, 100),
+    (32, 1024, 1024), (64, 784, 256), (128, 100, 10), (128, 784, 100), (128, 512, 512),
+    (128, 3072, 512), (200, 1000, 333), (256, 1024, 1024), (512, 4096, 4096), (1024, 2048, 2048),
+    (1024, 2047, 2049), (1024, 3072, 2048), (1024, 2048, 10), (2048, 100, 100), (4096, 512, 512),
+    (8192, 64, 64), (8192, 500, 150),
+)  # fmt: skip
 QUICK = ((128, 512, 512), (1024, 2047, 2049))
 PRODUCTS = ("x W", "xᵀ dy", "dy Wᵀ")
 DTYPES = ("float32", "float64", "bfloat16")
@@ -168,15 +151,13 @@ def main(argv: list[str]) -> None:
         print_tables([], tables(measure(Options(1), say)))
         return
     library, shapes = argv[0], json.loads(argv[1])
-    if library in (OURS, IN_PLACE, PACKED):
-        from mlp_xp._utils.threads import usable_threads
-        from mlp_xp.backends._numpy.native.thread_pool import thread_pool
+    with contextlib.ExitStack() as pool:
+        if library in (OURS, IN_PLACE, PACKED):
+            from mlp_xp._utils.threads import usable_threads
+            from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 
-        with thread_pool(usable_threads()):
-            found = dict(rates(library, shapes))
-    else:
-        found = dict(rates(library, shapes))
-    print(json.dumps(found))
+            pool.enter_context(thread_pool(usable_threads()))
+        print(json.dumps(dict(rates(library, shapes))))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ pages of the file, which the system keeps or drops as it likes.
 
 import json
 import os
-import subprocess
 import sys
 import sysconfig
 import threading
@@ -17,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.suite.records import ROOT, Result, measured_on
+from bench.suite.records import Result, measured_on
 from bench.suite.tables import Table, median, times
-from bench.suite.turns import Announce, Options, Part, in_turns, prepare, python, threads_of
+from bench.suite.turns import Announce, Options, Part, child, in_turns, prepare, threads_of
 from bench.suite.workloads import WORKLOADS
 from mlp_xp import MLP
 
@@ -59,11 +58,12 @@ BATCHES = sorted({batch for batch, *_ in MARKS})
 def run_ranks(contender: Contender, *arguments: object) -> Any:
     """Return what each rank of a function of this file prints."""
     mpiexec = [str(Path(sysconfig.get_path("scripts"), "mpiexec")), "-n", str(contender.ranks)]
-    launcher = mpiexec if contender.ranks > 1 else ()
     own = ("-m", "bench.studies.ranks", *arguments)
-    command = python(*own, launcher=launcher, **threads_of(contender.threads))
-    done = subprocess.run(**command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    launcher = mpiexec if contender.ranks > 1 else ()
+    found = child(*own, launcher=launcher, **threads_of(contender.threads))
+    if isinstance(found, dict) and "cannot_run" in found:
+        raise RuntimeError(found["cannot_run"])
+    return found if launcher else [found]
 
 
 def time_epoch(folder: str, batch: str, shares: str) -> float:

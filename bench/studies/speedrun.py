@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 
-from bench.studies.train_command import COMMAND as RUN
 from bench.suite.records import HISTORY, Result, environment, write
 from bench.suite.tables import Table
 from mlp_xp import MLPClassifier
@@ -28,6 +27,8 @@ from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimi
 from mlp_xp.optimizers import ByKind, Muon, kinds
 from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.saving import load_model
+
+RUN = "import sys; from mlp_xp.cli import main; sys.exit(main())"  # mlp-xp
 
 
 def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> int:

@@ -31,21 +31,18 @@ def _entry(module: str, options: dict[str, Any] | None = None, **more: Any) -> E
 
 
 def _ours(backend: str, **more: Any) -> Entry:
-    return _entry("ours", {"backend": backend}, **more)
-
-
-def _ours_low(backend: str) -> Entry:
-    return _entry("ours", {"backend": backend, "precision": "bf16"}, precision="bfloat16")
+    low = {"precision": "bf16"} if more.get("precision") == "bfloat16" else {}
+    return _entry("estimators", {"backend": backend, **low}, **more)
 
 
 _CONTENDERS = {
     OURS: _ours("numpy", quick=True),
     "mlp_xp, NumPy, from uint8": _ours("numpy", data="raw"),
-    "mlp_xp, NumPy, bf16": _ours_low("numpy"),
+    "mlp_xp, NumPy, bf16": _ours("numpy", precision="bfloat16"),
     "mlp_xp, torch": _ours("torch"),
-    "mlp_xp, torch, bf16": _ours_low("torch"),
+    "mlp_xp, torch, bf16": _ours("torch", precision="bfloat16"),
     "mlp_xp, JAX": _ours("jax"),
-    "scikit-learn": _entry("scikit_learn", quick=True),
+    "scikit-learn": _entry("estimators", {"library": "sklearn.neural_network"}, quick=True),
     "torch": _entry("torch_loop", quick=True),
     "torch, compiled": _entry("torch_loop", {"mode": "compiled"}),
     "torch, bfloat16 autocast": _entry("torch_loop", {"precision": "bf16"}, precision="bfloat16"),
@@ -57,7 +54,7 @@ _CONTENDERS = {
     "thinc": _entry("thinc_update"),
 }
 _FULL_BATCH = {
-    OURS: _entry("ours", quick=True),
+    OURS: _entry("estimators", quick=True),
     PLAIN: _entry("plain_numpy", precision="float64", quick=True, repeats=1),
     "torch": _entry("torch_loop", quick=True, repeats=3),
     "JAX": _entry("jax_jit", quick=True, repeats=3),

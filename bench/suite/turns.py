@@ -213,21 +213,30 @@ def python(*arguments: object, launcher: Iterable[str] = (), **env: str) -> dict
     }
 
 
-def child(*arguments: object, **env: str) -> Any:
-    """Return the JSON that Python prints last with these arguments, or why it cannot run."""
+def child(
+    *arguments: object, cwd: Path | None = None, launcher: Iterable[str] = (), **env: str
+) -> Any:
+    """Return the JSON that Python prints last with these arguments, or why it cannot run.
+
+    With a launcher, such as mpiexec, return what each of its processes prints.
+    """
     env = {"PYTHONWARNINGS": f"ignore,always:{SLOW}:RuntimeWarning"} | env
-    done = subprocess.run(**python(*arguments, **env), capture_output=True)
+    command = python(*arguments, launcher=launcher, **env)
+    done = subprocess.run(**command, capture_output=True, cwd=cwd)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
         return {"cannot_run": (last or [f"status {done.returncode}"])[0][:300]}
-    return slow_path(done.stderr) or json.loads(done.stdout.splitlines()[-1])
+    if slow := slow_path(done.stderr + done.stdout):
+        return slow
+    lines = done.stdout.splitlines()
+    return [json.loads(line) for line in lines] if launcher else json.loads(lines[-1])
 
 
-def peak_bytes(process: int | str = "self") -> int | None:
-    """Return the peak memory of a process, or None if the system does not report it."""
+def peak_bytes() -> int | None:
+    """Return the peak memory of this process, or None if the system does not report it."""
     # Not ru_maxrss, which a process inherits from its parent.
     with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         return int(found[1]) * 1024 if found else None
     return None
 

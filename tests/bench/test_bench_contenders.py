@@ -106,7 +106,7 @@ def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path,
     (tmp_path / "slow.py").write_text(f"import warnings\n\ndef make(task):\n    {warning}\n")
     good = jobs_of(turns, "tiny", tmp_path)["scikit-learn"]
     jobs = {
-        name: good._replace(entry=good.entry._replace(module=name))
+        name: good._replace(entry=good.entry._replace(module=name, options={}))
         for name in ("dies", "fails", "slow", "is_not_there")
     }
     monkeypatch.syspath_prepend(tmp_path)

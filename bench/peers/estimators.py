@@ -1,23 +1,27 @@
-"""This library as its README uses it; an epoch is a `partial_fit`, input checks included."""
+"""scikit-learn's interface: this library and scikit-learn's MLP; an epoch is a `partial_fit`."""
 
+import importlib
 from typing import Any
 
 import numpy as np
 
 from bench.peers.contest import MOMENTUM, Contender, Task
-from bench.peers.plain_numpy import initial
-from mlp_xp import MLPClassifier
-from mlp_xp.backends import get_backend
-from mlp_xp.lab import train_mlp
 
 
-def make(task: Task, **options: Any) -> Contender:
+def make(task: Task, *, library: str = "mlp_xp", **options: Any) -> Contender:
     if task.solver == "descent":
         return _make_lab(task)
-    classes = np.arange(task.widths[-1])
-    # On the device, as for the peers. Only JAX copies them.
-    x = get_backend(options.get("backend")).put(task.x)
-    model = MLPClassifier(
+    x = task.x
+    if library == "mlp_xp":
+        from mlp_xp.backends import get_backend
+
+        # On the device, as for the peers. Only JAX copies them.
+        x = get_backend(options.get("backend")).put(x)
+        # All epochs are run, so they are compiled from the first one on. Pixels are scaled by the
+        # library per batch; scaled data are not scaled again.
+        scaling = "standardize" if task.x.dtype == np.uint8 else None
+        options |= {"n_iter_no_change": np.inf, "input_scaling": scaling}
+    model = importlib.import_module(library).MLPClassifier(
         task.widths[1:-1],
         task.activation,
         solver="adam" if task.solver == "adam" else "sgd",
@@ -26,11 +30,9 @@ def make(task: Task, **options: Any) -> Contender:
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,
         random_state=0,
-        n_iter_no_change=np.inf,  # All epochs are meant: compiled from the first one on.
-        # Pixels are scaled by the library per batch; scaled data are not scaled again.
-        input_scaling="standardize" if task.x.dtype == np.uint8 else None,
         **options,
     )
+    classes = np.arange(task.widths[-1])
 
     def train(epochs: int) -> float:
         for _ in range(epochs):
@@ -42,6 +44,9 @@ def make(task: Task, **options: Any) -> Contender:
 
 def _make_lab(task: Task) -> Contender:
     """Return `mlp_xp.lab` on the full batch."""
+    from bench.peers.plain_numpy import initial
+    from mlp_xp.lab import train_mlp
+
     weights = tuple(array.astype(np.float32) for array in initial(task.widths))
 
     def train(epochs: int) -> float:
