@@ -25,6 +25,7 @@ from mlp_xp.distributed.communicator import Communicator, RankError
 from mlp_xp.distributed.training.budget import AgreedBudget
 from mlp_xp.distributed.training.gradient import RankGradient
 from mlp_xp.distributed.training.plan import rank_plan
+from mlp_xp.distributed.training.samples import join_samples
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.processes import SingleProcess
@@ -101,6 +102,13 @@ class Ranks(SingleProcess):
                     f"rank {rank} of {self.size} has {differences}: "
                     f"give all ranks the same{cure()}."
                 )
+
+    def join(
+        self, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
+    ) -> tuple[Any, Any, Any]:
+        if self.is_sharded:
+            return join_samples(self, check, given, suffix)
+        return super().join(check, given, suffix)
 
     def spread(self, backend: Backend) -> Backend:
         return share_steps(backend, self.communicator)

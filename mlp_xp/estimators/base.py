@@ -1,15 +1,12 @@
 """The estimator that classifier and regressor have in common, composed of parts."""
 
-import contextlib
 import time
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 from sklearn.base import BaseEstimator, _fit_context
 
 from mlp_xp._utils.array_types import Array
-from mlp_xp._utils.random import RandomState
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend, to_numpy
@@ -126,7 +123,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         """
         start = time.perf_counter()
         # Predictions need nothing of it.
-        from mlp_xp.estimators.fitting.requests import fit_requests
+        from mlp_xp.estimators.fitting.fit import fit_requests
         from mlp_xp.training.loop.answer import answer
 
         given, held_out = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
@@ -143,7 +140,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         held_out: tuple[Any, Any, Any],
         classes: Any = None,
     ) -> Any:
-        from mlp_xp.estimators.fitting.requests import partial_fit_requests
+        from mlp_xp.estimators.fitting.fit import partial_fit_requests
         from mlp_xp.training.loop.answer import answer
 
         answer(partial_fit_requests(self, (X, y, sample_weight), held_out, classes))
@@ -156,23 +153,6 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
                 f"{self.solver} is not stochastic."
             )
         return True
-
-    @contextlib.contextmanager
-    def _unchanged_by_errors(self) -> Iterator[None]:
-        """Undo all changes of the estimator if the preparation of a fit fails."""
-        attributes = dict(self.__dict__)
-        generator = self.random_state if isinstance(self.random_state, RandomState) else None
-        position: Any = None if generator is None else generator.get_state()
-        try:
-            yield
-        except BaseException:
-            # Scikit-learn removes the attributes of its callbacks itself.
-            theirs = {name: value for name, value in vars(self).items() if "_callback" in name}
-            self.__dict__.clear()
-            self.__dict__.update(theirs | attributes)
-            if generator is not None:
-                generator.set_state(position)
-            raise
 
     # --- prediction ----------------------------------------------------------------------------
 

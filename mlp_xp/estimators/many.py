@@ -24,7 +24,7 @@ from mlp_xp._utils.threads import Worker, reporting, usable_threads
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.validation import asks_for_table, check_x
-from mlp_xp.estimators.fitting.requests import fit_requests
+from mlp_xp.estimators.fitting.fit import fit_requests
 from mlp_xp.estimators.settings.config import (
     LBFGS,
     known_network,

@@ -52,6 +52,13 @@ class SingleProcess:
     def agree(self, describe: Callable[[], dict[str, str]], cure: Callable[[], str] = str) -> None:
         """Raise ValueError unless all processes give the same description."""
 
+    def join(
+        self, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
+    ) -> tuple[Any, Any, Any]:
+        """Return the X, y and weights of all processes, with X checked; see `check_sample`."""
+        X, y, weights = given
+        return check(X), y, weights
+
     def spread(self, backend: Backend) -> Backend:
         """Return the backend whose steps all processes share."""
         return backend

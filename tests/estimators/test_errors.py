@@ -12,7 +12,6 @@ from helpers import case, problem, small
 from scipy import sparse
 from sklearn.utils._param_validation import InvalidParameterError
 
-import mlp_xp
 from mlp_xp import MLPClassifier, MLPRegressor, get_backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.nn.losses import Huber
@@ -113,7 +112,7 @@ def test_bad_input_changes_nothing(backend):
 
 @pytest.mark.parametrize(
     ("fails", "classes"),
-    [(None, [0, 1, 2]), ("find_scaling", ["a", "b"]), ("place_sample", ["a", "b"])],
+    [(None, [0, 1, 2]), ("network.find_scaling", ["a", "b"]), ("fit.place_sample", ["a", "b"])],
     ids=["labels", "device", "data"],
 )
 def test_a_fit_that_fails_leaves_the_model_as_it_was(fails, classes, monkeypatch):
@@ -124,7 +123,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(fails, classes, monkeypatch
     before, error = pickle.dumps(model), MemoryError if fails else ValueError
     data = X[:, :3], np.where(y > 0, "a", "b") if fails else y[:-1]
     if fails:
-        monkeypatch.setattr(mlp_xp.estimators.fitting.prepare, fails, full)
+        monkeypatch.setattr(f"mlp_xp.estimators.fitting.{fails}", full)
     with pytest.raises(error):
         model.fit(*data)
     assert pickle.dumps(model) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -20,9 +21,10 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 __all__ = [
     "advise_numba",
     "describe_backend",
-    "describe_params",
+    "describe_fit",
     "describe_samples",
     "processes_of",
+    "text_of",
     "validating",
 ]
 
@@ -30,6 +32,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 # One process alone prints and calls back, and each has its own device.
 _OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _FEW = 16  # Rows of X that are compared.
 
 
@@ -60,14 +63,32 @@ def validating(fit: _Method) -> _Method:
     return cast(_Method, method)
 
 
-def describe_params(params: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
-    """Describe the parameters of a fit, and other facts, as text by name."""
-    from mlp_xp.estimators.fitting.resuming import (
-        text_of,  # It reads files, which an import needs not.
-    )
+def describe_fit(
+    params: Mapping[str, Any], kept: Any, resume: Any, *samples: Any
+) -> dict[str, str]:
+    """Describe parameters, and what else a fit is given, as text by name.
 
+    ``kept`` is a model whose network is perhaps trained further; ``samples`` are sample_weight and
+    the held-out samples.
+    """
     texts = {name: text_of(value) for name, value in params.items() if name not in _OWN}
-    return texts | {name: str(value) for name, value in facts.items()}
+    state = None if kept is None else vars(kept).get("_state")
+    texts["a fit to resume"] = str(resume is not None)
+    texts["a network to continue with"] = str(state is not None)
+    if state is not None:
+        texts["its biases"] = str(float(np.sum(to_numpy(state.arrays["intercepts_"][-1]))))
+    names = "sample_weight", "X_val", "y_val", "sample_weight_val"
+    pairs = zip(names, samples, strict=True)
+    return texts | {name: "None" if array is None else "given" for name, array in pairs}
+
+
+def text_of(value: Any) -> str:
+    """Return a parameter as text, the same in every process."""
+    if isinstance(value, np.random.RandomState):
+        return "a RandomState"  # The seed that was drawn from it is in the snapshot.
+    if isinstance(value, np.generic):
+        value = value.item()
+    return _ADDRESS.sub("", repr(value))
 
 
 def describe_backend(backend: Backend) -> dict[str, str]:

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_n_features,
     _check_sample_weight,
     assert_all_finite,
-    check_array,
-    check_consistent_length,
-    column_or_1d,
     validate_data,
 )
 
 from mlp_xp._utils.signals.forks import between_forks
-from mlp_xp.backends import get_backend, namespace_backend, to_numpy
-from mlp_xp.training.data.rows import Rows, is_mapped
+from mlp_xp.backends import Backend, get_backend, namespace_backend, to_numpy
+from mlp_xp.estimators.checks.processes import describe_samples
+from mlp_xp.training.data.rows import Rows, is_mapped, some_rows
+from mlp_xp.training.processes import SingleProcess
 
 __all__ = [
+    "Given",
+    "Sample",
     "asks_for_table",
-    "check_labels",
-    "check_values",
+    "check_held_out",
+    "check_sample",
     "check_weights",
     "check_x",
     "check_y",
-    "encode",
     "host",
 ]
 
@@ -45,6 +45,69 @@ _TEXT, _NAN = "could not convert string to float", "contains NaN"
 _BLOCK = 1 << 18
 
 
+Given = tuple[Any, Any, Any]  # X, y and sample_weight.
+
+
+class Sample(NamedTuple):
+    """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host.
+
+    Where each process gives its own rows, inputs are a `Shard`, with all targets.
+    """
+
+    X: Any
+    y: np.ndarray
+    weights: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> Sample:
+        """Return some of the samples."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Sample(some_rows(self.X, rows), self.y[rows], weights)
+
+
+def check_sample(
+    model: Any, given: Given, *, reset: bool, suffix: str = "", processes: SingleProcess
+) -> Sample:
+    """Return the checked sample of all processes; ``suffix`` ends its names in errors."""
+    check = functools.partial(_check_inputs, model, reset=reset, suffix=suffix)
+    x, y, weights = processes.join(check, given, suffix)
+    n_samples = x.shape[0]
+    y = check_y(model, y, n_samples, f"y{suffix}")
+    weights = check_weights(weights, n_samples, name=f"sample_weight{suffix}")
+    if not processes.is_sharded:
+        describe = functools.partial(describe_samples, x, y, weights, suffix)
+        processes.agree(describe, lambda: ", or its own rows, with Distributed(data='sharded')")
+    return Sample(x, y, weights)
+
+
+def check_held_out(model: Any, given: Given, processes: SingleProcess) -> Sample | None:
+    """Return the checked held-out samples, or None where none are given."""
+    X, y, weights = given
+    if X is None and y is None:
+        if weights is not None:
+            raise ValueError("sample_weight_val is given without X_val and y_val.")
+        return None
+    if X is None or y is None:
+        missing = "X_val" if X is None else "y_val"
+        raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
+    return check_sample(model, given, reset=False, suffix="_val", processes=processes)
+
+
+def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
+    """Check X, or X_val, whose error says how a pipeline transforms it."""
+    try:
+        return check_x(model, X, **settings)
+    except ValueError as error:
+        if not suffix:
+            raise
+        cause = str(error.__cause__ or error).rstrip(".")  # Not the advice on text in X.
+        raise ValueError(
+            f"X{suffix}: {cause}. A Pipeline transforms X alone: type sklearn.set_config("
+            f"enable_metadata_routing=True), Pipeline(..., transform_input=['X{suffix}']) and "
+            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or give "
+            f"what the steps before the network make of X{suffix}."
+        ) from error
+
+
 def host(values: Any) -> Any:
     """Convert arrays of other libraries to NumPy; lists and frames are left to scikit-learn."""
     return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
@@ -55,59 +118,104 @@ def check_x(
 ) -> Any:
     """Check X: NumPy's and what it can convert by scikit-learn, other arrays on their device.
 
-    Scikit-learn takes other libraries' arrays only with its array API dispatch switched on, for the
-    whole process; here they are checked without leaving their device. The ``n_features_in_`` of the
-    estimator is set (``reset``) or compared with. ``exchange`` is given where the columns of a
-    table are learned from the rows of several processes. Numbers are uint8, float32 or float64 for
-    NumPy, and have the dtype of a memory-mapped file; sparse input is CSR.
+    The ``n_features_in_`` of the estimator is set (``reset``) or compared with. ``exchange`` is
+    given where X is a part of the samples, perhaps without rows; the result has a row at least.
+    Numbers are uint8, float32 or float64 for NumPy, and have the dtype of a memory-mapped file;
+    sparse input is CSR.
     """
     if reset:
         vars(estimator).pop("columns_", None)  # Of an earlier fit.
-    if isinstance(X, Rows) and X.shared is not None and reset:
-        _note_features(estimator, X)  # Checked for all fits.
-        vars(estimator).update(X.shared.names)
-        return X
-    if isinstance(X, Rows) and X.shared is not None and "columns_" in X.shared.names:
-        return X.x  # Encoded for all estimators with these columns.
-    if asks_for_table(estimator) if reset else "columns_" in vars(estimator):
-        from mlp_xp.estimators.tables.encoding import encode_table  # Most data are plain numbers.
-
-        return encode_table(estimator, X, reset=reset, exchange=exchange)
+    is_table = asks_for_table(estimator) if reset else "columns_" in vars(estimator)
     if isinstance(X, Rows):
-        checked = check_x(estimator, X.x, reset=reset)
-        return X if checked.dtype == X.dtype else Rows(checked, X.rows)
-    if _is_plain(X):
+        return _check_rows(estimator, X, reset=reset)
+    if exchange is not None and not is_table:
+        X = _fill_rows(X)
+    if not is_table and _is_plain(X):
         if reset:
             return _note_features(estimator, X)
         if X.shape[1] == estimator.n_features_in_ and not hasattr(estimator, "feature_names_in_"):
             return X
-    if is_mapped(X) and X.dtype.kind in "biuf":
+    backend = None if namespace_backend(X) in (None, "numpy") else get_backend(X)
+    if not is_table and is_mapped(X) and X.dtype.kind in "biuf":
         return _check_mapped(estimator, X, reset=reset)
-    if namespace_backend(X) in (None, "numpy"):
-        accepted = ["csr", "csc"]
-        try:
-            checked = validate_data(
-                estimator, X, accept_sparse=accepted, dtype=_DTYPES, reset=reset
-            )
-        except ValueError as error:
-            if _TEXT in str(error):
-                from mlp_xp.estimators.checks.text_advice import text_advice  # Most X have none.
+    if is_table:
+        from mlp_xp.estimators.tables.encoding import encode_table  # Most data are plain numbers.
 
-                raise ValueError(f"{error}. {text_advice(X, type(estimator).__name__)}") from error
-            if _NAN in str(error):
-                raise _nan_error() from None
-            raise
-        except TypeError as error:
-            if re.search("date|timestamp", str(error), re.IGNORECASE):
-                raise TypeError(
-                    f"X has dates, and {type(estimator).__name__} takes numbers: set "
-                    "categorical_features='from_dtype', which makes year, day of year, weekday and "
-                    "second of day of them."
-                ) from error
-            raise
-        # Batches are rows, and taking rows of columns would walk over all of them each time.
-        return checked.tocsr() if sparse.issparse(checked) else checked
-    backend = get_backend(X)
+        on_host = X if backend is None else backend.get(X)
+        matrix = encode_table(estimator, on_host, reset=reset, exchange=exchange)
+        return matrix if backend is None else backend.put(matrix)
+    if backend is None:
+        return _check_by_sklearn(estimator, X, reset=reset)
+    return _check_array(estimator, X, backend, reset=reset)
+
+
+def asks_for_table(estimator: Any) -> bool:
+    """Whether a setting is for columns that are not all of plain numbers."""
+    return (
+        getattr(estimator, "categorical_features", None) is not None
+        or getattr(estimator, "missing_values", "error") != "error"
+        or getattr(estimator, "input_scaling", None) in ("robust", "quantile")
+    )
+
+
+def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
+    """Check rows of an array; a search has checked those that many fits share."""
+    if X.shared is not None and reset:
+        _note_features(estimator, X)
+        vars(estimator).update(X.shared.names)
+        return X
+    if X.shared is not None and "columns_" in X.shared.names:
+        return X.x  # Encoded for all estimators with these columns.
+    checked = check_x(estimator, X.x, reset=reset)
+    return X if checked.dtype == X.dtype else Rows(checked, X.rows)
+
+
+def _fill_rows(X: Any) -> Any:
+    """Return X, or a row of zeros for data without any: nothing is computed from it."""
+    if X.shape[0] if hasattr(X, "shape") else len(X):
+        return X
+    if sparse.issparse(X):
+        return sparse.csr_array((1, X.shape[1]), dtype=X.dtype)
+    if hasattr(X, "reindex"):  # A data frame keeps its names.
+        return X.reindex(range(1), fill_value=0)
+    if isinstance(X, np.ndarray):
+        return np.zeros((1, X.shape[1]), X.dtype)
+    raise ValueError(
+        "X has no rows. A rank of a distributed fit may have none, as a NumPy array of shape "
+        "(0, features)."
+    )
+
+
+def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """Check X by scikit-learn, and say in its errors what to type."""
+    settings = {"accept_sparse": ["csr", "csc"], "dtype": _DTYPES, "reset": reset}
+    name = type(estimator).__name__
+    try:
+        checked = validate_data(estimator, X, **settings)
+    except ValueError as error:
+        if _TEXT in str(error):
+            from mlp_xp.estimators.checks.text_advice import text_advice  # Most X have none.
+
+            raise ValueError(f"{error}. {text_advice(X, name)}") from error
+        if _NAN in str(error):
+            raise _nan_error() from None
+        raise
+    except TypeError as error:
+        if re.search("date|timestamp", str(error), re.IGNORECASE):
+            raise TypeError(
+                f"X has dates, and {name} takes numbers: set categorical_features='from_dtype', "
+                "which makes year, day of year, weekday and second of day of them."
+            ) from error
+        raise
+    # Batches are rows, and taking rows of columns would walk over all of them each time.
+    return checked.tocsr() if sparse.issparse(checked) else checked
+
+
+def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> Any:
+    """Check an array of another library on its device.
+
+    Scikit-learn takes them only with its array API dispatch switched on, for the whole process.
+    """
     xp = backend.xp
     if X.ndim != 2:
         raise ValueError(
@@ -138,15 +246,6 @@ def _nan_error(what: str = "NaN") -> ValueError:
     from mlp_xp.estimators.checks.text_advice import IMPUTE  # Most X are finite.
 
     return ValueError(f"Input X contains {what}: {IMPUTE}.")
-
-
-def asks_for_table(estimator: Any) -> bool:
-    """Whether a setting is for columns that are not all of plain numbers."""
-    return (
-        getattr(estimator, "categorical_features", None) is not None
-        or getattr(estimator, "missing_values", "error") != "error"
-        or getattr(estimator, "input_scaling", None) in ("robust", "quantile")
-    )
 
 
 def _note_features(estimator: Any, X: Any) -> Any:
@@ -192,113 +291,6 @@ def check_y(estimator: Any, y: Any, n_samples: int, name: str = "y") -> np.ndarr
     known, kind = getattr(estimator, "classes_", None), type(estimator).__name__
     checked: np.ndarray = estimator._targets_type.check(y, kind, n_samples, name=name, known=known)
     return checked
-
-
-def check_labels(
-    y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
-) -> np.ndarray:
-    """Return class labels on the host; raise ValueError if they are none, TypeError if mixed.
-
-    They are (samples,), (samples, targets), or (samples, classes) of 0 and 1 for several at once.
-    ``known`` are classes that a later check compares them with.
-    """
-    # Integers of the right number are good. Scikit-learn would warn where more than half are
-    # different: there cannot be so many, or it decides.
-    if type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "biu":
-        if not isinstance(known, np.ndarray) or known.dtype.kind not in "biu":
-            known = np.unique(y)
-        if 2 * len(known) <= n_samples:
-            return y
-    labels = _given(y, estimator, name)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = column_or_1d(labels, warn=True)
-    check_consistent_length(np.empty((n_samples, 0)), labels)
-    columns = [labels]
-    if labels.ndim == 2 and labels.dtype == object:  # Each target may have its own type of labels.
-        columns = list(labels.T)
-    for column in columns:
-        types = {type(label) for label in column} if labels.dtype == object else set()
-        if str in types and len(types) > 1:
-            found = " and ".join(sorted(kind.__name__ for kind in types))
-            raise TypeError(
-                f"{name} must have labels of one type, got {found}: convert them, e.g. "
-                f"{name} = [str(label) for label in {name}]."
-            )
-        check_classification_targets(np.asarray(column.tolist()) if len(columns) > 1 else column)
-    return np.asarray(labels)
-
-
-def check_values(
-    y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
-) -> np.ndarray:
-    """Return real targets on the host, (samples,) or (samples, outputs); or raise ValueError."""
-    try:
-        values = _given(y, estimator, name, numeric=True)
-    except ValueError as error:
-        text = next(filter(_is_word, np.ravel(host(y)).tolist()), None)
-        if text is None:
-            raise
-        raise ValueError(
-            f"{name} has text, e.g. {text!r}, and {estimator} learns numbers: take "
-            "MLPClassifier for classes, or convert it to numbers."
-        ) from error
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = column_or_1d(values, warn=True)
-    if values.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {name} is of dtype {values.dtype}.")
-    check_consistent_length(np.empty((n_samples, 0)), values)
-    return np.asarray(values)
-
-
-def _is_word(value: Any) -> bool:
-    """Whether a value is text that is no number."""
-    if isinstance(value, str | bytes):
-        try:
-            float(value)
-        except ValueError:
-            return True
-    return False
-
-
-def _given(y: Any, estimator: str, name: str, *, numeric: bool = False) -> np.ndarray:
-    """Return dense targets; raise ValueError for None, NaN or infinity."""
-    if y is None:
-        raise ValueError(
-            f"This {estimator} estimator requires y to be passed, but the target y is None."
-        )
-    y = host(y)
-    if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # Unknown to scikit-learn.
-        y = np.asarray(y.tolist())
-    settings = {"accept_sparse": "csr", "ensure_2d": False, "ensure_all_finite": False}
-    y = check_array(y, **settings, dtype=None, input_name=name, estimator=estimator)
-    if numeric and y.dtype.kind in "OUS":
-        y = y.astype(np.float64)
-    assert_all_finite(y, input_name=name, estimator_name=estimator)
-    return y.toarray() if sparse.issparse(y) else y
-
-
-def encode(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
-    """Return the int32 positions of labels among the classes, which are sorted."""
-    if _are_integers(labels, classes):  # No sorting.
-        positions = np.searchsorted(classes, labels)
-        if np.array_equal(classes.take(positions, mode="clip"), labels):
-            return positions.astype(np.int32)
-    unknown = np.setdiff1d(labels, classes)
-    if unknown.size:
-        raise ValueError(
-            f"`{name}` has classes not in `self.classes_`: {unknown}. `self.classes_` has "
-            f"{classes}: "
-            + (
-                "name all classes in the first call of partial_fit."
-                if name == "y"
-                else f"leave such samples out of {name}, or fit on samples of these classes too."
-            )
-        )
-    return np.searchsorted(classes, labels).astype(np.int32)
-
-
-def _are_integers(*arrays: np.ndarray) -> bool:
-    return all(array.dtype.kind in "biu" for array in arrays)
 
 
 def check_weights(

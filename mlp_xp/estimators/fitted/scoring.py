@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.checks.validation import check_weights, host
 from mlp_xp.estimators.fitted.state import fitted_state
-from mlp_xp.estimators.targets import Targets
+from mlp_xp.estimators.targets import ClassTargets, Targets
 from mlp_xp.nn.losses import Loss, of_mixture
 from mlp_xp.nn.losses._errors import as_level
 
@@ -139,9 +139,7 @@ def score_on_host(
         return float(np.count_nonzero(predicted == y) / len(y))
     weights = check_weights(sample_weight, predicted.shape[0])
     if metric is accuracy_score and isinstance(model.classes_, list):  # Which has no such targets.
-        from mlp_xp.estimators.checks.validation import check_labels
-
-        truth = check_labels(y, type(model).__name__, len(predicted))
+        truth = ClassTargets.check(y, type(model).__name__, len(predicted))
         return float(np.average(np.all(truth == predicted, axis=1), weights=weights))
     return float(metric(host(y), predicted, sample_weight=weights))
 

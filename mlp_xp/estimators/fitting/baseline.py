@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -13,7 +13,7 @@ from scipy import sparse
 from mlp_xp._utils.sklearn_compat import caller_frame
 from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends import to_numpy
-from mlp_xp.estimators.fitting.samples import Sample
+from mlp_xp.estimators.checks.validation import Sample
 from mlp_xp.estimators.settings.config import LBFGS
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.losses import (
@@ -26,7 +26,7 @@ from mlp_xp.nn.losses import (
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.loop.fit_loop import FitLoop
 
-__all__ = ["Baseline", "constant_loss", "warn_if_useless"]
+__all__ = ["constant_loss", "warn_if_useless"]
 
 # A loss that is noisy, or measured with dropout, may be a little above. One that has come to rest
 # after few steps must be well above.
@@ -39,13 +39,6 @@ _LAST = 11  # Epochs of which the best counts: one may be an outlier.
 _ROWS = 1000
 # Magnitudes of data that networks learn from, and rates that suit no rule.
 _SMALL, _LARGE, _LARGE_RATE, _USUAL_RATE = 0.03, 30.0, 1.0, 0.001
-
-
-class Baseline(NamedTuple):
-    """The targets and the fitted samples, from which a constant prediction is computed."""
-
-    targets: Targets
-    sample: Sample
 
 
 def constant_loss(
@@ -95,7 +88,7 @@ _FORMULAS: dict[type[Loss], Callable[..., Any]] = {
 }
 
 
-def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
+def warn_if_useless(model: Any, loop: FitLoop, targets: Targets, sample: Sample) -> None:
     """Warn, with what to type, if the training loss ends above a constant prediction's loss.
 
     Short fits never warn, nor do fits in a search or a cross-validation, ours or scikit-learn's:
@@ -108,7 +101,6 @@ def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
     if current_worker() is not None or n_epochs < _EPOCHS or not (is_long or is_at_rest):
         return
     losses = history.losses[-min(n_epochs, _LAST) :]
-    targets, sample = baseline
     constant = constant_loss(loop.trainer.rules.loss, targets, sample.y, sample.weights)
     least = 0.0 if targets.classes is None else _LEAST_ENTROPY
     margin = _MARGIN if is_long else _MARGIN_AT_REST
@@ -116,7 +108,7 @@ def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
         return
     if any(frame.f_code.co_name == "_fit_and_score" for frame, _ in traceback.walk_stack(None)):
         return
-    cause, cure = _cause(model, baseline, is_rising=losses[-1] > history.losses[-n_epochs])
+    cause, cure = _cause(model, targets, sample, is_rising=losses[-1] > history.losses[-n_epochs])
     frame = caller_frame()
     warnings.warn_explicit(
         "The training loss ends above the loss of a constant prediction. The likeliest cause is "
@@ -127,9 +119,9 @@ def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
     )
 
 
-def _cause(model: Any, baseline: Baseline, *, is_rising: bool) -> tuple[str, str]:
+def _cause(model: Any, targets: Targets, sample: Sample, *, is_rising: bool) -> tuple[str, str]:
     """Return the likeliest cause, and what to type."""
-    targets, (x, y, _) = baseline
+    x, y, _ = sample
     rate = None if model.solver == LBFGS else model.learning_rate_init
     if rate is not None and rate >= _LARGE_RATE:
         return "the learning rate", f"learning_rate_init={_USUAL_RATE}"

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_xp._utils.signals import interrupts, terminations
 from mlp_xp.estimators.fitting.reporting import Reporter
-from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.loop_settings import LoopSettings
 from mlp_xp.training.loop.records import Record, Running
-from mlp_xp.training.processes import SingleProcess
 
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
@@ -26,17 +24,11 @@ _CHECK = "check that the weights are finite"
 class RankZeroReporter(Reporter):
     """The watcher of a distributed fit: rank 0 reports and asks, and all do what it decides."""
 
-    def __init__(
-        self,
-        model: Any,
-        loop: FitLoop,
-        given: tuple[Any, Any, Any],
-        ranks: SingleProcess,
-    ) -> None:
-        super().__init__(model, loop, given)
-        self._ranks = ranks
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._ranks = self._processes
         watches = self.watches_steps, self.watches_pauses, self.watches_epochs
-        self.watches_steps, self.watches_pauses, self.watches_epochs = ranks.first(watches)
+        self.watches_steps, self.watches_pauses, self.watches_epochs = self._ranks.first(watches)
 
     @contextlib.contextmanager
     def fit(self) -> Iterator[Callable[[], bool]]:

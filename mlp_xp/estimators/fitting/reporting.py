@@ -13,13 +13,14 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend
 from mlp_xp.estimators.fitted.state import publish
-from mlp_xp.estimators.fitting.prepare import Training
+from mlp_xp.estimators.fitting.network import Training
 from mlp_xp.estimators.settings.config import resolve_loop
 from mlp_xp.training.data.rows import home
 from mlp_xp.training.inference.inference import put_writable
 from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.loop_settings import LoopSettings
 from mlp_xp.training.loop.records import Record, Running
+from mlp_xp.training.processes import SingleProcess
 
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
@@ -70,7 +71,10 @@ class Pause(NamedTuple):
 class Reporter:
     """The watcher of a `fit`, which publishes to the backend of the caller's data."""
 
-    def __init__(self, model: Any, loop: FitLoop, given: tuple[Any, Any, Any]) -> None:
+    def __init__(
+        self, model: Any, loop: FitLoop, given: tuple[Any, Any, Any], processes: SingleProcess
+    ) -> None:
+        self._processes = processes
         self._model = model
         self._loop = loop
         X, y, weights = given

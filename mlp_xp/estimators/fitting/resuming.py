@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlp_xp._utils.sklearn_compat import warn_caller
+from mlp_xp.estimators.checks.processes import text_of
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import LBFGS
 from mlp_xp.recipes.parameters import CLASSIFIER
@@ -20,12 +20,10 @@ from mlp_xp.recipes.parameters import CLASSIFIER
 if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
     from mlp_xp.estimators.tables.columns import TableColumns
     from mlp_xp.training.checkpoints.snapshot import Snapshot
-    from mlp_xp.training.loop.fit_loop import FitLoop
 
-__all__ = ["identity", "newest_snapshot", "restore", "text_of", "with_snapshot"]
+__all__ = ["identity", "newest_snapshot", "with_snapshot"]
 
 _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -> Snapshot | None:
@@ -61,13 +59,6 @@ def with_snapshot(state: FittedState, snapshot: Snapshot) -> FittedState:
     return replace(state, seed=snapshot.facts["seed"], scaling=scaling)
 
 
-def restore(loop: FitLoop, snapshot: Snapshot) -> None:
-    """Restore a fit that has not begun; see `restore_snapshot`."""
-    from mlp_xp.training.checkpoints.snapshot import restore_snapshot
-
-    restore_snapshot(loop, snapshot)
-
-
 def identity(
     params: Mapping[str, Any],
     encode: Callable[[], np.ndarray],
@@ -84,12 +75,3 @@ def identity(
         parts = repr([column.to_json() for column in columns.columns])
         texts["columns"] = hashlib.sha256(parts.encode()).hexdigest()[:12]
     return {**texts, "samples": str(len(targets)), "y and sample_weight": digest.hexdigest()[:12]}
-
-
-def text_of(value: Any) -> str:
-    """Return a parameter as text, the same in every process."""
-    if isinstance(value, np.random.RandomState):
-        return "a RandomState"  # The seed that was drawn from it is in the snapshot.
-    if isinstance(value, np.generic):
-        value = value.item()
-    return _ADDRESS.sub("", repr(value))

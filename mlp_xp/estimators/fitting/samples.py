@@ -1,96 +1,34 @@
-"""The samples of a fit: checked, held out from it, and placed where it computes."""
+"""The samples of a fit: split into those to fit and to hold out, and placed where it computes."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from mlp_xp._utils.sklearn_compat import warn_caller
-from mlp_xp.estimators.checks.processes import describe_samples
-from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
+from mlp_xp.estimators.checks.validation import Sample, check_weights
+from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.training.data.placement import Data, multiplies_sparse, place
-from mlp_xp.training.data.rows import some_rows
-from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["Sample", "check_held_out", "check_sample", "place_sample", "split_sample"]
+__all__ = ["place_sample", "refuse_without_held_out", "split_sample"]
 
 _FEW = 10_000  # Samples whose split is kept.
 
 
-class Sample(NamedTuple):
-    """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host.
-
-    Where each process gives its own rows, inputs are a `Shard`, with all targets.
-    """
-
-    X: Any
-    y: np.ndarray
-    weights: np.ndarray | None
-
-    def take(self, rows: np.ndarray) -> Sample:
-        """Return some of the samples."""
-        weights = None if self.weights is None else self.weights[rows]
-        return Sample(some_rows(self.X, rows), self.y[rows], weights)
-
-
-def check_sample(
-    model: Any,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
-    *,
-    reset: bool,
-    suffix: str = "",
-    processes: SingleProcess,
-) -> Sample:
-    """Return the checked sample of all processes; ``suffix`` ends its names in errors."""
-    if processes.is_sharded:
-        from mlp_xp.estimators.checks.sharded import join_samples  # Most fits have one process.
-
-        given = X, y, sample_weight
-        return Sample(*join_samples(processes, model, *given, reset=reset, suffix=suffix))
-    try:
-        X = check_x(model, X, reset=reset)
-    except ValueError as error:
-        if not suffix:
-            raise
-        cause = str(error.__cause__ or error).rstrip(".")  # Not the advice on text in X.
-        raise ValueError(
-            f"X{suffix}: {cause}. A Pipeline transforms X alone: type sklearn.set_config("
-            f"enable_metadata_routing=True), Pipeline(..., transform_input=['X{suffix}']) and "
-            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or give "
-            f"what the steps before the network make of X{suffix}."
-        ) from error
-    n_samples = X.shape[0]
-    y = check_y(model, y, n_samples, f"y{suffix}")
-    weights = check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}")
-    describe = functools.partial(describe_samples, X, y, weights, suffix)
-    processes.agree(describe, lambda: ", or its own rows, with Distributed(data='sharded')")
-    return Sample(X, y, weights)
-
-
-def check_held_out(
-    model: Any, X: Any, y: Any, weights: Any, processes: SingleProcess
-) -> Sample | None:
-    """Return the checked held-out samples, or None where none are given."""
-    if X is None and y is None:
-        if weights is not None:
-            raise ValueError("sample_weight_val is given without X_val and y_val.")
-        return None
-    if X is None or y is None:
-        missing = "X_val" if X is None else "y_val"
-        raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
-    return check_sample(model, X, y, weights, reset=False, suffix="_val", processes=processes)
-
-
 def split_sample(
-    sample: Sample, targets: Targets, fraction: float, seed: int
+    sample: Sample, targets: Targets, fraction: float, seed: int, random_state: Any
 ) -> tuple[Sample, Sample]:
-    """Split off held-out samples, the same at each call on the same number of them."""
+    """Split off held-out samples, the same at each call on the same number of them.
+
+    A generator then draws what scikit-learn's split draws, for the splits and models after it.
+    """
     n_samples = sample.X.shape[0]
     strata = targets.strata(sample.y, fraction)
     groups = None if strata is None else (strata.tobytes(), strata.dtype.str, strata.ndim)
@@ -110,7 +48,24 @@ def split_sample(
     parts = sample.take(fit), sample.take(held)
     for part, what in zip(parts, ("to fit on", "held out"), strict=True):
         check_weights(part.weights, len(part.y), name=f"sample_weight of the samples {what}")
+    if not isinstance(random_state, Integral):
+        from sklearn.model_selection import train_test_split  # With much that few fits need.
+
+        generator, rows = check_random_state(random_state), np.arange(n_samples)
+        strata = strata if targets.kind == "binary" else None
+        train_test_split(rows, test_size=fraction, random_state=generator, stratify=strata)
     return parts
+
+
+def refuse_without_held_out(params: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings that mean nothing without held-out samples."""
+    for name, value in (("calibration", "temperature"), ("scoring", REFINEMENT)):
+        # A comparison with an array, or a scorer of its own, would be one of each element.
+        if isinstance(params.get(name), str) and params[name] == value:
+            raise ValueError(
+                f"`{name}` is {value!r}, which needs held-out samples: type early_stopping=True "
+                "(not with solver 'lbfgs', which ignores it), or fit(X, y, X_val=..., y_val=...)."
+            )
 
 
 # Only few samples, since the models of a search often have the same.

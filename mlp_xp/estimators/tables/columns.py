@@ -11,15 +11,12 @@ import numpy as np
 
 from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.checks.text_advice import IMPUTE
-from mlp_xp.estimators.tables.kinds import (
-    CategoryColumn,
-    Column,
-)
+from mlp_xp.estimators.tables.kinds import CategoryColumn, Column, check_finite
 from mlp_xp.estimators.tables.reading import RawColumn, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
 
-__all__ = ["TableColumns", "check_finite"]
+__all__ = ["TableColumns"]
 
 _BLOCK = 4096  # Rows of numbers that are converted at once.
 
@@ -237,13 +234,3 @@ class TableColumns:
         widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return "\n".join(lines)
-
-
-def check_finite(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:
-    """Raise ValueError for the first column with an infinite number."""
-    for label, values in zip(labels, numbers, strict=True):
-        if np.any(is_infinite := np.isinf(values)):
-            raise ValueError(
-                f"{label} has infinity in row {int(np.argmax(is_infinite))}: replace it, e.g. by "
-                "NaN with missing_values='impute'."
-            )

@@ -10,9 +10,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from mlp_xp.backends import get_backend, namespace_backend, to_numpy
 from mlp_xp.estimators.checks.text_advice import IMPUTE
-from mlp_xp.estimators.tables.columns import TableColumns, check_finite
+from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import (
     CategoryColumn,
     Column,
@@ -20,6 +19,7 @@ from mlp_xp.estimators.tables.kinds import (
     EmptyColumn,
     NumberColumn,
     UselessError,
+    check_finite,
 )
 from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
@@ -148,14 +148,14 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
 
 def encode_table(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
-) -> Any:
-    """Return the matrix of a table, in the library and on the device of X if it is an array.
+) -> np.ndarray:
+    """Return the matrix of a table.
 
     Parameters
     ----------
     estimator : estimator
         Its `columns_` are learned (``reset``) or used.
-    X : frame or array-like of shape (samples, features)
+    X : frame or array-like of shape (samples, features), on the host
     reset : bool
     exchange : callable, optional
         Where X is a part of the samples, perhaps without rows, it returns the values of all parts.
@@ -170,8 +170,7 @@ def encode_table(
             "X is sparse, and categories, missing numbers, and input_scaling='robust' and "
             "'quantile' need a dense table: give X.toarray(), or leave these settings out."
         )
-    is_array = namespace_backend(X) not in (None, "numpy")
-    raws = read_table(to_numpy(X) if is_array else X)
+    raws = read_table(X)
     is_empty = not raws or not len(raws[0].values)
     if is_empty and (not raws or exchange is None):
         n, what = (0, "sample") if raws else (len(X), "feature")
@@ -200,8 +199,7 @@ def encode_table(
             )
     if is_empty:  # No sample takes this row.
         return np.zeros((1, len(estimator.columns_.input_names)), estimator.columns_.dtype)
-    matrix = estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
-    return get_backend(X).put(matrix) if is_array else matrix
+    return estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
 
 
 def _joined(raws: Sequence[RawColumn], exchange: Callable[[Any], list[Any]]) -> list[RawColumn]:

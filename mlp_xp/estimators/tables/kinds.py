@@ -20,6 +20,7 @@ __all__ = [
     "EmptyColumn",
     "NumberColumn",
     "UselessError",
+    "check_finite",
 ]
 
 _SHOWN = 40
@@ -243,6 +244,16 @@ class CategoryColumn(Column):
             raise _changed(raw.label, *kinds)
         numbers = [known.get(value, 0) for value in found]
         return np.asarray([*numbers, len(self.values) + 1])[codes]
+
+
+def check_finite(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:
+    """Raise ValueError for the first column with an infinite number."""
+    for label, values in zip(labels, numbers, strict=True):
+        if np.any(is_infinite := np.isinf(values)):
+            raise ValueError(
+                f"{label} has infinity in row {int(np.argmax(is_infinite))}: replace it, e.g. by "
+                "NaN with missing_values='impute'."
+            )
 
 
 def _changed(label: str, now: str, earlier: str) -> ValueError:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import assert_all_finite, check_array
 
 from mlp_xp._utils.array_types import Namespace
+from mlp_xp.estimators.checks.validation import host
 from mlp_xp.nn.losses import Custom, Loss
 
-__all__ = ["Targets", "make_loss"]
+__all__ = ["Targets", "dense_targets", "make_loss"]
 
 
 class Targets(ABC):
@@ -118,6 +121,23 @@ class Targets(ABC):
     def with_classes(self, classes: np.ndarray) -> Self:
         """Return the targets with other labels, which were assigned to an estimator."""
         return self
+
+
+def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -> np.ndarray:
+    """Return dense targets; raise ValueError for None, NaN or infinity."""
+    if y is None:
+        raise ValueError(
+            f"This {estimator} estimator requires y to be passed, but the target y is None."
+        )
+    y = host(y)
+    if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # Unknown to scikit-learn.
+        y = np.asarray(y.tolist())
+    settings = {"accept_sparse": "csr", "ensure_2d": False, "ensure_all_finite": False}
+    y = check_array(y, **settings, dtype=None, input_name=name, estimator=estimator)
+    if numeric and y.dtype.kind in "OUS":
+        y = y.astype(np.float64)
+    assert_all_finite(y, input_name=name, estimator_name=estimator)
+    return y.toarray() if sparse.issparse(y) else y
 
 
 def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) -> Loss:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.estimators.checks.validation import encode
 from mlp_xp.estimators.targets._base import Targets
-from mlp_xp.estimators.targets._labels import LabelTargets, are_yes_or_no, unique
+from mlp_xp.estimators.targets._labels import LabelTargets, are_yes_or_no, encode_labels, unique
 from mlp_xp.nn.losses import EachTarget, Loss, SoftmaxCrossEntropy
 
 __all__ = ["ClassTargets", "MultilabelTargets", "MultioutputTargets"]
@@ -88,7 +87,7 @@ class ClassTargets(_LearnedLabels):
         """Return positions among the classes, or columns of 0 and 1 for logistic outputs."""
         if y.ndim != 1:
             raise self._shape_error(y, name)
-        codes = encode(y, self.classes, name)
+        codes = encode_labels(y, self.classes, name)
         if self.output == "softmax":
             return codes
         if self.n_outputs == 1:
@@ -117,7 +116,7 @@ class ClassTargets(_LearnedLabels):
 
     def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
         """Return the classes, unless one of more than two is too rare to be in both parts."""
-        codes = encode(y, self.classes)
+        codes = encode_labels(y, self.classes)
         if self.kind == "binary":
             # A column of bool, so that the error about a rare class is scikit-learn's.
             return codes[:, None].astype(bool)
@@ -247,7 +246,7 @@ class MultioutputTargets(_LearnedLabels):
         if y.ndim != 2 or y.shape[1] != len(self.classes):
             raise self._shape_error(y, name)
         pairs = zip(_columns(y), self.classes, strict=True)
-        codes = [encode(column, labels, name) for column, labels in pairs]
+        codes = [encode_labels(column, labels, name) for column, labels in pairs]
         return np.stack(codes, axis=1)
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from mlp_xp._utils.array_types import Namespace
-from mlp_xp.estimators.checks.validation import check_values
-from mlp_xp.estimators.targets._base import Targets, make_loss
+from mlp_xp.estimators.checks.validation import host
+from mlp_xp.estimators.targets._base import Targets, dense_targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
 
 __all__ = ["RealTargets"]
@@ -37,7 +38,26 @@ class RealTargets(Targets):
 
     metric = "r2"
 
-    check = staticmethod(check_values)
+    @staticmethod
+    def check(
+        y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
+    ) -> np.ndarray:
+        try:
+            values = dense_targets(y, estimator, name, numeric=True)
+        except ValueError as error:
+            text = next(filter(_is_word, np.ravel(host(y)).tolist()), None)
+            if text is None:
+                raise
+            raise ValueError(
+                f"{name} has text, e.g. {text!r}, and {estimator} learns numbers: take "
+                "MLPClassifier for classes, or convert it to numbers."
+            ) from error
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = column_or_1d(values, warn=True)
+        if values.dtype.kind == "c":
+            raise ValueError(f"Complex data not supported: {name} is of dtype {values.dtype}.")
+        check_consistent_length(np.empty((n_samples, 0)), values)
+        return np.asarray(values)
 
     @classmethod
     def learn(
@@ -162,3 +182,13 @@ class RealTargets(Targets):
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
         """Return the coefficient of determination, R2."""
         return float(r2_score(y, predicted, sample_weight=weights))
+
+
+def _is_word(value: Any) -> bool:
+    """Whether a value is text that is no number."""
+    if isinstance(value, str | bytes):
+        try:
+            float(value)
+        except ValueError:
+            return True
+    return False

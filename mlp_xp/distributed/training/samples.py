@@ -1,0 +1,69 @@
+"""The samples of a distributed fit in which each rank gives its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import check_consistent_length
+
+from mlp_xp.backends import namespace_backend, to_numpy
+from mlp_xp.training.data.rows import Shard
+from mlp_xp.training.processes import SingleProcess
+
+__all__ = ["join_samples"]
+
+_NUMBERS = "biufc"
+
+
+def join_samples(
+    ranks: SingleProcess, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
+) -> tuple[Shard, np.ndarray, np.ndarray | None]:
+    """Return the samples of all ranks: shard, targets, weights.
+
+    A rank may have no rows, if y has the right number of axes. ``check(X, exchange=...)`` returns
+    its rows, or one that nothing is computed from; ``suffix`` ends the names in errors.
+    """
+    X, y, weights = given
+    n_rows = int(X.shape[0]) if hasattr(X, "shape") else len(X)
+    checked = check(X, exchange=ranks.exchange)
+    y = y.toarray() if sparse.issparse(y) else np.asarray(_host(y))
+    weights = None if weights is None else np.asarray(_host(weights))
+    check_consistent_length(np.empty((n_rows, 0)), y, weights)
+    library = "sparse rows" if sparse.issparse(checked) else namespace_backend(checked) or "numpy"
+    ranks.agree(
+        lambda: {
+            f"the features of X{suffix}": str(checked.shape[1]),
+            f"the dtype of X{suffix}": str(checked.dtype).rpartition(".")[2],
+            f"the library of X{suffix}": library,
+        }
+    )
+    parts = ranks.exchange((n_rows, y, weights))
+    _check_targets(parts, suffix)
+    counts = [n for n, _, _ in parts]
+    total, start = sum(counts), sum(counts[: ranks.number])
+    if not total:
+        raise ValueError(f"X{suffix} has no rows, and no rank has a row: give at least one sample.")
+    owned = np.full(total, -1, dtype=np.int32)
+    owned[start : start + n_rows] = np.arange(n_rows)
+    all_weights = None if weights is None else np.concatenate([w for _, _, w in parts])
+    return Shard(checked, owned), np.concatenate([y for n, y, _ in parts if n]), all_weights
+
+
+def _check_targets(parts: list[tuple[int, np.ndarray, np.ndarray | None]], suffix: str) -> None:
+    """Raise ValueError for targets that do not make one array."""
+    given = [(rank, y) for rank, (n, y, _) in enumerate(parts) if n]
+    for rank, y in given[1:]:
+        first, first_y = given[0]
+        is_same = y.shape[1:] == first_y.shape[1:]
+        if not is_same or (y.dtype.kind in _NUMBERS) != (first_y.dtype.kind in _NUMBERS):
+            raise ValueError(
+                f"rank {rank} has y{suffix} of {y.dtype} and shape {y.shape}, and rank {first} of "
+                f"{first_y.dtype} and shape {first_y.shape}: give all ranks the same kind."
+            )
+
+
+def _host(values: Any) -> Any:
+    return to_numpy(values) if namespace_backend(values) else values

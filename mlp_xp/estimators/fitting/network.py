@@ -1,0 +1,224 @@
+"""The network of a fit, new or the one that exists, and the trainer of its weights."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields, replace
+from functools import partial
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from mlp_xp._utils.random import seeded
+from mlp_xp._utils.sklearn_compat import warn_caller
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import Backend, get_backend, to_numpy
+from mlp_xp.estimators.checks.validation import Sample
+from mlp_xp.estimators.fitted.state import FittedState
+from mlp_xp.estimators.settings.config import TrainingConfig, resolve_dtype, resolve_layers
+from mlp_xp.estimators.targets import Targets
+from mlp_xp.nn.entries import entries
+from mlp_xp.nn.layers import Embedding
+from mlp_xp.nn.network import Network, Params, adapt_params, init_batch_stats, init_params
+from mlp_xp.training.data.input_scaling import find_scaling
+from mlp_xp.training.data.rows import Shard, take_rows
+from mlp_xp.training.loop.records import ResumeState
+from mlp_xp.training.processes import SingleProcess
+from mlp_xp.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from mlp_xp.estimators.tables.columns import TableColumns
+
+__all__ = ["Training", "continue_state", "new_state", "trainer_for"]
+
+# Rows that initial weights are adapted to.
+_MOST_ROWS = 4096
+# Fields of a network that its weights do not depend on.
+_OF_A_STEP = "activation", "dropout", "input_dropout"
+
+
+class Training(NamedTuple):
+    """A trainer, kept for the next fit, and the weights and statistics last published from it.
+
+    ``best`` has the best score's, during a fit in which the score decides;
+    ``is_at_plateau`` is whether nothing has improved for too long.
+    """
+
+    trainer: Trainer
+    published: Any
+    best: Any = None
+    is_at_plateau: bool = False
+
+    def progress(self) -> ResumeState:
+        """Return what a later training needs besides the weights, in the host's memory."""
+        best = map_leaves(lambda leaf: np.array(to_numpy(leaf)), self.best or ())
+        return self.trainer.progress()._replace(best=best)
+
+
+def new_state(
+    config: TrainingConfig,
+    targets: Targets,
+    backend: Backend,
+    sample: Sample,
+    random_state: Any,
+    processes: SingleProcess,
+    columns: TableColumns | None = None,
+) -> FittedState:
+    """Return a network with its initial weights, and the input scaling of the data."""
+    X, dtype = sample.X, resolve_dtype(config, backend, sample.X)
+    network = config.rules.network
+    # scikit-learn's numbers: the same seed starts from the same weights as there.
+    is_seed = isinstance(random_state, Integral)
+    if is_seed:
+        generator = seeded(int(random_state))
+    else:
+        generator = processes.first_of(partial(check_random_state, random_state))
+    start = init_params(network, generator), init_batch_stats(network)
+    untrained = [] if columns is None else columns.untrained_codes
+    for entry in entries(start[0]) if untrained else ():
+        if isinstance(entry, Embedding):  # The mean of all, and stays so.
+            table: Any = entry.table
+            table[..., untrained, :] = 0.0
+    params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
+    # A copy draws, so that the generator stays where scikit-learn's MLP leaves it.
+    seed = int(random_state if is_seed else copy.deepcopy(generator).randint(2**31 - 1))
+    state = FittedState(
+        network,
+        config.rules.loss,
+        config.output,
+        targets,
+        n_features=X.shape[1],
+        input_scaling=config.input_scaling,
+        dtype=dtype,
+        seed=seed,
+        params=params,
+        batch_stats=batch_stats,
+        is_checked=True,
+        columns=columns,
+    )
+    if state.step_scaling is not None:
+        x, exchange = (X.mine, processes.exchange) if isinstance(X, Shard) else (X, None)
+        scaling = find_scaling(state.step_scaling, backend, x, dtype, exchange)
+        state = replace(state, scaling=scaling)
+    if not network.adapts:
+        return state
+    params = _adapt_to_data(state, start[0], X, generator, processes)
+    return replace(state, params=map_leaves(lambda leaf: leaf.astype(dtype), params))
+
+
+def _adapt_to_data(
+    state: FittedState,
+    params: Params,
+    X: Any,
+    generator: np.random.RandomState,
+    processes: SingleProcess,
+) -> Params:
+    """Return initial weights, adapted to some of the samples as the network takes them."""
+    if isinstance(X, Shard):
+        x = np.concatenate(processes.exchange(_some_rows(X.mine, _MOST_ROWS // processes.size)))
+    else:
+        x = _some_rows(X, _MOST_ROWS)
+    if state.scaling is not None:
+        shift, scale, *rotation = (to_numpy(leaf).astype(np.float64) for leaf in state.scaling)
+        x = (x - shift) * scale
+        x = x @ rotation[0] if rotation else x
+    # Processors round in their own way: the weights of the first are those of all.
+    adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
+    adapted: Params = processes.first_of(
+        partial(adapt, state.network, params, x, generator.uniform)
+    )
+    return adapted
+
+
+def _some_rows(X: Any, most: int) -> np.ndarray:
+    """Return rows from all over the samples, in float64."""
+    rows = np.linspace(0, X.shape[0] - 1, min(X.shape[0], most)).astype(np.int64)
+    return to_numpy(take_rows(X, rows)).astype(np.float64)
+
+
+def continue_state(
+    state: FittedState, config: TrainingConfig, params: dict[str, Any]
+) -> FittedState:
+    """Return the state with the settings that have changed; raise ValueError for a new network."""
+    kept = state.network.widths[1:-1]
+    if resolve_layers(params["hidden_layer_sizes"]) != kept:
+        warn_caller(
+            f"hidden_layer_sizes is now {params['hidden_layer_sizes']!r}, but the fit "
+            f"continues with the network of {list(kept)}, as in scikit-learn: fit with "
+            "warm_start=False to start a new one."
+        )
+    network = config.rules.network
+    names = [field.name for field in reversed(fields(Network)) if field.name not in _OF_A_STEP]
+    pairs = {name: (getattr(state.network, name), getattr(network, name)) for name in names}
+    if config.dtype is not None:
+        pairs["precision"] = state.dtype, config.dtype
+    pairs["input_scaling"] = state.input_scaling, config.input_scaling
+    pairs["target_scaling"] = state.target_scaling, config.target_scaling
+    learned = {} if state.columns is None else state.columns.settings
+    pairs |= {name: (old, np.asarray(params[name]).tolist()) for name, old in learned.items()}
+    if state.activating_loss is state.loss:
+        pairs["out_activation_"] = state.output, config.output
+    for name, (old, new) in pairs.items():
+        if old != new:
+            raise ValueError(
+                f"The network to continue with has {name}={old!r}, and the settings now say "
+                f"{new!r}: fit with warm_start=False to start a new one."
+            )
+    if state.activating_loss is not state.loss:
+        raise ValueError(
+            f"out_activation_ is {state.output!r}, which was assigned, and the network "
+            f"was trained for {state.loss!r}: set it back to continue this fit, or fit with "
+            "output_activation and warm_start=False."
+        )
+    new = network, config.rules.loss, config.output
+    if (state.network, state.loss, state.output) == new:
+        return state
+    return replace(state, network=network, loss=config.rules.loss, output=config.output)
+
+
+def trainer_for(
+    state: FittedState,
+    config: TrainingConfig,
+    backend: Backend,
+    last: Training | None,
+    processes: SingleProcess,
+    trainer_type: type[Trainer] = Trainer,
+) -> Trainer:
+    """Return the trainer of the last fit, with its compiled step, or one that continues from it."""
+    rules, weights = config.rules, (state.params, state.batch_stats)
+    trainer = None if last is None else last.trainer
+    if last is not None and last.trainer.backend == backend and last.trainer.rules == rules:
+        trainer = last.trainer
+        # The estimator's arrays may be the trainer's own, with nothing to copy; but a compiled
+        # step takes over the memory of its state, which must then be a copy.
+        is_own = _have_same_arrays(weights, (trainer.learned, trainer.state.batch_stats))
+        # A published moving average is not where the training continues.
+        is_average = rules.ema_decay is not None and _have_same_arrays(weights, last.published)
+        if not is_average and (not is_own or backend.donates):
+            trainer.set_learned(*weights)
+        return trainer
+    scaling = None
+    if state.scaling is not None:
+        scaling = map_leaves(lambda leaf: backend.put(leaf, state.dtype), state.scaling)
+    new = trainer_type(
+        backend,
+        rules,
+        params=state.params,
+        batch_stats=state.batch_stats,
+        dtype=state.dtype,
+        scaling=scaling,
+        seed=state.seed,
+        processes=processes,
+    )
+    progress = state.progress if trainer is None else trainer.progress()
+    if progress is not None:
+        new.resume(progress)
+    return new
+
+
+def _have_same_arrays(tree: Any, other: Any) -> bool:
+    """Whether two trees have the very same arrays."""
+    mine, theirs = list(leaves(tree)), list(leaves(other))
+    return len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))
