@@ -19,18 +19,6 @@ from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import FILES, names, read_table
 
-__all__ = [
-    "DEFAULT",
-    "FILES",
-    "GPU",
-    "TABLE",
-    "describe",
-    "load_backend",
-    "load_data",
-    "load_recipe_backend",
-    "missing_for",
-]
-
 DEFAULT = "default"  # the recipe of a training that names none
 TABLE = "table"  # the same, for a table of the user's own
 

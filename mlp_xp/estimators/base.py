@@ -30,8 +30,6 @@ from mlp_xp.estimators.targets import Targets
 from mlp_xp.recipes.parameter_row import Parameter
 from mlp_xp.training.loop.history import packed, unpacked
 
-__all__ = ["BaseMLP"]
-
 
 class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """Base class of `MLPClassifier` and `MLPRegressor`: scikit-learn's interface over the parts.

@@ -22,8 +22,6 @@ from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Schedule
 from mlp_xp.recipes.parameters import CLASSIFIER
 
-__all__ = ["MLPClassifier"]
-
 
 @documented
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]

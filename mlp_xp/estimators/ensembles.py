@@ -28,8 +28,6 @@ from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.many import FitTask, fit_all
 from mlp_xp.estimators.regressor import MLPRegressor
 
-__all__ = ["BaseEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor"]
-
 
 class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     """Base class of `MLPEnsembleClassifier` and `MLPEnsembleRegressor`."""

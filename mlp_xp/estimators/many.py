@@ -42,8 +42,6 @@ from mlp_xp.training.stack.answer_many import answer_many
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.stack.workers import work_in_threads
 
-__all__ = ["FitResult", "FitTask", "fit_all", "fit_many"]
-
 # What a check notes of the columns of data, and the settings that it depends on.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = (

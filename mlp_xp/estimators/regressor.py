@@ -20,8 +20,6 @@ from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Schedule
 from mlp_xp.recipes.parameters import REGRESSOR
 
-__all__ = ["MLPRegressor"]
-
 
 @documented
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]

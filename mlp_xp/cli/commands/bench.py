@@ -11,8 +11,6 @@ from pathlib import Path
 from mlp_xp._utils.optional import check_installed, install_command
 from mlp_xp.cli.terminal.output import Output
 
-__all__ = ["run"]
-
 _ROOT = Path(__file__).parents[3]
 _OPTIONS = ("quick", "check", "out", "rounds", "threads", "only", "contenders", "images")
 

@@ -17,8 +17,6 @@ from mlp_xp.cli.terminal.lines import print_line, printable, terminal_width
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.text import number_text, readable, score_name, score_text, seconds_text
 
-__all__ = ["run_compare", "run_runs"]
-
 _WIDEST = 32  # Characters of a cell on a terminal.
 _NETWORK = ("hidden_layer_sizes", "activation", "solver")
 _NUMBERS = {"score", "epochs", "seconds", "speed"}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from mlp_xp.cli.loading import FILES, load_backend
+from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import baseline_of, task_of
-
-__all__ = ["run"]
+from mlp_xp.recipes import FILES
 
 
 def run(args: argparse.Namespace, output: Output) -> int:

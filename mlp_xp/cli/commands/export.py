@@ -9,8 +9,6 @@ from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.export import to_onnx
 
-__all__ = ["run"]
-
 _N_NAMES = 10
 
 

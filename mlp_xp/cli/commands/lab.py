@@ -18,8 +18,6 @@ from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
 from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure
 
-__all__ = ["run"]
-
 _FRACTION = 0.9
 
 

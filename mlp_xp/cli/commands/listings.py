@@ -17,8 +17,6 @@ from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, locate
 from mlp_xp.recipes import names, read_table
 
-__all__ = ["run_backends", "run_compile", "run_data", "run_recipes"]
-
 
 def run_data(args: argparse.Namespace, output: Output) -> int:
     """Print a line for each data set."""

@@ -12,16 +12,6 @@ from typing import Any, NoReturn, TypeAlias
 
 from mlp_xp.cli.terminal.lines import fitted
 
-__all__ = [
-    "Options",
-    "Parser",
-    "add_backend",
-    "add_output",
-    "add_seed",
-    "number",
-    "suggestion",
-]
-
 _MAX_SEED = 2**32 - 1  # scikit-learn's largest
 
 

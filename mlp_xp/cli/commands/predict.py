@@ -19,8 +19,6 @@ from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.images import IMAGE_ENDINGS, image_planes, open_image
 from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
-__all__ = ["run"]
-
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Print a line for each image or row, once all of them are read."""

@@ -23,8 +23,6 @@ from mlp_xp.cli.training.tasks import Task
 from mlp_xp.distributed import join_ranks
 from mlp_xp.training.processes import SingleProcess
 
-__all__ = ["run"]
-
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train as the options say, or resume a run, and return the exit status."""

@@ -16,8 +16,6 @@ from mlp_xp.recipes import read_table
 from mlp_xp.recipes.parameter_row import Number, Option
 from mlp_xp.recipes.parameters import CLASSIFIER, GROUPS
 
-__all__ = ["add_train", "solvers_with_decay"]
-
 _COUNT = number(int, at_least=1)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mlp_xp.cli.commands.parser import suggestion
 from mlp_xp.cli.commands.train_options import solvers_with_decay
-from mlp_xp.cli.loading import DEFAULT, FILES, TABLE
+from mlp_xp.cli.loading import DEFAULT, TABLE
 from mlp_xp.cli.run_folder.config import CONFIG, read_config
 from mlp_xp.cli.run_folder.folder import RunFolder, new_run, resumed_run, unfinished
 from mlp_xp.cli.terminal.lines import print_line
@@ -20,11 +20,9 @@ from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.recipes import read_recipe, recipe_parameters, without_library
+from mlp_xp.recipes import FILES, read_recipe, recipe_parameters, without_library
 from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.saving import decode
-
-__all__ = ["Request", "settings_of"]
 
 # The options of parameters. --solver and --weight-decay make one, --early-stopping sets two.
 _PARAMETERS = {row.option.name or name: name for name, row in CLASSIFIER.items() if row.option} | {

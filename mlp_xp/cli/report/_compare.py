@@ -9,8 +9,6 @@ from mlp_xp.cli.report._elements import figures, heading, paragraph, section, ta
 from mlp_xp.cli.report._figures import MOST_RUNS, curve_figures
 from mlp_xp.cli.run_folder.run_summary import RunSummary
 
-__all__ = ["write_comparison"]
-
 
 def write_comparison(
     path: Path,

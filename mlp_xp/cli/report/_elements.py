@@ -17,21 +17,6 @@ from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.plotting import THEME
 
-__all__ = [
-    "definitions",
-    "escape",
-    "figures",
-    "folded",
-    "heading",
-    "image_grid",
-    "paragraph",
-    "preformatted",
-    "section",
-    "table",
-    "tiles",
-    "write_page",
-]
-
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 

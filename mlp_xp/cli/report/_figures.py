@@ -9,8 +9,6 @@ from typing import Any
 from mlp_xp.cli.run_folder.history import CURVES
 from mlp_xp.plotting import TrainingCurvesDisplay, curve_colors, inline_svg, training_panels
 
-__all__ = ["MOST_RUNS", "curve_figures", "svg_of"]
-
 MOST_RUNS = 5  # Runs in a figure: there are no more colors.
 
 

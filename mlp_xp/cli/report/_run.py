@@ -46,8 +46,6 @@ from mlp_xp.plotting import (
     surest_mistakes,
 )
 
-__all__ = ["Evaluation", "write_report"]
-
 _CHOSEN = ("data", "data_path", "target", "task", "drop", "recipe", "validation")
 _N_NEURONS, _N_MISTAKES = 32, 24
 _MAX_OPEN = 25  # Longer tables of classes are folded.

@@ -12,23 +12,13 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.storage.durable import replacing
-from mlp_xp.cli.loading import FILES, load_data
+from mlp_xp.cli.loading import load_data
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import decode_columns
+from mlp_xp.recipes import FILES
 from mlp_xp.saving import read_json
-
-__all__ = [
-    "CHECKPOINTS",
-    "CONFIG",
-    "CURE",
-    "REPORT",
-    "DataInfo",
-    "data_info",
-    "read_config",
-    "write_config",
-]
 
 CONFIG, CHECKPOINTS, REPORT = "config.json", "checkpoints", "report.html"
 CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"

@@ -25,15 +25,6 @@ from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC
 from mlp_xp.training.checkpoints.checkpoints import checkpoints
 
-__all__ = [
-    "DiskSpace",
-    "RunFolder",
-    "new_run",
-    "newest_model",
-    "resumed_run",
-    "unfinished",
-]
-
 _OTHER_BYTES = 1_000_000  # of everything that is not weights
 
 

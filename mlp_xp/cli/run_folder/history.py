@@ -9,8 +9,6 @@ from typing import Any
 
 from mlp_xp.training.loop.records import Record
 
-__all__ = ["CURVES", "history_rows", "read_history", "write_history"]
-
 _FILE = "history.csv"
 # The curves of figures: their axis, their names, and the columns that hold them.
 CURVES = {

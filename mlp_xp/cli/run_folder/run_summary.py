@@ -8,19 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from mlp_xp.cli.loading import FILES
 from mlp_xp.cli.run_folder.config import CONFIG, read_config
 from mlp_xp.cli.run_folder.history import read_history
 from mlp_xp.cli.terminal.text import readable
+from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode
-
-__all__ = [
-    "RunSummary",
-    "changed_settings",
-    "date_of",
-    "find_runs",
-    "read_summary",
-]
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
 _LARGEST = 1e300  # Of a number in a result.

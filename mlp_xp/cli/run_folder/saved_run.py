@@ -23,8 +23,6 @@ from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC, load_model
 
-__all__ = ["named", "read_run"]
-
 
 def read_run(folder: Path) -> tuple[Any, DataInfo]:
     """Read the model of a run or of one of its checkpoints, and what it was trained on."""

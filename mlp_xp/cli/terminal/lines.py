@@ -8,8 +8,6 @@ import sys
 from textwrap import wrap
 from typing import TextIO
 
-__all__ = ["fitted", "print_line", "printable", "terminal_width"]
-
 _WIDEST_INDENT = 0.4  # Of the line: beyond it the second column begins on a new line.
 
 

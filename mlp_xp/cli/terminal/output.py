@@ -12,8 +12,6 @@ from typing import Any, TextIO
 from mlp_xp._utils.display.progress import LiveBar, NotebookBar, open_bar, spinner
 from mlp_xp.cli.terminal.lines import print_line, printable
 
-__all__ = ["Output"]
-
 
 class Output:
     """The output of a command: on stdout, on stderr with ``--json``, or nowhere with ``--quiet``.

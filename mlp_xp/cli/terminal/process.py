@@ -14,18 +14,6 @@ from typing import Any
 
 from mlp_xp.cli.terminal.lines import printable
 
-__all__ = [
-    "discard_output",
-    "exit_on_ctrl_c",
-    "exits_on_ctrl_c",
-    "message_for_user",
-    "repeats_lost_ctrl_c",
-    "start_time",
-    "starting",
-    "without_pandas",
-]
-
-
 _AGAIN = 0.01  # Seconds after which a Ctrl-C that was lost is raised again.
 
 

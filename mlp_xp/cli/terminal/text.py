@@ -5,15 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = [
-    "number_text",
-    "readable",
-    "score_name",
-    "score_text",
-    "seconds_text",
-    "value_text",
-]
-
 
 def readable(value: Any) -> str:
     """Return a setting as a reader expects it, from the form that JSON has.

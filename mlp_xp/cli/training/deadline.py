@@ -12,8 +12,6 @@ import numpy as np
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.terminal.lines import print_line
 
-__all__ = ["Deadline"]
-
 # Seconds for the end of the command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch or JAX,
 # writing the model took 0.1 s and the exit 0.5 to 1.5 s; loading matplotlib, drawing both images
 # and the report (0.5 s of it) took 1.5 s of CPU time for 10 classes and 2.5 s for 100.

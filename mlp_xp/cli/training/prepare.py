@@ -10,14 +10,13 @@ from sklearn.metrics import get_scorer_names
 from mlp_xp._utils.optional import check_installed
 from mlp_xp.backends import Backend
 from mlp_xp.cli.commands.parser import suggestion
-from mlp_xp.cli.loading import FILES, describe, load_recipe_backend
+from mlp_xp.cli.loading import describe, load_recipe_backend
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import Task, task_of
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators.settings.config import resolve_batch_size
-
-__all__ = ["Prepared", "prepare", "print_prepared"]
+from mlp_xp.recipes import FILES
 
 
 class Prepared(NamedTuple):

@@ -11,8 +11,6 @@ from mlp_xp.cli.training.tasks import Task, score_of
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.time_budget import Pace
 
-__all__ = ["Progress"]
-
 
 class Progress(Callback):
     """Displays the progress of a fit, from its creation until `close`.

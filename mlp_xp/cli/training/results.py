@@ -13,7 +13,6 @@ from mlp_xp import __version__
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import LOW_PRECISIONS
-from mlp_xp.cli.loading import FILES
 from mlp_xp.cli.report import Evaluation, write_report
 from mlp_xp.cli.run_folder.config import REPORT, DataInfo, write_config
 from mlp_xp.cli.run_folder.folder import RunFolder
@@ -31,9 +30,8 @@ from mlp_xp.plotting import (
     save_figure,
     training_panels,
 )
+from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode, write_model
-
-__all__ = ["config_of", "draw_curves", "draw_results", "write_results"]
 
 
 def config_of(prepared: Prepared) -> dict[str, Any]:

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
-from mlp_xp.cli.loading import DEFAULT, FILES, load_data
+from mlp_xp.cli.loading import DEFAULT, load_data
 from mlp_xp.cli.run_folder.config import CHECKPOINTS
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.targets import RealTargets
-from mlp_xp.recipes import recipe_parameters
-
-__all__ = ["Settings"]
+from mlp_xp.recipes import FILES, recipe_parameters
 
 _MIN_STEPS = 1000  # Of a training on few samples.
 _INTERVAL = "1 min"  # Between two checkpoints where none are asked for.

@@ -19,8 +19,6 @@ from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.plotting import ConfusionMatrixDisplay, PredictionsDisplay, new_figure, save_figure
 from mlp_xp.training.loop.records import Running
 
-__all__ = ["ESTIMATORS", "Task", "baseline_of", "score_of", "task_of"]
-
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
 _N_CLASSES = 3  # Of a prediction.
 # For a network that diverged: its scores must be finite.

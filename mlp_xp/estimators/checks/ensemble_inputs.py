@@ -11,8 +11,6 @@ from mlp_xp.backends import namespace_backend
 from mlp_xp.estimators.checks.validation import asks_for_table, check_x
 from mlp_xp.training.data.rows import Rows
 
-__all__ = ["check_inputs", "note_inputs"]
-
 
 def note_inputs(ensemble: Any, X: Any, networks: list[Any]) -> int:
     """Set the names and the number of features of an ensemble; return the number of samples.

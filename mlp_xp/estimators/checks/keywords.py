@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 from sklearn.base import BaseEstimator
 
-__all__ = ["check_fit_keywords", "checking_keywords", "set_params"]
-
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 # Validation data in one argument, in other libraries.
 _VALIDATION = {"eval_set", "validation_data", "validation_set"}

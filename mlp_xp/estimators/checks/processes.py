@@ -18,16 +18,6 @@ from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.training.data.rows import take_rows
 from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
-__all__ = [
-    "advise_numba",
-    "describe_backend",
-    "describe_fit",
-    "describe_samples",
-    "processes_of",
-    "text_of",
-    "validating",
-]
-
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 # One process alone prints and calls back, and each has its own device.

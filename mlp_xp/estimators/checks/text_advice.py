@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["IMPUTE", "text_advice"]
-
 IMPUTE = (
     "set missing_values='impute', which takes the median of the training data and tells the "
     "network so, or fill it in"

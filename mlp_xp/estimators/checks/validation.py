@@ -23,18 +23,6 @@ from mlp_xp.estimators.checks.processes import describe_samples
 from mlp_xp.training.data.rows import Rows, is_mapped, some_rows
 from mlp_xp.training.processes import SingleProcess
 
-__all__ = [
-    "Given",
-    "Sample",
-    "asks_for_table",
-    "check_held_out",
-    "check_sample",
-    "check_weights",
-    "check_x",
-    "check_y",
-    "host",
-]
-
 # Dtypes that are kept; all others are converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
 _vdot = between_forks(np.vdot)  # A fork in a product of another thread hangs.

@@ -6,8 +6,6 @@ from typing import Any
 
 from mlp_xp.estimators.fitted.state import fitted_state, publish
 
-__all__ = ["host_copy"]
-
 
 def host_copy(estimator: Any) -> Any:
     """Return a copy in NumPy arrays, which a fit that continues leaves unchanged.

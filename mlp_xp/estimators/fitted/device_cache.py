@@ -9,8 +9,6 @@ from typing import Any
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
 
-__all__ = ["DeviceCopies", "FittedArrays"]
-
 
 class DeviceCopies:
     """Copies of arrays on devices, made at the first use; a pickle has none of them.

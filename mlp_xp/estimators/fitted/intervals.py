@@ -12,8 +12,6 @@ import numpy as np
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.nn.losses import Loss
 
-__all__ = ["Calibration", "calibrate", "calibrated_quantiles"]
-
 
 class Calibration(NamedTuple):
     """Errors on held-out samples, (samples, targets, kinds), sorted along the first axis.

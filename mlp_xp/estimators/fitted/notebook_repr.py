@@ -8,8 +8,6 @@ from typing import Any
 
 from sklearn.utils import estimator_html_repr
 
-__all__ = ["DescriptionMixin", "PicturesMixin"]
-
 # scikit-learn's box is light on a dark page too; its colors are fixed, so all are inverted.
 _DARK_BOX = (
     "<style>.mlp-xp-box .sk-global.dark .sk-estimator{filter:invert(.9) hue-rotate(180deg)}</style>"

@@ -20,8 +20,6 @@ from mlp_xp.nn.losses import EachMember, mean_loss
 from mlp_xp.training.divergence.finite import is_finite
 from mlp_xp.training.inference.inference import predict
 
-__all__ = ["AS_SET", "as_labels", "evaluate", "gradient_of_inputs", "member_std", "network_outputs"]
-
 # A call of `predict` that averages as the estimator's parameter says.
 AS_SET = "estimator"
 

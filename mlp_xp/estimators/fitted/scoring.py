@@ -20,17 +20,6 @@ from mlp_xp.nn.losses._errors import as_level
 if TYPE_CHECKING:
     from mlp_xp.estimators.fitted.intervals import Calibration
 
-__all__ = [
-    "Metrics",
-    "Predictions",
-    "combined_values",
-    "log_of",
-    "mean_and_spread",
-    "named_metrics",
-    "predict_values",
-    "score_on_host",
-]
-
 Metrics = str | Callable[..., float] | Sequence[str] | Mapping[str, str | Callable[..., float]]
 
 

@@ -10,8 +10,6 @@ from sklearn.preprocessing import LabelBinarizer
 
 from mlp_xp.estimators.fitted.state import fitted_state
 
-__all__ = ["PortedMixin", "check_overrides"]
-
 _WEIGHTS = "set coefs_ and intercepts_ before a fit with warm_start=True"
 _LOOP = "use callbacks=[...], a rule of mlp_xp.optimizers as solver, or partial_fit"
 _LOSS = "give loss=..., a callable that returns losses and pullback (mlp_xp.nn.losses.Custom)"

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from mlp_xp.estimators.fitted.intervals import Calibration
     from mlp_xp.estimators.tables.columns import TableColumns
 
-__all__ = ["FittedState", "fitted_state", "publish", "set_weights"]
-
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
 # What weights that are assigned cannot have, and the value of what they have.

@@ -14,8 +14,6 @@ from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimi
 from mlp_xp.nn.blocks import Row, rows
 from mlp_xp.nn.network import Network
 
-__all__ = ["Row", "Summary", "summarize", "summary_of"]
-
 
 @dataclass(frozen=True)
 class Summary:

@@ -26,8 +26,6 @@ from mlp_xp.nn.losses import (
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.loop.fit_loop import FitLoop
 
-__all__ = ["constant_loss", "warn_if_useless"]
-
 # A loss that is noisy, or measured with dropout, may be a little above. One that has come to rest
 # after few steps must be well above.
 _MARGIN, _MARGIN_AT_REST = 1.1, 2.0

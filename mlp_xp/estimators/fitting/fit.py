@@ -45,8 +45,6 @@ from mlp_xp.training.loop.requests import Fit
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["fit_requests", "partial_fit_requests"]
-
 
 def fit_requests(
     model: Any,
@@ -68,7 +66,7 @@ def fit_requests(
             options: Any = {"continues": model.warm_start, "resume": resume}
             options |= {"trainer_type": trainer_type, "processes": processes}
             loop, targets, sample = _prepare(model, given, held_out, **options)
-            reporter_type = Reporter
+            reporter_type: type[Reporter] = Reporter
             if not processes.is_single:
                 from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter  # Few need it.
 

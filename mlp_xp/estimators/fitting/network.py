@@ -31,8 +31,6 @@ from mlp_xp.training.trainer import Trainer
 if TYPE_CHECKING:
     from mlp_xp.estimators.tables.columns import TableColumns
 
-__all__ = ["Training", "continue_state", "new_state", "trainer_for"]
-
 # Rows that initial weights are adapted to.
 _MOST_ROWS = 4096
 # Fields of a network that its weights do not depend on.

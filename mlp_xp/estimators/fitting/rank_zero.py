@@ -15,8 +15,6 @@ from mlp_xp.training.loop.records import Record, Running
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-__all__ = ["RankZeroReporter"]
-
 # What rank 0 asks the others for, before it stores the training.
 _CHECK = "check that the weights are finite"
 

@@ -25,8 +25,6 @@ from mlp_xp.training.processes import SingleProcess
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-__all__ = ["Pause", "Reporter", "calibrate", "publish_training"]
-
 _REPORT_SECONDS = 0.1  # Between two reports of the steps so far.
 
 

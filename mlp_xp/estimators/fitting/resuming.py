@@ -21,8 +21,6 @@ if TYPE_CHECKING:  # Few fits are resumed, and others start without these module
     from mlp_xp.estimators.tables.columns import TableColumns
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-__all__ = ["identity", "newest_snapshot", "with_snapshot"]
-
 _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 
 

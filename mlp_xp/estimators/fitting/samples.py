@@ -17,8 +17,6 @@ from mlp_xp.estimators.targets import Targets
 from mlp_xp.training.data.placement import Data, multiplies_sparse, place
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["place_sample", "refuse_without_held_out", "split_sample"]
-
 _FEW = 10_000  # Samples whose split is kept.
 
 

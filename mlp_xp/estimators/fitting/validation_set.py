@@ -26,8 +26,6 @@ from mlp_xp.training.data.rows import Rows, Shard, some_rows, take_rows
 from mlp_xp.training.inference.inference import predict
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["HeldOut"]
-
 _T = TypeVar("_T")
 _FEW = 8  # MiB of numbers of several networks at once.
 

@@ -24,25 +24,6 @@ from mlp_xp.training.data.rows import Rows, Shard
 from mlp_xp.training.loop.loop_settings import LoopSettings
 from mlp_xp.training.step.step_settings import Rules
 
-__all__ = [
-    "ADAPTIVE",
-    "LBFGS",
-    "REFINEMENT",
-    "TrainingConfig",
-    "check_params",
-    "choose_backend",
-    "known_network",
-    "parameter_dtype",
-    "resolve_augmentation",
-    "resolve_batch_size",
-    "resolve_config",
-    "resolve_dtype",
-    "resolve_layers",
-    "resolve_loop",
-    "resolve_optimizer",
-    "training_backend",
-]
-
 LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
 REFINEMENT = "refinement"

@@ -24,8 +24,6 @@ from mlp_xp.estimators.checks.keywords import checking_keywords, set_params
 from mlp_xp.estimators.settings.config import check_params, resolve_layers
 from mlp_xp.recipes.parameter_row import Number, Parameter
 
-__all__ = ["RecipeMixin", "constraints_of", "documented", "param_names", "validate"]
-
 _Class = TypeVar("_Class", bound=type)
 
 # Types whose equal values are alike.

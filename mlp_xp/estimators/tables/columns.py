@@ -16,8 +16,6 @@ from mlp_xp.estimators.tables.reading import RawColumn, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
 
-__all__ = ["TableColumns"]
-
 _BLOCK = 4096  # Rows of numbers that are converted at once.
 
 

@@ -10,8 +10,6 @@ from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import KINDS, CategoryColumn, Column
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 
-__all__ = ["decode_columns"]
-
 
 def decode_columns(spec: Any) -> TableColumns:
     """Return columns from their JSON; raise ValueError, TypeError or LookupError for any other.

@@ -25,8 +25,6 @@ from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
-__all__ = ["encode_table", "learn_columns"]
-
 _MOST_ROWS = 200_000  # Of all processes, from which columns are learned.
 _NAMED = 5  # Columns that an error names.
 

@@ -12,17 +12,6 @@ import numpy as np
 from mlp_xp._utils.categories import FEW, MANY, least_rows
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
 
-__all__ = [
-    "KINDS",
-    "CategoryColumn",
-    "Column",
-    "DateColumn",
-    "EmptyColumn",
-    "NumberColumn",
-    "UselessError",
-    "check_finite",
-]
-
 _SHOWN = 40
 _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
 

@@ -13,15 +13,6 @@ from typing import Any
 import numpy as np
 from narwhals.stable import v2 as narwhals
 
-__all__ = [
-    "Category",
-    "RawColumn",
-    "factorize",
-    "join_columns",
-    "read_table",
-    "text_and_numbers",
-]
-
 Category = str | float
 
 _SECOND = np.timedelta64(1, "s")

@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-__all__ = ["Affine", "Quantile", "learn_scaling"]
-
 _MOST_QUANTILES, _ROWS = 1000, 100_000
 
 

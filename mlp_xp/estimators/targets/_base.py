@@ -14,8 +14,6 @@ from mlp_xp._utils.array_types import Namespace
 from mlp_xp.estimators.checks.validation import host
 from mlp_xp.nn.losses import Custom, Loss
 
-__all__ = ["Targets", "dense_targets", "make_loss"]
-
 
 class Targets(ABC):
     """The meaning of a network's outputs, learned from the targets of the first fit.

@@ -14,8 +14,6 @@ from mlp_xp.estimators.targets._base import Targets
 from mlp_xp.estimators.targets._labels import LabelTargets, are_yes_or_no, encode_labels, unique
 from mlp_xp.nn.losses import EachTarget, Loss, SoftmaxCrossEntropy
 
-__all__ = ["ClassTargets", "MultilabelTargets", "MultioutputTargets"]
-
 
 class _LearnedLabels(LabelTargets):
     """Targets of the kind that labels or weights ask for."""

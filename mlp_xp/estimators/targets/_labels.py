@@ -22,8 +22,6 @@ from mlp_xp.nn.losses import (
     SoftmaxCrossEntropy,
 )
 
-__all__ = ["LabelTargets", "are_yes_or_no", "encode_labels", "unique"]
-
 
 class LabelTargets(Targets):
     """Targets that are class labels, one or several for each sample."""
