@@ -229,6 +229,10 @@ class Backend:
         """Return the context of a prediction with this many multiplications and additions."""
         return contextlib.nullcontext()
 
+    def predicting_in(self, precision: str | None) -> Backend:
+        """Return the backend whose kernels compute a long prediction of a fit in a precision."""
+        return self
+
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
         """Return the results of a function for each value, computed in threads where that helps."""
         return map(function, values)

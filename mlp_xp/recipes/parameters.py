@@ -245,8 +245,9 @@ _SHARED = {
         weights, the optimizer's state and the loss stay in float32, and so do predictions. "tf32",
         on GPUs, rounds the operands of products. "bf16" and "float16" also keep inputs, activations
         and gradients in 16 bits, except on "cupy" and "numpy". On "numpy", "bf16" needs numba and a
-        processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire Rapids). "float16" scales
-        the loss, and skips the steps whose gradients overflow."""),
+        processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire Rapids), and predictions
+        of 10^10 multiplications and more have such products too. "float16" scales the loss, and
+        skips the steps whose gradients overflow."""),
     "placement": Parameter(
         "auto", [("auto", "resident", "streamed")], WHERE,
         option=Option("NAME"), free_on_resume=True, own_per_rank=True, text="""

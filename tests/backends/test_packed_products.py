@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import close, small
 from numpy.testing import assert_array_equal
+from scipy.special import softmax
 
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.kernels import products
@@ -167,6 +168,25 @@ def test_a_layer_rounds_factors_and_nothing_else(n_threads, pool_of, rng, monkey
     close(dx, low_dy @ low_W.T, 50)
     close(grads.W, low_x.T @ low_dy, 40)
     close(grads.b, dy.sum(0), 40)
+
+
+def test_a_long_prediction_rounds_factors_as_training_does(problem, monkeypatch):
+    if not thread_pool.has_bfloat16():
+        pytest.skip("this processor has no such product")
+    X, y = problem()
+    model = small(precision="bf16", scoring="loss").fit(X, y, X_val=X, y_val=y)
+    short = model.predict_proba(X)
+    for name in "backends._numpy.backend._LONG", "training.inference.inference._HOST_NUMBERS":
+        monkeypatch.setattr(f"mlp_xp.{name}", 0)
+    monkeypatch.setattr("mlp_xp.training.inference.inference._HOST_BATCH", 16)
+    hidden = np.maximum(rounded(np.float32(X)) @ rounded(model.coefs_[0]) + model.intercepts_[0], 0)
+    logits = rounded(hidden) @ rounded(model.coefs_[1]) + model.intercepts_[1]
+    close(model.predict_proba(X), softmax(logits, axis=1), 8)
+    assert np.abs(model.predict_proba(X) - short).max() > 1e-4
+    model.fit(X, y, X_val=X, y_val=y)
+    assert model.validation_loss_curve_[-1] == model.evaluate(X, y)["loss"]
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend.has_bfloat16", lambda: False)
+    close(model.predict_proba(X), model.set_params(precision="float32").predict_proba(X), 8)
 
 
 def test_a_processor_without_it_says_which_have_it(problem, monkeypatch):

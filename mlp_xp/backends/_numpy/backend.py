@@ -124,11 +124,12 @@ class NumpyBackend(Backend):
         return compiled.release(state)
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
-        return (
-            thread_pool(usable_threads())
-            if work >= _LONG and can_compile()
-            else contextlib.nullcontext()
-        )
+        is_long = self.is_long(work, 1)
+        return thread_pool(usable_threads()) if is_long else contextlib.nullcontext()
+
+    def predicting_in(self, precision: str | None) -> Backend:
+        # A model may come from a processor that has them to one that lacks them.
+        return self.with_precision("bf16") if precision == "bf16" and has_bfloat16() else self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
         n_threads = min(usable_threads(), len(values))

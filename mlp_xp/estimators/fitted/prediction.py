@@ -72,6 +72,7 @@ def network_outputs(
         to=to,
         tta=views,
         dtype=dtype,
+        precision=model.precision,
     )
     # Finite outputs prove nothing of arrays that were assigned: tanh of infinity is 1, and XLA's
     # maximum of NaN and 0 is 0. Large inputs may overflow with good weights. To look at outputs

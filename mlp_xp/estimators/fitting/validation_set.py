@@ -61,7 +61,7 @@ class HeldOut:
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
-        # As the fitted model will predict: also where products in training are in bfloat16.
+        # As the fitted model will predict: its kernels are in float32 where training's are not.
         self._backend = get_backend(backend.name, backend.device)
         # Elsewhere a dozen operations would be compiled for this number of samples; a loss of the
         # user's may be written for that library.
@@ -145,6 +145,7 @@ class HeldOut:
                 batch_stats=batch_stats,
                 to=self._scores_on,
                 dtype=trainer.dtype,
+                precision=trainer.backend.precision,
             )
             for x in self._own
         ]

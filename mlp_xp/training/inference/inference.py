@@ -31,6 +31,8 @@ Predict = Callable[..., Array]
 # take less of it; but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
 _BATCH = 2048
 _HOST_BATCH = 384
+# More rows where machine code packs the weights for each batch: 0.82 to 0.88 of the time.
+_LONG_BATCH = 1024
 # More rows of a narrow network, up to this many inputs and outputs of layers, which a cache holds.
 _HOST_NUMBERS = 1 << 17
 # More sparse rows, so that more of them share the weights that are read.
@@ -53,6 +55,7 @@ def predict(
     to: Backend | None = None,
     tta: tuple[Augmentation, ...] = (),
     dtype: str,
+    precision: str | None = None,
 ) -> Array:
     """Predict for all rows: probabilities, values, or the output of a hidden layer.
 
@@ -60,7 +63,8 @@ def predict(
     ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and scaling are arrays
     of any library; ``x`` may be sparse rows. Without a loss, whose output activation is applied,
     the outputs are raw; ``depth`` stops after so many hidden layers. The result is the average over
-    all combinations of the views of ``tta``, on the backend ``to``.
+    all combinations of the views of ``tta``, on the backend ``to``. A long prediction may have its
+    products in ``precision``, see `Backend.predicting_in`.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
@@ -72,7 +76,8 @@ def predict(
     stays_sparse = sparse.issparse(x) and multiplies_sparse(backend, network, scaling, tta)
     if stays_sparse:
         most, sizes = _SPARSE_BATCH, sizes[1:]
-    size = get_chunk_n_rows(_row_bytes(sizes, dtype), max_n_rows=most)
+    row_bytes = _row_bytes(sizes, dtype)
+    size = get_chunk_n_rows(row_bytes, max_n_rows=most)
     # The first case is common, and checking closer takes longer than a layer for one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
 
@@ -111,6 +116,11 @@ def predict(
         if stays_sparse:  # The first layer computes only with the entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
         work = n_samples * len(views) * sum(products)
+        if not stays_sparse and backend.is_long(work, 1):
+            size = get_chunk_n_rows(row_bytes, max_n_rows=max(_LONG_BATCH, most))
+            if dtype == "float32":
+                products_in = backend.predicting_in(precision)
+                function = _compiled_predict(products_in, network, loss, depth, tta)
         starts = range(0, n_samples, size)
 
         def rows_from(start: int) -> slice:
