@@ -99,7 +99,6 @@ def trace(
     """
     onnx = optional("onnx", "onnx")
     ndonnx = optional("ndonnx", "onnx")
-    from mlp_xp.export._slices import shorten_slices
     from mlp_xp.export._tidy import tidy
 
     members = members_of(model)
@@ -137,8 +136,6 @@ def trace(
                 "one label: export the estimator alone by mlp_xp.export.to_onnx."
             )
     graph = ndonnx.build(inputs, outputs)
-    tidy(graph)
-    shorten_slices(graph)
     tidy(graph)
     graph.producer_name, graph.producer_version = "mlp-xp", __version__
     del graph.metadata_props[:]

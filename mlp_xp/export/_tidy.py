@@ -12,10 +12,16 @@ from onnx.reference import ReferenceEvaluator
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """Compute what depends on constants alone, and remove copies and unused nodes.
+    """Compute what depends on constants alone, and remove copies and unused nodes, in place.
 
-    Constants become initializers, equal ones a single one. The graph is changed in place.
+    Constants become initializers, equal ones a single one.
     """
+    _remove_needless(model)
+    _copy_full_slices(model)  # Their positions are initializers by now.
+    _remove_needless(model)
+
+
+def _remove_needless(model: onnx.ModelProto) -> None:
     graph = model.graph
     known: dict[str, np.ndarray] = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
@@ -42,6 +48,25 @@ def tidy(model: onnx.ModelProto) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(used))
     _add_constants(graph, {name: value for name, value in known.items() if name in needed})
+
+
+def _copy_full_slices(model: onnx.ModelProto) -> None:
+    """Make copies of the slices that take all entries of an array."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        info.name: [length.dim_value for length in info.type.tensor_type.shape.dim]
+        for info in (*graph.input, *graph.value_info)
+    }
+    for node in model.graph.node:
+        source, *names = node.input
+        if node.op_type != "Slice" or len(names) < 3 or not constants.keys() >= {*names}:
+            continue
+        start, stop, axis, *step = (constants[name].item() for name in names)
+        length = shapes[source][axis]  # 0 where it is not known.
+        if length and slice(start, stop, *step).indices(length) == (0, length, 1):
+            node.op_type = "Identity"
+            del node.input[1:]
 
 
 def _value(node: onnx.NodeProto, known: dict[str, np.ndarray], model: onnx.ModelProto) -> Any:
