@@ -15,14 +15,7 @@ from mlp_xp.distributed._settings import Distributed
 from mlp_xp.distributed.communicator import Communicator, RankError
 from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
-__all__ = [
-    "ENGINES",
-    "Communicator",
-    "Distributed",
-    "RankError",
-    "get_communicator",
-    "join_ranks",
-]
+__all__ = ["ENGINES", "Communicator", "Distributed", "RankError", "get_communicator", "join_ranks"]
 
 # From the names that estimators take to modules.
 ENGINES = {"mpi": "_mpi", "torch": "_torch"}
@@ -30,36 +23,12 @@ ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 
 @cache
 def get_communicator(engine: str) -> Communicator:
-    """Return the communicator of an engine over all processes, the same at each call.
+    """Return the communicator of an engine, one of `ENGINES`; the same at each call.
 
     The first call divides the processors of a machine among its ranks: each has that many threads,
-    unless ``OMP_NUM_THREADS`` is set. From then on, an error that ends one rank ends all.
-
-    Parameters
-    ----------
-    engine : {"mpi", "torch"}
-        ``"mpi"`` is mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` is
-        ``torch.distributed``, for ranks of ``torchrun``.
-
-    Returns
-    -------
-    Communicator
-
-    Raises
-    ------
-    ValueError
-        For an unknown name.
-    ImportError
-        For an engine that is not installed; the message has the command that installs it.
-    RuntimeError
-        For an engine that cannot start here.
-
-    Examples
-    --------
-    >>> from mlp_xp.distributed import get_communicator
-    >>> get_communicator("mpo")
-    Traceback (most recent call last):
-    ValueError: `distributed` must be 'mpi' or 'torch', got 'mpo': did you mean 'mpi'?
+    unless ``OMP_NUM_THREADS`` is set. From then on, an error that ends one rank ends all. Raises
+    ImportError, with the command that installs it, for an engine that is not installed, and
+    RuntimeError for one that cannot start here.
     """
     if engine not in ENGINES:
         from mlp_xp._utils.names import error_end  # Most names are right.

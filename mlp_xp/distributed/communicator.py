@@ -24,21 +24,10 @@ class RankError(RuntimeError):
 class Communicator(ABC):
     """The ranks of one training: processes that hold the same state and share each batch.
 
-    All ranks call the same methods in the same order. The engines are beside this file.
-
-    Attributes
-    ----------
-    rank : int
-        The number of this process, from 0.
-    size : int
-        The number of all ranks.
-    n_machines : int
-        The number of machines that they are on, as far as it is known; else 1.
-    n_shards : int
-        The number of virtual shards of a rank, 0 unless sums have a fixed order (`shards`).
-    machine : SharedMemory or None
-        The ranks of this machine, if there are several, and memory that they share. What
-        `start_sum` returns for an array of `empty` may then be a `SharedSum`.
+    All ranks call the same methods in the same order. ``n_machines`` is 1 where it is not known;
+    ``n_shards`` are the virtual shards of a rank, 0 unless sums have a fixed order (`shards`).
+    ``machine`` are the ranks of this machine, if there are several, and memory that they share:
+    what `start_sum` returns for an array of `empty` may then be a `SharedSum`.
     """
 
     rank: int

@@ -10,11 +10,4 @@ from mlp_xp.export._pipelines import register_skl2onnx
 from mlp_xp.export._sklearn import from_sklearn, to_sklearn
 from mlp_xp.export._torch import from_torch, to_torch
 
-__all__ = [
-    "from_sklearn",
-    "from_torch",
-    "register_skl2onnx",
-    "to_onnx",
-    "to_sklearn",
-    "to_torch",
-]
+__all__ = ["from_sklearn", "from_torch", "register_skl2onnx", "to_onnx", "to_sklearn", "to_torch"]

@@ -24,10 +24,7 @@ from mlp_xp.training.inference.inference import make_predict
 
 
 def to_onnx(
-    model: Any,
-    path: str | os.PathLike[str] | None = None,
-    *,
-    precision: str | None = None,
+    model: Any, path: str | os.PathLike[str] | None = None, *, precision: str | None = None
 ) -> Any:
     """Return a fitted classifier, regressor or ensemble as an ONNX model.
 
@@ -87,12 +84,7 @@ def to_onnx(
     return graph
 
 
-def trace(
-    model: Any,
-    precision: str | None,
-    *,
-    in_pipeline: bool = False,
-) -> Any:
+def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
     """Return an estimator as an ONNX model.
 
     In a pipeline a single output is a column, and a regressor has nothing but the prediction.

@@ -181,13 +181,7 @@ def run_mlp_training(
     xp, params, labels_train = prepare_labels(w1, b1, w2, b2, "_train", data_train, labels_train)
     *_, labels_test = prepare_labels(w1, b1, w2, b2, "_test", data_test, labels_test)
     params, train_accuracies, losses = train(
-        params,
-        data_train,
-        labels_train,
-        learning_rate,
-        num_epoch,
-        after_epoch=after_epoch,
-        xp=xp,
+        params, data_train, labels_train, learning_rate, num_epoch, after_epoch=after_epoch, xp=xp
     )
     test_accuracy = accuracy(logits_of(params, data_test, xp=xp), labels_test, xp=xp)
     return train_accuracies, test_accuracy, losses

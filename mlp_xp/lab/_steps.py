@@ -8,12 +8,7 @@ from array_api_compat import array_namespace
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import get_backend
 from mlp_xp.lab._checks import check_range, default_dtype, in_scope, prepare, prepare_labels
-from mlp_xp.lab._training import (
-    loss_and_gradients,
-    reported_cross_entropy,
-    to_weights,
-    updated,
-)
+from mlp_xp.lab._training import loss_and_gradients, reported_cross_entropy, to_weights, updated
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError, Through
 
 
@@ -54,13 +49,7 @@ def one_hot(labels: Array) -> Array:
 
 @in_scope
 def learn_once_mse(
-    w1: Array,
-    b1: Array,
-    w2: Array,
-    b2: Array,
-    data: Array,
-    targets: Array,
-    learning_rate: float,
+    w1: Array, b1: Array, w2: Array, b2: Array, data: Array, targets: Array, learning_rate: float
 ) -> tuple[Array, Array, Array, Array, float]:
     r"""Update the weights by one step of gradient descent on the mean squared error.
 

@@ -76,12 +76,7 @@ def _network(params: Params) -> Network:
 
 
 def loss_and_gradients(
-    params: Params,
-    data: Array,
-    targets: Array,
-    loss: Loss,
-    *,
-    xp: Namespace,
+    params: Params, data: Array, targets: Array, loss: Loss, *, xp: Namespace
 ) -> tuple[Any, Array, list[Array]]:
     """Return the average loss (0-d), all logits, and the gradient of each array.
 
@@ -132,10 +127,7 @@ def updated(params: Params, grads: list[Array], learning_rate: float) -> Params:
     rate = float(learning_rate)
     (W1, b1), (W2, b2) = params
     dW1, db1, dW2, db2 = grads
-    return (
-        Dense(W1 - rate * dW1, b1 - rate * db1),
-        Dense(W2 - rate * dW2, b2 - rate * db2),
-    )
+    return (Dense(W1 - rate * dW1, b1 - rate * db1), Dense(W2 - rate * dW2, b2 - rate * db2))
 
 
 def train(

@@ -35,39 +35,14 @@ Params = Tree
 class Network:
     """A multilayer perceptron.
 
-    Each hidden layer is dense, then normalization, activation and dropout as far as asked for, or
-    the block of an object of `hidden`; the output layer is dense only, since losses take its
-    raw outputs. After a `Branch` it starts at zero, with the normalization before it.
-
-    Parameters
-    ----------
-    widths : tuple, at least 2 entries
-        Inputs, hidden layers from first to last, outputs: the number of each, or for a hidden layer
-        an object of `mlp_xp.nn.hidden`.
-    activation : str, callable, or a tuple of them, default="relu"
-        One of `ACTIVATIONS` or a function of their contract; a tuple has one for each hidden layer.
-    normalization : {"layer", "batch"} or None, default=None
-    dropout : float in [0, 1), or a tuple of them, default=0
-        Share of each hidden layer's outputs that is dropped; a tuple has one for each.
-    input_dropout : float in [0, 1), default=0
-    residual : bool, default=False
-        Whether a hidden layer as wide as the one before it adds its output to its input.
-    inputs : TableInputs or None, default=None
-        What stands before the first layer; ``widths`` begins with its columns.
-    parametric_activation : bool, default=False
-        Whether each feature of a hidden layer learns a slope of its activation.
-    parametrization : {"standard", "ntk"}, default="standard"
-        Of the dense layers that are given by their widths, and of the output layer.
-    n_members : int, default=1
-        Networks that share hidden weights; ``widths`` ends with the outputs of all.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.network import Network
-    >>> network = Network((3072, 512, 10), activation="gelu", dropout=0.1)
-    >>> network.blocks[0]
-    (Affine(fan_in=3072, fan_out=512, start='glorot'), Activate(function='gelu'), \
-Dropout(rate=0.1, number=0))
+    ``widths`` are inputs, hidden layers from first to last, and outputs: the number of each, or for
+    a hidden layer an object of `mlp_xp.nn.hidden`. A hidden layer is dense, then normalization,
+    activation and dropout as far as asked for; the output layer is dense only, since losses take
+    its raw outputs. After a `Branch` it starts at zero, with the normalization before it. Tuples of
+    activations and dropouts have one for each hidden layer. ``residual`` adds a layer's output to
+    its input where they are as wide. ``inputs`` stands before the first layer; ``widths`` then
+    begins with its columns. With ``n_members`` networks that share hidden weights, it ends with the
+    outputs of all.
     """
 
     widths: tuple[Any, ...]  # Any: of int or Layer; the first and the last are int.
@@ -227,17 +202,12 @@ Dropout(rate=0.1, number=0))
 
 
 def init_params(network: Network, seed: int | RandomState) -> Params:
-    r"""Draw the initial weights on the host, the same for every backend.
+    r"""Draw the initial weights on the host, float64, the same for every backend.
 
-    Uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`, biases too; for the
-    logistic activation 2 stands for 6. This is scikit-learn's choice, and from a `RandomState` the
-    numbers are drawn in its order. For the layers of `mlp_xp.nn.hidden` see there. There is an
-    entry for each block that learns, a NamedTuple of float64 arrays or a tuple of entries.
-
-    References
-    ----------
-    Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks"
-    (2010), equation 16.
+    They and the biases are uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`
+    (Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    2010, equation 16), with 2 for 6 where the activation is logistic, and from a `RandomState` in
+    scikit-learn's order. For the layers of `mlp_xp.nn.hidden` see there.
     """
     generator = host_generator(seed, "weights") if isinstance(seed, int) else seed
     return draw_params(network, generator.uniform)

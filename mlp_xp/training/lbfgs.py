@@ -89,11 +89,7 @@ def minimize(
             method="L-BFGS-B",
             jac=True,
             callback=callback,
-            options={
-                "maxfun": max_fun,
-                "maxiter": max_iter,
-                "gtol": tol,
-            },
+            options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
         )
     trainer.set_learned(objective.unravel(result.x), ())
     if not stopped and result.status != 0:

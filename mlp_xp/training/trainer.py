@@ -39,27 +39,6 @@ class Trainer(BaseTrainer):
     """A network in training: its state on the device, and how many steps it has done.
 
     The parameters are those of `BaseTrainer`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.backends import get_backend
-    >>> from mlp_xp.training.data.placement import place
-    >>> from mlp_xp.training.data.epoch_plan import plan_epoch
-    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
-    >>> from mlp_xp.nn.network import Network, init_params
-    >>> from mlp_xp.optimizers import Adam
-    >>> from mlp_xp.training.step.step_settings import Rules
-    >>> from mlp_xp.training.trainer import Trainer
-    >>> backend, network = get_backend("numpy"), Network((2, 8, 2))
-    >>> rules = Rules(network, SoftmaxCrossEntropy(), Adam(), learning_rate=0.1)
-    >>> x, y = np.asarray([[0.0, 1.0], [1.0, 0.0]]), np.asarray([0, 1], dtype=np.int32)
-    >>> params = init_params(network, seed=0)
-    >>> trainer = Trainer(backend, rules, params=params, dtype="float64", with_accuracy=True)
-    >>> data, plan = place(backend, x, y, "float64"), plan_epoch(2, 2)
-    >>> records = [trainer.run_epoch(data, plan, n_epochs=20) for _ in range(20)]
-    >>> records[-1].epoch, records[-1].accuracy, records[-1].loss < 0.01
-    (20, 1.0, True)
     """
 
     def __init__(
@@ -204,11 +183,7 @@ class Trainer(BaseTrainer):
         return self.record(plan, rates, [loss, *accuracy], time.perf_counter() - start, done)
 
     def _run(
-        self,
-        arguments: EpochArguments,
-        tables: Iterable[StepTable],
-        stacks: list[Batch],
-        most: int,
+        self, arguments: EpochArguments, tables: Iterable[StepTable], stacks: list[Batch], most: int
     ) -> Generator[list[float]]:
         """Run steps, in calls of ``most`` where batches are stacked; yield the rates of a call."""
         if stacks:

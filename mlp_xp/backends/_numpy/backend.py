@@ -18,13 +18,7 @@ from mlp_xp._utils.threads import usable_threads
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.kernels.embedding import run_layer
-from mlp_xp.backends._numpy.kernels.forward import (
-    activate,
-    dense,
-    dense_in_bfloat16,
-    gather,
-    loss,
-)
+from mlp_xp.backends._numpy.kernels.forward import activate, dense, dense_in_bfloat16, gather, loss
 from mlp_xp.backends._numpy.kernels.updates import update_tree
 from mlp_xp.backends._numpy.native.memory import aligned
 from mlp_xp.backends._numpy.native.subnormals import flush_subnormals

@@ -14,9 +14,9 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Augmentation
-from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.backends.kernels import Kernels
 from mlp_xp.distributed.training.shards import in_shards
-from mlp_xp.nn.layers import BatchPart, BatchStats, sum_in_pairs
+from mlp_xp.nn.layers import BatchPart, sum_in_pairs
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.step.inputs import Batch, Selection
@@ -56,20 +56,14 @@ class RankGradient:
             kernels = kernels._replace(dense=self.dense)
 
         def gradient(
-            params: Params,
-            batch: Batch,
-            scaling: Scaling | Whitening | None,
-            batch_stats: tuple[BatchStats, ...],
-            keys: Any,
-            scale: LossScale | tuple[()],
-            **options: Any,
+            params: Params, batch: Batch, scale: LossScale | tuple[()], *given: Any, **options: Any
         ) -> BatchGradient:
             batch = self._own_rows(batch)
             part = batch.selection.part
             assert part is not None
             own = self._kernels_of(kernels, part, batch.selection.positions)
             evaluate = value_and_gradient(network, loss, own, augmentation, xp=xp)
-            found = evaluate(params, batch, scaling, batch_stats, keys, **options)
+            found = evaluate(params, batch, *given, **options)
             value = loss.reported(found.loss, found.logits.shape[-1])
             averages = map_leaves(lambda average: average * part, (value, found.correct))
             grads = found.backward(scale_loss_gradient(found.pull_loss() * part, scale, xp=xp))

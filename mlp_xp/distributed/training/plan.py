@@ -31,22 +31,13 @@ def rank_plan(
 ) -> EpochPlan:
     """Return one rank's part of a plan, in which each row of a batch belongs to one rank.
 
-    Without ``owned``, which has for each sample its position on this rank and -1 where another rank
-    has it, a rank takes a contiguous part of each batch, or of its groups of samples that are mixed
-    with each other. Rows of weight 0 fill up what is shorter, so that all batches have one shape:
-    then all ranks do the same steps in one call. With ``n_shards`` each batch has that number of
-    virtual shards on each rank, filled up to one number of rows; parts are then of samples with a
-    weight of 1, and all samples have a weight. ``takes_shards`` is whether a step takes shard after
-    shard, and draws have positions in them. Raises ValueError if samples that are mixed with each
-    other are on several ranks.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.data.epoch_plan import plan_epoch
-    >>> from mlp_xp.distributed.training.plan import rank_plan
-    >>> plan = rank_plan(plan_epoch(7, 4), rank=1, size=2)
-    >>> plan.rows, plan.weights, plan.parts
-    (array([2, 3, 6, 0], dtype=int32), array([1., 1., 1., 0.]), array([0.5       , 0.33333333]))
+    A rank takes a contiguous part of each batch, or of its groups of samples that are mixed with
+    each other; with ``owned``, the position of each sample on this rank or -1, the rows that it
+    has. Rows of weight 0 fill up what is shorter, so that all batches have one shape. With
+    ``n_shards`` each batch has that number of virtual shards on each rank, of one number of rows;
+    parts are then of samples with a weight of 1. ``takes_shards`` is whether a step takes shard
+    after shard, and draws have positions in them. Raises ValueError if samples that are mixed are
+    on several ranks.
     """
     n_samples, batch_size = sum(plan.counts), plan.batch_size
     here = np.arange(n_samples)

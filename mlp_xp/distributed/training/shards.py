@@ -9,7 +9,6 @@ fill a vector. What treats each row by itself, and rounds in one way, is compute
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,113 +19,59 @@ from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 
 def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
     """Return the kernels of a step, whose products and sums are computed shard by shard."""
-    return kernels._replace(
-        dense=_Layer(kernels.dense, n_shards),
-        activate=_Activation(kernels.activate, n_shards),
-        layer_norm=_Layer(kernels.layer_norm, n_shards),
-        run_layer=_AnyLayer(kernels.run_layer, n_shards),
-        loss=_Loss(kernels.loss, n_shards),
-        accuracy=_Accuracy(kernels.accuracy, n_shards),
-    )
 
+    def shards(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+        return zip(*(cut_rows(array, n_shards) for array in arrays), strict=True)
 
-def _shards(n_shards: int, *arrays: Array) -> Iterator[tuple[Array, ...]]:
-    return zip(*(cut_rows(array, n_shards) for array in arrays), strict=True)
-
-
-def _joined(parts: list[Array], xp: Namespace) -> Array:
-    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A layer with parameters, whose rows do not depend on each other."""
-
-    function: Callable[..., Any]
-    n_shards: int
-
-    def __call__(
-        self, params: Tree, x: Array, *args: Any, xp: Namespace, **options: Any
+    def layer(
+        function: Callable[..., Any], params: Tree, x: Array, *args: Any, xp: Namespace
     ) -> tuple[Array, Callable[..., tuple[Array | None, Tree]]]:
-        """Compute the layer and its pullback."""
-        shards = cut_rows(x, self.n_shards)
-        parts = [self.function(params, shard, *args, xp=xp, **options) for shard in shards]
+        parts = [function(params, shard, *args, xp=xp) for (shard,) in shards(x)]
 
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
-            pairs = zip(parts, cut_rows(dy, self.n_shards), strict=True)
-            pulled = [pull(dy, need_dx=need_dx) for (_, pull), dy in pairs]
+            pairs = zip(parts, shards(dy), strict=True)
+            pulled = [pull(shard, need_dx=need_dx) for (_, pull), (shard,) in pairs]
             dxs = [dx for dx, _ in pulled]
             dx = None if dxs[0] is None else _joined(dxs, xp)
             return dx, sum_in_pairs([grads for _, grads in pulled])
 
         return _joined([y for y, _ in parts], xp), pullback
 
+    def run_layer(function: Callable[..., Any], *args: Any, xp: Namespace) -> Any:
+        return layer(partial(kernels.run_layer, function), *args, xp=xp)
 
-@dataclass(frozen=True)
-class _AnyLayer:
-    """The layer of a function, likewise."""
-
-    run_layer: Callable[..., Any]
-    n_shards: int
-
-    def __call__(
-        self, function: Callable[..., Any], params: Tree, x: Array, *args: Any, xp: Namespace
-    ) -> tuple[Array, Callable[..., tuple[Array | None, Tree]]]:
-        """Compute the layer and its pullback."""
-        layer = _Layer(partial(self.run_layer, function), self.n_shards)
-        y, pullback = layer(params, x, *args, xp=xp)
-        return y, pullback
-
-
-@dataclass(frozen=True)
-class _Activation:
-    """An activation."""
-
-    function: Callable[..., Any]
-    n_shards: int
-
-    def __call__(
-        self, activation: Any, x: Array, *, xp: Namespace
+    def activate(
+        activation: Any, x: Array, *, xp: Namespace
     ) -> tuple[Array, Callable[[Array], Array]]:
-        """Compute the activation and its pullback."""
-        shards = cut_rows(x, self.n_shards)
-        parts = [self.function(activation, shard, xp=xp) for shard in shards]
+        parts = [kernels.activate(activation, shard, xp=xp) for (shard,) in shards(x)]
 
         def pullback(dy: Array) -> Array:
-            pairs = zip(parts, cut_rows(dy, self.n_shards), strict=True)
-            return _joined([pull(dy) for (_, pull), dy in pairs], xp)
+            pairs = zip(parts, shards(dy), strict=True)
+            return _joined([pull(shard) for (_, pull), (shard,) in pairs], xp)
 
         return _joined([y for y, _ in parts], xp), pullback
 
-
-@dataclass(frozen=True)
-class _Loss:
-    """The loss as weighted sums of the samples of each shard, not their average."""
-
-    function: Callable[..., Any]
-    n_shards: int
-
-    def __call__(
-        self, loss: Any, logits: Array, targets: Array, weights: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[], Array]]:
-        """Compute the sums, (shards,), and their pullback."""
-        shards = _shards(self.n_shards, logits, targets, weights)
-        parts = [(self.function(loss, *shard, xp=xp), xp.sum(shard[-1])) for shard in shards]
+    # Weighted sums of the samples of each shard, (shards,), not their averages.
+    def loss(loss: Any, *arrays: Array, xp: Namespace) -> tuple[Array, Callable[[], Array]]:
+        parts = [
+            (kernels.loss(loss, *shard, xp=xp), xp.sum(shard[-1])) for shard in shards(*arrays)
+        ]
         values = xp.stack([value * total for (value, _), total in parts])
         return values, lambda: _joined([pull() * total for (_, pull), total in parts], xp)
 
+    def accuracy(loss: Any, *arrays: Array, xp: Namespace) -> Array:
+        own = [(kernels.accuracy(loss, *shard, xp=xp), shard[-1]) for shard in shards(*arrays)]
+        return xp.stack([value * xp.sum(weights) for value, weights in own])
 
-@dataclass(frozen=True)
-class _Accuracy:
-    """The weighted sums of the samples of each shard whose predicted class is right."""
+    return kernels._replace(
+        dense=partial(layer, kernels.dense),
+        activate=activate,
+        layer_norm=partial(layer, kernels.layer_norm),
+        run_layer=run_layer,
+        loss=loss,
+        accuracy=accuracy,
+    )
 
-    function: Callable[..., Any]
-    n_shards: int
 
-    def __call__(
-        self, loss: Any, logits: Array, targets: Array, weights: Array, *, xp: Namespace
-    ) -> Array:
-        """Compute the sums, (shards,)."""
-        shards = _shards(self.n_shards, logits, targets, weights)
-        parts = [self.function(loss, *shard, xp=xp) * xp.sum(shard[-1]) for shard in shards]
-        return xp.stack(parts)
+def _joined(parts: list[Array], xp: Namespace) -> Array:
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)

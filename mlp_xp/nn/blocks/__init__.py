@@ -6,16 +6,7 @@ the parameters; a block without any has ``has_params`` False and takes ``()``.
 """
 
 from mlp_xp.nn.blocks._affine import Affine, BlockAffine, Start
-from mlp_xp.nn.blocks._base import (
-    Block,
-    BlockPullback,
-    Context,
-    Measured,
-    Row,
-    adapt,
-    chain,
-    rows,
-)
+from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Measured, Row, adapt, chain, rows
 from mlp_xp.nn.blocks._elementwise import Activate, Dropout, ParametricActivate
 from mlp_xp.nn.blocks._inputs import TableInputs
 from mlp_xp.nn.blocks._members import MemberHeads, SharedAffine, check_members

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, normal
+from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.layers import Arrangement, Dense
 
 # How weights start. "glorot": uniform in the range that Glorot and Bengio give, biases too, which
@@ -101,9 +101,7 @@ class Affine(Block):
         )
         return Dense(params.W / deviation, -xp.sum(taken * shares, axis=1))
 
-    def __call__(
-        self, params: Dense, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Dense, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.dense`."""
         if not self.adapts:
             return *context.dense(params, x, xp=context.xp), ()
@@ -145,8 +143,6 @@ class BlockAffine(Block):
         shape = arrangement.blocks, arrangement.fan_in, arrangement.fan_out
         return draw_dense(uniform, constant, self.start, shape, self.fan_out)
 
-    def __call__(
-        self, params: Dense, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Dense, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.block_dense`."""
         return *context.dense(params, x, self.arrangement, xp=context.xp), ()

@@ -33,6 +33,10 @@ class BlockPullback(Protocol):
         """Return the gradients with respect to the input and to the parameters."""
 
 
+# An output, its pullback, and what a batch normalization has measured.
+Applied = tuple[Array, BlockPullback, Measured]
+
+
 class Context(NamedTuple):
     """The settings and arrays of a pass through the network.
 
@@ -97,9 +101,7 @@ class Block:
         """Return the initial parameters for a sample of its inputs, (samples, inputs)."""
         return params
 
-    def __call__(
-        self, params: Any, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Any, x: Array, context: Context) -> Applied:
         """Return the output, the pullback, and what a batch normalization has measured."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__: it is a block.")
 
@@ -147,9 +149,7 @@ def rows(blocks: tuple[Block, ...], width: int) -> list[Row]:
     return found
 
 
-def chain(
-    blocks: tuple[Block, ...], params: Tree, x: Array, context: Context
-) -> tuple[Array, BlockPullback, Measured]:
+def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -> Applied:
     """Run blocks one after the other, with the parameters of those that have any.
 
     The pullback computes nothing for what lies before the first parameters unless ``dx`` is needed.

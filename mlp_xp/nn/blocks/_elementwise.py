@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp.nn.blocks._base import (
-    Block,
-    BlockPullback,
-    Context,
-    Make,
-    Measured,
-    without_params,
-)
+from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, without_params
 from mlp_xp.nn.layers import Activation, Slope, parametric
 
 
@@ -29,9 +22,7 @@ class Activate(Block):
         """The name in a summary."""
         return _name_of(self.function)
 
-    def __call__(
-        self, params: Tree, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
         """Apply it to each number."""
         y, pullback = context.activate(self.function, x, xp=context.xp)
         return y, without_params(pullback), ()
@@ -53,9 +44,7 @@ class ParametricActivate(Block):
         """Start with slopes of 1."""
         return Slope(constant(1.0, (self.width,)))
 
-    def __call__(
-        self, params: Slope, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Slope, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.parametric`."""
         return *context.run_layer(parametric, params, x, self.function, xp=context.xp), ()
 
@@ -83,9 +72,7 @@ class Dropout(Block):
         """The name in a summary."""
         return f"dropout {self.rate:g}"
 
-    def __call__(
-        self, params: Tree, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.dropout`."""
         if not context.is_training:
             return x, without_params(lambda dy: dy), ()

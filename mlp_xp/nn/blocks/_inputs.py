@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, normal
+from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.blocks._numeric import NumericEmbedding
 from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
 
@@ -17,32 +17,12 @@ _MOST_ROWS = 1 << 24  # Above, float32 has no code of its own for each row.
 class TableInputs(Block):
     """The block before the first layer of a network of a table, a matrix of three parts.
 
-    The columns are ``[numbers | indicators | codes]``. Codes are positions in one table of
-    embeddings, as floats: the categories of a column come after those of the columns before, so the
-    first code of a column is the number of all categories before it. Embeddings take the place of
-    the codes.
-
-    Parameters
-    ----------
-    numbers : int of at least 0
-        Columns of numbers.
-    indicators : int of at least 0, default=0
-        Columns that are taken as they are: what is missing, and one-hot encoded categories.
-    categories : tuple of int of at least 1, default=()
-        For each column of codes, the number of its categories.
-    embedding_dim : int of at least 1, default=8
-        Numbers of the embedding of a category.
-    numeric : PBLD or PLE, optional
-        Embedding of each number; the numbers must be scaled.
-    scale : bool, default=False
-        Whether all that the first layer takes is multiplied by learned factors.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.blocks import TableInputs
-    >>> inputs = TableInputs(numbers=3, indicators=2, categories=(10, 200), embedding_dim=4)
-    >>> inputs.columns, inputs.fan_out
-    (7, 13)
+    The columns are ``[numbers | indicators | codes]``. The embeddings of ``numeric`` take the place
+    of numbers, which must be scaled; indicators, what is missing and one-hot encoded categories,
+    are taken as they are. Codes are positions, as floats, in one table of embeddings of
+    ``embedding_dim`` numbers each, which take their place: the categories of a column come after
+    those of the columns before, and ``categories`` has their number for each column. ``scale``
+    multiplies all that the first layer takes by learned factors.
     """
 
     numbers: int
@@ -128,9 +108,7 @@ class TableInputs(Block):
         assert self._numeric is not None
         return self._numeric.adapt(numeric, x[:, : self.numbers], xp=context.xp), *others
 
-    def __call__(
-        self, params: Any, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Any, x: Array, context: Context) -> Applied:
         """Embed numbers and codes, and scale."""
         xp, remaining = context.xp, iter(params)
         n, m = self.numbers, self.numbers + self.indicators

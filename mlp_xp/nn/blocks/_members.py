@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp.nn.blocks._affine import Start, draw_dense
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
+from mlp_xp.nn.blocks._base import Applied, Block, Context, Make
 from mlp_xp.nn.layers import Heads, SharedDense, member_heads, shared_dense
 
 
@@ -42,9 +42,7 @@ class SharedAffine(Block):
             biases = b + 0.0 * s
         return SharedDense(W, r, s, biases)
 
-    def __call__(
-        self, params: SharedDense, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: SharedDense, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.shared_dense`."""
         return *shared_dense(params, x, self.is_first, xp=context.xp), ()
 
@@ -69,9 +67,7 @@ class MemberHeads(Block):
         shape = self.n_members, self.fan_in, self.fan_out // self.n_members
         return Heads(*draw_dense(uniform, constant, self.start, shape, (shape[0], shape[2])))
 
-    def __call__(
-        self, params: Heads, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Heads, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.member_heads`."""
         return *member_heads(params, x, xp=context.xp), ()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
+from mlp_xp.nn.blocks._base import Applied, Block, BlockPullback, Context, Make
 from mlp_xp.nn.layers import Norm, apply_norm
 
 
@@ -27,9 +27,7 @@ class LayerNorm(_Normalization):
     width: int
     label: ClassVar[str] = "layer normalization"
 
-    def __call__(
-        self, params: Norm, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Norm, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.layer_norm`."""
         own = context.xp.astype(x, params.scale.dtype, copy=False)
         return *_as_given(x, *context.layer_norm(params, own, xp=context.xp), xp=context.xp), ()
@@ -48,9 +46,7 @@ class BatchNorm(_Normalization):
         """Its own features."""
         return (self.width,)
 
-    def __call__(
-        self, params: Norm, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Norm, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.batch_norm`."""
         xp = context.xp
         own = xp.astype(x, params.scale.dtype, copy=False)

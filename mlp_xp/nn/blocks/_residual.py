@@ -6,17 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp.nn.blocks._base import (
-    Block,
-    BlockPullback,
-    Context,
-    Make,
-    Measured,
-    Row,
-    adapt,
-    chain,
-    rows,
-)
+from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, Row, adapt, chain, rows
 
 
 @dataclass(frozen=True)
@@ -63,9 +53,7 @@ class Residual(Block):
         """Fit the inner blocks to the data."""
         return adapt(self.blocks, params, x, uniform, context)
 
-    def __call__(
-        self, params: Tree, x: Array, context: Context
-    ) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
         """Run the inner blocks and add."""
         y, pull, measured = chain(self.blocks, params, x, context)
 

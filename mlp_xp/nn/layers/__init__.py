@@ -28,16 +28,8 @@ from mlp_xp.nn.layers._activations import (
     tanh,
 )
 from mlp_xp.nn.layers._block_dense import Arrangement, affine, block_dense
-from mlp_xp.nn.layers._dense import (
-    Dense,
-    DensePullback,
-    dense,
-    per_sample,
-)
-from mlp_xp.nn.layers._dropout import (
-    dropout,
-    threshold,
-)
+from mlp_xp.nn.layers._dense import Dense, DensePullback, dense, per_sample
+from mlp_xp.nn.layers._dropout import dropout, threshold
 from mlp_xp.nn.layers._embedding import Embedding, embed, run_layer_with, sum_rows_of_table
 from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
 from mlp_xp.nn.layers._layer import Activation, ActivationPullback, LayerPullback, run_layer

@@ -75,12 +75,7 @@ def embed(
 
 
 def run_layer_with(
-    sum_rows: Callable[..., Array],
-    function: Any,
-    params: Tree,
-    x: Array,
-    *args: Any,
-    xp: Namespace,
+    sum_rows: Callable[..., Array], function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
 ) -> tuple[Array, LayerPullback]:
     """Run a layer, with a backend's function instead of `sum_rows_of_table`."""
     if function is not embed:

@@ -12,14 +12,7 @@ nor does the L2 penalty, which is part of the update (`mlp_xp.optimizers`).
 from __future__ import annotations
 
 from mlp_xp.nn.layers import shares
-from mlp_xp.nn.losses._base import (
-    Loss,
-    LossPullback,
-    average,
-    invert,
-    mean_accuracy,
-    mean_loss,
-)
+from mlp_xp.nn.losses._base import Loss, LossPullback, average, invert, mean_accuracy, mean_loss
 from mlp_xp.nn.losses._binary import BinaryCrossEntropy
 from mlp_xp.nn.losses._custom import Custom
 from mlp_xp.nn.losses._each_member import EachMember

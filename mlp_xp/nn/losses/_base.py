@@ -11,6 +11,8 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.nn.layers import shares
 
 LossPullback = Callable[[Any], Array]
+# What adds up to the loss of each sample, with its pullback.
+Terms = tuple[Array, Callable[[Array | float], Array]]
 
 
 class Loss(ABC):
@@ -57,26 +59,13 @@ class Loss(ABC):
         return self.output == "identity"
 
     @abstractmethod
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
-        """Compute what adds up to the loss of each sample.
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
+        """Return what adds up to the loss of each sample, (..., batch, n), and the pullback.
 
-        Parameters
-        ----------
-        logits : (..., batch, outputs)
-            Raw outputs of the network; not written to.
-        targets : (..., batch) integer labels, or (..., batch, outputs) of the dtype of the logits
-            Not written to.
-        xp : namespace
-
-        Returns
-        -------
-        terms : (..., batch, n)
-            A sample's loss is the sum over the last axis, of any length.
-        pullback : callable
-            ``pullback(dloss)`` returns ``dlogits : (..., batch, outputs)``; ``dloss`` is the
-            derivative by each sample's loss, (..., batch, 1), or one number for all.
+        ``logits : (..., batch, outputs)`` and ``targets``, integer labels (..., batch), or (...,
+        batch, outputs) of the dtype of the logits, are not written to. ``pullback(dloss)`` returns
+        ``dlogits``, for the derivative by each sample's loss, (..., batch, 1), or one number for
+        all.
         """
 
     @abstractmethod
@@ -86,21 +75,9 @@ class Loss(ABC):
     def __call__(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, LossPullback]:
-        """Compute the loss of each sample.
+        """Return the loss of each sample, (..., batch), and the pullback, of what `terms` takes.
 
-        Parameters
-        ----------
-        logits : (..., batch, outputs)
-        targets : array
-            As `terms` takes them.
-        xp : namespace
-
-        Returns
-        -------
-        losses : (..., batch)
-        pullback : callable
-            ``pullback(dlosses)``, with ``dlosses : (..., batch)``, returns
-            ``dlogits : (..., batch, outputs)``.
+        ``pullback(dlosses)``, with ``dlosses : (..., batch)``, returns the gradient by the logits.
         """
         terms, pullback = self.terms(logits, targets, xp=xp)
         return xp.sum(terms, axis=-1), lambda dlosses: pullback(dlosses[..., None])
@@ -121,11 +98,7 @@ class Loss(ABC):
     ) -> Array | None:
         """Return the biases that the output layer starts from, (outputs,), or None for random ones.
 
-        Parameters
-        ----------
-        targets : (samples, targets), real
-        weights : (samples,), of the dtype of the targets, optional
-        xp : namespace
+        ``targets : (samples, targets)`` are real, ``weights : (samples,)`` are of their dtype.
         """
         return None
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import sigmoid
-from mlp_xp.nn.losses._base import Loss, log_bounds
+from mlp_xp.nn.losses._base import Loss, Terms, log_bounds
 from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit_message, smoothed
 
 
@@ -69,9 +68,7 @@ class BinaryCrossEntropy(YesOrNo):
     def __post_init__(self) -> None:
         check_label_smoothing(self.label_smoothing)
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the cross-entropy of each output."""
         targets = smoothed(targets, self.label_smoothing, 2)
         lowest, highest = log_bounds(logits.dtype, xp=xp)

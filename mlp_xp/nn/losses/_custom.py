@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import Activation
-from mlp_xp.nn.losses._base import Loss, LossPullback
+from mlp_xp.nn.losses._base import Loss, LossPullback, Terms
 from mlp_xp.nn.losses._binary import BinaryCrossEntropy
 from mlp_xp.nn.losses._softmax import SoftmaxCrossEntropy, softmax
 from mlp_xp.nn.losses._through import OUTPUTS
@@ -73,9 +73,7 @@ class Custom(Loss):
                 f"`output` must be one of {[*OUTPUTS, 'softmax']}, got {self.output!r}."
             )
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each sample."""
         outputs, pull_output = _output(self.output)(logits, xp=xp)
         losses, pullback = self.function(outputs, targets, xp=xp)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.losses._base import Loss
+from mlp_xp.nn.losses._base import Loss, Terms
 from mlp_xp.nn.losses._wrapped import Wrapped
 
 
@@ -54,9 +53,7 @@ class EachMember(Wrapped):
         n_axes = parts.ndim
         return xp.permute_dims(parts, (n_axes - 2, *range(n_axes - 2), n_axes - 1))
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the mean of the members' terms."""
         terms, pull = self.loss.terms(self.members(logits, xp=xp), targets, xp=xp)
 

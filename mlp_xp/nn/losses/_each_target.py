@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.losses._base import Loss
+from mlp_xp.nn.losses._base import Loss, Terms
 from mlp_xp.nn.losses._wrapped import Wrapped
 
 
@@ -56,9 +55,7 @@ class EachTarget(Wrapped):
             return self.split(targets)
         return [targets[..., j] for j in range(len(self.sizes))]
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the terms of each target's loss, one after the other.
 
         Targets are labels, (..., batch, targets), or probabilities, (..., batch, outputs).

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import identity, softplus
-from mlp_xp.nn.losses._base import Loss, invert, mean_and_std, normal_scores
+from mlp_xp.nn.losses._base import Loss, Terms, invert, mean_and_std, normal_scores
 
 
 class ErrorLoss(Loss):
@@ -31,17 +31,13 @@ class ErrorLoss(Loss):
     def of_error(self, error: Array, *, xp: Namespace) -> tuple[Array, Array]:
         """Return the loss of each error and its derivative, both of the error's shape."""
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each output."""
         values, pull_values = self.values(logits, xp=xp)
         terms, pullback = self.of_values(values, targets, xp=xp)
         return terms, lambda dloss: pull_values(pullback(dloss))
 
-    def of_values(
-        self, values: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def of_values(self, values: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each value, with its pullback, as `terms` does."""
         terms, slope = self.of_error(values - targets, xp=xp)
         return terms, lambda dloss: slope * dloss
@@ -267,9 +263,7 @@ class Quantile(ErrorLoss):
 
         return xp.concat(quantiles, axis=-1), pullback
 
-    def of_values(
-        self, values: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def of_values(self, values: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each quantile, with its pullback."""
         pairs = [
             _pinball(part - targets, level, xp=xp)

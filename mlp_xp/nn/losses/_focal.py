@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import sigmoid
+from mlp_xp.nn.losses._base import Terms
 from mlp_xp.nn.losses._binary import YesOrNo
 from mlp_xp.nn.losses._softmax import OneOfClasses, log_softmax, probabilities
 
@@ -48,9 +48,7 @@ class SoftmaxFocal(OneOfClasses):
     def __post_init__(self) -> None:
         _check_gamma(self.gamma)
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the focal loss of each class; targets are labels or probabilities."""
         targets = probabilities(targets, logits, xp=xp)
         log_p, p = log_softmax(logits, xp=xp)
@@ -109,9 +107,7 @@ class BinaryFocal(YesOrNo):
     def __post_init__(self) -> None:
         _check_gamma(self.gamma)
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the focal loss of each output."""
         gamma = float(self.gamma)
         p, q = sigmoid(logits, xp=xp), sigmoid(-logits, xp=xp)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.losses._base import Loss, mean_and_std, normal_scores
+from mlp_xp.nn.losses._base import Loss, Terms, mean_and_std, normal_scores
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Poisson(Loss):
 
     output = "exp"
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute half the deviance of each output."""
         slope = self.activate(logits, xp=xp)
         slope -= targets
@@ -110,9 +108,7 @@ class Gaussian(Loss):
         """A mean and the logarithm of a variance."""
         return 2
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each target."""
         means, log_variances = self._parts(logits)
         log_variances = self._held(log_variances, xp=xp)

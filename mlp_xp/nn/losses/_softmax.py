@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_array, is_zero
-from mlp_xp.nn.losses._base import Loss, log_bounds
+from mlp_xp.nn.losses._base import Loss, Terms, log_bounds
 
 
 def one_hot(labels: Array, n_classes: int, *, dtype: object, xp: Namespace) -> Array:
@@ -116,9 +115,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
     def __post_init__(self) -> None:
         check_label_smoothing(self.label_smoothing)
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the cross-entropy of each class; targets are labels or probabilities."""
         targets = probabilities(targets, logits, xp=xp)
         targets = smoothed(targets, self.label_smoothing, logits.shape[-1])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import Activation, exp, identity, logistic, relu, softplus, tanh
-from mlp_xp.nn.losses._base import invert
+from mlp_xp.nn.losses._base import Terms, invert
 from mlp_xp.nn.losses._errors import ErrorLoss
 from mlp_xp.nn.losses._wrapped import Wrapped
 
@@ -63,9 +62,7 @@ class Through(Wrapped):
         if self.output not in OUTPUTS:
             raise ValueError(f"`output` must be one of {list(OUTPUTS)}, got {self.output!r}.")
 
-    def terms(
-        self, logits: Array, targets: Array, *, xp: Namespace
-    ) -> tuple[Array, Callable[[Array | float], Array]]:
+    def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each activated output."""
         values, pull_values = self.loss.values(logits, xp=xp)
         outputs, pull_output = OUTPUTS[self.output](values, xp=xp)

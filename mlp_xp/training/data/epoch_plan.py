@@ -52,16 +52,8 @@ def plan_epoch(
     """Return the plan of one epoch: every sample once, the last batch shorter unless they divide.
 
     ``seed`` shuffles, differently each epoch; None keeps the order of the data. ``pad`` fills the
-    last batch with samples of weight 0, so that all have one shape. The numbers stay the same,
-    since every loss is a weighted average.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.data.epoch_plan import plan_epoch
-    >>> plan_epoch(5, 3).rows, plan_epoch(5, 3).counts
-    (array([0, 1, 2, 3, 4], dtype=int32), [3, 2])
-    >>> plan_epoch(5, 3, pad=True).weights
-    array([1., 1., 1., 1., 1., 0.])
+    last batch with samples of weight 0, so that all have one shape; a weighted average stays the
+    same.
     """
     batch_size = min(batch_size, n_samples)
     n_steps = -(-n_samples // batch_size)

@@ -24,22 +24,12 @@ def standardization(
 ) -> Scaling:
     r"""Compute the shift and scale that give each feature mean 0 and standard deviation 1.
 
-    One block of rows is converted at a time, so that uint8 data never fill the memory as floating
-    point. Sums are in float64 where the device has it: squares of float32 leave its range. Blocks
-    are merged by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits (Chan, Golub,
-    LeVeque, "Algorithms for computing the sample variance", 1983). Differences are taken from the
-    first row, so that a large offset costs none either. What counts as constant, and is not scaled,
-    is scikit-learn's rule. Where x is a part of the samples, perhaps without rows, ``exchange``
+    One block of rows is converted at a time, in float64 where the device has it. Blocks are merged
+    by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits (Chan, Golub, LeVeque,
+    "Algorithms for computing the sample variance", 1983), with differences from the first row, so
+    that a large offset costs none either. What counts as constant, and is not scaled, is
+    scikit-learn's rule. Where x is a part of the samples, perhaps without rows, ``exchange``
     returns the values of all parts. Raises ValueError if a result is not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.backends import get_backend
-    >>> from mlp_xp.training.data.input_scaling import standardization
-    >>> x = np.asarray([[0, 7], [4, 7]], dtype=np.uint8)
-    >>> standardization(get_backend("numpy"), x, "float64")
-    Scaling(shift=array([2., 7.]), scale=array([0.5, 1. ]))
     """
     xp = backend.xp
     wide = "float64" if backend.has_float64 else dtype

@@ -9,13 +9,6 @@ class Plateau:
     """Scikit-learn's rule: stop when a loss has not fallen by ``tol`` for too many epochs.
 
     ``patience`` epochs in a row may pass without such a fall from ``best``, the lowest loss so far.
-
-    Examples
-    --------
-    >>> from mlp_xp.training.loop.early_stopping import Plateau
-    >>> plateau = Plateau(tol=0.1, patience=1)
-    >>> [plateau.reached(loss) for loss in (1.0, 0.5, 0.45, 0.44)]
-    [False, False, False, True]
     """
 
     def __init__(self, tol: float, patience: float, best: float = np.inf, count: int = 0) -> None:

@@ -33,14 +33,6 @@ def work_in_threads(
     Closing the generator, or Ctrl-C, ends the tasks in progress after their step, without results.
     ``work(task)`` returns a result and raises nothing. ``n_workers`` tasks run at once, on
     ``n_threads`` threads each; ``n_tasks`` counts all.
-
-    Examples
-    --------
-    >>> from mlp_xp.backends import get_backend
-    >>> from mlp_xp.training.stack.workers import work_in_threads
-    >>> settings = {"n_tasks": 3, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
-    >>> sorted(work_in_threads(abs, [-1, 2, -3], **settings))
-    [1, 2, 3]
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
     remaining, lock, is_closed = iter(tasks), threading.Lock(), threading.Event()

@@ -73,14 +73,6 @@ def accept_or_revert(
     """Return what a step leaves, the new tree or the old one, and the next loss scale.
 
     ``old`` is a copy from before the update, ``is_finite`` as `unscale_gradients` returned it.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.training.step.loss_scaling import LossScale, accept_or_revert
-    >>> scale = LossScale(xp.asarray(8.0), xp.asarray(7.0))
-    >>> accept_or_revert((xp.asarray(2),), (xp.asarray(1),), scale, xp.asarray(False), xp=xp)
-    ((array(1),), LossScale(factor=array(4.), good_steps=array(0.)))
     """
     if not scale or isinstance(is_finite, tuple):
         return new, scale

@@ -137,30 +137,10 @@ def make_step(
 
     ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old one is dead.
     ``coefs : (..., 4 + k)`` are packed `StepScalars`, with the rates of dropout where a step takes
-    them, and ``keys : (..., dropouts)`` are int32, or None. Without a penalty no work is spent on
-    it. ``max_grad_norm`` clips the norm of all gradients of the loss together, for each model by
-    itself; the penalty is not part of it, as weight decay is not in PyTorch. Augmentations are
-    applied to a batch with its draws: first the geometric ones, in their order, then the others.
-
-    Parameters may have leading axes, ``W : (..., fan_in, fan_out)``. The models of such a stack
-    share the scalars, or each has its own. They share the batch, or each has its own: ``x : (...,
-    batch, features)``, or ``rows : (..., batch)`` of shared data, and likewise targets and weights.
-    The same holds for the scaling: ``shift : (..., features)``.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.losses import SquaredError
-    >>> from mlp_xp.nn.network import Network, init_params
-    >>> from mlp_xp.optimizers import SGD
-    >>> network, rule = Network((1, 1)), SGD(momentum=0.0)
-    >>> step = make_step(network, SquaredError(), rule, Kernels(), with_penalty=False, xp=xp)
-    >>> state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=xp)
-    >>> batch = Batch(xp.asarray([[1.0], [2.0]]), xp.asarray([[3.0], [5.0]]))
-    >>> for _ in range(300):
-    ...     state = step(state, batch, None, xp.asarray([1.0, 0.0, 0.0, 0.0, 0.3]), None)
-    >>> xp.round(state.params[0].W, 3), xp.round(state.params[0].b, 3)
-    (array([[2.]]), array([1.]))
+    them, and ``keys : (..., dropouts)`` are int32, or None. ``max_grad_norm`` clips the norm of all
+    gradients of the loss together, without the penalty, as PyTorch's weight decay is not part of
+    it. Geometric augmentations are applied first, in their order, then the others. The models of a
+    stack, whose parameters have leading axes, share scalars, batch and scaling, or have their own.
     """
     gradient = make_gradient(network, loss, kernels, augmentation, xp=xp)
     n_rates = network.n_keys if takes_dropout_rates else 0
@@ -178,7 +158,7 @@ def make_step(
         n_leading = one_number(params).ndim  # These count models.
         former = copy_state(state[:4], scale, xp=xp)
 
-        given = params, batch, scaling, batch_stats, keys, scale
+        given = params, batch, scale, scaling, batch_stats, keys
         rates = scalars.dropout_rates
         found = gradient(*given, dropout_rates=rates, with_accuracy=with_accuracy)
         grads, value, correct, measured = found

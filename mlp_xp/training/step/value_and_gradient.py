@@ -70,19 +70,7 @@ def value_and_gradient(
     """Return the function that evaluates a batch.
 
     ``evaluate(params, batch, scaling, batch_stats=(), keys=None, *, is_training=True,
-    with_accuracy=False)`` returns an `Evaluation`.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import Dense
-    >>> from mlp_xp.nn.losses import SquaredError
-    >>> from mlp_xp.nn.network import Network
-    >>> evaluate = value_and_gradient(Network((1, 1)), SquaredError(), Kernels(), xp=xp)
-    >>> params = (Dense(xp.ones((1, 1)), xp.zeros(1)),)
-    >>> found = evaluate(params, Batch(xp.asarray([[3.0]]), xp.asarray([[1.0]])), None)
-    >>> found.loss, found.backward(found.pull_loss())
-    (np.float64(2.0), (Dense(W=array([[6.]]), b=array([2.])),))
+    dropout_rates=(), with_accuracy=False)`` returns an `Evaluation`.
     """
 
     def evaluate(
@@ -132,19 +120,16 @@ def batch_gradient(
     *,
     xp: Namespace,
 ) -> Callable[..., BatchGradient]:
-    """Return the function that computes the gradient of a batch, times a loss scale if any."""
+    """Return the function that computes the gradient of a batch, times a loss scale if any.
+
+    ``gradient(params, batch, scale, *given)`` takes what follows as `value_and_gradient` does.
+    """
     evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
 
     def gradient(
-        params: Params,
-        batch: Batch,
-        scaling: Scaling | Whitening | None,
-        batch_stats: tuple[BatchStats, ...],
-        keys: Any,
-        scale: LossScale | tuple[()],
-        **options: Any,
+        params: Params, batch: Batch, scale: LossScale | tuple[()], *given: Any, **options: Any
     ) -> BatchGradient:
-        found = evaluate(params, batch, scaling, batch_stats, keys, **options)
+        found = evaluate(params, batch, *given, **options)
         value = loss.reported(found.loss, found.logits.shape[-1])
         grads = found.backward(scale_loss_gradient(found.pull_loss(), scale, xp=xp))
         return BatchGradient(grads, value, found.correct, found.batch_stats)

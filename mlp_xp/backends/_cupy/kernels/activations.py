@@ -26,18 +26,9 @@ _SOURCES: dict[str, tuple[str, str]] = {
         f"{_SQUARE} T slope = (square * T(0.1070322244089) + T(0.797884560802865)) * x;"
         "T d = T(0.5) * (slope * (T(1) - t * t) + t + T(1))",
     ),
-    "silu": (
-        "y = x * sigmoid(x)",
-        "T s = sigmoid(x); T d = s + x * s * (T(1) - s)",
-    ),
-    "softplus": (
-        "y = log1p(exp(x < T(0) ? x : -x)) + (x < T(0) ? T(0) : x)",
-        "T d = -expm1(-y)",
-    ),
-    "leaky_relu": (
-        "y = x < T(0) ? x * T(0.01) : x",
-        "T d = y > T(0) ? T(1) : T(0.01)",
-    ),
+    "silu": ("y = x * sigmoid(x)", "T s = sigmoid(x); T d = s + x * s * (T(1) - s)"),
+    "softplus": ("y = log1p(exp(x < T(0) ? x : -x)) + (x < T(0) ? T(0) : x)", "T d = -expm1(-y)"),
+    "leaky_relu": ("y = x < T(0) ? x * T(0.01) : x", "T d = y > T(0) ? T(1) : T(0.01)"),
     "elu": (
         "y = expm1(x > T(0) ? T(0) : x) + (x < T(0) ? T(0) : x)",
         "T d = (y > T(0) ? T(0) : y) + T(1)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -19,38 +19,8 @@ class UntraceableError(TypeError):
     """A function asks for a value that is known only when it runs."""
 
 
-class Recorder(Protocol):
-    """The program that records what is done with its arrays."""
-
-    pool: list[np.ndarray]
-
-    def pick(self, given: Traced) -> Traced:
-        """Return the entry of one of many steps."""
-
-    def keep(self, place: Traced, value: Traced) -> None:
-        """Write the entry of one of many steps."""
-
-    def job(self, job: Any) -> None:
-        """Add a job."""
-
-    def call(self, function: Any, *args: Any) -> None:
-        """Record a call that writes into its arguments."""
-
-    def joined(self, arrays: Sequence[Traced]) -> Traced | None:
-        """Return arrays of the state as one vector, None where they are not one after the other."""
-
-    def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
-        """Record ``copy(result, *args)``, which computes ``value``."""
-
-    def ufunc(self, ufunc: Any, method: str, inputs: Any, options: dict[str, Any]) -> Any:
-        """Call a ufunc and record it."""
-
-    def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
-        """Call one of NumPy's other functions and record it."""
-
-
 class Traced(NDArrayOperatorsMixin):
-    """An array whose operations are recorded; `value` is the memory that the program will use.
+    """An array whose operations are recorded; `value` is the memory that the `Program` will use.
 
     ``source`` is the array that a view is of, whose memory it keeps alive. ``find_view`` returns
     `value` of a later call, where it is a view of an argument that changes from call to call.
@@ -58,7 +28,7 @@ class Traced(NDArrayOperatorsMixin):
 
     def __init__(
         self,
-        program: Recorder,
+        program: Any,
         value: np.ndarray,
         *,
         source: Traced | None = None,
