@@ -197,7 +197,7 @@ def _labels(y: NDArray[Any]) -> NDArray[Any]:
         numbers = y.astype(np.float64)
         if np.all((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT)):
             return numbers.astype(np.int64)
-    return np.asarray([str(value) for value in y.tolist()])
+    return np.asarray([str(value) for value in y.tolist()], dtype=object)  # One may be long.
 
 
 def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:

@@ -6,58 +6,84 @@ an exception that is no `Exception`, or abort the process.
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
+from mlp_xp.datasets._own_data.columns import drop_option
 
 # A file may unpack to this many times its size, and always to the second number of bytes.
-_MAX_RATIO, _MIN_LIMIT = 256, 256 << 20
+_MAX_RATIO, _MIN_LIMIT = 256, 32 << 20
 _VALUE = 8  # bytes at least, also of text
-# Numbers and times travel as `.npy` files and other values as JSON: nothing is unpickled.
+_SPACE = 4 << 30  # bytes of address space that polars may take, beside eight times the limit
+# Numbers and times travel as `.npy` files and other values as JSON: nothing is unpickled. A text
+# travels once, however often it is in a column: a file of 100 KB may hold 100 GB of equal ones.
 _CODE = """
 import json, pathlib, sys
 
-out = pathlib.Path(sys.argv[2])
+path, out, limit, dropped = sys.argv[1], pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
 try:
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limit[1], limit[1]))
+    except (ImportError, OSError, ValueError):  # not on this system, or a lower limit is set
+        pass
     import numpy as np
     import polars
 
-    rows = polars.scan_parquet(sys.argv[1])
-    n_rows, names = rows.select(polars.len()).collect().item(), rows.collect_schema().names()
-    if n_rows * len(names) > int(sys.argv[3]):
-        (out / "size.json").write_text(json.dumps([n_rows, len(names)]))
+    rows = polars.scan_parquet(path)
+    names = rows.collect_schema()
+    schema = {name: kind for name, kind in names.items() if name not in dropped}
+    for name, kind in schema.items():
+        if kind.is_nested():
+            (out / "nested.json").write_text(json.dumps([name, str(kind)]))
+            raise ValueError("lists")
+    n_rows = rows.select(polars.len()).collect().item()
+    if n_rows * len(schema) > limit[0]:
+        (out / "size.json").write_text(json.dumps([n_rows, len(schema)]))
         raise ValueError("its size")
-    frame = rows.collect()
-    for i, name in enumerate(names):
-        values = frame[name].to_numpy()
+    frame = rows.select(list(schema)).collect()
+    for i, name in enumerate(schema):
+        column = frame[name]
+        if column.dtype in (polars.Categorical, polars.Enum):
+            column = column.cast(polars.String)
+        if column.dtype in (polars.String, polars.Binary):
+            texts = column.drop_nulls().unique().sort()
+            np.save(out / f"{i}.npy", column.rank("dense").fill_null(0).to_numpy())
+            (out / f"{i}.json").write_text(json.dumps([None, *texts.to_list()], default=str))
+            continue
+        values = column.to_numpy()
         if values.dtype.kind in "biufmM":
             np.save(out / f"{i}.npy", values)
         else:
-            (out / f"{i}.json").write_text(json.dumps(frame[name].to_list(), default=str))
-    (out / "names.json").write_text(json.dumps(names))
+            (out / f"{i}.json").write_text(json.dumps(column.to_list(), default=str))
+    read = {name: i for i, name in enumerate(schema)}
+    (out / "names.json").write_text(json.dumps([[name, read.get(name)] for name in names]))
 except BaseException as error:
-    (out / "error.txt").write_text(str(error), encoding="utf-8")
+    (out / "error.txt").write_text(str(error) or type(error).__name__, encoding="utf-8")
     sys.exit(1)
 """
 
 
-def read_parquet(path: Path) -> dict[str, NDArray[Any]]:
+def read_parquet(path: Path, dropped: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
     """Read the columns of a Parquet file by the first library that is installed.
 
-    Dates and times are text, with None where they are missing.
+    Dates and times are text, with None where they are missing. Those to drop have no values.
     """
     for read in (_read_pyarrow, _read_polars, _read_fastparquet):
         with suppress(ImportError):
-            return {str(name): _plain(values) for name, values in read(path).items()}
+            return {str(name): _plain(values) for name, values in read(path, dropped).items()}
     raise ImportError(
         f"{path} needs pyarrow, polars or fastparquet, and none is installed: type "
         f"{pip_command('pyarrow')}, or save the table as .csv"
@@ -73,55 +99,98 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
     return texts
 
 
-def _check_size(path: Path, n_rows: int, n_columns: int) -> None:
-    size = n_rows * n_columns * _VALUE
+def _check_size(path: Path, n_rows: int, n_columns: int, n_bytes: int = 0) -> None:
+    size = max(n_rows * n_columns * _VALUE, n_bytes)
     if size > _limit(path):
         raise DatasetError(
             f"{path} of {path.stat().st_size:,} bytes unpacks to {size:,} or more ({n_rows:,} rows "
-            f"of {n_columns:,} columns), which is no data: save it with fewer rows or columns"
+            f"of {n_columns:,} columns), which is no data: if it is, save it as .csv"
         )
+
+
+def _refuse_nested(path: Path, name: str, kind: str) -> NoReturn:
+    raise DatasetError(
+        f"{path}: {name!r} must hold numbers or text, got {kind}: write a column for each of its "
+        f"values, or type {drop_option([name])}"
+    )
 
 
 def _limit(path: Path) -> int:
     return max(_MIN_LIMIT, _MAX_RATIO * path.stat().st_size)
 
 
-def _read_pyarrow(path: Path) -> dict[str, NDArray[Any]]:
-    file = importlib.import_module("pyarrow.parquet").ParquetFile(path)
-    _check_size(path, file.metadata.num_rows, file.metadata.num_columns)
-    table = file.read()
-    return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+def _read_pyarrow(path: Path, dropped: Sequence[str]) -> dict[str, NDArray[Any]]:
+    parquet = importlib.import_module("pyarrow.parquet")
+    file = parquet.ParquetFile(path)
+    fields = [field for field in file.schema_arrow if field.name not in dropped]
+    for field in fields:
+        if field.type.num_fields:
+            _refuse_nested(path, field.name, str(field.type))
+    groups = range(file.metadata.num_row_groups)
+    n_bytes = sum(file.metadata.row_group(i).total_byte_size for i in groups)
+    _check_size(path, file.metadata.num_rows, len(fields), n_bytes)
+    texts = [field.name for field in fields if str(field.type).endswith(("string", "binary"))]
+    table = parquet.ParquetFile(path, read_dictionary=texts).read([f.name for f in fields])
+    return {
+        name: np.empty(0) if name in dropped else _of_arrow(table[name])
+        for name in (field.name for field in file.schema_arrow)
+    }
 
 
-def _read_fastparquet(path: Path) -> dict[str, NDArray[Any]]:
+def _of_arrow(column: Any) -> NDArray[Any]:
+    """Return the values of a column; texts that are equal are one object."""
+    if not hasattr(column.type, "value_type"):
+        values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+        return values
+    parts = [np.empty(0, dtype=object)]
+    for part in column.chunks:  # With None as the last of its texts.
+        codes = np.nan_to_num(part.indices.to_numpy(zero_copy_only=False), nan=-1)
+        parts.append(_objects([*part.dictionary.to_pylist(), None])[codes.astype(np.int64)])
+    return np.concatenate(parts)
+
+
+def _read_fastparquet(path: Path, dropped: Sequence[str]) -> dict[str, NDArray[Any]]:
     file = importlib.import_module("fastparquet").ParquetFile(str(path))
     _check_size(path, file.count(), len(file.columns))
     frame = file.to_pandas()
     return {name: frame[name].to_numpy() for name in frame.columns}
 
 
-def _read_polars(path: Path) -> dict[str, NDArray[Any]]:
+def _read_polars(path: Path, dropped: Sequence[str]) -> dict[str, NDArray[Any]]:
     if importlib.util.find_spec("polars") is None:
         raise ImportError("polars")
+    limit = _limit(path)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-P", "-c", _CODE, str(path), name, str(_limit(path) // _VALUE)]
-        if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode:
-            if (size := folder / "size.json").exists():
-                _check_size(path, *json.loads(size.read_text()))
+        limits = [limit // _VALUE, _SPACE + 8 * limit]
+        arguments = [str(path), name, json.dumps(limits), json.dumps(dropped)]
+        command = [sys.executable, "-P", "-c", _CODE, *arguments]
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # Each thread takes space.
+        if subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment
+        ).returncode:
+            for name, check in ("size", _check_size), ("nested", _refuse_nested):
+                if (found := folder / f"{name}.json").exists():
+                    check(path, *json.loads(found.read_text()))
             reason = folder / "error.txt"
             raise ValueError(
                 reason.read_text(encoding="utf-8") if reason.exists() else "polars aborts"
             )
         names = json.loads((folder / "names.json").read_text())
-        return {name: _column(folder / str(i)) for i, name in enumerate(names)}
+        return {name: _column(folder / str(i)) for name, i in names}
 
 
 def _column(path: Path) -> NDArray[Any]:
-    if (numbers := path.with_suffix(".npy")).exists():
-        array: NDArray[Any] = np.load(numbers)
-        return array
-    values = json.loads(path.with_suffix(".json").read_text())
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
+    """Return the values of a file, of the texts that it counts, or none of a column to drop."""
+    numbers, texts = path.with_suffix(".npy"), path.with_suffix(".json")
+    array: NDArray[Any] = np.load(numbers) if numbers.exists() else np.empty(0)
+    if texts.exists():
+        values = _objects(json.loads(texts.read_text()))
+        return values[array] if numbers.exists() else values
+    return array
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

@@ -31,7 +31,8 @@ _ARRAYS = ("X", "x", "data", "features", "images")
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
 # A member of an NPZ file may unpack to this many times its size, and always to the second number.
-_MAX_RATIO, _MIN_LIMIT = 64, 256 << 20
+_MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
+_BYTES_A_LABEL = 8
 
 
 class Table(NamedTuple):
@@ -257,7 +258,7 @@ def _table(
 
 
 def _read_parquet(path: Path, wanted: _Wanted) -> Table:
-    columns = read_parquet(path)
+    columns = read_parquet(path, wanted.drop)
     names = list(columns)
     if not names:
         raise DatasetError(f"{path} has no columns: expected features and a column to predict")
@@ -281,10 +282,16 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
 def _read_npz(path: Path, wanted: _Wanted) -> Table:
     target = wanted.target
     packed = path.stat().st_size
-    with zipfile.ZipFile(path) as members:
-        size = sum(member.file_size for member in members.infolist())
+
+    def check(size: int) -> None:
         if size > max(_MIN_LIMIT, _MAX_RATIO * packed):
-            raise DatasetError(f"{path} of {packed:,} bytes unpacks to {size:,}, which is no data")
+            raise DatasetError(
+                f"{path} of {packed:,} bytes unpacks to {size:,}, which is no data: if it is, save "
+                "it with np.savez, which does not compress"
+            )
+
+    with zipfile.ZipFile(path) as members:
+        check(sum(member.file_size for member in members.infolist()))
     with np.load(path, allow_pickle=False) as arrays:
         name = next((n for n in _ARRAYS if n in arrays), None)
         labels = [target] if target is not None else [*_TARGETS, "labels", "Y"]
@@ -305,7 +312,9 @@ def _read_npz(path: Path, wanted: _Wanted) -> Table:
         )
     x = x.reshape(len(x), -1)
     x = x.view(np.uint8) if x.dtype == bool else x
-    x = x if x.dtype in (np.uint8, np.float32) else x.astype(np.float64)
+    dtype = x.dtype if x.dtype in (np.uint8, np.float32) else np.dtype(np.float64)
+    check(x.size * dtype.itemsize + (0 if y is None else len(y) * _BYTES_A_LABEL))
+    x = x.astype(dtype, copy=False)
     if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "biufU"):
         raise DatasetError(
             f"{path}: {label} must hold a label for each of the {len(x)} rows of {name}, got "
