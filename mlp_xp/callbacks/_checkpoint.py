@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from mlp_xp._utils.signals import terminations
 from mlp_xp._utils.storage.durable import locked, make_folder, new_folder, remove_folder, sweep
 from mlp_xp.callbacks._base import Live, expect
-from mlp_xp.estimators.fitted.copies import host_copy
+from mlp_xp.estimators.fitted.state import host_copy
 from mlp_xp.estimators.fitting.reporting import Pause
 from mlp_xp.saving import SavingError, check_can_save, save_model, write_model
 from mlp_xp.training.checkpoints.checkpoints import checkpoint_name, checkpoints, write_snapshot

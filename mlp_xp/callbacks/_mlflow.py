@@ -14,8 +14,7 @@ from mlp_xp import __version__
 from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks._base import Live
 from mlp_xp.callbacks._logs import scalars
-from mlp_xp.estimators.fitted.copies import host_copy
-from mlp_xp.estimators.fitted.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state, host_copy
 from mlp_xp.training.loop.records import Record
 
 __all__ = ["MLflow"]

@@ -13,13 +13,12 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from mlp_xp._utils.sklearn_compat import check_same_namespace
-from mlp_xp.backends import get_backend
+from mlp_xp.backends import get_backend, namespace_backend
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.checks.ensemble_inputs import check_inputs, note_inputs
-from mlp_xp.estimators.checks.validation import check_weights, host
+from mlp_xp.estimators.checks.validation import asks_for_table, check_weights, check_x, host
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
@@ -27,6 +26,8 @@ from mlp_xp.estimators.fitted.scoring import combined_values, log_of, mean_and_s
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.many import FitTask, fit_all
 from mlp_xp.estimators.regressor import MLPRegressor
+from mlp_xp.training.data.rows import Rows
+from mlp_xp.training.data.shared import SharedData
 
 
 class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
@@ -63,8 +64,6 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
-
-    # --- fitting -------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
     def fit(
@@ -104,7 +103,11 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         if self.n_jobs == 0:
             raise ValueError("n_jobs is 0: use at least 1, -1 for all processors, or None.")
         members = self._members()
-        n_samples = note_inputs(self, X, [member for member, _ in members])
+        if any(asks_for_table(member) for member, _ in members):  # Each checks the columns.
+            validate_data(self, X, reset=True, skip_check_array=True)
+            n_samples = _num_samples(X)
+        else:
+            n_samples = check_x(self, X, reset=True).shape[0]
         given = check_weights(sample_weight, n_samples)
         held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         tasks: list[Any] = []
@@ -116,10 +119,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
                 weights = weights if given is None else weights * given
             tasks.append(FitTask(member, X, y, weights, fit_params=held_out))
         finished, errors = fit_all(tasks, n_jobs=self.n_jobs, verbose=self.verbose)
-        if errors and not finished:
-            raise errors[min(errors)]
         if not finished:
-            raise KeyboardInterrupt
+            raise errors[min(errors)] if errors else KeyboardInterrupt
         if errors:
             warnings.warn(
                 f"{len(errors)} of {len(members)} networks failed and are left out; the first "
@@ -128,11 +129,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
                 stacklevel=2,
             )
         if len(finished) + len(errors) < len(members):
-            warnings.warn(
-                f"Training interrupted by user: {len(finished)} of {len(members)} networks are "
-                "finished, and kept.",
-                stacklevel=2,
-            )
+            done = f"{len(finished)} of {len(members)} networks are finished, and kept."
+            warnings.warn(f"Training interrupted by user: {done}", stacklevel=2)
         self.estimators_ = [members[number][0] for number in sorted(finished)]
         if self._member_type is MLPClassifier:
             self.classes_ = self.estimators_[0].classes_
@@ -155,13 +153,23 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
             members.append((clone(template).set_params(**params), own))
         return members
 
-    # --- prediction ----------------------------------------------------------------------------
-
     def _checked(self, X: Any, method: str) -> Any:
-        """Return X for each network; raise an error, naming `method`, if they cannot predict."""
+        """Return X for each network, a table encoded once where all have the same columns.
+
+        Raise an error, naming `method`, if they cannot predict.
+        """
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_any_weights", method=method)
-        return check_inputs(self, X)
+        first, *others = (getattr(network, "columns_", None) for network in self.estimators_)
+        if first is None and not any(others):
+            check_x(self, X, reset=False)
+            return X
+        is_array = namespace_backend(X) not in (None, "numpy")
+        if is_array or any(columns is not first for columns in others):
+            return X  # Each network encodes it.
+        matrix = check_x(self.estimators_[0], X, reset=False)
+        rows = np.arange(matrix.shape[0])
+        return Rows(matrix, rows, SharedData(matrix, {"columns_": first}))
 
     @property
     def _any_weights(self) -> Any:
@@ -245,20 +253,20 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
             or of each class where several are right at once.
         """
         mean, std = self._averaged(X, "predict")
-        state = fitted_state(self.estimators_[0])
-        if state.targets.kind == "multilabel":
-            labels = as_labels((host(mean) > 0.5).astype(np.int64), state.targets, X)
+        targets = fitted_state(self.estimators_[0]).targets
+        if targets.kind == "multilabel":
+            labels = as_labels(targets.decode(host(mean)), targets, X)
             return (labels, std) if return_std else labels
         is_several = isinstance(self.classes_, list)
         on_host = [host(p) for p in (mean if is_several else [mean])]
         chosen = [np.argmax(p, axis=1) for p in on_host]
         both = np.concatenate(on_host, axis=1)
-        found = state.targets.decode(both) if is_several else self.classes_[chosen[0]]
-        labels = as_labels(found, state.targets, X)
+        found = targets.decode(both) if is_several else self.classes_[chosen[0]]
+        labels = as_labels(found, targets, X)
         if not return_std:
             return labels
         stds = std if is_several else [std]
-        pairs = zip([np.asarray(host(s)) for s in stds], chosen, strict=True)
+        pairs = zip(map(host, stds), chosen, strict=True)
         of_each = [np.take_along_axis(own, at[:, None], axis=1) for own, at in pairs]
         of_label = np.concatenate(of_each, axis=1)
         return labels, get_backend(stds[0]).put(of_label if is_several else of_label[:, 0])

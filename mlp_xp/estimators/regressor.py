@@ -11,6 +11,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import check_weights, check_y, host
+from mlp_xp.estimators.fitted.calibration import calibrate
 from mlp_xp.estimators.fitted.prediction import AS_SET
 from mlp_xp.estimators.fitted.scoring import predict_values
 from mlp_xp.estimators.fitted.state import set_weights
@@ -290,10 +291,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         outputs: Any = self._outputs(X, "calibrate_intervals", to=get_backend("numpy"))
         state = self._state
         columns = state.targets.plain.encode(check_y(self, y, len(outputs)), "float64")
-        from mlp_xp.estimators.fitted.intervals import calibrate  # Few models are calibrated.
-
-        calibration = calibrate(state.activating_loss, outputs, columns)
-        self._state = replace(state, calibration=calibration)
+        self._state = replace(state, calibration=calibrate(state.activating_loss, outputs, columns))
         return self
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

@@ -14,7 +14,7 @@ from mlp_xp._utils.storage.durable import replacing
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend
-from mlp_xp.estimators.fitted.intervals import calibrated_quantiles
+from mlp_xp.estimators.fitted.calibration import calibrated_quantiles
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import resolve_augmentation
 from mlp_xp.estimators.targets import MultilabelTargets, Targets

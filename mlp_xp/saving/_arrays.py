@@ -21,7 +21,7 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.estimators.fitted.intervals import Calibration
+from mlp_xp.estimators.fitted.calibration import Calibration
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.nn.entries import entries
 from mlp_xp.nn.layers import BatchStats, Dense, Norm

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.fitted.intervals import Calibration
+from mlp_xp.estimators.fitted.calibration import Calibration
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import resolve_augmentation, resolve_config
 from mlp_xp.estimators.targets import (
@@ -221,7 +221,7 @@ def rebuild(
     n_features = _take(spec, "features", _is_width, "an integer above 0")
     names, n_columns = spec["feature_names"], n_features
     if "columns" in spec:
-        from mlp_xp.estimators.tables.decoding import decode_columns  # Most models have none.
+        from mlp_xp.estimators.tables.columns import decode_columns  # Most models have none.
 
         columns = columns or decode_columns(spec["columns"])
         n_columns = len(columns.columns)

@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.backends import to_numpy
-from mlp_xp.estimators.fitted.temperature import fit_temperature
+from mlp_xp.estimators.fitted.calibration import fit_temperature
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 
 X, labels = problem(400)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import accuracy_score
@@ -12,13 +12,11 @@ from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.checks.validation import check_weights, host
+from mlp_xp.estimators.fitted.calibration import Calibration, calibrated_quantiles
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.targets import ClassTargets, Targets
 from mlp_xp.nn.losses import Loss, of_mixture
 from mlp_xp.nn.losses._errors import as_level
-
-if TYPE_CHECKING:
-    from mlp_xp.estimators.fitted.intervals import Calibration
 
 Metrics = str | Callable[..., float] | Sequence[str] | Mapping[str, str | Callable[..., float]]
 
@@ -165,8 +163,6 @@ def predict_values(
             if calibration is None:
                 found = loss.quantiles(outputs, levels, xp=backend.xp)
             else:
-                from mlp_xp.estimators.fitted.intervals import calibrated_quantiles  # Few have one.
-
                 put = backend.put
                 found = calibrated_quantiles(loss, outputs, levels, calibration, put, xp=backend.xp)
             found = targets.decode(found)

@@ -15,10 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.estimators.fitted.calibration import Calibration, divided
 from mlp_xp.estimators.fitted.device_cache import DeviceCopies
-from mlp_xp.estimators.fitted.temperature import divided
 from mlp_xp.estimators.settings.config import resolve_config
-from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.entries import entries
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
@@ -31,7 +30,6 @@ from mlp_xp.training.loop.loop_settings import LoopPosition
 from mlp_xp.training.loop.records import ResumeState
 
 if TYPE_CHECKING:
-    from mlp_xp.estimators.fitted.intervals import Calibration
     from mlp_xp.estimators.tables.columns import TableColumns
 
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
@@ -217,8 +215,8 @@ class FittedState:
         """Return a copy in NumPy arrays, which can be pickled, with the progress of a training."""
         return replace(
             self,
-            params=map_leaves(_host_copy, self.params),
-            batch_stats=map_leaves(_host_copy, self.batch_stats),
+            params=map_leaves(_numpy_copy, self.params),
+            batch_stats=map_leaves(_numpy_copy, self.batch_stats),
             scaling=None if self.scaling is None else map_leaves(to_numpy, self.scaling),
             progress=progress,
             is_checked=False,
@@ -231,7 +229,7 @@ class FittedState:
         return self.with_weights(*weights)
 
 
-def _host_copy(array: Any) -> np.ndarray:
+def _numpy_copy(array: Any) -> np.ndarray:
     return np.array(to_numpy(array))
 
 
@@ -254,7 +252,7 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _state_of_weights(
-    attributes: Mapping[str, Any], params: Mapping[str, Any], targets_type: type[Targets]
+    attributes: Mapping[str, Any], params: Mapping[str, Any], targets_type: Any
 ) -> FittedState:
     """Return the state of weights that were assigned to an estimator that was never fitted."""
     coefs, intercepts = attributes["coefs_"], attributes["intercepts_"]
@@ -353,3 +351,19 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
         attributes["classes_"] = state.targets.classes
     if history is not None:
         attributes.update(history.attributes())
+
+
+def host_copy(estimator: Any) -> Any:
+    """Return a copy in NumPy arrays, which a fit that continues leaves unchanged.
+
+    It lacks what a pickle has for the next fit, the optimizer state, and callbacks of scikit-learn.
+    """
+    copied: Any = object.__new__(type(estimator))
+    attributes = vars(estimator).items()
+    # Lists grow in place, so the copy has its own.
+    vars(copied).update({k: list(v) if isinstance(v, list) else v for k, v in attributes})
+    # The fit in progress, and where scikit-learn has it: it refers to all that its callbacks do.
+    for name in ("_training", "_skl_callbacks", "_callback_fit_ctx", "_skl_callbacks_to_teardown"):
+        vars(copied).pop(name, None)
+    publish(copied, fitted_state(estimator).to_host(None))
+    return copied

@@ -12,7 +12,6 @@ import numpy as np
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimizer
 from mlp_xp.nn.blocks import Row, rows
-from mlp_xp.nn.network import Network
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,12 @@ class Summary:
             yield row.name, str(row.output), f"{row.parameters:,}" if row.parameters else "", work
         yield "in all", "", f"{self.parameters:,}", f"{self.work:,}"
 
-    def _notes(self) -> tuple[str, ...]:
+    @property
+    def _note(self) -> str:
         return (
             f"training: {self.training_work:,} flops a sample, "
             f"{_size(self.state_bytes)} of parameters and optimizer state, "
-            f"{_size(self.batch_bytes)} kept of a batch",
+            f"{_size(self.batch_bytes)} kept of a batch"
         )
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Summary:
             for row in cells
         ]
         rule = "-" * len(lines[0])
-        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1], *self._notes()]
+        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1], self._note]
         return "\n".join(line.rstrip() for line in lines)
 
     __repr__ = __str__
@@ -73,8 +73,8 @@ class Summary:
             "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
             for tag, cells in [("th", head), *(("td", row) for row in body)]
         ]
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
-        return f'<table class="mlp-xp-summary">{"".join(rows)}</table>{notes}'
+        note = f"<p>{html.escape(self._note)}</p>"
+        return f'<table class="mlp-xp-summary">{"".join(rows)}</table>{note}'
 
 
 def _size(n_bytes: int) -> str:
@@ -86,11 +86,10 @@ def _size(n_bytes: int) -> str:
     return f"{size:.3g} {unit}"
 
 
-def summarize(network: Network, *, itemsize: int, batch_size: int, n_copies: int) -> Summary:
-    """Describe a network whose training keeps ``n_copies`` arrays of the parameters' shape.
-
-    ``itemsize`` is the bytes of a number.
-    """
+def summary_of(model: Any) -> Summary:
+    """Return the table of a fitted estimator's network."""
+    state, params = fitted_state(model), model._params()
+    network, itemsize = state.network, np.dtype(state.dtype).itemsize
     found: list[Row] = []
     for number, blocks in enumerate(network.blocks):
         is_output = number == len(network.blocks) - 1
@@ -98,6 +97,10 @@ def summarize(network: Network, *, itemsize: int, batch_size: int, n_copies: int
         name = "output" if is_output else f"hidden {number}"
         found.append(first._replace(name=f"{name}: {first.name}"))
         found += [row._replace(name=f"  {row.name}") for row in others]
+    state_type = resolve_optimizer(params).state_type
+    n_copies = 1 + len(state_type._fields) + (params["ema_decay"] is not None)
+    last = model.history_[-1].n_samples if model.history_ else 1
+    batch_size = min(resolve_batch_size(params["batch_size"]), last)
     # The outputs themselves are not needed on the way back.
     kept = network.sizes[0] + sum(row.output for row in found[:-1])
     return Summary(
@@ -106,17 +109,4 @@ def summarize(network: Network, *, itemsize: int, batch_size: int, n_copies: int
         kept * itemsize * batch_size,
         # Back, a product for the weights and one for the input, which the first layer is spared.
         3 * sum(row.work for row in found) - next(row.work for row in found if row.work),
-    )
-
-
-def summary_of(model: Any) -> Summary:
-    """Return the table of a fitted estimator's network."""
-    state, params = fitted_state(model), model._params()
-    last = model.history_[-1].n_samples if model.history_ else 1
-    state_type = resolve_optimizer(params).state_type
-    return summarize(
-        state.network,
-        itemsize=np.dtype(state.dtype).itemsize,
-        batch_size=min(resolve_batch_size(params["batch_size"]), last),
-        n_copies=1 + len(state_type._fields) + (params["ema_decay"] is not None),
     )

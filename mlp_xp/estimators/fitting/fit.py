@@ -27,7 +27,7 @@ from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
 from mlp_xp.estimators.fitted.state import fitted_state, publish
 from mlp_xp.estimators.fitting.baseline import warn_if_useless
 from mlp_xp.estimators.fitting.network import Training, continue_state, new_state, trainer_for
-from mlp_xp.estimators.fitting.reporting import Reporter, calibrate, publish_training
+from mlp_xp.estimators.fitting.reporting import Reporter, publish_training, set_temperature
 from mlp_xp.estimators.fitting.resuming import identity, newest_snapshot, with_snapshot
 from mlp_xp.estimators.fitting.samples import place_sample, refuse_without_held_out, split_sample
 from mlp_xp.estimators.settings.config import (
@@ -79,7 +79,7 @@ def fit_requests(
         finally:
             reporter.publish()
             _draw_epochs(model, model.history_[len(model.history_) - model.n_iter_ :])
-        calibrate(model, loop)
+        set_temperature(model, loop)
         is_over = is_interrupted() and current_worker() is None
         reporter.end_fit()
         warn_if_useless(model, loop, targets, sample)
@@ -102,7 +102,7 @@ def partial_fit_requests(
             finally:
                 publish_training(model, loop, get_backend(given[0]))
                 _draw_epochs(model, model.history_[-1:])
-            calibrate(model, loop)
+            set_temperature(model, loop)
             is_over = is_interrupted()
     if is_over:  # The caller's loop should end.
         raise KeyboardInterrupt

@@ -44,7 +44,7 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
     model._training = Training(loop.trainer, learned, loop.best, loop.plateau.is_over)
 
 
-def calibrate(model: Any, loop: FitLoop) -> None:
+def set_temperature(model: Any, loop: FitLoop) -> None:
     """Fit the temperature of a published network to the held-out samples, if it is to have one."""
     if getattr(model, "calibration", None) is not None:
         held_out: Any = loop.validation

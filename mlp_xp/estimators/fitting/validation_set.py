@@ -14,8 +14,8 @@ from sklearn.metrics import get_scorer
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
+from mlp_xp.estimators.fitted.calibration import Tempered, fit_temperature
 from mlp_xp.estimators.fitted.scoring import Predictions
-from mlp_xp.estimators.fitted.temperature import Tempered, fit_temperature
 from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats

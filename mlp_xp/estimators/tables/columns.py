@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.checks.text_advice import IMPUTE
-from mlp_xp.estimators.tables.kinds import CategoryColumn, Column, check_finite
+from mlp_xp.estimators.tables.kinds import KINDS, CategoryColumn, Column, check_finite
 from mlp_xp.estimators.tables.reading import RawColumn, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
@@ -232,3 +232,54 @@ class TableColumns:
         widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return "\n".join(lines)
+
+
+def decode_columns(spec: Any) -> TableColumns:
+    """Return columns from their JSON; raise ValueError, TypeError or LookupError for any other."""
+    columns = tuple(_column(entry) for entry in spec["columns"])
+    medians, dtype = _array(spec["medians"], 1), spec["dtype"]
+    n_numbers = sum(len(column.number_names) for column in columns)
+    _expect(columns and len(medians) == n_numbers, "medians are not of the columns")
+    _expect(dtype in ("float32", "float64"), f"dtype is {dtype!r}")
+    return TableColumns(columns, medians, _scaling(spec["scaling"], n_numbers), dtype)
+
+
+def _column(entry: Any) -> Column:
+    fields = {**entry}
+    kind = KINDS[fields.pop("kind")]
+    if "values" in fields:
+        fields["values"] = tuple(fields["values"])
+    column = kind(**fields)
+    flags = [value for name, value in fields.items() if name.startswith(("has_", "is_"))]
+    is_right = isinstance(column.name, str) and all(type(flag) is bool for flag in flags)
+    if isinstance(column, CategoryColumn):
+        types = {type(value) for value in column.values}
+        is_right &= types in (set(), {str}, {float}) and len({*column.values}) == len(column.values)
+    _expect(is_right, f"columns has {str(entry)[:200]}")
+    return column
+
+
+def _scaling(spec: Any, n_numbers: int) -> Affine | Quantile | None:
+    if spec is None:
+        return None
+    if "quantiles" in spec:
+        quantiles = _array(spec["quantiles"], 2)
+        is_right = quantiles.shape[1] == n_numbers and len(quantiles) > 1
+        _expect(is_right and np.all(np.diff(quantiles, axis=0) >= 0.0), "quantiles do not increase")
+        return Quantile(quantiles)
+    shift, scale = _array(spec["shift"], 1), _array(spec["scale"], 1)
+    _expect(len(shift) == len(scale) == n_numbers, "scaling is not of the numbers")
+    _expect(type(spec["is_clipped"]) is bool, "is_clipped is no bool")
+    return Affine(shift, scale, spec["is_clipped"])
+
+
+def _array(values: Any, n_axes: int) -> np.ndarray:
+    array = np.asarray(values)
+    is_right = array.ndim == n_axes and (array.dtype.kind == "f" or not array.size)
+    _expect(is_right and np.all(np.isfinite(array.astype(np.float64))), "numbers are missing")
+    return array.astype(np.float64)
+
+
+def _expect(condition: Any, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)

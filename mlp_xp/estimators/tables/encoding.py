@@ -29,38 +29,14 @@ _MOST_ROWS = 200_000  # Of all processes, from which columns are learned.
 _NAMED = 5  # Columns that an error names.
 
 
-def learn_columns(
-    raws: Sequence[RawColumn],
-    names: Sequence[str],
-    categorical: Any,
-    *,
-    scaling: str | None,
-    max_one_hot: float,
-    is_single: bool,
-    imputes: bool,
-) -> TableColumns:
-    """Return the columns of the training data.
+def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
+    """Return the columns of the training data, as an estimator's parameters ask for them.
 
-    Parameters
-    ----------
-    raws : sequence of RawColumn
-    names : sequence of str
-    categorical : str, array-like or None
-        As the parameter `categorical_features`.
-    scaling : str or None
-        Of the numbers, one of `TABLE_SCALINGS`.
-    max_one_hot : int or inf
-        Categories of a column that have an input each, at most; of others there are codes.
-    is_single : bool
-        Whether the matrix is in float32 whatever the numbers are.
-    imputes : bool
-        Whether numbers may be missing.
-
-    Raises
-    ------
-    ValueError
-        If a column cannot be an input, or `categorical` names others than there are.
+    Raise ValueError if a column cannot be an input.
     """
+    names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(len(raws))])
+    names = [str(name) for name in names]
+    categorical, max_one_hot = estimator.categorical_features, estimator.max_one_hot
     are_categories = _categorical(categorical, raws, names)
     if all(raw.is_empty for raw in raws):
         raise ValueError("X has no value in any column: check how it was read.")
@@ -68,7 +44,7 @@ def learn_columns(
     useless: dict[str, UselessError] = {}
     for raw, name, is_category in zip(raws, names, are_categories, strict=True):
         if raw.is_empty:  # As in scikit-learn's trees, and skrub; of a fold, mostly.
-            if raw.kind == "number" and not imputes:
+            if raw.kind == "number" and estimator.missing_values == "error":
                 raise ValueError(f"{raw.label} is missing (NaN) in row 0: {IMPUTE}.")
             columns.append(EmptyColumn(name, True))
         elif is_category and raw.kind == "date":
@@ -101,17 +77,20 @@ def learn_columns(
     check_finite(labels, parts)
     there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
     medians = np.asarray([np.median(values) for values in there])
-    if not is_single and parts:
-        is_single = all(values.dtype == np.float32 for values in parts)
+    # Whatever the numbers are, a precision below float64 has them in float32.
+    is_single = estimator.precision not in ("auto", "float64")
+    is_single |= bool(parts) and all(values.dtype == np.float32 for values in parts)
+    scaling = estimator.input_scaling
+    settings = {
+        "categorical_features": np.asarray(categorical).tolist(),
+        "max_one_hot": max_one_hot,
+    }
     return TableColumns(
         tuple(columns),
         medians,
-        learn_scaling(scaling, there, medians),
+        learn_scaling(scaling if scaling in TABLE_SCALINGS else None, there, medians),
         "float32" if is_single else "float64",
-        {
-            "categorical_features": np.asarray(categorical).tolist(),
-            "max_one_hot": max_one_hot,
-        },
+        settings,
     )
 
 
@@ -147,21 +126,10 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
 def encode_table(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
 ) -> np.ndarray:
-    """Return the matrix of a table.
+    """Return the matrix of a table on the host, whose columns are learned (``reset``) or known.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Its `columns_` are learned (``reset``) or used.
-    X : frame or array-like of shape (samples, features), on the host
-    reset : bool
-    exchange : callable, optional
-        Where X is a part of the samples, perhaps without rows, it returns the values of all parts.
-
-    Raises
-    ------
-    ValueError
-        If the table is not as in the fit, or cannot be encoded.
+    Where X is a part of the samples, perhaps without rows, ``exchange`` returns the values of all
+    parts. Raise ValueError if the table is not as in the fit, or cannot be encoded.
     """
     if sparse.issparse(X):
         raise ValueError(
@@ -178,17 +146,8 @@ def encode_table(
         )
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     if reset:
-        names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(len(raws))])
-        setting = estimator.input_scaling
-        estimator.columns_ = learn_columns(
-            raws if exchange is None else _joined(raws, exchange),
-            [str(name) for name in names],
-            estimator.categorical_features,
-            scaling=setting if setting in TABLE_SCALINGS else None,
-            max_one_hot=estimator.max_one_hot,
-            is_single=estimator.precision not in ("auto", "float64"),
-            imputes=estimator.missing_values != "error",
-        )
+        joined = raws if exchange is None else _joined(raws, exchange)
+        estimator.columns_, setting = learn_columns(estimator, joined), estimator.input_scaling
         if setting is not None and setting not in TABLE_SCALINGS and estimator.columns_.categories:
             raise ValueError(
                 f"input_scaling is {setting!r}, which mixes all inputs, and columns with more "

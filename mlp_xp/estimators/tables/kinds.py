@@ -22,14 +22,7 @@ class UselessError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column, as it was in the first fit.
-
-    Parameters
-    ----------
-    name : str
-    has_missing : bool
-        Whether values were missing, so that an input says where.
-    """
+    """A column as it was in the first fit; an input says where values are missing, if any were."""
 
     name: str
     has_missing: bool
@@ -98,13 +91,7 @@ class NumberColumn(Column):
 
 @dataclass(frozen=True)
 class DateColumn(Column):
-    """A column of dates: year, day of the year, day of the week, and second of the day.
-
-    Parameters
-    ----------
-    has_time : bool
-        Whether there are other times than midnight.
-    """
+    """A column of dates: year, day of the year, weekday, and second of the day (``has_time``)."""
 
     has_time: bool = False
 
@@ -139,16 +126,10 @@ class DateColumn(Column):
 
 @dataclass(frozen=True)
 class CategoryColumn(Column):
-    """A column of categories.
+    """A column of categories: ``values``, sorted, all of them text or all numbers.
 
-    Parameters
-    ----------
-    values : tuple of str or float
-        The categories, sorted; all of them text or all numbers.
-    has_rare : bool
-        Whether there were rare ones too, which an unknown one is then like.
-    is_embedded : bool
-        Whether the network receives the code of a category, not an input for each.
+    With ``has_rare`` there were rare ones too, which an unknown one is then like. With
+    ``is_embedded`` the network receives the code of a category, not an input for each.
     """
 
     values: tuple[Category, ...] = ()

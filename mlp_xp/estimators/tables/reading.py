@@ -50,17 +50,9 @@ class RawColumn:
 
 
 def read_table(X: Any) -> list[RawColumn]:
-    """Return the columns of a data frame or a matrix.
+    """Return the columns of a frame that narwhals reads, or of an array-like matrix in NumPy.
 
-    Parameters
-    ----------
-    X : frame of pandas, polars, pyarrow or another library that narwhals reads, or array-like of \
-shape (samples, features) in NumPy
-
-    Raises
-    ------
-    ValueError
-        If X is neither, or a column has cells that are no values, such as lists.
+    Raise ValueError if X is neither, or a column has cells that are no values, such as lists.
     """
     if narwhals.dependencies.is_into_dataframe(X):
         frame = narwhals.from_native(X, eager_only=True)
@@ -177,24 +169,10 @@ def _second_of_day(value: Any) -> float:
 
 
 def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
-    """Return the position of each row's category among the ones that occur, and these.
+    """Return the position of each row's category among the ones that occur, and these, unsorted.
 
-    Text stays text, numbers and bools are floats, and other objects are their text.
-
-    Returns
-    -------
-    (rows,) int32 array
-        -1 where the value is missing.
-    list of str or float
-        Not sorted, each once.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.estimators.tables.reading import RawColumn, factorize
-    >>> codes, found = factorize(RawColumn("X", "category", np.asarray(["b", None, "a", "b"])))
-    >>> codes.tolist(), found
-    ([0, -1, 1, 0], ['b', 'a'])
+    Missing values are at -1. Text stays text, numbers and bools are floats, and other objects are
+    their text.
     """
     label, kind, values = column.label, column.kind, column.values
     if kind == "date":

@@ -16,14 +16,6 @@ class Affine:
     r"""The scaling :math:`z = (x - shift) \cdot scale`, perhaps with smooth clipping.
 
     With it :math:`z / \sqrt{1 + (z / 3)^2}`, which is nearly z for small numbers, and below 3.
-
-    Parameters
-    ----------
-    shift, scale : (numbers,) float64 arrays
-    is_clipped : bool
-
-    References
-    ----------
     Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees
     on tabular data" (2024), arXiv:2407.04491.
     """
@@ -42,22 +34,16 @@ class Affine:
         return x
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return {
-            "shift": self.shift.tolist(),
-            "scale": self.scale.tolist(),
-            "is_clipped": self.is_clipped,
-        }
+        """Return the scaling as values that JSON has."""
+        lists = {"shift": self.shift.tolist(), "scale": self.scale.tolist()}
+        return {**lists, "is_clipped": self.is_clipped}
 
 
 @dataclass(frozen=True, eq=False)
 class Quantile:
     """The scaling that makes each number normally distributed, by scikit-learn.
 
-    Parameters
-    ----------
-    quantiles : (quantiles, numbers) float64 array
-        Of the training data, increasing.
+    ``quantiles : (quantiles, numbers)`` of the training data increase along the first axis.
     """
 
     quantiles: np.ndarray
@@ -74,31 +60,14 @@ class Quantile:
         return scaled
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
+        """Return the scaling as values that JSON has."""
         return {"quantiles": self.quantiles.tolist()}
 
 
 def learn_scaling(
     setting: str | None, numbers: Sequence[np.ndarray], medians: np.ndarray
 ) -> Affine | Quantile | None:
-    """Compute a scaling from the values that are there.
-
-    Parameters
-    ----------
-    setting : {"standardize", "robust", "quantile"} or None
-    numbers : sequence of float64 arrays
-        The values of each column, without holes.
-    medians : (numbers,) array
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.estimators.tables.scaling import learn_scaling
-    >>> column = np.asarray([0.0, 1.0, 2.0, 3.0, 1000.0])
-    >>> robust = learn_scaling("robust", [column], np.asarray([2.0]))
-    >>> robust.apply(column[:, None].copy()).round(2).ravel()
-    array([-0.95, -0.49,  0.  ,  0.49,  3.  ])
-    """
+    """Compute a scaling from the values that each column has, and their medians."""
     if setting is None or not numbers:
         return None
     if setting == "standardize":

@@ -42,20 +42,6 @@ class Targets(ABC):
         ``known`` are classes that a later check compares the labels with.
         """
 
-    @classmethod
-    @abstractmethod
-    def learn(
-        cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
-    ) -> Targets:
-        """Return the targets that y, which is checked, and the settings describe."""
-
-    @classmethod
-    @abstractmethod
-    def of_weights(
-        cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
-    ) -> Targets:
-        """Return the targets of a network whose weights were assigned to an estimator."""
-
     @abstractmethod
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
         """Return the loss that the parameters ask for; raise ValueError if it does not fit."""
@@ -72,12 +58,12 @@ class Targets(ABC):
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
         """Return the default score."""
 
-    @abstractmethod
-    def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:
+    def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:  # noqa: B027
         """Raise ValueError if the loss does not take such values."""
 
-    @abstractmethod
-    def check_known(self, y: np.ndarray, output_activation: str, *, warm_start: bool) -> None:
+    def check_known(  # noqa: B027
+        self, y: np.ndarray, output_activation: str, *, warm_start: bool
+    ) -> None:
         """Raise ValueError if a fit to y cannot continue with this network."""
 
     @property

@@ -5,41 +5,52 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.estimators.targets._base import Targets
 from mlp_xp.estimators.targets._labels import LabelTargets, are_yes_or_no, encode_labels, unique
 from mlp_xp.nn.losses import EachTarget, Loss, SoftmaxCrossEntropy
 
 
-class _LearnedLabels(LabelTargets):
-    """Targets of the kind that labels or weights ask for."""
+@dataclass(frozen=True, eq=False)
+class ClassTargets(LabelTargets):
+    """One class for each sample; two have a single logistic output unless it is "softmax"."""
 
     @classmethod
     def learn(
         cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
-    ) -> Targets:
+    ) -> LabelTargets:
+        """Return the targets, of whichever kind, that y and the settings describe."""
+        kind: type[LabelTargets] = ClassTargets
         if y.ndim == 1:
             classes = unique(y) if classes is None else classes
-            return ClassTargets(classes, _class_output(classes, output_activation), is_sparse)
-        if isinstance(classes, list) or (classes is None and not are_yes_or_no(y)):
-            return MultioutputTargets.of_columns(y, classes, output_activation, is_sparse)
-        if classes is not None and len(classes) != y.shape[1]:
-            raise ValueError(
-                f"classes has {len(classes)} entries, {classes!r}, and y has {y.shape[1]} "
-                "columns, one for each class; for several targets, give a list with the labels of "
-                "each, e.g. [[0, 1], [0, 1, 2]]."
-            )
-        classes = np.arange(y.shape[1]) if classes is None else classes
-        return MultilabelTargets(classes, _multilabel_output(output_activation), is_sparse)
+        elif isinstance(classes, list) or (classes is None and not are_yes_or_no(y)):
+            kind = MultioutputTargets
+            if classes is not None and len(classes) != y.shape[1]:
+                raise ValueError(
+                    f"`classes` must have the labels of each of the {y.shape[1]} columns of y, got "
+                    f"{len(classes)} entries."
+                )
+            classes = [unique(column) for column in _columns(y)] if classes is None else classes
+        else:
+            kind = MultilabelTargets
+            if classes is not None and len(classes) != y.shape[1]:
+                raise ValueError(
+                    f"classes has {len(classes)} entries, {classes!r}, and y has {y.shape[1]} "
+                    "columns, one for each class; for several targets, give a list with the labels "
+                    "of each, e.g. [[0, 1], [0, 1, 2]]."
+                )
+            classes = np.arange(y.shape[1]) if classes is None else classes
+        found = kind(classes, is_sparse=is_sparse)
+        return replace(found, output=found._output_of(output_activation))
 
     @classmethod
     def of_weights(
         cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
-    ) -> Targets:
+    ) -> LabelTargets:
+        """Return the targets, of whichever kind, of weights that were assigned to an estimator."""
         classes = attributes.get("classes_")
         if classes is None:
             binarizer = attributes.get("_label_binarizer")  # Scikit-learn's has one.
@@ -54,15 +65,6 @@ class _LearnedLabels(LabelTargets):
         if output == "logistic" and params["output_activation"] != "logistic" and n_outputs > 1:
             return MultilabelTargets(classes, output)
         return ClassTargets(classes, output)
-
-
-@dataclass(frozen=True, eq=False)
-class ClassTargets(_LearnedLabels):
-    """One class for each sample; two have a single logistic output unless it is "softmax"."""
-
-    classes: np.ndarray
-    output: str
-    is_sparse: bool = False
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -79,7 +81,9 @@ class ClassTargets(_LearnedLabels):
         return len(self.classes) == 2 and self.output != "softmax"
 
     def _output_of(self, output_activation: str) -> str:
-        return _class_output(self.classes, output_activation)
+        if output_activation != "auto":
+            return output_activation
+        return "logistic" if len(self.classes) == 2 else "softmax"
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
         """Return positions among the classes, or columns of 0 and 1 for logistic outputs."""
@@ -122,19 +126,14 @@ class ClassTargets(_LearnedLabels):
         is_possible = not is_rare and len(y) * fraction >= len(self.classes)
         return codes if is_possible else None
 
-    def with_classes(self, classes: np.ndarray) -> ClassTargets:
-        """Return the targets with other labels, which were assigned to an estimator."""
-        return ClassTargets(classes, self.output, self.is_sparse)
-
 
 @dataclass(frozen=True, eq=False)
-class MultilabelTargets(_LearnedLabels):
+class MultilabelTargets(LabelTargets):
     """Several classes at once for each sample: columns of 0 and 1, named by ``classes``."""
 
-    classes: np.ndarray
     output: str = "logistic"
-    is_sparse: bool = False
-    kind: str = "multilabel"
+
+    kind = "multilabel"
 
     @property
     def n_outputs(self) -> int:  # type: ignore[override]
@@ -142,7 +141,12 @@ class MultilabelTargets(_LearnedLabels):
         return len(self.classes)
 
     def _output_of(self, output_activation: str) -> str:
-        return _multilabel_output(output_activation)
+        if output_activation == "softmax":
+            raise ValueError(
+                "output_activation is 'softmax', and y has several classes at once, whose "
+                "probabilities do not sum to 1: use 'auto' or 'logistic'."
+            )
+        return "logistic"
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
         """Return the columns in the dtype of the network."""
@@ -171,40 +175,17 @@ class MultilabelTargets(_LearnedLabels):
             "contradict each other: give sample_weight, or class_weight='balanced'."
         )
 
-    def with_classes(self, classes: np.ndarray) -> MultilabelTargets:
-        """Return the targets with other labels, which were assigned to an estimator."""
-        return MultilabelTargets(classes, self.output, self.is_sparse)
-
 
 @dataclass(frozen=True, eq=False)
-class MultioutputTargets(_LearnedLabels):
+class MultioutputTargets(LabelTargets):
     """Several targets for each sample, each with its classes; a softmax for each."""
 
-    classes: list[np.ndarray]  # type: ignore[assignment]
-    output: str = "softmax"
-    is_sparse: bool = False
-    kind: str = "multiclass-multioutput"
+    kind = "multiclass-multioutput"
 
     @property
     def n_outputs(self) -> int:  # type: ignore[override]
         """The number of outputs of the network."""
         return sum(map(len, self.classes))
-
-    @classmethod
-    def of_columns(
-        cls, y: np.ndarray, classes: Any, output_activation: str, is_sparse: bool
-    ) -> MultioutputTargets:
-        """Return the targets of columns of labels."""
-        if classes is not None and len(classes) != y.shape[1]:
-            raise ValueError(
-                f"`classes` must have the labels of each of the {y.shape[1]} columns of y, got "
-                f"{len(classes)} entries."
-            )
-        if classes is None:
-            classes = [unique(column) for column in _columns(y)]
-        found = cls(list(classes), "softmax", is_sparse)
-        found._output_of(output_activation)
-        return found
 
     def _output_of(self, output_activation: str) -> str:
         if output_activation == "logistic":
@@ -263,12 +244,9 @@ class MultioutputTargets(_LearnedLabels):
         """Return the raw outputs of each target, a list of (samples, classes)."""
         return self._loss.split(logits)
 
-    def weigh(
-        self, y: np.ndarray, weights: np.ndarray | None, class_weight: Any
-    ) -> np.ndarray | None:
-        """Return the sample weights, multiplied by the class weights of all targets."""
-        if class_weight is None or isinstance(class_weight, str):
-            return super().weigh(y, weights, class_weight)
+    def _balance(self, class_weight: Any, y: np.ndarray) -> np.ndarray:
+        if isinstance(class_weight, str):
+            return self._weights_of(class_weight, y, self.classes)
         is_list = isinstance(class_weight, Sequence)
         if not is_list or len(class_weight) != len(self.classes):
             raise ValueError(
@@ -276,12 +254,11 @@ class MultioutputTargets(_LearnedLabels):
                 f"{len(self.classes)} targets, got {len(class_weight) if is_list else 'a dict'}."
             )
         pairs = zip(class_weight, _columns(y), self.classes, strict=True)
-        balanced = [self._balance(*pair) for pair in pairs]
-        return self._checked_weights(prod(balanced[1:], start=balanced[0]), weights)
+        balance: np.ndarray = prod(self._weights_of(*pair) for pair in pairs)  # type: ignore[assignment]
+        return balance
 
-    def with_classes(self, classes: Any) -> MultioutputTargets:
-        """Return the targets with other labels, which were assigned to an estimator."""
-        return replace(self, classes=[*map(np.asarray, classes)])
+    def with_classes(self, classes: Any) -> Self:
+        return super().with_classes([*map(np.asarray, classes)])
 
 
 def _columns(y: np.ndarray) -> list[np.ndarray]:
@@ -289,18 +266,3 @@ def _columns(y: np.ndarray) -> list[np.ndarray]:
     if y.dtype != object:
         return list(y.T)
     return [np.asarray(column.tolist()) for column in y.T]
-
-
-def _class_output(classes: np.ndarray, setting: str) -> str:
-    if setting != "auto":
-        return setting
-    return "logistic" if len(classes) == 2 else "softmax"
-
-
-def _multilabel_output(setting: str) -> str:
-    if setting == "softmax":
-        raise ValueError(
-            "output_activation is 'softmax', and y has several classes at once, whose "
-            "probabilities do not sum to 1: use 'auto' or 'logistic'."
-        )
-    return "logistic"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import compute_sample_weight
@@ -23,11 +24,15 @@ from mlp_xp.nn.losses import (
 )
 
 
+@dataclass(frozen=True, eq=False)
 class LabelTargets(Targets):
     """Targets that are class labels, one or several for each sample."""
 
+    classes: Any
+    output: str = "softmax"
+    is_sparse: bool = False
+
     metric = "accuracy"
-    classes: np.ndarray
 
     @staticmethod
     def check(
@@ -108,9 +113,6 @@ class LabelTargets(Targets):
                 f"call to fit. Previously got {self.classes}, `y` has {found}"
             )
 
-    def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:
-        pass  # Losses of classes take all that is encoded.
-
     def _is_same(self, y: np.ndarray) -> bool:
         """Whether y has the classes that the targets have; columns of 0 and 1 always do."""
         return y.ndim == 2 or np.array_equal(unique(y), self.classes)
@@ -130,24 +132,24 @@ class LabelTargets(Targets):
     ) -> np.ndarray | None:
         if class_weight is None:
             return weights
+        balance = self._balance(class_weight, y)
+        return check_weights(balance if weights is None else weights * balance, len(balance))
+
+    def _balance(self, class_weight: Any, y: np.ndarray) -> np.ndarray:
+        """Return the weight of each sample that the class weights give its label."""
         if isinstance(class_weight, list | tuple):
             raise ValueError(
                 f"`class_weight` must be a dict or 'balanced' for {self.kind} targets, got a "
                 f"{type(class_weight).__name__}, which has the weights of several targets."
             )
-        return self._checked_weights(self._balance(class_weight, y, self.classes), weights)
+        return self._weights_of(class_weight, y, self.classes)
 
-    def _balance(self, class_weight: Any, y: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def _weights_of(self, class_weight: Any, y: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return the weight of each sample that a dict, "balanced" or None gives its label."""
         if isinstance(class_weight, dict):
             return self._named_weights(class_weight, labels)[encode_labels(y, labels)]
-        balance: np.ndarray = compute_sample_weight(class_weight, y)
-        return balance
-
-    def _checked_weights(
-        self, balance: np.ndarray, weights: np.ndarray | None
-    ) -> np.ndarray | None:
-        return check_weights(balance if weights is None else weights * balance, len(balance))
+        weights: np.ndarray = compute_sample_weight(class_weight, y)
+        return weights
 
     def _named_weights(self, named: dict[Any, float], labels: np.ndarray) -> np.ndarray:
         """Return the weight of each of the labels, 1 where none is named."""
@@ -170,6 +172,9 @@ class LabelTargets(Targets):
     def log_loss(self) -> Loss:
         """The log loss of the probabilities, which a temperature is fitted by."""
         return SoftmaxCrossEntropy() if self.output == "softmax" else BinaryCrossEntropy()
+
+    def with_classes(self, classes: Any) -> Self:
+        return replace(self, classes=classes)
 
     @abstractmethod
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:
