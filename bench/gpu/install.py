@@ -1,15 +1,11 @@
 """Requirements of check.py that a machine may lack, and the places of data and tools."""
 
 import importlib.util
-import io
 import os
 import re
 import shutil
 import sys
-import tarfile
 from pathlib import Path
-
-import numpy as np
 
 from bench.suite.records import ROOT
 
@@ -21,6 +17,7 @@ PACKAGES = {
     "torch": "torch>=2.6",
     "jax": "jax[cuda{cuda}]>=0.8",
     "pytest": "pytest>=8.2",
+    "pytest_benchmark": "pytest-benchmark>=5.1",
     "hypothesis": "hypothesis>=6.100",
     "pandas": "pandas>=2.2",
     "array_api_strict": "array-api-strict>=2.4",
@@ -37,6 +34,7 @@ MODULES = {
     "cuda_bindings": "cuda.bindings",
     "cuda_core": "cuda.core",
     "cuda_pathfinder": "cuda.pathfinder",
+    "py_cpuinfo": "cpuinfo",
 }
 
 
@@ -107,31 +105,3 @@ def find_sanitizer() -> str | None:
     """Return compute-sanitizer, which CUDA's toolkit has."""
     known = os.pathsep.join(filter(None, [os.environ.get("PATH"), "/usr/local/cuda/bin"]))
     return shutil.which("compute-sanitizer", path=known)
-
-
-def write_images(folder: Path, n_train: int = 6_000, n_test: int = 1_000) -> Path:
-    """Write the first images of CIFAR-10 as an archive that `load_cifar10` reads; return its path.
-
-    They are for a machine that has no images and reaches none.
-    """
-    from mlp_xp.datasets import load_cifar10
-
-    cifar = load_cifar10()
-    parts = {
-        f"data_batch_{i + 1}": (cifar.x_train[rows], cifar.y_train[rows])
-        for i, rows in enumerate(np.array_split(np.arange(n_train), 5))
-    }
-    parts["test_batch"] = cifar.x_test[:n_test], cifar.y_test[:n_test]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "cifar-10-binary.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        for name, (x, y) in parts.items():
-            content = np.column_stack([y.astype(np.uint8), x]).tobytes()
-            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return path
-
-
-if __name__ == "__main__":
-    print(write_images(WHEELS / "data"))

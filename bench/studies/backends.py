@@ -1,15 +1,11 @@
-"""Epochs of this library on each backend, each in its process, one after the other."""
+"""Epochs of this library on each backend, by pytest-benchmark; a process each, not in turns."""
 
 import json
-import sys
-import time
-from typing import Any
+import subprocess
 
-from bench.suite.records import Result
-from bench.suite.tables import Table, reasons, seconds, spread
-from bench.suite.turns import Announce, Options, Part, child
-from bench.suite.workloads import WORKLOADS, Workload, load, make_epoch
-from mlp_xp.backends import Backend, get_backend
+from bench.suite.records import ROOT, Result
+from bench.suite.tables import Table, seconds
+from bench.suite.turns import Announce, Options, Part, python
 
 TERMS = (
     "Adam in float32 on uint8 images, standardized batch by batch. Resident data are on the device "
@@ -20,52 +16,24 @@ TERMS = (
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return the epochs of each backend, or why it cannot run."""
-    found = {}
-    for spec in options.chosen(("numpy", "torch:cpu", "jax:cpu", "cupy", "torch:cuda", "jax:cuda")):
+    """Return details, median and interquartile range of each epoch that pytest times."""
+    found, file = {}, options.scratch / "pytest.json"
+    for spec in options.chosen(("numpy", "torch:cpu", "jax:cpu")):
         announce(spec)
-        runs = child("-m", __spec__.name, spec, options.rounds, options.images or 0)
-        # Backends that are asked for by name are listed with the reason; others are left out.
-        if options.cases or isinstance(runs, list):
-            found[spec] = runs
+        own = [f"--bench-backends={spec}", f"--bench-rounds={options.rounds}"]
+        own += [f"--benchmark-json={file}", "-p", "no:cacheprovider"]
+        command = python("-m", "pytest", "-q", "bench", "--benchmark-enable", *own)
+        subprocess.run(**command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        found[spec] = [
+            {**run["extra_info"], "median": run["stats"]["median"], "iqr": run["stats"]["iqr"]}
+            for run in json.loads(file.read_text())["benchmarks"]
+        ]
     return found
-
-
-def time_epochs(spec: str, rounds: int, images: int) -> list[Result]:
-    """Return summary, median and interquartile range of each network's epochs on a backend."""
-    name, _, device = spec.partition(":")
-    backend = get_backend(name, device or None)
-    own = {"backend": spec, **backend.describe()}
-    return [
-        own | _time(backend, workload, images, rounds, placement)
-        for workload in WORKLOADS
-        for placement in ("resident", "streamed")
-    ]
-
-
-def _time(backend: Backend, workload: Workload, images: int, rounds: int, placement: Any) -> Result:
-    x, y, source = load(workload.data, images or workload.n_images)
-    epoch, times = make_epoch(backend, workload, x, y, placement), []
-    for _ in range(rounds + 1):  # The first compiles and warms up.
-        start = time.perf_counter()
-        epoch()
-        times.append(time.perf_counter() - start)
-    got = spread(times[1:])
-    return {
-        "workload": workload.title,
-        "placement": placement,
-        "images": len(x),
-        "data": source,
-        "images_per_second": len(x) / got.median,
-        "median": got.median,
-        "iqr": got.noise,
-    }
 
 
 def epochs_of(backends: Result) -> list[Result]:
     """Return the epochs of all backends, grouped by network."""
-    runs = (run for runs in backends.values() if isinstance(runs, list) for run in runs)
-    epochs = [run for run in runs if "images_per_second" in run]
+    epochs = [run for runs in backends.values() for run in runs if "images_per_second" in run]
     order = list(dict.fromkeys(run["workload"] for run in epochs))
     return sorted(epochs, key=lambda run: order.index(run["workload"]))
 
@@ -82,8 +50,7 @@ def tables(backends: Result) -> list[Table]:
         for run in epochs_of(backends)
     ]
     columns = ["network", "backend", "data", "images/s", "median", "IQR", "images"]
-    lost = {name: runs for name, runs in backends.items() if isinstance(runs, dict)}
-    return [Table(PART.title, columns, rows, reasons(lost), terms=TERMS)]
+    return [Table(PART.title, columns, rows, terms=TERMS)]
 
 
 def devices(backends: Result) -> list[str]:
@@ -97,6 +64,3 @@ def devices(backends: Result) -> list[str]:
 
 
 PART = Part("Training epochs", measure, tables)
-
-if __name__ == "__main__":  # One backend.
-    print(json.dumps(time_epochs(sys.argv[1], *map(int, sys.argv[2:]))))

@@ -1,0 +1,31 @@
+"""Images per second of a training epoch, on each backend.
+
+    pytest bench --benchmark-enable --benchmark-json=epoch.json
+
+One epoch before the timed rounds compiles and warms up; a round ends when the device is done.
+"""
+
+from typing import Any
+
+import pytest
+
+from bench.suite.workloads import WORKLOADS, Workload, load, make_epoch
+from mlp_xp.backends import Backend
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
+def test_epoch(
+    benchmark: Any, backend: Backend, workload: Workload, placement: Any, pytestconfig: Any
+) -> None:
+    n_images = pytestconfig.getoption("--bench-images") or workload.n_images
+    if benchmark.disabled:
+        n_images = workload.batch_size + 1
+    x, y, source = load(workload.data, n_images)
+    epoch = make_epoch(backend, workload, x, y, placement)
+    benchmark.group = workload.title
+    details = {"workload": workload.title, "placement": placement, "images": len(x), "data": source}
+    benchmark.extra_info |= details
+    benchmark.pedantic(epoch, rounds=pytestconfig.getoption("--bench-rounds"), warmup_rounds=1)
+    if benchmark.enabled:
+        benchmark.extra_info["images_per_second"] = len(x) / benchmark.stats["median"]
