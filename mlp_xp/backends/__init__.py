@@ -14,8 +14,7 @@ import array_api_compat
 import numpy as np
 
 from mlp_xp._utils.optional import install_command
-from mlp_xp.backends._base import Backend, BackendError
-from mlp_xp.backends._defaults import to_numpy
+from mlp_xp.backends._base import Backend, BackendError, to_numpy
 from mlp_xp.backends._precision import LOW_PRECISIONS
 
 __all__ = [

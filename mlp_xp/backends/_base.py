@@ -13,7 +13,6 @@ import array_api_compat
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Device, Namespace, Tree
-from mlp_xp.backends._defaults import to_numpy, together
 from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
@@ -26,6 +25,13 @@ _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
 _WORK_AT_ONCE = 2_000_000_000
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Copy an array of any library, or what `numpy.asarray` takes, to the host."""
+    from mlp_xp.backends import get_backend
+
+    return get_backend(array).get(array) if hasattr(array, "__dlpack__") else np.asarray(array)
 
 
 class BackendError(RuntimeError):
@@ -218,7 +224,17 @@ class Backend:
         ``stops``, (models,) NumPy integers, are where they end. Models that end at ``start`` may
         change.
         """
-        return together(self.loop(body), body)
+        loop = self.loop(body)
+
+        def run(start: int, stops: np.ndarray, state: Any, *arguments: Any) -> Any:
+            stop = int(stops.max())
+            if loop is not None:
+                return loop(start, stop, state, *arguments)
+            for i in range(start, stop):
+                state = body(i, state, *arguments)
+            return state
+
+        return run
 
     @property
     def work_at_once(self) -> int:

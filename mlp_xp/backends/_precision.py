@@ -13,8 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Device, DType, Namespace
-from mlp_xp.augmentation import PixelMap
-from mlp_xp.backends.kernels import Scaling
 
 # From the names that estimators take to the names of the number formats.
 LOW_PRECISIONS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
@@ -26,16 +24,8 @@ _CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "float16": (5, 3)}
 def rounded(gather: Callable[..., Array], name: str) -> Callable[..., Array]:
     """Return a gather whose float32 result is rounded to a dtype of 16 bits."""
 
-    def gather16(
-        x: Array,
-        rows: Array | None,
-        scaling: Scaling | None,
-        pixel_map: PixelMap | None = None,
-        *,
-        dtype: DType,
-        xp: Namespace,
-    ) -> Any:
-        batch = gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
+    def gather16(*given: Any, dtype: DType, xp: Namespace) -> Any:
+        batch = gather(*given, dtype=dtype, xp=xp)
         return xp.astype(batch, getattr(xp, name)) if dtype == xp.float32 else batch
 
     return gather16

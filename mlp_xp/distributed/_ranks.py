@@ -243,25 +243,17 @@ def _end_all(communicator: Communicator, error: BaseException) -> None:
 
 
 def end_all_on_errors(communicator: Communicator) -> None:
-    """Stop all ranks when an error ends this process."""
-    sys.excepthook = _Hook(communicator, sys.excepthook)
+    """Stop all ranks when an error ends this process: others may wait for it."""
+    former = sys.excepthook
 
-
-class _Hook:
-    """The last handler of errors of a rank: others may wait for it, so it ends them too."""
-
-    def __init__(self, communicator: Communicator, former: Callable[..., Any]) -> None:
-        self._communicator = communicator
-        self._former = former
-
-    def __call__(
-        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not _is_shared(error):
-            _end_all(self._communicator, error)
-        if self._communicator.rank == 0:
-            self._former(kind, error, trace)
+            _end_all(communicator, error)
+        if communicator.rank == 0:
+            former(kind, error, trace)
             sys.stderr.flush()
         else:
             time.sleep(_PRINTING)
-        self._communicator.abort(_KEYBOARD if isinstance(error, KeyboardInterrupt) else 1)
+        communicator.abort(_KEYBOARD if isinstance(error, KeyboardInterrupt) else 1)
+
+    sys.excepthook = hook

@@ -37,8 +37,8 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
             if np.any(infinite := np.isinf(column.astype(np.float64, copy=False))):
                 problems[name] = f"is infinite in row {int(np.argmax(infinite)) + 1}"
         elif isinstance(first, str) and len(values := {*column} - {None}) > FEW:
-            texts = [text for text in column if text in values and not _is_number(text)]
-            others = [text for text in texts if not _is_number(_NO_DIGITS.sub("", text))]
+            texts = [text for text in column if text in values and not is_number(text)]
+            others = [text for text in texts if not is_number(_NO_DIGITS.sub("", text))]
             if len(others) < (1 - MANY) * np.sum(column != None):  # noqa: E711
                 problems[name] = f"has {(others or texts)[0][:40]!r} among its numbers"
     if problems:
@@ -118,8 +118,9 @@ def decode_columns(entries: Any) -> tuple[Column, ...]:
     return columns
 
 
-def _is_number(text: str) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value, or its text, is a finite number."""
     try:
-        return math.isfinite(float(text))
+        return math.isfinite(float(value))
     except ValueError:
         return False

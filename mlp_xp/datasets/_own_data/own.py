@@ -1,6 +1,5 @@
 """Data of the user as a `Dataset`: a folder of images, or a table."""
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from os import PathLike
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
-from mlp_xp.datasets._own_data.columns import choose_columns
+from mlp_xp.datasets._own_data.columns import choose_columns, is_number
 from mlp_xp.datasets._own_data.images import read_images
 from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
@@ -158,13 +157,6 @@ def _with_inputs(
     )
 
 
-def _is_finite(value: object) -> bool:
-    try:
-        return math.isfinite(float(value))  # type: ignore[arg-type]
-    except ValueError:
-        return False
-
-
 def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] | None:
     """Return the numbers to predict, None for classes; text is an error if it must be numbers."""
     assert table.y is not None
@@ -174,7 +166,7 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
     except ValueError:
         is_finite = np.asarray(False)
     if is_sure and not np.all(is_finite):
-        bad = next(value for value in table.y if not _is_finite(value))
+        bad = next(value for value in table.y if not is_number(value))
         raise DatasetError(
             f"{path}: {table.target!r}, the column to predict, has {bad!r}, which is no number: "
             "correct it, leave out --task regression, or name a column of numbers as --target"

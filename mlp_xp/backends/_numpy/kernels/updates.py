@@ -15,6 +15,10 @@ from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
+# Each parameter with its gradient and state; the kinds of parameters; numbers of the rule.
+Rows: TypeAlias = list[tuple[Any, ...]]
+Kinds: TypeAlias = list[Any]
+Coefs: TypeAlias = tuple[Array, ...]
 
 # Numbers of each array of an update that fit the second cache together.
 _PIECE = 1 << 15
@@ -55,11 +59,16 @@ def update_tree(
         )
     )
     if not is_known:
-        if not n_leading and not has_pool() and type(optimizer) in (SGD, Adam):
-            updated = _update_as_one(optimizer, params, grads, opt_state, coefs, l2, xp=xp)
-            if updated is not None:
-                return updated
-        return _update_in_pieces(optimizer, params, grads, opt_state, coefs, l2, n_leading, xp=xp)
+        penalty: Any = None
+        if type(optimizer) in (SGD, Adam, AdamW) and not n_leading:
+            given = optimizer, rows, optimizers.kinds(params), coefs, l2
+            penalty = _update_as_one(*given, xp=xp)
+            if penalty is None:
+                penalty = _update_in_pieces(*given, xp=xp)
+        if penalty is None:
+            trees = params, grads, opt_state
+            return optimizers.update_tree(optimizer, *trees, coefs, l2, n_leading=n_leading, xp=xp)
+        return Updated(params, opt_state, penalty)
     from mlp_xp.backends._numpy.native.jobs import UPDATED_ARRAY, Update, address
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
@@ -67,7 +76,7 @@ def update_tree(
     # A number of NumPy's has no address.
     rate, *shrink = (c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
     factor: Any = 0
-    penalty: Any = 0.0
+    penalty = 0.0
     if l2 is not None:
         factor = l2 if isinstance(l2, Traced) else np.asarray(l2, like.dtype)
         penalty = np.empty_like(like, shape=())
@@ -94,66 +103,49 @@ def update_tree(
 
 
 def _update_as_one(
-    optimizer: Optimizer,
-    params: Tree,
-    grads: Tree,
-    opt_state: tuple[Tree, ...],
-    coefs: tuple[Array, ...],
-    l2: Array | None,
-    *,
-    xp: Namespace,
-) -> Updated | None:
+    optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
+) -> Any:
     """Update small arrays, which lie one after the other, as one; None where they do not.
 
-    NumPy takes as long for a call as for some thousand numbers.
+    Returns the penalty. NumPy takes as long for a call as for some thousand numbers.
     """
-    mine, given = list(leaves(params)), list(leaves(grads))
+    params, grads, *states = map(list, zip(*rows, strict=True))
     is_known = (
-        isinstance(mine[0], Traced)
-        and len(mine) > 1
-        and sum(p.size for p in mine) <= _PIECE
-        and all(isinstance(g, Traced) and g.dtype == mine[0].dtype for g in given)
+        not has_pool()
+        and type(optimizer) is not AdamW
+        and isinstance(params[0], Traced)
+        and len(params) > 1
+        and sum(p.size for p in params) <= _PIECE
+        and all(isinstance(g, Traced) and g.dtype == params[0].dtype for g in grads)
     )
     if not is_known:
         return None
-    program = mine[0].program
-    joined = [program.joined(list(leaves(tree))) for tree in (params, *opt_state)]
-    if any(array is None for array in joined):
+    program = params[0].program
+    p, *joined = map(program.joined, (params, *states))
+    if any(array is None for array in (p, *joined)):
         return None
     penalty: Any = 0.0
-    for i, kind in enumerate(optimizers.kinds(params)):
-        given[i], own = optimizers.penalized(kind, mine[i], given[i], l2, xp=xp)
+    for i, kind in enumerate(of_kinds):
+        grads[i], own = optimizers.penalized(kind, params[i], grads[i], l2, xp=xp)
         penalty = penalty if own is None else penalty + own
-    g: Any = np.empty_like(joined[0])
-    program.call(np.concatenate, [np.reshape(array, (-1,)) for array in given], 0, g)
-    p, *states = joined
-    optimizer.update(p, g, optimizer.state_type(*states), coefs, xp=xp)
-    return Updated(params, opt_state, penalty)
+    g: Any = np.empty_like(p)
+    program.call(np.concatenate, [np.reshape(array, (-1,)) for array in grads], 0, g)
+    optimizer.update(p, g, optimizer.state_type(*joined), coefs, xp=xp)
+    return penalty
 
 
 def _update_in_pieces(
-    optimizer: Optimizer,
-    params: Tree,
-    grads: Tree,
-    opt_state: tuple[Tree, ...],
-    coefs: tuple[Array, ...],
-    l2: Array | None,
-    n_leading: int,
-    *,
-    xp: Namespace,
-) -> Updated:
-    """Update what does not fit the caches in pieces that do: 2 to 3 times as fast."""
-    of_kinds = optimizers.kinds(params, n_leading)
-    rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-    is_large = any(row[0].size > _PIECE for row in rows)
-    if n_leading or not is_large or type(optimizer) not in (SGD, Adam, AdamW):
-        trees = params, grads, opt_state
-        return optimizers.update_tree(optimizer, *trees, coefs, l2, n_leading=n_leading, xp=xp)
+    optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
+) -> Any:
+    """Update what does not fit the caches in pieces that do: 2 to 3 times as fast.
+
+    Returns the penalty, or None where all fit.
+    """
+    if all(row[0].size <= _PIECE for row in rows):
+        return None
     penalty: Any = np.empty_like(rows[0][0], shape=())
 
-    def update(
-        rows: list[tuple[Any, ...]], coefs: tuple[Array, ...], l2: Array | None, out: Array
-    ) -> None:
+    def update(rows: Rows, coefs: Coefs, l2: Array | None, out: Array) -> None:
         out[...] = 0
         for kind, row in zip(of_kinds, rows, strict=True):
             n_lines = max(1, _PIECE * row[0].shape[0] // row[0].size)
@@ -165,7 +157,7 @@ def _update_in_pieces(
                 update_array(optimizer, kind, p, g, tuple(own), coefs, None, xp=xp)
 
     call(update, rows, coefs, l2, penalty)
-    return Updated(params, opt_state, penalty)
+    return penalty
 
 
 def _sum_of_squares(x: np.ndarray) -> Any:

@@ -10,8 +10,6 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-# NumPy's own check of positions writes a result twice; up to this many bytes ours takes longer.
-_SHORT_DETOUR = 1 << 14
 # Multiplications of a product that one thread computes in 0.05 to 4 ms, a slice of the scheduler.
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
 # Numbers of a matrix of one: random ones of this size take 20 ms and 16 MB.
@@ -85,17 +83,11 @@ def can_be_taken(source: Any, rows: Traced) -> bool:
 
 
 def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
-    """Compute `numpy.take`, whose own check of positions writes a result twice."""
-    size = x.size if axis is None else x.shape[axis]
-    if out.nbytes <= _SHORT_DETOUR:
-        try:
-            np.take(x, rows, axis, out)
-        except IndexError:
-            raise rows_error(rows, size) from None
-        return
-    if not -size <= rows.min() <= rows.max() < size:
-        raise rows_error(rows, size)
-    np.take(x, rows, axis, out, "wrap")
+    """Compute `numpy.take`, with the error of rows that do not exist."""
+    try:
+        np.take(x, rows, axis, out)
+    except IndexError:
+        raise rows_error(rows, x.size if axis is None else x.shape[axis]) from None
 
 
 def punctual(function: Any, *operands: Any) -> Any:
