@@ -1,4 +1,4 @@
-"""One fit: the step, the trainer that runs it, its data, its time and what ends it.
+"""Training a network: steps, the trainer that runs them, data, time limits and early stopping.
 
 `step` has the functions that a backend compiles and the table of their numbers, `data` the plan of
 an epoch; `trainer` runs it, `loop` asks for it, `stack` runs many models, and `divergence` undoes

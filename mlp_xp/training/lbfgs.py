@@ -29,9 +29,9 @@ from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
 from mlp_xp.training.trainer import Trainer
 
-# Large enough for the products to run at full speed; the sum over blocks is that of the full batch.
+# Large enough for products to run at full speed; the sum over blocks equals the full batch.
 BLOCK = 8192
-# Numbers of a block's inputs and activations that may be kept after a fit.
+# The most numbers of a block's inputs and activations that are kept after a fit.
 _SMALL = 1 << 19
 
 AfterIteration = Callable[[Callable[[], Params], float], bool]
@@ -49,11 +49,12 @@ def minimize(
 ) -> tuple[int, float]:
     """Minimize the loss of all samples together, from the weights of the trainer.
 
-    They become the result; an iteration counts as an epoch. ``after_iteration(params, loss)`` ends
-    the search by returning True; ``params()`` returns the weights, NumPy arrays. ``tol`` is the
-    largest entry of the gradient at which to stop. Returns the iterations and the loss as reported:
-    with several real outputs the mean, while the sum is minimized. The algorithm is L-BFGS-B: Byrd,
-    Lu, Nocedal, Zhu, "A limited memory algorithm for bound constrained optimization" (1995).
+    The weights are updated in place; an iteration counts as an epoch. ``after_iteration(params,
+    loss)`` ends the search by returning True; ``params()`` returns the weights, NumPy arrays.
+    ``tol`` is the largest entry of the gradient at which to stop. Returns the iterations and the
+    loss as reported: with several real outputs the mean, while the sum is minimized. The algorithm
+    is L-BFGS-B: Byrd, Lu, Nocedal, Zhu, "A limited memory algorithm for bound constrained
+    optimization" (1995).
     """
     backend = trainer.backend
     objective = _Objective(trainer, data, weights)
@@ -64,7 +65,7 @@ def minimize(
         nonlocal stopped
         # SciPy writes into this array later.
         params = partial(objective.unravel, intermediate_result.x.copy())
-        trainer.count(0, 0)  # Another solver that continues from here counts on.
+        trainer.count(0, 0)  # Another solver that continues from here continues the count.
         stopped = after_iteration(params, objective.reported(intermediate_result))
         if stopped:
             raise StopIteration
@@ -128,17 +129,17 @@ class _Objective:
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
         self._is_whole = len(self._plan.totals) == 1 and self._plan.parts is None
-        # On NumPy a compiled function has one user at a time, and keeps its memory: what is small
-        # is kept for the next fit of this thread, since planning takes as long as a short fit.
+        # On NumPy a compiled function has one user at a time and owns its memory. A small one is
+        # kept for the next fit of this thread, since planning takes as long as a short fit.
         settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
-        # Several processes trace a function together, whatever each of them has fitted before.
+        # Several processes trace a function together, whatever each has fitted before.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
         is_kept = is_small and self._processes.is_single
         compiled = _compiled if is_kept else _compiled.__wrapped__
         self._evaluate = compiled(*settings, threading.get_ident())
         put, xp = self._backend.put, self._backend.xp
         with self._backend.scope():
-            # Weights of the losses of the blocks, each of which has its share of the penalty.
+            # Weights of the blocks' losses; each block has its part of the penalty.
             shares = np.asarray(self._plan.totals)[:, None] / total
             if self._plan.parts is not None:
                 shares *= self._plan.parts[:, None]
@@ -154,7 +155,7 @@ class _Objective:
         return np.concatenate(host, dtype=np.float64)
 
     def unravel(self, vector: np.ndarray) -> Params:
-        """Return the parameters in a vector: views of it where the dtype is the same."""
+        """Return the parameters in a vector, as views where the dtype is the same."""
         vector = vector.astype(self._trainer.dtype, copy=False)
         return _unravel(self._layout, vector, xp=cast(Namespace, np))
 
@@ -168,7 +169,7 @@ class _Objective:
             for batch, share in zip(batches, self._shares, strict=True):
                 others = self._decay, batch, trainer.scaling, share
                 self._sums = self._evaluate(self._sums, given, *others)
-            # A copy: the next evaluation writes where this one has.
+            # A copy, since the next evaluation overwrites it.
             sums = np.concatenate(list(map(backend.get, self._sums)), dtype=np.float64)
         sums = self._processes.total(sums)
         return float(sums[0]), sums[1:]
@@ -176,7 +177,7 @@ class _Objective:
     def _batches(self) -> AbstractContextManager[Iterable[Batch]]:
         if self._kept is not None:
             return contextlib.nullcontext(self._kept)
-        # A streamed epoch that fails closes its thread.
+        # If a streamed epoch fails, its thread ends.
         return contextlib.closing(self._data.epoch(self._plan))
 
     def reported(self, result: OptimizeResult) -> float:
@@ -221,7 +222,7 @@ def _compiled(
 def _evaluation(
     backend: Backend, network: Network, loss: Loss, layout: _Layout, is_whole: bool
 ) -> Callable[..., tuple[Array, Array]]:
-    """Return what evaluates a block; the same function again, which XLA has compiled already."""
+    """Return the function that evaluates a block; cached, so that XLA compiles it once."""
     xp = backend.xp
     evaluate_batch = value_and_gradient(network, loss, backend.kernels, xp=xp)
 
@@ -233,7 +234,7 @@ def _evaluation(
         scaling: Scaling | Whitening | None,
         share: Array,
     ) -> tuple[Array, Array]:
-        """Add what a block brings to the sums of losses and of gradients, which are donated."""
+        """Add the loss and the gradients of a block to their sums, which are donated."""
         params = _unravel(layout, vector, xp=xp)
         found = evaluate_batch(params, batch, scaling)
         grads = leaves(found.backward(found.pull_loss()))
@@ -241,7 +242,7 @@ def _evaluation(
         pull = vector * decay
         value = found.loss + 0.5 * xp.vecdot(pull, vector)
         slope += pull
-        if is_whole:  # The only block: its share is 1.
+        if is_whole:  # The only block has weight 1.
             return xp.reshape(value, (1,)), slope
         total, slopes = sums
         total += share * value
@@ -255,7 +256,7 @@ def _evaluation(
 def error_of_minimum(
     trainer: Trainer, data: Data, weights: np.ndarray | None, iteration: int, finite: Params
 ) -> NonFiniteError:
-    """Restore finite weights, and return the error of the iteration after them."""
+    """Restore the last finite weights, and return the error of the next iteration."""
     trainer.set_learned(finite, ())
     plan = plan_epoch(data.n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
     return explain_minimum(trainer, data, plan, iteration)

@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class SingleProcess:
-    """The one process of a fit: it computes every row, and what it decides is decided.
+    """The only process of a fit: it computes all rows and decides alone.
 
-    What several processes do instead is a subclass, `mlp_xp.distributed.Ranks`. ``is_first`` is
+    The subclass `mlp_xp.distributed.Ranks` does the same for several processes. ``is_first`` is
     whether this process prints, writes and calls back, ``is_sharded`` whether each process passes
     its own rows, and ``overrides`` are parameters of estimators that this process replaces.
     """
@@ -60,17 +60,17 @@ class SingleProcess:
         return check(X), y, weights
 
     def spread(self, backend: Backend) -> Backend:
-        """Return the backend whose steps all processes share."""
+        """Return the backend that runs steps on all processes together."""
         return backend
 
     def sharing_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Raise an error in the preparation of a fit in every process."""
+        """Raise in every process an error that one of them had while preparing a fit."""
         return contextlib.nullcontext()
 
     # --- while it runs -----------------------------------------------------------------------
 
     def fitting(self) -> contextlib.AbstractContextManager[None]:
-        """Run a fit, with the first process alone to warn."""
+        """Run a fit; only the first process warns."""
         return contextlib.nullcontext()
 
     def decide(self, value: T) -> T:
@@ -98,7 +98,7 @@ class SingleProcess:
     def on_all(
         self, measure: Callable[[Any], T], outputs: Any, positions: np.ndarray, backend: Backend
     ) -> T:
-        """Return a measurement of the outputs of all samples, of which these are some."""
+        """Return a measurement over the outputs of all processes' samples."""
         return measure(outputs)
 
     # --- rows and gradients ------------------------------------------------------------------
@@ -124,7 +124,7 @@ class SingleProcess:
         return sums
 
     def gradient(self, backend: Backend) -> Callable[..., Callable[..., BatchGradient]]:
-        """Return what makes the gradient of a batch, as `batch_gradient` does."""
+        """Return the function for the gradient of a batch, as `batch_gradient` does."""
         return batch_gradient
 
 

@@ -1,4 +1,4 @@
-"""A network in training: epochs of steps, and what a later training continues from."""
+"""A network in training: epochs of steps, and the state to resume from."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from mlp_xp.training.step.step_table import (
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
 
-# The most steps of one call: each takes some time however little it computes.
+# The most steps of one call; a call takes some time however little it computes.
 _STEPS_AT_ONCE = 2_000
 
 
 class Trainer(BaseTrainer):
-    """A network in training: its state on the device, and how many steps it has done.
+    """A network in training: its state on the device, and the number of steps it has done.
 
     The parameters are those of `BaseTrainer`.
     """
@@ -87,7 +87,7 @@ class Trainer(BaseTrainer):
         self.guard.forget()
 
     def progress(self) -> ResumeState:
-        """Return what a later training needs besides the weights, in the host's memory."""
+        """Return what a later fit needs besides the weights, in host memory."""
         has_average = self.rules.ema_decay is not None
         state = self.copy("opt_state", "loss_scale", *["params"] * has_average)
         return ResumeState(
@@ -102,7 +102,7 @@ class Trainer(BaseTrainer):
         )
 
     def resume(self, progress: ResumeState) -> None:
-        """Resume the training of another trainer; another kind of rule starts anew."""
+        """Continue from another trainer's state; another kind of rule starts with a new state."""
         self.guard.forget()
         shapes = [leaf.shape for leaf in leaves(progress.opt_state)]
         fits = shapes == [leaf.shape for leaf in leaves(self.state.opt_state)]
@@ -146,7 +146,7 @@ class Trainer(BaseTrainer):
         backend, n_steps, start = self.backend, len(plan.counts), time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), step_context(self, data, plan, position):
-            # Not before: all processes do this together, and one may have failed to come here.
+            # Not before, since all processes do this together and one may have failed earlier.
             params, opt_state = backend.place_state(self.rules.optimizer, *self.state[:2])
             self.state = self.state._replace(params=params, opt_state=opt_state)
             if not first_step:
@@ -155,7 +155,8 @@ class Trainer(BaseTrainer):
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             epoch = Epoch(data, plan._replace(draws=None), self.n_epochs, first_step, [])
             self.guard.begin(self, epoch, start)
-            # With a budget calls end where the clock is read; all processes look after equal steps.
+            # With a time limit, calls end where the clock is read, after equal steps in all
+            # processes.
             has_loop = self._loop is not None and (budget is None or self.processes.is_single)
             work, *_ = step_work(self, data, plan)
             most = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
@@ -163,7 +164,7 @@ class Trainer(BaseTrainer):
             every = 1 if self.processes.is_single else at_once
             arguments = draw_arguments(self, epoch, plan.draws)
             stacks = data.stacked([arguments.plan]) if has_loop else []
-            # A call of many steps may return before they are done.
+            # A call may return before its steps are done.
             waits = bool(stacks) and not step_by_step and backend.shares_host_memory
             tables = put_tables(self, epoch, position, budget)
             rates, done = [0.0], first_step
@@ -174,18 +175,18 @@ class Trainer(BaseTrainer):
                         continue
                     if after_step is not None and after_step(done, n_steps):
                         break
-                    if done < n_steps:  # The end of an epoch is checked anyway.
+                    if done < n_steps:  # The end of an epoch is always checked.
                         self.guard.look(self, done, waits=waits)
             if ahead is not None and not backend.shares_host_memory:
                 ahead()
-            loss, *accuracy = self.read_sums()  # The one wait.
+            loss, *accuracy = self.read_sums()  # The only wait for the device.
             self.guard.end(self, done, loss)
         return self.record(plan, rates, [loss, *accuracy], time.perf_counter() - start, done)
 
     def _run(
         self, arguments: EpochArguments, tables: Iterable[StepTable], stacks: list[Batch], most: int
     ) -> Generator[list[float]]:
-        """Run steps, in calls of ``most`` where batches are stacked; yield the rates of a call."""
+        """Run steps, ``most`` per call where batches are stacked; yield the rates of each call."""
         if stacks:
             assert self._loop is not None
             for call in step_ranges(stacks, tables, arguments.keys, self.backend, most):
@@ -206,7 +207,7 @@ class Trainer(BaseTrainer):
         seconds: float,
         done: int | None = None,
     ) -> Record:
-        """Count an epoch, or its first steps, and return what its sums are on average."""
+        """Count an epoch, or its first steps, and return its averages."""
         counts = plan.counts[:done]
         n_samples = sum(counts)
         loss, *accuracy = (total / (n_samples / sum(plan.counts)) for total in sums)

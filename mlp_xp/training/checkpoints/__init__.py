@@ -1,4 +1,4 @@
-"""A training at one point as files, and the way back.
+"""Save the state of a training run to files and restore it.
 
-When one is written is decided by a callback.
+A callback decides when.
 """

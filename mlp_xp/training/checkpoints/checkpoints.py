@@ -1,7 +1,7 @@
-"""Checkpoints: folders with a snapshot each, as safetensors and JSON, without pickle.
+"""Checkpoints: each is a folder with one snapshot, as safetensors and JSON, without pickle.
 
-``training.json`` holds the facts and the SHA-256 of both files. A folder has its name only once all
-of its files are on the disk (`mlp_xp._utils.storage.durable`).
+``training.json`` holds the counts and history and the SHA-256 of both files. A folder is renamed to
+its final name only once all its files are on disk (`mlp_xp._utils.storage.durable`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
 _ARRAYS, _FACTS = "training.safetensors", "training.json"
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
 _FORMAT = {"format": "mlp_xp training", "format_version": 1}
-_LIMIT = 1 << 40  # Bytes: of a file that was written for this machine.
+_LIMIT = 1 << 40  # In bytes.
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
-    """Return the name of a checkpoint after some epochs, and steps of the next."""
+    """Return the name of a checkpoint taken after some epochs and steps of the next epoch."""
     return f"epoch-{epoch:04}" + (f"-step-{step:06}" if step else "")
 
 
 def checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
-    """Return the checkpoints of a folder by epochs and steps, the oldest first."""
+    """Return a folder's checkpoints by epochs and steps, oldest first."""
     found = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         if match := _NAME.fullmatch(path.name):
@@ -38,7 +38,7 @@ def checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Write the two files of a snapshot into a folder that is not yet a checkpoint."""
+    """Write the two files of a snapshot into a temporary folder."""
     arrays: bytes = optional("safetensors.numpy").save(snapshot.arrays)
     content: dict[str, Any] = {**_FORMAT, "facts": snapshot.facts}
     content["sha256"] = _digest(arrays, content)
@@ -54,7 +54,7 @@ def _digest(arrays: bytes, content: dict[str, Any]) -> str:
 
 
 def read_checkpoint(folder: Path) -> Snapshot:
-    """Read a checkpoint; raise `SnapshotError` if it is damaged, or of a newer version."""
+    """Read a checkpoint; raise `SnapshotError` if it is damaged or from a newer version."""
     safetensors = optional("safetensors.numpy")
     try:
         content = json.loads(read_file(folder / _FACTS, _LIMIT))
@@ -68,12 +68,12 @@ def read_checkpoint(folder: Path) -> Snapshot:
         raise
     except OSError as error:
         raise SnapshotError(f"{folder} cannot be read: {error.strerror}") from error
-    except Exception as error:  # Those of the libraries too.
+    except Exception as error:  # Errors from the libraries, too.
         raise SnapshotError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
 
 
 def read_newest(folder: Path) -> Snapshot | None:
-    """Read the newest checkpoint of a folder that is not damaged; warn of each newer one.
+    """Read the newest undamaged checkpoint of a folder; warn about each damaged newer one.
 
     None if the folder has no checkpoint; `SnapshotError` if all are damaged.
     """
@@ -94,6 +94,6 @@ def read_newest(folder: Path) -> Snapshot | None:
     if damages:
         raise SnapshotError(
             f"{folder} has no checkpoint that can be read: {'; '.join(damages)}. Take one from a "
-            "copy, or train anew with another folder"
+            "copy, or start over in another folder"
         )
     return None

@@ -1,4 +1,4 @@
-"""A training at one moment, as named arrays and JSON values, and the way back."""
+"""The state of a training run at one point, as named arrays and JSON values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition
 from mlp_xp.training.loop.records import Record, ResumeState
 
-_NUMPY_FLOATS = ("loss", "best_loss")  # As scikit-learn has them.
+_NUMPY_FLOATS = ("loss", "best_loss")  # The attributes that scikit-learn's estimators have too.
 
 
 class SnapshotError(ValueError):
@@ -26,10 +26,10 @@ class SnapshotError(ValueError):
 
 
 class Snapshot(NamedTuple):
-    """A training at one moment, in the host's memory.
+    """The state of a training run at one point, in host memory.
 
     ``arrays`` are the state of the trainer, the best weights and the input scaling, by name;
-    ``facts`` are the counts, the history and everything else, as JSON has them.
+    ``facts`` are the counts, the history and everything else, as JSON values.
     """
 
     arrays: dict[str, np.ndarray]
@@ -37,7 +37,7 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
-    """Return a snapshot of a fit after some steps of an epoch, or 0 between two.
+    """Return a snapshot of a fit after some steps of an epoch (0 between epochs).
 
     Raises `NonFiniteError` if the weights are not finite.
     """
@@ -71,7 +71,7 @@ def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
 
 
 def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
-    """Restore a fit that has not begun; raise `SnapshotError` if it has other settings or data."""
+    """Restore a fit that has not started; raise `SnapshotError` if its settings or data differ."""
     trainer, facts = loop.trainer, snapshot.facts
     given, found = loop.identity(), facts["fit"]
     others = [name for name in given | found if given.get(name) != found.get(name)]
@@ -104,7 +104,7 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
 
 
 def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
-    """Return the arrays of a snapshot whose names begin with ``name`` as a tree.
+    """Return as a tree the arrays whose names begin with ``name``.
 
     ``like`` has the structure and the shapes; `SnapshotError` if the arrays have others.
     """
@@ -126,7 +126,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def _encode_history(history: History) -> dict[str, Any]:
-    """Return a history in values that JSON has: text stands for infinity and NaN."""
+    """Return a history as JSON values, with infinity and NaN as text."""
     values = {field.name: getattr(history, field.name) for field in fields(history)}
     values["records"] = [list(record) for record in history.records]
     return {name: _encode(value) for name, value in values.items()}
@@ -141,7 +141,7 @@ def _encode(value: Any) -> Any:
 
 
 def _decode_history(values: dict[str, Any]) -> History:
-    """Return the history of `_encode_history`."""
+    """Decode what `_encode_history` returned."""
     decoded = {name: _decode(value) for name, value in values.items()}
     decoded["records"] = [Record(*record) for record in decoded["records"]]
     decoded["losses"] = [np.float64(loss) for loss in decoded["losses"]]

@@ -1,4 +1,4 @@
-"""Training data: their place on the device, rows by position, and the plan of an epoch.
+"""Training data: placement on the device, rows by position, and the plan of an epoch.
 
-What a batch becomes before the network is in `step`.
+`step` turns a batch into the network's inputs.
 """

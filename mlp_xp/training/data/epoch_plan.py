@@ -12,8 +12,8 @@ from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
-# The orders of the last 512 epochs of at most so many samples are cached (8 MB at most): models of
-# a search that differ in other settings than the seed share them, and one takes 40 us or more.
+# Orders of epochs of at most this many samples are cached, the last 512 (8 MB at most). The models
+# of a search usually have one seed and share them; drawing one takes 40 us or more.
 _FEW_SAMPLES = 4_096
 
 
@@ -21,13 +21,13 @@ class EpochPlan(NamedTuple):
     """The rows and weights of the steps of one epoch.
 
     ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
-    that takes all rows in their order; ``weights`` of the same length, or None where all are 1;
+    that takes all rows in order; ``weights`` of the same length, or None where all are 1;
     ``batch_size``; for each step the number of samples and the sum of their weights; and what each
     augmentation drew, a NamedTuple of ``(steps * batch_size, ...)`` arrays, or None (`with_draws`).
 
-    A plan may have a part of each batch: counts and totals are those of whole batches. Then
-    ``positions`` of the same length as the rows are int32, theirs in the whole batch, or None
-    without dropout, and ``parts : (steps,)`` are their shares of the totals.
+    A plan may have only a part of each batch; counts and totals still refer to whole batches. Then
+    ``positions`` of the same length as the rows are int32 positions in the whole batch, or None
+    without dropout, and ``parts : (steps,)`` are fractions of the totals.
     """
 
     rows: np.ndarray | None
@@ -49,7 +49,7 @@ def plan_epoch(
     weights: np.ndarray | None = None,
     pad: bool = False,
 ) -> EpochPlan:
-    """Return the plan of one epoch: every sample once, the last batch shorter unless they divide.
+    """Return the plan of one epoch: every sample once, in batches of which the last may be shorter.
 
     ``seed`` shuffles, differently each epoch; None keeps the order of the data. ``pad`` fills the
     last batch with samples of weight 0, so that all have one shape; a weighted average stays the
@@ -78,7 +78,7 @@ def plan_epoch(
     if weights is None:
         totals = [float(count) for count in counts]
     else:
-        # Sums of rows have the bits of the sums one by one, and take a hundredth of the time.
+        # Summing by rows gives the same bits as one by one, and takes a hundredth of the time.
         end = len(weights) // batch_size * batch_size
         totals = np.sum(weights[:end].reshape(-1, batch_size), axis=1).astype(float).tolist()
         totals += [float(np.sum(weights[end:]))] if end < len(weights) else []
@@ -100,7 +100,7 @@ def _known_order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
 def with_draws(
     plan: EpochPlan, augmentation: Sequence[Augmentation], *, seed: int, epoch: int
 ) -> EpochPlan:
-    """Return the plan with what augmentations draw for the whole epoch.
+    """Return the plan with the augmentations' draws for the whole epoch.
 
     Each draws from its own stream, row by row, so neither the other augmentations nor padding
     change what it draws.
@@ -120,7 +120,7 @@ def with_draws(
 
 
 def without_first(plan: EpochPlan, n_steps: int) -> EpochPlan:
-    """Return what is left of a plan after its first steps."""
+    """Return the rest of a plan after its first steps."""
     if not n_steps:
         return plan
     start = n_steps * plan.batch_size

@@ -16,7 +16,7 @@ from mlp_xp.training.data.rows import take_rows
 _BLOCK = 512
 
 Exchange = Callable[[Any], list[Any]]
-Part = tuple[int, Any, Any]  # Of samples: their number, mean, and sum of squared deviations.
+Part = tuple[int, Any, Any]  # Number, mean and sum of squared deviations of samples.
 
 
 def standardization(
@@ -51,7 +51,7 @@ def standardization(
             n, *merged = reduce(_merge, (part for part in parts if part[0]))
             mean, spread = (backend.put(values, wide) for values in merged)
         variance, mean = spread / n, first + mean
-        # In double precision for every dtype: differences of equal numbers are exactly 0.
+        # In double precision for every dtype; differences of equal numbers are exactly 0.
         noise = n * float(np.finfo(float).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
         scale = 1.0 / xp.sqrt(xp.where(constant, 1.0, variance))
@@ -64,13 +64,13 @@ def standardization(
             raise ValueError(
                 f"input_scaling cannot bring feature {feature} to variance 1 in {dtype}: its mean "
                 f"is {float(mean[feature]):.3g} and its standard deviation {deviation:.3g}. "
-                "Multiply or divide it first, so that its values are about 1."
+                "Rescale it first so that its values are about 1."
             )
         return scaling
 
 
 def _first_row(x: Any, exchange: Exchange | None) -> Any:
-    """Return the first row of x, or of the first part that has any."""
+    """Return the first row of x, or of the first part that has rows."""
     if exchange is None:
         return take_rows(x, slice(0, 1))
     rows = exchange(to_numpy(take_rows(x, slice(0, min(1, x.shape[0])))))
@@ -87,7 +87,7 @@ def _merge(a: Part, b: Part) -> Part:
 
 @dataclass(frozen=True)
 class Whiten:
-    r"""Whitening: features of mean 0 and variance 1 that are not correlated.
+    r"""Whitening: uncorrelated features of mean 0 and variance 1.
 
     With the features standardized, their covariance :math:`C = U \Lambda U^\top` and
     :math:`S = (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of
@@ -137,7 +137,7 @@ class Whiten:
             raise ValueError(f"`epsilon` must be above 0, got {self.epsilon!r}.")
 
     def inputs(self, n_features: int) -> int:
-        """Return how many numbers of a sample the network sees."""
+        """Return the number of features after whitening."""
         n = self.n_components or n_features
         if n > n_features:
             raise ValueError(

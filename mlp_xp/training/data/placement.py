@@ -1,9 +1,9 @@
-"""Placement of training data, and their batches on the device.
+"""Placement of training data on the device, and their batches.
 
 Resident data are on the device in their own dtype (uint8 stays uint8), and each step takes its rows
-there. Streamed data stay in the host's memory, or in a memory-mapped file, and each batch travels
-during the computation of the one before it. Both give the same numbers. A part of the samples of a
-large array is a list of positions in it (`Rows`).
+there. Streamed data stay in the host's memory, or in a memory-mapped file, and each batch is copied
+while the one before it is computed. Both give the same results. A subset of a large array is a list
+of positions in it (`Rows`).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Placement = Literal["auto", "resident", "streamed"]
 
 _log = logging.getLogger(__name__)
 
-# The rest is for parameters, optimizer state, gradients, activations and the library itself.
+# The remainder is for parameters, optimizer state, gradients, activations and the library.
 _SHARE_OF_FREE_MEMORY = 0.8
 
 
 class Data(ABC):
-    """Training data, read epoch after epoch.
+    """Training data that are read in every epoch.
 
-    ``rows`` are the positions of the samples in x and y. Where only some samples are here,
-    ``owned`` has for each of all samples its position here, -1 where it is not.
+    ``rows`` are the positions of the samples in x and y. Where only some of the samples are here,
+    ``owned`` gives the position of each sample, or -1.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Data(ABC):
 
     @abstractmethod
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the batches of epochs for `Steps`, one stack for each shape, or none."""
+        """Return the batches of epochs stacked for `Steps`, one stack for each shape, or none."""
 
 
 class Resident(Data):
@@ -82,14 +82,14 @@ class Resident(Data):
         super().__init__(backend, x, backend.put(y), dtype, *where)
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Yield the batches of a plan: positions in the data."""
+        """Yield the batches of a plan as positions in the data."""
         plan = _at(plan, self._rows)
         rows = _split(self._backend, plan.rows, plan, self._dtype)
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, Selection(row, *others))
 
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the full batches of epochs at once, and shorter last ones; none of all rows."""
+        """Return the full batches of epochs at once, and the shorter last ones."""
         plans = [_at(plan, self._rows) for plan in plans]
         plan, size = plans[0], plans[0].batch_size
         if plan.rows is None:
@@ -127,7 +127,7 @@ class Streamed(Data):
     _is_told = False
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Yield the batches of a plan: the rows themselves."""
+        """Yield the batches of a plan as rows."""
         plan = _at(plan, self._rows)
         batches = self._backend.feed(self._gather(plan))
         for (x, y), *others in zip(
@@ -136,7 +136,7 @@ class Streamed(Data):
             yield Batch(x, y, Selection(None, *others))
 
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return none: batches arrive one by one."""
+        """Return no stacks, since batches arrive one by one."""
         if not self._is_told and not self._backend.shares_host_memory:
             self._is_told = True
             _log.info("Training steps run one by one, as their batches are streamed from the host.")
@@ -152,16 +152,13 @@ class Streamed(Data):
 def multiplies_sparse(
     backend: Backend, network: Network, scaling: Any, augmentation: Sequence[Augmentation]
 ) -> bool:
-    """Whether nothing asks for more of sparse rows than a product of the first layer."""
+    """Whether sparse rows are needed only in the product of the first layer."""
     is_plain = scaling is None and not augmentation
     return backend.has_sparse_products and network.takes_sparse and is_plain
 
 
 def count_work(data: Data, params: Params, n_rows: int) -> tuple[int, int, int]:
-    """Return the multiplications of a forward pass, and how many of them no BLAS does.
-
-    Then the numbers of the largest array of parameters.
-    """
+    """Return the products of a forward pass, those outside BLAS, and the largest array size."""
     n_sparse = math.prod(denses(params)[0].W.shape) if isinstance(data.x, SparseMatrix) else 0
     sizes = [math.prod(leaf.shape) for leaf in leaves(params)]
     return n_rows * sum(sizes), n_rows * n_sparse, max(sizes)
@@ -172,7 +169,7 @@ def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) 
     start, stop, _ = rows.indices(x.shape[0])
     indptr = x.indptr[start : stop + 1]
     first, last = indptr[0], indptr[-1]
-    # SciPy's kernels want positions of one dtype.
+    # SciPy's kernels need positions of one dtype.
     data, indices = x.data[first:last], x.indices[first:last].astype(indptr.dtype, copy=False)
     indptr = indptr - first if first else indptr
     return SparseMatrix(backend.put(data, dtype), backend.put(indices), backend.put(indptr))
@@ -215,7 +212,8 @@ def place(
     if placement == "auto":
         is_there = backend.shares_host_memory or (not is_sparse and backend.holds(x))
         free = None if is_there else backend.free_memory()
-        # The standard tells no array's bytes; no number has more than 8, nor has a position.
+        # The standard has no attribute for the size of an array; a number or position has at most 8
+        # bytes.
         n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
         fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
         if is_mapped(x):
@@ -231,19 +229,19 @@ def place(
 
 
 def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
-    """Return a plan with positions counted in all of the data."""
+    """Return a plan with positions in the whole data set."""
     if rows is None:
         return plan
     return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])
 
 
 def _device_dtype(values: np.ndarray, dtype: str) -> str | None:
-    """Return the dtype of real numbers on the device, None for integers, which keep theirs."""
+    """Return the dtype of real numbers on the device; None for integers, which keep their dtype."""
     return dtype if values.dtype.kind == "f" else None
 
 
 def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Any]]:
-    """Yield the weights of all steps, their draws, the positions of their rows, their parts."""
+    """Yield the weights, draws, positions and fractions of all steps."""
     yield _split(backend, plan.weights, plan, dtype)
     if plan.draws is None:
         yield [None] * len(plan.counts)

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from mlp_xp.backends import Backend, get_backend
 
-# Rows of smaller arrays are copied: a few milliseconds, and steps take them in order.
+# Rows of smaller arrays are copied in a few milliseconds, so that steps read them in order.
 _COPIED_BYTES = 1 << 23
 
 
@@ -40,10 +40,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Samples of which some have their rows here.
+    """Samples of which only some have their rows here.
 
-    ``owned`` has for each sample its position in x, -1 where it is not here. x has at least one
-    row, which no sample takes if none is here.
+    ``owned`` gives the position of each sample in x, or -1. x has at least one row, unused if no
+    sample is here.
     """
 
     x: Any
@@ -61,7 +61,7 @@ class Shard:
 
     @property
     def mine(self) -> Any:
-        """The rows that are here, in the order of the samples; perhaps none."""
+        """The rows that are here, in the order of the samples; possibly none."""
         rows = self.owned[self.owned >= 0]
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 
@@ -102,12 +102,12 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
 
 
 def some_rows(x: Any, rows: np.ndarray) -> Any:
-    """Return some rows: a copy from sparse rows or a small array, else `Rows` or a `Shard`."""
+    """Return some rows: a copy if x is sparse or small, otherwise `Rows` or a `Shard`."""
     if isinstance(x, Shard):
         return Shard(x.x, x.owned[rows])
     if isinstance(x, Rows) and x.shared is not None:
         return Rows(x.x, x.rows[rows], x.shared)
-    if sparse.issparse(x):  # They stay sparse: a dense array of them may not fit into memory.
+    if sparse.issparse(x):  # They stay sparse, since a dense array may not fit into memory.
         return x[rows]
     n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
     return take_rows(x, rows) if n_bytes < _COPIED_BYTES else Rows(x, rows)

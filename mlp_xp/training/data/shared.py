@@ -1,4 +1,4 @@
-"""Data of many fits: on a device once, whatever rows and targets each fit takes."""
+"""Data that many fits share: one copy on the device, whatever rows and targets each fit uses."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlp_xp.training.data.rows import kept_dtype
 
 
 class Column:
-    """Targets of all rows of some data, of which fits have brought those that they take.
+    """Targets of all rows, filled in by the fits that use them.
 
-    Of the first fit's ``targets`` only dtype and shape count.
+    Only dtype and shape of the first fit's ``targets`` matter.
     """
 
     def __init__(self, backend: Backend, targets: np.ndarray, n_rows: int) -> None:
@@ -28,14 +28,14 @@ class Column:
         self._placed: tuple[np.ndarray, Array] | None = None
 
     def add(self, rows: np.ndarray, targets: np.ndarray) -> bool:
-        """Add the targets of some rows; return False if they contradict those that are known."""
+        """Add the targets of some rows; return False if they contradict known targets."""
         values, is_known = self._values, self._is_known[rows]
         if values.dtype != targets.dtype or values.shape[1:] != targets.shape[1:]:
             return False
         if not np.array_equal(values[rows[is_known]], targets[is_known]):
             return False
         if not np.all(is_known):
-            # A copy: a device may share the memory of the array that it was given.
+            # A copy, since a device may share the memory of the array it was given.
             values = values.copy()
             values[rows] = targets
             self._values = values
@@ -45,14 +45,14 @@ class Column:
     @property
     def on_device(self) -> Array:
         """The targets on the device."""
-        values, placed = self._values, self._placed  # Other threads may add to them meanwhile.
+        values, placed = self._values, self._placed  # Other threads may add targets meanwhile.
         if placed is None or placed[0] is not values:
             self._placed = placed = values, self._backend.put(values)
         return placed[1]
 
 
 class SharedData:
-    """Samples of many fits, and what their check noted of the columns (``names``)."""
+    """Samples of many fits, and the column names found by their check (``names``)."""
 
     def __init__(self, x: Any, names: Mapping[str, Any] | None = None) -> None:
         self.x, self.names = x, names or {}
@@ -79,16 +79,17 @@ class SharedData:
 
 
 class SharedResident(Resident):
-    """Rows of data on the device that other fits have rows of too."""
+    """Rows of data on the device that other fits use too."""
 
     def __init__(
         self, backend: Backend, x: Array, column: Column, dtype: str, rows: np.ndarray
     ) -> None:
         super().__init__(backend, x, column.on_device, dtype, rows)
-        # The very array that others have: a library may have made another one of its memory.
+        # Use the same array object as the other fits: a library may have made another view of its
+        # memory.
         self.x, self.column = x, column
 
     def rows_of(self, plan: EpochPlan) -> np.ndarray:
-        """Return the rows in all data of the samples of an epoch, (steps * batch_size,)."""
+        """Return the positions of an epoch's samples in the whole data, (steps * batch_size,)."""
         assert self._rows is not None
         return self._rows if plan.rows is None else self._rows[plan.rows]

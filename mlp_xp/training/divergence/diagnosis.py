@@ -18,14 +18,14 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments, StepScalars
 from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradient
 
-# Inputs and targets this many times larger than 1 and than the learning rate are the likely cause.
+# Inputs and targets this many times larger than 1 and the learning rate are the likely cause.
 _LARGE = 100.0
-# Sample weights of a smaller average, by which the penalty is divided, may be the cause.
+# Sample weights with a smaller average, by which the penalty is divided, may be the cause.
 _SMALL = 0.01
 
 
 class _Diagnosis(NamedTuple):
-    """The layer at fault, or None, and the sizes of what some steps were computed from.
+    """The layer at fault, or None, and the magnitudes of the inputs of some steps.
 
     ``input`` and ``target`` are the largest magnitudes, the latter 0 for class labels; ``weight``
     is the smallest average of sample weights, 1 without them; ``penalty`` the largest L2 factor.
@@ -38,7 +38,7 @@ class _Diagnosis(NamedTuple):
     penalty: float
 
     def cause(self, rate: float) -> Cause:
-        """Return the likely cause, from the learning rate too."""
+        """Return the likely cause, given the learning rate."""
         overshoots = self.weight < _SMALL and not self.penalty * rate < 1.0
         if self.layer == "sample weights" or overshoots:
             return "weight"
@@ -48,7 +48,7 @@ class _Diagnosis(NamedTuple):
         return "rate" if self.target < large else "target"
 
     def error(self, rate: float, *, epoch: int, step: int | None = None) -> NonFiniteError:
-        """Return the error that names cause, cure, and place; "lbfgs" has no rate and no steps."""
+        """Return the error that names cause, cure and layer; "lbfgs" has no rate and no steps."""
         cause = self.cause(rate)
         cure = {
             "input": "The input data may contain large values and need to be preprocessed. The "
@@ -101,11 +101,11 @@ def explain_minimum(
 ) -> NonFiniteError:
     """Return the error of an iteration of "lbfgs" that left the weights of the trainer.
 
-    The plan has all samples, in the batches that loss and gradient are computed in.
+    The plan has all samples, in the blocks that L-BFGS uses.
     """
     penalty = trainer.rules.alpha / sum(plan.totals)
     plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
-    no_scalars = trainer.state.loss  # They are not looked at.
+    no_scalars = trainer.state.loss  # They are not needed.
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [
             _examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
@@ -127,7 +127,7 @@ def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Dia
     evaluate = value_and_gradient(network, rules.loss, kernels, rules.augmentation, xp=xp)
 
     def values(found: Evaluation) -> Iterator[tuple[str, Tree]]:
-        """Yield what is computed, and its name, in order."""
+        """Yield each intermediate result and its name, in order."""
         yield "input", found.x
         yield "targets", found.targets
         if weights is not None:

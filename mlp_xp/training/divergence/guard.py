@@ -18,25 +18,25 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.step_table import Epoch, repeat
 
-# Seconds between two checks of the loss: each waits for the device.
+# Seconds between two checks of the loss, since each waits for the device.
 _LOOK_SECONDS = 0.1
-# Largest share of the time that is spent on copies of the state.
+# Largest fraction of the time spent on copies of the state.
 _COPY_SHARE = 0.0025
-# Expected seconds of the first copy: so much, and so much for each number.
+# Expected seconds of the first copy: a constant, and a factor per number.
 _COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
-# Steps that are searched for the cause: its effect can take a few steps to show.
+# Steps that are searched for the cause, whose effect can take a few steps to show.
 _RECENT = 8
 
 
 class Guard:
-    """Detects a loss or weights that are not finite, and restores the last finite state.
+    """Detect a loss or weights that are not finite, and restore the last finite state.
 
     The loss is read every tenth of a second; ``running`` then has the averages of the epoch so far.
     The trainer can return to a restore point: the state it started from, later a copy of its state,
     made as often as `_COPY_SHARE` of the time allows. When a number is not finite, the steps since
     then are repeated one by one, which finds the step and the layer, and the state before it.
     Between two fits, or two calls of `partial_fit`, no data are kept, and what was learned since
-    the last copy is lost. All processes look at the same time, and raise the same error.
+    the last copy is lost. All processes check at the same time and raise the same error.
     """
 
     def __init__(self, processes: SingleProcess = SINGLE_PROCESS) -> None:
@@ -50,7 +50,7 @@ class Guard:
         self._first = 0  # The steps of the first of them that were done before it.
 
     def start(self, restore: Callable[[BaseTrainer], None]) -> None:
-        """Set the restore point of a new trainer: `restore` returns to its present state."""
+        """Set the restore point of a new trainer to its present state."""
         self._restore = restore
         self._since = time.perf_counter()
         self._cost = None
@@ -71,7 +71,7 @@ class Guard:
             self._copy_state(trainer, epoch.first)
 
     def look(self, trainer: BaseTrainer, done: int, *, waits: bool) -> None:
-        """Check the loss after so many steps of the epoch, if it is time to.
+        """Check the loss after ``done`` steps of the epoch if a check is due.
 
         ``waits``: the device computes for about as long as between two checks.
         """
@@ -113,7 +113,7 @@ class Guard:
         """Copy the present state as the restore point."""
         start = time.perf_counter()
         self.check(trainer, done)
-        self.forget()  # There are never two copies at once.
+        self.forget()  # Free the old copy first: there are never two at once.
         copied, n_steps = trainer.copy(), trainer.n_steps + done
         self._restore = lambda trainer: trainer.restore(copied, n_steps)
         self._epochs, self._first = self._epochs[-1:], done

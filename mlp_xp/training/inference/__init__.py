@@ -1,4 +1,1 @@
-"""Predictions and input gradients, in batches of one shape.
-
-Nothing here trains.
-"""
+"""Predictions and input gradients, in batches of one shape."""

@@ -27,18 +27,18 @@ from mlp_xp.training.step.inputs import in_dtype_of, of_features, rotated
 
 Predict = Callable[..., Array]
 
-# Rows of a batch at which products run at full speed. In the host's memory fewer are enough, and
-# take less of it; but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
+# Batch sizes at which products run at full speed. Fewer rows are enough in host memory, and need
+# less of it, but XLA on a CPU is a quarter slower with them.
 _BATCH = 2048
 _HOST_BATCH = 384
 # More rows where machine code packs the weights for each batch: 0.82 to 0.88 of the time.
 _LONG_BATCH = 1024
 # More rows of a narrow network, up to this many inputs and outputs of layers, which a cache holds.
 _HOST_NUMBERS = 1 << 17
-# More sparse rows, so that more of them share the weights that are read.
+# A batch has more sparse rows, so that more of them share the weights that are read.
 _SPARSE_BATCH = 1024
-# Where a number of rows is compiled: multiplications and additions of rows of zeros that take less
-# time than a call, those that take as long as an activation, and the largest input that is copied.
+# For backends that compile for a shape: operations on rows of zeros that take less time than a
+# call, operations that take as long as an activation, and the largest input that is copied.
 _ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
 
 
@@ -113,7 +113,7 @@ def predict(
             filled: Any = backend.get(run(backend.put(batch)))
             return put_writable(filled[..., :n_samples, :], to)
         products = [math.prod(layer.W.shape) for layer in denses(params)]
-        if stays_sparse:  # The first layer computes only with the entries.
+        if stays_sparse:  # The first layer computes only with the stored entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
         work = n_samples * len(views) * sum(products)
         if not stays_sparse and backend.is_long(work, 1):
@@ -124,8 +124,8 @@ def predict(
         starts = range(0, n_samples, size)
 
         def rows_from(start: int) -> slice:
-            # A short last batch would be compiled for its own shape where shapes are fixed: it
-            # starts early enough to be full, and rows predicted before are dropped.
+            # Where shapes are fixed, a short last batch would need its own compilation: it starts
+            # early enough to be full, and rows already predicted are dropped.
             stop = min(start + size, n_samples)
             return slice(stop - size if backend.fixed_shapes else start, stop)
 
@@ -170,7 +170,7 @@ def _is_on_host(x: Any) -> bool:
 
 
 def put_writable(result: Array, to: Backend) -> Array:
-    """Return a result on a backend, as an array of its own: NumPy's can be written to."""
+    """Return a result on a backend as a new array; NumPy's is writable."""
     array: Any = to.put(result)
     # A view of JAX's memory cannot.
     is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
@@ -185,9 +185,9 @@ def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
 
 @lru_cache(maxsize=64)
 def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...], n_views: int) -> int:
-    """Return a number of rows to compile a prediction for, and few for all numbers of samples.
+    """Return the number of rows to compile a prediction for: few shapes serve all sizes.
 
-    Rows of zeros fill the batch up: a sixteenth of it, or what takes less time than the call.
+    Rows of zeros fill the batch: a sixteenth of it, or what takes less time than the call.
     """
     if n_samples == 1 or n_samples * sizes[0] > _COPIED_NUMBERS:
         return n_samples

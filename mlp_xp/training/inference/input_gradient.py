@@ -34,13 +34,13 @@ def input_gradient(
     to: Backend,
     dtype: str,
 ) -> Array:
-    """Return the gradient of each sample's loss by its features, (samples, features).
+    """Return the gradient of each sample's loss with respect to its features, (samples, features).
 
     ``weights`` are parameters, batch statistics and input scaling, arrays of the backend;
     ``targets`` are as the loss takes them.
     """
     function = _compiled(backend, network, loss)
-    # Inputs and outputs of all layers are kept until the way back.
+    # Inputs and outputs of all layers are kept until the backward pass.
     n_bytes = 4 * sum(network.sizes) * np.dtype(dtype).itemsize
     size = get_chunk_n_rows(n_bytes, max_n_rows=_BATCH)
     found = []

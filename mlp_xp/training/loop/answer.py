@@ -1,4 +1,4 @@
-"""The training of one fit, by itself."""
+"""Train one fit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 
 def answer(fit: Fit[T]) -> T:
-    """Train what a fit asks for until it ends, and return its result."""
-    plans: dict[int, EpochPlan] = {}  # By epoch: the next one, planned while the device works.
+    """Train the epochs that a fit asks for until it ends, and return its result."""
+    plans: dict[int, EpochPlan] = {}  # The next epoch, planned while the device works.
     several: MultiEpoch | None = None
     is_first = True
     try:

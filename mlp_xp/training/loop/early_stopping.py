@@ -1,4 +1,4 @@
-"""Plateaus: whether the loss of a training still falls."""
+"""Early stopping: whether the training loss still falls."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Plateau:
 
     @property
     def n_before(self) -> float:
-        """The least number of epochs, at least 1, until one may be the last."""
+        """The least number of epochs, at least 1, before training can stop."""
         return max(1, self.patience - self.count + 1)
 
     @property
     def is_over(self) -> bool:
-        """Whether too many epochs have passed without a fall."""
+        """Whether the loss has not fallen for too many epochs."""
         return self.count > self.patience
 
     def reached(self, loss: float) -> bool:
@@ -34,7 +34,7 @@ class Plateau:
         return self.is_over
 
     def message(self, *, by_score: bool) -> str:
-        """Return what has happened when the patience is over, in scikit-learn's words."""
+        """Return the message for the end of the patience, in scikit-learn's words."""
         what = "Validation score" if by_score else "Training loss"
         return (
             f"{what} did not improve more than tol={self.tol:f} for {self.patience} "

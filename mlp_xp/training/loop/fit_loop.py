@@ -1,4 +1,4 @@
-"""The loop of a fit: epochs or iterations until loss, score, clock or user ends it."""
+"""The loop of a fit: epochs or iterations until the loss, the score, time or the user ends it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
 class FitLoop:
     """A fit in progress: it asks for epochs, receives their records, and decides when to end.
 
-    It writes to the trainer and to its own attributes, and to no estimator. ``best`` are weights
-    and batch statistics of the best score of a fit that has not come to its end, and so far in this
-    one. ``identity()`` returns the settings and the data that a resumed fit must have too, as text.
-    ``first_step`` are the steps that a resumed fit has done of its first epoch; ``start`` and
-    ``epoch_start`` are when fit and epoch began, of `time.perf_counter`, before `run` as if it were
-    0 now.
+    It writes to the trainer and to its own attributes, and to no estimator. ``best`` are the
+    weights and batch statistics of the best score so far, including an unfinished fit that this one
+    resumes. ``identity()`` describes the settings and data that a resumed fit must have too.
+    ``first_step`` is the number of steps that a resumed fit has done of its first epoch; ``start``
+    and ``epoch_start`` are the times at which fit and epoch began (`time.perf_counter`, relative to
+    now before `run`).
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class FitLoop:
         seconds: float,
         epoch_seconds: float,
     ) -> None:
-        """Resume a fit that has taken this many seconds, and some of them for steps of an epoch."""
+        """Resume a fit that has taken this many seconds, some of them for steps of an epoch."""
         if best:
             self.best = self.put(best)
         self.history, self.position = history, position
@@ -98,7 +98,7 @@ class FitLoop:
         self.start, self.epoch_start = -seconds, -epoch_seconds
 
     def begin(self) -> None:
-        """Start to count epochs; of a fit that continues, the network is the best so far."""
+        """Start to count epochs; in a continued fit the present network is the best so far."""
         if self.is_resumed:
             return
         self.history.n_epochs = 0
@@ -119,9 +119,9 @@ class FitLoop:
     ) -> Fit[None]:
         """Train until something ends it.
 
-        ``start`` is when `max_time` began, of `time.perf_counter`. The settings replace those given
-        before, except whether the score decides. ``is_interrupted()`` is whether Ctrl-C was
-        pressed.
+        ``start`` is the time from which `max_time` counts (`time.perf_counter`). The settings
+        replace earlier ones, except whether the score decides. ``is_interrupted()`` is whether
+        Ctrl-C was pressed.
         """
         trainer, by_score = self.trainer, self._settings.stops_by_score
         self._settings = settings = replace(settings, stops_by_score=by_score)
@@ -130,7 +130,7 @@ class FitLoop:
         if not self.is_resumed:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
-            # In less time than this, what compiles the first time would take most of it.
+            # In less time than this, compilation would take most of it.
             may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
             trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
             if settings.max_time is not None:
@@ -155,7 +155,7 @@ class FitLoop:
             trainer.guard.release()
             if not settings.keeps_step:
                 trainer.release_memory()
-            self._watcher = None  # It refers to this loop: a cycle would keep the data alive.
+            self._watcher = None  # A cycle would keep the data alive.
 
     def run_epoch(self, is_interrupted: Callable[[], bool]) -> Fit[None]:
         """Train for one epoch, after which the schedule and the count of epochs continue."""
@@ -175,14 +175,14 @@ class FitLoop:
             self.position = self.position._replace(stale_epochs=self.plateau.count)
 
     def learned(self) -> Learned:
-        """Return weights and batch statistics that later steps do not write to."""
+        """Return weights and batch statistics that later steps do not overwrite."""
         trainer = self.trainer
         if trainer.home.donates:  # A compiled step takes over the memory of its state.
             return trainer.copy_learned()
         return trainer.learned, trainer.state.batch_stats
 
     def put(self, tree: Tree) -> Any:
-        """Return a tree in arrays of the trainer."""
+        """Return a tree as arrays of the trainer's backend."""
         trainer = self.trainer
         with trainer.backend.scope():
             return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)
@@ -196,9 +196,9 @@ class FitLoop:
         self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
 
     def _begin_budget(self, seconds: float, start: float) -> Budget:
-        """Return the time that there is, with some kept for what follows each epoch."""
+        """Return the time budget, with a reserve for what follows each epoch."""
         budget = self.trainer.processes.budget(seconds, start)
-        # An iteration of L-BFGS has its validation in it.
+        # An iteration of L-BFGS includes its validation.
         if self.validation is not None and self._settings.max_fun is None:
             budget.mark()
             self.validation.measure()
@@ -218,7 +218,7 @@ class FitLoop:
                 watcher.begin_epoch()
             request = self._request(n_epochs, n_left=n_left)
             trained = yield request
-            if request.first_step:  # Its seconds before it was resumed count too.
+            if request.first_step:  # The seconds before it was resumed count too.
                 seconds = time.perf_counter() - self.epoch_start
                 trained = [Trained(epoch.record._replace(seconds=seconds)) for epoch in trained]
             self.epoch_start = 0.0
@@ -230,7 +230,7 @@ class FitLoop:
             self._pause(0)
         if self.is_stopped:
             return
-        # A schedule that ends at max_iter was meant to.
+        # A schedule that ends at max_iter has converged by design.
         if settings.has_open_end:
             warn_unconverged(
                 f"Stochastic Optimizer: Maximum iterations ({settings.max_iter}) reached and the "
@@ -238,7 +238,7 @@ class FitLoop:
             )
 
     def _is_watched(self) -> bool:
-        """Whether something is done after each epoch that may depend on the weights, or is seen."""
+        """Whether something after each epoch depends on the weights or is visible to the user."""
         settings, watcher, validation = self._settings, self._watcher, self.validation
         assert watcher is not None
         return bool(
@@ -283,7 +283,7 @@ class FitLoop:
         return self.is_stopped
 
     def _is_out_of_time(self) -> bool:
-        """Record that an epoch is done; return whether there is no time for another step."""
+        """Record that an epoch is done; return whether no time is left for another step."""
         if self._budget is None:
             return False
         self._budget.between()
@@ -292,13 +292,13 @@ class FitLoop:
     def _pause(self, step: int) -> None:
         """Report a pause, the last one after Ctrl-C, which then ends the fit."""
         watcher, is_interrupted = self._watcher, self._is_interrupted()
-        # A fit that Ctrl-C has stopped counts the epoch it was in as a whole one.
+        # A fit stopped by Ctrl-C counts its unfinished epoch as a whole one.
         if watcher and watcher.watches_pauses and not (is_interrupted and self.is_stopped):
             watcher.pause(step, is_interrupted)
         self.is_stopped = self.is_stopped or is_interrupted
 
     def _end_epoch(self, trained: Trained, is_watched: bool = True) -> bool:
-        """Measure, record and report an epoch; return whether nothing has improved for too long."""
+        """Evaluate, record and report an epoch; return whether the patience is over."""
         settings, history, watcher = self._settings, self.history, self._watcher
         record, learned = trained
         by_score, is_descent = settings.stops_by_score, settings.max_fun is None
@@ -316,7 +316,7 @@ class FitLoop:
             print(f"Validation score: {score:f}")
         if watcher is not None and is_watched:
             if watcher.watches_epochs:
-                self.trainer.guard.check(self.trainer)  # No callback saves what is not finite.
+                self.trainer.guard.check(self.trainer)  # No callback may save NaN.
             self.is_stopped = watcher.end_epoch(record) or self.is_stopped
         worker = current_worker()
         if worker is not None and worker.report is not None:
@@ -343,13 +343,14 @@ class FitLoop:
     # --- L-BFGS ----------------------------------------------------------------------------------
 
     def _minimize(self, max_fun: int) -> None:
-        from mlp_xp.training.lbfgs import error_of_minimum, minimize  # Most fits are by steps.
+        # Most fits do not use L-BFGS.
+        from mlp_xp.training.lbfgs import error_of_minimum, minimize
 
         settings, trainer, watcher = self._settings, self.trainer, self._watcher
         problem = trainer, self._data, self._weights
         start = time.perf_counter()
         learned = trainer.learned
-        # Weights are taken out of SciPy's vector only where somebody looks at them.
+        # Weights are taken out of SciPy's vector only where they are used.
         is_watched = self.validation is not None or (watcher is not None and watcher.watches_epochs)
 
         def last_finite() -> Params:

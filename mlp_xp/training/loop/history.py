@@ -27,7 +27,7 @@ _ATTRIBUTES = {
 
 @dataclass(eq=False)
 class History:
-    """Records of all epochs, and what follows from them.
+    """Records of all epochs, and attributes derived from them.
 
     Validation losses and scores are None without validation samples, ``best_loss`` where the score
     decides. ``n_epochs`` counts since the last fit began, ``n_samples`` over all training steps.
@@ -45,7 +45,7 @@ class History:
 
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> Self:
-        """Return the history that fitted attributes hold, each as it may have been assigned."""
+        """Return the history from fitted attributes, any of which the user may have assigned."""
         names = _ATTRIBUTES.items()
         return cls(**{name: attributes[key] for key, name in names if key in attributes})
 
@@ -82,7 +82,7 @@ class History:
             self.validation_losses.append(record.validation_loss)  # type: ignore[arg-type]
             is_best = score > self.best_score
             self.best_score = score if is_best else self.best_score
-        self.loss = np.float64(record.loss)  # As scikit-learn's; it prints alike.
+        self.loss = np.float64(record.loss)  # A float as in scikit-learn, so that it prints alike.
         self.losses.append(self.loss)
         self.records.append(record)
         if self.best_loss is not None:
@@ -92,9 +92,9 @@ class History:
 
 
 def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fitted attributes with the records as text, and without the curves that they hold.
+    """Return fitted attributes with the records as text and without the curves.
 
-    skops takes 3 kB for a record and its entries in the curves, as JSON it has 150 bytes.
+    skops needs 3 kB for a record and its entries in the curves; JSON needs 150 bytes.
     """
     records = attributes.get("history_")
     if not records or not all(type(record) is Record for record in records):
@@ -102,13 +102,13 @@ def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     packed = dict(attributes, history_=json.dumps(records))
     for name, curve in _curves(records).items():
         given = packed.get(name)
-        if isinstance(given, list) and given == curve:  # Else it was assigned.
+        if isinstance(given, list) and given == curve:  # Otherwise the user has assigned it.
             del packed[name]
     return packed
 
 
 def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes that were `packed`."""
+    """Restore the attributes from what `packed` returned."""
     text = attributes.get("history_")
     if not isinstance(text, str):
         return dict(attributes)
@@ -117,7 +117,7 @@ def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curves(records: list[Record]) -> dict[str, list[Any]]:
-    """Return the curves of records; validation curves only where there was a validation."""
+    """Return the learning curves; validation curves only if there was a validation set."""
     scored = [record for record in records if record.validation_score is not None]
     curves: dict[str, list[Any]] = {"loss_curve_": [np.float64(record.loss) for record in records]}
     if scored:

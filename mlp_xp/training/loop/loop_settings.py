@@ -1,4 +1,4 @@
-"""The settings of a fit that no step sees, and what a fit works with: held-out samples, reports."""
+"""Settings of a fit that no step needs, and its validation samples and reports."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mlp_xp.training.loop.records import Record, Running
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """The settings of a fit that no training step sees.
+    """The settings of a fit that no training step needs.
 
     ``patience`` are epochs in a row without an improvement by ``tol``. ``stops_by_score`` is
     whether the validation score decides, instead of the loss; ``is_adaptive`` whether a plateau
-    lowers the learning rate first; ``has_open_end`` whether ``max_iter`` is a limit, and not the
+    lowers the learning rate first; ``has_open_end`` whether ``max_iter`` is only a limit, not the
     end of a schedule. ``max_fun`` limits L-BFGS, and is None for training step by step.
     ``keeps_step`` keeps the memory of the compiled step for another fit.
     """
@@ -38,12 +38,12 @@ class LoopSettings:
 
     @property
     def is_planned(self) -> bool:
-        """Whether all epochs are meant: a schedule ends with the last one, or nothing stops it."""
+        """Whether all epochs will run: for a schedule's sake, or since nothing stops the fit."""
         return not self.has_open_end or self.patience == math.inf
 
 
 class LoopPosition(NamedTuple):
-    """Values that a fit leaves to the next one, besides the state of the trainer.
+    """Values that a fit passes on to the next one, besides the state of the trainer.
 
     ``first_epoch`` is the trainer's epoch at which the schedule begins, ``rate_factor`` multiplies
     the learning rate, and ``stale_epochs`` counts epochs without improvement.
@@ -65,7 +65,7 @@ class Validation(Protocol):
     def measure_each(
         self, params: Params, batch_stats: tuple[BatchStats, ...]
     ) -> Iterable[tuple[float, float]]:
-        """Return what `measure` would for each entry of the first axis of weights."""
+        """Return the result of `measure` for each entry of the first axis of the weights."""
         ...
 
     def measure(self) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Several epochs of a small fit in one call.
 
-Such an epoch takes less time than the work around it. The call keeps the loss of each step, and
-where data are one batch the weights that are measured, so that a fit ends as if its epochs had been
-run one by one.
+Such an epoch takes less time than its overhead. The call keeps the loss of each step, and, where
+the data are one batch, the weights to validate, so that a fit ends exactly as if its epochs had
+been run one by one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step
 from mlp_xp.training.step.step_context import n_alike, step_context
 from mlp_xp.training.step.step_table import Epoch, StepTable, draw_keys, step_tables
 
-# Epochs and steps of a call, the rows that it takes, and numbers of the weights that it keeps.
+# The most epochs and steps of a call, its rows, and the size of the weights that it keeps.
 _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
 
 
 class _Kept(NamedTuple):
     """The weights and the loss before each step, and after the last: the first axis counts them.
 
-    There are no weights where nothing is measured. A traced step keeps only what is before it.
+    There are no weights without validation. A traced step keeps only the values before it.
     """
 
     learned: Params
@@ -45,7 +45,7 @@ class _Kept(NamedTuple):
 
 
 def new_multi_epoch(request: Request) -> MultiEpoch | None:
-    """Return what runs the epochs of a small fit, None if it is not small."""
+    """Return an object that runs the epochs of a small fit, or None if the fit is not small."""
     trainer, data, settings = request.trainer, request.data, request.settings
     backend, validation = trainer.backend, request.validation
     if (
@@ -94,7 +94,7 @@ class MultiEpoch:
         kept = _Kept((), (), state.loss)
         if self._validation is not None:
             kept = _Kept(trainer.learned, state.batch_stats, state.loss)
-        # The steps of an epoch whose batches are of one size: all, or all but a shorter last one.
+        # The steps of an epoch with batches of one size: all, or all but a shorter last one.
         n_full, n_steps = data.n_samples // plan.batch_size, len(plan.counts)
         self._parts = [range(n_full), range(n_full, n_steps)][: 1 + (n_full < n_steps)]
 
@@ -142,7 +142,8 @@ class MultiEpoch:
         trained = []
         for i, (value, score) in enumerate(measured):
             if i:
-                trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
+                # After the copy it would be too late.
+                trainer.guard.begin(trainer, epochs[i], -math.inf)
             record = trainer.record(plans[i], tables[i].rates, [losses[i]], seconds)
             record = record._replace(validation_loss=value, validation_score=score)
             learned = None if score is None else partial(self._learned, i + 1)
@@ -191,7 +192,7 @@ class MultiEpoch:
             place[n_epochs * lengths[0]] = leaf
 
     def _losses(self, n_epochs: int) -> np.ndarray:
-        """Return what each step has added to the loss of its epoch, (epochs, steps)."""
+        """Return the contribution of each step to the loss of its epoch, (epochs, steps)."""
         losses = [
             to_numpy(kept.loss)[: n_epochs * len(part)].reshape(n_epochs, -1)
             for part, kept in zip(self._parts, self._kept, strict=True)
@@ -201,9 +202,9 @@ class MultiEpoch:
         return np.append(steps.ravel()[1:], last).reshape(steps.shape)
 
     def _arguments(self, plans: list[EpochPlan], tables: list[StepTable]) -> list[tuple[Any, ...]]:
-        """Return the arguments of the steps of each part: of ``most`` epochs, the last ones unused.
+        """Return the arguments of each part's steps for ``most`` epochs; the last may be unused.
 
-        One shape for all calls, for which the backend has traced a step.
+        All calls thus have the shape for which the backend has traced a step.
         """
         trainer, n_steps, n_unused = self._trainer, len(self._counts), self._most - len(plans)
         put, has_keys = trainer.backend.put, trainer.rules.network.n_keys > 0
@@ -225,14 +226,14 @@ class MultiEpoch:
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
-    """Return what is kept of a state, in the order of the leaves."""
+    """Return the part of a state that is kept, in the order of the leaves."""
     learned = state.average or state.params if kept.learned else ()
     return leaves(_Kept(learned, state.batch_stats if kept.learned else (), state.loss))
 
 
 @lru_cache(maxsize=64)
 def _make_keeping_step(step: Step) -> Callable[..., Any]:
-    """Return the function of one of many steps, for `Backend.loop`, that keeps what was before."""
+    """Return the step function for `Backend.loop` that also keeps the values before each step."""
     indexed_step = make_indexed_step(step)
 
     def keeping_step(

@@ -1,4 +1,4 @@
-"""The results of an epoch, and the state that a training continues from."""
+"""The results of an epoch, and the state needed to resume training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Record(NamedTuple):
     """The results of an epoch.
 
     ``epoch`` counts from 1; ``loss`` is the average over the samples, penalty included, each batch
-    taken before its update; ``accuracy`` likewise, or None unless wanted; ``learning_rate`` is that
-    of the last step; ``seconds`` end when the device has finished. The last two are those of the
+    taken before its update; ``accuracy`` likewise, or None unless wanted; ``learning_rate`` is the
+    last step's; ``seconds`` end when the device has finished. The last two fields are for the
     validation data after the epoch, or None without any.
     """
 
@@ -29,7 +29,7 @@ class Record(NamedTuple):
 
 
 class Running(NamedTuple):
-    """The averages of an epoch so far, as they were last read from the device.
+    """The averages of an epoch so far, as last read from the device.
 
     ``loss`` is as in `Record`, over fewer samples; so is ``accuracy``, or None unless wanted.
     """
@@ -42,11 +42,10 @@ class ResumeState(NamedTuple):
     """The state of a training besides what it predicts with: NumPy arrays and counts.
 
     ``params`` are the weights themselves where predictions use their moving average, else ``()``.
-    ``best`` are the weights and batch statistics of the best score so far, of a fit that is still
-    going on and in which the score decides, else ``()``.
-    ``rule`` names the kind of update rule that the optimizer's state belongs to, and ``rule_start``
-    is the step at which it began; the counts are those of `Trainer`. ``loss_scale`` is that of
-    products in float16, else ``()``.
+    ``best`` are the weights and batch statistics of the best score so far, of an unfinished fit in
+    which the score decides, otherwise ``()``. ``rule`` names the kind of update rule that the
+    optimizer's state belongs to, and ``rule_start`` is the step at which it began; the counts are
+    those of `Trainer`. ``loss_scale`` is for products in float16, otherwise ``()``.
     """
 
     params: Params

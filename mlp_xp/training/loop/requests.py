@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Trained(NamedTuple):
-    """An epoch; ``learned()`` copies the weights and batch statistics after it, if measured."""
+    """An epoch; ``learned()`` copies its weights and batch statistics, if it was validated."""
 
     record: Record
     learned: Callable[[], tuple[Params, tuple[BatchStats, ...]]] | None = None
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def schedule_position(self) -> SchedulePosition:
-        """Return the place of the trainer's next epoch in the fit."""
+        """Return the position of the trainer's next epoch in the fit's schedule."""
         done = self.trainer.n_epochs - self.position.first_epoch
         return SchedulePosition(done, self.settings.max_iter, self.position.rate_factor)
 
@@ -80,5 +80,5 @@ class Request:
         )
 
 
-# Yields what it asks for, receives what was trained, and returns when it has ended.
+# Yields requests, receives records, and returns when the fit has ended.
 Fit: TypeAlias = Generator[Request, list[Trained], T]

@@ -1,4 +1,4 @@
-"""The time limit of a fit, and forecasts from the time that its parts have taken."""
+"""The time limit of a fit, and forecasts from measured times."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-# Time between two readings of the clock: each waits for the device, whose queue then runs dry.
+# Seconds between two readings of the clock; each waits until the device's queue is empty.
 _LOOK_SECONDS = 0.02
-# The latest measurements count: one disturbed by another program is soon forgotten.
+# Only the latest measurements count, so one that another program disturbed is soon forgotten.
 _REMEMBERED = 5
 _MARK_SECONDS = 0.25
 
@@ -34,7 +34,7 @@ class Budget:
         self._mark = time.perf_counter()
 
     def mark(self) -> None:
-        """Record that the time since the last call counts for nothing."""
+        """Ignore the time since the last call."""
         self._lap()
 
     def count(self, n_steps: int) -> None:
@@ -45,7 +45,7 @@ class Budget:
         self._has_stepped = True
 
     def between(self) -> None:
-        """Record that the time since the last call went into what is between two epochs."""
+        """Record the time since the last call as work between two epochs."""
         self._betweens.append(self._lap())
 
     def next_steps(self, most: int) -> int:
@@ -56,15 +56,16 @@ class Budget:
             return min(most, 1 if left > 0.0 else 0)
         fit = most
         if left < most * pace:
-            # Half of the remaining time, then half again: a forecast of few steps errs little.
+            # Half of the remaining time, then half again, since a forecast for few steps errs
+            # little.
             fit = math.ceil(math.floor(left / pace) / 2)
         if pace:
             fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
-        # A power of two: backends that compile for a shape then compile few of them.
+        # A power of two, so that backends that compile for a shape compile few of them.
         return 1 << (fit.bit_length() - 1) if fit else 0
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the share of the time for steps that will have passed after ``ahead`` steps."""
+        """Return the fraction of the steps' time that will have passed after ``ahead`` steps."""
         passed = time.perf_counter() - self.start + ahead * (self._pace or 0.0)
         usable = self.seconds - self._reserve
         return passed / usable if passed < usable else 1.0
@@ -84,20 +85,20 @@ class Budget:
 
 @dataclass
 class Pace:
-    """A forecast of the remaining time, from the share of the work that is done.
+    """A forecast of the remaining time, from the fraction of the work that is done.
 
-    Time before the first share does not count, and later only the latter half does: the first step
-    may have compiled, and so may the first validation.
+    Time before the first report does not count, and later only the latter half does, since the
+    first step and the first validation may compile.
     """
 
     _start: float = field(default_factory=lambda: time.perf_counter())
     _first: float = 0.0
-    # (time, share), oldest first: the start of the latter half, and later candidates for it.
+    # (time, fraction), oldest first: the start of the latter half, and later candidates for it.
     _marks: deque[tuple[float, float]] = field(default_factory=deque)
     _now: tuple[float, float] = (0.0, 0.0)
 
     def update(self, share: float) -> None:
-        """Record the share that is done, from 0 to 1."""
+        """Record the fraction that is done, from 0 to 1."""
         marks, now = self._marks, time.perf_counter()
         self._now = (now, share)
         if not marks:
@@ -111,7 +112,7 @@ class Pace:
         """Return the remaining seconds; infinity if nothing is done."""
         now, share = self._now
         then, share_then = self._marks[0] if self._marks else (self._start, 0.0)
-        if share <= share_then:  # One share is no measure of the next, but there is no other.
+        if share <= share_then:  # One measurement says little, but there is no other.
             then, share_then = self._start, 0.0
         return (
             (1.0 - share) * (now - then) / (share - share_then) if share > share_then else math.inf

@@ -1,4 +1,4 @@
-"""Many fits at once: models that train as one program, or in threads.
+"""Many fits at once: models that train in one compiled step, or in threads.
 
-Their loops are those of `loop`.
+Each has its own loop, from `loop`.
 """

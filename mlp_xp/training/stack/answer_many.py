@@ -1,7 +1,7 @@
-"""Fits that are trained together: each of their epochs is one program with an axis for the models.
+"""Fits that are trained together, in compiled steps with an axis for the models.
 
-Every fit has its own history, schedule and stopping. Models share a program if they have the same
-layers, loss, rule, data, and steps of an epoch.
+Every fit has its own history, schedule and stopping. Models share a stack if they have the same
+layers, loss, rule, data, and steps per epoch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from mlp_xp.training.stack.stacked_trainer import StackError
 
 T = TypeVar("T")
 
-# The longest that stacks train before fits continue and report their progress.
+# The longest time that stacks train before fits continue and report their progress.
 _MOST_SECONDS = 1.0
 
 
 def answer_many(
     fits: Iterable[Fit[T]], *, most: int, worker: Worker, n_stacks: int = 1
 ) -> Generator[T]:
-    """Train what many fits ask for, and yield their results in the order in which they end.
+    """Train the epochs that many fits ask for, and yield their results as they end.
 
     Closing the generator, or Ctrl-C, ends the fits in progress after their step, without results.
     The trainers are `StackedTrainer`. ``most`` fits are trained at once, each in the context of
     ``worker``, whose ``is_stopped`` ends them, by ``n_stacks`` threads, which share the models of a
-    program.
+    stack.
     """
     stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
     present: list[_InProgress[T]] = []
@@ -64,7 +64,7 @@ def answer_many(
 
 
 class _InProgress(Generic[T]):
-    """A fit in its own context, which others do not see: what it asks for, or its result."""
+    """A fit in its own context: its current request, or its result."""
 
     request: Request
     result: T
@@ -74,7 +74,7 @@ class _InProgress(Generic[T]):
         self.answer: list[Trained] | Exception | None = None
 
     def resume(self) -> bool:
-        """Send the fit its answer; return whether it asks for more."""
+        """Send the fit its records; return whether it asks for more."""
         given, self.answer = self.answer, None
         resume: Any = self._fit.throw if isinstance(given, Exception) else self._fit.send
         try:
@@ -94,7 +94,7 @@ class _Stacks:
 
     def __init__(self, is_stopped: Callable[[], bool], n_stacks: int) -> None:
         self._is_stopped, self._n_stacks = is_stopped, n_stacks
-        self._seconds = math.inf  # That the last epoch of all has taken.
+        self._seconds = math.inf  # Seconds of the last epoch.
         self._stacks: dict[Hashable, list[ModelStack]] = {}
 
     def train(self, requests: list[Request]) -> list[list[Trained] | Exception]:
@@ -107,7 +107,7 @@ class _Stacks:
             else:
                 answers[id(request)] = StackError("No stack can train this.")
         if groups.keys() - self._stacks.keys():
-            self._seconds = math.inf  # How long an epoch of a new program takes is not known.
+            self._seconds = math.inf  # The duration of a new stack's epoch is not known.
         self._stacks = {key: self._stacks.get(key) or self._new_stacks() for key in groups}
         parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
         # Held-out samples are measured after each epoch.
@@ -146,9 +146,9 @@ def _can_stack(request: Request) -> bool:
 def _parts(
     stacks: list[ModelStack], requests: list[Request]
 ) -> list[tuple[ModelStack, list[Request], int]]:
-    """Return each stack with its requests, and the most that one has: one size compiles once.
+    """Return each stack with its requests, and the largest number of them: one size compiles once.
 
-    Models stay where they are, and new ones go where there are fewest.
+    Models keep their stacks, and new ones go to the smallest stack.
     """
     parts = [[r for r in requests if stack.has(r.trainer)] for stack in stacks]
     known = {id(request) for part in parts for request in part}
@@ -160,7 +160,7 @@ def _parts(
 
 
 def _key(request: Request) -> Hashable:
-    """Return what the models of a stack have in common."""
+    """Return the key that the models of a stack have in common."""
     trainer, data, size = request.trainer, request.data, request.batch_size
     assert isinstance(data, SharedResident)
     n_steps = -(-data.n_samples // size)

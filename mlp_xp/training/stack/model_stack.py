@@ -1,4 +1,4 @@
-"""The models of one program: a state with an axis for them, their steps, what they predict."""
+"""A stack of models: a state with an axis for them, their steps and their predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.step_table import StepTable, draw_keys, step_ranges, step_tables
 from mlp_xp.training.trainer import Trainer
 
-# Losses whose numbers, label smoothing, may be arrays.
+# Losses whose label smoothing may be an array.
 _SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
 
 
@@ -41,7 +41,7 @@ class StackSettings:
 
 @lru_cache(maxsize=1024)
 def stack_settings(rules: Rules) -> StackSettings:
-    """Return what a model has in common with its stack; other numbers are inputs of a step."""
+    """Return the settings that all models of a stack share; others are inputs of a step."""
     loss = type(rules.loss) if type(rules.loss) in _SMOOTHED else rules.loss
     common = rules.network.structure, loss, rules.max_grad_norm, rules.ema_decay is None
     key = *common, structure(_settings(rules))
@@ -49,13 +49,13 @@ def stack_settings(rules: Rules) -> StackSettings:
 
 
 def _settings(rules: Rules) -> tuple[Any, ...]:
-    """Return the settings whose numbers may differ between the models of a program."""
+    """Return the settings that may differ between the models of a stack."""
     return rules.optimizer, rules.loss if type(rules.loss) in _SMOOTHED else None
 
 
 @lru_cache(maxsize=64)
 def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
-    """Return the function of a step of a program; the numbers of settings are packed last."""
+    """Return the step function of a stack; the numbers of its settings are packed last."""
     rules = common.rules
     n_rule, n_loss = (len(numbers(part)) for part in _settings(rules))
 
@@ -79,7 +79,7 @@ def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
 
 
 class ModelStack:
-    """The models of one program: a state with a leading axis, and the trainer at each position.
+    """A stack of models: a state with a leading axis, and the trainer at each position.
 
     A position whose model has ended is None: it computes with weights of 0 until the stack shrinks,
     or another model takes it. ``is_stopped()`` is whether the training is to end after its step,
@@ -141,17 +141,17 @@ class ModelStack:
             yield request.trainer.record(plan, table.rates, [loss], seconds)
 
     def _return_state(self, trainer: Trainer) -> None:
-        """Copy the state of a model to its trainer."""
+        """Copy a model's state to its trainer."""
         trainer.adopt(self._copy_of(trainer.backend, self._positions[id(trainer)]))
 
     def _leave(self, trainer: Trainer) -> None:
-        """Return the state of a model that ends, unless it is not needed."""
+        """Return the state of a model that ends, if it is needed."""
         if self.has(trainer) and not self._is_stopped():
             self._return_state(trainer)
 
     def _copy_of(self, backend: Backend, position: int) -> TrainState:
         """Return a copy of the state of one model in the host's memory, by one transfer."""
-        if backend.shares_host_memory:  # There is none, and nothing to compile.
+        if backend.shares_host_memory:  # No state, so nothing to compile.
             return map_leaves(lambda leaf: np.array(np.from_dlpack(leaf)[position]), self._state)
         with backend.scope():
             where = backend.put(np.asarray([position], dtype=np.int32))
@@ -165,7 +165,7 @@ class ModelStack:
     # --- which models ----------------------------------------------------------------------------
 
     def _arrange(self, requests: list[Request], size: int, backend: Backend) -> None:
-        """Assign each model a position: new ones take those of models that have ended."""
+        """Assign each model a position; new models take the positions of models that have ended."""
         trainers: list[Any] = [request.trainer for request in requests]
         present = set(map(id, trainers))
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
@@ -267,7 +267,7 @@ class ModelStack:
 
 @lru_cache(maxsize=64)
 def _flat(backend: Backend) -> Callable[..., Any]:
-    """Return the function that copies all numbers of one model out of a stack."""
+    """Return the function that copies one model's state out of a stack."""
     xp = backend.xp
 
     def flat(state: TrainState, where: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The trainer of a model of a stack, which has its state while it trains."""
+"""The trainer of a model in a stack, which holds the state while it trains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlp_xp.training.trainer import Trainer
 
 
 class StackError(Exception):
-    """A model that no stack can train to finite numbers: its own fit finds the cause."""
+    """A stack has made a model's weights infinite or NaN; a fit of its own finds the cause."""
 
 
 class StackedTrainer(Trainer):

@@ -1,4 +1,4 @@
-"""Worker threads: each takes the next of many fits when it has done one."""
+"""Worker threads that fit many models, one after another."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def work_in_threads(
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
     remaining, lock, is_closed = iter(tasks), threading.Lock(), threading.Event()
-    config = sklearn.get_config()  # Of the thread; the workers have the defaults.
+    config = sklearn.get_config()  # Of this thread; the workers have the defaults.
     end: Any = object()
 
     def next_task() -> Any:
@@ -65,7 +65,7 @@ def work_in_threads(
 
         worker = Worker(n_threads, n_tasks, is_stopped)
         if n_workers == 1:
-            # Without a thread: two of them would wait for each other's interpreter.
+            # Without a thread: two threads would wait for each other's interpreter lock.
             while not is_stopped() and (task := next_task()) is not end:
                 with working(worker):
                     result = work(task)

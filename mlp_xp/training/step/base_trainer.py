@@ -1,4 +1,4 @@
-"""The state of a trainer and its single steps: all that is needed to find and undo a faulty one."""
+"""The state of a trainer and its single steps: what is needed to find and undo a faulty step."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class BaseTrainer:
         self.n_steps = 0
 
     def _own(self, tree: Tree) -> Tree:
-        """Copy a tree to the state's backend: steps write to it, so it must be nobody else's."""
+        """Copy a tree to the state's backend; steps write to it, so nobody else may hold it."""
         return map_leaves(lambda leaf: self.home.put_copy(leaf, self.dtype), tree)
 
     def copy(self, *names: str) -> TrainState:
@@ -133,5 +133,5 @@ class BaseTrainer:
         return self.backend.get(stacked).reshape(-1).tolist()
 
 
-# One function for fits with the same settings: a backend finds what it compiled.
+# One function for fits with the same settings, so that a backend compiles it once.
 _step = lru_cache(maxsize=64)(make_step)

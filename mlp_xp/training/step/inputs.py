@@ -16,9 +16,9 @@ class Selection(NamedTuple):
 
     ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
     or None where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple
-    of ``(batch, ...)`` arrays, or is None without augmentations. Where other parts of
-    the batch are computed elsewhere, ``positions : (batch,)`` int32 are those of these rows in the
-    whole batch, or None without dropout, and ``part``, 0-d, is their share of its weight. Where the
+    of ``(batch, ...)`` arrays, or is None without augmentations. Where other parts of the batch are
+    computed elsewhere, ``positions : (batch,)`` int32 are the positions of these rows in the whole
+    batch, or None without dropout, and ``part``, 0-d, is their fraction of its weight. Where the
     models of a stack have a batch each, ``rows`` and ``weights`` have leading axes.
     """
 
@@ -70,7 +70,7 @@ def _scaled_rows(
     dtype = next(leaves(params)).dtype
     pixel_map = make_pixel_map(augmentation, batch.selection.draws, xp=xp)
     x, y, rows, scaled = batch.x, batch.y, batch.selection.rows, of_features(scaling)
-    is_own = scaled is not None and scaled.shift.ndim > 1  # Of each model of a stack.
+    is_own = scaled is not None and scaled.shift.ndim > 1  # One batch for each model of a stack.
     common = None if is_own else scaled
     if rows is None:
         x = kernels.gather(x, None, common, pixel_map, dtype=dtype, xp=xp)
@@ -88,7 +88,7 @@ def _scaled_rows(
 
 
 def of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
-    """Return the part of an input scaling that treats each feature by itself."""
+    """Return the part of an input scaling that treats each feature separately."""
     return Scaling(*scaling[:2]) if isinstance(scaling, Whitening) else scaling
 
 
@@ -106,7 +106,7 @@ def _augment(
     """Return the batch after the augmentations of values, and which samples were mixed."""
     mixture = None
     for transform, drawn in zip(augmentation, batch.selection.draws or (), strict=True):
-        # Factors of float32 would widen what was rounded to bfloat16.
+        # Factors in float32 would promote values that were rounded to bfloat16.
         x = xp.astype(transform.apply(x, drawn, xp=xp), x.dtype, copy=False)
         if transform.mixes_targets:
             mixture = transform.mixture(drawn)
@@ -116,7 +116,7 @@ def _augment(
 def targets_and_weights(
     targets: Array, weights: Array | None, mixture: Mixture | None, *, xp: Namespace
 ) -> list[tuple[Array, Array | None]]:
-    """Return the targets of a batch with their weights; of mixed samples, also their partners'."""
+    """Return the targets of a batch with their weights; for mixed samples, their partners' too."""
     if mixture is None:
         return [(targets, weights)]
     partners = mixture.partners

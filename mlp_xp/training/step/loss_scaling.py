@@ -35,7 +35,7 @@ def init_loss_scale(like: Array, *, xp: Namespace) -> LossScale:
 
 
 def copy_state(tree: Tree, scale: LossScale | tuple[()], *, xp: Namespace) -> Tree:
-    """Return a copy of what an update writes to."""
+    """Return a copy of the arrays that an update overwrites."""
     if not scale:
         return tree
     return map_leaves(lambda leaf: xp.asarray(leaf, copy=True), tree)
@@ -49,9 +49,9 @@ def scale_loss_gradient(dlogits: Array, scale: LossScale | tuple[()], *, xp: Nam
 def unscale_gradients(
     grads: Tree, scale: LossScale | tuple[()], *, xp: Namespace
 ) -> tuple[Tree, Array | tuple[()]]:
-    """Return gradients divided by the factor, and whether all of a model are finite.
+    """Return gradients divided by the factor, and whether all of a model's are finite.
 
-    They are in the dtype of the factor: float16 would lose what was gained.
+    They have the factor's dtype, since float16 would underflow again.
     """
     if not scale:
         return grads, ()
@@ -70,7 +70,7 @@ def accept_or_revert(
     *,
     xp: Namespace,
 ) -> tuple[Tree, LossScale | tuple[()]]:
-    """Return what a step leaves, the new tree or the old one, and the next loss scale.
+    """Return the new tree, or the old one if the step is skipped, and the next loss scale.
 
     ``old`` is a copy from before the update, ``is_finite`` as `unscale_gradients` returned it.
     """
@@ -95,6 +95,6 @@ def accept_or_revert(
 
 
 def _spread(of_models: Array, array: Array, *, xp: Namespace) -> Array:
-    """Return numbers of models in a shape for an array that has their axes first."""
+    """Reshape per-model numbers to broadcast with an array whose first axes are the models."""
     n_more = array.ndim - of_models.ndim
     return xp.reshape(of_models, (*of_models.shape, *[1] * n_more)) if of_models.ndim else of_models

@@ -33,9 +33,8 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradien
 class Steps(NamedTuple):
     """The arguments of many steps that differ from step to step; their first axis counts steps.
 
-    ``selection`` is that of a `Batch`, with rows; ``coefs : (steps, 4 + k)`` are packed
-    `StepScalars`; ``keys : (steps, dropouts)`` or None. Those of a stack of models have an axis for
-    the models after the first.
+    ``selection`` is a `Batch`'s, with rows; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
+    ``keys : (steps, dropouts)`` or None. For a stack of models, the second axis counts the models.
     """
 
     selection: Selection
@@ -46,8 +45,8 @@ class Steps(NamedTuple):
 class StepScalars(NamedTuple):
     """The numbers that change from step to step, 0-d, or floats on the host.
 
-    They travel to the device packed, ``(..., 4 + k)``, in this order. A stack of models shares
-    them, or each has its own. ``share`` is the step's share of the epoch's samples, ``l2`` the
+    They are copied to the device packed, ``(..., 4 + k)``, in this order. A stack of models shares
+    them, or each has its own. ``share`` is the step's fraction of the epoch's samples, ``l2`` the
     factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are how far the moving average
     and the batch statistics move, and ``rule`` is what `optimizer.coefficients` returned.
     ``dropout_rates`` has the rate of each dropout, where rates are inputs of a step.
@@ -74,9 +73,9 @@ class TrainState(NamedTuple):
 
     ``batch_stats`` are the running statistics of batch normalization, ``average`` is the moving
     average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one for each
-    model of a stack, are sums over the steps of an epoch, each step's average times the step's
-    share of the samples: they are read once an epoch. ``accuracy`` is an empty tuple unless it is
-    wanted, and ``loss_scale`` unless products are in float16.
+    model of a stack, are sums over the steps of an epoch, weighted by each step's fraction of the
+    samples; they are read once an epoch. ``accuracy`` is an empty tuple unless it is wanted, and
+    ``loss_scale`` unless products are in float16.
     """
 
     params: Params
@@ -155,7 +154,7 @@ def make_step(
         scalars = StepScalars.unpack(coefs, n_rates)
         params, opt_state, batch_stats, average, total, accuracy, scale = state
         with_accuracy = not isinstance(accuracy, tuple)
-        n_leading = one_number(params).ndim  # These count models.
+        n_leading = one_number(params).ndim  # The last axes count models.
         former = copy_state(state[:4], scale, xp=xp)
 
         given = params, batch, scale, scaling, batch_stats, keys

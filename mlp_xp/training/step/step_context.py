@@ -1,4 +1,4 @@
-"""When steps compute with machine code: from the work that is done, or certain to be."""
+"""When steps use machine code, from the work that is done or certain to be done."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def n_alike(
 
 
 def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, int, int]:
-    """Return what `count_work` counts for a step.
+    """Return the counts of `count_work` for a step.
 
-    They are the same in all processes.
+    All processes have the same counts.
     """
     n_rows = -(-plan.batch_size // trainer.processes.size)
     return count_work(data, trainer.state.params, n_rows)
@@ -45,14 +45,14 @@ def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, i
 def _certain_steps(
     trainer: BaseTrainer, plan: EpochPlan, position: SchedulePosition, later: int
 ) -> int:
-    """Return the steps until an epoch ends, or all steps of a fit that is planned.
+    """Return the steps until the epoch ends, or all steps of a fit that will not stop early.
 
-    People set ``max_iter`` far above what a fit needs, so it does not count otherwise.
+    Otherwise ``max_iter`` does not count, since people set it far above what a fit needs.
     """
     if not trainer.may_compile:
         return 0
     n_epochs = (
         max(position.n_epochs - position.done, later + 1) if trainer.is_planned else later + 1
     )
-    # Models that are fitted at the same time wait for the same machine code.
+    # Models fitted at the same time wait for the same machine code.
     return int(trainer.n_steps + n_epochs * len(plan.counts)) * n_models()

@@ -1,4 +1,4 @@
-"""The steps of an epoch, prepared on the host: their numbers, keys, and batches."""
+"""The steps of an epoch, prepared on the host: scalars, dropout keys and batches."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from mlp_xp.training.step.step import StepArguments, Steps
 if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
     from mlp_xp.training.loop.time_budget import Budget
 
-# The weight of a batch in the running statistics of batch normalization; PyTorch's choice.
+# The weight of a batch in the running statistics of batch normalization, as in PyTorch.
 _BATCH_STATS_RATE = 0.1
 # Steps of a schedule that follows the clock.
 _TICKS = 10**6
 
 
 class SchedulePosition(NamedTuple):
-    """The position of an epoch in its fit: epochs before it, epochs of all, factor of the rate."""
+    """The position of an epoch in its fit: epochs before it, all epochs, factor of the rate."""
 
     done: int
     n_epochs: int
@@ -83,7 +83,7 @@ def step_tables(
     )
     columns = [rule]
     if trainer.takes_dropout_rates:
-        # In the dtype of a step: it gets the very products.
+        # In the dtype of a step, so that both round the same products.
         factors = np.asarray(dropout or np.ones(len(rule)), trainer.dtype)
         columns.append(factors[:, None] * np.asarray(rules.network.dropout_rates, trainer.dtype))
     fixed = np.zeros((len(plans), len(steps), 4))
@@ -94,7 +94,7 @@ def step_tables(
     if rules.ema_decay is not None:
         averages = [_average_rate(rules.ema_decay, first + i) for i in range(len(rule))]
         average_rate[:] = np.reshape(averages, average_rate.shape)
-    # A small last batch says little: it moves the running statistics as little.
+    # A small last batch moves the running statistics less.
     largest = np.asarray([[max(plan.totals) or 1.0] for plan in plans])
     np.divide(_BATCH_STATS_RATE * totals, largest, out=batch_stats_rate)
     coefs = np.concatenate([fixed.reshape(-1, 4), *columns], axis=1)
@@ -128,10 +128,10 @@ def draw_keys(trainer: BaseTrainer, n_steps: int, epoch: int) -> np.ndarray | No
 
 
 class Epoch(NamedTuple):
-    """An epoch of a trainer: little, but all that its steps can be repeated from.
+    """An epoch of a trainer: the little that is needed to repeat its steps.
 
-    ``plan`` is without draws. ``number`` epochs were done before it, and ``first`` of its own
-    steps; ``tables`` of the others grows as they are prepared.
+    ``plan`` is without draws. ``number`` epochs and ``first`` of its steps were done before it;
+    ``tables`` of the others grows as they are prepared.
     """
 
     data: Data
@@ -153,7 +153,7 @@ class StepRange(NamedTuple):
 
 
 class EpochArguments(NamedTuple):
-    """Data, and the arguments of the steps of an epoch, without those that were done before it.
+    """Data, and the arguments of an epoch's remaining steps.
 
     ``keys : (steps, dropouts)`` or None.
     """
@@ -202,7 +202,7 @@ def step_ranges(
 def draw_arguments(
     trainer: BaseTrainer, epoch: Epoch, draws: tuple[Draws, ...] | None = None
 ) -> EpochArguments:
-    """Draw what the steps of an epoch need beside their scalars: the same each time."""
+    """Draw what the steps of an epoch need besides their scalars, the same each time."""
     backend, rules = trainer.backend, trainer.rules
     plan, first = epoch.plan._replace(draws=draws), epoch.first
     if rules.augmentation and draws is None:
@@ -249,16 +249,16 @@ def _put(trainer: BaseTrainer, table: StepTable) -> StepTable:
 
 
 def _part(table: Any, first: int, last: int) -> Any:
-    """Return some rows; a slice of all would be work on some devices."""
+    """Return some rows; without a slice for all, which some devices would copy."""
     if table is None or (first, last) == (0, table.shape[0]):
         return table
     return table[first:last, ...]
 
 
 def _padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
-    """Return the scalars of some steps of an epoch, and 0 for the other steps.
+    """Return the scalars of some steps of an epoch, and 0 for the others.
 
-    A backend compiles for the shape of them all, and the clock makes tables of many sizes.
+    A backend compiles for this one shape, though a time limit makes tables of many sizes.
     """
     if table.shape[0] == n_steps:
         return table

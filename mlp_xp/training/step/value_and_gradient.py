@@ -23,10 +23,10 @@ from mlp_xp.training.step.loss_scaling import LossScale, scale_loss_gradient
 
 
 class Evaluation(NamedTuple):
-    """The loss of a batch, what it was computed from, and how its gradients are.
+    """The loss of a batch, its inputs, and functions for its gradients.
 
-    ``x : (..., batch, features)``, ``targets`` and ``logits : (..., batch, outputs)`` are those of
-    the network; ``loss : (...)`` is the weighted average, of which ``pull_loss()`` returns the
+    ``x : (..., batch, features)``, ``targets`` and ``logits : (..., batch, outputs)`` are the
+    network's; ``loss : (...)`` is the weighted average, of which ``pull_loss()`` returns the
     gradient at the logits; ``pullback(dlogits, need_dx=...)`` returns the gradients with respect to
     ``x`` and to all parameters. ``correct : (...)``, the average accuracy, is an empty tuple unless
     it is wanted, and ``batch_stats`` has the statistics of this batch, one for each batch
@@ -48,7 +48,7 @@ class Evaluation(NamedTuple):
 
 
 class BatchGradient(NamedTuple):
-    """The gradients of a batch for all parameters, and what else a step reads of it.
+    """The gradients of a batch for all parameters, and its loss, accuracy and statistics.
 
     ``loss``, as it is reported, and ``correct`` are averages, as in an `Evaluation`.
     """
