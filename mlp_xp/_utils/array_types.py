@@ -1,4 +1,4 @@
-"""Types that the whole package shares; imports no array library."""
+"""Types that the whole package shares; this module imports no array library."""
 
 from __future__ import annotations
 

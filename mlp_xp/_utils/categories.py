@@ -1,4 +1,4 @@
-"""The rules for columns of text: which categories are rare, and which text is meant as numbers."""
+"""Rules for columns of text: which categories are rare, and which texts are really numbers."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
 
 
 def least_rows(n_rows: int) -> int:
-    """Return the number of rows below which a category is rare: 5, or 1 % where rows are few."""
+    """Return the number of rows below which a category is rare: 5, or 1 % in small tables."""
     return max(1, min(_MIN_ROWS, n_rows // _ROWS_A_CATEGORY))

@@ -1,4 +1,4 @@
-"""The name that an unknown one probably means."""
+"""Suggest the valid name nearest to an unknown one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["did_you_mean", "error_end", "nearest"]
 
-# What other libraries call it, in lower case.
+# Names in other libraries, in lower case.
 _ELSEWHERE = {
     "bfloat16": "bf16",
     "binary_crossentropy": "log_loss",
@@ -43,12 +43,12 @@ _ELSEWHERE = {
     "weight_decay": "alpha",
     "zscore": "standardize",
 }
-# The same for the names of backends.
+# Other names of backends.
 _BACKENDS = {"cuda": "auto", "gpu": "auto"}
 
 
 def did_you_mean(given: Any, names: Iterable[str]) -> str:
-    """Return a question with the valid name that is nearest to an unknown one, or "".
+    """Return "did you mean ...?" with the valid name nearest to an unknown one, or "".
 
     Examples
     --------
@@ -66,7 +66,7 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
 
 def nearest(given: Any, names: Iterable[str]) -> str:
     """Return the valid name that an unknown one probably means, or ""."""
-    # Two options are not alike because of their dashes.
+    # Dashes do not make two options similar.
     lower = {name.lower().lstrip("-"): name for name in names}
     wanted = str(given).lower().lstrip("-")
     elsewhere = _ELSEWHERE | _BACKENDS if "numpy" in lower else _ELSEWHERE
@@ -75,6 +75,6 @@ def nearest(given: Any, names: Iterable[str]) -> str:
 
 
 def error_end(given: Any, names: Iterable[str]) -> str:
-    """Return the end of an error's sentence: the question of `did_you_mean`, or a full stop."""
+    """Return the end of an error message: the question of `did_you_mean`, or a period."""
     meant = did_you_mean(given, names)
     return f": {meant}" if meant else "."

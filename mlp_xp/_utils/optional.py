@@ -14,7 +14,7 @@ __all__ = ["check_installed", "install_command", "optional", "pip_command"]
 
 
 def optional(module: str, extra: str = "cli") -> Any:
-    """Import a module that an extra of this package installs; the error has the command.
+    """Import a module that an extra of this package installs; the error names the command.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def optional(module: str, extra: str = "cli") -> Any:
 
 
 def check_installed(*packages: str, extra: str = "cli") -> None:
-    """Raise the error of `optional` if a package is not installed, without importing any."""
+    """Raise the error of `optional` if a package is not installed, without importing it."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise _missing(package, extra)
@@ -55,7 +55,7 @@ def pip_command(options: str = "") -> str:
     A bare ``pip`` belongs to another environment where this one is not activated, and environments
     made by uv have none.
     """
-    import shlex  # Needed for errors alone.
+    import shlex  # Needed only for errors.
 
     quote = shlex.join if os.name == "posix" else subprocess.list2cmdline
     python = quote([sys.executable])

@@ -10,12 +10,12 @@ __all__ = ["PURPOSES", "RandomState", "constant", "host_generator", "seeded"]
 
 RandomState = np.random.RandomState
 
-# The order decides the numbers of a seed: add only at the end.
+# The order determines the numbers for each seed: add only at the end.
 PURPOSES = ("weights", "shuffle", "dropout", "augmentation")
 
 
 def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.random.Generator:
-    """Return the generator of one of `PURPOSES` in one epoch, or of a part of that purpose.
+    """Return the generator for one of `PURPOSES` in one epoch, or for a part of it.
 
     Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011):
     the streams of different purposes and epochs are independent, and none depends on how many
@@ -31,7 +31,7 @@ def constant(value: float, shape: int | tuple[int, ...]) -> np.ndarray:
 
 
 class _Own(threading.local):
-    """The generator of a thread."""
+    """The random state of a thread."""
 
     def __init__(self) -> None:
         self.generator = RandomState()
@@ -41,9 +41,9 @@ _own = _Own()
 
 
 def seeded(seed: int) -> RandomState:
-    """Return what ``RandomState(seed)`` does, until the next call in this thread.
+    """Return ``RandomState(seed)``, valid until the next call in this thread.
 
-    It is the same object each time: to make one takes sixty times as long as to seed it.
+    The object is reused, since creating one takes sixty times as long as seeding it.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The numbers of frozen settings, which a step of a stack of models takes as arrays.
+"""The numbers in frozen settings, which the compiled step of a stack takes as arrays.
 
-A field that is declared as a float is such a number, unless it is 0, which may be another program.
-Settings of the user's own, and subclasses, may use their numbers in other ways: they have none.
+A field declared as a float is such a number unless it is 0, which may need another compiled step.
+The user's own classes and subclasses may use their numbers in other ways, so they have none.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def is_zero(setting: Any) -> bool:
 
 @cache
 def _fields(kind: Hashable) -> tuple[tuple[str, bool], ...]:
-    """Return the names of the fields of a class of ours, and whether each is a number."""
+    """Return the field names of one of our classes, and whether each is a number."""
     if not (is_dataclass(kind) and kind.__module__.startswith("mlp_xp.")):
         return ()
     return tuple((field.name, field.type == "float") for field in fields(kind))
 
 
 def numbers(settings: Any) -> list[Any]:
-    """Return the numbers of settings, and of settings in them, in order.
+    """Return the numbers of settings and nested settings, in order.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def with_numbers(settings: Any, values: Iterator[Any]) -> Any:
 
 
 def structure(settings: Any) -> Hashable:
-    """Return what a program depends on: the settings, and of their numbers only which are 0.
+    """Return the key of a compiled step: the settings, with numbers reduced to whether they are 0.
 
     Examples
     --------

@@ -24,11 +24,11 @@ __all__ = [
 
 _THEIRS = "sklearn.neural_network._multilayer_perceptron"
 _BETWEEN = {"contextlib", "joblib", "mlp_xp", "sklearn", "threading"}
-_CALLER: ContextVar[FrameType] = ContextVar("caller")  # Of the thread that started this one.
+_CALLER: ContextVar[FrameType] = ContextVar("caller")  # The frame that started this thread.
 
 
 def caller_frame() -> FrameType:
-    """Return the frame outside of this package, and of scikit-learn, from which it was called."""
+    """Return the nearest calling frame outside this package and scikit-learn."""
     frame = sys._getframe(1)
     while frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         if frame.f_back is None:
@@ -38,7 +38,7 @@ def caller_frame() -> FrameType:
 
 
 def copy_context_for_thread() -> Context:
-    """Return the context of a new thread, whose warnings then name the caller of this one."""
+    """Return the context for a new thread, so that its warnings name this thread's caller."""
     context = copy_context()
     context.run(_CALLER.set, caller_frame())
     return context
@@ -53,9 +53,9 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def warn_unconverged(message: str) -> None:
-    """Warn at the caller's line, in the name of scikit-learn's module, which people filter by.
+    """Warn at the caller's line as scikit-learn's module, since people filter by it.
 
-    Each fit warns, as there: no registry remembers the line.
+    Each fit warns, as in scikit-learn.
     """
     frame = caller_frame()
     file, line = frame.f_code.co_filename, frame.f_lineno
@@ -71,7 +71,7 @@ except ImportError:
 
 
 def as_sparse(array: Any) -> Any:
-    """Convert an array to CSR, in the type of scikit-learn's predictions."""
+    """Convert an array to CSR, with the type of scikit-learn's predictions."""
     return _align_api_if_sparse(sparse.csr_array(array))
 
 

@@ -28,7 +28,7 @@ THREADS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 class Worker(NamedTuple):
     """A thread that fits one of ``n_models`` models, each on ``n_threads`` threads.
 
-    ``is_stopped()`` is whether all of them are to end, and ``report(record)`` is called after each
+    ``is_stopped()`` is whether all of them must stop, and ``report(record)`` is called after each
     epoch.
     """
 
@@ -42,12 +42,12 @@ _worker: ContextVar[Worker | None] = ContextVar("worker", default=None)
 
 
 def current_worker() -> Worker | None:
-    """Return the worker that this thread is, or None."""
+    """Return this thread's worker, or None."""
     return _worker.get()
 
 
 def n_models() -> int:
-    """Return how many models are fitted together with this thread's model."""
+    """Return the number of models that are fitted together with this thread's model."""
     worker = _worker.get()
     return 1 if worker is None else worker.n_models
 
@@ -71,7 +71,7 @@ def worker_context(worker: Worker) -> Context:
 
 @contextlib.contextmanager
 def reporting(report: Callable[[Any], None] | None) -> Iterator[None]:
-    """Report the epochs of the fit that this worker begins now."""
+    """Start to report the epochs of this worker's fit."""
     worker = _worker.get()
     assert worker is not None
     with working(worker._replace(report=report)):
@@ -79,10 +79,10 @@ def reporting(report: Callable[[Any], None] | None) -> Iterator[None]:
 
 
 def usable_threads() -> int:
-    """Return the number of threads of a BLAS, from its environment variables or the processors.
+    """Return the number of BLAS threads, from environment variables or the number of processors.
 
-    Processors count as affinity, the quotas of a container and ``LOKY_MAX_CPU_COUNT`` allow. Where
-    many models are fitted at once, it is the number of threads of each.
+    Affinity, a container's quota and ``LOKY_MAX_CPU_COUNT`` limit the processors. When many models
+    are fitted at once, return the threads of each.
     """
     worker = current_worker()
     if worker is not None:
@@ -104,7 +104,7 @@ def quota(system: Path = Path("/")) -> int:
         lines = []
     found = [math.inf]
     for _, controllers, path in (line.split(":", 2) for line in lines):
-        # Version 2 names no controllers; version 1 mounts them together or each under its name.
+        # Version 2 names no controllers; version 1 mounts them together or each separately.
         mounts = {"", "unified"} if not controllers else {controllers, *controllers.split(",")}
         if controllers and "cpu" not in mounts:
             continue

@@ -1,11 +1,11 @@
-"""Augmentation: samples changed at random at each step, in ways that leave their labels right.
+"""Augmentation: random changes of the samples at each step that keep their labels correct.
 
 Rows are images, channel planes one after the other, (batch, channels * height * width). `Flip`,
 `Shift` and `Cutout` move whole pixels: in the dtype of the data, exactly, and any number of them
-together in one pass. `ColorJitter` and `Mixup` compute with what the network sees, after the
-conversion to floating point and the input scaling. Random numbers are drawn on the host, from
-(seed, "augmentation", epoch), so that the same seed gives the same images on every backend. The
-fast gathering of images is in `backends`, the order of a training step in `training`.
+together in one pass. `ColorJitter` and `Mixup` change the network's inputs, after conversion to
+floating point and input scaling. Random numbers are drawn on the host, from (seed, "augmentation",
+epoch), so that the same seed gives the same images on every backend. The fast gathering of images
+is in `backends`, the order of a training step in `training`.
 """
 
 from mlp_xp.augmentation._base import Augmentation, Draws, Epoch, ImageAugmentation, Mixture
@@ -57,7 +57,7 @@ __all__ = [
     "view_draws",
 ]
 
-# The ready-made ones, which a model folder or a recipe can name.
+# Built-in augmentations, which a model folder or a recipe can name.
 AUGMENTATIONS = (Flip, Shift, Cutout, ColorJitter, Mixup)
-# Those of them that a prediction can average over.
+# Augmentations that a prediction can average over.
 WITH_VIEWS = (Flip, Shift)

@@ -9,18 +9,18 @@ from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 
-# An array of the host, and a generator of them; only `_utils.random` names their library.
+# A host array and a random generator; only `_utils.random` names their library.
 HostArray = Any
 # An array with one row for each sample of a batch or of an epoch; in a view, a Python number.
 Values = Any
-# A NamedTuple of them.
+# A NamedTuple of such arrays.
 Draws = Any
 
 
 class Epoch(NamedTuple):
     """The rows of an epoch, step after step, padding included.
 
-    ``generator(stream)`` returns a generator of the host; ``number`` counts epochs, from 0;
+    ``generator(stream)`` returns a random generator on the host; ``number`` counts epochs, from 0;
     ``rows : (rows,)`` are positions among ``n_samples`` samples; ``steps``, ``positions`` and
     ``batch_sizes``, all ``(rows,)``, hold the step of each row, its position in the batch, and the
     number of samples in that batch, which come before the padding.
@@ -69,11 +69,11 @@ class Augmentation:
 
     @property
     def views(self) -> tuple[Draws, ...]:
-        """The draws, in Python numbers, that a prediction may average over (``tta``)."""
+        """The draws, as Python numbers, that a prediction can average over (``tta``)."""
         return ()
 
     def check(self, n_features: int, name: str) -> None:
-        """Raise ValueError if it does not fit this number of features; ``name`` is the parameter.
+        """Raise ValueError if it does not fit the number of features; ``name`` is the parameter.
 
         By default anything fits.
         """
@@ -110,7 +110,7 @@ class Augmentation:
         return x
 
     def mixture(self, draws: Draws) -> Mixture:
-        """Return the samples that `apply` mixed, whose targets are mixed likewise."""
+        """Return the mixture that `apply` used, for the targets."""
         raise NotImplementedError
 
 
@@ -120,7 +120,7 @@ class ImageAugmentation(Augmentation):
     image_shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        """Raise ValueError if it is no image shape; store a list as a tuple."""
+        """Raise ValueError if the shape is not an image shape; store a list as a tuple."""
         shape = self.image_shape
         is_shape = isinstance(shape, list | tuple) and len(shape) == 3
         if not (is_shape and all(isinstance(n, Integral) and n >= 1 for n in shape)):
@@ -152,7 +152,7 @@ class ImageAugmentation(Augmentation):
 
 
 def plain_number(value: Any, kind: type = float) -> int | float | None:
-    """Return a number as Python's, also one of NumPy; None if it is none, or no integer for int."""
+    """Return a number, NumPy's included, as a Python number; None if it is not one of this kind."""
     is_integer = isinstance(value, Integral)
     if isinstance(value, bool) or not (is_integer or (kind is float and isinstance(value, Real))):
         return None

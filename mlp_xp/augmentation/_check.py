@@ -11,8 +11,7 @@ from mlp_xp.augmentation._base import Augmentation
 def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation") -> None:
     """Raise TypeError or ValueError unless augmentations fit the data and each other.
 
-    ``name`` is the parameter; what a prediction averages over, "tta", must have
-    `Augmentation.views`.
+    ``name`` is the parameter; for "tta" they must have `Augmentation.views`.
     """
     averages = name == "tta"
     valid = "Flip, Shift" if averages else "Flip, Shift, Cutout, ColorJitter, Mixup"

@@ -1,4 +1,4 @@
-"""Flips, shifts and holes: augmentations that move whole pixels, in the dtype of the data."""
+"""Flips, shifts and cutouts: augmentations that move whole pixels, in the dtype of the data."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Flip(Geometric):
 
 
 class ShiftDraws(NamedTuple):
-    """The number of pixels that each image goes up and to the left, ``(batch,)``."""
+    """The number of pixels by which each image moves up and left, ``(batch,)``."""
 
     up: Values
     left: Values
@@ -122,7 +122,7 @@ class Shift(Geometric):
         return tuple(ShiftDraws(*draw) for draw in ((0, 0), (n, 0), (-n, 0), (0, n), (0, -n)))
 
     def draw(self, epoch: Epoch) -> ShiftDraws:
-        """Draw how far each image goes up and to the left."""
+        """Draw how far each image moves up and left."""
         shape = len(epoch.rows), 2
         return ShiftDraws(*epoch.new_generator().integers(-self.pixels, self.pixels + 1, shape).T)
 
@@ -140,7 +140,7 @@ class Shift(Geometric):
 
 
 class CutoutDraws(NamedTuple):
-    """The pixel in the middle of each hole, ``(batch,)`` line and column."""
+    """The center of each hole, ``(batch,)`` line and column."""
 
     line: Values
     column: Values
@@ -181,7 +181,7 @@ class Cutout(Geometric):
         self.check_number("size", 1, 2 * max(self.image_shape[1:]))
 
     def draw(self, epoch: Epoch) -> CutoutDraws:
-        """Draw the middle of each hole."""
+        """Draw the center of each hole."""
         shape = len(epoch.rows), 2
         return CutoutDraws(*epoch.new_generator().integers(0, self.image_shape[1:], shape).T)
 
@@ -207,5 +207,5 @@ def _both(lines: Array, columns: Array, *, xp: Namespace) -> Array:
 
 
 def _reflected(places: Array, n: int, *, xp: Namespace) -> Array:
-    """Return places inside of the border, mirrored at the outermost pixel, which comes once."""
+    """Return positions inside the border, reflected at the outermost pixel without repeating it."""
     return (n - 1) - xp.abs((n - 1) - xp.abs(places))

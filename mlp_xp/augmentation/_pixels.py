@@ -1,4 +1,4 @@
-"""Pixel maps: which pixel of an image each pixel comes from, and images changed accordingly."""
+"""Pixel maps: where each pixel of an image comes from, and how images are changed accordingly."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Geometric(ImageAugmentation):
 def make_pixel_map(
     augmentation: Sequence[Augmentation], draws: Sequence[Draws] | None, *, xp: Namespace
 ) -> PixelMap | None:
-    """Return the geometric augmentations of a batch, in their order, as one map, or None."""
+    """Return a batch's geometric augmentations, in order, as one map, or None."""
     parts = [
         (transform, drawn)
         for transform, drawn in zip(augmentation, draws or (), strict=draws is not None)
@@ -89,7 +89,7 @@ def take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -
 
 
 def take_lines(images: Array, lines: Array, *, xp: Namespace) -> Array:
-    """Return whole lines of images: where a library copies memory, a tenth of the work."""
+    """Return whole lines of images, a tenth of the work where a library copies memory."""
     n, n_channels, height, width = images.shape
     options = {"dtype": lines.dtype, "device": device(lines)}
     first = xp.arange(0, n * n_channels * height, height, **options)
@@ -105,7 +105,7 @@ def map_pixels(
     take_pixels: Callable[..., Array] = take_pixels,
     xp: Namespace,
 ) -> Array:
-    """Return images, (batch, features), with their pixels taken as a map says, in their dtype."""
+    """Return images, (batch, features), with their pixels rearranged by a map, in their dtype."""
     lines, columns, mask = pixel_map
     shape = x.shape[0], -1, lines.shape[1], columns.shape[1]
     images = take_pixels(xp.reshape(x, shape), lines, columns, xp=xp)

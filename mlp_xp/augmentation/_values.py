@@ -1,4 +1,4 @@
-"""Augmentations of what the network sees: colors, and mixtures of two samples."""
+"""Augmentations of the network's inputs: colors, and mixtures of two samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ColorJitterDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class ColorJitter(ImageAugmentation):
-    r"""Images of changed contrast, brightness and color.
+    r"""Change the contrast, brightness and color of images.
 
     Channel :math:`c` of an image, :math:`x_c`, becomes :math:`a\,x_c + b_c` with one
     :math:`a` for the image, uniform in :math:`1 \pm contrast`, and one :math:`b_c` for each of
@@ -119,9 +119,9 @@ class Mixup(Augmentation):
         object.__setattr__(self, "alpha", alpha)
 
     def draw(self, epoch: Epoch) -> MixupDraws:
-        """Draw the share of each row's own sample, the same for all rows of a step.
+        """Draw the weight of each row's own sample, the same for all rows of a step.
 
-        A padding row is its own partner, and no sample's.
+        A padding row is its own partner.
         """
         positions, sizes = epoch.positions, epoch.batch_sizes
         is_sample = positions < sizes
@@ -139,5 +139,5 @@ class Mixup(Augmentation):
         return mixed
 
     def mixture(self, draws: MixupDraws) -> Mixture:
-        """Return the partners, and the share of the step."""
+        """Return the partners, and the step's weight."""
         return Mixture(draws.partners, draws.share[0])

@@ -21,7 +21,7 @@ def _does_nothing(hook: F) -> F:
 
 
 class Callback:
-    """Base class of what a fit calls as it goes: override the methods that you need.
+    """Base class of callbacks: override the methods that you need.
 
     A `fit` calls the callbacks in the order of the estimator's parameter ``callbacks``, on the
     objects themselves, so what one of them has recorded can be read from it afterwards. Where the
@@ -51,7 +51,7 @@ class Callback:
     wants_accuracy: bool = False
 
     def __repr__(self) -> str:
-        """Return the class with the settings that are not its defaults, on one line."""
+        """Return the class and its non-default settings, on one line."""
         shown = []
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
             value = vars(self).get(name, parameter.default)
@@ -106,6 +106,6 @@ class Live(Callback):
 
 
 def expect(condition: bool, name: str, expected: str, given: Any) -> None:
-    """Raise ValueError for a setting that is not what it must be."""
+    """Raise ValueError for an invalid setting."""
     if not condition:
         raise ValueError(f"`{name}` must be {expected}, got {given!r}")

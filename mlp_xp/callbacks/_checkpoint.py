@@ -35,14 +35,14 @@ _FORMS = 'a number of epochs of at least 1, or text such as "100 steps", "30 s" 
 
 
 class _Interval(NamedTuple):
-    """The distance between two checkpoints: an amount of ``"epoch"``, ``"step"`` or ``"s"``."""
+    """The interval between two checkpoints in ``"epoch"``, ``"step"`` or ``"s"``."""
 
     amount: float
     unit: str
 
 
 def _parse(every: Any) -> _Interval:
-    """Return the interval that a setting means."""
+    """Parse an interval."""
     if isinstance(every, Integral) and not isinstance(every, bool) and int(every) >= 1:
         return _Interval(int(every), "epoch")
     match = _INTERVAL.fullmatch(every) if isinstance(every, str) else None
@@ -59,7 +59,7 @@ def _parse(every: Any) -> _Interval:
 
 @dataclass
 class _Work:
-    """Resources of a fit, the best model until the next checkpoint, and the write in progress."""
+    """Resources of a fit, its best model since the last checkpoint, and the write in progress."""
 
     resources: contextlib.ExitStack
     is_terminated: Callable[[], bool]
@@ -135,7 +135,7 @@ class Checkpoint(Live):
         self._stale = set(checkpoints(self.folder).values())
 
     def on_fit_resume(self, model: Any) -> None:
-        """Lock the folder, and continue its checkpoints."""
+        """Lock the folder, and continue after its checkpoints."""
         self._open(model)
         self._best = max(map(_score, model.history_), default=-math.inf)
         self._stale = set()
@@ -170,14 +170,14 @@ class Checkpoint(Live):
             best, work.pending = work.pending, None
             work.write = work.thread.submit(self._write, copied, pause, snapshot, best), best
             self._last_step, self._last_time = pause.n_steps, time.perf_counter()
-            # No step is lost beside those that were asked for.
+            # No other steps are lost.
             if is_terminated or self._interval.unit != "s":
                 self._end_write()
         if is_terminated:
             raise SystemExit(_TERMINATED)
 
     def on_fit_end(self, model: Any) -> None:
-        """Write what is not written yet, and unlock the folder."""
+        """Write what is pending, and unlock the folder."""
         if self._live is None:
             return
         with self._live.resources:
@@ -200,7 +200,7 @@ class Checkpoint(Live):
     def _write(
         self, model: Any, pause: Pause, snapshot: Snapshot, best: Any
     ) -> dict[Path, Exception]:
-        """Write a checkpoint, and the best model where it is new; return what failed."""
+        """Write a checkpoint, and the best model if it is new; return the failure, if any."""
         path = self.folder / checkpoint_name(pause.epoch, pause.step)
         try:
             with new_folder(path) as new:
@@ -221,7 +221,7 @@ class Checkpoint(Live):
         return {}
 
     def _end_write(self) -> None:
-        """Wait for the write in progress, and warn of what has failed."""
+        """Wait for the write in progress, and warn of failures."""
         work = self._live
         if work.write is None:
             return
@@ -232,10 +232,10 @@ class Checkpoint(Live):
         _warn_of(failed)
 
     def _prune(self, model: Any, newest: tuple[int, int]) -> None:
-        """Remove what is older than asked for, of another fit, or newer, which is damaged."""
+        """Remove checkpoints that are too old, from another fit, or newer and damaged."""
         found = checkpoints(self.folder)
         mine = [key for key, path in found.items() if key <= newest and path not in self._stale]
-        if newest not in mine:  # It has replaced a checkpoint of another fit.
+        if newest not in mine:  # It replaced a checkpoint of another fit.
             mine.append(newest)
         scores = {record.epoch: _score(record) for record in model.history_}
         ends = [key for key in mine if not key[1] and key[0] in scores]
@@ -248,7 +248,7 @@ class Checkpoint(Live):
 
 
 def _warn_of(failed: dict[Path, Exception]) -> None:
-    """Warn of writes that failed: the fit is worth more than its checkpoint."""
+    """Warn of failed writes; the fit is worth more than its checkpoint."""
     for path, error in failed.items():
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
@@ -260,7 +260,7 @@ def _warn_of(failed: dict[Path, Exception]) -> None:
 
 
 def _score(record: Record) -> float:
-    """Return how good an epoch was, higher is better."""
+    """Return the score of an epoch; higher is better."""
     if record.validation_score is not None:
         return record.validation_score
     return -(record.loss if record.validation_loss is None else record.validation_loss)

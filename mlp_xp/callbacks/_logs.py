@@ -60,7 +60,7 @@ class CSVLog(Callback):
         self._write("a", record)
 
     def _write(self, mode: str, row: tuple[Any, ...]) -> None:
-        # Opened for each row: nothing to flush, to close, or to leave out of a copy.
+        # Opened for each row, so that nothing has to be flushed, closed, or left out of a copy.
         with open(self.path, mode, newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
 
@@ -92,7 +92,7 @@ class TensorBoard(Live):
         self._open(0)
 
     def on_fit_resume(self, model: Any) -> None:
-        """Create a new event file, before whose first epoch nothing is hidden."""
+        """Create a new event file; events of earlier files stay visible."""
         self._open(len(model.history_) + 1)
 
     def _open(self, first_epoch: int) -> None:
@@ -119,7 +119,7 @@ def scalars(record: Record) -> dict[str, float]:
     """Return the numbers of a record by their names, and ``samples_per_second``."""
     names = "loss", "accuracy", "learning_rate", "validation_loss", "validation_score"
     values = {name: getattr(record, name) for name in names}
-    if math.isnan(record.learning_rate):  # "lbfgs" has none.
+    if math.isnan(record.learning_rate):  # "lbfgs" has no learning rate.
         del values["learning_rate"]
     known = {name: value for name, value in values.items() if value is not None}
     return known | {"samples_per_second": record.n_samples / record.seconds}

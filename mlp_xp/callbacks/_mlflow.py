@@ -1,4 +1,4 @@
-"""The record of a fit in MLflow."""
+"""Log a fit to MLflow."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class MLflow(Live):
             mlflow.log_text(estimator_html_repr(model), "estimator.html")
             if self.log_model:
                 _log_model(host_copy(model))
-        resources.__exit__(*sys.exc_info())  # A run of a fit that failed is marked so.
+        resources.__exit__(*sys.exc_info())  # Mark the run of a failed fit as failed.
 
 
 def _log_model(model: Any) -> None:
@@ -104,7 +104,7 @@ def _log_model(model: Any) -> None:
             signature=_signature(model),
             serialization_format="skops",
             skops_trusted_types=types,
-            # Else it is loaded in another process to find them.
+            # Otherwise MLflow loads the model in another process to find them.
             pip_requirements=[
                 f"mlp-xp=={__version__}",
                 *sklearn.get_default_pip_requirements(include_skops=True),

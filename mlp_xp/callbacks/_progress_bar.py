@@ -17,7 +17,7 @@ from mlp_xp.training.loop.time_budget import Pace
 
 __all__ = ["ProgressBar"]
 
-_CURVE_PAUSE = 20  # Times as long as a drawing takes, until the next one.
+_CURVE_PAUSE = 20  # Drawings are at least this many times their duration apart.
 
 
 class ProgressBar(Live):

@@ -2,7 +2,7 @@
 
 `commands` has a module for each, `training` the parts of a training, `run_folder` what is kept of
 it, `report` its page, `terminal` what is printed. Options are parsed before any library that
-computes is loaded. Nothing here computes: that is in `estimators`, `datasets` and `plotting`.
+computes is loaded. The work is done in `estimators`, `datasets` and `plotting`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def load_data(
     *,
     is_logged: bool = False,
 ) -> Dataset:
-    """Load a data set, and report that on an output; a download draws its own bar.
+    """Load a data set and report it; a download draws its own bar.
 
     ``options`` go to `load_files`, for data of the user's own.
     """
@@ -83,7 +83,7 @@ GPU = "a CUDA GPU"
 
 
 def missing_for(recipe: str) -> str | None:
-    """Return what a recipe needs and this machine lacks, None if nothing."""
+    """Return a requirement of a recipe that this machine lacks, or None."""
     table = read_table(recipe)
     name = table.get("backend") or "numpy"
     if str(table.get("device")).startswith("cuda") and not has_cuda_driver():

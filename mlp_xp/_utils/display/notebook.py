@@ -1,4 +1,4 @@
-"""A place on a notebook's page that is updated."""
+"""An output area of a notebook that is updated."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def in_notebook() -> bool:
 
 
 class NotebookPlace:
-    """A place below a notebook's cell, whose content is replaced at each update."""
+    """An output area below a notebook's cell, whose content is replaced at each update."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
     def update(self, html: str, text: str) -> None:
-        """Replace the content, text where a front end shows no HTML."""
+        """Replace the content; a front end without HTML shows the text."""
         from IPython.display import display, update_display
 
         content = {"text/html": html, "text/plain": text}
@@ -35,7 +35,7 @@ class NotebookPlace:
 
 
 def bar_html(fraction: float | None, left: str, right: str) -> str:
-    """Return a progress bar in the colors of the page; a ``fraction`` of None is not known yet."""
+    """Return a progress bar in the page's colors; ``fraction`` is None while unknown."""
     value = "" if fraction is None else f" value={min(max(fraction, 0.0), 1.0):.4f}"
     return (
         '<div style="display:flex;gap:.8em;align-items:center;flex-wrap:wrap;'

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, on one line of any width, and about twenty lines elsewhere."""
+"""Progress: a one-line bar on a terminal, about twenty lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ECHO = len("^C")
 
 
 class LiveBar:
-    """A line on a terminal: a label, a bar, percent, measures, and the time left, which ticks.
+    """A line on a terminal: a label, a bar, percent, metrics, and the time left, which counts down.
 
     ``unit`` is what is finished after Ctrl-C.
     """
@@ -39,24 +39,24 @@ class LiveBar:
     def update(
         self, label: str, fraction: float | None, texts: Iterable[str], seconds_left: float | None
     ) -> None:
-        """Update the bar: its label, the fraction done, measures, and the time left.
+        """Update the bar: its label, the fraction done, metrics, and the time left.
 
-        Without a fraction, a light runs through the bar. The most important measures come first,
-        and those that fit are drawn.
+        Without a fraction the bar pulses. The most important metrics come first; those that fit are
+        drawn.
         """
         self._label, self._fraction, self._measures = label, fraction, tuple(texts)
         self._end = None
         if seconds_left is not None and math.isfinite(seconds_left):
             self._end = time.perf_counter() + seconds_left
         if fraction is None:
-            self.draw()  # What comes next may hold Python.
+            self.draw()  # Draw now, since the next call may hold the interpreter lock.
 
     def draw(self) -> None:
         """Draw at once."""
         self._live.refresh()
 
     def stop(self, *, is_done: bool) -> None:
-        """Stop, and leave the line on the screen: at 100 % if all is done."""
+        """Stop, and leave the line on the screen, at 100 % if all is done."""
         if is_done:
             self._fraction, self._is_done = 1.0, True
         self._live.stop()
@@ -84,7 +84,7 @@ class LiveBar:
         yield line
 
     def _last(self) -> list[str]:
-        """Return the end of the line: the time left, or what comes instead of it."""
+        """Return the end of the line: the time left, or its substitute."""
         now = time.perf_counter()
         if self._is_done:
             return [f"took {_minutes(now - self._start)}"]
@@ -111,7 +111,7 @@ class NotebookBar:
         self._place.update(self._bar + self._below, self._text)
 
     def draw(self) -> None:
-        """Return: each update draws."""
+        """Do nothing, since each update draws."""
 
     def draw_below(self, html: str) -> None:
         """Draw below the bar."""
@@ -119,7 +119,7 @@ class NotebookBar:
         self._place.update(self._bar + html, self._text)
 
     def stop(self, *, is_done: bool) -> None:
-        """Stop: the bar stays on the page."""
+        """Stop; the bar stays on the page."""
 
 
 def open_bar(
@@ -151,7 +151,7 @@ def _terminal(file: TextIO | None) -> Any:
     except ImportError:
         return None
     console = Console(file=file)
-    # FORCE_COLOR makes rich take a file for a terminal; a bar in a file is garbage.
+    # FORCE_COLOR makes rich treat a file as a terminal, and a bar in a file is garbage.
     return console if console.is_interactive and console.file.isatty() else None
 
 
@@ -159,7 +159,7 @@ def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: boo
     """Return a display that draws an object again and again."""
     from rich.live import Live
 
-    # Prints go above it; where a stream is no terminal, they are for somebody else.
+    # Prints appear above it; a stream that is not a terminal is left alone.
     out, err = (stream is console.file or stream.isatty() for stream in (sys.stdout, sys.stderr))
     return Live(
         drawn,
@@ -175,7 +175,7 @@ class TaskBar:
     """A progress bar with tasks done, measures and time left.
 
     Where stdout is no terminal, or the ``cli`` extra is not installed, about twenty lines are
-    printed instead. ``name`` is what a task is, in the plural.
+    printed instead. ``name`` is the plural noun for the tasks.
 
     Examples
     --------

@@ -49,7 +49,7 @@ def between_forks(function: F) -> F:
 
 
 def _before_fork() -> None:
-    """Wait for the threads that compute; others begin after the fork."""
+    """Wait for the threads that compute; new computations start after the fork."""
     _forking.add(get_ident())
     end = time.monotonic() + _LONGEST
     while True:

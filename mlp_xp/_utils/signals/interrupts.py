@@ -51,10 +51,10 @@ def _handled(
 def interrupts() -> Iterator[Callable[[], bool]]:
     """Record Ctrl-C as a flag instead of an exception; yield a function that returns the flag.
 
-    A step modifies the state it is given: an exception in the middle would leave it broken. A
-    second Ctrl-C raises `KeyboardInterrupt` as usual. Inside of another such context it is the
-    other's flag. Nothing changes outside the main thread; a thread that fits one of many models
-    ends with them.
+    A step modifies the state it is given, so an exception in the middle would leave it broken. A
+    second Ctrl-C raises `KeyboardInterrupt` as usual. A nested context uses the flag of the outer
+    one. Outside the main thread nothing changes; a thread that fits one of many models stops when
+    they all do.
     """
     worker = current_worker()
     if worker is not None:
@@ -74,7 +74,7 @@ def ctrl_c_pressed() -> bool:
 
 @contextlib.contextmanager
 def terminations() -> Iterator[Callable[[], bool]]:
-    """Record SIGTERM as a flag, where it would end the process at once; yield as `interrupts`.
+    """Record SIGTERM as a flag instead of ending the process; yield as `interrupts` does.
 
     Nothing changes outside the main thread, or where a program has its own handler.
     """
@@ -110,7 +110,7 @@ def postponed() -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Raise `KeyboardInterrupt` at once on Ctrl-C, inside `interrupts` too.
 
-    For a long wait outside of steps. Nothing changes outside the main thread, which may be in a
+    For a long wait outside of steps. Other threads ignore it, since the main thread may be in a
     step.
     """
     global _raises_at_once

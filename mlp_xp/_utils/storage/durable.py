@@ -1,4 +1,4 @@
-"""Files and folders that are written as a whole or not at all, and survive a loss of power.
+"""Files and folders that are written completely or not at all, and survive a power failure.
 
 Everything is written under a temporary name that no other writer uses, flushed to the disk, and
 committed by one rename. A writer that is killed leaves only temporary names, which `sweep` removes.
@@ -29,9 +29,9 @@ __all__ = [
 ]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
-# Folders cannot be flushed on some file systems, which say so in these ways.
+# Errors of file systems that cannot flush folders.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-# How a lock that somebody else holds shows.
+# Errors of a lock that somebody else holds.
 _IN_USE = PermissionError if sys.platform == "win32" else BlockingIOError
 
 
@@ -40,7 +40,7 @@ def _temporary(path: Path) -> Path:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the list of files of a folder, is on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     is_folder = path.is_dir()
     if is_folder and sys.platform == "win32":
         return
@@ -55,7 +55,7 @@ def flush(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it, where missing."""
+    """Create a folder and its missing parents."""
     if not path.is_dir():
         if not path.parent.exists():
             make_folder(path.parent)
@@ -65,7 +65,7 @@ def make_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write a file to; at the end it replaces the file as a whole."""
+    """Yield a temporary path to write to; at the end it atomically replaces the file."""
     temporary = _temporary(path)
     try:
         yield temporary
@@ -78,13 +78,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to write to; at the end it becomes `path`, which it replaces."""
+    """Yield a temporary folder to write to; at the end it replaces `path`."""
     temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
         _flush_all(temporary)
-        if path.exists():  # No operating system lets a rename replace a folder that is not empty.
+        if path.exists():  # A rename cannot replace a folder that is not empty.
             remove_folder(path)
         temporary.rename(path)
         flush(path.parent)
@@ -93,14 +93,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, which loses its name first: nobody finds a part of it."""
+    """Rename a folder, then remove it, so that nobody sees a part of it."""
     old = _temporary(path)
     path.rename(old)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def rename_folder(path: Path, name: Path) -> None:
-    """Flush all files of a folder, and give it another name beside its own."""
+    """Flush the folder's files to disk, then rename it."""
     _flush_all(path)
     path.rename(name)
     flush(name.parent)
@@ -127,8 +127,8 @@ def sweep(folder: Path) -> None:
 def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Lock an existing folder against other writers, also in this process, until the end.
 
-    Wait for another writer, or raise BlockingIOError. The system releases the lock of a process
-    that is killed.
+    Wait for another writer, or raise BlockingIOError. If the process is killed, the system releases
+    the lock.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -149,7 +149,7 @@ if sys.platform == "win32":
         file = folder / ".lock"
         while True:
             try:
-                file.unlink(missing_ok=True)  # An error where it is open, and none where left.
+                file.unlink(missing_ok=True)  # An error if it is open, none if it was left behind.
                 break
             except _IN_USE:
                 if not waits:
@@ -167,9 +167,9 @@ else:
         stack.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-            # A process that was forked meanwhile has the descriptor too, and would keep the lock.
+            # A process forked meanwhile has the descriptor too, and would keep the lock.
             stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         except OSError as error:
-            # A file system without locks: a save without one is better than none.
+            # The file system has no locks; saving without one is better than not saving.
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
                 raise

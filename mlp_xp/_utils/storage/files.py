@@ -1,4 +1,4 @@
-"""Reading of files that may be hostile: regular files only, of limited size."""
+"""Read files that may be hostile: only regular files of limited size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file; OSError for any other, or above ``limit`` bytes."""
+    """Return the content of a regular file of at most ``limit`` bytes; raise OSError otherwise."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:

@@ -1,4 +1,4 @@
-"""The folder of the cache."""
+"""The cache folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["cache_dir"]
 
 
 def cache_dir() -> Path:
-    """Return the folder of the cache: ``MLP_XP_CACHE``, or ``mlp-xp`` in the system's."""
+    """Return the cache folder: ``MLP_XP_CACHE``, or ``mlp-xp`` in the system's cache folder."""
     if given := os.environ.get("MLP_XP_CACHE"):
         return Path(given).expanduser()
     if sys.platform == "win32":

@@ -1,6 +1,6 @@
 """Every command with its options, and a module for each; this table imports nothing that computes.
 
-What commands share is in the other rooms.
+Shared parts are in the other folders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed
 
 __all__ = ["COLUMNS", "COMMANDS", "parse"]
 
-# Columns of the table of runs, which --sort takes.
+# Columns of the table of runs that --sort accepts.
 COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backend", "network")
 
 
@@ -41,7 +41,7 @@ _MACHINE = "see what this machine has"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the arguments of the command; ValueError for what is unknown or wrong.
+    """Parse the arguments; raise ValueError for unknown or invalid ones.
 
     ``load()`` of the result imports and returns the function that runs the command.
     """

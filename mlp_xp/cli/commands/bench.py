@@ -35,5 +35,5 @@ def run(args: argparse.Namespace, output: Output) -> int:
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:  # It gets Ctrl-C too, and says what it keeps.
+            except KeyboardInterrupt:  # The benchmark gets Ctrl-C too, and reports what it keeps.
                 continue

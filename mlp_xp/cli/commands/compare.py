@@ -27,7 +27,7 @@ def run_runs(args: argparse.Namespace, output: Output) -> int:
     rows = [_row(folder, run) for folder, run in find_runs(args.folder)]
     if not rows:
         raise ValueError(
-            f"{args.folder} holds no runs: type the folder that holds them, or `mlp-xp train`"
+            f"{args.folder} has no runs: type the folder that has them, or `mlp-xp train`"
         )
     is_text = args.sort in ("run", "data", "backend", "network")
     known = [row for row in rows if row[args.sort] is not None]
@@ -43,7 +43,7 @@ def run_runs(args: argparse.Namespace, output: Output) -> int:
 def run_compare(args: argparse.Namespace, output: Output) -> int:
     """Print what differs between runs, and write the page with their curves."""
     if len(args.runs) < 2:
-        raise ValueError(f"{args.runs[0]} is one run: type two or more, which are compared")
+        raise ValueError(f"{args.runs[0]} is one run: type two or more to compare")
     check_installed("matplotlib")
     runs = [read_summary(folder) for folder in args.runs]
     names = _names(args.runs)
@@ -57,7 +57,7 @@ def run_compare(args: argparse.Namespace, output: Output) -> int:
 
 
 def _row(folder: Path, run: RunSummary | None) -> dict[str, Any]:
-    """Return the columns of a run as numbers and text, None for what is not known."""
+    """Return the columns of a run as numbers and text, None for unknown ones."""
     row: dict[str, Any] = {"run": folder.name, "date": date_of(folder)}
     if run is None:
         others = dict.fromkeys((*COLUMNS[2:], "score_name"))
@@ -99,7 +99,7 @@ def _brief(value: Any) -> str:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return a name for each run: its folder's name, or its path where two are alike."""
+    """Return a name for each run: its folder's name, or its path if two have the same."""
     names = [folder.absolute().name for folder in folders]
     return names if len({*names}) == len(names) else list(map(str, folders))
 
@@ -135,7 +135,7 @@ def _settings(run: RunSummary) -> dict[str, str]:
     config = run.config
     found = {name: value for name, value in config["settings"].items() if name != "params"}
     found |= run.params
-    # The thread pools of a process are listed in any order.
+    # The order of a process's thread pools is arbitrary.
     found |= {
         f"backend: {name}": "; ".join(sorted(str(value).split("; ")))
         for name, value in config["backend"].items()
@@ -152,7 +152,7 @@ def _fit_columns(rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[i
 
 
 def _print_runs(rows: Sequence[Sequence[str]]) -> None:
-    """Print runs in columns, numbers aligned right; the last are left out where narrow."""
+    """Print runs in columns, numbers aligned right; a narrow terminal omits the last columns."""
     cells, widths = _fit_columns(rows)
     room = terminal_width(sys.stdout)
     ends = [*itertools.accumulate(width + 2 for width in widths)]
@@ -166,7 +166,7 @@ def _print_runs(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _print_comparison(rows: Sequence[Sequence[str]]) -> None:
-    """Print a line for each row with a column for each run; where narrow, a line for each run."""
+    """Print a line per row with a column per run; on a narrow terminal, a line per run."""
     cells, widths = _fit_columns(rows)
     room = terminal_width(sys.stdout)
     if room is None or sum(widths) + 2 * len(widths) - 2 <= room:

@@ -13,7 +13,7 @@ from mlp_xp.recipes import FILES
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Print the scores of a network, of a classifier also the accuracy of each class."""
+    """Print the scores of a network; for a classifier, also the accuracy of each class."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)

@@ -13,7 +13,7 @@ _N_NAMES = 10
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Write the file, and print what it takes and returns."""
+    """Write the file, and print its inputs and outputs."""
     model, info = read_run(args.run_folder)
     path = args.out or args.run_folder / "model.onnx"
     with output.doing(f"writing {path}"):

@@ -79,7 +79,7 @@ def _devices(name: str) -> Iterator[tuple[str, str]]:
             device = f"cuda:{index}" if kind == "cuda" else kind
             try:
                 text = describe(get_backend(name, device))
-            except Exception as error:  # A broken installation or driver can raise anything.
+            except Exception as error:  # A broken installation or driver can raise any error.
                 if index == 0:
                     reason = str(error).partition("; `mlp-xp backends`")[0]  # This is it.
                     reason = reason.replace(": leave out backend and device", "")  # None is given.

@@ -19,7 +19,7 @@ Options: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of descriptions and examples, and breaks those too long between words."""
+    """Keep the lines of descriptions and examples, and wrap long ones between words."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         self._add_options = add_options
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, after adding the options; what is unknown is an error of this command."""
+        """Add the options, then parse; unknown arguments are an error of this command."""
         add_options, self._add_options = self._add_options, None
         if add_options is not None:
             add_options(self)
@@ -71,8 +71,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def suggestion(given: str, choices: Iterable[str]) -> str:
-    """Return ", did you mean x?" with the choice that is nearest to what was typed, or ""."""
-    from mlp_xp._utils.names import did_you_mean  # Not for those who type no error.
+    """Return ", did you mean x?" with the nearest choice, or ""."""
+    from mlp_xp._utils.names import did_you_mean  # Imported only for errors.
 
     meant = did_you_mean(given, choices).replace("'", "")
     return meant and f", {meant}"

@@ -21,7 +21,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Print a line for each image or row, once all of them are read."""
+    """Print a line for each image or row, once all are read."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)

@@ -25,7 +25,7 @@ from mlp_xp.training.processes import SingleProcess
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Train as the options say, or resume a run, and return the exit status."""
+    """Train with the given options, or resume a run, and return the exit status."""
     request = Request(args, args.out, args.resume, args.distributed, args.command, args.start_time)
     return _train_together(request, output)
 
@@ -40,11 +40,11 @@ def _train_together(request: Request, output: Output) -> int:
 
 
 def _follow(ranks: SingleProcess) -> int:
-    """Train on another rank than 0, which alone prints and writes; return its exit status."""
+    """Train on a rank other than 0, which neither prints nor writes; return its exit status."""
     try:
         with ranks.sharing_errors():
             settings: Settings = ranks.first(None)  # type: ignore[assignment]
-            ranks.exchange(None)  # Rank 0 has fetched the data where they were absent.
+            ranks.exchange(None)  # Rank 0 has downloaded missing data.
             data = settings.load()
             settings = settings.fitting(data)
             model = settings.estimator()
@@ -63,7 +63,7 @@ def _train(request: Request, ranks: SingleProcess, output: Output) -> int:
     settings = ranks.first(request.settings())
     prepared = prepare(settings, output)
     ranks.exchange(None)
-    # One sentence reports a training that diverges; NumPy's warnings add nothing.
+    # A diverged training is reported in one sentence; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with request.open_folder(settings.folder_name) as folder, interrupts() as pressed, quiet:
         print_prepared(prepared, output)

@@ -1,4 +1,4 @@
-"""The options of ``mlp-xp train``; the recipe decides what is not typed."""
+"""The options of ``mlp-xp train``; the recipe sets the rest."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _add_data(group: Options, default: str) -> None:
 
 
 def _column_names(text: str) -> tuple[str, ...]:
-    """Return the names in a line of a table: those with commas are in double quotes."""
+    """Return the names in a line of CSV."""
     names = next(csv.reader([text], skipinitialspace=True), [])
     return tuple(name.strip() for name in names if name.strip())
 

@@ -28,12 +28,12 @@ from mlp_xp.saving import decode
 _PARAMETERS = {row.option.name or name: name for name, row in CLASSIFIER.items() if row.option} | {
     "device": "device"
 }
-# Options that --resume takes too: none of them changes the numbers, except by rounding.
+# Options that --resume accepts too: none changes the results, except by rounding.
 _FREE = {option for option, name in _PARAMETERS.items() if CLASSIFIER[name].free_on_resume}
 
 
 class Request(NamedTuple):
-    """A training that a user asks for: a new one, or the rest of the run ``resume``.
+    """A requested training: a new one, or the rest of the run ``resume``.
 
     ``command`` is the line that was typed, and ``start_time`` when, on `time.perf_counter`.
     """
@@ -59,7 +59,7 @@ class Request(NamedTuple):
 def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings that the options describe."""
     task = args.task or "classification"
-    is_table = Path(args.data or "").is_file() and args.solver != "lbfgs"  # It takes no batches.
+    is_table = Path(args.data or "").is_file() and args.solver != "lbfgs"  # L-BFGS uses no batches.
     name = args.recipe or (TABLE if is_table else DEFAULT)
     recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
     if recipe.ensemble:
@@ -79,7 +79,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.backend is None and (note := without_library(name, recipe.params)):
         print_line(f"note: {note}", sys.stderr)
         params["backend"] = "numpy"
-    params["distributed"] = args.distributed  # The processes run whatever a recipe has.
+    params["distributed"] = args.distributed  # Any recipe can run on several processes.
     if args.data is None and recipe.data == FILES:
         raise ValueError(
             f"recipe {name} is for a table of your own: type its file too, as in mlp-xp "
@@ -100,7 +100,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
-    """Return the settings of a run that is resumed, with the options that it takes."""
+    """Return the settings of a resumed run, with the options that --resume accepts."""
     fixed = {"data", "recipe", "validation", "weight_decay", "out", "target", "image_size", "task"}
     for name in sorted(fixed | {"drop"} | _PARAMETERS.keys() - _FREE):
         value = getattr(args, name)
@@ -126,13 +126,13 @@ def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
 
 
 def _typed(args: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
-    """Return the options that were typed, by the names of their parameters where they have one."""
+    """Return the options that were typed, by parameter name where they have one."""
     values = {_PARAMETERS.get(option, option): getattr(args, option) for option in options}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _known_data(text: str) -> str:
-    """Return the name of a data set, or a path that is there."""
+    """Return the name of a data set, or an existing path."""
     if text in LOADERS or Path(text).exists():
         return text
     meant = suggestion(text, LOADERS) or ","

@@ -1,7 +1,7 @@
 """Reports as pages: of a run, and of several side by side.
 
 Each is one HTML file without links to other files. What comes from data or settings is escaped.
-Numbers and pictures are made elsewhere: here they are arranged.
+This folder only arranges numbers and plots that are made elsewhere.
 """
 
 from mlp_xp.cli.report._compare import write_comparison

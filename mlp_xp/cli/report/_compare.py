@@ -16,7 +16,7 @@ def write_comparison(
     results: Sequence[Sequence[str]],
     settings: Sequence[Sequence[str]],
 ) -> None:
-    """Write the page of several runs by name; a row is a name, and a value for each run."""
+    """Write the page of several runs; a row is a name and a value for each run."""
     title = f"{len(runs)} runs side by side"
     left_out = len(runs) - MOST_RUNS
     write_page(

@@ -1,4 +1,4 @@
-"""Elements of a page as HTML; what comes from data is escaped here, and only here."""
+"""Elements of a page as HTML; text from data is escaped only here."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def heading(title: str, subtitle: str) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a section with a heading, or nothing where all parts are empty."""
+    """Return a section with a heading, or nothing if all parts are empty."""
     body = "\n".join(filter(None, parts))
     return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
 
@@ -92,7 +92,7 @@ def definitions(values: Mapping[str, object]) -> str:
 
 
 def folded(summary: str, body: str) -> str:
-    """Return a part that opens at a click."""
+    """Return a collapsible part."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>" if body else ""
 
 

@@ -61,7 +61,7 @@ class Evaluation(NamedTuple):
 
     ``y`` and ``predicted`` are class numbers, or values of shape (samples,) or (samples, outputs).
     ``probabilities`` has the columns of ``model.classes_``. A regressor has neither these nor class
-    names; ``image_shape`` is None where the samples are no images.
+    names; ``image_shape`` is None if the samples are not images.
     """
 
     x: np.ndarray
@@ -198,7 +198,7 @@ def _class_table(test: Evaluation) -> str:
 
 
 def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
-    """Return the surest mistakes, where the samples are images."""
+    """Return the most confident mistakes, if the samples are images."""
     if test.image_shape is None or test.image_shape[0] not in (1, 3):
         return ""
     found = surest_mistakes(
@@ -260,9 +260,9 @@ def _network(summary: Any) -> str:
 
 
 def _first_layer(model: Any, test: Evaluation) -> str:
-    """Return the weights of the first layer as images, where it is dense and sees images."""
+    """Return the weights of the first layer as images, if it is dense and its inputs are images."""
     shape = test.image_shape
-    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # None of members.
+    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # Not for several networks.
     if shape is None or shape[0] not in (1, 3) or len(getattr(weights, "shape", ())) != 2:
         return ""
     shown = largest_weights(model, shape, _N_NEURONS).pictures()

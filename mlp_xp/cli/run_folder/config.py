@@ -26,7 +26,7 @@ CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The description of a run's data set, with which its model is used without it.
+    """The description of a run's data set, for using its model without the data.
 
     ``class_names`` is empty where numbers are predicted. ``columns`` belong to a table.
     """
@@ -53,7 +53,7 @@ class DataInfo:
 
 
 def read_config(folder: Path, cure: str = CURE) -> dict[str, Any]:
-    """Return the content of a run's ``config.json``; the cure ends the error where it is none."""
+    """Return the content of a run's ``config.json``; an error ends with the cure."""
     return read_json(folder / CONFIG, cure)
 
 
@@ -64,7 +64,7 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def data_info(config: dict[str, Any], model: Any) -> DataInfo:
-    """Return what a configuration says of the data of a model, once it is checked."""
+    """Check and return the description of a model's data in a configuration."""
     data = config["data"]
     lists = ("class_names", "image_shape", "image_size", "feature_names")
     given = {name: None if data[name] is None else tuple(data[name]) for name in lists}

@@ -40,7 +40,7 @@ class RunFolder:
     is_trained: bool = False
 
     def keep(self, write: Callable[[Path], None]) -> None:
-        """Call ``write(folder)`` for what exists only in memory; if that fails, for another folder.
+        """Call ``write(folder)`` to save results; if that fails, try other folders.
 
         The home folder and the folder for temporary files are tried next. Then a user at a terminal
         is asked for a folder until one works.
@@ -119,7 +119,7 @@ def resumed_run(name: Path) -> Iterator[RunFolder]:
     with locked(folder):
         sweep(folder)
         with _in_progress(folder, final) as run:
-            run.is_trained = True  # What was there stays there.
+            run.is_trained = True  # Existing files stay there.
             yield run
 
 

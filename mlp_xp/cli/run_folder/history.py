@@ -38,7 +38,7 @@ def write_history(folder: Path, records: Sequence[Record], score: str) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Read the rows, with None where nothing was measured; none if there is no file."""
+    """Read the rows, with None for missing values; no rows if there is no file."""
     if not (folder / _FILE).exists():
         return []
     with (folder / _FILE).open(newline="", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
-_LARGEST = 1e300  # Of a number in a result.
+_LARGEST = 1e300  # The type of a number in a result.
 
 
 class RunSummary(NamedTuple):
@@ -27,7 +27,7 @@ class RunSummary(NamedTuple):
 
     @property
     def params(self) -> dict[str, Any]:
-        """The parameters of the estimator, as JSON has them."""
+        """The estimator's parameters as JSON values."""
         return cast("dict[str, Any]", self.config["settings"]["params"])
 
     @property
@@ -38,7 +38,7 @@ class RunSummary(NamedTuple):
 
     @property
     def result(self) -> dict[str, Any]:
-        """The result; empty where the run has not ended."""
+        """The result; empty if the run has not ended."""
         return cast("dict[str, Any]", self.config.get("result", {}))
 
     @property
@@ -72,7 +72,7 @@ def read_summary(folder: Path) -> RunSummary:
 
 
 def _check(run: RunSummary) -> None:
-    """Raise an error where the files hold other kinds of values than tables and pages show."""
+    """Raise an error if the files hold values of types that tables and pages cannot show."""
     config, result = run.config, run.result
     mappings = (run.params, config["backend"], config.get("versions", {}), result)
     texts = (run.data, config["backend"].get("name", ""))

@@ -54,7 +54,7 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
 
 
 def named(model: Any, class_names: Sequence[str], feature_names: Sequence[str]) -> Any:
-    """Return a copy of a model that predicts the names of classes, and knows its columns."""
+    """Return a copy of a model that predicts class names and knows its columns."""
     model = copy.copy(model)
     if class_names:
         model.classes_ = np.asarray(class_names)[model.classes_]

@@ -1,4 +1,4 @@
-"""Lines of text that fit a terminal: broken between words, and indented; imports nothing slow."""
+"""Lines of text wrapped and indented to fit a terminal; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDEST_INDENT = 0.4  # Of the line: beyond it the second column begins on a new
 
 
 def print_line(text: object, file: TextIO | None = None) -> None:
-    """Print a line without control characters, broken between words where a terminal is narrow."""
+    """Print a line without control characters, wrapped to the width of a terminal."""
     file = sys.stdout if file is None else file
     print("\n".join(fitted(printable(text), terminal_width(file))), file=file, flush=True)
 
@@ -23,9 +23,9 @@ def terminal_width(file: TextIO) -> int | None:
 
 
 def fitted(line: str, width: int | None) -> list[str]:
-    """Return a line as lines of at most this many columns; a longer word is left whole.
+    """Wrap a line to at most this many columns, without splitting words.
 
-    Text after a gap of two spaces is a second column, and stays one.
+    Text after a gap of two spaces stays in a second column.
 
     Examples
     --------

@@ -44,7 +44,7 @@ class Output:
             print_line(line)
 
     def suggest(self, commands: dict[str, str]) -> None:
-        """Print what may be typed next, and what it does, if a person reads it."""
+        """Print what to type next and what it does, if a person reads it."""
         if self._is_quiet or self._is_json or not sys.stdout.isatty():
             return
         width = max(map(len, commands))
@@ -54,7 +54,7 @@ class Output:
 
     @contextlib.contextmanager
     def doing(self, text: str, *, is_logged: bool = False) -> Iterator[None]:
-        """Print what is being done: a spinner on a terminal, elsewhere a line if it is logged."""
+        """Show what is being done: a spinner on a terminal, elsewhere a line if it is logged."""
         if self._is_quiet:
             yield
             return

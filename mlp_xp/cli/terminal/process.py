@@ -19,7 +19,7 @@ _AGAIN = 0.01  # Seconds after which a Ctrl-C that was lost is raised again.
 
 @contextlib.contextmanager
 def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
-    """Exit with status 130 on Ctrl-C, for the time in which libraries are loaded.
+    """Exit with status 130 on Ctrl-C while libraries are loaded.
 
     An exception in the middle of an import would end in a traceback, or in an import that half
     succeeded. Nothing changes if the process is not the command's own.
@@ -43,7 +43,7 @@ def exit_on_ctrl_c(*, is_process: bool) -> bool:
 
 @contextlib.contextmanager
 def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
-    """Raise again a `KeyboardInterrupt` out of a callback, which Python would print and ignore.
+    """Raise again a `KeyboardInterrupt` from a callback, which Python would print and ignore.
 
     The import system itself has such callbacks, of weak references.
     """
@@ -56,7 +56,7 @@ def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
         if not issubclass(found.exc_type, KeyboardInterrupt):
             former(found)
             return
-        # Later: now we are still in the callback.
+        # Later, since we are still in the callback.
         timer = threading.Timer(_AGAIN, _thread.interrupt_main)
         timer.daemon = True
         timer.start()
@@ -85,7 +85,7 @@ def start_time(*, is_process: bool = True) -> float:
 
 @contextlib.contextmanager
 def starting(text: str) -> Iterator[None]:
-    """Print a text on stderr while something starts, if that is a terminal; then remove it."""
+    """Show a text on a terminal's stderr while something starts; then remove it."""
     stream = sys.stderr
     if stream is None or not stream.isatty() or "--quiet" in sys.argv:
         yield
@@ -114,7 +114,7 @@ def without_pandas(*, is_process: bool) -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Send further output nowhere: its reader, such as ``head``, has closed it."""
+    """Discard further output, since its reader, such as ``head``, has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

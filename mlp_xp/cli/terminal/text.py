@@ -7,7 +7,7 @@ from typing import Any
 
 
 def readable(value: Any) -> str:
-    """Return a setting as a reader expects it, from the form that JSON has.
+    """Return a setting, a JSON value, as readable text.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def value_text(value: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a time of three digits or so.
+    """Return a time with about three digits.
 
     Examples
     --------

@@ -1,4 +1,4 @@
 """The parts of `mlp-xp train`: settings, task, preparation, fit, progress, deadline and results.
 
-Options are in `commands`, and so is the order of what is done.
+`commands` has the options and calls these parts in order.
 """

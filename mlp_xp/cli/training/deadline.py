@@ -1,4 +1,4 @@
-"""The deadline of a command: how much of its time the training may take."""
+"""The deadline of a command: how much of its time training may take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlp_xp.cli.terminal.lines import print_line
 # and the report (0.5 s of it) took 1.5 s of CPU time for 10 classes and 2.5 s for 100.
 _END = 1.5
 _REPORT = 2.6
-_LEAST_FRACTION = 0.1  # of the time is for the training in any case
+_LEAST_FRACTION = 0.1  # fraction of the time that is always for training
 _N_TIMED = 512
 
 
@@ -27,8 +27,7 @@ class Deadline(Callback):
     Before the first step, predictions for training images ``x`` show how long the test takes. If
     the time is short, test-time augmentation is dropped first (``has_views``), then the images
     (``has_report``), with a note. The command must end at ``end``, on `time.perf_counter`, and a
-    run that is resumed has ``used`` some seconds before. ``stage(text)`` displays what is being
-    done.
+    resumed run has already ``used`` some seconds. ``stage(text)`` displays what is being done.
     """
 
     def __init__(

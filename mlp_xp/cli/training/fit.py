@@ -1,4 +1,4 @@
-"""The fit of a command: with progress, deadline and checkpoints, from where another one stopped."""
+"""The fit of a command: with progress, deadline and checkpoints, possibly resumed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
     """Return where a run resumes, and print it."""
     folder = run / CHECKPOINTS
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The fit warns of damage too.
+        warnings.simplefilter("ignore")  # The fit warns about damage too.
         snapshot = read_newest(folder)
     if snapshot is None:
         output.print("no checkpoint yet: the training starts at its first epoch")
@@ -51,10 +51,10 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
 
 
 class Ending(NamedTuple):
-    """The end of a training: the epoch whose network is kept, what ended it, and that for a reader.
+    """The end of a training: the epoch whose network is kept, the reason, and a text.
 
     ``is_early`` is whether a plateau of the loss or of the validation score ended it. ``text`` is
-    empty where all epochs were done, or the time was over, and the last network is kept.
+    empty if all epochs were done, or the time was up, and the last network is kept.
     """
 
     kept_epoch: int
@@ -91,7 +91,7 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Ending:
 
 
 class Fitted(NamedTuple):
-    """The end of a fit: why it diverged, if it did, and what there is time for."""
+    """The end of a fit: the error if it diverged, and what there is time for."""
 
     ending: Ending
     cause: str

@@ -20,7 +20,7 @@ from mlp_xp.recipes import FILES
 
 
 class Prepared(NamedTuple):
-    """Settings that fit the data, the network, still to be fitted, and what it learns where."""
+    """Settings that fit the data, the unfitted network, its task and its backend."""
 
     settings: Settings
     data: Dataset
@@ -29,14 +29,14 @@ class Prepared(NamedTuple):
     backend: Backend
 
     def without_images(self) -> Prepared:
-        """Return what testing and drawing take, which need memory too."""
+        """Return test data for testing and plotting, which need memory too."""
         return self._replace(data=self.data._replace(x_train=self.data.x_train[:0].copy()))
 
 
 def prepare(settings: Settings, output: Output) -> Prepared:
     """Check libraries and device, load the data, and make the network."""
     model = settings.estimator()
-    check_installed("matplotlib", "safetensors")  # They write the results.
+    check_installed("matplotlib", "safetensors")  # Needed to write the results.
     if settings.tensorboard:
         check_installed("tensorboardX", extra="tensorboard")
     _check_held_out(settings, model)
@@ -103,7 +103,7 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
 
 
 def _describe_columns(data: Dataset) -> str:
-    """Return how many columns are of which kind."""
+    """Return the number of columns of each kind."""
     assert data.columns is not None
     used = data.columns.used
     counts = {

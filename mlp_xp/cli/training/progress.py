@@ -13,7 +13,7 @@ from mlp_xp.training.loop.time_budget import Pace
 
 
 class Progress(Callback):
-    """Displays the progress of a fit, from its creation until `close`.
+    """Display the progress of a fit, from its creation until `close`.
 
     ``end`` is when the command must end, on `time.perf_counter`, and ``n_done`` how many of the
     epochs were done before. The bar ends at 100 % if ``is_done`` is set.
@@ -43,7 +43,7 @@ class Progress(Callback):
         self.stage("preparing data and network")
 
     def stage(self, text: str) -> None:
-        """Report what is done before the first step."""
+        """Report what happens before the first step."""
         if self._bar is not None:
             self._bar.update(f"{self._n_done + 1}{self._total}", None, [text], None)
 
@@ -101,7 +101,7 @@ class Progress(Callback):
         return [f"loss {running.loss:.3f}", *self._validation, *scores]
 
     def _fraction(self, epochs: float) -> float:
-        """Return how much of the training is done, and update the pace."""
+        """Return the fraction of the training that is done, and update the pace."""
         fraction = epochs / self._n_epochs
         if self._end is not None:
             elapsed = time.perf_counter() - self._start

@@ -1,4 +1,4 @@
-"""The files of a run beside the model: configuration, history and pictures."""
+"""The files of a run besides the model: configuration, history and plots."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mlp_xp.saving import encode, write_model
 
 
 def config_of(prepared: Prepared) -> dict[str, Any]:
-    """Return a run's settings, and what is needed to use its model without the data set."""
+    """Return a run's settings, and the description of its data for using the model later."""
     settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     info = DataInfo(
@@ -129,7 +129,7 @@ def draw_results(
 def draw_curves(
     history: list[dict[str, Any]], task: Task, scores: dict[str, float]
 ) -> TrainingCurvesDisplay:
-    """Draw loss and score by epoch, as far as they are known."""
+    """Plot loss and score by epoch, as far as known."""
     columns = {label: CURVES[label] for label in ("loss", task.label, "score")}
     # A fit may end before its first epoch.
     panels = training_panels(history, columns) or {"loss": {"training": []}}

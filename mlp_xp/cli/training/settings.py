@@ -1,4 +1,4 @@
-"""The settings of a training, fitted to data of the user's own."""
+"""The settings of a training, adapted to the user's own data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INTERVAL = "1 min"  # Between two checkpoints where none are asked for.
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a training.
+    """All settings of a training.
 
     ``recipe`` is a name or a file; ``params`` are parameters of the estimator that override it.
     """
@@ -52,7 +52,7 @@ class Settings:
         return Path(self.data_path or "").stem if self.data == FILES else self.data
 
     def fitting(self, data: Dataset) -> Settings:
-        """Return settings that fit data of the user's own: what is learned, and from how many.
+        """Return settings adapted to the user's own data: its task and number of samples.
 
         The batches and epochs of the default recipe are for 50,000 images: fewer samples get
         smaller batches and more epochs, unless they are chosen.
@@ -84,7 +84,7 @@ class Settings:
                 "numbers to predict: leave it out, or type --task classification"
             )
         if self.params.keys() >= known:
-            return kind(**self.params)  # Of a run, whose recipe may be gone.
+            return kind(**self.params)  # A run's recipe may be gone.
         return kind.from_recipe(self.recipe, **self.params)
 
     def callbacks(self, folder: Path) -> list[Callback]:
