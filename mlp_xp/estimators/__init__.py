@@ -1,8 +1,8 @@
-"""The estimators, all that most users need: `MLPClassifier` and `MLPRegressor` over `BaseMLP`.
+"""The estimators, which are all that most users need: `MLPClassifier` and `MLPRegressor`.
 
-They are composed of parts that know no estimator: `targets`, `config`, `state`, and the fit loop
-of `mlp_xp.training`. `ensembles`, which few programs need, average several of them. Networks,
-losses, optimizers and the saved format are elsewhere.
+They are composed of parts that know no estimator: `targets`, `config`, `state`, and the fit loop of
+`mlp_xp.training`. `ensembles` average several of them. Networks, losses, optimizers and the saved
+format are elsewhere.
 """
 
 from mlp_xp.estimators.classifier import MLPClassifier

@@ -1,4 +1,4 @@
-"""The estimator that classifier and regressor have in common, composed of parts."""
+"""The base class of classifier and regressor."""
 
 import time
 import warnings
@@ -32,9 +32,10 @@ from mlp_xp.training.loop.history import packed, unpacked
 
 
 class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
-    """Base class of `MLPClassifier` and `MLPRegressor`: scikit-learn's interface over the parts.
+    """Base class of `MLPClassifier` and `MLPRegressor`, with scikit-learn's interface.
 
-    A subclass stores its parameters with `_store`, and names their table and its targets' type.
+    A subclass stores its parameters with `_store`, and names their table and the type of its
+    targets.
     """
 
     _parameters: dict[str, Parameter]
@@ -58,19 +59,19 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
     missing_values: str
     max_one_hot: float
     _state: FittedState
-    _training: Any = None  # Of the last fit; not pickled.
+    _training: Any = None  # The trainer of the last fit; not pickled.
 
     def _store(self, given: dict[str, Any]) -> None:
         """Store each argument of a constructor unchanged, as scikit-learn requires.
 
-        They are this class's own arguments: a subclass may take others.
+        These are this class's arguments; a subclass may take others.
         """
         for name, value in given.items():
             if name != "self":
                 setattr(self, name, value)
 
     def _params(self) -> dict[str, Any]:
-        """Return all parameters by name, also those that a subclass does not take."""
+        """Return all parameters by name, including those that a subclass does not take."""
         return {name: getattr(self, name) for name in self._parameters}
 
     # --- fitting -------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
     def input_gradient(self, X: Any, target: Any) -> Array:
         """Return the gradient of the loss with respect to the inputs.
 
-        Its size says which features a prediction depends on (a saliency map), its sign how to
+        Its magnitude shows which features a prediction depends on (a saliency map), its sign how to
         change them to make the prediction worse (an adversarial example). Dropout and `tta` play no
         part; batch normalization uses its running statistics.
 
@@ -283,7 +284,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         return evaluate(self, X, y, sample_weight, metrics)
 
     def summary(self) -> Summary:
-        """Describe the fitted network: layers, parameters, memory, work for a sample.
+        """Describe the fitted network: layers, parameters, memory, operations per sample.
 
         Returns
         -------
@@ -318,7 +319,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
             attributes["_state"] = state.to_host(progress)
             for name in (*state.arrays, "columns_"):
                 attributes.pop(name, None)
-        elif "coefs_" in attributes:  # Assigned, and not used yet.
+        elif "coefs_" in attributes:  # Assigned by the user, not used yet.
             for name in ("coefs_", "intercepts_"):
                 attributes[name] = [map_leaves(to_numpy, params) for params in attributes[name]]
         return packed(attributes)
@@ -329,7 +330,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
             publish(self, self._state)
 
     def to(self, backend: str, device: Any = None) -> Any:
-        """Return a copy of the estimator whose arrays are elsewhere, and which computes there.
+        """Return a copy of the estimator on another backend or device.
 
         Parameters
         ----------
@@ -353,10 +354,10 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         """
         there = get_backend(backend, device)
         moved = type(self).__new__(type(self))
-        # As a pickle, with copies of arrays; lists grow in place, so each has its own.
+        # Like a pickle, with copies of arrays; lists are copied since they grow in place.
         attributes = self.__getstate__().items()
         moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
-        moved.backend, moved.device = backend, device  # A subclass need not take them.
+        moved.backend, moved.device = backend, device  # A subclass may not take them.
         if "_state" in vars(moved) or "coefs_" in vars(moved):
             publish(moved, fitted_state(moved).to(there))
         return moved

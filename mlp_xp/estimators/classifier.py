@@ -171,7 +171,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         known: Any = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        # Most callers name the same classes each time, sorted: no need of scikit-learn's checks.
+        # Most callers pass the same sorted classes each time, which need no checks by scikit-learn.
         is_plain = type(classes) in (np.ndarray, list, tuple, range)
         is_same = isinstance(known, np.ndarray) and is_plain and np.array_equal(known, classes)
         if classes is not None and not is_same:
@@ -187,7 +187,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     @property
     def n_classes_(self) -> Any:
-        """The number of classes, or those of each target."""
+        """The number of classes, or a list of it for several targets."""
         classes: Any = self.classes_
         return list(map(len, classes)) if isinstance(classes, list) else len(classes)
 
@@ -337,7 +337,7 @@ several targets
 
 
 def _sorted_labels(classes: Any) -> Any:
-    """Return the sorted labels that `partial_fit` is given, a list of them for several targets."""
+    """Return the sorted labels passed to `partial_fit`, a list of arrays for several targets."""
     if (
         isinstance(classes, list | tuple | np.ndarray)
         and len(classes)

@@ -1,4 +1,4 @@
-"""Ensembles: several networks, trained at once, whose predictions are averaged."""
+"""Ensembles: several networks that are trained at once and whose predictions are averaged."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _members(self) -> list[tuple[Any, np.random.RandomState]]:
-        """Return the networks, not fitted, and a generator for each."""
+        """Return the unfitted networks, and a generator for each."""
         template = self._member_type() if self.estimator is None else self.estimator
         if not isinstance(template, self._member_type):
             raise ValueError(
@@ -147,7 +147,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         settings = list(self.settings or [{}])
         members = []
         for number in range(self.n_estimators):
-            # One seed for each network: the first ones are the same, however many there are.
+            # One seed for each network, so that the first ones do not depend on the number of
+            # networks.
             own = np.random.RandomState(generator.randint(2**31 - 1))
             params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
             members.append((clone(template).set_params(**params), own))
@@ -272,7 +273,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
         return labels, get_backend(stds[0]).put(of_label if is_several else of_label[:, 0])
 
     def predict_proba(self, X: Any, *, return_std: bool = False) -> Any:
-        """Predict probabilities, the mean of the networks'.
+        """Predict probabilities, averaged over the networks.
 
         Parameters
         ----------
@@ -290,7 +291,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
         return (mean, std) if return_std else mean
 
     def _averaged(self, X: Any, method: str) -> tuple[Any, Any]:
-        """Return mean and standard deviation of the networks' probabilities."""
+        """Return the mean and standard deviation of the networks' probabilities."""
         X = self._checked(X, method)
         return mean_and_spread([member.predict_proba(X) for member in self.estimators_])
 
@@ -360,7 +361,7 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
     def predict(
         self, X: Any, *, return_std: bool = False, quantiles: float | Sequence[float] | None = None
     ) -> Any:
-        """Predict values, the mean of the networks', also with their spread, or quantiles.
+        """Predict values, averaged over the networks; optionally their spread, or quantiles.
 
         Parameters
         ----------

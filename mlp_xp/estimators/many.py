@@ -47,22 +47,22 @@ _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = (
     *("categorical_features", "missing_values", "input_scaling", "precision", "max_one_hot"),
 )
-# The most models of one program.
+# The most models of one stack.
 _MOST_MODELS = 512
-# Multiplications and additions of the forward passes of an epoch, and of a fit, for which threads
-# cost more than they bring.
+# Operations in the forward passes of an epoch, and of a fit, below which threads cost more than
+# they gain.
 _TINY_EPOCH, _TINY_FIT = 1_000_000, 100_000_000
-# Part of the free memory that their states, gradients and activations may take.
+# Fraction of the free memory for their states, gradients and activations.
 _SHARE_OF_MEMORY = 0.5
 
 
 class FitTask(NamedTuple):
     """A model to fit, and its samples.
 
-    ``model`` is an estimator of ours that nobody else uses, such as a clone. ``X``, ``y`` and
+    ``model`` is one of our estimators that nobody else uses, such as a clone. ``X``, ``y`` and
     ``sample_weight`` are what its `fit` takes; ``rows``, ``(samples,)`` integer positions, choose
-    some of them, None all. Tasks share data that are the very same objects. ``fit_params`` are
-    the held-out samples, by the names that `fit` gives them.
+    some of them, None all. Tasks share data that are identical objects. ``fit_params`` are the
+    held-out samples, by their names in `fit`.
     """
 
     model: Any
@@ -76,7 +76,7 @@ class FitTask(NamedTuple):
 class FitResult(NamedTuple):
     """The end of a fit: the position of its task, the error or None, and seconds.
 
-    Without an error the task's model is fitted. Models that train together take time together.
+    Without an error the task's model is fitted. Models that train together report the same time.
     """
 
     number: int
@@ -90,15 +90,14 @@ def fit_many(
     n_jobs: int | None = None,
     on_epoch: Callable[[int, Record], None] | None = None,
 ) -> Generator[FitResult]:
-    """Fit many models at once, each as its own `fit` would; yield each result when it is there.
+    """Fit many models at once, with the same results as `fit`; yield each result when it is ready.
 
-    On NumPy some threads fit one model each. On other backends models whose steps are alike train
-    as one program with an axis for the models, as many at once as fit into half of the memory: of
-    the device, or on the host scikit-learn's ``working_memory``. What cannot be part of such a
-    program is fitted by itself. An error, such as a fit that diverges, costs the others nothing.
-    Ctrl-C ends the iteration: models that have not been returned are not fitted. Closing the
-    generator does the same. ``on_epoch(number, record)`` is called after each epoch of each task,
-    by any thread.
+    On NumPy some threads fit one model each. On other backends models with the same step train in
+    one compiled step with an axis for the models, as many at once as fit into half of the memory:
+    of the device, or on the host scikit-learn's ``working_memory``. Other models are fitted one by
+    one. An error, such as a fit that diverges, does not affect the others. Ctrl-C ends the
+    iteration: models that have not been returned are not fitted. Closing the generator does the
+    same. ``on_epoch(number, record)`` is called after each epoch of each task, by any thread.
     """
     data = _Data(tasks)
     groups: dict[tuple[Backend, bool], list[int]] = {}
@@ -161,7 +160,8 @@ def fit_all(
 class _Data:
     """The checked data of tasks, by the identity of what was given.
 
-    The columns of a table are learned from the rows of a task, and kept for those with the same.
+    The columns of a table are learned from the rows of a task, and shared by tasks with the same
+    rows.
     """
 
     def __init__(self, tasks: Sequence[FitTask]) -> None:
@@ -171,7 +171,7 @@ class _Data:
         self._n_left = Counter(map(_key, tasks))
 
     def shared(self, task: FitTask) -> SharedData | None:
-        """Return data that many fits can take rows of; None for others, and those with errors."""
+        """Return data from which many fits can take rows; None for others, and if a check fails."""
         key = _key(task)
         with self._lock:
             if key not in self._shared:
@@ -187,13 +187,13 @@ class _Data:
         model = copy.copy(task.model)
         try:
             X = check_x(model, X, reset=True)
-        except (ValueError, TypeError):  # Each fit raises its own.
+        except (ValueError, TypeError):  # Each fit raises its error.
             return None
         found = vars(model)
         return SharedData(X, {name: found[name] for name in _NAMES if name in found})
 
     def end(self, task: FitTask) -> None:
-        """Release the data of a task if it was the last one with them."""
+        """Release the data of a task if no other task needs them."""
         key = _key(task)
         with self._lock:
             self._n_left[key] -= 1
@@ -205,7 +205,7 @@ class _Data:
         return self.shared(task) is not None
 
     def n_outputs(self, y: Any) -> int:
-        """Return about how many outputs the targets of a task need."""
+        """Return the approximate number of outputs for the targets of a task."""
         if id(y) not in self._n_outputs:
             host = to_numpy(y)
             is_label = host.ndim == 1 and host.dtype.kind != "f"
@@ -214,9 +214,9 @@ class _Data:
         return self._n_outputs[id(y)]
 
     def fit(self, task: FitTask, is_stack: bool) -> Fit[None]:
-        """Fit the model of a task to its samples; one of a stack asks for its epochs."""
+        """Fit the model of a task to its samples; in a stack it requests its epochs."""
         X, y, weights = task.X, task.y, task.sample_weight
-        # Who overrides `fit` is given what a caller would give.
+        # An overridden `fit` gets the same arguments as from a caller.
         shared = self.shared(task) if type(task.model).fit is BaseMLP.fit else None
         rows = task.rows
         if rows is not None:
@@ -240,7 +240,7 @@ class _Data:
 
 
 def _key(task: FitTask) -> Any:
-    """Return what decides the matrix that a task's network sees."""
+    """Return the key of the encoded matrix of a task."""
     if not asks_for_table(task.model):
         return id(task.X)
     params = task.model._params()
@@ -249,7 +249,7 @@ def _key(task: FitTask) -> Any:
 
 
 def _can_share(model: Any) -> bool:
-    """Whether a model can be part of a program; the settings of a step decide which."""
+    """Whether a model can be part of a stack."""
     params = model._params()
     is_own = (
         type(model).fit is not BaseMLP.fit
@@ -269,19 +269,19 @@ def _can_share(model: Any) -> bool:
 
 
 def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int:
-    """Return how many models fit into memory at once."""
+    """Return the number of models that fit into memory at once."""
     free = backend.free_memory() or sklearn.get_config()["working_memory"] * 2**20
     largest = 1
     for task in tasks:
         size = _size(task, data)
-        # A state of three arrays before and after a step, gradients, and a temporary; activations,
-        # their gradients, and a mask.
+        # A state of three arrays before and after a step, gradients and a temporary; activations,
+        # their gradients and a mask.
         largest = max(largest, 8 * size.weights + 4 * size.batch * size.widths)
     return max(1, min(int(_SHARE_OF_MEMORY * free) // (8 * largest), _MOST_MODELS))
 
 
 def _is_tiny(task: FitTask, data: _Data) -> bool:
-    """Whether an epoch takes less time than threads need to hand the interpreter over."""
+    """Whether an epoch takes less time than switching the interpreter between threads."""
     n_samples = _num_samples(task.X) if task.rows is None else len(task.rows)
     size = _size(task, data)
     work = n_samples * size.weights
@@ -304,7 +304,7 @@ def _size(task: FitTask, data: _Data) -> _Size:
         network = known_network((task.X.shape[1], *layers, data.n_outputs(task.y)))
         batch = resolve_batch_size(params["batch_size"])
         max_iter = int(params["max_iter"])
-    except (ValueError, TypeError, AttributeError):  # The fit raises its own.
+    except (ValueError, TypeError, AttributeError):  # The fit will raise the error.
         return _Size()
     weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
     return _Size(weights, sum(network.sizes), batch, max_iter)
@@ -318,7 +318,7 @@ def _fit(
     on_epoch: Callable[[int, Record], None] | None,
     is_stack: bool,
 ) -> Fit[FitResult]:
-    """Fit a model; one of a stack is fitted again by itself if its numbers are not finite."""
+    """Fit a model; if it diverges in a stack, fit it again by itself."""
     start = time.perf_counter()
     report = None if on_epoch is None else partial(on_epoch, number)
     model = task.model
@@ -331,7 +331,7 @@ def _fit(
             _detach(model)
     except Exception as raised:
         error = raised
-    # Not while it is handled: it would be shown as the context of the error that follows.
+    # Not in the handler, or the next error would show this one as its context.
     if is_stack and isinstance(error, StackError | NonFiniteError):
         model.random_state = untouched
         try:
@@ -343,6 +343,6 @@ def _fit(
 
 
 def _detach(model: Any) -> None:
-    """Replace the trainer by the progress that a later fit continues from, as pickles do."""
+    """Replace the trainer by the progress from which a later fit continues, as pickles do."""
     model._state = replace(model._state, progress=model._training.progress())
     model._training = None

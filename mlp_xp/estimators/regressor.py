@@ -190,7 +190,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         quantiles: float | Sequence[float] | None = None,
         tta: Any = AS_SET,
     ) -> Any:
-        """Predict values, also with their standard deviation, or quantiles of them.
+        """Predict values, optionally with their standard deviation, or quantiles.
 
         Parameters
         ----------
@@ -248,11 +248,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         """Calibrate quantiles by the errors on samples that no fit has seen.
 
         From then on ``predict(X, quantiles=(0.05, 0.95))`` encloses nine in ten new targets,
-        whatever the loss and however the noise is distributed, as long as they come from where
-        these samples come from (split conformal prediction). Errors are counted from each quantile
-        of `Quantile`, in standard deviations of `Gaussian`, and from the prediction of every other
-        loss, which then has intervals of one width. Predictions and standard deviations stay as
-        they are. The next fit forgets the calibration.
+        whatever the loss and however the noise is distributed, as long as they have the same
+        distribution as these samples (split conformal prediction). Errors are counted from each
+        quantile of `Quantile`, in standard deviations of `Gaussian`, and from the prediction of
+        every other loss, which then has intervals of one width. Predictions and standard deviations
+        stay as they are. The next fit forgets the calibration.
 
         Parameters
         ----------

@@ -27,7 +27,7 @@ _LARGEST = 1e100
 
 @dataclass(frozen=True)
 class Classification:
-    """Classes are learned."""
+    """Classification."""
 
     class_names: Sequence[str]
     metric, label = "accuracy", "accuracy [%]"
@@ -41,7 +41,7 @@ class Classification:
         """Return the test data with probabilities."""
         p = model.predict_proba(data.x_test, **settings)
         predicted = model.classes_[np.argmax(p, axis=1)]
-        # Matplotlib prints the characters that its fonts lack.
+        # Matplotlib warns about characters missing from its fonts.
         names = list(map(printable, data.class_names))
         shape, largest = data.image_shape, data.max_value
         return Evaluation(data.x_test, data.y_test, predicted, p, names, shape, largest)
@@ -108,7 +108,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Regression:
-    """Numbers are learned."""
+    """Regression."""
 
     metric, label = "r2", "R²"
     next_evaluate, next_predict = "the errors on the test data", "predict"
@@ -152,9 +152,9 @@ class Regression:
         return [line], {"mean": mean, "standard_deviation": deviation}
 
     def running(self, running: Running, model: Any) -> list[str]:
-        """Return the error on the training data, in their unit."""
+        """Return the error on the training data, in the unit of the targets."""
         scaling = model._state.targets.scaling
-        # The loss of an epoch contains the penalty.
+        # The loss of an epoch includes the penalty.
         if scaling is None or model.loss != "squared_error" or model.alpha != 0:
             return []
         rmse = math.sqrt(2.0 * max(running.loss, 0.0)) * float(scaling[1][0])
@@ -181,7 +181,7 @@ Task: TypeAlias = Classification | Regression
 
 
 def score_of(model: Any, task: Task) -> str:
-    """Return what the validation score of a model is: the metric of its task, or "score"."""
+    """Return the name of a model's validation score: the metric of its task, or "score"."""
     return task.metric if model.scoring in (None, task.metric) else "score"
 
 
@@ -191,7 +191,7 @@ def task_of(class_names: Sequence[str]) -> Task:
 
 
 def baseline_of(task: Task, data: Dataset) -> dict[str, float]:
-    """Return the scores of predicting the same for all samples, as `Dummy` estimators do."""
+    """Return the scores of a constant prediction, as by `Dummy` estimators."""
     constant = np.full(len(data.y_test), task.constant(data.y_train))
     scores = task.scores(data.y_test, constant)
     return {name.replace("test", "baseline"): score for name, score in scores.items()}

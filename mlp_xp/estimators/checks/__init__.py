@@ -1,4 +1,4 @@
-"""Checks of what a caller gives: X, y, weights, keywords, and what processes must have alike.
+"""Checks of arguments: X, y, weights, keywords, and what all processes must agree on.
 
-They change nothing; parameters are checked in `settings`.
+Parameters are checked in `settings`.
 """

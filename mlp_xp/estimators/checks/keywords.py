@@ -1,4 +1,4 @@
-"""Unknown keyword arguments of an estimator: errors that say what is probably meant."""
+"""Errors for unknown keyword arguments of an estimator, with a suggestion."""
 
 import functools
 import inspect
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sklearn.base import BaseEstimator
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-# Validation data in one argument, in other libraries.
+# Other libraries' names for validation data in one argument.
 _VALIDATION = {"eval_set", "validation_data", "validation_set"}
 
 
@@ -28,7 +28,7 @@ def checking_keywords(constructor: _Method) -> _Method:
 
 def check_fit_keywords(fit: Any, estimator: Any, given: Iterable[str]) -> None:
     """Raise TypeError for an unknown keyword of `fit` or `partial_fit`."""
-    from mlp_xp._utils.names import nearest  # Most keywords are right.
+    from mlp_xp._utils.names import nearest  # Most keywords are valid.
 
     known, kind = inspect.signature(fit).parameters, type(estimator)
     for name in given:
@@ -70,7 +70,7 @@ def set_params(self: Any, **params: Any) -> Any:
 
 def _meant(name: str, known: Iterable[str]) -> str:
     """Return the end of an error about a parameter."""
-    from mlp_xp._utils.names import did_you_mean  # Most names are right.
+    from mlp_xp._utils.names import did_you_mean  # Most names are valid.
 
     if name in _VALIDATION:
         return ": give X_val=..., y_val=... to fit."

@@ -1,4 +1,4 @@
-"""The processes of a fit, and what must be alike where several train one network."""
+"""The processes of a fit, and what must agree if several train one network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-# One process alone prints and calls back, and each has its own device.
+# Only one process prints and calls back, and each has its own device.
 _OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _FEW = 16  # Rows of X that are compared.
@@ -36,7 +36,7 @@ def processes_of(setting: Any) -> SingleProcess:
 
 
 def validating(fit: _Method) -> _Method:
-    """Return a method that fits, which raises for a wrong parameter of one process in all."""
+    """Wrap a fit method so that all processes raise if one has an invalid parameter."""
 
     @functools.wraps(fit)
     def method(self: Any, *arguments: Any, **settings: Any) -> Any:
@@ -87,12 +87,12 @@ def describe_backend(backend: Backend) -> dict[str, str]:
 
 
 def advise_numba() -> str:
-    """Return the cure where processes differ in what computes."""
+    """Return the advice for processes with different backends."""
     return f", e.g. numba on each ({install_command('fast')})"
 
 
 def describe_samples(X: Any, y: np.ndarray, weights: Any, suffix: str) -> dict[str, str]:
-    """Describe samples: shapes and dtypes, all of y and of the weights, and a few rows of X."""
+    """Describe samples: shapes and dtypes, all of y and the weights, and a few rows of X."""
     texts = {f"X{suffix}": _kind(X), f"some rows of X{suffix}": _digest_of_rows(X)}
     for name, values in (("y", y), ("sample_weight", weights)):
         kind = None if values is None else f"{values.dtype} of shape {values.shape}"

@@ -1,4 +1,4 @@
-"""Advice on text and holes in X, for the error that numbers are expected."""
+"""Advice on text and missing values in X, for the error that numbers are expected."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ IMPUTE = (
     "network so, or fill it in"
 )
 
-# Columns that an error names.
+# The most columns that an error names.
 _NAMED = 3
 
 
 def text_advice(X: Any, estimator: str) -> str:
-    """Return a sentence that says how text in X is made numbers, for an error."""
+    """Return a sentence for an error on how to convert text in X to numbers."""
     numbers, texts = _text_columns(X)
     advice = [f"{estimator} takes numbers in X."]
     if numbers:
@@ -37,14 +37,14 @@ def text_advice(X: Any, estimator: str) -> str:
 
 
 def _text_columns(X: Any) -> tuple[list[str], list[str]]:
-    """Return the columns of a pandas frame that have text: mostly numbers, and all others."""
+    """Return the text columns of a pandas frame: those that are mostly numbers, and the others."""
     numbers: list[str] = []
     texts: list[str] = []
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
     # Advice names columns as the user would.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
         return numbers, texts
-    to_numeric = importlib.import_module("pandas").to_numeric  # X is made of it.
+    to_numeric = importlib.import_module("pandas").to_numeric  # X is made from it.
 
     def is_text(values: Any) -> Any:
         return to_numeric(values.astype(object), errors="coerce").isna()
@@ -60,7 +60,7 @@ def _text_columns(X: Any) -> tuple[list[str], list[str]]:
 
 
 def _have(names: list[str]) -> str:
-    """Return the first columns, the number of the others, and a verb."""
+    """Return the first columns, the number of others, and a verb."""
     shown = [f"X[{name!r}]" for name in names[:_NAMED]]
     if len(names) > _NAMED:
         shown.append(f"{len(names) - _NAMED} more")

@@ -1,4 +1,4 @@
-"""Checks of X, y and sample weights, by scikit-learn wherever it can."""
+"""Checks of X, y and sample weights, by scikit-learn where possible."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlp_xp.estimators.checks.processes import describe_samples
 from mlp_xp.training.data.rows import Rows, is_mapped, some_rows
 from mlp_xp.training.processes import SingleProcess
 
-# Dtypes that are kept; all others are converted to the first.
+# Dtypes that are kept; others are converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
 _vdot = between_forks(np.vdot)  # A fork in a product of another thread hangs.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
@@ -104,7 +104,7 @@ def host(values: Any) -> Any:
 def check_x(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
 ) -> Any:
-    """Check X: NumPy's and what it can convert by scikit-learn, other arrays on their device.
+    """Check X: NumPy arrays and what NumPy can convert by scikit-learn, others on their device.
 
     The ``n_features_in_`` of the estimator is set (``reset``) or compared with. ``exchange`` is
     given where X is a part of the samples, perhaps without rows; the result has a row at least.
@@ -220,7 +220,7 @@ def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> An
     if xp.isdtype(X.dtype, "bool"):
         raise ValueError("X is of bool; convert it first, e.g. xp.astype(X, xp.float32).")
     if xp.isdtype(X.dtype, "real floating"):
-        with backend.scope():  # Both propagate NaN, and write nothing as large as X.
+        with backend.scope():  # Both propagate NaN, without an array as large as X.
             is_finite = bool(xp.isfinite(xp.max(X)) & xp.isfinite(xp.min(X)))
         if not is_finite:
             raise _nan_error("NaN or infinity")
@@ -237,7 +237,7 @@ def _nan_error(what: str = "NaN") -> ValueError:
 
 
 def _note_features(estimator: Any, X: Any) -> Any:
-    """Set the number of features of an estimator; return X, whose columns have no names."""
+    """Set the number of features of an estimator; return X without column names."""
     vars(estimator).pop("feature_names_in_", None)  # Of an earlier fit.
     _check_n_features(estimator, X, reset=True)
     return X
@@ -258,18 +258,18 @@ def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
 def _is_plain(X: Any) -> bool:
     """Whether scikit-learn would return X unchanged and without a warning, in microseconds.
 
-    In doubt it is not, and scikit-learn checks X and words the error.
+    If in doubt return False, and scikit-learn checks X and raises the error.
     """
     if not (
         type(X) is np.ndarray
         and X.dtype in _KEPT
         and X.ndim == 2
         and X.size > 0
-        and X.flags.forc  # So that it can be made flat without a copy.
+        and X.flags.forc  # Contiguous, so that it can be flattened without a copy.
     ):
         return False
-    # Squares cannot cancel out: their sum is finite only if every number is. Unlike other sums
-    # this one never warns, and it runs on all threads of the BLAS.
+    # Squares cannot cancel out: their sum is finite only if every number is. Unlike other sums it
+    # never warns, and it uses all threads of the BLAS.
     flat = X.ravel(order="K")
     return X.dtype.kind == "u" or math.isfinite(_vdot(flat, flat))
 

@@ -74,8 +74,8 @@ def divided(params: Params, temperature: float | None) -> Params:
 class Calibration(NamedTuple):
     """Errors on held-out samples, (samples, targets, kinds), sorted along the first axis.
 
-    They are distances from each quantile that the loss has, else from the prediction, divided by
-    its standard deviation if there is one.
+    They are distances from each quantile of the loss, or from the prediction, divided by its
+    standard deviation if it has one.
     """
 
     scores: Any
@@ -117,7 +117,7 @@ def calibrated_quantiles(
     centers, spread = loss.centers(outputs, xp=xp)
     kinds = [0] * len(levels)
     if scores.shape[-1] > 1:
-        loss.quantiles(outputs, levels, xp=xp)  # Raises an error for other levels.
+        loss.quantiles(outputs, levels, xp=xp)  # Raises an error if a level is invalid.
         kinds = [int(np.argmin(np.abs(np.subtract(loss.levels, level)))) for level in levels]
     size = spread if isinstance(spread, float) else spread[..., 0]
     found = []
@@ -131,7 +131,7 @@ def calibrated_quantiles(
 
 
 def _check_levels(levels: Sequence[float], n_samples: int) -> None:
-    """Raise ValueError for levels that so few samples say nothing about."""
+    """Raise ValueError for levels that the number of samples cannot support."""
     for level in levels:
         if not 0.0 < level < 1.0:
             raise ValueError(f"`quantiles` must be above 0 and below 1, got {level}.")

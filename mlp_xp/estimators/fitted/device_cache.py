@@ -1,4 +1,4 @@
-"""Weights of a fitted estimator that stay on a device from one prediction to the next."""
+"""Weights of a fitted estimator that are kept on a device between predictions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mlp_xp.backends import Backend
 
 
 class DeviceCopies:
-    """Copies of arrays on devices, made at the first use; a pickle has none of them.
+    """Copies of arrays on devices, made at first use and not pickled.
 
-    ``is_shared`` is whether somebody else has one of the arrays, and may write to it at any time:
-    NumPy does not record that, so nothing is kept then.
+    ``is_shared`` is whether the user holds one of the arrays and may write to it at any time; then
+    nothing is cached, since NumPy does not record writes.
     """
 
     def __init__(self) -> None:
@@ -29,8 +29,8 @@ class DeviceCopies:
     def on(self, backend: Backend, dtype: str, tree: Any) -> Any:
         """Return a tree of arrays of any library, or None, with copies on a backend.
 
-        Copies of arrays that the last call did not use are deleted. Arrays that are shared are
-        returned as they are.
+        Copies of arrays that the last call did not use are deleted. Shared arrays are returned as
+        they are.
         """
 
         def put(leaf: Any) -> Any:
@@ -56,7 +56,7 @@ class DeviceCopies:
 
 
 class FittedArrays:
-    """A fitted attribute that holds arrays; who reads it may write to them.
+    """A fitted attribute that holds arrays, to which a reader may write.
 
     The value is in the estimator's dictionary under its name.
     """

@@ -1,4 +1,4 @@
-"""Pictures of estimators, and their parameters and network in a notebook."""
+"""Plots of estimators, and their representation in a notebook."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LINK = re.compile(r'\s(?:rel|target|href)="[^"]*"')
 
 
 class DescriptionMixin:
-    """The description of each parameter in a notebook, where the pointer is on its name.
+    """The description of each parameter in a notebook, shown as a tooltip.
 
-    scikit-learn shows descriptions only in links to documentation. Where the package's metadata has
-    no address of a site (``Documentation`` of ``project.urls``), the links lose theirs.
+    scikit-learn shows descriptions only in links to documentation. If the package's metadata has no
+    documentation URL (``Documentation`` of ``project.urls``), the links are removed.
     """
 
     def _get_doc_link(self) -> str:
@@ -49,7 +49,7 @@ def _documentation() -> str:
 
 
 class PicturesMixin(DescriptionMixin):
-    """Pictures of an estimator, where people look for them."""
+    """The plots of an estimator, as an attribute."""
 
     @property
     def plot(self) -> Any:
@@ -57,11 +57,11 @@ class PicturesMixin(DescriptionMixin):
 
         See `mlp_xp.plotting.Plots`; needs matplotlib, of the ``cli`` extra.
         """
-        from mlp_xp.plotting import Plots  # Few ask for it.
+        from mlp_xp.plotting import Plots  # Rarely used.
 
         return Plots(self)
 
     def _html_repr(self: Any) -> str:
-        """Return scikit-learn's representation, and the network once there is one."""
+        """Return scikit-learn's representation, with the network if fitted."""
         network = self.summary()._repr_html_() if "coefs_" in vars(self) else ""
         return f'{_DARK_BOX}<div class="mlp-xp-box">{estimator_html_repr(self)}</div>{network}'

@@ -40,7 +40,7 @@ def network_outputs(
     ``method`` is the calling method, for errors. ``raw`` leaves out the output activation, and
     ``only_order`` promises to use only the order of a sample's outputs, which softmax keeps.
     ``depth`` asks for the activations of that hidden layer instead, from 1. ``to`` is the backend
-    of the result; default the one of X.
+    of the result, by default X's.
     """
     state = fitted_state(model)
     X, caller, backend, dtype = _place(model, X, state, method)
@@ -51,7 +51,7 @@ def network_outputs(
             "fit with n_members=1 for hidden_activations."
         )
     if depth is None:
-        # A comparison with an array of a caller's would be one of each element.
+        # `is`, since comparing with the caller's array would compare each element.
         is_set = isinstance(tta, str) and tta == AS_SET
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
@@ -74,9 +74,9 @@ def network_outputs(
         dtype=dtype,
         precision=model.precision,
     )
-    # Finite outputs prove nothing of arrays that were assigned: tanh of infinity is 1, and XLA's
-    # maximum of NaN and 0 is 0. Large inputs may overflow with good weights. To look at outputs
-    # waits for the device.
+    # Finite outputs prove nothing about assigned arrays: tanh of infinity is 1, and XLA's maximum
+    # of NaN and 0 is 0. Large inputs may overflow with good weights, and reading outputs waits for
+    # the device.
     is_known = state.is_checked and not state.copies.is_shared
     if not (is_known or (state.is_checked and is_finite(to, outputs))):
         model._state = state.checked()
@@ -105,7 +105,7 @@ def _place(
 
 
 def member_std(model: Any, X: Any) -> Any:
-    """Return the spread of the members' predictions; see `BaseMLP.member_std`."""
+    """Return the spread of the networks' predictions; see `BaseMLP.member_std`."""
     state = fitted_state(model)
     loss = state.activating_loss
     if not isinstance(loss, EachMember):
@@ -139,7 +139,7 @@ def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
 
 
 def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
-    """Return the gradient of each sample's loss by its features; see `BaseMLP.input_gradient`."""
+    """Return each sample's gradient with respect to its features; see `BaseMLP.input_gradient`."""
     from mlp_xp.training.inference.input_gradient import input_gradient  # Few ask for it.
 
     state = fitted_state(model).checked()

@@ -1,4 +1,4 @@
-"""Predictions of real targets, and scores of predictions that have been computed already."""
+"""Predictions of real targets, and scores of predictions that are already computed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _has_classes(predictions: Any) -> bool:
 
 
 class Predictions:
-    """An estimator for scorers of scikit-learn, whose predictions for some samples are known.
+    """An estimator with known predictions for some samples, for scikit-learn's scorers.
 
-    It returns them, of activated outputs, for any input; all other attributes are the estimator's.
+    It returns them for any input; all other attributes come from the estimator.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ def log_of(probabilities: Any) -> Any:
 
 
 def _takes_weights(scorer: Any) -> bool:
-    """Whether a scorer, or the metric inside one of scikit-learn's, has sample weights."""
+    """Whether a scorer, or the metric inside scikit-learn's scorer, takes sample weights."""
     return "sample_weight" in signature(getattr(scorer, "_score_func", scorer)).parameters
 
 
@@ -120,7 +120,7 @@ def named_metrics(metrics: Metrics) -> Mapping[str, Any]:
 def score_on_host(
     metric: Callable[..., float], model: Any, X: Any, y: Any, sample_weight: Any
 ) -> float:
-    """Return a metric of scikit-learn of an estimator's predictions, for data of any library."""
+    """Compute one of scikit-learn's metrics for an estimator, for data of any library."""
     predicted = host(model.predict(X))
     if metric is accuracy_score and sample_weight is None and _are_plain(y, predicted):
         return float(np.count_nonzero(predicted == y) / len(y))
@@ -132,7 +132,7 @@ def score_on_host(
 
 
 def _are_plain(y: Any, predicted: np.ndarray) -> bool:
-    """Whether scikit-learn would compare labels as they are, and not warn that they are many."""
+    """Whether scikit-learn would compare labels as they are, without a warning."""
     return (
         type(y) is np.ndarray
         and y.ndim == 1
@@ -203,7 +203,7 @@ def combined_values(
 
 
 def mean_and_spread(predictions: Sequence[Any]) -> tuple[Any, Any]:
-    """Return mean and standard deviation of arrays of one shape, or of lists of such."""
+    """Return mean and standard deviation over arrays of one shape, or over lists of arrays."""
     if isinstance(predictions[0], list):
         pairs = [mean_and_spread(of_target) for of_target in zip(*predictions, strict=True)]
         return [mean for mean, _ in pairs], [std for _, std in pairs]

@@ -1,4 +1,4 @@
-"""Private names of scikit-learn's MLP that people read or override, and their replacements here."""
+"""Private names of scikit-learn's MLP that people read or override, and their substitutes."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _READ_INSTEAD = {
 
 
 class PortedMixin:
-    """Private names of scikit-learn's MLP that scripts read: the same values, or what to read."""
+    """Private names of scikit-learn's MLP that scripts read: the same values, or a hint."""
 
-    if not TYPE_CHECKING:  # A type checker would take every name for one of them.
+    if not TYPE_CHECKING:  # Hidden from type checkers, which would accept any name.
 
         def __getattr__(self, name: str) -> Any:
             if name in _METHODS:
@@ -57,7 +57,7 @@ class PortedMixin:
                 )
             if name == "_label_binarizer" and "classes_" in vars(self):
                 return _label_binarizer(self)
-            return object.__getattribute__(self, name)  # The error of a property, or the usual one.
+            return object.__getattribute__(self, name)  # The error of a property, or the default.
 
 
 def _label_binarizer(model: Any) -> LabelBinarizer:

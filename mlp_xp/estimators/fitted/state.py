@@ -1,4 +1,4 @@
-"""The fitted state of an estimator, and the one place that publishes it as attributes."""
+"""The fitted state of an estimator, and its publication as attributes."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
-# What weights that are assigned cannot have, and the value of what they have.
+# Parameters that assigned weights cannot have, and their required values.
 _UNASSIGNED = dict.fromkeys(
     ("input_scaling", "target_scaling", "normalization", "numeric_embedding")
 ) | {"parametric_activation": False, "n_members": 1}
-# What no longer holds for other weights.
+# Fields that do not hold for other weights.
 _UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
 
 
 @dataclass(frozen=True, eq=False)
 class FittedState:
-    """All that a prediction or another fit needs of a fit; pickled, moved and saved as one.
+    """Everything that a prediction or another fit needs; pickled, moved and saved as one.
 
-    ``n_features`` counts the columns of the matrix; whitening may give the network fewer inputs.
-    ``input_scaling`` is the setting that ``scaling`` was computed by. ``progress`` is for a
-    training whose trainer is not at hand, in NumPy arrays; ``position`` for its schedule.
-    ``is_checked`` is whether all weights are known to be finite. ``calibration`` corrects
-    quantiles; predictions divide raw outputs by ``temperature``. ``copies`` holds weights,
-    statistics and scaling on a device.
+    ``n_features`` counts the columns of the matrix; with whitening the network may have fewer
+    inputs. ``scaling`` was computed by the setting ``input_scaling``. ``progress``, in NumPy
+    arrays, resumes a training without its trainer; ``position`` its schedule. ``is_checked`` is
+    whether all weights are known to be finite. ``calibration`` corrects quantiles; predictions
+    divide raw outputs by ``temperature``. ``copies`` holds weights, statistics and scaling on a
+    device.
     """
 
     network: Network
@@ -75,8 +75,8 @@ class FittedState:
 
     @cached_property
     def arrays(self) -> dict[str, list[Any]]:
-        """The lists that estimators publish, by their names; only those that have entries."""
-        # Flat parameters are no tree to walk through.
+        """The lists that estimators publish by name, without empty ones."""
+        # Flat parameters are not a tree.
         found = self.params if self.network.is_flat else entries(self.params)
         layers = [entry for entry in found if type(entry) is Dense]
         published: dict[str, list[Any]] = {
@@ -94,18 +94,18 @@ class FittedState:
 
     @property
     def n_columns(self) -> int:
-        """The columns of the data: of a table before they are encoded."""
+        """The columns of the data; for a table, before encoding."""
         return self.n_features if self.columns is None else len(self.columns.columns)
 
     @property
     def step_scaling(self) -> str | Whiten | None:
-        """The input scaling that steps apply: the numbers of a table are scaled before them."""
+        """The input scaling that steps apply; a table's numbers are scaled before."""
         is_done = self.columns is not None and self.input_scaling in TABLE_SCALINGS
         return None if is_done else self.input_scaling
 
     @property
     def target_scaling(self) -> str | None:
-        """The setting that the targets were standardized by."""
+        """The setting by which the targets were standardized."""
         return None if getattr(self.targets, "scaling", None) is None else "standardize"
 
     @property
@@ -147,7 +147,7 @@ class FittedState:
     def with_weights(
         self, params: Params, batch_stats: tuple[BatchStats, ...], **others: Any
     ) -> FittedState:
-        """Return the state with new weights, which nobody else has unless they are those here."""
+        """Return the state with new weights, which nobody else may hold."""
         weights: dict[str, Any] = {"params": params, "batch_stats": batch_stats}
         state = replace(self, **weights, copies=DeviceCopies(), **others)
         state.copies.is_shared = self.copies.is_shared and any(
@@ -164,10 +164,10 @@ class FittedState:
     def learning_from(
         self, y: np.ndarray, weights: np.ndarray | None, target_scaling: str | None
     ) -> FittedState:
-        """Return a new state with what it learns from the targets to fit on.
+        """Return a new state with what is learned from the training targets.
 
-        It is their mean and deviation, if they are to be standardized, and for some losses the
-        initial biases of the output layer.
+        These are their mean and standard deviation if they are standardized, and for some losses
+        the initial biases of the output layer.
         """
         targets, params = self.targets, self.params
         if target_scaling is not None:
@@ -185,10 +185,10 @@ class FittedState:
     ) -> tuple[Params, tuple[BatchStats, ...], Scaling | Whitening | None]:
         """Return weights, batch statistics and scaling for a prediction on a backend.
 
-        Copies on a device stay there for the next one.
+        Copies on a device are kept for the next prediction.
         """
         weights = self.params, self.batch_stats, self.scaling
-        # Elsewhere on the host there is nothing to copy; XLA takes time for each array.
+        # On other host backends nothing is copied; XLA takes time for each array.
         if not backend.shares_host_memory or backend.fixed_shapes:
             weights = cast(Any, self.copies.on(backend, dtype, weights))
         return divided(weights[0], self.temperature), *weights[1:]
@@ -212,7 +212,7 @@ class FittedState:
         return replace(self, is_checked=True)
 
     def to_host(self, progress: ResumeState | None) -> FittedState:
-        """Return a copy in NumPy arrays, which can be pickled, with the progress of a training."""
+        """Return a copy in NumPy arrays that can be pickled, with the training's progress."""
         return replace(
             self,
             params=map_leaves(_numpy_copy, self.params),
@@ -234,7 +234,7 @@ def _numpy_copy(array: Any) -> np.ndarray:
 
 
 def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a state for the arrays that an estimator's attributes hold."""
+    """Return the fields of a state from the arrays in an estimator's attributes."""
     for name in ("coefs_", "intercepts_"):
         for i, array in enumerate(attributes[name]):
             if array is None:
@@ -254,7 +254,7 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _state_of_weights(
     attributes: Mapping[str, Any], params: Mapping[str, Any], targets_type: Any
 ) -> FittedState:
-    """Return the state of weights that were assigned to an estimator that was never fitted."""
+    """Return the state for weights assigned to an estimator that was never fitted."""
     coefs, intercepts = attributes["coefs_"], attributes["intercepts_"]
     sizes = [coefs[0].shape[0], *(b.shape[0] for b in intercepts)]
     for i, W in enumerate(coefs):
@@ -287,7 +287,7 @@ def _state_of_weights(
 
 
 def fitted_state(estimator: Any) -> FittedState:
-    """Return the state of an estimator, with values that were assigned to its attributes since."""
+    """Return the state of an estimator, with values assigned to its attributes since."""
     attributes = vars(estimator)
     known = attributes.get("_state")
     if known is not None:
@@ -310,7 +310,7 @@ def fitted_state(estimator: Any) -> FittedState:
 def set_weights(
     estimator: Any, coefs: Sequence[Any], intercepts: Sequence[Any], classes: Any = None
 ) -> None:
-    """Set the weights, and with them the widths, of an estimator that was never fitted."""
+    """Set the weights, and thereby the widths, of an estimator that was never fitted."""
     if len(coefs) != len(intercepts) or not coefs:
         raise ValueError(
             f"There are {len(coefs)} coefs and {len(intercepts)} intercepts: give one of each for "
@@ -331,14 +331,14 @@ def set_weights(
 
 
 def publish(estimator: Any, state: FittedState, history: History | None = None) -> None:
-    """Set the fitted attributes of an estimator; nothing else sets them."""
+    """Set the fitted attributes of an estimator."""
     attributes = vars(estimator)
     for name in _ARRAYS:
         attributes.pop(name, None)
     attributes.pop("columns_", None)
     if state.columns is not None:
         attributes["columns_"] = state.columns
-    # New lists: entries may be assigned.
+    # New lists, since entries may be assigned.
     attributes.update({name: list(arrays) for name, arrays in state.arrays.items()})
     attributes.update(
         _state=state,

@@ -1,4 +1,4 @@
-"""The table of a network, layer by layer: parameters, memory and work."""
+"""The summary of a network, layer by layer: parameters, memory and operations."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlp_xp.nn.blocks import Row, rows
 
 @dataclass(frozen=True)
 class Summary:
-    """A table of a network; prints as text, and shows as HTML in a notebook.
+    """A summary of a network; prints as text, and displays as HTML in a notebook.
 
-    ``state_bytes`` are of parameters, optimizer state and moving average, ``batch_bytes`` of all
-    that a step keeps of a batch for the backward pass; ``training_work`` counts the multiplications
-    and additions of the products for one sample, forward and back.
+    ``state_bytes`` counts parameters, optimizer state and moving average, ``batch_bytes`` what a
+    step keeps for the backward pass; ``training_work`` counts the multiplications and additions of
+    products for one sample, forward and backward.
     """
 
     rows: tuple[Row, ...]
@@ -107,6 +107,6 @@ def summary_of(model: Any) -> Summary:
         tuple(found),
         sum(row.parameters for row in found) * itemsize * n_copies,
         kept * itemsize * batch_size,
-        # Back, a product for the weights and one for the input, which the first layer is spared.
+        # Backward: a product for the weights, and one for the input except in the first layer.
         3 * sum(row.work for row in found) - next(row.work for row in found if row.work),
     )

@@ -1,4 +1,4 @@
-"""Whether a fit has learned more than a constant prediction, and what to type where it has not."""
+"""Whether a fit is better than a constant prediction, and what to type if it is not."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from mlp_xp.training.loop.fit_loop import FitLoop
 # A loss that is noisy, or measured with dropout, may be a little above. One that has come to rest
 # after few steps must be well above.
 _MARGIN, _MARGIN_AT_REST = 1.1, 2.0
-# A fit that was cut short may still be on its way.
+# A fit that was cut short may still improve.
 _EPOCHS, _STEPS = 10, 200
-# For labels of which nearly all are one class.
+# For labels that are nearly all of one class.
 _LEAST_ENTROPY = 0.01
-_LAST = 11  # Epochs of which the best counts: one may be an outlier.
+_LAST = 11  # The best of this many epochs counts, since one may be an outlier.
 _ROWS = 1000
-# Magnitudes of data that networks learn from, and rates that suit no rule.
+# Magnitudes of data from which networks learn, and learning rates too large for any rule.
 _SMALL, _LARGE, _LARGE_RATE, _USUAL_RATE = 0.03, 30.0, 1.0, 0.001
 
 
@@ -44,7 +44,7 @@ def constant_loss(
 ) -> float | None:
     """Return the loss of predicting the weighted mean of y, or the frequencies of its classes.
 
-    It is as estimators report losses, and None where there is no short formula.
+    It is in the unit of reported losses, and None if there is no short formula.
     """
     formula = _FORMULAS.get(type(loss))
     if formula is None:

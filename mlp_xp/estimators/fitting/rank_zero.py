@@ -12,7 +12,7 @@ from mlp_xp.estimators.fitting.reporting import Reporter
 from mlp_xp.training.loop.loop_settings import LoopSettings
 from mlp_xp.training.loop.records import Record, Running
 
-if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
+if TYPE_CHECKING:  # Imported late, since few fits have checkpoints.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
 # What rank 0 asks the others for, before it stores the training.
@@ -20,7 +20,7 @@ _CHECK = "check that the weights are finite"
 
 
 class RankZeroReporter(Reporter):
-    """The watcher of a distributed fit: rank 0 reports and asks, and all do what it decides."""
+    """The watcher of a distributed fit: rank 0 reports and decides for all ranks."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -42,7 +42,7 @@ class RankZeroReporter(Reporter):
             yield self._ranks.asking_first(is_pressed)
 
     def settings(self) -> LoopSettings:
-        """Return the settings of rank 0, which alone prints."""
+        """Return the settings of rank 0, the only one that prints."""
         settings = self._ranks.first(super().settings())
         return settings if self._ranks.is_first else replace(settings, verbose=False)
 
@@ -55,7 +55,7 @@ class RankZeroReporter(Reporter):
         return self._ranks.lead(super().end_step, done, n_steps)
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Report on rank 0, which need not agree with the others."""
+        """Report on rank 0, without a decision for the others."""
         if self._ranks.is_first:
             super().report(done, n_steps, running)
 

@@ -22,7 +22,7 @@ from mlp_xp.training.loop.loop_settings import LoopSettings
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.processes import SingleProcess
 
-if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
+if TYPE_CHECKING:  # Imported late, since few fits have checkpoints.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
 _REPORT_SECONDS = 0.1  # Between two reports of the steps so far.
@@ -31,7 +31,7 @@ _REPORT_SECONDS = 0.1  # Between two reports of the steps so far.
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
     """Publish a training as it is now, with arrays of the backend of the caller's data."""
     learned = map_leaves(lambda leaf: put_writable(leaf, to), loop.learned())
-    # A training checks that they are finite.
+    # The training has checked that they are finite.
     state = model._state.with_weights(
         *learned,
         position=loop.position,
@@ -52,9 +52,9 @@ def set_temperature(model: Any, loop: FitLoop) -> None:
 
 
 class Pause(NamedTuple):
-    """A moment at which a training can be stored: between two steps, or two calls of many steps.
+    """A point at which a training can be stored, between two steps or calls of many steps.
 
-    ``epoch`` epochs are done, and ``step`` steps of the next; ``n_steps`` are the steps of all
+    ``epoch`` epochs and ``step`` steps of the next are done; ``n_steps`` counts the steps of all
     fits. ``is_interrupted`` is whether Ctrl-C ends the fit now. ``take()`` returns the `Snapshot`
     of this moment, and updates the model.
     """
@@ -87,12 +87,12 @@ class Reporter:
         self.watches_epochs = bool(self._callbacks or getattr(model, "_skl_callbacks", None))
 
     def _hooks(self, name: str) -> list[Callable[..., Any]]:
-        """Return the methods of this name that do something."""
+        """Return the overridden methods of this name."""
         hooks = [getattr(call, name) for call in self._callbacks if hasattr(call, name)]
         return [hook for hook in hooks if not getattr(hook, "does_nothing", False)]
 
     def publish(self) -> None:
-        """Publish the training as it is now."""
+        """Publish the current state."""
         publish_training(self._model, self._loop, self._to)
 
     @contextlib.contextmanager
@@ -120,12 +120,12 @@ class Reporter:
         model, backend = self._model, self._loop.trainer.backend
         self._loop.begin()
         if self._to == backend and not backend.donates:
-            self.publish()  # The trainer's own arrays, so that there are no two copies of them.
+            self.publish()  # The trainer's arrays themselves, to avoid a second copy.
         else:
             publish(model, model._state, self._loop.history)
 
     def settings(self) -> LoopSettings:
-        """Return the settings of the loop; callbacks may have changed them as the fit began."""
+        """Return the settings of the loop, which callbacks may have changed at the start."""
         return resolve_loop(self._model._params())
 
     def begin_epoch(self) -> None:
@@ -181,7 +181,7 @@ class Reporter:
         )
 
     def _fitted_attributes(self) -> dict[str, Any]:
-        """Return the attributes that make a new estimator as fitted as this one is now."""
+        """Return the attributes that turn a new estimator into a copy of this fitted one."""
         params = self._model.get_params(deep=False)
         attributes = vars(self._model).items()
         return {k: v for k, v in attributes if k not in params and "callback" not in k} | {

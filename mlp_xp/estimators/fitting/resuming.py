@@ -1,4 +1,4 @@
-"""The way from a checkpoint to the fit that wrote it: what must be the same in both."""
+"""Resume a fit from a checkpoint: what must be the same in both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import LBFGS
 from mlp_xp.recipes.parameters import CLASSIFIER
 
-if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
+if TYPE_CHECKING:  # Imported late, since few fits are resumed.
     from mlp_xp.estimators.tables.columns import TableColumns
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
@@ -27,7 +27,7 @@ _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -> Snapshot | None:
     """Return the newest checkpoint of a folder that is not damaged.
 
-    Without one, warn and return None: a task that is started again and again then begins.
+    Without one, warn and return None, so that a restarted job starts from the beginning.
     """
     if params["solver"] == LBFGS:
         raise ValueError(
@@ -63,13 +63,13 @@ def identity(
     weights: np.ndarray | None,
     columns: TableColumns | None = None,
 ) -> dict[str, str]:
-    """Return settings and targets as text: what a fit and the one it resumes have in common."""
+    """Return as text the settings and targets that a fit and its resumption share."""
     texts = {name: text_of(value) for name, value in params.items() if name not in _FREE}
     targets = np.ascontiguousarray(encode())
     digest = hashlib.sha256(targets.tobytes())
     if weights is not None:
         digest.update(np.ascontiguousarray(weights).tobytes())
-    if columns is not None:  # Without numbers, which other machines may round otherwise.
+    if columns is not None:  # Without numbers that other machines may round differently.
         parts = repr([column.to_json() for column in columns.columns])
         texts["columns"] = hashlib.sha256(parts.encode()).hexdigest()[:12]
     return {**texts, "samples": str(len(targets)), "y and sample_weight": digest.hexdigest()[:12]}

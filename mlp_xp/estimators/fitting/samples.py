@@ -73,7 +73,7 @@ def _split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the samples to fit on and of those held out.
 
-    ``groups`` are the groups to stratify by: their bytes, dtype, and number of axes.
+    ``groups`` to stratify by are given as bytes, dtype, and number of axes.
     """
     from sklearn.model_selection import train_test_split  # With much that few fits need.
 
@@ -106,7 +106,7 @@ def place_sample(
 
 
 def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
-    """Compare what a user wrote with a finite difference, once, on a few samples."""
+    """Compare the user's gradient with a finite difference, once, on a few samples."""
     backend, network, loss = trainer.backend, trainer.rules.network, trainer.rules.loss
     settings = (
         network.activation if isinstance(network.activation, tuple) else (network.activation,)
@@ -114,7 +114,7 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
     own = [function for function in settings if callable(function)]
     if trainer.n_steps or not (own or loss.is_own):
         return
-    # Most fits have nothing to check.
+    # Most fits have no such functions.
     from mlp_xp.nn.gradient_check import check_activation, check_loss
 
     dtype = "float64" if backend.has_float64 else "float32"

@@ -27,7 +27,7 @@ from mlp_xp.training.inference.inference import predict
 from mlp_xp.training.trainer import Trainer
 
 _T = TypeVar("_T")
-_FEW = 8  # MiB of numbers of several networks at once.
+_FEW = 8  # MiB of outputs of several networks at once.
 
 
 class HeldOut:
@@ -63,17 +63,17 @@ class HeldOut:
         backend, dtype = trainer.backend, trainer.dtype
         # As the fitted model will predict: its kernels are in float32 where training's are not.
         self._backend = get_backend(backend.name, backend.device)
-        # Elsewhere a dozen operations would be compiled for this number of samples; a loss of the
-        # user's may be written for that library.
+        # Other backends would compile a dozen operations for this number of samples; a user's loss
+        # may be written for that library.
         on_host = backend.fixed_shapes and not trainer.rules.has_own_functions
         self._scores_on = get_backend("numpy") if on_host else self._backend
         encoded = targets.encode(sample.y, dtype, "y_val")
         x = sample.X
         base = x.x if isinstance(x, Shard) else x
         if sparse.issparse(base):
-            pass  # Sparse rows stay as they are: scorers see them so.
+            pass  # Sparse rows stay sparse for scorers.
         elif isinstance(x, Rows | Shard) and isinstance(x_fit, type(x)) and x.x is x_fit.x:
-            x = replace(x, x=data.x)  # One array, which is there already.
+            x = replace(x, x=data.x)  # The same array, no copy.
         else:
             there = place(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
             x = replace(x, x=there) if isinstance(x, Shard) else there
@@ -94,15 +94,15 @@ class HeldOut:
             self._scorer = self._scoring
         elif self._scoring not in (None, "loss", REFINEMENT):
             self._scorer = get_scorer(self._scoring)
-        if self._scorer is not None:  # One that cannot be used fails now, not after an epoch.
+        if self._scorer is not None:  # A scorer that cannot be used fails now, not after an epoch.
             self.measure()
 
     def measure(self) -> tuple[float, float]:
-        """Return loss and score of the network as it now is; a higher score is better."""
+        """Return loss and score of the current network; a higher score is better."""
         return self._on_all(self._scores)
 
     def temperature(self) -> float:
-        """Return the temperature that suits the network as it now is."""
+        """Return the best temperature for the current network."""
         return self._on_all(lambda logits: self._tempered(self._scores_on.get(logits)).temperature)
 
     def _on_all(self, measure: Callable[[Array], _T]) -> _T:
@@ -119,7 +119,7 @@ class HeldOut:
         n_networks = next(leaves(params)).shape[0]
         takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))
         n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
-        # With more, the products take longer than the work around them.
+        # With more, products take longer than the overhead.
         if takes_axes and n_bytes <= min(_FEW, get_config()["working_memory"]) * 2**20:
             return self._score_each(*self._evaluate(self._logits(params, batch_stats)))
 
@@ -129,7 +129,7 @@ class HeldOut:
         return [self._scores(self._logits(*entry(i))) for i in range(n_networks)]
 
     def _logits(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> Array:
-        """Return the outputs for the samples that this process measures."""
+        """Return the outputs for this process's samples."""
         trainer, backend = self._trainer, self._backend
         network = trainer.rules.network
         if not len(self._positions):
@@ -158,7 +158,7 @@ class HeldOut:
     def _evaluate(self, logits: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return the average loss and the activated outputs, on the host.
 
-        A score of refinement takes the outputs as they are.
+        The score "refinement" takes raw outputs.
         """
         loss, backend = self._trainer.rules.loss, self._scores_on
         with backend.scope():
@@ -173,7 +173,7 @@ class HeldOut:
     def _score_each(
         self, averages: np.ndarray, outputs: np.ndarray
     ) -> Iterable[tuple[float, float]]:
-        """Return what `_score` would for each entry of the first axis."""
+        """Return `_score` for each entry of the first axis."""
         if self._scoring is not None or not np.all(np.isfinite(outputs)):
             return map(self._score, averages, outputs)
         n_networks, n_samples, n_outputs = outputs.shape
@@ -191,7 +191,7 @@ class HeldOut:
 
     @property
     def _width(self) -> int:
-        """The number of outputs of the network, of all members."""
+        """The number of outputs of the network, over all `n_members` networks."""
         return self._trainer.rules.network.sizes[-1]
 
     def _tempered(self, logits: np.ndarray) -> Tempered:
@@ -214,7 +214,7 @@ class HeldOut:
             score = self._targets.score(self._y, predictions.predict(), self._weights)
         else:
             x = self._x
-            if isinstance(x, Rows) and callable(self._scoring):  # Others look at predictions only.
+            if isinstance(x, Rows) and callable(self._scoring):  # Others need only predictions.
                 x = take_rows(x, slice(None))
             score = predictions.score(self._scorer, x, self._y, self._weights)
         return value, float(score)

@@ -1,4 +1,4 @@
-"""The parameters of the estimators: their constraints and texts, and the training they ask for.
+"""The parameters of the estimators: constraints, descriptions, and the training they define.
 
 Values are resolved without data; what depends on targets is in `targets`.
 """

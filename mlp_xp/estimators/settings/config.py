@@ -35,13 +35,13 @@ _HOOKS = (
     "on_pause",
     "on_fit_end",
 )
-# The same network for the same settings: what follows from them takes as long as a small epoch.
+# Cached, since resolving the settings takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
 _OF_PYTHON = {float, int, bool, str, type(None)}  # Most settings, of each fit.
 # What "lbfgs" needs.
 _OF_WEIGHTS_ALONE = {"input_dropout": 0, "max_grad_norm": None, "ema_decay": None}
 _OF_WEIGHTS_ALONE |= {"augmentation": None, "dropout": 0, "normalization": None}
-_FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
+_FOR_SGD = (ADAPTIVE, "invscaling")  # Other solvers ignore them, as in scikit-learn.
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def resolve_config(
     layers: tuple[int | Layer, ...] | None = None,
     inputs: TableInputs | None = None,
 ) -> TrainingConfig:
-    """Return the training that the parameters of an estimator ask for.
+    """Return the training defined by an estimator's parameters.
 
-    ``layers`` are the hidden layers of a network that exists, instead of ``hidden_layer_sizes``;
-    ``inputs`` stands before the first layer, and takes the encoded columns of a table. Parameters
-    that contradict each other, the data or the targets are an error.
+    ``layers`` are the hidden layers of an existing network, instead of ``hidden_layer_sizes``;
+    ``inputs`` is a block before the first layer for the encoded columns of a table. Parameters that
+    contradict each other, the data or the targets are an error.
     """
     resolve_augmentation("tta", params["tta"], n_features)  # An error before the training.
     loss, n_members = targets.resolve_loss(params), int(params["n_members"])
@@ -114,7 +114,7 @@ def resolve_config(
 def _resolve_inputs(
     params: Mapping[str, Any], n_inputs: int, inputs: TableInputs | None
 ) -> TableInputs | None:
-    """Return what stands before the first layer, None for the inputs as they are."""
+    """Return the block before the first layer, or None."""
     numeric, scale = params["numeric_embedding"], bool(params["learn_input_scale"])
     if isinstance(numeric, str):
         numeric = NUMERIC_EMBEDDINGS[numeric]()
@@ -138,7 +138,7 @@ def _resolve_inputs(
 
 
 def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
-    """Return the settings of a fit that no training step sees."""
+    """Return the settings of a fit that no training step needs."""
     is_lbfgs = params["solver"] == LBFGS
     settings = LoopSettings(
         max_iter=params["max_iter"],
@@ -160,7 +160,7 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Raise an error for parameters that exclude each other, and for callbacks that are none."""
+    """Raise an error for incompatible parameters and for invalid callbacks."""
     _check_callbacks(params["callbacks"])
     if params["n_members"] > 1 and params["distributed"] is not None:
         _check_members(params)
@@ -185,7 +185,7 @@ def check_params(params: Mapping[str, Any]) -> None:
 
 
 def _check_members(params: Mapping[str, Any]) -> None:
-    """Raise ValueError for what the members of a network cannot have on several processes."""
+    """Raise ValueError for settings that `n_members` does not support on several processes."""
     is_fixed = getattr(params["distributed"], "deterministic", False)
     drops = bool(np.any(np.asarray(params["dropout"]) > 0))
     for name, need, is_wrong in (("dropout", "0", drops), ("deterministic", "False", is_fixed)):
@@ -223,7 +223,7 @@ def resolve_layers(given: Any) -> tuple[int | Layer, ...]:
 
 
 def _refuse_class(name: str, given: Any) -> None:
-    """Raise TypeError for a class that was not called."""
+    """Raise TypeError for a class instead of an object."""
     if isinstance(given, type):
         raise TypeError(f"{name} has the class {given.__name__}: give an object, with ().")
 
@@ -243,7 +243,7 @@ def resolve_batch_size(given: int | str) -> int:
 
 
 def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
-    """Return the update rule that `solver` names or is."""
+    """Return the update rule of `solver`, a name or an object."""
     solver = params["solver"]
     if not isinstance(solver, str):
         _refuse_class("solver", solver)
@@ -324,7 +324,7 @@ def _plain_numbers(settings: Any) -> Any:
 
 
 def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
-    """Return the backend that `backend` and `device` name, or the data's backend."""
+    """Return the backend named by `backend` and `device`, or the data's."""
     backend, device = params["backend"], params["device"]
     X = X.x if isinstance(X, Rows | Shard) else X
     if backend is None and device is not None and namespace_backend(X) is None:
@@ -333,12 +333,12 @@ def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
 
 
 def training_backend(params: Mapping[str, Any], X: Any) -> Backend:
-    """Return the backend that a fit computes on, with products in the precision asked for."""
+    """Return the backend of a fit, with products in the requested precision."""
     return choose_backend(params, X).with_precision(params["precision"])
 
 
 def parameter_dtype(precision: str) -> str:
-    """Return the dtype of parameters of a precision; fewer bits would lose small updates."""
+    """Return the dtype of parameters for a precision; fewer bits would lose small updates."""
     return "float32" if precision in LOW_PRECISIONS else precision
 
 
@@ -351,9 +351,10 @@ def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
         )
     if config.dtype is not None:
         return config.dtype
-    # As scikit-learn does: all but single precision and bytes is computed in double precision.
+    # As in scikit-learn, everything but single precision and bytes uses double precision.
     if isinstance(X.x if isinstance(X, Rows | Shard) else X, np.ndarray):
-        # NumPy's float16 is double to scikit-learn; a name of a dtype takes ten microseconds.
+        # Scikit-learn converts NumPy's float16 to double; the name of a dtype takes ten
+        # microseconds.
         is_single = X.dtype in (np.float32, np.uint8)
     else:
         singles = "float32", "uint8", "float16", "bfloat16"

@@ -26,11 +26,11 @@ from mlp_xp.recipes.parameter_row import Number, Parameter
 
 _Class = TypeVar("_Class", bound=type)
 
-# Types whose equal values are alike.
+# Types whose equal values are interchangeable.
 _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 
-# Of the docstrings of both classes.
+# Shared by the docstrings of both classes.
 _ATTRIBUTES = """\
 coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
     Weight matrices, or stacks of them, in the library and on the device of the data that were
@@ -114,14 +114,14 @@ def _names(cls: Any) -> tuple[str, ...]:
 
 
 def _list_names(cls: Any) -> list[str]:
-    return list(_names(cls))  # One for each caller: a subclass may add names to it.
+    return list(_names(cls))  # A new dict for each caller, since a subclass may add names.
 
 
 param_names: Any = classmethod(_list_names)
 
 
 def validate(estimator: Any) -> None:
-    """Check the parameters of an estimator as scikit-learn does, the same ones once."""
+    """Check the parameters of an estimator as scikit-learn does; skip unchanged ones."""
     kind: Any = type(estimator)
     params = estimator.get_params(deep=False)
     if all(map(_is_plain, params.values())):
@@ -132,7 +132,7 @@ def validate(estimator: Any) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a parameter is a number, a text, None, or integers: equal ones are alike."""
+    """Whether a parameter is a number, text, None, or integers, which can be compared."""
     kind = type(value)
     return kind in _PLAIN or (kind is tuple and all(type(entry) is int for entry in value))
 
@@ -153,7 +153,7 @@ def _validate(kind: Any, params: dict[str, Any]) -> None:
 
 
 def _hint(name: str, value: Any, constraints: list[Any]) -> str:
-    """Return a sentence that says what may be meant by a wrong parameter, or ""."""
+    """Return a suggestion for a wrong parameter, or ""."""
     if isinstance(value, str):
         from mlp_xp._utils.names import did_you_mean  # Most names are right.
 
@@ -228,10 +228,10 @@ class RecipeMixin:
 
 
 def _ensemble_of(model: Any, params: dict[str, Any]) -> Any:
-    """Return an ensemble of such networks with a recipe's parameters, None if there are none."""
+    """Return an ensemble with a recipe's parameters, or None if the recipe has no ensemble."""
     if not params:
         return None
-    # From the package, which imports them late: ensembles are built on estimators.
+    # From the package, which imports ensembles late since they are built on estimators.
     from mlp_xp import MLPEnsembleClassifier, MLPEnsembleRegressor
 
     is_regressor = isinstance(model, RegressorMixin)

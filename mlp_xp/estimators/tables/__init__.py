@@ -1,4 +1,4 @@
-"""Tables as inputs of a network: numbers, categories, dates and holes, learned in the first fit.
+"""Tables as inputs of a network: numbers, categories, dates and missing values.
 
-Nothing of it is imported until a setting asks for it.
+Imported only if a setting needs it.
 """

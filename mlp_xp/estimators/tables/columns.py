@@ -1,4 +1,4 @@
-"""The columns of a table as a fit learned them, and a table as the matrix that a network sees."""
+"""The columns of a table, learned in a fit, and the conversion of a table to a matrix."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TableColumns:
     """The columns of a table, and what was learned from the training data.
 
     The matrix has the numbers first, then indicators of missing ones, then categories in one-hot
-    form, and last the codes of the categories that are embedded. A code is the number of the
-    category among those of all such columns.
+    form, and last the codes of the categories that are embedded. Codes count the categories of all
+    such columns.
 
     Parameters
     ----------
@@ -68,12 +68,12 @@ class TableColumns:
 
     @cached_property
     def input_columns(self) -> np.ndarray:
-        """For each input of the network the position of its column in the table."""
+        """The position in the table of each input's column."""
         return np.asarray([position for position, _ in self._inputs], dtype=np.intp)
 
     @cached_property
     def _inputs(self) -> list[tuple[int, str]]:
-        """The inputs: for each its column and its name."""
+        """The column and the name of each input."""
         places = list(enumerate(self.columns))
         numbers = [(i, name) for i, column in places for name in column.number_names]
         gaps = [(i, f"{self.columns[i].name} is missing") for i in self._gaps]
@@ -88,7 +88,7 @@ class TableColumns:
 
     @property
     def block(self) -> TableInputs:
-        """The block of a network that takes the matrix."""
+        """The first block of a network, which takes the matrix."""
         n_numbers = len(self.medians)
         n_others = len(self.input_names) - n_numbers - len(self._embedded)
         return TableInputs(n_numbers, n_others, self.categories)
@@ -101,7 +101,7 @@ class TableColumns:
 
     @cached_property
     def indicators(self) -> list[int]:
-        """The position among the numbers that each indicator of missing ones looks at."""
+        """The position of the number that each missing-value indicator belongs to."""
         counts = [len(column.number_names) for column in self.columns]
         return [sum(counts[:i]) for i in self._gaps]
 
@@ -136,7 +136,7 @@ class TableColumns:
 
     @property
     def untrained_codes(self) -> list[int]:
-        """The codes that no sample of the training data has: of unknown and of missing values."""
+        """The codes that no training sample has: unknown and missing values."""
         codes, first = [], 0
         for _, column in self._embedded:
             codes += [] if column.has_rare else [first]
@@ -145,7 +145,7 @@ class TableColumns:
         return codes
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the matrix that the network sees, ``(rows, inputs)``, with missing numbers filled.
+        """Return the network's input matrix, ``(rows, inputs)``, with missing numbers filled.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class TableColumns:
             matrix[rows, n : n + len(indicators)] = is_gap[:, indicators]
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as values that JSON has."""
+        """Return the columns as JSON values."""
         return {
             "columns": [column.to_json() for column in self.columns],
             "medians": self.medians.tolist(),

@@ -1,4 +1,4 @@
-"""The columns of a table, learned from the training data, and every table as a matrix."""
+"""Learn the columns of a table from the training data, and encode tables as matrices."""
 
 from __future__ import annotations
 
@@ -154,13 +154,13 @@ def encode_table(
                 f"categories than max_one_hot={estimator.max_one_hot} are no inputs but codes: set "
                 "max_one_hot=float('inf'), or input_scaling='robust'."
             )
-    if is_empty:  # No sample takes this row.
+    if is_empty:  # Unused row.
         return np.zeros((1, len(estimator.columns_.input_names)), estimator.columns_.dtype)
     return estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
 
 
 def _joined(raws: Sequence[RawColumn], exchange: Callable[[Any], list[Any]]) -> list[RawColumn]:
-    """Return the columns of all processes, of large tables some rows."""
+    """Return the columns of all processes, sampled from large tables."""
     n_parts, n_rows = len(exchange(None)), len(raws[0].values)
     rows = np.linspace(0, n_rows - 1, min(n_rows, _MOST_ROWS // n_parts)).astype(np.intp)
     mine = [replace(raw, values=raw.values[rows]) for raw in raws]

@@ -1,4 +1,4 @@
-"""The kinds of a column: what each learns, checks, and gives to the network."""
+"""The kinds of columns: what each learns, checks, and passes to the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
 
 
 class UselessError(ValueError):
-    """A column from which nothing can be learned; the message says what it has."""
+    """A column from which nothing can be learned; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Column:
         return ()
 
     def numbers(self, raw: RawColumn) -> list[np.ndarray]:
-        """Return the numbers ``(rows,)`` of a column, with NaN for holes."""
+        """Return the numbers ``(rows,)`` of a column, with NaN for missing values."""
         return []
 
     def to_json(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True)
 class EmptyColumn(Column):
-    """A column without any value in the fit: no input, whatever it has later."""
+    """A column without any value in the fit, which is never an input."""
 
     kind = "empty"
 
@@ -157,7 +157,7 @@ class CategoryColumn(Column):
         return column
 
     def check(self, raw: RawColumn) -> None:
-        """Raise ValueError for text where categories were numbers, and the other way round."""
+        """Raise ValueError for text where categories were numbers, and vice versa."""
         if raw.kind == "date" or (raw.kind == "number" and self.is_text and not raw.is_empty):
             super().check(raw)
 
@@ -179,7 +179,7 @@ class CategoryColumn(Column):
 
     @property
     def n_codes(self) -> int:
-        """The number of codes: of the categories, and two more."""
+        """The number of codes: categories, unknown and missing."""
         return len(self.values) + 2
 
     @property
@@ -265,7 +265,7 @@ def _shown(value: Category) -> str:
 def _as_numbers(raw: RawColumn) -> np.ndarray:
     if raw.kind == "number":
         return raw.values
-    codes, found = raw.factors  # Bools, or nothing at all.
+    codes, found = raw.factors  # Booleans, or no values at all.
     return np.asarray([*found, np.nan], dtype=np.float64)[codes]
 
 

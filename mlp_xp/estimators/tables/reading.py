@@ -17,7 +17,7 @@ Category = str | float
 
 _SECOND = np.timedelta64(1, "s")
 _SECONDS = 86_400
-_LARGEST = 1 << 53  # Up to which float64 has each integer.
+_LARGEST = 1 << 53  # The largest number up to which float64 represents each integer.
 _DATES = datetime.date, np.datetime64
 _MISSING = {"NoneType", "NAType", "NaTType"}
 
@@ -45,7 +45,7 @@ class RawColumn:
 
     @cached_property
     def factors(self) -> tuple[np.ndarray, Sequence[Category]]:
-        """The result of `factorize`, which is asked for by all that is learned and encoded."""
+        """The cached result of `factorize`."""
         return factorize(self)
 
 
@@ -109,7 +109,7 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
     types = {type(value) for value in values}
     types = {one for one in types if one.__name__ not in _MISSING}
     is_text = any(issubclass(one, str | bytes) for one in types)
-    others = [one for one in types if one is not float]  # NaN is missing, whatever the others are.
+    others = [one for one in types if one is not float]  # NaN always counts as missing.
     if others and all(issubclass(one, str | bytes) for one in others):
         return RawColumn(label, "category", values)
     if others and all(issubclass(one, bool | np.bool_) for one in others):

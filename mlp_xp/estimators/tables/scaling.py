@@ -13,7 +13,7 @@ _MOST_QUANTILES, _ROWS = 1000, 100_000
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    r"""The scaling :math:`z = (x - shift) \cdot scale`, perhaps with smooth clipping.
+    r"""The scaling :math:`z = (x - shift) \cdot scale`, optionally with smooth clipping.
 
     With it :math:`z / \sqrt{1 + (z / 3)^2}`, which is nearly z for small numbers, and below 3.
     Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees
@@ -23,7 +23,7 @@ class Affine:
     shift: np.ndarray
     scale: np.ndarray
     is_clipped: bool = False
-    bound: ClassVar[float] = 3.0  # That clipped numbers come near.
+    bound: ClassVar[float] = 3.0  # The bound of clipped numbers.
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Return float64 numbers ``(rows, numbers)`` scaled, in their own memory."""
@@ -87,10 +87,10 @@ def learn_scaling(
         for values in numbers
     ]
     quantiles = np.stack([np.percentile(values, 100.0 * levels) for values in some], axis=1)
-    return Quantile(np.maximum.accumulate(quantiles, axis=0))  # Rounding may have broken the order.
+    return Quantile(np.maximum.accumulate(quantiles, axis=0))  # Rounding may break the order.
 
 
 def _width(values: np.ndarray) -> float:
-    """Return the distance of the quartiles, where they are equal half the range, or 1."""
+    """Return the interquartile range; if it is 0, half the range, or 1."""
     low, high = np.quantile(values, [0.25, 0.75])
     return float(high - low) or 0.5 * float(np.ptp(values)) or 1.0

@@ -1,4 +1,4 @@
-"""The contract of all kinds of targets."""
+"""The base class of all kinds of targets."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Targets(ABC):
 
     @abstractmethod
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
-        """Return the loss that the parameters ask for; raise ValueError if it does not fit."""
+        """Return the loss for the parameters; raise ValueError if it does not fit."""
 
     @abstractmethod
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
-        """Return y as the loss takes it, on the host."""
+        """Return y encoded for the loss, on the host."""
 
     @abstractmethod
     def decode(self, outputs: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ class Targets(ABC):
 
     @property
     def log_loss(self) -> Loss:
-        """The log loss of the probabilities, which a temperature is fitted by."""
+        """The log loss of the probabilities, for fitting a temperature."""
         raise ValueError(
             "`scoring` is 'refinement', which is for classifiers: type scoring='loss', or leave it "
             "out."
@@ -86,7 +86,7 @@ class Targets(ABC):
 
     @property
     def plain(self) -> Self:
-        """The targets as they were learned, before they were standardized."""
+        """The targets before standardization."""
         return self
 
     def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> Self:
@@ -128,7 +128,7 @@ def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) 
     """Return a loss by its name, an object as it is, or a function of the outputs as a loss."""
     if isinstance(given, str):
         return named[given]()
-    # `Custom` would hide the mistake of a class that was not called.
+    # `Custom` would hide the mistake of passing a class.
     if isinstance(given, type):
         raise TypeError(f"loss is the class {given.__name__}: give an object, with ().")
     return given if isinstance(given, Loss) else Custom(given, output)

@@ -1,4 +1,4 @@
-"""Targets that are class labels: one, several at once, or one for each of several targets."""
+"""Class labels as targets: one, several at once, or one for each of several targets."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ class ClassTargets(LabelTargets):
         """Return the probabilities, (samples, classes), for activated outputs."""
         if self._is_column:
             return xp.concat([1.0 - outputs, outputs], axis=1)
-        if self.output == "logistic":  # One against the rest.
+        if self.output == "logistic":  # One versus rest.
             return outputs / xp.sum(outputs, axis=1, keepdims=True)
         return outputs
 
     def margins(self, logits: Any) -> Array:
-        """Return the raw outputs, (samples, classes); of two classes the log-odds, (samples,)."""
+        """Return the raw outputs, (samples, classes); for two classes the log-odds, (samples,)."""
         if len(self.classes) != 2:
             return logits
         return logits[:, 0] if self._is_column else logits[:, 1] - logits[:, 0]
@@ -197,7 +197,7 @@ class MultioutputTargets(LabelTargets):
 
     def _is_same(self, y: np.ndarray) -> bool:
         if y.ndim == 1:
-            return True  # The shape is refused later.
+            return True  # The shape is checked later.
         found = [unique(column) for column in _columns(y)]
         return len(found) == len(self.classes) and all(map(np.array_equal, found, self.classes))
 
@@ -217,7 +217,7 @@ class MultioutputTargets(LabelTargets):
         return self._loss
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
-        """Return the sum of the loss that the parameters ask for over the targets."""
+        """Return the sum over the targets of the loss for the parameters."""
         return replace(self._loss, loss=super().resolve_loss(params))
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
@@ -262,7 +262,7 @@ class MultioutputTargets(LabelTargets):
 
 
 def _columns(y: np.ndarray) -> list[np.ndarray]:
-    """Return the labels of each target, in the dtype that they have by themselves."""
+    """Return the labels of each target, each in its own dtype."""
     if y.dtype != object:
         return list(y.T)
     return [np.asarray(column.tolist()) for column in y.T]

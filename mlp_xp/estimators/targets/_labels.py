@@ -114,12 +114,12 @@ class LabelTargets(Targets):
             )
 
     def _is_same(self, y: np.ndarray) -> bool:
-        """Whether y has the classes that the targets have; columns of 0 and 1 always do."""
+        """Whether y has the same classes as the targets; columns of 0 and 1 always do."""
         return y.ndim == 2 or np.array_equal(unique(y), self.classes)
 
     @abstractmethod
     def _output_of(self, output_activation: str) -> str:
-        """Return the output activation that a setting stands for."""
+        """Resolve the setting of the output activation."""
 
     def _shape_error(self, y: np.ndarray, name: str) -> ValueError:
         return ValueError(
@@ -152,7 +152,7 @@ class LabelTargets(Targets):
         return weights
 
     def _named_weights(self, named: dict[Any, float], labels: np.ndarray) -> np.ndarray:
-        """Return the weight of each of the labels, 1 where none is named."""
+        """Return the weight of each label, 1 by default."""
         classes = labels.tolist()
         unknown = [label for label in named if label not in classes]
         if unknown:
@@ -162,7 +162,7 @@ class LabelTargets(Targets):
         return np.asarray([named.get(label, 1.0) for label in classes], dtype=np.float64)
 
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
-        # As `accuracy_score`, whose checks of its input take longer than a small epoch.
+        # As `accuracy_score`, whose input checks take longer than a small epoch.
         correct = predicted == y if y.ndim == 1 else (predicted == y).all(axis=1)
         if weights is None:
             return float(np.count_nonzero(correct) / len(correct))

@@ -61,7 +61,7 @@ class RealTargets(Targets):
     def learn(
         cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
     ) -> RealTargets:
-        """Return the targets that y, which is checked, describes."""
+        """Return the targets for checked y."""
         return cls(1 if y.ndim == 1 else y.shape[1])
 
     @classmethod
@@ -78,7 +78,7 @@ class RealTargets(Targets):
         return cls(n_outputs // loss.outputs_per_target)
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
-        """Return the loss that the parameters ask for, after the output activation they name."""
+        """Return the loss for the parameters, with their output activation."""
         output = params["output_activation"]
         loss = make_loss(
             params["loss"], REGRESSION_LOSSES, self.output if output == "auto" else output
@@ -124,7 +124,7 @@ class RealTargets(Targets):
 
     def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> RealTargets:
         """Return targets that `encode` standardizes by the weighted mean and deviation of y."""
-        from sklearn.preprocessing import StandardScaler  # Most fits need none.
+        from sklearn.preprocessing import StandardScaler  # Most fits do not scale targets.
 
         with np.errstate(over="ignore", invalid="ignore"):
             columns = self.plain.encode(y, "float64")
@@ -147,12 +147,12 @@ class RealTargets(Targets):
             raise ValueError(
                 f"`target_scaling` cannot bring output {worst} of y to variance 1 in {dtype}: its "
                 f"mean is {mean[worst]:.3g} and its standard deviation {deviation[worst]:.3g}. "
-                "Multiply or divide y first, so that its values are about 1."
+                "Rescale y first so that its values are about 1."
             )
         return replace(self, scaling=(mean, deviation))
 
     def limited(self, y: np.ndarray | None) -> RealTargets:
-        """Return targets whose predictions stay within the lowest and highest of y, if given."""
+        """Return targets whose predictions are clipped to the range of y, if given."""
         if y is None:
             return replace(self, limits=None)
         columns = self.plain.encode(y, "float64")
