@@ -35,7 +35,7 @@ def in_scope(function: F) -> F:
 
 
 def check_count(name: str, value: Any, least: int) -> None:
-    """Raise ValueError for anything but an integer of at least ``least``."""
+    """Raise ValueError unless a value is an integer of at least ``least``."""
     if not isinstance(value, Integral) or value < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
 

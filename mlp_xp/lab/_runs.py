@@ -1,4 +1,4 @@
-"""Training of the lab's network for many epochs, and its test."""
+"""Train the lab's network for many epochs, and test it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def train_mlp(
 def test_mlp(
     w1: Array, b1: Array, w2: Array, b2: Array, data_test: Array, labels_test: Array
 ) -> float:
-    """Return the accuracy: the share of samples whose label has the largest output.
+    """Return the accuracy: the fraction of samples whose label has the largest output.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def test_mlp(
     return accuracy(logits_of(params, data_test, xp=xp), labels, xp=xp)
 
 
-# pytest would collect it as a test.
+# Otherwise pytest would collect it as a test.
 test_mlp.__test__ = False  # type: ignore[attr-defined]
 
 

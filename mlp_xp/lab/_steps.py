@@ -101,7 +101,7 @@ def learn_once_mse(
     targets = xp.astype(targets, w1.dtype, copy=False)
     squares = Through(SquaredError(), "logistic")
     loss, _, grads = loss_and_gradients(params, data, targets, squares, xp=xp)
-    # SquaredError halves, and sums over the outputs of a sample; here it is their mean.
+    # SquaredError is half the sum over the outputs; here it is their mean.
     scale = 2.0 / w2.shape[1]
     return (*to_weights(updated(params, grads, scale * learning_rate)), scale * float(loss))
 

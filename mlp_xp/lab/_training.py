@@ -23,17 +23,17 @@ AfterEpoch = Callable[[int, float, float], bool | None]
 
 
 def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> float:
-    r"""Return the loss that the course reports: the binary cross-entropy of all softmax outputs.
+    r"""Return the loss that the lab reports: the binary cross-entropy of all softmax outputs.
 
-    With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are
-    :math:`p_k = t_k / t`, and the loss of a sample is the mean over the classes of
-    :math:`-\log p_k = \log t - \log t_k` for its own class and of
-    :math:`-\log (1 - p_k) = \log t - \log (t - t_k)` for the others. For the largest logit
-    :math:`t - t_k` may round to 0, so the terms of the other classes are summed again, relative to
-    the second largest. No logarithm of 0 is taken, and nothing overflows.
+    With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are :math:`p_k
+    = t_k / t`, and the loss of a sample is the mean over the classes of :math:`-\log p_k = \log t -
+    \log t_k` for the true class and of :math:`-\log (1 - p_k) = \log t - \log (t - t_k)` for the
+    others. For the largest logit :math:`t - t_k` may round to 0, so the terms of the other classes
+    are summed again, relative to the second largest. No logarithm of 0 is taken, and nothing
+    overflows.
     """
     n_samples, n_classes = logits.shape
-    # Classes on the first axis, in memory too: NumPy is several times faster along the samples.
+    # Classes on the first axis, in memory too, since NumPy is several times faster along samples.
     z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
     classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
     is_top = classes == xp.astype(xp.argmax(z, axis=0), labels.dtype)[None, :]
@@ -41,7 +41,7 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     z = z - xp.max(z, axis=0, keepdims=True)
     terms = xp.exp(z)
     total = xp.sum(terms, axis=0, keepdims=True)
-    # Half of the lowest number, so that subtracting another one does not overflow.
+    # Half of the lowest number, so that subtracting another does not overflow.
     others = xp.where(is_top, -0.5 * float(xp.finfo(z.dtype).max), z)
     second = xp.max(others, axis=0, keepdims=True)
     others -= second
@@ -56,8 +56,7 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
 def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> Iterator[slice]:
     """Yield the rows of each block.
 
-    Each goes forward and back before the next, so that casts and temporaries are as small as a
-    block.
+    Each block runs forward and backward before the next, so that casts and temporaries are small.
     """
     n_samples, d_in = data.shape
     n_rows = max(1, backend.block_bytes() * 8 // (d_in * xp.finfo(dtype).bits))
@@ -66,7 +65,7 @@ def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> It
 
 
 def _work(params: Params, data: Array) -> int:
-    """Return the multiplications of the larger layer, from which a backend chooses its threads."""
+    """Return the multiplications of the larger layer, by which a backend chooses its threads."""
     return data.shape[0] * params[0].W.shape[0] * params[0].W.shape[1]
 
 
@@ -80,7 +79,8 @@ def loss_and_gradients(
 ) -> tuple[Any, Array, list[Array]]:
     """Return the average loss (0-d), all logits, and the gradient of each array.
 
-    The average over all rows is the sum of the block averages weighted by their share of the rows.
+    The average over all rows is the sum of the block averages weighted by their fraction of the
+    rows.
     """
     backend = get_backend(data)
     evaluate = value_and_gradient(_network(params), loss, backend.kernels, xp=xp)
@@ -117,7 +117,7 @@ def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
 def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
     """Return the fraction of samples whose label has the largest logit."""
     correct = SoftmaxCrossEntropy().is_correct(logits, labels, xp=xp)
-    # Counted: a sum of ones in a low precision stops growing.
+    # Counted, since a sum of ones in low precision stops growing.
     return int(xp.count_nonzero(correct)) / labels.shape[0]
 
 

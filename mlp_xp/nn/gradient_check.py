@@ -2,9 +2,9 @@ r"""Checks of the pullback of a user's own loss or activation against a finite d
 
 A wrong gradient seldom fails: the network only learns worse. So a pullback is compared with the
 central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few directions :math:`v`. With
-:math:`h = \varepsilon^{1/3}` the difference's own error is of the order of
-:math:`\varepsilon^{2/3}` (Press et al., "Numerical Recipes" (2007), section 5.7), and a hundred
-times that is allowed for. The check reads numbers back to the host, so it is no part of a step.
+:math:`h = \varepsilon^{1/3}` the error of the difference is of order :math:`\varepsilon^{2/3}`
+(Press et al., "Numerical Recipes" (2007), section 5.7), and the tolerance is a hundred times that.
+The check reads numbers back to the host, so it is not part of a step.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def check_loss(
     smaller mistakes are found than in float32. The message has the numbers, and what to do.
     """
     what = f"loss {_name(loss)}"
-    # A Custom loss is only as good as its function, so the contract is checked of that; the
-    # derivative is one by the logits, for the outputs of a softmax cannot move one by one.
+    # For a Custom loss, the signature of its function is checked; the derivative is with respect to
+    # the logits, since softmax outputs cannot change one at a time.
     whole: Any = loss
     function, outputs = whole, logits
     if isinstance(loss, Custom):
         function, outputs = loss.function, loss.activate(logits, xp=xp)
-    # The weight of each sample, no two alike.
+    # A different weight for each sample.
     dlosses = 1.5 + _direction(logits[:, 0], _N_DIRECTIONS, xp=xp)
     _check_contract(function, what, outputs, targets, dlosses, xp=xp)
     losses, pullback = whole(logits, targets, xp=xp)
@@ -52,7 +52,7 @@ def check_loss(
 def _check_contract(
     function: Any, what: str, outputs: Array, targets: Array, dlosses: Array, *, xp: Namespace
 ) -> None:
-    """Raise an error unless a loss takes and returns what its contract says."""
+    """Raise an error unless a loss takes and returns valid arrays."""
     dtype = outputs.dtype
     _check_signature(function, what, "(outputs, targets, *, xp)", (outputs, targets), xp=xp)
     given = {"outputs": outputs, "targets": targets, "dlosses": dlosses}
@@ -86,7 +86,7 @@ def check_activation(
     x_before = _copy(x, xp=xp)
     y, pullback = _check_pair(activation(x, xp=xp), what, "(y, pullback)", "xp.tanh(x)")
     _check_array(y, shape, dtype, f"the output of {what}", "one number for each input", xp=xp)
-    # Any function of y would do; a weighted sum has the weights as its gradient.
+    # Any function of y works; the gradient of a weighted sum is the weights.
     dy = _direction(y, _N_DIRECTIONS, xp=xp)
     dy_before = _copy(dy, xp=xp)
     _check_signature(pullback, f"the pullback of {what}", "(dy)", (dy,), xp=None)
@@ -113,7 +113,7 @@ def _copy(array: Array, *, xp: Namespace) -> Array:
 
 
 def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
-    """Return the ``k``-th direction, numbers from -1 to 1 without a pattern of the array's own."""
+    """Return the ``k``-th direction, numbers from -1 to 1 without a pattern."""
     size = 1
     for length in like.shape:
         size *= length
@@ -124,12 +124,12 @@ def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
 def _check_signature(
     function: Any, what: str, signature: str, arguments: tuple[Any, ...], *, xp: Namespace
 ) -> None:
-    """Raise an error before a call that does not fit: a TypeError may come from inside, too."""
+    """Raise an error before an invalid call, since a TypeError may also come from inside."""
     if not callable(function):
         raise ValueError(f"{what} must be a callable {signature}, got {type(function).__name__}.")
     try:
         bind = inspect.signature(function).bind
-    except (TypeError, ValueError):  # A compiled function need not know its signature.
+    except (TypeError, ValueError):  # A compiled function may not have a signature.
         return
     try:
         bind(*arguments, **({} if xp is None else {"xp": xp}))
@@ -169,7 +169,7 @@ def _check_array(
 
 def _check_unchanged(array: Array, copy: Array, what: str, *, xp: Namespace) -> None:
     if not bool(xp.all(array == copy)):
-        raise ValueError(f"{what}, which others use too; write to arrays that it has made itself.")
+        raise ValueError(f"{what}, which others use too; write only to new arrays.")
 
 
 def _compare(
@@ -190,10 +190,10 @@ def _compare(
         v = _direction(x, k, xp=xp)
         given = float(xp.sum(dx * v))
         difference = (function(x + h * v) - function(x - h * v)) / (2 * h)
-        # The value is rounded relative to its size, and so is x.
+        # The value and x are rounded relative to their size.
         scale = 1.0 + abs(value) + (1.0 + size) * float(xp.sum(xp.abs(dx * v)))
         apart = abs(given - difference)
-        # Written so that a difference that is NaN is a failure.
+        # Written so that NaN is a failure.
         right = apart <= 100.0 * eps ** (2 / 3) * scale
         found.append((right, given, difference, apart))
     wrong = [row for row in found if not row[0]]

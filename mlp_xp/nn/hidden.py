@@ -1,4 +1,4 @@
-"""Hidden layers that are more than a width: entries of `hidden_layer_sizes` beside integers.
+"""Hidden layers other than plain widths: objects in `hidden_layer_sizes`.
 
 An integer n is a dense layer of n outputs with then, by the estimator's settings,
 normalization, activation, dropout. The objects here build other networks, e.g. residual
@@ -29,7 +29,7 @@ from mlp_xp.nn.layers import Activation, Arrangement
 
 Normalization = Literal["layer", "batch"]
 Parametrization = Literal["standard", "ntk"]
-_MOST_AXES = 31  # A library of arrays may take 32, and the batch is one of them.
+_MOST_AXES = 31  # Array libraries may be limited to 32 axes, including the batch.
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Surroundings:
 
     @property
     def start(self) -> Start:
-        """The initial weights of a dense layer that suit its activation."""
+        """The initialization of a dense layer for its activation."""
         if self.parametrization == "ntk":
             return "ntk"
         return "glorot-logistic" if self.activation == "logistic" else "glorot"
@@ -75,11 +75,11 @@ class Layer:
 
     @property
     def n_layers(self) -> int:
-        """The layers with weights that it stands for."""
+        """The number of layers with weights."""
         return 1
 
     def outputs(self, fan_in: int) -> int:
-        """Return the number of outputs; raise ValueError if it cannot take this many inputs."""
+        """Return the number of outputs; raise ValueError if the number of inputs is invalid."""
         raise NotImplementedError(f"{type(self).__name__} must define outputs: it is a layer.")
 
     def build(self, fan_in: int, around: Surroundings) -> Block:
@@ -126,8 +126,8 @@ class Project(Layer):
 class Blocks(Layer):
     """A block-diagonal dense layer alone, without normalization and activation.
 
-    The features stand for an array of ``shape``. Each setting of the axes that are not mixed has a
-    own dense layer, over the features along the mixed axes; no weight is shared. Pixels of
+    The features stand for an array of ``shape``. Each position along the axes that are not mixed
+    has its own dense layer over the features along the mixed axes; no weight is shared. Pixels of
     an image, (3, 32, 32), cut into 8 x 8 squares of 4 x 4 pixels are of shape (3, 8, 4, 8, 4), and
     to mix what is in a square is to mix axes 0, 2 and 4.
 
@@ -159,7 +159,7 @@ class Blocks(Layer):
     width: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("shape", "mixed"):  # A list is as good, but has no hash.
+        for name in ("shape", "mixed"):  # Lists are accepted but not hashable.
             object.__setattr__(self, name, tuple(getattr(self, name)))
         n_axes = len(self.shape)
         if n_axes > _MOST_AXES:

@@ -45,7 +45,7 @@ class Network:
     outputs of all.
     """
 
-    widths: tuple[Any, ...]  # Any: of int or Layer; the first and the last are int.
+    widths: tuple[Any, ...]  # Each an int or Layer; the first and the last are int.
     activation: str | Activation | tuple[str | Activation, ...] = "relu"
     normalization: Normalization | None = None
     dropout: float | tuple[float, ...] = 0.0
@@ -84,7 +84,7 @@ class Network:
         self.sizes  # noqa: B018 - each layer checks what comes in.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the settings alone: all else follows from them, and fills a pickle."""
+        """Return only the settings, since everything else is derived from them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _given(self, name: str) -> tuple:  # type: ignore[type-arg]
@@ -153,7 +153,7 @@ class Network:
         if self.n_members > 1:
             affine = SharedAffine(self.n_members, i == 0, fan_in, layer, around.start)
         blocks = (affine, *around.normalize(layer), *around.activate(layer))
-        is_first = i == 0 and self.n_members > 1  # Its input is that of all members.
+        is_first = i == 0 and self.n_members > 1  # Its input is shared by all networks.
         return (Residual(blocks),) if self.residual and fan_in == layer and not is_first else blocks
 
     @cached_property
@@ -162,12 +162,12 @@ class Network:
 
     @cached_property
     def is_flat(self) -> bool:
-        """Whether the parameters belong to the dense layers alone, one after the other."""
+        """Whether the network is a plain sequence of dense layers."""
         return all(block.is_dense for block in self._all_blocks if block.has_params)
 
     @property
     def takes_sparse(self) -> bool:
-        """Whether the input may be sparse rows: its only use is the product of a dense layer."""
+        """Whether the input may be sparse rows, which only a dense product supports."""
         return self._all_blocks[0].takes_sparse
 
     @property
@@ -182,13 +182,13 @@ class Network:
 
     @cached_property
     def dropout_rates(self) -> tuple[float, ...]:
-        """The rate of each key, 0 where a block of your own does not say it."""
+        """The rate of each key, 0 if a custom block does not define it."""
         rates = (block.dropout_rates or (0.0,) * block.n_keys for block in self._all_blocks)
         return sum(rates, ())
 
     @property
     def structure(self) -> Hashable:
-        """The settings that a program of a stack depends on: all but the rates of dropout."""
+        """The settings on which a stack's compiled step depends: all but dropout rates."""
         if any(block.n_keys > len(block.dropout_rates) for block in self._all_blocks):
             return self
         names = (field.name for field in fields(self) if "dropout" not in field.name)

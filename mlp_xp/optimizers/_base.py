@@ -1,4 +1,4 @@
-"""The contract of an update rule, and the checks that the rules share."""
+"""The interface of an update rule, and shared checks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Coefs: TypeAlias = tuple[Array, ...]
 
 
 class Stateless(NamedTuple):
-    """The state of a rule that keeps nothing."""
+    """The state of a rule without state."""
 
 
-# What an array of parameters is: the output layer's matrix, another matrix or stack of matrices, or
-# a vector (a bias, a gain); an embedding of categories or of numbers, a scale of inputs, a slope of
-# an activation. Rules orthogonalise matrices alone, and decay all but vectors.
+# Kinds of parameters: the output layer's matrix, another matrix or stack of matrices, or a vector
+# (a bias, a gain); an embedding of categories or of numbers, a scale of inputs, a slope of an
+# activation. Rules orthogonalize only matrices, and decay all but vectors.
 Kind: TypeAlias = Literal["matrix", "vector", "head", "embedding", "numeric", "scale", "slope"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -43,7 +43,7 @@ class Optimizer(Protocol):
 def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
     """Return the kinds whose gradients a rule takes in a lower precision than the parameters'.
 
-    Most rules take none; those that do say so in an attribute of this name.
+    A rule that takes any has an attribute of this name.
     """
     kinds: tuple[Kind, ...] = getattr(optimizer, "low_precision", ())
     return kinds
@@ -52,8 +52,8 @@ def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
 def rule_of(optimizer: Optimizer, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
     """Return the rule that updates parameters of a kind, with its coefficients first.
 
-    Rules that leave a kind to another rule say so in a method ``of_kind(kind, coefs)``. The state
-    of the other rule is the first fields of theirs.
+    A rule that delegates a kind to another rule has a method ``of_kind(kind, coefs)``. The other
+    rule's state is the first fields of its state.
     """
     while hasattr(optimizer, "of_kind"):
         rule, coefs = optimizer.of_kind(kind, coefs)

@@ -12,15 +12,15 @@ from mlp_xp.optimizers._sgd import SGD
 
 @dataclass(frozen=True)
 class BetaLasso(SGD):
-    r"""SGD on the loss and an L1 penalty, which then sets to zero the weights that are small.
+    r"""SGD with an L1 penalty that also sets small weights to zero.
 
     For a hidden matrix, :math:`g = \nabla f(p) + \lambda\, \mathrm{sign}(p)` is the gradient that
     `SGD` takes, and then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, number by
     number. The threshold does not depend on the learning rate.
 
-    Vectors and the output layer are neither penalized nor set to zero: it is the hidden layers that
-    are to become local, and an output layer that starts at zero could not leave it. A hidden matrix
-    that starts at zero leaves it only by steps longer than :math:`\beta \lambda`.
+    Vectors and the output layer are neither penalized nor set to zero, since only hidden layers
+    should become local, and an output layer that starts at zero could not leave it. A hidden matrix
+    leaves zero only by steps longer than :math:`\beta \lambda`.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class BetaLasso(SGD):
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move as SGD does, then set to zero what is small; see the class."""
+        """Move as SGD does, then set small weights to zero; see the class."""
         if kind != "matrix":
             return super().update(p, g, state, coefs, kind=kind, xp=xp)
         pull = xp.sign(p)

@@ -1,4 +1,4 @@
-"""Other rules for other parameters."""
+"""Different rules for different kinds of parameters."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _MUON, _ADAMW = Muon(), AdamW()
 
 @dataclass(frozen=True)
 class ByKind:
-    """One rule for hidden matrices, one for vectors, and one for the output layer's matrix.
+    """Separate rules for hidden matrices, vectors, and the output layer's matrix.
 
     Each has its own settings, and its own factor on the learning rate. A vector is a bias or a
     gain; `mlp_xp.optimizers.kinds` returns the kind of each parameter. A rule receives the kind, so
     one that treats the output layer differently, such as `Muon`, does so here too.
 
     The other kinds are embeddings of categories and of numbers, the learned scale of each input,
-    and the slopes of activations. They have the rule for vectors, which decays them as matrices,
-    unless they are given another.
+    and the slopes of activations. By default they use the rule for vectors, which decays them like
+    matrices.
 
     Parameters
     ----------
@@ -97,12 +97,12 @@ float of at least 0, default=1
 
     @property
     def state_type(self) -> type[Any]:
-        """That of the rule with most fields."""
+        """The state of the rule with most fields."""
         return max((self._rule(kind).state_type for kind in KINDS), key=lambda t: len(t._fields))
 
     @property
     def low_precision(self) -> tuple[Kind, ...]:
-        """The kinds whose own rule says so."""
+        """The kinds whose rule takes low-precision gradients."""
         return tuple(kind for kind in KINDS if kind in low_precision(self._rule(kind)))
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
@@ -114,10 +114,10 @@ float of at least 0, default=1
         )
 
     def of_kind(self, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
-        """Return the rule of a kind, and the coefficients from its own on."""
+        """Return the rule of a kind, and the coefficients starting with its own."""
         start = 0
         for earlier in KINDS[: KINDS.index(kind)]:
-            # The numbers may be arrays, of which coefficients are not computed.
+            # The numbers may be arrays, for which no coefficients are computed.
             rule = with_numbers(self._rule(earlier), itertools.repeat(0.5))
             start += len(rule.coefficients(1.0, 1))
         return self._rule(kind), coefs[start:]
@@ -134,7 +134,7 @@ float of at least 0, default=1
 
 
 def family(optimizer: Optimizer) -> str:
-    """Return the names of the rules of an optimizer, which give its state its meaning."""
+    """Return the names of an optimizer's rules, which determine the meaning of its state."""
     name = type(optimizer).__name__
     if not isinstance(optimizer, ByKind):
         return name
@@ -143,7 +143,7 @@ def family(optimizer: Optimizer) -> str:
 
 
 def with_decay(rule: Any, factor: float) -> Any:
-    """Return a rule with its weight decay, and that of the rules it is made of, times a factor."""
+    """Return a rule with its weight decay, and that in its parts, times a factor."""
     changed: dict[str, Any] = {}
     for field in fields(rule):
         value = getattr(rule, field.name)

@@ -1,4 +1,4 @@
-"""Momentum, made orthogonal: every direction of a matrix moves by as much."""
+"""Orthogonalized momentum: all directions of a matrix move equally far."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._adam import AdamState, AdamW
 from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0, check_decay
 
-# The numbers a, b and c of a x + b x^3 + c x^5.
+# Coefficients a, b and c of a x + b x^3 + c x^5.
 Quintic: TypeAlias = tuple[float, float, float]
 
 _JORDAN: Quintic = (3.4445, -4.7750, 2.0315)
-# How far the minimax polynomials may leave singular values from 1.
+# The largest distance of singular values from 1 after the minimax polynomials.
 _SPREAD = 0.25
-# Each polynomial is made for an interval longer by so much, as rounding to 8 bits leads out of it.
+# Each polynomial's interval is longer by this factor, since rounding to 8 bits leads out of it.
 _ROOM = 1.01
-# Added to norms, so that a gradient of zeros stays one.
+# Added to norms, so that a gradient of zeros stays zero.
 _TINY = 1e-7
 
 
 @dataclass(frozen=True)
 class Muon:
-    r"""Momentum whose matrix is made orthogonal, for hidden layers; AdamW for everything else.
+    r"""Orthogonalized momentum for hidden matrices; AdamW for everything else.
 
     For a matrix :math:`W` that is not the output layer's,
     :math:`B \leftarrow \mu B + (1 - \mu) G`, then with Nesterov's momentum
@@ -185,10 +185,10 @@ def _orthogonal(
 ) -> Array:
     """Return matrices, (..., rows, columns), with all singular values near 1, by products alone.
 
-    Each step sends a singular value s to a s + b s^3 + c s^5: X becomes P X with P = a I + b G +
-    c G^2, where G = X X^T is the Gram matrix. All of these commute, so that the next G is P G P:
-    several steps need only small products, P by P, and one large one at their end. What was rounded
-    in G grows from step to step, which is why it is computed anew after a few.
+    Each step sends a singular value s to a s + b s^3 + c s^5: X becomes P X with P = a I + b G + c
+    G^2, where G = X X^T is the Gram matrix. All of these commute, so that the next G is P G P:
+    several steps need only small products, P by P, and one large one at their end. Rounding errors
+    in G grow from step to step, so it is recomputed after a few steps.
     """
     rows, columns = D.shape[-2:]
     product = xp.matmul  # A namespace may have its own, which the operator does not know.
@@ -196,7 +196,7 @@ def _orthogonal(
     X = xp.matrix_transpose(D) if rows > columns else D
     width = min(rows, columns)
     eye = xp.eye(width, dtype=D.dtype, device=device(D))
-    n = 1  # Steps for each Gram matrix; for one that is as large as X it saves nothing.
+    n = 1  # Steps for each Gram matrix; for a square X it saves nothing.
     if 2 * max(rows, columns) > 3 * width:
         n = 2 if xp.finfo(D.dtype).eps > 1e-3 else 4
     for start in range(0, len(polynomials), n):
@@ -240,7 +240,7 @@ def _normalised(
     gram /= bound
     square = xp.matmul(gram, gram)
     if is_tight:
-        # The eigenvalues add up to 1: the fourth powers can be added without fear.
+        # The eigenvalues add up to 1, so their fourth powers cannot overflow.
         root = xp.astype(xp.sqrt(xp.sqrt(total(square * square))) + _TINY, gram.dtype, copy=False)
         gram /= root
         square /= root
@@ -254,10 +254,10 @@ def _normalised(
 
 @cache
 def _minimax(n_steps: int) -> tuple[Quintic, ...]:
-    """Return the polynomials that bring the widest range of singular values to 1, up to `_SPREAD`.
+    """Return the polynomials that bring the widest range of singular values to 1 within `_SPREAD`.
 
-    Each is the best for the interval that the one before it leads to, and so their composition is
-    the best of all; see Amsel et al. (2025).
+    Each is optimal for the interval that the previous one maps to, so their composition is optimal;
+    see Amsel et al. (2025).
     """
     # The range is found by bisection of its logarithm.
     low, high = -4.0 * n_steps, -0.1
@@ -290,8 +290,8 @@ def _best_quintic(low: float, high: float) -> Quintic:
     """Return the odd quintic nearest to 1 on an interval, by Remez' exchange.
 
     It is as far below 1 at ``low`` and at its valley as it is above 1 at its peak and at ``high``.
-    That it is equal at two points is one linear equation for a, b and c, and two such equations
-    leave one direction: a vector product.
+    Equality at two points is one linear equation for a, b and c; two such equations determine a
+    direction, their vector product.
     """
     peak, valley = (3.0 * low + high) / 4.0, (low + 3.0 * high) / 4.0
     for _ in range(30):
@@ -307,5 +307,5 @@ def _best_quintic(low: float, high: float) -> Quintic:
 
 
 def _equal_at(x: float, y: float) -> tuple[float, float, float]:
-    """Return the factors of a, b and c in (f(y) - f(x)) / (y - x), which must be 0."""
+    """Return the coefficients of a, b and c in (f(y) - f(x)) / (y - x) = 0."""
     return 1.0, x * x + x * y + y * y, x**4 + x**3 * y + x * x * y * y + x * y**3 + y**4

@@ -75,7 +75,7 @@ class RMSprop:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move along the gradient of unit size; see the class."""
+        """Move along the normalized gradient; see the class."""
         rate, *_ = coefs
         v = state.variance
         square = g * g

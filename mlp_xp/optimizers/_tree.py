@@ -1,4 +1,4 @@
-"""Walks over trees of parameters: the update of all of them, clipping, and averaging."""
+"""Operations on trees of parameters: update, clipping and averaging."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def init_opt_state(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> Any:
 def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
     """Return the kind of each leaf; the last matrix of the tree is the head.
 
-    The first ``n_leading`` axes count models. The matrices of the blocks of a layer, of three axes,
-    are a matrix. A NamedTuple may name the kinds of its arrays, in a property ``kinds``.
+    The first ``n_leading`` axes count models. A block-diagonal layer's matrices, of three axes,
+    count as a matrix. A NamedTuple may name the kinds of its arrays, in a property ``kinds``.
     """
     found: list[Kind] = []
     _append_kinds((params,), (), n_leading, found)
@@ -64,13 +64,13 @@ def update_tree(
 ) -> Updated:
     r"""Update all parameters, with an L2 penalty :math:`\tfrac12 \lambda \sum W^2` on matrices.
 
-    Parameters, gradients and state are donated; the penalty returned is that of the old parameters.
-    Gradients in a lower precision than the parameters' are brought to theirs, unless the rule takes
+    Parameters, gradients and state are donated; the returned penalty is for the old parameters.
+    Gradients in a lower precision are converted to the parameters' dtype, unless the rule takes
     them as they are. For a stack of models, whose ``n_leading`` axes come first, the rule's
     numbers, ``coefs`` and ``l2`` may be arrays of these axes, and each model has its penalty.
     """
     penalty: Array | float = 0.0
-    shaped: dict[int, tuple[Optimizer, Coefs]] = {}  # By the axes of an array.
+    shaped: dict[int, tuple[Optimizer, Coefs]] = {}  # By the number of axes of an array.
     new_params = []
     new_states = []
     trees = (params, grads, *opt_state)
@@ -122,7 +122,7 @@ def update_array(
 ) -> tuple[Array, Any, Array | None]:
     """Update one array as `update_tree` does: the new array, its state, and its penalty if any.
 
-    The numbers of models broadcast against the array already.
+    Per-model numbers already broadcast against the array.
     """
     g, penalty = penalized(kind, p, g, l2, n_leading=n_leading, xp=xp)
     if g.dtype != p.dtype and kind not in low_precision(optimizer):
@@ -134,8 +134,8 @@ def update_array(
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
     r"""Scale all gradients by one factor so that their joint L2 norm is at most a given one.
 
-    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, the norm taken over all leaves together, or
-    over those of each model with ``n_leading`` axes. Gradients are donated; sums are in float32 at
+    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, the norm taken over all leaves together,
+    for each model separately with ``n_leading`` axes. Gradients are donated; sums are in float32 at
     least. NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN. The second result
     is the norm before.
 
@@ -197,7 +197,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
 def _shaped(
     optimizer: Optimizer, coefs: Coefs, ndim: int, *, xp: Namespace
 ) -> tuple[Optimizer, Coefs]:
-    """Return a rule and its coefficients, whose numbers of models suit arrays of ``ndim`` axes."""
+    """Reshape a rule's per-model numbers and coefficients for arrays of ``ndim`` axes."""
     own = (_for_axes(number, ndim, xp=xp) for number in numbers(optimizer))
     return with_numbers(optimizer, own), tuple(_for_axes(coef, ndim, xp=xp) for coef in coefs)
 

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: frozen settings that give a plain Python float for each step.
+"""Learning-rate schedules: frozen settings that return a Python float for each step.
 
-A schedule is asked on the host, once for each step, and knows how far the fit has come; the step
-itself only ever sees the number it gives.
+A schedule is called on the host once for each step with the progress of the fit; the step itself
+only receives the number.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Protocol
 class Schedule(Protocol):
     """The factor of the initial learning rate at each step.
 
-    Where a fit has a time rather than a number of steps, the steps are shares of that time. Where
-    the epochs are calls of `partial_fit` that differ in their steps, each counts as if all were as
-    long as itself.
+    If a fit has a time limit, steps are fractions of that time. If epochs are calls of
+    `partial_fit` with different numbers of steps, each counts as if all were as long.
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:

@@ -27,10 +27,10 @@ _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared time for a key.
 # A table or list nested deeper than this is no setting.
 _DEEPEST = 32
-FILES = "files"  # The name of the user's own data, beside the names in `LOADERS`.
+FILES = "files"  # The name for the user's own data, besides the names in `LOADERS`.
 _TASKS = ("classification", "regression")
 _SECTIONS = (*_TASKS, "ensemble")
-_ENSEMBLE = ("n_estimators", "bootstrap")  # What a recipe sets of an ensemble.
+_ENSEMBLE = ("n_estimators", "bootstrap")  # The ensemble parameters that a recipe can set.
 # `objects` is imported where it is needed: `mlp-xp train --help` reads a table and loads no
 # library.
 
@@ -131,7 +131,7 @@ regression, ensemble, hidden_layer_sizes
 
 
 def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's parameters for an estimator that others will replace.
+    """Return a recipe's parameters, to be overridden by others.
 
     With NumPy in place of another backend they have neither device nor precision.
     """
@@ -142,9 +142,9 @@ def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_library(source: str | os.PathLike[str], params: Mapping[str, Any]) -> str | None:
-    """Return what to tell before NumPy stands in for a recipe's backend, None if that is here.
+    """Return the notice that NumPy replaces a recipe's backend; None if the backend is available.
 
-    A recipe that names a device gets no stand-in.
+    The backend of a recipe that names a device is not replaced.
     """
     from mlp_xp.backends import BACKENDS, how_to_install, installed
 
@@ -160,7 +160,7 @@ def without_library(source: str | os.PathLike[str], params: Mapping[str, Any]) -
 
 
 def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the table of a recipe as it stands in the file; checks nothing, loads no objects.
+    """Read the table of a recipe without checks and without loading objects.
 
     Raises
     ------
@@ -173,18 +173,18 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     >>> read_table("default")["data"]
     'cifar10'
     """
-    import tomllib  # The estimators need the table of parameters, and no recipe.
+    import tomllib  # The estimators need only the table of parameters.
 
     from mlp_xp._utils.storage.files import read_file
 
     path = _path_of(source)
     try:
         table = tomllib.loads(read_file(path, _LONGEST).decode())
-    except ValueError as error:  # Of what is no text, no TOML, or a number of 5,000 digits.
+    except ValueError as error:  # Raised for invalid text or TOML, or a number of 5,000 digits.
         raise ValueError(f"{path} is no TOML file: {error}") from error
     except RecursionError:
         table = None
-    # What is nested more deeply than any setting ends in no other error, and not in a long one.
+    # Deeply nested values must not end in another error, or a long one.
     if table is None or not _is_shallow(table):
         raise ValueError(f"{path}: its tables are nested too deeply")
     return table
@@ -217,7 +217,7 @@ def _path_of(source: str | os.PathLike[str]) -> Path:
 
 def _decode(value: Any, key: str) -> Any:
     if isinstance(value, list):
-        return tuple(_decode(item, key) for item in value)  # As frozen settings need it.
+        return tuple(_decode(item, key) for item in value)  # Hashable, as frozen settings must be.
     if not isinstance(value, dict):
         return value
     if "class" not in value:

@@ -30,7 +30,7 @@ _LOSSES: tuple[type, ...] = (
     Through,
 )
 _SCHEDULED = "learning_rate", "dropout_schedule", "weight_decay_schedule"
-# By the parameter, or the field of another object, that takes them, alone or in a list.
+# By the parameter or field that takes them, alone or in a list.
 OBJECTS: dict[str | None, dict[str, Any]] = {
     place: {kind.__name__: kind for kind in kinds}
     for place, kinds in {
@@ -99,7 +99,7 @@ OneCycle, Linear, FlatCosine, CosLog (did you mean 'Cosine'?)
     for key, default in fields.items():
         given = settings.get(key, default)
         if default is dataclasses.MISSING or default is None:
-            continue  # The object checks it.
+            continue  # The object checks the value.
         is_list = key in lists and isinstance(given, list | tuple)
         for value in given if is_list else (given,):
             if _type_name(value) == _type_name(default):
@@ -109,7 +109,7 @@ OneCycle, Linear, FlatCosine, CosLog (did you mean 'Cosine'?)
 
 
 def expected(given: Any, valid: Iterable[str]) -> str:
-    """Return the valid names, and the nearest to an unknown one, as an error lists them.
+    """Return a text for errors with the valid names and the nearest one.
 
     Examples
     --------
@@ -123,6 +123,6 @@ def expected(given: Any, valid: Iterable[str]) -> str:
 
 
 def _type_name(value: Any) -> str:
-    """Return the kind of value of a setting, all numbers alike."""
+    """Return the type of a setting, with one type for all numbers."""
     names = {str: "text", int: "number", bool: "number", float: "number"}
     return names.get(type(value), "object" if dataclasses.is_dataclass(value) else "other")

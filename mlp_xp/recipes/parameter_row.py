@@ -1,4 +1,4 @@
-"""A row of the table of parameters, and how it reads in a docstring."""
+"""A row of the table of parameters, and its text in a docstring."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ __all__ = ["Number", "Option", "Parameter"]
 
 
 class Number(NamedTuple):
-    """A number within limits; in a docstring, such as "float in [0, 1)"."""
+    """A number within limits, e.g. "float in [0, 1)" in a docstring."""
 
     kind: type[int] | type[float] = float
     above: float = -math.inf
@@ -28,7 +28,7 @@ class Number(NamedTuple):
 class Option(NamedTuple):
     """An option of ``mlp-xp train``.
 
-    Its help is by default the first sentence of the parameter's text, and its name the parameter's.
+    By default it has the parameter's name, and the first sentence of its text as help.
     """
 
     metavar: str | None = None
@@ -41,9 +41,9 @@ class Parameter(NamedTuple):
 
     ``values`` are constraints of scikit-learn, except that a tuple lists names, and that a class
     that is slow to import is named by its path. ``type`` is for the docstring, with {} for the
-    names or the `Number` among them; "" says the values. A parameter that is ``free_on_resume``
-    changes the numbers by rounding at most; one that is ``own_per_rank`` may differ between the
-    processes of a fit.
+    names or the `Number`; "" lists the values. A parameter that is ``free_on_resume`` changes
+    results by rounding at most; one that is ``own_per_rank`` may differ between the processes of a
+    fit.
     """
 
     default: Any

@@ -1,8 +1,8 @@
-"""Blocks, the parts of a network: frozen descriptions with their initial weights and their maths.
+"""Blocks, the parts of a network: frozen settings with initial weights and maths.
 
 A block is called with its parameters, its input and a `Context`, and returns its output, the
-pullback, and the statistics that a batch normalization has measured. Everything that learns lies in
-the parameters; a block without any has ``has_params`` False and takes ``()``.
+pullback, and the batch statistics of a batch normalization. Everything learned is in the
+parameters; a block without parameters has ``has_params`` False and takes ``()``.
 """
 
 from mlp_xp.nn.blocks._affine import Affine, BlockAffine, Start

@@ -10,13 +10,13 @@ from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.layers import Arrangement, Dense
 
-# How weights start. "glorot": uniform in the range that Glorot and Bengio give, biases too, which
-# is scikit-learn's choice, and "glorot-logistic" what it has for the logistic activation; "lecun":
-# uniform with a standard deviation of 1 / sqrt(fan_in), biases at 0; "zero". "ntk": normal, and the
-# product is divided by sqrt(fan_in); then adapted to the data.
+# Initializations. "glorot": uniform in Glorot and Bengio's range, biases too, as in scikit-learn;
+# "glorot-logistic": the same for its logistic activation; "lecun": uniform with a standard
+# deviation of 1 / sqrt(fan_in), biases at 0; "zero". "ntk": normal, and the product is divided by
+# sqrt(fan_in); then adapted to the data.
 Start = Literal["glorot", "glorot-logistic", "lecun", "zero", "ntk"]
 
-_SAMPLES = 5  # Of which a bias is a random mixture.
+_SAMPLES = 5  # Samples in the random mixture for a bias.
 
 
 def _bound(start: Start, fan_in: int, fan_out: int) -> float:
@@ -34,7 +34,7 @@ def draw_dense(
     shape: tuple[int, ...],
     n_outputs: int | tuple[int, ...],
 ) -> Dense:
-    """Draw weights and biases; what starts at zero takes nothing from the generator."""
+    """Draw weights and biases; zeros take nothing from the generator."""
     bound = _bound(start, *shape[-2:])
     W = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
     is_glorot = start.startswith("glorot")
@@ -54,12 +54,12 @@ class Affine(Block):
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
-        """Whether its start depends on the data."""
+        """Whether its initial parameters depend on the data."""
         return self.start == "ntk"
 
     @property
     def takes_sparse(self) -> bool:  # type: ignore[override]
-        """Whether the product is all that is done with the input."""
+        """Whether the input is used only in the product."""
         return not self.adapts
 
     is_dense = takes_sparse

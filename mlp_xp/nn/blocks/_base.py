@@ -1,4 +1,4 @@
-"""The contract of a block, the context of a pass, and the chain of blocks."""
+"""The base class of blocks, the context of a forward pass, and the chain of blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlp_xp.nn.layers import (
 Measured = tuple[BatchStats, ...]
 
 
-Make = Callable[..., Any]  # Makes an array, the shape last.
+Make = Callable[..., Any]  # Creates an array; the last argument is the shape.
 
 
 class BlockPullback(Protocol):
@@ -38,14 +38,14 @@ Applied = tuple[Array, BlockPullback, Measured]
 
 
 class Context(NamedTuple):
-    """The settings and arrays of a pass through the network.
+    """The settings and arrays of a forward pass.
 
     ``dense`` computes `mlp_xp.nn.layers.affine`; ``activate``, ``dropout``, ``layer_norm`` and
     ``batch_norm`` compute the layers of these names; ``run_layer`` runs any other with parameters.
     ``batch_stats`` are the running statistics, one for each batch normalization. In training, batch
-    normalization measures its own, with the ``weights : (..., batch)``, and
-    ``keys : (..., dropouts)`` int32 choose what is dropped, at ``dropout_rates`` where they are
-    given, arrays of a number for each model, and else at the rates of the blocks.
+    normalization computes its own with ``weights : (..., batch)``, and ``keys : (..., dropouts)``
+    int32 are the keys of dropout, at the blocks' rates or at ``dropout_rates``, arrays with a
+    number for each model.
     """
 
     xp: Namespace
@@ -63,7 +63,7 @@ class Context(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of a summary: a part of the network, its outputs, its learned numbers, its cost.
+    """A line of a summary: a part of the network, its outputs, parameters and operations.
 
     ``work`` counts the multiplications and additions of the products of one sample, forward.
     """
@@ -78,9 +78,8 @@ class Block:
     """A part of a network; hashable.
 
     A block of your own defines `__call__`, and `init` if it has parameters: a NamedTuple of arrays,
-    such as `Dense` and `Norm`, or a tuple of them. A property ``kinds`` of the NamedTuple
-    names the kind of each array, see `mlp_xp.optimizers.kinds`. What else a block knows of itself
-    has a default.
+    such as `Dense` and `Norm`, or a tuple of them. A property ``kinds`` of the NamedTuple names the
+    kind of each array, see `mlp_xp.optimizers.kinds`. All other attributes have defaults.
     """
 
     has_params: ClassVar[bool] = True
@@ -89,7 +88,7 @@ class Block:
     fan_out: int | None = None  # The number of its outputs; None for the number of inputs.
     work: int = 0  # Multiplications and additions of its products for one sample, forward.
     n_keys: int = 0  # The random keys of a training step, one for each dropout.
-    dropout_rates: tuple[float, ...] = ()  # That of each key, where a stack may replace it.
+    dropout_rates: tuple[float, ...] = ()  # The rate of each key, which a stack may replace.
     batch_stats_widths: tuple[int, ...] = ()  # The features of each batch normalization.
     adapts: bool = False  # Whether its initial parameters depend on the data.
 
@@ -126,11 +125,11 @@ class Block:
 
 
 def normal(uniform: Make, shape: tuple[int, ...], deviation: float = 1.0) -> Any:
-    """Return normal numbers, made of uniform ones.
+    """Return normal numbers, computed from uniform ones.
 
-    What a maker of shapes or counts returns stays as it is.
+    A function that returns shapes or counts is left alone.
     """
-    from scipy.special import ndtri  # Most networks start without this module.
+    from scipy.special import ndtri  # Most networks do not need this module.
 
     drawn = uniform(0.0, 1.0, shape)
     return deviation * ndtri(drawn) if hasattr(drawn, "dtype") else drawn
@@ -152,7 +151,7 @@ def rows(blocks: tuple[Block, ...], width: int) -> list[Row]:
 def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -> Applied:
     """Run blocks one after the other, with the parameters of those that have any.
 
-    The pullback computes nothing for what lies before the first parameters unless ``dx`` is needed.
+    The pullback stops at the first block with parameters unless ``dx`` is needed.
     """
     remaining = iter(params)
     pullbacks: list[tuple[BlockPullback, bool]] = []
@@ -161,7 +160,7 @@ def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -
     for block in blocks:
         own = next(remaining) if block.has_params else ()
         x, pullback, batch_stats = block(own, x, context)
-        # An earlier block with parameters needs the dx of this one.
+        # An earlier block with parameters needs this block's dx.
         pullbacks.append((pullback, n_params > 0))
         n_params += block.has_params
         measured += batch_stats

@@ -55,7 +55,7 @@ def _name_of(function: str | Activation) -> str:
 
 @dataclass(frozen=True)
 class Dropout(Block):
-    """Dropout of a share of the input, in training; ``number`` is the position of its key."""
+    """Dropout of a fraction of the input in training; ``number`` is the position of its key."""
 
     rate: float
     number: int
@@ -64,7 +64,7 @@ class Dropout(Block):
 
     @property
     def dropout_rates(self) -> tuple[float, ...]:  # type: ignore[override]
-        """Its rate."""
+        """The dropout rate."""
         return (self.rate,)
 
     @property

@@ -10,12 +10,12 @@ from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.blocks._numeric import NumericEmbedding
 from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
 
-_MOST_ROWS = 1 << 24  # Above, float32 has no code of its own for each row.
+_MOST_ROWS = 1 << 24  # Above, float32 cannot represent each row number.
 
 
 @dataclass(frozen=True)
 class TableInputs(Block):
-    """The block before the first layer of a network of a table, a matrix of three parts.
+    """The first block of a network for a table, which takes a matrix of three parts.
 
     The columns are ``[numbers | indicators | codes]``. The embeddings of ``numeric`` take the place
     of numbers, which must be scaled; indicators, what is missing and one-hot encoded categories,
@@ -57,7 +57,7 @@ class TableInputs(Block):
 
     @property
     def fan_out(self) -> int:  # type: ignore[override]
-        """The numbers that the first layer takes."""
+        """The number of inputs of the first layer."""
         embedded = len(self.categories) * self.embedding_dim
         return self._n_numeric + self.indicators + embedded
 
@@ -72,12 +72,12 @@ class TableInputs(Block):
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
-        """Whether the embedding of numbers does."""
+        """Whether the embedding of numbers depends on the data."""
         return self._numeric is not None and self._numeric.adapts
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """That of the embedding of numbers."""
+        """The operations of the embedding of numbers."""
         return 0 if self._numeric is None else self._numeric.work(self.numbers)
 
     @property
@@ -91,7 +91,7 @@ class TableInputs(Block):
         return ", ".join(("inputs", *(name for name, has in parts.items() if has)))
 
     def init(self, uniform: Make, constant: Make) -> Tree:
-        """Draw the embeddings of numbers, normal ones of categories, and start with scales of 1."""
+        """Draw embeddings of numbers, normal embeddings of categories, and scales of 1."""
         parts: list[Any] = []
         if self._numeric is not None:
             parts.append(self._numeric.init(self.numbers, uniform, constant))
@@ -137,7 +137,7 @@ class TableInputs(Block):
             if pulls[2] is not None:
                 _, grad = pulls[2](dy[..., last:], need_dx=False)
                 grads.insert(0, grad)
-                # A code has no neighbors.
+                # Neighboring codes are unrelated.
                 dparts.append(xp.zeros_like(dy[..., : len(self.categories)]))
             if pulls[0] is not None:
                 dparts[0], grad = pulls[0](dparts[0], need_dx=need_dx)
@@ -150,7 +150,7 @@ class TableInputs(Block):
 
 
 def _joined(parts: list[Array], *, xp: Namespace) -> Array:
-    """Return features side by side; models may share those of some parts."""
+    """Concatenate features; models may share some parts."""
     if len(parts) == 1:
         return parts[0]
     leading = max((part.shape[:-1] for part in parts), key=len)

@@ -11,18 +11,18 @@ from mlp_xp.nn.layers import Norm, apply_norm
 
 
 class _Normalization(Block):
-    """The start of both normalizations: a scale of 1 and a shift of 0 for each feature."""
+    """The base class of normalizations: a scale of 1 and a shift of 0 for each feature."""
 
     width: int
 
     def init(self, uniform: Make, constant: Make) -> Norm:
-        """Start with a scale of 1 and a shift of 0, and leave the draws to the other blocks."""
+        """Start with a scale of 1 and a shift of 0, without random numbers."""
         return Norm(constant(1.0, (self.width,)), constant(0.0, (self.width,)))
 
 
 @dataclass(frozen=True)
 class LayerNorm(_Normalization):
-    """Layer normalization: each sample by its own mean and variance."""
+    """Layer normalization: each sample by its mean and variance."""
 
     width: int
     label: ClassVar[str] = "layer normalization"
@@ -43,7 +43,7 @@ class BatchNorm(_Normalization):
 
     @property
     def batch_stats_widths(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Its own features."""
+        """The features that it normalizes."""
         return (self.width,)
 
     def __call__(self, params: Norm, x: Array, context: Context) -> Applied:
@@ -60,7 +60,7 @@ class BatchNorm(_Normalization):
 def _as_given(
     x: Array, y: Array, pullback: BlockPullback, *, xp: Namespace
 ) -> tuple[Array, BlockPullback]:
-    """Cast what was normalized in the parameters' dtype to the dtype of x."""
+    """Normalize in the parameters' dtype, then cast to the dtype of x."""
     own = y.dtype
     if own == x.dtype:
         return y, pullback

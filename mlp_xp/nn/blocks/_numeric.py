@@ -20,7 +20,7 @@ class NumericEmbedding:
     adapts: ClassVar[bool] = False  # Whether its parameters depend on the data.
 
     def work(self, n: int) -> int:
-        """Return multiplications and additions of the products of a sample with n numbers."""
+        """Return the operations in the products of a sample with n numbers."""
         raise NotImplementedError(f"{type(self).__name__} must define work.")
 
     def init(self, n: int, uniform: Make, constant: Make) -> Any:
@@ -62,7 +62,7 @@ class PBLD(NumericEmbedding):
         return 2 * n * self.waves * (self.outputs - 1)
 
     def init(self, n: int, uniform: Make, constant: Make) -> Periodic:
-        """Draw normal frequencies, any phases, and a dense layer as PyTorch does."""
+        """Draw normal frequencies, uniform phases, and a dense layer as PyTorch does."""
         bound, width = 1.0 / math.sqrt(self.waves), self.outputs - 1
         frequency = normal(uniform, (n, self.waves), self.sigma)
         return Periodic(

@@ -41,12 +41,12 @@ class Residual(Block):
         return first._replace(name=f"residual, {first.name}"), *others
 
     def init(self, uniform: Make, constant: Make) -> Tree:
-        """Draw what the inner blocks need."""
+        """Draw the parameters of the inner blocks."""
         return tuple(block.init(uniform, constant) for block in self.blocks if block.has_params)
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
-        """Whether an inner block does."""
+        """Whether an inner block depends on the data."""
         return any(block.adapts for block in self.blocks)
 
     def adapt(self, params: Tree, x: Any, uniform: Make, context: Context) -> Tree:

@@ -2,9 +2,9 @@
 
 A layer takes its input and returns its output together with a *pullback*: the function that turns
 the gradient of the loss with respect to the output, ``dy``, into the gradients with respect to the
-input and the parameters. What the way back needs stays in the closure. Pullbacks are pure: they
-return gradients and accumulate nothing. (The name comes from differential geometry; see e.g.
-the JAX "Autodiff Cookbook" on vector-Jacobian products.)
+input and the parameters. The closure keeps what the backward pass needs. Pullbacks are pure: they
+return gradients and accumulate nothing. (The name comes from differential geometry; see e.g. the
+JAX "Autodiff Cookbook" on vector-Jacobian products.)
 
 Rows are ``x : (..., batch, features)``. Leading axes, which parameters may have alone, count
 models; results are in the dtype of x. ``pullback(dy, need_dx=...)`` returns ``(dx, grads)``, ``dx``

@@ -1,4 +1,4 @@
-"""Dense layers whose matrix is block-diagonal, on any axes of what a row of features stands for."""
+"""Block-diagonal dense layers, along any axes of the array that a row of features represents."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from mlp_xp.nn.layers._dense import Dense, DensePullback, dense, per_sample
 class Arrangement(NamedTuple):
     """The features that each block of a block-diagonal layer mixes.
 
-    A row of features stands for an array of ``shape``, C-contiguous. Each setting of the axes that
-    are not in ``mixed`` has its own matrix, which mixes the features along the axes in ``mixed``.
-    With ``width`` it returns that many outputs, after the other axes; without one it returns as
-    many as it takes, in their places.
+    A row of features stands for an array of ``shape``, C-contiguous. Each position along the axes
+    not in ``mixed`` has its own matrix, which mixes the features along ``mixed``. With ``width`` it
+    returns that many outputs, after the other axes; without, as many as inputs, in the same order.
     """
 
     shape: tuple[int, ...]
@@ -29,7 +28,7 @@ class Arrangement(NamedTuple):
 
     @property
     def fan_in(self) -> int:
-        """Number of features that a block takes."""
+        """Number of inputs of a block."""
         return math.prod(self.shape[i] for i in self.mixed)
 
     @property
@@ -89,8 +88,8 @@ def block_dense(
     :math:`\bar W_k = x_k^T \bar y_k`, :math:`\bar b = \sum_i \bar y_i` and
     :math:`\bar x_k = \bar y_k W_k^T`. No weight is shared between blocks.
 
-    Two such layers that mix different axes, one after the other, connect every input with every
-    output by far fewer weights than a full matrix: a Monarch matrix.
+    Two such layers in sequence that mix different axes connect every input with every output by far
+    fewer weights than a full matrix: a Monarch matrix.
 
     References
     ----------

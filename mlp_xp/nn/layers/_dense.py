@@ -61,7 +61,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
 
 
 def per_sample(features: Array) -> Array:
-    """Return ``features : (..., width)`` of models in a shape for ``(..., batch, width)``.
+    """Reshape ``features : (..., width)`` of models to broadcast with ``(..., batch, width)``.
 
     Features of one model, ``(width,)``, broadcast as they are.
     """
@@ -69,5 +69,5 @@ def per_sample(features: Array) -> Array:
 
 
 def transpose(matrix: Array, *, xp: Namespace) -> Array:
-    """Return matrices with rows and columns swapped; sparse ones, of one model, have `.T` only."""
+    """Transpose matrices; sparse ones, always of one model, only have `.T`."""
     return matrix.T if matrix.ndim == 2 else xp.matrix_transpose(matrix)

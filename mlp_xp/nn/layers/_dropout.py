@@ -7,7 +7,7 @@ from array_api_compat import device
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._layer import ActivationPullback
 
-# Shifts and factors, as signed numbers: an int32 takes no Python integer beyond its own range.
+# Shifts and factors, as signed numbers, since int32 arrays accept no larger Python integers.
 SPREAD = 0x9E3779B1 - 2**32
 LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 
@@ -15,18 +15,18 @@ LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 def dropout(
     x: Array, key: Array, rate: float | Array, rows: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    r"""Set a random share of the elements to 0 and scale the others up, so the mean is kept.
+    r"""Set a random fraction of the elements to 0 and scale the others up to keep the mean.
 
     :math:`y = x\,k / (1 - r)` with :math:`k` 1 with probability :math:`1 - r`, else 0; so
     :math:`\bar x = \bar y\,k / (1 - r)`.
 
     A model's mask depends on its key, its shape (batch, width) and the rate only: no state is kept,
     and every library gives the same mask bit for bit. An element is kept if the hash of its
-    position and the key, an integer spread evenly over all of int32, is above a threshold. To draw
-    the mask on the host and send it would cost more than to compute it where it is needed. The key,
-    an int32 array of the leading axes, is a new one for each layer and step; the rate is a number,
-    or an array like the key. ``rows : (batch,)`` are the positions of the rows where they are a
-    part of a batch.
+    position and the key, an integer spread evenly over all of int32, is above a threshold. Drawing
+    the mask on the host and sending it would cost more than computing it on the device. The key, an
+    int32 array of the leading axes, differs for each layer and step; the rate is a number, or an
+    array like the key. ``rows : (batch,)`` are the positions of the rows if they are part of a
+    batch.
 
     References
     ----------
@@ -47,7 +47,7 @@ def dropout(
     """
     shape = (*key.shape, *x.shape[-2:])
     bits = _hash_positions(x, key, rows, xp=xp)
-    # A product and not `where`, which on NumPy is slow if the mask is random.
+    # Not `where`, which is slow in NumPy for random masks.
     scale: Array | float
     if isinstance(rate, float | int):
         kept, scale = bits >= threshold(rate), 1.0 / (1.0 - rate)
@@ -62,7 +62,7 @@ def dropout(
 
 
 def threshold(rate: float) -> int:
-    """Return the least of the hash's 2^32 values, an int32, that keeps its element."""
+    """Return the smallest hash value, an int32, that keeps its element."""
     return min(round(rate * 2**32), 2**32 - 1) - 2**31
 
 
@@ -90,7 +90,7 @@ def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Name
         bits ^= key
     for shift, factor in LOWBIAS32:
         mixed = bits >> shift
-        # int32 is shifted with its sign; the hash wants zeros in the bits that come free.
+        # int32 shifts copy the sign; the hash needs zeros in the freed bits.
         mixed &= (1 << (32 - shift)) - 1
         bits ^= mixed
         if factor != 1:

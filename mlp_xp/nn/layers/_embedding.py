@@ -1,4 +1,4 @@
-"""Embeddings of categories: rows of a table that is learned."""
+"""Embeddings of categories: rows of a learned table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Embedding(NamedTuple):
 
 
 def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
-    """Return the sum of the lines for each row of a table, (rows, width), by a one-hot product."""
+    """Sum the gradients of each row of a table, (rows, width), by a one-hot product."""
     rows = xp.arange(n_rows, dtype=positions.dtype, device=device(lines))
     return xp.matmul(xp.astype(rows[:, None] == positions[None, :], lines.dtype), lines)
 
@@ -38,8 +38,8 @@ def embed(
 ) -> tuple[Array, LayerPullback]:
     r"""Gather rows of a table, :math:`y_{i} = E_{c_i}`, by integers, (..., batch, columns).
 
-    The gradient of a row is the sum over the entries that took it,
-    :math:`\bar E_r = \sum_{i : c_i = r} \bar y_i`. ``sum_rows`` computes `sum_rows_of_table`.
+    The gradient of a row is the sum over the entries that use it, :math:`\bar E_r = \sum_{i : c_i =
+    r} \bar y_i`. ``sum_rows`` computes `sum_rows_of_table`.
 
     Examples
     --------

@@ -11,8 +11,8 @@ from mlp_xp.nn.layers._layer import ActivationPullback
 def sigmoid(x: Array, *, xp: Namespace) -> Array:
     """Return the logistic function without overflow, ``1 / (1 + exp(-x))``.
 
-    Where ``exp(-x)`` would overflow the input is held a little short of that; the result there is
-    as good as 0, about the smallest normal number.
+    The input is clipped where ``exp(-x)`` would overflow; the result there is about the smallest
+    normal number.
     """
     limit = 1.0 - math.log(float(xp.finfo(x.dtype).max))
     y = xp.maximum(x, limit)
@@ -109,7 +109,7 @@ def mish(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     >>> y, pullback(xp.ones(2))
     (array([    0., 10000.]), array([0.6, 1. ]))
     """
-    limit = min(20.0, 0.49 * math.log(float(xp.finfo(x.dtype).max)))  # From there on it is x.
+    limit = min(20.0, 0.49 * math.log(float(xp.finfo(x.dtype).max)))  # Above, it equals x.
     e = xp.exp(xp.minimum(x, limit))
     n = e * (e + 2.0)
     share = 1.0 / (n + 2.0)

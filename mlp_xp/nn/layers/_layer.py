@@ -1,4 +1,4 @@
-"""The contracts of activations, and of layers that take each row by itself."""
+"""The interfaces of activations and of layers that treat rows independently."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class LayerPullback(Protocol):
 def run_layer(
     function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
 ) -> tuple[Array, LayerPullback]:
-    """Run a layer of which each row of the output depends on one row of x alone.
+    """Run a layer in which each output row depends on one row of x.
 
-    A backend may have a faster one for a function.
+    A backend may have a faster version of a layer.
     """
     found: tuple[Array, LayerPullback] = function(params, x, *args, xp=xp)
     return found

@@ -1,4 +1,4 @@
-"""Layer and batch normalization, and the running statistics that stand for a batch's own."""
+"""Layer and batch normalization, in training and with running statistics."""
 
 from __future__ import annotations
 
@@ -87,18 +87,18 @@ def batch_norm(
 ) -> tuple[Array, NormPullback, BatchStats]:
     r"""Normalize each feature to mean 0 and variance 1 over the batch, then scale and shift it.
 
-    With the share :math:`s_i = w_i / \sum_j w_j` of each sample, :math:`\mu = \sum_i s_i x_i`,
-    :math:`\sigma^2 = \sum_i s_i (x_i - \mu)^2`,
-    :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}` and :math:`y = \gamma z + \beta`. Then
-    :math:`\bar\gamma = \sum_i \bar y_i z_i`, :math:`\bar\beta = \sum_i \bar y_i` and
-    :math:`\bar x_i = \gamma\,(\bar y_i - s_i\,(\bar\beta + z_i \bar\gamma))
-    / \sqrt{\sigma^2 + \epsilon}`: through the mean and the variance a sample acts on all others,
-    in proportion to its share.
+    With the relative weight :math:`s_i = w_i / \sum_j w_j` of each sample, :math:`\mu = \sum_i s_i
+    x_i`, :math:`\sigma^2 = \sum_i s_i (x_i - \mu)^2`, :math:`z = (x - \mu) / \sqrt{\sigma^2 +
+    \epsilon}` and :math:`y = \gamma z + \beta`. Then :math:`\bar\gamma = \sum_i \bar y_i z_i`,
+    :math:`\bar\beta = \sum_i \bar y_i` and :math:`\bar x_i = \gamma\,(\bar y_i - s_i\,(\bar\beta +
+    z_i \bar\gamma)) / \sqrt{\sigma^2 + \epsilon}`: through the mean and the variance a sample
+    affects all others, in proportion to its weight.
 
     x is in the dtype of the parameters, ``weights : (..., batch)`` too; None stands for 1 each. A
     row of weight 0, which fills up a batch, must be finite and has no influence on the others. If x
-    is a part of a batch, the statistics are those of all parts, and parameter gradients sum over
-    the rows of x. The third result is mean and variance of each feature, 0 if all weights are 0.
+    is a part of a batch, the statistics are over all parts, and parameter gradients are sums over
+    the rows of x. The third result is the mean and variance of each feature, 0 if all weights are
+    0.
 
     References
     ----------
@@ -139,7 +139,7 @@ def batch_norm(
         if not need_dx:
             return None, grads
         total = grads
-        if part is not None:  # Of copies: what is summed is donated.
+        if part is not None:  # Copies, since summed arrays are donated.
             total = part.sum(Norm(1.0 * grads.scale, 1.0 * grads.shift))
         dx = z * per_sample(-total.scale)
         dx -= per_sample(total.shift)
@@ -190,7 +190,7 @@ def _of_all_parts(tree: Tree, part: BatchPart | None) -> Tree:
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:
-    """Return the factor that scales a centered variable to variance 1, or nearly."""
+    """Return the factor that scales a centered variable to a variance of about 1."""
     return 1.0 / xp.sqrt(variance + epsilon)
 
 

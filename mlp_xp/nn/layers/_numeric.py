@@ -59,7 +59,7 @@ class Piecewise(NamedTuple):
 
 
 def scale_inputs(params: InputScale, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Multiply each feature by a factor that is learned, :math:`y = x s`.
+    r"""Multiply each feature by a learned factor, :math:`y = x s`.
 
     So :math:`\bar s = \sum_i \bar y_i x_i` and :math:`\bar x = \bar y s`.
 
@@ -133,10 +133,9 @@ def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, Layer
 def piecewise(params: Piecewise, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
     r"""Embed each number by how much of each piece lies below it, and a dense layer.
 
-    With the share of a piece, :math:`e = \min(\max((x - s) / l, 0), 1)`, the embedding is
-    :math:`e W + x a + b`. So :math:`\bar e = \bar y W^T` and
-    :math:`\bar x = \sum \bar e / l\,[0 < e < 1] + \sum \bar y a`. A piece of length 0 has
-    :math:`1 / l = 0`.
+    With the fraction of a piece below x, :math:`e = \min(\max((x - s) / l, 0), 1)`, the embedding
+    is :math:`e W + x a + b`. So :math:`\bar e = \bar y W^T` and :math:`\bar x = \sum \bar e / l\,[0
+    < e < 1] + \sum \bar y a`. A piece of length 0 has :math:`1 / l = 0`.
 
     References
     ----------
@@ -201,5 +200,5 @@ def _swap(y: Array, *, xp: Namespace) -> Array:
 
 
 def _of_models(x: Array, y: Array, *, xp: Namespace) -> Array:
-    """Return the numbers of each model, also where models share their samples."""
+    """Return the numbers of each model, even if models share their samples."""
     return x if x.ndim + 1 == y.ndim else xp.broadcast_to(x, (*y.shape[:-3], *x.shape[-2:]))

@@ -1,4 +1,4 @@
-"""Activations with a slope that is learned."""
+"""Activations with a learned slope."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Slope(NamedTuple):
 def parametric(
     params: Slope, x: Array, function: str | Activation, *, xp: Namespace
 ) -> tuple[Array, LayerPullback]:
-    r"""Move from the identity to an activation as far as is learned: :math:`y = x + a (f(x) - x)`.
+    r"""Interpolate between the identity and an activation: :math:`y = x + a (f(x) - x)`.
 
     So :math:`\bar a = \sum_i \bar y_i (f(x_i) - x_i)` and
     :math:`\bar x = \bar y (1 - a) + f'(x)\,\bar y a`.

@@ -12,9 +12,9 @@ from mlp_xp._utils.tree import leaves, rebuild
 class BatchPart(NamedTuple):
     """A part of a batch whose other parts are computed elsewhere.
 
-    ``share`` is its share of the batch's weight, 0-d; ``sum`` returns a tree of arrays, which are
-    donated, summed over all parts. With ``n_shards`` of at least 1, rows are summed in n virtual
-    shards, and ``share`` is that of a row of weight 1.
+    ``share`` is its fraction of the batch's weight, 0-d; ``sum`` returns a tree of arrays, which
+    are donated, summed over all parts. With ``n_shards`` of at least 1, rows are summed in n
+    virtual shards, and ``share`` is the fraction of a row of weight 1.
     """
 
     share: Array
@@ -37,23 +37,23 @@ def sum_in_pairs(trees: Sequence[Tree]) -> Tree:
 
 
 def cut_rows(x: Array, n_shards: int) -> list[Array]:
-    """Return equal parts of the rows of an array, of which there are a multiple."""
+    """Split the rows of an array into equal parts."""
     n = x.shape[0] // n_shards
     return [x[i * n : (i + 1) * n, ...] for i in range(n_shards)]
 
 
 def sum_rows(x: Array, n_shards: int, *, xp: Namespace) -> Array:
-    """Return the sums of columns, (..., columns): of each shard, and then in pairs."""
+    """Return the sums of columns, (..., columns): within each shard, then pairwise."""
     if n_shards <= 1:
         return xp.sum(x, axis=-2)
     return sum_in_pairs([xp.sum(part, axis=-2) for part in cut_rows(x, n_shards)])
 
 
 def shares(weights: Array | None, n_samples: int, *, xp: Namespace) -> Array | float:
-    """Return the share of each sample in the average, ``w / sum(w)`` as a column, or ``1 / n``.
+    """Return the normalized weight of each sample, ``w / sum(w)`` as a column, or ``1 / n``.
 
-    ``weights : (..., batch)`` give ``(..., batch, 1)``. A batch may hold only samples of weight 0:
-    its share is 0 too, not 0 / 0.
+    ``weights : (..., batch)`` give ``(..., batch, 1)``. If all weights of a batch are 0, so are the
+    normalized weights, not 0 / 0.
     """
     if weights is None:
         return 1.0 / n_samples

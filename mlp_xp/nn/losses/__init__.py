@@ -63,7 +63,7 @@ REGRESSION_LOSSES: dict[str, type[Loss]] = {
     "gaussian": Gaussian,
 }
 
-# For one of many classes, and for outputs that each say yes or no.
+# For one of many classes, and for independent binary outputs.
 CLASSIFICATION_LOSSES: dict[str, tuple[type[Loss], type[Loss]]] = {
     "log_loss": (SoftmaxCrossEntropy, BinaryCrossEntropy),
     "focal": (SoftmaxFocal, BinaryFocal),

@@ -1,4 +1,4 @@
-"""The contract of a loss, and the one place where losses are weighted and averaged."""
+"""The base class of losses, and their weighted average."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Loss(ABC):
     """A loss of each sample, with its gradient; a frozen object whose fields are its settings.
 
     A subclass implements `terms` and `activate`, and overrides what differs from real values.
-    Weights and averages are not its concern: `mean_loss` has them. All arrays may have leading
-    axes, ``...``, e.g. for a stack of models.
+    `mean_loss` applies weights and averages. All arrays may have leading axes, ``...``, e.g. for a
+    stack of models.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Loss(ABC):
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The quantiles that the loss estimates; none for most."""
+        """The quantiles that the loss estimates, if any."""
         return ()
 
     @property
@@ -96,7 +96,7 @@ class Loss(ABC):
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> Array | None:
-        """Return the biases that the output layer starts from, (outputs,), or None for random ones.
+        """Return the initial biases of the output layer, (outputs,), or None for random ones.
 
         ``targets : (samples, targets)`` are real, ``weights : (samples,)`` are of their dtype.
         """
@@ -107,7 +107,7 @@ class Loss(ABC):
         return outputs
 
     def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
-        """Return what errors of activated outputs are measured from, and their expected size.
+        """Return the reference values for errors of activated outputs, and their expected size.
 
         The first is (..., batch, targets, kinds), e.g. of each quantile; the second is broadcast.
         """
@@ -160,7 +160,7 @@ def mean_loss(
 
 
 def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
-    """Return the weighted average of one value a sample, (..., batch), over the batch."""
+    """Return the weighted average over the batch of a value per sample, (..., batch)."""
     share = shares(weights, values.shape[-1], xp=xp)
     return xp.sum(values[..., None] * share, axis=(-2, -1))
 
@@ -168,14 +168,14 @@ def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
 def mean_accuracy(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> Array:
-    """Return the weighted share of the samples of a batch whose predicted class is right, (...)."""
+    """Return the weighted fraction of a batch's samples whose predicted class is correct, (...)."""
     return average(loss.is_correct(logits, targets, xp=xp), weights, xp=xp)
 
 
 def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tuple[Array, Array]:
     """Return weighted mean and standard deviation of each target, (targets,).
 
-    A target that is constant has the standard deviation 1.
+    For a constant target the standard deviation is 1.
     """
     share = shares(weights, targets.shape[0], xp=xp)
     mean = xp.sum(targets * share, axis=0)
@@ -185,13 +185,13 @@ def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tup
 
 def normal_scores(levels: Sequence[float]) -> list[float]:
     """Return these quantiles of the standard normal distribution."""
-    from statistics import NormalDist  # Few losses need it.
+    from statistics import NormalDist  # Rarely needed.
 
     return [NormalDist().inv_cdf(level) for level in levels]
 
 
 def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:
-    """Return the logarithms of eps and 1 - eps, which scikit-learn clips probabilities to."""
+    """Return the logarithms of eps and 1 - eps, to which scikit-learn clips probabilities."""
     eps = float(xp.finfo(dtype).eps)
     return math.log(eps), math.log1p(-eps)
 
@@ -207,4 +207,4 @@ def invert(activation: str, y: Array, *, xp: Namespace) -> Array:
         return y + xp.log(xp.maximum(-xp.expm1(-y), tiny))
     if activation == "tanh":
         return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
-    return y  # "identity", and "relu" of what is not negative
+    return y  # "identity", and "relu" of nonnegative values

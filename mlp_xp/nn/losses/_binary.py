@@ -1,4 +1,4 @@
-"""Cross-entropy of outputs that each are yes or no."""
+"""Cross-entropy of independent binary outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class YesOrNo(Loss):
         return sigmoid(logits, xp=xp)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether all its outputs are on the right side."""
+        """Return for each sample, as 0 or 1, whether all its outputs are on the correct side."""
         return xp.astype(xp.all((logits > 0.0) == (targets > 0.5), axis=-1), logits.dtype)
 
     def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""A loss that a user writes as a function."""
+"""A loss that is a user's function."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mlp_xp.nn.losses._through import OUTPUTS
 class Custom(Loss):
     r"""A loss of the user's own, of activated outputs.
 
-    The function is called as ``function(outputs, targets, *, xp)`` with
-    ``outputs : (batch, outputs)`` and the targets that the network is trained with. It returns the
-    loss of each sample, (batch,), and a pullback: ``pullback(dlosses)``, with
-    ``dlosses : (batch,)``, returns the gradient by the outputs, (batch, outputs), each row
-    multiplied by its number in ``dlosses``. Weights and averages are applied by `mean_loss`, the
-    chain rule through the output activation here; for a softmax that is
-    :math:`\partial \ell / \partial z = p\,(\bar p - \sum_k \bar p_k p_k)`.
-    `mlp_xp.nn.gradient_check.check_loss` compares a pullback with a finite difference.
+    The function is called as ``function(outputs, targets, *, xp)`` with ``outputs : (batch,
+    outputs)`` and the targets that the network is trained with. It returns the loss of each sample,
+    (batch,), and a pullback: ``pullback(dlosses)``, with ``dlosses : (batch,)``, returns the
+    gradient with respect to the outputs, (batch, outputs), each row multiplied by its entry of
+    ``dlosses``. Weights and averages are applied by `mean_loss`, the chain rule through the output
+    activation here; for a softmax that is :math:`\partial \ell / \partial z = p\,(\bar p - \sum_k
+    \bar p_k p_k)`. `mlp_xp.nn.gradient_check.check_loss` compares a pullback with a finite
+    difference.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Custom(Loss):
         losses, pullback = self.function(outputs, targets, xp=xp)
 
         def pull(dloss: Array | float) -> Array:
-            # One number for each sample: the function need not know of broadcasting.
+            # One number for each sample, so that the function need not broadcast.
             dlosses = xp.ones_like(losses)[..., None] * dloss
             return pull_output(pullback(dlosses[..., 0]))
 
@@ -90,10 +90,10 @@ class Custom(Loss):
         return _output(self.output)(logits, xp=xp)[0]
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether its predicted class is right.
+        """Return for each sample, as 0 or 1, whether its predicted class is correct.
 
-        The class is the largest output where they are a softmax's or the targets are labels, and
-        the side of one half where they are logistic. Other outputs are a TypeError.
+        For softmax outputs or labels the class is the largest output, for logistic outputs the side
+        of one half. Other outputs raise TypeError.
         """
         is_labels = not xp.isdtype(targets.dtype, "real floating")
         if self.output == "softmax" or (is_labels and logits.shape[-1] > 1):

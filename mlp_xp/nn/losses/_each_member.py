@@ -86,7 +86,7 @@ class EachMember(Wrapped):
         return xp.sum(values, axis=0) * (1.0 / self.n_members)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether the members' mean is right."""
+        """Return for each sample, as 0 or 1, whether the networks' mean is correct."""
         outputs = self.activate(logits, xp=xp)
         return self.loss.is_correct(self.raw_outputs(outputs, xp=xp), targets, xp=xp)
 

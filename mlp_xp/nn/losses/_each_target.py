@@ -1,4 +1,4 @@
-"""The sum of the losses of several targets, each of which has outputs of its own."""
+"""The sum of the losses of several targets, each with its own outputs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class EachTarget(Wrapped):
         return xp.concat([self.loss.activate(own, xp=xp) for own in self.split(logits)], axis=-1)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether all its targets are right."""
+        """Return for each sample, as 0 or 1, whether all its targets are correct."""
         pairs = zip(self.split(logits), self._targets(targets, xp=xp), strict=True)
         first, *others = (self.loss.is_correct(own, target, xp=xp) for own, target in pairs)
         for other in others:

@@ -43,7 +43,7 @@ class ErrorLoss(Loss):
         return terms, lambda dloss: slope * dloss
 
     def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
-        """Return the values that the raw outputs stand for, with their pullback."""
+        """Return the values of the raw outputs, with their pullback."""
         return identity(logits, xp=xp)
 
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
@@ -243,7 +243,7 @@ class Quantile(ErrorLoss):
         return True
 
     def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
-        """Return the quantiles that the raw outputs stand for, with their pullback."""
+        """Return the quantiles of the raw outputs, with their pullback."""
         if len(self.levels) == 1:
             return super().values(logits, xp=xp)
         first, *_ = self._parts(logits)
@@ -325,7 +325,7 @@ class Quantile(ErrorLoss):
         return xp.stack(self._parts(outputs), axis=-1), 1.0
 
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return raw outputs that stand for the given quantiles."""
+        """Return raw outputs for the given quantiles."""
         if len(self.levels) == 1:
             return outputs
         first, *others = self._parts(outputs)
@@ -343,7 +343,7 @@ class Quantile(ErrorLoss):
 
 
 def as_level(level: Any) -> Any:
-    """Return a number as a float: 0.05 in single precision as 0.05, and not as 0.05000000075."""
+    """Return a number as a float: 0.05 in single precision as 0.05, not 0.05000000075."""
     if not isinstance(level, Real) and not hasattr(level, "ndim"):
         return level
     is_single = str(getattr(level, "dtype", "")).endswith("float32")

@@ -1,4 +1,4 @@
-"""Focal losses: cross-entropies in which samples that are right already count less."""
+"""Focal losses: cross-entropies in which samples that are already correct count less."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SoftmaxFocal(OneOfClasses):
         factor *= targets
 
         def pullback(dloss: Array | float) -> Array:
-            # Where q is 0 any fraction will do: the factor is 0, or gamma.
+            # Where q is 0 any fraction works: the factor is 0, or gamma.
             g = log_p / xp.where(q > 0.0, q, 1.0)
             g *= p
             g *= self.gamma

@@ -74,11 +74,11 @@ class Gaussian(Loss):
     r"""Negative log-density of a normal distribution for each target, summed over the targets.
 
     Each target has two outputs, the mean :math:`\mu` and the logarithm of the variance, :math:`s`:
-    :math:`\ell = \tfrac12 \sum_k s_k + (t_k - \mu_k)^2 e^{-s_k} + \log 2\pi`, with
-    :math:`\partial \ell / \partial \mu = (\mu - t)\,e^{-s}` and
-    :math:`\partial \ell / \partial s = \tfrac12 (1 - (t - \mu)^2 e^{-s})`. Nothing is divided by a
-    variance. The exponential of :math:`s` is held where neither it nor its inverse, times a squared
-    error, overflows: value and gradient are huge there, but finite.
+    :math:`\ell = \tfrac12 \sum_k s_k + (t_k - \mu_k)^2 e^{-s_k} + \log 2\pi`, with :math:`\partial
+    \ell / \partial \mu = (\mu - t)\,e^{-s}` and :math:`\partial \ell / \partial s = \tfrac12 (1 -
+    (t - \mu)^2 e^{-s})`. Nothing is divided by a variance. The logarithm :math:`s` is clipped so
+    that neither its exponential nor the inverse, times a squared error, overflows: value and
+    gradient are huge there, but finite.
 
     Outputs are activated to means and standard deviations, :math:`e^{s / 2}`. The network starts
     from the mean and variance of the targets.
@@ -131,7 +131,7 @@ class Gaussian(Loss):
         return xp.concat([means, stds], axis=-1)
 
     def largest_log_variance(self, logits: Array, *, xp: Namespace) -> float:
-        """Return the size at which logarithms of variances are held."""
+        """Return the magnitude to which logarithms of variances are clipped."""
         return 0.5 * math.log(float(xp.finfo(logits.dtype).max))
 
     def initial_biases(
@@ -197,7 +197,7 @@ def of_mixture(
     r"""Return mean and standard deviation of an equal mixture of distributions.
 
     By the law of total variance, :math:`\sigma^2 = \frac1n \sum_i \sigma_i^2 + (\mu_i - \mu)^2`:
-    the spread that each member expects, and the spread of the members.
+    the average variance of the networks, plus the variance of their means.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The base of losses that are made of another one."""
+"""The base class of losses that wrap another one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlp_xp.nn.losses._base import Loss
 
 
 class Wrapped(Loss):
-    """A loss that means its outputs as the one in ``loss`` does."""
+    """A loss whose outputs have the meaning of those of ``loss``."""
 
     loss: Any
 
