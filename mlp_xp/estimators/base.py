@@ -121,7 +121,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
             become infinite or NaN.
         """
         start = time.perf_counter()
-        # Predictions need nothing of it.
+        # Predictions do not need the trainer.
         from mlp_xp.estimators.fitting.fit import fit_requests
         from mlp_xp.training.loop.answer import answer
 

@@ -42,7 +42,7 @@ from mlp_xp.training.stack.answer_many import answer_many
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.stack.workers import work_in_threads
 
-# What a check notes of the columns of data, and the settings that it depends on.
+# Attributes that a check of the data sets, and the settings it depends on.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = (
     *("categorical_features", "missing_values", "input_scaling", "precision", "max_one_hot"),

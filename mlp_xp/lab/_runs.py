@@ -101,7 +101,7 @@ def test_mlp(
     return accuracy(logits_of(params, data_test, xp=xp), labels, xp=xp)
 
 
-# Otherwise pytest would collect it as a test.
+# Otherwise Otherwise pytest would collect it as a test.
 test_mlp.__test__ = False  # type: ignore[attr-defined]
 
 

@@ -475,7 +475,8 @@ _SHARED = {
         and gradients in 16 bits, except on "cupy" and "numpy". On "numpy", "bf16" needs numba and a
         processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire Rapids), and predictions
         of 10^10 multiplications and more have such products too. "float16" scales the loss, and
-        skips the steps whose gradients overflow."""),
+        skips the steps whose gradients overflow.""",
+    ),
     "placement": Parameter(
         "auto",
         [("auto", "resident", "streamed")],

@@ -9,7 +9,7 @@ from typing import Any
 from mlp_xp.cli.run_folder.history import CURVES
 from mlp_xp.plotting import TrainingCurvesDisplay, curve_colors, inline_svg, training_panels
 
-MOST_RUNS = 5  # Runs in a figure: there are no more colors.
+MOST_RUNS = 5  # The most runs in a figure, one per color.
 
 
 def curve_figures(

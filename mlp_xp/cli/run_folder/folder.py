@@ -25,7 +25,7 @@ from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC
 from mlp_xp.training.checkpoints.checkpoints import checkpoints
 
-_OTHER_BYTES = 1_000_000  # of everything that is not weights
+_OTHER_BYTES = 1_000_000  # bytes for everything but the weights
 
 
 @dataclass

@@ -138,7 +138,7 @@ def check_x(
 
 
 def asks_for_table(estimator: Any) -> bool:
-    """Whether a setting is for columns that are not all of plain numbers."""
+    """Whether a setting needs columns of other kinds than plain numbers."""
     return (
         getattr(estimator, "categorical_features", None) is not None
         or getattr(estimator, "missing_values", "error") != "error"
@@ -153,7 +153,7 @@ def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
         vars(estimator).update(X.shared.names)
         return X
     if X.shared is not None and "columns_" in X.shared.names:
-        return X.x  # Encoded for all estimators with these columns.
+        return X.x  # Already encoded for all estimators with these columns.
     checked = check_x(estimator, X.x, reset=reset)
     return X if checked.dtype == X.dtype else Rows(checked, X.rows)
 
@@ -182,7 +182,7 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
         checked = validate_data(estimator, X, **settings)
     except ValueError as error:
         if _TEXT in str(error):
-            from mlp_xp.estimators.checks.text_advice import text_advice  # Most X have none.
+            from mlp_xp.estimators.checks.text_advice import text_advice  # Most data have no text.
 
             raise ValueError(f"{error}. {text_advice(X, name)}") from error
         if _NAN in str(error):
@@ -195,7 +195,7 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
                 "which makes year, day of year, weekday and second of day of them."
             ) from error
         raise
-    # Batches are rows, and taking rows of columns would walk over all of them each time.
+    # Batches are rows; taking them from column-major data would read all columns each time.
     return checked.tocsr() if sparse.issparse(checked) else checked
 
 

@@ -20,7 +20,7 @@ from mlp_xp.nn.losses import EachMember, mean_loss
 from mlp_xp.training.divergence.finite import is_finite
 from mlp_xp.training.inference.inference import predict
 
-# A call of `predict` that averages as the estimator's parameter says.
+# The default: average as the estimator's parameter says.
 AS_SET = "estimator"
 
 

@@ -32,7 +32,7 @@ from mlp_xp.training.loop.records import ResumeState
 if TYPE_CHECKING:
     from mlp_xp.estimators.tables.columns import TableColumns
 
-# The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
+# The attributes that hold arrays: each is a list of arrays or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
 # Parameters that assigned weights cannot have, and their required values.
 _UNASSIGNED = dict.fromkeys(

@@ -26,8 +26,8 @@ from mlp_xp.nn.losses import (
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.loop.fit_loop import FitLoop
 
-# A loss that is noisy, or measured with dropout, may be a little above. One that has come to rest
-# after few steps must be well above.
+# A noisy loss, or one measured with dropout, may be slightly above. One that has settled after few
+# steps must be well above.
 _MARGIN, _MARGIN_AT_REST = 1.1, 2.0
 # A fit that was cut short may still improve.
 _EPOCHS, _STEPS = 10, 200
@@ -118,7 +118,7 @@ def warn_if_useless(model: Any, loop: FitLoop, targets: Targets, sample: Sample)
 
 
 def _cause(model: Any, targets: Targets, sample: Sample, *, is_rising: bool) -> tuple[str, str]:
-    """Return the likeliest cause, and what to type."""
+    """Return the most likely cause, and what to type."""
     x, y, _ = sample
     rate = None if model.solver == LBFGS else model.learning_rate_init
     if rate is not None and rate >= _LARGE_RATE:

@@ -15,7 +15,7 @@ from mlp_xp.training.loop.records import Record, Running
 if TYPE_CHECKING:  # Imported late, since few fits have checkpoints.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-# What rank 0 asks the others for, before it stores the training.
+# The request of rank 0 to the others before it stores the training.
 _CHECK = "check that the weights are finite"
 
 

@@ -25,7 +25,7 @@ from mlp_xp.training.processes import SingleProcess
 if TYPE_CHECKING:  # Imported late, since few fits have checkpoints.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-_REPORT_SECONDS = 0.1  # Between two reports of the steps so far.
+_REPORT_SECONDS = 0.1  # Seconds between two progress reports.
 
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:

@@ -17,7 +17,7 @@ from mlp_xp.estimators.targets import Targets
 from mlp_xp.training.data.placement import Data, multiplies_sparse, place
 from mlp_xp.training.trainer import Trainer
 
-_FEW = 10_000  # Samples whose split is kept.
+_FEW = 10_000  # The most samples whose split is cached.
 
 
 def split_sample(
@@ -66,7 +66,7 @@ def refuse_without_held_out(params: Mapping[str, Any]) -> None:
             )
 
 
-# Only few samples, since the models of a search often have the same.
+# Cached for few samples, since the models of a search often share them.
 @functools.lru_cache(maxsize=64)
 def _split(
     n_samples: int, fraction: float, seed: int, groups: tuple[bytes, str, int] | None

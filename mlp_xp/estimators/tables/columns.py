@@ -16,7 +16,7 @@ from mlp_xp.estimators.tables.reading import RawColumn, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
 
-_BLOCK = 4096  # Rows of numbers that are converted at once.
+_BLOCK = 4096  # Rows that are converted at once.
 
 
 @dataclass(frozen=True, eq=False)

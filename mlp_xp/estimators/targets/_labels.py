@@ -192,7 +192,7 @@ def are_yes_or_no(y: np.ndarray) -> bool:
 
 def unique(y: np.ndarray) -> np.ndarray:
     """Return the sorted labels of a column that `LabelTargets.check` has accepted."""
-    # For integers scikit-learn returns the same, after checks of a tenth of a millisecond.
+    # For integers scikit-learn returns the same, but its checks take a tenth of a millisecond.
     return np.unique(y) if y.dtype.kind in "biu" else unique_labels(y)
 
 

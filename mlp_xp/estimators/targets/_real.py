@@ -15,7 +15,7 @@ from mlp_xp.estimators.checks.validation import host
 from mlp_xp.estimators.targets._base import Targets, dense_targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
 
-_TINY = 1e-150  # Squares of smaller numbers are 0, as if the numbers were constant.
+_TINY = 1e-150  # Squares of smaller numbers underflow, as if the numbers were constant.
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,7 +101,7 @@ class Block:
         return params
 
     def __call__(self, params: Any, x: Array, context: Context) -> Applied:
-        """Return the output, the pullback, and what a batch normalization has measured."""
+        """Return the output, the pullback, and batch statistics."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__: it is a block.")
 
     @property
@@ -149,7 +149,7 @@ def rows(blocks: tuple[Block, ...], width: int) -> list[Row]:
 
 
 def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -> Applied:
-    """Run blocks one after the other, with the parameters of those that have any.
+    """Run blocks in sequence, each with its parameters, if any.
 
     The pullback stops at the first block with parameters unless ``dx`` is needed.
     """

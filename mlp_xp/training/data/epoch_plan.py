@@ -51,7 +51,7 @@ def plan_epoch(
 ) -> EpochPlan:
     """Return the plan of one epoch: every sample once, in batches of which the last may be shorter.
 
-    ``seed`` shuffles, differently each epoch; None keeps the order of the data. ``pad`` fills the
+    ``seed`` shuffles differently in each epoch; None keeps the order of the data. ``pad`` fills the
     last batch with samples of weight 0, so that all have one shape; a weighted average stays the
     same.
     """

@@ -25,11 +25,11 @@ def standardization(
     r"""Compute the shift and scale that give each feature mean 0 and standard deviation 1.
 
     One block of rows is converted at a time, in float64 where the device has it. Blocks are merged
-    by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits (Chan, Golub, LeVeque,
-    "Algorithms for computing the sample variance", 1983), with differences from the first row, so
-    that a large offset costs none either. What counts as constant, and is not scaled, is
-    scikit-learn's rule. Where x is a part of the samples, perhaps without rows, ``exchange``
-    returns the values of all parts. Raises ValueError if a result is not finite.
+    by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which is numerically stable (Chan, Golub,
+    LeVeque, "Algorithms for computing the sample variance", 1983), with differences from the first
+    row, so that a large offset costs no digits. Features that scikit-learn considers constant are
+    not scaled. Where x is one part of the samples, possibly empty, ``exchange`` returns the values
+    of all parts. Raises ValueError if a result is not finite.
     """
     xp = backend.xp
     wide = "float64" if backend.has_float64 else dtype

@@ -31,9 +31,9 @@ Predict = Callable[..., Array]
 # less of it, but XLA on a CPU is a quarter slower with them.
 _BATCH = 2048
 _HOST_BATCH = 384
-# More rows where machine code packs the weights for each batch: 0.82 to 0.88 of the time.
+# More rows if machine code packs the weights for each batch: 0.82 to 0.88 of the time.
 _LONG_BATCH = 1024
-# More rows of a narrow network, up to this many inputs and outputs of layers, which a cache holds.
+# A narrow network takes more rows, up to this many inputs and outputs of layers, which fit a cache.
 _HOST_NUMBERS = 1 << 17
 # A batch has more sparse rows, so that more of them share the weights that are read.
 _SPARSE_BATCH = 1024
@@ -59,12 +59,12 @@ def predict(
 ) -> Array:
     """Predict for all rows: probabilities, values, or the output of a hidden layer.
 
-    Rows travel to the device and results from it batch by batch. A batch takes no more memory than
-    ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and scaling are arrays
-    of any library; ``x`` may be sparse rows. Without a loss, whose output activation is applied,
-    the outputs are raw; ``depth`` stops after so many hidden layers. The result is the average over
-    all combinations of the views of ``tta``, on the backend ``to``. A long prediction may have its
-    products in ``precision``, see `Backend.predicting_in`.
+    Rows are copied to the device, and results back, batch by batch. A batch takes no more memory
+    than ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and scaling are
+    arrays of any library; ``x`` may be sparse rows. The loss's output activation is applied;
+    without a loss the outputs are raw. ``depth`` stops after that many hidden layers. The result is
+    the average over all combinations of the views of ``tta``, on the backend ``to``. A long
+    prediction may have its products in ``precision``, see `Backend.predicting_in`.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
@@ -78,7 +78,7 @@ def predict(
         most, sizes = _SPARSE_BATCH, sizes[1:]
     row_bytes = _row_bytes(sizes, dtype)
     size = get_chunk_n_rows(row_bytes, max_n_rows=most)
-    # The first case is common, and checking closer takes longer than a layer for one row.
+    # The first case is common, and a closer check takes longer than a layer for one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
 
     def put(leaf: Array) -> Array:
