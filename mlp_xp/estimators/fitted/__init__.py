@@ -1,4 +1,4 @@
 """The state of a fitted estimator, and its predictions, scores and summaries.
 
-Nothing here trains.
+Training is in `fitting`.
 """

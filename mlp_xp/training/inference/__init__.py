@@ -1,1 +1,4 @@
-"""Predictions and input gradients, in batches of one shape."""
+"""Predictions and input gradients, in batches of one shape.
+
+Training steps are in `step`.
+"""
