@@ -32,440 +32,212 @@ GROUPS = NETWORK, LOSS, OPTIMIZATION, ONE_SOLVER, END, DATA, WHERE, OUTPUT = (
     "Where and how to compute",
     "Output",
 )
-# Keeps each row's values and text together, which the formatter would not. fmt: off
+# Keeps each row's values and text together, which the formatter would not.
+# fmt: off
 _SHARED = {
     "hidden_layer_sizes": Parameter(
-        (100,),
-        ["array-like", Number(int, at_least=1), Layer],
-        NETWORK,
+        (100,), ["array-like", Number(int, at_least=1), Layer], NETWORK,
         "int, object of `mlp_xp.nn.hidden`, or a list of them",
-        option=Option("WIDTH", "width of each hidden layer", "hidden"),
-        text="""
+        option=Option("WIDTH", "width of each hidden layer", "hidden"), text="""
         Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
-        for a residual branch with an inverted bottleneck.""",
-    ),
+        for a residual branch with an inverted bottleneck."""),
     "activation": Parameter(
-        "relu",
-        [(*ACTIVATIONS,), list, tuple, callable],
-        NETWORK,
+        "relu", [(*ACTIVATIONS,), list, tuple, callable], NETWORK,
         "{}, callable, or a list with one for each hidden layer",
-        option=Option("NAME", "of the hidden layers"),
-        text="""
+        option=Option("NAME", "of the hidden layers"), text="""
         A callable ``f(x, *, xp)`` returns the output and its pullback, which is compared with a
-        finite difference at the first fit.""",
-    ),
-    "parametric_activation": Parameter(
-        False,
-        ["boolean"],
-        NETWORK,
-        text="""
+        finite difference at the first fit."""),
+    "parametric_activation": Parameter(False, ["boolean"], NETWORK, text="""
         Whether each output of a hidden layer learns how far its activation f bends:
-        ``x + slope * (f(x) - x)``, with slopes that start at 1.""",
-    ),
-    "parametrization": Parameter(
-        "standard",
-        [("standard", "ntk")],
-        NETWORK,
-        text="""
+        ``x + slope * (f(x) - x)``, with slopes that start at 1."""),
+    "parametrization": Parameter("standard", [("standard", "ntk")], NETWORK, text="""
         "ntk" divides the product of each dense layer by the square root of its number of inputs.
         Weights then start from a normal distribution, scaled so that outputs have variance 1 over
         the data; each bias starts so that its output is 0 at a random mixture of five samples.
         `coefs_` are the weights before the division. Not available with objects of
-        `mlp_xp.nn.hidden`.""",
-    ),
+        `mlp_xp.nn.hidden`."""),
     "normalization": Parameter(
-        None,
-        [("layer", "batch"), None],
-        NETWORK,
-        option=Option("NAME"),
-        text="""
-        Normalization between each hidden dense layer and its activation.""",
-    ),
-    "residual": Parameter(
-        False,
-        ["boolean"],
-        NETWORK,
-        option=Option(),
-        text="""
-        Whether a hidden layer as wide as the one before it adds its output to its input.""",
-    ),
+        None, [("layer", "batch"), None], NETWORK, option=Option("NAME"), text="""
+        Normalization between each hidden dense layer and its activation."""),
+    "residual": Parameter(False, ["boolean"], NETWORK, option=Option(), text="""
+        Whether a hidden layer as wide as the one before it adds its output to its input."""),
     "n_members": Parameter(
-        1,
-        [Number(int, at_least=1)],
-        NETWORK,
-        option=Option("N", name="members"),
-        text="""
+        1, [Number(int, at_least=1)], NETWORK, option=Option("N", name="members"), text="""
         Number of networks trained as one (TabM, arXiv:2410.24210); 32 is common. They share the
         weights of the hidden layers; each has its own output layer, biases, and scales of inputs
         and outputs. Training minimizes the mean of their losses, and predictions are their mean;
         `member_std` returns the spread. All weights are in `other_weights_`, and there are no
-        `coefs_`.""",
-    ),
+        `coefs_`."""),
     "dropout": Parameter(
-        0.0,
-        [Number(at_least=0, below=1), list, tuple],
-        NETWORK,
-        "{}, or a list with one for each hidden layer",
-        option=Option("P"),
-        text="""
-        Fraction of the outputs of hidden layers that a training step drops.""",
-    ),
-    "input_dropout": Parameter(
-        0.0,
-        [Number(at_least=0, below=1)],
-        NETWORK,
-        text="""
-        Fraction of the features that a training step drops.""",
-    ),
+        0.0, [Number(at_least=0, below=1), list, tuple], NETWORK,
+        "{}, or a list with one for each hidden layer", option=Option("P"), text="""
+        Fraction of the outputs of hidden layers that a training step drops."""),
+    "input_dropout": Parameter(0.0, [Number(at_least=0, below=1)], NETWORK, text="""
+        Fraction of the features that a training step drops."""),
     "dropout_schedule": Parameter(
-        None,
-        [(*SCHEDULES,), *SCHEDULES.values(), None],
-        NETWORK,
-        "str, schedule of `mlp_xp.optimizers.schedules`, or None",
-        text="""
+        None, [(*SCHEDULES,), *SCHEDULES.values(), None], NETWORK,
+        "str, schedule of `mlp_xp.optimizers.schedules`, or None", text="""
         Schedule that multiplies the dropout rates at each step, e.g. "flat_cos"; a name that
-        `learning_rate` takes, except "adaptive".""",
-    ),
+        `learning_rate` takes, except "adaptive"."""),
     "numeric_embedding": Parameter(
-        None,
-        [(*NUMERIC_EMBEDDINGS,), NumericEmbedding, None],
-        NETWORK,
-        "{}, object of `mlp_xp.nn.blocks`, or None",
-        text="""
+        None, [(*NUMERIC_EMBEDDINGS,), NumericEmbedding, None], NETWORK,
+        "{}, object of `mlp_xp.nn.blocks`, or None", text="""
         Replaces each number by an embedding: "pbld" is periodic, with learned frequencies; "ple" is
         piecewise linear between quantiles of the data. ``PBLD(waves=16, outputs=4, sigma=0.1)`` and
         ``PLE(pieces=32, outputs=16)`` set their sizes. Scale the numbers, e.g. with
-        `input_scaling`.""",
-    ),
-    "learn_input_scale": Parameter(
-        False,
-        ["boolean"],
-        NETWORK,
-        text="""
+        `input_scaling`."""),
+    "learn_input_scale": Parameter(False, ["boolean"], NETWORK, text="""
         Whether each input of the first layer is multiplied by a learned factor.
         ``solver=ByKind(..., scale_rate=6.0)`` of `mlp_xp.optimizers` gives them their own
-        rate.""",
-    ),
+        rate."""),
     "solver": Parameter(
-        "adam",
-        [(*OPTIMIZERS, "lbfgs"), Optimizer],
-        OPTIMIZATION,
-        "{} or a rule of `mlp_xp.optimizers`",
-        option=Option("NAME", "update rule"),
-        text="""
+        "adam", [(*OPTIMIZERS, "lbfgs"), Optimizer], OPTIMIZATION,
+        "{} or a rule of `mlp_xp.optimizers`", option=Option("NAME", "update rule"), text="""
         A string takes its settings from the parameters below, e.g. `beta_1`; an object such as
-        ``AdamW(weight_decay=0.05)`` brings its own. "lbfgs" is SciPy's.""",
-    ),
+        ``AdamW(weight_decay=0.05)`` brings its own. "lbfgs" is SciPy's."""),
     "learning_rate": Parameter(
-        "constant",
-        [(*SCHEDULES, "adaptive"), *SCHEDULES.values()],
-        OPTIMIZATION,
+        "constant", [(*SCHEDULES, "adaptive"), *SCHEDULES.values()], OPTIMIZATION,
         "{} or a schedule of `mlp_xp.optimizers.schedules`",
         option=Option(
             "NAME", "of the learning rate (invscaling and adaptive need sgd)", "schedule"
-        ),
-        text="""
+        ), text="""
         Factor of `learning_rate_init` at each step, for every solver but "lbfgs". As in
         scikit-learn, "invscaling" and "adaptive" act for SGD alone; "adaptive" divides the rate by
-        5 whenever nothing has improved for `n_iter_no_change` epochs.""",
-    ),
+        5 whenever nothing has improved for `n_iter_no_change` epochs."""),
     "learning_rate_init": Parameter(
-        0.001,
-        [Number(above=0)],
-        OPTIMIZATION,
-        option=Option("R", name="learning_rate"),
-        text="""
-        Initial or peak learning rate, which the schedule multiplies.""",
-    ),
+        0.001, [Number(above=0)], OPTIMIZATION, option=Option("R", name="learning_rate"), text="""
+        Initial or peak learning rate, which the schedule multiplies."""),
     "batch_size": Parameter(
-        "auto",
-        [Number(int, at_least=1), ("auto",)],
-        OPTIMIZATION,
-        option=Option("N"),
-        text="""
-        Samples of a step. "auto" is ``min(200, n_samples)``; "lbfgs" takes all samples.""",
-    ),
+        "auto", [Number(int, at_least=1), ("auto",)], OPTIMIZATION, option=Option("N"), text="""
+        Samples of a step. "auto" is ``min(200, n_samples)``; "lbfgs" takes all samples."""),
     "max_iter": Parameter(
-        200,
-        [Number(int, at_least=1)],
-        OPTIMIZATION,
-        option=Option("N", name="epochs"),
-        text="""
-        Maximum number of epochs; schedules end there. For "lbfgs", iterations.""",
-    ),
-    "shuffle": Parameter(
-        True,
-        ["boolean"],
-        OPTIMIZATION,
-        text="""
-        Whether each epoch takes the samples in another order.""",
-    ),
+        200, [Number(int, at_least=1)], OPTIMIZATION, option=Option("N", name="epochs"), text="""
+        Maximum number of epochs; schedules end there. For "lbfgs", iterations."""),
+    "shuffle": Parameter(True, ["boolean"], OPTIMIZATION, text="""
+        Whether each epoch takes the samples in another order."""),
     "random_state": Parameter(
-        None,
-        ["random_state"],
-        OPTIMIZATION,
-        "int, RandomState instance or None",
-        option=Option("N", "of weights, order and validation images", "seed"),
-        text="""
-        An int gives the same initial weights, batches and dropout on every backend.""",
-    ),
-    "alpha": Parameter(
-        0.0001,
-        [Number(at_least=0)],
-        OPTIMIZATION,
-        option=Option("A"),
-        text="""
-        Strength of the L2 penalty on the weights, divided by the samples of a batch.""",
-    ),
+        None, ["random_state"], OPTIMIZATION, "int, RandomState instance or None",
+        option=Option("N", "of weights, order and validation images", "seed"), text="""
+        An int gives the same initial weights, batches and dropout on every backend."""),
+    "alpha": Parameter(0.0001, [Number(at_least=0)], OPTIMIZATION, option=Option("A"), text="""
+        Strength of the L2 penalty on the weights, divided by the samples of a batch."""),
     "weight_decay_schedule": Parameter(
-        None,
-        [(*SCHEDULES,), *SCHEDULES.values(), None],
-        OPTIMIZATION,
-        "str, schedule of `mlp_xp.optimizers.schedules`, or None",
-        text="""
+        None, [(*SCHEDULES,), *SCHEDULES.values(), None], OPTIMIZATION,
+        "str, schedule of `mlp_xp.optimizers.schedules`, or None", text="""
         Schedule that multiplies the weight decay of `solver`, e.g. of ``AdamW(weight_decay=0.02)``,
-        at each step; the learning rate multiplies it too.""",
-    ),
+        at each step; the learning rate multiplies it too."""),
     "max_grad_norm": Parameter(
-        None,
-        [Number(above=0), None],
-        OPTIMIZATION,
-        option=Option("G"),
-        text="""
-        Maximum norm of all gradients of a step together; larger ones are scaled down to it.""",
-    ),
+        None, [Number(above=0), None], OPTIMIZATION, option=Option("G"), text="""
+        Maximum norm of all gradients of a step together; larger ones are scaled down to it."""),
     "ema_decay": Parameter(
-        None,
-        [Number(at_least=0, below=1), None],
-        OPTIMIZATION,
-        option=Option("D"),
-        text="""
+        None, [Number(at_least=0, below=1), None], OPTIMIZATION, option=Option("D"), text="""
         Predict with the exponential moving average of the weights, with this decay at each step,
-        such as 0.999.""",
-    ),
-    "momentum": Parameter(
-        0.9,
-        [Number(at_least=0, at_most=1)],
-        ONE_SOLVER,
-        text="""
-        Fraction of the last update that is added to a step, for "sgd".""",
-    ),
-    "nesterovs_momentum": Parameter(
-        True,
-        ["boolean"],
-        ONE_SOLVER,
-        text="""
-        Whether `momentum` is Nesterov's, for "sgd".""",
-    ),
-    "beta_1": Parameter(
-        0.9,
-        [Number(at_least=0, below=1)],
-        ONE_SOLVER,
-        text="""
-        Decay of the average of gradients, for "adam" and "adamw".""",
-    ),
-    "beta_2": Parameter(
-        0.999,
-        [Number(at_least=0, below=1)],
-        ONE_SOLVER,
-        text="""
-        Decay of the average of squared gradients, for "adam" and "adamw".""",
-    ),
-    "epsilon": Parameter(
-        1e-8,
-        [Number(above=0)],
-        ONE_SOLVER,
-        text="""
-        Added to the denominator of the update, for "adam" and "adamw".""",
-    ),
-    "power_t": Parameter(
-        0.5,
-        [Number(at_least=0)],
-        ONE_SOLVER,
-        text="""
-        Exponent of "invscaling".""",
-    ),
-    "max_fun": Parameter(
-        15000,
-        [Number(int, at_least=1)],
-        ONE_SOLVER,
-        text="""
-        For "lbfgs": maximum number of evaluations of the loss.""",
-    ),
+        such as 0.999."""),
+    "momentum": Parameter(0.9, [Number(at_least=0, at_most=1)], ONE_SOLVER, text="""
+        Fraction of the last update that is added to a step, for "sgd"."""),
+    "nesterovs_momentum": Parameter(True, ["boolean"], ONE_SOLVER, text="""
+        Whether `momentum` is Nesterov's, for "sgd"."""),
+    "beta_1": Parameter(0.9, [Number(at_least=0, below=1)], ONE_SOLVER, text="""
+        Decay of the average of gradients, for "adam" and "adamw"."""),
+    "beta_2": Parameter(0.999, [Number(at_least=0, below=1)], ONE_SOLVER, text="""
+        Decay of the average of squared gradients, for "adam" and "adamw"."""),
+    "epsilon": Parameter(1e-8, [Number(above=0)], ONE_SOLVER, text="""
+        Added to the denominator of the update, for "adam" and "adamw"."""),
+    "power_t": Parameter(0.5, [Number(at_least=0)], ONE_SOLVER, text="""
+        Exponent of "invscaling"."""),
+    "max_fun": Parameter(15000, [Number(int, at_least=1)], ONE_SOLVER, text="""
+        For "lbfgs": maximum number of evaluations of the loss."""),
     "early_stopping": Parameter(
-        False,
-        ["boolean"],
-        END,
+        False, ["boolean"], END,
         option=Option(
             "N",
             "end after N epochs without a better validation accuracy (10), and keep the best "
             "network; without --validation a tenth of the images is held out",
-        ),
-        text="""
+        ), text="""
         Whether the score on held-out samples ends the training, and the weights of its best epoch
         are kept. The samples are `validation_fraction` of the training data, unless `fit` is given
         ``X_val`` and ``y_val``. The split is stratified by class, except for multilabel targets,
         and where one of more than two classes is too rare. Ignored with "lbfgs", as in
-        scikit-learn.""",
-    ),
-    "validation_fraction": Parameter(
-        0.1,
-        [Number(at_least=0, below=1)],
-        END,
-        text="""
-        Fraction of the training data that `early_stopping` holds out.""",
-    ),
+        scikit-learn."""),
+    "validation_fraction": Parameter(0.1, [Number(at_least=0, below=1)], END, text="""
+        Fraction of the training data that `early_stopping` holds out."""),
     "scoring": Parameter(
-        None,
-        [str, callable, None],
-        END,
-        "str, callable or None",
+        None, [str, callable, None], END, "str, callable or None",
         option=Option(
             "NAME",
             "of the held-out samples, instead of accuracy or R2: loss, refinement (the log loss "
             "after calibration), or a name of scikit-learn's scorers",
-        ),
-        text="""
+        ), text="""
         Score for early stopping: a name of scikit-learn's scorers, ``scorer(model, X, y)``, or
         "loss" for the validation loss; for a classifier also "refinement", the log loss after the
         best temperature (arXiv:2501.19195), for use with `calibration`. A callable is tried once
         before the first epoch; the model it receives predicts for these samples only, and in NumPy.
         None means accuracy for a classifier, R2 for a regressor, and "loss" for a regressor that
-        learns quantiles or a standard deviation.""",
-    ),
-    "tol": Parameter(
-        1e-4,
-        [Number(at_least=0)],
-        END,
-        text="""
+        learns quantiles or a standard deviation."""),
+    "tol": Parameter(1e-4, [Number(at_least=0)], END, text="""
         Training ends when the loss (with early stopping, the validation score) has not improved by
-        this for `n_iter_no_change` epochs. For "lbfgs", the largest entry of the gradient.""",
-    ),
-    "n_iter_no_change": Parameter(
-        10,
-        [Number(int, at_least=1), math.inf],
-        END,
-        text="""
-        See `tol`; inf never stops before `max_iter`.""",
-    ),
+        this for `n_iter_no_change` epochs. For "lbfgs", the largest entry of the gradient."""),
+    "n_iter_no_change": Parameter(10, [Number(int, at_least=1), math.inf], END, text="""
+        See `tol`; inf never stops before `max_iter`."""),
     "max_time": Parameter(
-        None,
-        [Number(above=0), None],
-        END,
-        option=Option("SECONDS", "seconds that the whole command may take"),
-        text="""
+        None, [Number(above=0), None], END,
+        option=Option("SECONDS", "seconds that the whole command may take"), text="""
         Seconds that a `fit` may take, validation and preparation included. The learning-rate
         schedule then follows the share of the time that has passed, or of `max_iter` if that is
         larger, and the last epoch ends in the middle where it must. Such a fit depends on the
         clock, so that `random_state` cannot repeat it. `partial_fit` ignores it; "lbfgs" ends after
-        the last iteration that should fit.""",
-    ),
-    "warm_start": Parameter(
-        False,
-        ["boolean"],
-        END,
-        free_on_resume=True,
-        text="""
-        Whether `fit` continues from where the last one ended, with its optimizer's state.""",
-    ),
+        the last iteration that should fit."""),
+    "warm_start": Parameter(False, ["boolean"], END, free_on_resume=True, text="""
+        Whether `fit` continues from where the last one ended, with its optimizer's state."""),
     "categorical_features": Parameter(
-        None,
-        [("from_dtype",), "array-like", None],
-        DATA,
-        "{}, array-like or None",
-        text="""
+        None, [("from_dtype",), "array-like", None], DATA, "{}, array-like or None", text="""
         The columns of X that are categories: "from_dtype" takes the columns of a data frame
         (pandas, polars, pyarrow) that are categorical, text, objects or bools; or give names,
         positions or a mask. None allows only numbers. A missing value is a category. Rare
         categories are merged into one: those in fewer than 5 rows or, below 500 rows, in fewer than
         1 % of them. A category that appears only in later data is treated as rare. Dates become
-        year, day of year, weekday and second of day.""",
-    ),
-    "missing_values": Parameter(
-        "error",
-        [("error", "impute")],
-        DATA,
-        text="""
+        year, day of year, weekday and second of day."""),
+    "missing_values": Parameter("error", [("error", "impute")], DATA, text="""
         What to do with missing numbers and dates (NaN, None, NA). "impute" replaces them by the
         column's median in the training data, and adds an input that is 1 where a value was
-        missing.""",
-    ),
-    "max_one_hot": Parameter(
-        8,
-        [Number(int, at_least=0), math.inf],
-        DATA,
-        text="""
+        missing."""),
+    "max_one_hot": Parameter(8, [Number(int, at_least=0), math.inf], DATA, text="""
         Columns with at most this number of categories are one-hot encoded. For a column with more,
-        the network learns an embedding of each category.""",
-    ),
-    "embedding_dim": Parameter(
-        8,
-        [Number(int, at_least=1)],
-        DATA,
-        text="""
-        Size of the embedding of a category.""",
-    ),
+        the network learns an embedding of each category."""),
+    "embedding_dim": Parameter(8, [Number(int, at_least=1)], DATA, text="""
+        Size of the embedding of a category."""),
     "input_scaling": Parameter(
-        None,
-        [(*TABLE_SCALINGS, "zca", "pca"), "mlp_xp.training.data.input_scaling:Whiten", None],
-        DATA,
-        "{}, Whiten, or None",
-        text="""
+        None, [(*TABLE_SCALINGS, "zca", "pca"), "mlp_xp.training.data.input_scaling:Whiten", None],
+        DATA, "{}, Whiten, or None", text="""
         "standardize" gives each feature mean 0 and standard deviation 1 over the training data, on
         the device; uint8 data stay uint8 until a batch is made. "robust" subtracts the median,
         divides by the distance between the quartiles and shrinks outliers smoothly to less than 3;
         "quantile" makes each feature normally distributed. Both are computed on the host, and leave
         the categories of a table as they are. "zca" and "pca" remove correlations too, by the
         eigenvectors of a matrix of features x features, and multiply each batch by such a
-        matrix.""",
-    ),
+        matrix."""),
     "augmentation": Parameter(
-        None,
-        [Augmentation, list, tuple, None],
-        DATA,
-        "object or list of objects of `mlp_xp.augmentation`, or None",
-        text="""
+        None, [Augmentation, list, tuple, None], DATA,
+        "object or list of objects of `mlp_xp.augmentation`, or None", text="""
         Random changes of the images of each training batch, e.g.
         ``[Flip((3, 32, 32)), Shift((3, 32, 32), pixels=4)]``: the geometric ones in their order,
         then the others. Not for "lbfgs". Held-out samples and predictions are left as they
-        are.""",
-    ),
+        are."""),
     "tta": Parameter(
-        None,
-        [Augmentation, list, tuple, None],
-        DATA,
-        "Flip, Shift, a list of them, or None",
-        free_on_resume=True,
-        own_per_rank=True,
-        text="""
+        None, [Augmentation, list, tuple, None], DATA, "Flip, Shift, a list of them, or None",
+        free_on_resume=True, own_per_rank=True, text="""
         Test-time augmentation: predictions are averaged over all combinations of their views, two
-        of a `Flip` and five of a `Shift`. Not during a fit.""",
-    ),
+        of a `Flip` and five of a `Shift`. Not during a fit."""),
     "backend": Parameter(
-        None,
-        [("auto", *BACKENDS), None],
-        WHERE,
-        option=Option(),
-        free_on_resume=True,
-        text="""
+        None, [("auto", *BACKENDS), None], WHERE, option=Option(), free_on_resume=True, text="""
         None computes where the data are. A name moves the data there. "auto" takes CUDA where it
-        works, else NumPy.""",
-    ),
+        works, else NumPy."""),
     "device": Parameter(
-        None,
-        "no_validation",
-        WHERE,
-        "str or None",
-        free_on_resume=True,
-        own_per_rank=True,
-        text="""
-        E.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"``, ``"mps"``. None is the backend's default.""",
-    ),
+        None, "no_validation", WHERE, "str or None",
+        free_on_resume=True, own_per_rank=True, text="""
+        E.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"``, ``"mps"``. None is the backend's default."""),
     "precision": Parameter(
-        "auto",
-        [("auto", "float32", "float64", *LOW_PRECISIONS)],
-        WHERE,
-        option=Option("NAME"),
+        "auto", [("auto", "float32", "float64", *LOW_PRECISIONS)], WHERE, option=Option("NAME"),
         text="""
         For parameters and products. "auto" keeps the data's float32 or float64, and takes float32
         for uint8; other integers are computed in float64, as in scikit-learn. The last three train
@@ -475,152 +247,86 @@ _SHARED = {
         and gradients in 16 bits, except on "cupy" and "numpy". On "numpy", "bf16" needs numba and a
         processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire Rapids), and predictions
         of 10^10 multiplications and more have such products too. "float16" scales the loss, and
-        skips the steps whose gradients overflow.""",
-    ),
+        skips the steps whose gradients overflow."""),
     "placement": Parameter(
-        "auto",
-        [("auto", "resident", "streamed")],
-        WHERE,
-        option=Option("NAME"),
-        free_on_resume=True,
-        own_per_rank=True,
-        text="""
+        "auto", [("auto", "resident", "streamed")], WHERE,
+        option=Option("NAME"), free_on_resume=True, own_per_rank=True, text="""
         Whether the data are on the device as a whole or arrive batch by batch; by default what fits
-        is resident. Sparse data are streamed, and dense a batch at a time.""",
-    ),
+        is resident. Sparse data are streamed, and dense a batch at a time."""),
     "distributed": Parameter(
-        None,
-        [("mpi", "torch"), "mlp_xp.distributed:Distributed", None],
-        WHERE,
+        None, [("mpi", "torch"), "mlp_xp.distributed:Distributed", None], WHERE,
         "{}, object of `mlp_xp.distributed.Distributed`, or None",
         option=Option(
             "NAME",
             "share the training among the processes of `mpiexec -n N mlp-xp train` (mpi), or of "
             "torchrun (torch)",
-        ),
-        free_on_resume=True,
-        text="""
+        ), free_on_resume=True, text="""
         One fit on many processes, which all call `fit`: ``mpiexec -n 4 python -m mpi4py
         script.py``, or ``torchrun``. Each takes a part of each batch, and all get the network that
         one process would, up to rounding. Rank 0 alone prints, warns, calls callbacks and writes
-        files. Predictions are computed by each process for itself.""",
-    ),
+        files. Predictions are computed by each process for itself."""),
     "verbose": Parameter(
-        False,
-        ["verbose"],
-        OUTPUT,
-        "bool",
-        free_on_resume=True,
-        own_per_rank=True,
-        text="""
-        Print the loss of each epoch.""",
-    ),
+        False, ["verbose"], OUTPUT, "bool", free_on_resume=True, own_per_rank=True, text="""
+        Print the loss of each epoch."""),
     "callbacks": Parameter(
-        None,
-        [list, tuple, None],
-        OUTPUT,
-        "list of callbacks or None",
-        free_on_resume=True,
-        own_per_rank=True,
-        text="""
-        See `mlp_xp.callbacks`.""",
-    ),
+        None, [list, tuple, None], OUTPUT, "list of callbacks or None",
+        free_on_resume=True, own_per_rank=True, text="""
+        See `mlp_xp.callbacks`."""),
 }
 
 CLASSIFIER = _SHARED | {
     "loss": Parameter(
-        "log_loss",
-        [(*CLASSIFICATION_LOSSES,), callable],
-        LOSS,
-        "{}, a loss of `mlp_xp.nn.losses`, or callable",
-        text="""
+        "log_loss", [(*CLASSIFICATION_LOSSES,), callable], LOSS,
+        "{}, a loss of `mlp_xp.nn.losses`, or callable", text="""
         An object must be for the outputs of `output_activation`, e.g. ``SoftmaxCrossEntropy()`` for
         "softmax". A callable ``loss(outputs, targets, *, xp)`` returns the loss of each sample and
         a pullback, which is compared with a finite difference at the first fit; see
-        `mlp_xp.nn.losses.Custom`.""",
-    ),
+        `mlp_xp.nn.losses.Custom`."""),
     "label_smoothing": Parameter(
-        0.0,
-        [Number(at_least=0, below=1)],
-        LOSS,
-        option=Option("P"),
-        text="""
-        Fraction of the uniform distribution that is mixed into the targets, for "log_loss".""",
-    ),
+        0.0, [Number(at_least=0, below=1)], LOSS, option=Option("P"), text="""
+        Fraction of the uniform distribution that is mixed into the targets, for "log_loss"."""),
     "class_weight": Parameter(
-        None,
-        [("balanced",), dict, list, None],
-        LOSS,
-        'dict, "balanced", a list of them, or None',
+        None, [("balanced",), dict, list, None], LOSS, 'dict, "balanced", a list of them, or None',
         text="""
         Weight of the samples of each class; "balanced" gives all classes the same sum. A list has
         an entry for each of several targets; a sample's weight is the product over its
-        targets.""",
-    ),
-    "output_activation": Parameter(
-        "auto",
-        [("auto", "softmax", "logistic")],
-        LOSS,
-        text="""
+        targets."""),
+    "output_activation": Parameter("auto", [("auto", "softmax", "logistic")], LOSS, text="""
         "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
-        trains each of several classes against the rest.""",
-    ),
+        trains each of several classes against the rest."""),
     "calibration": Parameter(
-        None,
-        [("temperature",), None],
-        END,
+        None, [("temperature",), None], END,
         option=Option(
             "NAME",
             "of the probabilities, on the samples held out by --validation or --early-stopping",
-        ),
-        text="""
+        ), text="""
         "temperature" divides the raw outputs by one number, fitted after the training to the
         held-out samples of ``early_stopping=True`` or ``X_val``, so that classes predicted with a
         probability of 0.8 are right in about 80 % of cases. Predicted labels stay the same, except
-        with `n_members` or `tta`, which average probabilities.""",
-    ),
+        with `n_members` or `tta`, which average probabilities."""),
 }
 
 REGRESSOR = _SHARED | {
     "loss": Parameter(
-        "squared_error",
-        [(*REGRESSION_LOSSES,), callable],
-        LOSS,
-        "{}, a loss of `mlp_xp.nn.losses`, or callable",
-        text="""
+        "squared_error", [(*REGRESSION_LOSSES,), callable], LOSS,
+        "{}, a loss of `mlp_xp.nn.losses`, or callable", text="""
         An object brings its settings, e.g. ``Quantile((0.05, 0.5, 0.95))`` or ``Huber(delta=2.0)``.
         "poisson" predicts the exponential of the network's output, "gaussian" a mean and a standard
         deviation. A callable ``loss(outputs, targets, *, xp)`` returns the loss of each sample and
         a pullback, which is compared with a finite difference at the first fit; see
         `mlp_xp.nn.losses.Custom`. A loss of classes takes probabilities as targets, and predicts
-        them. The loss of several outputs is their sum.""",
-    ),
-    "output_activation": Parameter(
-        "auto",
-        [("auto", *OUTPUTS)],
-        LOSS,
-        text="""
+        them. The loss of several outputs is their sum."""),
+    "output_activation": Parameter("auto", [("auto", *OUTPUTS)], LOSS, text="""
         Activation of the network's raw outputs, before the loss and in predictions; "auto" takes it
-        from a loss object; it is the exponential for "poisson", and else the identity.""",
-    ),
-    "clip_predictions": Parameter(
-        False,
-        ["boolean"],
-        LOSS,
-        text="""
+        from a loss object; it is the exponential for "poisson", and else the identity."""),
+    "clip_predictions": Parameter(False, ["boolean"], LOSS, text="""
         Whether to clip each predicted output to the range of its training targets. Warm starts and
         `partial_fit` keep the first range. Not available for quantiles and standard
-        deviations.""",
-    ),
-    "target_scaling": Parameter(
-        None,
-        [("standardize",), None],
-        DATA,
-        text="""
+        deviations."""),
+    "target_scaling": Parameter(None, [("standardize",), None], DATA, text="""
         "standardize" trains on targets of mean 0 and standard deviation 1, each output by itself,
         over the samples to fit on with their weights. Predictions and scores are in the unit of y;
         losses, and what a loss measures by (`Huber`'s ``delta``), are those of the standardized
         targets. Warm starts and `partial_fit` keep the first mean and deviation. Not for outputs
-        that are bounded or never negative, e.g. of ``loss="poisson"``.""",
-    ),
+        that are bounded or never negative, e.g. of ``loss="poisson"``."""),
 }
