@@ -16,9 +16,9 @@ from mlp_xp.nn.losses import EachMember, Loss, mean_loss
 from mlp_xp.nn.network import Params
 
 _LARGEST = 50.0
-# Standard deviation of the logarithm before any sample is seen. In 36 fits on nine tables, 46 to
-# 400 samples held out, log loss fell by 1.0 % on average, and rose by 1.6 % at most; with 0.25 by
-# 0.9 and 4.6 %, with 0.1 by 0.8 and 0.8 %.
+# Standard deviation of the prior of the logarithm. In 36 fits on nine tables, 46 to 400 samples
+# held out, log loss fell by 1.0 % on average, and rose by 1.6 % at most; with 0.25 by 0.9 and 4.6
+# %, with 0.1 by 0.8 and 0.8 %.
 _SPREAD = 0.15
 
 
@@ -32,14 +32,14 @@ class Tempered(NamedTuple):
 def fit_temperature(
     log_loss: Loss, logits: Any, targets: Any, weights: np.ndarray | None
 ) -> Tempered:
-    r"""Return the temperature T of the least log loss of :math:`z / T` on held-out samples.
+    r"""Return the temperature T that minimizes the log loss of :math:`z / T` on held-out samples.
 
     Few samples that are all correct would ask for T = 0. So :math:`\tfrac12 (\log T / s)^2` with s
-    = 0.15 is added to the sum over the samples, and T stays near 1 unless they say otherwise. Guo,
-    Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (2017), arXiv:1706.04599,
-    section 4.2.
+    = 0.15 is added to the sum over the samples, and T stays near 1 unless the samples suggest
+    otherwise. Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (2017),
+    arXiv:1706.04599, section 4.2.
     """
-    from scipy.optimize import minimize_scalar  # Few fits need it.
+    from scipy.optimize import minimize_scalar  # Rarely needed.
 
     z, xp = np.asarray(logits, np.float64), np
     if not np.all(np.isfinite(z)):
@@ -49,7 +49,7 @@ def fit_temperature(
 
     def loss_at(log_temperature: float) -> float:
         scaled: Any = z * math.exp(-log_temperature)
-        if isinstance(log_loss, EachMember):  # Of the mean of the probabilities.
+        if isinstance(log_loss, EachMember):  # From the mean of the probabilities.
             mixed: Any = log_loss.raw_outputs(log_loss.activate(scaled, xp=xp), xp=xp)
             return float(mean_loss(log_loss.loss, mixed, targets, weights, xp=xp)[0])  # type: ignore[arg-type]
         return float(mean_loss(log_loss, scaled, targets, weights, xp=xp)[0])  # type: ignore[arg-type]

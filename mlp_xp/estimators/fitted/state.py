@@ -354,15 +354,15 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
 
 
 def host_copy(estimator: Any) -> Any:
-    """Return a copy in NumPy arrays, which a fit that continues leaves unchanged.
+    """Return a copy in NumPy arrays that a fit in progress does not change.
 
-    It lacks what a pickle has for the next fit, the optimizer state, and callbacks of scikit-learn.
+    Unlike a pickle it has no optimizer state for the next fit, and no callbacks of scikit-learn.
     """
     copied: Any = object.__new__(type(estimator))
     attributes = vars(estimator).items()
-    # Lists grow in place, so the copy has its own.
+    # Lists grow in place, so they are copied.
     vars(copied).update({k: list(v) if isinstance(v, list) else v for k, v in attributes})
-    # The fit in progress, and where scikit-learn has it: it refers to all that its callbacks do.
+    # The fit in progress, and scikit-learn's reference to it, which holds all callbacks.
     for name in ("_training", "_skl_callbacks", "_callback_fit_ctx", "_skl_callbacks_to_teardown"):
         vars(copied).pop(name, None)
     publish(copied, fitted_state(estimator).to_host(None))

@@ -101,7 +101,7 @@ def summary_of(model: Any) -> Summary:
     n_copies = 1 + len(state_type._fields) + (params["ema_decay"] is not None)
     last = model.history_[-1].n_samples if model.history_ else 1
     batch_size = min(resolve_batch_size(params["batch_size"]), last)
-    # The outputs themselves are not needed on the way back.
+    # The backward pass does not need the outputs.
     kept = network.sizes[0] + sum(row.output for row in found[:-1])
     return Summary(
         tuple(found),

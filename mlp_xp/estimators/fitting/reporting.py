@@ -45,7 +45,7 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
 
 
 def set_temperature(model: Any, loop: FitLoop) -> None:
-    """Fit the temperature of a published network to the held-out samples, if it is to have one."""
+    """Fit the temperature of a published network to the held-out samples, if requested."""
     if getattr(model, "calibration", None) is not None:
         held_out: Any = loop.validation
         model._state = replace(model._state, temperature=held_out.temperature())

@@ -43,7 +43,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     columns: list[Column] = []
     useless: dict[str, UselessError] = {}
     for raw, name, is_category in zip(raws, names, are_categories, strict=True):
-        if raw.is_empty:  # As in scikit-learn's trees, and skrub; of a fold, mostly.
+        if raw.is_empty:  # As in scikit-learn's trees and skrub; mostly in a fold.
             if raw.kind == "number" and estimator.missing_values == "error":
                 raise ValueError(f"{raw.label} is missing (NaN) in row 0: {IMPUTE}.")
             columns.append(EmptyColumn(name, True))

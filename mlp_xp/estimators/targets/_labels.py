@@ -145,7 +145,7 @@ class LabelTargets(Targets):
         return self._weights_of(class_weight, y, self.classes)
 
     def _weights_of(self, class_weight: Any, y: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the weight of each sample that a dict, "balanced" or None gives its label."""
+        """Return the weight of each sample by its label, from a dict, "balanced" or None."""
         if isinstance(class_weight, dict):
             return self._named_weights(class_weight, labels)[encode_labels(y, labels)]
         weights: np.ndarray = compute_sample_weight(class_weight, y)
