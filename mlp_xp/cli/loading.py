@@ -27,7 +27,7 @@ def load_data(
     name: str,
     path: str | None,
     options: Mapping[str, Any],
-    output: Output | None = None,
+    output: Output,
     *,
     is_logged: bool = False,
 ) -> Dataset:
@@ -35,8 +35,6 @@ def load_data(
 
     ``options`` go to `load_files`, for data of the user's own.
     """
-    if output is None:
-        return _load(name, path, options)
     if path is None and locate(name) is None:
         output.print(f"fetching {name}, which is kept in {cache_dir()}")
         return _load(name, path, options)

@@ -25,7 +25,7 @@ from mlp_xp.distributed.communicator import Communicator, RankError
 from mlp_xp.distributed.training.budget import AgreedBudget
 from mlp_xp.distributed.training.gradient import RankGradient
 from mlp_xp.distributed.training.plan import rank_plan
-from mlp_xp.distributed.training.samples import join_samples
+from mlp_xp.distributed.training.samples import gather_samples
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.processes import SingleProcess
@@ -103,12 +103,12 @@ class Ranks(SingleProcess):
                     f"give all ranks the same{cure()}."
                 )
 
-    def join(
+    def join_samples(
         self, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
     ) -> tuple[Any, Any, Any]:
         if self.is_sharded:
-            return join_samples(self, check, given, suffix)
-        return super().join(check, given, suffix)
+            return gather_samples(self, check, given, suffix)
+        return super().join_samples(check, given, suffix)
 
     def spread(self, backend: Backend) -> Backend:
         return share_steps(backend, self.communicator)

@@ -52,7 +52,7 @@ class SingleProcess:
     def agree(self, describe: Callable[[], dict[str, str]], cure: Callable[[], str] = str) -> None:
         """Raise ValueError unless all processes give the same description."""
 
-    def join(
+    def join_samples(
         self, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
     ) -> tuple[Any, Any, Any]:
         """Return the X, y and weights of all processes, with X checked; see `check_sample`."""

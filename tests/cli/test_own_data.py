@@ -59,7 +59,8 @@ def test_a_table_is_trained_on_with_the_recipe_for_tables(mlp_xp, iris, undrawn)
     assert lines[1].startswith("new.csv, row 2: virginica ")
 
 
-def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn):
+def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypatch):
+    monkeypatch.setattr("mlp_xp.training.data.rows._COPIED_BYTES", 0)  # As for a large table.
     rng = np.random.default_rng(0)
     age, port = rng.integers(1, 80, 200), rng.choice(["C", "Q", "S", ""], 200)
     lines = [
@@ -67,7 +68,8 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn):
         for i, (a, p) in enumerate(zip(age.tolist(), port, strict=True))
     ]
     Path("ship.csv").write_text("\n".join(["port,age,child,survived,name", *lines, ""]))
-    done = mlp_xp("train", "--epochs", 20, "ship.csv", "--target", "survived", *FEW[2:])
+    options = "--epochs", 20, "--validation", 0.1, "ship.csv", "--target", "survived", *FEW[2:]
+    done = mlp_xp("train", *options)
     for line in (
         "columns: 2 of numbers, 1 of text, 2 with holes\n",
         "left out: name (text, with 200 values in 200 rows)\n",
@@ -78,9 +80,9 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn):
     result = json.loads(Path("run/config.json").read_text())["result"]
     assert result["test_accuracy"] > 0.9 > 0.75 > result["baseline_accuracy"] > 0.5
     baseline = f"(most frequent class {100 * result['baseline_accuracy']:.2f} %)"
-    assert baseline in done.out
-    tested = mlp_xp("evaluate", "run").out
-    assert f"test accuracy {100 * result['test_accuracy']:.2f} % {baseline} of 40 " in tested
+    said = f"test accuracy {100 * result['test_accuracy']:.2f} % {baseline}"
+    assert said in done.out
+    assert f"{said} of 40 " in mlp_xp("evaluate", "run").out
 
     head, *lines = Path("ship.csv").read_text().splitlines()
     others = [line for line in lines if line.startswith("C,") and ",," not in line]
@@ -90,9 +92,8 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn):
     Path("new").mkdir()
     Path("new/a.csv").write_text("port,age,child\nMars,,yes\n")
     Path("new/b.csv").write_text("child,port,age\n,C,70\n")
-    first, second = mlp_xp("predict", "run", "new").out.splitlines()
-    assert first.startswith("new/a.csv, row 1: yes ")
-    assert second.startswith("new/b.csv, row 1: ")
+    pattern = r"new/a.csv, row 1: yes .*\nnew/b.csv, row 1: "
+    assert re.match(pattern, mlp_xp("predict", "run", "new").out)
 
     config = json.loads(Path("run/config.json").read_text())
     config["data"]["columns"][0]["kind"] = "word"

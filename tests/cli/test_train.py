@@ -12,10 +12,9 @@ from running import DRAWN, FILES, RECIPE, TINY, history_of
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
 from mlp_xp.cli.commands import parse
-from mlp_xp.cli.commands.train_settings import settings_of
 from mlp_xp.cli.run_folder import folder as new_run
 from mlp_xp.cli.training import results, settings
-from mlp_xp.cli.training.settings import Settings
+from mlp_xp.cli.training.settings import Settings, settings_of
 from mlp_xp.datasets import LOADERS, load_digits, split_dataset
 from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion, Muon
 from mlp_xp.saving import load_model

@@ -4,7 +4,6 @@ Each is one HTML file without links to other files. What comes from data or sett
 This folder only arranges numbers and plots that are made elsewhere.
 """
 
-from mlp_xp.cli.report._compare import write_comparison
-from mlp_xp.cli.report._run import Evaluation, write_report
+from mlp_xp.cli.report._pages import Evaluation, write_comparison, write_report
 
 __all__ = ["Evaluation", "write_comparison", "write_report"]

@@ -1,21 +1,30 @@
-"""Summaries of runs, from the files in their folders, without their networks."""
+"""The history and the summary of runs, from the files in their folders, without networks."""
 
 from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from mlp_xp.cli.run_folder.config import CONFIG, read_config
-from mlp_xp.cli.run_folder.history import read_history
 from mlp_xp.cli.terminal.text import readable
 from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode
+from mlp_xp.training.loop.records import Record
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
 _LARGEST = 1e300  # The type of a number in a result.
+_HISTORY = "history.csv"
+# The curves of figures: their axis, their names, and the columns that hold them.
+CURVES = {
+    "loss": {"training": "loss", "validation": "validation_loss"},
+    "accuracy [%]": {"training": "accuracy", "validation": "validation_accuracy"},
+    "R²": {"validation": "validation_r2"},
+    "score": {"validation": "validation_score"},
+    "learning rate": {"": "learning_rate"},
+}
 
 
 class RunSummary(NamedTuple):
@@ -117,3 +126,31 @@ def changed_settings(model: Any, params: Mapping[str, Any]) -> dict[str, str]:
 def date_of(folder: Path) -> str:
     """Return when a run last wrote its settings or result."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / CONFIG).stat().st_mtime))
+
+
+def _columns(score: str) -> list[str]:
+    return [
+        f"validation_{score}" if name == "validation_score" else name for name in Record._fields
+    ]
+
+
+def history_rows(records: Sequence[Record], score: str) -> list[dict[str, Any]]:
+    """Return a row for each record, in which the validation score is called ``score``."""
+    return [dict(zip(_columns(score), record, strict=True)) for record in records]
+
+
+def write_history(folder: Path, records: Sequence[Record], score: str) -> None:
+    """Write ``history.csv``, a row for each epoch."""
+    with (folder / _HISTORY).open("w", newline="") as file:
+        csv.writer(file).writerows([_columns(score), *records])
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Read the rows, with None for missing values; no rows if there is no file."""
+    if not (folder / _HISTORY).exists():
+        return []
+    with (folder / _HISTORY).open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(text) if text else None for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]

@@ -20,7 +20,6 @@ from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.deadline import Deadline
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.progress import Progress
-from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns, drop_option
 from mlp_xp.training.checkpoints.checkpoints import read_newest
@@ -50,20 +49,24 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
     return Resume(folder, state["epoch"], state["seconds"])
 
 
-class Ending(NamedTuple):
+class Fitted(NamedTuple):
     """The end of a training: the epoch whose network is kept, the reason, and a text.
 
     ``is_early`` is whether a plateau of the loss or of the validation score ended it. ``text`` is
-    empty if all epochs were done, or the time was up, and the last network is kept.
+    empty where all epochs were done, or the time was over, and the last network is kept. ``cause``
+    is why it diverged, if it did; ``has_views`` and ``has_report`` are what there is time for.
     """
 
     kept_epoch: int
     is_interrupted: bool
     is_early: bool
     text: str
+    cause: str = ""
+    has_views: bool = True
+    has_report: bool = True
 
 
-def ending_of(model: Any, *, is_interrupted: bool) -> Ending:
+def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
     """Return how the training of a model ended."""
     records = model.history_
     is_descent = model.solver != "lbfgs"
@@ -87,16 +90,7 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Ending:
         text += "the network is kept as it now is"
     elif kept < epochs:
         text += f"the network of epoch {kept} is kept, the best on validation data"
-    return Ending(kept, is_interrupted, is_early, text)
-
-
-class Fitted(NamedTuple):
-    """The end of a fit: the error if it diverged, and what there is time for."""
-
-    ending: Ending
-    cause: str
-    has_views: bool
-    has_report: bool
+    return Fitted(kept, is_interrupted, is_early, text)
 
 
 def fit(
@@ -122,25 +116,24 @@ def fit(
             DiskSpace(folder),
             *([] if deadline is None else [deadline]),
             progress,
-            *settings.callbacks(folder),
+            *settings.callbacks(folder, model),
         ]
-        diverged = fit_model(model, settings, data, callbacks, resume)
-        ending = ending_of(model, is_interrupted=pressed())
-        progress.is_done = diverged is None and not ending.is_interrupted
-    cause = str(diverged or "").replace("learning_rate_init", "--learning-rate")
-    has_time = deadline is None or deadline.has_views, deadline is None or deadline.has_report
-    return Fitted(ending, cause, *has_time)
+        diverged = fit_model(prepared, callbacks, resume)
+        fitted = ending_of(model, is_interrupted=pressed())
+        progress.is_done = diverged is None and not fitted.is_interrupted
+    if deadline is not None:
+        fitted = fitted._replace(has_views=deadline.has_views, has_report=deadline.has_report)
+    return fitted._replace(
+        cause=str(diverged or "").replace("learning_rate_init", "--learning-rate")
+    )
 
 
 def fit_model(
-    model: Any,
-    settings: Settings,
-    data: Dataset,
-    callbacks: list[Callback],
-    resume: Resume,
+    prepared: Prepared, callbacks: list[Callback], resume: Resume
 ) -> NonFiniteError | None:
     """Train until the last epoch, Ctrl-C or the deadline; return the error of divergence."""
-    x, y, validation_set = _validation_split(data, settings.validation, model.random_state)
+    model, data = prepared.model, prepared.data
+    x, y, validation_set = _validation_split(data, prepared.settings.validation, model.random_state)
     max_time = model.max_time
     model.set_params(callbacks=callbacks)
     try:

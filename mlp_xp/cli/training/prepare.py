@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import get_scorer_names
 
-from mlp_xp._utils.optional import check_installed
 from mlp_xp.backends import Backend
-from mlp_xp.cli.commands.parser import suggestion
-from mlp_xp.cli.loading import describe, load_recipe_backend
+from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import Task, task_of
@@ -28,45 +25,21 @@ class Prepared(NamedTuple):
     task: Task
     backend: Backend
 
-    def without_images(self) -> Prepared:
-        """Return test data for testing and plotting, which need memory too."""
-        return self._replace(data=self.data._replace(x_train=self.data.x_train[:0].copy()))
-
 
 def prepare(settings: Settings, output: Output) -> Prepared:
-    """Check libraries and device, load the data, and make the network."""
+    """Check the device, load the data, and make the network."""
     model = settings.estimator()
-    check_installed("matplotlib", "safetensors")  # Needed to write the results.
-    if settings.tensorboard:
-        check_installed("tensorboardX", extra="tensorboard")
-    _check_held_out(settings, model)
+    settings.check_held_out(model)
     if settings.data == FILES:
         output.samples = "samples"
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
     backend.with_precision(model.precision)  # An error before there is a run folder.
-    data = settings.load(output)
+    names = "target", "image_size", "task", "drop"
+    options = {name: getattr(settings, name) for name in names}
+    data = load_data(settings.data, settings.data_path, options, output, is_logged=True)
     settings = settings.fitting(data)
     return Prepared(settings, data, settings.estimator(), task_of(data.class_names), backend)
-
-
-def _check_held_out(settings: Settings, model: Any) -> None:
-    """Raise ValueError for options about held-out samples where there are none."""
-    scoring, known = model.scoring, ("loss", "refinement", *get_scorer_names())
-    if isinstance(scoring, str) and scoring not in known:
-        meant = suggestion(scoring, known) or ", choose loss, refinement or one of scikit-learn's"
-        raise ValueError(f"no scoring is called {scoring!r}{meant}")
-    # L-BFGS ignores early stopping.
-    if settings.validation or (model.early_stopping and model.solver != "lbfgs"):
-        return
-    used = {"calibration": getattr(model, "calibration", None)}
-    used["scoring"] = settings.params.get("scoring")
-    for name, value in used.items():
-        if value is not None:
-            raise ValueError(
-                f"--{name} {value} needs held-out samples: type --validation 0.1, or "
-                "--early-stopping"
-            )
 
 
 def print_prepared(prepared: Prepared, output: Output) -> None:

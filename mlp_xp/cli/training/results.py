@@ -16,7 +16,7 @@ from mlp_xp.backends import LOW_PRECISIONS
 from mlp_xp.cli.report import Evaluation, write_report
 from mlp_xp.cli.run_folder.config import REPORT, DataInfo, write_config
 from mlp_xp.cli.run_folder.folder import RunFolder
-from mlp_xp.cli.run_folder.history import CURVES, history_rows, write_history
+from mlp_xp.cli.run_folder.run_summary import CURVES, history_rows, write_history
 from mlp_xp.cli.run_folder.saved_run import named
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
@@ -34,8 +34,8 @@ from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode, write_model
 
 
-def config_of(prepared: Prepared) -> dict[str, Any]:
-    """Return a run's settings, and the description of its data for using the model later."""
+def write_settings(prepared: Prepared, command: str, folder: Path) -> dict[str, Any]:
+    """Write and return a run's settings, and what is needed to use its model without the data."""
     settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     info = DataInfo(
@@ -53,7 +53,8 @@ def config_of(prepared: Prepared) -> dict[str, Any]:
     params = model.get_params(deep=False)
     del params["callbacks"]
     encoded = {name: encode(name, value, name) for name, value in params.items()}
-    return {
+    config = {
+        "command": command,
         "settings": {**asdict(settings), "params": encoded},
         "data": asdict(info),
         "backend": {"name": backend.name, **backend.describe()},
@@ -61,6 +62,8 @@ def config_of(prepared: Prepared) -> dict[str, Any]:
         | {name: version(name) for name in libraries},
         "platform": platform.platform(),
     }
+    write_config(folder, config)
+    return config
 
 
 def write_results(
@@ -68,7 +71,7 @@ def write_results(
 ) -> dict[str, Any]:
     """Write the network first, then test it, draw, and write and return the result."""
     settings, data, model, task, _ = prepared
-    ending, is_own, records = fitted.ending, settings.data == FILES, model.history_
+    is_own, records = settings.data == FILES, model.history_
     baseline = baseline_of(task, data) if is_own else {}
     score = score_of(model, task)
     written = named(model, data.class_names, data.feature_names) if is_own else model
@@ -80,8 +83,8 @@ def write_results(
 
     folder.is_trained = True
     folder.keep(write)  # Everything after this may fail.
-    if ending.text:
-        output.print(ending.text)
+    if fitted.text:
+        output.print(fitted.text)
     if fitted.cause:
         print_line(fitted.cause, sys.stderr)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
@@ -91,9 +94,9 @@ def write_results(
     result = {
         **scores,
         "epochs": len(records),
-        "kept_epoch": ending.kept_epoch,
-        "interrupted": ending.is_interrupted,
-        "stopped_early": ending.is_early,
+        "kept_epoch": fitted.kept_epoch,
+        "interrupted": fitted.is_interrupted,
+        "stopped_early": fitted.is_early,
         "seconds": seconds,
         # "lbfgs" may stop before its first epoch.
         "images_per_second": sum(record.n_samples for record in records) / (seconds or 1.0),
@@ -102,7 +105,7 @@ def write_results(
     precision = model.precision if is_low else fitted_state(model).dtype
     config |= {"precision": precision, "result": result}
     if fitted.has_report:
-        note, history = fitted.cause or ending.text.capitalize(), history_rows(records, score)
+        note, history = fitted.cause or fitted.text.capitalize(), history_rows(records, score)
         with output.doing("drawing the results"):
             draw_results(folder.path, task, history, test, scores)
             page = folder.path / REPORT

@@ -13,12 +13,10 @@ from mlp_xp.backends import namespace_backend, to_numpy
 from mlp_xp.training.data.rows import Shard
 from mlp_xp.training.processes import SingleProcess
 
-__all__ = ["join_samples"]
-
 _NUMBERS = "biufc"
 
 
-def join_samples(
+def gather_samples(
     ranks: SingleProcess, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
 ) -> tuple[Shard, np.ndarray, np.ndarray | None]:
     """Return the samples of all ranks: shard, targets, weights.

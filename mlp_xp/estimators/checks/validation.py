@@ -57,7 +57,7 @@ def check_sample(
 ) -> Sample:
     """Return the checked sample of all processes; ``suffix`` ends its names in errors."""
     check = functools.partial(_check_inputs, model, reset=reset, suffix=suffix)
-    x, y, weights = processes.join(check, given, suffix)
+    x, y, weights = processes.join_samples(check, given, suffix)
     n_samples = x.shape[0]
     y = check_y(model, y, n_samples, f"y{suffix}")
     weights = check_weights(weights, n_samples, name=f"sample_weight{suffix}")

@@ -1,8 +1,8 @@
-"""The report of a run."""
+"""The report of a run, and of several side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from sklearn.metrics import (
 )
 
 from mlp_xp.cli.report._elements import (
+    MOST_RUNS,
+    curve_figures,
     definitions,
     figures,
     folded,
@@ -24,11 +26,11 @@ from mlp_xp.cli.report._elements import (
     paragraph,
     preformatted,
     section,
+    svg_of,
     table,
     tiles,
     write_page,
 )
-from mlp_xp.cli.report._figures import curve_figures, svg_of
 from mlp_xp.cli.run_folder.run_summary import RunSummary, changed_settings
 from mlp_xp.cli.terminal.text import (
     number_text,
@@ -274,4 +276,34 @@ def _first_layer(model: Any, test: Evaluation) -> str:
             + ("red raises their output, blue lowers it." if shape[0] == 1 else "gray is 0.")
         ),
         image_grid(shown, [("", "")] * len(shown), side="3.5rem"),
+    )
+
+
+def write_comparison(
+    path: Path,
+    runs: Mapping[str, RunSummary],
+    results: Sequence[Sequence[str]],
+    settings: Sequence[Sequence[str]],
+) -> None:
+    """Write the page of several runs; a row is a name and a value for each run."""
+    title = f"{len(runs)} runs side by side"
+    left_out = len(runs) - MOST_RUNS
+    write_page(
+        path,
+        title,
+        [
+            heading(title, ", ".join(runs)),
+            section("Results", table(["", *runs], results)),
+            section(
+                "Training",
+                paragraph(f"The last {left_out} runs have no curve." if left_out > 0 else ""),
+                figures(curve_figures({name: run.history for name, run in runs.items()})),
+            ),
+            section(
+                "What differs",
+                table(["", *runs], settings, n_text=len(runs) + 1)
+                if settings
+                else paragraph("Settings, machine and versions are the same."),
+            ),
+        ],
     )
