@@ -1,4 +1,4 @@
-"""The samples of a distributed fit in which each rank gives its own rows."""
+"""The samples of a distributed fit to which each rank passes its own rows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def gather_samples(
 
 
 def _check_targets(parts: list[tuple[int, np.ndarray, np.ndarray | None]], suffix: str) -> None:
-    """Raise ValueError for targets that do not make one array."""
+    """Raise ValueError if targets do not form one array."""
     given = [(rank, y) for rank, (n, y, _) in enumerate(parts) if n]
     for rank, y in given[1:]:
         first, first_y = given[0]

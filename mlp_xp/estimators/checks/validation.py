@@ -159,7 +159,7 @@ def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
 
 
 def _fill_rows(X: Any) -> Any:
-    """Return X, or a row of zeros for data without any: nothing is computed from it."""
+    """Return X, or a row of zeros for data without rows; it is not used in computations."""
     if X.shape[0] if hasattr(X, "shape") else len(X):
         return X
     if sparse.issparse(X):

@@ -55,7 +55,7 @@ def fit_requests(
     resume: Any = None,
     trainer_type: type[Trainer] = Trainer,
 ) -> Fit[bool]:
-    """Fit a model, and return, in the process that warns, whether Ctrl-C has ended it.
+    """Fit a model; return whether Ctrl-C ended it, in the process that warns.
 
     ``start`` is when `max_time` began, of `time.perf_counter`; ``resume`` is the folder with
     checkpoints of this fit.
@@ -104,7 +104,7 @@ def partial_fit_requests(
                 _draw_epochs(model, model.history_[-1:])
             set_temperature(model, loop)
             is_over = is_interrupted()
-    if is_over:  # The caller's loop should end.
+    if is_over:  # Ctrl-C must end the caller's loop.
         raise KeyboardInterrupt
 
 
@@ -119,7 +119,7 @@ def _prepare(
     trainer_type: type[Trainer] = Trainer,
     processes: SingleProcess,
 ) -> tuple[FitLoop, Targets, Sample]:
-    """Check everything, put it on the device, and publish the network before its first step.
+    """Check everything, copy it to the device, and publish the untrained network.
 
     ``continues`` trains the network that exists. All processes prepare the same fit. Returned are
     the loop, which has not begun, and the targets and samples that it fits.
@@ -161,7 +161,7 @@ def _prepare(
     processes.agree(lambda: describe_backend(backend), advise_numba)
     if state is not None:
         if config.rules.loss != state.loss:
-            history.best_loss = None  # Of a loss that is not compared with this one.
+            history.best_loss = None  # From another loss, which is not compared with this one.
         state = continue_state(state, config, params)
     else:
         state = new_state(
@@ -197,7 +197,7 @@ def _prepare(
         from mlp_xp.estimators.fitting.validation_set import HeldOut  # Many fits have none.
 
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
-    # Statistics may be rounded otherwise on the machine that resumes.
+    # Another machine may round statistics differently.
     encode = partial(targets.plain.encode, whole.y, trainer.dtype)
     loop = FitLoop(
         trainer,
@@ -236,7 +236,7 @@ def _unchanged_by_errors(model: Any) -> Iterator[None]:
 
 
 def _draw_epochs(model: Any, epochs: Sequence[Record]) -> None:
-    """Draw what scikit-learn's shuffles of these epochs draw, for the models after this one."""
+    """Draw the numbers that scikit-learn's shuffles of these epochs draw, for later fits."""
     is_drawn = model.shuffle and model.solver != LBFGS
     if epochs and is_drawn and not isinstance(model.random_state, Integral):
         generator = check_random_state(model.random_state)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Rows that initial weights are adapted to.
 _MOST_ROWS = 4096
-# Fields of a network that its weights do not depend on.
+# Fields of a network that can change without changing its weights.
 _OF_A_STEP = "activation", "dropout", "input_dropout"
 
 
@@ -50,7 +50,7 @@ class Training(NamedTuple):
     is_at_plateau: bool = False
 
     def progress(self) -> ResumeState:
-        """Return what a later training needs besides the weights, in the host's memory."""
+        """Return what a later fit needs besides the weights, in host memory."""
         best = map_leaves(lambda leaf: np.array(to_numpy(leaf)), self.best or ())
         return self.trainer.progress()._replace(best=best)
 
@@ -67,7 +67,7 @@ def new_state(
     """Return a network with its initial weights, and the input scaling of the data."""
     X, dtype = sample.X, resolve_dtype(config, backend, sample.X)
     network = config.rules.network
-    # scikit-learn's numbers: the same seed starts from the same weights as there.
+    # The same seed gives the same initial weights as in scikit-learn.
     is_seed = isinstance(random_state, Integral)
     if is_seed:
         generator = seeded(int(random_state))
@@ -113,7 +113,7 @@ def _adapt_to_data(
     generator: np.random.RandomState,
     processes: SingleProcess,
 ) -> Params:
-    """Return initial weights, adapted to some of the samples as the network takes them."""
+    """Return initial weights adapted to some of the samples."""
     if isinstance(X, Shard):
         x = np.concatenate(processes.exchange(_some_rows(X.mine, _MOST_ROWS // processes.size)))
     else:
@@ -122,7 +122,7 @@ def _adapt_to_data(
         shift, scale, *rotation = (to_numpy(leaf).astype(np.float64) for leaf in state.scaling)
         x = (x - shift) * scale
         x = x @ rotation[0] if rotation else x
-    # Processors round in their own way: the weights of the first are those of all.
+    # Processors round differently, so all processes take the weights of the first.
     adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
     adapted: Params = processes.first_of(
         partial(adapt, state.network, params, x, generator.uniform)
@@ -139,7 +139,7 @@ def _some_rows(X: Any, most: int) -> np.ndarray:
 def continue_state(
     state: FittedState, config: TrainingConfig, params: dict[str, Any]
 ) -> FittedState:
-    """Return the state with the settings that have changed; raise ValueError for a new network."""
+    """Return the state with changed settings; raise ValueError if they need a new network."""
     kept = state.network.widths[1:-1]
     if resolve_layers(params["hidden_layer_sizes"]) != kept:
         warn_caller(
@@ -189,10 +189,10 @@ def trainer_for(
     trainer = None if last is None else last.trainer
     if last is not None and last.trainer.backend == backend and last.trainer.rules == rules:
         trainer = last.trainer
-        # The estimator's arrays may be the trainer's own, with nothing to copy; but a compiled
-        # step takes over the memory of its state, which must then be a copy.
+        # The estimator's arrays may be the trainer's, without a copy; but a compiled step takes
+        # over the memory of its state, which must then be a copy.
         is_own = _have_same_arrays(weights, (trainer.learned, trainer.state.batch_stats))
-        # A published moving average is not where the training continues.
+        # Training does not continue from the published moving average.
         is_average = rules.ema_decay is not None and _have_same_arrays(weights, last.published)
         if not is_average and (not is_own or backend.donates):
             trainer.set_learned(*weights)
@@ -217,6 +217,6 @@ def trainer_for(
 
 
 def _have_same_arrays(tree: Any, other: Any) -> bool:
-    """Whether two trees have the very same arrays."""
+    """Whether two trees have identical array objects."""
     mine, theirs = list(leaves(tree)), list(leaves(other))
     return len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))

@@ -25,7 +25,7 @@ def split_sample(
 ) -> tuple[Sample, Sample]:
     """Split off held-out samples, the same at each call on the same number of them.
 
-    A generator then draws what scikit-learn's split draws, for the splits and models after it.
+    A generator then draws the numbers that scikit-learn's split draws, for later fits.
     """
     n_samples = sample.X.shape[0]
     strata = targets.strata(sample.y, fraction)
@@ -47,7 +47,7 @@ def split_sample(
     for part, what in zip(parts, ("to fit on", "held out"), strict=True):
         check_weights(part.weights, len(part.y), name=f"sample_weight of the samples {what}")
     if not isinstance(random_state, Integral):
-        from sklearn.model_selection import train_test_split  # With much that few fits need.
+        from sklearn.model_selection import train_test_split  # Slow to import, and rarely needed.
 
         generator, rows = check_random_state(random_state), np.arange(n_samples)
         strata = strata if targets.kind == "binary" else None
@@ -56,7 +56,7 @@ def split_sample(
 
 
 def refuse_without_held_out(params: Mapping[str, Any]) -> None:
-    """Raise ValueError for settings that mean nothing without held-out samples."""
+    """Raise ValueError for settings that need held-out samples."""
     for name, value in (("calibration", "temperature"), ("scoring", REFINEMENT)):
         # A comparison with an array, or a scorer of its own, would be one of each element.
         if isinstance(params.get(name), str) and params[name] == value:
