@@ -1,8 +1,7 @@
-"""Data sets of small images, found or downloaded, verified and cached; and files of your own.
+"""Data sets of small images, found or downloaded, verified and cached; and the user's own files.
 
-Every loader returns a `Dataset` with the numbers that the file holds; scaling them, and batches of
-them, are in `training`. Files are treated as hostile: nothing in them is executed or extracted, and
-their sizes are limited.
+Every loader returns a `Dataset` with unscaled values; scaling and batches are in `training`. Files
+are treated as hostile: nothing in them is executed or extracted, and their sizes are limited.
 """
 
 from collections.abc import Callable

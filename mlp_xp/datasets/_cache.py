@@ -1,6 +1,6 @@
 """The user's cache of decoded arrays: a folder for each data set, a ``.npy`` file for each array.
 
-A folder is written as a whole or not at all, and its content is verified before. A load checks only
+A folder is written completely or not at all, after its content is verified. A load checks only
 shape, dtype and file size, which finds a truncated file at no cost, but not a changed byte.
 """
 
@@ -24,13 +24,13 @@ def is_stored(name: str) -> bool:
 
 
 def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write verified arrays to the cache, all or nothing; OSError if that fails."""
+    """Write verified arrays to the cache, all or nothing; raise OSError if that fails."""
     cache = cache_dir()
     make_folder(cache)
     with locked(cache, waits=True):
         sweep(cache)
         if (cache / name).is_dir():
-            return  # Another process stored it, after the same check.
+            return  # Another process has stored it after the same check.
         with new_folder(cache / name) as folder:
             for key, array in arrays.items():
                 with (folder / f"{key}.npy").open("xb") as file:
@@ -42,8 +42,8 @@ def open_stored(
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of a stored data set: images as read-only memory maps, labels in memory.
 
-    ``layout`` has their names, shapes and dtypes; DatasetError for a file that is missing,
-    truncated or other than that.
+    ``layout`` has their names, shapes and dtypes. Raise DatasetError for a missing, truncated or
+    unexpected file.
     """
     folder = cache_dir() / name
     arrays: dict[str, NDArray[Any]] = {}
@@ -68,7 +68,7 @@ def open_stored(
 
 
 def verified_mark(name: str, source: Path) -> Path:
-    """Return the path of the empty file that marks ``source``, as it is now, as verified.
+    """Return the path of the empty file that marks the current ``source`` as verified.
 
     Its name is a digest of the path of the source, and of the name, size and times of its files.
     """

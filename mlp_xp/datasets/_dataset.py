@@ -31,7 +31,7 @@ class Column:
 
 
 class Columns(NamedTuple):
-    """The column to predict, the columns that the network sees, and notes for a reader."""
+    """The column to predict, the input columns, and notes for the user."""
 
     target: str
     used: tuple[Column, ...]

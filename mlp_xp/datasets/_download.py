@@ -1,4 +1,4 @@
-"""Downloads over HTTP: resumed, retried, verified, and complete or not there."""
+"""Downloads over HTTP: resumed, retried, verified, and complete or absent."""
 
 import sys
 import threading
@@ -40,8 +40,8 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
     """Download a file into a folder, verify it and return its path.
 
     The bytes received so far stay in ``<name>.part``, from which the next attempt or call resumes.
-    ``attempts`` in a row may receive nothing; ``pause`` seconds before the second one are doubled
-    before each further one.
+    At most ``attempts`` in a row may receive nothing; the ``pause`` in seconds before the second is
+    doubled each time.
     """
     requests = optional("requests")
     target = folder / remote.filename
@@ -76,7 +76,7 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
 
 
 def _reason(error: Exception) -> str:
-    """Return why a request failed, as the innermost error says it."""
+    """Return the reason of a failed request from the innermost error."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"{response.status_code} {response.reason}"
@@ -93,7 +93,7 @@ def _reason(error: Exception) -> str:
 def _response(requests: Any, url: str, headers: dict[str, str]) -> Any:
     """Return a response whose body has not been read.
 
-    A thread limits the time: the look-up of a host name has no timeout.
+    A thread limits the time, since resolving a host name has no timeout.
     """
     responses: list[Any] = []
 

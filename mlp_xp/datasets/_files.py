@@ -1,4 +1,4 @@
-"""Reading of files and ``.tar.gz`` archives within size limits; nothing is extracted."""
+"""Read files and ``.tar.gz`` archives within size limits; nothing is extracted."""
 
 import gzip
 import hashlib
@@ -15,14 +15,14 @@ from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
 # The largest official file has 155 MB, the largest official archive unpacks to 187 MB. A larger one
-# may be a small archive that was made to fill the memory.
+# may be a decompression bomb.
 LIMIT = 256 << 20
-# gzip compresses pictures 2 to 20 times, and zeros a thousand times. A file may unpack to this many
-# times its size, and always to the second number of bytes.
+# gzip compresses images 2 to 20 times, and zeros a thousand times. A file may unpack to this many
+# times its size, and at least to the second number of bytes.
 _MAX_RATIO = 32
 _MIN_LIMIT = 32 << 20
 _MAX_MEMBERS = 1000
-_MAX_HEADER_BYTES = 1 << 20  # of an archive's long names and other extended headers
+_MAX_HEADER_BYTES = 1 << 20  # bytes of an archive's long names and other extended headers
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:
@@ -54,7 +54,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 class _Capped:
-    """A stream that raises an error past the most bytes that a file of its size may unpack to."""
+    """A stream that raises an error if a file unpacks to more bytes than its size allows."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, where: Path) -> None:
         self._file = file
@@ -89,8 +89,8 @@ def read_file(path: Path) -> bytes:
 def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yield name and bytes of some members of a ``.tar.gz``.
 
-    DatasetError where it is damaged, unpacks to more than its limit, or has a member that is a
-    link, a device or outside the archive's folder, as no official archive has.
+    Raise DatasetError if it is damaged, unpacks to more than its limit, or has a link, a device or
+    a path outside the archive's folder.
     """
     try:
         # One pass over a limited stream: nothing in it, headers included, can be larger.
@@ -119,7 +119,7 @@ def _member_class() -> type[tarfile.TarInfo]:
         # Not `frombuf`, which newer patch releases of Python no longer call.
         def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
             nonlocal room
-            if not (self.isfile() or self.isdir()):  # a long name, or other facts about the next
+            if not (self.isfile() or self.isdir()):  # a long name, or other metadata of the next
                 room -= abs(self.size)
             if room < 0 or self.size < 0:
                 raise tarfile.ReadError("its headers are longer than names and dates")

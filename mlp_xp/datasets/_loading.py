@@ -1,4 +1,4 @@
-"""Loading of every data set: find or download it, read it, verify it, cache it."""
+"""Load a data set: find or download it, read it, verify it, cache it."""
 
 import errno
 import math
@@ -25,12 +25,12 @@ Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 
 @dataclass(frozen=True)
 class Spec:
-    """A data set that was published, and how it is found, read and verified.
+    """A published data set, and how it is found, read and verified.
 
-    ``paths`` are looked for in this order, in the folder ``data``. ``official`` has the
-    fingerprints of the published data, and ``layout`` shapes and dtypes of their arrays; nothing
-    else is cached. ``fallback`` fetches the content from elsewhere into an empty folder, and
-    ``by_hand`` tells the user what to do if nothing can be downloaded.
+    ``paths`` are tried in this order in the folder ``data``. ``official`` has the fingerprints of
+    the published data, and ``layout`` shapes and dtypes of their arrays; nothing else is cached.
+    ``fallback`` fetches the content from elsewhere into an empty folder, and ``by_hand`` tells the
+    user what to do if nothing can be downloaded.
     """
 
     name: str
@@ -58,9 +58,9 @@ def locate(spec: Spec) -> Path | None:
 def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
     """Return the arrays of a data set: from ``path``, the folder ``data``, the cache or a download.
 
-    Data with the published number of images must be the published data, and are read from the cache
-    from the second load on. Data of another size are the user's: their structure is checked, and
-    they are never cached.
+    Data with the published number of images must equal the published data, and later loads read
+    them from the cache. Data of another size are the user's; their structure is checked, and they
+    are never cached.
     """
     source = Path(path) if path is not None else existing_path(spec)
     if source is None:
@@ -89,7 +89,7 @@ def load_images(
     image_shape: tuple[int, int, int],
     labels: str = "",
 ) -> Dataset:
-    """Load images with the labels whose names in the layout end so."""
+    """Load images with the labels whose layout names have this ending."""
     found = load(spec, path)
     y_train, y_test = found[f"y_train{labels}"], found[f"y_test{labels}"]
     return Dataset(found["x_train"], y_train, found["x_test"], y_test, class_names, image_shape)

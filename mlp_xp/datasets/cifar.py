@@ -104,7 +104,7 @@ CIFAR10 = Spec(
     paths=_paths(_CIFAR10),
     read=_read_cifar10,
     # SHA-256 of x_train, y_train, x_test, y_test. cifar-10-binary.tar.gz rewritten from arrays with
-    # these digests has those that MXNet and torchvision for Ruby pin.
+    # these digests has the digests that MXNet and torchvision for Ruby pin.
     official=frozenset(
         {
             (

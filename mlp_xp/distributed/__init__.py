@@ -1,8 +1,8 @@
-"""One training on many processes and machines: the engines that let them talk to each other.
+"""Training on many processes and machines: the engines through which they communicate.
 
-An engine is one file with a `Communicator`. How ranks train together is in `training` here, what a
-library does for it in `backends` here, and a fit in one process needs none of it: it has a
-`mlp_xp.training.processes.SingleProcess`, whose form for several processes is in `_ranks`.
+An engine is one file with a `Communicator`. `training` here has the training on several ranks,
+`backends` here the sums of each library. A fit in one process uses
+`mlp_xp.training.processes.SingleProcess`; its counterpart for several is in `_ranks`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 __all__ = ["ENGINES", "Communicator", "Distributed", "RankError", "get_communicator", "join_ranks"]
 
-# From the names that estimators take to modules.
+# Module of each engine name.
 ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 
 
 @cache
 def get_communicator(engine: str) -> Communicator:
-    """Return the communicator of an engine, one of `ENGINES`; the same at each call.
+    """Return the communicator of an engine, one of `ENGINES`; always the same object.
 
     The first call divides the processors of a machine among its ranks: each has that many threads,
-    unless ``OMP_NUM_THREADS`` is set. From then on, an error that ends one rank ends all. Raises
+    unless ``OMP_NUM_THREADS`` is set. After that, an error that ends one rank ends all. Raises
     ImportError, with the command that installs it, for an engine that is not installed, and
     RuntimeError for one that cannot start here.
     """
     if engine not in ENGINES:
-        from mlp_xp._utils.names import error_end  # Most names are right.
+        from mlp_xp._utils.names import error_end  # Most names are valid.
 
         names, end = " or ".join(map(repr, ENGINES)), error_end(engine, ENGINES)
         raise ValueError(f"`distributed` must be {names}, got {engine!r}{end}")
@@ -48,7 +48,7 @@ def get_communicator(engine: str) -> Communicator:
 
 
 def join_ranks(setting: Any) -> SingleProcess:
-    """Return the ranks that a setting of an estimator asks for, a `SingleProcess` for None."""
+    """Return the ranks for an estimator's setting; a `SingleProcess` for None."""
     if setting is None:
         return SINGLE_PROCESS
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)
@@ -62,11 +62,10 @@ def join_ranks(setting: Any) -> SingleProcess:
 
 @cache
 def in_fixed_order(communicator: Communicator) -> Communicator:
-    """Return the communicator of a deterministic fit, the same at each call.
+    """Return the communicator of a deterministic fit; always the same object.
 
-    Each rank then has one thread, unless ``OMP_NUM_THREADS`` is set: products of several threads
-    may be split in other ways. Raises ValueError unless the ranks divide the virtual shards of a
-    batch.
+    Each rank then has one thread, unless ``OMP_NUM_THREADS`` is set: several threads may split
+    products differently. Raises ValueError unless the ranks divide the virtual shards of a batch.
     """
     from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder  # Most fits are alone.
     from mlp_xp.distributed._processors import limit_threads

@@ -13,16 +13,16 @@ from mlp_xp.distributed.communicator import Communicator
 
 T = TypeVar("T")
 
-# Arrays of fewer bytes travel together: a sum takes some ten microseconds however short it is.
+# Smaller arrays are summed together, since even a short sum takes some ten microseconds.
 _SHORT = 1 << 14
 
 
 class MpiCommunicator(Communicator):
-    """The ranks of a communicator of MPI; ``mpi`` is the module ``mpi4py.MPI``."""
+    """The ranks of an MPI communicator; ``mpi`` is the module ``mpi4py.MPI``."""
 
     def __init__(self, mpi: Any) -> None:
         self._mpi = mpi
-        # Of our own: nobody else's messages are taken for ours.
+        # A duplicate, so that our messages cannot be mixed up with others.
         self._comm = mpi.COMM_WORLD.Dup()
         self.rank = self._comm.rank
         self.size = self._comm.size

@@ -11,15 +11,15 @@ from threadpoolctl import threadpool_limits
 from mlp_xp._utils.threads import THREADS_VARIABLES, usable_threads
 from mlp_xp.distributed.communicator import Communicator
 
-# What `limit_threads` has set, which is not the user's.
+# Values set by `limit_threads`, not by the user.
 _ours: dict[str, str] = {}
 
 
 def divide_processors(communicator: Communicator) -> None:
-    """Set the threads of this rank to its part of the processors it may use; all ranks call it.
+    """Limit this rank's threads to its part of the machine's processors; all ranks call it.
 
-    Ranks that a launcher has bound to processors of their own share them with nobody. Where the
-    environment sets the number of threads, it stays.
+    Ranks that a launcher has bound to separate processors use all of those. A number of threads set
+    in the environment is kept.
     """
     processors = _processors()
     ranks = communicator.gather((platform.node(), processors))
@@ -30,7 +30,7 @@ def divide_processors(communicator: Communicator) -> None:
 
 
 def limit_threads(n_threads: int) -> None:
-    """Set the threads of this process, unless its user has set them in the environment."""
+    """Set the threads of this process, unless the user has set them in the environment."""
     given = [os.environ.get(name, "") for name in THREADS_VARIABLES]
     if any(text.isdigit() and text != _ours.get("n_threads") for text in given):
         return

@@ -1,7 +1,7 @@
-"""The ranks of a fit: errors that all of them raise, and decisions that rank 0 makes for all.
+"""The ranks of a fit: errors that all ranks raise, and decisions that rank 0 makes for all.
 
-In the preparation of a fit ranks talk by `Ranks.exchange` alone, so that an error of one of them
-takes the place of its next value. Once they train, an error of one ends all of them.
+While a fit is prepared, ranks communicate only by `Ranks.exchange`, so that an error on one rank
+replaces its next value. During training, an error on one rank ends all.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PRINTING = 1.0  # Seconds in which rank 0 prints an error that all ranks have.
 
 
 class _Failure(NamedTuple):
-    """An error that travels: another process need not be able to rebuild it."""
+    """An error sent to other processes, which may be unable to unpickle the original."""
 
     rank: int
     kind: str
@@ -50,7 +50,7 @@ class _Failure(NamedTuple):
     code: Any
 
     def error(self) -> BaseException:
-        """Return what the other ranks raise."""
+        """Return the error that the other ranks raise."""
         if self.kind == "SystemExit":
             return SystemExit(self.code)
         if self.kind == "KeyboardInterrupt":
@@ -117,7 +117,7 @@ class Ranks(SingleProcess):
         return self.communicator.broadcast(value)
 
     def blame(self, error: Any) -> Any:
-        """Return the error of the rank whose samples are the cause, or else of rank 0."""
+        """Return the error of the rank whose samples are the cause, otherwise of rank 0."""
         found = self.communicator.gather((str(error), error.layer, error.cause))
         text, layer, cause = next((f for f in found if f[2] != "rate"), found[0])
         return NonFiniteError(text, epoch=error.epoch, step=error.step, layer=layer, cause=cause)
@@ -141,8 +141,8 @@ class Ranks(SingleProcess):
         n_shards = self.communicator.n_shards
         if self.size == 1 and not n_shards:
             return None
-        # A library may round otherwise in another number of rows: the parts of a deterministic fit
-        # are the same on any number of ranks.
+        # A library may round differently for another number of rows, so the parts of a
+        # deterministic fit do not depend on the number of ranks.
         n_own = max(1, n_shards)
         parts = np.array_split(np.arange(n_samples), self.size * n_own)
         return parts[self.rank * n_own : (self.rank + 1) * n_own]
@@ -165,7 +165,7 @@ class Ranks(SingleProcess):
     def own_blocks(
         self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
     ) -> EpochPlan:
-        # Sums in a fixed order would need virtual shards: each rank computes all of them.
+        # Sums in a fixed order would need virtual shards, so each rank computes all samples.
         return plan if self.communicator.n_shards else self.own_plan(plan, backend, rules, owned)
 
     def total(self, sums: np.ndarray) -> np.ndarray:
@@ -230,7 +230,7 @@ def _shared(error: BaseException) -> BaseException:
 
 
 def _is_shared(error: BaseException) -> bool:
-    # Weights are the same bits on all ranks.
+    # Weights are bitwise equal on all ranks.
     return isinstance(error, NonFiniteError) or getattr(error, "_is_on_all_ranks", False)
 
 

@@ -1,4 +1,4 @@
-"""Sums over the ranks of one machine, in memory that all of them see."""
+"""Sums over the ranks of one machine, in shared memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Numbers that are added at a time: they stay in the cache until the next rank's are added to them.
+# Numbers added at a time, which stay in the cache until the next rank's are added.
 _CHUNK = 1 << 15
 
 
 class _Place(NamedTuple):
-    """The place where other processes find an array: process, file, offset and size in bytes."""
+    """The address of an array for other processes: process, file, offset and size in bytes."""
 
     process: int
     file: int
@@ -25,18 +25,18 @@ class _Place(NamedTuple):
 
 
 class SharedMemory:
-    """Arrays that the ranks of a machine sum in place, each rank a part of them.
+    """Arrays that the ranks of a machine sum in place, each rank one part.
 
     A rank adds the others' numbers to its part, and copies the others' parts. Between machines, the
-    ranks with the same part sum it by MPI: ``node`` are the ranks of this machine, ``others`` those
-    of all machines with the same number on theirs. MPI alone copies all that it sends and receives,
-    and each rank then updates all parameters: bench/studies/ranks.py times both.
+    ranks with the same part sum it by MPI: ``node`` are the ranks of this machine, ``others`` the
+    ranks with the same number on all machines. MPI alone copies all that it sends and receives, and
+    each rank then updates all parameters: bench/studies/ranks.py times both.
     """
 
     def __init__(self, mpi: Any, node: Any, others: Any) -> None:
         self._mpi, self._node, self._others = mpi, node, others
         self.size = node.size
-        # By the address of an array of ours: where it is, and what the others' parts of memory are.
+        # By address of an array: its location, and the other ranks' memory.
         self._places: dict[int, _Place] = {}
         self._mapped: dict[int, dict[tuple[int, int], list[np.ndarray]]] = {}
         self._shared: set[int] = set()  # Addresses.
@@ -58,7 +58,7 @@ class SharedMemory:
         self._shared.discard(address)
 
     def share(self, array: np.ndarray) -> np.ndarray:
-        """Return the first rank's numbers in one memory for all, who call this together."""
+        """Return the first rank's numbers in memory shared by all; all ranks call this."""
         place, shared = None, array
         if self._node.rank == 0:
             shared = self.empty(array.shape, array.dtype)
@@ -70,7 +70,7 @@ class SharedMemory:
             weakref.finalize(flat, self._shared.discard, _address(flat))
             shared = flat.reshape(array.shape)
         self._shared.add(_address(shared))
-        self._node.Barrier()  # All have it, and the file may be closed.
+        self._node.Barrier()  # All have mapped it, so the file may be closed.
         return shared
 
     def is_shared(self, array: np.ndarray) -> bool:
@@ -83,7 +83,7 @@ class SharedMemory:
         return slice(*_bounds(size, self._node.size)[rank : rank + 2])
 
     def barrier(self) -> None:
-        """Wait until all ranks of the machine are here."""
+        """Wait for all ranks of the machine."""
         self._node.Barrier()
 
     def sum_number(self, number: np.ndarray) -> None:
@@ -100,7 +100,7 @@ class SharedMemory:
         root = array.base if isinstance(array.base, np.ndarray) else array
         known = self._mapped.get(_address(root), {})
         offset = _address(array) - _address(root)
-        if (offset, array.size) in known:  # On all ranks or on none.
+        if (offset, array.size) in known:  # The same on all ranks.
             if self._others.size > 1:
                 self._node.Barrier()
         else:
@@ -116,13 +116,13 @@ class SharedMemory:
         parts = list(known[offset, array.size])
         parts.insert(self._node.rank, array.reshape(-1))
         started = SharedSum(parts, self._mpi, self._node, self._others)
-        if self._others.size > 1:  # Other machines wait for it.
+        if self._others.size > 1:  # Other machines wait for this call.
             started.begin()
         return started
 
 
 class SharedSum:
-    """The sum of an array, given as the memory of all ranks of this machine."""
+    """The sum of an array over the memory of all ranks of this machine."""
 
     def __init__(self, parts: list[np.ndarray], mpi: Any, node: Any, others: Any) -> None:
         self._parts, self._mpi, self._node, self._others = parts, mpi, node, others
@@ -160,11 +160,11 @@ class SharedSum:
             if i != rank:
                 span = slice(*self._bounds[i : i + 2])
                 self._parts[rank][span] = part[span]
-        self._node.Barrier()  # All have read ours, which may be written again.
+        self._node.Barrier()  # All have read our part, so it may be overwritten.
 
 
 def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
-    """Return the shared memory of a communicator's ranks, or None where they cannot have any."""
+    """Return the shared memory of a communicator's ranks, or None if it is not available."""
     node = comm.Split_type(mpi.COMM_TYPE_SHARED)
     others = comm.Split(node.rank, comm.rank)
     sizes = comm.allgather(node.size)
@@ -175,7 +175,7 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
     try:
         probe = shared.empty((node.size,), np.float64)
         probe[:] = token
-    except (AttributeError, OSError):  # Not on this system.
+    except (AttributeError, OSError):  # Not available on this system.
         probe = np.zeros(node.size)
     try:
         wait = shared.start_sum(probe)
@@ -191,7 +191,7 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
 
 
 def _map(place: _Place, dtype: Any, size: int) -> np.ndarray:
-    """Return the numbers at a place of another process."""
+    """Return the numbers at an address of another process."""
     file = os.open(f"/proc/{place.process}/fd/{place.file}", os.O_RDWR)
     try:
         memory = mmap.mmap(file, place.size)

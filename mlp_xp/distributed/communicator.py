@@ -1,4 +1,4 @@
-"""The interface of a communicator: how the ranks of one training talk to each other."""
+"""The interface of a communicator, through which the ranks of a training communicate."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:  # Not all engines have it.
+if TYPE_CHECKING:  # Not all engines need it.
     from mlp_xp.distributed._shared_memory import SharedMemory
 
 T = TypeVar("T")
 
-# A sum of this many bytes takes longer than its start; shorter arrays are summed together.
+# A sum of this many bytes takes longer than starting it; shorter arrays are summed together.
 LONG_BYTES = 1 << 16
 
 
 class RankError(RuntimeError):
-    """An error of another rank; the message names the rank, and says what it says."""
+    """An error of another rank, with the rank in its message."""
 
 
 class Communicator(ABC):
     """The ranks of one training: processes that hold the same state and share each batch.
 
-    All ranks call the same methods in the same order. ``n_machines`` is 1 where it is not known;
-    ``n_shards`` are the virtual shards of a rank, 0 unless sums have a fixed order (`shards`).
-    ``machine`` are the ranks of this machine, if there are several, and memory that they share:
-    what `start_sum` returns for an array of `empty` may then be a `SharedSum`.
+    All ranks call the same methods in the same order. ``n_machines`` is 1 if unknown; ``n_shards``
+    are the virtual shards of a rank, 0 unless sums have a fixed order (`shards`). ``machine`` are
+    the ranks of this machine, if there are several, and memory that they share: what `start_sum`
+    returns for an array of `empty` may then be a `SharedSum`.
     """
 
     rank: int
@@ -37,7 +37,7 @@ class Communicator(ABC):
     machine: SharedMemory | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return memory for an array that is summed again and again, which may be faster in it."""
+        """Return memory for an array that is summed repeatedly, where sums may be faster."""
         return np.empty(shape, dtype)
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def start_sum(self, array: np.ndarray) -> Callable[[], None]:
-        """Start to sum one array like `sum`, and return the function that waits for the end."""
+        """Start to sum one array like `sum`, and return a function that waits for the result."""
 
     @abstractmethod
     def broadcast(self, value: T, root: int = 0) -> T:
@@ -62,7 +62,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait for all ranks."""
 
     @abstractmethod
     def abort(self, code: int = 1) -> None:

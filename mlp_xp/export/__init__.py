@@ -1,6 +1,6 @@
-"""Ways out and in: fitted estimators as ONNX models, PyTorch modules and scikit-learn's MLPs.
+"""Conversion of fitted estimators to ONNX, PyTorch and scikit-learn, and from the latter two.
 
-What cannot be expressed there is refused.
+Unsupported settings raise an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The networks of the estimator that is exported."""
+"""The networks of an exported estimator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export to ONNX: the forward pass, traced with ONNX as one more array library."""
+"""Export to ONNX: the forward pass, traced with ONNX as an array library."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def to_onnx(
 def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
     """Return an estimator as an ONNX model.
 
-    In a pipeline a single output is a column, and a regressor has nothing but the prediction.
+    In a pipeline a single output is a column, and a regressor returns only the prediction.
     """
     onnx = optional("onnx", "onnx")
     ndonnx = optional("ndonnx", "onnx")
@@ -169,7 +169,7 @@ def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: 
 def _sources(
     views: tuple[Any, ...], n_features: int
 ) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Return for each view the feature that each comes from, and 0 for each that is left out."""
+    """Return for each view the source of each feature, and a factor of 0 for missing ones."""
     if not views:
         return [(None, None)]
     xp = get_backend("numpy").xp
@@ -188,7 +188,7 @@ def _sources(
 def _named_values(
     states: list[FittedState], outputs: list[Any], *, in_pipeline: bool
 ) -> dict[str, Any]:
-    """Return what a prediction of real values consists of, by name."""
+    """Return the outputs of a regressor by name."""
     from mlp_xp.export._operators import OnnxNamespace
 
     xp: Any = OnnxNamespace()
@@ -211,7 +211,7 @@ def _named_values(
 
 
 def _quantiles(state: FittedState, outputs: Any, xp: Any) -> Any:
-    """Return all quantiles of a loss, calibrated if they were."""
+    """Return all quantiles of a loss, calibrated if the model is."""
     loss, calibration = state.activating_loss, state.calibration
     if calibration is None:
         return loss.quantiles(outputs, loss.levels, xp=xp)
@@ -223,7 +223,7 @@ def _quantiles(state: FittedState, outputs: Any, xp: Any) -> Any:
 
 
 def _named_classes(classes: Any, targets: Targets, given: list[Any]) -> dict[str, Any]:
-    """Return what a prediction of classes consists of, by name."""
+    """Return the outputs of a classifier by name."""
     import ndonnx
 
     from mlp_xp.export._operators import OnnxNamespace
@@ -245,7 +245,7 @@ def _named_classes(classes: Any, targets: Targets, given: list[Any]) -> dict[str
 
 
 def _labels(classes: np.ndarray) -> np.ndarray:
-    """Return class labels in a dtype that ONNX has."""
+    """Return class labels in a dtype of ONNX."""
     if classes.dtype.kind in "iub":
         return classes.astype(np.int64)
     if classes.dtype.kind == "f":

@@ -1,7 +1,7 @@
 """ONNX as one more array library: ndonnx, and kernels for what it lacks or writes in many nodes.
 
 An array without a known number of rows makes ndonnx check at run time whether it is empty, in a
-branch of some ten nodes a product or sum. ONNX's own operators need none.
+branch of some ten nodes per product or sum. ONNX's own operators do not need it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlp_xp.nn.losses import EachMember, EachTarget, Loss
 
 
 class OnnxNamespace:
-    """The functions of ndonnx, with those that are shorter in ONNX's own operators."""
+    """The functions of ndonnx, some replaced by ONNX's own operators."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(ndonnx, name)
@@ -51,15 +51,15 @@ class OnnxNamespace:
         return _node(operators.arg_max, x, axis=axis, keepdims=0)
 
     def cos(self, x: Any) -> Any:
-        """Return the cosine, which runtimes have in float32 only."""
+        """Return the cosine, which runtimes support only in float32."""
         return ndonnx.sin(x + 0.5 * math.pi)
 
     def log1p(self, x: Any) -> Any:
-        """Return ``log(1 + x)``, which ONNX has no operator for."""
+        """Return ``log(1 + x)``, for which ONNX has no operator."""
         return ndonnx.log(x + 1.0)
 
     def expm1(self, x: Any) -> Any:
-        """Return ``exp(x) - 1``, which ONNX has no operator for."""
+        """Return ``exp(x) - 1``, for which ONNX has no operator."""
         return ndonnx.exp(x) - 1.0
 
 
@@ -70,7 +70,7 @@ def _node(operator: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
 
 def mean(arrays: Sequence[Any]) -> Any:
     """Return the mean of several arrays of one shape."""
-    # Runtimes have the operator Mean in float32 only.
+    # Runtimes support the operator Mean only in float32.
     return ndonnx.asarray(operators.sum([array.unwrap_spox() for array in arrays])) / len(arrays)
 
 
@@ -97,7 +97,7 @@ def _silu(x: Any) -> Any:
     return operators.mul(x, operators.sigmoid(x))
 
 
-# Outputs and activations in ONNX's operators. Runtimes have the second group in float32 only.
+# Outputs and activations in ONNX's operators. Runtimes support the second group only in float32.
 _OPERATORS: dict[str, Callable[[Any], Any]] = {
     "relu": operators.relu,
     "tanh": operators.tanh,

@@ -41,7 +41,7 @@ def register_skl2onnx() -> None:
     ['label', 'probabilities']
     """
     skl2onnx = optional("skl2onnx", "onnx")
-    # How probabilities are returned, which skl2onnx sees to itself.
+    # The format of probabilities, which skl2onnx handles itself.
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
     for kind in (MLPClassifier, MLPEnsembleClassifier, MLPRegressor, MLPEnsembleRegressor):
         name = f"MlpXp{kind.__name__}"
@@ -63,7 +63,7 @@ def _graph(operator: Any) -> Any:
 
 
 def _set_types(operator: Any) -> None:
-    """Set dtype and shape of what the network returns."""
+    """Set dtype and shape of the network's outputs."""
     TensorProto, types = optional("onnx", "onnx").TensorProto, _types()
     kinds = {
         TensorProto.FLOAT: types.FloatTensorType,

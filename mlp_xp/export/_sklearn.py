@@ -16,7 +16,7 @@ from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
 from mlp_xp.nn.network import Network
 
-# What a fit learns besides the weights, under the same names in both.
+# Attributes besides the weights that have the same names in both.
 _HISTORY = (
     "best_loss_",
     "best_validation_score_",
@@ -220,7 +220,7 @@ def _problems(model: Any, state: FittedState) -> Iterator[str]:
 
 
 def _weights(state: FittedState) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return weights and biases, with the scalings folded into the first and last layer."""
+    """Return weights and biases, with the scalings merged into the first and last layer."""
     coefs = [np.array(layer.W) for layer in state.params]
     intercepts = [np.array(layer.b) for layer in state.params]
     if state.scaling is not None:

@@ -1,4 +1,4 @@
-"""The columns of a table as inputs of an ONNX graph, and the matrix that the network sees."""
+"""The columns of a table as inputs of an ONNX graph, and their encoding as a matrix."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def encode_columns(columns: TableColumns, inputs: dict[str, Any], precision: str
 
 
 def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[Any]:
-    """Return the numbers, filled in and scaled, and the indicators of missing ones."""
+    """Return the imputed and scaled numbers, and missing-value indicators."""
     names = [name for column in columns.columns for name in column.number_names]
     if _WHOLE in inputs and len(inputs) == 1:
         x = inputs[_WHOLE]

@@ -1,4 +1,4 @@
-"""Smaller ONNX graphs of the same function: computed constants, no copies, nothing unused."""
+"""Simplification of ONNX graphs: constants are folded, copies and unused nodes removed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from onnx.reference import ReferenceEvaluator
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """Compute what depends on constants alone, and remove copies and unused nodes, in place.
+    """Fold constants, and remove copies and unused nodes, in place.
 
     Constants become initializers, equal ones a single one.
     """
     _remove_needless(model)
-    _copy_full_slices(model)  # Their positions are initializers by now.
+    _copy_full_slices(model)  # Their positions are already initializers.
     _remove_needless(model)
 
 
@@ -26,7 +26,7 @@ def _remove_needless(model: onnx.ModelProto) -> None:
     known: dict[str, np.ndarray] = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
     }
-    copied: dict[str, str] = {}  # From the name of a copy to the name of what it copies.
+    copied: dict[str, str] = {}  # From the name of a copy to the name of its source.
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         for i, name in enumerate(node.input):
@@ -63,7 +63,7 @@ def _copy_full_slices(model: onnx.ModelProto) -> None:
         if node.op_type != "Slice" or len(names) < 3 or not constants.keys() >= {*names}:
             continue
         start, stop, axis, *step = (constants[name].item() for name in names)
-        length = shapes[source][axis]  # 0 where it is not known.
+        length = shapes[source][axis]  # 0 if unknown.
         if length and slice(start, stop, *step).indices(length) == (0, length, 1):
             node.op_type = "Identity"
             del node.input[1:]
@@ -88,9 +88,9 @@ def _type(value: np.ndarray) -> int:
 def _folded(
     nodes: list[onnx.NodeProto], known: dict[str, np.ndarray], outputs: set[str]
 ) -> list[onnx.NodeProto]:
-    """Return the nodes, those that scale or shift a product in its weights.
+    """Return the nodes with scales and shifts of products merged into the weights.
 
-    That is how batch normalization predicts: its statistics are constants.
+    This removes batch normalization, whose statistics are constants in predictions.
     """
     uses = Counter(name for node in nodes for name in node.input) + Counter(outputs)
     products: dict[str, onnx.NodeProto] = {}

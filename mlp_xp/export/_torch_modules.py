@@ -83,7 +83,7 @@ class BlockLinear(nn.Module):  # type: ignore[misc]
 
 
 class Applied(nn.Module):  # type: ignore[misc]
-    """A function of the contract of `mlp_xp.nn.layers.activate`."""
+    """A function with the signature of an activation; see `mlp_xp.nn.layers.activate`."""
 
     def __init__(self, function: Activation) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Applied(nn.Module):  # type: ignore[misc]
 
 
 class _Run(torch.autograd.Function):  # type: ignore[misc]
-    """A block, with the gradients of its own pullback."""
+    """A block, with gradients by its pullback."""
 
     @staticmethod
     def forward(ctx: Any, block: Block, params: Any, x: Any, *arrays: Any) -> Any:
@@ -109,7 +109,7 @@ class _Run(torch.autograd.Function):  # type: ignore[misc]
 
 
 class OwnBlock(nn.Module):  # type: ignore[misc]
-    """A block that PyTorch has no module for."""
+    """A block for which PyTorch has no module."""
 
     def __init__(self, block: Block, params: Any) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class OwnBlock(nn.Module):  # type: ignore[misc]
 
 
 class Activated(nn.Module):  # type: ignore[misc]
-    """Outputs as a loss activates them: quantiles, or means and standard deviations."""
+    """The output activation of a loss: quantiles, or means and standard deviations."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ def _filled(module: nn.Module, **arrays: Any) -> nn.Module:
 
 
 class Parsed(NamedTuple):
-    """Arrays of a module, and the settings of an estimator with such a network."""
+    """Arrays of a module, and the settings of an equivalent estimator."""
 
     denses: list[Dense]
     norms: list[Norm]
@@ -313,7 +313,7 @@ def _add_norm(module: Any, norms: list[Norm], batch_stats: list[BatchStats]) -> 
 
 
 def _activation(module: nn.Module) -> str | None:
-    """Return the name of an activation, None for another module."""
+    """Return the name of an activation, or None for another module."""
     if isinstance(module, nn.Linear | nn.Dropout):
         return None
     if isinstance(module, nn.GELU) and module.approximate == "tanh":

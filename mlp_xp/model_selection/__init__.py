@@ -1,8 +1,8 @@
 """Scikit-learn's searches and cross-validation, which train many networks at once.
 
 Each function and class is scikit-learn's own, with the same parameters, results and errors; only
-the fits are executed by `mlp_xp.estimators`, over data that are on the device once. How many
-networks share a program, and where, is decided there.
+the fits are run by `mlp_xp.estimators`, with one copy of the data on the device. It also decides
+how many networks train in one step.
 """
 
 from mlp_xp.model_selection._searches import (

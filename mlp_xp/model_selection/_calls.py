@@ -1,8 +1,8 @@
-"""One call of scikit-learn's functions that fit an estimator: read, prepared, and made at the end.
+"""Calls of scikit-learn's functions that fit an estimator: parsed, prepared, and run at the end.
 
-Scikit-learn passes them to joblib, as ``(function, args, kwargs)``. Their fits are executed
-elsewhere; then the call is made with an estimator whose `fit` returns at once, so that scores,
-messages and errors are scikit-learn's own.
+Scikit-learn passes them to joblib, as ``(function, args, kwargs)``. The fits are run elsewhere;
+then the function is called with an estimator whose `fit` returns at once, so that scores, messages
+and errors are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WEIGHTS = "sample_weight"
 
 
 def is_network(estimator: Any) -> bool:
-    """Whether an estimator is one of this package, or a pipeline that ends in one."""
+    """Whether an estimator is from this package, or a pipeline that ends in one."""
     if isinstance(estimator, Pipeline):
         return bool(estimator.steps) and isinstance(estimator.steps[-1][1], BaseMLP)
     return isinstance(estimator, BaseMLP)
@@ -42,7 +42,7 @@ def _signature(function: Any) -> inspect.Signature:
 
 
 class Call:
-    """One call of a function, as it is wrapped for joblib: what it fits, and on which samples."""
+    """A function call wrapped for joblib: the estimator, and the samples to fit."""
 
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._function = function
@@ -53,7 +53,7 @@ class Call:
 
     @classmethod
     def read(cls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """Return the call if its fit can share a program with others, with its parameters set."""
+        """Return the call, with its parameters set, if its fit can be trained with others."""
         if getattr(function, "__name__", "") not in _FUNCTIONS:
             return None
         call = cls(function, args, kwargs)
@@ -63,21 +63,21 @@ class Call:
             parameters = call._named.get("parameters")
             if parameters:
                 call.estimator.set_params(**clone(parameters, safe=False))
-        except Exception:  # Raised again when scikit-learn sets them.
+        except Exception:  # Scikit-learn will raise it again.
             return None
         return call if call._is_plain and call._can_share() else None
 
     @property
     def _is_plain(self) -> bool:
-        """Whether `fit` is this package's, and in a pipeline scikit-learn's."""
-        # Where a subclass overrides methods, its user wants those.
+        """Whether `fit` is not overridden."""
+        # Overridden methods must be called.
         return (not self.is_pipeline or type(self.estimator) is Pipeline) and all(
             getattr(type(self.network), name) is getattr(BaseMLP, name)
             for name in ("fit", "set_params")
         )
 
     def _can_share(self) -> bool:
-        """Whether nothing but the fit itself happens in the fit."""
+        """Whether the fit has no side effects, such as callbacks."""
         estimator, last = self.estimator, self.network
         given = {name for name, value in self._fit_params.items() if value is not None}
         if self.y is None or given - {self._weights_name}:
@@ -125,17 +125,17 @@ class Call:
 
     @cached_property
     def preprocessing(self) -> tuple[int, str] | None:
-        """Samples and settings that decide the inputs of the network, or None without steps."""
+        """The samples and settings that determine the network's inputs, or None without steps."""
         if not self.is_pipeline or len(self.estimator.steps) == 1:
             return None
         try:
             settings = joblib.hash(self.estimator.steps[:-1])
-        except Exception:  # What cannot be pickled is compared with nothing.
+        except Exception:  # Objects that cannot be pickled are not compared.
             settings = str(id(self))
         return id(self._named["train"]), settings
 
     def make(self, error: Exception | None, seconds: float) -> Any:
-        """Call scikit-learn's function with a fit that took some seconds, and may have failed."""
+        """Call scikit-learn's function for a finished fit, given its seconds and error."""
         estimator, verbose = self.estimator, self._named.get("verbose", 0)
         traceback = None if error is None else error.__traceback__
 
@@ -147,9 +147,9 @@ class Call:
 
         estimator.fit, estimator.set_params = fit, lambda **parameters: estimator
         if not self._named.get("return_train_score"):
-            self._bound.arguments["train"] = np.empty(0, dtype=np.intp)  # Nothing to copy.
+            self._bound.arguments["train"] = np.empty(0, dtype=np.intp)  # No copy needed.
         printed = io.StringIO()
-        # Its message has a time, taken in this call.
+        # The message has the time of this call.
         with contextlib.redirect_stdout(printed) if verbose > 1 else contextlib.nullcontext():
             result = self._function(*self._bound.args, **self._bound.kwargs)
         if isinstance(result, dict) and "fit_time" in result:

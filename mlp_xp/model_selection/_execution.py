@@ -1,4 +1,4 @@
-"""A joblib backend that trains networks at once, for scikit-learn's functions as they are."""
+"""A joblib backend that trains networks at once, for unmodified scikit-learn functions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBacken
 
 
 class Unfinished(dict[str, Any]):
-    """The result of a fit that Ctrl-C has ended, with the entries of a finished one."""
+    """The result of a fit that Ctrl-C has ended, with the keys of a finished one."""
 
 
 @contextlib.contextmanager
@@ -42,13 +42,13 @@ def many_models(
     keeps_finished: bool = False,
     metric: Any = None,
 ) -> Iterator[None]:
-    """Train the networks of scikit-learn's functions at once, inside of this context.
+    """In this context, train the networks of scikit-learn's functions at once.
 
     Nothing changes for other estimators, and where joblib uses other machines, such as Dask's.
-    ``n_jobs`` counts threads, as joblib does; None is all that are useful. ``verbose=1`` shows a
-    progress bar, with the best score of a ``metric`` named as in ``refit``. With ``keeps_finished``
-    Ctrl-C makes `Unfinished` results of the rest, but where joblib is the caller, as in a
-    cross-validation of a search: it continues with the next, and Ctrl-C should end all.
+    ``n_jobs`` counts threads, as in joblib; None uses all that help. ``verbose=1`` shows a progress
+    bar, with the best score of a ``metric`` named as in ``refit``. With ``keeps_finished``, the
+    remaining results after Ctrl-C are `Unfinished`, unless joblib is the caller, as in a
+    cross-validation of a search, where Ctrl-C should end everything.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)
@@ -64,7 +64,7 @@ def many_models(
 
 
 def _is_called_by_joblib() -> bool:
-    # Where joblib runs one call after the other, it sets nothing that tells.
+    # Sequential joblib leaves no trace.
     names = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))
     return joblib.parallel.__name__ in names
 
@@ -72,8 +72,8 @@ def _is_called_by_joblib() -> bool:
 class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     """A joblib backend that collects scikit-learn's calls and trains their networks at once.
 
-    Calls that fit anything else are passed on, to the backend that was active. The rest is as in
-    `many_models`; ``is_interrupted`` is whether Ctrl-C has ended the last fits.
+    Other calls are passed to the backend that was active. The rest is as in `many_models`;
+    ``is_interrupted`` is whether Ctrl-C has ended the last fits.
     """
 
     supports_retrieve_callback = True
@@ -93,7 +93,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         self._outer, self._n_jobs = outer, n_jobs
         self._shows_bar, self._keeps_finished = shows_bar, keeps_finished
         self._metric = metric
-        # The calls, as joblib wraps them, and what receives their results.
+        # The calls, as wrapped by joblib, and the callbacks for their results.
         self._submitted: dict[Any, Callable[[Any], None]] = {}
         self.is_interrupted = False
 
@@ -122,7 +122,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     apply_async = submit  # Its name before joblib 1.5.
 
     def retrieve_result_callback(self, out: Any) -> Any:
-        """Return a result, which is at hand."""
+        """Return a result that is ready."""
         return out
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The fits of scikit-learn's calls: alone, or after the other steps of a pipeline."""
+"""The fits in scikit-learn's calls, with the preceding steps of pipelines."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def fitted(
 
 
 class _Inputs:
-    """The inputs that the first steps of pipelines compute, with the same settings and samples."""
+    """Cached inputs computed by the first steps of pipelines, by settings and samples."""
 
     def __init__(self, calls: list[Call]) -> None:
         first, rows = calls[0], calls[0].rows
@@ -71,7 +71,7 @@ class _Inputs:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the inputs."""
+        """The memory of the inputs in bytes."""
         array = getattr(self.X, "data", self.X) if hasattr(self.X, "nnz") else self.X
         return int(getattr(array, "nbytes", 0))
 
@@ -86,7 +86,7 @@ class _Inputs:
 def _trained(
     fits: list[tuple[Call, FitTask, float]], n_jobs: int | None
 ) -> Iterator[tuple[Call, Exception | None, float]]:
-    """Train the networks of fits, and empty the list: what is scored should take no memory."""
+    """Train the networks of fits, and empty the list to free memory during scoring."""
     tasks: list[Any] = [task for _, task, _ in fits]
     waiting = {number: (call, seconds) for number, (call, _, seconds) in enumerate(fits)}
     fits.clear()
@@ -95,5 +95,5 @@ def _trained(
             tasks[result.number] = None
             call, seconds = waiting.pop(result.number)
             yield call, result.error, seconds + result.seconds
-        if waiting or is_pressed():  # Also while the last one was scored.
+        if waiting or is_pressed():  # Including while the last one was scored.
             raise KeyboardInterrupt

@@ -22,7 +22,7 @@ __all__ = [
 
 
 class _EndOfSearch(Exception):  # noqa: N818
-    """The end of a search after Ctrl-C."""
+    """Raised to end a search after Ctrl-C."""
 
 
 def _is_interrupted() -> bool:
@@ -48,7 +48,7 @@ def _ending(run_search: Any) -> Any:
 
 
 class _ManyModels:
-    """The part of a search that trains its networks at once."""
+    """Mixin for searches that train their networks at once."""
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
         """Run the search, as scikit-learn's does.
@@ -84,7 +84,7 @@ class _ManyModels:
     def _format_results(
         self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None
     ) -> Any:
-        """Return the results of the candidates that are finished."""
+        """Return the results of the finished candidates."""
         n_candidates = len(candidate_params)
         finished = [
             i

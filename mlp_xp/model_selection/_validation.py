@@ -1,4 +1,4 @@
-"""Scikit-learn's cross-validation and curves, whose networks are trained at once."""
+"""Scikit-learn's cross-validation and curves, with all networks trained at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of trainings and classifiers, by scikit-learn's convention of displays.
+"""Plots of training runs and models, as scikit-learn displays.
 
 Each display has ``from_estimator`` and ``plot(ax=)``, and keeps what it drew in ``axes_`` or
 ``ax_`` and ``figure_``.

@@ -17,8 +17,8 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
     """scikit-learn's reliability diagram, also for several classes, with its error (ECE).
 
     With several classes it shows the probability of the predicted class against the fraction of
-    predictions that are correct. Bars at the bottom are shares of the samples. `from_estimator` and
-    `from_predictions` are scikit-learn's; the second takes a (samples, classes) array too.
+    predictions that are correct. Bars at the bottom show the fraction of samples. `from_estimator`
+    and `from_predictions` are scikit-learn's; the second takes a (samples, classes) array too.
 
     Attributes
     ----------
@@ -100,13 +100,13 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         strategy: str = "uniform",
         pos_label: Any = None,
     ) -> Self:
-        """Return the display of probabilities, not drawn yet; see `from_predictions`."""
+        """Return the display of probabilities without drawing it; see `from_predictions`."""
         truth, p = to_numpy(y_true), np.asarray(to_numpy(y_prob))
         is_multiclass = p.ndim == 2
         if is_multiclass:
             labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)
             truth, p, pos_label = labels[np.argmax(p, axis=1)] == truth, np.max(p, axis=1), True
-        p = np.clip(p, 0.0, 1.0)  # A sum of shares may be rounded up.
+        p = np.clip(p, 0.0, 1.0)  # A sum of fractions may be rounded up.
         bins = {"n_bins": n_bins, "strategy": strategy, "pos_label": pos_label}
         shown, predicted = sklearn.calibration.calibration_curve(truth, p, **bins)
         positive = pos_label if pos_label is not None else np.max(truth)
@@ -115,7 +115,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         edges = np.linspace(0, 1, n_bins + 1)
         if strategy == "quantile":
             edges = np.percentile(p, 100 * edges)
-        # As scikit-learn's: a probability on an edge is of the bin below it.
+        # As in scikit-learn, a probability on an edge belongs to the bin below.
         place = np.searchsorted(edges[1:-1], p)
         counts = np.bincount(place, minlength=n_bins)
         gaps = np.bincount(place, p, n_bins) - np.bincount(place, truth == positive, n_bins)

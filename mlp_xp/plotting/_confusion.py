@@ -15,7 +15,7 @@ _MAX_LABELLED = 20
 
 
 class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: ignore[misc]
-    """scikit-learn's display of a confusion matrix, in which mistakes have the colors.
+    """scikit-learn's display of a confusion matrix, with colors for mistakes.
 
     Good classifiers fill the diagonal, and a scale from 0 to all makes everything else one pale
     color. Here the scale ends at the largest mistake, and the diagonal is gray. Rows are in percent
@@ -35,13 +35,13 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
 
     @classmethod
     def from_predictions(cls, y_true: Any, y_pred: Any, **settings: Any) -> Any:
-        """Draw the confusion matrix of predictions; see scikit-learn's own."""
+        """Draw the confusion matrix of predictions, as in scikit-learn."""
         defaults = {"normalize": "true", "cmap": "YlOrRd", "xticks_rotation": None}
         return super().from_predictions(y_true, y_pred, **defaults | settings)
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
-        """Draw the confusion matrix of an estimator's predictions; see scikit-learn's own."""
+        """Draw the confusion matrix of an estimator's predictions, as in scikit-learn."""
         settings.setdefault("display_labels", getattr(estimator, "classes_", None))
         return cls.from_predictions(y, estimator.predict(X), **settings)
 
@@ -84,7 +84,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         rotation = xticks_rotation or ("horizontal" if is_short else 45)
         aligned = {"ha": "right", "rotation_mode": "anchor"} if rotation == 45 else {}
         small = {} if n <= _MAX_LABELLED else {"fontsize": 6}
-        # A "$" in a name is no formula.
+        # A "$" in a name does not start a formula.
         self.ax_.set_xticks(
             range(n), names, rotation=rotation, parse_math=False, **aligned, **small
         )

@@ -14,7 +14,7 @@ from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set
 
 __all__ = ["TrainingCurvesDisplay", "curve_colors", "training_panels"]
 
-# Up to this many epochs a marker shows each: a line alone needs two.
+# Up to this many epochs have markers, since a line needs two points.
 _MARKED = 50
 
 
@@ -95,7 +95,7 @@ class TrainingCurvesDisplay:
         """
         check_is_fitted(estimator)
         is_share = is_classifier(estimator)
-        # The training accuracy is known only where somebody has asked for it.
+        # The training accuracy is known only if requested.
         score = "accuracy [%]" if is_share else "R²"
         columns = {
             "loss": {"training": "loss", "validation": "validation_loss"},

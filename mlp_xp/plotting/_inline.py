@@ -1,4 +1,4 @@
-"""Figures as SVG inside of a page, in the colors of its theme."""
+"""Figures as inline SVG, in the colors of the page's theme."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlp_xp.plotting._style import COLORS, new_figure
 
 __all__ = ["THEME", "in_notebook_colors", "inline_svg"]
 
-_INK = "#010203"  # Stands for the color of the page's text; no other color is this one.
+_INK = "#010203"  # A unique color that stands for the page's text color.
 _DARK = ("#4BA3E3", "#F0874A", "#2FC79B", "#E3A0C6", "#8FD0F5")
 
 # The colors of lines, lighter on a dark page.
@@ -22,7 +22,7 @@ THEME = (
     "".join(f"--line-{i}:{color};" for i, color in enumerate(_DARK)),
 )
 
-# As JupyterLab, Visual Studio Code and Colab mark a dark page.
+# How JupyterLab, Visual Studio Code and Colab mark a dark page.
 _DARK_PAGES = ("[data-jp-theme-light=false]", "[data-vscode-theme-kind*=dark]", "[theme=dark]")
 
 
@@ -30,7 +30,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
     """Return a figure as an ``<svg>`` element.
 
     Text, axes and grid have the color of the page's text, lines those of `THEME` where the page
-    defines them, and there is no background. The picture shrinks with the page.
+    defines them, and there is no background. The figure shrinks with the page.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
     }
     file = io.StringIO()
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # The page's font may have the letters that matplotlib's lacks.
+        # The page's font may have characters that matplotlib's lacks.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure = new_figure(width, height)
         draw(figure)
@@ -70,7 +70,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
 
 
 def in_notebook_colors(svg: str) -> str:
-    """Return pictures of `inline_svg` with the colors of `THEME`, for a notebook, light or dark.
+    """Return figures of `inline_svg` with the colors of `THEME`, for a light or dark notebook.
 
     Examples
     --------
@@ -95,12 +95,12 @@ def _themed(svg: str, title: str) -> str:
         f'viewBox="{box[1] or width[1]}" role="img" aria-label="{label}" '
         f'style="width:{float(width[0] or box[0]) * 96 / 72:.0f}px;max-width:100%;height:auto">'
     )
-    # Control characters of a name: no page may have them.
+    # Control characters in names are not allowed in a page.
     body = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", svg[svg.index(">") + 1 :])
     body = re.sub(
         r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.S
     )
-    body = re.sub(r'<g id="[^"]*"', "<g", body)  # Of each figure the same.
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # The same in each figure.
     body = body.replace(_INK, "currentColor")
     for i, color in enumerate(COLORS):
         body = body.replace(color.lower(), f"var(--line-{i},{color})")

@@ -1,4 +1,4 @@
-"""Pictures: what the first layer looks for, and which images are mistaken for something else."""
+"""Plots of first-layer weights, and of misclassified images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MistakesDisplay", "WeightsDisplay", "largest_weights", "surest_mista
 
 
 class WeightsDisplay:
-    """The weights of the first layer, each neuron's as a picture.
+    """The weights of the first layer, an image per neuron.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class WeightsDisplay:
 
 
 class MistakesDisplay:
-    r"""The mistakes that a classifier is surest of, as pictures.
+    r"""The most confident mistakes of a classifier, as images.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class MistakesDisplay:
 
 
 def largest_weights(estimator: Any, image_shape: Sequence[int], n_neurons: int) -> WeightsDisplay:
-    """Return the display of the neurons with the largest weights, not drawn yet."""
+    """Return the display of the neurons with the largest weights, without drawing it."""
     weights = to_numpy(estimator.coefs_[0])
     if weights.ndim != 2:
         raise ValueError(
@@ -241,7 +241,7 @@ def surest_mistakes(
     names = classes if class_names is None else np.asarray(class_names)
     truth = names[np.searchsorted(classes, y[rows])]
     images = x[rows]
-    if images.dtype == np.uint8:  # Not all reach 255: scikit-learn's digits go up to 16.
+    if images.dtype == np.uint8:  # Not always 255: scikit-learn's digits go up to 16.
         images = images / max(1, x.max())
     return MistakesDisplay(images, image_shape, truth, names[found[rows]], confidence[surest])
 
@@ -252,7 +252,7 @@ def _as_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def _shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
-    """Return (channels, height, width); raise ValueError unless a row of features is that."""
+    """Return (channels, height, width); raise ValueError if the number of features differs."""
     shape = tuple(image_shape)
     shape = (1, *shape) if len(shape) == 2 else shape
     if len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features:

@@ -1,4 +1,4 @@
-"""The pictures of an estimator, as methods of its property ``plot``."""
+"""Plots of an estimator, as methods of its property ``plot``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Plots"]
 
 
 class Plots:
-    """Pictures of a fitted estimator: ``model.plot()`` and ``model.plot.confusion(X, y)``.
+    """Plots of a fitted estimator: ``model.plot()`` and ``model.plot.confusion(X, y)``.
 
     Each is ``from_estimator`` of a display in `mlp_xp.plotting`, and takes its parameters.
 
@@ -31,7 +31,7 @@ class Plots:
         self._estimator = estimator
 
     def __call__(self, X: Any = None, y: Any = None, **settings: Any) -> TrainingCurvesDisplay:
-        """Draw the training curves, with the result on test data where they are given."""
+        """Draw the training curves, with the result on test data if given."""
         return TrainingCurvesDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def __repr__(self) -> str:
@@ -51,7 +51,7 @@ class Plots:
     def mistakes(
         self, X: Any, y: Any, *, image_shape: Sequence[int], **settings: Any
     ) -> MistakesDisplay:
-        """Draw the surest mistakes of a classifier of images."""
+        """Draw the most confident mistakes of an image classifier."""
         return MistakesDisplay.from_estimator(
             self._estimator, X, y, image_shape=image_shape, **settings
         )
@@ -64,5 +64,5 @@ class Plots:
         return display
 
     def weights(self, *, image_shape: Sequence[int], **settings: Any) -> WeightsDisplay:
-        """Draw the weights of the first layer, where the samples are images."""
+        """Draw the weights of the first layer, if the samples are images."""
         return WeightsDisplay.from_estimator(self._estimator, image_shape=image_shape, **settings)

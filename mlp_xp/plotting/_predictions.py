@@ -28,18 +28,18 @@ class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignor
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
-        """Draw the predictions of an estimator; see scikit-learn's own."""
+        """Draw the predictions of an estimator, as in scikit-learn."""
         return cls.from_predictions(to_numpy(y), to_numpy(estimator.predict(X)), **settings)
 
     @classmethod
     def from_predictions(cls, y_true: Any, y_pred: Any, **settings: Any) -> Any:
-        """Draw predictions; see scikit-learn's own."""
+        """Draw predictions, as in scikit-learn."""
         return super().from_predictions(
             y_true, y_pred, **{"kind": "actual_vs_predicted"} | settings
         )
 
     def plot(self, ax: Any = None, *, kind: str = "actual_vs_predicted", **settings: Any) -> Self:
-        """Draw the points and the line where they should lie; parameters are scikit-learn's."""
+        """Draw the points and the diagonal; parameters are scikit-learn's."""
         (axes,) = new_axes(ax, 1, (4.6, 4.2))
         styles: dict[str, dict[str, Any]] = {
             "scatter_kwargs": {"color": COLORS[0], "alpha": 0.5, "s": 10, "linewidths": 0},
@@ -51,7 +51,7 @@ class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignor
         is_truth = kind == "actual_vs_predicted"
         axes.set(xlabel="predicted", ylabel="true" if is_truth else "true - predicted")
         ticker = optional("matplotlib.ticker")
-        for axis in (axes.xaxis, axes.yaxis):  # scikit-learn has five ticks at odd numbers.
+        for axis in (axes.xaxis, axes.yaxis):  # scikit-learn draws five ticks at uneven values.
             axis.set_major_locator(ticker.MaxNLocator(5))
             axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.10g}"))
         plain(axes)

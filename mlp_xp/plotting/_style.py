@@ -1,4 +1,4 @@
-"""The look of all figures, and their files."""
+"""The style of all figures, and writing them to files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = [
     "set_figure_title",
 ]
 
-# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618: distinct in gray too.
+# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618; distinct in grayscale too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
-_LINE = 13.0  # Points from one line of text to the next.
+_LINE = 13.0  # Line height in points.
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return a figure in inches that belongs to no window, for a file."""
+    """Return a figure without a window, with a size in inches."""
     return optional("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
 
 
@@ -66,7 +66,7 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
         return [ax]
     else:
         ax.set_axis_off()
-        # A layout engine makes room for labels by itself.
+        # A layout engine makes room for labels.
         space = 0.6 if ax.figure.get_layout_engine() is None else None
         grid = ax.get_subplotspec().subgridspec(rows, columns, wspace=space)
         axes = [ax.figure.add_subplot(grid[i // columns, i % columns]) for i in range(n)]
@@ -76,7 +76,7 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
 
 
 def set_figure_title(figure: Any, ax: Any, title: str) -> None:
-    """Write a title over all axes of a figure, unless the caller gave ``ax`` and so owns it."""
+    """Write a title over all axes of a figure, unless the caller owns it."""
     if ax is None:
         figure.suptitle(title, fontsize="medium")
 
@@ -88,14 +88,14 @@ def plain(axes: Any) -> None:
 
 
 def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write names beside the ends of lines, none over another.
+    """Write names beside the ends of lines, without overlaps.
 
     Parameters
     ----------
     axes : Axes
     labels : sequence of (x, y, text, color)
     """
-    axes.get_ylim()  # Limits are computed when they are asked for, and not by transforms.
+    axes.get_ylim()  # Limits are computed when requested, not by transforms.
     finite = [label for label in labels if np.isfinite(label[1])]
     height = axes.bbox.height / axes.figure.dpi * 72  # Points.
     to_points = axes.transData.transform
@@ -104,7 +104,7 @@ def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> No
     moved = np.asarray(places, dtype=float)
     for lower, upper in pairwise(order):
         moved[upper] = max(moved[upper], moved[lower] + _LINE)
-    if len(moved):  # Back down as far as they reach beyond the top.
+    if len(moved):  # Shift back down what exceeds the top.
         top = axes.bbox.y0 / axes.figure.dpi * 72 + height
         moved -= max(0.0, moved.max() - top)
     for (x, y, text, color), place, shifted in zip(finite, places, moved, strict=True):

@@ -1,7 +1,7 @@
 """Saved models: arrays as safetensors, everything else as JSON, no pickle.
 
-A folder is checked against its digest before anything in it is used. What a fitted estimator
-consists of is decided in `estimators.state`.
+A folder is checked against its digest before anything in it is used. `estimators.fitted.state`
+defines the fitted state.
 """
 
 from __future__ import annotations
@@ -126,12 +126,12 @@ def save_model(estimator: Saved | Pipeline, folder: str | os.PathLike[str]) -> N
 
 
 def write_model(estimator: Saved | Pipeline, folder: Path) -> None:
-    """Write a model as `save_model`, into a folder that exists and is locked by the caller."""
+    """Write a model like `save_model` into an existing folder that the caller has locked."""
     _Files(estimator).write(folder)
 
 
 class _Files:
-    """The content of the files of a model: two, and one more of a Pipeline."""
+    """The content of a model's files: two, and a third for a Pipeline."""
 
     def __init__(self, estimator: Saved | Pipeline) -> None:
         self._steps: dict[str, bytes] = {}
@@ -145,7 +145,7 @@ class _Files:
 
     def write(self, folder: Path) -> None:
         name = WEIGHTS
-        # Weights that are there stay until the new model is complete.
+        # Old weights stay until the new model is complete.
         if self._steps or has_columns(self._spec) or (folder / SPEC).exists():
             name = weights_name(self._sha256)
             point_to(self._spec, name, *self._steps)
@@ -170,7 +170,7 @@ class _Files:
 
 
 def _remove_unused_files(folder: Path) -> None:
-    """Remove weights and steps of the model before, or of a writer that failed."""
+    """Remove weights and steps of the previous model or of a failed writer."""
     used: tuple[Any, ...] = ()
     if (folder / SPEC).exists():
         try:
@@ -185,7 +185,7 @@ def _remove_unused_files(folder: Path) -> None:
 
 def _read_spec(folder: Path) -> dict[str, Any]:
     path = folder / SPEC
-    if not os.path.exists(path):  # Perhaps another folder was meant.
+    if not os.path.exists(path):  # The user may have meant another folder.
         near = _near(folder)
         such_as = "" if near is None else f", such as {near}"
         return read_json(path, f"expected a folder that mlp_xp.saving.save_model wrote{such_as}")
@@ -193,11 +193,11 @@ def _read_spec(folder: Path) -> dict[str, Any]:
 
 
 def _near(folder: Path) -> Path | None:
-    """Return the folder of a model that a file is in, or that is in another folder."""
+    """Return the model folder that contains a file, or is inside a folder."""
     with contextlib.suppress(OSError):
         if folder.is_file() and (folder.parent / SPEC).is_file():
             return folder.parent
-        # Names with a dot are of saves that were killed.
+        # Names with a dot belong to killed saves.
         return min((path.parent for path in folder.glob(f"[!.]*/{SPEC}")), default=None)
     return None
 
@@ -205,7 +205,7 @@ def _near(folder: Path) -> Path | None:
 def check_can_save(estimator: Saved) -> None:
     """Raise the errors of `save_model`, except for weights that are not finite; write nothing.
 
-    So a fit whose checkpoints cannot be saved fails before its first step.
+    A fit whose checkpoints cannot be saved thus fails before its first step.
     """
     _checked_spec(estimator)
 
@@ -215,7 +215,7 @@ def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState
 
     The estimator can be made again from both.
     """
-    optional("safetensors.numpy")  # Where it is missing, that is the first thing to say.
+    optional("safetensors.numpy")  # A missing attribute is reported first.
     if isinstance(estimator, BaseEnsemble):
         check_is_fitted(estimator)
         described = [_checked_spec(network) for network in estimator.estimators_]
@@ -273,11 +273,11 @@ def load_model(folder: str | os.PathLike[str]) -> Any:
         except SavingError:
             if _version(folder) == version:
                 raise
-            # A writer has replaced the model while it was read.
+            # Another process has replaced the model meanwhile.
 
 
 def _version(folder: Path) -> Any:
-    """Return what differs after each save, or None without a model."""
+    """Return a value that changes with each save, or None without a model."""
     with contextlib.suppress(OSError):
         facts = (folder / SPEC).stat()
         return facts.st_ino, facts.st_mtime_ns

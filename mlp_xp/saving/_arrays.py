@@ -2,7 +2,7 @@
 
 An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling`, of arrays or of their shapes; its name and
 that of a field make the name of a tensor, after the number of the network in an ensemble: ``2.``.
-What else blocks learn is ``others.0.table`` and so on.
+Other parameters of blocks are ``others.0.table`` and so on.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
     tensors: dict[str, np.ndarray] = {}
     for prefix, state in states.items():
         found = _entries(state.params, state.batch_stats, state.scaling, state.calibration)
-        # safetensors 0.8 writes the memory of an array as it lies, and ignores its strides.
+        # safetensors 0.8 writes the memory of an array without regard to its strides.
         tensors |= {
             prefix + name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
             for name, array in _by_tensor(found).items()
@@ -115,7 +115,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a file, and none of its tensors."""
+    """Read the header of a file without its tensors."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
@@ -151,11 +151,11 @@ def _described(dtype: str, shape: Iterable[int]) -> str:
 
 
 def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[FittedState]:
-    """Return the states with their arrays, once `check_header` has passed."""
+    """Return the states with arrays, after `check_header` has passed."""
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)
-    except Exception as error:  # Its own errors.
+    except Exception as error:  # Errors of safetensors.
         raise SavingError(f"no safetensors file: {error}") from error
     _check_finite(tensors)
     return [_with_arrays(state, tensors, prefix) for prefix, state in states.items()]

@@ -1,4 +1,4 @@
-"""The two files of a model, and the error that everything wrong with them becomes."""
+"""The two files of a model, and the error for anything wrong with them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from mlp_xp._utils.storage.files import read_file
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
-JSON_LIMIT = 64 << 20  # Bytes: the history of some 200,000 epochs.
+JSON_LIMIT = 64 << 20  # Bytes, for the history of some 200,000 epochs.
 
-# Errors of code that reads data of another form than expected.
+# Errors raised by reading unexpected data.
 _DAMAGES = (
     ValueError,
     TypeError,
@@ -27,7 +27,7 @@ _LONGEST = 500
 
 
 class SavingError(ValueError):
-    """A model that cannot be saved, or files that hold none; the message says what to do."""
+    """A model that cannot be saved, or files without a model; the message says what to do."""
 
 
 def expect(condition: bool, otherwise: str) -> None:
@@ -49,7 +49,7 @@ def blamed_on(path: Path) -> Iterator[None]:
 
 
 def brief(error: Exception) -> str:
-    """Return the message of an error in one line; values out of a file can make it endless."""
+    """Return an error's message on one line, shortened since values from a file can be long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 

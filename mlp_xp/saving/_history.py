@@ -46,7 +46,7 @@ def decode_history(training: dict[str, Any]) -> History:
             else curve is None and name != "loss_curve",
             f"{name} is not a list of numbers",
         )
-        if name == "loss_curve":  # As a fit leaves it, and scikit-learn's.
+        if name == "loss_curve":  # As after a fit, in scikit-learn too.
             curve = [np.float64(value) for value in curve]
         values[f"{name}_"] = curve
     for name in _NUMBERS:

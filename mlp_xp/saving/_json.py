@@ -32,7 +32,7 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if what == "categorical_features" and hasattr(value, "to_list"):
-        value = value.to_list()  # Of pandas or polars.
+        value = value.to_list()  # A pandas or polars object.
     if isinstance(value, tuple):
         return {"tuple": [encode(what, item, place) for item in value]}
     if isinstance(value, list):
@@ -123,5 +123,5 @@ def _are_text(values: list[Any]) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a number; true and false are none."""
+    """Whether a JSON value is a number, not true or false."""
     return type(value) in (int, float)

@@ -65,6 +65,6 @@ def with_steps(folder: Path, name: Any, network: Any) -> Pipeline:
                 isinstance(pipeline, Pipeline) and hole == _HOLE, "its last step is not left out"
             )
             pipeline.steps = [*pipeline.steps[:-1], (name, network)]
-        except Exception as error:  # A changed file can cause any, e.g. BadZipFile.
+        except Exception as error:  # A changed file can cause any error, e.g. BadZipFile.
             raise SavingError(brief(error)) from error
     return pipeline

@@ -1,4 +1,4 @@
-"""The content of ``model.json``: all of a fitted estimator but its arrays."""
+"""The content of ``model.json``: everything in a fitted estimator but its arrays."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
 
 
 def _encode_params(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
-    # A subclass is saved as its base class, and may take other parameters.
+    # A subclass is saved as its base class; its constructor may differ.
     names = ESTIMATORS[kind]._get_param_names()
     params = {name: getattr(estimator, name) for name in names if name != "callbacks"}
     if not isinstance(params["random_state"], int | None):
@@ -109,7 +109,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
             (state.dtype, config.dtype or rebuilt.state.dtype),
         ):
             expect(old == new, f"the fit had {old!r}, and they say {new!r}")
-    except Exception as error:  # Parameters that were set since the fit are checked only here.
+    except Exception as error:  # Parameters set since the fit are checked only here.
         raise SavingError(
             f"the parameters have been changed since the fit: {brief(error)}; set them back, or "
             "fit again"
@@ -120,7 +120,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
 
 
 def check_version(spec: dict[str, Any]) -> None:
-    """Raise SavingError for the format of another version or of another program."""
+    """Raise SavingError for the format of another version or program."""
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
     known = f"format_version is {version!r}, and this mlp-xp reads {_DEFAULT_WEIGHTS} to {_VERSION}"
@@ -134,7 +134,7 @@ def check_version(spec: dict[str, Any]) -> None:
 
 
 def weights_name(sha256: hashlib._Hash) -> str:
-    """Return the name of a file of weights by its content: no other model has the same."""
+    """Return a name for the weights' file that is unique to its content."""
     return WEIGHTS.replace(".", f"-{sha256.hexdigest()[:_NAME_LENGTH]}.")
 
 
@@ -155,12 +155,12 @@ def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
 
 
 def has_columns(spec: dict[str, Any]) -> bool:
-    """Whether a network is of a table, which earlier versions of the format do not have."""
+    """Whether a network has table inputs, which earlier format versions lack."""
     return any("columns" in network for network in spec.get("networks", [spec]))
 
 
 def weights_of(spec: dict[str, Any]) -> str:
-    """Return the file name of the weights, which stand beside the spec."""
+    """Return the file name of the weights."""
     if spec["format_version"] < _NAMED_WEIGHTS:
         return WEIGHTS
     example = weights_name(hashlib.sha256())
@@ -168,7 +168,7 @@ def weights_of(spec: dict[str, Any]) -> str:
 
 
 def digest(spec: dict[str, Any], sha256: hashlib._Hash) -> str:
-    """Return the SHA-256 of a model: of its weights' file, then of its spec as compact JSON."""
+    """Return the SHA-256 of a model: its weights' file followed by its spec as compact JSON."""
     described = {key: value for key, value in spec.items() if key != "sha256"}
     whole = sha256.copy()
     whole.update(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
@@ -176,7 +176,7 @@ def digest(spec: dict[str, Any], sha256: hashlib._Hash) -> str:
 
 
 def check_digest(spec: dict[str, Any], weights: bytes) -> None:
-    """Raise SavingError if a spec or the weights are not as they were saved."""
+    """Raise SavingError if a spec or the weights have changed since they were saved."""
     saved, found = spec["sha256"], digest(spec, hashlib.sha256(weights))
     expect(
         saved == found,
@@ -205,8 +205,8 @@ def rebuild(
 ) -> Rebuilt:
     """Return the estimator and the state that a spec describes, without arrays.
 
-    More layers than ``max_layers`` are an error before the network is made. ``columns`` are those
-    of the spec, if they are known.
+    More layers than ``max_layers`` are an error before the network is made. ``columns`` are the
+    spec's columns, if known.
     """
     kind = _take(
         spec, "estimator", lambda kind: kind in ESTIMATORS, f"one of {', '.join(ESTIMATORS)}"
@@ -221,7 +221,7 @@ def rebuild(
     n_features = _take(spec, "features", _is_width, "an integer above 0")
     names, n_columns = spec["feature_names"], n_features
     if "columns" in spec:
-        from mlp_xp.estimators.tables.columns import decode_columns  # Most models have none.
+        from mlp_xp.estimators.tables.columns import decode_columns  # Most models have no table.
 
         columns = columns or decode_columns(spec["columns"])
         n_columns = len(columns.columns)
@@ -279,7 +279,7 @@ def rebuild(
         temperature = _take(spec, "temperature", _is_above_0, "a number above 0")
         state = replace(state, temperature=temperature)
     history = decode_history(spec["training"])
-    # Epochs and samples are counted on; the optimizer and its schedule begin anew.
+    # The counts of epochs and samples continue; the optimizer and its schedule start over.
     n_epochs = history.records[-1].epoch if history.records else 0
     progress = ResumeState(
         params=(),
@@ -347,7 +347,7 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
 def _target_numbers(
     spec: dict[str, Any], name: str, n_outputs: int, params: dict[str, Any], setting: str = ""
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return two numbers for each output, or None where a setting, by default ``name``, is off."""
+    """Return two numbers for each output, or None if a setting, by default ``name``, is off."""
     found, given = spec.get(name), params[setting or name]
     expect((found is None) == (not given), f"{name} is {found!r}, and params have {given!r}")
     if found is None:

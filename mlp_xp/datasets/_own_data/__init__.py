@@ -1,4 +1,4 @@
-"""Data of the user: tables and folders of images, checked and made into arrays.
+"""The user's own data: tables and folders of images, checked and converted to arrays.
 
 Official data sets and their cache are elsewhere.
 """

@@ -1,4 +1,4 @@
-"""The columns of a table: which can be inputs of a network, and what a reader should know."""
+"""The columns of a table: which can be inputs of a network, and notes for the user."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ def first_value(column: NDArray[Any]) -> Any:
 
 
 def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
-    """Raise DatasetError with all columns that can be no input, and what to type."""
+    """Raise DatasetError with all columns that cannot be inputs, and what to type."""
     if x.dtype != object and (x.dtype.kind != "f" or not np.any(np.isinf(x))):
         return
     problems = {}
@@ -59,7 +59,7 @@ def drop_option(names: Iterable[str]) -> str:
 def choose_columns(
     path: object, names: Sequence[str], x: NDArray[Any], x_train: NDArray[Any]
 ) -> tuple[tuple[Column, ...], list[str]]:
-    """Return the columns that can be inputs, and notes for a reader."""
+    """Return the columns that can be inputs, and notes for the user."""
     used, notes = [], []
     for i, name in enumerate(names):
         column, train = x[:, i], x_train[:, i]
@@ -91,7 +91,7 @@ def choose_columns(
 
 
 def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bool, str]:
-    """Return whether a column of text is left out, and what a reader should know, if anything."""
+    """Return whether a text column is left out, and a note for the user, if any."""
     n_values, n_filled = len({*column} - {None}), int(np.sum(column != None))  # noqa: E711
     counts = Counter(train.tolist())
     has_missing = bool(counts.pop(None, 0))
@@ -110,7 +110,7 @@ def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bo
 
 
 def decode_columns(entries: Any) -> tuple[Column, ...]:
-    """Return columns from their form in JSON, which may be anybody's; ValueError for any other."""
+    """Return columns from untrusted JSON; raise ValueError if it is invalid."""
     columns = tuple(Column(**entry) for entry in entries)
     for column in columns:
         if not isinstance(column.name, str) or column.kind not in KINDS:

@@ -1,4 +1,4 @@
-"""Images of the user: a folder with a folder of PNG or JPEG files for each class."""
+"""The user's own images: a folder with a folder of PNG or JPEG files for each class."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ _GRAY = {"1", "L", "LA"}
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open an image and read its first bytes; what goes wrong is a DatasetError."""
+    """Open an image and read its first bytes; raise DatasetError for any error."""
     pillow = optional("PIL.Image")
     try:
         with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
@@ -31,10 +31,10 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def open_image(path: Path) -> Any:
-    """Read an image, rotated as its camera says.
+    """Read an image, rotated according to its EXIF data.
 
-    DatasetError for an image that is no PNG or JPEG, has 16 bits per pixel, or far more pixels than
-    its file explains.
+    Raise DatasetError for other files than PNG or JPEG, 16 bits per pixel, or implausibly many
+    pixels for the file's size.
     """
     ops = optional("PIL.ImageOps")
     with _opened(path) as picture:
@@ -113,7 +113,7 @@ def _is_color(path: Path) -> bool:
 
 
 def _check_size(size: tuple[int, int], n_bytes: int) -> None:
-    """Raise ValueError for an image with far more pixels than its file explains."""
+    """Raise ValueError for an image with implausibly many pixels for its file's size."""
     width, height = size
     limit = min(_MAX_LIMIT, max(_MIN_LIMIT, _PIXELS_PER_BYTE * n_bytes))
     if width * height > limit:

@@ -1,4 +1,4 @@
-"""Data of the user as a `Dataset`: a folder of images, or a table."""
+"""The user's own data as a `Dataset`: a folder of images, or a table."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,9 +16,9 @@ from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
 _TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
-# Up to this many distinct integers, or one in this many rows, may be classes; more are numbers.
+# Up to this many distinct integers, or one per this many rows, count as classes.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
-_EXACT = 2**53  # Whole numbers below it are exact as float64.
+_EXACT = 2**53  # Whole numbers below it are exact in float64.
 
 
 def load_files(
@@ -136,7 +136,7 @@ def load_files(
 def _with_inputs(
     path: Path, data: Dataset, table: Table, used: Sequence[Column] | None, *, has_all: bool
 ) -> Dataset:
-    """Return data whose columns can all be inputs."""
+    """Return data with only those columns that can be inputs."""
     notes = []
     if table.n_left_out:
         notes.append(f"left out: {table.n_left_out:,} rows without {table.target}")
@@ -158,7 +158,7 @@ def _with_inputs(
 
 
 def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] | None:
-    """Return the numbers to predict, None for classes; text is an error if it must be numbers."""
+    """Return the numbers to predict, or None for classes; raise an error for text among numbers."""
     assert table.y is not None
     try:
         numbers = table.y.astype(np.float64)
@@ -198,7 +198,7 @@ def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
         raise DatasetError(f"{path}: {table.target!r} is {y[0]:g} in each row: nothing to predict")
     if len(y) < 4:
         raise DatasetError(f"{path} must have at least 4 rows, got {len(y)}")
-    fraction = min(1 - _TEST_FRACTION, (len(y) - 2) / len(y))  # R2 takes two samples.
+    fraction = min(1 - _TEST_FRACTION, (len(y) - 2) / len(y))  # R2 needs two samples.
     x_train, y_train, x_test, y_test = split_dataset(table.x, y, fraction)
     return Dataset(x_train, y_train, x_test, y_test, (), None, 1, table.names)
 

@@ -1,7 +1,7 @@
-"""Parquet files, read by the library that is installed; their size is checked first.
+"""Parquet files, read by any installed library after a check of their size.
 
-polars reads in another process: a damaged file makes it panic, with Rust's backtrace on stderr and
-an exception that is no `Exception`, or abort the process.
+polars reads in another process, since on a damaged file it may panic, with a backtrace on stderr
+and an exception that is not an `Exception`, or abort the process.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._own_data.columns import drop_option
 
-# A file may unpack to this many times its size, and always to the second number of bytes.
+# A file may unpack to this many times its size, and at least to the second number of bytes.
 _MAX_RATIO, _MIN_LIMIT = 256, 32 << 20
 _VALUE = 8  # bytes at least, also of text
 _SPACE = 4 << 30  # bytes of address space that polars may take, beside eight times the limit
@@ -79,7 +79,7 @@ except BaseException as error:
 def read_parquet(path: Path, dropped: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
     """Read the columns of a Parquet file by the first library that is installed.
 
-    Dates and times are text, with None where they are missing. Those to drop have no values.
+    Dates and times become text, with None for missing ones. Those to drop have no values.
     """
     for read in (_read_pyarrow, _read_polars, _read_fastparquet):
         with suppress(ImportError):
@@ -91,7 +91,7 @@ def read_parquet(path: Path, dropped: Sequence[str] = ()) -> dict[str, NDArray[A
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:
-    """Return dates and times as text, which differs between libraries else."""
+    """Return dates and times as text in one format for all libraries."""
     if values.dtype.kind not in "mM":
         return values
     texts: NDArray[Any] = values.astype(str).astype(object)

@@ -1,4 +1,4 @@
-"""Tables of the user: CSV, NPZ and Parquet files, a sample in each row."""
+"""The user's own tables: CSV, NPZ and Parquet files with a sample in each row."""
 
 import csv
 import zipfile
@@ -26,11 +26,11 @@ from mlp_xp.datasets._own_data.values import (
     parse,
 )
 
-_TARGETS = ("target", "label", "class", "y")  # What the column to predict may be called.
+_TARGETS = ("target", "label", "class", "y")  # Default names of the column to predict.
 _ARRAYS = ("X", "x", "data", "features", "images")
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
-# A member of an NPZ file may unpack to this many times its size, and always to the second number.
+# An array in an NPZ file may unpack to this many times its size, and at least to the second number.
 _MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
 _BYTES_A_LABEL = 8
 
@@ -39,7 +39,7 @@ class Table(NamedTuple):
     """The rows of a file: names and values of the features, and the target.
 
     ``x`` has numbers, with NaN where they are missing, or objects if there is text or a date, with
-    None. ``n_left_out`` rows have no target, and ``notes`` are about the target, for a reader.
+    None. ``n_left_out`` rows have no target; ``notes`` about the target are for the user.
     """
 
     names: tuple[str, ...]
@@ -58,11 +58,11 @@ def read_table(
     columns: Sequence[Column] | None = None,
     has_target: bool = True,
 ) -> Table:
-    """Read a table from a CSV file, with or without a line of names, an NPZ or a Parquet file.
+    """Read a table from a CSV file, with or without a header, an NPZ or a Parquet file.
 
     By default the target is the column called target, label, class or y, else the last, and all
-    others are features. ``columns`` are what a model was trained on, and ``has_target`` is whether
-    to read the target.
+    others are features. ``columns`` are the columns on which a model was trained, ``has_target`` is
+    whether to read the target.
     """
     try:
         open_file(path).close()
@@ -83,7 +83,7 @@ def read_table(
 
 
 class _Wanted(NamedTuple):
-    """The columns to read, as `read_table` takes them."""
+    """The columns to read; see `read_table`."""
 
     target: str | None
     drop: tuple[str, ...]
@@ -91,7 +91,7 @@ class _Wanted(NamedTuple):
     has_target: bool
 
     def expected(self, n_columns: int) -> list[Column | None]:
-        """Return what a model expects of each column, None where there is no model yet."""
+        """Return the column that a model expects for each position, or None without a model."""
         return [None] * n_columns if self.columns is None else [*self.columns]
 
 
@@ -110,7 +110,7 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
             f"{path} has {names.count(repeated[0])} columns {repeated[0]!r}: rename all but one, "
             "or begin the file with a line of names"
         )
-    from mlp_xp._utils.names import error_end  # With difflib.
+    from mlp_xp._utils.names import error_end  # Imports difflib.
 
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     if unknown := [name for name in wanted.drop if name not in names]:
@@ -211,7 +211,7 @@ def _labels(y: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
 
 
 def _numbered(n_columns: int) -> list[str]:
-    """Return the names of columns that have none: 1, 2, and so on."""
+    """Return names for columns without names: 1, 2, and so on."""
     return [str(number + 1) for number in range(n_columns)]
 
 
@@ -223,7 +223,7 @@ def _table(
     columns: list[NDArray[Any]] | NDArray[Any],
     y: NDArray[Any],
 ) -> Table:
-    """Check the columns, and return the table without the rows that have no target."""
+    """Check the columns, and return the table without rows that lack a target."""
     kept = tuple(names[i] for i in choice.features)
     x: NDArray[Any]
     if isinstance(columns, np.ndarray):

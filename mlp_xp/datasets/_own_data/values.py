@@ -1,4 +1,4 @@
-"""The values of a text file: numbers, booleans, dates, text and holes."""
+"""The values of a text file: numbers, booleans, dates, text and missing values."""
 
 import math
 from array import array
@@ -44,7 +44,7 @@ class Values:
         self.texts.append(self._known[text])
 
     def array(self) -> NDArray[Any]:
-        """Return float64, or text and dates as objects; booleans and yes or no are 1 and 0."""
+        """Return float64, or text and dates as objects; booleans and yes or no become 1 and 0."""
         if self.texts is None:
             return np.frombuffer(self.numbers, np.float64)
         different = {*self.texts}
@@ -60,7 +60,7 @@ class Values:
 
 
 def parse(text: str) -> float | str:
-    """Return a number, NaN for a hole, else the text."""
+    """Return a number, NaN for a missing value, otherwise the text."""
     try:
         return float(text)
     except ValueError:
@@ -69,7 +69,7 @@ def parse(text: str) -> float | str:
 
 
 def _date(text: str) -> datetime | None:
-    """Return a date or time in ISO 8601, None for a hole; ValueError for any other text."""
+    """Return a date or time in ISO 8601, or None if missing; raise ValueError for other text."""
     if text and text[4:5] != "-":
         raise ValueError(text)
     return datetime.fromisoformat(text).replace(tzinfo=None) if text else None
@@ -87,7 +87,7 @@ def is_no_number(text: str) -> bool:
 
 
 def _as_text(value: float | str) -> str:
-    """Return the value of a text column's entry; a number has one value however it is written."""
+    """Return an entry of a text column, with numbers in one spelling."""
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.15g}"

@@ -1,5 +1,4 @@
-"""Backends whose ranks share a step: sums, compilation and shared memory of each library.
+"""Backends for several ranks: sums, compilation and shared memory of each library.
 
-A file has a backend of `mlp_xp.backends` with these parts replaced; other libraries sum in the
-host's memory.
+Each file subclasses a backend of `mlp_xp.backends`; other libraries sum in host memory.
 """

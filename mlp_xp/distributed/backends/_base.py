@@ -1,4 +1,4 @@
-"""A backend whose steps are shared by ranks, for any library: it sums in the host's memory."""
+"""A backend for several ranks and any library, which sums in host memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlp_xp.backends import Backend
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.distributed.training.gradient import RankGradient
 
-# These files have a `create` for a library's backend; other libraries need none.
+# Files with `create` for a library's backend; other libraries need none.
 _FILES = {"cupy", "jax", "numpy", "torch"}
 
 
 @dataclass(frozen=True)
 class SumOnHost:
-    """The sum over ranks of arrays of a backend, through the host's memory."""
+    """The sum over ranks of a backend's arrays, through host memory."""
 
     backend: Backend
     communicator: Communicator
@@ -35,13 +35,13 @@ class SumOnHost:
 
 
 class RankBackend(Backend):
-    """The base of backends whose ranks share a step; equal ones have equal ``gradient``."""
+    """The base class of backends for several ranks; equal ones have equal ``gradient``."""
 
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         vars(self).update(vars(backend))
         self.communicator = communicator
         self.gradient = RankGradient(self._summing(backend), communicator.n_shards)
-        if communicator.n_shards:  # Sparse rows cannot be cut.
+        if communicator.n_shards:  # Sparse rows cannot be split.
             self.has_sparse_products = False
 
     @property
@@ -54,14 +54,14 @@ class RankBackend(Backend):
 
 
 def share_steps(backend: Backend, communicator: Communicator) -> RankBackend:
-    """Return the backend with steps that ranks share."""
+    """Return the backend for several ranks."""
     kind: Callable[..., RankBackend] = _kind(cast(Hashable, type(backend)))
     return kind(backend, communicator)
 
 
 @cache
 def _kind(kind: Any) -> Any:
-    """Return the class of backends of a kind that ranks share."""
+    """Return the subclass for several ranks of a class of backends."""
     if kind.name in _FILES:
         return importlib.import_module(f"mlp_xp.distributed.backends._{kind.name}").KIND
     return type(f"{kind.__name__}OfRanks", (RankBackend, kind), {})

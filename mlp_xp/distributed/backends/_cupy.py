@@ -1,4 +1,4 @@
-"""Sums over ranks by NCCL, one rank a device, on the stream of the steps."""
+"""Sums over ranks by NCCL, one rank per device, on the stream of the steps."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _connect(communicator: Communicator, device: int) -> Any:
 
 
 def _own(array: Any, taken: set[int]) -> Any:
-    """Return an array whose memory no other has; ``taken`` addresses grow."""
+    """Return an array, or a copy if its address is in ``taken``; add the address."""
     if not array.flags.c_contiguous or array.data.ptr in taken:
         array = array.copy(order="C")
     taken.add(array.data.ptr)

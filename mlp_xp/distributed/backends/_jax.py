@@ -1,12 +1,12 @@
 """Sums over ranks for JAX: a compiled function ends before each sum and resumes after it.
 
-A callback out of compiled code would do the sum inside of it. But on a CPU the callback gets arrays
-that XLA still has to copy, by the threads that wait for the callback: with few threads or large
-arrays nothing goes on (https://github.com/jax-ml/jax/issues/24255). So a function is traced, its
-operations are cut at the sums, and each piece is compiled by itself.
+A callback from compiled code could do the sum. But on a CPU the callback gets arrays that XLA still
+has to copy, by the threads that wait for the callback; with few threads or large arrays it
+deadlocks (https://github.com/jax-ml/jax/issues/24255). So a function is traced, its operations are
+cut at the sums, and each piece is compiled by itself.
 
-With virtual shards the function computes one shard. A rank runs each piece for its shards in
-turn, and sums over them before it sums over ranks: the same programs on any number of ranks.
+With virtual shards the function computes one shard. A rank runs each piece for its shards in turn,
+and sums over them before it sums over ranks: the same compiled functions on any number of ranks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _OfShards(list[Any]):
 
 
 def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
-    """Sum arrays in the host's memory, over the shards of this rank and over ranks."""
+    """Sum arrays in host memory, over the shards of this rank and over ranks."""
     copies, places = [], []
     for value in values:
         arrays = value if isinstance(value, _OfShards) else [value]
@@ -78,7 +78,7 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class TakeShard:
-    """The rows of a virtual shard, of which a rank has this many."""
+    """Select the rows of a virtual shard; a rank has this many."""
 
     n_shards: int
 
@@ -91,16 +91,16 @@ class TakeShard:
 
 
 class _Piece(NamedTuple):
-    """Operations up to the next cut, compiled; their inputs and outputs, and what follows."""
+    """Compiled operations up to the next cut, with their inputs and outputs."""
 
     run: Callable[..., Any]
     inputs: list[Any]
     outputs: list[Any]
-    following: Any  # The operation at which it is cut, None after the last piece.
+    following: Any  # The operation at the cut, None after the last piece.
 
 
 class SplitFunction:
-    """A pure function of trees, cut at its sums over ranks, and where it takes a virtual shard.
+    """A pure function of trees, cut at its sums over ranks and where it selects a virtual shard.
 
     The last piece takes over the memory of the argument number ``donate``.
     """
@@ -127,7 +127,7 @@ class SplitFunction:
             if (cut := piece.following) is not None:
                 found = _BETWEEN[cut.primitive](*read(cut.invars), **cut.params)
                 values |= dict(zip(cut.outvars, found, strict=True))
-        # What a function returns is the same for all shards.
+        # The results of a function are the same for all shards.
         return jax.tree.unflatten(result, _of_shard(read(graph.jaxpr.outvars), 0))
 
     def _compile(self, arguments: Any) -> tuple[Any, list[_Piece], Any]:
@@ -142,7 +142,7 @@ class SplitFunction:
 
 
 def _run(piece: _Piece, inputs: list[Any]) -> list[Any]:
-    """Run a piece, once for each virtual shard where they differ; the last has what is summed."""
+    """Run a piece, once for each virtual shard if they differ; the last piece has the sums."""
     n_shards = max([len(value) for value in inputs if isinstance(value, _OfShards)], default=0)
     if n_shards == 0 or piece.following is None:
         outputs: list[Any] = piece.run(*_of_shard(inputs, 0))
@@ -187,7 +187,7 @@ def _variables(operands: Any) -> list[Any]:
 
 
 def _used(operations: list[Any]) -> Iterator[Any]:
-    """Yield the variables that operations take."""
+    """Yield the inputs of operations."""
     for operation in operations:
         yield from _variables(operation.invars)
 
@@ -198,7 +198,7 @@ class JaxRankBackend(RankBackend, JaxBackend):
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
         if n_shards := communicator.n_shards:
-            # XLA sums in other ways where shapes or neighbors differ: its programs are of a shard.
+            # XLA's sums depend on shapes and neighboring operations, so it compiles for one shard.
             self.gradient = replace(self.gradient, n_shards=1, take_shard=TakeShard(n_shards))
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -213,13 +213,13 @@ class JaxRankBackend(RankBackend, JaxBackend):
 
 KIND = JaxRankBackend
 
-# The same function again for an equal fit.
+# Cached for equal fits.
 _split = lru_cache(maxsize=128)(SplitFunction)
 
 
 @lru_cache(maxsize=128)
 def _split_loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the loop of a body that sums over ranks, which ends the compiled code."""
+    """Return the loop of a body with sums over ranks, at which compiled code is cut."""
     step = _split(body, 1)
 
     def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:

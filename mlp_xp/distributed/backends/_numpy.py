@@ -24,11 +24,11 @@ from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
-# The gradient of a layer travels in at most this many pieces, of at least this many bytes, between
-# machines: the first are on their way while the next are computed. Rows of a piece are a multiple.
+# Between machines, a layer's gradient is sent in at most this many pieces of at least this many
+# bytes, the first while the next are computed. Rows of a piece are a multiple of the last number.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
-# Numbers of a rank's part of a piece from which ranks share an array: a compiled step then updates
-# it as a call (`_PIECE` of `updates`), and no trace writes to what others read.
+# Ranks share an array if a rank's part of a piece has at least this many numbers: a compiled step
+# then updates it as a call (`_PIECE` of `updates`), so no trace writes to what others read.
 _LEAST_SHARED = 1 << 16
 
 
@@ -36,12 +36,11 @@ _LEAST_SHARED = 1 << 16
 class SumOverRanks:
     """The sum over the ranks of a communicator.
 
-    It leaves gradients whose sums have been started before to those who read them: `ClipOfRanks`
-    and `UpdateOfRanks`.
+    `ClipOfRanks` and `UpdateOfRanks` wait for gradients whose sums have already started.
     """
 
     communicator: Communicator
-    # By the address of an array: the rows of its pieces, and what waits for their sums.
+    # By address of an array: the rows of its pieces, and the functions that wait for their sums.
     _started: dict[int, list[slice]] = field(default_factory=dict, compare=False, repr=False)
     _waits: dict[int, list[Callable[[], None]]] = field(
         default_factory=dict, compare=False, repr=False
@@ -63,9 +62,9 @@ class SumOverRanks:
         self.communicator.sum(arrays)
 
     def weight_gradient(self, x: Any, dy: Any, W: Any, multiply: Callable[..., None]) -> Any:
-        """Return the gradient of the weights of a dense layer, which travels as it is computed.
+        """Compute the gradient of a dense layer's weights, and start to sum its pieces.
 
-        The sum of a small one would take no longer than to start it.
+        A small sum takes no longer than starting it.
         """
         if W.size * W.itemsize < LONG_BYTES:
             return weight_gradient(x, dy, W, multiply)
@@ -83,7 +82,7 @@ class SumOverRanks:
         return memory
 
     def pieces(self, array: Any) -> list[slice]:
-        """Return the rows of an array that travel together."""
+        """Return the rows of an array that are summed together."""
         n = 1
         if self.communicator.n_machines > 1:
             n = max(1, min(_PIECES, array.size * array.itemsize // _PIECE_BYTES))
@@ -114,7 +113,7 @@ class SumOverRanks:
                 wait()
 
     def finish_parts(self, arrays: list[Any]) -> list[list[slice]]:
-        """Wait for the sums of those parts of long arrays that are this rank's, and return them."""
+        """Wait for the sums of this rank's parts of long arrays, and return them."""
         machine = self.communicator.machine
         assert machine is not None
         parts = []
@@ -141,7 +140,7 @@ class SumOverRanks:
 
     def _finish_parts(self, *arrays: np.ndarray) -> None:
         sums = [wait for array in arrays for wait in self._waits.pop(address(array))]
-        # The others' gradients are written: the sum of the loss, in `_sum`, came after them.
+        # The others have written their gradients, since the sum of the loss, in `_sum`, came later.
         for one in sums:
             if isinstance(one, SharedSum):
                 one.sum_part()
@@ -149,7 +148,7 @@ class SumOverRanks:
                 one()
 
     def forget(self) -> None:
-        """Drop what a step that has failed has started."""
+        """Drop the sums that a failed step has started."""
         self._started.clear()
         self._waits.clear()
 
@@ -169,7 +168,7 @@ class ClipOfRanks:
 
 @dataclass(frozen=True)
 class UpdateOfRanks:
-    """The kernel ``update``: the ranks of a machine divide what they share."""
+    """The kernel ``update``: the ranks of a machine divide the shared arrays among them."""
 
     update: Callable[..., Any]
     ranks: SumOverRanks
@@ -186,7 +185,7 @@ class UpdateOfRanks:
         n_leading: int = 0,
         xp: Namespace,
     ) -> Updated:
-        """Compute `mlp_xp.optimizers.update_tree`; no rank reads the parameters any longer."""
+        """Compute `mlp_xp.optimizers.update_tree`, once no rank reads the parameters."""
         machine = self.ranks.communicator.machine
         rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
         is_shared = [machine is not None and machine.is_shared(value_of(row[0])) for row in rows]
@@ -229,7 +228,7 @@ class UpdateOfRanks:
 
 @dataclass(frozen=True)
 class DenseOfRanks:
-    """The kernel ``dense``, whose gradients travel to other ranks while others are computed."""
+    """The kernel ``dense``, whose gradients are sent to other ranks while more are computed."""
 
     dense: Callable[..., Any]
     ranks: SumOverRanks
@@ -253,7 +252,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
                 clip=ClipOfRanks(self.kernels.clip, self._sums),
                 update=UpdateOfRanks(self.kernels.update, self._sums),
             )
-            # What others train with is nobody's to keep.
+            # Memory that other ranks use cannot be kept.
             self.donates = communicator.machine is not None
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -262,7 +261,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
         # All ranks call this together; `UpdateOfRanks` then divides the work among them.
         placed = super().place_state(optimizer, params, opt_state)
-        if type(optimizer) in (SGD, Adam, AdamW):  # Rules that treat each number by itself.
+        if type(optimizer) in (SGD, Adam, AdamW):  # Elementwise rules.
             placed = map_leaves(self._sums.share, placed)
         return placed
 
@@ -275,7 +274,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
         return _AgreedLoop(body, self.communicator)
 
     def release(self, compiled: Any, state: Any) -> Any:
-        return state  # Ranks may share its memory: their next fit shares other memory.
+        return state  # Ranks may share its memory; their next fit shares other memory.
 
     @contextlib.contextmanager
     def training(
@@ -290,9 +289,9 @@ KIND = NumpyRankBackend
 
 
 class _Agreed(Compiled):
-    """A compiled function that all ranks trace, or none; they sum in it."""
+    """A compiled function with sums over ranks, which all ranks trace, or none."""
 
-    state_stays = True  # Other ranks may know where it is.
+    state_stays = True  # Other ranks may have its address.
 
     def __init__(self, function: Callable[..., Any], communicator: Communicator) -> None:
         super().__init__(function)
@@ -300,9 +299,9 @@ class _Agreed(Compiled):
         self._is_known = False  # Whether the function has been traced before, or could not be.
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Raise an error that not all ranks have: they would sum other arrays than this one.
+        """Raise an error that not all ranks have, since they would sum different arrays.
 
-        All trace a function first at the same step, and later where their shapes are new.
+        All ranks trace a function at the same step first, and again for new shapes.
         """
         is_alike = error is None
         if not self._is_known:
@@ -322,7 +321,7 @@ class _AgreedLoop(_Agreed, CompiledLoop):
 
 
 def _writable(array: Any, taken: set[int]) -> Any:
-    """Return an array, or a copy where its memory is not its own; ``taken`` owners grow."""
+    """Return an array, or a copy if another has its memory; ``taken`` collects the owners."""
     owner: Any
     if isinstance(array, Traced):
         owner = array.owner

@@ -30,7 +30,7 @@ class Sums:
         taken: set[int] = set()
         tensors, others, waits = [], [], []
         for leaf in leaves(tree):
-            # A tensor that has been started is still referred to, so its id is its own.
+            # A tensor whose sum has started is still referenced, so its id is unique.
             started = self._started.pop(id(leaf), None)
             if started is None:
                 others.append(_own(leaf, taken))
@@ -44,7 +44,7 @@ class Sums:
         return rebuild(tree, tensors)
 
     def start(self, tensor: Any) -> None:
-        """Start to sum a tensor in its memory, which nobody writes to until it is summed."""
+        """Start to sum a tensor in place; nobody may write to it until then."""
         is_whole = tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous()
         if is_whole and tensor.nbytes >= LONG_BYTES:
             self._started[id(tensor)] = tensor, self._start(tensor)
@@ -64,7 +64,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class SumOverRanks(Sums):
-    """The sum over the ranks of a communicator, of tensors in the host's memory."""
+    """The sum of tensors in host memory over the ranks of a communicator."""
 
     communicator: Communicator
     _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -80,8 +80,7 @@ class SumOverRanks(Sums):
 class SumInGroup(Sums):
     """The sum over ranks in torch's default process group, started unless ``torchrun`` has done so.
 
-    Of the ``kind`` "nccl" it sums tensors on the GPUs, one rank a device, of "gloo" in the host's
-    memory.
+    With "nccl" it sums tensors on GPUs, one rank per device, with "gloo" in host memory.
     """
 
     communicator: Communicator
@@ -120,7 +119,7 @@ class TorchRankBackend(RankBackend, TorchBackend):
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
         sums = self.gradient.sum_over_ranks
-        # On one machine a sum takes the processors that compute: at the end it is 5 % faster.
+        # On one machine a sum competes for processors, so summing at the end is 5 % faster.
         is_far = communicator.n_machines > 1 or isinstance(sums, SumInGroup)
         if isinstance(sums, Sums) and is_far and not communicator.n_shards:
             self.gradient = replace(self.gradient, dense=SentDense(self.kernels.dense, sums))
@@ -166,7 +165,7 @@ def _start_group(communicator: Communicator, kind: str) -> None:
 
 
 def _own(tensor: Any, taken: set[int]) -> Any:
-    """Return a contiguous tensor whose memory no other has; ``taken`` addresses grow."""
+    """Return a contiguous tensor, or a copy if its address is in ``taken``; add the address."""
     tensor = tensor.detach().contiguous()
     if (address := tensor.untyped_storage().data_ptr()) in taken:
         return tensor.clone()

@@ -31,6 +31,6 @@ class AgreedBudget(Budget):
         return steps
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the share of the time for steps that will have passed, as `next_steps` saw it."""
+        """Return the fraction of the steps' time that will have passed, as `next_steps` saw it."""
         passed = self._elapsed + ahead * self._seconds_of_step
         return passed / self._usable if passed < self._usable else 1.0

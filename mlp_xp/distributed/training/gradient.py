@@ -1,7 +1,7 @@
-"""The gradient of a batch that ranks share: the gradient of own rows, and sums over ranks.
+"""The gradient of a batch that ranks share: gradients of each rank's rows, summed over ranks.
 
-A loss is a weighted average over the batch. Each rank multiplies its average over its own rows by
-their part of the batch's weight, so that plain sums over ranks are the numbers of the whole batch.
+A loss is a weighted average over the batch. Each rank multiplies the average over its rows by their
+fraction of the batch's weight, so that sums over ranks give the result of the whole batch.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class RankGradient:
         return Batch(x, y, Selection(rows, weights, draws, positions, part))
 
     def _kernels_of(self, kernels: Kernels, part: Array, positions: Array | None) -> Kernels:
-        """Return the kernels of layers that look at all of a batch, for a rank's rows of it."""
+        """Return the kernels of layers that depend on the whole batch, for a rank's rows."""
         whole = BatchPart(part, self.sum_over_ranks, self.n_shards)
         return kernels._replace(
             batch_norm=partial(kernels.batch_norm, part=whole),

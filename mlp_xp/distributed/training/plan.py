@@ -1,4 +1,4 @@
-"""One rank's part of the plan of an epoch: its rows of each batch."""
+"""One rank's part of an epoch's plan: its rows of each batch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.training.data.epoch_plan import EpochPlan
 
-# Batches of sharded data have a varying number of rows on a rank. They are filled up to a multiple
-# of so much of the batch, since a new shape may cost a compilation.
+# Batches of sharded data have a varying number of rows on a rank. They are padded to a multiple of
+# this fraction of the batch, since a new shape may need a compilation.
 _FRACTION = 16
 
 
@@ -33,11 +33,10 @@ def rank_plan(
 
     A rank takes a contiguous part of each batch, or of its groups of samples that are mixed with
     each other; with ``owned``, the position of each sample on this rank or -1, the rows that it
-    has. Rows of weight 0 fill up what is shorter, so that all batches have one shape. With
-    ``n_shards`` each batch has that number of virtual shards on each rank, of one number of rows;
-    parts are then of samples with a weight of 1. ``takes_shards`` is whether a step takes shard
-    after shard, and draws have positions in them. Raises ValueError if samples that are mixed are
-    on several ranks.
+    has. Rows of weight 0 pad shorter parts, so that all batches have one shape. With ``n_shards``
+    each batch has that number of virtual shards on each rank, of one number of rows; parts are then
+    of samples with a weight of 1. ``takes_shards`` is whether a step takes shard after shard, and
+    draws have positions in them. Raises ValueError if samples that are mixed are on several ranks.
     """
     n_samples, batch_size = sum(plan.counts), plan.batch_size
     here = np.arange(n_samples)
@@ -51,7 +50,7 @@ def rank_plan(
         numbers = _part_numbers(plan, partners, size * n_own)
         shards = numbers % n_own
         chosen = np.flatnonzero(numbers // n_own == rank)
-        if n_shards:  # On every rank alike.
+        if n_shards:  # The same on every rank.
             n_widest = int(np.bincount(steps * size * n_own + numbers).max())
     elif partners is not None:
         name = next(type(entry).__name__ for entry in augmentation if entry.mixes_targets)
@@ -64,7 +63,7 @@ def rank_plan(
         rows = owned[rows].astype(np.int32)
         chosen = np.flatnonzero(rows >= 0)
 
-    # Where each chosen row goes, and what fills up the other places.
+    # The position of each chosen row, and the padding.
     groups = steps * n_own + shards
     chosen = chosen[np.argsort(groups[chosen], kind="stable")]
     counts = np.bincount(groups[chosen], minlength=len(plan.counts) * n_own)
@@ -111,7 +110,7 @@ def rank_plan(
 
 
 def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarray | None:
-    """Return the array of the draws that has the partner of each row in its batch, if any."""
+    """Return the array of partners among the draws, if any."""
     for transform, drawn in zip(augmentation, plan.draws or (), strict=True):
         if transform.mixes_targets:
             partners: Any = transform.mixture(drawn).partners
@@ -120,7 +119,7 @@ def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarr
 
 
 def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) -> np.ndarray:
-    """Return for each row, without padding, the number of its part of its batch.
+    """Return the part of its batch to which each row belongs, without padding.
 
     Rows and their partners are one unit.
     """
@@ -135,9 +134,9 @@ def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) ->
         firsts = labels[:: plan.batch_size]
         units = labels - firsts[steps]
         n_units = np.diff(firsts, append=labels.max() + 1)
-    # As `numpy.array_split`: the first ranks have one more.
+    # As in `numpy.array_split`, the first ranks have one more.
     share, extra = (number[steps] for number in np.divmod(n_units, n_parts))
-    longer = extra * (share + 1)  # Units in the parts that have one more.
+    longer = extra * (share + 1)  # Units in the larger parts.
     later = extra + (units - longer) // np.maximum(share, 1)
     numbers: np.ndarray = np.where(units < longer, units // (share + 1), later)
     return numbers

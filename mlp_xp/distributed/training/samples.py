@@ -22,7 +22,7 @@ def gather_samples(
     """Return the samples of all ranks: shard, targets, weights.
 
     A rank may have no rows, if y has the right number of axes. ``check(X, exchange=...)`` returns
-    its rows, or one that nothing is computed from; ``suffix`` ends the names in errors.
+    its rows, or a placeholder row; ``suffix`` ends the names in errors.
     """
     X, y, weights = given
     n_rows = int(X.shape[0]) if hasattr(X, "shape") else len(X)

@@ -1,9 +1,9 @@
 """Kernels that compute a batch in virtual shards, with the same bits on any number of ranks.
 
 A batch is cut into parts of the same number of rows, whose products and sums are computed one by
-one, and summed in pairs, pairs of pairs and so on, on a rank and then over ranks. Activations too
-are computed one by one: PyTorch rounds in another way at the end of an array, where numbers do not
-fill a vector. What treats each row by itself, and rounds in one way, is computed at once.
+one, and summed in pairs, pairs of pairs and so on, on a rank and then over ranks. Activations are
+computed per shard too, since PyTorch rounds differently at the end of an array, where numbers do
+not fill a vector. Other rowwise operations are computed at once.
 """
 
 from __future__ import annotations
