@@ -89,6 +89,15 @@ def test_the_gradients_of_all_of_them_are_right(backend, rng):
     check_gradient(backend, function, init_params(network, 3), rng)
 
 
+def test_the_loss_of_the_page_takes_large_errors(backend):
+    with np.errstate(all="raise", under="ignore"), backend.scope():
+        outputs = backend.put(np.asarray([[1e5], [-1e5], [1e30], [-1e30], [0.0]]), "float32")
+        losses, pull = EXTENSION.log_cosh(outputs, 0 * outputs, xp=backend.xp)
+        slopes = backend.get(pull(backend.xp.ones_like(losses)))
+    np.testing.assert_allclose(backend.get(losses), [1e5, 1e5, 1e30, 1e30, 0], 1e-5, 1e-6)
+    assert slopes.tolist() == [[1], [-1], [1], [-1], [0]]
+
+
 def test_what_is_no_such_object_is_refused():
     for settings, kind, message in WRONG:
         with pytest.raises(kind, match=message):

@@ -1,12 +1,14 @@
 """The same arithmetic as scikit-learn's: same start, same steps, same losses."""
 
 import inspect
+import warnings
 
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
-from sklearn.datasets import load_wine, make_multilabel_classification
+from sklearn.datasets import load_wine, make_moons, make_multilabel_classification
 from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import MinMaxScaler
 from trainers import assert_close
 
 import mlp_xp as ours
@@ -113,6 +115,27 @@ def test_the_loss_of_several_outputs_is_reported_as_their_mean(settings):
     assert mine.validation_loss_curve_[-1] == pytest.approx(expected)
     if settings:
         assert mine.loss_ == mine.loss_curve_[-1] == pytest.approx(expected)
+
+
+def test_an_example_of_theirs_warns_as_often():
+    """The settings of scikit-learn's plot_mlp_training_curves, some of which converge in time."""
+    X, y = make_moons(noise=0.3, random_state=0)
+    X = MinMaxScaler().fit_transform(X)
+    settings = [
+        {"learning_rate": rate, "momentum": momentum, "nesterovs_momentum": ahead}
+        for rate in ("constant", "invscaling")
+        for momentum, ahead in ((0, True), (0.9, False), (0.9, True))
+    ]
+    ends = []
+    for library in (ours, theirs):
+        shared = {"solver": "sgd", "learning_rate_init": 0.2, "max_iter": 80, "random_state": 0}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for each in settings:
+                model = library.MLPClassifier(**shared, **each).fit(X, y)
+                ends.append((model.n_iter_, len(caught)))
+    assert ends[:6] == ends[6:]
+    assert 0 < ends[-1][1] < 6
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "several"])
