@@ -33,20 +33,6 @@ def sha256(data: bytes | NDArray[Any]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def join(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Concatenate along the first axis, and empty the list.
-
-    Each part is freed once it is copied, so that memory never holds CIFAR-10 twice.
-    """
-    joined = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=np.uint8)
-    end = len(joined)
-    while parts:
-        start = end - len(parts[-1])
-        joined[start:end] = parts.pop()
-        end = start
-    return joined
-
-
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:

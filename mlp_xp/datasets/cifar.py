@@ -20,7 +20,7 @@ from mlp_xp.datasets._cifar.batches import (
 )
 from mlp_xp.datasets._dataset import Content, Dataset, Labels, Pixels
 from mlp_xp.datasets._download import Remote
-from mlp_xp.datasets._files import join, read_file, sha256
+from mlp_xp.datasets._files import read_file, sha256
 from mlp_xp.datasets._loading import Arrays, Spec, load_images
 
 _SHAPE = (3, 32, 32)
@@ -49,18 +49,15 @@ _CIFAR100 = Kind(
 def _read_cifar10(path: Path) -> Content:
     train, test = read_batches(path, _CIFAR10)
     y_train, y_test = _last_labels(train), _last_labels(test)
-    return _content10(_move_pixels(train), y_train, _move_pixels(test), y_test)
+    return _content10(_pixels(train), y_train, _pixels(test), y_test)
 
 
 def _last_labels(batches: list[BatchFile]) -> Labels:
     return np.concatenate([batch.labels[:, -1] for batch in batches])
 
 
-def _move_pixels(batches: list[BatchFile]) -> Pixels:
-    """Return the images of the batches, and empty the list to free memory."""
-    pixels = [batch.pixels for batch in batches]
-    batches.clear()
-    return join(pixels)
+def _pixels(batches: list[BatchFile]) -> Pixels:
+    return np.concatenate([batch.pixels for batch in batches])
 
 
 def _content10(x_train: Pixels, y_train: Labels, x_test: Pixels, y_test: Labels) -> Content:

@@ -71,7 +71,8 @@ def _copy_full_slices(model: onnx.ModelProto) -> None:
 
 def _value(node: onnx.NodeProto, known: dict[str, np.ndarray], model: onnx.ModelProto) -> Any:
     inputs = {name: known[name] for name in node.input if name}
-    given = [onnx.helper.make_tensor_value_info(name, _type(inputs[name]), None) for name in inputs]
+    dtypes = {n: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for n, value in inputs.items()}
+    given = [onnx.helper.make_tensor_value_info(*pair, None) for pair in dtypes.items()]
     result = onnx.helper.make_empty_tensor_value_info(node.output[0])
     alone = onnx.helper.make_model(
         onnx.helper.make_graph([node], "constant", given, [result]),
@@ -79,10 +80,6 @@ def _value(node: onnx.NodeProto, known: dict[str, np.ndarray], model: onnx.Model
         ir_version=model.ir_version,
     )
     return np.asarray(ReferenceEvaluator(alone).run(None, inputs)[0])
-
-
-def _type(value: np.ndarray) -> int:
-    return onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
 
 
 def _folded(

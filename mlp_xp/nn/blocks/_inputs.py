@@ -7,7 +7,7 @@ from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
-from mlp_xp.nn.blocks._numeric import NumericEmbedding
+from mlp_xp.nn.blocks._numeric import NumericEmbedding, check_counts
 from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
 
 _MOST_ROWS = 1 << 24  # Above, float32 cannot represent each row number.
@@ -33,11 +33,7 @@ class TableInputs(Block):
     scale: bool = False
 
     def __post_init__(self) -> None:
-        counts = {"numbers": 0, "indicators": 0, "embedding_dim": 1}
-        for name, least in counts.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
+        check_counts(self, numbers=0, indicators=0, embedding_dim=1)
         object.__setattr__(self, "categories", tuple(self.categories))
         if any(type(n) is not int or n < 1 for n in self.categories) or not self.columns:
             raise ValueError(

@@ -53,7 +53,7 @@ class PBLD(NumericEmbedding):
     layer: ClassVar[Callable[..., Any]] = staticmethod(periodic)
 
     def __post_init__(self) -> None:
-        _check_counts(self, waves=1, outputs=2)
+        check_counts(self, waves=1, outputs=2)
         if not 0.0 <= self.sigma < math.inf:
             raise ValueError(f"`sigma` must be at least 0 and finite, got {self.sigma!r}.")
 
@@ -92,7 +92,7 @@ class PLE(NumericEmbedding):
     adapts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_counts(self, pieces=1, outputs=1)
+        check_counts(self, pieces=1, outputs=1)
 
     def work(self, n: int) -> int:
         """Count two for each weight."""
@@ -122,7 +122,8 @@ class PLE(NumericEmbedding):
 NUMERIC_EMBEDDINGS: dict[str, type[PBLD | PLE]] = {"pbld": PBLD, "ple": PLE}
 
 
-def _check_counts(settings: Any, **least: int) -> None:
+def check_counts(settings: Any, **least: int) -> None:
+    """Raise ValueError unless settings are integers of at least these."""
     for name, smallest in least.items():
         value = getattr(settings, name)
         if type(value) is not int or value < smallest:

@@ -76,7 +76,8 @@ class Guard:
         ``waits``: the device computes for about as long as between two checks.
         """
         now = time.perf_counter()
-        if self._processes.decide(self._is_look_due(now, waits)):
+        is_due = waits or now >= self._look_at or self._restore is None
+        if self._processes.decide(is_due):
             loss, *accuracy = trainer.read_sums()
             self.end(trainer, done, loss)
             counts = self._epochs[-1].plan.counts
@@ -99,9 +100,6 @@ class Guard:
         state = trainer.state  # The optimizer's state shows in its weights.
         if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
             raise self._processes.blame(self._error(trainer, done))
-
-    def _is_look_due(self, now: float, waits: bool) -> bool:
-        return waits or now >= self._look_at or self._restore is None
 
     def _is_copy_due(self, trainer: BaseTrainer, now: float) -> bool:
         if self._cost is None:

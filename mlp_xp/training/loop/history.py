@@ -59,10 +59,7 @@ class History:
     def begin(self, *, has_validation: bool, stops_by_score: bool) -> None:
         """Prepare for the epochs of a fit."""
         if has_validation:
-            self.validation_losses = (
-                [] if self.validation_losses is None else self.validation_losses
-            )
-            self.scores = [] if self.scores is None else self.scores
+            self.validation_losses, self.scores = self.validation_losses or [], self.scores or []
             if self.best_score is None:
                 self.best_score = -np.inf
         if stops_by_score:

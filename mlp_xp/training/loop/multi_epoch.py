@@ -140,17 +140,14 @@ class MultiEpoch:
             after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0])
             measured = [*self._validation.measure_each(after.learned, after.batch_stats)]
         trained = []
+        for epoch in epochs[1 : n_finite + 1]:
+            trainer.guard.begin(trainer, epoch, -math.inf)  # A copy would be too late.
         for i, (value, score) in enumerate(measured):
-            if i:
-                # After the copy it would be too late.
-                trainer.guard.begin(trainer, epochs[i], -math.inf)
             record = trainer.record(plans[i], tables[i].rates, [losses[i]], seconds)
             record = record._replace(validation_loss=value, validation_score=score)
             learned = None if score is None else partial(self._learned, i + 1)
             trained.append(Trained(record, learned))
         if n_finite < n_epochs:
-            if n_finite:
-                trainer.guard.begin(trainer, epochs[n_finite], -math.inf)
             self._faulty = partial(trainer.guard.end, trainer, n_steps, losses[n_finite])
             if not trained:
                 self._faulty()

@@ -108,7 +108,9 @@ class _Stacks:
                 answers[id(request)] = StackError("No stack can train this.")
         if groups.keys() - self._stacks.keys():
             self._seconds = math.inf  # The duration of a new stack's epoch is not known.
-        self._stacks = {key: self._stacks.get(key) or self._new_stacks() for key in groups}
+        new = [[ModelStack(self._is_stopped) for _ in range(self._n_stacks)] for _ in groups]
+        pairs = zip(groups, new, strict=True)
+        self._stacks = {key: self._stacks.get(key) or stacks for key, stacks in pairs}
         parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
         # Held-out samples are measured after each epoch.
         n_epochs = min(1 if r.validation is not None else r.n_epochs for r in requests)
@@ -131,9 +133,6 @@ class _Stacks:
                 list(pool.map(train, parts))
         self._seconds = (time.perf_counter() - start) / n_epochs
         return [answers[id(request)] for request in requests]
-
-    def _new_stacks(self) -> list[ModelStack]:
-        return [ModelStack(self._is_stopped) for _ in range(self._n_stacks)]
 
 
 def _can_stack(request: Request) -> bool:

@@ -92,8 +92,11 @@ def step_tables(
     share[:] = np.asarray(counts[steps.start : steps.stop]) / n_samples
     np.divide(rules.alpha, totals, out=l2, where=totals > 0)
     if rules.ema_decay is not None:
-        averages = [_average_rate(rules.ema_decay, first + i) for i in range(len(rule))]
-        average_rate[:] = np.reshape(averages, average_rate.shape)
+        # The average follows the newest weights closely at first, or it would remember the initial
+        # ones for long; TensorFlow's rule.
+        earlier = first + np.arange(len(rule))
+        decays_of_average = np.minimum(rules.ema_decay, (1 + earlier) / (10 + earlier))
+        average_rate[:] = np.reshape(1.0 - decays_of_average, average_rate.shape)
     # A small last batch moves the running statistics less.
     largest = np.asarray([[max(plan.totals) or 1.0] for plan in plans])
     np.divide(_BATCH_STATS_RATE * totals, largest, out=batch_stats_rate)
@@ -106,15 +109,6 @@ def _ticks_by_clock(budget: Budget, ticks: list[int], n_steps: int) -> list[int]
     passed = [budget.fraction(ahead) for ahead in range(len(ticks))]
     least = (tick / max(n_steps - 1, 1) for tick in ticks)
     return [round(min(max(both), 1.0) * (_TICKS - 1)) for both in zip(passed, least, strict=True)]
-
-
-def _average_rate(decay: float, step: int) -> float:
-    """Return how far a moving average moves towards the newest weights.
-
-    At first it follows them closely, or it would remember the initial weights for long;
-    TensorFlow's rule.
-    """
-    return 1.0 - min(decay, (1 + step) / (10 + step))
 
 
 def draw_keys(trainer: BaseTrainer, n_steps: int, epoch: int) -> np.ndarray | None:
