@@ -1,6 +1,6 @@
 """Backends: where arrays live and how a finished step is executed, one folder or file per library.
 
-A library is imported only when it is asked for, or when one of its arrays arrives. Every formula is
+A library is imported only when it is requested, or when one of its arrays arrives. Every formula is
 defined elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists what a backend may replace.
 """
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Library(NamedTuple):
-    """A library: its module here, its package, the extra that installs it, its kinds of devices."""
+    """A library: its module here, its package, the extra that installs it, its types of devices."""
 
     module: str
     package: str
@@ -66,7 +66,7 @@ _IS_ARRAY = {
 
 
 def get_backend(spec: Any = None, device: Any = None) -> Backend:
-    """Return the backend with a name, or the one that an array belongs to.
+    """Return the backend with a name, or an array's backend.
 
     ``spec`` is one of `BACKENDS`, or ``"auto"`` for the first of CuPy, PyTorch and JAX that
     computes a product on a CUDA device, and NumPy where none does; a backend, which is returned
@@ -86,7 +86,7 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
         if spec == "auto":
             return _automatic(device)
         if spec not in BACKENDS:
-            from mlp_xp._utils.names import error_end  # Most names are right.
+            from mlp_xp._utils.names import error_end  # Most names are valid.
 
             names = ("auto", *BACKENDS)
             raise ValueError(
@@ -106,7 +106,7 @@ def _plain_numpy() -> Backend:
 
 
 def namespace_backend(array: object) -> str | None:
-    """Return the name of the backend that an array belongs to, None for no known array."""
+    """Return the name of an array's backend, or None for unknown types."""
     for name, is_array in _IS_ARRAY.items():
         if is_array(array):
             return None if isinstance(array, np.generic) else name
@@ -167,7 +167,7 @@ def _load(name: str, device: Any) -> Backend:
 
 
 def _check_kind(name: str, device: Any) -> None:
-    """Raise ValueError for a device that other libraries have and this one never does."""
+    """Raise ValueError for a device that only other libraries support."""
     kind = str(device).partition(":")[0]
     others = [other for other in BACKENDS if kind in BACKENDS[other].devices]
     devices = BACKENDS[name].devices
@@ -185,7 +185,7 @@ def _check_kind(name: str, device: Any) -> None:
 
 
 def _automatic(device: Any) -> Backend:
-    """Return the first library whose GPU works, else NumPy, unless a GPU was asked for."""
+    """Return the first library whose GPU works, otherwise NumPy, unless a GPU was requested."""
     asked = str(device).startswith("cuda")
     able = [name for name in BACKENDS if "cuda" in BACKENDS[name].devices]
     reasons = []
@@ -194,7 +194,7 @@ def _automatic(device: Any) -> Backend:
             try:
                 backend = _load(name, device or "cuda")
                 backend.prove()
-            except Exception as error:  # A broken installation or driver can raise anything.
+            except Exception as error:  # A broken installation or driver can raise any error.
                 reason = str(error).removeprefix(f"{_NO_DRIVER}. ")
                 reasons.append(f"{name}: {reason}".rstrip("."))
             else:

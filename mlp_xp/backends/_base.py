@@ -17,11 +17,12 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# The bytes of a block in the host's memory, and on a device that does not report its free memory;
-# elsewhere a part of that, as casts, activations and gradients of a block are several times it.
+# Bytes of a block in host memory, and on a device that does not report its free memory. Other
+# devices use a fraction of the free memory, since casts, activations and gradients need several
+# times the block.
 _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
-# Multiplications and additions of the forward passes that take two processors about a tenth of a
-# second, backward passes included; a GPU does a hundred times more.
+# Operations in forward passes for which two processors need about a tenth of a second, backward
+# passes included; a GPU does a hundred times more.
 _WORK_AT_ONCE = 2_000_000_000
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,31 +36,31 @@ def to_numpy(array: Any) -> np.ndarray:
 
 
 class BackendError(RuntimeError):
-    """A backend that is absent or cannot be used here; the message says what to do."""
+    """A backend that is missing or cannot be used here; the message says what to do."""
 
 
 class Backend:
     """The interface of a backend: where arrays live and how a finished step is executed."""
 
     name: ClassVar[str]
-    # Whether a new batch size costs a new compilation, so that padding a batch is cheaper.
+    # Whether a new batch size needs a compilation, so that padding is cheaper.
     fixed_shapes: ClassVar[bool] = False
-    # Whether a compiled step takes over the memory of its state, which nobody else can then use.
+    # Whether a compiled step takes over the memory of its state, so that nobody else can use it.
     donates: bool = False
     has_sparse_products: bool = False  # Whether `gather` takes a `SparseMatrix`.
-    # Whether the results of a step are in the host's memory when its call returns.
+    # Whether a step's results are in host memory when its call returns.
     returns_results: ClassVar[bool] = False
-    # Whether several threads that each train a model, or a stack of them, are faster than one.
+    # Whether several threads that each train a model, or a stack, are faster than one.
     has_workers: ClassVar[bool] = False
     has_stack_threads: bool = False
-    shares_host_memory: bool = False  # Whether a NumPy array is where the computation is.
+    shares_host_memory: bool = False  # Whether computations use NumPy arrays in place.
 
-    xp: Namespace  # Of the Array API, from array-api-compat where that has one.
+    xp: Namespace  # The Array API namespace, from array-api-compat if available.
     device: Device
     kernels: Kernels = Kernels()
-    precision: str | None = None  # Of products of float32, None for float32 itself.
+    precision: str | None = None  # The precision of float32 products, None for float32.
 
-    # Two backends of one library, device, kernels and precision share what was compiled.
+    # Backends with equal library, device, kernels and precision share compiled functions.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backend) and self._key == other._key
 
@@ -84,13 +85,14 @@ class Backend:
         return self.owns(array) and str(array_api_compat.device(array)) == str(self.device)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
-        """Copy an array to the device: nothing if it is there, else by DLPack, else through NumPy.
+        """Copy an array to the device, if necessary: by DLPack, otherwise through NumPy.
 
         The result, in a dtype such as "float32", may share memory with the argument.
         """
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
-                # A library refuses some memory of others, with any exception; the host's is fine.
+                # A library can refuse other libraries' memory with any exception, but not the
+                # host's.
                 try:
                     array = self.xp.from_dlpack(array)
                 except Exception:
@@ -107,7 +109,7 @@ class Backend:
         return self._move(self.xp.astype(array, target, copy=False))
 
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
-        """Copy an array to the device as `put` does, to memory that nobody else has."""
+        """Copy an array to the device as `put` does, always to new memory."""
         return self.xp.asarray(self.put(array, dtype), copy=True)
 
     def zeros_like(self, array: Array) -> Array:
@@ -115,23 +117,23 @@ class Backend:
         return self.xp.zeros_like(array)
 
     def unstack(self, array: Array) -> Sequence[Array]:
-        """Return each row of an array, such as what a step takes of an epoch's, as an array."""
+        """Return the rows of an array as separate arrays."""
         rows: Sequence[Array] = self.xp.unstack(array)
         return rows
 
     def get(self, array: Array) -> np.ndarray:
-        """Copy one of this library's arrays to the host, as a NumPy array."""
+        """Copy an array of this library to the host, as a NumPy array."""
         raise NotImplementedError
 
     def contiguous(self, array: Array) -> Array:
-        """Return an array of two axes with its rows one after the other: itself, or a copy.
+        """Return a two-dimensional array in row-major order: itself, or a copy.
 
-        Taking rows out of columns would walk over all of the data at each step.
+        Taking rows from column-major data would read all of it at each step.
         """
         return array
 
     def _move(self, array: Any) -> Array:
-        """Copy one of this library's own arrays to `device`."""
+        """Copy an array of this library to `device`."""
         raise NotImplementedError
 
     def _from_numpy(self, array: np.ndarray) -> Array:
@@ -146,13 +148,13 @@ class Backend:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether gradients may be too small for the products' number format."""
+        """Whether gradients may underflow in the products' number format."""
         return self.precision == "float16"
 
     def with_precision(self, precision: str) -> Self:
-        """Return this backend with its products in a precision, itself for the parameters' dtype.
+        """Return this backend with products in a precision; itself for the parameters' dtype.
 
-        What the backend or its device has no such products for is a ValueError.
+        Raise ValueError if the backend or its device does not support the precision.
         """
         if precision not in LOW_PRECISIONS:
             return self
@@ -182,11 +184,11 @@ class Backend:
 
     @property
     def has_machine_code(self) -> bool:
-        """Whether the same operations may be machine code here, and none on another machine."""
+        """Whether operations run as machine code on some machines only."""
         return False
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        """Return parameters and optimizer state in memory that suits steps."""
+        """Return parameters and optimizer state in memory suited to steps."""
         return params, opt_state
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
@@ -201,9 +203,9 @@ class Backend:
         return function
 
     def release(self, compiled: Any, state: Any) -> Any:
-        """Return a state that a function which was compiled to donate no longer takes over.
+        """Return a state after its release by a function that was compiled to donate.
 
-        The function may then serve another state, as one compiled anew would.
+        The function may then serve another state, like a newly compiled one.
         """
         return state
 
@@ -213,7 +215,7 @@ class Backend:
         The body is pure, like what `compile` takes. ``i`` stands for an integer, and is used only
         as in ``array[i, ...]``, on the arrays of the tree ``steps``: their first axis counts steps.
         The result, ``run(start, stop, state, steps, *shared)``, calls the body for each i in turn;
-        the state is donated. None, the default, is for backends where one call per step is as fast.
+        the state is donated. The default, None, is for backends where one call per step is as fast.
         """
         return None
 
@@ -222,7 +224,7 @@ class Backend:
 
         The first axis of ``state`` and ``scaling``, and the second of ``steps``, count models;
         ``stops``, (models,) NumPy integers, are where they end. Models that end at ``start`` may
-        change.
+        change too.
         """
         loop = self.loop(body)
 
@@ -238,7 +240,7 @@ class Backend:
 
     @property
     def work_at_once(self) -> int:
-        """Multiplications and additions of the forward passes of about a tenth of a second."""
+        """Operations in the forward passes of about a tenth of a second."""
         return _WORK_AT_ONCE if self.shares_host_memory else 100 * _WORK_AT_ONCE
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
@@ -250,7 +252,7 @@ class Backend:
         return self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
-        """Return the results of a function for each value, computed in threads where that helps."""
+        """Return the results of a function for each value, computed in threads if that helps."""
         return map(function, values)
 
     def training(
@@ -258,9 +260,9 @@ class Backend:
     ) -> contextlib.AbstractContextManager[object]:
         """Return the context of some steps of a training.
 
-        ``work`` and ``sparse_work`` count multiplications and additions of a step's forward pass,
-        ``n_steps`` the steps past and certain, 0 where there is no time to compile, ``largest`` the
-        numbers of the largest array.
+        ``work`` and ``sparse_work`` count the operations of a step's forward pass, ``n_steps`` the
+        steps done or certain to come (0 if there is no time to compile), and ``largest`` is the
+        size of the largest array.
         """
         return contextlib.nullcontext()
 
@@ -273,12 +275,12 @@ class Backend:
         return contextlib.nullcontext()
 
     def synchronize(self, tree: Tree | None = None) -> None:
-        """Wait until the device has finished, or at least a tree of its arrays is there."""
+        """Wait until the device has finished, or at least a tree of arrays is computed."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
         """Copy host batches to the device, each while the one before it is used.
 
-        Arrays may be written over once the next are asked for; none has more rows than the first.
+        Arrays may be overwritten once the next are requested; none has more rows than the first.
         """
         iterator = iter(batches)
 
@@ -293,7 +295,7 @@ class Backend:
                 yield batch
 
     def collect(self, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
-        """Copy arrays to the host, each while the next one is computed; the reader copies again."""
+        """Copy arrays to the host, each while the next is computed; the reader must copy them."""
         previous = None
         for array in arrays:
             if previous is not None:
@@ -303,14 +305,15 @@ class Backend:
             yield self.get(previous)
 
     def free_memory(self) -> int | None:
-        """Return the free bytes on the device, or None where it shares the host's memory."""
+        """Return the free bytes on the device, or None if it shares host memory."""
         return None
 
     def block_bytes(self) -> int:
-        """Return the bytes of a block of rows that goes forward and back before the next.
+        """Return the bytes of a block of rows, which runs forward and backward before the next.
 
         In the host's memory a block stays in the cache: with 3072 float32 columns and 64 neurons, 6
-        to 24 MiB took the same time, all data at once 10 % more. On a device it is forty launches.
+        to 24 MiB took the same time, all data at once 10 % more. On a device a block needs forty
+        launches.
         """
         if self.shares_host_memory:
             return _CACHED_BYTES
@@ -318,7 +321,7 @@ class Backend:
         return _DEVICE_BYTES if free is None else max(_CACHED_BYTES, free // _PARTS_OF_MEMORY)
 
     def prove(self) -> None:
-        """Compute a product; what fails is the library's own error."""
+        """Compute a product, to see if the library raises an error."""
         with self.scope():
             one = self.put(np.ones((1, 1), np.float32))
             self.get(one @ one)
@@ -326,6 +329,6 @@ class Backend:
     # --- information ---------------------------------------------------------------------------
 
     def describe(self) -> dict[str, str]:
-        """Return the facts that a benchmark must state: library, version, device."""
+        """Return what a benchmark must report: library, version, device."""
         version = importlib.import_module(self.name).__version__
         return {"library": f"{self.name} {version}", "device": str(self.device)}

@@ -14,9 +14,9 @@ from typing import Any
 
 from mlp_xp._utils.array_types import Array, Device, DType, Namespace
 
-# From the names that estimators take to the names of the number formats.
+# The names of the number formats by estimators' names.
 LOW_PRECISIONS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
-# The compute capability of NVIDIA's first cards with such products.
+# The compute capability of NVIDIA's first GPUs with such products.
 _CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "float16": (5, 3)}
 
 
@@ -32,7 +32,7 @@ def rounded(gather: Callable[..., Array], name: str) -> Callable[..., Array]:
 
 
 def lacking(name: str, device: Device, precision: str, cure: str, reason: str = "") -> ValueError:
-    """Return the error of a device of a backend that has no products in a precision."""
+    """Return the error for a device that does not support this precision."""
     return ValueError(
         f"precision is {precision!r}, and device {str(device)!r} of backend {name!r} has no "
         f"products in {LOW_PRECISIONS[precision]}{reason}: use {cure}."
@@ -42,7 +42,7 @@ def lacking(name: str, device: Device, precision: str, cure: str, reason: str = 
 def check_capability(
     name: str, device: Device, precision: str, capability: tuple[int, int]
 ) -> None:
-    """Raise ValueError if a CUDA device of a compute capability lacks products in a precision."""
+    """Raise ValueError if a CUDA device's compute capability does not support a precision."""
     needed = _CAPABILITIES[precision]
     if capability < needed:
         cure = "precision='float32'"

@@ -14,7 +14,7 @@ _CPU = array_api_strict.Device("CPU_DEVICE")
 
 
 class StrictBackend(Backend):
-    """Arrays that raise for whatever the standard does not promise."""
+    """Arrays that raise errors for anything outside the standard."""
 
     name = "array_api_strict"
     xp = array_api_strict
@@ -38,7 +38,7 @@ class StrictBackend(Backend):
 
 
 def create(device: Any) -> StrictBackend:
-    """Return the backend on a device, given itself or by name; default ``"CPU_DEVICE"``."""
+    """Return the backend on a device, given as an object or by name; default ``"CPU_DEVICE"``."""
     if device is None or isinstance(device, str):
         try:
             device = array_api_strict.Device(device or "CPU_DEVICE")

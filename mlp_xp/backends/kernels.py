@@ -45,7 +45,7 @@ class Whitening(NamedTuple):
 
 
 class SparseMatrix(NamedTuple):
-    """A CSR matrix, stored row after row: entries of row i are ``indptr[i]:indptr[i + 1]``.
+    """A CSR matrix: the entries of row i are ``indptr[i]:indptr[i + 1]``.
 
     ``data`` and ``indices``, their columns, are ``(entries,)``, ``indptr`` is ``(rows + 1,)``.
     """
@@ -56,7 +56,7 @@ class SparseMatrix(NamedTuple):
 
 
 class Transposed(NamedTuple):
-    """Rows of a sparse matrix, transposed: what their ``T`` is."""
+    """The transpose of rows of a sparse matrix."""
 
     rows: Any
 
@@ -77,8 +77,8 @@ def gather(
 
     ``x : (samples, features)`` has any real dtype and is never written to. Backends with sparse
     products also take a `SparseMatrix` of the given dtype, without scaling and pixel map, and
-    return an object with all that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy``,
-    ``x.dtype``, ``x.ndim``. Rows of None are all of them.
+    return an object with the attributes that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @
+    dy``, ``x.dtype``, ``x.ndim``. ``rows`` is None for all rows.
     """
     if rows is not None:
         x = xp.take(x, rows, axis=0)
@@ -97,10 +97,10 @@ def accumulate(total: Array, share: Array, *terms: Array | float) -> Array:
 
 
 class Kernels(NamedTuple):
-    """The only door for speed: functions that a backend may replace by faster ones.
+    """Functions that a backend may replace by faster ones.
 
-    Each has the signature and meaning of its default here, and falls back to it for what it does
-    not take.
+    Each has the signature and meaning of its default here, and falls back to it for unsupported
+    arguments.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
@@ -118,7 +118,7 @@ class Kernels(NamedTuple):
     clip: Callable[..., tuple[Tree, Array]] = clip
 
     def context(self, xp: Namespace, **training: Any) -> Context:
-        """Return the context of a pass through a network that uses them."""
+        """Return the context of a forward pass that uses them."""
         return Context(
             xp,
             self.dense,

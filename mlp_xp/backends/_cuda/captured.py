@@ -10,9 +10,9 @@ memory with the same numbers by value. So
 - intermediate results lie in a memory pool that nobody else uses, as long as the graph exists;
 - the work is on another stream, ordered by events with the stream of the caller.
 
-What cannot be captured (a product by cuBLAS in CuPy, a function that waits for the device) runs
-step by step as before, and the log says why. References: "CUDA Programming Guide",
-chapter "CUDA Graphs"; PyTorch's notes on CUDA graphs, for the traps.
+Steps that cannot be captured (a product by cuBLAS in CuPy, a function that waits for the device)
+run one by one, and the log says why. References: "CUDA Programming Guide", chapter "CUDA Graphs";
+PyTorch's notes on CUDA graphs, for the traps.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from mlp_xp._utils.tree import leaves, map_leaves
 # Steps that run one by one before anything is captured. Captures cost the host about as much as 63
 # steps, 32 + 16 + ... + 1, so a training never takes much more than twice the time of its steps.
 _STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))
-# The most steps of a graph: longer ones would save less than a microsecond a step.
+# The most steps of a graph; longer graphs would save less than a microsecond per step.
 _MOST_STEPS = 32
-# Shapes of steps that stay captured: full batches, a shorter last one, and shapes of other data.
+# The number of step shapes that stay captured: full batches, a shorter last one, and other data.
 _MOST_SHAPES = 4
 
 
@@ -65,17 +65,17 @@ class Graphs(ABC):
 
     @abstractmethod
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
-        """Copy to each second array rows of the first, from a 1-d position on the device on."""
+        """Copy to each second array rows of the first, starting at a 1-d position on the device."""
 
     @abstractmethod
     def memory(self, array: Any) -> int:
-        """Return a number that arrays have in common if they share memory."""
+        """Return a number that is equal for arrays that share memory."""
 
 
 class Streams(threading.local):
     """The graphs' stream on each device; each thread has its own.
 
-    Another thread's work on it would become part of a graph.
+    Otherwise another thread's work would become part of a graph.
     """
 
     def __init__(self, create: Callable[[Any], Any]) -> None:
@@ -83,7 +83,7 @@ class Streams(threading.local):
         self._known: dict[Any, Any] = {}
 
     def on(self, device: Any) -> Any:
-        """Return what was created for a device."""
+        """Return the stream of a device."""
         if device not in self._known:
             self._known[device] = self._create(device)
         return self._known[device]
@@ -92,7 +92,7 @@ class Streams(threading.local):
 class CapturedLoop:
     """Many steps of a pure function, as `mlp_xp.backends.Backend.loop` takes it.
 
-    For one user at a time: the state that is returned is always in the same memory.
+    For one user at a time, since the returned state is always in the same memory.
     """
 
     def __init__(self, body: Callable[..., Any], graphs: Graphs) -> None:
@@ -102,7 +102,7 @@ class CapturedLoop:
         self._forget()
 
     def _forget(self) -> None:
-        """Release all graphs, and what they hold."""
+        """Release all graphs and their memory."""
         self._state: Any = None
         self._shared: list[Callable[[], Any]] = []
         self._shapes: dict[Any, _Steps] = {}
@@ -155,7 +155,7 @@ class CapturedLoop:
     def _share(self, shared: Any) -> None:
         """Start again where the arrays that all steps share are others: their memory is in graphs.
 
-        They are not kept alive.
+        The arrays are not kept alive.
         """
         arrays = [leaf for leaf in leaves(shared) if leaf is not None]
         if not _are([known() for known in self._shared], arrays):
@@ -163,7 +163,7 @@ class CapturedLoop:
             self._shared = [weakref.ref(array) for array in arrays]
 
     def _adopt(self, state: Any) -> None:
-        """Copy another state to the memory of ours if it fits there, else take it over."""
+        """Copy another state into our memory if it fits, otherwise take it over."""
         if state is self._state:
             return
         new = list(leaves(state))
@@ -171,10 +171,10 @@ class CapturedLoop:
         if list(map(_kind, old)) == list(map(_kind, new)):
             _write(old, new, self._graphs)
         else:
-            self._shapes, self._state = {}, state  # It was donated: its memory is ours.
+            self._shapes, self._state = {}, state  # It was donated, so its memory is ours.
 
     def _steps_like(self, steps: Any) -> _Steps:
-        """Return the buffers and graphs for steps of this shape, the latest ones being kept."""
+        """Return the buffers and graphs for steps of this shape; only the latest are kept."""
         key = tuple(None if leaf is None else _kind(leaf) for leaf in leaves(steps))
         found = self._shapes.pop(key, None) or _Steps(steps, self._graphs)
         self._shapes[key] = found
@@ -184,7 +184,7 @@ class CapturedLoop:
 
 
 class _Steps:
-    """Buffers for the steps of an epoch that have one shape, and the graphs that run them."""
+    """Buffers for an epoch's steps of one shape, and the graphs that run them."""
 
     def __init__(self, steps: Any, graphs: Graphs) -> None:
         xp = graphs.xp
@@ -200,7 +200,7 @@ class _Steps:
         self._few = _map_arrays(lambda leaf: xp.empty_like(leaf[:_MOST_STEPS, ...]), self._all)
 
     def load(self, steps: Any, start: int) -> None:
-        """Copy the arguments of an epoch's steps to the buffers, and go to a step of them."""
+        """Copy the arguments of an epoch's steps to the buffers, and set the position to a step."""
         new = list(leaves(steps))
         if not _are(new, self._loaded):
             for buffer, leaf in zip(leaves(self._all), new, strict=True):
@@ -225,7 +225,7 @@ class _Steps:
     def graph(
         self, n: int, body: Callable[..., Any], state: Any, shared: Any
     ) -> Callable[[], None]:
-        """Return what launches the graph of ``n`` steps, captured where they have run before."""
+        """Return the function that launches the graph of ``n`` steps, captured at first use."""
         if n not in self._graphs:
             if self._pool is None:
                 self._pool = self._library.new_pool()
@@ -241,7 +241,7 @@ def _kind(array: Any) -> tuple[Any, ...]:
 
 
 def _are(arrays: list[Any], others: list[Any]) -> bool:
-    """Whether two lists hold the same objects; their numbers would have to be waited for."""
+    """Whether two lists hold the same objects; comparing values would wait for the device."""
     return len(arrays) == len(others) and all(map(operator.is_, arrays, others))
 
 
@@ -257,7 +257,7 @@ def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
     for mine, value in moved:
         if _kind(mine) != _kind(value):
             raise TypeError(f"an array of the state turns from {_kind(mine)} into {_kind(value)}")
-    # A rule may return two arrays in each other's place.
+    # A rule may swap two arrays.
     apart = [
         graphs.xp.asarray(value, copy=True) if graphs.memory(value) in memory else value
         for _, value in moved
@@ -268,7 +268,7 @@ def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Stop the garbage collector: finalizers may wait for the device."""
+    """Stop the garbage collector, since finalizers may wait for the device."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Batches that travel through pinned memory, to a device and back, while it computes.
+"""Copies of batches through pinned memory, to a device and back, while it computes.
 
 Copies run in another stream. Events order them and the computation on the device; the host
 waits only for pinned memory that it is about to write or to read.
@@ -19,13 +19,13 @@ class Copier(Protocol):
     """Operations that differ between the libraries that have CUDA's streams and events."""
 
     def scope(self) -> AbstractContextManager[object]:
-        """Return the context in which all other methods, streams and events are used."""
+        """Return the context in which other methods, streams and events are used."""
 
     def compute_stream(self) -> Any:
         """Return the stream that the caller computes in."""
 
     def copy_stream(self) -> Any:
-        """Return a new stream that waits for no other."""
+        """Return a new stream that does not wait for others."""
 
     def event(self) -> Any:
         """Return a new event."""
@@ -46,7 +46,7 @@ def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[
     There are two sets of buffers. A set is filled again only when the computation on its last batch
     is done, and used only when its copy is done. No batch has more rows than the first.
     """
-    # No context stays open while the caller has a batch: it may use another device meanwhile.
+    # No context stays open while the caller has a batch, since it may use another device.
     with copier.scope():
         compute, copy = copier.compute_stream(), copier.copy_stream()
         ring = [_Buffers(copier), _Buffers(copier)]
@@ -121,7 +121,7 @@ def collect(copier: Copier, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
             if previous is not None:
                 previous[0].synchronize()
                 yield previous[1]
-            previous = copied, host, array  # Its memory must stay until it is copied.
+            previous = copied, host, array  # Its memory must not be freed until it is copied.
         if previous is not None:
             previous[0].synchronize()
             yield previous[1]

@@ -30,7 +30,7 @@ from mlp_xp.backends._cupy.products import dense_in
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels
 
-# Bytes of an array that may go through pinned memory: CuPy takes the next power of two, for good.
+# The most bytes of an array for pinned memory, of which CuPy keeps the next power of two.
 _MOST_PINNED = 1 << 26
 
 
@@ -70,7 +70,7 @@ class CupyBackend(Backend):
         return cupy.asnumpy(array)
 
     def _move(self, array: Any) -> Array:
-        # A copy only where the array is on another device than the current one.
+        # A copy only if the array is on another device than the current one.
         return cupy.asarray(array)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
@@ -78,7 +78,7 @@ class CupyBackend(Backend):
             copy = cupy.empty(array.shape, array.dtype)
             copy.set(array)  # Waits for the copy.
             return copy
-        # CuPy would keep columns as they are. It copies to pinned memory, and waits for nothing.
+        # CuPy would keep column-major order. It copies to pinned memory without waiting.
         return cupy.asarray(array, order="C")
 
     def contiguous(self, array: Any) -> Array:

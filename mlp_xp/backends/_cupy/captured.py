@@ -39,7 +39,7 @@ class CupyGraphs(Graphs):
                 caller.wait_event(stream.record(event))
 
     def new_pool(self) -> Any:
-        # The memory of the steps so far: a pool for graphs alone cannot have it otherwise.
+        # Free the memory of earlier steps, which the graphs' pool cannot use otherwise.
         cupy.get_default_memory_pool().free_all_blocks()
         return _GraphMemory(self.device)
 
@@ -50,7 +50,7 @@ class CupyGraphs(Graphs):
             try:
                 run()
             except BaseException:
-                with contextlib.suppress(Exception):  # It is invalid by now.
+                with contextlib.suppress(Exception):  # The capture is already invalid.
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
@@ -66,15 +66,15 @@ class CupyGraphs(Graphs):
 
 
 class _GraphMemory:
-    """A memory pool that frees nothing before its graphs go, and all of it then.
+    """A memory pool that frees all memory, but not before its graphs are released.
 
-    CuPy's pool frees the blocks that no array uses where memory is short, though graphs write to
-    them, and keeps them for good when it is dropped (CuPy 14.2, `SingleDeviceMemoryPool`).
+    If memory is short, CuPy's pool frees blocks that no array uses although graphs write to them,
+    and it never frees them when it is dropped (CuPy 14.2, `SingleDeviceMemoryPool`).
     """
 
     def __init__(self, device: Any) -> None:
         self._device, self._kept = device, list[Any]()
-        kept = self._kept  # No method of ours: the pool would keep us alive.
+        kept = self._kept  # Not a method, since the pool would keep this object alive.
 
         def allocate(size: int) -> Any:
             kept.append(cupy.cuda.Memory(size))
@@ -84,7 +84,7 @@ class _GraphMemory:
         self.malloc = self._pool.malloc
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception), self._device:  # At the end CUDA may be gone.
+        with contextlib.suppress(Exception), self._device:  # At exit CUDA may already be gone.
             self._kept.clear()
             self._pool.free_all_blocks()
 

@@ -4,7 +4,7 @@ CuPy's own products set the stream of a cuBLAS handle, which a capture forbids; 
 stream with each call. A product is described once, by dtype, shapes, strides and alignment, and
 cuBLASLt's heuristic then chooses its algorithm. nvmath-python binds the library.
 
-cuBLASLt reads memory down the columns: it sees an array in C order as its transpose. So it computes
+cuBLASLt uses column-major order, so it sees an array in C order as its transpose. So it computes
 ``out.T = b.T @ a.T``, and its first operand is b.
 """
 
@@ -22,28 +22,28 @@ from cupy.cuda import runtime
 
 from mlp_xp._utils.optional import install_command
 
-# The names of cuBLAS for what products of float32 are computed in.
+# cuBLAS's names for the compute types of float32 products.
 COMPUTE_TYPES = {
     "float32": "COMPUTE_32F",
     "tf32": "COMPUTE_32F_FAST_TF32",
     "bf16": "COMPUTE_32F_FAST_16BF",
     "float16": "COMPUTE_32F_FAST_16F",
 }
-# By dtype: the names of the types of operands, of results and of their factor. NumPy has no
-# bfloat16: unsigned integers of 16 bits are its bits, and their products are float32.
+# By dtype: the types of operands, results and scale. NumPy has no bfloat16; unsigned 16-bit
+# integers hold its bits, and their products are float32.
 _TYPES = {
     "e": ("CUDA_R_16F", "CUDA_R_16F", "CUDA_R_32F"),
     "f": ("CUDA_R_32F", "CUDA_R_32F", "CUDA_R_32F"),
     "d": ("CUDA_R_64F", "CUDA_R_64F", "CUDA_R_64F"),
     "H": ("CUDA_R_16BF", "CUDA_R_32F", "CUDA_R_32F"),
 }
-# NVIDIA's advice since Hopper; a product allocates as much of it as its algorithm uses.
+# NVIDIA's advice since Hopper; a product allocates only what its algorithm uses.
 _WORKSPACE_BYTES = 32 << 20
-# The largest alignment that matters: the alignment of new memory.
+# The largest alignment that matters, the alignment of new memory.
 _ALIGNMENT = 256
 # A vector of the epilogue is read 16 bytes at a time.
 _VECTOR_ALIGNMENT = 16
-# Products that stay described: a layer has three for each size of batch.
+# Cached product descriptions; a layer has three for each batch size.
 _MOST_PRODUCTS = 1024
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 def multiply(
     a: Any, b: Any, *, precision: str | None = None, bias: Any = None, sums: Any = None
 ) -> Any | None:
-    """Compute a matrix product in one launch, or return None where cuBLASLt has none.
+    """Compute a matrix product in one launch; return None if cuBLASLt does not support it.
 
     Without leading axes a bias may be added to each row, or the sums of the columns of b be written
     to ``sums``. ``precision`` is one of `COMPUTE_TYPES`, for products of float32.
@@ -69,7 +69,7 @@ def multiply(
     if not is_known or _library() is None:
         return None
     batch: tuple[int, ...] = ()
-    if a.ndim + b.ndim > 4:  # It takes microseconds.
+    if a.ndim + b.ndim > 4:  # Cached, since it takes microseconds.
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = _readable(a, batch), _readable(b, batch)
     product = _product(
@@ -87,13 +87,13 @@ def multiply(
     return out if product.run(a, b, out, vector) else None
 
 
-# Shape and strides of a matrix, or of a stack of them, and the alignment of its address: a tuple,
-# as a named one takes a third of a microsecond more.
+# Shape and strides of a matrix or a stack, and the alignment of its address. A plain tuple, since a
+# named one takes a third of a microsecond longer.
 _Operand: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
 
 
 class _Layout(NamedTuple):
-    """A matrix, or a stack of them, as cuBLASLt describes it.
+    """The cuBLASLt layout of a matrix or a stack of matrices.
 
     ``leading`` counts the numbers from one column to the next, ``step`` those from one of
     ``n_matrices`` to the next.
@@ -108,7 +108,7 @@ class _Layout(NamedTuple):
 
 
 def _readable(array: Any, batch: tuple[int, ...]) -> Any:
-    """Return matrices, or one stack of them, with strides that cuBLASLt takes."""
+    """Return matrices, or a stack, with strides that cuBLASLt supports."""
     if batch:
         matrix = array.shape[-2:]
         array = cupy.broadcast_to(array, (*batch, *matrix)).reshape(-1, *matrix)
@@ -118,7 +118,7 @@ def _readable(array: Any, batch: tuple[int, ...]) -> Any:
 
 @lru_cache(maxsize=_MOST_PRODUCTS)
 def _layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> _Layout | None:
-    """Return the layout of an array, None for strides that cuBLASLt does not take."""
+    """Return the layout of an array, or None if cuBLASLt does not support its strides."""
     *counts, n_rows, n_columns = shape
     *steps, row_step, column_step = (stride // itemsize for stride in strides)
     count, step = (counts[0], steps[0]) if counts else (1, 0)
@@ -142,11 +142,11 @@ def _alignment(array: Any) -> int:
 
 @cache
 def _library() -> Any:
-    """Return cuBLASLt, or None where it cannot be used."""
+    """Return cuBLASLt, or None if it cannot be used."""
     try:
         from nvmath.bindings import cublasLt
 
-        cublasLt.get_version()  # It is loaded at the first call.
+        cublasLt.get_version()  # The library is loaded at the first call.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         extra = f"cuda{runtime.runtimeGetVersion() // 1000}"
@@ -170,7 +170,7 @@ def _handle(device: int) -> int:
 def _product(
     device: int, dtype: str, compute: str, epilogue: str, a: _Operand, b: _Operand
 ) -> _Product | None:
-    """Return a product that has been described, None where cuBLASLt has no algorithm for it."""
+    """Return a cached product description, or None if cuBLASLt has no algorithm."""
     try:
         return _Product(device, dtype, compute, epilogue, a, b)
     except _library().cuBLASLtError:
@@ -178,7 +178,7 @@ def _product(
 
 
 class _Product:
-    """A product of arrays of some shapes, with the algorithm that was chosen for it."""
+    """A product for some shapes, with its chosen algorithm."""
 
     def __init__(
         self, device: int, dtype: str, compute: str, epilogue: str, a: _Operand, b: _Operand
@@ -206,7 +206,7 @@ class _Product:
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
         self._layouts: list[int] = []
-        # Not at exit, when the library may be gone.
+        # Not at exit, when the library may already be gone.
         weakref.finalize(self, _destroy, lt, self._description, self._layouts).atexit = False
         for layout in (first, second, out):
             kind = result if layout is out else matrix
@@ -257,7 +257,7 @@ class _Product:
         self._n_bytes = int(found["workspace_size"][0])
 
     def run(self, a: Any, b: Any, out: Any, vector: Any) -> bool:
-        """Launch the product on the current stream; return whether cuBLASLt takes it."""
+        """Launch the product on the current stream; return whether cuBLASLt accepts it."""
         if self._is_refused:
             return False
         # From the pool of the stream: no other product uses it at the same time.
@@ -301,5 +301,5 @@ def _destroy(lt: Any, description: int, layouts: list[int]) -> None:
 
 
 def is_usable() -> bool:
-    """Whether there is a cuBLASLt."""
+    """Whether cuBLASLt is available."""
     return _library() is not None

@@ -1,4 +1,4 @@
-"""CuPy's namespace of the Array API, in which nothing waits for the device.
+"""CuPy's Array API namespace without operations that wait for the device.
 
 It is array-api-compat's, but for `sign`: theirs assigns by a boolean mask, and CuPy waits for the
 number of elements of a mask. And `matmul` is by cuBLASLt, which can be captured in a CUDA graph.

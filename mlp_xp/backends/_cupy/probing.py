@@ -1,7 +1,7 @@
-"""The proof that a CUDA device works, or what is missing: the driver, or a library of CUDA's.
+"""Check that a CUDA device works, or name what is missing: the driver or a CUDA library.
 
-CuPy's wheels bring none of CUDA's libraries, and it imports without them. The first kernel needs
-NVRTC and the CUDA headers, and the first product cuBLAS.
+CuPy's wheels do not include CUDA's libraries, and importing does not need them. The first kernel
+needs NVRTC and the CUDA headers, and the first product cuBLAS.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def prove(number: int) -> None:
     """Run a kernel and a product on a CUDA device, once; a BackendError names what is missing."""
     try:
         with cupy.cuda.Device(number):
-            # CuPy makes a Device without a GPU: the first allocation is what fails.
+            # CuPy can create a Device without a GPU; only the first allocation fails.
             one = cupy.zeros((1, 1), dtype=cupy.float32)
     except Exception as error:
         raise no_gpu(error) from error
@@ -54,7 +54,7 @@ def prove(number: int) -> None:
 
 
 def no_gpu(error: Exception) -> BackendError:
-    """Return the error of a machine without a driver, or without such a device."""
+    """Return the error for a machine without a driver or device."""
     return BackendError(
         f"Backend 'cupy' finds no usable GPU: {_first_line(error)}. Check the driver with "
         "nvidia-smi, or use backend='numpy'."

@@ -1,4 +1,4 @@
-"""Dense layers by products of cuBLASLt, which add the bias and sum its gradient on the way."""
+"""Dense layers by cuBLASLt products, which also add the bias and sum its gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlp_xp.nn.layers._dense import transpose
 
 @cache
 def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., Any]]]:
-    """Return the kernel of dense layers whose products of float32 are in a precision.
+    """Return the kernel of dense layers with float32 products in a precision.
 
     A layer of one model takes as many launches as it has products: one forward, two backward.
     Models with leading axes, and blocks, are many products in one. Where cuBLASLt has no such
@@ -35,7 +35,7 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         if not isinstance(x, cupy.ndarray):  # Sparse rows.
             return layers.affine(params, x, arrangement, xp=xp)
         W, b = params
-        if W.dtype != x.dtype:  # A microsecond of the host, asked of each layer.
+        if W.dtype != x.dtype:  # It saves a microsecond per layer on the host.
             W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
         is_plain = arrangement is None and x.ndim == 2 and b.ndim == 1
         parts = x if arrangement is None else arrangement.split(x, xp=xp)

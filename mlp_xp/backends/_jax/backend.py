@@ -38,26 +38,26 @@ class JaxBackend(Backend):
     def __init__(self, device: jax.Device) -> None:
         self.device = device
         self.shares_host_memory = device.platform == "cpu"
-        # XLA on a CPU runs products as small as these by one thread.
+        # XLA on a CPU runs smaller products in one thread.
         self.has_stack_threads = self.shares_host_memory
-        if self.shares_host_memory:  # Elsewhere a condition would wait for the device.
+        if self.shares_host_memory:  # On other devices a condition would wait for the device.
             self.kernels = Kernels(gather=_gather, run_layer=_run_layer)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, jax.Array)
 
     def get(self, array: Any) -> np.ndarray:
-        # A view would keep memory that the next step takes over.
+        # A view would refer to memory that the next step takes over.
         return np.array(array)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
         if self._is_here(array) and (dtype is None or array.dtype == dtype):
-            return array  # Four times as fast as what finds that there is nothing to do.
+            return array  # Four times as fast as `device_put`, which would do nothing.
         with jax.enable_x64(True):
             return super().put(array, dtype)
 
     def _is_here(self, array: Any) -> bool:
-        # What is not committed would compile a function again.
+        # Uncommitted arrays would cause a recompilation.
         return isinstance(array, jax.Array) and array.committed and array.device == self.device
 
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
@@ -115,7 +115,7 @@ class JaxBackend(Backend):
             try:
                 array.block_until_ready()
             except RuntimeError:
-                if not array.is_deleted():  # A step of another thread takes over its state.
+                if not array.is_deleted():  # Another thread's step takes over its state.
                     raise
 
     def free_memory(self) -> int | None:
@@ -176,7 +176,7 @@ def _jit(function: F, donate: bool) -> F:
 def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
     """Return the compiled loop, reused from an equal fit if there was one."""
 
-    # `lax.scan` would be compiled again for each number of steps; here that is a value.
+    # `lax.scan` would be recompiled for each number of steps; here it is a value.
     def run(start: Any, stop: Any, state: Any, *arguments: Any) -> Any:
         return jax.lax.fori_loop(start, stop, lambda i, now: body(i, now, *arguments), state)
 
@@ -207,7 +207,7 @@ def _loop_of_chunks(body: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.lru_cache(maxsize=128)
 def _loop_of_models(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the compiled loop that takes one model after the other through its steps."""
+    """Return the compiled loop that trains one model after another."""
 
     def run(start: Any, stops: Any, state: Any, steps: Any, x: Any, y: Any, scaling: Any) -> Any:
         def train(model: Any, state: Any) -> Any:

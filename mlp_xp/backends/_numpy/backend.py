@@ -35,7 +35,7 @@ from mlp_xp.backends._precision import lacking
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# Multiplications and additions of a step for which a thread pool is worth starting.
+# Operations of a step for which a thread pool is worth starting.
 _LEAST_WORK = 2_000_000
 # The same of a step whose products a BLAS would share among its threads: between these two, its
 # threads take several times as long to meet as one takes for the work (bench, drop-in/lbfgs).
@@ -102,7 +102,7 @@ class NumpyBackend(Backend):
         return can_compile()
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        if has_pool():  # Only the first time: a state stays where it is.
+        if has_pool():  # Only the first time, since a state stays where it is.
             params, opt_state = map_leaves(aligned, (params, opt_state))
         return params, opt_state
 
@@ -122,7 +122,7 @@ class NumpyBackend(Backend):
         return thread_pool(usable_threads()) if is_long else contextlib.nullcontext()
 
     def predicting_in(self, precision: str | None) -> Backend:
-        # A model may come from a processor that has them to one that lacks them.
+        # The model may have been saved on a processor with bfloat16 products.
         return self.with_precision("bf16") if precision == "bf16" and has_bfloat16() else self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
@@ -136,19 +136,19 @@ class NumpyBackend(Backend):
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> Iterator[None]:
-        # Settings and shapes alone decide, so that the same settings give the same bits.
+        # Only settings and shapes decide, so that the same settings give the same bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         products = work - sparse_work
         if self.is_long(work, n_steps):
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
         elif products >= _MOST_BLAS_WORK:
-            if usable_threads() == 1:  # A BLAS does not know the limit of a container.
+            if usable_threads() == 1:  # A BLAS does not know a container's limit.
                 context = one_blas_thread()
         elif products >= _LEAST_BLAS_WORK or largest >= _LEAST_SHARED:
             context = one_blas_thread()
-        # Machine code does not warn either: trainings check for infinity and NaN themselves.
+        # Machine code does not warn either; training checks for infinity and NaN itself.
         with (
-            flush_subnormals(),  # Before the threads start, which inherit it.
+            flush_subnormals(),  # Before the threads start, since they inherit it.
             context,
             np.errstate(over="ignore", invalid="ignore"),
         ):

@@ -19,7 +19,7 @@ from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
 from mlp_xp.backends.kernels import Kernels
 
-# Larger arrays are data that stay; a pinned copy would take as much of the host's memory.
+# Larger arrays are resident data, for which a pinned copy would double the host memory.
 _PINNED_BYTES = 2**26
 
 
@@ -69,7 +69,7 @@ class TorchBackend(Backend):
 
     @property
     def has_float64(self) -> bool:
-        if self.device.type == "xpu":  # Arc cards have none.
+        if self.device.type == "xpu":  # Arc GPUs lack float64.
             return bool(torch.xpu.get_device_properties(self.device).has_fp64)
         return bool(self.device.type != "mps")
 
@@ -124,7 +124,7 @@ class TorchBackend(Backend):
         if self.device.type not in ("cuda", "xpu"):
             return None
         reserved = self._module.memory_reserved(self.device)
-        # What torch has reserved and does not use.
+        # Memory that torch has reserved but does not use.
         reusable = reserved - self._module.memory_allocated(self.device)
         return int(self._module.mem_get_info(self.device)[0] + reusable)
 
@@ -138,7 +138,7 @@ class TorchBackend(Backend):
 
     @property
     def _module(self) -> Any:
-        """The functions of torch for this kind of device."""
+        """Torch's functions for this type of device."""
         return getattr(torch, self.device.type)
 
 
@@ -160,7 +160,7 @@ def _tf32(is_wanted: bool) -> Iterator[None]:
 
 
 def create(device: Any) -> TorchBackend:
-    """Return the backend on a device, by default torch's own default device."""
+    """Return the backend on a device, by default torch's default device."""
     if device is None:
         return TorchBackend(torch.get_default_device())
     try:

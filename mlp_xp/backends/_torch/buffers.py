@@ -15,9 +15,9 @@ import weakref
 import numpy as np
 import torch
 
-# The size from which the C library returns blocks to the system, with room for what it learns.
+# The size from which the C library returns blocks to the system, with a margin.
 _MIN_BYTES = 1 << 22
-# Vectors of the processor read whole cache lines.
+# Vectors of the processor's size read whole cache lines.
 _ALIGNMENT = 64
 
 _Kept = dict[str, tuple[np.ndarray, int]]
@@ -35,7 +35,7 @@ def _take(kept: _Kept, role: str) -> tuple[np.ndarray | None, int, int]:
 def _count_of_unused() -> int:
     """Measure the reference count of a buffer that no tensor uses; Python versions differ.
 
-    Return 0, which no buffer has, where a tensor does not raise the count by one.
+    Return 0, an impossible count, if a tensor does not raise the count by one.
     """
     raw = np.empty(1)
     kept = {"held": (raw, 0), "unused": (np.empty(1), 0)}
@@ -52,7 +52,7 @@ _UNUSED = _count_of_unused()
 def empty(
     owner: torch.Tensor, role: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return an uninitialized tensor, in the memory of the last one of this role if it is unused.
+    """Return an uninitialized tensor, in the memory of the last one with this role if unused.
 
     The memory is on the owner's device and kept as long as the owner lives. Memory that another
     tensor or a view of one still uses is not touched.
@@ -65,7 +65,7 @@ def empty(
     if kept is None:
         kept = _kept[number] = {}
         weakref.finalize(owner, _kept.pop, number, None).atexit = False
-    # Removed while it is examined: another thread then finds nothing, and allocates.
+    # Removed while it is examined, so that another thread allocates.
     raw, start, holders = _take(kept, role)
     if raw is None or raw.nbytes - start < n_bytes or holders > _UNUSED:
         raw = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)
@@ -77,7 +77,7 @@ def empty(
 
 
 def cast(owner: torch.Tensor, role: str, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor in another dtype, itself if it has that dtype; see `empty`."""
+    """Return a tensor in another dtype; itself if it has that dtype; see `empty`."""
     if array.dtype == dtype:
         return array
     return empty(owner, role, tuple(array.shape), dtype).copy_(array)

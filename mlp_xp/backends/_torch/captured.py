@@ -37,7 +37,7 @@ class TorchGraphs(Graphs):
         try:
             run()
         except BaseException:
-            with contextlib.suppress(Exception):  # It is invalid by now.
+            with contextlib.suppress(Exception):  # The capture is already invalid.
                 graph.capture_end()
             raise
         graph.capture_end()

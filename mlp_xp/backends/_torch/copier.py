@@ -30,7 +30,7 @@ class Copier:
     def allocate(self, like: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
         dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
         pinned = torch.empty(like.shape, dtype=dtype, pin_memory=True)
-        # NumPy's view keeps the tensor, and with it the memory.
+        # NumPy's view keeps the tensor and its memory alive.
         return pinned.numpy(), torch.empty(like.shape, dtype=dtype, device=self._device)
 
     def upload(self, source: np.ndarray, target: torch.Tensor, stream: Any) -> None:

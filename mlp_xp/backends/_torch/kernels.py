@@ -23,10 +23,10 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 _aten = torch.ops.aten
 _FLOATS = (torch.float32, torch.float64)
-# Below this many outputs a CPU's product for dW is faster the other way round: up to ten times
-# with 10 outputs and 1,024 rows.
+# Below this many outputs a CPU's product for dW is faster transposed, up to ten times with 10
+# outputs and 1,024 rows.
 _NARROW = 32
-# Copies of fewer numbers in a row are slower than a transpose of everything.
+# Copies of fewer consecutive numbers are slower than transposing everything.
 _RUN = 4
 
 
@@ -68,9 +68,9 @@ run_layer = partial(layers.run_layer_with, _sum_rows)
 def _block_dense(
     params: Dense, x: Any, arrangement: Arrangement, *, xp: Namespace
 ) -> tuple[Any, Callable[..., Any]]:
-    """Compute `layers.block_dense` on blocks that lie in memory one after the other.
+    """Compute `layers.block_dense` on contiguous blocks.
 
-    A product for dW copies what does not, number by number, and takes twice as long.
+    With other blocks the product for dW copies number by number, and takes twice as long.
     """
     owner: Any
     b: Any
@@ -92,9 +92,9 @@ def _block_dense(
 
 
 def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
-    """Compute `Arrangement.split`; where few numbers stay together, from the transpose.
+    """Compute `Arrangement.split`; from the transpose if few numbers stay together.
 
-    That is a quarter of the time for squares of 2 x 2 pixels, and no gain for squares of 4 x 4.
+    It takes a quarter of the time for squares of 2 x 2 pixels, and gains nothing for 4 x 4.
     """
     parts: Any
     shape, mixed, _ = arrangement
@@ -145,7 +145,7 @@ def gather(
     dtype: DType,
     xp: Namespace,
 ) -> Any:
-    """Compute `mlp_xp.backends.kernels.gather`, in the same operations."""
+    """Compute `mlp_xp.backends.kernels.gather` by the same operations."""
     is_copied = rows is not None or pixel_map is not None
     if dtype not in _FLOATS or x.ndim != 2 or not (is_copied or scaling is not None):
         return kernels.gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
@@ -157,7 +157,7 @@ def gather(
         x = map_pixels(x, pixel_map, take_pixels=functools.partial(_take_pixels, owner), xp=xp)
     if scaling is None:
         return cast(owner, "x", x, dtype)
-    if not is_copied or x.dtype != dtype:  # What was taken is ours to write over.
+    if not is_copied or x.dtype != dtype:  # The gathered rows are new, so they can be overwritten.
         x = empty(owner, "x", tuple(x.shape), dtype).copy_(x)
     return x.sub_(scaling.shift).mul_(scaling.scale)
 
@@ -180,7 +180,7 @@ _FUSED = (SGD, Adam, AdamW)
 
 @functools.cache
 def _forever(device: torch.device) -> torch.Tensor:
-    """Return a step number so late that torch has no bias to correct.
+    """Return a step number so large that torch's bias correction is 1.
 
     `Optimizer.coefficients` has both corrections in the rate, with epsilon after them.
     """
@@ -227,13 +227,13 @@ def update_tree(
 
 
 def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
-    """Whether torch has a fused update, which takes no strides and checks little."""
+    """Whether torch has a fused update, which supports no strides and checks little."""
     kind = type(optimizer)
     if kind not in _FUSED or len(trees) < 3:
         return False
     name = "_fused_sgd_" if kind is SGD else "_fused_adam_"
     first = trees[0][0]
-    # The rate of SGD with momentum passes through a float32, see `_sgd`.
+    # SGD with momentum passes its rate through a float32, see `_sgd`.
     dtypes = _FLOATS[:1] if kind is SGD else _FLOATS
     return (
         hasattr(torch, name)

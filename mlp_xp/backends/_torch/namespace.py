@@ -1,4 +1,4 @@
-"""Torch's namespace of the Array API, in which nothing is assigned by a mask.
+"""Torch's Array API namespace without assignments by a mask.
 
 It is array-api-compat's, but for `sign`.
 """

@@ -34,7 +34,8 @@ _SOURCES: dict[str, tuple[str, str]] = {
         "T d = (y > T(0) ? T(0) : y) + T(1)",
     ),
 }
-# Those whose derivative follows from the input; the others keep the output, which lives on anyway.
+# Activations with a derivative computed from the input; others keep the output, which is alive
+# anyway.
 _OF_INPUT = ("gelu", "silu")
 
 

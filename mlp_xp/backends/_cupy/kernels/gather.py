@@ -1,4 +1,4 @@
-"""Rows of a data set in one launch."""
+"""Gather rows of a data set in one launch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gather(
     dtype: DType,
     xp: Namespace,
 ) -> Array:
-    """Compute `kernels.gather` in one launch, where images are not augmented."""
+    """Compute `kernels.gather` in one launch, if images are not augmented."""
     if isinstance(x, SparseMatrix):
         return cast(Array, TakenRows(x, rows))
     dtypes = {dtype} if scaling is None else {dtype, *(array.dtype for array in scaling)}

@@ -59,8 +59,8 @@ _TAIL = """
   if (threadIdx.x == 0) parts[blockIdx.x] = value;
 }"""
 
-# One thread has a row of few classes; of more, LANES threads share one, so that neighbors read
-# neighboring numbers.
+# One thread per row if there are few classes; otherwise LANES threads share a row, so that
+# neighbors read neighboring numbers.
 _SOFTMAX = """
   const int lane = threadIdx.x % LANES, rows_of_block = THREADS / LANES;
   for (long long first = (long long)blockIdx.x * rows_of_block; first < rows;
@@ -156,7 +156,7 @@ _TERMS = {kind: _ONE_OUTPUT.replace("TERMS", terms) for kind, terms in _TERMS.it
       }""",
 }
 
-# The first of the largest classes wins, and NaN before it, as in `argmax`.
+# The first of the largest classes wins, or NaN, as in `argmax`.
 _CORRECT = """
   FOR_EACH(row, rows) {
     const T* z = logits + row * columns;
@@ -216,7 +216,7 @@ def _correct_kernel(dtype: str, targets: str, weighted: int, classes: int) -> An
 def loss(
     loss: Loss, logits: Any, targets: Any, weights: Any = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
-    """Compute `mlp_xp.nn.losses.mean_loss`, the gradient with the value."""
+    """Compute `mlp_xp.nn.losses.mean_loss` and its gradient."""
     kind, n_parts = type(loss), loss.outputs_per_target
     is_softmax = kind in _OF_CLASSES
     is_known = is_softmax or kind in _TERMS
@@ -235,7 +235,7 @@ def loss(
 
 
 def _settings(loss: Loss, logits: Any, *, xp: Namespace) -> tuple[float, float, float]:
-    """Return the setting of a loss, and the bounds of what it clips."""
+    """Return the setting of a loss, and its clipping bounds."""
     match loss:
         case SoftmaxCrossEntropy(label_smoothing):
             return label_smoothing, *log_bounds(logits.dtype, xp=xp)
@@ -285,7 +285,7 @@ def _sum(
 
 
 def _accepts(logits: Any, targets: Any, weights: Any, *, labels: bool, n_parts: int = 1) -> bool:
-    """Whether the kernels take such arrays: one model, contiguous, of dtypes that go together."""
+    """Whether the kernels support the arrays: one model, contiguous, matching dtypes."""
     if logits.ndim != 2 or logits.size == 0 or not is_plain(logits.dtype, logits):
         return False
     if weights is not None and not is_plain(logits.dtype, weights):

@@ -9,10 +9,9 @@ import numpy as np
 
 from mlp_xp.backends._cupy.kernels.rendering import THREADS, blocks_for
 
-# The numbers of an array that a block goes over. Small pieces keep a large device busy with a
-# small network.
+# Numbers per block. Small pieces keep a large device busy with a small network.
 _PIECE = 2048
-# The most arrays of each tree in one launch: the arguments of a kernel have 4 KB.
+# The most arrays of each tree in one launch, since a kernel's arguments are limited to 4 KB.
 MOST_ARRAYS = 64
 
 

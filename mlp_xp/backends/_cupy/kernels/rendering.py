@@ -1,4 +1,4 @@
-"""Kernels by their source, each made once, and listed for the tests that compile all of them."""
+"""Kernels by source, each created once, and listed for tests that compile all of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Factory = Callable[..., Any]
 
 _FACTORIES: list[tuple[Factory, tuple[tuple[Any, ...], ...]]] = []
 
-# The dtypes that kernels of raw memory are rendered for, in short: their names take microseconds.
+# The dtypes of raw kernels by short code, since dtype names take microseconds.
 FLOATS = ("<f4", "<f8")
-# Threads of a block; the sums below take a power of two.
+# Threads of a block, a power of two for the sums below.
 THREADS = 256
 _C_NAMES = {
     "<f4": "float",
@@ -76,7 +76,7 @@ __device__ T largest_of(T value, T* shared) {
 }
 """
 
-# The share of a row in an average over the batch: `mlp_xp.nn.layers.shares`.
+# The normalized weight of a row in a batch: `mlp_xp.nn.layers.shares`.
 SHARES = """
   T all = 0;
   if (WEIGHTED) {
@@ -154,7 +154,7 @@ def _total_kernel(dtype: str, scaled: int) -> Any:
 
 
 def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
-    """Return the sum of what the blocks of a kernel have left, 0-d.
+    """Return the sum, 0-d, of the partial sums of a kernel's blocks.
 
     A single part needs no launch. With a factor, a 0-d array, the sum is multiplied by that and
     by the constant.

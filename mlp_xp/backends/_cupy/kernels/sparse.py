@@ -1,4 +1,4 @@
-"""Products of sparse rows, one launch each, in which nothing waits and every sum has its order.
+"""Products of sparse rows, one launch each, without waiting and with sums in a fixed order.
 
 CuPy's sparse matrices read their entries back to the host, for their shape and whether they are
 sorted, and cuSPARSE cannot be captured in a CUDA graph.
@@ -15,14 +15,14 @@ from mlp_xp.backends._cupy.kernels.rendering import FLOATS, THREADS, blocks_for,
 from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 _INTEGERS = ("<i4", "<i8")
-# The features whose sums a thread of the transposed product keeps, for one column.
+# Features per thread in the transposed product, for one column.
 _PER_THREAD = 16
 # The most columns of a block of it; with fewer of them its threads share more features.
 _MOST_COLUMNS = 128
 
 _ENTRIES = "const T* data, const I* indices, const I* indptr, const R* rows"
 
-# A thread for each number of the result.
+# One thread for each number of the result.
 _MULTIPLY = f"""({_ENTRIES}, const T* W, T* out, long long n, int columns) {{
   const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
   if (i >= n) return;
@@ -95,7 +95,7 @@ def _transposed_kernel(dtype: str, index: str, rows: str, taken: int, lanes: int
 class TakenRows:
     """Rows of a sparse matrix, or all of them, as the left factor of a product.
 
-    One product, then one with the transpose. Entries need no order, and may be several for a place.
+    One product, then one with the transpose. Entries may be unordered and repeated.
     """
 
     ndim = 2

@@ -1,4 +1,4 @@
-"""The update of all parameters in one launch, and their moving average and clipping likewise."""
+"""The update of all parameters in one launch; also their moving average, and clipping."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _LEAVE_SUM = """
   sum = sum_of<THREADS, 1>(sum, shared);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;"""
 _END = f"  if (PENALTY) {{{_LEAVE_SUM}\n  }}"
-# Every block adds up what the blocks of the norm have left. A comparison lets NaN through.
+# Every block adds up the partial sums of the norm. A comparison lets NaN through.
 _LENGTH = """
   __shared__ T shared[THREADS];
   T sum = 0;
@@ -150,8 +150,8 @@ def _walk(
 
 
 def _settings(optimizer: Optimizer) -> tuple[str, tuple[float, ...]] | None:
-    """Return the name of a rule and its constants, or None for one without a kernel."""
-    # Not a subclass, whose update may be another.
+    """Return the name and the constants of a rule, or None if it has no kernel."""
+    # Not a subclass, which may override the update.
     if type(optimizer) not in (SGD, Adam, AdamW, Lion, RMSprop):
         return None
     match optimizer:
@@ -227,7 +227,7 @@ def _update(
     marks: tuple[bool, ...],
     l2: Any,
 ) -> Any:
-    """Update arrays by one rule; return the sums of squares that the blocks have left, if any."""
+    """Update arrays by one rule; return the blocks' sums of squares, if any."""
     settings = _settings(rule)
     assert settings is not None
     name, constants = settings
@@ -251,7 +251,7 @@ def _update(
 
 
 def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
-    """Whether kernels take such arrays: contiguous, of one dtype, gradients of another."""
+    """Whether kernels support the arrays: contiguous, one dtype, and one for gradients."""
     dtype, gradient = (array.dtype for array in members[0][:2])
     return is_plain(dtype, *scalars) and all(
         is_plain(dtype, p, *states)

@@ -1,7 +1,7 @@
-"""Dense layers in bfloat16 by NumPy alone: where a fit is too short for machine code.
+"""Dense layers in bfloat16 by NumPy, for fits that are too short for machine code.
 
-The numbers are those of the machine code up to the order of the sums: factors are rounded, products
-of them are exact in float32, and so are sums.
+Results equal the machine code's up to the order of sums: factors are rounded, and products and sums
+are in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Arrangement, Dense, DensePullback
 
-Array: TypeAlias = Any  # NumPy's, or one that is traced
+Array: TypeAlias = Any  # NumPy's array, or a traced one
 
 
 def affine_in_bfloat16(
@@ -42,7 +42,7 @@ def _rounded(x: Array) -> Array:
 
 
 def round_to_bfloat16(x: np.ndarray, out: np.ndarray) -> None:
-    """Write the nearest bfloat16 of float32 numbers, the even one of two, as float32."""
+    """Round float32 numbers to the nearest bfloat16, ties to even, stored as float32."""
     bits = np.ascontiguousarray(x).view(np.uint32)
     odd = bits >> np.uint32(16) & np.uint32(1)
     nearest = (bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)

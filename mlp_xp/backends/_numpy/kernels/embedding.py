@@ -11,7 +11,7 @@ from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.nn.layers import run_layer_with
 
-Array: TypeAlias = Any  # NumPy's, or one that is traced
+Array: TypeAlias = Any  # NumPy's array, or a traced one
 
 
 def _sum_rows(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:

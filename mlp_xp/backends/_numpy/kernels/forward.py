@@ -1,7 +1,7 @@
-"""NumPy's kernels: each writes a job, and falls back to its default for what no job does.
+"""NumPy's kernels: each writes a kernel call, or falls back to its default.
 
-They write jobs in training only, where a pool is waiting (`thread_pool`). Elsewhere NumPy's own
-products have the threads of the BLAS.
+They write kernel calls only inside `thread_pool`, in training. Otherwise NumPy's products use the
+threads of the BLAS.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
 
-Array: TypeAlias = Any  # NumPy's, or one that is traced
+Array: TypeAlias = Any  # NumPy's array, or a traced one
 
 
 def weight_gradient(x: Array, dy: Array, W: Array, multiply: Callable[..., None]) -> Array:
-    """Return the gradient of the weights of a dense layer, ``x.T @ dy``, by a product."""
+    """Return the gradient of a dense layer's weights, ``x.T @ dy``."""
     dW = np.empty_like(W)
     multiply(x, dy, dW, ta=True)
     return dW
@@ -69,7 +69,7 @@ def dense(
     )
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
-    from mlp_xp.backends._numpy.kernels import products  # Short fits write no jobs.
+    from mlp_xp.backends._numpy.kernels import products  # Short fits write no kernel calls.
     from mlp_xp.backends._numpy.native.jobs import ColumnSums
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
@@ -77,7 +77,7 @@ def dense(
     multiply = partial(products.multiply, in_pairs=in_bfloat16, ahead=ahead)
     shape = x.shape[0], W.shape[1]
     y = np.empty_like(x, shape=shape)
-    if in_bfloat16 and isinstance(x, Traced):  # A step of a training: it has a pullback.
+    if in_bfloat16 and isinstance(x, Traced):  # In training, where there is a pullback.
         products.pack_ahead(ahead, x, is_left=True)
     multiply(x, W, y, bias=b)
 
@@ -107,7 +107,8 @@ dense_in_bfloat16 = partial(dense, in_bfloat16=True)
 def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
     """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 22.
 
-    NumPy takes lines fast and single numbers slowly, so columns become lines, and back.
+    NumPy takes whole lines fast and single numbers slowly, so columns are transposed to lines and
+    back.
     """
     images = take_lines(images, lines, xp=xp)
     n, n_channels, height, width = images.shape
@@ -213,7 +214,7 @@ def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
-    """Compute what `mlp_xp.nn.losses.mean_loss` does: the cross-entropy of labels in one pass."""
+    """Compute `mlp_xp.nn.losses.mean_loss` for the cross-entropy of labels in one pass."""
     is_known = (
         type(loss) is SoftmaxCrossEntropy
         and has_pool()

@@ -1,4 +1,4 @@
-"""Products as jobs: by tiles, of factors as they lie or packed first, in bfloat16 or not."""
+"""Products as kernel calls: by tiles, with factors packed or not, optionally in bfloat16."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Array: TypeAlias = Any  # NumPy's, or one that is traced
 # What is packed before its product, by the id of its source and its order.
 Ahead: TypeAlias = dict[tuple[int, str], Array]
 
-# Multiplications below which meeting the other threads costs more than they bring.
+# Multiplications below which synchronizing threads costs more than they gain.
 _LEAST_PRODUCTS = 250_000
-# Steps of the sum that a factor as it lies is read for at once.
+# Steps of the sum for which an unpacked factor is read at once.
 _STEPS = 512
-# Rows of a product that is not computed by tiles.
+# Rows up to which a product is not computed by tiles.
 _FEW_ROWS = 4
 # Rows of x from which packed weights are used often enough, and the same where they are slow to
 # read: on an Intel Xeon (family 6, model 207) x W runs at a third of the speed where rows of W, as
@@ -46,7 +46,7 @@ _LARGE = 2 << 20
 
 
 class Factors(NamedTuple):
-    """Two flags: whether each factor of a product is packed."""
+    """Whether each factor of a product is packed."""
 
     a: bool
     b: bool
@@ -63,10 +63,10 @@ def multiply(
     in_pairs: bool = False,
     ahead: Ahead | None = None,
 ) -> None:
-    """Write the product of two matrices, either transposed or not, plus a bias.
+    """Write the product of two matrices, each possibly transposed, plus a bias.
 
-    With ``in_pairs`` float32 factors are rounded to bfloat16; sums stay in float32. What is packed
-    ``ahead`` is not packed again, and dropped.
+    With ``in_pairs`` float32 factors are rounded to bfloat16; sums stay in float32. Factors packed
+    ``ahead`` are used and dropped.
     """
     packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
     options: Any = {"ta": ta, "tb": tb, "bias": bias, "in_pairs": in_pairs, "ahead": ahead}
@@ -75,9 +75,9 @@ def multiply(
 
 
 def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
-    """Round a batch to bfloat16 and pack it for both of its products, read once.
+    """Round a batch to bfloat16 and pack it for both of its products in one pass.
 
-    In lines it is multiplied by weights, in columns it is a factor of x^T dy, the left one or not.
+    Rows are multiplied by weights; columns are a factor of x^T dy, the left or the right one.
     """
     tile = find_tile()
     assert tile is not None
@@ -89,11 +89,10 @@ def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
 
 
 def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Factors:
-    """Return which factors are packed: those that tiles would read slowly and use often.
+    """Return which factors to pack: those that tiles would read slowly and use often.
 
-    x W reads x as it lies, and W too for few rows. dy W^T reads dy as it lies, and W, whose panels
-    are rows, from panels. x^T dy reads both as they lie where the result fits the cache or an
-    update computes it.
+    x W reads x unpacked, and W too for few rows. dy W^T reads dy unpacked and W from panels. x^T dy
+    reads both unpacked if the result fits the cache or an update computes it.
     """
     (m, n), itemsize = out.shape, out.itemsize
     if tb:
@@ -117,7 +116,7 @@ def product_jobs(
     in_pairs: bool = False,
     ahead: Ahead | None = None,
 ) -> list[Job]:
-    """Return the jobs of a product; those that pack come first."""
+    """Return the kernel calls of a product, packing first."""
     (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
     is_double, is_shared, tile = out.dtype == np.float64, m * n * k >= _LEAST_PRODUCTS, find_tile()
     if tile is None:
@@ -125,7 +124,7 @@ def product_jobs(
             is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias
         )
         return [Job(fields, is_shared)]
-    # Tiles read rows of B: a factor that lies transposed is packed, or has few rows.
+    # Tiles read rows of B, so a transposed factor is packed, or has few rows.
     assert packed.b or not tb or m <= _FEW_ROWS
     jobs: list[Job] = []
 
@@ -187,19 +186,19 @@ def product_jobs(
 
 
 def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
-    """Return the columns of a panel, so that all that hold n are equally wide."""
+    """Return the columns of a panel, so that all panels for n columns are equally wide."""
     lanes = tile.vector_bytes // itemsize
     n_vectors = -(-n // lanes)
     return -(-n_vectors // -(-n_vectors // tile.vectors)) * lanes
 
 
 def _line_words(n: int) -> int:
-    """Return the words of 32 bits of a row of n numbers in pairs, in whole vectors."""
+    """Return the 32-bit words of a row of n paired numbers, rounded up to whole vectors."""
     return -(-n // 32) * 16
 
 
 def _pack(source: Array, widths: dict[str, int], in_pairs: bool) -> tuple[Job, dict[str, Array]]:
-    """Return the job that packs a factor in some orders, and what it writes."""
+    """Return the kernel call that packs a factor in some orders, and its output."""
     (n_rows, n_columns), dtype = source.shape, f"u{source.itemsize}"
     outs: dict[str, Array] = {}
     fields: dict[str, Any] = {}
@@ -220,5 +219,5 @@ def _pack(source: Array, widths: dict[str, int], in_pairs: bool) -> tuple[Job, d
 
 def _distance(x: Array) -> int:
     """Return the distance between rows, in numbers."""
-    # The stride along an axis of one row may be anything, which a BLAS refuses.
+    # The stride along an axis of length one can be arbitrary, which a BLAS rejects.
     return x.strides[0] // x.itemsize if x.shape[0] > 1 else x.shape[1]

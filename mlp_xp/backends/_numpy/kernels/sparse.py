@@ -9,17 +9,17 @@ import numpy as np
 from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
-Array: TypeAlias = Any  # NumPy's, or one that is traced
+Array: TypeAlias = Any  # NumPy's array, or a traced one
 
-# Bytes of weights that stay in the caches. Of larger ones each row should be read once: entries are
-# then taken column after column, which takes 0.4 to 0.9 of the time (bench, drop-in/sparse).
+# Bytes of weights that fit the caches. Rows of larger weights should be read once, so entries are
+# processed column by column, which takes 0.4 to 0.9 of the time (bench, drop-in/sparse).
 _CACHED = 1 << 21
 
 
 class TakenRows:
     """Rows of a sparse matrix, or all of them, as the left factor of a product.
 
-    One product, then one with the transpose: a compiled step keeps this object, which must not keep
+    One product, then one with the transpose. A compiled step keeps this object, which must not keep
     the data.
     """
 
@@ -87,7 +87,7 @@ class TakenRows:
     def _multiply_transposed(self, dy: np.ndarray, out: np.ndarray) -> None:
         from scipy.sparse import _sparsetools as tools
 
-        # The columns of a matrix are the rows of the transposed one.
+        # The columns of a matrix are the rows of its transpose.
         multiply = tools.csr_matvecs if self._by_column else tools.csc_matvecs
         out.fill(0)
         self._add(multiply, (self._n_columns, self._n_rows), dy, out)

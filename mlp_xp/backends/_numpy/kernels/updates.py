@@ -1,4 +1,4 @@
-"""The kernel of updates: numbers are read and written once; small arrays are one vector."""
+"""The kernel of updates, which reads and writes each number once and joins small arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 Kinds: TypeAlias = list[Any]
 Coefs: TypeAlias = tuple[Array, ...]
 
-# Numbers of each array of an update that fit the second cache together.
+# Numbers of each array in an update that fit the second-level cache together.
 _PIECE = 1 << 15
 # Numbers of a sum of squares that OpenBLAS does not share among threads: up to 10,000.
 _UNSHARED = 1 << 13
@@ -50,7 +50,7 @@ def update_tree(
         and all(array.shape == row[0].shape for row in rows for array in row)
         and not any(
             getattr(array, "find_view", None) for row in rows for array in row
-        )  # They move.
+        )  # The arrays move.
         and all(array.flags.writeable for p, _, *own in rows for array in (p, *own))
         and all(
             (c.dtype, c.size) == (rows[0][0].dtype, 1)
@@ -73,7 +73,7 @@ def update_tree(
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
     like = rows[0][0]
-    # A number of NumPy's has no address.
+    # A NumPy scalar has no address.
     rate, *shrink = (c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
     factor: Any = 0
     penalty = 0.0
@@ -105,7 +105,7 @@ def update_tree(
 def _update_as_one(
     optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
 ) -> Any:
-    """Update small arrays, which lie one after the other, as one; None where they do not.
+    """Update small arrays that are adjacent in memory as one; return None if they are not.
 
     Returns the penalty. NumPy takes as long for a call as for some thousand numbers.
     """
@@ -137,9 +137,9 @@ def _update_as_one(
 def _update_in_pieces(
     optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
 ) -> Any:
-    """Update what does not fit the caches in pieces that do: 2 to 3 times as fast.
+    """Update large arrays in pieces that fit the caches, 2 to 3 times as fast.
 
-    Returns the penalty, or None where all fit.
+    Return the penalty, or None if all arrays fit.
     """
     if all(row[0].size <= _PIECE for row in rows):
         return None
@@ -161,7 +161,7 @@ def _update_in_pieces(
 
 
 def _sum_of_squares(x: np.ndarray) -> Any:
-    """Return the sum of squares by one thread: a BLAS would wait for its other threads."""
+    """Return the sum of squares in one thread; a BLAS would wait for its other threads."""
     flat = x.reshape(-1)
     n = flat.size // _UNSHARED * _UNSHARED
     rows, remainder = flat[:n].reshape(-1, _UNSHARED), flat[n:]
@@ -169,7 +169,7 @@ def _sum_of_squares(x: np.ndarray) -> Any:
 
 
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:
-    """Return the number of a rule and its constants, in the order of the job."""
+    """Return the number of a rule and its constants, in the order of the kernel call."""
     from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM
 
     if isinstance(optimizer, SGD):

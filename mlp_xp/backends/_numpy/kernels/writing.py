@@ -1,4 +1,4 @@
-"""Writing a job, and the checks whether arrays suit one."""
+"""Write kernel calls, and check whether arrays are suitable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def or_plain(kernel: F) -> F:
-    """Run a kernel again where its machine code cannot be compiled: it then needs none."""
+    """Run a kernel again without machine code if that cannot be compiled."""
 
     @functools.wraps(kernel)
     def run(*args: Any, **options: Any) -> Any:
@@ -28,7 +28,7 @@ def or_plain(kernel: F) -> F:
 
 
 def run(fields: Any, is_shared: bool, *others: Any) -> None:
-    """Run a job now, or add it to the program that its fields or other arrays belong to."""
+    """Run a kernel call now, or add it to the program that traces its arrays."""
     from mlp_xp.backends._numpy.native.jobs import Job, step_range, table
 
     job = Job(fields, is_shared)
@@ -51,7 +51,7 @@ def call(function: Callable[..., None], *args: Any) -> None:
 
 
 def is_plain(*arrays: Any) -> bool:
-    """Whether arrays are of one real dtype and stored row by row."""
+    """Whether arrays have one real dtype and row-major order."""
     first = arrays[0].dtype
     return first in (np.float32, np.float64) and all(
         array.dtype == first and array.flags.c_contiguous and array.flags.aligned
@@ -70,12 +70,12 @@ def are_positions(array: Any, like: Any) -> bool:
 
 
 def made_plain(array: Any, like: Any) -> Any:
-    """Return an array that jobs can read with another: row by row, and of its dtype."""
+    """Return an array in row-major order with another's dtype, for kernel calls."""
     return array if is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
 
 
 def has_rows(x: Any) -> bool:
-    """Whether x has numbers, row by row; its rows may be parts of longer ones."""
+    """Whether x has row-major numbers; its rows may be parts of longer ones."""
     if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
         return False
     lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize
@@ -84,5 +84,5 @@ def has_rows(x: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def constants(values: tuple[float, ...]) -> np.ndarray:
-    """Return constants as an array, the same one for equal ones."""
+    """Return constants as an array, cached for equal ones."""
     return np.asarray(values, dtype=np.float64)

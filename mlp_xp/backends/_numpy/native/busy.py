@@ -1,4 +1,4 @@
-"""Products of the BLAS where another program keeps a processor busy.
+"""BLAS products while another program keeps a processor busy.
 
 The BLAS's threads wait for each other in each product. One that shares its processor with another
 program arrives late by a slice of the scheduler, which is longer than one thread takes for all.
@@ -20,10 +20,10 @@ import numpy as np
 
 from mlp_xp.backends._numpy.native.thread_pool import one_blas_thread, openblas_threads
 
-# Products by all threads after which their time is compared with one thread's, and products by one
-# thread before all try again; twice as many after each failed try.
+# Products by all threads before their time is compared with one thread's, and products by one
+# thread before all try again, doubled after each failed try.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
-# The first products of a window, whose threads may have to wake.
+# The first products of a window, whose threads may have to wake up.
 _WAKING = 2
 # The weight of the last product in the mean seconds of one thread.
 _LAST = 0.1
@@ -114,7 +114,7 @@ def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
 
 
 def _possible_cuts(n_rows: int, n_threads: int) -> Iterator[tuple[int, ...]]:
-    """Yield where OpenBLAS may cut the rows: nowhere, or each thread's in two."""
+    """Yield the rows at which OpenBLAS may split: nowhere, or each thread's part in two."""
     yield 0, n_rows
     for multiple in (1, 4, 8):
         cuts = [0]

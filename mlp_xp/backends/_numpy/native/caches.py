@@ -1,4 +1,4 @@
-"""The size of the processor's second-level cache, and the blocks of a product that it holds."""
+"""The size of the processor's second-level cache, and the product blocks that fit it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 from mlp_xp.backends._numpy.native.tuning import Tile
 
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
-# Where the system does not say, or a virtual machine says 0K: the smallest of the processors with
-# AVX-512 in use.
+# If the system reports nothing, or 0K in a virtual machine: the smallest of processors with AVX-512
+# in use.
 _LEAST_BYTES = 512 << 10
 # The cache holds so many columns, or rows, of numbers of a block's depth: 96 rows of the left
 # factor, a panel of 48 float32 columns of the right one, and lines of others that pass through.
 _HELD = 256
-# Tiles of a block, down and across.
+# Tiles of a block, vertically and horizontally.
 _DOWN, _ACROSS = 12, 4
 
 
 class Blocks(NamedTuple):
-    """Steps of the sum, and rows and columns of the result, that a product computes at once."""
+    """The steps of the sum, rows and columns that a product computes at once."""
 
     depth: int
     rows: int

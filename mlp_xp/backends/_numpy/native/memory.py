@@ -1,4 +1,4 @@
-"""Memory that starts at a cache line, as one vector of AVX-512 fills a line.
+"""Memory aligned to cache lines, since an AVX-512 vector fills a line.
 
 `malloc` returns multiples of 16 bytes, mostly 16 bytes after a page. Each load of a product then
 reads two lines, which takes up to a third longer (docs/performance.md).
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 _LINE = 64  # Bytes.
-_SMALL = 1 << 16  # Bytes of an array that is copied again and again, from fit to fit.
+_SMALL = 1 << 16  # Bytes of an array that is copied from fit to fit.
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an uninitialized array that starts at a cache line."""
+    """Return an uninitialized array aligned to a cache line."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(n_bytes + _LINE, np.uint8)
     start = -memory.ctypes.data % _LINE
@@ -25,7 +25,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-    """Return the array if it is small or starts at a cache line, else a copy that does."""
+    """Return the array if it is small or aligned to a cache line, otherwise an aligned copy."""
     if array.nbytes < _SMALL or array.ctypes.data % _LINE == 0:
         return array
     copy = empty(array.shape, array.dtype)
@@ -34,7 +34,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 
 def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return arrays row by row; small ones are copied, per dtype to one piece of memory."""
+    """Return arrays in row-major order; small ones are copied to one piece of memory per dtype."""
     pieces: dict[np.dtype[Any], np.ndarray] = {}
     for dtype in {array.dtype for array in arrays}:
         size = sum(x.size for x in arrays if x.dtype == dtype and x.nbytes < _SMALL)
@@ -52,14 +52,14 @@ def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def in_one_piece(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Return the memory of arrays as one vector, or None where there is something between them."""
+    """Return the memory of adjacent arrays as one vector, or None if they are not adjacent."""
     first, memory = arrays[0], arrays[0].base
     start = first.ctypes.data
     for array in arrays:
         if array.base is not memory or array.ctypes.data != start or array.dtype != first.dtype:
             return None
         start += array.nbytes
-    if memory is None or memory.ndim != 1:  # What is reshaped may be a copy.
+    if memory is None or memory.ndim != 1:  # Reshaping may copy.
         return None
     offset = first.ctypes.data - memory.ctypes.data
     return memory.view(np.uint8)[offset:][: start - first.ctypes.data].view(first.dtype)

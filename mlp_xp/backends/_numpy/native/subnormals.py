@@ -1,7 +1,7 @@
-"""Subnormal numbers flushed to zero: many processors take up to 100 times as long for them.
+"""Flush subnormal numbers to zero, since they are up to 100 times slower on many processors.
 
 The moments of Adam become subnormal long after convergence. NumPy has no setting for this, so the C
-library's ``fesetenv`` sets the mode of a thread; threads that it starts inherit it.
+library's ``fesetenv`` sets the mode of a thread; its child threads inherit it.
 """
 
 from __future__ import annotations
@@ -48,5 +48,5 @@ def flush_subnormals() -> Iterator[None]:
 @functools.cache
 def _c_library() -> ctypes.CDLL:
     for name in ("float16", "float32", "float64"):
-        np.finfo(name)  # NumPy keeps it, and would warn where its smallest number is zero.
+        np.finfo(name)  # NumPy caches its smallest number, and would warn if it is zero.
     return ctypes.CDLL(None)

@@ -1,6 +1,6 @@
-"""The threads that run jobs, the machine code they call, and the BLAS's own threads meanwhile.
+"""The threads that run kernel calls, and the BLAS's threads meanwhile.
 
-Machine code is compiled and loaded in `machine_code`, and not before the first job.
+Machine code is compiled and loaded in `machine_code` at the first kernel call.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends._numpy.native.memory import empty
 
-if TYPE_CHECKING:  # Short fits write no jobs, and start without this module.
+if TYPE_CHECKING:  # Imported late, since short fits write no kernel calls.
     from mlp_xp.backends._numpy.native.tuning import Tile
 
 _has_failed = False
 
 
 def can_compile() -> bool:
-    """Whether jobs can be compiled here, and threads can wait for them; loads nothing."""
+    """Whether kernel calls can be compiled and threads can wait for them; imports nothing."""
     return not _has_failed and _is_installed()
 
 
@@ -39,7 +39,7 @@ def _is_installed() -> bool:
         return False
     try:
         return all(importlib.util.find_spec(name) is not None for name in ("numba", "llvmlite"))
-    except ValueError:  # Kept from being imported.
+    except ValueError:  # Imports are blocked.
         return False
 
 
@@ -51,27 +51,27 @@ def _machine_code() -> Any:
 
 
 def find_tile() -> Tile | None:
-    """Return the tile of our own products on this processor, or None; loads llvmlite."""
+    """Return the tile of our products on this processor, or None; loads llvmlite."""
     found: Tile | None = _machine_code().find_tile()
     return found
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor has our own product in bfloat16; loads llvmlite."""
+    """Whether this processor supports our bfloat16 products; loads llvmlite."""
     found: bool = _machine_code().has_bfloat16()
     return found
 
 
 def is_zen() -> bool:
-    """Whether this processor is one of AMD's; loads llvmlite."""
+    """Whether this is an AMD processor; loads llvmlite."""
     found: bool = _machine_code().is_zen()
     return found
 
 
 def link(tables: Iterable[np.ndarray]) -> None:
-    """Write the addresses of machine code into tables of jobs; compile what is missing.
+    """Write the addresses of machine code into tables of kernel calls; compile missing code.
 
-    Where it cannot be compiled, a warning says why, and `can_compile` is False from then on.
+    If it cannot be compiled, warn why; `can_compile` is False from then on.
     """
     global _has_failed
     rows = [row for records in tables for row in records]
@@ -105,7 +105,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
 
 
 def machine_code_error() -> type[RuntimeError]:
-    """Return the class of errors for jobs that cannot be compiled; few programs need it."""
+    """Return the class of errors for code that cannot be compiled."""
     from mlp_xp.backends._numpy.native.jobs import MachineCodeError
 
     return MachineCodeError
@@ -120,7 +120,7 @@ def rows_error(positions: np.ndarray, size: int) -> IndexError:
 
 
 class ThreadPool:
-    """Threads that share each job; the caller is the first, and may be the only one."""
+    """Threads that share each kernel call; the caller is the first, possibly the only one."""
 
     def __init__(self, n_threads: int) -> None:
         from mlp_xp.backends._numpy.native.jobs import address
@@ -137,7 +137,7 @@ class ThreadPool:
         self._run_jobs: Callable[..., int] | None = None
 
     def run(self, turns: np.ndarray) -> None:
-        """Run the jobs of linked tables, given as `TURN`s, (turns, 6) int64."""
+        """Run step ranges of linked tables of kernel calls, (ranges, 6) int64."""
         from mlp_xp.backends._numpy.native.jobs import WORDS, address, read
 
         run_jobs = self._run_jobs or self._start()
@@ -148,7 +148,7 @@ class ThreadPool:
             raise rows_error(np.asarray(positions), int(job["n_source"]))
 
     def _start(self) -> Callable[..., int]:
-        """Start the other threads, which wait for jobs; machine code is linked by now."""
+        """Start the other threads, which wait for kernel calls; machine code is already linked."""
         self._run_jobs = run_jobs = _machine_code().run_jobs()
         for thread_number in range(1, self.n_threads):
             thread = threading.Thread(
@@ -179,13 +179,13 @@ _limits: list[Any] = []
 
 
 def _after_fork() -> None:
-    """Reset what belongs to threads that a forked process does not have.
+    """Reset the state of threads that a forked process does not have.
 
     `_limits` stay: the parent still computes, and its BLAS limit is better left alone here.
     """
     global _lock
     _of_this_thread.pool = None
-    _lock = threading.Lock()  # Another thread, which is not here, may have held it.
+    _lock = threading.Lock()  # A thread that no longer exists may have held it.
 
 
 if hasattr(os, "register_at_fork"):
@@ -193,24 +193,24 @@ if hasattr(os, "register_at_fork"):
 
 
 def runner() -> Callable[..., None]:
-    """Return the function that runs tables of jobs in turns in this thread."""
+    """Return the function that runs step ranges of tables in this thread's pool."""
     pool = _of_this_thread.pool
     return _run_nothing if pool is None else pool.run
 
 
 def _run_nothing(*_: Any) -> None:
-    """Raise: without a pool no jobs are written."""
+    """Raise an error, since no kernel calls are written without a pool."""
     raise RuntimeError("A job was written outside of a thread pool.")
 
 
 def has_pool() -> bool:
-    """Whether this thread is inside `thread_pool`, and its jobs can be compiled."""
+    """Whether this thread is inside `thread_pool`, and kernel calls can be compiled."""
     return _of_this_thread.pool is not None and not _has_failed
 
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """Find the BLAS libraries, which takes milliseconds."""
+    """Find the BLAS libraries; takes milliseconds."""
     import scipy.linalg.cython_blas  # noqa: F401 - loads the one whose products are used.
 
     return ThreadpoolController().select(user_api="blas")
@@ -219,7 +219,7 @@ def _blas() -> ThreadpoolController:
 def openblas_threads() -> int:
     """Return the number of threads of OpenBLAS, which a limit may have changed; 1 without it.
 
-    A limit does not reach SciPy's if that is loaded inside it.
+    A limit does not affect SciPy's BLAS if it is loaded later.
     """
     found = _blas().lib_controllers
     return min((x.num_threads for x in found if x.internal_api == "openblas"), default=1)
@@ -229,8 +229,7 @@ def openblas_threads() -> int:
 def one_blas_thread() -> Iterator[int]:
     """Limit the BLAS to one thread, and return how many others already do.
 
-    The limit is the process's. The last user restores the threads, since each restoring what it
-    saw would restore another one's limit.
+    The limit applies to the whole process, so the last user restores it.
     """
     with _lock:
         _limits.append(_limits[-1] if _limits else _blas().limit(limits=1))
@@ -246,17 +245,17 @@ def one_blas_thread() -> Iterator[int]:
 
 @contextlib.contextmanager
 def thread_pool(n_threads: int) -> Iterator[None]:
-    """Return this thread a pool, and limit the BLAS to one thread meanwhile.
+    """Give this thread a pool, and limit the BLAS to one thread meanwhile.
 
-    The threads of a BLAS spin for work before they sleep, and take the processors from ours.
+    The BLAS's threads spin before they sleep, and would take processors from ours.
     """
     with one_blas_thread() as others:
-        # Others that train at the same time have their own threads.
+        # Other trainings at the same time have their own threads.
         own = n_threads if current_worker() else max(1, n_threads // (others + 1))
         outer, pool = _of_this_thread.pool, ThreadPool(own)
         _of_this_thread.pool = pool
         try:
             yield
         finally:
-            pool.end()  # In a forked process it is no longer the one in `_of_this_thread`.
+            pool.end()  # In a forked process it differs from the one in `_of_this_thread`.
             _of_this_thread.pool = outer

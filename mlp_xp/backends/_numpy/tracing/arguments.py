@@ -1,4 +1,4 @@
-"""The arguments of a program: what it depends on, and where it finds them at a later call."""
+"""The arguments of a program: its dependencies, and how later calls find them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_small(argument: np.ndarray) -> bool:
 
 
 def form(argument: Any) -> tuple[Any, ...]:
-    """Return what a program depends on: the layout of an array, or the identity of an object."""
+    """Return the key of an argument: the layout of an array, or the identity of an object."""
     if not isinstance(argument, np.ndarray):
         return (id(argument),)
     layout = type(argument), argument.shape, argument.dtype
@@ -26,5 +26,5 @@ def form(argument: Any) -> tuple[Any, ...]:
 
 
 def reference(argument: Any) -> Callable[[], Any]:
-    """Return a function that returns an argument, an array only while others keep it alive."""
+    """Return a function that returns an argument, or None for an array that is gone."""
     return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument

@@ -2,13 +2,13 @@
 
 The first call of a compiled function runs it on `Traced` arrays, which do NumPy's operations for
 real and record them, and then undoes its changes to the state. The result is a straight `Program`:
-NumPy's functions with an ``out=`` each, their operands fixed, and tables of jobs in machine code.
-This call and later ones run only the program. A buffer returns to a pool when its last array dies,
-so that later operations find it still in the caches.
+NumPy's functions with an ``out=`` each, their operands fixed, and tables of kernel calls in machine
+code. This call and later ones run only the program. A buffer returns to a pool when its last array
+is freed, so that later operations find it in the caches.
 
 The rules of JAX's ``jit`` hold: the function must be pure, it may depend on shapes but on no
-values, and a Python value is fixed at the first call. A function that asks for a value, or does
-what is unknown here, is run as it is.
+values, and a Python value is fixed at the first call. A function that needs a value, or uses
+unsupported operations, runs without tracing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool, machine_code_err
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
-# Programs that a compiled step keeps, the latest ones: each holds its own memory.
+# The latest programs that a compiled step keeps; each holds its memory.
 _MOST_PROGRAMS = 8
-# Idle plans that a thread keeps, and their bytes: to trace a step takes as long as to run it 20
+# Idle plans that a thread keeps, and their bytes; tracing a step takes as long as running it 20
 # times.
 _MOST_IDLE, _SMALL_PLAN = 4, 1 << 21
 
@@ -36,20 +36,20 @@ _MOST_IDLE, _SMALL_PLAN = 4, 1 << 21
 class _Plan:
     """Programs, one for each shape of the arguments, and the memory they share.
 
-    For one user at a time: the state is always in the same memory.
+    For one user at a time, since the state is always in the same memory.
     """
 
     def __init__(self) -> None:
         self.state: Any = None
-        self.leaves: list[np.ndarray] = []  # Of the state.
+        self.leaves: list[np.ndarray] = []  # The leaves of the state.
         self.programs: list[Program] = []
         self.pool: list[np.ndarray] = []
         self.is_traceable = True
 
     def adopt(self, state: Any, *, stays: bool) -> None:
-        """Copy another state into our memory if it fits, else restart with new programs.
+        """Copy another state into our memory if it fits, otherwise restart with new programs.
 
-        With ``stays``, its memory becomes ours as it is, and is not joined.
+        With ``stays``, its memory becomes ours without joining small arrays.
         """
         new = list(leaves(state))
         if len(new) == len(self.leaves):
@@ -59,12 +59,12 @@ class _Plan:
                     mine[...] = leaf
                 return
         self.programs, self.pool = [], []
-        # It was donated: its memory is ours.
+        # It was donated, so its memory is ours.
         self.leaves = [np.asarray(leaf, order="C") for leaf in new] if stays else joined(new)
         self.state = rebuild(state, self.leaves)
 
     def without(self, state: Any) -> Any:
-        """Return a state with copies of the arrays that are in our memory."""
+        """Return a state with copies of arrays in our memory."""
         mine = set(map(id, self.leaves))
         return rebuild(state, [x.copy() if id(x) in mine else x for x in leaves(state)])
 
@@ -75,7 +75,7 @@ class _Plan:
 
 
 class _Idle(threading.local):
-    """The plans of this thread without a user, with their kinds and functions; the latest last."""
+    """The idle plans of this thread with their kinds and functions, the latest last."""
 
     def __init__(self) -> None:
         self.plans: list[tuple[type, Callable[..., Any], _Plan]] = []
@@ -95,7 +95,7 @@ class Compiled:
 
     @property
     def is_traceable(self) -> bool:
-        """Whether calls run a program, and not the function as it is."""
+        """Whether calls run a program instead of the function."""
         return self._plan is None or self._plan.is_traceable
 
     @property
@@ -104,7 +104,7 @@ class Compiled:
         return [] if self._plan is None else self._plan.programs
 
     def release(self, state: Any) -> Any:
-        """Return a state outside of the plan, which if small serves the next function like this."""
+        """Return a state outside of the plan; a small plan is kept for the next equal function."""
         plan, self._plan = self._plan, None
         if plan is None or not plan.programs or plan.n_bytes > _SMALL_PLAN:
             return state
@@ -128,7 +128,7 @@ class Compiled:
         return state
 
     def _prepare(self, state: Any, arguments: Any, flat: list[Any]) -> tuple[Any, Program | None]:
-        """Return the state in our memory, and the program for the arguments, None without one."""
+        """Return the state in our memory, and the program for the arguments, or None."""
         plan = self._plan
         if plan is None:
             plan = self._plan = self._find_plan()
@@ -155,11 +155,11 @@ class Compiled:
         raise NotImplementedError
 
     def _write(self, plan: _Plan, arguments: Any, flat: list[Any]) -> Program | None:
-        """Return a new program, or None where the function cannot be traced."""
+        """Return a new program, or None if the function cannot be traced."""
         program = Program(plan.pool, plan.leaves)
         try:
             state = rebuild(plan.state, [Traced(program, leaf) for leaf in plan.leaves])
-            # Jobs are left to the program: after one, a trace has meaningless numbers.
+            # Kernel calls run only in the program, so values in a trace are meaningless after one.
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
@@ -181,7 +181,7 @@ class Compiled:
 
 
 def _flatten(tree: tuple[Any, ...], flat: list[Any]) -> None:
-    """Append the leaves of a tree to a list, as `leaves` yields them, but faster."""
+    """Append the leaves of a tree to a list, in the order of `leaves`, but faster."""
     for branch in tree:
         if isinstance(branch, tuple):
             _flatten(branch, flat)
@@ -214,9 +214,9 @@ class CompiledLoop(Compiled):
     def run_turns(
         self, turns: Sequence[tuple[int, int, int]], state: Any, parts: Sequence[tuple[Any, ...]]
     ) -> Any:
-        """Run steps of several parts in turns, in one call of machine code where that can be.
+        """Run step ranges of several parts in order, in one call of machine code if possible.
 
-        Turns are (part, start, stop); each part has its arguments, and a program for them.
+        Ranges are (part, start, stop); each part has its arguments, and a program for them.
         """
         programs, found = [], []
         for arguments in parts if has_pool() else ():

@@ -1,4 +1,4 @@
-"""Operations of NumPy that a job can do, and one that NumPy does with a detour."""
+"""NumPy operations that a kernel call can do, and faster substitutes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-# Multiplications of a product that one thread computes in 0.05 to 4 ms, a slice of the scheduler.
+# Multiplications of a product that takes one thread 0.05 to 4 ms, a scheduler time slice.
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
-# Numbers of a matrix of one: random ones of this size take 20 ms and 16 MB.
+# Numbers of its largest matrix; random ones of this size take 20 ms and 16 MB.
 _LARGEST_LATE = 1 << 22
 
 REDUCTIONS = {
@@ -24,15 +24,15 @@ REDUCTIONS = {
     np.all: np.logical_and,
 }
 
-# Columns up to which the rows of a matrix are reduced faster once they are columns. The bits are
-# the same: NumPy adds up to seven numbers one after the other, and more of them in pairs.
+# Columns up to which rows of a matrix are reduced faster after transposing. The bits are the same,
+# since NumPy adds up to seven numbers in sequence, and more pairwise.
 _MOST_COLUMNS = {np.maximum: 32, np.minimum: 32, np.add: 7}
-# Bytes of an array up to which NumPy compares it faster with another one than with a number.
+# Bytes of an array up to which NumPy compares it faster with another array than with a number.
 _MOST_COMPARED = 1 << 18
 
 
 def constant(number: float, ufunc: Any, out: Traced) -> Any:
-    """Return a number as an operand of a function: converted once, and not at each call."""
+    """Convert a number to an operand once instead of at each call."""
     if out.dtype.kind != "f":
         return number
     is_compared = ufunc in (np.maximum, np.minimum) and out.value.nbytes <= _MOST_COMPARED
@@ -42,7 +42,7 @@ def constant(number: float, ufunc: Any, out: Traced) -> Any:
 
 
 def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
-    """Whether a reduction goes over the short rows of a matrix, one by one."""
+    """Whether a reduction is over short rows of a matrix."""
     return (
         x.ndim == 2
         and axis in (-1, 1)
@@ -53,7 +53,7 @@ def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
 
 
 def are_numbers(*operands: Any) -> bool:
-    """Whether jobs are written, and operands are single numbers that one takes."""
+    """Whether a kernel call can take these single numbers."""
     dtype = getattr(operands[-1], "dtype", None)
     return (
         has_pool()
@@ -68,7 +68,7 @@ def are_numbers(*operands: Any) -> bool:
 
 
 def can_be_taken(source: Any, rows: Traced) -> bool:
-    """Whether a job can take the rows."""
+    """Whether a kernel call can take the rows."""
     return (
         has_pool()
         and isinstance(source, Traced)
@@ -83,7 +83,7 @@ def can_be_taken(source: Any, rows: Traced) -> bool:
 
 
 def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
-    """Compute `numpy.take`, with the error of rows that do not exist."""
+    """Compute `numpy.take`, with our error for rows that do not exist."""
     try:
         np.take(x, rows, axis, out)
     except IndexError:

@@ -1,7 +1,8 @@
-"""A program: the operations on traced arrays as straight code.
+"""A program: the recorded operations on traced arrays as straight-line code.
 
 NumPy's two protocols lead here, `__array_ufunc__` and `__array_function__`. A line of the program
-is a call with an ``out=``, or runs a table of jobs. Where a step is one table, all are one call.
+is a call with an ``out=``, or runs a table of kernel calls. If a step is one table, many steps are
+one call.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from mlp_xp.backends._numpy.tracing.operations import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, value_of
 
-if TYPE_CHECKING:  # Short fits write no jobs, and start without this module.
+if TYPE_CHECKING:  # Imported late, since short fits write no kernel calls.
     from mlp_xp.backends._numpy.native.jobs import Job
 
-# Bytes of results that jobs not yet in a table may keep from being used again.
+# The most bytes of results that pending kernel calls may keep from being reused.
 _KEPT = 1 << 25
 
 
 class Program:
-    """Straight code over fixed memory, for one signature of arguments."""
+    """Straight-line code over fixed memory, for one signature of arguments."""
 
     def __init__(self, pool: list[np.ndarray], state: list[np.ndarray]) -> None:
         self.pool = pool
@@ -50,17 +51,17 @@ class Program:
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
         self._tables: list[np.ndarray] = []
-        self._n_bytes = 0  # Of results, since the last table.
+        self._n_bytes = 0  # Bytes of results since the last table.
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[Any, int | str, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
-        self._kept: list[tuple[np.ndarray, np.ndarray]] = []  # Where to, and what.
+        self._kept: list[tuple[np.ndarray, np.ndarray]] = []  # Destination and source.
         self._forms: list[tuple[Any, ...]] = []
         self._last: list[Callable[[], Any]] = []
         self._places: list[np.ndarray | None] = []
-        self._n_steps: float = math.inf  # For which the arguments have entries.
+        self._n_steps: float = math.inf  # The number of steps in the arguments.
         self._code: Callable[[Callable[..., None], int, int], None]
-        self._steps: np.ndarray | None = None  # Where a step is one table.
+        self._steps: np.ndarray | None = None  # If a step is one table.
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class Program:
         return traced
 
     def pick(self, given: Traced) -> Traced:
-        """Return the entry of one of many steps, at the place that it is copied to."""
+        """Return the entry of one of many steps, at the address to which it is copied."""
         if given.owner.is_pooled or id(given.owner.value) in self._state:
             raise UntraceableError("The inputs of a step must exist before all steps.")
         self._n_steps = min(self._n_steps, given.shape[0])
@@ -94,7 +95,7 @@ class Program:
         return Traced(self, place)
 
     def keep(self, place: Traced, value: Traced) -> None:
-        """Write the entry of one of many steps to an array of the state, before all else."""
+        """Write the entry of one of many steps to an array of the state, before the step."""
         is_plain = place.flags.c_contiguous and value.flags.c_contiguous
         is_plain = is_plain and not value.value.nbytes % 4
         if id(place.value) not in self._state or self._lines or self._jobs or not is_plain:
@@ -111,8 +112,8 @@ class Program:
         has_moved = False
         given = zip(arguments, self._last, self._forms, self._places, strict=True)
         for argument, last, known, place in given:
-            # What is small is copied even so: its owner may have written to it. Of an array that is
-            # gone, the reference returns None.
+            # Small arrays are always copied, since their owner may have changed them. The reference
+            # to a freed array returns None.
             if place is None and argument is not None and last() is argument:
                 continue
             if form(argument) != known:
@@ -132,12 +133,12 @@ class Program:
     # --- recording -----------------------------------------------------------------------------
 
     def _name(self, operand: Any) -> str:
-        """Return the name of an operand in the code."""
+        """Return an operand's name in the code."""
         if isinstance(operand, list | tuple):
             inner = "".join(self._name(item) + ", " for item in operand)
             return f"[{inner}]" if isinstance(operand, list) else f"({inner})"
         value = value_of(operand)
-        # What has a name stays alive, so that its id stays its own.
+        # Named objects stay alive, so that their ids stay unique.
         name = self._known.setdefault(id(value), f"_{len(self._names)}")
         if name not in self._names:
             self._names[name] = value
@@ -172,7 +173,7 @@ class Program:
         self._n_bytes = 0
 
     def job(self, job: Job) -> None:
-        """Add a job to the program; consecutive jobs are one call."""
+        """Add a kernel call to the program; consecutive ones form a table."""
         self._jobs.append(job)
 
     def call(self, function: Any, *args: Any) -> None:
@@ -180,7 +181,7 @@ class Program:
         self._write(self._call(function, args, {}))
 
     def joined(self, arrays: Sequence[Traced]) -> Traced | None:
-        """Return arrays of the state as one vector, None where they are not one after the other."""
+        """Return adjacent arrays of the state as one vector, or None if they are not adjacent."""
         are_mine = all(id(array.value) in self._state for array in arrays)
         value = in_one_piece([array.value for array in arrays]) if are_mine else None
         if value is None:
@@ -189,7 +190,7 @@ class Program:
         return Traced(self, value)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
-        """Return memory, reused from an array that has died if one fits."""
+        """Return memory, reused from a freed array if one fits."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
         if self._n_bytes > _KEPT:
             self._flush()
@@ -211,7 +212,7 @@ class Program:
         return result
 
     def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
-        """Record a function without ``out``: its result is copied to where it belongs."""
+        """Record a function without ``out``, whose result is copied to its destination."""
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} gives {type(value)}, which cannot be traced.")
         result = self._result(value)
@@ -225,7 +226,7 @@ class Program:
         """Call a ufunc and record it."""
         out = options.pop("out", (None,))[0]
         if isinstance(out, np.ndarray) and out is inputs[0]:
-            # A constant that is counted on from, as in `c ^= key`: at each run from its beginning.
+            # A constant changed in place, as in `c ^= key`, is restored before each run.
             out = None
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "reduce":
@@ -270,7 +271,7 @@ class Program:
         return result
 
     def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
-        """Call one of NumPy's other functions and record it."""
+        """Call another NumPy function and record it."""
         if function in REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
             return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
@@ -293,7 +294,7 @@ class Program:
             and isinstance(value, np.ndarray)
             and np.may_share_memory(value, first.value)
         ):
-            # Values only: an argument is not kept alive by how its view is found.
+            # Only values, so that the view does not keep an argument alive.
             others = [value_of(arg) for arg in args[1:]]
             kept = {key: value_of(option) for key, option in options.items()}
             return first._view(lambda array: function(array, *others, **kept))
@@ -308,7 +309,7 @@ class Program:
         self.job(Job(Take(False, n_source, n, width, source, rows, target)))
 
     def undo(self) -> None:
-        """Return the state what it had before: a trace works for real."""
+        """Restore the state, since a trace really computes."""
         for key, value in self._overwritten.items():
             self._state[key][...] = value
         self._overwritten = {}
@@ -316,7 +317,7 @@ class Program:
     # --- the end -------------------------------------------------------------------------------
 
     def finish(self, state: Any, new: Any) -> None:
-        """Copy the new state over the old one, and make the program runnable."""
+        """Copy the new state over the old one, and compile the program."""
         mine = {id(leaf.value) for leaf in leaves(state)}
         for old, leaf in zip(leaves(state), leaves(new), strict=True):
             if leaf is old:
@@ -329,19 +330,19 @@ class Program:
                 self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
         self._flush()
         link(self._tables)
-        # Memory that only omitted jobs used is free again.
+        # Free memory that only omitted kernel calls used.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         if len(self._lines) == 1 and self._tables:
             self._steps = self._range_of_table()
         else:
             source = "\n".join(("def program(run_turns, start, stop):", *self._body(), " return"))
             exec(_compiled(source), self._names)
-            # Not among its own names: memory would stay until the garbage collector comes.
+            # Not in its namespace, since a cycle would keep memory until garbage collection.
             self._code = self._names.pop("program")
         self._picks, self._kept = [], []
 
     def step_range(self, start: int, stop: int) -> np.ndarray | None:
-        """Return the `TURN` of some steps, None where a step is more than one table."""
+        """Return the step range for machine code, or None if a step is more than one table."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps {start} to {stop - 1} are asked for, and something is given for "
@@ -353,7 +354,7 @@ class Program:
         return steps
 
     def run(self, run_turns: Callable[..., None], start: int, stop: int) -> None:
-        """Run steps; ``run_turns`` runs tables of jobs."""
+        """Run steps; ``run_turns`` runs tables of kernel calls."""
         if (steps := self.step_range(start, stop)) is not None:
             run_turns(steps)
             return
@@ -366,7 +367,7 @@ class Program:
         """Return a `TURN` of the only table, and of what is copied before each step, kept alive."""
         from mlp_xp.backends._numpy.native.jobs import PICK, address, step_range
 
-        # Not an array of records: NumPy takes ten microseconds to say where one lies.
+        # Not a record array, whose address takes NumPy ten microseconds.
         n_kept = len(self._kept)
         picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
         records = picks.view(PICK)[:, 0]
@@ -396,5 +397,5 @@ class Program:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> CodeType:
-    """Compile code, which numbers its operands: similar fits have the same code."""
+    """Compile code with numbered operands, so that similar fits share code."""
     return compile(source, "<compiled step>", "exec")

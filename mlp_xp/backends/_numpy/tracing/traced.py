@@ -11,19 +11,19 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 # Returns a view of an argument from the arguments of a call.
 Finder = Callable[[Sequence[Any]], np.ndarray]
 
-# Stands for the number of a step in a trace: ``array[STEP, ...]`` is the entry of one step.
+# Stands for the step number in a trace: ``array[STEP, ...]`` is the entry of a step.
 STEP: Any = object()
 
 
 class UntraceableError(TypeError):
-    """A function asks for a value that is known only when it runs."""
+    """A traced function needs a value that is known only when it runs."""
 
 
 class Traced(NDArrayOperatorsMixin):
     """An array whose operations are recorded; `value` is the memory that the `Program` will use.
 
-    ``source`` is the array that a view is of, whose memory it keeps alive. ``find_view`` returns
-    `value` of a later call, where it is a view of an argument that changes from call to call.
+    ``source`` is the array of a view, which keeps its memory alive. ``find_view`` returns `value`
+    for a later call, if it is a view of an argument that changes between calls.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Traced(NDArrayOperatorsMixin):
 
     @property
     def owner(self) -> Traced:
-        """The array that this is a view of, or itself."""
+        """The base array of a view, or itself."""
         return self if self._source is None else self._source.owner
 
     shape = property(lambda self: self.value.shape)
@@ -69,7 +69,7 @@ class Traced(NDArrayOperatorsMixin):
             return self.program.pick(self)
         if any(isinstance(k, Traced | np.ndarray | list) for k in keys):
             raise UntraceableError("Elements are taken by position only.")
-        # A single number stays a view, too.
+        # A single number is also a view.
         return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
 
     def __setitem__(self, key: Any, value: Traced) -> None:
