@@ -249,7 +249,6 @@ def _key(task: FitTask) -> Any:
 
 
 def _can_share(model: Any) -> bool:
-    """Whether a model can be part of a stack."""
     params = model._params()
     is_own = (
         type(model).fit is not BaseMLP.fit
@@ -269,7 +268,6 @@ def _can_share(model: Any) -> bool:
 
 
 def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int:
-    """Return the number of models that fit into memory at once."""
     free = backend.free_memory() or sklearn.get_config()["working_memory"] * 2**20
     largest = 1
     for task in tasks:

@@ -77,7 +77,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _overview() -> str:
-    """Return the commands and what they do, in groups."""
     groups: dict[str, list[str]] = {}
     for name, command in COMMANDS.items():
         groups.setdefault(command.group, []).append(f"  {name:9} {command.summary}")
@@ -139,7 +138,6 @@ def _add_run(parser: Parser) -> None:
 
 
 def _add_runs(parser: Parser) -> None:
-    """Add the options of ``mlp-xp runs``."""
     add = parser.add_argument
     add("folder", type=Path, nargs="?", default=Path("runs"), metavar="FOLDER", help="(runs)")
     add(
@@ -154,7 +152,6 @@ def _add_runs(parser: Parser) -> None:
 
 
 def _add_compare(parser: Parser) -> None:
-    """Add the options of ``mlp-xp compare``."""
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="two or more folders of runs")
     add(

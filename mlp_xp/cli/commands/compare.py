@@ -99,13 +99,11 @@ def _brief(value: Any) -> str:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return a name for each run: its folder's name, or its path if two have the same."""
     names = [folder.absolute().name for folder in folders]
     return names if len({*names}) == len(names) else list(map(str, folders))
 
 
 def _results(runs: Sequence[RunSummary]) -> list[list[str]]:
-    """Return the rows of the results."""
     names = dict.fromkeys(name for run in runs for name in run.scores) or ["test_score"]
     rows = [_row(run.folder, run) for run in runs]
     return [
@@ -131,7 +129,6 @@ def _differences(runs: Sequence[RunSummary]) -> list[list[str]]:
 
 
 def _settings(run: RunSummary) -> dict[str, str]:
-    """Return the settings, machine and versions of a run, as text."""
     config = run.config
     found = {name: value for name, value in config["settings"].items() if name != "params"}
     found |= run.params

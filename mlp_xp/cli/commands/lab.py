@@ -74,7 +74,6 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _scale_pixels(backend: Backend, pixels: np.ndarray) -> Any:
-    """Return pixels on the device as float32 from 0 to 1."""
     array: Any = backend.put(pixels, "float32")
     array /= 255
     return array

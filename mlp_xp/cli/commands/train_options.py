@@ -84,7 +84,6 @@ def _shown(default: Any) -> str:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """Return width and height."""
     numbers = text.lower().split("x")
     if len(numbers) in (1, 2) and all(n.isdecimal() and 0 < int(n) <= 4096 for n in numbers):
         return int(numbers[0]), int(numbers[-1])
@@ -146,7 +145,6 @@ def _add_data(group: Options, default: str) -> None:
 
 
 def _column_names(text: str) -> tuple[str, ...]:
-    """Return the names in a line of CSV."""
     names = next(csv.reader([text], skipinitialspace=True), [])
     return tuple(name.strip() for name in names if name.strip())
 

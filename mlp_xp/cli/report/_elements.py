@@ -36,7 +36,6 @@ def escape(value: object) -> str:
 
 
 def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
-    """Write a page, all or nothing."""
     light, dark = THEME
     page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(title), body="\n".join(filter(None, parts)), light=light, dark=dark
@@ -46,7 +45,6 @@ def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
 
 
 def heading(title: str, subtitle: str) -> str:
-    """Return the heading of the page."""
     return f"<header><h1>{escape(title)}</h1>{paragraph(subtitle)}</header>"
 
 
@@ -57,12 +55,10 @@ def section(title: str, *parts: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Return a paragraph of smaller text."""
     return f'<p class="note">{escape(text)}</p>' if text else ""
 
 
 def preformatted(text: str) -> str:
-    """Return text for a terminal."""
     return f"<pre><code>{escape(text)}</code></pre>" if text else ""
 
 
@@ -89,13 +85,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], n_text: int =
 
 
 def definitions(values: Mapping[str, object]) -> str:
-    """Return a table of names and values."""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in values.items())
     return f"<table><tbody>{rows}</tbody></table>" if values else ""
 
 
 def folded(summary: str, body: str) -> str:
-    """Return a collapsible part."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>" if body else ""
 
 

@@ -136,13 +136,11 @@ def write_report(
 
 
 def _baseline(result: dict[str, Any]) -> dict[str, str]:
-    """Return the score of predicting the most frequent class, or the mean."""
     names = {"baseline_accuracy": "most frequent class", "baseline_rmse": "RMSE of the mean"}
     return {text: score_text(name, result[name]) for name, text in names.items() if name in result}
 
 
 def _class_sections(model: Any, test: Evaluation, probabilities: np.ndarray) -> list[str]:
-    """Return the sections of a classifier."""
     labels = range(len(test.class_names))
     confusion = ConfusionMatrixDisplay(
         confusion_matrix(test.y, test.predicted, labels=labels, normalize="true"),
@@ -227,7 +225,6 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
 
 
 def _value_sections(test: Evaluation) -> list[str]:
-    """Return the sections of a regressor."""
     y, predicted = (np.reshape(values, (len(test.y), -1)) for values in (test.y, test.predicted))
     rows = np.random.default_rng(0).permutation(len(y))[:_N_POINTS]
     drawn: dict[str, str] = {}
@@ -254,7 +251,6 @@ def _value_sections(test: Evaluation) -> list[str]:
 
 
 def _network(summary: Any) -> str:
-    """Return the table of layers."""
     rows = [(row.name, *map(number_text, row[1:4])) for row in summary.rows]
     total = ("in all", "", number_text(summary.parameters), number_text(summary.work))
     header = ["layer", "outputs", "parameters", "flops a sample"]
@@ -285,7 +281,6 @@ def write_comparison(
     results: Sequence[Sequence[str]],
     settings: Sequence[Sequence[str]],
 ) -> None:
-    """Write the page of several runs; a row is a name and a value for each run."""
     title = f"{len(runs)} runs side by side"
     left_out = len(runs) - MOST_RUNS
     write_page(

@@ -76,7 +76,6 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
 
 
 def _describe_columns(data: Dataset) -> str:
-    """Return the number of columns of each kind."""
     assert data.columns is not None
     used = data.columns.used
     counts = {
@@ -89,6 +88,5 @@ def _describe_columns(data: Dataset) -> str:
 
 
 def _name(setting: Any) -> str:
-    """Return a setting as text: itself, or the class name of an object."""
     is_plain = isinstance(setting, str | int | tuple)
     return str(setting) if is_plain else type(setting).__name__.lower()

@@ -211,7 +211,6 @@ def _typed(args: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
 
 
 def _known_data(text: str) -> str:
-    """Return the name of a data set, or an existing path."""
     if text in LOADERS or Path(text).exists():
         return text
     meant = suggestion(text, LOADERS) or ","

@@ -61,7 +61,6 @@ class PortedMixin:
 
 
 def _label_binarizer(model: Any) -> LabelBinarizer:
-    """Return the encoder of the labels as scikit-learn's MLP keeps it."""
     targets = fitted_state(model).targets
     is_several = targets.kind == "multilabel"
     classes = targets.classes
@@ -77,7 +76,6 @@ def _forward_pass(model: Any, activations: list[Any]) -> list[Any]:
 
 
 def _forward_pass_fast(model: Any, X: Any, check_input: bool = True) -> Any:
-    """Return the activated outputs."""
     return model._outputs(X, "_forward_pass_fast")
 
 

@@ -118,11 +118,13 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
         given = [np.nan if type(v).__name__ in _MISSING else v for v in values]
         return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
     if all(issubclass(one, _DATES) for one in others):
-        return RawColumn(label, "date", np.asarray([_naive(v) for v in values], "datetime64[us]"))
-    if all(issubclass(one, datetime.timedelta) for one in others):
-        return RawColumn(label, "number", np.asarray([_seconds(v) for v in values]))
-    if all(issubclass(one, datetime.time) for one in others):
-        return RawColumn(label, "number", np.asarray([_second_of_day(v) for v in values]))
+        gap = np.datetime64("NaT")
+        dates = [gap if _is_missing(v) else _without_zone(v) for v in values]
+        return RawColumn(label, "date", np.asarray(dates, "datetime64[us]"))
+    for type_, seconds in _SECONDS_OF.items():
+        if all(issubclass(one, type_) for one in others):
+            numbers = [np.nan if _is_missing(v) else seconds(v) for v in values]
+            return RawColumn(label, "number", np.asarray(numbers))
     if is_text and any(issubclass(one, Number) for one in others):
         raise text_and_numbers(label)
     return RawColumn(label, "category", values)
@@ -151,21 +153,18 @@ def _is_missing(value: Any) -> bool:
     return type(value).__name__ in _MISSING
 
 
-def _naive(value: Any) -> Any:
-    if _is_missing(value):
-        return np.datetime64("NaT")
-    return value.replace(tzinfo=None) if isinstance(value, datetime.datetime) else value
+def _without_zone(date: Any) -> Any:
+    return date.replace(tzinfo=None) if isinstance(date, datetime.datetime) else date
 
 
-def _seconds(value: Any) -> float:
-    return np.nan if _is_missing(value) else value.total_seconds()
-
-
-def _second_of_day(value: Any) -> float:
-    if _is_missing(value):
-        return np.nan
-    time: datetime.time = value
+def _second_of_day(time: datetime.time) -> float:
     return 3600.0 * time.hour + 60.0 * time.minute + time.second + 1e-6 * time.microsecond
+
+
+_SECONDS_OF: dict[type, Any] = {
+    datetime.timedelta: datetime.timedelta.total_seconds,
+    datetime.time: _second_of_day,
+}
 
 
 def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:

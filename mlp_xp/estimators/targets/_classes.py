@@ -73,7 +73,6 @@ class ClassTargets(LabelTargets):
 
     @property
     def n_outputs(self) -> int:  # type: ignore[override]
-        """The number of outputs of the network."""
         return 1 if self._is_column else len(self.classes)
 
     @property
@@ -97,13 +96,11 @@ class ClassTargets(LabelTargets):
         return np.eye(self.n_outputs, dtype=dtype)[codes]
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Return the most likely label of each sample."""
         if self._is_column:
             return self.classes[(outputs[:, 0] > 0.5).astype(np.int64)]
         return self.classes[np.argmax(outputs, axis=1)]
 
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the probabilities, (samples, classes), for activated outputs."""
         if self._is_column:
             return xp.concat([1.0 - outputs, outputs], axis=1)
         if self.output == "logistic":  # One versus rest.
@@ -111,7 +108,6 @@ class ClassTargets(LabelTargets):
         return outputs
 
     def margins(self, logits: Any) -> Array:
-        """Return the raw outputs, (samples, classes); for two classes the log-odds, (samples,)."""
         if len(self.classes) != 2:
             return logits
         return logits[:, 0] if self._is_column else logits[:, 1] - logits[:, 0]
@@ -137,7 +133,6 @@ class MultilabelTargets(LabelTargets):
 
     @property
     def n_outputs(self) -> int:  # type: ignore[override]
-        """The number of outputs of the network."""
         return len(self.classes)
 
     def _output_of(self, output_activation: str) -> str:
@@ -162,11 +157,9 @@ class MultilabelTargets(LabelTargets):
         return y.astype(dtype)
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Return columns of 0 and 1."""
         return (outputs > 0.5).astype(np.int64)
 
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the probability of each class."""
         return outputs
 
     def _named_weights(self, named: dict[Any, float], labels: np.ndarray) -> np.ndarray:
@@ -184,7 +177,6 @@ class MultioutputTargets(LabelTargets):
 
     @property
     def n_outputs(self) -> int:  # type: ignore[override]
-        """The number of outputs of the network."""
         return sum(map(len, self.classes))
 
     def _output_of(self, output_activation: str) -> str:
@@ -213,7 +205,6 @@ class MultioutputTargets(LabelTargets):
 
     @property
     def log_loss(self) -> Loss:
-        """The sum of the log losses of all targets."""
         return self._loss
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
@@ -229,7 +220,6 @@ class MultioutputTargets(LabelTargets):
         return np.stack(codes, axis=1)
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Return the most likely label of each target, (samples, targets)."""
         pairs = zip(self.classes, self._loss.split(outputs), strict=True)
         labels = [classes[np.argmax(p, axis=1)] for classes, p in pairs]
         kinds = {classes.dtype.kind for classes in self.classes}
@@ -237,11 +227,9 @@ class MultioutputTargets(LabelTargets):
         return np.stack([column.astype(object) if mixes else column for column in labels], axis=1)
 
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Any:
-        """Return the probabilities of each target, a list of (samples, classes)."""
         return self._loss.split(outputs)
 
     def margins(self, logits: Array) -> Any:
-        """Return the raw outputs of each target, a list of (samples, classes)."""
         return self._loss.split(logits)
 
     def _balance(self, class_weight: Any, y: np.ndarray) -> np.ndarray:
@@ -262,7 +250,6 @@ class MultioutputTargets(LabelTargets):
 
 
 def _columns(y: np.ndarray) -> list[np.ndarray]:
-    """Return the labels of each target, each in its own dtype."""
     if y.dtype != object:
         return list(y.T)
     return [np.asarray(column.tolist()) for column in y.T]

@@ -170,7 +170,6 @@ class LabelTargets(Targets):
 
     @property
     def log_loss(self) -> Loss:
-        """The log loss of the probabilities, which a temperature is fitted by."""
         return SoftmaxCrossEntropy() if self.output == "softmax" else BinaryCrossEntropy()
 
     def with_classes(self, classes: Any) -> Self:

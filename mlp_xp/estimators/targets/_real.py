@@ -61,14 +61,12 @@ class RealTargets(Targets):
     def learn(
         cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
     ) -> RealTargets:
-        """Return the targets for checked y."""
         return cls(1 if y.ndim == 1 else y.shape[1])
 
     @classmethod
     def of_weights(
         cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
     ) -> RealTargets:
-        """Return the targets of a network whose weights were assigned to an estimator."""
         loss = cls(n_outputs).resolve_loss(params)
         if n_outputs % loss.outputs_per_target:
             raise ValueError(
@@ -78,7 +76,6 @@ class RealTargets(Targets):
         return cls(n_outputs // loss.outputs_per_target)
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
-        """Return the loss for the parameters, with their output activation."""
         output = params["output_activation"]
         loss = make_loss(
             params["loss"], REGRESSION_LOSSES, self.output if output == "auto" else output
@@ -101,11 +98,9 @@ class RealTargets(Targets):
         )
 
     def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:
-        """Raise ValueError if the loss does not take such values."""
         loss.check_targets(cast(Any, y), name, xp=cast(Any, np))
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
-        """Return a column for each output, in the dtype of the network."""
         columns = y.reshape((y.shape[0], -1))
         if self.scaling is not None and columns.shape[1] == self.n_outputs:
             mean, deviation = self.scaling
@@ -119,11 +114,9 @@ class RealTargets(Targets):
 
     @property
     def plain(self) -> RealTargets:
-        """The targets before they were standardized."""
         return replace(self, scaling=None)
 
     def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> RealTargets:
-        """Return targets that `encode` standardizes by the weighted mean and deviation of y."""
         from sklearn.preprocessing import StandardScaler  # Most fits do not scale targets.
 
         with np.errstate(over="ignore", invalid="ignore"):
@@ -161,7 +154,6 @@ class RealTargets(Targets):
     def restore(
         self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any], *, xp: Namespace
     ) -> Any:
-        """Return activated outputs, (..., outputs), in the unit of y and within its limits."""
         if self.scaling is not None:
             factor, summand = loss.units(*cast(Any, self.scaling), xp=cast(Any, np))
             outputs = outputs * put(cast(Any, factor)) + put(cast(Any, summand))
@@ -171,11 +163,9 @@ class RealTargets(Targets):
         return outputs
 
     def decode(self, outputs: Any) -> Any:
-        """Return (samples, targets, ...) values, without the second axis for a single target."""
         return outputs[:, 0, ...] if self.n_outputs == 1 else outputs
 
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
-        """Return the coefficient of determination, R2."""
         return float(r2_score(y, predicted, sample_weight=weights))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from mlp_xp.backends import Backend, get_backend
+from mlp_xp.backends import get_backend
 
 # Rows of smaller arrays are copied in a few milliseconds, so that steps read them in order.
 _COPIED_BYTES = 1 << 23
@@ -64,11 +64,6 @@ class Shard:
         """The rows that are here, in the order of the samples; possibly none."""
         rows = self.owned[self.owned >= 0]
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
-
-
-def home(x: Any) -> Backend:
-    """Return the backend that data belong to."""
-    return get_backend(x.x if isinstance(x, Rows) else x)
 
 
 def take_rows(x: Any, rows: Any) -> Any:
