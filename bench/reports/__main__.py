@@ -10,7 +10,7 @@ import argparse
 import re
 from pathlib import Path
 
-from bench.reports import charts, pictures, table_page
+from bench.reports import charts, pictures, processors, table_page
 from bench.reports.sections import report, slower, speed_table
 from bench.reports.targets import targets
 from bench.studies import backends, drop_in, ranks, search, speedrun
@@ -28,11 +28,14 @@ python -m bench.reports --charts
 
 def blocks() -> dict[str, str]:
     """Return what stands between the marks of the pages, by their names."""
-    _, suite = newest("workloads", "medium")
+    _, suite = newest("workloads", "one-row")
     missed = targets(suite, only_missed=True)
+    # What newer records have is in the tables of processors.
+    older = [row for row in missed.rows if not row[0].startswith(processors.MEASURED)]
     found = {
         "speed": markdown(speed_table(suite["workloads"])),
-        "missed": grid(missed.columns, missed.rows),
+        "missed": grid(missed.columns, older),
+        "processors": processors.section(),
         "slower": f"{slower(suite['workloads'])} [All benchmarks](benchmarks.md).",
         "speedrun": markdown(speedrun.table()),
         "out-of-core": ranks.section(newest("out_of_core")[1]),
@@ -43,13 +46,17 @@ def blocks() -> dict[str, str]:
         _, record = newest(part)
         tables = study.PART.tables(record[part])
         texts = [markdown(t, f"**{t.title}**" if study is search else "") for t in tables]
-        found[name] = "\n\n".join([*texts, measured_on(record["environment"])])
+        text = "\n\n".join([*texts, measured_on(record["environment"])])
+        if study is drop_in:
+            short = markdown(drop_in.summary(record[part]))
+            text = f"{short}\n\n{folded('Each script, with quartiles', text)}"
+        found[name] = text
     return found
 
 
 def benchmarks_page() -> str:
     """Return docs/benchmarks.md: the report of the suite, epochs of backends, and their machine."""
-    suite, record = newest("workloads", "medium")[1], newest("backends")[1]
+    suite, record = newest("workloads", "one-row")[1], newest("backends")[1]
     (epochs,) = backends.PART.tables(record["backends"])
     machine = [f"- {measured_on(record['environment'])}", *backends.devices(record["backends"])]
     picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"
@@ -78,7 +85,7 @@ def pages() -> dict[Path, str]:
 
 def draw_charts(folder: Path = DOCS) -> None:
     """Draw the charts of the newest records."""
-    suite = newest("workloads", "medium")[1]
+    suite = newest("workloads", "one-row")[1]
     charts.draw(suite | {"backends": newest("backends")[1]["backends"]}, folder)
     for name, record in speedrun.newest_results().items():
         charts.speedrun_figure(record["speedrun"]).savefig(folder / f"{name}.png", dpi=150)

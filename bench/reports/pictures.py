@@ -48,7 +48,7 @@ def picture(path: Path, size: tuple[float, float], source: str | None = None) ->
 
 def sources() -> list[Path]:
     """Return the records that are drawn: a run of the suite, then the newest of each recipe."""
-    suite, _ = newest("workloads", WORKLOAD)
+    suite, _ = newest("workloads", WORKLOAD, "one-row")
     return [suite, *(max(HISTORY.glob(f"*/speedrun-{recipe}.json")) for recipe in RECIPES)]
 
 

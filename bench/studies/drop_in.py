@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.suite.contenders import OURS
 from bench.suite.records import Result
-from bench.suite.tables import Table, median, reasons, times
+from bench.suite.tables import Table, median, ratio, reasons, times
 from bench.suite.turns import (
     Announce,
     Options,
@@ -251,6 +251,26 @@ def tables(results: Result) -> list[Table]:
     columns = ["script", "mlp_xp", PEER, "times", "target"]
     columns += ["without numba", "times"] if has_plain else []
     return [Table(PART.title, columns, rows, missing, terms=TERMS)]
+
+
+def summary(results: Result) -> Table:
+    """Return the table of kinds of scripts: the range of ratios, the target, and what misses it."""
+    found: dict[tuple[str, float], list[float]] = {}
+    for result in results.values():
+        own, theirs = (result["contenders"][who]["seconds"] for who in (OURS, PEER))
+        kind = result["case"].partition(",")[0]
+        found.setdefault((kind, result["wanted"]), []).append(ratio(theirs, own).median)
+    rows = [
+        [
+            kind,
+            f"{min(got):.2f} to {max(got):.2f}",
+            f"{wanted:g}",
+            f"{sum(one < wanted for one in got)} of {len(got)}",
+        ]
+        for (kind, wanted), got in found.items()
+    ]
+    columns = ["scripts", "times as fast as scikit-learn's", "target", "below it"]
+    return Table(PART.title, columns, rows)
 
 
 PART = Part("As a drop-in for scikit-learn", measure_all, tables)

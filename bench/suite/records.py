@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +28,7 @@ def environment(packages: Iterable[str] = ()) -> Result:
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "cpu": _cpu_name(),
         "kind": processor_kind(),
+        "commit": _commit(),
         "cpus": usable_cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -42,6 +44,15 @@ def thread_pools() -> list[str]:
     pools = threadpool_info()
     facts = [(p["internal_api"], p["version"], f"{p['num_threads']} threads") for p in pools]
     return sorted({" ".join(filter(None, fact)) for fact in facts})
+
+
+def _commit() -> str:
+    """Return the commit of this clone, or ""."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def usable_cpus() -> int:
