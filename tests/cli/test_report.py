@@ -121,7 +121,7 @@ def test_runs_are_listed_and_sorted(mlp_xp, finished, other, fails, partial_run)
     rows = json.loads(mlp_xp("runs", "some", "--sort", "epochs", "--reverse", "--json").out)
     assert [(row["run"], row["epochs"]) for row in rows] == [("tanh", 2), ("digits", 8)]
     assert rows[0]["score"] == scores["tanh"]
-    assert "nowhere holds no runs" in fails("runs", "nowhere")
+    assert "nowhere has no runs" in fails("runs", "nowhere")
     # A run in progress is listed, another folder is not.
     Path("broken").mkdir()
     Path("broken", "config.json").write_text("{}")
