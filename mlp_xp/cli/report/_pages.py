@@ -53,15 +53,15 @@ _N_NEURONS, _N_MISTAKES = 32, 24
 _MAX_OPEN = 25  # Longer tables of classes are folded.
 _N_POINTS = 2000  # In the figure of predictions.
 _PREDICTIONS = {
-    "actual_vs_predicted": "true against predicted",
-    "residual_vs_predicted": "residuals",
+    "actual_vs_predicted": "test samples: true against predicted",
+    "residual_vs_predicted": "test samples: residuals",
 }
 
 
 class Evaluation(NamedTuple):
     """The test data of a run, and what its model predicts for them.
 
-    ``y`` and ``predicted`` are class numbers, or values of shape (samples,) or (samples, outputs).
+    ``y`` and ``predicted``, of shape (samples,), are class numbers or values.
     ``probabilities`` has the columns of ``model.classes_``. A regressor has neither these nor class
     names; ``image_shape`` is None if the samples are not images.
     """
@@ -225,29 +225,21 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
 
 
 def _value_sections(test: Evaluation) -> list[str]:
-    y, predicted = (np.reshape(values, (len(test.y), -1)) for values in (test.y, test.predicted))
+    y, predicted = test.y, test.predicted
     rows = np.random.default_rng(0).permutation(len(y))[:_N_POINTS]
-    drawn: dict[str, str] = {}
-    errors = []
-    for column in range(y.shape[1]):
-        name = f"output {column}" if y.shape[1] > 1 else "test samples"
-        truth, found = y[:, column], predicted[:, column]
-        display = PredictionsDisplay(y_true=truth[rows], y_pred=found[rows])
-        for kind, caption in _PREDICTIONS.items():
-            caption = f"{name}: {caption}"
-            drawn[caption] = svg_of(display, 4.4, 4.0, caption, kind=kind)
-        errors.append(
-            [
-                name,
-                f"{r2_score(truth, found):.4f}",
-                value_text(root_mean_squared_error(truth, found)),
-                value_text(mean_absolute_error(truth, found)),
-                value_text(float(np.std(truth))),
-            ]
-        )
-    names = ["", "R2", "root mean squared error", "mean absolute error"]
-    names.append("standard deviation of the truth")
-    return [section("Errors", table(names, errors)), section("Predictions", figures(drawn))]
+    display = PredictionsDisplay(y_true=y[rows], y_pred=predicted[rows])
+    drawn = {
+        caption: svg_of(display, 4.4, 4.0, caption, kind=kind)
+        for kind, caption in _PREDICTIONS.items()
+    }
+    errors = {
+        "R2": f"{r2_score(y, predicted):.4f}",
+        "root mean squared error": value_text(root_mean_squared_error(y, predicted)),
+        "mean absolute error": value_text(mean_absolute_error(y, predicted)),
+        "standard deviation of the truth": value_text(float(np.std(y))),
+    }
+    table_of = table(["", *errors], [["test samples", *errors.values()]])
+    return [section("Errors", table_of), section("Predictions", figures(drawn))]
 
 
 def _network(summary: Any) -> str:
