@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.threads import usable_threads
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native import busy, jobs, thread_pool
+from mlp_xp.backends._numpy.native import busy, jobs, thread_pool, tuning
 from mlp_xp.backends._numpy.tracing.operations import punctual
 
 pytest.importorskip("numba")
@@ -75,8 +75,23 @@ def test_a_job_is_done_where_no_other_thread_runs(monkeypatch, job):
     for name in ("start", "join"):
         monkeypatch.setattr(threading.Thread, name, lambda self, timeout=None: None)
     with thread_pool.thread_pool(3):
-        thread_pool.runner()(jobs.step_range(words))
-        assert found.all()
+        for is_alone in (0, 1):
+            thread_pool._of_this_thread.pool._mail[tuning.IS_ALONE] = is_alone
+            thread_pool.runner()(jobs.step_range(words))
+            assert found.all()
+            found[...] = 0.0
+
+
+@pytest.mark.parametrize(("shared", "alone"), [(60, 50), (50, 60), (400_000, 1)])
+def test_steps_are_shared_where_that_takes_less_time(shared, alone):
+    from mlp_xp.backends._numpy.machine_code._threads import choose_threads
+
+    mail = np.zeros(tuning.MAIL, np.int64)
+    n_alone = 0
+    for _ in range(3000):
+        n_alone += mail[tuning.IS_ALONE]
+        choose_threads.py_func(mail, 2, 1, alone if mail[tuning.IS_ALONE] else shared)
+    assert n_alone > 2850 if shared == 60 else n_alone < 150 * (shared == 50) + 1
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")

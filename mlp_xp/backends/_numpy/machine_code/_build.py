@@ -21,7 +21,7 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.native.jobs import Unit
 
 # What machine code may call beside itself: LLVM's own, and what every process has.
-_ALLOWED = re.compile(r"llvm\..*|logf?|sqrtf?|sched_yield|syscall|mem(cpy|set|move)")
+_ALLOWED = re.compile(r"llvm\..*|logf?|sqrtf?|clock_gettime|sched_yield|syscall|mem(cpy|set|move)")
 
 
 def build(unit: Unit) -> bytes:

@@ -13,17 +13,11 @@ import numpy as np
 from numba import carray, types
 
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
-    add,
     call,
     jit,
-    load,
+    nanoseconds,
     pointer,
-    replace,
-    sleep,
-    spin,
     start_of,
-    swap,
-    wake,
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
     SOFTMAX_ROWS,
@@ -41,26 +35,26 @@ from mlp_xp.backends._numpy.machine_code._products import (
     make_product,
     make_tiled_product,
 )
+from mlp_xp.backends._numpy.machine_code._threads import (
+    choose_threads,
+    publish,
+    run_parts,
+    serve,
+    wait_for,
+)
 from mlp_xp.backends._numpy.native import jobs
 from mlp_xp.backends._numpy.native.jobs import HEADER, PICK, TURN, Unit, number_of, record
 from mlp_xp.backends._numpy.native.tuning import (
-    BEGUN,
-    CALLER_SLEEPS,
-    DONE,
+    IS_ALONE,
     JOB,
     MAIL,
     MAIL_OF_THREAD,
-    MOST_IN_VAIN,
-    N_ASLEEP,
     N_THREADS,
     QUIT,
     SCRATCH,
-    SELDOM,
-    SPINS,
     TICKET,
 )
 
-_LINE = 8 * MAIL_OF_THREAD  # Bytes of a cache line.
 _JOB_BYTES = HEADER.itemsize
 _GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
 _PRODUCT, _UPDATE = map(number_of, (jobs.TiledProduct, jobs.Update))
@@ -227,77 +221,6 @@ def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
         carray(pointer(job.penalty), 1, np.float32)[0] = np.float32(0.5 * factor32 * squares)
 
 
-@jit
-def _run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-    """Run the thread's part of a job, then each part that no other thread has begun.
-
-    So nobody waits for a thread whose processor another program has. A part has the same bits
-    whichever thread runs it.
-    """
-    for i in range(n_threads):
-        part = (thread + i) % n_threads
-        line = mail + _LINE * part
-        if replace(line + 8 * BEGUN, ticket - 1, ticket):
-            address = load(mail + 8 * JOB)
-            job = carray(pointer(address), 1, HEADER)[0]
-            call(job.code, address, part, n_threads, totals, scratch + part * SCRATCH)
-            swap(line + 8 * DONE, ticket)
-            if load(mail + 8 * CALLER_SLEEPS) == 1 + part:
-                wake(line + 8 * DONE)
-
-
-@jit
-def _serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-    """Run parts of each job until the ticket is `QUIT`.
-
-    Where none of the last spins has helped, most others are left out: beside another program this
-    thread wakes on the caller's processor, and a spin would keep the caller from its work.
-    """
-    ticket, place, n_in_vain = np.int64(0), mail + 8 * TICKET, 0
-    while True:
-        spins = 0 if n_in_vain < MOST_IN_VAIN or n_in_vain % SELDOM == 0 else SPINS
-        n_in_vain += 1
-        while load(place) == ticket:
-            spins += 1
-            if spins < SPINS:
-                spin()
-            else:
-                add(mail + 8 * N_ASLEEP, 1)
-                sleep(place, ticket)
-                add(mail + 8 * N_ASLEEP, -1)
-        n_in_vain = 0 if spins < SPINS else n_in_vain
-        ticket = load(place)
-        if ticket == QUIT:
-            return
-        _run_parts(mail, ticket, thread, n_threads, totals, scratch)
-
-
-@jit
-def _publish(mail, ticket):  # type: ignore[no-untyped-def]
-    """Send the other threads a ticket, and wake those that sleep."""
-    swap(mail + 8 * TICKET, ticket)
-    if load(mail + 8 * N_ASLEEP) > 0:
-        wake(mail + 8 * TICKET)
-
-
-@jit
-def _wait_for(mail, ticket, n_threads):  # type: ignore[no-untyped-def]
-    """Wait until all parts of a job are done."""
-    for part in range(n_threads):
-        place, spins = mail + 8 * DONE + _LINE * part, 0
-        while True:
-            found = load(place)
-            if found == ticket:
-                break
-            spins += 1
-            if spins < SPINS:
-                spin()
-            else:
-                swap(mail + 8 * CALLER_SLEEPS, 1 + part)
-                sleep(place, found)
-                swap(mail + 8 * CALLER_SLEEPS, 0)
-
-
 def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-untyped-def]
     """Run tables of jobs in turns, or serve the thread that does.
 
@@ -326,10 +249,10 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
     letters = carray(pointer(mail), MAIL, np.int64)
     n_threads, ticket = letters[N_THREADS], letters[TICKET]
     if thread > 0:
-        _serve(mail, thread, n_threads, totals, scratch)
+        serve(mail, thread, n_threads, totals, scratch)
         return 0
     if n_turns < 0:
-        _publish(mail, QUIT)
+        publish(mail, QUIT)
         return 0
     sums = carray(pointer(totals), MAIL_OF_THREAD * n_threads, np.float64)
     turn_table = carray(pointer(turns), n_turns, TURN)
@@ -337,6 +260,7 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
         turn = turn_table[number]
         pick_table = carray(pointer(turn.picks), turn.n_picks, PICK)
         for step in range(turn.start, turn.stop):
+            start, has_shared = nanoseconds() if n_threads > 1 else 0, False
             for i in range(turn.n_picks):
                 pick = pick_table[i]
                 source = pick.source + step * pick.source_stride
@@ -347,12 +271,16 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
                 if not _has_its_rows(address, job.kind):
                     return address
                 n_working = n_threads if job.is_shared else 1
-                if n_working > 1:
+                has_shared |= n_working > 1
+                if n_working > 1 and letters[IS_ALONE]:
+                    for part in range(n_threads):
+                        call(job.code, address, part, n_threads, totals, scratch + part * SCRATCH)
+                elif n_working > 1:
                     letters[JOB] = address
                     ticket += 1
-                    _publish(mail, ticket)
-                    _run_parts(mail, ticket, 0, n_threads, totals, scratch)
-                    _wait_for(mail, ticket, n_threads)
+                    publish(mail, ticket)
+                    run_parts(mail, ticket, 0, n_threads, totals, scratch)
+                    wait_for(mail, ticket, n_threads)
                 else:
                     call(job.code, address, 0, 1, totals, scratch)
                 if job.kind == _PRODUCT and n_working > 1:
@@ -361,4 +289,6 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
                     update = carray(pointer(address), 1, _UPDATE_JOB)[0]
                     if update.penalty != 0:
                         _add_penalty(update, n_working, sums)
+            if has_shared:
+                choose_threads(letters, n_threads, turn.table, nanoseconds() - start)
     return 0

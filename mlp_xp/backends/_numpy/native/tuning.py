@@ -5,29 +5,38 @@ from __future__ import annotations
 from typing import NamedTuple
 
 __all__ = [
+    "AS_BEFORE",
     "AVX2_TILE",
     "AVX512_TILE",
     "BEGUN",
     "CALLER_SLEEPS",
     "DONE",
+    "FIRST_STRETCH",
     "FUSED_ROW",
+    "IS_ALONE",
     "JOB",
+    "LAST_TABLE",
     "LEAST_COLUMNS",
     "LEAST_NUMBERS",
     "LEAST_PACKED",
     "LEAST_TILED",
+    "LONGEST_STRETCH",
+    "LONGEST_TRIED",
     "MAIL",
     "MAIL_OF_THREAD",
-    "MOST_IN_VAIN",
+    "NANOSECONDS",
     "N_ASLEEP",
+    "N_STEPS",
     "N_THREADS",
     "PANEL",
     "QUIT",
     "SAMPLES_AT_ONCE",
     "SCRATCH",
-    "SELDOM",
     "SPINS",
+    "STRETCH",
     "TICKET",
+    "TRIED_STEPS",
+    "UNMEASURED",
     "Tile",
 ]
 
@@ -35,15 +44,20 @@ __all__ = [
 # different times is in different lines. The number of the job to be done, its address, how many
 # threads there are, how many of them sleep until the next job, and whether the caller sleeps.
 TICKET, JOB, N_THREADS, N_ASLEEP, CALLER_SLEEPS = 0, 8, 9, 16, 24
+# What the caller knows of its steps: see `choose_threads`.
+LAST_TABLE, IS_ALONE, N_STEPS, NANOSECONDS, AS_BEFORE, STRETCH = range(32, 38)
 # After it, a line for each part of a job: the last ticket whose part a thread has begun, and done.
-MAIL, MAIL_OF_THREAD = 32, 8
+MAIL, MAIL_OF_THREAD = 40, 8
 BEGUN, DONE = MAIL, MAIL + 1
 QUIT = -1  # The ticket of no job: those have 1, 2, ...
 # How often a thread looks for what it waits for before it sleeps, some 30 microseconds: another
 # program may need its processor, the thread that it waits for too. Waking takes about as long.
 SPINS = 1000
-# After how many useless spins it sleeps at once, but for one time of this many.
-MOST_IN_VAIN, SELDOM = 4, 16
+# Steps that are tried on one thread, or on all again, and how many of them are not measured. Steps
+# before the first try for each thread, and before later ones at most. Longer steps, in nanoseconds,
+# are not tried: several threads gain there, beside another program too.
+TRIED_STEPS, UNMEASURED = 8, 2
+FIRST_STRETCH, LONGEST_STRETCH, LONGEST_TRIED = 32, 4096, 300_000
 
 # The fewest numbers of an array that threads share: below, meeting costs more than it brings.
 LEAST_NUMBERS = 30_000
