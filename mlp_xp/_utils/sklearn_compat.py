@@ -86,10 +86,10 @@ except ImportError:
         def subcontext(self, **settings: Any) -> _Context:
             return self
 
-        def call_on_fit_task_begin(self, **facts: Any) -> None:
+        def call_on_fit_task_begin(self, **details: Any) -> None:
             pass
 
-        def call_on_fit_task_end(self, **facts: Any) -> bool:
+        def call_on_fit_task_end(self, **details: Any) -> bool:
             return False
 
     class CallbackSupportMixin:  # type: ignore[no-redef]

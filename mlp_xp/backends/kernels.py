@@ -91,9 +91,9 @@ def gather(
     return x
 
 
-def accumulate(total: Array, share: Array, *terms: Array | float) -> Array:
-    """Return the sum of an epoch, donated, after another step: ``total + share * sum(terms)``."""
-    return total + share * reduce(operator.add, terms)
+def accumulate(total: Array, fraction: Array, *terms: Array | float) -> Array:
+    """Add a step to the sum of an epoch, donated: ``total + fraction * sum(terms)``."""
+    return total + fraction * reduce(operator.add, terms)
 
 
 class Kernels(NamedTuple):

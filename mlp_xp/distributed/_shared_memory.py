@@ -15,7 +15,7 @@ import numpy as np
 _CHUNK = 1 << 15
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """The address of an array for other processes: process, file, offset and size in bytes."""
 
     process: int
@@ -37,7 +37,7 @@ class SharedMemory:
         self._mpi, self._node, self._others = mpi, node, others
         self.size = node.size
         # By address of an array: its location, and the other ranks' memory.
-        self._places: dict[int, _Place] = {}
+        self._locations: dict[int, _Location] = {}
         self._mapped: dict[int, dict[tuple[int, int], list[np.ndarray]]] = {}
         self._shared: set[int] = set()  # Addresses.
 
@@ -48,25 +48,25 @@ class SharedMemory:
         os.ftruncate(file, n_bytes)
         array = np.frombuffer(mmap.mmap(file, n_bytes), dtype)
         address = _address(array)
-        self._places[address] = _Place(os.getpid(), file, 0, n_bytes)
+        self._locations[address] = _Location(os.getpid(), file, 0, n_bytes)
         weakref.finalize(array, self._release, address)
         return array.reshape(shape)
 
     def _release(self, address: int) -> None:
-        os.close(self._places.pop(address).file)
+        os.close(self._locations.pop(address).file)
         self._mapped.pop(address, None)
         self._shared.discard(address)
 
     def share(self, array: np.ndarray) -> np.ndarray:
         """Return the first rank's numbers in memory shared by all; all ranks call this."""
-        place, shared = None, array
+        location, shared = None, array
         if self._node.rank == 0:
             shared = self.empty(array.shape, array.dtype)
             shared[...] = array
-            place = self._places[_address(shared)]
-        place = self._node.bcast(place)
+            location = self._locations[_address(shared)]
+        location = self._node.bcast(location)
         if self._node.rank:
-            flat = _map(place, array.dtype, array.size)
+            flat = _map(location, array.dtype, array.size)
             weakref.finalize(flat, self._shared.discard, _address(flat))
             shared = flat.reshape(array.shape)
         self._shared.add(_address(shared))
@@ -104,14 +104,14 @@ class SharedMemory:
             if self._others.size > 1:
                 self._node.Barrier()
         else:
-            own = self._places.get(_address(root), _Place(0, 0, 0, 0))
-            places = np.asarray(self._node.allgather(own._replace(offset=offset)))
-            if not places[:, 0].all():
+            own = self._locations.get(_address(root), _Location(0, 0, 0, 0))
+            locations = np.asarray(self._node.allgather(own._replace(offset=offset)))
+            if not locations[:, 0].all():
                 return None
-            others = np.delete(places, self._node.rank, axis=0).tolist()
+            others = np.delete(locations, self._node.rank, axis=0).tolist()
             known = self._mapped.setdefault(_address(root), {})
             known[offset, array.size] = [
-                _map(_Place(*place), array.dtype, array.size) for place in others
+                _map(_Location(*location), array.dtype, array.size) for location in others
             ]
         parts = list(known[offset, array.size])
         parts.insert(self._node.rank, array.reshape(-1))
@@ -190,14 +190,14 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
     return shared if comm.allreduce(is_right, op=mpi.LAND) else None
 
 
-def _map(place: _Place, dtype: Any, size: int) -> np.ndarray:
+def _map(location: _Location, dtype: Any, size: int) -> np.ndarray:
     """Return the numbers at an address of another process."""
-    file = os.open(f"/proc/{place.process}/fd/{place.file}", os.O_RDWR)
+    file = os.open(f"/proc/{location.process}/fd/{location.file}", os.O_RDWR)
     try:
-        memory = mmap.mmap(file, place.size)
+        memory = mmap.mmap(file, location.size)
     finally:
         os.close(file)
-    return np.frombuffer(memory, dtype, size, place.offset)
+    return np.frombuffer(memory, dtype, size, location.offset)
 
 
 def _bounds(size: int, n: int) -> list[int]:
@@ -205,5 +205,5 @@ def _bounds(size: int, n: int) -> list[int]:
 
 
 def _address(array: np.ndarray) -> int:
-    place: int = array.__array_interface__["data"][0]
-    return place
+    address: int = array.__array_interface__["data"][0]
+    return address

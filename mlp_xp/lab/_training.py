@@ -91,10 +91,10 @@ def loss_and_gradients(
     with backend.training(_work(params, data)):
         for rows in _blocks(backend, data, arrays[0].dtype, xp=xp):
             found = evaluate(params, Batch(data[rows, ...], targets[rows, ...]), None)
-            share = (rows.stop - rows.start) / data.shape[0]
-            total += share * found.loss
+            fraction = (rows.stop - rows.start) / data.shape[0]
+            total += fraction * found.loss
             logits.append(found.logits)
-            block_grads = leaves(found.backward(share * found.pull_loss()))
+            block_grads = leaves(found.backward(fraction * found.pull_loss()))
             for number, grad in enumerate(block_grads):
                 grads[number] += grad
     return total, xp.concat(logits), grads

@@ -9,13 +9,13 @@ from __future__ import annotations
 from mlp_xp.plotting._calibration import CalibrationDisplay
 from mlp_xp.plotting._confusion import ConfusionMatrixDisplay
 from mlp_xp.plotting._curves import TrainingCurvesDisplay, curve_colors, training_panels
-from mlp_xp.plotting._inline import THEME, in_notebook_colors, inline_svg
-from mlp_xp.plotting._pictures import (
+from mlp_xp.plotting._images import (
     MistakesDisplay,
     WeightsDisplay,
     largest_weights,
     surest_mistakes,
 )
+from mlp_xp.plotting._inline import THEME, in_notebook_colors, inline_svg
 from mlp_xp.plotting._plots import Plots
 from mlp_xp.plotting._predictions import PredictionsDisplay
 from mlp_xp.plotting._style import new_figure, save_figure

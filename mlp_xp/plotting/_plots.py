@@ -8,7 +8,7 @@ from typing import Any
 from mlp_xp.plotting._calibration import CalibrationDisplay
 from mlp_xp.plotting._confusion import ConfusionMatrixDisplay
 from mlp_xp.plotting._curves import TrainingCurvesDisplay
-from mlp_xp.plotting._pictures import MistakesDisplay, WeightsDisplay
+from mlp_xp.plotting._images import MistakesDisplay, WeightsDisplay
 from mlp_xp.plotting._predictions import PredictionsDisplay
 
 __all__ = ["Plots"]

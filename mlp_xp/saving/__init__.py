@@ -279,8 +279,8 @@ def load_model(folder: str | os.PathLike[str]) -> Any:
 def _version(folder: Path) -> Any:
     """Return a value that changes with each save, or None without a model."""
     with contextlib.suppress(OSError):
-        facts = (folder / SPEC).stat()
-        return facts.st_ino, facts.st_mtime_ns
+        status = (folder / SPEC).stat()
+        return status.st_ino, status.st_mtime_ns
     return None
 
 

@@ -20,15 +20,15 @@ _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
 
 def encode_history(estimator: Any) -> dict[str, Any]:
     """Return the JSON form of the history of an estimator."""
-    facts = History.read(vars(estimator)).attributes()
+    attributes = History.read(vars(estimator)).attributes()
     return {
-        "n_iter": int(facts["n_iter_"]),
-        "t": int(facts["t_"]),
+        "n_iter": int(attributes["n_iter_"]),
+        "t": int(attributes["t_"]),
         # An error in the first epoch leaves a network without a loss.
-        **{name: encode(f"{name}_", facts.get(f"{name}_")) for name in (*_NUMBERS, *_CURVES)},
+        **{name: encode(f"{name}_", attributes.get(f"{name}_")) for name in (*_NUMBERS, *_CURVES)},
         "history": [
             {name: encode("history_", value) for name, value in record._asdict().items()}
-            for record in facts["history_"]
+            for record in attributes["history_"]
         ],
     }
 

@@ -140,10 +140,10 @@ class _Objective:
         put, xp = self._backend.put, self._backend.xp
         with self._backend.scope():
             # Weights of the blocks' losses; each block has its part of the penalty.
-            shares = np.asarray(self._plan.totals)[:, None] / total
+            block_weights = np.asarray(self._plan.totals)[:, None] / total
             if self._plan.parts is not None:
-                shares *= self._plan.parts[:, None]
-            self._shares = self._backend.unstack(put(shares, trainer.dtype))
+                block_weights *= self._plan.parts[:, None]
+            self._block_weights = self._backend.unstack(put(block_weights, trainer.dtype))
             self._decay = put(self._l2 * self._has_penalty, trainer.dtype)
             slope = xp.zeros_like(self._decay)
             self._sums = xp.zeros_like(slope[:1]), slope
@@ -166,8 +166,8 @@ class _Objective:
             given = backend.put(vector, trainer.dtype)
             if not self._is_whole:
                 self._sums = cast(Any, tuple(map(backend.xp.zeros_like, self._sums)))
-            for batch, share in zip(batches, self._shares, strict=True):
-                others = self._decay, batch, trainer.scaling, share
+            for batch, fraction in zip(batches, self._block_weights, strict=True):
+                others = self._decay, batch, trainer.scaling, fraction
                 self._sums = self._evaluate(self._sums, given, *others)
             # A copy, since the next evaluation overwrites it.
             sums = np.concatenate(list(map(backend.get, self._sums)), dtype=np.float64)
@@ -232,7 +232,7 @@ def _evaluation(
         decay: Array,
         batch: Batch,
         scaling: Scaling | Whitening | None,
-        share: Array,
+        fraction: Array,
     ) -> tuple[Array, Array]:
         """Add the loss and the gradients of a block to their sums, which are donated."""
         params = _unravel(layout, vector, xp=xp)
@@ -245,8 +245,8 @@ def _evaluation(
         if is_whole:  # The only block has weight 1.
             return xp.reshape(value, (1,)), slope
         total, slopes = sums
-        total += share * value
-        slope *= share
+        total += fraction * value
+        slope *= fraction
         slopes += slope
         return total, slopes
 

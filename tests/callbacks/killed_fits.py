@@ -66,7 +66,7 @@ def check_usable() -> None:
     """Check that the newest checkpoint is whole, and no older than the last that was written."""
     last = struct.unpack("q", SHARED[8:])[0]
     if last:
-        facts = read_checkpoint(list(checkpoints(FOLDER).values())[-1]).facts
+        facts = read_checkpoint(list(checkpoints(FOLDER).values())[-1]).metadata
         assert facts["steps"] + facts["step"] >= last, (facts["steps"], facts["step"], last)
 
 

@@ -142,7 +142,7 @@ def test_a_fit_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     # What was written is the moment when it was due: 5 steps of 4 an epoch.
     first, second = checkpoints(tmp_path).values()
     assert (first.name, second.name) == ("epoch-0001-step-000001", "epoch-0002-step-000002")
-    assert read_checkpoint(first).facts["steps"] + read_checkpoint(first).facts["step"] == 5
+    assert read_checkpoint(first).metadata["steps"] + read_checkpoint(first).metadata["step"] == 5
     model = load_model(first)
     assert len(model.history_) == 1
     resumed = fit(Steps(), n_epochs=3, resume=first.parent)

@@ -92,7 +92,7 @@ def test_a_fit_without_a_seed_is_resumed_with_its_own(tmp_path):
     interrupt(4 * STEPS + 3, tmp_path, **settings)
     resumed = make(**settings).fit(X, Y, resume=tmp_path)
     newest = list(checkpoints.checkpoints(tmp_path).values())[-1]
-    assert checkpoints.read_checkpoint(newest).facts["seed"] == resumed._state.seed
+    assert checkpoints.read_checkpoint(newest).metadata["seed"] == resumed._state.seed
     assert resumed.n_iter_ > 4
 
 

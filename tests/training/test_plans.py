@@ -208,7 +208,7 @@ def test_a_row_has_the_numbers_of_its_step(optimizer, weighted, ema_decay):
     for i, (plan, table) in enumerate(zip(plans, tables, strict=True)):
         for step, (row, rate) in enumerate(zip(table.coefs, table.rates, strict=True)):
             found, total, n = StepScalars.unpack(row), plan.totals[step], 3 * i + step
-            assert found.share == plan.counts[step] / 5
+            assert found.fraction == plan.counts[step] / 5
             assert found.l2 == 0.5 / total
             assert found.batch_stats_rate == 0.1 * total / max(plan.totals)
             decay = 0.0 if ema_decay is None else 1 - min(0.9, (8 + n) / (17 + n))

@@ -129,12 +129,12 @@ class TorchBackend(Backend):
         return int(self._module.mem_get_info(self.device)[0] + reusable)
 
     def describe(self) -> dict[str, str]:
-        facts = super().describe() | {"threads": str(torch.get_num_threads())}
+        info = super().describe() | {"threads": str(torch.get_num_threads())}
         if self.device.type in ("cuda", "xpu"):
-            facts["device"] = f"{self.device}, {self._module.get_device_name(self.device)}"
+            info["device"] = f"{self.device}, {self._module.get_device_name(self.device)}"
         if self.device.type == "cuda":
-            facts["cuda"] = str(torch.version.cuda)
-        return facts
+            info["cuda"] = str(torch.version.cuda)
+        return info
 
     @property
     def _module(self) -> Any:

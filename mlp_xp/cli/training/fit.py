@@ -44,7 +44,7 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
     if snapshot is None:
         output.print("no checkpoint yet: the training starts at its first epoch")
         return Resume()
-    state = snapshot.facts
+    state = snapshot.metadata
     output.print(f"resumed after {state['epoch']} epochs and {state['step']} steps")
     return Resume(folder, state["epoch"], state["seconds"])
 

@@ -89,8 +89,8 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
         if "ENOSPC" in said:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         lines = [line.removeprefix("npm error ") for line in said.splitlines()]
-        facts = ("code ", "syscall ", "errno ")  # before the message itself
-        reason = next((line for line in lines if not line.startswith(facts)), "it said nothing")
+        prefixes = ("code ", "syscall ", "errno ")  # before the message itself
+        reason = next((line for line in lines if not line.startswith(prefixes)), "it said nothing")
         what = " ".join(["npm", *command[1:3]])
         raise UnreachableError(f"'{what}' failed ({reason})") from error
 

@@ -65,17 +65,17 @@ def _spread(loss: Any, encoded: np.ndarray, mean: np.ndarray, weights: Any) -> A
 
 
 def _entropy(loss: Any, _: np.ndarray, mean: np.ndarray, weights: Any) -> Any:
-    share = (1.0 - loss.label_smoothing) * mean + loss.label_smoothing / len(mean)
-    return _surprise(share)
+    frequency = (1.0 - loss.label_smoothing) * mean + loss.label_smoothing / len(mean)
+    return _surprise(frequency)
 
 
 def _entropies(loss: Any, _: np.ndarray, mean: np.ndarray, weights: Any) -> Any:
-    share = (1.0 - loss.label_smoothing) * mean + loss.label_smoothing / 2
-    return _surprise(share) + _surprise(1.0 - share)
+    frequency = (1.0 - loss.label_smoothing) * mean + loss.label_smoothing / 2
+    return _surprise(frequency) + _surprise(1.0 - frequency)
 
 
-def _surprise(share: np.ndarray) -> np.ndarray:
-    return -share * np.log(np.where(share > 0.0, share, 1.0))
+def _surprise(frequency: np.ndarray) -> np.ndarray:
+    return -frequency * np.log(np.where(frequency > 0.0, frequency, 1.0))
 
 
 _FORMULAS: dict[type[Loss], Callable[..., Any]] = {

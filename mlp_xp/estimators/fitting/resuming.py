@@ -54,7 +54,7 @@ def with_snapshot(state: FittedState, snapshot: Snapshot) -> FittedState:
     scaling = state.scaling
     if scaling is not None:
         scaling = tree_of(snapshot, "scaling", scaling)
-    return replace(state, seed=snapshot.facts["seed"], scaling=scaling)
+    return replace(state, seed=snapshot.metadata["seed"], scaling=scaling)
 
 
 def identity(

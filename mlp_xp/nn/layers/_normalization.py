@@ -118,17 +118,17 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
-    share = shares(weights, x.shape[-2], xp=xp)
+    relative = shares(weights, x.shape[-2], xp=xp)
     n_shards = 0 if part is None else part.n_shards
     if part is not None:
         if n_shards:
             assert weights is not None
-            share = weights[..., None]
-        share = share * part.share
-    mean = _of_all_parts(sum_rows(x * share, n_shards, xp=xp), part)
+            relative = weights[..., None]
+        relative = relative * part.fraction
+    mean = _of_all_parts(sum_rows(x * relative, n_shards, xp=xp), part)
     z = x - per_sample(mean)
     squares = z * z
-    squares *= share
+    squares *= relative
     variance = _of_all_parts(sum_rows(squares, n_shards, xp=xp), part)
     rescale = _rescale(variance, epsilon, xp=xp)
     z *= per_sample(rescale)
@@ -143,7 +143,7 @@ def batch_norm(
             total = part.sum(Norm(1.0 * grads.scale, 1.0 * grads.shift))
         dx = z * per_sample(-total.scale)
         dx -= per_sample(total.shift)
-        dx *= share
+        dx *= relative
         dx += dy
         dx *= per_sample(params.scale * rescale)
         return dx, grads

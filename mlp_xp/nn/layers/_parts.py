@@ -12,12 +12,12 @@ from mlp_xp._utils.tree import leaves, rebuild
 class BatchPart(NamedTuple):
     """A part of a batch whose other parts are computed elsewhere.
 
-    ``share`` is its fraction of the batch's weight, 0-d; ``sum`` returns a tree of arrays, which
+    ``fraction`` is its part of the batch's weight, 0-d; ``sum`` returns a tree of arrays, which
     are donated, summed over all parts. With ``n_shards`` of at least 1, rows are summed in n
-    virtual shards, and ``share`` is the fraction of a row of weight 1.
+    virtual shards, and ``fraction`` is for a row of weight 1.
     """
 
-    share: Array
+    fraction: Array
     sum: Callable[[Tree], Tree]
     n_shards: int = 0
 

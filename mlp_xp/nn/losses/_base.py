@@ -155,14 +155,14 @@ def mean_loss(
     nothing; if all weights are 0, so are the average and its gradient.
     """
     terms, pullback = loss.terms(logits, targets, xp=xp)
-    share = shares(weights, logits.shape[-2], xp=xp)
-    return xp.sum(terms * share, axis=(-2, -1)), lambda: pullback(share)
+    weight = shares(weights, logits.shape[-2], xp=xp)
+    return xp.sum(terms * weight, axis=(-2, -1)), lambda: pullback(weight)
 
 
 def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
     """Return the weighted average over the batch of a value per sample, (..., batch)."""
-    share = shares(weights, values.shape[-1], xp=xp)
-    return xp.sum(values[..., None] * share, axis=(-2, -1))
+    weight = shares(weights, values.shape[-1], xp=xp)
+    return xp.sum(values[..., None] * weight, axis=(-2, -1))
 
 
 def mean_accuracy(
@@ -177,9 +177,9 @@ def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tup
 
     For a constant target the standard deviation is 1.
     """
-    share = shares(weights, targets.shape[0], xp=xp)
-    mean = xp.sum(targets * share, axis=0)
-    std = xp.sqrt(xp.sum((targets - mean) ** 2 * share, axis=0))
+    weight = shares(weights, targets.shape[0], xp=xp)
+    mean = xp.sum(targets * weight, axis=0)
+    std = xp.sqrt(xp.sum((targets - mean) ** 2 * weight, axis=0))
     return mean, xp.where(std > 0.0, std, xp.ones_like(std))
 
 

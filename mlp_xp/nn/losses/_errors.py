@@ -301,8 +301,8 @@ class Quantile(ErrorLoss):
         above = bisect_right(levels, 0.5)
         if above == 0 or above == len(levels) or levels[above - 1] == 0.5:
             return parts[max(above - 1, 0)]
-        share = (0.5 - levels[above - 1]) / (levels[above] - levels[above - 1])
-        return (1.0 - share) * parts[above - 1] + share * parts[above]
+        fraction = (0.5 - levels[above - 1]) / (levels[above] - levels[above - 1])
+        return (1.0 - fraction) * parts[above - 1] + fraction * parts[above]
 
     def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
         """Return quantiles of each target, (..., batch, targets, levels), of activated outputs."""

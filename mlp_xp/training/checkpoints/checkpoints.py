@@ -40,7 +40,7 @@ def checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Write the two files of a snapshot into a temporary folder."""
     arrays: bytes = optional("safetensors.numpy").save(snapshot.arrays)
-    content: dict[str, Any] = {**_FORMAT, "facts": snapshot.facts}
+    content: dict[str, Any] = {**_FORMAT, "facts": snapshot.metadata}
     content["sha256"] = _digest(arrays, content)
     (folder / _ARRAYS).write_bytes(arrays)
     (folder / _FACTS).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")

@@ -29,11 +29,11 @@ class Snapshot(NamedTuple):
     """The state of a training run at one point, in host memory.
 
     ``arrays`` are the state of the trainer, the best weights and the input scaling, by name;
-    ``facts`` are the counts, the history and everything else, as JSON values.
+    ``metadata`` has the counts, the history and everything else, as JSON values.
     """
 
     arrays: dict[str, np.ndarray]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
@@ -49,7 +49,7 @@ def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
         for key, tree in trees.items()
         for name, leaf in named_leaves(tree, key)
     }
-    facts = {
+    metadata = {
         "epoch": trainer.n_epochs,
         "step": step,
         "steps": trainer.n_steps,
@@ -67,13 +67,13 @@ def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
         "history": _encode_history(loop.history),
         "fit": loop.identity(),
     }
-    return Snapshot(arrays, facts)
+    return Snapshot(arrays, metadata)
 
 
 def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
     """Restore a fit that has not started; raise `SnapshotError` if its settings or data differ."""
-    trainer, facts = loop.trainer, snapshot.facts
-    given, found = loop.identity(), facts["fit"]
+    trainer, metadata = loop.trainer, snapshot.metadata
+    given, found = loop.identity(), metadata["fit"]
     others = [name for name in given | found if given.get(name) != found.get(name)]
     if others:
         earlier, now = (
@@ -83,23 +83,29 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
             f"the checkpoint is of a fit with {earlier}, and this one has {now}: resume with the "
             "same settings and data, or fit without resume and checkpoints in another folder"
         )
-    trainer.want_accuracy(facts["with_accuracy"])
+    trainer.want_accuracy(metadata["with_accuracy"])
     state = trainer.state
     sums = state.loss if trainer.with_accuracy else ()
     state = tree_of(snapshot, "state", state._replace(accuracy=sums))
-    counts = facts["epoch"], facts["steps"], facts["samples"], facts["rule"], facts["rule_start"]
+    counts = (
+        metadata["epoch"],
+        metadata["steps"],
+        metadata["samples"],
+        metadata["rule"],
+        metadata["rule_start"],
+    )
     trainer.resume(ResumeState((), state.opt_state, *counts))
-    trainer.restore(state, facts["steps"])
+    trainer.restore(state, metadata["steps"])
     learned = trainer.learned, trainer.state.batch_stats
     loop.restore(
-        best=tree_of(snapshot, "best", learned) if facts["has_best"] else (),
-        history=_decode_history(facts["history"]),
-        position=LoopPosition(*facts["position"]),
-        plateau=_decode(facts["plateau"]),
-        is_stopped=facts["is_over"],
-        first_step=facts["step"],
-        seconds=facts["seconds"],
-        epoch_seconds=facts["epoch_seconds"],
+        best=tree_of(snapshot, "best", learned) if metadata["has_best"] else (),
+        history=_decode_history(metadata["history"]),
+        position=LoopPosition(*metadata["position"]),
+        plateau=_decode(metadata["plateau"]),
+        is_stopped=metadata["is_over"],
+        first_step=metadata["step"],
+        seconds=metadata["seconds"],
+        epoch_seconds=metadata["epoch_seconds"],
     )
 
 

@@ -81,8 +81,8 @@ class Guard:
             loss, *accuracy = trainer.read_sums()
             self.end(trainer, done, loss)
             counts = self._epochs[-1].plan.counts
-            share = sum(counts[:done]) / sum(counts)
-            self.running = Running(loss / share, accuracy[0] / share if accuracy else None)
+            fraction = sum(counts[:done]) / sum(counts)
+            self.running = Running(loss / fraction, accuracy[0] / fraction if accuracy else None)
             self._look_at = now + _LOOK_SECONDS
             if self._processes.decide(self._is_copy_due(trainer, now)):
                 self._copy_state(trainer, done)

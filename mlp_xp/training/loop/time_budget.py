@@ -97,23 +97,25 @@ class Pace:
     _marks: deque[tuple[float, float]] = field(default_factory=deque)
     _now: tuple[float, float] = (0.0, 0.0)
 
-    def update(self, share: float) -> None:
+    def update(self, fraction: float) -> None:
         """Record the fraction that is done, from 0 to 1."""
         marks, now = self._marks, time.perf_counter()
-        self._now = (now, share)
+        self._now = (now, fraction)
         if not marks:
-            self._first = share
+            self._first = fraction
         if not marks or now >= marks[-1][0] + _MARK_SECONDS:
             marks.append(self._now)
-        while len(marks) > 1 and marks[1][1] <= (self._first + share) / 2:
+        while len(marks) > 1 and marks[1][1] <= (self._first + fraction) / 2:
             marks.popleft()
 
     def seconds_left(self) -> float:
         """Return the remaining seconds; infinity if nothing is done."""
-        now, share = self._now
-        then, share_then = self._marks[0] if self._marks else (self._start, 0.0)
-        if share <= share_then:  # One measurement says little, but there is no other.
-            then, share_then = self._start, 0.0
+        now, fraction = self._now
+        then, fraction_then = self._marks[0] if self._marks else (self._start, 0.0)
+        if fraction <= fraction_then:  # One measurement says little, but there is no other.
+            then, fraction_then = self._start, 0.0
         return (
-            (1.0 - share) * (now - then) / (share - share_then) if share > share_then else math.inf
+            (1.0 - fraction) * (now - then) / (fraction - fraction_then)
+            if fraction > fraction_then
+            else math.inf
         )

@@ -46,13 +46,13 @@ class StepScalars(NamedTuple):
     """The numbers that change from step to step, 0-d, or floats on the host.
 
     They are copied to the device packed, ``(..., 4 + k)``, in this order. A stack of models shares
-    them, or each has its own. ``share`` is the step's fraction of the epoch's samples, ``l2`` the
+    them, or each has its own. ``fraction`` is the step's part of the epoch's samples, ``l2`` the
     factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are how far the moving average
     and the batch statistics move, and ``rule`` is what `optimizer.coefficients` returned.
     ``dropout_rates`` has the rate of each dropout, where rates are inputs of a step.
     """
 
-    share: Any
+    fraction: Any
     l2: Any
     average_rate: Any
     batch_stats_rate: Any
@@ -173,9 +173,9 @@ def make_step(
             batch_stats = kernels.average(batch_stats, measured, rate, xp=xp)
         if average:
             average = kernels.average(average, params, scalars.average_rate, xp=xp)
-        total = kernels.accumulate(total, scalars.share, value, penalty)
+        total = kernels.accumulate(total, scalars.fraction, value, penalty)
         if with_accuracy:
-            accuracy = kernels.accumulate(accuracy, scalars.share, correct)
+            accuracy = kernels.accumulate(accuracy, scalars.fraction, correct)
         (params, opt_state, batch_stats, average), scale = accept_or_revert(
             (params, opt_state, batch_stats, average), former, scale, is_finite, xp=xp
         )

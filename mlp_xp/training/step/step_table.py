@@ -87,9 +87,11 @@ def step_tables(
         factors = np.asarray(dropout or np.ones(len(rule)), trainer.dtype)
         columns.append(factors[:, None] * np.asarray(rules.network.dropout_rates, trainer.dtype))
     fixed = np.zeros((len(plans), len(steps), 4))
-    share, l2, average_rate, batch_stats_rate = (fixed[..., i] for i in range(4))  # `StepScalars`.
+    fraction, l2, average_rate, batch_stats_rate = (
+        fixed[..., i] for i in range(4)
+    )  # `StepScalars`.
     totals = np.asarray([plan.totals[steps.start : steps.stop] for plan in plans])
-    share[:] = np.asarray(counts[steps.start : steps.stop]) / n_samples
+    fraction[:] = np.asarray(counts[steps.start : steps.stop]) / n_samples
     np.divide(rules.alpha, totals, out=l2, where=totals > 0)
     if rules.ema_decay is not None:
         # The average follows the newest weights closely at first, or it would remember the initial

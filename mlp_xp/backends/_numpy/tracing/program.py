@@ -1,8 +1,7 @@
 """A program: the recorded operations on traced arrays as straight-line code.
 
 NumPy's two protocols lead here, `__array_ufunc__` and `__array_function__`. A line of the program
-is a call with an ``out=``, or runs a table of kernel calls. If a step is one table, many steps are
-one call.
+is a call with an ``out=``, or runs a table of kernel calls.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class WeightsDisplay:
         return drawn
 
     def plot(self, *, ax: Any = None) -> Self:
-        """Draw the pictures."""
+        """Draw the images."""
         n = self.weights.shape[1]
         self.axes_ = new_axes(ax, n, (1.1, 1.1), columns=8)
         self.figure_ = self.axes_[0].figure
@@ -187,14 +187,14 @@ class MistakesDisplay:
         return drawn
 
     def plot(self, *, ax: Any = None) -> Self:
-        """Draw the pictures, each under the predicted class, its probability and the true class."""
+        """Draw the images, each under the predicted class, its probability and the true class."""
         self.axes_ = new_axes(ax, len(self.images), (1.25, 1.6), columns=6)
         self.figure_ = self.axes_[0].figure
         set_figure_title(
             self.figure_, ax, "predicted class and its probability, then the true class"
         )
-        facts = zip(self.pictures(), self.truth, self.predicted, self.confidence, strict=True)
-        for axes, (picture, truth, predicted, confidence) in zip(self.axes_, facts, strict=True):
+        rows = zip(self.pictures(), self.truth, self.predicted, self.confidence, strict=True)
+        for axes, (picture, truth, predicted, confidence) in zip(self.axes_, rows, strict=True):
             axes.imshow(picture)
             title = f"{predicted}, {100 * confidence:.0f} %\nis {truth}"
             axes.set_title(title, fontsize="small", parse_math=False)
