@@ -17,20 +17,6 @@ from mlp_xp._utils.optional import install_command
 from mlp_xp.backends._base import Backend, BackendError, to_numpy
 from mlp_xp.backends._precision import LOW_PRECISIONS
 
-__all__ = [
-    "BACKENDS",
-    "LOW_PRECISIONS",
-    "Backend",
-    "BackendError",
-    "compile_ahead",
-    "get_backend",
-    "has_cuda_driver",
-    "how_to_install",
-    "installed",
-    "namespace_backend",
-    "to_numpy",
-]
-
 
 class Library(NamedTuple):
     """A library: its module here, its package, the extra that installs it, its types of devices."""

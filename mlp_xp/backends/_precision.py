@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Device, DType, Namespace
+from mlp_xp.backends.kernels import Source
 
 # The names of the number formats by estimators' names.
 LOW_PRECISIONS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
@@ -24,8 +25,8 @@ _CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "float16": (5, 3)}
 def rounded(gather: Callable[..., Array], name: str) -> Callable[..., Array]:
     """Return a gather whose float32 result is rounded to a dtype of 16 bits."""
 
-    def gather16(*given: Any, dtype: DType, xp: Namespace) -> Any:
-        batch = gather(*given, dtype=dtype, xp=xp)
+    def gather16(source: Source, *, dtype: DType, xp: Namespace) -> Any:
+        batch = gather(source, dtype=dtype, xp=xp)
         return xp.astype(batch, getattr(xp, name)) if dtype == xp.float32 else batch
 
     return gather16

@@ -64,22 +64,26 @@ class Transposed(NamedTuple):
         return self.rows.transposed_product(dy)
 
 
-def gather(
-    x: Array,
-    rows: Array | None,
-    scaling: Scaling | None,
-    pixel_map: PixelMap | None = None,
-    *,
-    dtype: DType,
-    xp: Namespace,
-) -> Array:
-    """Gather rows of a data set: augmented, in the dtype of the products, scaled.
+class Source(NamedTuple):
+    """Rows of a data set to gather, by position or all of them, and what is done with them.
 
     ``x : (samples, features)`` has any real dtype and is never written to. Backends with sparse
-    products also take a `SparseMatrix` of the given dtype, without scaling and pixel map, and
-    return an object with the attributes that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @
-    dy``, ``x.dtype``, ``x.ndim``. ``rows`` is None for all rows.
+    products also take a `SparseMatrix` of the wanted dtype, without scaling and pixel map.
     """
+
+    x: Any
+    rows: Any = None
+    scaling: Scaling | None = None
+    pixel_map: PixelMap | None = None
+
+
+def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
+    """Gather rows of a data set: augmented, in the dtype of the products, scaled.
+
+    For sparse rows it is an object with the attributes that `mlp_xp.nn.layers.dense` needs: ``x @
+    W``, ``x.T @ dy``, ``x.dtype``, ``x.ndim``.
+    """
+    x, rows, scaling, pixel_map = source
     if rows is not None:
         x = xp.take(x, rows, axis=0)
     if pixel_map is not None:

@@ -20,7 +20,7 @@ from mlp_xp.augmentation import (
     map_pixels,
     view_draws,
 )
-from mlp_xp.backends.kernels import Kernels, Scaling
+from mlp_xp.backends.kernels import Kernels, Scaling, Source
 
 
 def mirrored(i, n):
@@ -79,7 +79,7 @@ def test_gather_moves_pixels(backend, name, dtype, has_rows, is_scaled, threads,
         pixel_map = make_pixel_map(GEOMETRIC[name], map_leaves(backend.put, draws), xp=xp)
         wanted = backend.put(np.zeros(1, "float32")).dtype
         for gather in (backend.kernels.gather, Kernels().gather):
-            found = gather(backend.put(x), rows, scaling, pixel_map, dtype=wanted, xp=xp)
+            found = gather(Source(backend.put(x), rows, scaling, pixel_map), dtype=wanted, xp=xp)
             np.testing.assert_array_equal(backend.get(found), expected)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from same_kernels import same
 
-from mlp_xp.backends.kernels import Scaling
+from mlp_xp.backends.kernels import Scaling, Source
 from mlp_xp.nn.layers import Norm
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.optimizers import SGD, Adam
@@ -93,10 +93,10 @@ MIXED = {
         ).params
     ),
     "scaling": lambda k, a, b, xp: k.gather(
-        a["x"], a["y"], Scaling(b["scale"], a["scale"]), dtype=a["x"].dtype, xp=xp
+        Source(a["x"], a["y"], Scaling(b["scale"], a["scale"])), dtype=a["x"].dtype, xp=xp
     ),
     "scale": lambda k, a, b, xp: k.gather(
-        a["x"], a["y"], Scaling(a["scale"], b["scale"]), dtype=a["x"].dtype, xp=xp
+        Source(a["x"], a["y"], Scaling(a["scale"], b["scale"])), dtype=a["x"].dtype, xp=xp
     ),
     "half precision": lambda k, a, b, xp: k.activate("relu", a["half"], xp=xp)[0],
 }

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
-from mlp_xp.backends.kernels import Kernels, Scaling
+from mlp_xp.backends.kernels import Kernels, Scaling, Source
 from mlp_xp.nn.layers import Dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.optimizers import SGD, Adam
@@ -35,7 +35,7 @@ def test_rows_that_are_not_there_are_an_error(parts, pool_of, rng):
     x = normal(rng, 4, 3)
     for rows in ([4], [0, -5], [2**31 - 1], [-(2**31)]):
         with pool_of(parts), pytest.raises(IndexError):
-            KERNELS.gather(x, np.asarray(rows, np.int32), None, dtype=F32, xp=XP)
+            KERNELS.gather(Source(x, np.asarray(rows, np.int32)), dtype=F32, xp=XP)
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2])
@@ -44,7 +44,7 @@ def test_rows_that_are_not_there_are_an_error(parts, pool_of, rng):
 def test_rows_that_are_not_there_are_an_error_of_a_plan(width, kernel, parts, pool_of, rng):
     def step(state, x, rows):
         if kernel:
-            return (KERNELS.gather(x, rows, None, dtype=F32, xp=XP),)
+            return (KERNELS.gather(Source(x, rows), dtype=F32, xp=XP),)
         return (XP.take(x, rows, axis=0),)
 
     x, good, compiled = normal(rng, 4, width), np.asarray([-4, 3], np.int32), CompiledStep(step)
@@ -113,7 +113,7 @@ def test_rows_may_lie_in_any_way(name, pool_of, rng, capfd):
             found += [back(x), back(x[:1]), back(np.asfortranarray(x))]
             if name in ("backwards", "mirrored", "apart"):  # It may write to gradients.
                 found += update(kernels, params, (layouts(np.random.default_rng(0))[name],), state)
-            results.append([*found, kernels.gather(x, rows, scaling, dtype=F32, xp=XP)])
+            results.append([*found, kernels.gather(Source(x, rows, scaling), dtype=F32, xp=XP)])
     for found in results[:2]:
         for mine, plain in zip(found, results[2], strict=True):
             atol = np.abs(plain).max() * tolerance("float32", 32)
@@ -209,9 +209,9 @@ def bad_calls(rng):
         "few labels": lambda k: k.loss(loss, x, labels[:3], xp=XP),
         "few weights": lambda k: k.loss(loss, x, labels, np.ones(3, "f4"), xp=XP),
         "no classes": lambda k: k.loss(loss, x[:, :0], labels, xp=XP),
-        "one shift": lambda k: k.gather(x, None, Scaling(ones, ones), dtype=F32, xp=XP),
-        "float16": lambda k: k.gather(x.astype("u1"), labels, None, dtype=np.dtype("f2"), xp=XP),
-        "rows of rows": lambda k: k.gather(x, labels[:, None], None, dtype=F32, xp=XP),
+        "one shift": lambda k: k.gather(Source(x, None, Scaling(ones, ones)), dtype=F32, xp=XP),
+        "float16": lambda k: k.gather(Source(x.astype("u1"), labels), dtype=np.dtype("f2"), xp=XP),
+        "rows of rows": lambda k: k.gather(Source(x, labels[:, None]), dtype=F32, xp=XP),
         "few gradients": lambda k: update(k, (W.copy(),), (W[:3],), (W.copy(),)),
         "small state": lambda k: update(k, (W.copy(),), (W,), (W[:3].copy(),)),
         "read-only weights": lambda k: update(k, (read_only,), (W,), (W.copy(),)),
@@ -309,7 +309,7 @@ def test_a_compiled_step_does_not_keep_its_arguments(many, parts, pool_of, new_o
     """Data may be most of the memory there is."""
 
     def step(state, x, rows):
-        taken = KERNELS.gather(x, rows, None, dtype=F32, xp=XP)
+        taken = KERNELS.gather(Source(x, rows), dtype=F32, xp=XP)
         part = XP.reshape(x, (-1, 10))[:3, :]
         return (state[0] + XP.sum(taken) + XP.sum(part),)
 
@@ -332,7 +332,9 @@ def test_an_argument_may_lie_in_another_way_from_call_to_call(pool_of):
     """Machine code goes by the layout of the first call."""
 
     def step(state, x):
-        taken = KERNELS.gather(x, None, Scaling(*(np.ones(20, "f4"),) * 2), dtype=F32, xp=XP)
+        taken = KERNELS.gather(
+            Source(x, None, Scaling(*(np.ones(20, "f4"),) * 2)), dtype=F32, xp=XP
+        )
         return (state[0] + XP.sum(taken),)
 
     compiled, x = CompiledStep(step), np.arange(40_000, dtype="f4").reshape(2000, 20) % 7

@@ -5,7 +5,7 @@ import pytest
 from rules import RULES
 from same_kernels import same
 
-from mlp_xp.backends.kernels import Scaling
+from mlp_xp.backends.kernels import Scaling, Source
 from mlp_xp.nn import losses
 from mlp_xp.nn.layers import ACTIVATIONS, Arrangement, Dense, Norm
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Lion, init_opt_state
@@ -340,7 +340,7 @@ def test_gathering(backend, size, kind, dtype, place, rng):
     def run(kernels, x, rows, *scaling):
         options = {"dtype": target, "xp": backend.xp}
         return tuple(
-            kernels.gather(x, taken, given, **options)
+            kernels.gather(Source(x, taken, given), **options)
             for taken in (rows, None)
             for given in (None, Scaling(*scaling))
         )

@@ -10,7 +10,7 @@ from helpers import pickled_and_saved, small
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import BackendError, get_backend
 from mlp_xp.backends._precision import check_capability
-from mlp_xp.backends.kernels import Kernels, Scaling
+from mlp_xp.backends.kernels import Kernels, Scaling, Source
 from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import Dense, Norm, dense
 from mlp_xp.nn.losses import SquaredError
@@ -133,13 +133,13 @@ def test_only_the_input_of_a_step_is_rounded_after_its_scaling(plain, precision,
     with backend.scope():
         x = backend.put(rng.standard_normal((6, 3)).astype(np.float32))
         scaling = Scaling(*(backend.put(np.full(3, v, np.float32)) for v in (1000.0, 0.5)))
-        found = gather(x, None, scaling, dtype=xp.float32, xp=xp)
+        found = gather(Source(x, None, scaling), dtype=xp.float32, xp=xp)
         assert found.dtype == getattr(xp, FORMATS[precision])
         exact = (backend.get(x) - 1000) * np.float32(0.5)
         found = np.asarray(backend.get(found), np.float32)
         np.testing.assert_array_equal(found, rounded(exact, precision))
         double = xp.astype(x, xp.float64)
-        assert gather(double, None, None, dtype=xp.float64, xp=xp).dtype == xp.float64
+        assert gather(Source(double), dtype=xp.float64, xp=xp).dtype == xp.float64
 
 
 @pytest.mark.parametrize("normalization", ["layer", "batch"])

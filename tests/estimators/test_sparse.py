@@ -13,7 +13,7 @@ from trainers import assert_close
 
 import mlp_xp as ours
 from mlp_xp.backends import get_backend
-from mlp_xp.backends.kernels import Kernels, SparseMatrix
+from mlp_xp.backends.kernels import Kernels, Source, SparseMatrix
 from mlp_xp.optimizers import SGD, Adam, AdamW
 from mlp_xp.training.data import placement as batches
 
@@ -127,11 +127,11 @@ def test_taken_rows_multiply_like_dense_ones(backend, size, kind, dtype, has_row
     products, xp = [], backend.xp
     with backend.scope():
         x = SparseMatrix(*map(backend.put, (data, indices, indptr)))
-        given = x, backend.put(rows) if has_rows else None, None
+        given = Source(x, backend.put(rows) if has_rows else None)
         # As a product of another matrix leaves it, column by column.
         right = xp.matrix_transpose(backend.put(dy.T.copy()))
         for _ in range(2):
-            taken = backend.kernels.gather(*given, dtype=getattr(xp, dtype), xp=xp)
+            taken = backend.kernels.gather(given, dtype=getattr(xp, dtype), xp=xp)
             products.append([backend.get(taken @ backend.put(W)), backend.get(taken.T @ right)])
     for found, again, expected in zip(*products, (dense @ W, dense.T @ dy), strict=True):
         np.testing.assert_allclose(found, expected, rtol=tolerance(dtype, 2 * n))

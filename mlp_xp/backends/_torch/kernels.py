@@ -13,10 +13,10 @@ import torch
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import DType, Namespace, Tree
 from mlp_xp._utils.tree import leaves
-from mlp_xp.augmentation import PixelMap, map_pixels, take_lines
+from mlp_xp.augmentation import map_pixels, take_lines
 from mlp_xp.backends import kernels
 from mlp_xp.backends._torch.buffers import cast, empty
-from mlp_xp.backends.kernels import Scaling
+from mlp_xp.backends.kernels import Source
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Arrangement, Dense
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
@@ -136,19 +136,12 @@ def activate(
     return y, lambda dy: backward(dy, x, y)
 
 
-def gather(
-    x: Any,
-    rows: Any,
-    scaling: Scaling | None,
-    pixel_map: PixelMap | None = None,
-    *,
-    dtype: DType,
-    xp: Namespace,
-) -> Any:
+def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
     """Compute `mlp_xp.backends.kernels.gather` by the same operations."""
+    x, rows, scaling, pixel_map = source
     is_copied = rows is not None or pixel_map is not None
     if dtype not in _FLOATS or x.ndim != 2 or not (is_copied or scaling is not None):
-        return kernels.gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
+        return kernels.gather(source, dtype=dtype, xp=xp)
     owner = x if scaling is None else scaling.shift
     if rows is not None:
         taken = empty(owner, "rows", (rows.shape[0], x.shape[1]), x.dtype)

@@ -13,31 +13,3 @@ from mlp_xp.nn.blocks._members import MemberHeads, SharedAffine, check_members
 from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
 from mlp_xp.nn.blocks._numeric import NUMERIC_EMBEDDINGS, PBLD, PLE, NumericEmbedding
 from mlp_xp.nn.blocks._residual import Residual
-
-__all__ = [
-    "NUMERIC_EMBEDDINGS",
-    "PBLD",
-    "PLE",
-    "Activate",
-    "Affine",
-    "BatchNorm",
-    "Block",
-    "BlockAffine",
-    "BlockPullback",
-    "Context",
-    "Dropout",
-    "LayerNorm",
-    "Measured",
-    "MemberHeads",
-    "NumericEmbedding",
-    "ParametricActivate",
-    "Residual",
-    "Row",
-    "SharedAffine",
-    "Start",
-    "TableInputs",
-    "adapt",
-    "chain",
-    "check_members",
-    "rows",
-]

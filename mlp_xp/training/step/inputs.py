@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Augmentation, Draws, Mixture, make_pixel_map
-from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.backends.kernels import Kernels, Scaling, Source, Whitening
 from mlp_xp.nn.network import Params
 
 
@@ -73,10 +73,10 @@ def _scaled_rows(
     is_own = scaled is not None and scaled.shift.ndim > 1  # One batch for each model of a stack.
     common = None if is_own else scaled
     if rows is None:
-        x = kernels.gather(x, None, common, pixel_map, dtype=dtype, xp=xp)
+        x = kernels.gather(Source(x, None, common, pixel_map), dtype=dtype, xp=xp)
     else:
         flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
-        x = kernels.gather(x, flat, common, pixel_map, dtype=dtype, xp=xp)
+        x = kernels.gather(Source(x, flat, common, pixel_map), dtype=dtype, xp=xp)
         y = xp.take(y, flat, axis=0)
         if rows.ndim > 1:  # Each model of a stack takes its own rows.
             x = xp.reshape(x, (*rows.shape, x.shape[-1]))

@@ -7,11 +7,10 @@ from typing import Any, cast
 import cupy
 
 from mlp_xp._utils.array_types import Array, DType, Namespace
-from mlp_xp.augmentation import PixelMap
 from mlp_xp.backends import kernels
 from mlp_xp.backends._cupy.kernels.rendering import kernel
 from mlp_xp.backends._cupy.kernels.sparse import TakenRows
-from mlp_xp.backends.kernels import Scaling, SparseMatrix
+from mlp_xp.backends.kernels import Source, SparseMatrix
 
 
 @kernel()
@@ -24,21 +23,14 @@ def _gather_kernel() -> Any:
     )
 
 
-def gather(
-    x: Any,
-    rows: Any,
-    scaling: Scaling | None,
-    pixel_map: PixelMap | None = None,
-    *,
-    dtype: DType,
-    xp: Namespace,
-) -> Array:
+def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `kernels.gather` in one launch, if images are not augmented."""
+    x, rows, scaling, pixel_map = source
     if isinstance(x, SparseMatrix):
         return cast(Array, TakenRows(x, rows))
     dtypes = {dtype} if scaling is None else {dtype, *(array.dtype for array in scaling)}
     if rows is None or pixel_map is not None or len(dtypes) > 1:
-        return kernels.gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
+        return kernels.gather(source, dtype=dtype, xp=xp)
     out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
     number = out.dtype.type
     shift, scale = (number(0), number(1)) if scaling is None else scaling

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mlp_xp._utils.array_types import DType, Namespace
-from mlp_xp.augmentation import PixelMap, map_pixels, take_lines
+from mlp_xp.augmentation import map_pixels, take_lines
 from mlp_xp.backends import kernels
 from mlp_xp.backends._numpy.kernels.writing import (
     are_positions,
@@ -123,16 +123,9 @@ def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) 
 
 
 @or_plain
-def gather(
-    x: Array,
-    rows: Array | None,
-    scaling: kernels.Scaling | None,
-    pixel_map: PixelMap | None = None,
-    *,
-    dtype: DType,
-    xp: Namespace,
-) -> Array:
+def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
+    x, rows, scaling, pixel_map = source
     if isinstance(x, kernels.SparseMatrix):
         from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Few fits have sparse data.
 
@@ -157,7 +150,7 @@ def gather(
         )
     )
     if not is_known:
-        return kernels.gather(x, rows, scaling, dtype=dtype, xp=xp)
+        return kernels.gather(kernels.Source(x, rows, scaling), dtype=dtype, xp=xp)
     from mlp_xp.backends._numpy.native.jobs import Gather
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
