@@ -25,7 +25,7 @@ from mlp_xp.distributed.communicator import Communicator, RankError
 from mlp_xp.distributed.training.budget import AgreedBudget
 from mlp_xp.distributed.training.gradient import RankGradient
 from mlp_xp.distributed.training.plan import rank_plan
-from mlp_xp.distributed.training.samples import gather_samples
+from mlp_xp.distributed.training.samples import describe_samples, gather_samples
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.processes import SingleProcess
@@ -109,6 +109,11 @@ class Ranks(SingleProcess):
         if self.is_sharded:
             return gather_samples(self, check, given, suffix)
         return super().join_samples(check, given, suffix)
+
+    def agree_on_samples(self, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:
+        if not self.is_sharded:
+            cure = ", or its own rows, with Distributed(data='sharded')"
+            self.agree(lambda: describe_samples(X, y, weights, suffix), lambda: cure)
 
     def spread(self, backend: Backend) -> Backend:
         return share_steps(backend, self.communicator)

@@ -13,7 +13,7 @@ from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import asks_for_table
 from mlp_xp.estimators.fitted.device_cache import FittedArrays
-from mlp_xp.estimators.fitted.notebook_repr import PicturesMixin
+from mlp_xp.estimators.fitted.notebook_repr import NotebookMixin
 from mlp_xp.estimators.fitted.prediction import (
     evaluate,
     gradient_of_inputs,
@@ -21,7 +21,7 @@ from mlp_xp.estimators.fitted.prediction import (
     network_outputs,
 )
 from mlp_xp.estimators.fitted.scoring import Metrics
-from mlp_xp.estimators.fitted.sklearn_overrides import PortedMixin
+from mlp_xp.estimators.fitted.sklearn_overrides import SklearnNamesMixin
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitted.summary import Summary, summary_of
 from mlp_xp.estimators.settings.config import LBFGS
@@ -31,7 +31,7 @@ from mlp_xp.recipes.parameter_row import Parameter
 from mlp_xp.training.loop.history import packed, unpacked
 
 
-class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """Base class of `MLPClassifier` and `MLPRegressor`, with scikit-learn's interface.
 
     A subclass stores its parameters with `_store`, and names their table and the type of its

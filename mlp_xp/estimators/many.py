@@ -180,7 +180,7 @@ class _Data:
 
     def _check(self, task: FitTask) -> SharedData | None:
         X = task.X
-        if sparse.issparse(X) or isinstance(X, Rows):
+        if sparse.issparse(X):
             return None
         if task.rows is not None and asks_for_table(task.model):
             X = _safe_indexing(X, task.rows)

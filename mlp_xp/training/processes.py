@@ -24,15 +24,14 @@ class SingleProcess:
     """The only process of a fit: it computes all rows and decides alone.
 
     The subclass `mlp_xp.distributed.Ranks` does the same for several processes. ``is_first`` is
-    whether this process prints, writes and calls back, ``is_sharded`` whether each process passes
-    its own rows, and ``overrides`` are parameters of estimators that this process replaces.
+    whether this process prints, writes and calls back, and ``overrides`` are parameters of
+    estimators that this process replaces.
     """
 
     number = 0
     size = 1
     is_single = True
     is_first = True
-    is_sharded = False
     overrides: Mapping[str, Any] = MappingProxyType({})
 
     # --- while a fit is prepared -------------------------------------------------------------
@@ -58,6 +57,9 @@ class SingleProcess:
         """Return the X, y and weights of all processes, with X checked; see `check_sample`."""
         X, y, weights = given
         return check(X), y, weights
+
+    def agree_on_samples(self, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:
+        """Raise ValueError unless all processes have the same samples, or each its own rows."""
 
     def spread(self, backend: Backend) -> Backend:
         """Return the backend that runs steps on all processes together."""

@@ -1,7 +1,8 @@
-"""The samples of a distributed fit to which each rank passes its own rows."""
+"""The samples of a distributed fit: the same on all ranks, or gathered from the rows of each."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ from scipy import sparse
 from sklearn.utils.validation import check_consistent_length
 
 from mlp_xp.backends import namespace_backend, to_numpy
-from mlp_xp.training.data.rows import Shard
+from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.processes import SingleProcess
 
 _NUMBERS = "biufc"
+_FEW = 16  # Rows of X that are compared.
 
 
 def gather_samples(
@@ -65,3 +67,35 @@ def _check_targets(parts: list[tuple[int, np.ndarray, np.ndarray | None]], suffi
 
 def _host(values: Any) -> Any:
     return to_numpy(values) if namespace_backend(values) else values
+
+
+def describe_samples(X: Any, y: np.ndarray, weights: Any, suffix: str) -> dict[str, str]:
+    """Describe samples: shapes and dtypes, all of y and the weights, and a few rows of X."""
+    texts = {f"X{suffix}": _kind(X), f"some rows of X{suffix}": _digest_of_rows(X)}
+    for name, values in (("y", y), ("sample_weight", weights)):
+        kind = None if values is None else f"{values.dtype} of shape {values.shape}"
+        texts[f"{name}{suffix}"] = str(kind)
+        texts[f"the values of {name}{suffix}"] = "" if values is None else _digest(values)
+    return texts
+
+
+def _kind(X: Any) -> str:
+    return f"{X.dtype} of shape {tuple(X.shape)}" + (", sparse" if sparse.issparse(X) else "")
+
+
+def _digest_of_rows(X: Any) -> str:
+    rows = np.unique(np.linspace(0, X.shape[0] - 1, _FEW).astype(np.int64))
+    if sparse.issparse(X):
+        some = X[rows]
+        return _digest(some.data, some.indices, some.indptr)
+    return _digest(to_numpy(take_rows(X, rows)))
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array.dtype == object:
+            digest.update(repr(array.tolist()).encode())
+        else:
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:12]

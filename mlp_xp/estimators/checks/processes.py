@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from scipy import sparse
 
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.checks.keywords import check_fit_keywords
 from mlp_xp.recipes.parameters import CLASSIFIER
-from mlp_xp.training.data.rows import take_rows
 from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -23,7 +20,6 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 # Only one process prints and calls back, and each has its own device.
 _OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_FEW = 16  # Rows of X that are compared.
 
 
 def processes_of(setting: Any) -> SingleProcess:
@@ -89,35 +85,3 @@ def describe_backend(backend: Backend) -> dict[str, str]:
 def advise_numba() -> str:
     """Return the advice for processes with different backends."""
     return f", e.g. numba on each ({install_command('fast')})"
-
-
-def describe_samples(X: Any, y: np.ndarray, weights: Any, suffix: str) -> dict[str, str]:
-    """Describe samples: shapes and dtypes, all of y and the weights, and a few rows of X."""
-    texts = {f"X{suffix}": _kind(X), f"some rows of X{suffix}": _digest_of_rows(X)}
-    for name, values in (("y", y), ("sample_weight", weights)):
-        kind = None if values is None else f"{values.dtype} of shape {values.shape}"
-        texts[f"{name}{suffix}"] = str(kind)
-        texts[f"the values of {name}{suffix}"] = "" if values is None else _digest(values)
-    return texts
-
-
-def _kind(X: Any) -> str:
-    return f"{X.dtype} of shape {tuple(X.shape)}" + (", sparse" if sparse.issparse(X) else "")
-
-
-def _digest_of_rows(X: Any) -> str:
-    rows = np.unique(np.linspace(0, X.shape[0] - 1, _FEW).astype(np.int64))
-    if sparse.issparse(X):
-        some = X[rows]
-        return _digest(some.data, some.indices, some.indptr)
-    return _digest(to_numpy(take_rows(X, rows)))
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        if array.dtype == object:
-            digest.update(repr(array.tolist()).encode())
-        else:
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:12]

@@ -19,7 +19,6 @@ from sklearn.utils.validation import (
 
 from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp.backends import Backend, get_backend, namespace_backend, to_numpy
-from mlp_xp.estimators.checks.processes import describe_samples
 from mlp_xp.training.data.rows import Rows, is_mapped, some_rows
 from mlp_xp.training.processes import SingleProcess
 
@@ -61,9 +60,7 @@ def check_sample(
     n_samples = x.shape[0]
     y = check_y(model, y, n_samples, f"y{suffix}")
     weights = check_weights(weights, n_samples, name=f"sample_weight{suffix}")
-    if not processes.is_sharded:
-        describe = functools.partial(describe_samples, x, y, weights, suffix)
-        processes.agree(describe, lambda: ", or its own rows, with Distributed(data='sharded')")
+    processes.agree_on_samples(x, y, weights, suffix)
     return Sample(x, y, weights)
 
 

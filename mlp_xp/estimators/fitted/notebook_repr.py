@@ -48,7 +48,7 @@ def _documentation() -> str:
     return found.get("Documentation", "").rstrip("/")
 
 
-class PicturesMixin(DescriptionMixin):
+class NotebookMixin(DescriptionMixin):
     """The plots of an estimator, as an attribute."""
 
     @property

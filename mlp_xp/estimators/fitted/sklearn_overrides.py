@@ -41,7 +41,7 @@ _READ_INSTEAD = {
 }
 
 
-class PortedMixin:
+class SklearnNamesMixin:
     """Private names of scikit-learn's MLP that scripts read: the same values, or a hint."""
 
     if not TYPE_CHECKING:  # Hidden from type checkers, which would accept any name.

@@ -124,6 +124,7 @@ def _prepare(
     ``continues`` trains the network that exists. All processes prepare the same fit. Returned are
     the loop, which has not begun, and the targets and samples that it fits.
     """
+    # Check: parameters, then samples.
     check_overrides(model)
     params = {**model._params(), **processes.overrides}
     check_params(params)
@@ -136,9 +137,10 @@ def _prepare(
     continues = continues and snapshot is None
     state = fitted_state(model) if continues and {"_state", "coefs_"} & vars(model).keys() else None
     is_new = state is None
-
     whole = sample = check_sample(model, given, reset=is_new, processes=processes)
     validation = check_held_out(model, held_out, processes)
+
+    # Encode: targets, settings and the network that they describe.
     history, columns, n_features = History(), vars(model).get("columns_"), sample.X.shape[1]
     if state is None:
         output, is_sparse = params["output_activation"], sparse.issparse(given[1])
@@ -148,11 +150,8 @@ def _prepare(
     else:
         targets, history = state.targets, History.read(vars(model))
         targets.check_known(sample.y, params["output_activation"], warm_start=model.warm_start)
-        layers, inputs, n_features = (
-            state.network.widths[1:-1],
-            state.network.inputs,
-            state.n_features,
-        )
+        network, n_features = state.network, state.n_features
+        layers, inputs = network.widths[1:-1], network.inputs
     config = resolve_config(params, n_features, targets, layers, inputs)
     targets.check_loss(sample.y, config.rules.loss)
     if validation is not None:
@@ -171,6 +170,7 @@ def _prepare(
         if snapshot is not None:
             state = with_snapshot(state, snapshot)
 
+    # Split.
     if config.loop.stops_by_score and validation is None:
         split = params["validation_fraction"], state.seed, params["random_state"]
         sample, validation = split_sample(sample, targets, *split)
@@ -184,6 +184,7 @@ def _prepare(
     if state is not vars(model).get("_state"):
         publish(model, state, history)  # Scorers and callbacks see the network.
 
+    # Prepare: the trainer, its data on the device, and the loop.
     sample = sample._replace(weights=weights)
     last: Training | None = model._training
     trainer = trainer_for(state, config, backend, last, processes, trainer_type)
