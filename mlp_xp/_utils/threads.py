@@ -97,7 +97,7 @@ def usable_threads() -> int:
 
 @functools.cache
 def quota(system: Path = Path("/")) -> int:
-    """Return how many processors the quotas of our cgroup and its ancestors allow (Linux)."""
+    """Return the number of processors that the quotas of all our cgroups allow (Linux)."""
     try:
         lines = (system / "proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -141,7 +141,7 @@ class ImageAugmentation(Augmentation):
             )
 
     def check_number(self, name: str, least: float, most: float, kind: type = int) -> None:
-        """Raise ValueError if a setting is no number, or out of range; store it as Python's."""
+        """Raise ValueError unless a setting is a number within limits; store a Python number."""
         value = plain_number(getattr(self, name), kind)
         if value is None or not least <= value <= most:
             what = "an integer" if kind is int else "a number"

@@ -310,7 +310,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     # --- pickles and copies --------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the content of a pickle: NumPy arrays, so that it opens without any library."""
+        """Return the content of a pickle: NumPy arrays, which need no other library."""
         attributes: dict[str, Any] = dict(super().__getstate__())
         training = attributes.pop("_training", None)
         if "_state" in attributes:

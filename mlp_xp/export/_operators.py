@@ -1,4 +1,4 @@
-"""ONNX as one more array library: ndonnx, and kernels for what it lacks or writes in many nodes.
+"""ONNX as an array library: ndonnx, with kernels for missing or long operations.
 
 An array without a known number of rows makes ndonnx check at run time whether it is empty, in a
 branch of some ten nodes per product or sum. ONNX's own operators do not need it.

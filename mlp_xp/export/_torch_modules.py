@@ -147,7 +147,7 @@ class Restored(nn.Module):  # type: ignore[misc]
 
 
 class Limited(nn.Module):  # type: ignore[misc]
-    """Outputs from ``lowest`` to ``highest``; not while training, where they would not learn."""
+    """Clip outputs to ``lowest`` and ``highest``, but not in training."""
 
     def __init__(self, lowest: Any, highest: Any) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ _NAMES = {kind: name for name, kind in _ACTIVATIONS.items() if isinstance(kind, 
 
 
 def parse(module: nn.Module) -> Parsed:
-    """Return the arrays and settings of a module; raise ValueError if no estimator has them."""
+    """Return arrays and settings of a module; raise ValueError if no estimator is equivalent."""
     steps = [*module] if isinstance(module, nn.Sequential) else [module]
     steps = steps[isinstance(steps[0], nn.Flatten) if steps else 0 :]
     if steps and isinstance(steps[-1], nn.Softmax | nn.LogSoftmax | nn.Sigmoid):

@@ -20,7 +20,7 @@ __all__ = [
 
 
 def _at_once(theirs: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that fills a function's body: scikit-learn's function, trained at once."""
+    """Return a decorator that calls scikit-learn's function, with networks trained at once."""
 
     def decorate(documented: Callable[..., Any]) -> Callable[..., Any]:
         def function(*args: Any, **settings: Any) -> Any:

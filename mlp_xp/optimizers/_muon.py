@@ -150,7 +150,7 @@ class Muon:
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
         if self.nesterov and not is_zero(self.momentum):
-            # D is divided by the momentum: its length does not matter, and it takes fewer passes.
+            # D is divided by the momentum, since its length does not matter and this saves passes.
             g *= (1.0 - self.momentum) / self.momentum
             velocity += g
             velocity *= self.momentum
@@ -191,7 +191,7 @@ def _orthogonal(
     in G grow from step to step, so it is recomputed after a few steps.
     """
     rows, columns = D.shape[-2:]
-    product = xp.matmul  # A namespace may have its own, which the operator does not know.
+    product = xp.matmul  # A namespace may have its own product.
     # The Gram matrix is square in the rows of X: let them be the shorter side.
     X = xp.matrix_transpose(D) if rows > columns else D
     width = min(rows, columns)

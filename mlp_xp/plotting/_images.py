@@ -226,7 +226,7 @@ def surest_mistakes(
     class_names: Sequence[str] | None = None,
     n_images: int = 16,
 ) -> MistakesDisplay | None:
-    """Return the display of the surest mistakes, not drawn yet, or None where all is right.
+    """Return the display of the most confident mistakes without drawing, or None.
 
     Parameters are as for `MistakesDisplay.from_estimator`, on the host, and the (samples,
     classes) probabilities.

@@ -72,7 +72,7 @@ def decode(value: Any, place: str | None = None) -> Any:
 
 
 def _decode_key(form: Any) -> Any:
-    """Decode a class label: integers beyond 64 bits, and tuples, can be made to share one hash."""
+    """Decode a class label; reject large integers and tuples, whose hashes can collide."""
     key = decode(form)
     is_label = isinstance(key, str | bool | float) or (type(key) is int and -(2**63) <= key < 2**64)
     expect(is_label, f"{key!r} is no class label")

@@ -22,7 +22,7 @@ _TRUSTED = ["numpy.dtype"]  # Imputers and encoders have some; skops trusts thei
 
 
 def dump_steps(pipeline: Pipeline) -> bytes:
-    """Return the pipeline without its last step; SavingError for what skops would not load."""
+    """Return the pipeline without its last step; raise SavingError if skops cannot load it."""
     io = optional("skops.io", "skops")
     others = copy.copy(pipeline)
     others.steps = [*pipeline.steps[:-1], (pipeline.steps[-1][0], _HOLE)]

@@ -57,7 +57,7 @@ def _before_fork() -> None:
             while _computing - {get_ident()} and time.monotonic() < end:
                 time.sleep(_POLL)
             return
-        except KeyboardInterrupt:  # Python would print it here, and fork in the middle of a step.
+        except KeyboardInterrupt:  # Python would only print it, and fork.
             _interrupted.add(get_ident())
 
 

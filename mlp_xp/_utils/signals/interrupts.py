@@ -90,7 +90,7 @@ def terminations() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Store Ctrl-C until the end: an exception in the import of a compiled module can abort."""
+    """Delay Ctrl-C until the end, since an exception in the import of compiled code can abort."""
     handler = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or not callable(handler):

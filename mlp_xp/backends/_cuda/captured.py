@@ -61,7 +61,7 @@ class Graphs(ABC):
 
     @abstractmethod
     def capture(self, run: Callable[[], None], pool: Any) -> Callable[[], None]:
-        """Return the function that launches a graph of what a function queues; run nothing."""
+        """Capture the work that a function queues; return a function that launches it."""
 
     @abstractmethod
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
@@ -127,7 +127,7 @@ class CapturedLoop:
     def _run_graphs(
         self, start: int, stop: int, state: Any, steps: Any, shared: Any
     ) -> tuple[int, Any]:
-        """Run steps as graphs; return where they end, which is early if they cannot be captured."""
+        """Run steps as graphs; return the number of the next step, as capture may fail."""
         with self._graphs.ordered():
             self._adopt(state)
             here = self._steps_like(steps)
@@ -153,7 +153,7 @@ class CapturedLoop:
             return stop, self._state
 
     def _share(self, shared: Any) -> None:
-        """Start again where the arrays that all steps share are others: their memory is in graphs.
+        """Start over if the arrays shared by all steps changed, since graphs have their addresses.
 
         The arrays are not kept alive.
         """

@@ -54,7 +54,7 @@ class CupyGraphs(Graphs):
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
-        launch: Callable[[], None] = graph.launch  # On the current stream: each thread has its own.
+        launch: Callable[[], None] = graph.launch  # On this thread's current stream.
         return launch
 
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:

@@ -150,7 +150,7 @@ def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
         return map_pixels(x if rows is None else xp.take(x, rows, axis=0), pixel_map, xp=xp)
 
     mask = 0 if pixel_map.mask is None else pixel_map.mask[0, 0, 0]
-    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0  # Not known to XLA.
+    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0  # XLA cannot know.
     like = jax.eval_shape(images)
     x = jax.lax.cond(is_there, images, lambda: xp.zeros(like.shape, like.dtype))
     return kernels.gather(Source(x, None, scaling), dtype=dtype, xp=xp)

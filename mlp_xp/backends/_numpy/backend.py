@@ -37,16 +37,16 @@ from mlp_xp.optimizers import Optimizer
 
 # Operations of a step for which a thread pool is worth starting.
 _LEAST_WORK = 2_000_000
-# The same of a step whose products a BLAS would share among its threads: between these two, its
-# threads take several times as long to meet as one takes for the work (bench, drop-in/lbfgs).
-# OpenBLAS shares products with a vector, and sums of squares, among threads from 10,000 numbers on,
-# products of matrices from 262,144 multiplications on. To find its libraries takes milliseconds,
-# which the first fit of a small table saves. The last number is the least of the largest array of
-# parameters, whose penalty is a sum of squares, in steps of few samples.
+# The same for a step whose products a BLAS would split among its threads: between these two,
+# synchronizing its threads takes several times as long as the work in one thread (bench,
+# drop-in/lbfgs). OpenBLAS shares products with a vector, and sums of squares, among threads from
+# 10,000 numbers on, products of matrices from 262,144 multiplications on. Finding its libraries
+# takes milliseconds, which the first fit of a small table saves. The last number is a limit on the
+# largest array of parameters, whose penalty is a sum of squares, in steps with few samples.
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK, _LEAST_SHARED = 125_000, 20_000_000, 10_000
-# The same of a training, or a prediction, that is long enough to wait for machine code, which takes
-# seconds to compile the first time: about a second of the code that needs no compiler. A small
-# step takes as long as so much work.
+# The same for a training, or a prediction, long enough to wait for machine code, which takes
+# seconds to compile the first time: about a second of uncompiled work. The last number is the work
+# equivalent to the overhead of a small step.
 _LONG = 10_000_000_000
 _STEP_WORK = 2_000_000
 

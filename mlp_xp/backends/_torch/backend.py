@@ -144,7 +144,7 @@ class TorchBackend(Backend):
 
 @contextlib.contextmanager
 def _tf32(is_wanted: bool) -> Iterator[None]:
-    """Record no graph, and allow or forbid TF32 in CUDA's products; the old setting returns."""
+    """Disable autograd, and allow or forbid TF32 in CUDA products meanwhile."""
     products = torch.backends.cuda.matmul
     is_new = hasattr(products, "fp32_precision")  # From torch 2.9 on.
     name, on, off = ("fp32_precision", "tf32", "ieee") if is_new else ("allow_tf32", True, False)

@@ -26,7 +26,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         for line in text.splitlines():
             if line and not line.startswith(" "):  # Prose.
                 lines += wrap(line, width)
-            elif line.startswith("  mlp-xp") and "  " not in line.strip():  # To be pasted.
+            elif line.startswith("  mlp-xp") and "  " not in line.strip():  # An example.
                 lines += " \\\n".join(fitted(line, width - 2)).split("\n")
             else:
                 lines += fitted(line, width)

@@ -23,7 +23,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 @cache
 def _nccl() -> Any:
-    """Import CuPy's module, which warns where there is no NCCL: our error says what to install."""
+    """Import CuPy's module without its warning; our error says what to install."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("cupy.cuda.nccl")
@@ -69,7 +69,7 @@ class CupyRankBackend(RankBackend, CupyBackend):
         return SumOverRanks(self.communicator, self.device.id)
 
     def loop(self, body: Callable[..., Any]) -> None:
-        report(body, "sums over ranks")  # It would wait for ranks that have yet to launch theirs.
+        report(body, "sums over ranks")  # It would wait for other ranks' launches.
 
 
 KIND = CupyRankBackend

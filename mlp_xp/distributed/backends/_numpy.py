@@ -131,7 +131,7 @@ class SumOverRanks:
         return parts
 
     def share(self, array: Any) -> Any:
-        """Return a parameter, or its optimizer state, in memory that ranks of a machine share."""
+        """Return a parameter, or its optimizer state, in memory shared by a machine's ranks."""
         machine = self.communicator.machine
         if machine is None or array.ndim < 2 or machine.is_shared(array):
             return array

@@ -139,7 +139,7 @@ class TorchRankBackend(RankBackend, TorchBackend):
         return super().training(work, n_steps, sparse_work, largest)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
-        if self.device.type == "cuda":  # It would wait for ranks that have yet to launch theirs.
+        if self.device.type == "cuda":  # It would wait for other ranks' launches.
             report(body, "sums over ranks")
         return None
 

@@ -122,7 +122,7 @@ def member_std(model: Any, X: Any) -> Any:
                     targets.scaling[1], str(spread.dtype).rpartition(".")[2]
                 )
             return targets.decode(spread)
-        if targets.kind == "binary" and spread.shape[-1] == 1:  # The other class has the same.
+        if targets.kind == "binary" and spread.shape[-1] == 1:  # As for the other class.
             return backend.xp.concat([spread, spread], axis=1)
         return targets.margins(spread) if isinstance(targets.classes, list) else spread
 

@@ -125,7 +125,7 @@ def score_on_host(
     if metric is accuracy_score and sample_weight is None and _are_plain(y, predicted):
         return float(np.count_nonzero(predicted == y) / len(y))
     weights = check_weights(sample_weight, predicted.shape[0])
-    if metric is accuracy_score and isinstance(model.classes_, list):  # Which has no such targets.
+    if metric is accuracy_score and isinstance(model.classes_, list):  # Not supported there.
         truth = ClassTargets.check(y, type(model).__name__, len(predicted))
         return float(np.average(np.all(truth == predicted, axis=1), weights=weights))
     return float(metric(host(y), predicted, sample_weight=weights))

@@ -115,7 +115,7 @@ class FittedState:
 
     @property
     def activating_loss(self) -> Loss:
-        """The loss that activates outputs; another where `out_activation_` was assigned."""
+        """The loss, or another one if the user has assigned `out_activation_`."""
         output = self.output
         if self.loss.output == output:
             return self.loss
@@ -156,7 +156,7 @@ class FittedState:
         return state
 
     def clipping(self, y: np.ndarray, *, clips: bool) -> FittedState:
-        """Return the state whose predictions stay within targets, the first ones, or do not."""
+        """Return the state with predictions clipped to the range of some targets, or not."""
         if clips == self.clips_predictions:
             return self
         return replace(self, targets=self.targets.limited(y if clips else None))

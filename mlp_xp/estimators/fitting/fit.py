@@ -237,7 +237,7 @@ def _unchanged_by_errors(model: Any) -> Iterator[None]:
 
 
 def _draw_epochs(model: Any, epochs: Sequence[Record]) -> None:
-    """Draw the numbers that scikit-learn's shuffles of these epochs draw, for later fits."""
+    """Advance the generator as scikit-learn's shuffles of these epochs would, for later fits."""
     is_drawn = model.shuffle and model.solver != LBFGS
     if epochs and is_drawn and not isinstance(model.random_state, Integral):
         generator = check_random_state(model.random_state)

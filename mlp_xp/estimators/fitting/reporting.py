@@ -97,7 +97,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def fit(self) -> Iterator[Callable[[], bool]]:
-        """Report begin and end of a fit to callbacks; yield a function: whether Ctrl-C was pressed.
+        """Report begin and end of a fit to callbacks; yield a function to check for Ctrl-C.
 
         An error before its first epoch leaves the trainer as it was.
         """

@@ -128,7 +128,7 @@ class DateColumn(Column):
 class CategoryColumn(Column):
     """A column of categories: ``values``, sorted, all of them text or all numbers.
 
-    With ``has_rare`` there were rare ones too, which an unknown one is then like. With
+    With ``has_rare`` there were rare categories too, with which unknown ones are merged. With
     ``is_embedded`` the network receives the code of a category, not an input for each.
     """
 

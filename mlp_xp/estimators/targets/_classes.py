@@ -53,7 +53,7 @@ class ClassTargets(LabelTargets):
         """Return the targets, of whichever kind, of weights that were assigned to an estimator."""
         classes = attributes.get("classes_")
         if classes is None:
-            binarizer = attributes.get("_label_binarizer")  # Scikit-learn's has one.
+            binarizer = attributes.get("_label_binarizer")  # scikit-learn has one output.
             if binarizer is None:
                 raise AttributeError(
                     "coefs_ are assigned, and classes_ are not: assign the class labels, sorted."
@@ -113,7 +113,7 @@ class ClassTargets(LabelTargets):
         return logits[:, 0] if self._is_column else logits[:, 1] - logits[:, 0]
 
     def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
-        """Return the classes, unless one of more than two is too rare to be in both parts."""
+        """Return the classes to stratify by, or None if one is too rare for both parts."""
         codes = encode_labels(y, self.classes)
         if self.kind == "binary":
             # A column of bool, so that the error about a rare class is scikit-learn's.

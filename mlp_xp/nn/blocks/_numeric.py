@@ -110,7 +110,7 @@ class PLE(NumericEmbedding):
         )
 
     def adapt(self, params: Piecewise, x: Array, *, xp: Namespace) -> Piecewise:
-        """Set the pieces between quantiles of each number; between equal ones is none."""
+        """Set the pieces between quantiles of each number; none between equal quantiles."""
         ordered, last = xp.sort(x, axis=0), x.shape[0] - 1
         rows = [round(last * i / self.pieces) for i in range(self.pieces + 1)]
         edges = xp.stack([ordered[row, :] for row in rows], axis=-1)

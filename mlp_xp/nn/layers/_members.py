@@ -112,7 +112,7 @@ def member_heads(params: Heads, x: Array, *, xp: Namespace) -> tuple[Array, Laye
 
 def _by_member(x: Array, n_members: int, width: int, *, xp: Namespace) -> Array:
     """Return rows, (..., batch * members, width), as (..., batch, members, width)."""
-    n_rows = None if x.shape[-2] is None else x.shape[-2] // n_members  # Unknown in ONNX.
+    n_rows = None if x.shape[-2] is None else x.shape[-2] // n_members  # Unknown for ONNX.
     return xp.reshape(x, (*x.shape[:-2], n_rows, n_members, width))
 
 

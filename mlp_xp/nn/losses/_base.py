@@ -83,7 +83,7 @@ class Loss(ABC):
         return xp.sum(terms, axis=-1), lambda dlosses: pullback(dlosses[..., None])
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether its predicted class is right; (..., batch)."""
+        """Return for each sample, as 0 or 1, whether its class is correct; (..., batch)."""
         raise TypeError(
             f"{type(self).__name__} has no accuracy; use SoftmaxCrossEntropy for classes."
         )

@@ -97,7 +97,7 @@ def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[
 
 @functools.lru_cache(maxsize=256)
 def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
-    """Return between which rows one thread must pause to give the bits of all; () if nowhere."""
+    """Return the rows at which one thread must split to get the same bits; () if none."""
     rng = np.random.default_rng(0)
     a, b = (
         rng.random(shape, dtype) if is_c else rng.random(shape[::-1], dtype).T

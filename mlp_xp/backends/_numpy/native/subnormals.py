@@ -28,7 +28,7 @@ _Environment = ctypes.c_uint32 * 16
 
 @contextlib.contextmanager
 def flush_subnormals() -> Iterator[None]:
-    """Flush subnormal numbers to zero in this thread meanwhile, where that is known to work."""
+    """Flush subnormal numbers to zero in this thread meanwhile, where supported."""
     register = _REGISTERS.get((sys.platform, platform.machine()))
     if register is None:
         yield

@@ -177,7 +177,7 @@ class Compiled:
         return program
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Report how a trace has ended; what this raises, the caller of the function gets."""
+        """Report the end of a trace; the caller of the function gets exceptions raised here."""
 
 
 def _flatten(tree: tuple[Any, ...], flat: list[Any]) -> None:

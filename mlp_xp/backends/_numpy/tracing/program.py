@@ -105,7 +105,7 @@ class Program:
         self._kept.append((place.value, value.value))
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
-        """Whether new arguments have the same number, shapes and dtypes; if so, take them over."""
+        """Take over new arguments if number, shapes and dtypes are the same; return if they are."""
         if len(arguments) != len(self._forms):
             return False
         has_moved = False
@@ -363,7 +363,7 @@ class Program:
             self._names.update((name, None) for name, _ in self._moving)  # Not kept alive.
 
     def _range_of_table(self) -> np.ndarray:
-        """Return a `TURN` of the only table, and of what is copied before each step, kept alive."""
+        """Return the step range of the only table and the copies before each step."""
         from mlp_xp.backends._numpy.native.jobs import PICK, address, step_range
 
         # Not a record array, whose address takes NumPy ten microseconds.
