@@ -40,6 +40,7 @@ ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 _FORMAT, _VERSION = "mlp_xp", 7  # With `columns`, of a table.
 _DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a file that is named.
 _STEPS = 6  # Of a Pipeline.
+_OF_COLUMNS = ("categorical_features", "max_one_hot")
 _MAX_VIEWS = 1000
 _NAME_LENGTH = 16  # Hexadecimal digits.
 
@@ -67,7 +68,8 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     if state.network.inputs is not None:
         spec["inputs"] = encode("inputs", state.network.inputs, "inputs")
     if state.columns is not None:
-        spec["columns"] = state.columns.to_json()
+        settings = {k: encode(k, value, k) for k, value in state.columns.settings.items()}
+        spec["columns"] = state.columns.to_json() | {"settings": settings}
     if state.target_scaling is not None:
         spec["target_scaling"] = [numbers.tolist() for numbers in state.targets.scaling]
     if state.clips_predictions:
@@ -223,7 +225,11 @@ def rebuild(
     if "columns" in spec:
         from mlp_xp.estimators.tables.columns import decode_columns  # Most models have no table.
 
-        columns = columns or decode_columns(spec["columns"])
+        if columns is None:
+            settings = spec["columns"].get("settings", {})  # None in earlier versions.
+            expect({*settings} <= {*_OF_COLUMNS}, f"settings of columns are {settings!r:.200}")
+            settings = {name: decode(value, name) for name, value in settings.items()}
+            columns = replace(decode_columns(spec["columns"]), settings=settings)
         n_columns = len(columns.columns)
         expect(len(columns.input_names) == n_features, f"columns do not make {n_features} inputs")
     if names is not None:

@@ -21,7 +21,7 @@ import pytest
 from running import CODE, TINY, draw
 
 from mlp_xp.cli import main
-from mlp_xp.cli.commands import COMMANDS, bench, listings, parse
+from mlp_xp.cli.commands import COMMANDS, bench, listings, parse, train
 from mlp_xp.cli.terminal import process
 from mlp_xp.datasets import LOADERS, load_digits
 
@@ -202,16 +202,24 @@ def test_a_missing_library_is_an_error(fails, finished, monkeypatch, small_cifar
         assert re.search(r'needs torch, which is not installed: type .* -e ".*\[torch\]"', line)
 
 
-def test_an_error_without_a_message_is_named_and_ctrl_c_prints_nothing(mlp_xp, monkeypatch):
+def test_an_error_without_a_message_is_named_and_so_is_an_early_ctrl_c(
+    mlp_xp, monkeypatch, partial_run
+):
+    early = "note: interrupted before the training began: "
     for error, status, said in (
         (MemoryError, 2, "mlp-xp: error: not enough memory: ask for less, e.g. a smaller --hidden"),
         (ValueError, 2, "mlp-xp: error: ValueError\n"),
-        (KeyboardInterrupt, 130, ""),
+        (KeyboardInterrupt, 130, f"{early}nothing is kept\n"),
     ):
         monkeypatch.setitem(LOADERS, "digits", Mock(side_effect=error))
         done = mlp_xp(*TINY)
-        assert done.status == status
-        assert done.err.startswith(said) if said else not done.err
+        assert (done.status, done.err[: len(said)]) == (status, said)
+    assert mlp_xp("train", "--resume", "run").err == f"{early}run is as it was\n"
+    monkeypatch.setitem(LOADERS, "digits", load_digits)
+    monkeypatch.setattr(train, "fit", Mock(side_effect=KeyboardInterrupt))
+    done = mlp_xp(*TINY)
+    said = "note: interrupted before the first checkpoint: nothing is kept\n"
+    assert (done.status, done.err, [*Path("runs").iterdir()]) == (130, said, [])
 
 
 def test_control_characters_in_files_and_paths_are_escaped(mlp_xp, fails, digits_run, undrawn):

@@ -12,8 +12,16 @@ from running import FILES, RECIPE, history_of
 from sklearn.datasets import load_iris
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
+from mlp_xp import MLPRegressor
+from mlp_xp.cli.commands import parse
+from mlp_xp.cli.run_folder.run_summary import CURVES, history_rows
+from mlp_xp.cli.training.settings import settings_of
+from mlp_xp.cli.training.tasks import score_of, task_of
 from mlp_xp.datasets import load_files
+from mlp_xp.nn.losses import Quantile
+from mlp_xp.plotting import training_panels
 from mlp_xp.saving import load_model
+from mlp_xp.training.loop.records import Record
 
 FEW = ["--hidden", "8", "--learning-rate", "0.02", "--out", "run", "--backend", "numpy"]
 SETTINGS = ["--hidden", "16", "--batch-size", "12", "--epochs", "20", "--backend", "numpy"]
@@ -179,6 +187,35 @@ def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
     iris[1, 2] = np.nan
     np.savez("new.npz", X=iris[:2])
     assert "row 2 has a hole in column '3', and" in mlp_xp("predict", "run", "new.npz").err
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "recipe"),
+    [((40, 8, 8), float, "default"), ((40, 64), np.uint8, "default"), ((40, 64), float, "table")],
+)
+def test_arrays_of_images_get_the_recipe_for_images(shape, dtype, recipe):
+    np.savez("a.npz", X=np.zeros(shape, dtype), y=np.arange(40) % 2)
+    assert settings_of(parse(["train", "a.npz"])).recipe == recipe
+
+
+def test_a_file_named_like_a_data_set_is_told_from_it(capsys, fails):
+    Path("digits").write_text("a,b\n1,2\n")
+    settings = settings_of(parse(["train", "digits"]))
+    assert (settings.data, settings.recipe) == ("digits", "default")
+    said = "digits is the data set of that name; for the file or folder here, type ./digits\n"
+    assert capsys.readouterr().err == f"note: {said}"
+    assert settings_of(parse(["train", "./digits"])).data_path == str(Path("digits").resolve())
+    assert "for the file or folder here, type ./digits" in fails("train", "digits", "--target", "b")
+
+
+def test_a_loss_that_judges_is_drawn_as_a_loss():
+    records, kept = [Record(1, 0.5, None, 0.1, 9, 0.1, 0.4, -0.3)], {"training": [0.5]}
+    kept["validation"] = [0.4]
+    for scoring, more in ("loss", {}), ("refinement", {"refinement": [0.3]}):
+        panels = training_panels(history_rows(records, scoring), CURVES)
+        assert panels == {"loss": kept | more, "learning rate": {"": [0.1]}}
+    quantiles = MLPRegressor(loss=Quantile((0.1, 0.9)), max_iter=1).fit(np.eye(3), [0, 1, 2])
+    assert score_of(quantiles, task_of([])) == "loss"
 
 
 def draw(path, value, size=(6, 4)):

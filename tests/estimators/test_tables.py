@@ -129,8 +129,10 @@ def test_an_empty_column_is_ignored_and_a_fit_continues_with_its_columns(tmp_pat
     with pytest.raises(ValueError, match=r"X\['age'\] is missing \(NaN\) in row 0: .*'impute'"):
         tabular(missing_values="error").fit(X.assign(age=np.nan, visits=1), y)
     for changed in ({"max_one_hot": 2}, {"categorical_features": ["city", "member"]}):
-        with pytest.raises(ValueError, match="settings now say "):
-            clone(model).fit(X, y).set_params(warm_start=True, **changed).fit(X, y)
+        fitted = clone(model).fit(X, y)
+        for other in (*pickled_and_saved(fitted, tmp_path), fitted):
+            with pytest.raises(ValueError, match="settings now say "):
+                other.set_params(warm_start=True, **changed).fit(X, y)
 
 
 def test_what_is_the_same_in_other_forms(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import sys
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT
 from mlp_xp.cli.run_folder.folder import new_run, resumed_run
+from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
 from mlp_xp.cli.training.fit import Resume, fit, fit_model, newest_checkpoint
@@ -56,9 +58,14 @@ def _train(args: argparse.Namespace, ranks: SingleProcess, output: Output) -> in
     check_installed("matplotlib", "safetensors")  # They write the results.
     if settings.tensorboard:
         check_installed("tensorboardX", extra="tensorboard")
-    prepared = prepare(settings, output)
-    ranks.exchange(None)
     is_new = args.resume is None
+    try:
+        prepared = prepare(settings, output)
+    except KeyboardInterrupt:
+        left = "nothing is kept" if is_new else f"{args.resume} is as it was"
+        print_line(f"note: interrupted before the training began: {left}", sys.stderr)
+        raise
+    ranks.exchange(None)
     opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
     # A diverged training is reported in one sentence; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")

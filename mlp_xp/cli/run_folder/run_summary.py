@@ -19,7 +19,11 @@ _LARGEST = 1e300  # The type of a number in a result.
 _HISTORY = "history.csv"
 # The curves of figures: their axis, their names, and the columns that hold them.
 CURVES = {
-    "loss": {"training": "loss", "validation": "validation_loss"},
+    "loss": {
+        "training": "loss",
+        "validation": "validation_loss",
+        "refinement": "validation_refinement",
+    },
     "accuracy [%]": {"training": "accuracy", "validation": "validation_accuracy"},
     "R²": {"validation": "validation_r2"},
     "score": {"validation": "validation_score"},
@@ -128,21 +132,30 @@ def date_of(folder: Path) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / CONFIG).stat().st_mtime))
 
 
-def _columns(score: str) -> list[str]:
-    return [
-        f"validation_{score}" if name == "validation_score" else name for name in Record._fields
-    ]
-
-
 def history_rows(records: Sequence[Record], score: str) -> list[dict[str, Any]]:
-    """Return a row for each record, in which the validation score is called ``score``."""
-    return [dict(zip(_columns(score), record, strict=True)) for record in records]
+    """Return a row for each record, in which the validation score is called ``score``.
+
+    A loss is a loss again, and the validation loss is in its own column.
+    """
+    rows = []
+    for record in records:
+        row = record._asdict()
+        value = row.pop("validation_score")
+        if score != "loss":
+            is_loss = score == "refinement" and value is not None
+            row[f"validation_{score}"] = -value if is_loss else value
+        rows.append(row)
+    return rows
 
 
 def write_history(folder: Path, records: Sequence[Record], score: str) -> None:
     """Write ``history.csv``, a row for each epoch."""
+    blank = Record._make([None] * len(Record._fields))
+    names, *rows = history_rows([blank, *records], score)
     with (folder / _HISTORY).open("w", newline="") as file:
-        csv.writer(file).writerows([_columns(score), *records])
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

@@ -72,9 +72,10 @@ class Progress(Callback):
         fraction = self._fraction(record.epoch)
         self._speed = self._speed_text(record.n_samples / record.seconds)
         if (score := record.validation_score) is not None:
-            if model.scoring in ("loss", "refinement"):
+            name = score_of(model, self._task)
+            if name in ("loss", "refinement"):
                 text = f"val loss {-score:.3f}"
-            elif score_of(model, self._task) == "score":
+            elif name == "score":
                 text = f"val score {score:.3f}"
             else:
                 text = self._task.validation(score)

@@ -21,6 +21,7 @@ from mlp_xp.cli.run_folder.folder import unfinished
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS, Dataset
+from mlp_xp.datasets._own_data.tables import holds_images
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
@@ -137,8 +138,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.resume is not None:
         return _settings_of_run(unfinished(args.resume)[0], args)
     task = args.task or "classification"
-    is_table = Path(args.data or "").is_file() and args.solver != "lbfgs"  # L-BFGS uses no batches.
-    name = args.recipe or (TABLE if is_table else DEFAULT)
+    data = args.data or ""
+    is_own = data not in LOADERS and Path(data).is_file() and not holds_images(Path(data))
+    # L-BFGS uses no batches.
+    name = args.recipe or (TABLE if is_own and args.solver != "lbfgs" else DEFAULT)
     recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
     if recipe.ensemble:
         raise ValueError(
@@ -172,6 +175,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
     elif not args.target is args.image_size is args.task is args.drop is None:
         raise ValueError(
             f"--target, --drop, --task and --image-size are for your own data, not for {data}"
+            + (f": for the file or folder here, type ./{data}" if Path(data).exists() else "")
+        )
+    elif args.data and path is None and Path(data).exists():
+        print_line(
+            f"note: {data} is the data set of that name; for the file or folder here, type "
+            f"./{data}",
+            sys.stderr,
         )
     options = ("validation", "checkpoint", "tensorboard", "target", "image_size", "task")
     given = {option: getattr(args, option) for option in options}

@@ -181,7 +181,12 @@ Task: TypeAlias = Classification | Regression
 
 
 def score_of(model: Any, task: Task) -> str:
-    """Return the name of a model's validation score: the metric of its task, or "score"."""
+    """Return what the validation score is: the metric of the task, a kind of loss, or "score"."""
+    if model.scoring in ("loss", "refinement"):
+        return str(model.scoring)
+    loss = getattr(getattr(model, "_state", None), "loss", None)
+    if model.scoring is None and loss is not None and (loss.has_std or loss.levels):
+        return "loss"  # R2 says nothing about intervals.
     return task.metric if model.scoring in (None, task.metric) else "score"
 
 

@@ -4,6 +4,7 @@ import csv
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ _DELIMITERS = ",;\t|"
 # An array in an NPZ file may unpack to this many times its size, and at least to the second number.
 _MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
 _BYTES_A_LABEL = 8
+_MIN_PIXELS = 64  # Such as 8 x 8.
 
 
 class Table(NamedTuple):
@@ -80,6 +82,18 @@ def read_table(
         raise DatasetError(
             f"{path} cannot be read ({reason or type(error).__name__}): {cure}"
         ) from error
+
+
+def holds_images(path: Path) -> bool:
+    """Whether an NPZ file has images: more than two axes, or rows of 64 bytes or more."""
+    with suppress(Exception), zipfile.ZipFile(path) as members:  # What is wrong is said later.
+        name = next(name for name in _ARRAYS if f"{name}.npy" in members.namelist())
+        with members.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = f"read_array_header_{version[0]}_{version[1]}"
+            shape, _, dtype = getattr(np.lib.format, read)(file)
+        return len(shape) > 2 or (dtype == np.uint8 and shape[1] >= _MIN_PIXELS)
+    return False
 
 
 class _Wanted(NamedTuple):

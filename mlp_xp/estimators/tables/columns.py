@@ -37,7 +37,8 @@ class TableColumns:
     dtype : {"float32", "float64"}
         Of the matrix.
     settings : dict
-        The parameters that the columns follow from, as JSON; empty after loading a model.
+        The parameters that the columns follow from; empty for a model that an earlier version
+        saved.
     """
 
     columns: tuple[Column, ...]
