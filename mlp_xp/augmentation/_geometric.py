@@ -148,7 +148,7 @@ class CutoutDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Cutout(Geometric):
-    """Images with a square hole each, anywhere: part of it may lie beyond the border.
+    """Cut a random square hole out of each image; it may extend beyond the border.
 
     The hole has the value 0 *of the data, before input scaling*: black for pixels.
 

@@ -72,7 +72,7 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
         if spec == "auto":
             return _automatic(device)
         if spec not in BACKENDS:
-            from mlp_xp._utils.names import error_end  # Most names are valid.
+            from mlp_xp._utils.names import error_end  # Only for errors.
 
             names = ("auto", *BACKENDS)
             raise ValueError(

@@ -165,7 +165,7 @@ class Backend:
         return backend
 
     def _check_products(self, precision: str) -> None:
-        """Raise ValueError unless there are products in a low precision."""
+        """Raise ValueError unless products in a low precision are supported."""
         where = " on a GPU" if precision == "tf32" else ""
         raise ValueError(
             f"precision is {precision!r}, and backend {self.name!r} has no products in "
@@ -258,7 +258,7 @@ class Backend:
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> contextlib.AbstractContextManager[object]:
-        """Return the context of some steps of a training.
+        """Return the context for some training steps.
 
         ``work`` and ``sparse_work`` count the operations of a step's forward pass, ``n_steps`` the
         steps done or certain to come (0 if there is no time to compile), and ``largest`` is the

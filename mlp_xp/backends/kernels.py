@@ -65,7 +65,7 @@ class Transposed(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Rows of a data set to gather, by position or all of them, and what is done with them.
+    """The rows of a data set to gather, by position or all, and how to transform them.
 
     ``x : (samples, features)`` has any real dtype and is never written to. Backends with sparse
     products also take a `SparseMatrix` of the wanted dtype, without scaling and pixel map.

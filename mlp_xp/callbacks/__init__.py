@@ -1,8 +1,7 @@
 """Callbacks: objects that watch a fit, and may end it.
 
 Ready-made ones show progress, save checkpoints, write logs, and end a fit at a time or a score.
-What a fit does at each epoch by itself (early stopping, validation, ``max_time``) lives in
-`training`.
+Early stopping, validation and ``max_time`` are in `training`.
 """
 
 from mlp_xp._utils.display.progress import time_left

@@ -55,7 +55,7 @@ def open_stored(
             found = f"{array.dtype} of shape {array.shape}"
             is_complete = array.offset + array.nbytes == path.stat().st_size
             fault = found if is_complete else f"{found} in a file of another size"
-        except Exception as error:  # A damaged header can make NumPy raise anything.
+        except Exception as error:  # A damaged header can make NumPy raise any error.
             fault = getattr(error, "strerror", None) or str(error)
         if fault != expected:
             raise DatasetError(

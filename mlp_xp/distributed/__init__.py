@@ -31,7 +31,7 @@ def get_communicator(engine: str) -> Communicator:
     RuntimeError for one that cannot start here.
     """
     if engine not in ENGINES:
-        from mlp_xp._utils.names import error_end  # Most names are valid.
+        from mlp_xp._utils.names import error_end  # Only for errors.
 
         names, end = " or ".join(map(repr, ENGINES)), error_end(engine, ENGINES)
         raise ValueError(f"`distributed` must be {names}, got {engine!r}{end}")
@@ -39,7 +39,7 @@ def get_communicator(engine: str) -> Communicator:
         f"mlp_xp.distributed.{ENGINES[engine]}"
     ).create()
     if communicator.size > 1:
-        from mlp_xp.distributed._processors import divide_processors  # Most fits are alone.
+        from mlp_xp.distributed._processors import divide_processors  # Only for several processes.
         from mlp_xp.distributed._ranks import end_all_on_errors
 
         divide_processors(communicator)
@@ -55,7 +55,7 @@ def join_ranks(setting: Any) -> SingleProcess:
     communicator = get_communicator(settings.engine)
     if settings.deterministic:
         communicator = in_fixed_order(communicator)
-    from mlp_xp.distributed._ranks import Ranks  # Most fits are alone.
+    from mlp_xp.distributed._ranks import Ranks  # Only for several processes.
 
     return Ranks(communicator, settings)
 
@@ -67,7 +67,10 @@ def in_fixed_order(communicator: Communicator) -> Communicator:
     Each rank then has one thread, unless ``OMP_NUM_THREADS`` is set: several threads may split
     products differently. Raises ValueError unless the ranks divide the virtual shards of a batch.
     """
-    from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder  # Most fits are alone.
+    from mlp_xp.distributed._fixed_order import (
+        N_SHARDS,
+        InFixedOrder,
+    )  # Only for several processes.
     from mlp_xp.distributed._processors import limit_threads
 
     if N_SHARDS % communicator.size:

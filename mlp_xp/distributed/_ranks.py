@@ -31,7 +31,7 @@ from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.step.step_settings import Rules
 
-if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 T = TypeVar("T")

@@ -41,7 +41,7 @@ class Distributed:
 
     def __post_init__(self) -> None:
         if self.data not in DATA:
-            from mlp_xp._utils.names import error_end  # Most names are right.
+            from mlp_xp._utils.names import error_end  # Only for errors.
 
             end = error_end(self.data, DATA)
             raise ValueError(f"`data` must be 'replicated' or 'sharded', got {self.data!r}{end}")

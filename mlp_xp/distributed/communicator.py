@@ -50,11 +50,11 @@ class Communicator(ABC):
 
     @abstractmethod
     def broadcast(self, value: T, root: int = 0) -> T:
-        """Return the object of one rank on all of them."""
+        """Return one rank's object on all ranks."""
 
     @abstractmethod
     def gather(self, value: T) -> list[T]:
-        """Return the objects of all ranks, in their order, on every rank."""
+        """Return on every rank the objects of all ranks, in the order of the ranks."""
 
     def gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
         """Return the arrays of all ranks, of one shape, in their order, on every rank."""

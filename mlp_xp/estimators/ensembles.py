@@ -155,7 +155,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         return members
 
     def _checked(self, X: Any, method: str) -> Any:
-        """Return X for each network, a table encoded once where all have the same columns.
+        """Return X for each network; a table is encoded once if all networks have the same columns.
 
         Raise an error, naming `method`, if they cannot predict.
         """

@@ -135,7 +135,7 @@ def fit_many(
 def fit_all(
     tasks: Sequence[FitTask], *, n_jobs: int | None, verbose: bool | int
 ) -> tuple[list[int], dict[int, Exception]]:
-    """Fit many models; return the numbers of the finished ones, and the errors of others.
+    """Fit many models; return the positions of the finished ones, and the errors of the others.
 
     ``n_jobs`` counts as in scikit-learn, -1 for all processors; ``verbose`` shows a progress bar.
     """
@@ -158,7 +158,7 @@ def fit_all(
 
 
 class _Data:
-    """The checked data of tasks, by the identity of what was given.
+    """The checked data of tasks, by object identity.
 
     The columns of a table are learned from the rows of a task, and shared by tasks with the same
     rows.

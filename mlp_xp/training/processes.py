@@ -14,7 +14,7 @@ from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradient
 
-if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from mlp_xp.training.step.step_table import (
     step_ranges,
 )
 
-if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 # The most steps of one call; a call takes some time however little it computes.

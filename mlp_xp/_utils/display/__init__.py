@@ -1,4 +1,4 @@
-"""Progress on a terminal and on the page of a notebook.
+"""Progress displays for terminals and notebooks.
 
-What a training reports is in `estimators.reporting` and `cli`.
+Reports of a training are in `estimators.fitting` and `cli`.
 """

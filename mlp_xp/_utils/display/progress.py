@@ -23,7 +23,7 @@ _ECHO = len("^C")
 class LiveBar:
     """A line on a terminal: a label, a bar, percent, metrics, and the time left, which counts down.
 
-    ``unit`` is what is finished after Ctrl-C.
+    ``unit`` names what still finishes after Ctrl-C.
     """
 
     def __init__(self, console: Any, unit: str = "step", refresh_per_second: float = 8) -> None:

@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and forks, none of which may interrupt a training step.
 
-What a fit does when it is asked to end is in `training.loop`.
+`training.loop` ends a fit on request.
 """
 
 from __future__ import annotations

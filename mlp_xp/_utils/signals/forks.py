@@ -1,7 +1,7 @@
 """Forks that wait until no other thread computes.
 
-OpenBLAS ends its threads before a fork, also those that another thread waits for, and what that
-thread has locked stays locked in the forked process: without a wait both may hang.
+OpenBLAS ends its threads before a fork, even if another thread waits for them, and that thread's
+locks stay locked in the forked process, so both may hang.
 """
 
 from __future__ import annotations

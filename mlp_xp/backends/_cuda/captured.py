@@ -251,7 +251,7 @@ def _map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:
 
 
 def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
-    """Copy a state to the memory of another of equal shapes, some of which it may already be in."""
+    """Copy a state to another state's memory, in which some of it may already be."""
     memory = {graphs.memory(array) for array in old}
     moved = [(mine, value) for mine, value in zip(old, new, strict=True) if mine is not value]
     for mine, value in moved:

@@ -63,7 +63,7 @@ def no_gpu(error: Exception) -> BackendError:
 
 @contextlib.contextmanager
 def _needing(number: int, *parts: _Part) -> Iterator[None]:
-    """Raise BackendError for what fails, with the part of CUDA that is missing."""
+    """Raise BackendError naming the missing part of CUDA."""
     try:
         yield
     except Exception as error:

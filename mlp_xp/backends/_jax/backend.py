@@ -73,7 +73,7 @@ class JaxBackend(Backend):
         return self._move(np.zeros(array.shape, array.dtype))
 
     def unstack(self, array: Array) -> list[Array]:
-        # `jnp.unstack` is compiled for each number of rows, which takes 7 ms for each of them.
+        # `jnp.unstack` is compiled for each number of rows, which takes 7 ms per row.
         return [_row(array, np.int32(i)) for i in range(array.shape[0])]
 
     def _move(self, array: Any) -> Array:

@@ -17,7 +17,7 @@ import torch
 
 # The size from which the C library returns blocks to the system, with a margin.
 _MIN_BYTES = 1 << 22
-# Vectors of the processor's size read whole cache lines.
+# Alignment in bytes, so that vectors do not cross cache lines.
 _ALIGNMENT = 64
 
 _Kept = dict[str, tuple[np.ndarray, int]]

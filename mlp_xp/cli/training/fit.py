@@ -157,7 +157,7 @@ def _print_warning(message: Warning | str, *_: Any) -> None:
 def _validation_split(
     data: Dataset, fraction: float | None, seed: int
 ) -> tuple[Any, np.ndarray, dict[str, Any]]:
-    """Return images and labels to train on, and the parameters of ``fit`` for the held-out ones."""
+    """Return training images and labels, and the parameters of ``fit`` for held-out ones."""
     if fraction is None:
         return data.x_train, data.y_train, {}
     rows = np.arange(len(data.y_train))

@@ -100,7 +100,7 @@ class Settings:
         return kind.from_recipe(self.recipe, **self.params)
 
     def check_held_out(self, model: Any) -> None:
-        """Raise ValueError for options about held-out samples where there are none."""
+        """Raise ValueError for options that need held-out samples if there are none."""
         scoring, known = model.scoring, ("loss", "refinement", *get_scorer_names())
         if isinstance(scoring, str) and scoring not in known:
             meant = (
@@ -215,7 +215,7 @@ def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
 
 
 def _typed(args: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
-    """Return the options that were typed, by parameter name where they have one."""
+    """Return the options that were typed, by parameter name if they have one."""
     values = {_PARAMETERS.get(option, option): getattr(args, option) for option in options}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -73,7 +73,7 @@ class SumOverRanks(Sums):
         return self.communicator.start_sum(tensor.numpy())
 
     def _sum(self, tensors: list[Any]) -> None:
-        self.communicator.sum([tensor.numpy() for tensor in tensors])  # Packs the short ones.
+        self.communicator.sum([tensor.numpy() for tensor in tensors])  # Packs short tensors.
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class RankGradient:
         return gradient
 
     def _own_rows(self, batch: Batch) -> Batch:
-        """Return the rows of a virtual shard of a batch, where a step is run for each by itself."""
+        """Return the rows of a virtual shard of a batch, if a step runs once for each."""
         if self.take_shard is None:
             return batch
         x, y, (rows, weights, draws, positions, part) = batch

@@ -28,7 +28,7 @@ def checking_keywords(constructor: _Method) -> _Method:
 
 def check_fit_keywords(fit: Any, estimator: Any, given: Iterable[str]) -> None:
     """Raise TypeError for an unknown keyword of `fit` or `partial_fit`."""
-    from mlp_xp._utils.names import nearest  # Most keywords are valid.
+    from mlp_xp._utils.names import nearest  # Only for errors.
 
     known, kind = inspect.signature(fit).parameters, type(estimator)
     for name in given:
@@ -70,7 +70,7 @@ def set_params(self: Any, **params: Any) -> Any:
 
 def _meant(name: str, known: Iterable[str]) -> str:
     """Return the end of an error about a parameter."""
-    from mlp_xp._utils.names import did_you_mean  # Most names are valid.
+    from mlp_xp._utils.names import did_you_mean  # Only for errors.
 
     if name in _VALIDATION:
         return ": give X_val=..., y_val=... to fit."

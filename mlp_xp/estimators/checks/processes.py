@@ -52,7 +52,7 @@ def validating(fit: _Method) -> _Method:
 def describe_fit(
     params: Mapping[str, Any], kept: Any, resume: Any, *samples: Any
 ) -> dict[str, str]:
-    """Describe parameters, and what else a fit is given, as text by name.
+    """Describe parameters and the other arguments of a fit as text by name.
 
     ``kept`` is a model whose network is perhaps trained further; ``samples`` are sample_weight and
     the held-out samples.

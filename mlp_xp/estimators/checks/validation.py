@@ -24,7 +24,7 @@ from mlp_xp.training.processes import SingleProcess
 
 # Dtypes that are kept; others are converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
-_vdot = between_forks(np.vdot)  # A fork in a product of another thread hangs.
+_vdot = between_forks(np.vdot)  # A fork while another thread computes a product hangs.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
 # In the error of scikit-learn, which is NumPy's.
 _TEXT, _NAN = "could not convert string to float", "contains NaN"
@@ -109,7 +109,7 @@ def check_x(
     sparse input is CSR.
     """
     if reset:
-        vars(estimator).pop("columns_", None)  # Of an earlier fit.
+        vars(estimator).pop("columns_", None)  # From an earlier fit.
     is_table = asks_for_table(estimator) if reset else "columns_" in vars(estimator)
     if isinstance(X, Rows):
         return _check_rows(estimator, X, reset=reset)
@@ -124,7 +124,7 @@ def check_x(
     if not is_table and is_mapped(X) and X.dtype.kind in "biuf":
         return _check_mapped(estimator, X, reset=reset)
     if is_table:
-        from mlp_xp.estimators.tables.encoding import encode_table  # Most data are plain numbers.
+        from mlp_xp.estimators.tables.encoding import encode_table  # Only for tables.
 
         on_host = X if backend is None else backend.get(X)
         matrix = encode_table(estimator, on_host, reset=reset, exchange=exchange)
@@ -172,14 +172,14 @@ def _fill_rows(X: Any) -> Any:
 
 
 def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """Check X by scikit-learn, and say in its errors what to type."""
+    """Check X by scikit-learn, and add to its errors what to type."""
     settings = {"accept_sparse": ["csr", "csc"], "dtype": _DTYPES, "reset": reset}
     name = type(estimator).__name__
     try:
         checked = validate_data(estimator, X, **settings)
     except ValueError as error:
         if _TEXT in str(error):
-            from mlp_xp.estimators.checks.text_advice import text_advice  # Most data have no text.
+            from mlp_xp.estimators.checks.text_advice import text_advice  # Only for text.
 
             raise ValueError(f"{error}. {text_advice(X, name)}") from error
         if _NAN in str(error):
@@ -228,14 +228,14 @@ def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> An
 
 
 def _nan_error(what: str = "NaN") -> ValueError:
-    from mlp_xp.estimators.checks.text_advice import IMPUTE  # Most X are finite.
+    from mlp_xp.estimators.checks.text_advice import IMPUTE  # Only for errors.
 
     return ValueError(f"Input X contains {what}: {IMPUTE}.")
 
 
 def _note_features(estimator: Any, X: Any) -> Any:
     """Set the number of features of an estimator; return X without column names."""
-    vars(estimator).pop("feature_names_in_", None)  # Of an earlier fit.
+    vars(estimator).pop("feature_names_in_", None)  # From an earlier fit.
     _check_n_features(estimator, X, reset=True)
     return X
 

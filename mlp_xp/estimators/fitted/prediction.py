@@ -140,7 +140,7 @@ def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
 
 def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
     """Return each sample's gradient with respect to its features; see `BaseMLP.input_gradient`."""
-    from mlp_xp.training.inference.input_gradient import input_gradient  # Few ask for it.
+    from mlp_xp.training.inference.input_gradient import input_gradient  # Rarely needed.
 
     state = fitted_state(model).checked()
     X, caller, backend, dtype = _place(model, X, state, "input_gradient")

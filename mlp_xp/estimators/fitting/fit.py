@@ -68,7 +68,7 @@ def fit_requests(
             loop, targets, sample = _prepare(model, given, held_out, **options)
             reporter_type: type[Reporter] = Reporter
             if not processes.is_single:
-                from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter  # Few need it.
+                from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter  # Rarely needed.
 
                 reporter_type = RankZeroReporter
             reporter = reporter_type(model, loop, given, processes)

@@ -80,7 +80,7 @@ def new_state(
             table: Any = entry.table
             table[..., untrained, :] = 0.0
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
-    # A copy draws, so that the generator stays where scikit-learn's MLP leaves it.
+    # Draw from a copy, so that the generator ends in the same state as with scikit-learn's MLP.
     seed = int(random_state if is_seed else copy.deepcopy(generator).randint(2**31 - 1))
     state = FittedState(
         network,

@@ -67,7 +67,7 @@ class Pause(NamedTuple):
 
 
 class Reporter:
-    """The watcher of a `fit`, which publishes to the backend of the caller's data."""
+    """The reporter of a fit, which publishes weights on the backend of the caller's data."""
 
     def __init__(
         self, model: Any, loop: FitLoop, given: tuple[Any, Any, Any], processes: SingleProcess

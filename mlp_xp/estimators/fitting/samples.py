@@ -58,7 +58,7 @@ def split_sample(
 def refuse_without_held_out(params: Mapping[str, Any]) -> None:
     """Raise ValueError for settings that need held-out samples."""
     for name, value in (("calibration", "temperature"), ("scoring", REFINEMENT)):
-        # A comparison with an array, or a scorer of its own, would be one of each element.
+        # `is`, since comparing with an array or a scorer would compare each element.
         if isinstance(params.get(name), str) and params[name] == value:
             raise ValueError(
                 f"`{name}` is {value!r}, which needs held-out samples: type early_stopping=True "
@@ -75,7 +75,7 @@ def _split(
 
     ``groups`` to stratify by are given as bytes, dtype, and number of axes.
     """
-    from sklearn.model_selection import train_test_split  # With much that few fits need.
+    from sklearn.model_selection import train_test_split  # Slow to import.
 
     strata = None
     if groups is not None:

@@ -114,7 +114,7 @@ class HeldOut:
     def measure_each(
         self, params: Params, batch_stats: tuple[BatchStats, ...]
     ) -> Iterable[tuple[float, float]]:
-        """Return what `measure` would for each entry of the first axis of weights."""
+        """Return the result of `measure` for each entry of the first axis of the weights."""
         rules = self._trainer.rules
         n_networks = next(leaves(params)).shape[0]
         takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))

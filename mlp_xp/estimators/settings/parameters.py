@@ -143,7 +143,7 @@ def _validate_plain(kind: Any, *params: tuple[str, type, Any]) -> None:
 
 
 def _validate(kind: Any, params: dict[str, Any]) -> None:
-    """Check parameters as scikit-learn does, and add to its error what may be meant."""
+    """Check parameters as scikit-learn does, and add a suggestion to its error."""
     constraints = kind._parameter_constraints
     for name, value in params.items():
         try:
@@ -155,7 +155,7 @@ def _validate(kind: Any, params: dict[str, Any]) -> None:
 def _hint(name: str, value: Any, constraints: list[Any]) -> str:
     """Return a suggestion for a wrong parameter, or ""."""
     if isinstance(value, str):
-        from mlp_xp._utils.names import did_you_mean  # Most names are right.
+        from mlp_xp._utils.names import did_you_mean  # Only for errors.
 
         names = [option for c in constraints if isinstance(c, StrOptions) for option in c.options]
         return did_you_mean(value, names).replace("did", " Did", 1)
@@ -169,7 +169,7 @@ def _hint(name: str, value: Any, constraints: list[Any]) -> str:
 
 
 class RecipeMixin:
-    """The class method `from_recipe`, and `set_params` with errors that name the nearest."""
+    """Mixin with the class method `from_recipe`, and `set_params` with better errors."""
 
     set_params = set_params
 

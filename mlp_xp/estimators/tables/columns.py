@@ -236,7 +236,7 @@ class TableColumns:
 
 
 def decode_columns(spec: Any) -> TableColumns:
-    """Return columns from their JSON; raise ValueError, TypeError or LookupError for any other."""
+    """Return columns from JSON; raise ValueError, TypeError or LookupError if it is invalid."""
     columns = tuple(_column(entry) for entry in spec["columns"])
     medians, dtype = _array(spec["medians"], 1), spec["dtype"]
     n_numbers = sum(len(column.number_names) for column in columns)

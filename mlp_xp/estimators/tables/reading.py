@@ -168,7 +168,7 @@ _SECONDS_OF: dict[type, Any] = {
 
 
 def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
-    """Return the position of each row's category among the ones that occur, and these, unsorted.
+    """Return the position of each row's category, and the categories that occur, unsorted.
 
     Missing values are at -1. Text stays text, numbers and bools are floats, and other objects are
     their text.

@@ -50,7 +50,7 @@ class Quantile:
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Return float64 numbers ``(rows, numbers)`` scaled."""
-        from sklearn.preprocessing import QuantileTransformer  # Few tables need it.
+        from sklearn.preprocessing import QuantileTransformer  # Rarely needed.
 
         transformer = QuantileTransformer(output_distribution="normal", copy=False)
         transformer.quantiles_ = self.quantiles

@@ -38,8 +38,8 @@ class LabelTargets(Targets):
     def check(
         y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
     ) -> np.ndarray:
-        # Integers of the right number are good. Scikit-learn would warn where more than half are
-        # different: there cannot be so many, or it decides.
+        # One integer per sample is valid. Scikit-learn would warn if more than half are different,
+        # so it checks them then.
         if type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "biu":
             if not isinstance(known, np.ndarray) or known.dtype.kind not in "biu":
                 known = np.unique(y)

@@ -53,7 +53,7 @@ class MemberHeads(Block):
 
     n_members: int
     fan_in: int
-    fan_out: int  # Of all members together.
+    fan_out: int  # Outputs of all networks together.
     start: Start = "glorot"
     label: ClassVar[str] = "dense, of each member"
 

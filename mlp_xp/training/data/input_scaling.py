@@ -184,7 +184,7 @@ def _rotation(whiten: Whiten, covariance: np.ndarray) -> np.ndarray:
     # The sign of a direction is arbitrary: make its largest entry positive.
     largest = np.argmax(np.abs(directions), axis=0)
     directions = directions * np.sign(np.take_along_axis(directions, largest[None, :], axis=0))
-    average = np.mean(variances) or 1.0  # Where all features are constant it is 0.
+    average = np.mean(variances) or 1.0  # It is 0 if all features are constant.
     stretched = directions / np.sqrt(variances + whiten.epsilon * average)
     if whiten.kind == "zca":
         return stretched @ directions.T

@@ -172,7 +172,7 @@ def _is_on_host(x: Any) -> bool:
 def put_writable(result: Array, to: Backend) -> Array:
     """Return a result on a backend as a new array; NumPy's is writable."""
     array: Any = to.put(result)
-    # A view of JAX's memory cannot.
+    # A view of JAX's memory is read-only.
     is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
     return array.copy() if is_fixed else array
 

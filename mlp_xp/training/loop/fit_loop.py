@@ -25,7 +25,7 @@ from mlp_xp.training.loop.records import Record
 from mlp_xp.training.loop.requests import Fit, Request, Trained
 from mlp_xp.training.trainer import Trainer
 
-if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 Learned = tuple[Params, tuple[BatchStats, ...]]  # Weights and batch statistics.

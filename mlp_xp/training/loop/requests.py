@@ -18,7 +18,7 @@ from mlp_xp.training.loop.records import Record
 from mlp_xp.training.step.step_table import SchedulePosition
 from mlp_xp.training.trainer import Trainer
 
-if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 T = TypeVar("T")

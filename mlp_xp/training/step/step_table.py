@@ -21,7 +21,7 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.step import StepArguments, Steps
 
-if TYPE_CHECKING:  # Few fits have a time limit: others start without this module.
+if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 # The weight of a batch in the running statistics of batch normalization, as in PyTorch.

@@ -27,8 +27,8 @@ from mlp_xp.nn.layers import BatchPart, BatchStats, Norm, NormPullback
 
 # Threads that share a row: a warp.
 _LANES = 32
-# Columns of a block: as many float32 numbers as memory is read in at least, 32 bytes. All threads
-# with the same column share it.
+# Columns of a block: the smallest memory read, 32 bytes, in float32 numbers. All threads with the
+# same column share it.
 _COLUMNS = 8
 
 _ROWS = """
@@ -108,8 +108,8 @@ _BATCH_NORM = f"""(const T* x, const T* weights, T even, T smallest, const T* sc
   }}
 }}"""
 
-# The gradients of the parameters, and of the inputs of a batch normalization. Means and factors are
-# of rows, BY_ROW, else means and variances of columns.
+# The gradients of the parameters, and of the inputs of a batch normalization. BY_ROW selects means
+# and factors of rows, otherwise means and variances of columns.
 _COLUMN_GRADIENTS = f"""(const T* x, const T* dy, const T* weights, T even, T smallest,
     const T* scale, const T* means, const T* scales, T epsilon, T* dx, T* dscale, T* dshift,
     long long rows, int width) {{

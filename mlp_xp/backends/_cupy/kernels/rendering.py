@@ -173,7 +173,7 @@ def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
 
 
 def share_arguments(x: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Return what `SHARES` needs of a batch: weights, even, smallest."""
+    """Return the arguments of `SHARES` for a batch: weights, even, smallest."""
     number = x.dtype.type
     smallest = number(np.finfo(x.dtype).smallest_normal)
     return x if weights is None else weights, number(1.0 / x.shape[0]), smallest

@@ -17,7 +17,7 @@ from mlp_xp.backends.kernels import SparseMatrix, Transposed
 _INTEGERS = ("<i4", "<i8")
 # Features per thread in the transposed product, for one column.
 _PER_THREAD = 16
-# The most columns of a block of it; with fewer of them its threads share more features.
+# The most columns of a block; with fewer columns its threads have more features.
 _MOST_COLUMNS = 128
 
 _ENTRIES = "const T* data, const I* indices, const I* indptr, const R* rows"

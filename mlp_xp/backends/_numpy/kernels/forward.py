@@ -127,7 +127,7 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     x, rows, scaling, pixel_map = source
     if isinstance(x, kernels.SparseMatrix):
-        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Few fits have sparse data.
+        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only for sparse data.
 
         return TakenRows(x, rows)
     if pixel_map is not None:

@@ -27,7 +27,7 @@ from mlp_xp.backends._numpy.native.tuning import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-Array: TypeAlias = Any  # NumPy's, or one that is traced
+Array: TypeAlias = Any  # NumPy's, or a traced one
 # What is packed before its product, by the id of its source and its order.
 Ahead: TypeAlias = dict[tuple[int, str], Array]
 

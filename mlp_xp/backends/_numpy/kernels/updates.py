@@ -14,7 +14,7 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
-Array: TypeAlias = Any  # NumPy's, or one that is traced
+Array: TypeAlias = Any  # NumPy's, or a traced one
 # Each parameter with its gradient and state; the kinds of parameters; numbers of the rule.
 Rows: TypeAlias = list[tuple[Any, ...]]
 Kinds: TypeAlias = list[Any]

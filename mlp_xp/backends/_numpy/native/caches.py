@@ -12,8 +12,8 @@ _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 # If the system reports nothing, or 0K in a virtual machine: the smallest of processors with AVX-512
 # in use.
 _LEAST_BYTES = 512 << 10
-# The cache holds so many columns, or rows, of numbers of a block's depth: 96 rows of the left
-# factor, a panel of 48 float32 columns of the right one, and lines of others that pass through.
+# Rows and columns of a block's depth that fit the cache: 96 rows of the left factor, a panel of 48
+# float32 columns of the right one, and a margin.
 _HELD = 256
 # Tiles of a block, vertically and horizontally.
 _DOWN, _ACROSS = 12, 4
