@@ -71,7 +71,7 @@ def test_names_of_other_libraries_are_told_the_parameter():
 def test_objects_of_the_wrong_kind_are_rejected():
     for name, value, message in (
         ("callbacks", [3], "callbacks has 3, which has none of the methods"),
-        ("callbacks", [Callback], r"is a class: give an object, with \(\)"),
+        ("callbacks", [Callback], r"the class Callback: give an object, with \(\)"),
         ("loss", Huber, r"loss is the class Huber: give an object, with \(\)"),
         ("hidden_layer_sizes", (3.5,), "hidden_layer_sizes must be integers, got"),
         ("hidden_layer_sizes", (3, 0), r"sizes must be > 0, got \[3, 0\]"),

@@ -27,14 +27,7 @@ from mlp_xp.training.step.step_settings import Rules
 LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
 REFINEMENT = "refinement"
-_HOOKS = (
-    "on_fit_begin",
-    "on_progress",
-    "on_step_end",
-    "on_epoch_end",
-    "on_pause",
-    "on_fit_end",
-)
+_HOOKS = "on_fit_begin", "on_progress", "on_step_end", "on_epoch_end", "on_pause", "on_fit_end"
 # Cached, since resolving the settings takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
 _OF_PYTHON = {float, int, bool, str, type(None)}  # Most settings, of each fit.
@@ -104,7 +97,9 @@ def resolve_config(
         dropout_schedule=_other_schedule(params, "dropout_schedule") if network.n_keys else None,
         weight_decay_schedule=_other_schedule(params, "weight_decay_schedule"),
     )
-    dtype = None if params["precision"] == "auto" else parameter_dtype(params["precision"])
+    dtype = None if params["precision"] == "auto" else params["precision"]
+    if dtype in LOW_PRECISIONS:
+        dtype = "float32"  # Fewer bits would lose small updates.
     scalings = scaling, params.get("target_scaling")
     return TrainingConfig(
         _plain_numbers(rules), resolve_loop(params), loss.output, *scalings, dtype
@@ -161,7 +156,13 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
 
 def check_params(params: Mapping[str, Any]) -> None:
     """Raise an error for incompatible parameters and for invalid callbacks."""
-    _check_callbacks(params["callbacks"])
+    for callback in params["callbacks"] or ():
+        _refuse_class("callbacks", callback)
+        if not any(hasattr(callback, hook) for hook in _HOOKS):
+            raise TypeError(
+                f"callbacks has {callback!r}, which has none of the methods {', '.join(_HOOKS)}. "
+                "See mlp_xp.callbacks.Callback."
+            )
     if params["n_members"] > 1 and params["distributed"] is not None:
         _check_members(params)
     if params["solver"] != LBFGS:
@@ -193,19 +194,6 @@ def _check_members(params: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"`{name}` must be {need} with n_members={params['n_members']} on several "
                 "processes: set it so, or distributed=None."
-            )
-
-
-def _check_callbacks(callbacks: Any) -> None:
-    """Raise TypeError for a class, or an object without any method of a callback."""
-    for callback in callbacks or ():
-        is_class = isinstance(callback, type)
-        if is_class or not any(hasattr(callback, hook) for hook in _HOOKS):
-            what = "is a class: give an object, with ()" if is_class else "has none of the "
-            raise TypeError(
-                f"callbacks has {callback!r}, which {what}"
-                + ("." if is_class else f"methods {', '.join(_HOOKS)}.")
-                + " See mlp_xp.callbacks.Callback."
             )
 
 
@@ -335,11 +323,6 @@ def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
 def training_backend(params: Mapping[str, Any], X: Any) -> Backend:
     """Return the backend of a fit, with products in the requested precision."""
     return choose_backend(params, X).with_precision(params["precision"])
-
-
-def parameter_dtype(precision: str) -> str:
-    """Return the dtype of parameters for a precision; fewer bits would lose small updates."""
-    return "float32" if precision in LOW_PRECISIONS else precision
 
 
 def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
