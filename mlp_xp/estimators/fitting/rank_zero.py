@@ -24,55 +24,56 @@ class RankZeroReporter(Reporter):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._ranks = self._processes
         watches = self.watches_steps, self.watches_pauses, self.watches_epochs
-        self.watches_steps, self.watches_pauses, self.watches_epochs = self._ranks.first(watches)
+        self.watches_steps, self.watches_pauses, self.watches_epochs = self._processes.first(
+            watches
+        )
 
     @contextlib.contextmanager
     def fit(self) -> Iterator[Callable[[], bool]]:
         """Report the beginning and the end of a fit on rank 0; see `Reporter.fit`."""
         with contextlib.ExitStack() as stack:
-            if self._ranks.is_first:
+            if self._processes.is_first:
                 is_pressed = stack.enter_context(super().fit())
             else:
                 self._begin()
                 is_pressed = stack.enter_context(interrupts())
                 if self.watches_pauses:  # Rank 0 stores the training first.
                     stack.enter_context(terminations())
-            yield self._ranks.asking_first(is_pressed)
+            yield self._processes.asking_first(is_pressed)
 
     def settings(self) -> LoopSettings:
         """Return the settings of rank 0, the only one that prints."""
-        settings = self._ranks.first(super().settings())
-        return settings if self._ranks.is_first else replace(settings, verbose=False)
+        settings = self._processes.first(super().settings())
+        return settings if self._processes.is_first else replace(settings, verbose=False)
 
     def begin_epoch(self) -> None:
         """Report on rank 0; see `Reporter.begin_epoch`."""
-        self._ranks.lead(super().begin_epoch)
+        self._processes.lead(super().begin_epoch)
 
     def end_step(self, done: int, n_steps: int) -> bool:
         """Report on rank 0; see `Reporter.end_step`."""
-        return self._ranks.lead(super().end_step, done, n_steps)
+        return self._processes.lead(super().end_step, done, n_steps)
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
         """Report on rank 0, without a decision for the others."""
-        if self._ranks.is_first:
+        if self._processes.is_first:
             super().report(done, n_steps, running)
 
     def pause(self, step: int, is_interrupted: bool) -> None:
         """Report on rank 0; the others check their weights when it takes a snapshot."""
         trainer = self._loop.trainer
-        while self._ranks.lead(super().pause, step, is_interrupted) == _CHECK:
+        while self._processes.lead(super().pause, step, is_interrupted) == _CHECK:
             trainer.guard.check(trainer, step or None)
 
     def _snapshot(self, step: int) -> Snapshot:
-        self._ranks.decide(_CHECK)
+        self._processes.decide(_CHECK)
         return super()._snapshot(step)
 
     def end_epoch(self, record: Record) -> bool:
         """Report on rank 0; see `Reporter.end_epoch`."""
-        return self._ranks.lead(super().end_epoch, record)
+        return self._processes.lead(super().end_epoch, record)
 
     def end_fit(self) -> None:
         """Report on rank 0; see `Reporter.end_fit`."""
-        self._ranks.lead(super().end_fit)
+        self._processes.lead(super().end_fit)
