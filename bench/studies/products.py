@@ -53,7 +53,7 @@ def _ours(library: str) -> Callable[..., Callable[[], Any] | None]:
 
     def prepare(dtype: str, *given: Any) -> Callable[[], Any] | None:
         is_low = dtype == "bfloat16"
-        if is_low and (library != PACKED or not thread_pool.has_bfloat16()):
+        if is_low and (library != PACKED or not thread_pool.bfloat16_packing()):
             return None
         *factors, ta, tb = given
         if library == IN_PLACE and tb:

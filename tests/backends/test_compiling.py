@@ -276,13 +276,21 @@ def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypat
     assert model.fit(*problem()).n_iter_ == 5
 
 
-def test_a_kernel_that_cannot_be_compiled_does_without(long, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (jobs.MachineCodeError("no compiler"), "mlp_xp.backends._numpy.machine_code.addresses"),
+        (OSError("no LLVM"), "mlp_xp.backends._numpy.native.thread_pool._machine_code"),
+    ],
+)
+def test_a_kernel_that_cannot_be_compiled_does_without(error, name, long, monkeypatch):
     """Outside of a compiled step, which is written again."""
-    monkeypatch.setattr(_native, "addresses", raising(jobs.MachineCodeError("no compiler")))
+    monkeypatch.setattr(name, raising(error))
     kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])
-    with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match="no compiler"):
+    with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match=str(error)):
         y, _ = kernels.activate("relu", x, xp=np)
     assert y.tolist() == [0.0, 2.0]
+    assert not thread_pool.can_compile()
 
 
 def test_an_application_does_not_start_itself_to_compile(monkeypatch):
@@ -291,12 +299,3 @@ def test_an_application_does_not_start_itself_to_compile(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("A process was started."))
     monkeypatch.setattr(_native, "_compile_here", lambda units: dict.fromkeys(units, b"here"))
     assert _native._compile([UNIT]) == {UNIT: b"here"}
-
-
-def test_where_llvm_cannot_be_loaded_a_fit_does_without(long, monkeypatch):
-    monkeypatch.setattr(thread_pool, "_machine_code", raising(OSError("libllvmlite.so: cannot")))
-    words, _ = jobs.table([jobs.Job(jobs.ColumnSums(False, 1, 1, np.zeros(1), np.zeros(1)))])
-    warns = pytest.warns(RuntimeWarning, match="libllvmlite")
-    with warns, pytest.raises(jobs.MachineCodeError, match="libllvmlite"):
-        thread_pool.link([words])
-    assert not thread_pool.can_compile()

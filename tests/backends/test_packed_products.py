@@ -1,13 +1,20 @@
-"""Products of packed factors: in bfloat16 bit by bit as the instruction is defined, and in float32.
+"""Products of packed factors: in bfloat16 bit by bit as instructions are defined, and in float32.
 
 What needs no such processor runs everywhere: the rounding, the packing, and layers by NumPy alone.
+AMX runs on processors with AVX512_BF16, its instructions in software.
 """
 
+import functools
+import os
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import close, small
+from modelled_amx import TILES, add_products, emit, no_subnormals
 from numpy.testing import assert_array_equal
 from scipy.special import softmax
 
@@ -20,7 +27,8 @@ from mlp_xp.nn.layers import Dense
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.skipif(not thread_pool.can_compile(), reason="no machine code here")
-TINY = np.finfo(np.float32).tiny
+UNIT = jobs.Unit(jobs.number_of(jobs.TiledProduct), 0, jobs.AMX)
+PACK = jobs.number_of(jobs.Pack)
 ROUNDED = {  # Bits of float32, and of the nearest bfloat16, the even one of two.
     0x3F800000: 0x3F80, 0x3F808000: 0x3F80, 0x3F808001: 0x3F81, 0x3F818000: 0x3F82,
     0xBF818000: 0xBF82, 0x7F7FFFFF: 0x7F80, 0x7F800000: 0x7F80, 0xFF800000: 0xFF80,
@@ -32,10 +40,6 @@ def rounded(x):
     out = np.empty_like(x)
     round_to_bfloat16(x, out)
     return out
-
-
-def no_subnormals(x):
-    return np.where(np.abs(x) < TINY, np.float32(0), x)
 
 
 def dot_in_pairs(a, b, bias):
@@ -51,6 +55,43 @@ def dot_in_pairs(a, b, bias):
     return total
 
 
+def dot_in_tiles(a, b, bias):
+    """Return the product as AMX computes it, 16 pairs at a time."""
+    even, odd = (0, 0), (0, len(b) % 2)
+    a, b = np.pad(rounded(a), (even, odd)), np.pad(rounded(b), (odd, even))
+    a, b = np.stack((a[:, ::2], a[:, 1::2])), np.stack((b[::2], b[1::2]))
+    total = np.broadcast_to(bias, (a.shape[1], b.shape[2])).astype(np.float32)
+    for first in range(0, a.shape[2], 16):
+        total = add_products(total, a[:, :, first : first + 16], b[:, first : first + 16])
+    return total
+
+
+@functools.cache
+def modelled_product():
+    """Compile AMX's product with its instructions in software."""
+    from mlp_xp.backends._numpy import machine_code
+    from mlp_xp.backends._numpy.machine_code import _amx, _build
+
+    engine = machine_code._engine.__wrapped__()  # Where no other product has its name.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_amx, "emit", emit)
+        patch.setattr(machine_code, "_engine", lambda: engine)
+        return machine_code._load(UNIT, _build.build(UNIT)), engine
+
+
+@pytest.fixture(params=["amx", "bfloat16", "float32", "float64"])
+def kind(request, monkeypatch):
+    is_low = request.param in ("amx", "bfloat16")
+    if not (thread_pool.bfloat16_packing() if is_low else thread_pool.find_tile()):
+        pytest.skip("this processor has no such product")
+    if request.param == "amx":
+        addresses = thread_pool._machine_code().addresses([UNIT._replace(kind=PACK)])
+        monkeypatch.setitem(addresses, UNIT, modelled_product()[0])
+        monkeypatch.setattr(products, "bfloat16_packing", lambda: jobs.AMX)
+    yield request.param
+    assert not TILES  # Each thread has released its own.
+
+
 def run(made):
     table, _ = jobs.table(made)
     thread_pool.link([table])
@@ -61,7 +102,7 @@ def test_rounding_is_to_the_nearest_and_even(pool_of):
     bits, expected = (np.asarray(list(x), np.uint32) for x in (ROUNDED, ROUNDED.values()))
     x = bits.view(np.float32)
     assert_array_equal(rounded(x).view(np.uint32) >> 16, expected)
-    if thread_pool.has_bfloat16():
+    if thread_pool.bfloat16_packing():
         out, lines = np.zeros(16, np.uint32), np.zeros((12, 16), np.uint32)
         for source, options in (
             (x[None], {"columns": out, "columns_width": 8}),
@@ -78,11 +119,11 @@ def test_rounding_is_to_the_nearest_and_even(pool_of):
 
 @pytest.mark.parametrize("transposed", ["", "a", "b"])
 @pytest.mark.parametrize("shape", [(37, 51, 100), (3, 130, 700), (3, 1, 70), (4, 3000, 2)])
-@pytest.mark.parametrize("kind", ["bfloat16", "float32", "float64"])
 def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monkeypatch):
-    if not (thread_pool.has_bfloat16() if kind == "bfloat16" else thread_pool.find_tile()):
-        pytest.skip("this processor has no such product")
-    (m, k, n), is_low, dtype = shape, kind == "bfloat16", kind.replace("bfloat16", "float32")
+    (m, k, n), is_low = shape, kind in ("amx", "bfloat16")
+    dtype, dot = "float32" if is_low else kind, dot_in_pairs
+    if is_low and products.bfloat16_packing() == jobs.AMX:
+        dot = dot_in_tiles
     a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
     a[0, :2], b[:2, 0] = 1e-38, 1e-3  # Products that are subnormal, and factors that become so.
     a[-1, -1] = 1e-41
@@ -100,12 +141,14 @@ def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monk
         out = np.full((m, n), np.nan, dtype)
         options = {"ta": ta, "tb": tb, "bias": 0 if tb and not way[1] else bias}
         with pool_of(n_threads):
-            packed = products.Factors(*way)
-            run(products.product_jobs(*given, out, packed, in_pairs=is_low, **options))
+            packed, ahead = products.Factors(*way), {}
+            for x in given[: 1 + ta] if is_low and n_threads == 2 else ():  # For two products each.
+                products.pack_ahead(ahead, x, is_left=x is given[0] and not tb)
+            run(products.product_jobs(*given, out, packed, in_pairs=is_low, ahead=ahead, **options))
         if tb and not way[1]:
             close(out, a @ b, k)
         elif is_low:
-            assert_array_equal(out, dot_in_pairs(a, b, bias))
+            assert_array_equal(out, dot(a, b, bias))
         else:
             close(out, a @ b + bias, k)
 
@@ -154,9 +197,9 @@ def test_factors_are_packed_where_tiles_read_them_slowly(shape, ta, tb, expected
 @pytest.mark.parametrize("n_threads", [0, 2])
 def test_a_layer_rounds_factors_and_nothing_else(n_threads, pool_of, rng, monkeypatch):
     """By NumPy alone, with 0 threads, on every processor."""
-    if n_threads and not thread_pool.has_bfloat16():
+    if n_threads and not thread_pool.bfloat16_packing():
         pytest.skip("this processor has no such product")
-    monkeypatch.setattr("mlp_xp.backends._numpy.backend.has_bfloat16", lambda: True)
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend.bfloat16_packing", lambda: True)
     backend = get_backend("numpy").with_precision("bf16")
     shapes = (40, 33), (33, 50), (50,), (40, 50)
     x, W, b, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
@@ -171,7 +214,7 @@ def test_a_layer_rounds_factors_and_nothing_else(n_threads, pool_of, rng, monkey
 
 
 def test_a_long_prediction_rounds_factors_as_training_does(problem, monkeypatch):
-    if not thread_pool.has_bfloat16():
+    if not thread_pool.bfloat16_packing():
         pytest.skip("this processor has no such product")
     X, y = problem()
     model = small(precision="bf16", scoring="loss").fit(X, y, X_val=X, y_val=y)
@@ -185,16 +228,51 @@ def test_a_long_prediction_rounds_factors_as_training_does(problem, monkeypatch)
     assert np.abs(model.predict_proba(X) - short).max() > 1e-4
     model.fit(X, y, X_val=X, y_val=y)
     assert model.validation_loss_curve_[-1] == model.evaluate(X, y)["loss"]
-    monkeypatch.setattr("mlp_xp.backends._numpy.backend.has_bfloat16", lambda: False)
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend.bfloat16_packing", lambda: 0)
     close(model.predict_proba(X), model.set_params(precision="float32").predict_proba(X), 8)
 
 
 def test_a_processor_without_it_says_which_have_it(problem, monkeypatch):
     words = r"lacks AVX512_BF16, which AMD's have since Zen 4, and .* use backend='torch' or 'jax'"
     for name, found, text in (
-        ("has_bfloat16", False, words),
+        ("bfloat16_packing", 0, words),
         ("can_compile", False, "without numba.* or type .*pip install"),
     ):
         monkeypatch.setattr(f"mlp_xp.backends._numpy.backend.{name}", lambda found=found: found)
         with pytest.raises(ValueError, match=text):
             small(precision="bf16").fit(*problem())
+
+
+def test_amx_is_used_where_linux_grants_its_tiles(monkeypatch):
+    from mlp_xp.backends._numpy.machine_code import _cpu
+
+    cpuinfo, found = Path("/proc/cpuinfo"), []
+    assert _cpu._may_use_tiles() == (cpuinfo.exists() and "amx_tile" in cpuinfo.read_text())
+    monkeypatch.setattr(_cpu, "has_avx512", lambda: True)
+    for names in ("avx512bf16 amx-tile amx-bf16", "avx512bf16 amx-tile", "amx-tile amx-bf16"):
+        monkeypatch.setattr(_cpu, "_features", lambda names=names: dict.fromkeys(names.split(), 1))
+        for is_granted in (True, False):
+            monkeypatch.setattr(_cpu, "_may_use_tiles", lambda is_granted=is_granted: is_granted)
+            found.append(_cpu.bfloat16_packing.__wrapped__())
+    assert found == [jobs.AMX, *[jobs.PAIRS] * 3, *[jobs.NUMBERS] * 2]
+
+
+BUILD = """
+from llvmlite import binding
+from mlp_xp.backends._numpy.machine_code import _build, _cpu
+from mlp_xp.backends._numpy.native.jobs import AMX, TiledProduct, Unit, number_of
+_cpu.describe_cpu = lambda: ("sapphirerapids", "")
+binding.TargetMachine.emit_object = lambda self, module: self.emit_assembly(module).encode()
+print(_build.build(Unit(number_of(TiledProduct), 0, AMX)).decode())
+"""
+
+
+@pytest.mark.matrix
+def test_amx_code_is_compiled_for_its_processor():
+    if not thread_pool.bfloat16_packing():
+        pytest.skip("the code around it has other vectors here")
+    environment = {**os.environ, "NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CPU_FEATURES": ""}
+    code = subprocess.check_output([sys.executable, "-c", BUILD], text=True, env=environment)
+    assert [code.count(f"\t{name}") for name in ("ldtilecfg", "tilerelease")] == [1, 1]
+    for name in "tilezero", "tileloadd", "tdpbf16ps", "tilestored":
+        assert f"\t{name}\t" in code

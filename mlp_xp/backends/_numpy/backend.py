@@ -23,8 +23,8 @@ from mlp_xp.backends._numpy.kernels.updates import update_tree
 from mlp_xp.backends._numpy.native.memory import aligned
 from mlp_xp.backends._numpy.native.subnormals import flush_subnormals
 from mlp_xp.backends._numpy.native.thread_pool import (
+    bfloat16_packing,
     can_compile,
-    has_bfloat16,
     has_pool,
     machine_code_error,
     one_blas_thread,
@@ -86,10 +86,10 @@ class NumpyBackend(Backend):
         cure, reason = "backend='torch' or 'jax', or precision='float32'", ""
         if not can_compile():
             cure, reason = f"{cure}, or type {install_command('fast')}", " without numba"
-        elif not has_bfloat16():
+        elif not bfloat16_packing():
             reason = (
                 " (this processor lacks AVX512_BF16, which AMD's have since Zen 4, and Intel's in "
-                "Cooper Lake and since Sapphire Rapids)"
+                "Cooper Lake and, with AMX, since Sapphire Rapids)"
             )
         if reason:
             raise lacking(self.name, self.device, precision, cure, reason)
@@ -123,7 +123,7 @@ class NumpyBackend(Backend):
 
     def predicting_in(self, precision: str | None) -> Backend:
         # The model may have been saved on a processor with bfloat16 products.
-        return self.with_precision("bf16") if precision == "bf16" and has_bfloat16() else self
+        return self.with_precision("bf16") if precision == "bf16" and bfloat16_packing() else self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
         n_threads = min(usable_threads(), len(values))

@@ -9,8 +9,10 @@ import numpy as np
 from mlp_xp.backends._numpy.kernels.writing import run
 from mlp_xp.backends._numpy.native.caches import make_blocks
 from mlp_xp.backends._numpy.native.jobs import (
+    AMX,
     FEW_ROWS,
     MAY_SPLIT_STEPS,
+    NUMBERS,
     TILES,
     Job,
     Pack,
@@ -18,8 +20,9 @@ from mlp_xp.backends._numpy.native.jobs import (
     TiledProduct,
 )
 from mlp_xp.backends._numpy.native.memory import empty
-from mlp_xp.backends._numpy.native.thread_pool import find_tile, is_zen
+from mlp_xp.backends._numpy.native.thread_pool import bfloat16_packing, find_tile, is_zen
 from mlp_xp.backends._numpy.native.tuning import (
+    AMX_TILE,
     LEAST_NUMBERS,
     SAMPLES_AT_ONCE,
     SCRATCH,
@@ -31,6 +34,8 @@ Array: TypeAlias = Any  # NumPy's, or a traced one
 # What is packed before its product, by the id of its source and its order.
 Ahead: TypeAlias = dict[tuple[int, str], Array]
 
+# Rows of a tile register of AMX, steps of the sum or columns.
+_TILE_ROWS = 16
 # Multiplications below which synchronizing threads costs more than they gain.
 _LEAST_PRODUCTS = 250_000
 # Steps of the sum for which an unpacked factor is read at once.
@@ -79,11 +84,12 @@ def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
 
     Rows are multiplied by weights; columns are a factor of x^T dy, the left or the right one.
     """
-    tile = find_tile()
+    packing = bfloat16_packing()
+    tile = _find_tile(packing)
     assert tile is not None
-    widths = {"lines": _line_words(x.shape[1])}
-    widths["columns"] = tile.rows if is_left else _tile_width(tile, x.shape[1], x.itemsize)
-    job, found = _pack(x, widths, in_pairs=True)
+    width = _left_width(tile) if is_left else _tile_width(tile, x.shape[1], x.itemsize)
+    widths = {"lines": _line_words(x.shape[1]), "columns": width}
+    job, found = _pack(x, widths, packing)
     run(*job)
     ahead.update({(id(x), order): out for order, out in found.items()})
 
@@ -118,7 +124,9 @@ def product_jobs(
 ) -> list[Job]:
     """Return the kernel calls of a product, packing first."""
     (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
-    is_double, is_shared, tile = out.dtype == np.float64, m * n * k >= _LEAST_PRODUCTS, find_tile()
+    is_double, is_shared = out.dtype == np.float64, m * n * k >= _LEAST_PRODUCTS
+    packing = bfloat16_packing() if in_pairs else NUMBERS
+    tile = _find_tile(packing)
     if tile is None:
         fields: Any = Product(
             is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias
@@ -131,19 +139,21 @@ def product_jobs(
     def pack(x: Array, order: str, width: int) -> Array:
         found = (ahead or {}).pop((id(x), order), None)
         if found is None:
-            job, outs = _pack(x, {order: width}, in_pairs)
+            job, outs = _pack(x, {order: width}, packing)
             jobs.append(job)
             found = outs[order]
         return found
 
-    itemsize, n_steps = out.itemsize, -(-k // 2) if in_pairs else k
+    itemsize, n_steps = out.itemsize, _n_steps(k, packing)
     lda, ldb = _distance(a), _distance(b)
     a_row, a_tile, a_step = (1, 1, lda) if ta else (lda, lda, 1)
     if packed.a and ta:
-        a, a_tile, a_step = pack(a, "columns", tile.rows), n_steps, tile.rows
+        a, a_tile, a_step = pack(a, "columns", _left_width(tile)), n_steps, tile.rows
     elif packed.a:
         a_row = a_tile = _line_words(k)
         a = pack(a, "lines", a_row)
+    if packing == AMX:
+        a_row, a_tile, a_step = n_steps, n_steps, _TILE_ROWS
     width, b_column, b_step, way = 0, 1, ldb, TILES
     if packed.b:
         width = b_step = _tile_width(tile, n, itemsize)
@@ -161,7 +171,7 @@ def product_jobs(
         steps = depth = SAMPLES_AT_ONCE if ta else _STEPS
     product = TiledProduct(
         is_double=is_double,
-        in_pairs=in_pairs,
+        in_pairs=packing,
         m=m,
         n=n,
         n_steps=n_steps,
@@ -185,6 +195,22 @@ def product_jobs(
     return [*jobs, Job(product, is_shared)]
 
 
+def _find_tile(packing: int) -> Tile | None:
+    return AMX_TILE if packing == AMX else find_tile()
+
+
+def _left_width(tile: Tile) -> int:
+    """Return the width of panels of the columns of a left factor; AMX has tiles instead."""
+    return 0 if tile == AMX_TILE else tile.rows
+
+
+def _n_steps(n: int, packing: int) -> int:
+    """Return the steps of a sum of n products."""
+    if packing == AMX:
+        return _line_words(n)
+    return -(-n // 2) if packing else n
+
+
 def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
     """Return the columns of a panel, so that all panels for n columns are equally wide."""
     lanes = tile.vector_bytes // itemsize
@@ -197,23 +223,23 @@ def _line_words(n: int) -> int:
     return -(-n // 32) * 16
 
 
-def _pack(source: Array, widths: dict[str, int], in_pairs: bool) -> tuple[Job, dict[str, Array]]:
+def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Job, dict[str, Array]]:
     """Return the kernel call that packs a factor in some orders, and its output."""
     (n_rows, n_columns), dtype = source.shape, f"u{source.itemsize}"
     outs: dict[str, Array] = {}
     fields: dict[str, Any] = {}
-    per_step = 2 if in_pairs else 1
     for order, width in widths.items():
         n_lanes, n_sums = (n_columns, n_rows) if order == "columns" else (n_rows, n_columns)
         size = n_rows * width
-        if order != "lines":
-            size = -(-n_lanes // width) * width * -(-n_sums // per_step)
+        if order != "lines" or packing == AMX:
+            multiple = width if width and order != "lines" else _TILE_ROWS
+            size = -(-n_lanes // multiple) * multiple * _n_steps(n_sums, packing)
         like = isinstance(source, Traced)
         out = np.empty_like(source, shape=(size,), dtype=dtype) if like else empty((size,), dtype)
         outs[order] = out
         fields |= {order: out, f"{order}_{'ld' if order == 'lines' else 'width'}": width}
     is_double = source.dtype == np.float64
-    pack = Pack(is_double, in_pairs, n_rows, n_columns, source, _distance(source), **fields)
+    pack = Pack(is_double, packing, n_rows, n_columns, source, _distance(source), **fields)
     return Job(pack, source.size >= LEAST_NUMBERS), outs
 
 

@@ -37,9 +37,9 @@ from mlp_xp._utils.signals import interruptible
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp._utils.threads import usable_threads
 from mlp_xp.backends._numpy.machine_code._cpu import (
+    bfloat16_packing,
     describe_cpu,
     find_tile,
-    has_bfloat16,
     is_zen,
     target_machine,
 )
@@ -49,10 +49,10 @@ from mlp_xp.backends._numpy.native.jobs import MachineCodeError, Unit, number_of
 __all__ = [
     "addresses",
     "all_units",
+    "bfloat16_packing",
     "blas_address",
     "compile_all",
     "find_tile",
-    "has_bfloat16",
     "is_zen",
     "run_jobs",
 ]
@@ -123,7 +123,7 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
 
 def all_units() -> list[Unit]:
     """Return every unit that there is for this processor."""
-    return jobs.all_units(has_tile=find_tile() is not None, has_bfloat16=has_bfloat16())
+    return jobs.all_units(has_tile=find_tile() is not None, packing=bfloat16_packing())
 
 
 def compile_all() -> Path | None:

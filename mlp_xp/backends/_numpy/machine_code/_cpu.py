@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from functools import cache
 from typing import Any
 
 from llvmlite import binding
 
+from mlp_xp.backends._numpy.native.jobs import AMX, NUMBERS, PAIRS
 from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE, Tile
 
 
@@ -37,9 +40,24 @@ def has_avx512() -> bool:
 
 
 @cache
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies pairs of bfloat16 numbers in vectors of 512 bits."""
-    return has_avx512() and bool(_features().get("avx512bf16"))
+def bfloat16_packing() -> int:
+    """Return how pairs of bfloat16 are packed for this processor, `NUMBERS` if it has none."""
+    if not (has_avx512() and _features().get("avx512bf16")):
+        return NUMBERS
+    has_amx = all(_features().get(name) for name in ("amx-tile", "amx-bf16"))
+    return AMX if has_amx and _may_use_tiles() else PAIRS
+
+
+def _may_use_tiles() -> bool:
+    """Ask Linux for the registers of AMX, which it gives to a process and all its threads.
+
+    It refuses where a thread has a stack for signals that is too small for them.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    refused: int = ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data)
+    return refused == 0
 
 
 @cache

@@ -14,6 +14,7 @@ from numba import carray, types
 
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
     call,
+    copy,
     jit,
     nanoseconds,
     pointer,
@@ -21,7 +22,6 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
     SOFTMAX_ROWS,
-    copy,
     gather,
     make_activation,
     make_update,

@@ -7,8 +7,9 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -176,6 +177,14 @@ def power_of_two(context, n):  # type: ignore[no-untyped-def]
         return builder.bitcast(exponent, arguments[0].type)
 
     return n(n), generate
+
+
+@jit
+def copy(source, target, n):  # type: ignore[no-untyped-def]
+    """Copy words of 32 bits from one address to another."""
+    source_, target_ = carray(pointer(source), n, np.int32), carray(pointer(target), n, np.int32)
+    for i in range(n):
+        target_[i] = source_[i]
 
 
 @jit

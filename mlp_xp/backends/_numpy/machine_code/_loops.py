@@ -11,6 +11,7 @@ from numba import carray
 from mlp_xp.backends._numpy.machine_code._adam import adam
 from mlp_xp.backends._numpy.machine_code._cpu import find_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
+    copy,
     jit,
     nearest,
     pointer,
@@ -24,14 +25,6 @@ from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_O
 
 _UPDATE_JOB = record(Update)
 SOFTMAX_ROWS = 16  # That a softmax passes over several times while they are in the cache.
-
-
-@jit
-def copy(source, target, n):  # type: ignore[no-untyped-def]
-    """Copy words of 32 bits from one address to another."""
-    source_, target_ = carray(pointer(source), n, np.int32), carray(pointer(target), n, np.int32)
-    for i in range(n):
-        target_[i] = source_[i]
 
 
 @jit

@@ -18,13 +18,15 @@ from numba.extending import intrinsic
 from mlp_xp.backends._numpy.machine_code._intrinsics import part_of, pointer
 from mlp_xp.backends._numpy.machine_code._tile import VECTOR_BYTES
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
-from mlp_xp.backends._numpy.native.jobs import Pack, record
+from mlp_xp.backends._numpy.native.jobs import AMX, Pack, record
 
 __all__ = ["make_pack"]
 
 _PACK_JOB = record(Pack)
 # Columns that are packed together, a multiple of any panel and of whole lines of the cache.
 _STRIPE = 96
+# Numbers of a row of an AMX tile.
+_TILE = 32
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -32,7 +34,8 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
     """Return the unit that packs a matrix; threads take stripes of columns, or of rows."""
     size, per_step = 8 if is_double else 4, 2 if in_pairs else 1
     number = ir.DoubleType() if is_double else ir.FloatType()
-    lanes = VECTOR_BYTES // size
+    lanes, is_amx = VECTOR_BYTES // size, in_pairs == AMX
+    multiple = _TILE if is_amx else per_step
 
     @intrinsic
     def emit(  # type: ignore[no-untyped-def]
@@ -53,7 +56,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
         lines_ld,
     ):
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            _Block(Vectors(builder, number, VECTOR_BYTES), bool(in_pairs), *arguments).write()
+            _Block(Vectors(builder, number, VECTOR_BYTES), in_pairs, *arguments).write()
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 14), generate
@@ -61,15 +64,18 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
     def pack(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PACK_JOB)[0]
         top, bottom, left, right = 0, job.n_rows, 0, job.n_columns
-        down, across = -(-bottom // per_step), -(-right // per_step)  # Steps.
+        down = -(-bottom // multiple) * multiple // per_step  # Steps.
+        across = -(-right // multiple) * multiple // per_step
         if right >= bottom:
             left = part_of(thread, n_threads, job.n_columns, _STRIPE)
             right = part_of(thread + 1, n_threads, job.n_columns, _STRIPE)
         else:
             top = part_of(thread, n_threads, job.n_rows, _STRIPE)
             bottom = part_of(thread + 1, n_threads, job.n_rows, _STRIPE)
+        # A panel of columns has zeros for the rows that the last tile of a sum lacks.
+        end = -(-bottom // _TILE) * _TILE if is_amx and job.columns else bottom
         for stripe in range(left, right, _STRIPE):
-            for row in range(top, bottom, lanes):
+            for row in range(top, end, lanes):
                 for column in range(stripe, min(stripe + _STRIPE, right), lanes * per_step):
                     emit(
                         job.source + size * (row * job.ld + column),
@@ -82,9 +88,9 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
                         across,
                         job.columns,
                         job.columns_width,
-                        job.rows,
+                        job.rows if row < bottom else 0,
                         job.rows_width,
-                        job.lines,
+                        job.lines if row < bottom else 0,
                         job.lines_ld,
                     )
 
@@ -94,8 +100,9 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
 class _Block:
     """A block of n rows and n steps across, for vectors of n lanes."""
 
-    def __init__(self, vectors: Vectors, in_pairs: bool, *arguments: Any) -> None:
+    def __init__(self, vectors: Vectors, in_pairs: int, *arguments: Any) -> None:
         self.vectors, self.builder, self.in_pairs = vectors, vectors.builder, in_pairs
+        self.is_amx = in_pairs == AMX
         self.lanes, self.per_step = vectors.lanes, 2 if in_pairs else 1
         (
             self.source,
@@ -159,15 +166,45 @@ class _Block:
 
     def _write_columns(self, lines: Any, is_whole: bool) -> None:
         """Write panels of columns: pairs are of two rows."""
-        builder, lanes, width = self.builder, self.lanes, self.columns_width
-        is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
         steps: list[Any] = [(line,) for line in lines]
         if self.in_pairs:
             halves = zip(lines[::2], lines[1::2], strict=True)
             steps = [self.vectors.interleave(*pair) for pair in halves]
+        if not self.is_amx:
+            self._write_panels(steps, is_whole)
+            return
+        is_left = self.builder.icmp_signed("==", self.columns_width, _I64(0))
+        with self.builder.if_else(is_left) as (left, right):
+            with left:
+                self._write_tiles(steps, is_whole)
+            with right:
+                self._write_panels(steps, is_whole)
+
+    def _write_tiles(self, steps: Any, is_whole: bool) -> None:
+        """Write half of the steps of two tiles, whose rows are columns of the source."""
+        builder, lanes, n_steps = self.builder, self.lanes, len(steps)
+        nothing = ir.Constant(steps[0][0].type, ir.Undefined)
+        first = builder.udiv(self.row, _I64(self.per_step))
+        inside = builder.urem(first, _I64(lanes))
+        tile = builder.mul(builder.sub(first, inside), _I64(lanes))
+        for v in range(self.per_step):
+            columns = self._transposed([step[v] for step in steps] + [nothing] * n_steps)
+            with self._unless(is_whole, None, v * lanes):
+                above = builder.mul(builder.add(self.column, _I64(v * lanes)), self.down)
+                place = builder.add(builder.add(above, tile), inside)
+                for i, value in enumerate(columns):
+                    half = self._shuffle(value, value, range(n_steps))
+                    row = builder.add(place, _I64(i * lanes))
+                    self._store(half, builder.gep(self._pointer(self.columns), [row]))
+
+    def _write_panels(self, steps: Any, is_whole: bool) -> None:
+        builder, lanes, width = self.builder, self.lanes, self.columns_width
+        is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
         for t, step in enumerate(steps):
             for v, value in enumerate(step):
-                with self._unless(is_whole, t * self.per_step, v * lanes):
+                # AMX needs all steps of a tile, zeros too.
+                row = None if self.is_amx else t * self.per_step
+                with self._unless(is_whole, row, v * lanes):
                     first = self._in_panel(self.columns, width, self.down, self.column, v * lanes)
                     place = builder.gep(first, [builder.mul(self._step(self.row, t), width)])
                     with builder.if_else(is_half) as (half, whole):
@@ -185,25 +222,29 @@ class _Block:
         builder, width = self.builder, self.rows_width
         first = self._in_panel(self.rows, width, self.across, self.row, 0)
         for t, value in enumerate(self._transposed(lines)):
-            with self._unless(is_whole, 0, t * self.per_step):
+            with self._unless(is_whole or self.is_amx, 0, t * self.per_step):
                 place = builder.gep(first, [builder.mul(self._step(self.column, t), width)])
                 self._store(value, place)
 
     def _write_lines(self, lines: Any, is_whole: bool) -> None:
-        builder = self.builder
+        builder, step, ld = self.builder, self._step(self.column, 0), self.lines_ld
+        if self.is_amx:  # In tiles.
+            step, ld = builder.mul(step, _I64(self.lanes)), _I64(self.lanes)
+        first = builder.add(builder.mul(self.row, self.lines_ld), step)
         for i, value in enumerate(lines):
-            with self._unless(is_whole, i, 0):
-                row = builder.mul(builder.add(self.row, _I64(i)), self.lines_ld)
-                place = builder.add(row, self._step(self.column, 0))
+            with self._unless(is_whole or self.is_amx, i, 0):
+                place = builder.add(first, builder.mul(_I64(i), ld))
                 self._store(value, builder.gep(self._pointer(self.lines), [place]))
 
-    def _unless(self, is_whole: bool, row: int, column: int) -> Any:
+    def _unless(self, is_whole: bool, row: int | None, column: int) -> Any:
         """Return the context of what is written where the block has such a row and column."""
         if is_whole:
             return contextlib.nullcontext()
-        has_row = self.builder.icmp_signed("<", _I64(row), self.n_rows)
-        has_column = self.builder.icmp_signed("<", _I64(column), self.n_columns)
-        return self.builder.if_then(self.builder.and_(has_row, has_column))
+        is_there = self.builder.icmp_signed("<", _I64(column), self.n_columns)
+        if row is not None:
+            has_row = self.builder.icmp_signed("<", _I64(row), self.n_rows)
+            is_there = self.builder.and_(has_row, is_there)
+        return self.builder.if_then(is_there)
 
     def _step(self, start: Any, t: int) -> Any:
         return self.builder.add(self.builder.udiv(start, _I64(self.per_step)), _I64(t))

@@ -11,6 +11,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from mlp_xp.backends._numpy.machine_code._amx import make_amx
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
     at_least_one,
     jit,
@@ -20,13 +21,14 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 )
 from mlp_xp.backends._numpy.machine_code._tile import ROWS, VECTOR_BYTES, VECTORS, make_tile
 from mlp_xp.backends._numpy.native.jobs import (
+    AMX,
     FEW_ROWS,
     MAY_SPLIT_STEPS,
     Product,
     TiledProduct,
     record,
 )
-from mlp_xp.backends._numpy.native.tuning import LEAST_COLUMNS, SCRATCH
+from mlp_xp.backends._numpy.native.tuning import AMX_TILE, LEAST_COLUMNS, SCRATCH
 
 __all__ = ["add_parts", "by_columns", "make_gradient", "make_product", "make_tiled_product"]
 
@@ -138,7 +140,7 @@ def make_gradient(is_double: bool) -> Any:
         width = tile_width(n)
         for j in range(0, n, width):
             here, columns = c + size * j, min(width, n - j)
-            tile(a, 1, lda, rows, b + size * j, n, columns, k, here, n, 0, n)
+            tile(a, 1, lda, rows, b + size * j, n, columns, k, here, n, 0, n, 0)
 
     return gradient
 
@@ -193,7 +195,11 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
     Threads take rows or columns of C. Each number is the sum of its steps, one after the other from
     the bias on, however C is cut.
     """
-    size, tile = 8 if is_double else 4, make_tile(is_double, bool(in_pairs))
+    size, tile_rows, is_amx = 8 if is_double else 4, ROWS, in_pairs == AMX
+    if is_amx:
+        tile_rows, (configure, tile, release) = AMX_TILE.rows, make_amx()
+    else:
+        tile = make_tile(is_double, bool(in_pairs))
     tile_width, few_rows = _make_tile_width(is_double), _make_few_rows(is_double)
 
     def product(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
@@ -205,14 +211,14 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
             if thread > 0:  # See `add_parts`.
                 c, bias = scratch, 0
         elif job.way == FEW_ROWS or (
-            (job.m <= n) if width == 0 else (job.m < 2 * ROWS * n_threads)
+            (job.m <= n) if width == 0 else (job.m < 2 * tile_rows * n_threads)
         ):
             multiple = width if width else 16
             left = part_of(thread, n_threads, n, multiple)
             right = part_of(thread + 1, n_threads, n, multiple)
         else:
-            top = part_of(thread, n_threads, job.m, ROWS)
-            bottom = part_of(thread + 1, n_threads, job.m, ROWS)
+            top = part_of(thread, n_threads, job.m, tile_rows)
+            bottom = part_of(thread + 1, n_threads, job.m, tile_rows)
         if job.way == FEW_ROWS:
             few_rows(job, left, right)
             return
@@ -232,7 +238,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
                             columns = min(width, right - j)
                             b = job.b + size * (j * job.b_column + step * job.b_step)
                             row = bias + size * j if bias else 0
-                            for i in range(i_first, i_end, ROWS):
+                            for i in range(i_first, i_end, tile_rows):
                                 a = job.a + size * (i * job.a_tile + step * job.a_step)
                                 place = c + size * (i * ldc + j)
                                 start, start_row = (row, 0) if is_first else (place, ldc)
@@ -240,7 +246,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
                                     a,
                                     job.a_row,
                                     job.a_step,
-                                    min(ROWS, i_end - i),
+                                    min(tile_rows, i_end - i),
                                     b,
                                     job.b_step,
                                     columns,
@@ -249,9 +255,19 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
                                     ldc,
                                     start,
                                     start_row,
+                                    scratch,
                                 )
 
-    return product
+    if not is_amx:
+        return product
+    blocks = jit(product)
+
+    def product_of_tiles(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        configure(scratch)
+        blocks(address, thread, n_threads, totals, scratch)
+        release(scratch)
+
+    return product_of_tiles
 
 
 def make_product(is_double: bool, _: int = 0) -> Any:

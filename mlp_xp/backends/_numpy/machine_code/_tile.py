@@ -28,7 +28,7 @@ ROWS, VECTORS, VECTOR_BYTES = find_tile() or AVX512_TILE
 # A load with a mask takes twice as long as one without, where masks have no registers.
 _HAS_SLOW_MASKS = VECTOR_BYTES < 64
 _I64 = ir.IntType(64)
-_SIGNATURE = types.void(*[types.int64] * 12)
+_SIGNATURE = types.void(*[types.int64] * 13)
 
 
 @cache
@@ -41,7 +41,9 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
     number = ir.DoubleType() if is_double else ir.FloatType()
 
     @intrinsic
-    def emit(context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
+    def emit(  # type: ignore[no-untyped-def]
+        context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row
+    ):
         # Numba has no vectors, so this is written in LLVM's own language.
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             vectors = Vectors(builder, number, VECTOR_BYTES)
@@ -62,16 +64,18 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
                             _loop(vectors, arguments, n_vectors, in_pairs)
             return context.get_dummy_value()
 
-        return _SIGNATURE, generate
+        return types.void(*[types.int64] * 12), generate
 
     @njit(_SIGNATURE, **OPTIONS)
-    def tile(a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
+    def tile(  # type: ignore[no-untyped-def]
+        a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row, scratch
+    ):
         """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most `ROWS`.
 
         ``columns`` fill 1 to 3 vectors, ``n`` at least 1. Addresses are in bytes. Element
         ``a[r, s]`` is ``r * a_row + s * a_step`` numbers after ``a``, row ``s`` of b begins
         ``s * b_row`` numbers after ``b``, and so on. Nothing is added where ``start`` is 0; it may
-        be ``c``.
+        be ``c``. Only AMX needs ``scratch``.
         """
         emit(a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row)
 

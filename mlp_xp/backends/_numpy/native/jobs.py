@@ -21,6 +21,8 @@ MOMENTUM, ADAM = range(2)
 RELU, LOGISTIC = range(2)
 # How a product is computed: by tiles, also with the steps split between threads, or without tiles.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
+# How factors are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
+NUMBERS, PAIRS, AMX = range(3)
 
 
 class MachineCodeError(RuntimeError):
@@ -102,6 +104,9 @@ class Pack(
     two that are rounded to bfloat16, a missing one 0; ``lines`` are the rows of the source in such
     pairs, ``lines_ld`` words apart, whole vectors. ``ld`` is the distance between rows of the
     source, in numbers.
+
+    For AMX, sums have a multiple of 16 steps, and a left factor lies in tiles of 16 rows of 16
+    steps, one after the other: ``lines``, and ``columns`` with a width of 0.
     """
 
 
@@ -213,17 +218,21 @@ _VARIANTS: dict[type, str] = {
 }
 
 
-def all_units(*, has_tile: bool, has_bfloat16: bool) -> list[Unit]:
-    """Return every unit that there is for a processor with our own products, or without."""
+def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
+    """Return every unit that there is for a processor with our own products, or without.
+
+    ``packing`` is its format of pairs, `NUMBERS` without one.
+    """
     units = [Unit(0), Unit(number_of(Take))]
     for kind in KINDS:
         if kind is Take or (kind in (Pack, TiledProduct) and not has_tile):
             continue
-        variants = (0, 1) if kind in _VARIANTS else (0,)
+        has_two = kind in _VARIANTS and kind not in (Pack, TiledProduct)
+        variants = (0, 1) if has_two else (NUMBERS,)
         units += [Unit(number_of(kind), d, variant) for d in (0, 1) for variant in variants]
     # Pairs of bfloat16 are made of float32.
-    pairs = [Unit(number_of(kind), d, 1) for kind in (Pack, TiledProduct) for d in (0, 1)]
-    return [unit for unit in units if unit not in pairs or (has_bfloat16 and not unit.is_double)]
+    pairs = [Unit(number_of(kind), 0, packing) for kind in (Pack, TiledProduct)]
+    return units + pairs if packing else units
 
 
 def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:

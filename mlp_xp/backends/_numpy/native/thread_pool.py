@@ -56,9 +56,9 @@ def find_tile() -> Tile | None:
     return found
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor supports our bfloat16 products; loads llvmlite."""
-    found: bool = _machine_code().has_bfloat16()
+def bfloat16_packing() -> int:
+    """Return how this processor's products read bfloat16, 0 if it has none; loads llvmlite."""
+    found: int = _machine_code().bfloat16_packing()
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 __all__ = [
+    "AMX_TILE",
     "AS_BEFORE",
     "AVX2_TILE",
     "AVX512_TILE",
@@ -80,5 +81,5 @@ class Tile(NamedTuple):
     vector_bytes: int
 
 
-# 24 of the 32 registers of AVX-512, and 12 of the 16 of AVX2.
-AVX512_TILE, AVX2_TILE = Tile(8, 3, 64), Tile(4, 3, 32)
+# 24 of the 32 registers of AVX-512, 12 of the 16 of AVX2, and 4 of the 8 tiles of AMX.
+AVX512_TILE, AVX2_TILE, AMX_TILE = Tile(8, 3, 64), Tile(4, 3, 32), Tile(32, 2, 64)
