@@ -52,39 +52,21 @@ def network_inputs(
     xp: Namespace,
 ) -> tuple[Array, Array, Mixture | None]:
     """Return the network's inputs of a batch, its targets, and which samples were mixed."""
-    x, targets = _scaled_rows(params, batch, scaling, kernels, augmentation, xp=xp)
-    x, mixture = _augment(augmentation, x, batch, xp=xp)
-    return rotated(x, scaling, xp=xp), targets, mixture
-
-
-def _scaled_rows(
-    params: Params,
-    batch: Batch,
-    scaling: Scaling | Whitening | None,
-    kernels: Kernels,
-    augmentation: tuple[Augmentation, ...] = (),
-    *,
-    xp: Namespace,
-) -> tuple[Array, Array]:
-    """Return the inputs of a batch, scaled but not yet rotated, and its targets."""
-    dtype = next(leaves(params)).dtype
-    pixel_map = make_pixel_map(augmentation, batch.selection.draws, xp=xp)
-    x, y, rows, scaled = batch.x, batch.y, batch.selection.rows, of_features(scaling)
-    is_own = scaled is not None and scaled.shift.ndim > 1  # One batch for each model of a stack.
-    common = None if is_own else scaled
-    if rows is None:
-        x = kernels.gather(Source(x, None, common, pixel_map), dtype=dtype, xp=xp)
-    else:
-        flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
-        x = kernels.gather(Source(x, flat, common, pixel_map), dtype=dtype, xp=xp)
-        y = xp.take(y, flat, axis=0)
-        if rows.ndim > 1:  # Each model of a stack takes its own rows.
-            x = xp.reshape(x, (*rows.shape, x.shape[-1]))
-            y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
+    draws, rows, scaled = batch.selection.draws, batch.selection.rows, of_features(scaling)
+    is_own = scaled is not None and scaled.shift.ndim > 1  # One for each model of a stack.
+    flat = rows if rows is None or rows.ndim == 1 else xp.reshape(rows, (-1,))
+    pixel_map = make_pixel_map(augmentation, draws, xp=xp)
+    source = Source(batch.x, flat, None if is_own else scaled, pixel_map)
+    x = kernels.gather(source, dtype=next(leaves(params)).dtype, xp=xp)
+    y = batch.y if flat is None else xp.take(batch.y, flat, axis=0)
+    if rows is not None and rows.ndim > 1:  # Each model of a stack takes its own rows.
+        x = xp.reshape(x, (*rows.shape, x.shape[-1]))
+        y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
     if is_own:
         assert scaled is not None
         x = (x - scaled.shift[..., None, :]) * scaled.scale[..., None, :]
-    return x, y
+    x, mixture = _augment(augmentation, x, batch, xp=xp)
+    return rotated(x, scaling, xp=xp), y, mixture
 
 
 def of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
