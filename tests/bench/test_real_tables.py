@@ -95,8 +95,10 @@ def test_a_run_continues_and_pairs_its_splits(study, folder):
     by_name = {row[0]: row[4:] for row in table.rows}
     assert by_name[WHO[0]] == ["", "2 s"]
     assert by_name[WHO[1]] == ["9.5 ± 0.0", "2 s"]  # log(1.1) on both sets
-    (pair, *_) = study.differences_table(names, every).rows[0][1:]
+    networks, *_ = study.differences_tables(names, every)
+    (pair, *_) = networks.rows[0][1:]
     assert pair == "9.5 ± 0.0"
+    assert max(map(len, study.heads(study.CONTENDERS))) < 12  # Nine columns fit the page.
 
 
 def test_an_interval_knows_that_training_sets_overlap(study):
