@@ -122,7 +122,7 @@ class Ranks(SingleProcess):
         return self.communicator.broadcast(value)
 
     def blame(self, error: Any) -> Any:
-        """Return the error of the rank whose samples are the cause, otherwise of rank 0."""
+        """Return the error of the rank whose samples caused it, otherwise of rank 0."""
         found = self.communicator.gather((str(error), error.layer, error.cause))
         text, layer, cause = next((f for f in found if f[2] != "rate"), found[0])
         return NonFiniteError(text, epoch=error.epoch, step=error.step, layer=layer, cause=cause)

@@ -17,7 +17,7 @@ from mlp_xp.recipes.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
 _LONGEST_DTYPE = 16  # Characters, e.g. of "<U1000".
-_MOST_CLASSES = 64 << 20  # Bytes: NumPy stores each string in the size of the longest.
+_MOST_CLASSES = 64 << 20  # Bytes, since NumPy stores each string with the size of the longest.
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:

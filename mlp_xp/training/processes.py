@@ -88,7 +88,7 @@ class SingleProcess:
         return function
 
     def blame(self, error: T) -> T:
-        """Return the error of the process whose samples are the cause."""
+        """Return the error of the process whose samples caused it."""
         return error
 
     def budget(self, seconds: float, start: float) -> Budget:

@@ -81,8 +81,8 @@ def _devices(name: str) -> Iterator[tuple[str, str]]:
                 text = describe(get_backend(name, device))
             except Exception as error:  # A broken installation or driver can raise any error.
                 if index == 0:
-                    reason = str(error).partition("; `mlp-xp backends`")[0]  # This is it.
-                    reason = reason.replace(": leave out backend and device", "")  # None is given.
+                    reason = str(error).partition("; `mlp-xp backends`")[0]  # Seen here.
+                    reason = reason.replace(": leave out backend and device", "")  # Not given.
                     yield device or "", f"unusable: {shorten(reason, 200)}"
                 break
             yield device or "", text

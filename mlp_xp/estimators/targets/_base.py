@@ -103,7 +103,7 @@ class Targets(ABC):
         return outputs
 
     def with_classes(self, classes: np.ndarray) -> Self:
-        """Return the targets with other labels, which were assigned to an estimator."""
+        """Return the targets with new labels that were assigned to an estimator."""
         return self
 
 

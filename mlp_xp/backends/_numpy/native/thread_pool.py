@@ -181,7 +181,8 @@ _limits: list[Any] = []
 def _after_fork() -> None:
     """Reset the state of threads that a forked process does not have.
 
-    `_limits` stay: the parent still computes, and its BLAS limit is better left alone here.
+    `_limits` is kept, since the parent may still compute and its BLAS limit must not be changed
+    here.
     """
     global _lock
     _of_this_thread.pool = None

@@ -94,7 +94,7 @@ class Program:
         return Traced(self, place)
 
     def keep(self, place: Traced, value: Traced) -> None:
-        """Write the entry of one of many steps to an array of the state, before the step."""
+        """Copy a step's entry to an array of the state before the step."""
         is_plain = place.flags.c_contiguous and value.flags.c_contiguous
         is_plain = is_plain and not value.value.nbytes % 4
         if id(place.value) not in self._state or self._lines or self._jobs or not is_plain:
