@@ -118,7 +118,7 @@ def learn_once_cross_entropy(
 ) -> tuple[Array, Array, Array, Array, float]:
     r"""Update the weights by one step of gradient descent, with softmax outputs.
 
-    With :math:`Y` the one-hot labels, the gradient at the logits is :math:`(A_2 - Y) / n`, that of
+    With :math:`Y` the one-hot labels, the gradient at the logits is :math:`(A_2 - Y) / n`, as for
     the softmax cross-entropy; the reported loss is the binary cross-entropy,
     :math:`-\frac{1}{n\,d_{out}} \sum Y \log A_2 + (1 - Y) \log(1 - A_2)`.
 

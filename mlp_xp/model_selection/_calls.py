@@ -140,7 +140,7 @@ class Call:
         traceback = None if error is None else error.__traceback__
 
         def fit(*args: Any, **kwargs: Any) -> Any:
-            del estimator.fit, estimator.set_params  # Those of the class are back.
+            del estimator.fit, estimator.set_params  # The class methods are back.
             if error is not None:  # Perhaps not for the first time.
                 raise error.with_traceback(traceback)
             return estimator

@@ -112,8 +112,8 @@ class _ManyModels:
 class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[misc]
     """Exhaustive search over parameter values, with many networks trained at once.
 
-    Parameters, attributes and results are those of `sklearn.model_selection.GridSearchCV`, also
-    for other estimators.
+    Parameters, attributes and results are as in `sklearn.model_selection.GridSearchCV`, also for
+    other estimators.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[m
 class RandomizedSearchCV(_ManyModels, model_selection.RandomizedSearchCV):  # type: ignore[misc]
     """Search over random parameter values, with many networks trained at once.
 
-    See `GridSearchCV`. Parameters, attributes and results are those of
+    See `GridSearchCV`. Parameters, attributes and results are as in
     `sklearn.model_selection.RandomizedSearchCV`.
 
     Parameters
@@ -182,7 +182,7 @@ class RandomizedSearchCV(_ManyModels, model_selection.RandomizedSearchCV):  # ty
 class HalvingGridSearchCV(_ManyModels, halving.HalvingGridSearchCV):  # type: ignore[misc]
     """Search over parameter values with successive halving, and many networks trained at once.
 
-    See `GridSearchCV`. Parameters, attributes and results are those of
+    See `GridSearchCV`. Parameters, attributes and results are as in
     `sklearn.model_selection.HalvingGridSearchCV`; ``sklearn.experimental`` need not be imported.
     The networks of candidates that are out are freed.
 
@@ -212,7 +212,7 @@ return_train_score, random_state
 class HalvingRandomSearchCV(_ManyModels, halving.HalvingRandomSearchCV):  # type: ignore[misc]
     """Search over random values with successive halving, and many networks trained at once.
 
-    See `HalvingGridSearchCV`. Parameters, attributes and results are those of
+    See `HalvingGridSearchCV`. Parameters, attributes and results are as in
     `sklearn.model_selection.HalvingRandomSearchCV`.
 
     Parameters

@@ -259,7 +259,7 @@ def hidden(network: Network, params: Params, x: Array, context: Context, depth: 
 def with_layers(network: Network, given: Iterable[Any]) -> Params:
     """Return the parameters of blocks in the structure of the network's parameters.
 
-    Those of a kind are in their order; kinds that the network lacks are left out.
+    Entries of a kind keep their order; kinds that the network lacks are left out.
     """
     by_kind: dict[type, list[Any]] = {}
     for entry in given:

@@ -73,9 +73,9 @@ class Muon:
     what its other products in a training step cost, for a long one about half of that. Large
     batches pay for Muon, small ones do not.
 
-    The products are in the dtype that the gradient comes in, e.g. bfloat16; all else is in that of
-    the parameters. A hidden matrix keeps its velocity as the
-    mean of AdamW's state, and leaves the variance at zero.
+    The products are in the gradient's dtype, e.g. bfloat16; everything else is in the parameters'
+    dtype. A hidden matrix keeps its velocity as the mean of AdamW's state, and leaves the variance
+    at zero.
 
     References
     ----------

@@ -29,7 +29,7 @@ _DARK_PAGES = ("[data-jp-theme-light=false]", "[data-vscode-theme-kind*=dark]", 
 def inline_svg(draw: Callable[[Any], object], width: float, height: float, title: str) -> str:
     """Return a figure as an ``<svg>`` element.
 
-    Text, axes and grid have the color of the page's text, lines those of `THEME` where the page
+    Text, axes and grid have the color of the page's text, lines the colors of `THEME` if the page
     defines them, and there is no background. The figure shrinks with the page.
 
     Parameters

@@ -1,7 +1,7 @@
 """The tensors of ``model.safetensors``: ``layers.0.W``, ``norms.0.scale``, ``scaling.shift`` etc.
 
 An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling`, of arrays or of their shapes; its name and
-that of a field make the name of a tensor, after the number of the network in an ensemble: ``2.``.
+a field's name form the name of a tensor, after the number of the network in an ensemble: ``2.``.
 Other parameters of blocks are ``others.0.table`` and so on.
 """
 

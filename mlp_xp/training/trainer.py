@@ -38,7 +38,7 @@ _STEPS_AT_ONCE = 2_000
 class Trainer(BaseTrainer):
     """A network in training: its state on the device, and the number of steps it has done.
 
-    The parameters are those of `BaseTrainer`.
+    Parameters are as for `BaseTrainer`.
     """
 
     def __init__(

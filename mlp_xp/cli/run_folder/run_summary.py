@@ -135,7 +135,7 @@ def date_of(folder: Path) -> str:
 def history_rows(records: Sequence[Record], score: str) -> list[dict[str, Any]]:
     """Return a row for each record, in which the validation score is called ``score``.
 
-    A loss is a loss again, and the validation loss is in its own column.
+    Losses are not negated, and the validation loss has its own column.
     """
     rows = []
     for record in records:

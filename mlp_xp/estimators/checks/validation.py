@@ -26,7 +26,7 @@ from mlp_xp.training.processes import SingleProcess
 _DTYPES = (np.float64, np.float32, np.uint8)
 _vdot = between_forks(np.vdot)  # A fork while another thread computes a product hangs.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
-# In the error of scikit-learn, which is NumPy's.
+# Part of scikit-learn's error, which is NumPy's.
 _TEXT, _NAN = "could not convert string to float", "contains NaN"
 # Numbers of a memory-mapped file that are checked at once.
 _BLOCK = 1 << 18

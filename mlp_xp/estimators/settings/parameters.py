@@ -125,7 +125,7 @@ def validate(estimator: Any) -> None:
     kind: Any = type(estimator)
     params = estimator.get_params(deep=False)
     if all(map(_is_plain, params.values())):
-        # With their types: True is equal to 1.
+        # With their types, since True equals 1.
         _validate_plain(kind, *((name, type(value), value) for name, value in params.items()))
     else:
         _validate(kind, params)

@@ -22,17 +22,17 @@ class Residual(Block):
 
     @property
     def n_keys(self) -> int:  # type: ignore[override]
-        """Those of the inner blocks."""
+        """The random keys of the inner blocks."""
         return sum(block.n_keys for block in self.blocks)
 
     @property
     def dropout_rates(self) -> tuple[float, ...]:  # type: ignore[override]
-        """Those of the inner blocks."""
+        """The dropout rates of the inner blocks."""
         return tuple(rate for block in self.blocks for rate in block.dropout_rates)
 
     @property
     def batch_stats_widths(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Those of the inner blocks."""
+        """The batch normalization widths of the inner blocks."""
         return tuple(width for block in self.blocks for width in block.batch_stats_widths)
 
     def rows(self, width: int) -> tuple[Row, ...]:

@@ -90,7 +90,7 @@ def shared_dense(
 def member_heads(params: Heads, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
     r"""Apply the output layer of each member, :math:`y_m = x_m W_m + b_m`.
 
-    Rows are those of `shared_dense`. In the result, (..., batch, members * fan_out), all outputs of
+    Rows are as in `shared_dense`. In the result, (..., batch, members * fan_out), all outputs of
     the first member come first.
     """
     W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)

@@ -15,7 +15,7 @@ from mlp_xp.nn.losses._wrapped import Wrapped
 class EachTarget(Wrapped):
     r"""A loss of classes for each of several targets: :math:`\ell = \sum_j \ell(z_j, t_j)`.
 
-    The outputs of the first target come first, then those of the next.
+    The outputs are ordered by target.
 
     Parameters
     ----------

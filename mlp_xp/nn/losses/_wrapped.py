@@ -10,7 +10,7 @@ from mlp_xp.nn.losses._base import Loss
 
 
 class Wrapped(Loss):
-    """A loss whose outputs have the meaning of those of ``loss``."""
+    """A loss whose outputs have the same meaning as the outputs of ``loss``."""
 
     loss: Any
 

@@ -97,7 +97,7 @@ class Watcher(Protocol):
         ...
 
     def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report that the training can be stored now: after so many steps of an epoch, or 0.
+        """Report that the training can be stored now, after some steps of an epoch, or 0.
 
         ``is_interrupted`` is whether Ctrl-C ends the fit after it.
         """

@@ -45,7 +45,7 @@ class ResumeState(NamedTuple):
     ``best`` are the weights and batch statistics of the best score so far, of an unfinished fit in
     which the score decides, otherwise ``()``. ``rule`` names the kind of update rule that the
     optimizer's state belongs to, and ``rule_start`` is the step at which it began; the counts are
-    those of `Trainer`. ``loss_scale`` is for products in float16, otherwise ``()``.
+    `Trainer`'s. ``loss_scale`` is for products in float16, otherwise ``()``.
     """
 
     params: Params

@@ -10,7 +10,7 @@ from mlp_xp.training.trainer import Trainer
 
 
 class StackError(Exception):
-    """A stack has made a model's weights infinite or NaN; a fit of its own finds the cause."""
+    """A stack has made a model's weights infinite or NaN; a separate fit finds the cause."""
 
 
 class StackedTrainer(Trainer):
