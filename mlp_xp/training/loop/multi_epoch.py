@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -42,6 +42,9 @@ class _Kept(NamedTuple):
     learned: Params
     batch_stats: tuple[BatchStats, ...]
     loss: Array
+
+
+States: TypeAlias = tuple[TrainState, tuple[_Kept, ...]]
 
 
 def new_multi_epoch(request: Request) -> MultiEpoch | None:
@@ -234,13 +237,8 @@ def _make_keeping_step(step: Step) -> Callable[..., Any]:
     indexed_step = make_indexed_step(step)
 
     def keeping_step(
-        i: Any,
-        states: tuple[TrainState, tuple[_Kept, ...]],
-        part: int,
-        steps: Steps,
-        zeros: Array,
-        *shared: Any,
-    ) -> tuple[TrainState, tuple[_Kept, ...]]:
+        i: Any, states: States, part: int, steps: Steps, zeros: Array, *shared: Any
+    ) -> States:
         state, kept = states
         for place, leaf in zip(leaves(kept[part]), _kept_of(state, kept[part]), strict=True):
             place[i, ...] = leaf

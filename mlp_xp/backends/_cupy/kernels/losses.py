@@ -230,7 +230,7 @@ def loss(
     kinds = logits.dtype.str, targets.dtype.str, int(weights is not None)
     compute = _loss_kernel(kind, loss.levels, *kinds, lanes)
     dlogits, settings = cupy.empty_like(logits), _settings(loss, logits, xp=xp)
-    arguments = logits, targets, weights, settings, dlogits, columns
+    arguments = (logits, targets, weights), settings, dlogits, columns
     return _sum(compute, n_blocks, *arguments), lambda: dlogits
 
 
@@ -262,21 +262,15 @@ def mean_accuracy(
         return losses.mean_accuracy(loss, logits, targets, weights, xp=xp)
     rows, columns = logits.shape
     kinds = logits.dtype.str, targets.dtype.str, int(weights is not None), int(is_classes)
-    arguments = logits, targets, weights, (0.0, 0.0, 0.0), logits, columns
+    arguments = (logits, targets, weights), (0.0, 0.0, 0.0), logits, columns
     return _sum(_correct_kernel(*kinds), blocks_for(rows, _ROWS_AT_ONCE * THREADS), *arguments)
 
 
 def _sum(
-    compute: Any,
-    n_blocks: int,
-    logits: Any,
-    targets: Any,
-    weights: Any,
-    settings: tuple[float, ...],
-    dlogits: Any,
-    columns: int,
+    compute: Any, n_blocks: int, batch: tuple[Any, ...], settings: Any, dlogits: Any, columns: int
 ) -> Array:
     """Launch a kernel, and return the sum of its values."""
+    logits, targets, weights = batch
     parts = cupy.empty(min(n_blocks, _MOST_BLOCKS), logits.dtype)
     given = (*share_arguments(logits, weights), *map(logits.dtype.type, settings))
     size = np.int64(logits.shape[0]), np.int32(columns)
