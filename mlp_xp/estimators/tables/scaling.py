@@ -86,7 +86,11 @@ def learn_scaling(
         values if len(values) <= _ROWS else generator.choice(values, _ROWS, replace=False)
         for values in numbers
     ]
-    quantiles = np.stack([np.percentile(values, 100.0 * levels) for values in some], axis=1)
+    # A level that meets a value is that value: in float32, too, both are then equal.
+    places = [np.round(levels * (len(values) - 1), 6) for values in some]
+    pairs = zip(places, some, strict=True)
+    curves = [np.interp(at, np.arange(len(values)), np.sort(values)) for at, values in pairs]
+    quantiles = np.stack(curves, axis=1)
     return Quantile(np.maximum.accumulate(quantiles, axis=0))  # Rounding may break the order.
 
 
