@@ -7,8 +7,9 @@ from typing import Any
 from bench.reports.bars import COLORS, OURS
 from bench.reports.pictures import picture
 from bench.studies import real_tables as study
+from bench.studies import tabm
 from bench.studies.table_sets import ASIDE, SETS
-from bench.suite.records import Result, measured_on
+from bench.suite.records import Result, measured_on, newest
 from bench.suite.tables import count, folded, markdown
 
 PICTURE = "tables.svg"
@@ -29,7 +30,12 @@ def blocks() -> dict[str, str]:
         table = study.contenders_table(names, aside, "aside")
         tables = {f"The {len(aside)} sets set aside": [table]} | tables
     parts += [folded(title, "\n\n".join(map(markdown, each))) for title, each in tables.items()]
-    return {"tables": "\n\n".join(parts), "tables-machine": _conditions(record, found, every)}
+    of_paper = newest(tabm.PART)[1]
+    return {
+        "tables": "\n\n".join(parts),
+        "tables-machine": _conditions(record, found, every),
+        "tabm": f"{markdown(tabm.table(of_paper))}\n\n{measured_on(of_paper['environment'])}",
+    }
 
 
 def _conditions(record: Result, found: dict[Any, Result], every: Sequence[Any]) -> str:

@@ -75,7 +75,8 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
     elif scaling is not None:
         # Rounded as the numbers are, so that equal ones stay equal.
         quantiles = scaling.quantiles.astype(dtype.unwrap_numpy()).astype(np.float64)
-        filled = ndonnx.astype(_normal_scores(quantiles, ndonnx.astype(filled, ndonnx.float64)), dtype)
+        scores = _normal_scores(quantiles, ndonnx.astype(filled, ndonnx.float64))
+        filled = ndonnx.astype(scores, dtype)
     if not columns.indicators:
         return [filled]
     shown = ndonnx.take(is_gap, ndonnx.asarray(np.asarray(columns.indicators)), axis=1)
