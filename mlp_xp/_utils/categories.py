@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["FEW", "MANY", "least_rows"]
-
 FEW = 50  # Categories that may all be numbers.
 MANY = 0.9  # Of the values: then they are numbers with text among them, or an identifier.
 _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100

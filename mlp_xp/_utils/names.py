@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["did_you_mean", "error_end", "nearest"]
-
 # Names in other libraries, in lower case.
 _ELSEWHERE = {
     "bfloat16": "bf16",

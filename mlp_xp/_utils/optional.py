@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_installed", "install_command", "optional", "pip_command"]
-
 
 def optional(module: str, extra: str = "cli") -> Any:
     """Import a module that an extra of this package installs; the error names the command.

@@ -6,8 +6,6 @@ import threading
 
 import numpy as np
 
-__all__ = ["PURPOSES", "RandomState", "constant", "host_generator", "seeded"]
-
 RandomState = np.random.RandomState
 
 # The order determines the numbers for each seed: add only at the end.

@@ -11,8 +11,6 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any
 
-__all__ = ["is_array", "is_zero", "numbers", "structure", "with_numbers"]
-
 
 def is_array(setting: Any) -> bool:
     """Whether a setting is an array, with a number for each model of a stack."""

@@ -11,17 +11,6 @@ from contextvars import Context, ContextVar, copy_context
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-__all__ = [
-    "THREADS_VARIABLES",
-    "Worker",
-    "current_worker",
-    "n_models",
-    "reporting",
-    "usable_threads",
-    "worker_context",
-    "working",
-]
-
 THREADS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 

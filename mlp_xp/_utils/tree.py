@@ -10,8 +10,6 @@ from typing import Any
 
 from mlp_xp._utils.array_types import Tree
 
-__all__ = ["leaves", "map_leaves", "named_leaves", "rebuild"]
-
 _make_tuple: Any = tuple.__new__  # Creates NamedTuples faster than their constructor.
 
 

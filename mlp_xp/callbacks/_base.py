@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 from mlp_xp.training.loop.records import Record, Running
 
-__all__ = ["Callback", "Live", "expect"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

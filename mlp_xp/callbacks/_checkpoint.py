@@ -25,8 +25,6 @@ from mlp_xp.training.checkpoints.checkpoints import checkpoint_name, checkpoints
 from mlp_xp.training.checkpoints.snapshot import Snapshot
 from mlp_xp.training.loop.records import Record
 
-__all__ = ["Checkpoint"]
-
 _BEST = "best"
 _TERMINATED = 128 + 15  # The exit status that shells give for SIGTERM.
 _SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}

@@ -11,8 +11,6 @@ from mlp_xp.callbacks._base import Callback, expect
 from mlp_xp.training.loop.records import Record
 from mlp_xp.training.loop.time_budget import Budget
 
-__all__ = ["TargetScore", "TimeBudget"]
-
 
 class TimeBudget(Callback):
     """A time limit: the fit ends at the last step that fits into it.

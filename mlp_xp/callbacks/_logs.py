@@ -13,8 +13,6 @@ from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks._base import Callback, Live
 from mlp_xp.training.loop.records import Record
 
-__all__ = ["CSVLog", "TensorBoard", "scalars"]
-
 
 class CSVLog(Callback):
     """A CSV file with one row per epoch: the fields of the record, empty where it has none.

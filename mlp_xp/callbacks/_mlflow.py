@@ -17,8 +17,6 @@ from mlp_xp.callbacks._logs import scalars
 from mlp_xp.estimators.fitted.state import fitted_state, host_copy
 from mlp_xp.training.loop.records import Record
 
-__all__ = ["MLflow"]
-
 
 class MLflow(Live):
     """Parameters, scalars of each epoch and the model in a run of MLflow; needs its extra.

@@ -15,8 +15,6 @@ from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_sv
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.time_budget import Pace
 
-__all__ = ["ProgressBar"]
-
 _CURVE_PAUSE = 20  # Drawings are at least this many times their duration apart.
 
 

@@ -23,8 +23,6 @@ from sklearn.utils.validation import _num_samples
 
 from mlp_xp.estimators.base import BaseMLP
 
-__all__ = ["Call", "is_network"]
-
 _FUNCTIONS = ("_fit_and_score", "_fit_and_predict")
 _WEIGHTS = "sample_weight"
 

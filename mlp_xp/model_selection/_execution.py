@@ -24,8 +24,6 @@ from mlp_xp._utils.display.progress import TaskBar
 from mlp_xp.model_selection._calls import Call, is_network
 from mlp_xp.model_selection._fits import fitted
 
-__all__ = ["ManyModels", "Unfinished", "many_models"]
-
 _LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBackend
 
 

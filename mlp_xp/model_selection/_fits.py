@@ -14,8 +14,6 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.model_selection._calls import Call
 
-__all__ = ["fitted"]
-
 
 def fitted(
     calls: Iterable[Call], n_jobs: int | None

@@ -13,13 +13,6 @@ from sklearn.model_selection import _search_successive_halving as halving
 
 from mlp_xp.model_selection._execution import ManyModels, Unfinished, many_models
 
-__all__ = [
-    "GridSearchCV",
-    "HalvingGridSearchCV",
-    "HalvingRandomSearchCV",
-    "RandomizedSearchCV",
-]
-
 
 class _EndOfSearch(Exception):  # noqa: N818
     """Raised to end a search after Ctrl-C."""

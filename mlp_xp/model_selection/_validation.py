@@ -10,14 +10,6 @@ from sklearn import model_selection
 
 from mlp_xp.model_selection._execution import many_models
 
-__all__ = [
-    "cross_val_predict",
-    "cross_val_score",
-    "cross_validate",
-    "learning_curve",
-    "validation_curve",
-]
-
 
 def _at_once(theirs: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that calls scikit-learn's function, with networks trained at once."""

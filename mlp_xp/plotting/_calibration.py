@@ -10,8 +10,6 @@ import sklearn.calibration
 from mlp_xp.backends import to_numpy
 from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
-__all__ = ["CalibrationDisplay"]
-
 
 class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignore[misc]
     """scikit-learn's reliability diagram, also for several classes, with its error (ECE).

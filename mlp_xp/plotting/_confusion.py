@@ -9,8 +9,6 @@ import sklearn.metrics
 
 from mlp_xp.plotting._style import new_axes
 
-__all__ = ["ConfusionMatrixDisplay"]
-
 _MAX_LABELLED = 20
 
 

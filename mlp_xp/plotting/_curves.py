@@ -12,8 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set_figure_title
 
-__all__ = ["TrainingCurvesDisplay", "curve_colors", "training_panels"]
-
 # Up to this many epochs have markers, since a line needs two points.
 _MARKED = 50
 

@@ -11,8 +11,6 @@ from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.plotting._style import new_axes, set_figure_title
 
-__all__ = ["MistakesDisplay", "WeightsDisplay", "largest_weights", "surest_mistakes"]
-
 
 class WeightsDisplay:
     """The weights of the first layer, an image per neuron.

@@ -11,8 +11,6 @@ from typing import Any
 from mlp_xp._utils.optional import optional
 from mlp_xp.plotting._style import COLORS, new_figure
 
-__all__ = ["THEME", "in_notebook_colors", "inline_svg"]
-
 _INK = "#010203"  # A unique color that stands for the page's text color.
 _DARK = ("#4BA3E3", "#F0874A", "#2FC79B", "#E3A0C6", "#8FD0F5")
 

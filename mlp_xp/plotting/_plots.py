@@ -11,8 +11,6 @@ from mlp_xp.plotting._curves import TrainingCurvesDisplay
 from mlp_xp.plotting._images import MistakesDisplay, WeightsDisplay
 from mlp_xp.plotting._predictions import PredictionsDisplay
 
-__all__ = ["Plots"]
-
 
 class Plots:
     """Plots of a fitted estimator: ``model.plot()`` and ``model.plot.confusion(X, y)``.

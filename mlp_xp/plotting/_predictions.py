@@ -10,8 +10,6 @@ from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
-__all__ = ["PredictionsDisplay"]
-
 
 class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignore[misc]
     """scikit-learn's display of a regressor's predictions, against the true values by default.

@@ -12,17 +12,6 @@ import numpy as np
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import replacing
 
-__all__ = [
-    "COLORS",
-    "ink",
-    "label_ends",
-    "new_axes",
-    "new_figure",
-    "plain",
-    "save_figure",
-    "set_figure_title",
-]
-
 # Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618; distinct in grayscale too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 _LINE = 13.0  # Line height in points.

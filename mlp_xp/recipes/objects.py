@@ -22,8 +22,6 @@ from mlp_xp.optimizers import KINDS, RULES
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.training.data.input_scaling import Whiten
 
-__all__ = ["OBJECTS", "expected", "make"]
-
 _LOSSES: tuple[type, ...] = (
     *chain(*CLASSIFICATION_LOSSES.values()),
     *REGRESSION_LOSSES.values(),

@@ -3,8 +3,6 @@
 import math
 from typing import Any, NamedTuple
 
-__all__ = ["Number", "Option", "Parameter"]
-
 
 class Number(NamedTuple):
     """A number within limits, e.g. "float in [0, 1)" in a docstring."""

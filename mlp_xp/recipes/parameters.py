@@ -17,8 +17,6 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.recipes.parameter_row import Number, Option, Parameter
 
-__all__ = ["CLASSIFIER", "GROUPS", "REGRESSOR", "TABLE_SCALINGS"]
-
 # Input scalings that treat each number of a table separately, on the host, without categories.
 TABLE_SCALINGS = "standardize", "robust", "quantile"
 

@@ -11,8 +11,6 @@ from mlp_xp.saving._json import decode, encode, is_number
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.records import Record
 
-__all__ = ["decode_history", "encode_history"]
-
 _NUMBERS = ("loss", "best_loss", "best_validation_score")
 _CURVES = ("loss_curve", "validation_scores", "validation_loss_curve")
 _OPTIONAL = ("accuracy", "validation_loss", "validation_score")

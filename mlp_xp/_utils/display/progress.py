@@ -12,8 +12,6 @@ from typing import Any, TextIO
 from mlp_xp._utils.display.notebook import NotebookPlace, bar_html, in_notebook
 from mlp_xp._utils.signals import ctrl_c_pressed
 
-__all__ = ["LiveBar", "NotebookBar", "TaskBar", "open_bar", "spinner", "time_left"]
-
 _LINES = 20
 _SHORTEST, _LONGEST = 6, 40  # Characters of a bar.
 # A terminal writes this where the line ends; a line that it breaks cannot be cleared.

@@ -17,8 +17,6 @@ from threading import get_ident
 from types import FrameType
 from typing import Any, TypeVar, cast
 
-__all__ = ["between_forks"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 _POLL = 0.001  # Seconds.
 _LONGEST = 30.0  # Seconds: a thread that waits for the one that forks would wait for ever.

@@ -11,8 +11,6 @@ from typing import Any
 
 from mlp_xp._utils.threads import current_worker
 
-__all__ = ["ctrl_c_pressed", "interruptible", "interrupts", "postponed", "terminations"]
-
 _raises_at_once = False
 
 

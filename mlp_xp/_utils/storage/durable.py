@@ -17,17 +17,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = [
-    "flush",
-    "locked",
-    "make_folder",
-    "new_folder",
-    "remove_folder",
-    "rename_folder",
-    "replacing",
-    "sweep",
-]
-
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 # Errors of file systems that cannot flush folders.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)

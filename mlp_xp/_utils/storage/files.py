@@ -8,8 +8,6 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["open_file", "read_file"]
-
 
 def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes.

@@ -6,8 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["cache_dir"]
-
 
 def cache_dir() -> Path:
     """Return the cache folder: ``MLP_XP_CACHE``, or ``mlp-xp`` in the system's cache folder."""
