@@ -67,10 +67,7 @@ def in_fixed_order(communicator: Communicator) -> Communicator:
     Each rank then has one thread, unless ``OMP_NUM_THREADS`` is set: several threads may split
     products differently. Raises ValueError unless the ranks divide the virtual shards of a batch.
     """
-    from mlp_xp.distributed._fixed_order import (
-        N_SHARDS,
-        InFixedOrder,
-    )  # Only for several processes.
+    from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder  # Rarely needed.
     from mlp_xp.distributed._processors import limit_threads
 
     if N_SHARDS % communicator.size:

@@ -15,7 +15,7 @@ from mlp_xp.saving import encode
 from mlp_xp.training.loop.records import Record
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
-_LARGEST = 1e300  # The type of a number in a result.
+_LARGEST = 1e300  # The largest number that a result may have.
 _HISTORY = "history.csv"
 # The curves of figures: their axis, their names, and the columns that hold them.
 CURVES = {

@@ -20,8 +20,8 @@ from mlp_xp.plotting import ConfusionMatrixDisplay, PredictionsDisplay, new_figu
 from mlp_xp.training.loop.records import Running
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
-_N_CLASSES = 3  # Limits of predictions, so that the scores of a diverged network are finite.
-_LARGEST = 1e100
+_N_CLASSES = 3  # The most classes of a printed prediction.
+_LARGEST = 1e100  # Limits predictions, so that the scores of a diverged network are finite.
 
 
 @dataclass(frozen=True)

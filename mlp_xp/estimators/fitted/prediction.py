@@ -51,7 +51,7 @@ def network_outputs(
             "fit with n_members=1 for hidden_activations."
         )
     if depth is None:
-        # `is`, since comparing with the caller's array would compare each element.
+        # The type first: comparing with the caller's array would compare each element.
         is_set = isinstance(tta, str) and tta == AS_SET
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller

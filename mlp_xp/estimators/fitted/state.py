@@ -147,7 +147,7 @@ class FittedState:
     def with_weights(
         self, params: Params, batch_stats: tuple[BatchStats, ...], **others: Any
     ) -> FittedState:
-        """Return the state with new weights, which nobody else may hold."""
+        """Return the state with new weights, which are its own or held by nobody else."""
         weights: dict[str, Any] = {"params": params, "batch_stats": batch_stats}
         state = replace(self, **weights, copies=DeviceCopies(), **others)
         state.copies.is_shared = self.copies.is_shared and any(

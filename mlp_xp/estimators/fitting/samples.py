@@ -58,7 +58,7 @@ def split_sample(
 def refuse_without_held_out(params: Mapping[str, Any]) -> None:
     """Raise ValueError for settings that need held-out samples."""
     for name, value in (("calibration", "temperature"), ("scoring", REFINEMENT)):
-        # `is`, since comparing with an array or a scorer would compare each element.
+        # The type first: comparing with an array or a scorer would compare each element.
         if isinstance(params.get(name), str) and params[name] == value:
             raise ValueError(
                 f"`{name}` is {value!r}, which needs held-out samples: type early_stopping=True "

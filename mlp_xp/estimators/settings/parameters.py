@@ -114,7 +114,7 @@ def _names(cls: Any) -> tuple[str, ...]:
 
 
 def _list_names(cls: Any) -> list[str]:
-    return list(_names(cls))  # A new dict for each caller, since a subclass may add names.
+    return list(_names(cls))  # A new list for each caller, since a subclass may add names.
 
 
 param_names: Any = classmethod(_list_names)

@@ -50,10 +50,8 @@ class LabelTargets(Targets):
             labels = column_or_1d(labels, warn=True)
         check_consistent_length(np.empty((n_samples, 0)), labels)
         columns = [labels]
-        if (
-            labels.ndim == 2 and labels.dtype == object
-        ):  # Each target may have its own type of labels.
-            columns = list(labels.T)
+        if labels.ndim == 2 and labels.dtype == object:
+            columns = list(labels.T)  # Each target may have another type of labels.
         for column in columns:
             types = {type(label) for label in column} if labels.dtype == object else set()
             if str in types and len(types) > 1:
