@@ -15,9 +15,9 @@ THREADS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 class Worker(NamedTuple):
-    """A thread that fits one of ``n_models`` models, each on ``n_threads`` threads.
+    """A thread that fits one of ``n_models`` models, using ``n_threads`` threads for each.
 
-    ``is_stopped()`` is whether all of them must stop, and ``report(record)`` is called after each
+    ``is_stopped()`` returns whether they must all stop; ``report(record)`` is called after each
     epoch.
     """
 

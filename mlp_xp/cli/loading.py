@@ -59,7 +59,7 @@ def _load(name: str, path: str | None, options: Mapping[str, Any]) -> Dataset:
 
 
 def load_backend(name: str | None, device: str | None) -> Backend:
-    """Return a backend; Ctrl-C waits, since an exception in its import can abort the process."""
+    """Return a backend. Ctrl-C waits for its import, where an exception can abort the process."""
     with postponed():
         return get_backend(name, device)
 

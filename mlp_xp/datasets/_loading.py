@@ -101,7 +101,7 @@ def _keep(spec: Spec, mark: Path, arrays: Arrays) -> Arrays:
             _cache.store(spec.name, arrays)
         mark.touch()
     except OSError:
-        return arrays  # no room or no permission: the cache only saves time
+        return arrays  # Ignore a full disk or missing permission: the cache only saves time.
     return _cache.open_stored(spec.name, spec.layout)
 
 

@@ -187,7 +187,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     @property
     def n_classes_(self) -> Any:
-        """The number of classes, or a list of it for several targets."""
+        """The number of classes, or a list with one number per target."""
         classes: Any = self.classes_
         return list(map(len, classes)) if isinstance(classes, list) else len(classes)
 

@@ -1,7 +1,8 @@
-"""ONNX as an array library: ndonnx, with kernels for missing or long operations.
+"""ONNX as an array library: ndonnx, and kernels for missing or slow operations.
 
-An array without a known number of rows makes ndonnx check at run time whether it is empty, in a
-branch of some ten nodes per product or sum. ONNX's own operators do not need it.
+The kernels are for operations that ndonnx lacks or expands into many nodes. If the number of rows
+is unknown, ndonnx checks at run time whether an array is empty, a branch of about ten nodes per
+product or sum; ONNX's own operators do not need that.
 """
 
 from __future__ import annotations

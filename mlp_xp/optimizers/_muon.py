@@ -271,7 +271,7 @@ def _minimax(n_steps: int) -> tuple[Quintic, ...]:
 
 
 def _composed(low: float, n_steps: int) -> tuple[tuple[Quintic, ...], float]:
-    """Return polynomials for singular values from ``low`` to 1, and their least result."""
+    """Return polynomials for singular values from ``low`` to 1, and the least value they reach."""
     high = 1.0
     polynomials = []
     for _ in range(n_steps):

@@ -181,7 +181,7 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         table = tomllib.loads(read_file(path, _LONGEST).decode())
     except ValueError as error:  # Raised for invalid text or TOML, or a number of 5,000 digits.
-        raise ValueError(f"{path} is no TOML file: {error}") from error
+        raise ValueError(f"{path} is not a valid TOML file: {error}") from error
     except RecursionError:
         table = None
     # Deeply nested values must not end in another error, or a long one.

@@ -170,7 +170,7 @@ class _Files:
 
 
 def _remove_unused_files(folder: Path) -> None:
-    """Remove weights and steps of the previous model or of a failed writer."""
+    """Remove the weights and steps left by the previous model or by a failed write."""
     used: tuple[Any, ...] = ()
     if (folder / SPEC).exists():
         try:

@@ -31,7 +31,7 @@ from mlp_xp.training.trainer import Trainer
 
 # Large enough for products to run at full speed; the sum over blocks equals the full batch.
 BLOCK = 8192
-# The most numbers of a block's inputs and activations that are kept after a fit.
+# The maximum number of elements in a block's inputs and activations that are kept after a fit.
 _SMALL = 1 << 19
 
 AfterIteration = Callable[[Callable[[], Params], float], bool]

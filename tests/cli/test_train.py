@@ -250,8 +250,11 @@ def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
     ):
         recipe.write_text(re.sub("solver = .*", f"solver = {solver}", RECIPE))
         line = fails("train", "--recipe", recipe, *options, "--weight-decay", 0.5, "--out", "run")
-        assert f"--weight-decay is 0.5, and the solver {name} has none: leave it out" in line
-        assert "--solver with one of adamw, lion, muon\n" in line
+        assert (
+            f"decay is 0.5, but the solver {name} does not support weight decay: leave it out"
+            in line
+        )
+        assert "set --solver to one of adamw, lion, muon\n" in line
         assert not Path("run").exists()
 
 

@@ -118,7 +118,7 @@ MISTAKES = [
     ('dropout = {class = "Muon"}', "dropout is 'Muon', not one of none"),
     ("max_time = 0", "'max_time' parameter"),
     ('hidden_layer_sizes = ["8"]', "hidden_layer_sizes must be integers"),
-    ("alpha = ", "no TOML file"),
+    ("alpha = ", "not a valid TOML file"),
 ]
 
 
@@ -147,7 +147,7 @@ NESTED = {
 
 
 def test_a_file_made_to_exhaust_what_reads_it(write):
-    said = "nested too deeply|no TOML|nothing like|has no 'class'|'alpha' par|more than the 8192"
+    said = "nested too deeply|valid TOML|nothing like|has no 'class'|'alpha' par|more than the 8192"
     for name, line in NESTED.items():
         path = write(line)
         with bounded(), pytest.raises((ValueError, OSError), match=said) as caught:

@@ -123,7 +123,7 @@ class NotebookBar:
 def open_bar(
     file: TextIO | None = None, unit: str = "step", refresh_per_second: float = 8
 ) -> LiveBar | NotebookBar | None:
-    """Open a bar in a notebook, or on a file that is a terminal, where rich is installed."""
+    """Open a progress bar if rich is installed and the output is a notebook or a terminal."""
     if in_notebook():
         return NotebookBar()
     console = _terminal(file)

@@ -102,7 +102,7 @@ class NumpyBackend(Backend):
         return can_compile()
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        if has_pool():  # Only the first time, since a state stays where it is.
+        if has_pool():  # Needed only once: the arrays of a state keep their addresses.
             params, opt_state = map_leaves(aligned, (params, opt_state))
         return params, opt_state
 

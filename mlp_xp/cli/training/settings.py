@@ -246,8 +246,8 @@ def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str
     if is_typed:
         solver = base if isinstance(base, str) else type(base).__name__
         raise ValueError(
-            f"--weight-decay is {decay:g}, and the solver {solver} has none: leave it out, or type "
-            f"--solver with one of {', '.join(solvers_with_decay())}"
+            f"--weight-decay is {decay:g}, but the solver {solver} does not support weight decay: "
+            f"leave it out, or set --solver to one of {', '.join(solvers_with_decay())}"
         )
     return base
 

@@ -102,8 +102,8 @@ def load_files(
             (x, y, shape), (x_test, y_test, other) = (read_images(p, image_size) for p in parts)
             if shape != other:
                 raise DatasetError(
-                    f"the pictures of {parts[0]} are {shape} (channels, height, width), and those "
-                    f"of {parts[1]} {other}: type --image-size to resize all of them"
+                    f"the images in {parts[0]} have shape {shape} (channels, height, width), but "
+                    f"those in {parts[1]} have {other}: pass --image-size to resize them all"
                 )
             names, labels = np.unique(y, return_inverse=True)
             if unknown := sorted({*y_test.tolist()} - {*names.tolist()}):

@@ -30,8 +30,8 @@ REFINEMENT = "refinement"
 _HOOKS = "on_fit_begin", "on_progress", "on_step_end", "on_epoch_end", "on_pause", "on_fit_end"
 # Cached, since resolving the settings takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
-_OF_PYTHON = {float, int, bool, str, type(None)}  # Most settings, of each fit.
-# What "lbfgs" needs.
+_OF_PYTHON = {float, int, bool, str, type(None)}  # Most settings, which every fit uses.
+# Settings that only "lbfgs" needs.
 _OF_WEIGHTS_ALONE = {"input_dropout": 0, "max_grad_norm": None, "ema_decay": None}
 _OF_WEIGHTS_ALONE |= {"augmentation": None, "dropout": 0, "normalization": None}
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Other solvers ignore them, as in scikit-learn.

@@ -24,10 +24,11 @@ _MISSING = {"NoneType", "NAType", "NaTType"}
 
 @dataclass(frozen=True, eq=False)
 class RawColumn:
-    """A column before it is encoded.
+    """A column before encoding.
 
-    ``label`` names it in errors. ``values : (rows,)`` are numbers with NaN, ``datetime64`` with
-    NaT, or for the kinds "bool" and "category" any values, among them None, NaN and pandas' NA.
+    ``label`` names it in errors. ``values``, of shape ``(rows,)``, holds numbers (NaN if missing),
+    ``datetime64`` (NaT if missing), or, for the kinds "bool" and "category", any values, where
+    None, NaN and pandas' NA mean missing.
     """
 
     label: str
@@ -168,10 +169,9 @@ _SECONDS_OF: dict[type, Any] = {
 
 
 def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
-    """Return the position of each row's category, and the categories that occur, unsorted.
+    """Return the index of each row's category (-1 if missing), and the categories, unsorted.
 
-    Missing values are at -1. Text stays text, numbers and bools are floats, and other objects are
-    their text.
+    Text stays text, numbers and bools become floats, and other objects are converted to text.
     """
     label, kind, values = column.label, column.kind, column.values
     if kind == "date":

@@ -47,8 +47,8 @@ class RealTargets(Targets):
             if text is None:
                 raise
             raise ValueError(
-                f"{name} has text, e.g. {text!r}, and {estimator} learns numbers: take "
-                "MLPClassifier for classes, or convert it to numbers."
+                f"{name} contains text, e.g. {text!r}, but {estimator} predicts numbers: use "
+                "MLPClassifier for classes, or convert the text to numbers."
             ) from error
         if values.ndim == 2 and values.shape[1] == 1:
             values = column_or_1d(values, warn=True)

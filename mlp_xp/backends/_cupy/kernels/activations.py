@@ -12,8 +12,8 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback
 from mlp_xp.nn.layers._dropout import LOWBIAS32, SPREAD, threshold
 
-# The output y of x; the derivative of y by x. A comparison lets NaN through, `max` would not.
-# The derivative multiplies dy, also where it is 0, so that no NaN is lost on its way.
+# The output y for x, and its derivative. A comparison lets NaN through; `max` would not. dy is
+# multiplied even where the derivative is 0, so that NaN propagates.
 _SQUARE = (
     "T square = x * x; T t = tanh(x * (square * T(0.0356774081363001) + T(0.797884560802865)));"
 )

@@ -75,7 +75,7 @@ class _Plan:
 
 
 class _Idle(threading.local):
-    """The idle plans of this thread with their kinds and functions, the latest last."""
+    """The idle plans of this thread with their kinds and functions, most recent last."""
 
     def __init__(self) -> None:
         self.plans: list[tuple[type, Callable[..., Any], _Plan]] = []
