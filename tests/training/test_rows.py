@@ -60,6 +60,12 @@ def test_early_stopping_is_the_same_with_positions_and_with_copies(
         assert_close(model.coefs_, models[0].coefs_, rtol=1e-4, atol=1e-6)
 
 
+def test_columns_are_learned_from_the_rows_at_positions():
+    (x, y), rows = numbers(), np.arange(0, 60, 2)
+    both = mlp_xp.training.data.rows.Rows(x, rows), x[rows]
+    assert_close(*(small(input_scaling="robust").fit(X, y[rows]).coefs_ for X in both))
+
+
 def test_placement_follows_the_free_memory(monkeypatch):
     x, y = byte_data("uint8")
     backend = get_backend("array_api_strict", "device1")
@@ -68,8 +74,7 @@ def test_placement_follows_the_free_memory(monkeypatch):
         assert type(place(backend, x, y, "float32")) is kind
     # What is there already stays there; what is elsewhere counts like host data.
     assert type(place(backend, backend.put(x), y, "float32")) is Resident
-    elsewhere = get_backend("array_api_strict").put(x)
-    assert type(place(backend, elsewhere, y, "float32")) is Streamed
+    assert type(place(backend, get_backend("array_api_strict").put(x), y, "float32")) is Streamed
     with pytest.raises(ValueError, match=r"`placement` must be 'auto', .*, got 'gpu'"):
         place(backend, x, y, "float32", "gpu")
 

@@ -23,7 +23,7 @@ from mlp_xp.cli.training.progress import Progress
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns, drop_option
 from mlp_xp.training.checkpoints.checkpoints import read_newest
-from mlp_xp.training.data.rows import some_rows, take_rows
+from mlp_xp.training.data.rows import some_rows
 from mlp_xp.training.divergence.finite import NonFiniteError
 
 
@@ -174,10 +174,8 @@ def _validation_split(
             f"--validation {fraction:g} leaves {len(y):,} samples to train on, and none of "
             f"{', '.join(unseen)}: hold out a smaller share"
         )
-    is_table = data.columns is not None and data.columns.used
-    take = take_rows if is_table else some_rows  # The columns of a table are encoded from rows.
-    x, x_val = take(data.x_train, train), take(data.x_train, held_out)
-    if is_table:
+    x, x_val = some_rows(data.x_train, train), some_rows(data.x_train, held_out)
+    if data.columns is not None and data.columns.used:
         used, _ = choose_columns("the table", data.feature_names, data.x_train, data.x_train[train])
         known = {column.name for column in used}
         if useless := [name for name in data.feature_names if name not in known]:

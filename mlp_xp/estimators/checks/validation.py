@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 
 from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp.backends import Backend, get_backend, namespace_backend, to_numpy
-from mlp_xp.training.data.rows import Rows, is_mapped, some_rows
+from mlp_xp.training.data.rows import Rows, is_mapped, some_rows, take_rows
 from mlp_xp.training.processes import SingleProcess
 
 # Dtypes that are kept; others are converted to the first.
@@ -111,8 +111,10 @@ def check_x(
     if reset:
         vars(estimator).pop("columns_", None)  # From an earlier fit.
     is_table = asks_for_table(estimator) if reset else "columns_" in vars(estimator)
-    if isinstance(X, Rows):
+    if isinstance(X, Rows) and (X.shared is not None or not is_table):
         return _check_rows(estimator, X, reset=reset)
+    if isinstance(X, Rows):  # Columns are learned from the rows that are fitted.
+        X = take_rows(X, slice(None))
     if exchange is not None and not is_table:
         X = _fill_rows(X)
     if not is_table and _is_plain(X):
