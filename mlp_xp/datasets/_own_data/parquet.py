@@ -31,7 +31,8 @@ _SPACE = 4 << 30  # bytes of address space that polars may take, beside eight ti
 _CODE = """
 import json, pathlib, sys
 
-path, out, limit, dropped = sys.argv[1], pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
+path, out = sys.argv[1], pathlib.Path(sys.argv[2])
+limit, chosen, are_dropped = map(json.loads, sys.argv[3:])
 try:
     try:
         import resource
@@ -44,7 +45,7 @@ try:
 
     rows = polars.scan_parquet(path)
     names = rows.collect_schema()
-    schema = {name: kind for name, kind in names.items() if name not in dropped}
+    schema = {name: kind for name, kind in names.items() if (name in chosen) != are_dropped}
     for name, kind in schema.items():
         if kind.is_nested():
             (out / "nested.json").write_text(json.dumps([name, str(kind)]))
@@ -76,14 +77,18 @@ except BaseException as error:
 """
 
 
-def read_parquet(path: Path, dropped: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+def read_parquet(
+    path: Path, chosen: Sequence[str] = (), *, are_dropped: bool = True
+) -> dict[str, NDArray[Any]]:
     """Read the columns of a Parquet file by the first library that is installed.
 
-    Dates and times become text, with None for missing ones. Those to drop have no values.
+    Dates and times become text, with None for missing ones. The ``chosen`` columns are dropped, or
+    all others are; they have no values.
     """
     for read in (_read_pyarrow, _read_polars, _read_fastparquet):
         with suppress(ImportError):
-            return {str(name): _plain(values) for name, values in read(path, dropped).items()}
+            found = read(path, chosen, are_dropped)
+            return {str(name): _plain(values) for name, values in found.items()}
     raise ImportError(
         f"{path} needs pyarrow, polars or fastparquet, and none is installed: type "
         f"{pip_command('pyarrow')}, or save the table as .csv"
@@ -119,20 +124,21 @@ def _limit(path: Path) -> int:
     return max(_MIN_LIMIT, _MAX_RATIO * path.stat().st_size)
 
 
-def _read_pyarrow(path: Path, dropped: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _read_pyarrow(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, NDArray[Any]]:
     parquet = importlib.import_module("pyarrow.parquet")
     file = parquet.ParquetFile(path)
-    fields = [field for field in file.schema_arrow if field.name not in dropped]
+    fields = [field for field in file.schema_arrow if (field.name in chosen) != are_dropped]
     for field in fields:
         if field.type.num_fields:
             _refuse_nested(path, field.name, str(field.type))
     groups = range(file.metadata.num_row_groups)
     n_bytes = sum(file.metadata.row_group(i).total_byte_size for i in groups)
     _check_size(path, file.metadata.num_rows, len(fields), n_bytes)
+    names = [field.name for field in fields]
     texts = [field.name for field in fields if str(field.type).endswith(("string", "binary"))]
-    table = parquet.ParquetFile(path, read_dictionary=texts).read([f.name for f in fields])
+    table = parquet.ParquetFile(path, read_dictionary=texts).read(names)
     return {
-        name: np.empty(0) if name in dropped else _of_arrow(table[name])
+        name: _of_arrow(table[name]) if name in names else np.empty(0)
         for name in (field.name for field in file.schema_arrow)
     }
 
@@ -149,21 +155,23 @@ def _of_arrow(column: Any) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def _read_fastparquet(path: Path, dropped: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _read_fastparquet(
+    path: Path, chosen: Sequence[str], are_dropped: bool
+) -> dict[str, NDArray[Any]]:
     file = importlib.import_module("fastparquet").ParquetFile(str(path))
     _check_size(path, file.count(), len(file.columns))
     frame = file.to_pandas()
     return {name: frame[name].to_numpy() for name in frame.columns}
 
 
-def _read_polars(path: Path, dropped: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, NDArray[Any]]:
     if importlib.util.find_spec("polars") is None:
         raise ImportError("polars")
     limit = _limit(path)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         limits = [limit // _VALUE, _SPACE + 8 * limit]
-        arguments = [str(path), name, json.dumps(limits), json.dumps(dropped)]
+        arguments = [str(path), name, *map(json.dumps, (limits, chosen, are_dropped))]
         command = [sys.executable, "-P", "-c", _CODE, *arguments]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # Each thread takes space.
         if subprocess.run(

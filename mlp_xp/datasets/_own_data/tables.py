@@ -272,7 +272,12 @@ def _table(
 
 
 def _read_parquet(path: Path, wanted: _Wanted) -> Table:
-    columns = read_parquet(path, wanted.drop)
+    if wanted.columns is None or (wanted.has_target and wanted.target is None):
+        columns = read_parquet(path, wanted.drop)
+    else:  # A file may have columns that the model does not need, of any kind.
+        used = [column.name for column in wanted.columns]
+        used += [str(wanted.target)] * wanted.has_target
+        columns = read_parquet(path, used, are_dropped=False)
     names = list(columns)
     if not names:
         raise DatasetError(f"{path} has no columns: expected features and a column to predict")
