@@ -1,4 +1,4 @@
-"""L-BFGS: SciPy minimizes; loss and gradient are computed on the device, a block at a time."""
+"""L-BFGS by SciPy; loss and gradient are computed on the device, one block at a time."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def minimize(
 
     The weights are updated in place; an iteration counts as an epoch. ``after_iteration(params,
     loss)`` ends the search by returning True; ``params()`` returns the weights, NumPy arrays.
-    ``tol`` is the largest entry of the gradient at which to stop. Returns the iterations and the
-    loss as reported: with several real outputs the mean, while the sum is minimized. The algorithm
-    is L-BFGS-B: Byrd, Lu, Nocedal, Zhu, "A limited memory algorithm for bound constrained
-    optimization" (1995).
+    ``tol`` is the largest entry of the gradient at which to stop. Return the number of iterations
+    and the reported loss: with several real outputs this is the mean, although the sum is
+    minimized. The algorithm is L-BFGS-B: Byrd, Lu, Nocedal, Zhu, "A limited memory algorithm for
+    bound constrained optimization" (1995).
     """
     backend = trainer.backend
     objective = _Objective(trainer, data, weights)
@@ -65,7 +65,7 @@ def minimize(
         nonlocal stopped
         # SciPy writes into this array later.
         params = partial(objective.unravel, intermediate_result.x.copy())
-        trainer.count(0, 0)  # Another solver that continues from here continues the count.
+        trainer.count(0, 0)  # A solver that continues from here also continues the count.
         stopped = after_iteration(params, objective.reported(intermediate_result))
         if stopped:
             raise StopIteration
@@ -132,14 +132,14 @@ class _Objective:
         # On NumPy a compiled function has one user at a time and owns its memory. A small one is
         # kept for the next fit of this thread, since planning takes as long as a short fit.
         settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
-        # Several processes trace a function together, whatever each has fitted before.
+        # Several processes trace a function together, so none may keep one from an earlier fit.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
         is_kept = is_small and self._processes.is_single
         compiled = _compiled if is_kept else _compiled.__wrapped__
         self._evaluate = compiled(*settings, threading.get_ident())
         put, xp = self._backend.put, self._backend.xp
         with self._backend.scope():
-            # Weights of the blocks' losses; each block has its part of the penalty.
+            # The weights of the blocks' losses; each block has its part of the penalty.
             block_weights = np.asarray(self._plan.totals)[:, None] / total
             if self._plan.parts is not None:
                 block_weights *= self._plan.parts[:, None]

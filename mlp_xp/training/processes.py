@@ -1,4 +1,4 @@
-"""The processes of a fit: one, unless `mlp_xp.distributed` lets several train one network."""
+"""The processes of a fit: one, unless several train one network (`mlp_xp.distributed`)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class SingleProcess:
-    """The only process of a fit: it computes all rows and decides alone.
+    """The only process of a fit, which computes all rows and makes all decisions.
 
     The subclass `mlp_xp.distributed.Ranks` does the same for several processes. ``is_first`` is
-    whether this process prints, writes and calls back, and ``overrides`` are parameters of
-    estimators that this process replaces.
+    whether this process prints, writes files and runs callbacks, and ``overrides`` are estimator
+    parameters that this process replaces.
     """
 
     number = 0
@@ -49,7 +49,7 @@ class SingleProcess:
         return function()
 
     def agree(self, describe: Callable[[], dict[str, str]], cure: Callable[[], str] = str) -> None:
-        """Raise ValueError unless all processes give the same description."""
+        """Raise ValueError unless all processes pass the same description."""
 
     def join_samples(
         self, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
@@ -59,14 +59,14 @@ class SingleProcess:
         return check(X), y, weights
 
     def agree_on_samples(self, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:
-        """Raise ValueError unless all processes have the same samples, or each its own rows."""
+        """Raise ValueError unless all processes have the same samples, or each has its own."""
 
     def spread(self, backend: Backend) -> Backend:
         """Return the backend that runs steps on all processes together."""
         return backend
 
     def sharing_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Raise in every process an error that one of them had while preparing a fit."""
+        """Raise an error of one process, while a fit is prepared, in all processes."""
         return contextlib.nullcontext()
 
     # --- while it runs -----------------------------------------------------------------------
@@ -84,7 +84,7 @@ class SingleProcess:
         return function(*arguments)
 
     def asking_first(self, function: Callable[[], T]) -> Callable[[], T]:
-        """Return a function of what another one returns in the first process."""
+        """Return a function that returns what another one returns in the first process."""
         return function
 
     def blame(self, error: T) -> T:

@@ -31,7 +31,7 @@ from mlp_xp.training.step.step_table import (
 if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
-# The most steps of one call; a call takes some time however little it computes.
+# The maximum number of steps per call; a call takes some time however little it computes.
 _STEPS_AT_ONCE = 2_000
 
 
@@ -62,7 +62,7 @@ class Trainer(BaseTrainer):
 
     @property
     def learned(self) -> Params:
-        """Parameters to predict with: the moving average where there is one."""
+        """The parameters to predict with: the moving average if there is one."""
         return self.state.average or self.state.params
 
     def copy_learned(self) -> tuple[Params, tuple[BatchStats, ...]]:
@@ -80,14 +80,14 @@ class Trainer(BaseTrainer):
         self.state = self.state._replace(params=new[0], batch_stats=new[1], average=new[2])
 
     def release_memory(self) -> None:
-        """Release the memory that only steps need; the next one allocates it again."""
+        """Release the memory that only steps need; the next step allocates it again."""
         for compiled in (self._step, self._loop):
             self.release(compiled)
         self._compile()
         self.guard.forget()
 
     def progress(self) -> ResumeState:
-        """Return what a later fit needs besides the weights, in host memory."""
+        """Return what a later fit needs besides the weights, copied to host memory."""
         has_average = self.rules.ema_decay is not None
         state = self.copy("opt_state", "loss_scale", *["params"] * has_average)
         return ResumeState(
@@ -136,17 +136,17 @@ class Trainer(BaseTrainer):
     ) -> Record:
         """Train for one epoch of a schedule of ``n_epochs`` that began at ``first_epoch``.
 
-        ``after_step(done, n_steps)`` is called after each step, or with ``step_by_step`` False
-        every tenth of a second or so; if it returns True the epoch ends there, and the record
-        covers the steps so far. With a budget the schedule follows the time that it has left, and
-        the epoch ends with the last step that fits, the first at the earliest. ``first_step`` steps
-        are in the state already. ``ahead()`` is called when a device has all steps and the host
-        would only wait for it. After a `NonFiniteError` the state is the last finite one.
+        ``after_step(done, n_steps)`` is called after each step, or about every tenth of a second if
+        ``step_by_step`` is False; if it returns True, the epoch ends there, and the record covers
+        the steps so far. With a budget, the schedule follows the remaining time, and the epoch ends
+        with the last step that fits, but not before the first. ``first_step`` steps of the epoch
+        are already done. ``ahead()`` is called when the device has all steps queued and the host
+        would otherwise wait. After a `NonFiniteError` the state is the last finite one.
         """
         backend, n_steps, start = self.backend, len(plan.counts), time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), step_context(self, data, plan, position):
-            # Not before, since all processes do this together and one may have failed earlier.
+            # Only now, since all processes do this together and one may have failed earlier.
             params, opt_state = backend.place_state(self.rules.optimizer, *self.state[:2])
             self.state = self.state._replace(params=params, opt_state=opt_state)
             if not first_step:
@@ -155,7 +155,7 @@ class Trainer(BaseTrainer):
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             epoch = Epoch(data, plan._replace(draws=None), self.n_epochs, first_step, [])
             self.guard.begin(self, epoch, start)
-            # With a time limit, calls end where the clock is read, after equal steps in all
+            # With a time limit, calls end where the clock is read, after the same steps in all
             # processes.
             has_loop = self._loop is not None and (budget is None or self.processes.is_single)
             work, *_ = step_work(self, data, plan)
@@ -179,7 +179,7 @@ class Trainer(BaseTrainer):
                         self.guard.look(self, done, waits=waits)
             if ahead is not None and not backend.shares_host_memory:
                 ahead()
-            loss, *accuracy = self.read_sums()  # The only wait for the device.
+            loss, *accuracy = self.read_sums()  # The epoch waits for the device only here.
             self.guard.end(self, done, loss)
         return self.record(plan, rates, [loss, *accuracy], time.perf_counter() - start, done)
 

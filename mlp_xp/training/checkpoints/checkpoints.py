@@ -68,14 +68,14 @@ def read_checkpoint(folder: Path) -> Snapshot:
         raise
     except OSError as error:
         raise SnapshotError(f"{folder} cannot be read: {error.strerror}") from error
-    except Exception as error:  # Errors from the libraries, too.
+    except Exception as error:  # The libraries raise errors of many types.
         raise SnapshotError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
 
 
 def read_newest(folder: Path) -> Snapshot | None:
     """Read the newest undamaged checkpoint of a folder; warn about each damaged newer one.
 
-    None if the folder has no checkpoint; `SnapshotError` if all are damaged.
+    Return None if the folder has no checkpoint; raise `SnapshotError` if all are damaged.
     """
     damages: list[str] = []
     for path in reversed(checkpoints(folder).values()):

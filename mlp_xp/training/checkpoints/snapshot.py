@@ -18,7 +18,7 @@ from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition
 from mlp_xp.training.loop.records import Record, ResumeState
 
-_NUMPY_FLOATS = ("loss", "best_loss")  # The attributes that scikit-learn's estimators have too.
+_NUMPY_FLOATS = ("loss", "best_loss")  # Attributes that scikit-learn's estimators also have.
 
 
 class SnapshotError(ValueError):
@@ -39,7 +39,7 @@ class Snapshot(NamedTuple):
 def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
     """Return a snapshot of a fit after some steps of an epoch (0 between epochs).
 
-    Raises `NonFiniteError` if the weights are not finite.
+    Raise `NonFiniteError` if the weights are not finite.
     """
     trainer, now = loop.trainer, time.perf_counter()
     trainer.guard.check(trainer, step or None)
@@ -110,9 +110,9 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
 
 
 def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
-    """Return as a tree the arrays whose names begin with ``name``.
+    """Return the arrays whose names begin with ``name`` as a tree.
 
-    ``like`` has the structure and the shapes; `SnapshotError` if the arrays have others.
+    ``like`` gives the structure and the shapes; raise `SnapshotError` if the arrays differ.
     """
     expected = {key: tuple(leaf.shape) for key, leaf in named_leaves(like, name)}
     found = {

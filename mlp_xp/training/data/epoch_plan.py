@@ -1,4 +1,4 @@
-"""The plan of an epoch: which rows each step takes, their weights, and what augmentations draw."""
+"""The plan of an epoch: each step's rows, their weights, and the augmentations' random draws."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
-# Orders of epochs of at most this many samples are cached, the last 512 (8 MB at most). The models
-# of a search usually have one seed and share them; drawing one takes 40 us or more.
+# The last 512 shuffled orders are cached (8 MB at most), for epochs of at most this many samples.
+# The models of a search usually share a seed, and so these orders; drawing one takes 40 us or more.
 _FEW_SAMPLES = 4_096
 
 
@@ -25,9 +25,9 @@ class EpochPlan(NamedTuple):
     ``batch_size``; for each step the number of samples and the sum of their weights; and what each
     augmentation drew, a NamedTuple of ``(steps * batch_size, ...)`` arrays, or None (`with_draws`).
 
-    A plan may have only a part of each batch; counts and totals still refer to whole batches. Then
-    ``positions`` of the same length as the rows are int32 positions in the whole batch, or None
-    without dropout, and ``parts : (steps,)`` are fractions of the totals.
+    A plan may hold only a part of each batch; counts and totals still refer to whole batches. Then
+    ``positions``, as long as the rows, are int32 positions in the whole batch, or None without
+    dropout, and ``parts : (steps,)`` are fractions of the totals.
     """
 
     rows: np.ndarray | None
@@ -49,17 +49,17 @@ def plan_epoch(
     weights: np.ndarray | None = None,
     pad: bool = False,
 ) -> EpochPlan:
-    """Return the plan of one epoch: every sample once, in batches of which the last may be shorter.
+    """Return the plan of one epoch: every sample once, in batches; the last may be shorter.
 
     ``seed`` shuffles differently in each epoch; None keeps the order of the data. ``pad`` fills the
-    last batch with samples of weight 0, so that all have one shape; a weighted average stays the
-    same.
+    last batch with samples of weight 0, so that all batches have the same shape; weighted averages
+    do not change.
     """
     batch_size = min(batch_size, n_samples)
     n_steps = -(-n_samples // batch_size)
     counts = [batch_size] * (n_steps - 1) + [n_samples - (n_steps - 1) * batch_size]
     if n_steps == 1:
-        # The order within a batch changes nothing but the rounding; taking rows would copy all.
+        # The order within a batch affects only rounding, and taking rows would copy all data.
         total = float(n_samples) if weights is None else float(np.sum(weights))
         return EpochPlan(None, weights, batch_size, counts, [total])
     if seed is None:
@@ -78,7 +78,7 @@ def plan_epoch(
     if weights is None:
         totals = [float(count) for count in counts]
     else:
-        # Summing by rows gives the same bits as one by one, and takes a hundredth of the time.
+        # Summing by rows gives the same bits as summing batch by batch, in a hundredth of the time.
         end = len(weights) // batch_size * batch_size
         totals = np.sum(weights[:end].reshape(-1, batch_size), axis=1).astype(float).tolist()
         totals += [float(np.sum(weights[end:]))] if end < len(weights) else []
@@ -102,8 +102,8 @@ def with_draws(
 ) -> EpochPlan:
     """Return the plan with the augmentations' draws for the whole epoch.
 
-    Each draws from its own stream, row by row, so neither the other augmentations nor padding
-    change what it draws.
+    Each augmentation draws from its own stream, row by row, so other augmentations and padding do
+    not change its draws.
     """
     n_samples = sum(plan.counts)
     here = np.arange(n_samples if plan.rows is None else len(plan.rows))

@@ -1,4 +1,4 @@
-"""Input scaling and whitening, computed on the device of the data, a block of rows at a time."""
+"""Input scaling and whitening, computed on the data's device, one block of rows at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.training.data.rows import take_rows
 _BLOCK = 512
 
 Exchange = Callable[[Any], list[Any]]
-Part = tuple[int, Any, Any]  # Number, mean and sum of squared deviations of samples.
+Part = tuple[int, Any, Any]  # The count, mean and sum of squared deviations of samples.
 
 
 def standardization(
@@ -28,8 +28,8 @@ def standardization(
     by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which is numerically stable (Chan, Golub,
     LeVeque, "Algorithms for computing the sample variance", 1983), with differences from the first
     row, so that a large offset costs no digits. Features that scikit-learn considers constant are
-    not scaled. Where x is one part of the samples, possibly empty, ``exchange`` returns the values
-    of all parts. Raises ValueError if a result is not finite.
+    not scaled. If x is one part of the samples, possibly empty, ``exchange`` returns the values of
+    all parts. Raise ValueError if a result is not finite.
     """
     xp = backend.xp
     wide = "float64" if backend.has_float64 else dtype
@@ -51,7 +51,7 @@ def standardization(
             n, *merged = reduce(_merge, (part for part in parts if part[0]))
             mean, spread = (backend.put(values, wide) for values in merged)
         variance, mean = spread / n, first + mean
-        # In double precision for every dtype; differences of equal numbers are exactly 0.
+        # In double precision for every dtype. Differences of equal numbers are exactly 0.
         noise = n * float(np.finfo(float).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
         scale = 1.0 / xp.sqrt(xp.where(constant, 1.0, variance))
@@ -78,7 +78,7 @@ def _first_row(x: Any, exchange: Exchange | None) -> Any:
 
 
 def _merge(a: Part, b: Part) -> Part:
-    """Return count, mean and sum of squared deviations of two parts together."""
+    """Return the count, mean and sum of squared deviations of two parts combined."""
     (n, mean, spread), (n_part, part_mean, part_spread) = a, b
     delta, total = part_mean - mean, n + n_part
     spread = spread + part_spread + delta * delta * (n * n_part / total)
@@ -89,19 +89,19 @@ def _merge(a: Part, b: Part) -> Part:
 class Whiten:
     r"""Whitening: uncorrelated features of mean 0 and variance 1.
 
-    With the features standardized, their covariance :math:`C = U \Lambda U^\top` and
-    :math:`S = (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of
-    the eigenvalues, :math:`x \leftarrow x\, U S` for "pca", with directions in the order of their
-    variance, and :math:`x \leftarrow x\, U S U^\top` for "zca", the whitening nearest to x. It is
-    computed before the training and is not trained.
+    With the features standardized, their covariance :math:`C = U \Lambda U^\top` and :math:`S =
+    (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of the
+    eigenvalues, :math:`x \leftarrow x\, U S` for "pca", with directions ordered by their variance,
+    and :math:`x \leftarrow x\, U S U^\top` for "zca", the whitening nearest to x. It is computed
+    before the training and is not trained.
 
     Parameters
     ----------
     kind : {"zca", "pca"}, default="zca"
     n_components : int of at least 1, optional
-        For "pca": the number of directions, which is then the number of the network's inputs.
+        For "pca": the number of directions to keep, which become the network's inputs.
     epsilon : float above 0, default=0.01
-        Keeps directions of little variance, which are noise, smaller than the others.
+        Keeps directions with little variance, which are mostly noise, smaller than the others.
 
     References
     ----------
@@ -178,7 +178,7 @@ def find_scaling(
 
 
 def _rotation(whiten: Whiten, covariance: np.ndarray) -> np.ndarray:
-    """Return the matrix that whitens standardized features, of the dtype of their covariance."""
+    """Return the matrix that whitens standardized features, in the dtype of their covariance."""
     variances, directions = np.linalg.eigh(covariance)
     variances, directions = np.maximum(variances[::-1], 0.0), directions[:, ::-1]
     # The sign of a direction is arbitrary: make its largest entry positive.

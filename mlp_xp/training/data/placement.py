@@ -1,9 +1,9 @@
 """Placement of training data on the device, and their batches.
 
-Resident data are on the device in their own dtype (uint8 stays uint8), and each step takes its rows
-there. Streamed data stay in the host's memory, or in a memory-mapped file, and each batch is copied
-while the one before it is computed. Both give the same results. A subset of a large array is a list
-of positions in it (`Rows`).
+Resident data are on the device in their own dtype (uint8 stays uint8), where each step selects its
+rows. Streamed data stay in host memory or in a memory-mapped file, and each batch is copied while
+the previous one is computed. Both give the same results. A subset of a large array is stored as a
+list of positions (`Rows`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SHARE_OF_FREE_MEMORY = 0.8
 class Data(ABC):
     """Training data that are read in every epoch.
 
-    ``rows`` are the positions of the samples in x and y. Where only some of the samples are here,
+    ``rows`` are the positions of the samples in x and y. If only some of the samples are here,
     ``owned`` gives the position of each sample, or -1.
     """
 
@@ -70,7 +70,7 @@ class Data(ABC):
 class Resident(Data):
     """Data on the device.
 
-    Floating-point data are converted to ``dtype`` once; integers stay as they are. x may be sparse
+    Floating-point data are converted to ``dtype`` once; integers are not converted. x may be sparse
     rows (CSR) for a backend that multiplies them.
     """
 
@@ -89,7 +89,7 @@ class Resident(Data):
             yield Batch(self.x, self.y, Selection(row, *others))
 
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the full batches of epochs at once, and the shorter last ones."""
+        """Return a stack of all full batches, and one of the shorter last batches of the epochs."""
         plans = [_at(plan, self._rows) for plan in plans]
         plan, size = plans[0], plans[0].batch_size
         if plan.rows is None:
@@ -165,11 +165,11 @@ def count_work(data: Data, params: Params, n_rows: int) -> tuple[int, int, int]:
 
 
 def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:
-    """Copy sparse rows (CSR), or a slice of them, to the device as they are."""
+    """Copy sparse rows (CSR), or a slice of them, to the device unchanged."""
     start, stop, _ = rows.indices(x.shape[0])
     indptr = x.indptr[start : stop + 1]
     first, last = indptr[0], indptr[-1]
-    # SciPy's kernels need positions of one dtype.
+    # SciPy's kernels need one dtype for all positions.
     data, indices = x.data[first:last], x.indices[first:last].astype(indptr.dtype, copy=False)
     indptr = indptr - first if first else indptr
     return SparseMatrix(backend.put(data, dtype), backend.put(indices), backend.put(indptr))
@@ -186,11 +186,11 @@ def place(
 ) -> Resident | Streamed:
     """Choose between resident and streamed data.
 
-    With "auto", what is on the device stays there; host data go there if they fit into most of its
-    free memory. A memory-mapped file that has to be converted, or whose rows are not one after
-    another, is streamed. Sparse rows are streamed, and made dense a batch at a time, unless steps
-    take them as they are (``multiplies_sparse``). x may be `Rows`, or a `Shard` with the targets of
-    all samples.
+    With "auto", data on the device stay there, and host data are copied there if they fit into most
+    of its free memory. A memory-mapped file is streamed if it must be converted or its rows are not
+    contiguous. Sparse rows are streamed and made dense batch by batch, unless steps can multiply
+    them directly (``multiplies_sparse``). x may be `Rows`, or a `Shard` with the targets of all
+    samples.
     """
     if placement not in ("auto", "resident", "streamed"):
         raise ValueError(

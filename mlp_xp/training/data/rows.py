@@ -42,8 +42,8 @@ class Rows:
 class Shard:
     """Samples of which only some have their rows here.
 
-    ``owned`` gives the position of each sample in x, or -1. x has at least one row, unused if no
-    sample is here.
+    ``owned`` gives the position of each sample in x, or -1. x has at least one row, which is unused
+    if no sample is here.
     """
 
     x: Any
@@ -61,7 +61,7 @@ class Shard:
 
     @property
     def mine(self) -> Any:
-        """The rows that are here, in the order of the samples; possibly none."""
+        """The rows stored here, in the order of the samples; possibly none."""
         rows = self.owned[self.owned >= 0]
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 
@@ -80,7 +80,7 @@ def take_rows(x: Any, rows: Any) -> Any:
 
 
 def kept_dtype(x: Any, dtype: str) -> str | None:
-    """Return the dtype that data are converted to before the steps, None for integers that stay.
+    """Return the dtype that data are converted to before the steps, or None for unchanged integers.
 
     With NumPy data these are signed integers and uint8, which every library can index.
     """
@@ -102,7 +102,7 @@ def some_rows(x: Any, rows: np.ndarray) -> Any:
         return Shard(x.x, x.owned[rows])
     if isinstance(x, Rows) and x.shared is not None:
         return Rows(x.x, x.rows[rows], x.shared)
-    if sparse.issparse(x):  # They stay sparse, since a dense array may not fit into memory.
+    if sparse.issparse(x):  # Keep them sparse, since a dense array may not fit into memory.
         return x[rows]
     n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
     return take_rows(x, rows) if n_bytes < _COPIED_BYTES else Rows(x, rows)

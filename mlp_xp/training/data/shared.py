@@ -1,4 +1,4 @@
-"""Data that many fits share: one copy on the device, whatever rows and targets each fit uses."""
+"""Data that many fits share: one copy on the device, whichever rows and targets each fit uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlp_xp.training.data.rows import kept_dtype
 class Column:
     """Targets of all rows, filled in by the fits that use them.
 
-    Only dtype and shape of the first fit's ``targets`` matter.
+    Of the first fit's ``targets``, only the dtype and shape matter.
     """
 
     def __init__(self, backend: Backend, targets: np.ndarray, n_rows: int) -> None:
@@ -35,7 +35,7 @@ class Column:
         if not np.array_equal(values[rows[is_known]], targets[is_known]):
             return False
         if not np.all(is_known):
-            # A copy, since a device may share the memory of the array it was given.
+            # A copy, since the device array may share memory with the array it was made from.
             values = values.copy()
             values[rows] = targets
             self._values = values
@@ -45,14 +45,14 @@ class Column:
     @property
     def on_device(self) -> Array:
         """The targets on the device."""
-        values, placed = self._values, self._placed  # Other threads may add targets meanwhile.
+        values, placed = self._values, self._placed  # Other threads may add targets any time.
         if placed is None or placed[0] is not values:
             self._placed = placed = values, self._backend.put(values)
         return placed[1]
 
 
 class SharedData:
-    """Samples of many fits, and the column names found by their check (``names``)."""
+    """Samples of many fits, and the column names that their check found (``names``)."""
 
     def __init__(self, x: Any, names: Mapping[str, Any] | None = None) -> None:
         self.x, self.names = x, names or {}
@@ -79,13 +79,13 @@ class SharedData:
 
 
 class SharedResident(Resident):
-    """Rows of data on the device that other fits use too."""
+    """Rows of data on the device that other fits use, too."""
 
     def __init__(
         self, backend: Backend, x: Array, column: Column, dtype: str, rows: np.ndarray
     ) -> None:
         super().__init__(backend, x, column.on_device, dtype, rows)
-        # Use the same array object as the other fits: a library may have made another view of its
+        # Use the same array object as the other fits: a library may have made a second view of its
         # memory.
         self.x, self.column = x, column
 

@@ -1,4 +1,4 @@
-"""The cause of infinity and NaN in training: the step, the layer, and what to type."""
+"""The cause of infinity or NaN in training: the step, the layer, and what to do about it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments, StepScalars
 from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradient
 
-# Inputs and targets this many times larger than 1 and the learning rate are the likely cause.
+# Inputs or targets are the likely cause if they exceed 1 and the learning rate by this factor.
 _LARGE = 100.0
-# Sample weights with a smaller average, by which the penalty is divided, may be the cause.
+# Sample weights may be the cause if their average, by which the penalty is divided, is smaller.
 _SMALL = 0.01
 
 
 class _Diagnosis(NamedTuple):
     """The layer at fault, or None, and the magnitudes of the inputs of some steps.
 
-    ``input`` and ``target`` are the largest magnitudes, the latter 0 for class labels; ``weight``
-    is the smallest average of sample weights, 1 without them; ``penalty`` the largest L2 factor.
+    ``input`` and ``target`` are the largest magnitudes (``target`` is 0 for class labels),
+    ``weight`` is the smallest average of the sample weights (1 without weights), and ``penalty`` is
+    the largest L2 factor.
     """
 
     layer: str | None
@@ -48,7 +49,7 @@ class _Diagnosis(NamedTuple):
         return "rate" if self.target < large else "target"
 
     def error(self, rate: float, *, epoch: int, step: int | None = None) -> NonFiniteError:
-        """Return the error that names cause, cure and layer; "lbfgs" has no rate and no steps."""
+        """Return the error with cause, cure and layer; "lbfgs" has no rate and no steps."""
         cause = self.cause(rate)
         cure = {
             "input": "The input data may contain large values and need to be preprocessed. The "
@@ -72,9 +73,9 @@ class _Diagnosis(NamedTuple):
 
 
 def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
-    """Find the cause in the steps ``given``, and the layer in the last one.
+    """Find the cause in the steps ``given``, and the faulty layer in the last step.
 
-    The trainer is before the last step; ``after`` are the weights after it.
+    The trainer's state is from before the last step; ``after`` are the weights after it.
     """
     get = trainer.backend.get
     sizes = [
@@ -99,7 +100,7 @@ def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params
 def explain_minimum(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, iteration: int
 ) -> NonFiniteError:
-    """Return the error of an iteration of "lbfgs" that left the weights of the trainer.
+    """Return the error for an iteration of "lbfgs" that started from the trainer's weights.
 
     The plan has all samples, in the blocks that L-BFGS uses.
     """
@@ -119,7 +120,7 @@ def explain_minimum(
 
 
 def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diagnosis:
-    """Compute forward and backward pass of a step, and find the first layer that is not finite."""
+    """Run the forward and backward pass of a step, and find the first layer that is not finite."""
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
     xp, kernels = backend.xp, backend.kernels
     network, stats, batch = rules.network, trainer.state.batch_stats, given.batch
@@ -156,7 +157,7 @@ def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Dia
         found = evaluate(params, batch, given.scaling, stats, given.keys, dropout_rates=rates)
         is_real = xp.isdtype(found.targets.dtype, "real floating")
         average = 1.0
-        if weights is not None:  # Samples of weight 0 fill up a batch.
+        if weights is not None:  # Samples of weight 0 are padding.
             average = float(xp.sum(weights)) / max(int(xp.count_nonzero(weights)), 1)
         faulty = (name for name, value in values(found) if not is_finite(backend, value))
         return _Diagnosis(

@@ -1,4 +1,4 @@
-"""Whether numbers are finite, and the error of a fit whose numbers are not."""
+"""A check whether numbers are finite, and the error for a fit whose numbers are not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend
 
 NON_FINITE_WEIGHTS = "Solver produced non-finite parameter weights."  # scikit-learn's words
-# The longest arrays that a BLAS adds up without its other threads.
+# The longest arrays that a BLAS sums in a single thread.
 _SHORT = 10_000
 
 Cause = Literal["input", "target", "weight", "rate"]
@@ -28,10 +28,11 @@ class NonFiniteError(ValueError):
     step : int or None
         Step of the epoch, from 1; None for "lbfgs".
     layer : str or None
-        Where the first such number appeared: e.g. ``"hidden layer 1"``, ``"loss"``, ``"gradient of
-        output layer"`` or ``"update of hidden layer 1"``; None where the step does not repeat it.
+        Where the first such number appeared, e.g. ``"hidden layer 1"``, ``"loss"``, ``"gradient of
+        output layer"`` or ``"update of hidden layer 1"``; None if repeating the step does not
+        reproduce it.
     cause : {"input", "target", "weight", "rate"}
-        The likely one: X, y, the sample weights, or the learning rate.
+        The likely cause: X, y, the sample weights, or the learning rate.
 
     Examples
     --------
@@ -62,7 +63,7 @@ class NonFiniteError(ValueError):
 
 
 def is_finite(backend: Backend, tree: Tree) -> bool:
-    """Whether all numbers of some arrays are finite; one is read from the device."""
+    """Whether all numbers of some arrays are finite; reads a single number from the device."""
     xp = backend.xp
     first, *others = arrays = list(leaves(tree))
     if all(map(_is_short_and_finite, arrays)):
@@ -78,7 +79,8 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
 def _is_short_and_finite(array: Any) -> bool:
     """Whether a NumPy array is short and finite, in half the time of sums.
 
-    Squares cannot cancel out, and unlike a sum this never warns. In doubt the answer is False.
+    Squares cannot cancel out, and unlike a sum they never cause a warning. If in doubt, return
+    False.
     """
     return (
         type(array) is np.ndarray and array.size <= _SHORT and math.isfinite(np.vdot(array, array))

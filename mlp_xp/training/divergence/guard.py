@@ -1,4 +1,4 @@
-"""Infinity and NaN in training: detect them, find the step, restore finite weights."""
+"""Infinity and NaN in training: detection, search for the step, and return to finite weights."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from mlp_xp.training.step.step_table import Epoch, repeat
 
 # Seconds between two checks of the loss, since each waits for the device.
 _LOOK_SECONDS = 0.1
-# Largest fraction of the time spent on copies of the state.
+# The largest fraction of the time to spend on copies of the state.
 _COPY_SHARE = 0.0025
-# Expected seconds of the first copy: a constant, and a factor per number.
+# Expected seconds for the first copy: a constant, and a factor per number.
 _COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
-# Steps that are searched for the cause, whose effect can take a few steps to show.
+# The number of steps to search for the cause, whose effect can take a few steps to show.
 _RECENT = 8
 
 
@@ -32,31 +32,32 @@ class Guard:
     """Detect a loss or weights that are not finite, and restore the last finite state.
 
     The loss is read every tenth of a second; ``running`` then has the averages of the epoch so far.
-    The trainer can return to a restore point: the state it started from, later a copy of its state,
-    made as often as `_COPY_SHARE` of the time allows. When a number is not finite, the steps since
-    then are repeated one by one, which finds the step and the layer, and the state before it.
-    Between two fits, or two calls of `partial_fit`, no data are kept, and what was learned since
-    the last copy is lost. All processes check at the same time and raise the same error.
+    The trainer can return to a restore point: first the state it started from, later a copy of its
+    state. Copies may take `_COPY_SHARE` of the time. When a number is not finite, the steps since
+    the restore point are repeated one by one to find the faulty step and layer, and the state
+    before that step. No data are kept between two fits or two calls of `partial_fit`, so an error
+    then loses what was learned since the last copy. All processes check at the same time and raise
+    the same error.
     """
 
     def __init__(self, processes: SingleProcess = SINGLE_PROCESS) -> None:
         self._processes = processes
         self.running: Running | None = None
         self._look_at = 0.0
-        self._since = 0.0  # When the restore point was set.
-        self._cost: float | None = None  # Seconds for a copy, once the state has been looked at.
+        self._since = 0.0  # The time at which the restore point was set.
+        self._cost: float | None = None  # Seconds for a copy, once measured or estimated.
         self._restore: Callable[[BaseTrainer], None] | None = None
-        self._epochs: list[Epoch] = []  # Since the restore point; the last is the present one.
-        self._first = 0  # The steps of the first of them that were done before it.
+        self._epochs: list[Epoch] = []  # Since the restore point; the last is current.
+        self._first = 0  # The steps of the first epoch that were done before the restore point.
 
     def start(self, restore: Callable[[BaseTrainer], None]) -> None:
-        """Set the restore point of a new trainer to its present state."""
+        """Set the restore point of a new trainer to its current state."""
         self._restore = restore
         self._since = time.perf_counter()
         self._cost = None
 
     def forget(self) -> None:
-        """Drop the restore point: the training has ended, or its weights were replaced."""
+        """Drop the restore point, since the training has ended or its weights were replaced."""
         self._restore = None
 
     def release(self) -> None:
@@ -64,7 +65,7 @@ class Guard:
         self._epochs, self._first = [], 0
 
     def begin(self, trainer: BaseTrainer, epoch: Epoch, now: float) -> None:
-        """Store an epoch before its first step, at a time of `time.perf_counter`."""
+        """Store an epoch before its first step, at a `time.perf_counter` time."""
         self._epochs.append(epoch)
         self.running = None
         if self._processes.decide(self._is_copy_due(trainer, now)):
@@ -73,7 +74,7 @@ class Guard:
     def look(self, trainer: BaseTrainer, done: int, *, waits: bool) -> None:
         """Check the loss after ``done`` steps of the epoch if a check is due.
 
-        ``waits``: the device computes for about as long as between two checks.
+        ``waits`` is whether the device computes for about as long as the time between two checks.
         """
         now = time.perf_counter()
         is_due = waits or now >= self._look_at or self._restore is None
@@ -93,11 +94,11 @@ class Guard:
             raise self._processes.blame(self._error(trainer, done))
 
     def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
-        """Raise `NonFiniteError` if the last update has left weights that are not finite.
+        """Raise `NonFiniteError` if the weights are not finite after the last update.
 
-        ``done`` are the steps of the epoch so far, None after the epoch.
+        ``done`` is the number of steps of the epoch so far, or None after the epoch.
         """
-        state = trainer.state  # The optimizer's state shows in its weights.
+        state = trainer.state  # A faulty optimizer state shows in the weights.
         if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
             raise self._processes.blame(self._error(trainer, done))
 
@@ -108,10 +109,10 @@ class Guard:
         return self._restore is None or (now - self._since) * _COPY_SHARE >= self._cost
 
     def _copy_state(self, trainer: BaseTrainer, done: int) -> None:
-        """Copy the present state as the restore point."""
+        """Copy the current state as the restore point."""
         start = time.perf_counter()
         self.check(trainer, done)
-        self.forget()  # Free the old copy first: there are never two at once.
+        self.forget()  # Free the old copy first, so that only one exists at a time.
         copied, n_steps = trainer.copy(), trainer.n_steps + done
         self._restore = lambda trainer: trainer.restore(copied, n_steps)
         self._epochs, self._first = self._epochs[-1:], done

@@ -27,18 +27,18 @@ from mlp_xp.training.step.inputs import in_dtype_of, of_features, rotated
 
 Predict = Callable[..., Array]
 
-# Batch sizes at which products run at full speed. Fewer rows are enough in host memory, and need
-# less of it, but XLA on a CPU is a quarter slower with them.
+# Batch sizes at which products run at full speed. In host memory fewer rows are enough and need
+# less memory, but XLA on a CPU is a quarter slower with them.
 _BATCH = 2048
 _HOST_BATCH = 384
-# More rows if machine code packs the weights for each batch: 0.82 to 0.88 of the time.
+# More rows if machine code packs the weights for each batch; this takes 0.82 to 0.88 of the time.
 _LONG_BATCH = 1024
-# A narrow network takes more rows, up to this many inputs and outputs of layers, which fit a cache.
+# Narrow networks use more rows, up to this many inputs and outputs of layers, which fit a cache.
 _HOST_NUMBERS = 1 << 17
-# A batch has more sparse rows, so that more of them share the weights that are read.
+# Batches of sparse rows are larger, so that more rows share the weights that are read.
 _SPARSE_BATCH = 1024
-# For backends that compile for a shape: operations on rows of zeros that take less time than a
-# call, operations that take as long as an activation, and the largest input that is copied.
+# For backends that compile per shape: the operations on rows of zeros that take less time than a
+# call, the operations that take as long as an activation, and the largest input to copy.
 _ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
 
 
@@ -63,8 +63,8 @@ def predict(
     than ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and scaling are
     arrays of any library; ``x`` may be sparse rows. The loss's output activation is applied;
     without a loss the outputs are raw. ``depth`` stops after that many hidden layers. The result is
-    the average over all combinations of the views of ``tta``, on the backend ``to``. A long
-    prediction may have its products in ``precision``, see `Backend.predicting_in`.
+    averaged over all combinations of the views of ``tta``, and is on the backend ``to``. A long
+    prediction may compute its products in ``precision``; see `Backend.predicting_in`.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
@@ -78,7 +78,7 @@ def predict(
         most, sizes = _SPARSE_BATCH, sizes[1:]
     row_bytes = _row_bytes(sizes, dtype)
     size = get_chunk_n_rows(row_bytes, max_n_rows=most)
-    # The first case is common, and a closer check takes longer than a layer for one row.
+    # The first case is common, and a more precise check takes longer than a layer for one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
 
     def put(leaf: Array) -> Array:
@@ -124,7 +124,7 @@ def predict(
         starts = range(0, n_samples, size)
 
         def rows_from(start: int) -> slice:
-            # Where shapes are fixed, a short last batch would need its own compilation: it starts
+            # If shapes are fixed, a short last batch would need another compilation. So it starts
             # early enough to be full, and rows already predicted are dropped.
             stop = min(start + size, n_samples)
             return slice(stop - size if backend.fixed_shapes else start, stop)
@@ -165,7 +165,7 @@ def _joined(backend: Backend, outputs: Iterable[Array], n_samples: int, to: Back
 
 
 def _is_on_host(x: Any) -> bool:
-    """Whether rows are in the host's memory, sparse or not, in arrays of any library."""
+    """Whether rows, sparse or not, in arrays of any library, are in host memory."""
     return sparse.issparse(x) or get_backend(x.x if isinstance(x, Rows) else x).shares_host_memory
 
 
@@ -185,9 +185,9 @@ def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
 
 @lru_cache(maxsize=64)
 def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...], n_views: int) -> int:
-    """Return the number of rows to compile a prediction for: few shapes serve all sizes.
+    """Return the number of rows to compile a prediction for; a few shapes serve all sizes.
 
-    Rows of zeros fill the batch: a sixteenth of it, or what takes less time than the call.
+    Rows of zeros fill the batch: at most a sixteenth of it, or less work than the call itself.
     """
     if n_samples == 1 or n_samples * sizes[0] > _COPIED_NUMBERS:
         return n_samples

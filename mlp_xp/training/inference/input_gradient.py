@@ -36,11 +36,11 @@ def input_gradient(
 ) -> Array:
     """Return the gradient of each sample's loss with respect to its features, (samples, features).
 
-    ``weights`` are parameters, batch statistics and input scaling, arrays of the backend;
-    ``targets`` are as the loss takes them.
+    ``weights`` are the parameters, batch statistics and input scaling, in arrays of the backend;
+    ``targets`` are encoded for the loss.
     """
     function = _compiled(backend, network, loss)
-    # Inputs and outputs of all layers are kept until the backward pass.
+    # The inputs and outputs of all layers are kept until the backward pass.
     n_bytes = 4 * sum(network.sizes) * np.dtype(dtype).itemsize
     size = get_chunk_n_rows(n_bytes, max_n_rows=_BATCH)
     found = []
@@ -73,7 +73,7 @@ def make_input_gradient(
         targets: Array,
     ) -> Array:
         found = evaluate(params, Batch(x, targets), scaling, batch_stats, is_training=False)
-        # The loss is an average over the batch, and each sample has its own gradient.
+        # The loss is an average over the batch, but each sample needs its own gradient.
         factor = loss.reported(float(x.shape[0]), found.logits.shape[-1])
         dx, _ = found.pullback(found.pull_loss() * factor, need_dx=True)
         assert dx is not None

@@ -8,7 +8,8 @@ import numpy as np
 class Plateau:
     """Scikit-learn's rule: stop when a loss has not fallen by ``tol`` for too many epochs.
 
-    ``patience`` epochs in a row may pass without such a fall from ``best``, the lowest loss so far.
+    ``patience`` epochs in a row may pass without such a fall below ``best``, the lowest loss so
+    far.
     """
 
     def __init__(self, tol: float, patience: float, best: float = np.inf, count: int = 0) -> None:
@@ -19,7 +20,7 @@ class Plateau:
 
     @property
     def n_before(self) -> float:
-        """The least number of epochs, at least 1, before training can stop."""
+        """The minimum number of epochs, at least 1, before training can stop."""
         return max(1, self.patience - self.count + 1)
 
     @property
@@ -34,7 +35,7 @@ class Plateau:
         return self.is_over
 
     def message(self, *, by_score: bool) -> str:
-        """Return the message for the end of the patience, in scikit-learn's words."""
+        """Return scikit-learn's message for a loss that has stopped falling."""
         what = "Validation score" if by_score else "Training loss"
         return (
             f"{what} did not improve more than tol={self.tol:f} for {self.patience} "

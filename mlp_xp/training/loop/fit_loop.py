@@ -37,12 +37,12 @@ _MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
 class FitLoop:
     """A fit in progress: it asks for epochs, receives their records, and decides when to end.
 
-    It writes to the trainer and to its own attributes, and to no estimator. ``best`` are the
-    weights and batch statistics of the best score so far, including an unfinished fit that this one
-    resumes. ``identity()`` describes the settings and data that a resumed fit must have too.
-    ``first_step`` is the number of steps that a resumed fit has done of its first epoch; ``start``
-    and ``epoch_start`` are the times at which fit and epoch began (`time.perf_counter`, relative to
-    now before `run`).
+    It changes the trainer and its own attributes, but no estimator. ``best`` are the weights and
+    batch statistics with the best score so far; a resumed fit includes the epochs before the
+    interruption. ``identity()`` describes the settings and data that a resumed fit must share.
+    ``first_step`` is the number of steps that a resumed fit has already done in its first epoch;
+    ``start`` and ``epoch_start`` are the times at which the fit and the epoch began
+    (`time.perf_counter`, relative to now before `run`).
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class FitLoop:
         seconds: float,
         epoch_seconds: float,
     ) -> None:
-        """Resume a fit that has taken this many seconds, some of them for steps of an epoch."""
+        """Resume a fit that has taken this many seconds, including those of an unfinished epoch."""
         if best:
             self.best = self.put(best)
         self.history, self.position = history, position
@@ -98,7 +98,7 @@ class FitLoop:
         self.start, self.epoch_start = -seconds, -epoch_seconds
 
     def begin(self) -> None:
-        """Start to count epochs; in a continued fit the present network is the best so far."""
+        """Start to count epochs; in a continued fit the current network is the best so far."""
         if self.is_resumed:
             return
         self.history.n_epochs = 0
@@ -120,8 +120,8 @@ class FitLoop:
         """Train until something ends it.
 
         ``start`` is the time from which `max_time` counts (`time.perf_counter`). The settings
-        replace earlier ones, except whether the score decides. ``is_interrupted()`` is whether
-        Ctrl-C was pressed.
+        replace earlier ones, except for whether the score decides. ``is_interrupted()`` returns
+        whether Ctrl-C was pressed.
         """
         trainer, by_score = self.trainer, self._settings.stops_by_score
         self._settings = settings = replace(settings, stops_by_score=by_score)
@@ -130,7 +130,7 @@ class FitLoop:
         if not self.is_resumed:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
-            # In less time than this, compilation would take most of it.
+            # In a shorter fit, compilation would take most of the time.
             may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
             trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
             if settings.max_time is not None:
@@ -155,10 +155,10 @@ class FitLoop:
             trainer.guard.release()
             if not settings.keeps_step:
                 trainer.release_memory()
-            self._watcher = None  # A cycle would keep the data alive.
+            self._watcher = None  # A reference cycle would keep the data alive.
 
     def run_epoch(self, is_interrupted: Callable[[], bool]) -> Fit[None]:
-        """Train for one epoch, after which the schedule and the count of epochs continue."""
+        """Train for one epoch; the schedule and the epoch count continue from the last one."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
         trainer.begin_fit(is_planned=self._settings.is_planned)
@@ -188,11 +188,11 @@ class FitLoop:
             return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)
 
     def _keep_best(self, error: NonFiniteError) -> None:
-        """Warn that the best weights are kept, as in scikit-learn; record the epoch with NaN."""
+        """Warn, as scikit-learn does, that the best weights are kept; record the epoch with NaN."""
         warn_caller(f"{error} The best weights so far are kept.", RuntimeWarning)
         records = self.history.records
         if records and records[-1].epoch >= error.epoch:
-            return  # Only its last update is not finite.
+            return  # Only the epoch's last update is not finite.
         self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
 
     def _begin_budget(self, seconds: float, start: float) -> Budget:
@@ -212,13 +212,13 @@ class FitLoop:
         is_watched = self._is_watched()
         while not self.is_stopped and history.n_epochs < settings.max_iter:
             n_epochs, n_left = 1, settings.max_iter - history.n_epochs
-            if not is_watched:  # No epoch before the last of these can end the fit.
+            if not is_watched:  # None of these epochs but the last can end the fit.
                 n_epochs = int(min(n_left, self.plateau.n_before))
             elif watcher is not None:
                 watcher.begin_epoch()
             request = self._request(n_epochs, n_left=n_left)
             trained = yield request
-            if request.first_step:  # The seconds before it was resumed count too.
+            if request.first_step:  # Seconds before the fit was resumed count, too.
                 seconds = time.perf_counter() - self.epoch_start
                 trained = [Trained(epoch.record._replace(seconds=seconds)) for epoch in trained]
             self.epoch_start = 0.0
@@ -248,7 +248,7 @@ class FitLoop:
             or settings.verbose
             or settings.max_time is not None
             or self.is_resumed
-            or not self.trainer.processes.is_single  # Only the first is verbose.
+            or not self.trainer.processes.is_single  # Only the first epoch is verbose.
             or (validation is not None and validation.looks_at_model)
         )
 
@@ -283,14 +283,14 @@ class FitLoop:
         return self.is_stopped
 
     def _is_out_of_time(self) -> bool:
-        """Record that an epoch is done; return whether no time is left for another step."""
+        """Record the end of an epoch; return whether no time is left for another step."""
         if self._budget is None:
             return False
         self._budget.between()
         return self._budget.next_steps(1) == 0
 
     def _pause(self, step: int) -> None:
-        """Report a pause, the last one after Ctrl-C, which then ends the fit."""
+        """Report a pause; after Ctrl-C it is the last one, and the fit ends."""
         watcher, is_interrupted = self._watcher, self._is_interrupted()
         # A fit stopped by Ctrl-C counts its unfinished epoch as a whole one.
         if watcher and watcher.watches_pauses and not (is_interrupted and self.is_stopped):
@@ -350,7 +350,7 @@ class FitLoop:
         problem = trainer, self._data, self._weights
         start = time.perf_counter()
         learned = trainer.learned
-        # Weights are taken out of SciPy's vector only where they are used.
+        # Weights are extracted from SciPy's vector only when they are used.
         is_watched = self.validation is not None or (watcher is not None and watcher.watches_epochs)
 
         def last_finite() -> Params:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.training.loop.records import Record
 
-# The names of scikit-learn's MLP for the fields.
+# Scikit-learn's names for the fields.
 _ATTRIBUTES = {
     "history_": "records",
     "loss_curve_": "losses",
@@ -29,8 +29,9 @@ _ATTRIBUTES = {
 class History:
     """Records of all epochs, and attributes derived from them.
 
-    Validation losses and scores are None without validation samples, ``best_loss`` where the score
-    decides. ``n_epochs`` counts since the last fit began, ``n_samples`` over all training steps.
+    Validation losses and scores are None without validation samples; ``best_loss`` is None if the
+    score decides. ``n_epochs`` counts from the start of the last fit, ``n_samples`` over all
+    training steps.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -79,7 +80,7 @@ class History:
             self.validation_losses.append(record.validation_loss)  # type: ignore[arg-type]
             is_best = score > self.best_score
             self.best_score = score if is_best else self.best_score
-        self.loss = np.float64(record.loss)  # A float as in scikit-learn, so that it prints alike.
+        self.loss = np.float64(record.loss)  # A float, so that it prints as in scikit-learn.
         self.losses.append(self.loss)
         self.records.append(record)
         if self.best_loss is not None:
@@ -89,9 +90,9 @@ class History:
 
 
 def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fitted attributes with the records as text and without the curves.
+    """Return the fitted attributes, with the records as text and without the curves.
 
-    skops needs 3 kB for a record and its entries in the curves; JSON needs 150 bytes.
+    skops takes 3 kB for a record and its entries in the curves; JSON takes 150 bytes.
     """
     records = attributes.get("history_")
     if not records or not all(type(record) is Record for record in records):
@@ -99,7 +100,7 @@ def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     packed = dict(attributes, history_=json.dumps(records))
     for name, curve in _curves(records).items():
         given = packed.get(name)
-        if isinstance(given, list) and given == curve:  # Otherwise the user has assigned it.
+        if isinstance(given, list) and given == curve:  # Otherwise the user has assigned a value.
             del packed[name]
     return packed
 

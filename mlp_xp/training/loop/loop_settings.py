@@ -1,4 +1,4 @@
-"""Settings of a fit that no step needs, and its validation samples and reports."""
+"""Settings of a fit that training steps do not need, and its validation samples and reports."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mlp_xp.training.loop.records import Record, Running
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """The settings of a fit that no training step needs.
+    """The settings of a fit that training steps do not need.
 
-    ``patience`` are epochs in a row without an improvement by ``tol``. ``stops_by_score`` is
-    whether the validation score decides, instead of the loss; ``is_adaptive`` whether a plateau
-    lowers the learning rate first; ``has_open_end`` whether ``max_iter`` is only a limit, not the
-    end of a schedule. ``max_fun`` limits L-BFGS, and is None for training step by step.
-    ``keeps_step`` keeps the memory of the compiled step for another fit.
+    ``patience`` is the number of epochs in a row without an improvement by ``tol``.
+    ``stops_by_score`` is whether the validation score decides, instead of the loss; ``is_adaptive``
+    whether a plateau lowers the learning rate first; ``has_open_end`` whether ``max_iter`` is only
+    a limit, not the end of a schedule. ``max_fun`` limits L-BFGS, and is None for training step by
+    step. ``keeps_step`` keeps the memory of the compiled step for another fit.
     """
 
     max_iter: int
@@ -38,7 +38,7 @@ class LoopSettings:
 
     @property
     def is_planned(self) -> bool:
-        """Whether all epochs will run: for a schedule's sake, or since nothing stops the fit."""
+        """Whether all epochs will run, because of a schedule or since nothing can stop the fit."""
         return not self.has_open_end or self.patience == math.inf
 
 
@@ -57,7 +57,7 @@ class LoopPosition(NamedTuple):
 class Validation(Protocol):
     """Held-out samples.
 
-    ``looks_at_model`` is whether a score depends on more than predictions.
+    ``looks_at_model`` is whether the score depends on more than predictions.
     """
 
     looks_at_model: bool
@@ -69,7 +69,7 @@ class Validation(Protocol):
         ...
 
     def measure(self) -> tuple[float, float]:
-        """Return loss and score of the network in training; a higher score is better."""
+        """Return the loss and the score of the network in training; a higher score is better."""
         ...
 
 
@@ -89,7 +89,7 @@ class Watcher(Protocol):
         ...
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Report the steps of the epoch so far, and its averages where they are known."""
+        """Report the steps of the epoch so far, and its averages if they are known."""
         ...
 
     def end_epoch(self, record: Record) -> bool:
@@ -97,7 +97,7 @@ class Watcher(Protocol):
         ...
 
     def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report that the training can be stored now, after some steps of an epoch, or 0.
+        """Report that the training can be saved now, after some or no steps of an epoch.
 
         ``is_interrupted`` is whether Ctrl-C ends the fit after it.
         """

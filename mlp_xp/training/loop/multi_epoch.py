@@ -1,8 +1,8 @@
 """Several epochs of a small fit in one call.
 
-Such an epoch takes less time than its overhead. The call keeps the loss of each step, and, where
-the data are one batch, the weights to validate, so that a fit ends exactly as if its epochs had
-been run one by one.
+Such an epoch takes less time than its overhead. The call keeps the loss of each step and, if the
+data are one batch, the weights to validate. So the fit ends exactly as if its epochs had run one by
+one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step
 from mlp_xp.training.step.step_context import n_alike, step_context
 from mlp_xp.training.step.step_table import Epoch, StepTable, draw_keys, step_tables
 
-# The most epochs and steps of a call, its rows, and the size of the weights that it keeps.
+# The maximum epochs and steps of a call, its rows, and the size of the weights that it keeps.
 _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
 
 
 class _Kept(NamedTuple):
-    """The weights and the loss before each step, and after the last: the first axis counts them.
+    """The weights and the loss before each step and after the last; the first axis counts steps.
 
-    There are no weights without validation. A traced step keeps only the values before it.
+    Without validation no weights are kept. A traced step keeps only the values before it.
     """
 
     learned: Params
@@ -48,7 +48,7 @@ States: TypeAlias = tuple[TrainState, tuple[_Kept, ...]]
 
 
 def new_multi_epoch(request: Request) -> MultiEpoch | None:
-    """Return an object that runs the epochs of a small fit, or None if the fit is not small."""
+    """Return an object that runs several epochs per call, or None if the fit is not small."""
     trainer, data, settings = request.trainer, request.data, request.settings
     backend, validation = trainer.backend, request.validation
     if (
@@ -97,7 +97,7 @@ class MultiEpoch:
         kept = _Kept((), (), state.loss)
         if self._validation is not None:
             kept = _Kept(trainer.learned, state.batch_stats, state.loss)
-        # The steps of an epoch with batches of one size: all, or all but a shorter last one.
+        # The steps of an epoch with full batches: all steps, or all but a shorter last one.
         n_full, n_steps = data.n_samples // plan.batch_size, len(plan.counts)
         self._parts = [range(n_full), range(n_full, n_steps)][: 1 + (n_full < n_steps)]
 
@@ -115,7 +115,7 @@ class MultiEpoch:
     def train(self, request: Request) -> list[Trained]:
         """Train the epochs, or fewer, each as `Trainer.run_epoch` does.
 
-        Raises `NonFiniteError` if the loss of the first of them has become infinite or NaN.
+        Raise `NonFiniteError` if the loss of the first epoch has become infinite or NaN.
         """
         if self._faulty is not None:
             self._faulty()
@@ -169,7 +169,7 @@ class MultiEpoch:
 
     def _plans(self, request: Request, n_epochs: int) -> list[EpochPlan]:
         """Return the plans of the next epochs."""
-        if len(self._counts) == 1:  # All alike.
+        if len(self._counts) == 1:  # All have the same counts.
             return [request.plan()] * n_epochs
         return [request.plan(i) for i in range(n_epochs)]
 
@@ -192,7 +192,7 @@ class MultiEpoch:
             place[n_epochs * lengths[0]] = leaf
 
     def _losses(self, n_epochs: int) -> np.ndarray:
-        """Return the contribution of each step to the loss of its epoch, (epochs, steps)."""
+        """Return each step's contribution to the loss of its epoch, (epochs, steps)."""
         losses = [
             to_numpy(kept.loss)[: n_epochs * len(part)].reshape(n_epochs, -1)
             for part, kept in zip(self._parts, self._kept, strict=True)
@@ -202,9 +202,9 @@ class MultiEpoch:
         return np.append(steps.ravel()[1:], last).reshape(steps.shape)
 
     def _arguments(self, plans: list[EpochPlan], tables: list[StepTable]) -> list[tuple[Any, ...]]:
-        """Return the arguments of each part's steps for ``most`` epochs; the last may be unused.
+        """Return the step arguments of each part for ``most`` epochs; the last ones may be unused.
 
-        All calls thus have the shape for which the backend has traced a step.
+        So all calls have the shape for which the backend has traced a step.
         """
         trainer, n_steps, n_unused = self._trainer, len(self._counts), self._most - len(plans)
         put, has_keys = trainer.backend.put, trainer.rules.network.n_keys > 0
@@ -226,7 +226,7 @@ class MultiEpoch:
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
-    """Return the part of a state that is kept, in the order of the leaves."""
+    """Return the parts of a state that are kept, in the order of the leaves."""
     learned = state.average or state.params if kept.learned else ()
     return leaves(_Kept(learned, state.batch_stats if kept.learned else (), state.loss))
 

@@ -12,10 +12,11 @@ from mlp_xp.training.step.loss_scaling import LossScale
 class Record(NamedTuple):
     """The results of an epoch.
 
-    ``epoch`` counts from 1; ``loss`` is the average over the samples, penalty included, each batch
-    taken before its update; ``accuracy`` likewise, or None unless wanted; ``learning_rate`` is the
-    last step's; ``seconds`` end when the device has finished. The last two fields are for the
-    validation data after the epoch, or None without any.
+    ``epoch`` counts from 1; ``loss`` is the average over the samples, including the penalty, with
+    each batch's loss computed before its update; so is ``accuracy``, which is None unless
+    requested. ``learning_rate`` is the last step's, and ``seconds`` includes the wait for the
+    device. The last two fields are for the validation data after the epoch, or None without
+    validation data.
     """
 
     epoch: int
@@ -31,7 +32,7 @@ class Record(NamedTuple):
 class Running(NamedTuple):
     """The averages of an epoch so far, as last read from the device.
 
-    ``loss`` is as in `Record`, over fewer samples; so is ``accuracy``, or None unless wanted.
+    ``loss`` and ``accuracy`` are as in `Record`, but over fewer samples.
     """
 
     loss: float
@@ -39,11 +40,11 @@ class Running(NamedTuple):
 
 
 class ResumeState(NamedTuple):
-    """The state of a training besides what it predicts with: NumPy arrays and counts.
+    """The state that only training needs, not predictions: NumPy arrays and counts.
 
-    ``params`` are the weights themselves where predictions use their moving average, else ``()``.
-    ``best`` are the weights and batch statistics of the best score so far, of an unfinished fit in
-    which the score decides, otherwise ``()``. ``rule`` names the kind of update rule that the
+    ``params`` are the weights themselves if predictions use their moving average, otherwise ``()``.
+    ``best`` are the weights and batch statistics with the best score so far, in an unfinished fit
+    in which the score decides, otherwise ``()``. ``rule`` names the kind of update rule that the
     optimizer's state belongs to, and ``rule_start`` is the step at which it began; the counts are
     `Trainer`'s. ``loss_scale`` is for products in float16, otherwise ``()``.
     """

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Trained(NamedTuple):
-    """An epoch; ``learned()`` copies its weights and batch statistics, if it was validated."""
+    """A trained epoch; ``learned()`` copies weights and batch statistics, if it was validated."""
 
     record: Record
     learned: Callable[[], tuple[Params, tuple[BatchStats, ...]]] | None = None
@@ -33,13 +33,13 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """The next epochs of a fit, ``n_epochs`` at most; one at least is trained.
+    """A request for the next epochs of a fit: at least one, at most ``n_epochs``.
 
     ``at_end`` is closed when the fit needs no more epochs. If it asks for one epoch,
     ``after_step(done, n_steps)`` is called after each step, or every tenth of a second unless
-    ``step_by_step``, and ends the epoch by returning True; ``first_step`` are the steps of that
-    epoch that are in the state already. ``n_left`` is the most that the
-    fit can still ask for, these included.
+    ``step_by_step``, and ends the epoch by returning True; ``first_step`` is the number of steps of
+    that epoch that are already done. ``n_left`` is the maximum number of epochs that the fit can
+    still ask for, including these.
     """
 
     trainer: Trainer

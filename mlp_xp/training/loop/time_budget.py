@@ -7,20 +7,20 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-# Seconds between two readings of the clock; each waits until the device's queue is empty.
+# Seconds between two readings of the clock, each of which waits until the device's queue is empty.
 _LOOK_SECONDS = 0.02
-# Only the latest measurements count, so one that another program disturbed is soon forgotten.
+# Only recent measurements count, so one that another program disturbed is soon forgotten.
 _REMEMBERED = 5
 _MARK_SECONDS = 0.25
 
 
 @dataclass
 class Budget:
-    """A time limit, and how many steps still fit into it at the measured pace.
+    """A time limit, with an estimate of how many steps still fit.
 
-    The clock runs from the start. The caller reports its progress: `count` after steps, and
-    `between` after what follows the steps of an epoch, mainly validation, for which time is then
-    reserved. The first step is not measured, since it may compile.
+    The clock runs from the start. The caller reports its progress: it calls `count` after steps,
+    and `between` after the work that follows the steps of an epoch, mainly validation, for which
+    time is then reserved. The first step is not measured, since it may compile.
     """
 
     seconds: float
@@ -49,15 +49,15 @@ class Budget:
         self._betweens.append(self._lap())
 
     def next_steps(self, most: int) -> int:
-        """Return how many steps to do before the clock is read again; 0 if none fits."""
+        """Return how many steps to run before the clock is read again; 0 if none fits."""
         left = self.start + self.seconds - self._reserve - time.perf_counter()
         pace = self._pace
         if left <= 0.0 or pace is None:
             return min(most, 1 if left > 0.0 else 0)
         fit = most
         if left < most * pace:
-            # Half of the remaining time, then half again, since a forecast for few steps errs
-            # little.
+            # Half of the remaining time, then half again, since forecasts for a few steps are
+            # accurate.
             fit = math.ceil(math.floor(left / pace) / 2)
         if pace:
             fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
@@ -87,13 +87,14 @@ class Budget:
 class Pace:
     """A forecast of the remaining time, from the fraction of the work that is done.
 
-    Time before the first report does not count, and later only the latter half does, since the
-    first step and the first validation may compile.
+    Time before the first report does not count, and later only the second half of the time does,
+    since the first step and the first validation may compile.
     """
 
     _start: float = field(default_factory=lambda: time.perf_counter())
     _first: float = 0.0
-    # (time, fraction), oldest first: the start of the latter half, and later candidates for it.
+    # (time, fraction), oldest first: the start of the second half, and candidates for a later
+    # start.
     _marks: deque[tuple[float, float]] = field(default_factory=deque)
     _now: tuple[float, float] = (0.0, 0.0)
 
@@ -112,7 +113,7 @@ class Pace:
         """Return the remaining seconds; infinity if nothing is done."""
         now, fraction = self._now
         then, fraction_then = self._marks[0] if self._marks else (self._start, 0.0)
-        if fraction <= fraction_then:  # One measurement says little, but there is no other.
+        if fraction <= fraction_then:  # A single measurement says little, but it is the only one.
             then, fraction_then = self._start, 0.0
         return (
             (1.0 - fraction) * (now - then) / (fraction - fraction_then)

@@ -20,7 +20,7 @@ from mlp_xp.training.stack.stacked_trainer import StackError
 
 T = TypeVar("T")
 
-# The longest time that stacks train before fits continue and report their progress.
+# The longest time that stacks train before the fits continue and report progress.
 _MOST_SECONDS = 1.0
 
 
@@ -30,9 +30,9 @@ def answer_many(
     """Train the epochs that many fits ask for, and yield their results as they end.
 
     Closing the generator, or Ctrl-C, ends the fits in progress after their step, without results.
-    The trainers are `StackedTrainer`. ``most`` fits are trained at once, each in the context of
-    ``worker``, whose ``is_stopped`` ends them, by ``n_stacks`` threads, which share the models of a
-    stack.
+    The trainers are `StackedTrainer`. At most ``most`` fits are trained at once, each in the
+    context of ``worker``, whose ``is_stopped`` ends them. ``n_stacks`` threads divide the models of
+    a stack among them.
     """
     stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
     present: list[_InProgress[T]] = []
@@ -145,7 +145,7 @@ def _can_stack(request: Request) -> bool:
 def _parts(
     stacks: list[ModelStack], requests: list[Request]
 ) -> list[tuple[ModelStack, list[Request], int]]:
-    """Return each stack with its requests, and the largest number of them: one size compiles once.
+    """Return each stack with its requests, and their largest number, so that one size is compiled.
 
     Models keep their stacks, and new ones go to the smallest stack.
     """

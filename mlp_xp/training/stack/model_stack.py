@@ -1,4 +1,4 @@
-"""A stack of models: a state with an axis for them, their steps and their predictions."""
+"""A stack of models: a state with an axis for the models, their steps and their predictions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
 
 @dataclass(frozen=True)
 class StackSettings:
-    """The settings that the models of a stack have in common, and all settings of one model."""
+    """The settings that all models of a stack share, and all settings of one model."""
 
     key: Hashable
     rules: Rules = field(compare=False)
@@ -41,7 +41,7 @@ class StackSettings:
 
 @lru_cache(maxsize=1024)
 def stack_settings(rules: Rules) -> StackSettings:
-    """Return the settings that all models of a stack share; others are inputs of a step."""
+    """Return the settings that all models of a stack share; the others are inputs of a step."""
     loss = type(rules.loss) if type(rules.loss) in _SMOOTHED else rules.loss
     common = rules.network.structure, loss, rules.max_grad_norm, rules.ema_decay is None
     key = *common, structure(_settings(rules))
@@ -82,8 +82,8 @@ class ModelStack:
     """A stack of models: a state with a leading axis, and the trainer at each position.
 
     A position whose model has ended is None: it computes with weights of 0 until the stack shrinks,
-    or another model takes it. ``is_stopped()`` is whether the training is to end after its step,
-    without results.
+    or another model takes the position. ``is_stopped()`` returns whether the training must end
+    after the current step, without results.
     """
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
@@ -96,13 +96,13 @@ class ModelStack:
         self._run: Callable[..., Any] | None = None
 
     def has(self, trainer: Trainer) -> bool:
-        """Whether a trainer's model has a position."""
+        """Whether a trainer's model is in the stack."""
         return id(trainer) in self._positions
 
     def train(
         self, requests: list[Request], size: int, n_epochs: int
     ) -> list[list[Trained] | StackError]:
-        """Train epochs of each model, and return them, or an error; ``size`` positions at least."""
+        """Train epochs of each model, in ``size`` positions or more; return them, or an error."""
         backend = requests[0].trainer.backend
         self._width = max(self._width, *(request.batch_size for request in requests))
         trained: list[list[Trained]] = [[] for _ in requests]
@@ -151,7 +151,7 @@ class ModelStack:
 
     def _copy_of(self, backend: Backend, position: int) -> TrainState:
         """Return a copy of the state of one model in the host's memory, by one transfer."""
-        if backend.shares_host_memory:  # No state, so nothing to compile.
+        if backend.shares_host_memory:  # There is no state yet, so nothing to compile.
             return map_leaves(lambda leaf: np.array(np.from_dlpack(leaf)[position]), self._state)
         with backend.scope():
             where = backend.put(np.asarray([position], dtype=np.int32))

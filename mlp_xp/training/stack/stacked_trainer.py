@@ -1,4 +1,4 @@
-"""The trainer of a model in a stack, which holds the state while it trains."""
+"""The trainer of a model in a stack; the stack holds the state during training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mlp_xp.training.trainer import Trainer
 
 
 class StackError(Exception):
-    """A stack has made a model's weights infinite or NaN; a separate fit finds the cause."""
+    """A model's weights have become infinite or NaN in a stack; a separate fit finds the cause."""
 
 
 class StackedTrainer(Trainer):
-    """A trainer whose state is in the host's memory while no stack trains it."""
+    """A trainer whose state is in host memory unless a stack is training it."""
 
     def _make_guard(self) -> Guard:
         return _StackGuard()

@@ -31,12 +31,12 @@ def work_in_threads(
     """Yield the results of tasks as they are done, in any order.
 
     Closing the generator, or Ctrl-C, ends the tasks in progress after their step, without results.
-    ``work(task)`` returns a result and raises nothing. ``n_workers`` tasks run at once, on
-    ``n_threads`` threads each; ``n_tasks`` counts all.
+    ``work(task)`` returns a result and raises no errors. ``n_workers`` tasks run at once, on
+    ``n_threads`` threads each, out of ``n_tasks`` in all.
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
     remaining, lock, is_closed = iter(tasks), threading.Lock(), threading.Event()
-    config = sklearn.get_config()  # Of this thread; the workers have the defaults.
+    config = sklearn.get_config()  # This thread's settings; the workers have the defaults.
     end: Any = object()
 
     def next_task() -> Any:
@@ -65,7 +65,7 @@ def work_in_threads(
 
         worker = Worker(n_threads, n_tasks, is_stopped)
         if n_workers == 1:
-            # Without a thread: two threads would wait for each other's interpreter lock.
+            # No worker thread: two threads would compete for the interpreter lock.
             while not is_stopped() and (task := next_task()) is not end:
                 with working(worker):
                     result = work(task)

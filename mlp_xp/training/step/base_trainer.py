@@ -1,4 +1,4 @@
-"""The state of a trainer and its single steps: what is needed to find and undo a faulty step."""
+"""The state and the single steps of a trainer, enough to find and undo a faulty step."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class BaseTrainer:
     """The state of a network in training, on the device, and the step that turns it into the next.
 
     ``params`` and ``batch_stats``, arrays of any library, are copied; ``scaling`` is on the device.
-    ``seed`` is for dropout and augmentation, ``processes`` share each step of the backend, and
-    ``with_accuracy`` adds the training accuracy to records. ``may_compile`` is whether there is
-    time to wait for machine code, some seconds the first time, and ``is_planned`` whether only a
-    failure or the user ends the fit before its last epoch. ``function`` is the step, not compiled.
+    ``seed`` is for dropout and augmentation, ``processes`` share each step, and ``with_accuracy``
+    adds the training accuracy to records. ``may_compile`` is whether the fit can wait for machine
+    code, which takes some seconds the first time, and ``is_planned`` is whether only a failure or
+    the user can end the fit before its last epoch. ``function`` is the step before compilation.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class BaseTrainer:
 
     @property
     def takes_dropout_rates(self) -> bool:
-        """Whether the rates of dropout are inputs of a step."""
+        """Whether dropout rates are inputs of a step."""
         return self.rules.dropout_schedule is not None
 
     @property
@@ -82,7 +82,7 @@ class BaseTrainer:
         self._loop = self.backend.loop(make_indexed_step(self.function))
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Set the state before the first step; arrays of any library, copied."""
+        """Set the state before the first step; copies arrays of any library."""
         average = params if self.rules.ema_decay is not None else ()
         with self.home.scope():
             own = self._own((params, batch_stats, average))
@@ -98,27 +98,27 @@ class BaseTrainer:
         self.n_steps = 0
 
     def _own(self, tree: Tree) -> Tree:
-        """Copy a tree to the state's backend; steps write to it, so nobody else may hold it."""
+        """Copy a tree to the state's backend; nobody else may hold it, since steps write to it."""
         return map_leaves(lambda leaf: self.home.put_copy(leaf, self.dtype), tree)
 
     def copy(self, *names: str) -> TrainState:
-        """Return a copy of the state, or of some fields, in the host's memory, without views."""
+        """Return a copy of the state, or of some fields, in host memory, without views."""
         others = {name: () for name in TrainState._fields if names and name not in names}
         state = self.state._replace(**others)  # type: ignore[arg-type]
         return map_leaves(lambda leaf: np.array(self.home.get(leaf)), state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
-        """Restore a copy of the state, after this many steps in all."""
+        """Restore a copy of the state from after this many steps in all."""
         with self.home.scope():
             self.state = self._own(state)
         self.n_steps = n_steps
 
     def adopt(self, state: TrainState) -> None:
-        """Replace the state by one that others have trained."""
+        """Replace the state with one that was trained elsewhere."""
         self.state = state
 
     def release(self, compiled: Any) -> None:
-        """Release the memory of a compiled function of the state, unless it calls the user's."""
+        """Release the memory of a compiled step, unless it calls the user's functions."""
         if not self.rules.has_own_functions:
             self.state = self.backend.release(compiled, self.state)
 
@@ -133,5 +133,5 @@ class BaseTrainer:
         return self.backend.get(stacked).reshape(-1).tolist()
 
 
-# One function for fits with the same settings, so that a backend compiles it once.
+# Fits with the same settings share one function, so that a backend compiles it once.
 _step = lru_cache(maxsize=64)(make_step)

@@ -1,4 +1,4 @@
-"""The inputs of the network from a batch: rows, scaling, augmentation and rotation; and targets."""
+"""The network's inputs for a batch (rows, scaling, augmentation, rotation), and its targets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Selection(NamedTuple):
 
     ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
     or None where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple
-    of ``(batch, ...)`` arrays, or is None without augmentations. Where other parts of the batch are
+    of ``(batch, ...)`` arrays, or is None without augmentations. If other parts of the batch are
     computed elsewhere, ``positions : (batch,)`` int32 are the positions of these rows in the whole
-    batch, or None without dropout, and ``part``, 0-d, is their fraction of its weight. Where the
-    models of a stack have a batch each, ``rows`` and ``weights`` have leading axes.
+    batch, or None without dropout, and ``part``, 0-d, is their fraction of its weight. If each
+    model of a stack has its own batch, ``rows`` and ``weights`` have leading axes.
     """
 
     rows: Array | None = None
@@ -51,7 +51,7 @@ def network_inputs(
     *,
     xp: Namespace,
 ) -> tuple[Array, Array, Mixture | None]:
-    """Return the network's inputs of a batch, its targets, and which samples were mixed."""
+    """Return a batch's inputs for the network, its targets, and which samples were mixed."""
     draws, rows, scaled = batch.selection.draws, batch.selection.rows, of_features(scaling)
     is_own = scaled is not None and scaled.shift.ndim > 1  # One for each model of a stack.
     flat = rows if rows is None or rows.ndim == 1 else xp.reshape(rows, (-1,))
@@ -75,10 +75,10 @@ def of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
 
 
 def rotated(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
-    """Return inputs after the rotation of a whitening, the last step: x is an image before it."""
+    """Return inputs after the rotation of a whitening, the last step; before it x is an image."""
     if not isinstance(scaling, Whitening):
         return x
-    # Not the operator, which does not know a namespace's own product.
+    # Not the operator, which ignores a namespace's own product.
     return xp.matmul(x, xp.astype(scaling.rotation, x.dtype, copy=False))
 
 
@@ -107,12 +107,12 @@ def targets_and_weights(
 
 
 def mixed(values: list[Array], mixture: Mixture | None) -> Array:
-    """Return the mixture of the values for each set of targets."""
+    """Return the values, mixed with the partners' values."""
     if mixture is None:
         return values[0]
     return values[0] * mixture.share + values[1] * (1.0 - mixture.share)
 
 
 def in_dtype_of(params: Params, outputs: Array, *, xp: Namespace) -> Array:
-    """Return outputs in the parameters' dtype: no loss is computed in 8 bits."""
+    """Return outputs in the parameters' dtype, since a loss needs more than 8 bits."""
     return xp.astype(outputs, next(leaves(params)).dtype, copy=False)

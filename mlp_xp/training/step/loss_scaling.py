@@ -3,7 +3,7 @@
 The smallest number of float16 is 6e-8. The gradient of the loss is therefore multiplied by a large
 factor before the backward pass, and the gradients of the parameters are divided by it. A step whose
 gradients overflow changes nothing and halves the factor, which doubles after many good steps. All
-of it stays on the device. Where there is no `LossScale`, the functions return their arguments.
+of it stays on the device. Without a `LossScale`, the functions return their arguments.
 
 References
 ----------
@@ -17,20 +17,21 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 
-# Powers of 2 round nothing. A factor of 1 skips no step: what overflows then is not its fault.
+# Powers of 2 cause no rounding. With a factor of 1 no step is skipped, since an overflow then has
+# another cause.
 _FIRST, _LEAST, _MOST = 2.0**16, 1.0, 2.0**24
 _GOOD_STEPS = 2_000
 
 
 class LossScale(NamedTuple):
-    """The factor, and the good steps since it changed: 0-d, or one for each model of a stack."""
+    """The factor, and the number of good steps since it changed, 0-d or one per stacked model."""
 
     factor: Array
     good_steps: Array
 
 
 def init_loss_scale(like: Array, *, xp: Namespace) -> LossScale:
-    """Return the loss scale before the first step, of the shape of an array."""
+    """Return the loss scale before the first step, in the shape of an array."""
     return LossScale(xp.full_like(like, _FIRST), xp.zeros_like(like))
 
 
@@ -49,9 +50,9 @@ def scale_loss_gradient(dlogits: Array, scale: LossScale | tuple[()], *, xp: Nam
 def unscale_gradients(
     grads: Tree, scale: LossScale | tuple[()], *, xp: Namespace
 ) -> tuple[Tree, Array | tuple[()]]:
-    """Return gradients divided by the factor, and whether all of a model's are finite.
+    """Return the gradients divided by the factor, and whether all gradients of a model are finite.
 
-    They have the factor's dtype, since float16 would underflow again.
+    They have the factor's dtype, since they would underflow again in float16.
     """
     if not scale:
         return grads, ()

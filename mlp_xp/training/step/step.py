@@ -1,7 +1,7 @@
 """One training step: a pure function that a backend may compile.
 
-A step reads as gradient (inputs, forward and loss, backward), clip, update, averages. Parameters
-may have leading axes, for a stack of models that take their step together.
+A step computes the gradient (inputs, forward and loss, backward), clips it, updates the parameters,
+and then the averages. Parameters may have leading axes, for a stack of models trained together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradien
 
 
 class Steps(NamedTuple):
-    """The arguments of many steps that differ from step to step; their first axis counts steps.
+    """The arguments that differ from step to step; their first axis counts steps.
 
     ``selection`` is a `Batch`'s, with rows; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
     ``keys : (steps, dropouts)`` or None. For a stack of models, the second axis counts the models.
@@ -43,13 +43,13 @@ class Steps(NamedTuple):
 
 
 class StepScalars(NamedTuple):
-    """The numbers that change from step to step, 0-d, or floats on the host.
+    """The numbers that change from step to step: 0-d arrays, or floats on the host.
 
-    They are copied to the device packed, ``(..., 4 + k)``, in this order. A stack of models shares
-    them, or each has its own. ``fraction`` is the step's part of the epoch's samples, ``l2`` the
-    factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are how far the moving average
-    and the batch statistics move, and ``rule`` is what `optimizer.coefficients` returned.
-    ``dropout_rates`` has the rate of each dropout, where rates are inputs of a step.
+    They are copied to the device as one array, ``(..., 4 + k)``, in this order. The models of a
+    stack share them, or each has its own. ``fraction`` is the step's fraction of the epoch's
+    samples, ``l2`` the factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are how far
+    the moving average and the batch statistics move, and ``rule`` is what `optimizer.coefficients`
+    returned. ``dropout_rates`` has the rate of each dropout if rates are inputs of a step.
     """
 
     fraction: Any
@@ -69,12 +69,12 @@ class StepScalars(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """The state that a step turns into the next: everything here is donated to it.
+    """The state that a step turns into the next; all of it is donated to the step.
 
     ``batch_stats`` are the running statistics of batch normalization, ``average`` is the moving
-    average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one for each
-    model of a stack, are sums over the steps of an epoch, weighted by each step's fraction of the
-    samples; they are read once an epoch. ``accuracy`` is an empty tuple unless it is wanted, and
+    average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one per model of
+    a stack, are sums over the steps of an epoch, weighted by each step's fraction of the samples;
+    they are read once per epoch. ``accuracy`` is an empty tuple unless requested, and so is
     ``loss_scale`` unless products are in float16.
     """
 
@@ -134,12 +134,13 @@ def make_step(
 ) -> Step:
     """Return the function of one training step.
 
-    ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old one is dead.
-    ``coefs : (..., 4 + k)`` are packed `StepScalars`, with the rates of dropout where a step takes
-    them, and ``keys : (..., dropouts)`` are int32, or None. ``max_grad_norm`` clips the norm of all
-    gradients of the loss together, without the penalty, as PyTorch's weight decay is not part of
-    it. Geometric augmentations are applied first, in their order, then the others. The models of a
-    stack, whose parameters have leading axes, share scalars, batch and scaling, or have their own.
+    ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old one can no longer
+    be used. ``coefs : (..., 4 + k)`` are packed `StepScalars`, including dropout rates if a step
+    takes them, and ``keys : (..., dropouts)`` are int32, or None. ``max_grad_norm`` clips the joint
+    norm of all gradients of the loss, without the penalty, just as PyTorch does not clip weight
+    decay. Geometric augmentations are applied first, in order, then the others. The models of a
+    stack, whose parameters have leading axes, share scalars, batch and scaling, or each has its
+    own.
     """
     gradient = make_gradient(network, loss, kernels, augmentation, xp=xp)
     n_rates = network.n_keys if takes_dropout_rates else 0
@@ -186,7 +187,7 @@ def make_step(
 
 @lru_cache(maxsize=64)
 def make_indexed_step(step: Step) -> Callable[..., TrainState]:
-    """Return the function of one of many steps, for `Backend.loop`; the same for the same step.
+    """Return the function for one of many steps, for `Backend.loop`; the same for equal steps.
 
     ``indexed_step(i, state, steps, x, y, scaling)`` returns the state after the step at a position
     in `Steps`, a 0-d integer array or an int.

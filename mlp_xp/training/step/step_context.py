@@ -1,4 +1,4 @@
-"""When steps use machine code, from the work that is done or certain to be done."""
+"""The choice of machine code for steps, from the work that is done or certain to come."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def step_context(
 def n_alike(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
 ) -> int:
-    """Return how many of the next epochs, at most, have the context of the first."""
+    """Return how many of the next epochs, at most, have the same context as the first."""
     work, *_ = step_work(trainer, data, plan)
     steps = (_certain_steps(trainer, plan, position, later) for later in range(most))
     is_long, *others = (trainer.backend.is_long(work, n) for n in steps)
@@ -47,7 +47,7 @@ def _certain_steps(
 ) -> int:
     """Return the steps until the epoch ends, or all steps of a fit that will not stop early.
 
-    Otherwise ``max_iter`` does not count, since people set it far above what a fit needs.
+    For other fits ``max_iter`` does not count, since people set it far above what a fit needs.
     """
     if not trainer.may_compile:
         return 0

@@ -1,4 +1,4 @@
-"""The settings of a training."""
+"""The settings of training steps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mlp_xp.optimizers.schedules import Constant, Schedule
 class Rules:
     """The settings of a training step and of its schedule, which multiplies the learning rate.
 
-    ``alpha`` is the strength of the L2 penalty, as scikit-learn scales it: divided by the samples
-    of the batch. ``max_grad_norm`` clips the norm of all gradients together, and ``ema_decay`` is
-    the decay of an exponential moving average of the weights. The schedules of dropout and weight
-    decay are factors of their rates.
+    ``alpha`` is the strength of the L2 penalty, which is divided by the batch size as in
+    scikit-learn. ``max_grad_norm`` clips the joint norm of all gradients, and ``ema_decay`` is the
+    decay of the exponential moving average of the weights. The schedules of dropout and weight
+    decay multiply their rates.
     """
 
     network: Network
@@ -35,7 +35,7 @@ class Rules:
 
     @property
     def has_own_functions(self) -> bool:
-        """Whether a step calls functions of the user, which may read what changes between fits."""
+        """Whether a step calls the user's functions, which may read changing values."""
         activation = self.network.activation
         functions = activation if isinstance(activation, tuple) else (activation,)
         return self.loss.is_own or any(map(callable, functions))

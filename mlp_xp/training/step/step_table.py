@@ -31,7 +31,7 @@ _TICKS = 10**6
 
 
 class SchedulePosition(NamedTuple):
-    """The position of an epoch in its fit: epochs before it, all epochs, factor of the rate."""
+    """The position of an epoch in its fit: epochs before it, all epochs, learning rate factor."""
 
     done: int
     n_epochs: int
@@ -39,7 +39,7 @@ class SchedulePosition(NamedTuple):
 
 
 class StepTable(NamedTuple):
-    """The learning rates of consecutive steps, and their packed `StepScalars`, a row for each."""
+    """The learning rates of consecutive steps, and their packed `StepScalars`, one row per step."""
 
     rates: list[float]
     coefs: Any
@@ -52,9 +52,9 @@ def step_tables(
     steps: range | None = None,
     budget: Budget | None = None,
 ) -> list[StepTable]:
-    """Compute the numbers of a trainer's next epochs, or of some steps of each, on the host.
+    """Compute the numbers for a trainer's next epochs, or for some steps of each, on the host.
 
-    The plans have the same counts. Schedules count as if every epoch were as long as these.
+    The plans have equal counts. Schedules assume that every epoch is as long as these.
     """
     rules, counts = trainer.rules, plans[0].counts
     n_steps, n_samples = len(counts), sum(counts)
@@ -83,7 +83,7 @@ def step_tables(
     )
     columns = [rule]
     if trainer.takes_dropout_rates:
-        # In the dtype of a step, so that both round the same products.
+        # In the dtype of a step, so that both round products alike.
         factors = np.asarray(dropout or np.ones(len(rule)), trainer.dtype)
         columns.append(factors[:, None] * np.asarray(rules.network.dropout_rates, trainer.dtype))
     fixed = np.zeros((len(plans), len(steps), 4))
@@ -94,8 +94,8 @@ def step_tables(
     fraction[:] = np.asarray(counts[steps.start : steps.stop]) / n_samples
     np.divide(rules.alpha, totals, out=l2, where=totals > 0)
     if rules.ema_decay is not None:
-        # The average follows the newest weights closely at first, or it would remember the initial
-        # ones for long; TensorFlow's rule.
+        # At first the average follows the newest weights closely; otherwise it would long remember
+        # the initial ones. The rule is TensorFlow's.
         earlier = first + np.arange(len(rule))
         decays_of_average = np.minimum(rules.ema_decay, (1 + earlier) / (10 + earlier))
         average_rate[:] = np.reshape(1.0 - decays_of_average, average_rate.shape)
@@ -124,10 +124,10 @@ def draw_keys(trainer: BaseTrainer, n_steps: int, epoch: int) -> np.ndarray | No
 
 
 class Epoch(NamedTuple):
-    """An epoch of a trainer: the little that is needed to repeat its steps.
+    """An epoch of a trainer, with just what is needed to repeat its steps.
 
-    ``plan`` is without draws. ``number`` epochs and ``first`` of its steps were done before it;
-    ``tables`` of the others grows as they are prepared.
+    ``plan`` has no draws. ``number`` epochs and the first ``first`` steps of this one were done
+    before; ``tables`` for the other steps grows as they are prepared.
     """
 
     data: Data
@@ -138,7 +138,7 @@ class Epoch(NamedTuple):
 
 
 class StepRange(NamedTuple):
-    """The steps of a call, from ``start`` to ``stop``, and their learning rates."""
+    """The steps of one call, from ``start`` to ``stop``, and their learning rates."""
 
     rates: list[float]
     start: int
@@ -149,7 +149,7 @@ class StepRange(NamedTuple):
 
 
 class EpochArguments(NamedTuple):
-    """Data, and the arguments of an epoch's remaining steps.
+    """The data and the arguments for an epoch's remaining steps.
 
     ``keys : (steps, dropouts)`` or None.
     """
@@ -164,7 +164,7 @@ class EpochArguments(NamedTuple):
         """Yield the learning rate and the arguments of each step; tables are on the device."""
         unstack = trainer.backend.unstack
         keys = itertools.repeat(None) if self.keys is None else iter(unstack(self.keys))
-        # Streamed batches end their thread here, also when a step fails.
+        # The thread of streamed batches ends here, even if a step fails.
         with contextlib.closing(self.data.epoch(self.plan)) as batches:
             for rates, table in tables:
                 for rate, coefs in zip(rates, unstack(table), strict=True):
@@ -178,7 +178,7 @@ def step_ranges(
     backend: Backend,
     most: int,
 ) -> Generator[StepRange]:
-    """Yield the arguments of calls of ``most`` steps, which end where tables and stacks do."""
+    """Yield the arguments of calls of up to ``most`` steps; calls do not cross tables or stacks."""
     counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]
     begin = 0
     for rates, table in tables:
@@ -198,7 +198,7 @@ def step_ranges(
 def draw_arguments(
     trainer: BaseTrainer, epoch: Epoch, draws: tuple[Draws, ...] | None = None
 ) -> EpochArguments:
-    """Draw what the steps of an epoch need besides their scalars, the same each time."""
+    """Draw what an epoch's steps need besides their scalars; the same each time."""
     backend, rules = trainer.backend, trainer.rules
     plan, first = epoch.plan._replace(draws=draws), epoch.first
     if rules.augmentation and draws is None:
@@ -214,7 +214,7 @@ def put_tables(
 ) -> Iterator[StepTable]:
     """Yield the tables of the steps of an epoch on the device, and store them in the epoch.
 
-    Without a budget they travel for a whole epoch at once, else for the few steps until the clock
+    Without a budget, a table holds a whole epoch; otherwise it holds the few steps until the clock
     is read again.
     """
     n_steps, done = len(epoch.plan.counts), epoch.first
@@ -229,7 +229,7 @@ def put_tables(
         yield _put(trainer, epoch.tables[-1])
         done = steps.stop
         if budget is not None:
-            # A device has only queued the steps so far.
+            # So far, a device has only queued the steps.
             trainer.backend.get(trainer.state.loss)
             budget.count(len(steps))
 
@@ -245,14 +245,14 @@ def _put(trainer: BaseTrainer, table: StepTable) -> StepTable:
 
 
 def _part(table: Any, first: int, last: int) -> Any:
-    """Return some rows; without a slice for all, which some devices would copy."""
+    """Return some rows; all rows without slicing, since some devices copy slices."""
     if table is None or (first, last) == (0, table.shape[0]):
         return table
     return table[first:last, ...]
 
 
 def _padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
-    """Return the scalars of some steps of an epoch, and 0 for the others.
+    """Return the scalars of some steps of an epoch, padded with 0 for the others.
 
     A backend compiles for this one shape, though a time limit makes tables of many sizes.
     """

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient: inputs, forward, loss and backward, joined in one place."""
+"""The loss of a batch and its gradient: inputs, forward pass, loss and backward pass."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Evaluation(NamedTuple):
     """The loss of a batch, its inputs, and functions for its gradients.
 
     ``x : (..., batch, features)``, ``targets`` and ``logits : (..., batch, outputs)`` are the
-    network's; ``loss : (...)`` is the weighted average, of which ``pull_loss()`` returns the
-    gradient at the logits; ``pullback(dlogits, need_dx=...)`` returns the gradients with respect to
-    ``x`` and to all parameters. ``correct : (...)``, the average accuracy, is an empty tuple unless
-    it is wanted, and ``batch_stats`` has the statistics of this batch, one for each batch
+    network's; ``loss : (...)`` is the weighted average, and ``pull_loss()`` returns its gradient
+    with respect to the logits; ``pullback(dlogits, need_dx=...)`` returns the gradients with
+    respect to ``x`` and to all parameters. ``correct : (...)``, the average accuracy, is an empty
+    tuple unless requested, and ``batch_stats`` has this batch's statistics for each batch
     normalization.
     """
 
@@ -48,9 +48,9 @@ class Evaluation(NamedTuple):
 
 
 class BatchGradient(NamedTuple):
-    """The gradients of a batch for all parameters, and its loss, accuracy and statistics.
+    """The gradients of a batch for all parameters, with its loss, accuracy and statistics.
 
-    ``loss``, as it is reported, and ``correct`` are averages, as in an `Evaluation`.
+    ``loss``, as reported, and ``correct`` are averages, as in `Evaluation`.
     """
 
     grads: Params
@@ -120,9 +120,10 @@ def batch_gradient(
     *,
     xp: Namespace,
 ) -> Callable[..., BatchGradient]:
-    """Return the function that computes the gradient of a batch, times a loss scale if any.
+    """Return the function that computes the gradient of a batch, times the loss scale, if any.
 
-    ``gradient(params, batch, scale, *given)`` takes what follows as `value_and_gradient` does.
+    ``gradient(params, batch, scale, *given)`` takes the same further arguments as
+    `value_and_gradient`.
     """
     evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
 
