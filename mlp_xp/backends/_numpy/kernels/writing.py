@@ -38,7 +38,7 @@ def run(fields: Any, is_shared: bool, *others: Any) -> None:
             return
     records, _ = table([job])
     link([records])
-    runner()(step_range(records))
+    runner()(step_range(records), False)
 
 
 def call(function: Callable[..., None], *args: Any) -> None:

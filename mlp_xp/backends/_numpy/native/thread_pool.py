@@ -136,11 +136,14 @@ class ThreadPool:
         self._memory = tuple(map(address, (self._mail, self._totals, self._scratch)))
         self._run_jobs: Callable[..., int] | None = None
 
-    def run(self, turns: np.ndarray) -> None:
+    def run(self, turns: np.ndarray, is_repeated: bool = True) -> None:
         """Run step ranges of linked tables of kernel calls, (ranges, 6) int64."""
         from mlp_xp.backends._numpy.native.jobs import WORDS, address, read
+        from mlp_xp.backends._numpy.native.tuning import LAST_TABLE
 
         run_jobs = self._run_jobs or self._start()
+        if not is_repeated:  # The next table, at the same address, may take another time.
+            self._mail[LAST_TABLE] = 0
         failed = run_jobs(*self._memory, address(turns), len(turns), 0)
         if failed:
             job = read(np.asarray((ctypes.c_int64 * WORDS).from_address(failed)))
