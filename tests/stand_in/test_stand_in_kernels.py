@@ -21,21 +21,6 @@ extern "C" __global__ void block_sums(const float* x, float* sums, long long n) 
 """
 
 
-@pytest.mark.parametrize(
-    "index", [lambda a: a, lambda a: a.T, lambda a: a[:, ::2], lambda a: a[1, 2]]
-)
-def test_elementwise_kernels_loop_over_any_layout(rng, index) -> None:
-    kernel = cupy.ElementwiseKernel(
-        "raw T table, I row, T x", "T y", "y = table[row * 2 + 1] + sqrt(x) * i", "look_up"
-    )
-    table = rng.random((4, 2), np.float32)
-    rows, x = rng.integers(0, 4, (4, 6)), rng.random((4, 6), np.float32)
-    out = kernel(cupy.asarray(table), index(cupy.asarray(rows)), index(cupy.asarray(x)))
-    rows, x = index(rows), index(x)
-    position = np.arange(x.size, dtype=np.float32).reshape(x.shape)
-    np.testing.assert_allclose(out.get(), table[rows, 1] + np.sqrt(x) * position, rtol=1e-6)
-
-
 def test_an_index_outside_of_an_array_is_an_error() -> None:
     kernel = cupy.ElementwiseKernel(
         "raw T x, int64 shift", "raw T y", "y[i] = x[i + shift]", "moved"

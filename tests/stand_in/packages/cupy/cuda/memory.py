@@ -232,7 +232,7 @@ class MemoryPool:
     def __init__(self, allocator: Callable[[int], MemoryPointer] = _malloc) -> None:
         self._arenas = [_Arenas() for _ in range(_launch.N_DEVICES)]
         _all_arenas.extend(self._arenas)
-        self._limit, self._allocator = 0, allocator
+        self._allocator = allocator
 
     def malloc(self, size: int) -> MemoryPointer:
         if size == 0:
@@ -263,10 +263,7 @@ class MemoryPool:
         It does so whatever graphs still write there.
         """
         for is_last in (False, True):
-            total = self.total_bytes()
             try:
-                if self._limit and total + size > self._limit:
-                    raise OutOfMemoryError(size, total, self._limit)
                 return self._allocator(size).mem
             except OutOfMemoryError:
                 if is_last:
@@ -294,9 +291,6 @@ class MemoryPool:
 
     def total_bytes(self) -> int:
         return self.used_bytes() + self.free_bytes()
-
-    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
-        self._limit = int(fraction * runtime.memGetInfo()[1]) if fraction else size or 0
 
 
 class _Allocator(threading.local):
