@@ -5,6 +5,7 @@ value of a parameter once. ``nox -s matrix`` runs everything else too: marks, ``
 ``--grid`` say what.
 """
 
+import gc
 import io
 import itertools
 import os
@@ -251,6 +252,14 @@ def machine_code() -> None:
 def problem():
     """Return the function that makes the small problem of the tests: samples of three classes."""
     return helpers.problem
+
+
+@pytest.fixture
+def new_objects() -> Iterator[None]:
+    """Freeze the objects of other tests: the garbage collector looks through new ones alone."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -31,7 +31,3 @@ def test_a_grid_has_each_combination_that_occurs(size, most):
         assert occurring(kept) == occurring(cases)
     for name in "abc":
         assert {case[name] for case in kept} == {case[name] for case in cases}
-
-
-def test_a_test_without_parameters_is_one_case():
-    assert covering([{}], 2) == [0]

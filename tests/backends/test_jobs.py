@@ -276,14 +276,6 @@ def test_adam_divides_by_the_root_of_any_number(dtype, pool_of, rng):
     np.testing.assert_allclose(new.params[0], expected, rtol=2 * info.eps)
 
 
-@pytest.fixture
-def new_objects():
-    """Freeze the objects of other tests: the garbage collector looks through new ones alone."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.parametrize("parts", [0, 1])
 def test_a_plan_keeps_few_programs(parts, pool_of):
     """Each holds memory of its own."""

@@ -7,10 +7,8 @@ import pytest
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import log_loss
 
-SETS, WHO = (
-    ["diabetes", "cells"],
-    ["mlp_xp, recipe table", "scikit-learn MLP, pipeline", "LightGBM"],
-)
+SETS = ["diabetes", "cells"]
+WHO = ["mlp_xp, recipe table", "scikit-learn MLP, pipeline", "LightGBM"]
 
 
 @pytest.fixture

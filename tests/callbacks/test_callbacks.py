@@ -8,32 +8,23 @@ import pytest
 from fake_fit import SCORED, X, Y, fit, names
 from sklearn.base import clone
 
-from mlp_xp import MLPClassifier, MLPRegressor
-from mlp_xp.callbacks import (
-    Callback,
-    Checkpoint,
-    CSVLog,
-    ProgressBar,
-    TargetScore,
-    TensorBoard,
-    TimeBudget,
-)
+from mlp_xp import MLPClassifier, MLPRegressor, callbacks
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
 
 MAKE = {
-    "ProgressBar": lambda folder: ProgressBar(),
-    "Checkpoint": lambda folder: Checkpoint(folder / "checkpoints", every=2),
-    "TimeBudget": lambda folder: TimeBudget(1000.0),
-    "TargetScore": lambda folder: TargetScore(2.0),
-    "CSVLog": lambda folder: CSVLog(folder / "log.csv"),
-    "TensorBoard": lambda folder: TensorBoard(folder / "events"),
+    "ProgressBar": lambda folder: callbacks.ProgressBar(),
+    "Checkpoint": lambda folder: callbacks.Checkpoint(folder / "checkpoints", every=2),
+    "TimeBudget": lambda folder: callbacks.TimeBudget(1000.0),
+    "TargetScore": lambda folder: callbacks.TargetScore(2.0),
+    "CSVLog": lambda folder: callbacks.CSVLog(folder / "log.csv"),
+    "TensorBoard": lambda folder: callbacks.TensorBoard(folder / "events"),
 }
 NAMES = [*list(MAKE)[:-1], pytest.param("TensorBoard", marks=pytest.mark.matrix)]
 
 
 def test_the_base_does_nothing_and_stops_nothing():
-    assert fit(Callback()) == [4, 4, 4]
+    assert fit(callbacks.Callback()) == [4, 4, 4]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +79,7 @@ def test_an_estimator_calls_them(tmp_path, capsys, others):
 
 
 def test_the_records_of_a_regressor_have_no_accuracy_for_a_callback_that_wants_it():
-    class Accuracy(Callback):
+    class Accuracy(callbacks.Callback):
         wants_accuracy = True
 
     few = {"max_iter": 2, "learning_rate": "cosine", "callbacks": [Accuracy()]}
@@ -97,10 +88,10 @@ def test_the_records_of_a_regressor_have_no_accuracy_for_a_callback_that_wants_i
 
 
 def test_callbacks_and_data_sets_are_one_line():
-    assert repr(ProgressBar()) == "ProgressBar()"
-    assert repr(ProgressBar(curve=True)) == "ProgressBar(curve=True)"
-    assert repr(TargetScore(0.9)) == "TargetScore(score=0.9)"
-    assert repr(Checkpoint("here", every="10 min")).endswith("every='10 min')")
+    assert repr(callbacks.ProgressBar()) == "ProgressBar()"
+    assert repr(callbacks.ProgressBar(curve=True)) == "ProgressBar(curve=True)"
+    assert repr(callbacks.TargetScore(0.9)) == "TargetScore(score=0.9)"
+    assert repr(callbacks.Checkpoint("here", every="10 min")).endswith("every='10 min')")
     assert repr(load_digits()) == (
         "Dataset(1,438 training and 359 test images of 1 x 8 x 8, 10 classes)"
     )

@@ -8,10 +8,7 @@ from pathlib import Path
 from unittest import SkipTest
 
 import pytest
-from sklearn.utils.estimator_checks import (
-    estimator_checks_generator,
-    parametrize_with_checks,
-)
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.backends import BackendError, get_backend

@@ -25,14 +25,6 @@ from mlp_xp import model_selection as ours
 DIVERGING = {"learning_rate_init": [0.01, 1e300, 0.1]}
 
 
-@pytest.fixture
-def quick_collections():
-    """Leave what other tests have left out of the garbage collections of this one."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 # So large that networks are trained in threads where nothing forbids it.
 LARGE = {"hidden_layer_sizes": (2000,), "max_iter": 3}
 
@@ -143,7 +135,7 @@ def test_ctrl_c_leaves_out_the_candidate_that_is_not_finished():
     assert params == [{"alpha": alpha} for alpha in alphas]
 
 
-@pytest.mark.usefixtures("quick_collections")
+@pytest.mark.usefixtures("new_objects")
 def test_models_are_freed_once_they_are_scored():
     alive, numbers = weakref.WeakSet(), []
 
@@ -189,7 +181,7 @@ def test_other_steps_are_fitted_once_for_each_fold_and_setting():
     assert Counted.n_fits == 2 * 3
 
 
-@pytest.mark.usefixtures("quick_collections")
+@pytest.mark.usefixtures("new_objects")
 @pytest.mark.parametrize(("megabytes", "most"), [(0.001, 2), (1024, 4)])
 def test_the_inputs_of_pipelines_keep_to_the_working_memory(megabytes, most):
     """Those of a fold take 3.5 KiB: each is computed before those of the fold before are freed."""

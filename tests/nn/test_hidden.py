@@ -1,12 +1,11 @@
 """Hidden layers that are more than a width: block-diagonal ones, projections, residual branches."""
 
-import pickle
 from dataclasses import dataclass
 
 import array_api_compat.numpy as np_xp
 import numpy as np
 import pytest
-from helpers import problem
+from helpers import pickled_and_saved, problem
 from network_cases import SQUARES
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -17,7 +16,6 @@ from mlp_xp.nn.blocks import Activate, Affine, Residual
 from mlp_xp.nn.hidden import Blocks, Branch, Layer, Project
 from mlp_xp.nn.layers import Arrangement
 from mlp_xp.nn.network import Network, forward, init_params
-from mlp_xp.saving import load_model, save_model
 
 
 def test_the_blocks_are_as_described():
@@ -94,8 +92,7 @@ def test_it_learns_alike_on_all_backends(backend, solver):
 def test_a_model_is_saved_pickled_and_cloned(tmp_path):
     X, y = DIGITS, DIGIT_LABELS
     model = small(max_iter=1).fit(X, y)
-    save_model(model, tmp_path)
-    for copy in (load_model(tmp_path), pickle.loads(pickle.dumps(model))):  # noqa: S301
+    for copy in pickled_and_saved(model, tmp_path):
         np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
         assert copy.hidden_layer_sizes == HIDDEN
     for again in (clone(model), clone(model).set_params(hidden_layer_sizes=list(HIDDEN))):

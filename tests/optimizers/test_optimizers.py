@@ -13,14 +13,7 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.nn.blocks import PBLD, TableInputs
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop, update_tree
-from mlp_xp.optimizers.schedules import (
-    SCHEDULES,
-    Cosine,
-    InvScaling,
-    Linear,
-    LinearWarmup,
-    OneCycle,
-)
+from mlp_xp.optimizers import schedules as rates
 
 
 def same(mine, theirs):
@@ -110,15 +103,15 @@ def test_a_rule_is_its_formula(backend, rng):
 
 
 def test_each_kind_follows_its_own_rule_at_its_own_rate(backend, rng):
-    (params, steps), rates = params_and_gradients(rng), (1.0, 2.0, 0.5)
+    (params, steps), factors = params_and_gradients(rng), (1.0, 2.0, 0.5)
     for rules in (  # With states of different lengths, with coefficients of different numbers.
         (Muon(weight_decay=0.1), SGD(momentum=0.0), Lion()),
         (SGD(), AdamW(weight_decay=0.3), Muon(adam_rate=0.5)),
         (AdamW(), AdamW(beta_1=0.5), AdamW(weight_decay=0.5)),
     ):
-        ours, _ = run(backend, update_tree, ByKind(*rules, *rates), params, steps)
+        ours, _ = run(backend, update_tree, ByKind(*rules, *factors), params, steps)
         for i, group in enumerate((0, 1, 2, 1)):
-            rate = rates[group] * RATE
+            rate = factors[group] * RATE
             same(ours[i], run(backend, update_tree, rules[group], params, steps, rate=rate)[0][i])
     default, _ = run(backend, update_tree, ByKind(), params, steps)
     for i, rule in enumerate((Muon(), AdamW(), AdamW(), AdamW())):
@@ -222,11 +215,11 @@ WRONG_SETTINGS = [
     (Muon, {"ns_steps": 5.0}, "an integer of at least 1"),
     (Muon, {"scale": "rms"}, "'match_rms_adamw' or 'original'"),
     (Muon, {"ns_polynomial": "best"}, "'minimax' or 'jordan'"),
-    (OneCycle, {"start_div": 0.5, "final_div": 0.5}, "at least 1"),
-    (OneCycle, {"rise": 1.5}, "from 0 to 1"),
-    (Cosine, {"final": 2.0}, "from 0 to 1"),
-    (Linear, {"final": -0.1}, "from 0 to 1"),
-    (LinearWarmup, {"fraction": -1.0}, "from 0 to 1"),
+    (rates.OneCycle, {"start_div": 0.5, "final_div": 0.5}, "at least 1"),
+    (rates.OneCycle, {"rise": 1.5}, "from 0 to 1"),
+    (rates.Cosine, {"final": 2.0}, "from 0 to 1"),
+    (rates.Linear, {"final": -0.1}, "from 0 to 1"),
+    (rates.LinearWarmup, {"fraction": -1.0}, "from 0 to 1"),
 ]
 
 
@@ -243,7 +236,7 @@ def test_bad_settings_say_what_is_wrong():
 
 
 def test_rules_are_values_and_all_of_them_are_tested():
-    for kind in (*optimizers.OPTIMIZERS.values(), *SCHEDULES.values()):
+    for kind in (*optimizers.OPTIMIZERS.values(), *rates.SCHEDULES.values()):
         assert (kind(), hash(kind())) == (kind(), hash(kind()))  # They are static for a compiler.
     assert (*optimizers.OPTIMIZERS.values(), ByKind) == optimizers.RULES
     assert {type(rule) for rule in RULES.values()} == set(optimizers.RULES)
@@ -254,7 +247,7 @@ def test_rules_are_values_and_all_of_them_are_tested():
 
 
 def test_a_schedule_can_have_a_single_step():
-    for kind in SCHEDULES.values():
+    for kind in rates.SCHEDULES.values():
         assert 0.0 <= kind()(step=0, n_steps=1, n_samples=0) <= 1.0
 
 
@@ -262,9 +255,9 @@ ONECYCLE = {"max_lr": 1.0, "total_steps": 20, "cycle_momentum": False, "final_di
 LINEAR = {"start_factor": 1.0, "total_iters": 19}
 OF_TORCH = [
     # torch ends the rise on step 0.3 * 20 - 1, counted from 0: 5 of 19.
-    (OneCycle(rise=5 / 19, final_div=25 * 1e4), "OneCycleLR", ONECYCLE),
-    (Linear(0.0), "LinearLR", LINEAR | {"end_factor": 0.0}),
-    (Linear(0.25), "LinearLR", LINEAR | {"end_factor": 0.25}),
+    (rates.OneCycle(rise=5 / 19, final_div=25 * 1e4), "OneCycleLR", ONECYCLE),
+    (rates.Linear(0.0), "LinearLR", LINEAR | {"end_factor": 0.0}),
+    (rates.Linear(0.25), "LinearLR", LINEAR | {"end_factor": 0.25}),
 ]
 
 
@@ -285,5 +278,5 @@ def test_invscaling_is_scikit_learns():
     peer = SGDOptimizer([np.zeros(1)], 0.1, lr_schedule="invscaling", power_t=0.4)
     for seen in (100, 200):
         peer.iteration_ends(seen)
-        ours = 0.1 * InvScaling(power_t=0.4)(0, 1, n_samples=seen)
+        ours = 0.1 * rates.InvScaling(power_t=0.4)(0, 1, n_samples=seen)
         assert ours == pytest.approx(peer.learning_rate)
