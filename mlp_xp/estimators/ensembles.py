@@ -378,8 +378,8 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
             If `return_std`: standard deviation over the networks. If all have ``loss="gaussian"``,
             of the targets, and includes the mean of the variances that the networks predict.
 
-        With `quantiles` the mean of the networks' quantiles; after ``loss="gaussian"`` those of
-        a normal distribution with this mean and standard deviation.
+        With `quantiles` the mean of the networks' quantiles; after ``loss="gaussian"`` the
+        quantiles of a normal distribution with this mean and standard deviation.
         """
         X = self._checked(X, "predict")
         return combined_values(self.estimators_, X, return_std=return_std, quantiles=quantiles)

@@ -281,7 +281,7 @@ def test_text_in_the_targets_of_a_regressor(name, kind):
         return model.fit(X, y if validation else targets, **validation)
 
     fit("1", "2.5")
-    told = rf"^{name} has text, e\.g\. b?'a', .*: take MLPClassifier"
+    told = rf"^{name} contains text, e\.g\. b?'a', .*: use MLPClassifier"
     with pytest.raises(ValueError, match=told):
         fit("1", "a")
     for text in ("nan", "inf"):

@@ -121,10 +121,10 @@ def test_a_users_own_loss(backend):
 
 
 CURES = [
-    (losses.SoftmaxCrossEntropy(), "'softmax', .* are 'logistic': set output_activation='softmax'"),
+    (losses.SoftmaxCrossEntropy(), "'softmax', .* gives 'logistic' .*: set .*='softmax'"),
     (losses.Custom(squared, "softmax"), "set output_activation='softmax'"),
     (losses.SquaredError(), r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError"),
-    (losses.Poisson(), "'exp', and those of output_activation='auto' for binary targets"),
+    (losses.Poisson(), "'exp', and output_activation='auto' gives 'logistic' for binary targets"),
     (losses.Through(losses.SquaredError(), "tanh"), "'tanh'.* with output_activation='logistic'"),
     (losses.Custom(squared), r"give the function itself, or Custom\(\.\.\., 'logistic'\)"),
 ]
@@ -135,8 +135,8 @@ def test_a_loss_for_other_outputs_is_rejected():
     for loss, targets, output, cure in (
         *((loss, y > 0, "auto", cure) for loss, cure in CURES),
         (losses.BinaryCrossEntropy(), y > 0, "softmax", "set output_activation='logistic'"),
-        (losses.SoftmaxFocal(), SEVERAL, "auto", "multilabel targets are 'logistic': use 'log_l"),
-        (losses.BinaryFocal(), y, "auto", "multiclass targets .*set output_activation='logistic'"),
+        (losses.SoftmaxFocal(), SEVERAL, "auto", "'logistic' for multilabel targets: use 'log_l"),
+        (losses.BinaryFocal(), y, "auto", "multiclass targets: set output_activation='logistic'"),
     ):
         with pytest.raises(ValueError, match=cure):
             small(loss=loss, output_activation=output).fit(X, targets)

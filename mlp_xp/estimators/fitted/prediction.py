@@ -47,7 +47,7 @@ def network_outputs(
     views: tuple[Any, ...] = ()
     if depth is not None and state.network.n_members > 1:
         raise ValueError(
-            f"n_members is {state.network.n_members}, and each member has activations of its own: "
+            f"n_members is {state.network.n_members}, and each network has its activations: "
             "fit with n_members=1 for hidden_activations."
         )
     if depth is None:

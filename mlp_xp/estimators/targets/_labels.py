@@ -90,9 +90,9 @@ class LabelTargets(Targets):
         elif loss.is_own:
             cure = f"give the function itself, or Custom(..., {self.output!r})"
         raise ValueError(
-            f"loss is {loss!r}, whose outputs are {output!r}, and those of "
-            f"output_activation={params['output_activation']!r} for {self.kind} targets are "
-            f"{self.output!r}: {cure}."
+            f"loss is {loss!r}, whose outputs are {output!r}, and "
+            f"output_activation={params['output_activation']!r} gives {self.output!r} for "
+            f"{self.kind} targets: {cure}."
         )
 
     def check_known(self, y: np.ndarray, output_activation: str, *, warm_start: bool) -> None:
