@@ -119,7 +119,7 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
         given = [np.nan if type(v).__name__ in _MISSING else v for v in values]
         return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
     if all(issubclass(one, _DATES) for one in others):
-        gap = np.datetime64("NaT")
+        gap = np.datetime64("NaT", "us")
         dates = [gap if _is_missing(v) else _without_zone(v) for v in values]
         return RawColumn(label, "date", np.asarray(dates, "datetime64[us]"))
     for type_, seconds in _SECONDS_OF.items():
@@ -140,7 +140,7 @@ def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
         )
     (kind,) = kinds
     dtype: Any = {"number": np.float64, "date": "datetime64[us]"}.get(kind, object)
-    missing: Any = {"number": np.nan, "date": np.datetime64("NaT")}.get(kind)
+    missing: Any = {"number": np.nan, "date": np.datetime64("NaT", "us")}.get(kind)
     values = [
         np.full(len(part.values), missing, dtype) if part.is_empty else part.values.astype(dtype)
         for part in parts
