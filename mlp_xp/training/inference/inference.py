@@ -116,7 +116,8 @@ def predict(
         if stays_sparse:  # The first layer computes only with the stored entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
         work = n_samples * len(views) * sum(products)
-        if not stays_sparse and backend.is_long(work, 1):
+        is_long = not stays_sparse and backend.is_long(work, 1)
+        if is_long:
             size = get_chunk_n_rows(row_bytes, max_n_rows=max(_LONG_BATCH, most))
             if dtype == "float32":
                 products_in = backend.predicting_in(precision)
@@ -131,7 +132,9 @@ def predict(
 
         def predict_from(start: int) -> Array:
             rows = rows_from(start)
-            return run(put_rows(rows))[start - rows.start :, :]
+            given = put_rows(rows)
+            given = backend.contiguous(given) if is_long else given  # For machine code.
+            return run(given)[start - rows.start :, :]
 
         def fed() -> Iterator[Array]:
             host = (
