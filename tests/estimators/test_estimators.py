@@ -209,14 +209,6 @@ def test_ctrl_c_ends_the_callers_loop_of_partial_fits():
     assert model.n_iter_ == len(model.loss_curve_) < 4
 
 
-def test_partial_fit_after_a_fit_goes_through_a_schedule_of_its_own():
-    model = small(learning_rate="cosine", max_iter=5).fit(X, y)
-    before = model.coefs_[0].copy()
-    rates = [record.learning_rate for record in model.partial_fit(X, y).history_]
-    assert rates[-2] == 0.0 < rates[-1]
-    assert not np.array_equal(model.coefs_[0], before)
-
-
 @pytest.mark.parametrize("learning_rate", ["cosine", "linear"])
 def test_a_schedule_goes_through_calls_of_partial_fit_however_long_they_are(learning_rate):
     (X, y), sizes = problem(1000), [100, 1000, 50, 10, 200, 1000, 20, 30]
