@@ -1,7 +1,8 @@
-"""Backends: where arrays live and how a finished step is executed, one folder or file per library.
+"""Backends: where arrays live and how steps are executed, one folder or file per library.
 
-A library is imported only when it is requested, or when one of its arrays arrives. Every formula is
-defined elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists what a backend may replace.
+A library is imported only if it is requested or one of its arrays arrives. Every formula is defined
+elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists the functions that a backend may
+replace.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from mlp_xp.backends._precision import LOW_PRECISIONS
 
 
 class Library(NamedTuple):
-    """A library: its module here, its package, the extra that installs it, its types of devices."""
+    """A library: its module here, its package, the extra that installs it, and its device types."""
 
     module: str
     package: str
@@ -54,18 +55,19 @@ _IS_ARRAY = {
 def get_backend(spec: Any = None, device: Any = None) -> Backend:
     """Return the backend with a name, or an array's backend.
 
-    ``spec`` is one of `BACKENDS`, or ``"auto"`` for the first of CuPy, PyTorch and JAX that
-    computes a product on a CUDA device, and NumPy where none does; a backend, which is returned
-    unchanged; an array, for its library and device; None, or anything else that NumPy can convert,
-    for NumPy. ``device``, e.g. ``"cuda:1"``, replaces the default device. Raises ValueError for an
-    unknown name or device, and BackendError, with the reason, for what does not work here.
+    ``spec`` is one of `BACKENDS`; ``"auto"`` for the first of CuPy, PyTorch and JAX that can
+    compute a product on a CUDA device, or NumPy if none can; a backend, which is returned
+    unchanged; an array, for its library and device; or None, or anything else that NumPy can
+    convert, for NumPy. ``device``, e.g. ``"cuda:1"``, replaces the default device. Raises
+    ValueError for an unknown name or device, and BackendError, with the reason, for a backend or
+    device that does not work here.
 
     >>> from mlp_xp.backends import get_backend
     >>> get_backend("numpy")
     <NumpyBackend 'numpy' on cpu>
     """
     if device is None and type(spec) is np.ndarray:
-        return _plain_numpy()  # The common case, and on the path of one-row predictions.
+        return _plain_numpy()  # The common case, also needed quickly in one-row predictions.
     if isinstance(spec, Backend):
         return spec
     if isinstance(spec, str):
@@ -112,14 +114,14 @@ def how_to_install(name: str) -> str:
 
 
 def compile_ahead() -> str:
-    """Compile the machine code for NumPy, and return the folder where it is cached."""
+    """Compile the machine code for NumPy, and return its cache folder."""
     from mlp_xp.backends._numpy.backend import compile_ahead as compile_numpy
 
     return compile_numpy()
 
 
 def has_cuda_driver() -> bool:
-    """Whether there is a CUDA driver; quicker than an import that finds none."""
+    """Whether a CUDA driver is installed; faster than importing a library to find out."""
     for library in ("libcuda.so.1", "nvcuda.dll"):
         try:
             ctypes.CDLL(library)
@@ -165,7 +167,7 @@ def _check_kind(name: str, device: Any) -> None:
         raise ValueError(f"{only}. {_NO_DRIVER}.")
     raise ValueError(
         f"{only}: use backend={' or '.join(map(repr, others))} "
-        # The extras of other libraries may bring builds for the CPU alone.
+        # The extras of other libraries may install CPU-only builds.
         + (f"(installed: {here})" if here else f"(none is installed: {how_to_install(others[0])})")
     )
 

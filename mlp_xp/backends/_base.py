@@ -17,12 +17,12 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# Bytes of a block in host memory, and on a device that does not report its free memory. Other
-# devices use a fraction of the free memory, since casts, activations and gradients need several
-# times the block.
+# Bytes of a block in host memory, or on a device that does not report its free memory. On other
+# devices a block takes a fraction of the free memory, since casts, activations and gradients need
+# several times its size.
 _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
-# Operations in forward passes for which two processors need about a tenth of a second, backward
-# passes included; a GPU does a hundred times more.
+# Operations in forward passes that, with their backward passes, take two processors about a tenth
+# of a second; a GPU does a hundred times more in that time.
 _WORK_AT_ONCE = 2_000_000_000
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,21 +36,21 @@ def to_numpy(array: Any) -> np.ndarray:
 
 
 class BackendError(RuntimeError):
-    """A backend that is missing or cannot be used here; the message says what to do."""
+    """The error for a missing or unusable backend; the message says what to do."""
 
 
 class Backend:
-    """The interface of a backend: where arrays live and how a finished step is executed."""
+    """The interface of a backend: where arrays live and how steps are executed."""
 
     name: ClassVar[str]
-    # Whether a new batch size needs a compilation, so that padding is cheaper.
+    # Whether each batch size is compiled separately, so that padding is cheaper.
     fixed_shapes: ClassVar[bool] = False
-    # Whether a compiled step takes over the memory of its state, so that nobody else can use it.
+    # Whether a compiled step takes over its state's memory, which then nobody else can use.
     donates: bool = False
     has_sparse_products: bool = False  # Whether `gather` takes a `SparseMatrix`.
     # Whether a step's results are in host memory when its call returns.
     returns_results: ClassVar[bool] = False
-    # Whether several threads that each train a model, or a stack, are faster than one.
+    # Whether several threads that each train a model or a stack are faster than one.
     has_workers: ClassVar[bool] = False
     has_stack_threads: bool = False
     shares_host_memory: bool = False  # Whether computations use NumPy arrays in place.
@@ -91,15 +91,16 @@ class Backend:
         """
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
-                # A library can refuse other libraries' memory with any exception, but not the
-                # host's.
+                # A library can reject another library's memory with any exception, but not host
+                # memory.
                 try:
                     array = self.xp.from_dlpack(array)
                 except Exception:
                     array = to_numpy(array)
             if not self.owns(array):
                 array = np.asarray(array)
-                # Cast on the host: half the bytes to copy, and not every device has float64.
+                # Cast on the host, since this may halve the bytes to copy, and not every device has
+                # float64.
                 return self._from_numpy(array if dtype is None else array.astype(dtype, copy=False))
         if dtype is None:
             return self._move(array)
@@ -128,7 +129,7 @@ class Backend:
     def contiguous(self, array: Array) -> Array:
         """Return a two-dimensional array in row-major order: itself, or a copy.
 
-        Taking rows from column-major data would read all of it at each step.
+        Taking rows from column-major data would read all data at each step.
         """
         return array
 
@@ -152,7 +153,7 @@ class Backend:
         return self.precision == "float16"
 
     def with_precision(self, precision: str) -> Self:
-        """Return this backend with products in a precision; itself for the parameters' dtype.
+        """Return this backend with products in a precision; unchanged for the parameters' dtype.
 
         Raise ValueError if the backend or its device does not support the precision.
         """
@@ -198,12 +199,12 @@ class Backend:
     def compile(self, function: F, *, donate: bool = False) -> F:
         """Compile a pure function of trees; with ``donate``, it takes over its first argument.
 
-        A function that is compiled to donate serves one state at a time, from call to call.
+        A function compiled with ``donate`` serves one state at a time, from call to call.
         """
         return function
 
     def release(self, compiled: Any, state: Any) -> Any:
-        """Return a state after its release by a function that was compiled to donate.
+        """Return a state after releasing it from a function that was compiled with ``donate``.
 
         The function may then serve another state, like a newly compiled one.
         """
@@ -212,19 +213,19 @@ class Backend:
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         """Compile ``body(i, state, steps, *shared)``, which returns the next state, for many steps.
 
-        The body is pure, like what `compile` takes. ``i`` stands for an integer, and is used only
-        as in ``array[i, ...]``, on the arrays of the tree ``steps``: their first axis counts steps.
+        The body must be pure, as for `compile`. ``i`` stands for an integer and is used only as in
+        ``array[i, ...]``, to index the arrays of the tree ``steps``, whose first axis counts steps.
         The result, ``run(start, stop, state, steps, *shared)``, calls the body for each i in turn;
         the state is donated. The default, None, is for backends where one call per step is as fast.
         """
         return None
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the loop of many models, ``run(start, stops, state, steps, x, y, scaling)``.
+        """Return the loop for many models, ``run(start, stops, state, steps, x, y, scaling)``.
 
         The first axis of ``state`` and ``scaling``, and the second of ``steps``, count models;
-        ``stops``, (models,) NumPy integers, are where they end. Models that end at ``start`` may
-        change too.
+        ``stops``, (models,) NumPy integers, are where the models end. Models that end at ``start``
+        may change, too.
         """
         loop = self.loop(body)
 
@@ -240,7 +241,7 @@ class Backend:
 
     @property
     def work_at_once(self) -> int:
-        """Operations in the forward passes of about a tenth of a second."""
+        """The number of forward-pass operations that take about a tenth of a second."""
         return _WORK_AT_ONCE if self.shares_host_memory else 100 * _WORK_AT_ONCE
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
@@ -248,7 +249,7 @@ class Backend:
         return contextlib.nullcontext()
 
     def predicting_in(self, precision: str | None) -> Backend:
-        """Return the backend whose kernels compute a long prediction of a fit in a precision."""
+        """Return the backend for a long prediction after a fit in this precision."""
         return self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
@@ -260,8 +261,8 @@ class Backend:
     ) -> contextlib.AbstractContextManager[object]:
         """Return the context for some training steps.
 
-        ``work`` and ``sparse_work`` count the operations of a step's forward pass, ``n_steps`` the
-        steps done or certain to come (0 if there is no time to compile), and ``largest`` is the
+        ``work`` and ``sparse_work`` count the operations of a step's forward pass, ``n_steps``
+        counts the steps done or certain to come (0 without time to compile), and ``largest`` is the
         size of the largest array.
         """
         return contextlib.nullcontext()
@@ -271,16 +272,17 @@ class Backend:
         return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
-        """Return the context of workers that train a model each, on this many threads each."""
+        """Return the context for workers that train one model each, on this many threads each."""
         return contextlib.nullcontext()
 
     def synchronize(self, tree: Tree | None = None) -> None:
-        """Wait until the device has finished, or at least a tree of arrays is computed."""
+        """Wait until the device has finished, or at least until a tree of arrays is computed."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-        """Copy host batches to the device, each while the one before it is used.
+        """Copy host batches to the device, each while the previous one is used.
 
-        Arrays may be overwritten once the next are requested; none has more rows than the first.
+        Arrays may be overwritten once the next ones are requested; none has more rows than the
+        first.
         """
         iterator = iter(batches)
 
@@ -309,11 +311,11 @@ class Backend:
         return None
 
     def block_bytes(self) -> int:
-        """Return the bytes of a block of rows, which runs forward and backward before the next.
+        """Return the bytes of a block of rows; each runs forward and backward before the next.
 
-        In the host's memory a block stays in the cache: with 3072 float32 columns and 64 neurons, 6
-        to 24 MiB took the same time, all data at once 10 % more. On a device a block needs forty
-        launches.
+        In host memory a block stays in the cache: with 3072 float32 columns and 64 neurons, blocks
+        of 6 to 24 MiB took the same time, and all data at once took 10 % more. On a device each
+        block takes forty launches.
         """
         if self.shares_host_memory:
             return _CACHED_BYTES
@@ -321,7 +323,7 @@ class Backend:
         return _DEVICE_BYTES if free is None else max(_CACHED_BYTES, free // _PARTS_OF_MEMORY)
 
     def prove(self) -> None:
-        """Compute a product, to see if the library raises an error."""
+        """Compute a product to see whether the library raises an error."""
         with self.scope():
             one = self.put(np.ones((1, 1), np.float32))
             self.get(one @ one)
@@ -329,6 +331,6 @@ class Backend:
     # --- information ---------------------------------------------------------------------------
 
     def describe(self) -> dict[str, str]:
-        """Return what a benchmark must report: library, version, device."""
+        """Return the library, version and device, which a benchmark must report."""
         version = importlib.import_module(self.name).__version__
         return {"library": f"{self.name} {version}", "device": str(self.device)}

@@ -1,8 +1,8 @@
 """Products in a lower precision than the parameters, which stay in float32.
 
 "bf16" and "float16" round the inputs of a step. A layer computes in the dtype of its input and
-casts its parameters to it, so activations, products and gradients are in 16 bits from there on.
-CuPy casts around each product instead. "tf32" changes no array: the products round their operands.
+casts its parameters to it, so all later activations, products and gradients are in 16 bits. CuPy
+casts around each product instead. "tf32" changes no arrays: products round their operands.
 Parameters, optimizer state, the loss and the statistics of a normalization are always in float32.
 """
 
@@ -15,15 +15,15 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Device, DType, Namespace
 from mlp_xp.backends.kernels import Source
 
-# The names of the number formats by estimators' names.
+# The names of the number formats, by the names that estimators use.
 LOW_PRECISIONS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
-# The compute capability of NVIDIA's first GPUs with such products.
+# The compute capability of the first NVIDIA GPUs with such products.
 _CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "float16": (5, 3)}
 
 
 @lru_cache
 def rounded(gather: Callable[..., Array], name: str) -> Callable[..., Array]:
-    """Return a gather whose float32 result is rounded to a dtype of 16 bits."""
+    """Return a gather whose float32 result is rounded to a 16-bit dtype."""
 
     def gather16(source: Source, *, dtype: DType, xp: Namespace) -> Any:
         batch = gather(source, dtype=dtype, xp=xp)

@@ -1,4 +1,4 @@
-"""array-api-strict: the standard and nothing more, for tests; its devices act as a GPU's."""
+"""array-api-strict: only what the standard has, for tests; its devices behave like GPUs."""
 
 from __future__ import annotations
 

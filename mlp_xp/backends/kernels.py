@@ -1,4 +1,4 @@
-"""Functions that a backend may replace by faster ones, and their defaults."""
+"""Functions that a backend may replace with faster ones, and their defaults."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class Transposed(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The rows of a data set to gather, by position or all, and how to transform them.
+    """The rows of a data set to gather, some or all, and how to transform them.
 
     ``x : (samples, features)`` has any real dtype and is never written to. Backends with sparse
-    products also take a `SparseMatrix` of the wanted dtype, without scaling and pixel map.
+    products also accept a `SparseMatrix` of the requested dtype, without scaling or pixel map.
     """
 
     x: Any
@@ -80,7 +80,7 @@ class Source(NamedTuple):
 def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
     """Gather rows of a data set: augmented, in the dtype of the products, scaled.
 
-    For sparse rows it is an object with the attributes that `mlp_xp.nn.layers.dense` needs: ``x @
+    For sparse rows, return an object with the attributes that `mlp_xp.nn.layers.dense` needs: ``x @
     W``, ``x.T @ dy``, ``x.dtype``, ``x.ndim``.
     """
     x, rows, scaling, pixel_map = source
@@ -96,15 +96,15 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
 
 
 def accumulate(total: Array, fraction: Array, *terms: Array | float) -> Array:
-    """Add a step to the sum of an epoch, donated: ``total + fraction * sum(terms)``."""
+    """Add a step to the donated sum of an epoch: ``total + fraction * sum(terms)``."""
     return total + fraction * reduce(operator.add, terms)
 
 
 class Kernels(NamedTuple):
-    """Functions that a backend may replace by faster ones.
+    """Functions that a backend may replace with faster ones.
 
-    Each has the signature and meaning of its default here, and falls back to it for unsupported
-    arguments.
+    Each has the same signature and meaning as its default here, and falls back to it for
+    unsupported arguments.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
@@ -122,7 +122,7 @@ class Kernels(NamedTuple):
     clip: Callable[..., tuple[Tree, Array]] = clip
 
     def context(self, xp: Namespace, **training: Any) -> Context:
-        """Return the context of a forward pass that uses them."""
+        """Return the context for a forward pass that uses these kernels."""
         return Context(
             xp,
             self.dense,

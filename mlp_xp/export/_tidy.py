@@ -12,9 +12,9 @@ from onnx.reference import ReferenceEvaluator
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """Fold constants, and remove copies and unused nodes, in place.
+    """Compute constants, and remove copies and unused nodes, in place.
 
-    Constants become initializers, equal ones a single one.
+    Constants become initializers; equal constants share one.
     """
     _remove_needless(model)
     _copy_full_slices(model)  # Their positions are already initializers.
@@ -51,7 +51,7 @@ def _remove_needless(model: onnx.ModelProto) -> None:
 
 
 def _copy_full_slices(model: onnx.ModelProto) -> None:
-    """Make copies of the slices that take all entries of an array."""
+    """Replace slices that select all entries of an array by copies."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {

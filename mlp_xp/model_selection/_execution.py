@@ -40,13 +40,13 @@ def many_models(
     keeps_finished: bool = False,
     metric: Any = None,
 ) -> Iterator[None]:
-    """In this context, train the networks of scikit-learn's functions at once.
+    """Train the networks of scikit-learn's functions at once in this context.
 
-    Nothing changes for other estimators, and where joblib uses other machines, such as Dask's.
-    ``n_jobs`` counts threads, as in joblib; None uses all that help. ``verbose=1`` shows a progress
-    bar, with the best score of a ``metric`` named as in ``refit``. With ``keeps_finished``, the
-    remaining results after Ctrl-C are `Unfinished`, unless joblib is the caller, as in a
-    cross-validation of a search, where Ctrl-C should end everything.
+    Nothing changes for other estimators, or if joblib uses other machines, such as Dask's.
+    ``n_jobs`` counts threads, as in joblib; None uses as many as help. ``verbose=1`` shows a
+    progress bar, with the best score of a ``metric`` named as in ``refit``. With
+    ``keeps_finished``, the remaining results after Ctrl-C are `Unfinished`, unless joblib is the
+    caller, as in a cross-validation of a search, where Ctrl-C should end everything.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)

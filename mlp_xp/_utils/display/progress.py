@@ -109,7 +109,7 @@ class NotebookBar:
         self._place.update(self._bar + self._below, self._text)
 
     def draw(self) -> None:
-        """Do nothing, since each update draws."""
+        """Skip drawing, since each update draws."""
 
     def draw_below(self, html: str) -> None:
         """Draw below the bar."""

@@ -138,7 +138,7 @@ if sys.platform == "win32":
         file = folder / ".lock"
         while True:
             try:
-                file.unlink(missing_ok=True)  # An error if it is open, none if it was left behind.
+                file.unlink(missing_ok=True)  # An error if it is open, none if it was left over.
                 break
             except _IN_USE:
                 if not waits:

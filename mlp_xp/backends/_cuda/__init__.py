@@ -1,4 +1,4 @@
-"""Parts that CuPy and torch share on NVIDIA GPUs: captured graphs and pinned memory.
+"""Code that CuPy and torch share on NVIDIA GPUs: captured graphs and pinned memory.
 
-They get a library's objects as arguments and import no library.
+The library's objects are passed as arguments, and no library is imported.
 """

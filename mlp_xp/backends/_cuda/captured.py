@@ -1,18 +1,18 @@
 """Training steps as CUDA graphs: captured once, then up to 32 steps with one launch.
 
-A launch costs the host 5 to 10 microseconds, more than the arithmetic of most kernels of a small
-network. A graph queues hundreds of them at once. It is a recording: the same kernels on the same
-memory with the same numbers by value. So
+A launch costs the host 5 to 10 microseconds, more than the computation in most kernels of a small
+network. A graph launches hundreds of kernels at once. It is a recording: the same kernels on the
+same memory with the same scalar arguments. So
 
 - the state stays in its memory from step to step, and is returned there;
-- the arguments of an epoch's steps are copied to buffers, from which a graph takes those of its
-  steps: a position on the device says where they begin, and the graph advances it;
-- intermediate results lie in a memory pool that nobody else uses, as long as the graph exists;
-- the work is on another stream, ordered by events with the stream of the caller.
+- the arguments of an epoch's steps are copied to buffers, from which a graph reads the arguments of
+  its steps: a position on the device says where they begin, and the graph advances it;
+- intermediate results are in a memory pool that nobody else uses as long as the graph exists;
+- the work runs on another stream, ordered by events with the caller's stream.
 
-Steps that cannot be captured (a product by cuBLAS in CuPy, a function that waits for the device)
-run one by one, and the log says why. References: "CUDA Programming Guide", chapter "CUDA Graphs";
-PyTorch's notes on CUDA graphs, for the traps.
+Steps that cannot be captured (because of a cuBLAS product in CuPy, or a function that waits for the
+device) run one by one, and the log says why. References: "CUDA Programming Guide", chapter "CUDA
+Graphs"; PyTorch's notes on CUDA graphs, for the traps.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 
 # Steps that run one by one before anything is captured. Captures cost the host about as much as 63
-# steps, 32 + 16 + ... + 1, so a training never takes much more than twice the time of its steps.
+# steps, 32 + 16 + ... + 1, so a fit never takes much more than twice the time of its steps.
 _STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))
-# The most steps of a graph; longer graphs would save less than a microsecond per step.
+# The maximum number of steps in a graph; longer graphs would save under a microsecond per step.
 _MOST_STEPS = 32
-# The number of step shapes that stay captured: full batches, a shorter last one, and other data.
+# The number of step shapes that stay captured: full batches, the shorter last one, and other data.
 _MOST_SHAPES = 4
 
 
@@ -53,11 +53,11 @@ class Graphs(ABC):
 
     @abstractmethod
     def ordered(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context of work on the graphs' stream, in order with the caller's stream."""
+        """Return the context for work on the graphs' stream, in order with the caller's stream."""
 
     @abstractmethod
     def new_pool(self) -> Any:
-        """Create a memory pool for graphs that run one after the other."""
+        """Create a memory pool for graphs that run one after another."""
 
     @abstractmethod
     def capture(self, run: Callable[[], None], pool: Any) -> Callable[[], None]:
@@ -65,11 +65,11 @@ class Graphs(ABC):
 
     @abstractmethod
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
-        """Copy to each second array rows of the first, starting at a 1-d position on the device."""
+        """Copy rows of each pair's first array to the second, from a position on the device."""
 
     @abstractmethod
     def memory(self, array: Any) -> int:
-        """Return a number that is equal for arrays that share memory."""
+        """Return a number that is the same for arrays that share memory."""
 
 
 class Streams(threading.local):
@@ -90,9 +90,9 @@ class Streams(threading.local):
 
 
 class CapturedLoop:
-    """Many steps of a pure function, as `mlp_xp.backends.Backend.loop` takes it.
+    """Many steps of a pure function, as for `mlp_xp.backends.Backend.loop`.
 
-    For one user at a time, since the returned state is always in the same memory.
+    Only one user at a time is allowed, since the returned state is always in the same memory.
     """
 
     def __init__(self, body: Callable[..., Any], graphs: Graphs) -> None:
@@ -127,7 +127,7 @@ class CapturedLoop:
     def _run_graphs(
         self, start: int, stop: int, state: Any, steps: Any, shared: Any
     ) -> tuple[int, Any]:
-        """Run steps as graphs; return the number of the next step, as capture may fail."""
+        """Run steps as graphs; return the number of the next step, since a capture may fail."""
         with self._graphs.ordered():
             self._adopt(state)
             here = self._steps_like(steps)
@@ -153,9 +153,9 @@ class CapturedLoop:
             return stop, self._state
 
     def _share(self, shared: Any) -> None:
-        """Start over if the arrays shared by all steps changed, since graphs have their addresses.
+        """Start over if arrays shared by all steps changed, since graphs contain their addresses.
 
-        The arrays are not kept alive.
+        This does not keep the arrays alive.
         """
         arrays = [leaf for leaf in leaves(shared) if leaf is not None]
         if not _are([known() for known in self._shared], arrays):
@@ -163,7 +163,7 @@ class CapturedLoop:
             self._shared = [weakref.ref(array) for array in arrays]
 
     def _adopt(self, state: Any) -> None:
-        """Copy another state into our memory if it fits, otherwise take it over."""
+        """Copy another state into our memory if it fits; otherwise take over its memory."""
         if state is self._state:
             return
         new = list(leaves(state))
@@ -174,7 +174,7 @@ class CapturedLoop:
             self._shapes, self._state = {}, state  # It was donated, so its memory is ours.
 
     def _steps_like(self, steps: Any) -> _Steps:
-        """Return the buffers and graphs for steps of this shape; only the latest are kept."""
+        """Return the buffers and graphs for steps of this shape; only recent shapes are kept."""
         key = tuple(None if leaf is None else _kind(leaf) for leaf in leaves(steps))
         found = self._shapes.pop(key, None) or _Steps(steps, self._graphs)
         self._shapes[key] = found
@@ -195,7 +195,7 @@ class _Steps:
         self._graphs: dict[int, Callable[[], None]] = {}
         self._loaded: list[Any] = []
         self._position = xp.zeros(1, dtype=xp.int64, device=graphs.device)
-        # All steps of an epoch, and the steps of a graph.
+        # The arguments of all steps of an epoch, and of the steps of a graph.
         self._all = _map_arrays(xp.empty_like, steps)
         self._few = _map_arrays(lambda leaf: xp.empty_like(leaf[:_MOST_STEPS, ...]), self._all)
 
@@ -212,7 +212,7 @@ class _Steps:
             self.next_step = start
 
     def run(self, n: int, body: Callable[..., Any], state: Any, shared: Any) -> None:
-        """Launch the next steps; their result is in the memory of the state."""
+        """Launch the next steps, whose result is in the state's memory."""
         pairs = zip(leaves(self._all), leaves(self._few), strict=True)
         taken = ((every, few[:n, ...]) for every, few in pairs if few is not None)
         self._library.take(taken, self._position)
@@ -225,7 +225,7 @@ class _Steps:
     def graph(
         self, n: int, body: Callable[..., Any], state: Any, shared: Any
     ) -> Callable[[], None]:
-        """Return the function that launches the graph of ``n`` steps, captured at first use."""
+        """Return the function that launches the graph of ``n`` steps; capture it at first use."""
         if n not in self._graphs:
             if self._pool is None:
                 self._pool = self._library.new_pool()
@@ -241,7 +241,7 @@ def _kind(array: Any) -> tuple[Any, ...]:
 
 
 def _are(arrays: list[Any], others: list[Any]) -> bool:
-    """Whether two lists hold the same objects; comparing values would wait for the device."""
+    """Whether two lists hold identical objects; comparing values would wait for the device."""
     return len(arrays) == len(others) and all(map(operator.is_, arrays, others))
 
 
@@ -251,13 +251,13 @@ def _map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:
 
 
 def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
-    """Copy a state to another state's memory, in which some of it may already be."""
+    """Copy a state to another state's memory, which some of its arrays may already be in."""
     memory = {graphs.memory(array) for array in old}
     moved = [(mine, value) for mine, value in zip(old, new, strict=True) if mine is not value]
     for mine, value in moved:
         if _kind(mine) != _kind(value):
             raise TypeError(f"an array of the state turns from {_kind(mine)} into {_kind(value)}")
-    # A rule may swap two arrays.
+    # An update rule may swap two arrays.
     apart = [
         graphs.xp.asarray(value, copy=True) if graphs.memory(value) in memory else value
         for _, value in moved
@@ -280,5 +280,5 @@ def _no_collection() -> Iterator[None]:
 
 @lru_cache(maxsize=128)
 def report(body: Callable[..., Any], reason: str) -> None:
-    """Write one log line for each function and reason."""
+    """Log a line once per function and reason."""
     _log.warning("Training steps run one by one, as no CUDA graph can hold them (%s).", reason)

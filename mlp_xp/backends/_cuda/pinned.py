@@ -1,7 +1,7 @@
-"""Copies of batches through pinned memory, to a device and back, while it computes.
+"""Copies of batches through pinned memory, to a device and back, while the device computes.
 
-Copies run in another stream. Events order them and the computation on the device; the host
-waits only for pinned memory that it is about to write or to read.
+Copies run in a separate stream. Events order them relative to the computation; the host waits only
+for pinned memory that it is about to write or read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Copier(Protocol):
         """Return the stream that the caller computes in."""
 
     def copy_stream(self) -> Any:
-        """Return a new stream that does not wait for others."""
+        """Return a new stream that does not wait for other streams."""
 
     def event(self) -> Any:
         """Return a new event."""
@@ -37,16 +37,16 @@ class Copier(Protocol):
         """Copy pinned memory to the device, in a stream."""
 
     def download(self, source: Array, stream: Any) -> np.ndarray:
-        """Copy an array to new pinned memory, in a stream; return that at once."""
+        """Start to copy an array to new pinned memory, in a stream; return that memory at once."""
 
 
 def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
     """Copy host batches to the device, each while the one before it is used.
 
-    There are two sets of buffers. A set is filled again only when the computation on its last batch
-    is done, and used only when its copy is done. No batch has more rows than the first.
+    There are two sets of buffers. A set is refilled only after the computation on its last batch,
+    and used only after its copy is done. No batch has more rows than the first.
     """
-    # No context stays open while the caller has a batch, since it may use another device.
+    # No context stays open while the caller has a batch, since the caller may use another device.
     with copier.scope():
         compute, copy = copier.compute_stream(), copier.copy_stream()
         ring = [_Buffers(copier), _Buffers(copier)]
@@ -81,7 +81,7 @@ class _Buffers:
         """Copy a batch to the device, in a stream; a shorter one uses the front of the buffers."""
         if not self._pairs:
             self._pairs = [self._copier.allocate(array) for array in batch]
-            # The memory may be some that work queued on `compute` still reads.
+            # The allocated memory may still be in use by work queued on `compute`.
             self._computed.record(compute)
         else:
             self._copied.synchronize()
@@ -94,7 +94,7 @@ class _Buffers:
         self._copied.record(copy)
 
     def hand_over(self, compute: Any) -> tuple[Any, ...]:
-        """Return the arrays, for work that is queued on a stream from now on."""
+        """Return the arrays, for work queued on a stream from now on."""
         with self._copier.scope():
             compute.wait_event(self._copied)
             return tuple(array[:n] for (_, array), n in zip(self._pairs, self._rows, strict=True))
@@ -121,7 +121,7 @@ def collect(copier: Copier, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
             if previous is not None:
                 previous[0].synchronize()
                 yield previous[1]
-            previous = copied, host, array  # Its memory must not be freed until it is copied.
+            previous = copied, host, array  # Its memory must not be freed before it is copied.
         if previous is not None:
             previous[0].synchronize()
             yield previous[1]

@@ -1,4 +1,4 @@
-"""CuPy on a CUDA GPU: few launches per step, and batches that are copied while it computes."""
+"""CuPy on a CUDA GPU: few launches per step, and batches copied while the GPU computes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mlp_xp.backends._cupy.products import dense_in
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels
 
-# The most bytes of an array for pinned memory, of which CuPy keeps the next power of two.
+# The maximum size of an array for pinned memory, which CuPy rounds up to a power of two and keeps.
 _MOST_PINNED = 1 << 26
 
 
@@ -70,7 +70,7 @@ class CupyBackend(Backend):
         return cupy.asnumpy(array)
 
     def _move(self, array: Any) -> Array:
-        # A copy only if the array is on another device than the current one.
+        # Copies only if the array is not on the current device.
         return cupy.asarray(array)
 
     def _from_numpy(self, array: np.ndarray) -> Array:

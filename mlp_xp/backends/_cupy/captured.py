@@ -13,9 +13,9 @@ from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 
 def _create_stream(device: int) -> tuple[Any, Any]:
-    """Return a stream and an event for its order with the caller's.
+    """Return a stream, and an event that orders it with the caller's stream.
 
-    It does not wait for the default stream by itself, nor the reverse: that would break a capture.
+    The stream and the default stream do not wait for each other, which would break a capture.
     """
     return cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(disable_timing=True)
 
@@ -39,7 +39,7 @@ class CupyGraphs(Graphs):
                 caller.wait_event(stream.record(event))
 
     def new_pool(self) -> Any:
-        # Free the memory of earlier steps, which the graphs' pool cannot use otherwise.
+        # Free the memory of earlier steps; otherwise the graphs' pool cannot use it.
         cupy.get_default_memory_pool().free_all_blocks()
         return _GraphMemory(self.device)
 
@@ -66,10 +66,10 @@ class CupyGraphs(Graphs):
 
 
 class _GraphMemory:
-    """A memory pool that frees all memory, but not before its graphs are released.
+    """A memory pool that frees all memory, but only after its graphs are released.
 
-    If memory is short, CuPy's pool frees blocks that no array uses although graphs write to them,
-    and it never frees them when it is dropped (CuPy 14.2, `SingleDeviceMemoryPool`).
+    If memory runs short, CuPy's pool frees blocks that no array uses even though graphs write to
+    them, and it never frees blocks when the pool is dropped (CuPy 14.2, `SingleDeviceMemoryPool`).
     """
 
     def __init__(self, device: Any) -> None:

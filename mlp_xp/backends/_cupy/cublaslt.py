@@ -1,10 +1,10 @@
-"""Matrix products by cuBLASLt: a bias in the product, and a stream that may be captured.
+"""Matrix products by cuBLASLt, which adds a bias and allows the stream to be captured.
 
-CuPy's own products set the stream of a cuBLAS handle, which a capture forbids; cuBLASLt takes the
-stream with each call. A product is described once, by dtype, shapes, strides and alignment, and
+CuPy's own products set the stream of a cuBLAS handle, which a capture forbids; cuBLASLt is given
+the stream with each call. A product is described once, by dtype, shapes, strides and alignment;
 cuBLASLt's heuristic then chooses its algorithm. nvmath-python binds the library.
 
-cuBLASLt uses column-major order, so it sees an array in C order as its transpose. So it computes
+cuBLASLt uses column-major order and sees an array in C order as its transpose. So it computes
 ``out.T = b.T @ a.T``, and its first operand is b.
 """
 
@@ -37,13 +37,13 @@ _TYPES = {
     "d": ("CUDA_R_64F", "CUDA_R_64F", "CUDA_R_64F"),
     "H": ("CUDA_R_16BF", "CUDA_R_32F", "CUDA_R_32F"),
 }
-# NVIDIA's advice since Hopper; a product allocates only what its algorithm uses.
+# The size NVIDIA recommends from Hopper on; a product allocates only what its algorithm uses.
 _WORKSPACE_BYTES = 32 << 20
-# The largest alignment that matters, the alignment of new memory.
+# The largest alignment that matters, which is that of new memory.
 _ALIGNMENT = 256
 # A vector of the epilogue is read 16 bytes at a time.
 _VECTOR_ALIGNMENT = 16
-# Cached product descriptions; a layer has three for each batch size.
+# The number of cached product descriptions; a layer has three per batch size.
 _MOST_PRODUCTS = 1024
 
 _log = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ def multiply(
 ) -> Any | None:
     """Compute a matrix product in one launch; return None if cuBLASLt does not support it.
 
-    Without leading axes a bias may be added to each row, or the sums of the columns of b be written
-    to ``sums``. ``precision`` is one of `COMPUTE_TYPES`, for products of float32.
+    Without leading axes, a bias can be added to each row, or the column sums of b can be written to
+    ``sums``. ``precision`` is one of `COMPUTE_TYPES`, for products of float32.
 
     References
     ----------
@@ -69,7 +69,7 @@ def multiply(
     if not is_known or _library() is None:
         return None
     batch: tuple[int, ...] = ()
-    if a.ndim + b.ndim > 4:  # Cached, since it takes microseconds.
+    if a.ndim + b.ndim > 4:  # Cached, since it takes several microseconds.
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = _readable(a, batch), _readable(b, batch)
     product = _product(
@@ -87,16 +87,16 @@ def multiply(
     return out if product.run(a, b, out, vector) else None
 
 
-# Shape and strides of a matrix or a stack, and the alignment of its address. A plain tuple, since a
-# named one takes a third of a microsecond longer.
+# The shape and strides of a matrix or stack, and the alignment of its address. A plain tuple, since
+# a named one takes a third of a microsecond longer.
 _Operand: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
 
 
 class _Layout(NamedTuple):
     """The cuBLASLt layout of a matrix or a stack of matrices.
 
-    ``leading`` counts the numbers from one column to the next, ``step`` those from one of
-    ``n_matrices`` to the next.
+    ``leading`` is the number of elements from one column to the next, and ``step`` from one of the
+    ``n_matrices`` matrices to the next.
     """
 
     rows: int
@@ -200,13 +200,13 @@ class _Product:
 
         self._lt, self._handle = lt, _handle(device)
         self._one, self._zero = np.ones(1, number), np.zeros(1, number)
-        # NumPy takes a microsecond for each address.
+        # NumPy takes a microsecond per address.
         self._factors = self._one.ctypes.data, self._zero.ctypes.data
         self._lock = threading.Lock()  # Each call writes the address of its vector.
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
         self._layouts: list[int] = []
-        # Not at exit, when the library may already be gone.
+        # Not at exit, when the library may be unloaded.
         weakref.finalize(self, _destroy, lt, self._description, self._layouts).atexit = False
         for layout in (first, second, out):
             kind = result if layout is out else matrix
@@ -260,7 +260,7 @@ class _Product:
         """Launch the product on the current stream; return whether cuBLASLt accepts it."""
         if self._is_refused:
             return False
-        # From the pool of the stream: no other product uses it at the same time.
+        # From the stream's pool, so no other product uses it at the same time.
         workspace = cupy.cuda.alloc(self._n_bytes)
         first, second, result = self._layouts
         with self._lock:
@@ -280,7 +280,7 @@ class _Product:
 
 
 def _set(lt: Any, kind: str, thing: int, attributes: dict[str, int]) -> None:
-    """Set attributes of a description, each by the address of its value."""
+    """Set attributes of a description, passing each value by address."""
     names = {
         "matrix_layout": "MatrixLayoutAttribute",
         "matmul_desc": "MatmulDescAttribute",

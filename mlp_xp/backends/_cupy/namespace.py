@@ -1,7 +1,8 @@
 """CuPy's Array API namespace without operations that wait for the device.
 
-It is array-api-compat's, but for `sign`: theirs assigns by a boolean mask, and CuPy waits for the
-number of elements of a mask. And `matmul` is by cuBLASLt, which can be captured in a CUDA graph.
+It is array-api-compat's, except for two functions. Their `sign` assigns through a boolean mask,
+whose number of elements CuPy would wait for, and `matmul` uses cuBLASLt, which can be captured in a
+CUDA graph.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mlp_xp.backends._cupy.cublaslt import multiply
 
 
 def matmul(a: Any, b: Any, /) -> Any:
-    """Return a product of matrices, or of stacks of them."""
+    """Return the product of matrices or of stacks of matrices."""
     out = multiply(a, b) if min(a.ndim, b.ndim) > 1 else None
     return a @ b if out is None else out
 

@@ -19,7 +19,7 @@ from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 
 class _Part(NamedTuple):
-    """A part of CUDA: its name, its package for CUDA 13, and a word of the error without it."""
+    """A part of CUDA: its name, its package for CUDA 13, and a word in the error without it."""
 
     name: str
     package: str

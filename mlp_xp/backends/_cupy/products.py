@@ -19,9 +19,9 @@ from mlp_xp.nn.layers._dense import transpose
 def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., Any]]]:
     """Return the kernel of dense layers with float32 products in a precision.
 
-    A layer of one model takes as many launches as it has products: one forward, two backward.
-    Models with leading axes, and blocks, are many products in one. Where cuBLASLt has no such
-    product, CuPy computes it by cuBLAS.
+    A layer of one model takes one launch per product: one forward, two backward. A stack of models,
+    or blocks, is a batched product. If cuBLASLt does not support a product, CuPy computes it with
+    cuBLAS.
     """
 
     def product(a: Any, b: Any) -> Any:
@@ -35,7 +35,7 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         if not isinstance(x, cupy.ndarray):  # Sparse rows.
             return layers.affine(params, x, arrangement, xp=xp)
         W, b = params
-        if W.dtype != x.dtype:  # It saves a microsecond per layer on the host.
+        if W.dtype != x.dtype:  # This saves a microsecond per layer on the host.
             W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
         is_plain = arrangement is None and x.ndim == 2 and b.ndim == 1
         parts = x if arrangement is None else arrangement.split(x, xp=xp)

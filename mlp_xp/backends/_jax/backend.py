@@ -19,15 +19,15 @@ from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels, Source
 from mlp_xp.nn import layers
 
-# Steps of the loops that are compiled for a GPU.
+# The number of steps in loops that are compiled for a GPU.
 _CHUNKS = 64, 8, 1
 
 
 class JaxBackend(Backend):
     """Arrays on one device.
 
-    JAX has no float64 unless its 64-bit mode is on. It is switched on for computations here only;
-    a caller who computes with float64 results sets ``jax_enable_x64``.
+    JAX supports float64 only in its 64-bit mode, which is switched on only for computations here; a
+    caller who computes with float64 results must set ``jax_enable_x64``.
     """
 
     name = "jax"
@@ -40,7 +40,7 @@ class JaxBackend(Backend):
         self.shares_host_memory = device.platform == "cpu"
         # XLA on a CPU runs smaller products in one thread.
         self.has_stack_threads = self.shares_host_memory
-        if self.shares_host_memory:  # On other devices a condition would wait for the device.
+        if self.shares_host_memory:  # On other devices, a condition would wait for the device.
             self.kernels = Kernels(gather=_gather, run_layer=_run_layer)
 
     def owns(self, array: object) -> bool:
@@ -52,7 +52,7 @@ class JaxBackend(Backend):
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
         if self._is_here(array) and (dtype is None or array.dtype == dtype):
-            return array  # Four times as fast as `device_put`, which would do nothing.
+            return array  # Four times as fast as `device_put`, and has the same result.
         with jax.enable_x64(True):
             return super().put(array, dtype)
 
@@ -64,12 +64,12 @@ class JaxBackend(Backend):
         with jax.enable_x64(True):
             if not isinstance(array, np.ndarray):
                 return super().put_copy(array, dtype)
-            # `jax.device_put` shares memory whatever ``may_alias`` is, and a copy on the device is
-            # compiled for each shape.
+            # `jax.device_put` shares memory regardless of ``may_alias``, and a copy on the device
+            # would be compiled for each shape.
             return self._move(np.array(array, dtype=dtype))
 
     def zeros_like(self, array: Array) -> Array:
-        # From the host: zeros on the device are compiled for each shape.
+        # Created on the host, since zeros on the device are compiled for each shape.
         return self._move(np.zeros(array.shape, array.dtype))
 
     def unstack(self, array: Array) -> list[Array]:
@@ -106,7 +106,7 @@ class JaxBackend(Backend):
         return _loop(body) if self.shares_host_memory else _loop_of_chunks(body)
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        # One model after the other: its arrays stay in the cache, and batched products are slow.
+        # One model after another, so that its arrays stay in the cache; batched products are slow.
         return _loop_of_models(body) if self.shares_host_memory else super().loop_of_models(body)
 
     def synchronize(self, tree: Tree | None = None) -> None:
@@ -115,7 +115,7 @@ class JaxBackend(Backend):
             try:
                 array.block_until_ready()
             except RuntimeError:
-                if not array.is_deleted():  # Another thread's step takes over its state.
+                if not array.is_deleted():  # Another thread's step takes over that thread's state.
                     raise
 
     def free_memory(self) -> int | None:
@@ -140,7 +140,7 @@ def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
     """Compute `mlp_xp.backends.kernels.gather`, and store augmented images once.
 
     XLA would gather their pixels again wherever they are used: 40 ms for a mixup of 512 images of
-    CIFAR-10 instead of 4. The result of a condition is stored, and this condition is always true.
+    CIFAR-10 instead of 4. The result of a condition is stored; this condition is always true.
     """
     x, rows, scaling, pixel_map = source
     if pixel_map is None:
@@ -169,7 +169,7 @@ def _jit(function: F, donate: bool) -> F:
 def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
     """Return the compiled loop, reused from an equal fit if there was one."""
 
-    # `lax.scan` would be recompiled for each number of steps; here it is a value.
+    # `lax.scan` would be recompiled for each number of steps; here the number is a value.
     def run(start: Any, stop: Any, state: Any, *arguments: Any) -> Any:
         return jax.lax.fori_loop(start, stop, lambda i, now: body(i, now, *arguments), state)
 
@@ -184,7 +184,7 @@ def _run_chunk(body: Callable[..., Any], n: int, start: Any, state: Any, *argume
 def _loop_of_chunks(body: Callable[..., Any]) -> Callable[..., Any]:
     """Return a loop of compiled chunks of steps.
 
-    On a GPU XLA's loop waits for the host at each step unless it knows how many there are.
+    On a GPU, XLA's loop waits for the host at each step unless the number of steps is fixed.
     """
     run_chunk = jax.jit(functools.partial(_run_chunk, body), static_argnums=0, donate_argnums=2)
 
@@ -204,7 +204,8 @@ def _loop_of_models(body: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(start: Any, stops: Any, state: Any, steps: Any, x: Any, y: Any, scaling: Any) -> Any:
         def train(model: Any, state: Any) -> Any:
-            # A stack of one, since products with a leading axis are faster: a sixth of a step.
+            # A stack of one model, since products with a leading axis take a sixth off the time of
+            # a step.
             own, own_scaling = jax.tree.map(lambda leaf: leaf[model][None], (state, scaling))
             own_steps = jax.tree.map(lambda leaf: leaf[:, model][:, None], steps)
             own = jax.lax.fori_loop(

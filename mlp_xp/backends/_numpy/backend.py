@@ -35,18 +35,18 @@ from mlp_xp.backends._precision import lacking
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# Operations of a step for which a thread pool is worth starting.
+# The operations in a step from which starting a thread pool pays off.
 _LEAST_WORK = 2_000_000
-# The same for a step whose products a BLAS would split among its threads: between these two,
-# synchronizing its threads takes several times as long as the work in one thread (bench,
-# drop-in/lbfgs). OpenBLAS shares products with a vector, and sums of squares, among threads from
-# 10,000 numbers on, products of matrices from 262,144 multiplications on. Finding its libraries
-# takes milliseconds, which the first fit of a small table saves. The last number is a limit on the
-# largest array of parameters, whose penalty is a sum of squares, in steps with few samples.
+# The same for steps whose products a BLAS would split among its threads: between these two numbers,
+# synchronizing its threads takes several times as long as computing in one thread (bench,
+# drop-in/lbfgs). OpenBLAS splits products with a vector and sums of squares among threads from
+# 10,000 numbers on, and matrix products from 262,144 multiplications on. Finding its libraries
+# takes milliseconds, which the first fit of a small table saves. The last number limits the largest
+# array of parameters, whose penalty is a sum of squares, in steps with few samples.
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK, _LEAST_SHARED = 125_000, 20_000_000, 10_000
-# The same for a training, or a prediction, long enough to wait for machine code, which takes
-# seconds to compile the first time: about a second of uncompiled work. The last number is the work
-# equivalent to the overhead of a small step.
+# The same for a fit or prediction long enough to wait for machine code, which takes seconds to
+# compile the first time: about a second of uncompiled work. The last number is the work that takes
+# as long as the overhead of a small step.
 _LONG = 10_000_000_000
 _STEP_WORK = 2_000_000
 
@@ -136,13 +136,13 @@ class NumpyBackend(Backend):
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> Iterator[None]:
-        # Only settings and shapes decide, so that the same settings give the same bits.
+        # The choice depends only on settings and shapes, so that equal settings give equal bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         products = work - sparse_work
         if self.is_long(work, n_steps):
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
         elif products >= _MOST_BLAS_WORK:
-            if usable_threads() == 1:  # A BLAS does not know a container's limit.
+            if usable_threads() == 1:  # A BLAS does not know the processor limit of a container.
                 context = one_blas_thread()
         elif products >= _LEAST_BLAS_WORK or largest >= _LEAST_SHARED:
             context = one_blas_thread()
@@ -170,7 +170,7 @@ class NumpyBackend(Backend):
 
 
 def compile_ahead() -> str:
-    """Compile all machine code, and return where it is kept, or raise BackendError."""
+    """Compile all machine code, and return where it is cached, or raise BackendError."""
     if not can_compile():
         raise BackendError(
             "Machine code needs Linux or macOS, numba, and NUMBA_DISABLE_JIT unset: type "

@@ -1,4 +1,4 @@
-"""PyTorch on a CPU, or a GPU by CUDA, Intel's XPU or Apple's MPS; it builds no autograd graph."""
+"""PyTorch on a CPU, or on a GPU with CUDA, XPU (Intel) or MPS (Apple); without autograd graphs."""
 
 from __future__ import annotations
 
@@ -46,21 +46,22 @@ class TorchBackend(Backend):
 
     def get(self, array: Any) -> np.ndarray:
         array = array.detach().cpu()
-        # NumPy has no bfloat16; every bfloat16 number is a float32 number.
+        # NumPy has no bfloat16, but float32 can represent every bfloat16 number.
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
 
     def _move(self, array: Any) -> Array:
         return array.detach().to(self.device)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
-        # torch has no read-only tensors, and warns when it shares memory that may not be written;
-        # it has no negative strides either.
+        # torch has no read-only tensors, and warns if it shares read-only memory. It does not
+        # support negative strides, either.
         array = np.ascontiguousarray(array).reshape(array.shape)
         if not array.flags.writeable:
             array = array.copy()
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda" and 0 < array.nbytes <= _PINNED_BYTES:
-            # Other memory is copied only after all work on the device, and the host waits for it.
+            # Other memory is copied only after all work on the device, and the host waits for the
+            # copy.
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return self._move(tensor)
 
@@ -93,7 +94,7 @@ class TorchBackend(Backend):
             ) from error
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        # Not inference_mode: its results could never be used in a caller's autograd graph.
+        # Not inference_mode, whose results could never be used in a caller's autograd graph.
         is_cuda = self.device.type == "cuda"
         return _tf32(self.precision == "tf32") if is_cuda else torch.no_grad()
 
@@ -171,7 +172,7 @@ def create(device: Any) -> TorchBackend:
             "'mps'."
         ) from error
     try:
-        # The first allocation is what finds a missing driver, a wrong build or a wrong number.
+        # The first allocation detects a missing driver, a wrong build or a wrong device number.
         device = torch.empty(1, device=device).device  # With its number: "cuda" is "cuda:0".
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]

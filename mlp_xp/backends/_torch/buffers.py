@@ -1,9 +1,9 @@
 """Large arrays in memory that the torch kernels reuse at each step.
 
-On a CPU torch asks the C library for every tensor, which returns large blocks to the system and
-requests them again, and new pages are slow: batches of 4,096 rows of a network 1,024 or 2,048 wide
-take a tenth to a fifth longer. Smaller blocks stay with the library, where to look for our own
-takes longer. On a GPU torch keeps its memory.
+On a CPU, torch allocates every tensor with the C library, which returns large blocks to the system
+and requests them again. New pages are slow: batches of 4,096 rows take a tenth to a fifth longer in
+a network 1,024 or 2,048 wide. The library keeps smaller blocks, for which searching our own takes
+longer. On a GPU, torch keeps its memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import weakref
 import numpy as np
 import torch
 
-# The size from which the C library returns blocks to the system, with a margin.
+# The size from which the C library returns blocks to the system, plus a margin.
 _MIN_BYTES = 1 << 22
 # Alignment in bytes, so that vectors do not cross cache lines.
 _ALIGNMENT = 64
@@ -27,13 +27,13 @@ _kept: dict[int, _Kept] = {}
 
 
 def _take(kept: _Kept, role: str) -> tuple[np.ndarray | None, int, int]:
-    """Remove a buffer, if there is one; return it with its start and its reference count."""
+    """Remove a buffer, if one exists; return it with its start and its reference count."""
     raw, start = kept.pop(role, (None, 0))
     return raw, start, sys.getrefcount(raw)
 
 
 def _count_of_unused() -> int:
-    """Measure the reference count of a buffer that no tensor uses; Python versions differ.
+    """Measure the reference count of an unused buffer, which depends on the Python version.
 
     Return 0, an impossible count, if a tensor does not raise the count by one.
     """
@@ -52,7 +52,7 @@ _UNUSED = _count_of_unused()
 def empty(
     owner: torch.Tensor, role: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return an uninitialized tensor, in the memory of the last one with this role if unused.
+    """Return an uninitialized tensor, which reuses the memory for this role if it is unused.
 
     The memory is on the owner's device and kept as long as the owner lives. Memory that another
     tensor or a view of one still uses is not touched.
@@ -65,7 +65,7 @@ def empty(
     if kept is None:
         kept = _kept[number] = {}
         weakref.finalize(owner, _kept.pop, number, None).atexit = False
-    # Removed while it is examined, so that another thread allocates.
+    # Removed during the check, so that another thread allocates its own.
     raw, start, holders = _take(kept, role)
     if raw is None or raw.nbytes - start < n_bytes or holders > _UNUSED:
         raw = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)

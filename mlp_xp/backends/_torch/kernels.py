@@ -23,8 +23,8 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 _aten = torch.ops.aten
 _FLOATS = (torch.float32, torch.float64)
-# Below this many outputs a CPU's product for dW is faster transposed, up to ten times with 10
-# outputs and 1,024 rows.
+# With fewer outputs than this, a CPU computes dW faster transposed, up to ten times with 10 outputs
+# and 1,024 rows.
 _NARROW = 32
 # Copies of fewer consecutive numbers are slower than transposing everything.
 _RUN = 4
@@ -33,7 +33,7 @@ _RUN = 4
 def dense(
     params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Any, Callable[..., Any]]:
-    """Compute `mlp_xp.nn.layers.affine`, the bias added by the product."""
+    """Compute `mlp_xp.nn.layers.affine`; the product adds the bias."""
     if x.ndim > 2 or params.b.ndim > 1:
         return layers.affine(params, x, arrangement, xp=xp)
     if arrangement is not None:
@@ -70,7 +70,7 @@ def _block_dense(
 ) -> tuple[Any, Callable[..., Any]]:
     """Compute `layers.block_dense` on contiguous blocks.
 
-    With other blocks the product for dW copies number by number, and takes twice as long.
+    With non-contiguous blocks the product for dW copies number by number and takes twice as long.
     """
     owner: Any
     b: Any
@@ -94,7 +94,7 @@ def _block_dense(
 def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
     """Compute `Arrangement.split`; from the transpose if few numbers stay together.
 
-    It takes a quarter of the time for squares of 2 x 2 pixels, and gains nothing for 4 x 4.
+    This takes a quarter of the time for squares of 2 x 2 pixels, and gains nothing for 4 x 4.
     """
     parts: Any
     shape, mixed, _ = arrangement
@@ -137,7 +137,7 @@ def activate(
 
 
 def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
-    """Compute `mlp_xp.backends.kernels.gather` by the same operations."""
+    """Compute `mlp_xp.backends.kernels.gather` with the same operations."""
     x, rows, scaling, pixel_map = source
     is_copied = rows is not None or pixel_map is not None
     if dtype not in _FLOATS or x.ndim != 2 or not (is_copied or scaling is not None):
@@ -158,7 +158,8 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
 def _take_pixels(owner: Any, images: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
     """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 15.
 
-    Indices with a stride of 0 cost nothing, and new memory would take longer than all the rest.
+    Indices with a stride of 0 are free, and allocating memory would take longer than everything
+    else.
     """
     images = take_lines(images, lines, xp=xp)
     places = columns[:, None, None, :].expand(images.shape)
@@ -175,7 +176,7 @@ _FUSED = (SGD, Adam, AdamW)
 def _forever(device: torch.device) -> torch.Tensor:
     """Return a step number so large that torch's bias correction is 1.
 
-    `Optimizer.coefficients` has both corrections in the rate, with epsilon after them.
+    `Optimizer.coefficients` includes both corrections in the rate, before epsilon is added.
     """
     return torch.full((), math.inf, device=device)
 
@@ -220,7 +221,7 @@ def update_tree(
 
 
 def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
-    """Whether torch has a fused update, which supports no strides and checks little."""
+    """Whether torch has a fused update for these; it supports no strides and checks little."""
     kind = type(optimizer)
     if kind not in _FUSED or len(trees) < 3:
         return False
@@ -262,7 +263,8 @@ def _adam(optimizer: Adam, trees: list[list[Any]], rate: Any) -> None:
 def _sgd(optimizer: SGD, trees: list[list[Any]], rate: Any) -> None:
     r"""Update by torch with :math:`-\eta g` as the gradient and -1 as the learning rate.
 
-    torch sums gradients and multiplies the sum by the rate; here the rate is inside the sum.
+    torch sums gradients and multiplies the sum by the rate; here the rate is applied inside the
+    sum.
     """
     params, grads, v = trees
     torch._fused_sgd_(

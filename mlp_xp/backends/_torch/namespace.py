@@ -1,6 +1,6 @@
 """Torch's Array API namespace without assignments by a mask.
 
-It is array-api-compat's, but for `sign`.
+It is array-api-compat's except for `sign`.
 """
 
 from __future__ import annotations

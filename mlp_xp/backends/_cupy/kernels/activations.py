@@ -1,4 +1,4 @@
-"""Activations and dropout: one launch forward, one backward, on arrays of any layout."""
+"""Activations and dropout: one launch forward and one backward, for arrays of any layout."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _SOURCES: dict[str, tuple[str, str]] = {
         "T d = (y > T(0) ? T(0) : y) + T(1)",
     ),
 }
-# Activations with a derivative computed from the input; others keep the output, which is alive
-# anyway.
+# Activations whose derivative is computed from the input; the others keep the output, which is in
+# memory anyway.
 _OF_INPUT = ("gelu", "silu")
 
 
@@ -93,7 +93,7 @@ def _dropout_kernel() -> Any:
 def dropout(
     x: Any, key: Any, rate: float | Array, rows: Any = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Compute `mlp_xp.nn.layers.dropout`; the pullback hashes again, so that no mask is kept."""
+    """Compute `mlp_xp.nn.layers.dropout`; the pullback hashes again instead of keeping a mask."""
     is_plain = rows is None and key.ndim == 0 and x.ndim == 2 and x.dtype.str in FLOATS
     if not (is_plain and isinstance(rate, float)):  # Keys change from step to step.
         return layers.dropout(x, key, rate, rows, xp=xp)

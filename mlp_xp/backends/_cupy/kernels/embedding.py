@@ -14,7 +14,7 @@ from mlp_xp.nn import layers
 
 @kernel()
 def _sum_kernel() -> Any:
-    # One thread for each number of the table, so that results are reproducible.
+    # One thread per number of the table, so that results are reproducible.
     return cupy.ElementwiseKernel(
         "raw T lines, raw int32 positions, int32 n, int32 width",
         "T y",

@@ -1,6 +1,6 @@
-"""Losses and accuracies with their averages: one launch for a batch that one block can sum.
+"""Losses and accuracies with their averages, in one launch if one block can sum the batch.
 
-Larger batches are shared by many blocks, whose sums a second launch adds up.
+Larger batches are divided among many blocks, whose sums a second launch adds up.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from mlp_xp.nn.losses._base import log_bounds
 
 _LABELS = ("|u1", "<i4", "<i8")
 _OF_CLASSES = (SoftmaxCrossEntropy, SoftmaxFocal)
-# The most rows a block takes for each of its groups of threads; further rows take further blocks.
+# The maximum number of rows per group of threads in a block; more rows need more blocks.
 _ROWS_AT_ONCE, _MOST_BLOCKS = 4, 256
 _NUMBERS_AT_ONCE = 16
 
-# All kernels have the same parameters; each thread adds to `value` what it finds in its rows.
+# All kernels have the same parameters; each thread adds its rows' losses to `value`.
 _HEAD = f"""(const T* logits, const L* targets, const T* weights, T even, T smallest,
     T setting, T lowest, T highest, T* dlogits, T* parts, long long rows, int columns) {{
 #define FOR_EACH(i, n) for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < (n); \\
@@ -99,7 +99,8 @@ _SOFTMAX = """
 #endif
   }"""
 
-# The loss of a target t with PARTS outputs, which lie `columns` apart, and the slopes by them.
+# The loss of a target t with PARTS outputs, which are `columns` apart, and the derivatives with
+# respect to them.
 _EACH_TARGET = """
   FOR_EACH(i, rows * columns) {
     const long long row = i / columns, first = row * columns * PARTS + i % columns;
@@ -156,7 +157,7 @@ _TERMS = {kind: _ONE_OUTPUT.replace("TERMS", terms) for kind, terms in _TERMS.it
       }""",
 }
 
-# The first of the largest classes wins, or NaN, as in `argmax`.
+# As in `argmax`, the first of equally likely classes wins, and NaN wins over numbers.
 _CORRECT = """
   FOR_EACH(row, rows) {
     const T* z = logits + row * columns;
@@ -235,7 +236,7 @@ def loss(
 
 
 def _settings(loss: Loss, logits: Any, *, xp: Namespace) -> tuple[float, float, float]:
-    """Return the setting of a loss, and its clipping bounds."""
+    """Return the parameter of a loss, and its clipping bounds."""
     match loss:
         case SoftmaxCrossEntropy(label_smoothing):
             return label_smoothing, *log_bounds(logits.dtype, xp=xp)

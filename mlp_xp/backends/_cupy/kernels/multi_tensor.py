@@ -9,9 +9,10 @@ import numpy as np
 
 from mlp_xp.backends._cupy.kernels.rendering import THREADS, blocks_for
 
-# Numbers per block. Small pieces keep a large device busy with a small network.
+# Numbers per block; small pieces keep a large device busy even with a small network.
 _PIECE = 2048
-# The most arrays of each tree in one launch, since a kernel's arguments are limited to 4 KB.
+# The maximum number of arrays per tree in one launch, since a kernel's arguments are limited to 4
+# KB.
 MOST_ARRAYS = 64
 
 
@@ -25,10 +26,10 @@ def multi_tensor(
 ) -> str:
     """Return the parameters and the body of a kernel that walks over trees, for `raw_kernel`.
 
-    ``scalars`` are the first parameters, ``fields`` C types of pointers by name: one array of each
-    for a member of the trees, whose source calls ``mark`` what ``marks`` has for it. Prologue, loop
-    and epilogue are statements before a block's loop, for each number ``i`` of an array, and after
-    the loop. The arrays are pointers of the names of the fields, of ``n`` numbers.
+    ``scalars`` are the first parameters. ``fields`` maps names to C types of pointers: each member
+    of the trees has one array per field, of ``n`` numbers, and its entry of ``marks`` is ``mark``
+    in the source. Prologue, loop and epilogue are the statements before a block's loop, for each
+    number ``i`` of an array, and after the loop.
     """
     parameters = [scalars]
     choices = []
@@ -70,10 +71,10 @@ def launch(
     scalars_of: Callable[[slice], tuple[Any, ...]],
     members: list[tuple[Any, ...]],
 ) -> None:
-    """Launch a kernel over the members of trees, and again if one launch does not take them all.
+    """Launch a kernel over the members of trees, more than once if they exceed one launch.
 
-    ``kernel_of`` returns the kernel of a slice of the members, ``scalars_of`` the first arguments
-    for a slice of the blocks of all launches together. A member has one array of each field.
+    ``kernel_of`` returns the kernel for a slice of the members, ``scalars_of`` the first arguments
+    for a slice of the blocks of all launches together. A member has one array per field.
     """
     first = 0
     for start in range(0, len(members), MOST_ARRAYS):

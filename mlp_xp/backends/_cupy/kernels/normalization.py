@@ -1,7 +1,7 @@
 """Layer and batch normalization: one launch forward; backward one for inputs, one for parameters.
 
-Rows of a layer normalization are shared by groups of threads, columns of a batch normalization by
-blocks, which then go over their numbers as often as needed.
+For layer normalization a group of threads shares a row; for batch normalization a block has some
+columns, and reads their numbers as often as needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlp_xp.nn.layers import BatchPart, BatchStats, Norm, NormPullback
 
 # Threads that share a row: a warp.
 _LANES = 32
-# Columns of a block: the smallest memory read, 32 bytes, in float32 numbers. All threads with the
+# Columns per block: the float32 numbers of the smallest memory read, 32 bytes. All threads with the
 # same column share it.
 _COLUMNS = 8
 
@@ -108,8 +108,8 @@ _BATCH_NORM = f"""(const T* x, const T* weights, T even, T smallest, const T* sc
   }}
 }}"""
 
-# The gradients of the parameters, and of the inputs of a batch normalization. BY_ROW selects means
-# and factors of rows, otherwise means and variances of columns.
+# The gradients of the parameters, and of a batch normalization's inputs. With BY_ROW, means and
+# factors are per row; otherwise means and variances are per column.
 _COLUMN_GRADIENTS = f"""(const T* x, const T* dy, const T* weights, T even, T smallest,
     const T* scale, const T* means, const T* scales, T epsilon, T* dx, T* dscale, T* dshift,
     long long rows, int width) {{

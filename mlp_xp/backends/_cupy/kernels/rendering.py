@@ -1,4 +1,4 @@
-"""Kernels by source, each created once, and listed for tests that compile all of them."""
+"""Kernels created from source once each, and a list of them for tests that compile all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Factory = Callable[..., Any]
 
 _FACTORIES: list[tuple[Factory, tuple[tuple[Any, ...], ...]]] = []
 
-# The dtypes of raw kernels by short code, since dtype names take microseconds.
+# The dtypes of raw kernels by short code, since looking up dtype names takes microseconds.
 FLOATS = ("<f4", "<f8")
-# Threads of a block, a power of two for the sums below.
+# Threads per block, a power of two for the sums below.
 THREADS = 256
 _C_NAMES = {
     "<f4": "float",
@@ -91,7 +91,7 @@ SHARES = """
 def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
     """Cache the kernels that a function returns, and list them in `every_kernel`.
 
-    Its variants are arguments that between them reach every line of the kernel's source.
+    Its variants are argument lists that together cover every line of the kernel's source.
     """
 
     def register(factory: Factory) -> Factory:
@@ -113,10 +113,10 @@ def every_kernel() -> Iterator[Any]:
 
 
 def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) -> Any:
-    """Return a kernel of raw memory, given its parameters in parentheses and its body in braces.
+    """Return a kernel on raw memory, given its parameters in parentheses and its body in braces.
 
-    ``types`` are names of dtypes by the letters that stand for them in the source, T the dtype of
-    sums; constants are macros, as THREADS is one.
+    ``types`` maps the letters used for dtypes in the source to their names, with T the dtype of
+    sums; constants are macros, like THREADS.
     """
     lines = [f"#define {key} {value}" for key, value in ({"THREADS": THREADS} | constants).items()]
     lines += [f"typedef {_C_NAMES[dtype]} {letter};" for letter, dtype in types.items()]
@@ -125,7 +125,7 @@ def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) ->
 
 
 def is_plain(dtype: Any, *arrays: Any) -> bool:
-    """Whether arrays are CuPy's, of one dtype that kernels are rendered for, and C-contiguous."""
+    """Whether arrays are CuPy's, C-contiguous, and of one dtype that kernels support."""
     return dtype.str in FLOATS and all(
         isinstance(array, cupy.ndarray) and array.dtype == dtype and array.flags.c_contiguous
         for array in arrays
@@ -133,7 +133,7 @@ def is_plain(dtype: Any, *arrays: Any) -> bool:
 
 
 def blocks_for(n: int, size: int) -> int:
-    """Return how many blocks of a size hold n items."""
+    """Return how many blocks of this size hold n items."""
     return -(-n // size)
 
 
@@ -156,8 +156,8 @@ def _total_kernel(dtype: str, scaled: int) -> Any:
 def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
     """Return the sum, 0-d, of the partial sums of a kernel's blocks.
 
-    A single part needs no launch. With a factor, a 0-d array, the sum is multiplied by that and
-    by the constant.
+    A single part needs no launch. With a factor, a 0-d array, the sum is multiplied by the factor
+    and by the constant.
     """
     if parts.size == 1 and factor is None:
         return parts.reshape(())

@@ -1,6 +1,6 @@
 """Products of sparse rows, one launch each, without waiting and with sums in a fixed order.
 
-CuPy's sparse matrices read their entries back to the host, for their shape and whether they are
+CuPy's sparse matrices read entries back to the host to find their shape and whether they are
 sorted, and cuSPARSE cannot be captured in a CUDA graph.
 """
 
@@ -17,12 +17,12 @@ from mlp_xp.backends.kernels import SparseMatrix, Transposed
 _INTEGERS = ("<i4", "<i8")
 # Features per thread in the transposed product, for one column.
 _PER_THREAD = 16
-# The most columns of a block; with fewer columns its threads have more features.
+# The maximum number of columns per block; with fewer columns its threads process more features.
 _MOST_COLUMNS = 128
 
 _ENTRIES = "const T* data, const I* indices, const I* indptr, const R* rows"
 
-# One thread for each number of the result.
+# One thread per number of the result.
 _MULTIPLY = f"""({_ENTRIES}, const T* W, T* out, long long n, int columns) {{
   const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
   if (i >= n) return;
@@ -34,9 +34,10 @@ _MULTIPLY = f"""({_ENTRIES}, const T* W, T* out, long long n, int columns) {{
   out[i] = sum;
 }}"""
 
-# A block has some features and columns of the result, and each thread some features of one column.
-# Its threads look for entries of these features in a row each, and then all add up what they found.
-# Blocks share no sums, so there are no atomic additions, whose order would change the last bits.
+# A block computes some features and columns of the result, and each thread some features of one
+# column. Each thread searches one row for entries of these features, and then all threads add up
+# the entries found. Blocks share no sums, so they need no atomic additions, whose order would
+# change the last bits.
 _MULTIPLY_TRANSPOSED = f"""({_ENTRIES}, const T* dy, T* out, long long n_rows, long long features,
     int columns) {{
   __shared__ T sums[PER_THREAD * THREADS];
@@ -95,7 +96,8 @@ def _transposed_kernel(dtype: str, index: str, rows: str, taken: int, lanes: int
 class TakenRows:
     """Rows of a sparse matrix, or all of them, as the left factor of a product.
 
-    One product, then one with the transpose. Entries may be unordered and repeated.
+    It is used for one product, then for one with the transpose. Entries may be unordered and
+    repeated.
     """
 
     ndim = 2

@@ -1,4 +1,4 @@
-"""The update of all parameters in one launch; also their moving average, and clipping."""
+"""Updates of all parameters in one launch, their moving average, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from mlp_xp.optimizers import (
     update_array,
 )
 
-# Each rule: the C names of its state, and how it moves a number p by its slope. Its constants are
-# c0, c1, ...; `rate` and `shrink` are what `coefficients` of the optimizer returns.
+# For each rule, the C names of its state, and how it updates a number p, given its slope. Its
+# constants are c0, c1, ...; `rate` and `shrink` come from `coefficients` of the optimizer.
 _RULES: dict[str, tuple[tuple[str, ...], str]] = {
     "sgd": ((), "p -= rate[0] * slope;"),
     "momentum": (
@@ -71,7 +71,7 @@ _RULES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 _N_CONSTANTS = 5
 
-# A gradient of a lower precision is rounded with its penalty, as the default does it.
+# A gradient in a lower precision is rounded after adding its penalty, as in the default.
 _EACH = """
     T p = params[i], slope = g[i];
     if (PENALTY && mark) {{
@@ -86,7 +86,7 @@ _LEAVE_SUM = """
   sum = sum_of<THREADS, 1>(sum, shared);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;"""
 _END = f"  if (PENALTY) {{{_LEAVE_SUM}\n  }}"
-# Every block adds up the partial sums of the norm. A comparison lets NaN through.
+# Every block adds up the partial sums of the norm. The comparison lets NaN through.
 _LENGTH = """
   __shared__ T shared[THREADS];
   T sum = 0;
@@ -150,7 +150,7 @@ def _walk(
 
 
 def _settings(optimizer: Optimizer) -> tuple[str, tuple[float, ...]] | None:
-    """Return the name and the constants of a rule, or None if it has no kernel."""
+    """Return the name and the constants of a rule, or None if no kernel exists for it."""
     # Not a subclass, which may override the update.
     if type(optimizer) not in (SGD, Adam, AdamW, Lion, RMSprop):
         return None
@@ -180,7 +180,7 @@ def update_tree(
     n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
-    """Compute `mlp_xp.optimizers.update_tree`; the sum of the penalty takes another launch.
+    """Compute `mlp_xp.optimizers.update_tree`; the penalty's sum takes a second launch.
 
     Arrays whose rule has no kernel, such as the hidden matrices of Muon, are updated one by one.
     """
@@ -227,7 +227,7 @@ def _update(
     marks: tuple[bool, ...],
     l2: Any,
 ) -> Any:
-    """Update arrays by one rule; return the blocks' sums of squares, if any."""
+    """Update arrays with one rule; return the blocks' sums of squares, if any."""
     settings = _settings(rule)
     assert settings is not None
     name, constants = settings
@@ -251,7 +251,7 @@ def _update(
 
 
 def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
-    """Whether kernels support the arrays: contiguous, one dtype, and one for gradients."""
+    """Whether kernels support the arrays: contiguous, of one dtype, and one for gradients."""
     dtype, gradient = (array.dtype for array in members[0][:2])
     return is_plain(dtype, *scalars) and all(
         is_plain(dtype, p, *states)

@@ -1,7 +1,7 @@
-"""Dense layers in bfloat16 by NumPy, for fits that are too short for machine code.
+"""Dense layers in bfloat16 with plain NumPy, for fits too short for machine code.
 
-Results equal the machine code's up to the order of sums: factors are rounded, and products and sums
-are in float32.
+Results equal the machine code's except for the order of sums: factors are rounded, and products and
+sums are in float32.
 """
 
 from __future__ import annotations

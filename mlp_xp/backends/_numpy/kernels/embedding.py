@@ -1,4 +1,4 @@
-"""The kernel of embeddings: gradients are added to their rows, entry by entry."""
+"""The kernel for embeddings: gradients are added to their rows, entry by entry."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """NumPy's kernels: each writes a kernel call, or falls back to its default.
 
-They write kernel calls only inside `thread_pool`, in training. Otherwise NumPy's products use the
-threads of the BLAS.
+They write kernel calls only inside `thread_pool`, in training. Otherwise NumPy computes the
+products with the BLAS's threads.
 """
 
 from __future__ import annotations
@@ -107,14 +107,14 @@ dense_in_bfloat16 = partial(dense, in_bfloat16=True)
 def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
     """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 22.
 
-    NumPy takes whole lines fast and single numbers slowly, so columns are transposed to lines and
+    NumPy copies whole lines fast and single numbers slowly, so columns are transposed to lines and
     back.
     """
     images = take_lines(images, lines, xp=xp)
     n, n_channels, height, width = images.shape
     turned = np.empty_like(images, shape=(n, width, n_channels, height))
     np.positive(xp.permute_dims(images, (0, 3, 1, 2)), out=turned)
-    # An image on its side has one channel, and lines of all channels.
+    # A transposed image has one channel, with the lines of all channels.
     sides = xp.reshape(turned, (n, 1, width, n_channels * height))
     taken = xp.reshape(take_lines(sides, columns, xp=xp), turned.shape)
     out = np.empty_like(images, shape=images.shape)

@@ -1,4 +1,4 @@
-"""Products as kernel calls: by tiles, with factors packed or not, optionally in bfloat16."""
+"""Products as kernel calls: in tiles, with or without packed factors, optionally in bfloat16."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ from mlp_xp.backends._numpy.native.tuning import (
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 Array: TypeAlias = Any  # NumPy's, or a traced one
-# What is packed before its product, by the id of its source and its order.
+# Factors packed before their product, by the id of the source and the order.
 Ahead: TypeAlias = dict[tuple[int, str], Array]
 
-# Rows of a tile register of AMX, steps of the sum or columns.
+# The number of rows of an AMX tile register, which hold steps of the sum or columns.
 _TILE_ROWS = 16
-# Multiplications below which synchronizing threads costs more than they gain.
+# The number of multiplications below which synchronizing threads costs more than it gains.
 _LEAST_PRODUCTS = 250_000
-# Steps of the sum for which an unpacked factor is read at once.
+# The number of steps of the sum for which an unpacked factor is read at once.
 _STEPS = 512
-# Rows up to which a product is not computed by tiles.
+# The number of rows up to which a product is not computed in tiles.
 _FEW_ROWS = 4
-# Rows of x from which packed weights are used often enough, and the same where they are slow to
-# read: on an Intel Xeon (family 6, model 207) x W runs at a third of the speed where rows of W, as
-# many bytes apart, share a few sets of the second-level cache; Zen 5 loses nothing.
+# The number of rows of x from which packing the weights pays off, first in general, then if they
+# are slow to read: on an Intel Xeon (family 6, model 207), x W runs at a third of the speed if rows
+# of W are a number of bytes apart that maps them to a few sets of the second-level cache; Zen 5 is
+# not affected.
 _MANY_ROWS, _ROWS_FAR_APART, _FAR = 256, 50, 4096
-# Bytes of a result that is written once for each `SAMPLES_AT_ONCE` steps of factors as they lie.
+# The size in bytes of a result that is written once per `SAMPLES_AT_ONCE` steps of unpacked
+# factors.
 _LARGE = 2 << 20
 
 
@@ -70,8 +72,8 @@ def multiply(
 ) -> None:
     """Write the product of two matrices, each possibly transposed, plus a bias.
 
-    With ``in_pairs`` float32 factors are rounded to bfloat16; sums stay in float32. Factors packed
-    ``ahead`` are used and dropped.
+    With ``in_pairs``, float32 factors are rounded to bfloat16; sums stay in float32. Factors packed
+    ``ahead`` are used once, then dropped.
     """
     packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
     options: Any = {"ta": ta, "tb": tb, "bias": bias, "in_pairs": in_pairs, "ahead": ahead}
@@ -82,7 +84,7 @@ def multiply(
 def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
     """Round a batch to bfloat16 and pack it for both of its products in one pass.
 
-    Rows are multiplied by weights; columns are a factor of x^T dy, the left or the right one.
+    Rows are for the product with the weights; columns are for x^T dy, as its left or right factor.
     """
     packing = bfloat16_packing()
     tile = _find_tile(packing)
@@ -95,10 +97,10 @@ def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
 
 
 def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Factors:
-    """Return which factors to pack: those that tiles would read slowly and use often.
+    """Return which factors to pack: the ones that tiles would read slowly and use often.
 
-    x W reads x unpacked, and W too for few rows. dy W^T reads dy unpacked and W from panels. x^T dy
-    reads both unpacked if the result fits the cache or an update computes it.
+    x W reads x unpacked, and also W if rows are few. dy W^T reads dy unpacked and W from panels.
+    x^T dy reads both unpacked if the result fits in the cache or an update computes it.
     """
     (m, n), itemsize = out.shape, out.itemsize
     if tb:
@@ -132,7 +134,7 @@ def product_jobs(
             is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias
         )
         return [Job(fields, is_shared)]
-    # Tiles read rows of B, so a transposed factor is packed, or has few rows.
+    # Tiles read rows of B, so a transposed factor is packed unless it has few rows.
     assert packed.b or not tb or m <= _FEW_ROWS
     jobs: list[Job] = []
 
@@ -200,7 +202,7 @@ def _find_tile(packing: int) -> Tile | None:
 
 
 def _left_width(tile: Tile) -> int:
-    """Return the width of panels of the columns of a left factor; AMX has tiles instead."""
+    """Return the width of column panels of a left factor; AMX has tiles instead."""
     return 0 if tile == AMX_TILE else tile.rows
 
 
@@ -212,7 +214,7 @@ def _n_steps(n: int, packing: int) -> int:
 
 
 def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
-    """Return the columns of a panel, so that all panels for n columns are equally wide."""
+    """Return the number of columns per panel, so that all panels for n columns are equally wide."""
     lanes = tile.vector_bytes // itemsize
     n_vectors = -(-n // lanes)
     return -(-n_vectors // -(-n_vectors // tile.vectors)) * lanes
@@ -224,7 +226,7 @@ def _line_words(n: int) -> int:
 
 
 def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Job, dict[str, Array]]:
-    """Return the kernel call that packs a factor in some orders, and its output."""
+    """Return the kernel call that packs a factor in the given orders, and its output."""
     (n_rows, n_columns), dtype = source.shape, f"u{source.itemsize}"
     outs: dict[str, Array] = {}
     fields: dict[str, Any] = {}
@@ -245,5 +247,5 @@ def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Job, dic
 
 def _distance(x: Array) -> int:
     """Return the distance between rows, in numbers."""
-    # The stride along an axis of length one can be arbitrary, which a BLAS rejects.
+    # The stride of an axis of length one can be arbitrary, which a BLAS rejects.
     return x.strides[0] // x.itemsize if x.shape[0] > 1 else x.shape[1]

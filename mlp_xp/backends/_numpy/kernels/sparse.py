@@ -11,16 +11,17 @@ from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 Array: TypeAlias = Any  # NumPy's array, or a traced one
 
-# Bytes of weights that fit the caches. Rows of larger weights should be read once, so entries are
-# processed column by column, which takes 0.4 to 0.9 of the time (bench, drop-in/sparse).
+# The size of weights that fit in the caches. Rows of larger weights should be read only once, so
+# entries are processed column by column, which takes 0.4 to 0.9 of the time (bench,
+# drop-in/sparse).
 _CACHED = 1 << 21
 
 
 class TakenRows:
     """Rows of a sparse matrix, or all of them, as the left factor of a product.
 
-    One product, then one with the transpose. A compiled step keeps this object, which must not keep
-    the data.
+    It is used for one product, then for one with the transpose. A compiled step keeps this object,
+    which therefore must not keep the data.
     """
 
     ndim = 2
@@ -36,7 +37,7 @@ class TakenRows:
         return self.affine(W, 0)
 
     def affine(self, W: Array, b: Array | int) -> Array:
-        """Return ``x W + b``; the sums start from ``b``, which saves a pass over the result."""
+        """Return ``x W + b``; sums start from ``b``, which saves a pass over the result."""
         self._n_columns = W.shape[0]
         y = np.empty_like(W, shape=(self._n_rows, W.shape[1]), order="C")
         given, self._given = self._given, None
@@ -63,7 +64,8 @@ class TakenRows:
         b: np.ndarray | int,
         out: np.ndarray,
     ) -> None:
-        # SciPy's public products have no output: 16 MB more to write and read for 20,000 x 100.
+        # SciPy's public products cannot write into an array, which would take 16 MB more for 20,000
+        # x 100.
         from scipy.sparse import _sparsetools as tools
 
         if rows is not None:

@@ -1,4 +1,4 @@
-"""The kernel of updates, which reads and writes each number once and joins small arrays."""
+"""The update kernel, which reads and writes each number once and joins small arrays."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
 Array: TypeAlias = Any  # NumPy's, or a traced one
-# Each parameter with its gradient and state; the kinds of parameters; numbers of the rule.
+# Each parameter with its gradient and state; the kinds of parameters; the rule's numbers.
 Rows: TypeAlias = list[tuple[Any, ...]]
 Kinds: TypeAlias = list[Any]
 Coefs: TypeAlias = tuple[Array, ...]
 
-# Numbers of each array in an update that fit the second-level cache together.
+# How many numbers of each array in an update fit in the second-level cache together.
 _PIECE = 1 << 15
-# Numbers of a sum of squares that OpenBLAS does not share among threads: up to 10,000.
+# How many numbers OpenBLAS sums the squares of in one thread: up to 10,000.
 _UNSHARED = 1 << 13
 
 
@@ -40,7 +40,7 @@ def update_tree(
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree`, each number read and written once."""
     rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-    # Without opt_state (no momentum) there is nothing to fuse.
+    # Without opt_state (no momentum), nothing can be fused.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
         and bool(opt_state)
@@ -107,7 +107,7 @@ def _update_as_one(
 ) -> Any:
     """Update small arrays that are adjacent in memory as one; return None if they are not.
 
-    Returns the penalty. NumPy takes as long for a call as for some thousand numbers.
+    Return the penalty. A NumPy call takes as long as computing with some thousand numbers.
     """
     params, grads, *states = map(list, zip(*rows, strict=True))
     is_known = (
@@ -139,7 +139,7 @@ def _update_in_pieces(
 ) -> Any:
     """Update large arrays in pieces that fit the caches, 2 to 3 times as fast.
 
-    Return the penalty, or None if all arrays fit.
+    Return the penalty, or None if all arrays fit the caches anyway.
     """
     if all(row[0].size <= _PIECE for row in rows):
         return None

@@ -75,7 +75,7 @@ def made_plain(array: Any, like: Any) -> Any:
 
 
 def has_rows(x: Any) -> bool:
-    """Whether x has row-major numbers; its rows may be parts of longer ones."""
+    """Whether x is row-major; its rows may be parts of longer rows."""
     if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
         return False
     lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize

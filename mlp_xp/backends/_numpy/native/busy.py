@@ -1,9 +1,9 @@
 """BLAS products while another program keeps a processor busy.
 
-The BLAS's threads wait for each other in each product. One that shares its processor with another
-program arrives late by a slice of the scheduler, which is longer than one thread takes for all.
-Then one thread computes the product, in the pieces in which the BLAS gives it to its threads, if
-that gives the same bits: each layout is tried before, with random numbers.
+The BLAS's threads wait for each other in each product. A thread that shares its processor with
+another program arrives late by a scheduler time slice, which is longer than one thread takes for
+the whole product. Then one thread computes the product, in the same pieces into which the BLAS
+divides it, if this gives the same bits: each layout is tested first with random numbers.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ import numpy as np
 
 from mlp_xp.backends._numpy.native.thread_pool import one_blas_thread, openblas_threads
 
-# Products by all threads before their time is compared with one thread's, and products by one
-# thread before all try again, doubled after each failed try.
+# The number of products by all threads before their time is compared with one thread's, and the
+# number by one thread before all try again, doubled after each failed try.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
-# The first products of a window, whose threads may have to wake up.
+# The first products of a window, for which threads may have to wake up.
 _WAKING = 2
 # The weight of the last product in the mean seconds of one thread.
 _LAST = 0.1
 
-# The limit to one thread is the process's, so that others must wait to have the same bits. The
-# BLAS's threads serve one product at a time anyway. Forks wait for the end of a step.
+# The limit to one thread applies to the process, so other threads must wait to get the same bits.
+# The BLAS's threads compute one product at a time anyway. Forks wait for the end of a step.
 _lock = threading.Lock()
 
 
 class TimedProduct:
-    """Products of one layout: decides whether one thread computes the next ones, or all threads.
+    """Products of one layout; decides whether one thread or all threads compute the next ones.
 
-    Both give the same bits, so that a clock may decide.
+    Both give the same bits, so the choice may depend on a clock.
     """
 
     def __init__(self, *layout: Any) -> None:
         self.layout = layout
         self.shortest = math.inf  # Seconds of all threads.
         self.alone: float | None = None  # Mean seconds of one thread.
-        self.n_alone = 0  # Products yet to be computed by one thread.
+        self.n_alone = 0  # Products still to be computed by one thread.
         self.stretch = _SHORTEST // 2
-        self.n_products, self.excess = 0, 0.0  # In this window; seconds beyond one thread.
+        self.n_products, self.excess = 0, 0.0  # In this window: seconds beyond those of one thread.
 
     def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         """Compute ``numpy.matmul(a, b, out)``."""
@@ -97,7 +97,7 @@ def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[
 
 @functools.lru_cache(maxsize=256)
 def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
-    """Return the rows at which one thread must split to get the same bits; () if none."""
+    """Return the rows at which one thread must split to get the same bits; () if no split works."""
     rng = np.random.default_rng(0)
     a, b = (
         rng.random(shape, dtype) if is_c else rng.random(shape[::-1], dtype).T
@@ -114,7 +114,7 @@ def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
 
 
 def _possible_cuts(n_rows: int, n_threads: int) -> Iterator[tuple[int, ...]]:
-    """Yield the rows at which OpenBLAS may split: nowhere, or each thread's part in two."""
+    """Yield possible splits by OpenBLAS: none, or each thread's part in two."""
     yield 0, n_rows
     for multiple in (1, 4, 8):
         cuts = [0]

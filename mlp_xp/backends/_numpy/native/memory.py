@@ -1,7 +1,7 @@
 """Memory aligned to cache lines, since an AVX-512 vector fills a line.
 
-`malloc` returns multiples of 16 bytes, mostly 16 bytes after a page. Each load of a product then
-reads two lines, which takes up to a third longer (docs/performance.md).
+`malloc` returns addresses that are multiples of 16 bytes, mostly 16 bytes after a page. Each load
+in a product then reads two lines, which takes up to a third longer (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 _LINE = 64  # Bytes.
-_SMALL = 1 << 16  # Bytes of an array that is copied from fit to fit.
+_SMALL = 1 << 16  # The size of an array that is copied from fit to fit.
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

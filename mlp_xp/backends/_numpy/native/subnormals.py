@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Where the control register lies in the C library's `fenv_t`, in 32-bit words, and its bits: flush
-# results and read operands as zero (x86's MXCSR), or flush both (ARM's FPCR).
+# The position of the control register in the C library's `fenv_t`, in 32-bit words, and its bits:
+# flush results and read operands as zero (x86's MXCSR), or flush both (ARM's FPCR).
 _REGISTERS = {
     ("linux", "x86_64"): (7, 0x8040),
     ("linux", "aarch64"): (0, 1 << 24),
@@ -28,7 +28,7 @@ _Environment = ctypes.c_uint32 * 16
 
 @contextlib.contextmanager
 def flush_subnormals() -> Iterator[None]:
-    """Flush subnormal numbers to zero in this thread meanwhile, where supported."""
+    """Flush subnormal numbers to zero in this thread meanwhile, if supported."""
     register = _REGISTERS.get((sys.platform, platform.machine()))
     if register is None:
         yield

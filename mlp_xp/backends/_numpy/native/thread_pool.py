@@ -29,7 +29,7 @@ _has_failed = False
 
 
 def can_compile() -> bool:
-    """Whether kernel calls can be compiled and threads can wait for them; imports nothing."""
+    """Whether kernel calls can be compiled and threads can wait for them; nothing is imported."""
     return not _has_failed and _is_installed()
 
 
@@ -189,7 +189,7 @@ def _after_fork() -> None:
     """
     global _lock
     _of_this_thread.pool = None
-    _lock = threading.Lock()  # A thread that no longer exists may have held it.
+    _lock = threading.Lock()  # A thread that no longer exists may have held the lock.
 
 
 if hasattr(os, "register_at_fork"):
@@ -214,14 +214,14 @@ def has_pool() -> bool:
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """Find the BLAS libraries; takes milliseconds."""
+    """Find the BLAS libraries, which takes milliseconds."""
     import scipy.linalg.cython_blas  # noqa: F401 - loads the one whose products are used.
 
     return ThreadpoolController().select(user_api="blas")
 
 
 def openblas_threads() -> int:
-    """Return the number of threads of OpenBLAS, which a limit may have changed; 1 without it.
+    """Return the number of threads of OpenBLAS, possibly limited; 1 without OpenBLAS.
 
     A limit does not affect SciPy's BLAS if it is loaded later.
     """
@@ -231,7 +231,7 @@ def openblas_threads() -> int:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[int]:
-    """Limit the BLAS to one thread, and return how many others already do.
+    """Limit the BLAS to one thread, and return how many other users already do so.
 
     The limit applies to the whole process, so the last user restores it.
     """
@@ -249,12 +249,12 @@ def one_blas_thread() -> Iterator[int]:
 
 @contextlib.contextmanager
 def thread_pool(n_threads: int) -> Iterator[None]:
-    """Give this thread a pool, and limit the BLAS to one thread meanwhile.
+    """Start a pool for this thread, and limit the BLAS to one thread meanwhile.
 
-    The BLAS's threads spin before they sleep, and would take processors from ours.
+    Otherwise the BLAS's threads, which spin before they sleep, would compete with ours.
     """
     with one_blas_thread() as others:
-        # Other trainings at the same time have their own threads.
+        # Fits that run at the same time have their own threads.
         own = n_threads if current_worker() else max(1, n_threads // (others + 1))
         outer, pool = _of_this_thread.pool, ThreadPool(own)
         _of_this_thread.pool = pool

@@ -1,14 +1,14 @@
 """Steps that NumPy compiles: traced once, then run without allocations.
 
-The first call of a compiled function runs it on `Traced` arrays, which do NumPy's operations for
-real and record them, and then undoes its changes to the state. The result is a straight `Program`:
-NumPy's functions with an ``out=`` each, their operands fixed, and tables of kernel calls in machine
-code. This call and later ones run only the program. A buffer returns to a pool when its last array
-is freed, so that later operations find it in the caches.
+The first call of a compiled function runs it on `Traced` arrays, which compute and record NumPy's
+operations, and then undoes its changes to the state. The result is a straight-line `Program`: NumPy
+functions with ``out=`` and fixed operands, and tables of kernel calls in machine code. This call
+and later ones run only the program. A buffer returns to a pool when its last array is freed, so
+that later operations find it in the caches.
 
-The rules of JAX's ``jit`` hold: the function must be pure, it may depend on shapes but on no
+The rules of JAX's ``jit`` apply: the function must be pure, it may depend on shapes but not on
 values, and a Python value is fixed at the first call. A function that needs a value, or uses
-unsupported operations, runs without tracing.
+unsupported operations, runs untraced.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool, machine_code_err
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
-# The latest programs that a compiled step keeps; each holds its memory.
+# The number of most recent programs that a compiled step keeps; each holds its memory.
 _MOST_PROGRAMS = 8
-# Idle plans that a thread keeps, and their bytes; tracing a step takes as long as running it 20
-# times.
+# The number of idle plans that a thread keeps, and their size in bytes; tracing a step takes as
+# long as running it 20 times.
 _MOST_IDLE, _SMALL_PLAN = 4, 1 << 21
 
 
 class _Plan:
     """Programs, one for each shape of the arguments, and the memory they share.
 
-    For one user at a time, since the state is always in the same memory.
+    Only one user at a time is allowed, since the state is always in the same memory.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class _Plan:
         self.is_traceable = True
 
     def adopt(self, state: Any, *, stays: bool) -> None:
-        """Copy another state into our memory if it fits, otherwise restart with new programs.
+        """Copy another state into our memory if it fits; otherwise start over with new programs.
 
         With ``stays``, its memory becomes ours without joining small arrays.
         """
@@ -70,7 +70,7 @@ class _Plan:
 
     @property
     def n_bytes(self) -> int:
-        """The size of the memory, without small arguments."""
+        """The size of the memory in bytes, without small arguments."""
         return sum(array.nbytes for array in (*self.leaves, *self.pool))
 
 
@@ -85,7 +85,7 @@ _idle = _Idle()
 
 
 class Compiled:
-    """A compiled function: it has a plan from its first call until it is released."""
+    """A compiled function, which has a plan from its first call until it is released."""
 
     state_stays: ClassVar[bool] = False
 
@@ -95,7 +95,7 @@ class Compiled:
 
     @property
     def is_traceable(self) -> bool:
-        """Whether calls run a program instead of the function."""
+        """Whether calls run a program instead of the function itself."""
         return self._plan is None or self._plan.is_traceable
 
     @property
@@ -166,8 +166,8 @@ class Compiled:
         except machine_code_error() as error:
             program.undo()
             self._end_trace(error)
-            return self._write(plan, arguments, flat)  # Without jobs from now on.
-        except Exception as error:  # A mistake in a function shows when it is run as it is.
+            return self._write(plan, arguments, flat)  # From now on, without kernel calls.
+        except Exception as error:  # A mistake in the function shows when it runs untraced.
             self._end_trace(error)
             plan.is_traceable = False
             return None
@@ -204,7 +204,7 @@ class CompiledStep(Compiled):
 class CompiledLoop(Compiled):
     """Many steps of a pure function ``function(i, state, *arguments) -> state``.
 
-    The function reads the inputs of a step by its number, as ``argument[i, ...]``.
+    The function reads a step's inputs by the step number, as ``argument[i, ...]``.
     """
 
     def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:
@@ -216,7 +216,7 @@ class CompiledLoop(Compiled):
     ) -> Any:
         """Run step ranges of several parts in order, in one call of machine code if possible.
 
-        Ranges are (part, start, stop); each part has its arguments, and a program for them.
+        Ranges are (part, start, stop); each part has its own arguments and a program for them.
         """
         programs, found = [], []
         for arguments in parts if has_pool() else ():

@@ -1,4 +1,4 @@
-"""NumPy operations that a kernel call can do, and faster substitutes."""
+"""NumPy operations that a kernel call can replace, and faster substitutes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-# NumPy's own check of positions copies a result; up to this many bytes ours takes longer.
+# NumPy's own check of positions copies a result; up to this many bytes, ours takes longer.
 _SHORT_DETOUR = 1 << 14
-# Multiplications of a product that takes one thread 0.05 to 4 ms, a scheduler time slice.
+# The multiplications in a product that takes one thread 0.05 to 4 ms, a scheduler time slice.
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
-# Numbers of its largest matrix; random ones of this size take 20 ms and 16 MB.
+# The maximum size of its largest matrix; random numbers of this size take 20 ms and 16 MB.
 _LARGEST_LATE = 1 << 22
 
 REDUCTIONS = {
@@ -26,10 +26,10 @@ REDUCTIONS = {
     np.all: np.logical_and,
 }
 
-# Columns up to which rows of a matrix are reduced faster after transposing. The bits are the same,
-# since NumPy adds up to seven numbers in sequence, and more pairwise.
+# The number of columns up to which rows of a matrix are reduced faster after transposing. The bits
+# are the same, since NumPy adds up to seven numbers in sequence, and more pairwise.
 _MOST_COLUMNS = {np.maximum: 32, np.minimum: 32, np.add: 7}
-# Bytes of an array up to which NumPy compares it faster with another array than with a number.
+# The size up to which NumPy compares an array faster with another array than with a number.
 _MOST_COMPARED = 1 << 18
 
 
@@ -44,7 +44,7 @@ def constant(number: float, ufunc: Any, out: Traced) -> Any:
 
 
 def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
-    """Whether a reduction is over short rows of a matrix."""
+    """Whether a reduction is along short rows of a matrix."""
     return (
         x.ndim == 2
         and axis in (-1, 1)
@@ -55,7 +55,7 @@ def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
 
 
 def are_numbers(*operands: Any) -> bool:
-    """Whether a kernel call can take these single numbers."""
+    """Whether a kernel call supports these single numbers."""
     dtype = getattr(operands[-1], "dtype", None)
     return (
         has_pool()
@@ -70,7 +70,7 @@ def are_numbers(*operands: Any) -> bool:
 
 
 def can_be_taken(source: Any, rows: Traced) -> bool:
-    """Whether a kernel call can take the rows."""
+    """Whether a kernel call can copy the rows."""
     return (
         has_pool()
         and isinstance(source, Traced)
@@ -99,7 +99,7 @@ def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray
 
 
 def punctual(function: Any, *operands: Any) -> Any:
-    """Return the function, or a `TimedProduct` for products that a busy processor makes late."""
+    """Return the function, or a `TimedProduct` for products that a busy processor can delay."""
     if function is not np.matmul:
         return function
     a, b = operands
@@ -111,11 +111,11 @@ def punctual(function: Any, *operands: Any) -> Any:
         and max(a.size, b.size) <= _LARGEST_LATE
         and min(*a.shape, *b.shape) > 1
         and all(x.flags.c_contiguous or x.flags.f_contiguous for x in operands)
-        and not np.may_share_memory(a, b)  # NumPy computes half of a @ a.T.
+        and not np.may_share_memory(a, b)  # NumPy computes only half of a @ a.T.
     )
     if not is_known:
         return function
-    # Short fits have smaller products.
+    # Products in short fits are smaller.
     from mlp_xp.backends._numpy.native.busy import timed_product
 
     return timed_product(a.dtype, a.shape, b.shape, a.flags.c_contiguous, b.flags.c_contiguous)

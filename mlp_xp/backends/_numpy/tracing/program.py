@@ -1,7 +1,7 @@
 """A program: the recorded operations on traced arrays as straight-line code.
 
-NumPy's two protocols lead here, `__array_ufunc__` and `__array_function__`. A line of the program
-is a call with an ``out=``, or runs a table of kernel calls.
+NumPy's two protocols, `__array_ufunc__` and `__array_function__`, lead here. A line of the program
+is a call with ``out=``, or runs a table of kernel calls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableErr
 if TYPE_CHECKING:  # Imported late, since short fits write no kernel calls.
     from mlp_xp.backends._numpy.native.jobs import Job
 
-# The most bytes of results that pending kernel calls may keep from being reused.
+# The maximum bytes of results that pending kernel calls may keep from being reused.
 _KEPT = 1 << 25
 
 
@@ -58,9 +58,9 @@ class Program:
         self._forms: list[tuple[Any, ...]] = []
         self._last: list[Callable[[], Any]] = []
         self._places: list[np.ndarray | None] = []
-        self._n_steps: float = math.inf  # The number of steps in the arguments.
+        self._n_steps: float = math.inf  # The number of steps that the arguments hold.
         self._code: Callable[[Callable[..., None], int, int], None]
-        self._steps: np.ndarray | None = None  # If a step is one table.
+        self._steps: np.ndarray | None = None  # Set if a step is one table.
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class Program:
         return traced
 
     def pick(self, given: Traced) -> Traced:
-        """Return the entry of one of many steps, at the address to which it is copied."""
+        """Return one step's entry, at the address to which it is copied."""
         if given.owner.is_pooled or id(given.owner.value) in self._state:
             raise UntraceableError("The inputs of a step must exist before all steps.")
         self._n_steps = min(self._n_steps, given.shape[0])
@@ -105,13 +105,13 @@ class Program:
         self._kept.append((place.value, value.value))
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
-        """Take over new arguments if number, shapes and dtypes are the same; return if they are."""
+        """Replace the arguments if number, shapes and dtypes are the same; return if they are."""
         if len(arguments) != len(self._forms):
             return False
         has_moved = False
         given = zip(arguments, self._last, self._forms, self._places, strict=True)
         for argument, last, known, place in given:
-            # Small arrays are always copied, since their owner may have changed them. The reference
+            # Small arrays are always copied, since their owner may have changed them. A reference
             # to a freed array returns None.
             if place is None and argument is not None and last() is argument:
                 continue
@@ -180,7 +180,7 @@ class Program:
         self._write(self._call(function, args, {}))
 
     def joined(self, arrays: Sequence[Traced]) -> Traced | None:
-        """Return adjacent arrays of the state as one vector, or None if they are not adjacent."""
+        """Return adjacent arrays of the state as one vector, or None if not adjacent."""
         are_mine = all(id(array.value) in self._state for array in arrays)
         value = in_one_piece([array.value for array in arrays]) if are_mine else None
         if value is None:
@@ -211,7 +211,7 @@ class Program:
         return result
 
     def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
-        """Record a function without ``out``, whose result is copied to its destination."""
+        """Record a function without ``out``; its result is copied to the destination."""
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} gives {type(value)}, which cannot be traced.")
         result = self._result(value)
@@ -293,7 +293,7 @@ class Program:
             and isinstance(value, np.ndarray)
             and np.may_share_memory(value, first.value)
         ):
-            # Only values, so that the view does not keep an argument alive.
+            # Only values are kept, so that the view does not keep an argument alive.
             others = [value_of(arg) for arg in args[1:]]
             kept = {key: value_of(option) for key, option in options.items()}
             return first._view(lambda array: function(array, *others, **kept))
@@ -336,7 +336,7 @@ class Program:
         else:
             source = "\n".join(("def program(run_turns, start, stop):", *self._body(), " return"))
             exec(_compiled(source), self._names)
-            # Not in its namespace, since a cycle would keep memory until garbage collection.
+            # Not in the namespace, since a cycle would keep memory until garbage collection.
             self._code = self._names.pop("program")
         self._picks, self._kept = [], []
 
@@ -366,7 +366,7 @@ class Program:
         """Return the step range of the only table and the copies before each step."""
         from mlp_xp.backends._numpy.native.jobs import PICK, address, step_range
 
-        # Not a record array, whose address takes NumPy ten microseconds.
+        # Not a record array, for which NumPy takes ten microseconds to return the address.
         n_kept = len(self._kept)
         picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
         records = picks.view(PICK)[:, 0]

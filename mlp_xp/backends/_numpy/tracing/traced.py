@@ -11,12 +11,12 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 # Returns a view of an argument from the arguments of a call.
 Finder = Callable[[Sequence[Any]], np.ndarray]
 
-# Stands for the step number in a trace: ``array[STEP, ...]`` is the entry of a step.
+# The step number in a trace: ``array[STEP, ...]`` is the entry of one step.
 STEP: Any = object()
 
 
 class UntraceableError(TypeError):
-    """A traced function needs a value that is known only when it runs."""
+    """An error: a traced function needs a value that is known only when it runs."""
 
 
 class Traced(NDArrayOperatorsMixin):
