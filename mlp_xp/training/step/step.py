@@ -155,7 +155,7 @@ def make_step(
         scalars = StepScalars.unpack(coefs, n_rates)
         params, opt_state, batch_stats, average, total, accuracy, scale = state
         with_accuracy = not isinstance(accuracy, tuple)
-        n_leading = one_number(params).ndim  # The last axes count models.
+        n_leading = one_number(params).ndim  # The leading axes count models.
         former = copy_state(state[:4], scale, xp=xp)
 
         given = params, batch, scale, scaling, batch_stats, keys
