@@ -151,7 +151,7 @@ class ModelStack:
 
     def _copy_of(self, backend: Backend, position: int) -> TrainState:
         """Return a copy of the state of one model in the host's memory, by one transfer."""
-        if backend.shares_host_memory:  # There is no state yet, so nothing to compile.
+        if backend.shares_host_memory:  # No transfer, so nothing to compile.
             return map_leaves(lambda leaf: np.array(np.from_dlpack(leaf)[position]), self._state)
         with backend.scope():
             where = backend.put(np.asarray([position], dtype=np.int32))
