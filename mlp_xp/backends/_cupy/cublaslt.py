@@ -69,7 +69,7 @@ def multiply(
     if not is_known or _library() is None:
         return None
     batch: tuple[int, ...] = ()
-    if a.ndim + b.ndim > 4:  # Cached, since it takes several microseconds.
+    if a.ndim + b.ndim > 4:  # Only for stacks, since it takes microseconds.
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = _readable(a, batch), _readable(b, batch)
     product = _product(
