@@ -1,4 +1,4 @@
-"""Data sets of small images, found or downloaded, verified and cached; and the user's own files.
+"""Data sets of small images (found or downloaded, verified and cached), and the user's own files.
 
 Every loader returns a `Dataset` with unscaled values; scaling and batches are in `training`. Files
 are treated as hostile: nothing in them is executed or extracted, and their sizes are limited.

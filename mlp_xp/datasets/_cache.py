@@ -1,7 +1,7 @@
-"""The user's cache of decoded arrays: a folder for each data set, a ``.npy`` file for each array.
+"""The user's cache of decoded arrays: one folder per data set, one ``.npy`` file per array.
 
-A folder is written completely or not at all, after its content is verified. A load checks only
-shape, dtype and file size, which finds a truncated file at no cost, but not a changed byte.
+A folder is written completely or not at all, after its content has been verified. Loading checks
+only shape, dtype and file size, which detects a truncated file at no cost, but not a changed byte.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from mlp_xp.datasets._dataset import DatasetError
 
 
 def is_stored(name: str) -> bool:
-    """Whether the cache has the data set ``name``; False if the cache cannot be read."""
+    """Whether the cache contains the data set ``name``; False if the cache cannot be read."""
     return os.path.isdir(cache_dir() / name)
 
 
@@ -30,7 +30,7 @@ def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
     with locked(cache, waits=True):
         sweep(cache)
         if (cache / name).is_dir():
-            return  # Another process has stored it after the same check.
+            return  # Another process has stored the data after the same check.
         with new_folder(cache / name) as folder:
             for key, array in arrays.items():
                 with (folder / f"{key}.npy").open("xb") as file:
@@ -42,7 +42,7 @@ def open_stored(
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of a stored data set: images as read-only memory maps, labels in memory.
 
-    ``layout`` has their names, shapes and dtypes. Raise DatasetError for a missing, truncated or
+    ``layout`` gives their names, shapes and dtypes. Raise DatasetError for a missing, truncated or
     unexpected file.
     """
     folder = cache_dir() / name

@@ -15,14 +15,14 @@ L = TypeVar("L", bound=np.generic)
 
 
 class DatasetError(ValueError):
-    """A missing, damaged or unexpected data set; the message names the file and what to do."""
+    """The error for a missing, damaged or unexpected data set; it names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of a table: a number, flag, date or text, and whether entries are missing.
 
-    A flag is a number, 0 or 1, that may also be written as yes and no, or true and false.
+    A flag is a number, 0 or 1, that may also be written as yes or no, or true or false.
     """
 
     name: str
@@ -45,11 +45,12 @@ class Dataset(NamedTuple):
     ----------
     x_train, x_test : (n_images, channels * height * width) uint8
         One image per row, one channel plane after the other. May be a read-only memory map. A table
-        has numbers with NaN in holes, or objects if it has text or dates, with None in their holes.
+        has numbers, with NaN for missing values, or objects if it has text or dates, with None for
+        missing values.
     y_train, y_test : (n_images,) int64 or float64
-        Class numbers, from 0 to ``len(class_names) - 1``; or numbers to predict, of a table.
+        Class numbers from 0 to ``len(class_names) - 1``; or, for a table, numbers to predict.
     class_names : tuple of str
-        The name of each class; none where numbers are predicted.
+        The name of each class; empty if numbers are predicted.
     image_shape : (channels, height, width) or None
         The shape of an image; None for a table, whose features are any numbers.
     max_value : int
@@ -57,7 +58,7 @@ class Dataset(NamedTuple):
     feature_names : tuple of str
         The names of the columns of a table.
     columns : Columns or None
-        The columns of a table: the target, those that are used, and notes for a reader.
+        The columns of a table: the target, the columns used, and notes for the user.
     """
 
     x_train: Pixels
@@ -71,7 +72,7 @@ class Dataset(NamedTuple):
     columns: Columns | None = None
 
     def __repr__(self) -> str:
-        """Return numbers of samples and classes, on one line."""
+        """Return the numbers of samples and classes on one line."""
         if self.image_shape is None:
             samples = f"samples of {self.x_train.shape[1]:,} features"
         else:

@@ -13,7 +13,7 @@ from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._files import LIMIT, sha256_of_file
 
 _CHUNK = 1 << 18
-_TIMEOUT = (5.0, 10.0)  # seconds: to connect, and between two chunks
+_TIMEOUT = (5.0, 10.0)  # seconds to connect, and between two chunks
 _PATIENCE = 8.0  # seconds until the first byte; name servers can take longer
 _TOO_BUSY = 429
 _RANGE_NOT_SATISFIABLE = 416
@@ -28,7 +28,7 @@ class Remote(NamedTuple):
 
     @property
     def filename(self) -> str:
-        """The last part of the address."""
+        """The last part of the URL."""
         return self.url.rpartition("/")[2]
 
 
@@ -40,8 +40,8 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
     """Download a file into a folder, verify it and return its path.
 
     The bytes received so far stay in ``<name>.part``, from which the next attempt or call resumes.
-    At most ``attempts`` in a row may receive nothing; the ``pause`` in seconds before the second is
-    doubled each time.
+    At most ``attempts`` attempts in a row may receive nothing; the ``pause`` before the second, in
+    seconds, is doubled each time.
     """
     requests = optional("requests")
     target = folder / remote.filename
@@ -76,7 +76,7 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason of a failed request from the innermost error."""
+    """Return the reason for a failed request from the innermost error."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"{response.status_code} {response.reason}"
@@ -93,7 +93,7 @@ def _reason(error: Exception) -> str:
 def _response(requests: Any, url: str, headers: dict[str, str]) -> Any:
     """Return a response whose body has not been read.
 
-    A thread limits the time, since resolving a host name has no timeout.
+    A thread is used to limit the time, since resolving a host name has no timeout.
     """
     responses: list[Any] = []
 
@@ -125,7 +125,7 @@ def _attempt(requests: Any, url: str, part: Path, report: Callable[[int, int], N
             return  # everything was received; the SHA-256 is checked later
         response.raise_for_status()
         if response.status_code != _PARTIAL:
-            have = 0  # the server does not resume and sends the whole file
+            have = 0  # the server cannot resume and sends the whole file
         total = have + int(response.headers.get("Content-Length", 0))
         with part.open("ab" if have else "wb") as file:
             for chunk in response.iter_content(_CHUNK):

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
-# The largest official file has 155 MB, the largest official archive unpacks to 187 MB. A larger one
-# may be a decompression bomb.
+# The largest official file has 155 MB, and the largest official archive unpacks to 187 MB. Anything
+# larger may be a decompression bomb.
 LIMIT = 256 << 20
 # gzip compresses images 2 to 20 times, and zeros a thousand times. A file may unpack to this many
-# times its size, and at least to the second number of bytes.
+# times its size, or to the second number of bytes if that is more.
 _MAX_RATIO = 32
 _MIN_LIMIT = 32 << 20
 _MAX_MEMBERS = 1000
-_MAX_HEADER_BYTES = 1 << 20  # bytes of an archive's long names and other extended headers
+_MAX_HEADER_BYTES = 1 << 20  # bytes for an archive's long names and other extended headers
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:
@@ -73,13 +73,14 @@ def read_file(path: Path) -> bytes:
 
 
 def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of some members of a ``.tar.gz``.
+    """Yield the names and bytes of some members of a ``.tar.gz``.
 
-    Raise DatasetError if it is damaged, unpacks to more than its limit, or has a link, a device or
-    a path outside the archive's folder.
+    Raise DatasetError if the archive is damaged, unpacks to more than its limit, or contains a
+    link, a device or a path outside its folder.
     """
     try:
-        # One pass over a limited stream: nothing in it, headers included, can be larger.
+        # One pass over a limited stream, so that nothing in it, headers included, can exceed the
+        # limit.
         with open_file(path) as file, gzip.open(file) as unzipped:
             stream = _Capped(unzipped, path)
             with tarfile.open(
@@ -89,7 +90,7 @@ def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
                     _check_member(path, member, count)
                     if member.name in names:
                         yield member.name, _bytes_of(archive, member, path)
-            while stream.read(1 << 20):  # to the end, where the checksum of gzip is
+            while stream.read(1 << 20):  # to the end, where gzip's checksum is
                 pass
     except DatasetError:
         raise
@@ -102,7 +103,7 @@ def _member_class() -> type[tarfile.TarInfo]:
     room = _MAX_HEADER_BYTES
 
     class Member(tarfile.TarInfo):
-        # Not `frombuf`, which newer patch releases of Python no longer call.
+        # Not `frombuf`, which recent patch releases of Python no longer call.
         def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
             nonlocal room
             if not (self.isfile() or self.isdir()):  # a long name, or other metadata of the next

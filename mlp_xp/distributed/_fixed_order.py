@@ -12,7 +12,7 @@ from mlp_xp.nn.layers import sum_in_pairs
 
 T = TypeVar("T")
 
-N_SHARDS = 8  # The number of virtual shards of a batch, over all ranks.
+N_SHARDS = 8  # The number of virtual shards of a batch, in total over all ranks.
 
 
 class InFixedOrder(Communicator):

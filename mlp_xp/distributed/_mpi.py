@@ -1,4 +1,4 @@
-"""MPI, through mpi4py: the ranks are the processes that ``mpiexec`` has started."""
+"""MPI through mpi4py; the ranks are the processes that ``mpiexec`` has started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 T = TypeVar("T")
 
-# Smaller arrays are summed together, since even a short sum takes some ten microseconds.
+# Smaller arrays are summed together, since even a short sum takes about ten microseconds.
 _SHORT = 1 << 14
 
 
@@ -22,7 +22,7 @@ class MpiCommunicator(Communicator):
 
     def __init__(self, mpi: Any) -> None:
         self._mpi = mpi
-        # A duplicate, so that our messages cannot be mixed up with others.
+        # A duplicate, so that our messages cannot get mixed up with others.
         self._comm = mpi.COMM_WORLD.Dup()
         self.rank = self._comm.rank
         self.size = self._comm.size

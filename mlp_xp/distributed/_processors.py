@@ -16,9 +16,9 @@ _ours: dict[str, str] = {}
 
 
 def divide_processors(communicator: Communicator) -> None:
-    """Limit this rank's threads to its part of the machine's processors; all ranks call it.
+    """Limit this rank's threads to its part of the machine's processors; all ranks must call this.
 
-    Ranks that a launcher has bound to separate processors use all of those. A number of threads set
+    Ranks that a launcher has bound to separate processors use all of them. A number of threads set
     in the environment is kept.
     """
     processors = _processors()

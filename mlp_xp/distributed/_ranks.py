@@ -1,7 +1,7 @@
-"""The ranks of a fit: errors that all ranks raise, and decisions that rank 0 makes for all.
+"""The ranks of a fit: errors that all ranks raise, and decisions that rank 0 makes for all ranks.
 
-While a fit is prepared, ranks communicate only by `Ranks.exchange`, so that an error on one rank
-replaces its next value. During training, an error on one rank ends all.
+While a fit is prepared, ranks communicate only through `Ranks.exchange`, so an error on one rank
+can replace its next value. During training, an error on one rank ends all ranks.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ T = TypeVar("T")
 
 _DEFAULT = Distributed()
 _KEYBOARD = 130  # The exit status that shells give for Ctrl-C.
-_PRINTING = 1.0  # Seconds in which rank 0 prints an error that all ranks have.
+_PRINTING = 1.0  # Seconds for rank 0 to print an error that all ranks have.
 
 
 class _Failure(NamedTuple):
-    """An error sent to other processes, which may be unable to unpickle the original."""
+    """An error to send to other processes, which may be unable to unpickle the original."""
 
     rank: int
     kind: str
@@ -122,7 +122,7 @@ class Ranks(SingleProcess):
         return self.communicator.broadcast(value)
 
     def blame(self, error: Any) -> Any:
-        """Return the error of the rank whose samples caused it, otherwise of rank 0."""
+        """Return the error of the rank whose samples caused it, or otherwise rank 0's."""
         found = self.communicator.gather((str(error), error.layer, error.cause))
         text, layer, cause = next((f for f in found if f[2] != "rate"), found[0])
         return NonFiniteError(text, epoch=error.epoch, step=error.step, layer=layer, cause=cause)
@@ -146,8 +146,8 @@ class Ranks(SingleProcess):
         n_shards = self.communicator.n_shards
         if self.size == 1 and not n_shards:
             return None
-        # A library may round differently for another number of rows, so the parts of a
-        # deterministic fit do not depend on the number of ranks.
+        # A library may round differently for a different number of rows, so in a deterministic fit
+        # the parts do not depend on the number of ranks.
         n_own = max(1, n_shards)
         parts = np.array_split(np.arange(n_samples), self.size * n_own)
         return parts[self.rank * n_own : (self.rank + 1) * n_own]
@@ -229,7 +229,7 @@ def _failure(error: BaseException, rank: int) -> _Failure:
 
 
 def _shared(error: BaseException) -> BaseException:
-    """Return an error, marked as one that every rank raises."""
+    """Return an error, marked as raised by every rank."""
     error._is_on_all_ranks = True  # type: ignore[attr-defined]
     return error
 
@@ -240,7 +240,7 @@ def _is_shared(error: BaseException) -> bool:
 
 
 def _end_all(communicator: Communicator, error: BaseException) -> None:
-    """Print an error with its rank, and end the processes of all ranks."""
+    """Print an error and its rank, and end the processes of all ranks."""
     rank, size = communicator.rank, communicator.size
     text = "".join(traceback.format_exception(error))
     print(f"rank {rank} of {size} has failed, which ends all:\n{text}", file=sys.stderr, flush=True)
@@ -248,7 +248,7 @@ def _end_all(communicator: Communicator, error: BaseException) -> None:
 
 
 def end_all_on_errors(communicator: Communicator) -> None:
-    """Stop all ranks when an error ends this process: others may wait for it."""
+    """Stop all ranks if an error ends this process, since others may be waiting for it."""
     former = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

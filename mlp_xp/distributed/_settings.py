@@ -1,4 +1,4 @@
-"""The setting of the estimators that spreads a training over processes."""
+"""The estimators' setting for training on several processes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ DATA = ("replicated", "sharded")
 
 @dataclass(frozen=True)
 class Distributed:
-    """One training on many processes, each a *rank*, with the numbers of a training on one.
+    """Training of one network on many processes (*ranks*), with the same results as on one.
 
     Parameters
     ----------
     engine : {"mpi", "torch"}, default="mpi"
-        ``"mpi"`` is mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` is
-        ``torch.distributed``, for ranks of ``torchrun``.
+        ``"mpi"`` uses mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` uses
+        ``torch.distributed``, for processes that ``torchrun`` starts.
     data : {"replicated", "sharded"}, default="replicated"
-        Whether each rank gives all samples, of which it computes a part of each batch, or rows of
-        its own, perhaps none. The samples of sharded data are in the order of the ranks.
+        Whether each rank passes all samples, and computes its part of each batch, or passes only
+        its own rows, perhaps none. Sharded samples are in the order of the ranks.
     deterministic : bool, default=False
-        Whether the numbers are the same bits on 1, 2, 4 and 8 ranks. Each batch is then computed in
-        eight virtual shards, summed in a fixed order, which takes longer; each rank has one thread
+        Whether results are bitwise equal on 1, 2, 4 and 8 ranks. Each batch is then computed in
+        eight virtual shards, summed in a fixed order, which takes longer. Each rank has one thread
         unless ``OMP_NUM_THREADS`` is set. With L-BFGS each rank computes everything.
 
     Examples

@@ -1,4 +1,4 @@
-"""Sums over the ranks of one machine, in shared memory."""
+"""Sums over the ranks of one machine in shared memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Numbers added at a time, which stay in the cache until the next rank's are added.
+# How many numbers to add at a time; they stay in the cache until the next rank's are added.
 _CHUNK = 1 << 15
 
 
 class _Location(NamedTuple):
-    """The address of an array for other processes: process, file, offset and size in bytes."""
+    """The address of an array for other processes: the process, file, offset and size in bytes."""
 
     process: int
     file: int
@@ -25,24 +25,24 @@ class _Location(NamedTuple):
 
 
 class SharedMemory:
-    """Arrays that the ranks of a machine sum in place, each rank one part.
+    """Arrays that the ranks of a machine sum in place; each rank sums one part.
 
-    A rank adds the others' numbers to its part, and copies the others' parts. Between machines, the
+    A rank adds the other ranks' numbers to its part, and copies their parts. Between machines, the
     ranks with the same part sum it by MPI: ``node`` are the ranks of this machine, ``others`` the
-    ranks with the same number on all machines. MPI alone copies all that it sends and receives, and
-    each rank then updates all parameters: bench/studies/ranks.py times both.
+    ranks with the same number on all machines. With MPI alone, everything sent and received is
+    copied, and each rank updates all parameters; bench/studies/ranks.py times both.
     """
 
     def __init__(self, mpi: Any, node: Any, others: Any) -> None:
         self._mpi, self._node, self._others = mpi, node, others
         self.size = node.size
-        # By address of an array: its location, and the other ranks' memory.
+        # By the address of an array: its location, and the other ranks' memory.
         self._locations: dict[int, _Location] = {}
         self._mapped: dict[int, dict[tuple[int, int], list[np.ndarray]]] = {}
         self._shared: set[int] = set()  # Addresses.
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return memory for an array that is summed again and again."""
+        """Return memory for an array that is summed repeatedly."""
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         file = os.memfd_create("mlp_xp")
         os.ftruncate(file, n_bytes)
@@ -58,7 +58,7 @@ class SharedMemory:
         self._shared.discard(address)
 
     def share(self, array: np.ndarray) -> np.ndarray:
-        """Return the first rank's numbers in memory shared by all; all ranks call this."""
+        """Return the first rank's numbers in memory shared by all ranks; all ranks call this."""
         location, shared = None, array
         if self._node.rank == 0:
             shared = self.empty(array.shape, array.dtype)
@@ -70,7 +70,7 @@ class SharedMemory:
             weakref.finalize(flat, self._shared.discard, _address(flat))
             shared = flat.reshape(array.shape)
         self._shared.add(_address(shared))
-        self._node.Barrier()  # All have mapped it, so the file may be closed.
+        self._node.Barrier()  # All ranks have mapped the file, so it can be closed.
         return shared
 
     def is_shared(self, array: np.ndarray) -> bool:
@@ -87,15 +87,15 @@ class SharedMemory:
         self._node.Barrier()
 
     def sum_number(self, number: np.ndarray) -> None:
-        """Sum a number over the machine's ranks, in place, with the same bits on all machines."""
+        """Sum a number over the ranks in place, with the same bits on all machines."""
         numbers = np.empty(self._node.size, number.dtype)
         self._node.Allgather(number, numbers)
         number[...] = np.sum(numbers)
 
     def start_sum(self, array: np.ndarray) -> SharedSum | None:
-        """Start to sum an array, and return the function that waits, or None if it is not shared.
+        """Start to sum an array, and return the function that waits for it, or None if not shared.
 
-        The answer is None on all ranks of a machine, or on none.
+        The result is None on all ranks of a machine or on none.
         """
         root = array.base if isinstance(array.base, np.ndarray) else array
         known = self._mapped.get(_address(root), {})
@@ -131,7 +131,7 @@ class SharedSum:
         self._has_begun = False
 
     def begin(self) -> None:
-        """Sum the written parts of this machine, and start to sum over all machines."""
+        """Sum this machine's parts, once written, and start to sum over all machines."""
         rank = self._node.rank
         start, stop = self._bounds[rank : rank + 2]
         mine = self._parts[rank][start:stop]
@@ -144,7 +144,7 @@ class SharedSum:
         self._has_begun = True
 
     def sum_part(self) -> None:
-        """Sum this rank's part; all ranks of the machine have written theirs."""
+        """Sum this rank's part, after all ranks of the machine have written theirs."""
         if not self._has_begun:
             self.begin()
         if self._request is not None:
@@ -160,11 +160,11 @@ class SharedSum:
             if i != rank:
                 span = slice(*self._bounds[i : i + 2])
                 self._parts[rank][span] = part[span]
-        self._node.Barrier()  # All have read our part, so it may be overwritten.
+        self._node.Barrier()  # All ranks have read our part, so it may be overwritten.
 
 
 def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
-    """Return the shared memory of a communicator's ranks, or None if it is not available."""
+    """Return the shared memory of a communicator's ranks, or None if not available."""
     node = comm.Split_type(mpi.COMM_TYPE_SHARED)
     others = comm.Split(node.rank, comm.rank)
     sizes = comm.allgather(node.size)
@@ -191,7 +191,7 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
 
 
 def _map(location: _Location, dtype: Any, size: int) -> np.ndarray:
-    """Return the numbers at an address of another process."""
+    """Return the numbers at an address in another process."""
     file = os.open(f"/proc/{location.process}/fd/{location.file}", os.O_RDWR)
     try:
         memory = mmap.mmap(file, location.size)

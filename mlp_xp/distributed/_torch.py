@@ -1,4 +1,4 @@
-"""PyTorch's process group: the ranks are the processes that ``torchrun`` has started."""
+"""PyTorch's process group; the ranks are the processes that ``torchrun`` has started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 T = TypeVar("T")
 
-# What torchrun sets in the environment of each process.
+# The variables that torchrun sets in the environment of each process.
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -54,7 +54,7 @@ class TorchCommunicator(Communicator):
 
 
 def create() -> TorchCommunicator:
-    """Return the communicator of the default process group, which is started unless it exists."""
+    """Return the communicator of the default process group; start the group unless it exists."""
     torch = optional("torch", "torch")
     if not torch.distributed.is_initialized():
         missing = [name for name in _VARIABLES if name not in os.environ]
@@ -66,6 +66,6 @@ def create() -> TorchCommunicator:
             )
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend)
-        # Its threads must end before the process does.
+        # The group's threads must end before the process does.
         atexit.register(torch.distributed.destroy_process_group)
     return TorchCommunicator(torch)

@@ -1,4 +1,4 @@
-"""The interface of a communicator, through which the ranks of a training communicate."""
+"""The interface of a communicator, through which ranks communicate."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:  # Not all engines need it.
 
 T = TypeVar("T")
 
-# A sum of this many bytes takes longer than starting it; shorter arrays are summed together.
+# Summing this many bytes takes longer than starting a sum; shorter arrays are summed together.
 LONG_BYTES = 1 << 16
 
 
 class RankError(RuntimeError):
-    """An error of another rank, with the rank in its message."""
+    """The error of another rank, with the rank in its message."""
 
 
 class Communicator(ABC):
-    """The ranks of one training: processes that hold the same state and share each batch.
+    """The ranks of one fit: processes that hold the same state and share each batch.
 
     All ranks call the same methods in the same order. ``n_machines`` is 1 if unknown; ``n_shards``
-    are the virtual shards of a rank, 0 unless sums have a fixed order (`shards`). ``machine`` are
-    the ranks of this machine, if there are several, and memory that they share: what `start_sum`
-    returns for an array of `empty` may then be a `SharedSum`.
+    is the number of virtual shards per rank, 0 unless sums have a fixed order (`shards`).
+    ``machine`` holds the ranks of this machine, if several, and their shared memory; for an array
+    from `empty`, `start_sum` may then return a `SharedSum`.
     """
 
     rank: int
@@ -37,7 +37,7 @@ class Communicator(ABC):
     machine: SharedMemory | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return memory for an array that is summed repeatedly, where sums may be faster."""
+        """Return memory for an array that is summed repeatedly; sums in it may be faster."""
         return np.empty(shape, dtype)
 
     @abstractmethod
@@ -54,10 +54,10 @@ class Communicator(ABC):
 
     @abstractmethod
     def gather(self, value: T) -> list[T]:
-        """Return on every rank the objects of all ranks, in the order of the ranks."""
+        """Return the objects of all ranks, in rank order, on every rank."""
 
     def gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
-        """Return the arrays of all ranks, of one shape, in their order, on every rank."""
+        """Return the arrays of all ranks, which have one shape, in rank order, on every rank."""
         return self.gather(array)
 
     @abstractmethod
@@ -66,4 +66,4 @@ class Communicator(ABC):
 
     @abstractmethod
     def abort(self, code: int = 1) -> None:
-        """Stop the processes of all ranks at once; it does not return."""
+        """Stop the processes of all ranks at once; this does not return."""

@@ -1,4 +1,4 @@
-"""Export to ONNX: the forward pass, traced with ONNX as an array library."""
+"""Export to ONNX, by tracing the forward pass with ONNX as an array library."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ def to_onnx(
 ) -> Any:
     """Return a fitted classifier, regressor or ensemble as an ONNX model.
 
-    The graph takes rows as the estimator does, before any scaling, in any number. Input scaling,
-    test-time augmentation, output activation and class labels are inside.
+    Like the estimator, the graph takes any number of unscaled rows. Input scaling, test-time
+    augmentation, output activation and class labels are part of it.
 
     Parameters
     ----------
     model : MLPClassifier, MLPRegressor, MLPEnsembleClassifier or MLPEnsembleRegressor
-        Fitted, on any backend. An ensemble is one graph, with the mean of its networks.
+        Fitted, on any backend. An ensemble becomes one graph that averages its networks.
     path : str or path-like, optional
-        File to write, e.g. ``"digits.onnx"``; a file that exists is replaced as a whole.
+        File to write, e.g. ``"digits.onnx"``; an existing file is replaced as a whole.
     precision : {"float32", "float64"}, optional
-        For inputs, weights and outputs; default as in the fit. Runtimes for browsers and phones
-        want float32.
+        For inputs, weights and outputs; by default as in the fit. Runtimes for browsers and phones
+        require float32.
 
     Returns
     -------
     onnx.ModelProto
-        With the input ``X : (N, features)``, or of a table with categories or dates an input
-        ``(N,)`` for each column by its name: text with "" or numbers with NaN where it is missing,
-        and for a date its numbers, e.g. ``"born: year"``. A classifier has the
-        outputs ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 of several
-        labels at once, and ``probabilities : (N, classes)``; of several targets ``label_0``,
-        ``probabilities_0``, ``label_1`` and so on. A regressor has ``prediction : (N,)``
-        or ``(N, outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and
-        with several quantiles ``quantiles : (N, levels)`` or ``(N, outputs, levels)``, calibrated
-        if they were.
+        Its input is ``X : (N, features)``; for a table with categories or dates it has one input
+        ``(N,)`` per column, with the column's name: text ("" if missing) or numbers (NaN if
+        missing), and for a date its numbers, e.g. ``"born: year"``. A classifier has the outputs
+        ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 for multilabel
+        targets, and ``probabilities : (N, classes)``; for several targets they are ``label_0``,
+        ``probabilities_0``, ``label_1`` and so on. A regressor has ``prediction : (N,)`` or ``(N,
+        outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and with
+        several quantiles it has ``quantiles : (N, levels)`` or ``(N, outputs, levels)``, calibrated
+        if the estimator is.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        For another precision, or for classes that are neither numbers nor text.
+        For an unknown precision, or for classes that are neither numbers nor text.
     TypeError
-        If it is no estimator of this package.
+        If `model` is not an estimator of this package.
     ImportError
         If the ``onnx`` extra is not installed.
 
@@ -87,7 +87,7 @@ def to_onnx(
 def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
     """Return an estimator as an ONNX model.
 
-    In a pipeline a single output is a column, and a regressor returns only the prediction.
+    In a pipeline, a single output is a column, and a regressor returns only the prediction.
     """
     onnx = optional("onnx", "onnx")
     ndonnx = optional("ndonnx", "onnx")
@@ -142,7 +142,7 @@ def _mean(arrays: list[Any]) -> Any:
 
 
 def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: str) -> Any:
-    """Return probabilities or values, (rows, classes or outputs), a list for several targets."""
+    """Return probabilities or values, (rows, classes or outputs); a list for several targets."""
     import ndonnx
 
     from mlp_xp.export._operators import KERNELS, OnnxNamespace, activate_outputs
@@ -169,7 +169,7 @@ def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: 
 def _sources(
     views: tuple[Any, ...], n_features: int
 ) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Return for each view the source of each feature, and a factor of 0 for missing ones."""
+    """Return the source of each feature for each view, and a factor of 0 for missing ones."""
     if not views:
         return [(None, None)]
     xp = get_backend("numpy").xp

@@ -28,7 +28,7 @@ class OnnxNamespace:
         return getattr(ndonnx, name)
 
     def reshape(self, x: Any, shape: Sequence[int | None]) -> Any:
-        """Return an array of a shape in which None is the number of rows."""
+        """Reshape an array; None in the shape is the number of rows."""
         return ndonnx.reshape(x, tuple(-1 if length is None else length for length in shape))
 
     def take(self, x: Any, indices: Any, *, axis: int = 0) -> Any:
@@ -98,7 +98,7 @@ def _silu(x: Any) -> Any:
     return operators.mul(x, operators.sigmoid(x))
 
 
-# Outputs and activations in ONNX's operators. Runtimes support the second group only in float32.
+# Activations that are ONNX operators. Runtimes support the second group only in float32.
 _OPERATORS: dict[str, Callable[[Any], Any]] = {
     "relu": operators.relu,
     "tanh": operators.tanh,
@@ -129,7 +129,7 @@ def _activate(function: str | Activation, x: Any, *, xp: Namespace) -> tuple[Any
 
 
 def activate_outputs(loss: Loss, logits: Any, *, xp: Namespace) -> Any:
-    """Return the outputs of a network as its loss activates them."""
+    """Return the outputs of a network after the loss's output activation."""
     operator = None if isinstance(loss, EachTarget | EachMember) else _operator(loss.output, logits)
     return loss.activate(logits, xp=xp) if operator is None else _node(operator, logits)
 

@@ -1,4 +1,4 @@
-"""Whole pipelines to ONNX: this package's estimators as converters of skl2onnx."""
+"""Export of whole pipelines to ONNX: converters for skl2onnx."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mlp_xp.export._onnx import trace
 
 
 def register_skl2onnx() -> None:
-    """Register converters for this package's estimators, also in pipelines and searches.
+    """Register converters for this package's estimators, including those in pipelines and searches.
 
-    Call it once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. Inputs of the pipeline in
-    float32 make a network in float32, others one in float64; ``target_opset`` must be at least 21.
-    For a regressor, the prediction is converted; for its standard deviation or quantiles export it
-    with `to_onnx`.
+    Call this once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. If the pipeline's inputs are
+    float32, the network is float32, otherwise float64; ``target_opset`` must be at least 21. A
+    regressor's prediction is converted; to export its standard deviation or quantiles, use
+    `to_onnx`.
 
     Raises
     ------

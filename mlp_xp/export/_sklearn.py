@@ -1,4 +1,4 @@
-"""Fitted estimators from scikit-learn's and to them."""
+"""Conversion of fitted estimators from and to scikit-learn's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
 from mlp_xp.nn.network import Network
 
-# Attributes besides the weights that have the same names in both.
+# Attributes, other than the weights, that have the same names in both.
 _HISTORY = (
     "best_loss_",
     "best_validation_score_",
@@ -38,10 +38,10 @@ _ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 
 
 def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
-    """Return scikit-learn's fitted MLP as one of this package, with the same predictions.
+    """Return scikit-learn's fitted MLP as an estimator of this package, with the same predictions.
 
-    Settings and curves come with it. The state of the optimizer does not: `partial_fit` and
-    warm starts continue from the weights with a new one.
+    Settings and curves are converted, too. The optimizer state is not: `partial_fit` and warm
+    starts continue from the weights with a new state.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
     Raises
     ------
     TypeError
-        For another estimator.
+        For any other estimator.
     sklearn.exceptions.NotFittedError
-        If it is not fitted.
+        If the estimator is not fitted.
 
     Examples
     --------
@@ -89,10 +89,10 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
 def to_sklearn(model: Any) -> Any:
     """Return a fitted estimator as scikit-learn's own MLP, with the same predictions.
 
-    Its network must be one that scikit-learn has: dense layers with one activation for all,
-    "identity", "logistic", "tanh" or "relu". What only training knows is left out: dropout, and a
-    loss or solver of this package. An input scaling becomes part of the first layer, a target
-    scaling of the last.
+    Scikit-learn must support the network: dense layers that all have the same activation,
+    "identity", "logistic", "tanh" or "relu". Settings that matter only in training are left out:
+    dropout, and losses and solvers of this package. Input scaling becomes part of the first layer,
+    and target scaling part of the last.
 
     Parameters
     ----------
@@ -106,9 +106,9 @@ def to_sklearn(model: Any) -> Any:
     Raises
     ------
     ValueError
-        For another network, or with test-time augmentation; the message names the setting.
+        For any other network, or with test-time augmentation; the message names the setting.
     TypeError
-        If it is no single estimator of this package.
+        If `model` is not a single estimator of this package.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
 
@@ -149,7 +149,7 @@ def to_sklearn(model: Any) -> Any:
 
 
 def _is_known(name: str, value: Any) -> bool:
-    """Whether scikit-learn takes a setting; others have no counterpart there."""
+    """Whether scikit-learn supports a setting; the others have no counterpart there."""
     return name not in ("activation", "loss") and (name not in _CHOICES or value in _CHOICES[name])
 
 
@@ -162,7 +162,7 @@ _DEFAULTS = {
 
 
 def _check(model: Any, state: FittedState) -> str:
-    """Return the activation; raise ValueError for a network that scikit-learn does not have."""
+    """Return the activation; raise ValueError for a network that scikit-learn does not support."""
     for problem in _problems(model, state):
         has_matrix = state.columns is None and model.tta is None
         ways = "to_onnx or to_torch" if has_matrix else "to_onnx"
@@ -177,7 +177,7 @@ def _check(model: Any, state: FittedState) -> str:
 
 
 def _problems(model: Any, state: FittedState) -> Iterator[str]:
-    """Yield what scikit-learn's MLP does not have."""
+    """Yield the features that scikit-learn's MLP lacks."""
     network, targets, classes = state.network, state.targets, state.targets.classes
     if state.columns is not None:
         yield (
@@ -220,7 +220,7 @@ def _problems(model: Any, state: FittedState) -> Iterator[str]:
 
 
 def _weights(state: FittedState) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return weights and biases, with the scalings merged into the first and last layer."""
+    """Return the weights and biases, with the scalings merged into the first and last layers."""
     coefs = [np.array(layer.W) for layer in state.params]
     intercepts = [np.array(layer.b) for layer in state.params]
     if state.scaling is not None:

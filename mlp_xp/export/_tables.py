@@ -19,9 +19,9 @@ _EDGE = 1e-7  # scikit-learn's BOUNDS_THRESHOLD.
 def graph_inputs(columns: TableColumns, precision: str) -> dict[str, Any]:
     """Return the inputs of a graph by name.
 
-    A table of numbers alone is one, ``X : (N, columns)``. Otherwise each column is one, ``(N,)``:
-    text, or numbers in the given precision, and of a date each of its numbers. Columns that were
-    empty in the fit are left out.
+    A table of only numbers is one input, ``X : (N, columns)``. Otherwise each column is an input,
+    ``(N,)``: text, or numbers in the given precision; a date has one input per number. Columns that
+    were empty in the fit are left out.
     """
     dtype = getattr(ndonnx, precision)
     if all(isinstance(column, NumberColumn) for column in columns.columns):
@@ -73,7 +73,7 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
         if scaling.is_clipped:
             filled = filled / ndonnx.sqrt(1.0 + (filled / Affine.bound) ** 2)
     elif scaling is not None:
-        # Rounded as the numbers are, so that equal ones stay equal.
+        # Rounded like the numbers, so that equal ones stay equal.
         quantiles = scaling.quantiles.astype(dtype.unwrap_numpy()).astype(np.float64)
         scores = _normal_scores(quantiles, ndonnx.astype(filled, ndonnx.float64))
         filled = ndonnx.astype(scores, dtype)
@@ -84,7 +84,7 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
 
 
 def _normal_scores(quantiles: np.ndarray, x: Any) -> Any:
-    """Return numbers ``(N, numbers)`` as scikit-learn's QuantileTransformer maps them, float64."""
+    """Map numbers ``(N, numbers)`` as scikit-learn's QuantileTransformer does, in float64."""
     columns = []
     for place, edges in enumerate(quantiles.T):
         value = x[:, place : place + 1]
@@ -103,9 +103,9 @@ def _normal_scores(quantiles: np.ndarray, x: Any) -> Any:
 
 
 def _lines(edges: np.ndarray) -> np.ndarray:
-    """Return level, slope and start of each line, by how many edges are passed plus reached.
+    """Return the level, slope and start of each line, by how many edges are passed plus reached.
 
-    The positions of equal edges have the mean of their levels.
+    Positions of equal edges have the mean of their levels.
     """
     levels = np.linspace(0.0, 1.0, len(edges))
     gaps = np.diff(edges)
@@ -135,7 +135,7 @@ def _normal_quantile(p: Any) -> Any:
 
 
 def _codes(column: CategoryColumn, values: Any) -> Any:
-    """Return the code of each row; empty text is missing, and so is NaN."""
+    """Return the code of each row; empty text and NaN are missing."""
     missing = column.n_codes - 1
     if column.is_text:
         codes = {"": missing} | {value: code for code, value in enumerate(column.values, 1)}

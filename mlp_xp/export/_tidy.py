@@ -1,4 +1,4 @@
-"""Simplification of ONNX graphs: constants are folded, copies and unused nodes removed."""
+"""Simplification of ONNX graphs: compute constants, and remove copies and unused nodes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _value(node: onnx.NodeProto, known: dict[str, np.ndarray], model: onnx.Model
 def _folded(
     nodes: list[onnx.NodeProto], known: dict[str, np.ndarray], outputs: set[str]
 ) -> list[onnx.NodeProto]:
-    """Return the nodes with scales and shifts of products merged into the weights.
+    """Return the nodes, with scales and shifts of products merged into the weights.
 
     This removes batch normalization, whose statistics are constants in predictions.
     """

@@ -16,27 +16,27 @@ from mlp_xp.training.loop.history import History
 
 
 def to_torch(model: Any, *, activate: bool = False) -> Any:
-    """Return a fitted estimator as a PyTorch module, ready to predict or to train further.
+    """Return a fitted estimator as a PyTorch module, ready for prediction or further training.
 
     Parameters
     ----------
     model : MLPClassifier or MLPRegressor
         Fitted, on any backend.
     activate : bool, default=False
-        Whether the module ends with the output activation, e.g. a softmax. PyTorch's losses want
-        the outputs before it. With ``output_activation="logistic"``, `predict_proba` divides those
-        of several classes by their sum besides.
+        Whether the module ends with the output activation, e.g. a softmax. PyTorch's losses expect
+        the outputs without it. With ``output_activation="logistic"`` and several classes,
+        `predict_proba` also divides the outputs by their sum.
 
     Returns
     -------
     torch.nn.Sequential
-        On the CPU and in evaluation mode: ``Linear``, ``LayerNorm``, ``ReLU`` and so on, and small
-        modules for what PyTorch lacks. It takes rows as the estimator does, in the dtype of the
-        fit. Outputs are (rows, outputs); two classes have one, the log-odds of the second. With
-        ``loss="gaussian"`` they are means and then logarithms of variances, or activated standard
-        deviations; with several quantiles the lowest, and raw steps or activated quantiles. With
-        `target_scaling` these raw outputs are of the standardized targets. For a table the module
-        takes ``model.columns_.transform(X)``.
+        On the CPU and in evaluation mode, with ``Linear``, ``LayerNorm``, ``ReLU`` and so on, and
+        small modules for what PyTorch lacks. Like the estimator it takes rows, in the dtype of the
+        fit. Outputs are (rows, outputs); two classes have a single output, the log-odds of the
+        second. With ``loss="gaussian"`` the outputs are means, then logarithms of variances, or
+        activated standard deviations; with several quantiles they are the lowest one, then raw
+        steps or activated quantiles. With `target_scaling` raw outputs are in standardized units.
+        For a table the module takes ``model.columns_.transform(X)``.
 
     Raises
     ------
@@ -80,12 +80,13 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
     Parameters
     ----------
     module : torch.nn.Sequential
-        ``Linear`` layers, each but the last with then, as far as wanted and in this order, one
-        kind of normalization for all, ``LayerNorm`` or ``BatchNorm1d``, an activation, ``Dropout``.
-        A ``Flatten`` at the start and a ``Softmax`` or ``Sigmoid`` at the end are left out.
+        ``Linear`` layers; each but the last may be followed, in this order, by a normalization
+        (``LayerNorm`` or ``BatchNorm1d``, the same kind everywhere), an activation, and
+        ``Dropout``. A ``Flatten`` at the start and a ``Softmax`` or ``Sigmoid`` at the end are left
+        out.
     classes : (classes,) array-like, optional
-        Labels of the outputs, sorted, for a classifier; the labels of both classes for one output.
-        Without them the outputs are real values.
+        Sorted labels of the outputs of a classifier; a single output has two labels. Without
+        classes, the outputs are real values.
 
     Returns
     -------
@@ -94,7 +95,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
     Raises
     ------
     ValueError
-        For other modules, and if the number of classes differs from the number of outputs.
+        For other modules, or if the number of classes does not match the number of outputs.
     ImportError
         If torch is not installed.
 

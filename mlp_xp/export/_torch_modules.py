@@ -1,4 +1,4 @@
-"""The blocks of a network as PyTorch modules, and modules as arrays and settings."""
+"""Conversion of a network's blocks to PyTorch modules, and of modules to arrays and settings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Scaled(nn.Module):  # type: ignore[misc]
 
 
 class Added(nn.Module):  # type: ignore[misc]
-    """A residual block: the output of the inner modules added to their input."""
+    """A residual block, which adds the inner modules' output to their input."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Applied(nn.Module):  # type: ignore[misc]
 
 
 class _Run(torch.autograd.Function):  # type: ignore[misc]
-    """A block, with gradients by its pullback."""
+    """A block whose gradients come from its pullback."""
 
     @staticmethod
     def forward(ctx: Any, block: Block, params: Any, x: Any, *arrays: Any) -> Any:
@@ -135,7 +135,7 @@ class Activated(nn.Module):  # type: ignore[misc]
 
 
 class Restored(nn.Module):  # type: ignore[misc]
-    """Outputs in the unit of the targets: ``x * factor + summand``."""
+    """Outputs in the targets' unit: ``x * factor + summand``."""
 
     def __init__(self, factor: Any, summand: Any) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Restored(nn.Module):  # type: ignore[misc]
 
 
 class Limited(nn.Module):  # type: ignore[misc]
-    """Clip outputs to ``lowest`` and ``highest``, but not in training."""
+    """A module that clips outputs to ``lowest`` and ``highest``, but not in training."""
 
     def __init__(self, lowest: Any, highest: Any) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Limited(nn.Module):  # type: ignore[misc]
 
 
 def build(state: FittedState, *, activate: bool) -> nn.Sequential:
-    """Return a network in NumPy arrays as a module."""
+    """Return a network with NumPy arrays as a module."""
     params, batch_stats = iter(state.params), list(state.batch_stats)
     modules: list[nn.Module] = [] if state.scaling is None else [Scaled(*state.scaling)]
     for layer in state.network.blocks:
@@ -222,7 +222,7 @@ def _filled(module: nn.Module, **arrays: Any) -> nn.Module:
 
 
 class Parsed(NamedTuple):
-    """Arrays of a module, and the settings of an equivalent estimator."""
+    """The arrays of a module, and the settings of an equivalent estimator."""
 
     denses: list[Dense]
     norms: list[Norm]
@@ -234,7 +234,7 @@ _NAMES = {kind: name for name, kind in _ACTIVATIONS.items() if isinstance(kind, 
 
 
 def parse(module: nn.Module) -> Parsed:
-    """Return arrays and settings of a module; raise ValueError if no estimator is equivalent."""
+    """Return a module's arrays and settings; raise ValueError if no estimator is equivalent."""
     steps = [*module] if isinstance(module, nn.Sequential) else [module]
     steps = steps[isinstance(steps[0], nn.Flatten) if steps else 0 :]
     if steps and isinstance(steps[-1], nn.Softmax | nn.LogSoftmax | nn.Sigmoid):
@@ -300,7 +300,7 @@ def _dense(module: nn.Linear) -> Dense:
 
 
 def _add_norm(module: Any, norms: list[Norm], batch_stats: list[BatchStats]) -> str:
-    """Add the arrays of a normalization to the lists, and return its kind."""
+    """Append the arrays of a normalization to the lists, and return its kind."""
     if module.eps != 1e-5 or module.weight is None or module.bias is None:
         raise ValueError(f"{module!r} must have eps=1e-5, a weight and a bias, as in an estimator.")
     norms.append(Norm(_array(module.weight), _array(module.bias)))

@@ -1,7 +1,7 @@
-"""Saved models: arrays as safetensors, everything else as JSON, no pickle.
+"""Saved models: arrays as safetensors, everything else as JSON, without pickle.
 
-A folder is checked against its digest before anything in it is used. `estimators.fitted.state`
-defines the fitted state.
+A folder's digest is verified before anything in it is used. `estimators.fitted.state` defines the
+fitted state.
 """
 
 from __future__ import annotations
@@ -77,26 +77,26 @@ def save_model(estimator: Saved | Pipeline, folder: str | os.PathLike[str]) -> N
     A Pipeline that ends in one is saved as a whole: its other steps in the format of skops, which
     the ``skops`` extra installs.
 
-    All fitted attributes and the parameters of the constructor are kept bit for bit. The state of
-    the optimizer is not, nor are the weights of which a moving average is kept: `partial_fit`
-    starts with new ones, at the first step of its schedule. `callbacks` and device objects are left
-    out, and a `RandomState` is replaced by the seed that was drawn from it.
+    All fitted attributes and constructor parameters are saved bit for bit, but not the optimizer
+    state; with a moving average of the weights, only the average is saved. So `partial_fit` starts
+    with a new optimizer state, at the first step of its schedule. `callbacks` and device objects
+    are left out, and a `RandomState` is replaced by the seed that was drawn from it.
 
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor, an ensemble of them, or a Pipeline that ends in one
         Fitted, on any backend.
     folder : str or path-like
-        Created where missing. An existing model is replaced as a whole: until the new one is
-        complete and on the disk, `load_model` reads the old one, also after an error, a kill or a
-        loss of power.
+        Created if missing. An existing model is replaced as a whole: until the new one is
+        completely on disk, `load_model` reads the old one, even after an error, a kill or a power
+        failure.
 
     Raises
     ------
     SavingError
-        If classes or parameters have no JSON form, e.g. a loss, activation or scorer of your own,
-        if the parameters do not make the network that was fitted, if the weights are not finite, or
-        if a Pipeline has steps of types that skops does not trust; nothing is written.
+        If classes or parameters have no JSON form, e.g. a custom loss, activation or scorer; if the
+        parameters do not describe the fitted network; if the weights are not finite; or if a
+        Pipeline has steps of types that skops does not trust. Nothing is written.
     BlockingIOError
         If another process or thread is writing to the folder.
     sklearn.exceptions.NotFittedError
@@ -126,7 +126,7 @@ def save_model(estimator: Saved | Pipeline, folder: str | os.PathLike[str]) -> N
 
 
 def write_model(estimator: Saved | Pipeline, folder: Path) -> None:
-    """Write a model like `save_model` into an existing folder that the caller has locked."""
+    """Write a model, like `save_model`, into an existing folder that the caller has locked."""
     _Files(estimator).write(folder)
 
 
@@ -145,7 +145,7 @@ class _Files:
 
     def write(self, folder: Path) -> None:
         name = WEIGHTS
-        # Old weights stay until the new model is complete.
+        # The old weights stay until the new model is complete.
         if self._steps or has_columns(self._spec) or (folder / SPEC).exists():
             name = weights_name(self._sha256)
             point_to(self._spec, name, *self._steps)
@@ -193,11 +193,11 @@ def _read_spec(folder: Path) -> dict[str, Any]:
 
 
 def _near(folder: Path) -> Path | None:
-    """Return the model folder that contains a file, or is inside a folder."""
+    """Return the model folder that contains a file or is inside a folder."""
     with contextlib.suppress(OSError):
         if folder.is_file() and (folder.parent / SPEC).is_file():
             return folder.parent
-        # Names with a dot belong to killed saves.
+        # Names with a leading dot are left from killed saves.
         return min((path.parent for path in folder.glob(f"[!.]*/{SPEC}")), default=None)
     return None
 
@@ -205,15 +205,15 @@ def _near(folder: Path) -> Path | None:
 def check_can_save(estimator: Saved) -> None:
     """Raise the errors of `save_model`, except for weights that are not finite; write nothing.
 
-    A fit whose checkpoints cannot be saved thus fails before its first step.
+    So a fit whose checkpoints cannot be saved fails before its first step.
     """
     _checked_spec(estimator)
 
 
 def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState]]:
-    """Return the content of the JSON file, and the states of the networks by their names.
+    """Return the content of the JSON file, and the networks' states by name.
 
-    The estimator can be made again from both.
+    Both together are enough to rebuild the estimator.
     """
     optional("safetensors.numpy")  # A missing attribute is reported first.
     if isinstance(estimator, BaseEnsemble):
@@ -246,8 +246,8 @@ def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState
 def load_model(folder: str | os.PathLike[str]) -> Any:
     """Read a model that `save_model` wrote.
 
-    Nothing in the files is run, and everything is checked before it is used: sizes and shapes
-    before memory is taken, the SHA-256 of both files, and that all weights are finite.
+    Nothing in the files is executed, and everything is checked before use: sizes and shapes before
+    memory is allocated, the SHA-256 of both files, and that all weights are finite.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def load_model(folder: str | os.PathLike[str]) -> Any:
     Raises
     ------
     SavingError
-        If a file is missing, damaged, edited, or of another format than `save_model` writes.
+        If a file is missing, damaged, edited, or not in the format that `save_model` writes.
     ImportError
         If the ``cli`` extra is not installed, or for a Pipeline the ``skops`` extra.
     """
@@ -273,7 +273,7 @@ def load_model(folder: str | os.PathLike[str]) -> Any:
         except SavingError:
             if _version(folder) == version:
                 raise
-            # Another process has replaced the model meanwhile.
+            # Another process has replaced the model in the meantime.
 
 
 def _version(folder: Path) -> Any:

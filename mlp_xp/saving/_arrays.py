@@ -1,8 +1,8 @@
 """The tensors of ``model.safetensors``: ``layers.0.W``, ``norms.0.scale``, ``scaling.shift`` etc.
 
-An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling`, of arrays or of their shapes; its name and
-a field's name form the name of a tensor, after the number of the network in an ensemble: ``2.``.
-Other parameters of blocks are ``others.0.table`` and so on.
+An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling` that holds arrays or their shapes; its name
+and a field's name form a tensor's name. In an ensemble the network's number comes first: ``2.``.
+Other parameters of blocks are named ``others.0.table`` and so on.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mlp_xp.nn.network import Params, draw_params, with_layers
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.data.input_scaling import Whiten
 
-_DTYPES = {"F32": "float32", "F64": "float64"}  # As a header names them.
-_HEADER_LIMIT = 4 << 20  # Bytes: some 30,000 tensors.
+_DTYPES = {"F32": "float32", "F64": "float64"}  # The dtypes' names in a header.
+_HEADER_LIMIT = 4 << 20  # In bytes: about 30,000 tensors.
 
 
 _GROUPS: dict[type, str] = {Dense: "layers", Norm: "norms"}
@@ -62,7 +62,7 @@ def _by_tensor(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def shapes(state: FittedState) -> dict[str, Any]:
-    """Return the entries that a state without arrays needs, with a shape for each array."""
+    """Return the entries that a state without arrays needs, with the shape of each array."""
     network = state.network
     params = draw_params(network, lambda low, high, shape: shape, lambda value, shape: shape)
     return _entries(
@@ -87,7 +87,7 @@ def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
     tensors: dict[str, np.ndarray] = {}
     for prefix, state in states.items():
         found = _entries(state.params, state.batch_stats, state.scaling, state.calibration)
-        # safetensors 0.8 writes the memory of an array without regard to its strides.
+        # safetensors 0.8 writes an array's memory and ignores its strides.
         tensors |= {
             prefix + name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
             for name, array in _by_tensor(found).items()
@@ -107,7 +107,7 @@ def _check_finite(tensors: dict[str, np.ndarray]) -> None:
 
 
 class Header(NamedTuple):
-    """The header of a file: its tensors by name; the bytes of the file and of the tensors."""
+    """The header of a file: its tensors by name, and the sizes of the file and of the tensors."""
 
     tensors: dict[str, str]
     file_size: int
@@ -155,7 +155,7 @@ def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[Fitte
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)
-    except Exception as error:  # Errors of safetensors.
+    except Exception as error:  # Errors that safetensors raises.
         raise SavingError(f"no safetensors file: {error}") from error
     _check_finite(tensors)
     return [_with_arrays(state, tensors, prefix) for prefix, state in states.items()]

@@ -1,4 +1,4 @@
-"""The content of ``model.json`` for an ensemble: its parameters, and the specs of its networks."""
+"""The content of ``model.json`` for an ensemble: its parameters and its networks' specs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENCODED = "estimator", "settings"  # Ensemble parameters that hold parameters o
 
 
 def name_members(states: list[FittedState]) -> dict[str, FittedState]:
-    """Return the states by the prefix of their tensors' names."""
+    """Return the states by the prefix of their tensor names."""
     return {f"{number}.": state for number, state in enumerate(states)}
 
 
@@ -29,7 +29,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         raise SavingError(f"{type(ensemble).__name__} is neither of {', '.join(ENSEMBLES)}")
     params = ensemble.get_params(deep=False)
     if not isinstance(params["random_state"], int | None):
-        params["random_state"] = None  # The networks store their seeds.
+        params["random_state"] = None  # The networks store their own seeds.
     template, settings = (params.pop(name) for name in _ENCODED)
     if template is not None:
         params["estimator"] = _encoded(template.get_params(deep=False))
@@ -42,7 +42,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         "networks": networks,
     }
     spec = json.loads(json.dumps(spec, allow_nan=False))
-    _rebuilt_params(spec)  # Write only what can be read.
+    _rebuilt_params(spec)  # Write only what can be read back.
     return spec
 
 
@@ -96,7 +96,7 @@ def _rebuilt_params(spec: dict[str, Any]) -> Any:
 
 
 def _decoded(params: dict[str, Any], network: Any) -> Any:
-    """Return a network, not fitted, with parameters that are checked."""
+    """Return an unfitted network with checked parameters."""
     expect(_LEFT_OUT not in params, f"{_LEFT_OUT} cannot be saved")
     model = network().set_params(**{name: decode(value, name) for name, value in params.items()})
     model._validate_params()

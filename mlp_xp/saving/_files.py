@@ -1,4 +1,4 @@
-"""The two files of a model, and the error for anything wrong with them."""
+"""The two files of a model, and the error for damaged or unsuitable ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mlp_xp._utils.storage.files import read_file
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
-JSON_LIMIT = 64 << 20  # Bytes, for the history of some 200,000 epochs.
+JSON_LIMIT = 64 << 20  # In bytes; enough for the history of 200,000 epochs.
 
 # Errors raised by reading unexpected data.
 _DAMAGES = (
@@ -27,7 +27,7 @@ _LONGEST = 500
 
 
 class SavingError(ValueError):
-    """A model that cannot be saved, or files without a model; the message says what to do."""
+    """The error for a model that cannot be saved or loaded; the message says what to do."""
 
 
 def expect(condition: bool, otherwise: str) -> None:
@@ -37,7 +37,7 @@ def expect(condition: bool, otherwise: str) -> None:
 
 @contextlib.contextmanager
 def blamed_on(path: Path) -> Iterator[None]:
-    """Convert all errors that a changed file can cause into one that names the file."""
+    """Convert all errors that a changed file can cause into an error that names the file."""
     try:
         yield
     except OSError as error:
@@ -55,7 +55,7 @@ def brief(error: Exception) -> str:
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """Read a file that holds one JSON object; the error names the file and the cure."""
+    """Read a file that holds one JSON object; the error names the file and the remedy."""
     try:
         content = json.loads(read_file(path, JSON_LIMIT))
     except (OSError, ValueError, RecursionError, MemoryError) as error:

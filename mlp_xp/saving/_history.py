@@ -22,7 +22,7 @@ def encode_history(estimator: Any) -> dict[str, Any]:
     return {
         "n_iter": int(attributes["n_iter_"]),
         "t": int(attributes["t_"]),
-        # An error in the first epoch leaves a network without a loss.
+        # After an error in the first epoch a network has no loss.
         **{name: encode(f"{name}_", attributes.get(f"{name}_")) for name in (*_NUMBERS, *_CURVES)},
         "history": [
             {name: encode("history_", value) for name, value in record._asdict().items()}

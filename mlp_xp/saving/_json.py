@@ -1,4 +1,4 @@
-"""JSON forms of parameters, of results, and of classes.
+"""JSON forms of parameters, results and classes.
 
 JSON has no infinity, tuple, or number as a key: ``{"float": "inf"}``, ``{"tuple": [...]}`` and
 ``{"items": [[key, value], ...]}`` stand for them, and ``{"class": "SGD", "momentum": 0.9}`` for an
@@ -17,11 +17,11 @@ from mlp_xp.recipes.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
 _LONGEST_DTYPE = 16  # Characters, e.g. of "<U1000".
-_MOST_CLASSES = 64 << 20  # Bytes, since NumPy stores each string with the size of the longest.
+_MOST_CLASSES = 64 << 20  # In bytes, since NumPy stores each string at the size of the longest.
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
-    """Return the JSON form of a value, which is called ``what`` in errors.
+    """Return the JSON form of a value, which errors call ``what``.
 
     ``place`` is the parameter or field that holds it.
     """

@@ -1,4 +1,4 @@
-"""A Pipeline whose last step is a network: its other steps, in a file of skops."""
+"""The other steps of a Pipeline that ends in a network, in a skops file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import read_file
 from mlp_xp.saving._files import SPEC, SavingError, blamed_on, brief, expect
 
-LIMIT = 4 << 30  # Bytes: vocabularies and tables of nearest neighbors are large.
-_HOLE = "passthrough"  # Stands for the network.
+LIMIT = 4 << 30  # In bytes; vocabularies and tables of nearest neighbors are large.
+_HOLE = "passthrough"  # A placeholder for the network.
 _TRUSTED = ["numpy.dtype"]  # Imputers and encoders have some; skops trusts their classes.
 
 
@@ -38,17 +38,17 @@ def dump_steps(pipeline: Pipeline) -> bytes:
 
 
 def steps_name(content: bytes) -> str:
-    """Return the name of a file of steps, which is its digest too."""
+    """Return the name of a file of steps, which contains its digest."""
     return f"steps-{hashlib.sha256(content).hexdigest()}.skops"
 
 
 def is_steps_name(name: Any) -> bool:
-    """Whether a file is named as steps are."""
+    """Whether a file is named like a file of steps."""
     return isinstance(name, str) and bool(re.fullmatch(r"steps-[0-9a-f]{64}\.skops", name))
 
 
 def with_steps(folder: Path, name: Any, network: Any) -> Pipeline:
-    """Return the pipeline of a network, whose other steps are in a file of the folder."""
+    """Return a network's pipeline, whose other steps are in a file in the folder."""
     with blamed_on(folder / SPEC):
         expect(is_steps_name(name), f"steps is {name!r}")
     path, io = folder / name, optional("skops.io", "skops")

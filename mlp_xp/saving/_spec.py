@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
-_FORMAT, _VERSION = "mlp_xp", 7  # With `columns`, of a table.
-_DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a file that is named.
-_STEPS = 6  # Of a Pipeline.
+_FORMAT, _VERSION = "mlp_xp", 7  # With `columns`, for tables.
+_DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a file named in the spec.
+_STEPS = 6  # For a Pipeline.
 _OF_COLUMNS = ("categorical_features", "max_one_hot")
 _MAX_VIEWS = 1000
 _NAME_LENGTH = 16  # Hexadecimal digits.
@@ -97,7 +97,7 @@ def _encode_params(estimator: Any, state: FittedState, kind: str) -> dict[str, A
 
 
 def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
-    """Raise SavingError for parameters that describe another network than the fitted one."""
+    """Raise SavingError for parameters that describe a network other than the fitted one."""
     try:
         rebuilt = rebuild(spec)
         params = rebuilt.model.get_params(deep=False)
@@ -136,19 +136,19 @@ def check_version(spec: dict[str, Any]) -> None:
 
 
 def weights_name(sha256: hashlib._Hash) -> str:
-    """Return a name for the weights' file that is unique to its content."""
+    """Return a name for the weights file that is unique to its content."""
     return WEIGHTS.replace(".", f"-{sha256.hexdigest()[:_NAME_LENGTH]}.")
 
 
 def is_weights_name(name: Any) -> bool:
-    """Whether a file is named as weights are."""
+    """Whether a file is named like a weights file."""
     stem, dot, suffix = WEIGHTS.partition(".")
     pattern = rf"{stem}(-[0-9a-f]{{{_NAME_LENGTH}}})?{dot}{suffix}"
     return isinstance(name, str) and bool(re.fullmatch(pattern, name))
 
 
 def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
-    """Set the file of weights, and the file of the other steps of a Pipeline."""
+    """Set the weights file, and the file of the other steps of a Pipeline."""
     spec.update(format_version=_NAMED_WEIGHTS, weights=name)
     if steps is not None:
         spec.update(format_version=_STEPS, steps=steps)
@@ -162,7 +162,7 @@ def has_columns(spec: dict[str, Any]) -> bool:
 
 
 def weights_of(spec: dict[str, Any]) -> str:
-    """Return the file name of the weights."""
+    """Return the name of the weights file."""
     if spec["format_version"] < _NAMED_WEIGHTS:
         return WEIGHTS
     example = weights_name(hashlib.sha256())
@@ -170,7 +170,7 @@ def weights_of(spec: dict[str, Any]) -> str:
 
 
 def digest(spec: dict[str, Any], sha256: hashlib._Hash) -> str:
-    """Return the SHA-256 of a model: its weights' file followed by its spec as compact JSON."""
+    """Return the SHA-256 of a model: its weights file followed by its spec as compact JSON."""
     described = {key: value for key, value in spec.items() if key != "sha256"}
     whole = sha256.copy()
     whole.update(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
@@ -189,7 +189,7 @@ def check_digest(spec: dict[str, Any], weights: bytes) -> None:
 
 
 class Rebuilt(NamedTuple):
-    """An estimator that is not fitted yet, and the parts of its fit except the arrays."""
+    """An unfitted estimator, and the parts of its fit except the arrays."""
 
     model: Any
     state: FittedState
@@ -207,7 +207,7 @@ def rebuild(
 ) -> Rebuilt:
     """Return the estimator and the state that a spec describes, without arrays.
 
-    More layers than ``max_layers`` are an error before the network is made. ``columns`` are the
+    More layers than ``max_layers`` are an error before the network is created. ``columns`` are the
     spec's columns, if known.
     """
     kind = _take(
@@ -226,7 +226,7 @@ def rebuild(
         from mlp_xp.estimators.tables.columns import decode_columns  # Most models have no table.
 
         if columns is None:
-            settings = spec["columns"].get("settings", {})  # None in earlier versions.
+            settings = spec["columns"].get("settings", {})  # Earlier versions have none.
             expect({*settings} <= {*_OF_COLUMNS}, f"settings of columns are {settings!r:.200}")
             settings = {name: decode(value, name) for name, value in settings.items()}
             columns = replace(decode_columns(spec["columns"]), settings=settings)
@@ -371,7 +371,7 @@ def _target_numbers(
 
 
 def _check_late_settings(model: Any, n_features: int) -> None:
-    """Check the settings that estimators check late: at a fit, at a prediction."""
+    """Check the settings that estimators check late, in a fit or a prediction."""
     device = "cpu" if model.device is None else model.device
     expect(
         bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII)),

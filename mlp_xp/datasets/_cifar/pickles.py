@@ -3,7 +3,7 @@
 A pickle is a program for a stack machine that can call any Python function. The machine here has
 only the instructions that a batch needs: they build dictionaries, lists, tuples, numbers and
 strings, and record the few names that NumPy's pickled arrays refer to. The number of objects is
-limited, and the array is created at the end, from checked parts.
+limited, and the array is created last, from checked parts.
 """
 
 import pickletools
@@ -15,8 +15,8 @@ import numpy as np
 from mlp_xp.datasets._dataset import DatasetError, Pixels
 from mlp_xp.datasets._files import LIMIT
 
-# CIFAR-100 rewritten by Python 3 has half a million instructions, ten for each file name. Each
-# creates an object of at most 100 bytes besides its bytes in the file. The few that create larger
+# CIFAR-100 rewritten by Python 3 has half a million instructions, ten per file name. Each creates
+# an object of at most 100 bytes plus its bytes in the file. The few instructions that create larger
 # objects count twenty times.
 _MAX_INSTRUCTIONS = 600_000
 _MAX_ARGUMENTS = 3
@@ -28,7 +28,7 @@ class _NotAllowedError(Exception):
 
 
 class Pickled:
-    """A pickled array or dtype: its arguments and its state, both unchecked."""
+    """A pickled array or dtype: its arguments and state, both unchecked."""
 
     __slots__ = ("arguments", "state")
 
@@ -178,13 +178,13 @@ def _allowed(module: object, name: object) -> Callable[..., Any] | str:
 
 def _fill(dictionary: dict[str | bytes, Any], items: list[Any]) -> None:
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str | bytes):  # other keys can be made to collide
+        if not isinstance(key, str | bytes):  # other keys can be crafted to collide
             raise _NotAllowedError(f"a key is a {type(key).__name__}, and only text is admitted")
         dictionary[key] = value
 
 
 def pixels_of(value: object, where: str, row: int) -> Pixels:
-    """Return the (n_images, row) uint8 array of a pickled array; DatasetError if it is none."""
+    """Return a pickled (n_images, row) uint8 array; raise DatasetError if it is anything else."""
     expected = f"expected uint8 of shape (n_images, {row})"
     if not (isinstance(value, Pickled) and value.arguments[:1] == (_NDARRAY,)):
         kind = "dtype" if isinstance(value, Pickled) else type(value).__name__

@@ -21,12 +21,12 @@ _NO_DIGITS = re.compile(r"[\s,$€£%]")
 
 
 def first_value(column: NDArray[Any]) -> Any:
-    """Return the first value of a column that is not missing, None if there is none."""
+    """Return the first value of a column that is not missing, or None."""
     return next((value for value in column if value is not None and value == value), None)
 
 
 def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
-    """Raise DatasetError with all columns that cannot be inputs, and what to type."""
+    """Raise DatasetError that lists all columns that cannot be inputs, and what to type."""
     if x.dtype != object and (x.dtype.kind != "f" or not np.any(np.isinf(x))):
         return
     problems = {}
@@ -50,7 +50,7 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
 
 
 def drop_option(names: Iterable[str]) -> str:
-    """Return the option that leaves columns out, as a shell takes it."""
+    """Return the option that leaves columns out, quoted for a shell."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(names)
     return f"--drop {shlex.quote(line.getvalue())}"

@@ -1,4 +1,4 @@
-"""The user's own images: a folder with a folder of PNG or JPEG files for each class."""
+"""The user's own images: a folder that contains one folder of PNG or JPEG files per class."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
-# An image may have this many pixels for each byte of its file, at least 16 Mi and at most 64 Mi.
+# An image may have this many pixels per byte of its file, but at least 16 Mi and at most 64 Mi.
 _PIXELS_PER_BYTE, _MIN_LIMIT, _MAX_LIMIT = 32, 16 << 20, 64 << 20
 _GRAY = {"1", "L", "LA"}
 
@@ -33,8 +33,8 @@ def _opened(path: Path) -> Iterator[Any]:
 def open_image(path: Path) -> Any:
     """Read an image, rotated according to its EXIF data.
 
-    Raise DatasetError for other files than PNG or JPEG, 16 bits per pixel, or implausibly many
-    pixels for the file's size.
+    Raise DatasetError for files other than PNG or JPEG, for 16 bits per pixel, or for implausibly
+    many pixels for the file's size.
     """
     ops = optional("PIL.ImageOps")
     with _opened(path) as picture:
@@ -57,11 +57,11 @@ def image_planes(picture: Any, n_channels: int) -> NDArray[Any]:
 def read_images(
     folder: Path, size: tuple[int, int] | None = None
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int, int]]:
-    """Read the images of a folder that has a folder for each class.
+    """Read the images of a folder that contains one folder per class.
 
     Returns x of shape (images, channels * height * width), in color unless all are gray; the names
-    of the folders; and (channels, height, width). All are resized to ``size`` (width, height) if it
-    is given, else they must have one size.
+    of the folders; and (channels, height, width). All images are resized to ``size`` (width,
+    height) if given; otherwise they must have the same size.
     """
     classes = sorted(entry for entry in folder.iterdir() if _is_class(entry))
     if len(classes) < 2:

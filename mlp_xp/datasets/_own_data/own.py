@@ -16,9 +16,9 @@ from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
 _TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
-# Up to this many distinct integers, or one per this many rows, count as classes.
+# Integers count as classes if there are at most this many distinct ones, or one per this many rows.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
-_EXACT = 2**53  # Whole numbers below it are exact in float64.
+_EXACT = 2**53  # Whole numbers below this are exact in float64.
 
 
 def load_files(
@@ -30,44 +30,46 @@ def load_files(
     drop: Sequence[str] = (),
     columns: Sequence[Column] | None = None,
 ) -> Dataset:
-    r"""Load data of your own: a folder of pictures, or a table.
+    r"""Load your own data: a folder of images, or a table.
 
     Parameters
     ----------
     path : str or path-like
-        A folder with a folder of PNG or JPEG files for each class, or with two such folders,
+        A folder that contains one folder of PNG or JPEG files per class, or two such folders named
         ``train`` and ``test``; or a ``.csv``, ``.npz`` or ``.parquet`` file.
     target : str, optional
-        The column of a table to predict. Default: the one called target, label, class or y, else
-        the last. A column without a name is left out: it is the index that pandas writes.
+        The column of a table to predict. Default: the column named target, label, class or y,
+        otherwise the last. A column without a name is left out, since it is the index that pandas
+        writes.
     image_size : (width, height), optional
-        Resize all pictures. Default: they must have one size.
+        Resize all images. Default: they must all have the same size.
     task : {"classification", "regression"}, optional
-        Whether that column has classes or numbers to predict. Default: numbers if any has a
-        fraction, or if there are more than 20 different ones and more than one for ten rows.
+        Whether the target column has classes or numbers to predict. Default: numbers if any has a
+        fraction, or if there are more than 20 distinct values and more than one per ten rows.
     drop : sequence of str, optional
         Columns of a table to leave out.
     columns : sequence of Column, optional
-        ``data.columns.used`` of the data that a network was trained on. Default: all that can be
-        inputs.
+        ``data.columns.used`` of the data that a network was trained on. Default: all columns that
+        can be inputs.
 
     Returns
     -------
     Dataset
-        A fifth of each class, or of the rows, is for the test, drawn at random, the same each time.
+        A fifth of each class, or of the rows, is the test set, drawn at random with a fixed seed.
         For a table, ``image_shape`` is None, and an estimator with
-        ``categorical_features="from_dtype"`` and ``missing_values="impute"`` takes its columns:
-        numbers, with NaN in holes; true, false, yes and no as 1 and 0; and, with None in holes,
-        dates and text. Text with another value in each row is left out, and so are rows without a
-        target; ``columns`` says so. For numeric targets, ``class_names`` is empty.
+        ``categorical_features="from_dtype"`` and ``missing_values="impute"`` accepts its columns:
+        numbers, with NaN for missing values; true, false, yes and no as 1 and 0; and dates and
+        text, with None for missing values. Text columns with a different value in each row and rows
+        without a target are left out; ``columns`` says so. For numeric targets, ``class_names`` is
+        empty.
 
     Raises
     ------
     DatasetError
-        With the file, and the line or column, of what is wrong; or `target` or `drop` is given for
-        a folder, or `image_size` for a table.
+        If the data are invalid, naming the file and the line or column; or if `target` or `drop` is
+        given for a folder, or `image_size` for a table.
     ImportError
-        A library that reads the files is not installed.
+        If a library that reads the files is not installed.
 
     Examples
     --------
@@ -136,7 +138,7 @@ def load_files(
 def _with_inputs(
     path: Path, data: Dataset, table: Table, used: Sequence[Column] | None, *, has_all: bool
 ) -> Dataset:
-    """Return data with only those columns that can be inputs."""
+    """Return data with only the columns that can be inputs."""
     notes = []
     if table.n_left_out:
         notes.append(f"left out: {table.n_left_out:,} rows without {table.target}")
@@ -182,18 +184,18 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
 
 
 def _labels(y: NDArray[Any]) -> NDArray[Any]:
-    """Return labels: integers where all are whole numbers, else text."""
+    """Return labels: integers if all are whole numbers, otherwise text."""
     if y.dtype.kind == "b":
         return np.where(y, "True", "False")
     with suppress(ValueError):
         numbers = y.astype(np.float64)
         if np.all((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT)):
             return numbers.astype(np.int64)
-    return np.asarray([str(value) for value in y.tolist()], dtype=object)  # One may be long.
+    return np.asarray([str(value) for value in y.tolist()], dtype=object)  # A value may be long.
 
 
 def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
-    """Return the samples with a fifth of them held out for the test."""
+    """Return the samples, with a fifth of them held out for testing."""
     if len(np.unique(y)) < 2:
         raise DatasetError(f"{path}: {table.target!r} is {y[0]:g} in each row: nothing to predict")
     if len(y) < 4:
@@ -210,7 +212,7 @@ def _split(
     image_shape: tuple[int, int, int] | None,
     feature_names: tuple[str, ...] = (),
 ) -> Dataset:
-    """Return the samples with a fifth of each class held out for the test."""
+    """Return the samples, with a fifth of each class held out for testing."""
     names, labels = np.unique(y, return_inverse=True)
     counts = np.bincount(labels)
     if len(names) < 2:

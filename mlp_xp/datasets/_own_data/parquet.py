@@ -1,6 +1,6 @@
-"""Parquet files, read by any installed library after a check of their size.
+"""Parquet files, read with any installed library after their size is checked.
 
-polars reads in another process, since on a damaged file it may panic, with a backtrace on stderr
+polars reads in another process, since a damaged file may make it panic, with a backtrace on stderr
 and an exception that is not an `Exception`, or abort the process.
 """
 
@@ -22,12 +22,13 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._own_data.columns import drop_option
 
-# A file may unpack to this many times its size, and at least to the second number of bytes.
+# A file may unpack to this many times its size, or to the second number of bytes if that is more.
 _MAX_RATIO, _MIN_LIMIT = 256, 32 << 20
 _VALUE = 8  # bytes at least, also of text
-_SPACE = 4 << 30  # bytes of address space that polars may take, beside eight times the limit
-# Numbers and times travel as `.npy` files and other values as JSON: nothing is unpickled. A text
-# travels once, however often it is in a column: a file of 100 KB may hold 100 GB of equal ones.
+_SPACE = 4 << 30  # bytes of address space that polars may use, plus eight times the limit
+# Numbers and times are sent as `.npy` files and other values as JSON, so nothing is unpickled. Each
+# text is sent once, however often a column contains it: a file of 100 KB may hold 100 GB of equal
+# texts.
 _CODE = """
 import json, pathlib, sys
 
@@ -80,7 +81,7 @@ except BaseException as error:
 def read_parquet(
     path: Path, chosen: Sequence[str] = (), *, are_dropped: bool = True
 ) -> dict[str, NDArray[Any]]:
-    """Read the columns of a Parquet file by the first library that is installed.
+    """Read the columns of a Parquet file with the first library that is installed.
 
     Dates and times become text, with None for missing ones. The ``chosen`` columns are dropped, or
     all others are; they have no values.
@@ -144,12 +145,12 @@ def _read_pyarrow(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[
 
 
 def _of_arrow(column: Any) -> NDArray[Any]:
-    """Return the values of a column; texts that are equal are one object."""
+    """Return the values of a column; equal texts are the same object."""
     if not hasattr(column.type, "value_type"):
         values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return values
     parts = [np.empty(0, dtype=object)]
-    for part in column.chunks:  # With None as the last of its texts.
+    for part in column.chunks:  # None is the last of its texts.
         codes = np.nan_to_num(part.indices.to_numpy(zero_copy_only=False), nan=-1)
         parts.append(_objects([*part.dictionary.to_pylist(), None])[codes.astype(np.int64)])
     return np.concatenate(parts)
@@ -189,7 +190,7 @@ def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[s
 
 
 def _column(path: Path) -> NDArray[Any]:
-    """Return the values of a file, of the texts that it counts, or none of a column to drop."""
+    """Return the values of a file, given its texts by number; no values for a column to drop."""
     numbers, texts = path.with_suffix(".npy"), path.with_suffix(".json")
     array: NDArray[Any] = np.load(numbers) if numbers.exists() else np.empty(0)
     if texts.exists():

@@ -1,4 +1,4 @@
-"""The user's own tables: CSV, NPZ and Parquet files with a sample in each row."""
+"""The user's own tables: CSV, NPZ and Parquet files with one sample per row."""
 
 import csv
 import zipfile
@@ -31,17 +31,18 @@ _TARGETS = ("target", "label", "class", "y")  # Default names of the column to p
 _ARRAYS = ("X", "x", "data", "features", "images")
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
-# An array in an NPZ file may unpack to this many times its size, and at least to the second number.
+# An array in an NPZ file may unpack to this many times its size, or to the second number if larger.
 _MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
 _BYTES_A_LABEL = 8
 _MIN_PIXELS = 64  # Such as 8 x 8.
 
 
 class Table(NamedTuple):
-    """The rows of a file: names and values of the features, and the target.
+    """The rows of a file: the names and values of the features, and the target.
 
-    ``x`` has numbers, with NaN where they are missing, or objects if there is text or a date, with
-    None. ``n_left_out`` rows have no target; ``notes`` about the target are for the user.
+    ``x`` has numbers, with NaN for missing values, or objects if the file has text or dates, with
+    None for missing values. ``n_left_out`` rows have no target; ``notes`` about the target are for
+    the user.
     """
 
     names: tuple[str, ...]
@@ -62,9 +63,9 @@ def read_table(
 ) -> Table:
     """Read a table from a CSV file, with or without a header, an NPZ or a Parquet file.
 
-    By default the target is the column called target, label, class or y, else the last, and all
-    others are features. ``columns`` are the columns on which a model was trained, ``has_target`` is
-    whether to read the target.
+    By default the target is the column named target, label, class or y, otherwise the last, and all
+    others are features. ``columns`` are the columns that a model was trained on, and ``has_target``
+    is whether to read the target.
     """
     try:
         open_file(path).close()
@@ -86,7 +87,7 @@ def read_table(
 
 def holds_images(path: Path) -> bool:
     """Whether an NPZ file has images: more than two axes, or rows of 64 bytes or more."""
-    with suppress(Exception), zipfile.ZipFile(path) as members:  # What is wrong is said later.
+    with suppress(Exception), zipfile.ZipFile(path) as members:  # The error is raised later.
         name = next(name for name in _ARRAYS if f"{name}.npy" in members.namelist())
         with members.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)
@@ -105,12 +106,12 @@ class _Wanted(NamedTuple):
     has_target: bool
 
     def expected(self, n_columns: int) -> list[Column | None]:
-        """Return the column that a model expects for each position, or None without a model."""
+        """Return the column that a model expects at each position, or None without a model."""
         return [None] * n_columns if self.columns is None else [*self.columns]
 
 
 class _Choice(NamedTuple):
-    """The columns to read: positions of the features, and of the target if there is one."""
+    """The columns to read: positions of the features, and of the target if any."""
 
     features: list[int]
     target: int | None
@@ -202,7 +203,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
 
 
 def _check_varies(path: Path, rows: Iterable[list[str]], names: list[str], target: int) -> None:
-    """Raise DatasetError for a target that is the same in all rows, before features are parsed."""
+    """Raise DatasetError if the target is the same in all rows, before features are parsed."""
     values = (row[target].strip() for row in rows if len(row) > target)
     known = (value for value in values if value.lower() not in MISSING - NAMES)
     first = next(known, None)
@@ -213,7 +214,7 @@ def _check_varies(path: Path, rows: Iterable[list[str]], names: list[str], targe
 
 
 def _labels(y: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return targets, None where missing, and notes; a class may have the name NA or None."""
+    """Return the targets (None if missing) and notes; a class may be named NA or None."""
     texts = {text.lower() for text in {*y}} - MISSING
     holes = MISSING - NAMES if any(isinstance(parse(text), str) for text in texts) else MISSING
     counts = Counter(text for text in y if text.lower() in MISSING - holes)
@@ -248,7 +249,7 @@ def _table(
         x = np.empty((len(columns[0]), len(columns)), dtype)
         for i, values in enumerate(columns):
             x[:, i] = values.astype(np.float64) if values.dtype == bool else values
-    is_known = np.asarray(y == y, dtype=bool)  # NaN is not.
+    is_known = np.asarray(y == y, dtype=bool)  # NaN is not equal to itself.
     if y.dtype == object:
         is_known &= np.asarray([value is not None for value in y], dtype=bool)
     if choice.target is not None and not np.all(is_known):

@@ -13,15 +13,15 @@ from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import KINDS
 
 NUMBERS = {"number", "flag"}  # Kinds of columns.
-NAMES = {"na", "n/a", "null", "none"}  # What stands for a hole, and may be the name of a class.
+NAMES = {"na", "n/a", "null", "none"}  # Text for missing values, or names of classes.
 MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
 WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 
 
 class Values:
-    """The values of a column of a text file: numbers, until one is text.
+    """The values of a column of a text file: numbers until the first text.
 
-    ``column`` is what a model expects.
+    ``column`` is the column that a model expects.
     """
 
     def __init__(self, column: Column | None = None) -> None:
@@ -60,7 +60,7 @@ class Values:
 
 
 def parse(text: str) -> float | str:
-    """Return a number, NaN for a missing value, otherwise the text."""
+    """Return a number, NaN for a missing value, or else the text."""
     try:
         return float(text)
     except ValueError:
@@ -87,7 +87,7 @@ def is_no_number(text: str) -> bool:
 
 
 def _as_text(value: float | str) -> str:
-    """Return an entry of a text column, with numbers in one spelling."""
+    """Return an entry of a text column, with equal numbers spelled the same."""
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.15g}"

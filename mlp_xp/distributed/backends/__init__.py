@@ -1,4 +1,4 @@
-"""Backends for several ranks: sums, compilation and shared memory of each library.
+"""Backends for several ranks: sums, compilation and shared memory for each library.
 
-Each file subclasses a backend of `mlp_xp.backends`; other libraries sum in host memory.
+Each file subclasses a backend of `mlp_xp.backends`; other libraries use sums in host memory.
 """

@@ -1,4 +1,4 @@
-"""A backend for several ranks and any library, which sums in host memory."""
+"""A backend for several ranks and any library, with sums in host memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.distributed.training.gradient import RankGradient
 
-# Files with `create` for a library's backend; other libraries need none.
+# Files with `create` for a library's backend; other libraries need no file.
 _FILES = {"cupy", "jax", "numpy", "torch"}
 
 
@@ -35,7 +35,7 @@ class SumOnHost:
 
 
 class RankBackend(Backend):
-    """The base class of backends for several ranks; equal ones have equal ``gradient``."""
+    """The base class of backends for several ranks; equal backends have equal ``gradient``."""
 
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         vars(self).update(vars(backend))
@@ -61,7 +61,7 @@ def share_steps(backend: Backend, communicator: Communicator) -> RankBackend:
 
 @cache
 def _kind(kind: Any) -> Any:
-    """Return the subclass for several ranks of a class of backends."""
+    """Return the subclass for several ranks of a backend class."""
     if kind.name in _FILES:
         return importlib.import_module(f"mlp_xp.distributed.backends._{kind.name}").KIND
     return type(f"{kind.__name__}OfRanks", (RankBackend, kind), {})

@@ -1,4 +1,4 @@
-"""Sums over ranks by NCCL, one rank per device, on the stream of the steps."""
+"""Sums over ranks by NCCL, one rank per device, on the stream that runs the steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 @cache
 def _nccl() -> Any:
-    """Import CuPy's module without its warning; our error says what to install."""
+    """Import CuPy's module without its warning, since our error says what to install."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("cupy.cuda.nccl")
@@ -41,7 +41,7 @@ def _check_nccl() -> None:
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The sum over the ranks of a communicator, on a device by its number."""
+    """The sum over the ranks of a communicator, on the device with a number."""
 
     communicator: Communicator
     device: int
@@ -53,7 +53,7 @@ class SumOverRanks:
         nccl, ring = _nccl(), _connect(self.communicator, self.device)
         numbers = {"f": nccl.NCCL_FLOAT32, "d": nccl.NCCL_FLOAT64}
         stream = cupy.cuda.get_current_stream().ptr
-        nccl.groupStart()  # One launch for all.
+        nccl.groupStart()  # One launch for all arrays.
         for array in arrays:
             place, number = array.data.ptr, numbers[array.dtype.char]
             ring.allReduce(place, place, array.size, number, nccl.NCCL_SUM, stream)
@@ -69,7 +69,7 @@ class CupyRankBackend(RankBackend, CupyBackend):
         return SumOverRanks(self.communicator, self.device.id)
 
     def loop(self, body: Callable[..., Any]) -> None:
-        report(body, "sums over ranks")  # It would wait for other ranks' launches.
+        report(body, "sums over ranks")  # The capture would wait for other ranks' launches.
 
 
 KIND = CupyRankBackend
@@ -77,14 +77,14 @@ KIND = CupyRankBackend
 
 @cache
 def _connect(communicator: Communicator, device: int) -> Any:
-    """Create the communicator of NCCL, once; each rank has its own device."""
+    """Create NCCL's communicator once; each rank has its own device."""
     nccl = _nccl()
     number = communicator.broadcast(nccl.get_unique_id() if communicator.rank == 0 else None)
     return nccl.NcclCommunicator(communicator.size, number, communicator.rank)
 
 
 def _own(array: Any, taken: set[int]) -> Any:
-    """Return an array, or a copy if its address is in ``taken``; add the address."""
+    """Return an array, or a copy if its address is in ``taken``; add the address to ``taken``."""
     if not array.flags.c_contiguous or array.data.ptr in taken:
         array = array.copy(order="C")
     taken.add(array.data.ptr)

@@ -1,12 +1,12 @@
-"""Sums over ranks for JAX: a compiled function ends before each sum and resumes after it.
+"""Sums over ranks for JAX: a compiled function stops before each sum and resumes after it.
 
-A callback from compiled code could do the sum. But on a CPU the callback gets arrays that XLA still
-has to copy, by the threads that wait for the callback; with few threads or large arrays it
+A callback from compiled code could compute the sum. But on a CPU the callback receives arrays that
+XLA must still copy, on the threads that wait for the callback; with few threads or large arrays it
 deadlocks (https://github.com/jax-ml/jax/issues/24255). So a function is traced, its operations are
-cut at the sums, and each piece is compiled by itself.
+split at the sums, and each piece is compiled separately.
 
-With virtual shards the function computes one shard. A rank runs each piece for its shards in turn,
-and sums over them before it sums over ranks: the same compiled functions on any number of ranks.
+With virtual shards the function computes one shard. A rank runs each piece for its shards in turn
+and sums over them, then over ranks, so the compiled functions are the same on any number of ranks.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
     copies, places = [], []
     for value in values:
         arrays = value if isinstance(value, _OfShards) else [value]
-        # For arrays without axes NumPy returns numbers.
+        # NumPy returns numbers for 0-d arrays.
         copies.append(np.asarray(sum_in_pairs([np.array(a, order="C") for a in arrays])))
         places.append(getattr(arrays[0], "sharding", None))  # A constant has none.
     communicator.sum(copies)
@@ -78,7 +78,7 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class TakeShard:
-    """Select the rows of a virtual shard; a rank has this many."""
+    """Select the rows of a virtual shard, of which a rank has ``n_shards``."""
 
     n_shards: int
 
@@ -91,12 +91,12 @@ class TakeShard:
 
 
 class _Piece(NamedTuple):
-    """Compiled operations up to the next cut, with their inputs and outputs."""
+    """The compiled operations up to the next cut, with their inputs and outputs."""
 
     run: Callable[..., Any]
     inputs: list[Any]
     outputs: list[Any]
-    following: Any  # The operation at the cut, None after the last piece.
+    following: Any  # The operation at the cut, or None after the last piece.
 
 
 class SplitFunction:
@@ -142,7 +142,7 @@ class SplitFunction:
 
 
 def _run(piece: _Piece, inputs: list[Any]) -> list[Any]:
-    """Run a piece, once for each virtual shard if they differ; the last piece has the sums."""
+    """Run a piece, once per virtual shard if they differ; the last piece has the sums."""
     n_shards = max([len(value) for value in inputs if isinstance(value, _OfShards)], default=0)
     if n_shards == 0 or piece.following is None:
         outputs: list[Any] = piece.run(*_of_shard(inputs, 0))
@@ -156,7 +156,7 @@ def _of_shard(values: list[Any], i: int) -> list[Any]:
 
 
 def _pieces(jaxpr: Any, donated: set[Any]) -> Iterator[_Piece]:
-    """Yield the operations between two cuts, compiled."""
+    """Yield the compiled operations between two cuts."""
     groups: list[tuple[list[Any], Any]] = []
     operations: list[Any] = []
     for equation in jaxpr.eqns:
@@ -198,7 +198,8 @@ class JaxRankBackend(RankBackend, JaxBackend):
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
         if n_shards := communicator.n_shards:
-            # XLA's sums depend on shapes and neighboring operations, so it compiles for one shard.
+            # XLA's sums depend on shapes and neighboring operations, so it compiles the code for
+            # one shard.
             self.gradient = replace(self.gradient, n_shards=1, take_shard=TakeShard(n_shards))
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -219,7 +220,7 @@ _split = lru_cache(maxsize=128)(SplitFunction)
 
 @lru_cache(maxsize=128)
 def _split_loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the loop of a body with sums over ranks, at which compiled code is cut."""
+    """Return the loop for a body with sums over ranks, at which compiled code is split."""
     step = _split(body, 1)
 
     def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sums over ranks, in the memory of the gradients; a compiled step records them as calls."""
+"""Sums over ranks in the gradients' memory; a compiled step records them as calls."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 # Between machines, a layer's gradient is sent in at most this many pieces of at least this many
-# bytes, the first while the next are computed. Rows of a piece are a multiple of the last number.
+# bytes; the first is sent while the next are computed. The rows in a piece are a multiple of the
+# last number.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
-# Ranks share an array if a rank's part of a piece has at least this many numbers: a compiled step
-# then updates it as a call (`_PIECE` of `updates`), so no trace writes to what others read.
+# Ranks share an array if a rank's part of a piece has at least this many numbers. A compiled step
+# then updates it in a call (`_PIECE` of `updates`), so a trace never writes to memory that others
+# read.
 _LEAST_SHARED = 1 << 16
 
 
@@ -40,7 +42,8 @@ class SumOverRanks:
     """
 
     communicator: Communicator
-    # By address of an array: the rows of its pieces, and the functions that wait for their sums.
+    # By the address of an array: the rows of its pieces, and the functions that wait for their
+    # sums.
     _started: dict[int, list[slice]] = field(default_factory=dict, compare=False, repr=False)
     _waits: dict[int, list[Callable[[], None]]] = field(
         default_factory=dict, compare=False, repr=False
@@ -62,7 +65,7 @@ class SumOverRanks:
         self.communicator.sum(arrays)
 
     def weight_gradient(self, x: Any, dy: Any, W: Any, multiply: Callable[..., None]) -> Any:
-        """Compute the gradient of a dense layer's weights, and start to sum its pieces.
+        """Compute the gradient of a dense layer's weights, and start summing its pieces.
 
         A small sum takes no longer than starting it.
         """
@@ -82,7 +85,7 @@ class SumOverRanks:
         return memory
 
     def pieces(self, array: Any) -> list[slice]:
-        """Return the rows of an array that are summed together."""
+        """Return the groups of an array's rows that are summed together."""
         n = 1
         if self.communicator.n_machines > 1:
             n = max(1, min(_PIECES, array.size * array.itemsize // _PIECE_BYTES))
@@ -100,7 +103,7 @@ class SumOverRanks:
         self._waits.setdefault(address(array), []).append(wait)
 
     def finish(self, tree: Tree) -> None:
-        """Wait for the sums of the arrays that have been started."""
+        """Wait for the sums of arrays that have been started."""
         started = [array for array in leaves(tree) if self._has_started(array)]
         if started:
             call(self._finish, *started)
@@ -140,7 +143,8 @@ class SumOverRanks:
 
     def _finish_parts(self, *arrays: np.ndarray) -> None:
         sums = [wait for array in arrays for wait in self._waits.pop(address(array))]
-        # The others have written their gradients, since the sum of the loss, in `_sum`, came later.
+        # The other ranks have written their gradients, since the sum of the loss, in `_sum`, came
+        # later.
         for one in sums:
             if isinstance(one, SharedSum):
                 one.sum_part()
@@ -155,7 +159,7 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class ClipOfRanks:
-    """The kernel ``clip``, which reads whole gradients."""
+    """The kernel ``clip``, which reads complete gradients."""
 
     clip: Callable[..., tuple[Tree, Any]]
     ranks: SumOverRanks
@@ -168,7 +172,7 @@ class ClipOfRanks:
 
 @dataclass(frozen=True)
 class UpdateOfRanks:
-    """The kernel ``update``: the ranks of a machine divide the shared arrays among them."""
+    """The kernel ``update``, which divides shared arrays among a machine's ranks."""
 
     update: Callable[..., Any]
     ranks: SumOverRanks
@@ -185,7 +189,7 @@ class UpdateOfRanks:
         n_leading: int = 0,
         xp: Namespace,
     ) -> Updated:
-        """Compute `mlp_xp.optimizers.update_tree`, once no rank reads the parameters."""
+        """Compute `mlp_xp.optimizers.update_tree` after all ranks have read the parameters."""
         machine = self.ranks.communicator.machine
         rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
         is_shared = [machine is not None and machine.is_shared(value_of(row[0])) for row in rows]
@@ -228,7 +232,7 @@ class UpdateOfRanks:
 
 @dataclass(frozen=True)
 class DenseOfRanks:
-    """The kernel ``dense``, whose gradients are sent to other ranks while more are computed."""
+    """The kernel ``dense``, which sends gradients to other ranks while it computes more."""
 
     dense: Callable[..., Any]
     ranks: SumOverRanks
@@ -252,7 +256,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
                 clip=ClipOfRanks(self.kernels.clip, self._sums),
                 update=UpdateOfRanks(self.kernels.update, self._sums),
             )
-            # Memory that other ranks use cannot be kept.
+            # Memory used by other ranks cannot be kept.
             self.donates = communicator.machine is not None
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -261,7 +265,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
         # All ranks call this together; `UpdateOfRanks` then divides the work among them.
         placed = super().place_state(optimizer, params, opt_state)
-        if type(optimizer) in (SGD, Adam, AdamW):  # Elementwise rules.
+        if type(optimizer) in (SGD, Adam, AdamW):  # Elementwise update rules.
             placed = map_leaves(self._sums.share, placed)
         return placed
 
@@ -274,7 +278,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
         return _AgreedLoop(body, self.communicator)
 
     def release(self, compiled: Any, state: Any) -> Any:
-        return state  # Ranks may share its memory; their next fit shares other memory.
+        return state  # Ranks may share this memory; their next fit shares other memory.
 
     @contextlib.contextmanager
     def training(
@@ -289,9 +293,9 @@ KIND = NumpyRankBackend
 
 
 class _Agreed(Compiled):
-    """A compiled function with sums over ranks, which all ranks trace, or none."""
+    """A compiled function with sums over ranks, which either all ranks trace or none."""
 
-    state_stays = True  # Other ranks may have its address.
+    state_stays = True  # Other ranks may have the array's address.
 
     def __init__(self, function: Callable[..., Any], communicator: Communicator) -> None:
         super().__init__(function)
@@ -299,7 +303,7 @@ class _Agreed(Compiled):
         self._is_known = False  # Whether the function has been traced before, or could not be.
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Raise an error that not all ranks have, since they would sum different arrays.
+        """Raise an error unless all ranks have it, since they would sum different arrays.
 
         All ranks trace a function at the same step first, and again for new shapes.
         """
@@ -321,7 +325,7 @@ class _AgreedLoop(_Agreed, CompiledLoop):
 
 
 def _writable(array: Any, taken: set[int]) -> Any:
-    """Return an array, or a copy if another has its memory; ``taken`` collects the owners."""
+    """Return an array, or a copy if another array has its memory; ``taken`` collects the owners."""
     owner: Any
     if isinstance(array, Traced):
         owner = array.owner

@@ -1,4 +1,4 @@
-"""Sums over ranks, in the memory of the gradients."""
+"""Sums over ranks in the gradients' memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 
 
 class Sums:
-    """The sum over ranks; sums of some tensors may have been started before."""
+    """The sum over ranks; some tensors' sums may already have been started."""
 
     _started: dict[int, tuple[Any, Callable[[], Any]]]
 
@@ -30,7 +30,7 @@ class Sums:
         taken: set[int] = set()
         tensors, others, waits = [], [], []
         for leaf in leaves(tree):
-            # A tensor whose sum has started is still referenced, so its id is unique.
+            # A tensor whose sum has started is still referenced, which keeps its id unique.
             started = self._started.pop(id(leaf), None)
             if started is None:
                 others.append(_own(leaf, taken))
@@ -44,13 +44,13 @@ class Sums:
         return rebuild(tree, tensors)
 
     def start(self, tensor: Any) -> None:
-        """Start to sum a tensor in place; nobody may write to it until then."""
+        """Start to sum a tensor in place; it must not be written to until the sum is done."""
         is_whole = tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous()
         if is_whole and tensor.nbytes >= LONG_BYTES:
             self._started[id(tensor)] = tensor, self._start(tensor)
 
     def forget(self) -> None:
-        """Drop what a step that has failed has started."""
+        """Drop the sums that a failed step has started."""
         self._started.clear()
 
     def _start(self, tensor: Any) -> Callable[[], Any]:
@@ -64,7 +64,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class SumOverRanks(Sums):
-    """The sum of tensors in host memory over the ranks of a communicator."""
+    """The sum of tensors over a communicator's ranks, in host memory."""
 
     communicator: Communicator
     _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -73,7 +73,7 @@ class SumOverRanks(Sums):
         return self.communicator.start_sum(tensor.numpy())
 
     def _sum(self, tensors: list[Any]) -> None:
-        self.communicator.sum([tensor.numpy() for tensor in tensors])  # Packs short tensors.
+        self.communicator.sum([tensor.numpy() for tensor in tensors])  # This packs short tensors.
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class TorchRankBackend(RankBackend, TorchBackend):
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
         sums = self.gradient.sum_over_ranks
-        # On one machine a sum competes for processors, so summing at the end is 5 % faster.
+        # On one machine, sums compete for processors, so summing at the end is 5 % faster.
         is_far = communicator.n_machines > 1 or isinstance(sums, SumInGroup)
         if isinstance(sums, Sums) and is_far and not communicator.n_shards:
             self.gradient = replace(self.gradient, dense=SentDense(self.kernels.dense, sums))
@@ -149,7 +149,7 @@ KIND = TorchRankBackend
 
 @cache
 def _start_group(communicator: Communicator, kind: str) -> None:
-    """Start torch's default process group among the ranks, unless there is one."""
+    """Start torch's default process group among the ranks, unless it exists."""
     if torch.distributed.is_initialized():
         return
     rank, size = communicator.rank, communicator.size
@@ -165,7 +165,7 @@ def _start_group(communicator: Communicator, kind: str) -> None:
 
 
 def _own(tensor: Any, taken: set[int]) -> Any:
-    """Return a contiguous tensor, or a copy if its address is in ``taken``; add the address."""
+    """Return a contiguous tensor, a copy if its address is in ``taken``; add the address."""
     tensor = tensor.detach().contiguous()
     if (address := tensor.untyped_storage().data_ptr()) in taken:
         return tensor.clone()

@@ -1,6 +1,6 @@
-"""The time limit of a distributed fit, which rank 0 keeps for all ranks.
+"""The time limit of a distributed fit, which rank 0 enforces for all ranks.
 
-Decisions that depend on the numbers are the same on all ranks, which hold the same bits.
+Decisions that depend on numbers are the same on all ranks, since the bits are the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlp_xp.training.loop.time_budget import Budget
 
 @dataclass
 class AgreedBudget(Budget):
-    """The time limit of rank 0, and its forecasts."""
+    """Rank 0's time limit and forecasts."""
 
     communicator: Communicator = field(kw_only=True)
     _elapsed: float = field(default=0.0, init=False)
@@ -22,7 +22,7 @@ class AgreedBudget(Budget):
     _usable: float = field(default=0.0, init=False)
 
     def next_steps(self, most: int) -> int:
-        """Return how many steps to do before the clock is read again; 0 if none fits."""
+        """Return how many steps to run before the clock is read again; 0 if none fits."""
         steps = super().next_steps(most)
         now = time.perf_counter() - self.start
         mine = steps, now, self._pace or 0.0, self.seconds - self._reserve

@@ -1,7 +1,7 @@
-"""The gradient of a batch that ranks share: gradients of each rank's rows, summed over ranks.
+"""The gradient of a batch shared by ranks: each rank's gradient of its rows, summed over ranks.
 
 A loss is a weighted average over the batch. Each rank multiplies the average over its rows by their
-fraction of the batch's weight, so that sums over ranks give the result of the whole batch.
+fraction of the batch's weight, so the sums over ranks are the results for the whole batch.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, value_and_gra
 class RankGradient:
     """The gradient of a batch, as `mlp_xp.training.step.value_and_gradient.batch_gradient`.
 
-    ``sum_over_ranks`` returns a tree of arrays of float32 or float64, which are donated, summed
-    over all ranks, with the same bits on each. ``n_shards`` are the virtual shards of a rank's
-    rows. The pullback of ``dense``, which stands for the kernel of this name, starts to sum large
-    gradients. ``take_shard`` returns the rows of a virtual shard of a tree of arrays, where a step
-    is run for each by itself; ``n_shards`` is then 1.
+    ``sum_over_ranks`` sums a tree of donated float32 or float64 arrays over all ranks, with the
+    same bits on each. ``n_shards`` is the number of virtual shards of a rank's rows. The pullback
+    of ``dense``, which replaces the kernel of that name, starts to sum large gradients. If a step
+    runs once per virtual shard, ``take_shard`` selects the rows of a shard in a tree of arrays, and
+    ``n_shards`` is 1.
     """
 
     sum_over_ranks: Callable[[Tree], Tree]
@@ -73,7 +73,7 @@ class RankGradient:
         return gradient
 
     def _own_rows(self, batch: Batch) -> Batch:
-        """Return the rows of a virtual shard of a batch, if a step runs once for each."""
+        """Return a virtual shard's rows of a batch, if a step runs once per shard."""
         if self.take_shard is None:
             return batch
         x, y, (rows, weights, draws, positions, part) = batch
@@ -86,7 +86,7 @@ class RankGradient:
         return Batch(x, y, Selection(rows, weights, draws, positions, part))
 
     def _kernels_of(self, kernels: Kernels, part: Array, positions: Array | None) -> Kernels:
-        """Return the kernels of layers that depend on the whole batch, for a rank's rows."""
+        """Return the kernels for a rank's rows in layers that depend on the whole batch."""
         whole = BatchPart(part, self.sum_over_ranks, self.n_shards)
         return kernels._replace(
             batch_norm=partial(kernels.batch_norm, part=whole),
@@ -94,9 +94,9 @@ class RankGradient:
         )
 
     def _sums(self, params: Params, grads: Tree, averages: Tree, *, xp: Namespace) -> Tree:
-        """Return gradients and averages of the whole batch, in the dtype of the parameters.
+        """Return the gradients and averages of the whole batch in the parameters' dtype.
 
-        16 bits would lose some. With virtual shards, averages have an entry for each.
+        16 bits would lose precision. With virtual shards, averages have one entry per shard.
         """
         if self.n_shards:
             averages = map_leaves(lambda of_shards: sum_in_pairs(_entries(of_shards)), averages)

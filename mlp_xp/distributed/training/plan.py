@@ -13,8 +13,8 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.training.data.epoch_plan import EpochPlan
 
-# Batches of sharded data have a varying number of rows on a rank. They are padded to a multiple of
-# this fraction of the batch, since a new shape may need a compilation.
+# With sharded data, a rank's rows of a batch vary in number. They are padded to a multiple of this
+# fraction of the batch, since a new shape may require a compilation.
 _FRACTION = 16
 
 
@@ -29,14 +29,15 @@ def rank_plan(
     n_shards: int = 0,
     takes_shards: bool = False,
 ) -> EpochPlan:
-    """Return one rank's part of a plan, in which each row of a batch belongs to one rank.
+    """Return one rank's part of a plan; each row of a batch belongs to one rank.
 
-    A rank takes a contiguous part of each batch, or of its groups of samples that are mixed with
-    each other; with ``owned``, the position of each sample on this rank or -1, the rows that it
-    has. Rows of weight 0 pad shorter parts, so that all batches have one shape. With ``n_shards``
-    each batch has that number of virtual shards on each rank, of one number of rows; parts are then
-    of samples with a weight of 1. ``takes_shards`` is whether a step takes shard after shard, and
-    draws have positions in them. Raises ValueError if samples that are mixed are on several ranks.
+    A rank computes a contiguous part of each batch, or of its groups of samples that are mixed with
+    each other; with ``owned``, which gives the position of each sample on this rank or -1, it
+    computes the rows that it owns. Rows of weight 0 pad shorter parts, so that all batches have the
+    same shape. With ``n_shards``, each rank's part of a batch consists of that many virtual shards
+    with equal numbers of rows; ``parts`` are then for samples with a weight of 1. ``takes_shards``
+    is whether a step processes one shard after another; positions in draws then refer to the shard.
+    Raise ValueError if mixed samples are on different ranks.
     """
     n_samples, batch_size = sum(plan.counts), plan.batch_size
     here = np.arange(n_samples)
@@ -110,7 +111,7 @@ def rank_plan(
 
 
 def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarray | None:
-    """Return the array of partners among the draws, if any."""
+    """Return the draws' array of mixing partners, if any."""
     for transform, drawn in zip(augmentation, plan.draws or (), strict=True):
         if transform.mixes_targets:
             partners: Any = transform.mixture(drawn).partners
@@ -119,9 +120,9 @@ def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarr
 
 
 def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) -> np.ndarray:
-    """Return the part of its batch to which each row belongs, without padding.
+    """Return which part of its batch each row belongs to, without padding.
 
-    Rows and their partners are one unit.
+    Rows and their partners form one unit.
     """
     n_samples = sum(plan.counts)
     steps, units = np.divmod(np.arange(n_samples), plan.batch_size)
@@ -129,12 +130,12 @@ def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) ->
     if partners is not None:
         theirs = steps * plan.batch_size + partners[:n_samples]
         edges = np.ones(n_samples, dtype=bool), (np.arange(n_samples), theirs)
-        # Numbered in the order of their first rows, so step after step.
+        # Numbered in the order of their first rows, and so step by step.
         labels = connected_components(coo_array(edges, shape=(n_samples, n_samples)))[1]
         firsts = labels[:: plan.batch_size]
         units = labels - firsts[steps]
         n_units = np.diff(firsts, append=labels.max() + 1)
-    # As in `numpy.array_split`, the first ranks have one more.
+    # As in `numpy.array_split`, the first ranks get one more.
     share, extra = (number[steps] for number in np.divmod(n_units, n_parts))
     longer = extra * (share + 1)  # Units in the larger parts.
     later = extra + (units - longer) // np.maximum(share, 1)

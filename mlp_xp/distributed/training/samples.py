@@ -1,4 +1,4 @@
-"""The samples of a distributed fit: the same on all ranks, or gathered from the rows of each."""
+"""The samples of a distributed fit: the same on all ranks, or gathered from each rank's rows."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.processes import SingleProcess
 
 _NUMBERS = "biufc"
-_FEW = 16  # Rows of X that are compared.
+_FEW = 16  # The number of rows of X to compare.
 
 
 def gather_samples(
     ranks: SingleProcess, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
 ) -> tuple[Shard, np.ndarray, np.ndarray | None]:
-    """Return the samples of all ranks: shard, targets, weights.
+    """Return the samples of all ranks: a shard, the targets and the weights.
 
-    A rank may have no rows, if y has the right number of axes. ``check(X, exchange=...)`` returns
-    its rows, or a placeholder row; ``suffix`` ends the names in errors.
+    A rank may have no rows if its y has the right number of axes. ``check(X, exchange=...)``
+    returns its rows, or a placeholder row; ``suffix`` is appended to names in errors.
     """
     X, y, weights = given
     n_rows = int(X.shape[0]) if hasattr(X, "shape") else len(X)
@@ -53,7 +53,7 @@ def gather_samples(
 
 
 def _check_targets(parts: list[tuple[int, np.ndarray, np.ndarray | None]], suffix: str) -> None:
-    """Raise ValueError if targets do not form one array."""
+    """Raise ValueError if the ranks' targets do not form one array."""
     given = [(rank, y) for rank, (n, y, _) in enumerate(parts) if n]
     for rank, y in given[1:]:
         first, first_y = given[0]

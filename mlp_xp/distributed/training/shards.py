@@ -1,9 +1,9 @@
 """Kernels that compute a batch in virtual shards, with the same bits on any number of ranks.
 
-A batch is cut into parts of the same number of rows, whose products and sums are computed one by
-one, and summed in pairs, pairs of pairs and so on, on a rank and then over ranks. Activations are
-computed per shard too, since PyTorch rounds differently at the end of an array, where numbers do
-not fill a vector. Other rowwise operations are computed at once.
+A batch is split into parts with the same number of rows. Their products and sums are computed one
+by one, and summed in pairs, pairs of pairs and so on, first on a rank and then over ranks.
+Activations are also computed per shard, since PyTorch rounds differently at the end of an array,
+where numbers do not fill a vector. Other rowwise operations are computed at once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
 
         return _joined([y for y, _ in parts], xp), pullback
 
-    # Weighted sums of the samples of each shard, (shards,), not their averages.
+    # Weighted sums over the samples of each shard, (shards,), not averages.
     def loss(loss: Any, *arrays: Array, xp: Namespace) -> tuple[Array, Callable[[], Array]]:
         parts = [
             (kernels.loss(loss, *shard, xp=xp), xp.sum(shard[-1])) for shard in shards(*arrays)
