@@ -32,10 +32,10 @@ from mlp_xp.training.loop.history import packed, unpacked
 
 
 class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
-    """Base class of `MLPClassifier` and `MLPRegressor`, with scikit-learn's interface.
+    """The base class of `MLPClassifier` and `MLPRegressor`, with scikit-learn's interface.
 
-    A subclass stores its parameters with `_store`, and names their table and the type of its
-    targets.
+    A subclass stores its parameters with `_store` and sets the table of its parameters and the type
+    of its targets.
     """
 
     _parameters: dict[str, Parameter]
@@ -64,7 +64,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     def _store(self, given: dict[str, Any]) -> None:
         """Store each argument of a constructor unchanged, as scikit-learn requires.
 
-        These are this class's arguments; a subclass may take others.
+        This applies to the arguments of this class; a subclass may have more.
         """
         for name, value in given.items():
             if name != "self":
@@ -103,12 +103,13 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         sample_weight : array-like of shape (samples,), optional
             At least 0.
         X_val, y_val, sample_weight_val : as X, y and sample_weight, optional
-            Data to measure loss and score on after each epoch. With ``early_stopping=True`` they
-            decide, and no part of X is held out.
+            Data on which loss and score are measured after each epoch. With ``early_stopping=True``
+            they decide when to stop, and no part of X is held out.
         resume : str or path-like, optional
-            Folder in which `mlp_xp.callbacks.Checkpoint` keeps the checkpoints of this fit: it goes
-            on from the newest, as if it had not been interrupted. Settings and data must be the
-            same; backend and device may be others. Without a checkpoint it starts, with a warning.
+            Folder with the checkpoints of this fit, written by `mlp_xp.callbacks.Checkpoint`. The
+            fit resumes from the newest, as if it had not been interrupted. Settings and data must
+            be the same; backend and device may differ. Without a checkpoint, the fit starts from
+            the beginning, with a warning.
 
         Returns
         -------
@@ -117,8 +118,8 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Raises
         ------
         ValueError
-            If data or settings are not as above, and nothing is changed; or if the weights have
-            become infinite or NaN.
+            If data or settings are invalid, in which case nothing is changed; or if the weights
+            have become infinite or NaN.
         """
         start = time.perf_counter()
         # Predictions do not need the trainer.
@@ -156,7 +157,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     # --- prediction ----------------------------------------------------------------------------
 
     def _outputs(self, X: Any, method: str, **settings: Any) -> Array:
-        """Return the outputs of the network; see `network_outputs`."""
+        """Return the network's outputs; see `network_outputs`."""
         return network_outputs(self, X, method, **settings)
 
     @property
@@ -173,7 +174,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Returns
         -------
         array
-            In the shape of `predict_proba`, or of a regressor's `predict`.
+            In the shape that `predict_proba` returns, or `predict` for a regressor.
         """
         return member_std(self, X)
 
@@ -184,7 +185,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
         layer : int, default=-1
-            Number of the hidden layer, from 0; negative numbers count from the last.
+            Index of the hidden layer, from 0; negative numbers count from the last.
 
         Returns
         -------
@@ -195,7 +196,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Raises
         ------
         IndexError
-            If there is no such layer.
+            If the network has no such layer.
 
         Examples
         --------
@@ -216,22 +217,22 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     def input_gradient(self, X: Any, target: Any) -> Array:
         """Return the gradient of the loss with respect to the inputs.
 
-        Its magnitude shows which features a prediction depends on (a saliency map), its sign how to
-        change them to make the prediction worse (an adversarial example). Dropout and `tta` play no
-        part; batch normalization uses its running statistics.
+        Its magnitude shows which features a prediction depends on (a saliency map); its sign shows
+        how to change them to make the prediction worse (an adversarial example). Dropout and `tta`
+        are not used; batch normalization uses its running statistics.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
         target : array-like of shape (samples,) or (samples, outputs)
-            Class labels or values, as `fit` takes y, that the loss is measured against.
+            Class labels or values that the loss is measured against, as y in `fit`.
 
         Returns
         -------
         (samples, features) array
-            Derivative of each sample's loss, as `evaluate` reports it for that sample, by its
-            features as they are in X; in the library and on the device of X. For a table, of its
-            encoded inputs: ``columns_.by_column`` gives the norm for each column.
+            Derivative of each sample's loss, as reported by `evaluate`, with respect to its
+            features in X; in the library and on the device of X. For a table it is with respect to
+            the encoded inputs: ``columns_.by_column`` gives the norm for each column.
 
         References
         ----------
@@ -264,13 +265,13 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         sample_weight : array-like of shape (samples,), optional
         metrics : str, callable, list of str, or dict of them, optional
             Names of scikit-learn's scorers, e.g. ``"roc_auc_ovr"``, or callables
-            ``scorer(estimator, X, y)``; default the metric of `score`.
+            ``scorer(estimator, X, y)``; by default the metric of `score`.
 
         Returns
         -------
         dict
-            From ``"loss"`` and the metrics' names to their values. The loss is without penalty;
-            with `tta`, of the averaged predictions.
+            The values by name: ``"loss"`` and the metrics. The loss does not include the penalty;
+            with `tta` it is the loss of the averaged predictions.
 
         Examples
         --------
@@ -289,7 +290,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Returns
         -------
         Summary
-            Prints as a table, also as HTML in a notebook.
+            Prints as a table, and displays as HTML in a notebook.
 
         Examples
         --------
@@ -310,7 +311,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     # --- pickles and copies --------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the content of a pickle: NumPy arrays, which need no other library."""
+        """Return the content of a pickle, with NumPy arrays, which need no other library."""
         attributes: dict[str, Any] = dict(super().__getstate__())
         training = attributes.pop("_training", None)
         if "_state" in attributes:
@@ -336,12 +337,12 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         ----------
         backend : {"numpy", "cupy", "torch", "jax", "array_api_strict"}
         device : str, optional
-            E.g. ``"cuda:1"``; default the library's own.
+            E.g. ``"cuda:1"``; by default the library's default device.
 
         Returns
         -------
         estimator
-            With the settings `backend` and `device` as given.
+            A copy whose settings `backend` and `device` are as given.
 
         Examples
         --------
@@ -354,10 +355,10 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         """
         there = get_backend(backend, device)
         moved = type(self).__new__(type(self))
-        # Like a pickle, with copies of arrays; lists are copied since they grow in place.
+        # As in a pickle, with copies of arrays; lists are copied since they grow in place.
         attributes = self.__getstate__().items()
         moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
-        moved.backend, moved.device = backend, device  # A subclass may not take them.
+        moved.backend, moved.device = backend, device  # A subclass may not have them.
         if "_state" in vars(moved) or "coefs_" in vars(moved):
             publish(moved, fitted_state(moved).to(there))
         return moved

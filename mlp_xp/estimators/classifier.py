@@ -37,13 +37,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     Attributes
     ----------
     classes_ : (classes,) NumPy array, or a list of them
-        Class labels, sorted; a list with one array per target where y is (samples, targets) with
-        labels other than 0 and 1.
+        Sorted class labels; a list with one array per target if y is (samples, targets) with labels
+        other than 0 and 1.
     n_classes_ : int or list of int
-        Number of classes, for each target if there are several.
+        Number of classes, per target if there are several.
     temperature_ : float
-        With `calibration`: the number that raw outputs are divided by, above 1 where the network
-        was too sure. `coefs_` are not divided; probabilities, `logits`, losses and exports are
+        With `calibration`: the number by which raw outputs are divided, above 1 if the network was
+        overconfident. `coefs_` are not divided; probabilities, `logits`, losses and exports are
         calibrated.
     [attributes of every fit]
 
@@ -149,9 +149,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     ) -> Self:
         """Train for one epoch over the given samples, continuing from where the last call ended.
 
-        A learning-rate schedule goes through `max_iter` such calls. With validation samples, or
-        ``early_stopping=True``, each call adds to `validation_scores_`; when to stop is for the
-        caller to decide, and the newest weights are kept.
+        A learning-rate schedule spans `max_iter` calls. With validation samples, or
+        ``early_stopping=True``, each call adds to `validation_scores_`; the caller decides when to
+        stop, and the newest weights are kept.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         y : array-like of shape (samples,), (samples, classes) or (samples, targets)
         sample_weight : array-like of shape (samples,), optional
         classes : array-like of shape (classes,), or a list of them, optional
-            All classes there will be, a list with one array per target if there are several;
+            All classes that can occur, as a list with one array per target if there are several;
             needed in the first call.
         X_val, y_val, sample_weight_val : optional
             As for `fit`.
@@ -171,7 +171,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         known: Any = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        # Most callers pass the same sorted classes each time, which need no checks by scikit-learn.
+        # Most callers pass the same sorted classes each time, which scikit-learn need not check.
         is_plain = type(classes) in (np.ndarray, list, tuple, range)
         is_same = isinstance(known, np.ndarray) and is_plain and np.array_equal(known, classes)
         if classes is not None and not is_same:
@@ -193,7 +193,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     @property
     def temperature_(self) -> float:
-        """The number that raw outputs are divided by."""
+        """The number by which raw outputs are divided."""
         temperature = fitted_state(self).temperature
         if temperature is None:
             raise AttributeError(
@@ -214,8 +214,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         -------
         (samples,) array, (samples, targets), or (samples, classes) of 0 and 1 where several are \
 right at once
-            In the library and on the device of X; labels that it cannot hold, such as strings, in
-            NumPy. Sparse if y was, as in scikit-learn.
+            In the library and on the device of X; labels that it cannot hold, such as strings, are
+            in NumPy. Sparse if y was, as in scikit-learn.
         """
         here = get_backend("numpy")
         outputs = self._outputs(X, "predict", to=here, tta=tta, only_order=True)
@@ -225,7 +225,7 @@ right at once
     def predict_proba(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict probabilities.
 
-        Results come batch by batch, each no larger than ``sklearn.set_config(working_memory=...)``
+        Results are computed in batches no larger than ``sklearn.set_config(working_memory=...)``
         allows.
 
         Parameters
@@ -236,7 +236,7 @@ right at once
 
         Returns
         -------
-        (samples, classes) array, or a list with one for each of several targets
+        (samples, classes) array, or a list with one per target
             In the order of `classes_`, in the library and on the device of X.
         """
         return self._predict_proba(X, "predict_proba", tta)
@@ -261,10 +261,10 @@ right at once
         Parameters
         ----------
         coefs, intercepts : sequences of arrays, of any library
-            ``(fan_in, fan_out)`` and ``(fan_out,)`` of each layer, the output layer last. Two
-            classes have one output.
+            Arrays ``(fan_in, fan_out)`` and ``(fan_out,)`` for each layer, the output layer last.
+            Two classes have one output.
         classes : (classes,) array-like
-            Labels, sorted; a list of such for several targets.
+            Sorted labels; a list of arrays for several targets.
         **params
             Parameters of the classifier, e.g. ``activation``; `hidden_layer_sizes` comes from the
             weights.
@@ -272,7 +272,7 @@ right at once
         Raises
         ------
         ValueError
-            If shapes or the number of classes do not fit.
+            If shapes or the number of classes do not match.
 
         Examples
         --------
@@ -289,10 +289,10 @@ right at once
         return model
 
     def logits(self, X: Any) -> Any:
-        """Return the raw outputs of the network, which scikit-learn's MLP does not show.
+        """Return the raw outputs of the network, which scikit-learn's MLP does not expose.
 
-        With `tta` or `n_members` they come from averaged probabilities: logarithms for a softmax,
-        log-odds for logistic outputs, so that they agree with `predict`.
+        With `tta` or `n_members` they are computed from averaged probabilities, so that they agree
+        with `predict`: logarithms for a softmax, log-odds for logistic outputs.
 
         Parameters
         ----------
@@ -302,7 +302,7 @@ right at once
         -------
         (samples, classes) array, (samples,) for two classes, or a list with one for each of \
 several targets
-            Before softmax or logistic; for two classes, above 0 for the second.
+            Before the softmax or logistic function; for two classes, positive for the second class.
         """
         if fitted_state(self).network.n_members == 1:
             return self._state.targets.margins(self._outputs(X, "logits", raw=True))
@@ -324,8 +324,8 @@ several targets
         Returns
         -------
         float
-            From 0 to 1; for several classes at once, or several targets, the fraction of samples
-            with all of them right.
+            From 0 to 1; for multilabel or several targets, the fraction of samples for which all
+            are correct.
         """
         return score_on_host(accuracy_score, self, X, y, sample_weight)
 
@@ -337,7 +337,7 @@ several targets
 
 
 def _sorted_labels(classes: Any) -> Any:
-    """Return the sorted labels passed to `partial_fit`, a list of arrays for several targets."""
+    """Return the sorted labels passed to `partial_fit`; a list of arrays for several targets."""
     if (
         isinstance(classes, list | tuple | np.ndarray)
         and len(classes)

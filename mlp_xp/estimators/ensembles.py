@@ -1,4 +1,4 @@
-"""Ensembles: several networks that are trained at once and whose predictions are averaged."""
+"""Ensembles: several networks that are trained together and whose predictions are averaged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mlp_xp.training.data.shared import SharedData
 
 
 class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
-    """Base class of `MLPEnsembleClassifier` and `MLPEnsembleRegressor`."""
+    """The base class of `MLPEnsembleClassifier` and `MLPEnsembleRegressor`."""
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
@@ -78,8 +78,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Fit all networks.
 
-        A network that fails, such as one that diverges, is left out with a warning. Ctrl-C ends the
-        fit with a warning, and keeps the networks that are finished.
+        A network whose fit fails, e.g. because it diverges, is left out with a warning. Ctrl-C ends
+        the fit with a warning, and keeps the finished networks.
 
         Parameters
         ----------
@@ -98,12 +98,12 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If data or settings are wrong, or all fits have failed.
         KeyboardInterrupt
-            If no network is finished.
+            If no network has finished.
         """
         if self.n_jobs == 0:
             raise ValueError("n_jobs is 0: use at least 1, -1 for all processors, or None.")
         members = self._members()
-        if any(asks_for_table(member) for member, _ in members):  # Each checks the columns.
+        if any(asks_for_table(member) for member, _ in members):  # Each network checks the columns.
             validate_data(self, X, reset=True, skip_check_array=True)
             n_samples = _num_samples(X)
         else:
@@ -147,7 +147,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         settings = list(self.settings or [{}])
         members = []
         for number in range(self.n_estimators):
-            # One seed for each network, so that the first ones do not depend on the number of
+            # One seed per network, so that the first networks do not depend on the number of
             # networks.
             own = np.random.RandomState(generator.randint(2**31 - 1))
             params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
@@ -157,7 +157,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     def _checked(self, X: Any, method: str) -> Any:
         """Return X for each network; a table is encoded once if all networks have the same columns.
 
-        Raise an error, naming `method`, if they cannot predict.
+        Raise an error that names `method` if they cannot predict.
         """
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_any_weights", method=method)
@@ -184,7 +184,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc]
-    """Classifiers that are trained at once, and whose probabilities are averaged.
+    """Classifiers that are trained together, and whose probabilities are averaged.
 
     Parameters
     ----------
@@ -193,16 +193,16 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
     n_estimators : int of at least 1, default=10
         Number of networks.
     bootstrap : bool, default=False
-        Whether each network weighs the samples by how often a draw with replacement takes them.
-        Otherwise the networks differ by their seeds alone.
+        Whether each network weights the samples by how often they occur in a draw with replacement.
+        Otherwise the networks differ only in their seeds.
     settings : list of dict or None, default=None
         Parameters of the networks, in turn, e.g. ``[{"alpha": 1e-4}, {"alpha": 1e-2}]``.
     random_state : int, RandomState instance or None, default=None
-        For the seeds of the networks, and the draws.
+        Seed for the networks' seeds and the draws.
     n_jobs : int or None, default=None
-        Number of threads; None and -1 are all that are useful.
+        Number of threads; None and -1 use as many as help.
     verbose : bool, default=False
-        Show a progress bar.
+        Whether to show a progress bar.
 
     Attributes
     ----------
@@ -216,7 +216,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
 
     See Also
     --------
-    mlp_xp.model_selection : Searches, which train their networks at once too.
+    mlp_xp.model_selection : Searches, which also train their networks together.
 
     Examples
     --------
@@ -243,15 +243,15 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
         return_std : bool, default=False
-            Whether to return the spread of the networks too.
+            Whether to also return the spread over the networks.
 
         Returns
         -------
         labels : (samples,) or (samples, targets) array, or (samples, classes) of 0 and 1
-            As `MLPClassifier.predict`, of the averaged probabilities.
+            As from `MLPClassifier.predict`, for the averaged probabilities.
         std : (samples,), (samples, targets) or (samples, classes) array
-            If `return_std`: standard deviation over the networks of the probability of the label,
-            or of each class where several are right at once.
+            If `return_std`: standard deviation over the networks of the label's probability, or of
+            each class's probability for multilabel targets.
         """
         mean, std = self._averaged(X, "predict")
         targets = fitted_state(self.estimators_[0]).targets
@@ -282,9 +282,9 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
 
         Returns
         -------
-        mean : (samples, classes) array, or a list with one for each of several targets
+        mean : (samples, classes) array, or a list with one per target
             In the library and on the device of X.
-        std : likewise
+        std : in the same form
             If `return_std`: standard deviation over the networks.
         """
         mean, std = self._averaged(X, "predict_proba")
@@ -322,7 +322,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
 
 
 class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
-    """Regressors that are trained at once, and whose predictions are averaged.
+    """Regressors that are trained together, and whose predictions are averaged.
 
     Parameters
     ----------
@@ -361,7 +361,7 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
     def predict(
         self, X: Any, *, return_std: bool = False, quantiles: float | Sequence[float] | None = None
     ) -> Any:
-        """Predict values, averaged over the networks; optionally their spread, or quantiles.
+        """Predict values averaged over the networks, optionally with their spread, or quantiles.
 
         Parameters
         ----------
@@ -376,9 +376,10 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
             In the library and on the device of X.
         std : (samples,) or (samples, outputs) array
             If `return_std`: standard deviation over the networks. If all have ``loss="gaussian"``,
-            of the targets, and includes the mean of the variances that the networks predict.
+            it is the standard deviation of the targets, which includes the mean of the predicted
+            variances.
 
-        With `quantiles` the mean of the networks' quantiles; after ``loss="gaussian"`` the
+        With `quantiles`, the mean of the networks' quantiles; after ``loss="gaussian"``, the
         quantiles of a normal distribution with this mean and standard deviation.
         """
         X = self._checked(X, "predict")

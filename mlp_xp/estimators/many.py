@@ -1,4 +1,4 @@
-"""Fits of many models that share their data, in one training."""
+"""Fits of many models that share data, trained together."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ from mlp_xp.training.stack.answer_many import answer_many
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.stack.workers import work_in_threads
 
-# Attributes that a check of the data sets, and the settings it depends on.
+# Attributes that the check of the data sets, and the settings that the check depends on.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = (
     *("categorical_features", "missing_values", "input_scaling", "precision", "max_one_hot"),
 )
-# The most models of one stack.
+# The maximum number of models in a stack.
 _MOST_MODELS = 512
-# Operations in the forward passes of an epoch, and of a fit, below which threads cost more than
-# they gain.
+# Numbers of operations in the forward passes of an epoch, and of a fit, below which threads cost
+# more than they gain.
 _TINY_EPOCH, _TINY_FIT = 1_000_000, 100_000_000
-# Fraction of the free memory for their states, gradients and activations.
+# The fraction of free memory for the models' states, gradients and activations.
 _SHARE_OF_MEMORY = 0.5
 
 
 class FitTask(NamedTuple):
     """A model to fit, and its samples.
 
-    ``model`` is one of our estimators that nobody else uses, such as a clone. ``X``, ``y`` and
-    ``sample_weight`` are what its `fit` takes; ``rows``, ``(samples,)`` integer positions, choose
-    some of them, None all. Tasks share data that are identical objects. ``fit_params`` are the
+    ``model`` is one of our estimators that is not used elsewhere, such as a clone. ``X``, ``y`` and
+    ``sample_weight`` are passed to its `fit`; ``rows``, ``(samples,)`` integer positions, select
+    some samples, None all. Tasks share data that are identical objects. ``fit_params`` are the
     held-out samples, by their names in `fit`.
     """
 
@@ -74,7 +74,7 @@ class FitTask(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """The end of a fit: the position of its task, the error or None, and seconds.
+    """The result of a fit: the position of its task, the error or None, and the seconds taken.
 
     Without an error the task's model is fitted. Models that train together report the same time.
     """
@@ -90,14 +90,14 @@ def fit_many(
     n_jobs: int | None = None,
     on_epoch: Callable[[int, Record], None] | None = None,
 ) -> Generator[FitResult]:
-    """Fit many models at once, with the same results as `fit`; yield each result when it is ready.
+    """Fit many models at once, with the same results as `fit`; yield each when it is ready.
 
-    On NumPy some threads fit one model each. On other backends models with the same step train in
-    one compiled step with an axis for the models, as many at once as fit into half of the memory:
-    of the device, or on the host scikit-learn's ``working_memory``. Other models are fitted one by
-    one. An error, such as a fit that diverges, does not affect the others. Ctrl-C ends the
-    iteration: models that have not been returned are not fitted. Closing the generator does the
-    same. ``on_epoch(number, record)`` is called after each epoch of each task, by any thread.
+    On NumPy, several threads fit one model each. On other backends, models with equal steps train
+    in one compiled step with an axis for the models, as many at once as fit into half of the
+    device's memory, or on the host into scikit-learn's ``working_memory``. Other models are fitted
+    one by one. An error in one fit, e.g. if it diverges, does not affect the others. Ctrl-C ends
+    the iteration, and models not yet returned are not fitted. Closing the generator does the same.
+    ``on_epoch(number, record)`` is called after each epoch of each task, by any thread.
     """
     data = _Data(tasks)
     groups: dict[tuple[Backend, bool], list[int]] = {}
@@ -119,7 +119,7 @@ def fit_many(
                 continue
             n_workers = 1
             if backend.has_workers and all(_is_tiny(tasks[i], data) for i in numbers):
-                n_models = 1  # Machine code would take longer to load than it saves.
+                n_models = 1  # Loading machine code would take longer than it saves.
             elif backend.has_workers:
                 n_workers = min(n_jobs or n_threads, n_models)
             yield from work_in_threads(
@@ -135,7 +135,7 @@ def fit_many(
 def fit_all(
     tasks: Sequence[FitTask], *, n_jobs: int | None, verbose: bool | int
 ) -> tuple[list[int], dict[int, Exception]]:
-    """Fit many models; return the positions of the finished ones, and the errors of the others.
+    """Fit many models; return the positions of the finished models, and the others' errors.
 
     ``n_jobs`` counts as in scikit-learn, -1 for all processors; ``verbose`` shows a progress bar.
     """
@@ -160,8 +160,7 @@ def fit_all(
 class _Data:
     """The checked data of tasks, by object identity.
 
-    The columns of a table are learned from the rows of a task, and shared by tasks with the same
-    rows.
+    A table's columns are learned from the rows of a task, and shared by tasks with the same rows.
     """
 
     def __init__(self, tasks: Sequence[FitTask]) -> None:
@@ -171,7 +170,7 @@ class _Data:
         self._n_left = Counter(map(_key, tasks))
 
     def shared(self, task: FitTask) -> SharedData | None:
-        """Return data from which many fits can take rows; None for others, and if a check fails."""
+        """Return data from which many fits can take rows; None for others or if a check fails."""
         key = _key(task)
         with self._lock:
             if key not in self._shared:
@@ -193,7 +192,7 @@ class _Data:
         return SharedData(X, {name: found[name] for name in _NAMES if name in found})
 
     def end(self, task: FitTask) -> None:
-        """Release the data of a task if no other task needs them."""
+        """Release a task's data if no other task needs them."""
         key = _key(task)
         with self._lock:
             self._n_left[key] -= 1
@@ -205,7 +204,7 @@ class _Data:
         return self.shared(task) is not None
 
     def n_outputs(self, y: Any) -> int:
-        """Return the approximate number of outputs for the targets of a task."""
+        """Return the approximate number of outputs for a task's targets."""
         if id(y) not in self._n_outputs:
             host = to_numpy(y)
             is_label = host.ndim == 1 and host.dtype.kind != "f"
@@ -214,9 +213,9 @@ class _Data:
         return self._n_outputs[id(y)]
 
     def fit(self, task: FitTask, is_stack: bool) -> Fit[None]:
-        """Fit the model of a task to its samples; in a stack it requests its epochs."""
+        """Fit a task's model to its samples; in a stack, the model requests its epochs."""
         X, y, weights = task.X, task.y, task.sample_weight
-        # An overridden `fit` gets the same arguments as from a caller.
+        # An overridden `fit` gets the arguments that a caller would pass.
         shared = self.shared(task) if type(task.model).fit is BaseMLP.fit else None
         rows = task.rows
         if rows is not None:
@@ -287,7 +286,7 @@ def _is_tiny(task: FitTask, data: _Data) -> bool:
 
 
 class _Size(NamedTuple):
-    """Weights and neurons of a network, samples of a batch, and epochs; 0 if unknown."""
+    """The numbers of weights and neurons, of samples per batch, and of epochs; 0 if unknown."""
 
     weights: int = 0
     widths: int = 0
@@ -316,7 +315,7 @@ def _fit(
     on_epoch: Callable[[int, Record], None] | None,
     is_stack: bool,
 ) -> Fit[FitResult]:
-    """Fit a model; if it diverges in a stack, fit it again by itself."""
+    """Fit a model; if it diverges in a stack, fit it again alone."""
     start = time.perf_counter()
     report = None if on_epoch is None else partial(on_epoch, number)
     model = task.model
@@ -341,6 +340,6 @@ def _fit(
 
 
 def _detach(model: Any) -> None:
-    """Replace the trainer by the progress from which a later fit continues, as pickles do."""
+    """Replace the trainer with the progress from which a later fit continues, as in a pickle."""
     model._state = replace(model._state, progress=model._training.progress())
     model._training = None

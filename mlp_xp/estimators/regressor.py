@@ -133,9 +133,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     ) -> Self:
         """Train for one epoch over the given samples, continuing from where the last call ended.
 
-        A learning-rate schedule goes through `max_iter` such calls. With validation samples, or
-        ``early_stopping=True``, each call adds to `validation_scores_`; when to stop is for the
-        caller to decide, and the newest weights are kept.
+        A learning-rate schedule spans `max_iter` calls. With validation samples, or
+        ``early_stopping=True``, each call adds to `validation_scores_`; the caller decides when to
+        stop, and the newest weights are kept.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Parameters
         ----------
         coefs, intercepts : sequences of arrays, of any library
-            ``(fan_in, fan_out)`` and ``(fan_out,)`` of each layer, the output layer last.
+            Arrays ``(fan_in, fan_out)`` and ``(fan_out,)`` for each layer, the output layer last.
         **params
             Parameters of the regressor, e.g. ``activation``; `hidden_layer_sizes` comes from the
             weights.
@@ -168,7 +168,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If shapes do not fit.
+            If shapes do not match.
 
         Examples
         --------
@@ -196,29 +196,29 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
         return_std : bool, default=False
-            Whether to return the standard deviation of the targets too, after a fit with
+            Whether to also return the standard deviation of the targets, after a fit with
             ``loss="gaussian"``.
         quantiles : float or sequence of float, optional
-            Return these quantiles instead: of those that ``loss=Quantile(...)`` was fitted for, or
-            any in (0, 1) after a fit with ``loss="gaussian"``, or after `calibrate_intervals`.
+            Return these quantiles instead: some that ``loss=Quantile(...)`` was fitted for, or any
+            in (0, 1) after a fit with ``loss="gaussian"`` or after `calibrate_intervals`.
         tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
             Test-time augmentation; by default the parameter `tta` of the estimator.
 
         Returns
         -------
         values : (samples,) array, or (samples, outputs) for several outputs
-            In the library and on the device of X. For `Quantile` the median, which may be between
-            two of its quantiles; for `Gaussian` the mean.
+            In the library and on the device of X. For `Quantile` the median, interpolated between
+            two quantiles if necessary; for `Gaussian` the mean.
         std : array of the same shape
             If `return_std`.
 
-        With `quantiles` instead one array, of the same shape for a single number, else with an axis
-        more: (samples, quantiles), or (samples, outputs, quantiles).
+        With `quantiles`, a single array instead: of the same shape for a single number, otherwise
+        with one more axis, (samples, quantiles) or (samples, outputs, quantiles).
 
         Raises
         ------
         ValueError
-            If the loss has no standard deviation, or not these quantiles.
+            If the loss does not provide a standard deviation or these quantiles.
 
         Examples
         --------
@@ -245,21 +245,21 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         )
 
     def calibrate_intervals(self, X: Any, y: Any) -> Self:
-        """Calibrate quantiles by the errors on samples that no fit has seen.
+        """Calibrate quantiles with the errors on samples that no fit has seen.
 
         From then on ``predict(X, quantiles=(0.05, 0.95))`` encloses nine in ten new targets,
-        whatever the loss and however the noise is distributed, as long as they have the same
-        distribution as these samples (split conformal prediction). Errors are counted from each
-        quantile of `Quantile`, in standard deviations of `Gaussian`, and from the prediction of
-        every other loss, which then has intervals of one width. Predictions and standard deviations
-        stay as they are. The next fit forgets the calibration.
+        whatever the loss and the distribution of the noise, if they have the same distribution as
+        these samples (split conformal prediction). Errors are measured from each quantile for
+        `Quantile`, in standard deviations for `Gaussian`, and from the prediction for other losses,
+        whose intervals then all have the same width. Predictions and standard deviations do not
+        change. The next fit discards the calibration.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
-            Neither fitted to nor used for early stopping. The quantiles 0.05 and 0.95 need at least
-            19 samples; with 100 the share that is enclosed is within 6 percentage points in two of
-            three cases.
+            Samples used neither for the fit nor for early stopping. The quantiles 0.05 and 0.95
+            need at least 19 samples; with 100, the fraction enclosed is within 6 percentage points
+            in two of three cases.
         y : array-like of shape (samples,) or (samples, outputs)
 
         Returns
@@ -306,7 +306,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         Returns
         -------
         float
-            1 at best; several outputs count the same.
+            At most 1; averaged over the outputs.
         """
         outputs: Any = self._outputs(X, "score", to=get_backend("numpy"))
         state, weights = self._state, check_weights(sample_weight, len(outputs))

@@ -1,4 +1,4 @@
-"""Checks of arguments: X, y, weights, keywords, and what all processes must agree on.
+"""Checks of arguments: X, y, weights, keywords, and settings that all processes must share.
 
 Parameters are checked in `settings`.
 """

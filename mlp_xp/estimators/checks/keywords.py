@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sklearn.base import BaseEstimator
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-# Other libraries' names for validation data in one argument.
+# Other libraries' names for an argument that holds validation data.
 _VALIDATION = {"eval_set", "validation_data", "validation_set"}
 
 
@@ -47,7 +47,7 @@ def set_params(self: Any, **params: Any) -> Any:
     Parameters
     ----------
     **params
-        Names and values.
+        Names and values of parameters.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def set_params(self: Any, **params: Any) -> Any:
     Raises
     ------
     ValueError
-        For a name that is no parameter; the message names the nearest.
+        For a name that is not a parameter; the message names the nearest one.
     """
     known = self._get_param_names()
     for name in params:

@@ -1,4 +1,4 @@
-"""The processes of a fit, and what must agree if several train one network."""
+"""The processes of a fit, and what must be the same if several train one network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-# Only one process prints and calls back, and each has its own device.
+# Only one process prints and runs callbacks, and each has its own device.
 _OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -54,8 +54,8 @@ def describe_fit(
 ) -> dict[str, str]:
     """Describe parameters and the other arguments of a fit as text by name.
 
-    ``kept`` is a model whose network is perhaps trained further; ``samples`` are sample_weight and
-    the held-out samples.
+    ``kept`` is a model whose network may be trained further; ``samples`` are sample_weight and the
+    held-out samples.
     """
     texts = {name: text_of(value) for name, value in params.items() if name not in _OWN}
     state = None if kept is None else vars(kept).get("_state")

@@ -1,4 +1,4 @@
-"""Advice on text and missing values in X, for the error that numbers are expected."""
+"""Advice on text and missing values in X, for the error that X must be numeric."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ IMPUTE = (
     "network so, or fill it in"
 )
 
-# The most columns that an error names.
+# The maximum number of columns that an error names.
 _NAMED = 3
 
 
@@ -41,10 +41,10 @@ def _text_columns(X: Any) -> tuple[list[str], list[str]]:
     numbers: list[str] = []
     texts: list[str] = []
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
-    # Advice names columns as the user would.
+    # Name columns as the user would.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
         return numbers, texts
-    to_numeric = importlib.import_module("pandas").to_numeric  # X is made from it.
+    to_numeric = importlib.import_module("pandas").to_numeric  # X was made from it.
 
     def is_text(values: Any) -> Any:
         return to_numeric(values.astype(object), errors="coerce").isna()

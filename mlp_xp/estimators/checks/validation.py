@@ -1,4 +1,4 @@
-"""Checks of X, y and sample weights, by scikit-learn where possible."""
+"""Checks of X, y and sample weights, by scikit-learn if possible."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from mlp_xp.training.processes import SingleProcess
 _DTYPES = (np.float64, np.float32, np.uint8)
 _vdot = between_forks(np.vdot)  # A fork while another thread computes a product hangs.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
-# Part of scikit-learn's error, which is NumPy's.
+# Part of scikit-learn's error, which comes from NumPy.
 _TEXT, _NAN = "could not convert string to float", "contains NaN"
-# Numbers of a memory-mapped file that are checked at once.
+# How many numbers of a memory-mapped file to check at once.
 _BLOCK = 1 << 18
 
 
@@ -36,9 +36,9 @@ Given = tuple[Any, Any, Any]  # X, y and sample_weight.
 
 
 class Sample(NamedTuple):
-    """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host.
+    """Checked data: inputs on their device, or `Rows` of them; targets and weights on the host.
 
-    Where each process gives its own rows, inputs are a `Shard`, with all targets.
+    If each process passes its own rows, inputs are a `Shard`, with all targets.
     """
 
     X: Any
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
 def check_sample(
     model: Any, given: Given, *, reset: bool, suffix: str = "", processes: SingleProcess
 ) -> Sample:
-    """Return the checked sample of all processes; ``suffix`` ends its names in errors."""
+    """Return the checked samples of all processes; ``suffix`` is appended to names in errors."""
     check = functools.partial(_check_inputs, model, reset=reset, suffix=suffix)
     x, y, weights = processes.join_samples(check, given, suffix)
     n_samples = x.shape[0]
@@ -65,7 +65,7 @@ def check_sample(
 
 
 def check_held_out(model: Any, given: Given, processes: SingleProcess) -> Sample | None:
-    """Return the checked held-out samples, or None where none are given."""
+    """Return the checked held-out samples, or None if none are given."""
     X, y, weights = given
     if X is None and y is None:
         if weights is not None:
@@ -78,7 +78,7 @@ def check_held_out(model: Any, given: Given, processes: SingleProcess) -> Sample
 
 
 def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
-    """Check X, or X_val, whose error says how a pipeline transforms it."""
+    """Check X, or X_val, for which the error says how to transform it with a pipeline."""
     try:
         return check_x(model, X, **settings)
     except ValueError as error:
@@ -94,19 +94,18 @@ def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
 
 
 def host(values: Any) -> Any:
-    """Convert arrays of other libraries to NumPy; lists and frames are left to scikit-learn."""
+    """Convert arrays of other libraries to NumPy; scikit-learn converts lists and frames."""
     return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
 
 
 def check_x(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
 ) -> Any:
-    """Check X: NumPy arrays and what NumPy can convert by scikit-learn, others on their device.
+    """Check X: by scikit-learn if NumPy can convert it, otherwise on its device.
 
-    The ``n_features_in_`` of the estimator is set (``reset``) or compared with. ``exchange`` is
-    given where X is a part of the samples, perhaps without rows; the result has a row at least.
-    Numbers are uint8, float32 or float64 for NumPy, and have the dtype of a memory-mapped file;
-    sparse input is CSR.
+    The estimator's ``n_features_in_`` is set (``reset``) or compared. ``exchange`` is given if X is
+    a part of the samples, perhaps without rows; the result has at least one row. Numbers are uint8,
+    float32 or float64 for NumPy, or in the dtype of a memory-mapped file; sparse input is CSR.
     """
     if reset:
         vars(estimator).pop("columns_", None)  # From an earlier fit.
@@ -137,7 +136,7 @@ def check_x(
 
 
 def asks_for_table(estimator: Any) -> bool:
-    """Whether a setting needs columns of other kinds than plain numbers."""
+    """Whether a setting needs columns that are not plain numbers."""
     return (
         getattr(estimator, "categorical_features", None) is not None
         or getattr(estimator, "missing_values", "error") != "error"
@@ -146,19 +145,19 @@ def asks_for_table(estimator: Any) -> bool:
 
 
 def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
-    """Check rows of an array; a search has checked those that many fits share."""
+    """Check rows of an array; a search has already checked rows that many fits share."""
     if X.shared is not None and reset:
         _note_features(estimator, X)
         vars(estimator).update(X.shared.names)
         return X
     if X.shared is not None and "columns_" in X.shared.names:
-        return X.x  # Already encoded for all estimators with these columns.
+        return X.x  # Already encoded for every estimator with these columns.
     checked = check_x(estimator, X.x, reset=reset)
     return X if checked.dtype == X.dtype else Rows(checked, X.rows)
 
 
 def _fill_rows(X: Any) -> Any:
-    """Return X, or a row of zeros for data without rows; it is not used in computations."""
+    """Return X, or a row of zeros if X has no rows; computations do not use it."""
     if X.shape[0] if hasattr(X, "shape") else len(X):
         return X
     if sparse.issparse(X):
@@ -174,7 +173,7 @@ def _fill_rows(X: Any) -> Any:
 
 
 def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """Check X by scikit-learn, and add to its errors what to type."""
+    """Check X with scikit-learn, and add to its errors what to type."""
     settings = {"accept_sparse": ["csr", "csc"], "dtype": _DTYPES, "reset": reset}
     name = type(estimator).__name__
     try:
@@ -194,14 +193,14 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
                 "which makes year, day of year, weekday and second of day of them."
             ) from error
         raise
-    # Batches are rows; taking them from column-major data would read all columns each time.
+    # Batches are rows, and taking rows from column-major data would read all of it each time.
     return checked.tocsr() if sparse.issparse(checked) else checked
 
 
 def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> Any:
     """Check an array of another library on its device.
 
-    Scikit-learn takes them only with its array API dispatch switched on, for the whole process.
+    Scikit-learn accepts these only if array API dispatch is switched on for the whole process.
     """
     xp = backend.xp
     if X.ndim != 2:
@@ -219,7 +218,7 @@ def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> An
     if xp.isdtype(X.dtype, "bool"):
         raise ValueError("X is of bool; convert it first, e.g. xp.astype(X, xp.float32).")
     if xp.isdtype(X.dtype, "real floating"):
-        with backend.scope():  # Both propagate NaN, without an array as large as X.
+        with backend.scope():  # Both propagate NaN without creating an array as large as X.
             is_finite = bool(xp.isfinite(xp.max(X)) & xp.isfinite(xp.min(X)))
         if not is_finite:
             raise _nan_error("NaN or infinity")
@@ -255,9 +254,9 @@ def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
 
 
 def _is_plain(X: Any) -> bool:
-    """Whether scikit-learn would return X unchanged and without a warning, in microseconds.
+    """Whether scikit-learn would return X unchanged and without a warning; takes microseconds.
 
-    If in doubt return False, and scikit-learn checks X and raises the error.
+    If in doubt, return False; scikit-learn then checks X and raises the error.
     """
     if not (
         type(X) is np.ndarray
@@ -274,7 +273,7 @@ def _is_plain(X: Any) -> bool:
 
 
 def check_y(estimator: Any, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
-    """Return the targets of an estimator on the host; raise ValueError if it cannot take them."""
+    """Return an estimator's targets on the host; raise ValueError if they are not valid."""
     known, kind = getattr(estimator, "classes_", None), type(estimator).__name__
     checked: np.ndarray = estimator._targets_type.check(y, kind, n_samples, name=name, known=known)
     return checked

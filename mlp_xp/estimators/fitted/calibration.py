@@ -16,9 +16,9 @@ from mlp_xp.nn.losses import EachMember, Loss, mean_loss
 from mlp_xp.nn.network import Params
 
 _LARGEST = 50.0
-# Standard deviation of the prior of the logarithm. In 36 fits on nine tables, 46 to 400 samples
-# held out, log loss fell by 1.0 % on average, and rose by 1.6 % at most; with 0.25 by 0.9 and 4.6
-# %, with 0.1 by 0.8 and 0.8 %.
+# Standard deviation of the prior of the logarithm. In 36 fits on nine tables with 46 to 400
+# held-out samples, log loss fell by 1.0 % on average and rose by at most 1.6 %; with 0.25 it fell
+# by 0.9 % and rose by at most 4.6 %, with 0.1 by 0.8 % and 0.8 %.
 _SPREAD = 0.15
 
 
@@ -34,8 +34,8 @@ def fit_temperature(
 ) -> Tempered:
     r"""Return the temperature T that minimizes the log loss of :math:`z / T` on held-out samples.
 
-    Few samples that are all correct would ask for T = 0. So :math:`\tfrac12 (\log T / s)^2` with s
-    = 0.15 is added to the sum over the samples, and T stays near 1 unless the samples suggest
+    A few samples that are all correct would lead to T = 0. So :math:`\tfrac12 (\log T / s)^2` with
+    s = 0.15 is added to the sum over the samples, and T stays near 1 unless the samples suggest
     otherwise. Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks" (2017),
     arXiv:1706.04599, section 4.2.
     """
@@ -63,7 +63,7 @@ def fit_temperature(
 
 
 def divided(params: Params, temperature: float | None) -> Params:
-    """Return the parameters of the network whose raw outputs are divided by a temperature."""
+    """Return the parameters of a network whose raw outputs are divided by a temperature."""
     if temperature is None:
         return params
     *others, last = params  # The output layer, which is linear in its weights and biases.
@@ -74,8 +74,8 @@ def divided(params: Params, temperature: float | None) -> Params:
 class Calibration(NamedTuple):
     """Errors on held-out samples, (samples, targets, kinds), sorted along the first axis.
 
-    They are distances from each quantile of the loss, or from the prediction, divided by its
-    standard deviation if it has one.
+    They are distances from each quantile of the loss, or from the prediction, divided by the
+    predicted standard deviation if any.
     """
 
     scores: Any
@@ -103,10 +103,10 @@ def calibrated_quantiles(
     r"""Return quantiles of each target, (samples, targets, levels), of activated outputs.
 
     The quantile :math:`q` is the network's plus the quantile :math:`q` of its errors on the n
-    samples of the calibration, at the position :math:`q\,(n + 1)`. A new error has each of the n +
-    1 ranks among them with the same probability, so a fraction :math:`q` lies below, whatever the
-    network has learned. Where bounds would cross, the upper one is raised. ``put`` returns an array
-    of the host in the dtype and on the device of the outputs.
+    calibration samples, at the position :math:`q\,(n + 1)`. A new error is equally likely to have
+    each of the n + 1 ranks among these errors, so a fraction :math:`q` lies below, whatever the
+    network has learned. If bounds would cross, the upper one is raised. ``put`` returns a host
+    array in the dtype and on the device of the outputs.
 
     Romano, Patterson, Candès, "Conformalized quantile regression" (2019), arXiv:1905.03222, theorem
     2; Papadopoulos, Proedrou, Vovk, Gammerman, "Inductive confidence machines for regression"

@@ -1,4 +1,4 @@
-"""Weights of a fitted estimator that are kept on a device between predictions."""
+"""A fitted estimator's weights, kept on a device between predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlp_xp.backends import Backend
 class DeviceCopies:
     """Copies of arrays on devices, made at first use and not pickled.
 
-    ``is_shared`` is whether the user holds one of the arrays and may write to it at any time; then
+    ``is_shared`` is whether the user has one of the arrays and may write to it at any time; then
     nothing is cached, since NumPy does not record writes.
     """
 
@@ -29,8 +29,8 @@ class DeviceCopies:
     def on(self, backend: Backend, dtype: str, tree: Any) -> Any:
         """Return a tree of arrays of any library, or None, with copies on a backend.
 
-        Copies of arrays that the last call did not use are deleted. Shared arrays are returned as
-        they are.
+        Copies of arrays that the last call did not use are deleted. Shared arrays are returned
+        unchanged.
         """
 
         def put(leaf: Any) -> Any:
@@ -50,15 +50,16 @@ class DeviceCopies:
             if key not in self._copies:
                 with backend.scope():
                     self._copies[key] = map_leaves(put, tree)
-                # Other threads may use them in other streams, which would not wait for the copy.
+                # Other threads may use the copies in other streams, which would not wait for the
+                # copying.
                 backend.synchronize(self._copies[key])
             return self._copies[key]
 
 
 class FittedArrays:
-    """A fitted attribute that holds arrays, to which a reader may write.
+    """A fitted attribute that holds arrays, which a reader may write to.
 
-    The value is in the estimator's dictionary under its name.
+    The value is in the estimator's ``__dict__`` under its name.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:

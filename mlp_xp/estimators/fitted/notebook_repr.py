@@ -8,7 +8,7 @@ from typing import Any
 
 from sklearn.utils import estimator_html_repr
 
-# scikit-learn's box is light on a dark page too; its colors are fixed, so all are inverted.
+# scikit-learn's box is light even on a dark page; its colors are fixed, so all are inverted.
 _DARK_BOX = (
     "<style>.mlp-xp-box .sk-global.dark .sk-estimator{filter:invert(.9) hue-rotate(180deg)}</style>"
 )
@@ -55,13 +55,13 @@ class NotebookMixin(DescriptionMixin):
     def plot(self) -> Any:
         """Pictures: ``plot()`` draws the training curves, ``plot.confusion(X, y)`` and so on more.
 
-        See `mlp_xp.plotting.Plots`; needs matplotlib, of the ``cli`` extra.
+        See `mlp_xp.plotting.Plots`; needs matplotlib, which the ``cli`` extra installs.
         """
         from mlp_xp.plotting import Plots  # Rarely used.
 
         return Plots(self)
 
     def _html_repr(self: Any) -> str:
-        """Return scikit-learn's representation, with the network if fitted."""
+        """Return scikit-learn's representation, with the network's summary if fitted."""
         network = self.summary()._repr_html_() if "coefs_" in vars(self) else ""
         return f'{_DARK_BOX}<div class="mlp-xp-box">{estimator_html_repr(self)}</div>{network}'

@@ -1,4 +1,4 @@
-"""Predictions of a fitted estimator, and their evaluation."""
+"""The predictions of a fitted estimator, and their evaluation."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def network_outputs(
 ) -> Array:
     """Return the outputs of an estimator's network, (samples, outputs).
 
-    ``method`` is the calling method, for errors. ``raw`` leaves out the output activation, and
-    ``only_order`` promises to use only the order of a sample's outputs, which softmax keeps.
-    ``depth`` asks for the activations of that hidden layer instead, from 1. ``to`` is the backend
-    of the result, by default X's.
+    ``method`` is the name of the calling method, for errors. ``raw`` omits the output activation.
+    With ``only_order``, only the order of a sample's outputs matters, which softmax preserves.
+    ``depth`` selects the activations of a hidden layer instead, from 1. ``to`` is the backend of
+    the result, by default that of X.
     """
     state = fitted_state(model)
     X, caller, backend, dtype = _place(model, X, state, method)
@@ -56,7 +56,7 @@ def network_outputs(
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
     params, batch_stats, scaling = state.on(backend, dtype)
-    # Softmax of one column, where it is assigned, is always 1.
+    # The softmax of one column, if assigned, is always 1.
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
     keeps_order = keeps_order and state.network.n_members == 1
     is_raw = not views and (raw or (only_order and keeps_order))
@@ -75,8 +75,8 @@ def network_outputs(
         precision=model.precision,
     )
     # Finite outputs prove nothing about assigned arrays: tanh of infinity is 1, and XLA's maximum
-    # of NaN and 0 is 0. Large inputs may overflow with good weights, and reading outputs waits for
-    # the device.
+    # of NaN and 0 is 0. With good weights large inputs may still overflow, and reading outputs
+    # waits for the device.
     is_known = state.is_checked and not state.copies.is_shared
     if not (is_known or (state.is_checked and is_finite(to, outputs))):
         model._state = state.checked()
@@ -95,7 +95,7 @@ def network_outputs(
 def _place(
     model: Any, X: Any, state: FittedState, method: str
 ) -> tuple[Any, Backend, Backend, str]:
-    """Return checked data, their backend, the backend that computes, and the dtype there."""
+    """Return checked data, their backend, and the backend and dtype for the computation."""
     caller = get_backend(X)
     check_same_namespace(X, model, attribute="_any_weights", method=method)
     X = check_x(model, X, reset=False)
@@ -128,7 +128,7 @@ def member_std(model: Any, X: Any) -> Any:
 
 
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
-    """Return labels in the library of X, unless it cannot hold them; sparse if y was."""
+    """Return labels in the library of X, if it can hold them; sparse if y was."""
     if targets.is_sparse:
         return as_sparse(labels)
     if labels.dtype.kind not in "biuf":
@@ -161,7 +161,7 @@ def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
 def evaluate(
     model: Any, X: Any, y: Any, sample_weight: Any, metrics: Metrics | None
 ) -> dict[str, float]:
-    """Return loss and scores of an estimator; see its method `evaluate`."""
+    """Return an estimator's loss and scores; see its method `evaluate`."""
     named = named_metrics(() if metrics is None else metrics)
     here = get_backend("numpy")
     logits: Any = network_outputs(model, X, "evaluate", raw=True, to=here)

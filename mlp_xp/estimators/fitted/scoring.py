@@ -1,4 +1,4 @@
-"""Predictions of real targets, and scores of predictions that are already computed."""
+"""Predictions for real targets, and scores of existing predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _has_classes(predictions: Any) -> bool:
 
 
 class Predictions:
-    """An estimator with known predictions for some samples, for scikit-learn's scorers.
+    """A wrapper of an estimator with known predictions, for scikit-learn's scorers.
 
     It returns them for any input; all other attributes come from the estimator.
     """
@@ -72,7 +72,7 @@ class Predictions:
         y: np.ndarray,
         sample_weight: np.ndarray | None = None,
     ) -> float:
-        """Return the score of the predictions; weights are for scorers that take them."""
+        """Return the score of the predictions; weights are used by scorers that support them."""
         takes = sample_weight is not None and _takes_weights(scorer)
         try:
             return float(scorer(self, X, y, **({"sample_weight": sample_weight} if takes else {})))
@@ -100,7 +100,7 @@ def _takes_weights(scorer: Any) -> bool:
 
 
 def named_metrics(metrics: Metrics) -> Mapping[str, Any]:
-    """Return the metrics by name; raise ValueError if two have the same."""
+    """Return the metrics by name; raise ValueError if two have the same name."""
     if isinstance(metrics, Mapping):
         pairs = list(metrics.items())
     else:
@@ -132,7 +132,7 @@ def score_on_host(
 
 
 def _are_plain(y: Any, predicted: np.ndarray) -> bool:
-    """Whether scikit-learn would compare labels as they are, without a warning."""
+    """Whether scikit-learn would compare the labels unchanged and without a warning."""
     return (
         type(y) is np.ndarray
         and y.ndim == 1
@@ -153,7 +153,7 @@ def predict_values(
     quantiles: float | Sequence[float] | None = None,
     calibration: Calibration | None = None,
 ) -> Any:
-    """Return predictions of real targets for activated outputs; see `MLPRegressor.predict`."""
+    """Return predictions for real targets from activated outputs; see `MLPRegressor.predict`."""
     _check_wanted(return_std, quantiles)
     backend = get_backend(outputs)
     with backend.scope():

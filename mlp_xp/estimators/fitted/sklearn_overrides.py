@@ -1,4 +1,4 @@
-"""Private names of scikit-learn's MLP that people read or override, and their substitutes."""
+"""Private names of scikit-learn's MLP that users read or override, and their substitutes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _READ_INSTEAD = {
 
 
 class SklearnNamesMixin:
-    """Private names of scikit-learn's MLP that scripts read: the same values, or a hint."""
+    """A mixin with private names of scikit-learn's MLP that scripts read: the values, or a hint."""
 
     if not TYPE_CHECKING:  # Hidden from type checkers, which would accept any name.
 
@@ -68,7 +68,7 @@ def _label_binarizer(model: Any) -> LabelBinarizer:
 
 
 def _forward_pass(model: Any, activations: list[Any]) -> list[Any]:
-    """Set and return the activations of all layers for the inputs, the first of the list."""
+    """Set and return the activations of all layers, given a list that begins with the inputs."""
     X, n_hidden = activations[0], model.n_layers_ - 2
     activations[1:] = [model.hidden_activations(X, layer) for layer in range(n_hidden)]
     activations.append(_forward_pass_fast(model, X))

@@ -38,20 +38,20 @@ _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
 _UNASSIGNED = dict.fromkeys(
     ("input_scaling", "target_scaling", "normalization", "numeric_embedding")
 ) | {"parametric_activation": False, "n_members": 1}
-# Fields that do not hold for other weights.
+# Fields that are not valid for other weights.
 _UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
 
 
 @dataclass(frozen=True, eq=False)
 class FittedState:
-    """Everything that a prediction or another fit needs; pickled, moved and saved as one.
+    """Everything that predictions or a later fit need; pickled, moved and saved together.
 
     ``n_features`` counts the columns of the matrix; with whitening the network may have fewer
-    inputs. ``scaling`` was computed by the setting ``input_scaling``. ``progress``, in NumPy
-    arrays, resumes a training without its trainer; ``position`` its schedule. ``is_checked`` is
-    whether all weights are known to be finite. ``calibration`` corrects quantiles; predictions
-    divide raw outputs by ``temperature``. ``copies`` holds weights, statistics and scaling on a
-    device.
+    inputs. ``scaling`` was computed as ``input_scaling`` says. ``progress``, in NumPy arrays,
+    allows a later fit to continue without the trainer, and ``position`` continues its schedule.
+    ``is_checked`` is whether all weights are known to be finite. ``calibration`` corrects
+    quantiles; predictions divide raw outputs by ``temperature``. ``copies`` holds weights,
+    statistics and scaling on a device.
     """
 
     network: Network
@@ -99,13 +99,13 @@ class FittedState:
 
     @property
     def step_scaling(self) -> str | Whiten | None:
-        """The input scaling that steps apply; a table's numbers are scaled before."""
+        """The input scaling that steps apply; a table's numbers are already scaled."""
         is_done = self.columns is not None and self.input_scaling in TABLE_SCALINGS
         return None if is_done else self.input_scaling
 
     @property
     def target_scaling(self) -> str | None:
-        """The setting by which the targets were standardized."""
+        """The setting with which the targets were standardized."""
         return None if getattr(self.targets, "scaling", None) is None else "standardize"
 
     @property
@@ -115,7 +115,7 @@ class FittedState:
 
     @property
     def activating_loss(self) -> Loss:
-        """The loss, or another one if the user has assigned `out_activation_`."""
+        """The loss, or a different one if the user has assigned `out_activation_`."""
         output = self.output
         if self.loss.output == output:
             return self.loss
@@ -166,8 +166,8 @@ class FittedState:
     ) -> FittedState:
         """Return a new state with what is learned from the training targets.
 
-        These are their mean and standard deviation if they are standardized, and for some losses
-        the initial biases of the output layer.
+        If targets are standardized, this is their mean and standard deviation; for some losses it
+        is also the initial biases of the output layer.
         """
         targets, params = self.targets, self.params
         if target_scaling is not None:
@@ -188,14 +188,14 @@ class FittedState:
         Copies on a device are kept for the next prediction.
         """
         weights = self.params, self.batch_stats, self.scaling
-        # On other host backends nothing is copied; XLA takes time for each array.
+        # On other host backends nothing is copied, but XLA takes time for each array.
         if not backend.shares_host_memory or backend.fixed_shapes:
             weights = cast(Any, self.copies.on(backend, dtype, weights))
         return divided(weights[0], self.temperature), *weights[1:]
 
     @property
     def calibrated(self) -> FittedState:
-        """The state of the network whose raw outputs are divided by the temperature."""
+        """The state of a network whose raw outputs are divided by the temperature."""
         if self.temperature is None:
             return self
         return replace(self, params=divided(self.params, self.temperature), temperature=None)
@@ -234,7 +234,7 @@ def _numpy_copy(array: Any) -> np.ndarray:
 
 
 def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a state from the arrays in an estimator's attributes."""
+    """Return the fields of a state, given the arrays in an estimator's attributes."""
     for name in ("coefs_", "intercepts_"):
         for i, array in enumerate(attributes[name]):
             if array is None:
@@ -356,7 +356,8 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
 def host_copy(estimator: Any) -> Any:
     """Return a copy in NumPy arrays that a fit in progress does not change.
 
-    Unlike a pickle it has no optimizer state for the next fit, and no callbacks of scikit-learn.
+    Unlike a pickle, the copy has no optimizer state for the next fit, and no scikit-learn
+    callbacks.
     """
     copied: Any = object.__new__(type(estimator))
     attributes = vars(estimator).items()

@@ -18,9 +18,9 @@ from mlp_xp.nn.blocks import Row, rows
 class Summary:
     """A summary of a network; prints as text, and displays as HTML in a notebook.
 
-    ``state_bytes`` counts parameters, optimizer state and moving average, ``batch_bytes`` what a
-    step keeps for the backward pass; ``training_work`` counts the multiplications and additions of
-    products for one sample, forward and backward.
+    ``state_bytes`` is the size of parameters, optimizer state and moving average; ``batch_bytes``
+    is the size of what a step keeps for the backward pass. ``training_work`` counts the
+    multiplications and additions in products for one sample, forward and backward.
     """
 
     rows: tuple[Row, ...]
@@ -35,7 +35,7 @@ class Summary:
 
     @property
     def work(self) -> int:
-        """Multiplications and additions of the products for one sample, forward."""
+        """The number of multiplications and additions in products for one sample, forward."""
         return sum(row.work for row in self.rows)
 
     def _cells(self) -> Iterator[tuple[str, str, str, str]]:

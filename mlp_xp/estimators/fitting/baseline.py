@@ -1,4 +1,4 @@
-"""Whether a fit is better than a constant prediction, and what to type if it is not."""
+"""A check whether a fit is better than a constant prediction, with advice if it is not."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from mlp_xp.nn.losses import (
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.loop.fit_loop import FitLoop
 
-# A noisy loss, or one measured with dropout, may be slightly above. One that has settled after few
-# steps must be well above.
+# A noisy loss, or one measured with dropout, may be slightly above the constant's. A loss that has
+# settled after a few steps must be well above it.
 _MARGIN, _MARGIN_AT_REST = 1.1, 2.0
 # A fit that was cut short may still improve.
 _EPOCHS, _STEPS = 10, 200
 # For labels that are nearly all of one class.
 _LEAST_ENTROPY = 0.01
-_LAST = 11  # The best of this many epochs counts, since one may be an outlier.
+_LAST = 11  # The best of this many epochs counts, since a single one may be an outlier.
 _ROWS = 1000
-# Magnitudes of data from which networks learn, and learning rates too large for any rule.
+# The magnitudes of data that networks can learn from, and learning rates too large for any rule.
 _SMALL, _LARGE, _LARGE_RATE, _USUAL_RATE = 0.03, 30.0, 1.0, 0.001
 
 
@@ -44,7 +44,7 @@ def constant_loss(
 ) -> float | None:
     """Return the loss of predicting the weighted mean of y, or the frequencies of its classes.
 
-    It is in the unit of reported losses, and None if there is no short formula.
+    It is in the unit of reported losses; None if no short formula exists.
     """
     formula = _FORMULAS.get(type(loss))
     if formula is None:
@@ -89,8 +89,8 @@ _FORMULAS: dict[type[Loss], Callable[..., Any]] = {
 def warn_if_useless(model: Any, loop: FitLoop, targets: Targets, sample: Sample) -> None:
     """Warn, with what to type, if the training loss ends above a constant prediction's loss.
 
-    Short fits never warn, nor do fits in a search or a cross-validation, ours or scikit-learn's:
-    these have bad candidates on purpose.
+    Short fits never warn, nor do fits in a search or cross-validation (ours or scikit-learn's),
+    which try bad candidates on purpose.
     """
     history, plateau = loop.history, loop.plateau
     n_epochs = history.n_epochs

@@ -57,8 +57,8 @@ def fit_requests(
 ) -> Fit[bool]:
     """Fit a model; return whether Ctrl-C ended it, in the process that warns.
 
-    ``start`` is when `max_time` began, of `time.perf_counter`; ``resume`` is the folder with
-    checkpoints of this fit.
+    ``start`` is the `time.perf_counter` time from which `max_time` counts; ``resume`` is the folder
+    with checkpoints of this fit.
     """
     processes = processes_of(model.distributed)
     with processes.fitting(), contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def fit_requests(
 def partial_fit_requests(
     model: Any, given: Given, held_out: Given, classes: Any = None
 ) -> Fit[None]:
-    """Train a model for one epoch, without callbacks: they belong to a whole fit."""
+    """Train a model for one epoch, without callbacks, which belong to a whole fit."""
     processes = processes_of(model.distributed)
     with processes.fitting():
         with _unchanged_by_errors(model), processes.sharing_errors():
@@ -121,7 +121,7 @@ def _prepare(
 ) -> tuple[FitLoop, Targets, Sample]:
     """Check everything, copy it to the device, and publish the untrained network.
 
-    ``continues`` trains the network that exists. All processes prepare the same fit. Returned are
+    ``continues`` trains the existing network further. All processes prepare the same fit. Return
     the loop, which has not begun, and the targets and samples that it fits.
     """
     # Check: parameters, then samples.
@@ -160,7 +160,7 @@ def _prepare(
     processes.agree(lambda: describe_backend(backend), advise_numba)
     if state is not None:
         if config.rules.loss != state.loss:
-            history.best_loss = None  # From another loss, which is not compared with this one.
+            history.best_loss = None  # From another loss, which cannot be compared with this one.
         state = continue_state(state, config, params)
     else:
         state = new_state(
@@ -198,7 +198,7 @@ def _prepare(
         from mlp_xp.estimators.fitting.validation_set import HeldOut  # Many fits have none.
 
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
-    # Another machine may round statistics differently.
+    # Other machines may round statistics differently.
     encode = partial(targets.plain.encode, whole.y, trainer.dtype)
     loop = FitLoop(
         trainer,
@@ -242,5 +242,5 @@ def _draw_epochs(model: Any, epochs: Sequence[Record]) -> None:
     if epochs and is_drawn and not isinstance(model.random_state, Integral):
         generator = check_random_state(model.random_state)
         rows = np.zeros(epochs[0].n_samples, np.int8)
-        for _ in epochs:  # The numbers depend on the length alone.
+        for _ in epochs:  # The numbers depend only on the length.
             generator.shuffle(rows)

@@ -1,4 +1,4 @@
-"""The network of a fit, new or the one that exists, and the trainer of its weights."""
+"""The new or existing network of a fit, and the trainer of its weights."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from mlp_xp.training.trainer import Trainer
 if TYPE_CHECKING:
     from mlp_xp.estimators.tables.columns import TableColumns
 
-# Rows that initial weights are adapted to.
+# The number of rows that initial weights are adapted to.
 _MOST_ROWS = 4096
 # Fields of a network that can change without changing its weights.
 _OF_A_STEP = "activation", "dropout", "input_dropout"
 
 
 class Training(NamedTuple):
-    """A trainer, kept for the next fit, and the weights and statistics last published from it.
+    """A trainer kept for the next fit, and the weights and statistics last published from it.
 
-    ``best`` has the best score's, during a fit in which the score decides;
-    ``is_at_plateau`` is whether nothing has improved for too long.
+    ``best`` has the weights and statistics with the best score, during a fit in which the score
+    decides; ``is_at_plateau`` is whether nothing has improved for too long.
     """
 
     trainer: Trainer
@@ -76,11 +76,11 @@ def new_state(
     start = init_params(network, generator), init_batch_stats(network)
     untrained = [] if columns is None else columns.untrained_codes
     for entry in entries(start[0]) if untrained else ():
-        if isinstance(entry, Embedding):  # The mean of all, and stays so.
+        if isinstance(entry, Embedding):  # The mean of all networks, which stays so.
             table: Any = entry.table
             table[..., untrained, :] = 0.0
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
-    # Draw from a copy, so that the generator ends in the same state as with scikit-learn's MLP.
+    # Draw from a copy, so that the generator ends up in the same state as with scikit-learn's MLP.
     seed = int(random_state if is_seed else copy.deepcopy(generator).randint(2**31 - 1))
     state = FittedState(
         network,
@@ -122,7 +122,7 @@ def _adapt_to_data(
         shift, scale, *rotation = (to_numpy(leaf).astype(np.float64) for leaf in state.scaling)
         x = (x - shift) * scale
         x = x @ rotation[0] if rotation else x
-    # Processors round differently, so all processes take the weights of the first.
+    # Processors round differently, so all processes use the weights of the first.
     adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
     adapted: Params = processes.first_of(
         partial(adapt, state.network, params, x, generator.uniform)
@@ -131,7 +131,7 @@ def _adapt_to_data(
 
 
 def _some_rows(X: Any, most: int) -> np.ndarray:
-    """Return rows from all over the samples, in float64."""
+    """Return rows spread over the samples, in float64."""
     rows = np.linspace(0, X.shape[0] - 1, min(X.shape[0], most)).astype(np.int64)
     return to_numpy(take_rows(X, rows)).astype(np.float64)
 
@@ -189,10 +189,10 @@ def trainer_for(
     trainer = None if last is None else last.trainer
     if last is not None and last.trainer.backend == backend and last.trainer.rules == rules:
         trainer = last.trainer
-        # The estimator's arrays may be the trainer's, without a copy; but a compiled step takes
-        # over the memory of its state, which must then be a copy.
+        # The estimator's arrays may be the trainer's, without a copy. But a compiled step takes
+        # over the memory of its state, which then must be a copy.
         is_own = _have_same_arrays(weights, (trainer.learned, trainer.state.batch_stats))
-        # Training does not continue from the published moving average.
+        # Training continues from the weights, not from the published moving average.
         is_average = rules.ema_decay is not None and _have_same_arrays(weights, last.published)
         if not is_average and (not is_own or backend.donates):
             trainer.set_learned(*weights)

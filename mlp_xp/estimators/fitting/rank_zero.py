@@ -15,12 +15,12 @@ from mlp_xp.training.loop.records import Record, Running
 if TYPE_CHECKING:  # Imported late, since few fits have checkpoints.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-# The request of rank 0 to the others before it stores the training.
+# Rank 0's request to the others before it saves the training state.
 _CHECK = "check that the weights are finite"
 
 
 class RankZeroReporter(Reporter):
-    """The watcher of a distributed fit: rank 0 reports and decides for all ranks."""
+    """The watcher of a distributed fit, where rank 0 reports and decides for all ranks."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -38,7 +38,7 @@ class RankZeroReporter(Reporter):
             else:
                 self._begin()
                 is_pressed = stack.enter_context(interrupts())
-                if self.watches_pauses:  # Rank 0 stores the training first.
+                if self.watches_pauses:  # Rank 0 saves the training state first.
                     stack.enter_context(terminations())
             yield self._processes.asking_first(is_pressed)
 

@@ -1,4 +1,4 @@
-"""The reports of a fit as it goes: fitted attributes, our callbacks and scikit-learn's."""
+"""The reports of a running fit: fitted attributes, our callbacks and scikit-learn's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REPORT_SECONDS = 0.1  # Seconds between two progress reports.
 
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
-    """Publish a training as it is now, with arrays of the backend of the caller's data."""
+    """Publish the current state of a fit, in arrays of the backend of the caller's data."""
     learned = map_leaves(lambda leaf: put_writable(leaf, to), loop.learned())
     # The training has checked that they are finite.
     state = model._state.with_weights(
@@ -52,11 +52,11 @@ def set_temperature(model: Any, loop: FitLoop) -> None:
 
 
 class Pause(NamedTuple):
-    """A point at which a training can be stored, between two steps or calls of many steps.
+    """A point at which the training state can be saved, between two steps or calls of many steps.
 
-    ``epoch`` epochs and ``step`` steps of the next are done; ``n_steps`` counts the steps of all
-    fits. ``is_interrupted`` is whether Ctrl-C ends the fit now. ``take()`` returns the `Snapshot`
-    of this moment, and updates the model.
+    ``epoch`` epochs and ``step`` steps of the next one are done; ``n_steps`` counts the steps of
+    all fits. ``is_interrupted`` is whether Ctrl-C ends the fit now. ``take()`` returns the current
+    `Snapshot` and updates the model.
     """
 
     epoch: int
@@ -99,7 +99,7 @@ class Reporter:
     def fit(self) -> Iterator[Callable[[], bool]]:
         """Report begin and end of a fit to callbacks; yield a function to check for Ctrl-C.
 
-        An error before its first epoch leaves the trainer as it was.
+        An error before the first epoch leaves the trainer unchanged.
         """
         model = self._model
         self._begin()
@@ -146,7 +146,7 @@ class Reporter:
                 hook(self._model, done, n_steps, running)
 
     def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report to every callback that the training can be stored now."""
+        """Report to every callback that the training state can be saved now."""
         trainer, take = self._loop.trainer, partial(self._snapshot, step)
         pause = Pause(trainer.n_epochs, step, trainer.n_steps + step, is_interrupted, take)
         for hook in self._pause_hooks:
@@ -181,7 +181,7 @@ class Reporter:
         )
 
     def _fitted_attributes(self) -> dict[str, Any]:
-        """Return the attributes that turn a new estimator into a copy of this fitted one."""
+        """Return the attributes that make a new estimator a copy of this fitted one."""
         params = self._model.get_params(deep=False)
         attributes = vars(self._model).items()
         return {k: v for k, v in attributes if k not in params and "callback" not in k} | {

@@ -1,4 +1,4 @@
-"""Resume a fit from a checkpoint: what must be the same in both."""
+"""Resuming a fit from a checkpoint, and what both must have in common."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 
 
 def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -> Snapshot | None:
-    """Return the newest checkpoint of a folder that is not damaged.
+    """Return the newest undamaged checkpoint in a folder.
 
     Without one, warn and return None, so that a restarted job starts from the beginning.
     """
@@ -48,7 +48,7 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
 
 
 def with_snapshot(state: FittedState, snapshot: Snapshot) -> FittedState:
-    """Return a new state with the seed and the input scaling of the fit that is resumed."""
+    """Return a new state with the seed and the input scaling of the resumed fit."""
     from mlp_xp.training.checkpoints.snapshot import tree_of
 
     scaling = state.scaling
@@ -63,7 +63,7 @@ def identity(
     weights: np.ndarray | None,
     columns: TableColumns | None = None,
 ) -> dict[str, str]:
-    """Return as text the settings and targets that a fit and its resumption share."""
+    """Return the settings and targets that must be the same in a resumed fit, as text."""
     texts = {name: text_of(value) for name, value in params.items() if name not in _FREE}
     targets = np.ascontiguousarray(encode())
     digest = hashlib.sha256(targets.tobytes())

@@ -1,4 +1,4 @@
-"""The samples of a fit: split into those to fit and to hold out, and placed where it computes."""
+"""The samples of a fit, split into training and held-out samples and placed on the device."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mlp_xp.estimators.targets import Targets
 from mlp_xp.training.data.placement import Data, multiplies_sparse, place
 from mlp_xp.training.trainer import Trainer
 
-_FEW = 10_000  # The most samples whose split is cached.
+_FEW = 10_000  # The maximum number of samples whose split is cached.
 
 
 def split_sample(
     sample: Sample, targets: Targets, fraction: float, seed: int, random_state: Any
 ) -> tuple[Sample, Sample]:
-    """Split off held-out samples, the same at each call on the same number of them.
+    """Split off held-out samples; the split depends only on their number, targets and seed.
 
-    A generator then draws the numbers that scikit-learn's split draws, for later fits.
+    A generator is then advanced as by scikit-learn's split, for later fits.
     """
     n_samples = sample.X.shape[0]
     strata = targets.strata(sample.y, fraction)
@@ -66,12 +66,12 @@ def refuse_without_held_out(params: Mapping[str, Any]) -> None:
             )
 
 
-# Cached for few samples, since the models of a search often share them.
+# Cached for a few samples, since the models of a search often share the split.
 @functools.lru_cache(maxsize=64)
 def _split(
     n_samples: int, fraction: float, seed: int, groups: tuple[bytes, str, int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the samples to fit on and of those held out.
+    """Return the positions of the training samples and of the held-out samples.
 
     ``groups`` to stratify by are given as bytes, dtype, and number of axes.
     """
@@ -89,7 +89,7 @@ def _split(
 def place_sample(
     trainer: Trainer, sample: Sample, targets: Targets, placement: Any, batch_size: Any
 ) -> Data:
-    """Return the training data: on the device, or to be streamed to it batch by batch."""
+    """Return the training data, on the device or to be streamed to it batch by batch."""
     encoded = targets.encode(sample.y, trainer.dtype)
     _check_pullbacks(trainer, encoded)
     backend, rules = trainer.backend, trainer.rules

@@ -1,4 +1,4 @@
-"""Held-out samples, and the loss and score of the network on them."""
+"""Held-out samples, and the network's loss and score on them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from mlp_xp.training.inference.inference import predict
 from mlp_xp.training.trainer import Trainer
 
 _T = TypeVar("_T")
-_FEW = 8  # MiB of outputs of several networks at once.
+_FEW = 8  # The maximum MiB of outputs of several networks at once.
 
 
 class HeldOut:
-    """Samples that the network is not fitted to.
+    """Samples on which the network is not trained.
 
-    ``model`` is for scorers; a callable one may ask for its attributes, so ``looks_at_model`` is
-    whether a score may depend on more than predictions. ``x_fit`` are the inputs that the network
-    is fitted to, and ``data`` the same as placed.
+    ``model`` is for scorers; a callable scorer may use its attributes, so ``looks_at_model`` is
+    whether a score may depend on more than predictions. ``x_fit`` are the training inputs, and
+    ``data`` the same inputs as placed on the device.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class HeldOut:
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
-        # As the fitted model will predict: its kernels are in float32 where training's are not.
+        # As the fitted model will predict, with float32 kernels even if training uses others.
         self._backend = get_backend(backend.name, backend.device)
-        # Other backends would compile a dozen operations for this number of samples; a user's loss
-        # may be written for that library.
+        # Other backends would compile a dozen operations for this number of samples, and a user's
+        # loss may be written for that library.
         on_host = backend.fixed_shapes and not trainer.rules.has_own_functions
         self._scores_on = get_backend("numpy") if on_host else self._backend
         encoded = targets.encode(sample.y, dtype, "y_val")
@@ -73,7 +73,7 @@ class HeldOut:
         if sparse.issparse(base):
             pass  # Sparse rows stay sparse for scorers.
         elif isinstance(x, Rows | Shard) and isinstance(x_fit, type(x)) and x.x is x_fit.x:
-            x = replace(x, x=data.x)  # The same array, no copy.
+            x = replace(x, x=data.x)  # The same array, not a copy.
         else:
             there = place(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
             x = replace(x, x=there) if isinstance(x, Shard) else there
@@ -94,11 +94,11 @@ class HeldOut:
             self._scorer = self._scoring
         elif self._scoring not in (None, "loss", REFINEMENT):
             self._scorer = get_scorer(self._scoring)
-        if self._scorer is not None:  # A scorer that cannot be used fails now, not after an epoch.
+        if self._scorer is not None:  # An unusable scorer fails now, not after an epoch.
             self.measure()
 
     def measure(self) -> tuple[float, float]:
-        """Return loss and score of the current network; a higher score is better."""
+        """Return the current network's loss and score; a higher score is better."""
         return self._on_all(self._scores)
 
     def temperature(self) -> float:
@@ -119,7 +119,7 @@ class HeldOut:
         n_networks = next(leaves(params)).shape[0]
         takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))
         n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
-        # With more, products take longer than the overhead.
+        # With more samples, products take longer than the overhead.
         if takes_axes and n_bytes <= min(_FEW, get_config()["working_memory"]) * 2**20:
             return self._score_each(*self._evaluate(self._logits(params, batch_stats)))
 
@@ -152,13 +152,13 @@ class HeldOut:
         return logits[0] if len(logits) == 1 else self._scores_on.xp.concat(logits, axis=0)
 
     def _scores(self, logits: Array) -> tuple[float, float]:
-        """Return loss and score of the outputs for all samples."""
+        """Return the loss and the score of the outputs for all samples."""
         return self._score(*self._evaluate(logits))
 
     def _evaluate(self, logits: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return the average loss and the activated outputs, on the host.
 
-        The score "refinement" takes raw outputs.
+        The score "refinement" needs raw outputs.
         """
         loss, backend = self._trainer.rules.loss, self._scores_on
         with backend.scope():

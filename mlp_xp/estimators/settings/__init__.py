@@ -1,4 +1,4 @@
-"""The parameters of the estimators: constraints, descriptions, and the training they define.
+"""The estimators' parameters: constraints, descriptions, and the training that they define.
 
-Values are resolved without data; what depends on targets is in `targets`.
+Values are resolved without data; anything that depends on targets is in `targets`.
 """

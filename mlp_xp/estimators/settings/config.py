@@ -1,4 +1,4 @@
-"""The meaning of an estimator's parameters: one frozen `TrainingConfig`, resolved in one place."""
+"""The meaning of an estimator's parameters, resolved into one frozen `TrainingConfig`."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def resolve_config(
 ) -> TrainingConfig:
     """Return the training defined by an estimator's parameters.
 
-    ``layers`` are the hidden layers of an existing network, instead of ``hidden_layer_sizes``;
-    ``inputs`` is a block before the first layer for the encoded columns of a table. Parameters that
-    contradict each other, the data or the targets are an error.
+    ``layers`` are the hidden layers of an existing network, used instead of ``hidden_layer_sizes``;
+    ``inputs`` is the block before the first layer for a table's encoded columns. Raise an error for
+    parameters that contradict each other, the data or the targets.
     """
-    resolve_augmentation("tta", params["tta"], n_features)  # An error before the training.
+    resolve_augmentation("tta", params["tta"], n_features)  # Raises errors before the training.
     loss, n_members = targets.resolve_loss(params), int(params["n_members"])
     if n_members > 1:
         loss = EachMember(loss, n_members)
@@ -99,7 +99,7 @@ def resolve_config(
     )
     dtype = None if params["precision"] == "auto" else params["precision"]
     if dtype in LOW_PRECISIONS:
-        dtype = "float32"  # Fewer bits would lose small updates.
+        dtype = "float32"  # In fewer bits small updates would be lost.
     scalings = scaling, params.get("target_scaling")
     return TrainingConfig(
         _plain_numbers(rules), resolve_loop(params), loss.output, *scalings, dtype
@@ -133,7 +133,7 @@ def _resolve_inputs(
 
 
 def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
-    """Return the settings of a fit that no training step needs."""
+    """Return the settings of a fit that training steps do not need."""
     is_lbfgs = params["solver"] == LBFGS
     settings = LoopSettings(
         max_iter=params["max_iter"],
@@ -144,7 +144,7 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
         # "lbfgs" ignores it, as in scikit-learn.
         stops_by_score=bool(params["early_stopping"]) and not is_lbfgs,
         is_adaptive=_schedule_name(params) == ADAPTIVE,
-        # No schedule ends at max_iter, which is then only a limit.
+        # No schedule ends at max_iter, which is only a limit here.
         has_open_end=isinstance(_resolve_schedule(params), Constant | InvScaling),
         max_time=params["max_time"],
         max_fun=params["max_fun"] if is_lbfgs else None,
@@ -198,7 +198,7 @@ def _check_members(params: Mapping[str, Any]) -> None:
 
 
 def resolve_layers(given: Any) -> tuple[int | Layer, ...]:
-    """Return the hidden layers; raise ValueError unless each is an object or at least 1 wide."""
+    """Return the hidden layers; raise ValueError unless each is an object or a width above 0."""
     entries = given if isinstance(given, list | tuple) else (given,)
     for entry in entries:
         _refuse_class("hidden_layer_sizes", entry)
@@ -256,7 +256,7 @@ def resolve_augmentation(name: str, given: Any, n_features: int) -> tuple[Augmen
 
 
 def _schedule_name(params: Mapping[str, Any]) -> str | Schedule:
-    """Return `learning_rate`, or "constant" where the solver ignores it."""
+    """Return `learning_rate`, or "constant" if the solver ignores it."""
     name, solver = params["learning_rate"], params["solver"]
     is_ignored = isinstance(name, str) and name in _FOR_SGD
     return "constant" if is_ignored and solver != "sgd" and not isinstance(solver, SGD) else name
@@ -272,7 +272,7 @@ def _resolve_schedule(params: Mapping[str, Any]) -> Schedule:
 
 
 def _other_schedule(params: Mapping[str, Any], name: str) -> Schedule | None:
-    """Return the schedule of a number besides the learning rate."""
+    """Return the schedule of a number other than the learning rate."""
     given = params[name]
     return SCHEDULES[given]() if isinstance(given, str) else given
 
@@ -282,10 +282,10 @@ def _hashable(value: Any) -> Any:
 
 
 def _plain_numbers(settings: Any) -> Any:
-    """Return settings with Python's numbers instead of NumPy's, in tuples and dataclasses too.
+    """Return settings with Python numbers instead of NumPy's, even in tuples and dataclasses.
 
-    These are equal to each other, with the same hash, but compute in another precision, and small
-    integers of NumPy overflow.
+    Both are equal and have the same hash, but NumPy's compute in another precision, and its small
+    integers overflow.
     """
     kind = type(settings)
     if kind in _OF_PYTHON:
@@ -312,7 +312,7 @@ def _plain_numbers(settings: Any) -> Any:
 
 
 def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
-    """Return the backend named by `backend` and `device`, or the data's."""
+    """Return the backend named by `backend` and `device`, or the backend of the data."""
     backend, device = params["backend"], params["device"]
     X = X.x if isinstance(X, Rows | Shard) else X
     if backend is None and device is not None and namespace_backend(X) is None:
@@ -326,7 +326,7 @@ def training_backend(params: Mapping[str, Any], X: Any) -> Backend:
 
 
 def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
-    """Return the dtype of the parameters for data that are trained on with a backend."""
+    """Return the dtype of the parameters for training on some data with a backend."""
     if config.dtype == "float64" and not backend.has_float64:
         raise ValueError(
             f"precision is 'float64', which device {backend.device!s} of backend "
@@ -334,9 +334,9 @@ def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
         )
     if config.dtype is not None:
         return config.dtype
-    # As in scikit-learn, everything but single precision and bytes uses double precision.
+    # As in scikit-learn, everything except single precision and bytes uses double precision.
     if isinstance(X.x if isinstance(X, Rows | Shard) else X, np.ndarray):
-        # Scikit-learn converts NumPy's float16 to double; the name of a dtype takes ten
+        # Scikit-learn converts NumPy's float16 to double; looking up a dtype's name takes ten
         # microseconds.
         is_single = X.dtype in (np.float32, np.uint8)
     else:

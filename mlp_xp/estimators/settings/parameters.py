@@ -1,4 +1,4 @@
-"""The table of parameters as scikit-learn needs it: constraints, docstrings and checks."""
+"""The table of parameters in scikit-learn's terms: constraints, docstrings and checks."""
 
 import functools
 import inspect
@@ -98,7 +98,7 @@ def _constraint(value: Any) -> Any:
 def documented(cls: _Class) -> _Class:
     """Add parameters and attributes to the docstring, and hints to the constructor's errors."""
     kind: Any = cls
-    if cls.__doc__ is not None:  # With -OO there is none.
+    if cls.__doc__ is not None:  # With -OO there is no docstring.
         names = inspect.signature(kind).parameters
         rows = [kind._parameters[name].described(name) for name in names]
         text = inspect.cleandoc(cls.__doc__).replace("[parameters]\n", "".join(rows))
@@ -121,7 +121,7 @@ param_names: Any = classmethod(_list_names)
 
 
 def validate(estimator: Any) -> None:
-    """Check the parameters of an estimator as scikit-learn does; skip unchanged ones."""
+    """Check an estimator's parameters as scikit-learn does; skip unchanged ones."""
     kind: Any = type(estimator)
     params = estimator.get_params(deep=False)
     if all(map(_is_plain, params.values())):
@@ -132,7 +132,7 @@ def validate(estimator: Any) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a parameter is a number, text, None, or integers, which can be compared."""
+    """Whether a parameter is a number, text, None, or several integers, which can be compared."""
     kind = type(value)
     return kind in _PLAIN or (kind is tuple and all(type(entry) is int for entry in value))
 
@@ -180,23 +180,23 @@ class RecipeMixin:
         Parameters
         ----------
         recipe : str or path-like
-            A name of `mlp_xp.recipes.names`, or a TOML file of your own; see `docs/cli.md`. Its
+            A name from `mlp_xp.recipes.names`, or your own TOML file; see `docs/cli.md`. Its
             ``max_time`` limits the fit.
         **overrides
-            Parameters that replace the recipe's. ``backend="numpy"`` replaces its precision
-            and device too, and is what is taken, with a warning, where its library is missing.
+            Parameters that replace the recipe's. ``backend="numpy"`` also replaces its precision
+            and device; it is used, with a warning, if the recipe's library is missing.
 
         Returns
         -------
         MLPClassifier or MLPRegressor
-            Not fitted. A recipe with ``[ensemble]``, such as "table-best", is an
+            Not fitted. A recipe with ``[ensemble]``, such as "table-best", gives an
             `MLPEnsembleClassifier` or `MLPEnsembleRegressor`; parameters that both have, such as
-            ``random_state``, are set for the ensemble.
+            ``random_state``, are set on the ensemble.
 
         Raises
         ------
         ValueError
-            If there is no such recipe, or it has a key that is no parameter, or a wrong value.
+            If the recipe does not exist, or has a key that is not a parameter, or an invalid value.
 
         Examples
         --------
@@ -231,7 +231,7 @@ def _ensemble_of(model: Any, params: dict[str, Any]) -> Any:
     """Return an ensemble with a recipe's parameters, or None if the recipe has no ensemble."""
     if not params:
         return None
-    # From the package, which imports ensembles late since they are built on estimators.
+    # From the package, which imports ensembles late, since they are built on estimators.
     from mlp_xp import MLPEnsembleClassifier, MLPEnsembleRegressor
 
     is_regressor = isinstance(model, RegressorMixin)

@@ -1,4 +1,4 @@
-"""The columns of a table, learned in a fit, and the conversion of a table to a matrix."""
+"""The columns of a table, learned in a fit, and the conversion of tables to matrices."""
 
 from __future__ import annotations
 
@@ -16,29 +16,27 @@ from mlp_xp.estimators.tables.reading import RawColumn, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
 
-_BLOCK = 4096  # Rows that are converted at once.
+_BLOCK = 4096  # The number of rows that are converted at once.
 
 
 @dataclass(frozen=True, eq=False)
 class TableColumns:
-    """The columns of a table, and what was learned from the training data.
+    """The columns of a table, with what was learned from the training data.
 
-    The matrix has the numbers first, then indicators of missing ones, then categories in one-hot
-    form, and last the codes of the categories that are embedded. Codes count the categories of all
-    such columns.
+    The matrix has the numbers first, then indicators of missing numbers, then one-hot categories,
+    and last the codes of embedded categories. Codes count the categories of all embedded columns.
 
     Parameters
     ----------
     columns : tuple of Column
     medians : (numbers,) float64 array
-        That replace missing numbers.
+        The values that replace missing numbers.
     scaling : Affine, Quantile or None
-        Of the numbers.
+        The scaling of the numbers.
     dtype : {"float32", "float64"}
-        Of the matrix.
+        The dtype of the matrix.
     settings : dict
-        The parameters that the columns follow from; empty for a model that an earlier version
-        saved.
+        The parameters that determine the columns; empty for a model saved by an earlier version.
     """
 
     columns: tuple[Column, ...]
@@ -49,22 +47,22 @@ class TableColumns:
 
     @property
     def categories(self) -> tuple[int, ...]:
-        """The number of codes of each column that is embedded."""
+        """The number of codes of each embedded column."""
         return tuple(column.n_codes for _, column in self._embedded)
 
     @property
     def names(self) -> list[str]:
-        """The names of the columns, in their order."""
+        """The names of the columns, in order."""
         return [column.name for column in self.columns]
 
     def renamed(self, names: Sequence[str]) -> TableColumns:
-        """Return the columns with other names."""
+        """Return the columns with new names."""
         pairs = zip(self.columns, names, strict=True)
         return replace(self, columns=tuple(replace(column, name=name) for column, name in pairs))
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:
-        """The names of the network's inputs, in their order."""
+        """The names of the network's inputs, in order."""
         return tuple(name for _, name in self._inputs)
 
     @cached_property
@@ -83,7 +81,7 @@ class TableColumns:
 
     @cached_property
     def _embedded(self) -> list[tuple[int, CategoryColumn]]:
-        """The columns of categories that are embedded, and their positions."""
+        """The embedded columns of categories, and their positions."""
         pairs = enumerate(self.columns)
         return [(i, c) for i, c in pairs if isinstance(c, CategoryColumn) and c.is_embedded]
 
@@ -96,7 +94,7 @@ class TableColumns:
 
     @cached_property
     def _gaps(self) -> list[int]:
-        """The columns of numbers with an indicator of missing ones."""
+        """The columns of numbers that have an indicator of missing values."""
         places = enumerate(self.columns)
         return [i for i, column in places if column.number_names and column.has_missing]
 
@@ -112,7 +110,7 @@ class TableColumns:
         Parameters
         ----------
         values : (..., inputs) array
-            What `input_gradient` returns, or ``model.coefs_[0].T`` of a model without embeddings.
+            The result of `input_gradient`, or ``model.coefs_[0].T`` for a model without embeddings.
             The gradient of an embedded category is 0.
 
         Returns
@@ -122,7 +120,7 @@ class TableColumns:
         Raises
         ------
         ValueError
-            For another number of inputs.
+            For a wrong number of inputs.
         """
         squares = np.square(to_numpy(values))
         if squares.shape[-1] != len(self.input_names):
@@ -137,7 +135,7 @@ class TableColumns:
 
     @property
     def untrained_codes(self) -> list[int]:
-        """The codes that no training sample has: unknown and missing values."""
+        """The codes that do not occur in training: unknown and missing values."""
         codes, first = [], 0
         for _, column in self._embedded:
             codes += [] if column.has_rare else [first]
@@ -146,12 +144,12 @@ class TableColumns:
         return codes
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the network's input matrix, ``(rows, inputs)``, with missing numbers filled.
+        """Return the network's input matrix, ``(rows, inputs)``, with missing numbers imputed.
 
         Parameters
         ----------
         X : frame or array-like of shape (samples, features)
-            With the columns of the fit, in their order.
+            With the columns of the fit, in the same order.
         """
         return self.encode(read_table(X), imputes=True)
 
@@ -162,13 +160,13 @@ class TableColumns:
         ----------
         raws : sequence of RawColumn
         imputes : bool
-            Whether missing numbers are replaced; they are an error otherwise.
+            Whether missing numbers are replaced; otherwise they are an error.
 
         Raises
         ------
         ValueError
-            If a column has other kinds of values than in the fit, infinite ones, or missing ones
-            that no setting allows.
+            If a column has values of another kind than in the fit, infinite values, or missing
+            values that the settings do not allow.
         """
         pairs = list(zip(self.columns, raws, strict=True))
         for column, raw in pairs:
@@ -236,7 +234,7 @@ class TableColumns:
 
 
 def decode_columns(spec: Any) -> TableColumns:
-    """Return columns from JSON; raise ValueError, TypeError or LookupError if it is invalid."""
+    """Return columns from JSON; raise ValueError, TypeError or LookupError if invalid."""
     columns = tuple(_column(entry) for entry in spec["columns"])
     medians, dtype = _array(spec["medians"], 1), spec["dtype"]
     n_numbers = sum(len(column.number_names) for column in columns)

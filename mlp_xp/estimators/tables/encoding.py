@@ -1,4 +1,4 @@
-"""Learn the columns of a table from the training data, and encode tables as matrices."""
+"""Learning a table's columns from the training data, and encoding tables as matrices."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
-_MOST_ROWS = 200_000  # Of all processes, from which columns are learned.
-_NAMED = 5  # Columns that an error names.
+_MOST_ROWS = 200_000  # The rows from which columns are learned, over all processes.
+_NAMED = 5  # The number of columns that an error names.
 
 
 def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
-    """Return the columns of the training data, as an estimator's parameters ask for them.
+    """Return the columns of the training data, according to an estimator's parameters.
 
     Raise ValueError if a column cannot be an input.
     """
@@ -77,7 +77,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     check_finite(labels, parts)
     there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
     medians = np.asarray([np.median(values) for values in there])
-    # Whatever the numbers are, a precision below float64 has them in float32.
+    # Whatever their dtype, a precision below float64 uses numbers in float32.
     is_single = estimator.precision not in ("auto", "float64")
     is_single |= bool(parts) and all(values.dtype == np.float32 for values in parts)
     scaling = estimator.input_scaling
@@ -126,10 +126,10 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
 def encode_table(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
 ) -> np.ndarray:
-    """Return the matrix of a table on the host, whose columns are learned (``reset``) or known.
+    """Return the matrix of a table on the host; its columns are learned (``reset``) or known.
 
-    Where X is a part of the samples, perhaps without rows, ``exchange`` returns the values of all
-    parts. Raise ValueError if the table is not as in the fit, or cannot be encoded.
+    If X is a part of the samples, perhaps without rows, ``exchange`` returns the values of all
+    parts. Raise ValueError if the table differs from the fit's, or cannot be encoded.
     """
     if sparse.issparse(X):
         raise ValueError(

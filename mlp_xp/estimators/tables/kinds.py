@@ -1,4 +1,4 @@
-"""The kinds of columns: what each learns, checks, and passes to the network."""
+"""The kinds of columns, and what each learns, checks and passes to the network."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
 
 
 class UselessError(ValueError):
-    """A column from which nothing can be learned; the message says why."""
+    """The error for a column from which nothing can be learned; the message says why."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column as it was in the first fit; an input says where values are missing, if any were."""
+    """A column as in the first fit; if values were missing, an input indicates missing values."""
 
     name: str
     has_missing: bool
@@ -30,7 +30,7 @@ class Column:
     kind: ClassVar[str]
 
     def check(self, raw: RawColumn) -> None:
-        """Raise ValueError for values of another kind than in the fit."""
+        """Raise ValueError for values of a different kind than in the fit."""
         if raw.kind != self.kind and not raw.is_empty:
             raise _changed(raw.label, _PLURALS[raw.kind], _PLURALS[self.kind])
 
@@ -41,7 +41,7 @@ class Column:
 
     @property
     def category_names(self) -> tuple[str, ...]:
-        """The names of the inputs of categories."""
+        """The names of the inputs for categories."""
         return ()
 
     def numbers(self, raw: RawColumn) -> list[np.ndarray]:
@@ -49,13 +49,13 @@ class Column:
         return []
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `KINDS` read."""
+        """Return JSON values that `KINDS` can read."""
         return {"kind": self.kind, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class EmptyColumn(Column):
-    """A column without any value in the fit, which is never an input."""
+    """A column that had no values in the fit and is never an input."""
 
     kind = "empty"
 
@@ -85,7 +85,7 @@ class NumberColumn(Column):
         return (self.name,)
 
     def numbers(self, raw: RawColumn) -> list[np.ndarray]:
-        """Return the numbers as they are."""
+        """Return the numbers unchanged."""
         return [_as_numbers(raw)]
 
 
@@ -126,10 +126,10 @@ class DateColumn(Column):
 
 @dataclass(frozen=True)
 class CategoryColumn(Column):
-    """A column of categories: ``values``, sorted, all of them text or all numbers.
+    """A column of categories: sorted ``values``, either all text or all numbers.
 
-    With ``has_rare`` there were rare categories too, with which unknown ones are merged. With
-    ``is_embedded`` the network receives the code of a category, not an input for each.
+    With ``has_rare`` there were also rare categories, with which unknown ones are merged. With
+    ``is_embedded`` the network receives the code of a category instead of one input per category.
     """
 
     values: tuple[Category, ...] = ()
@@ -168,7 +168,7 @@ class CategoryColumn(Column):
 
     @property
     def category_names(self) -> tuple[str, ...]:
-        """The names of the inputs; two categories have one, -1 and 1."""
+        """The names of the inputs; two categories share one input, -1 or 1."""
         if self.is_embedded:
             return ()
         shown = [f"{self.name}={_shown(value)}" for value in self.values]
@@ -205,7 +205,7 @@ class CategoryColumn(Column):
     def codes(self, raw: RawColumn) -> np.ndarray:
         """Return the numbers of the categories, ``(rows,)``.
 
-        0 is an unknown or rare one, the next are `values`, and the last is a missing one.
+        0 is an unknown or rare category, the next are `values`, and the last is a missing value.
         """
         codes, found = raw.factors
         known = {value: code for code, value in enumerate(self.values, 1)}
@@ -265,7 +265,7 @@ def _shown(value: Category) -> str:
 def _as_numbers(raw: RawColumn) -> np.ndarray:
     if raw.kind == "number":
         return raw.values
-    codes, found = raw.factors  # Booleans, or no values at all.
+    codes, found = raw.factors  # Either booleans or no values at all.
     return np.asarray([*found, np.nan], dtype=np.float64)[codes]
 
 

@@ -1,4 +1,4 @@
-"""The columns of a data frame of any library, or of a matrix, as NumPy arrays."""
+"""The columns of any library's data frame, or of a matrix, as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class RawColumn:
 
 
 def read_table(X: Any) -> list[RawColumn]:
-    """Return the columns of a frame that narwhals reads, or of an array-like matrix in NumPy.
+    """Return the columns, in NumPy, of a frame that narwhals can read or an array-like matrix.
 
-    Raise ValueError if X is neither, or a column has cells that are no values, such as lists.
+    Raise ValueError if X is neither, or a column has cells that are not values, such as lists.
     """
     if narwhals.dependencies.is_into_dataframe(X):
         frame = narwhals.from_native(X, eager_only=True)
@@ -71,7 +71,7 @@ def read_table(X: Any) -> list[RawColumn]:
 
 
 def _as_matrix(X: Any) -> np.ndarray:
-    """Return rows of a list as a matrix: of numbers where all are, otherwise of objects."""
+    """Return the rows of a list as a matrix: numbers if all are numeric, otherwise objects."""
     try:
         matrix = np.asarray(X)
         return np.asarray(X, dtype=object) if matrix.dtype.kind in "USO" else matrix
@@ -95,7 +95,7 @@ def _of_series(label: str, series: Any) -> RawColumn:
 
 
 def _of_values(label: str, values: np.ndarray) -> RawColumn:
-    """Return a column whose kind follows from its values."""
+    """Return a column; its kind follows from its values."""
     kind = values.dtype.kind
     if kind in "iuf":
         return RawColumn(label, "number", values)
@@ -132,7 +132,7 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
 
 
 def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
-    """Return the rows of a column of several processes; raise ValueError for different kinds."""
+    """Return a column's rows from several processes; raise ValueError for different kinds."""
     kinds = {part.kind for part in parts if not part.is_empty} or {parts[0].kind}
     if len(kinds) > 1:
         raise ValueError(

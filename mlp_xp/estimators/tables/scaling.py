@@ -1,4 +1,4 @@
-"""The scaling of the numbers of a table, computed and applied on the host."""
+"""The scaling of a table's numbers, computed and applied on the host."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MOST_QUANTILES, _ROWS = 1000, 100_000
 class Affine:
     r"""The scaling :math:`z = (x - shift) \cdot scale`, optionally with smooth clipping.
 
-    Clipping gives :math:`z / \sqrt{1 + (z / 3)^2}`, nearly z for small numbers, and below 3.
-    Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees
-    on tabular data" (2024), arXiv:2407.04491.
+    Clipping gives :math:`z / \sqrt{1 + (z / 3)^2}`, which is close to z for small numbers and below
+    3. Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted
+    trees on tabular data" (2024), arXiv:2407.04491.
     """
 
     shift: np.ndarray
@@ -67,7 +67,7 @@ class Quantile:
 def learn_scaling(
     setting: str | None, numbers: Sequence[np.ndarray], medians: np.ndarray
 ) -> Affine | Quantile | None:
-    """Compute a scaling from the values that each column has, and their medians."""
+    """Compute a scaling from the known values of each column, and their medians."""
     if setting is None or not numbers:
         return None
     if setting == "standardize":
@@ -86,12 +86,12 @@ def learn_scaling(
         values if len(values) <= _ROWS else generator.choice(values, _ROWS, replace=False)
         for values in numbers
     ]
-    # A level that meets a value is that value: in float32, too, both are then equal.
+    # A level that equals a value is set to it, so that both are also equal in float32.
     places = [np.round(levels * (len(values) - 1), 6) for values in some]
     pairs = zip(places, some, strict=True)
     curves = [np.interp(at, np.arange(len(values)), np.sort(values)) for at, values in pairs]
     quantiles = np.stack(curves, axis=1)
-    return Quantile(np.maximum.accumulate(quantiles, axis=0))  # Rounding may break the order.
+    return Quantile(np.maximum.accumulate(quantiles, axis=0))  # Rounding may change the order.
 
 
 def _width(values: np.ndarray) -> float:

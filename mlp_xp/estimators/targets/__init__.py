@@ -1,7 +1,7 @@
-"""Targets of a network: checked, learned from y, encoded for the loss and decoded again.
+"""Targets of a network, which are checked, learned from y, encoded for the loss, and decoded.
 
-A kind of targets knows which losses fit it, its default score, and how it is stratified and
-weighted. It knows neither estimators nor networks.
+Each kind of targets defines which losses are valid, its default score, and how samples are
+stratified and weighted. It does not depend on estimators or networks.
 """
 
 from mlp_xp.estimators.targets._base import Targets

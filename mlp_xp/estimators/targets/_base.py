@@ -19,10 +19,10 @@ class Targets(ABC):
     """The meaning of a network's outputs, learned from the targets of the first fit.
 
     ``kind`` is "binary", "multiclass", "multilabel", "multiclass-multioutput" or "real", ``metric``
-    the name of the default score. y is encoded as ``n_outputs`` columns, each with an output or,
+    the name of the default score. y is encoded as ``n_outputs`` columns, each with one output or,
     for some losses, several. ``classes`` are sorted labels, a list of arrays for several targets,
-    None for real values. ``output`` is the output activation, unless the loss of real values has
-    another. ``is_sparse`` is whether y was sparse, as predictions are then.
+    or None for real values. ``output`` is the output activation, unless a loss for real values has
+    another. ``is_sparse`` is whether y was sparse, as predictions then are, too.
     """
 
     metric: ClassVar[str]
@@ -37,9 +37,9 @@ class Targets(ABC):
     def check(
         y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return y on the host; raise ValueError if it cannot be targets of this kind.
+        """Return y on the host; raise ValueError if it is not valid for this kind of targets.
 
-        ``known`` are classes that a later check compares the labels with.
+        ``known`` are classes with which a later check compares the labels.
         """
 
     @abstractmethod
@@ -59,12 +59,12 @@ class Targets(ABC):
         """Return the default score."""
 
     def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:  # noqa: B027
-        """Raise ValueError if the loss does not take such values."""
+        """Raise ValueError if the loss does not support such values."""
 
     def check_known(  # noqa: B027
         self, y: np.ndarray, output_activation: str, *, warm_start: bool
     ) -> None:
-        """Raise ValueError if a fit to y cannot continue with this network."""
+        """Raise ValueError if this network cannot be trained further on y."""
 
     @property
     def log_loss(self) -> Loss:
@@ -75,7 +75,7 @@ class Targets(ABC):
         )
 
     def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
-        """Return the groups that a held-out fraction is stratified by, or None."""
+        """Return the groups by which held-out samples are stratified, or None."""
         return None
 
     def weigh(
@@ -96,14 +96,14 @@ class Targets(ABC):
     def restore(
         self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any], *, xp: Namespace
     ) -> Any:
-        """Return activated outputs, (..., outputs), in the unit of y and within its limits.
+        """Return activated outputs, (..., outputs), in y's unit and within its limits.
 
-        ``put`` returns an array of the host in the dtype and on the device of the outputs.
+        ``put`` returns a host array in the dtype and on the device of the outputs.
         """
         return outputs
 
     def with_classes(self, classes: np.ndarray) -> Self:
-        """Return the targets with new labels that were assigned to an estimator."""
+        """Return the targets with new labels assigned to an estimator."""
         return self
 
 
@@ -125,7 +125,7 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
 
 
 def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) -> Loss:
-    """Return a loss by its name, an object as it is, or a function of the outputs as a loss."""
+    """Return a loss, given its name, an object, or a function of the outputs."""
     if isinstance(given, str):
         return named[given]()
     # `Custom` would hide the mistake of passing a class.

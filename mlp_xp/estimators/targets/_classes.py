@@ -1,4 +1,4 @@
-"""Class labels as targets: one, several at once, or one for each of several targets."""
+"""Class labels as targets: one, several at once (multilabel), or one per target."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlp_xp.nn.losses import EachTarget, Loss, SoftmaxCrossEntropy
 
 @dataclass(frozen=True, eq=False)
 class ClassTargets(LabelTargets):
-    """One class for each sample; two have a single logistic output unless it is "softmax"."""
+    """One class per sample; two classes have a single logistic output unless it is "softmax"."""
 
     @classmethod
     def learn(
         cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
     ) -> LabelTargets:
-        """Return the targets, of whichever kind, that y and the settings describe."""
+        """Return the targets, of any kind, that y and the settings describe."""
         kind: type[LabelTargets] = ClassTargets
         if y.ndim == 1:
             classes = unique(y) if classes is None else classes
@@ -50,7 +50,7 @@ class ClassTargets(LabelTargets):
     def of_weights(
         cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
     ) -> LabelTargets:
-        """Return the targets, of whichever kind, of weights that were assigned to an estimator."""
+        """Return the targets, of any kind, for weights that were assigned to an estimator."""
         classes = attributes.get("classes_")
         if classes is None:
             binarizer = attributes.get("_label_binarizer")  # scikit-learn has one output.
@@ -85,7 +85,7 @@ class ClassTargets(LabelTargets):
         return "logistic" if len(self.classes) == 2 else "softmax"
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
-        """Return positions among the classes, or columns of 0 and 1 for logistic outputs."""
+        """Return class indices, or columns of 0 and 1 for logistic outputs."""
         if y.ndim != 1:
             raise self._shape_error(y, name)
         codes = encode_labels(y, self.classes, name)
@@ -113,10 +113,10 @@ class ClassTargets(LabelTargets):
         return logits[:, 0] if self._is_column else logits[:, 1] - logits[:, 0]
 
     def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
-        """Return the classes to stratify by, or None if one is too rare for both parts."""
+        """Return the classes to stratify by, or None if one is too rare to be in both parts."""
         codes = encode_labels(y, self.classes)
         if self.kind == "binary":
-            # A column of bool, so that the error about a rare class is scikit-learn's.
+            # A column of bool, so that scikit-learn raises its error about a rare class.
             return codes[:, None].astype(bool)
         is_rare = 1 in np.bincount(codes).tolist()
         is_possible = not is_rare and len(y) * fraction >= len(self.classes)
@@ -125,7 +125,7 @@ class ClassTargets(LabelTargets):
 
 @dataclass(frozen=True, eq=False)
 class MultilabelTargets(LabelTargets):
-    """Several classes at once for each sample: columns of 0 and 1, named by ``classes``."""
+    """Several classes at once per sample (multilabel): columns of 0 and 1, named by ``classes``."""
 
     output: str = "logistic"
 
@@ -144,7 +144,7 @@ class MultilabelTargets(LabelTargets):
         return "logistic"
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
-        """Return the columns in the dtype of the network."""
+        """Return the columns in the network's dtype."""
         if y.ndim != 2 or y.shape[1] != self.n_outputs:
             raise self._shape_error(y, name)
         if not are_yes_or_no(y):
@@ -171,7 +171,7 @@ class MultilabelTargets(LabelTargets):
 
 @dataclass(frozen=True, eq=False)
 class MultioutputTargets(LabelTargets):
-    """Several targets for each sample, each with its classes; a softmax for each."""
+    """Several targets per sample, each with its own classes and softmax."""
 
     kind = "multiclass-multioutput"
 
@@ -208,11 +208,11 @@ class MultioutputTargets(LabelTargets):
         return self._loss
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
-        """Return the sum over the targets of the loss for the parameters."""
+        """Return the sum of the loss over the targets."""
         return replace(self._loss, loss=super().resolve_loss(params))
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
-        """Return positions among the classes of each target, (samples, targets)."""
+        """Return class indices for each target, (samples, targets)."""
         if y.ndim != 2 or y.shape[1] != len(self.classes):
             raise self._shape_error(y, name)
         pairs = zip(_columns(y), self.classes, strict=True)

@@ -26,7 +26,7 @@ from mlp_xp.nn.losses import (
 
 @dataclass(frozen=True, eq=False)
 class LabelTargets(Targets):
-    """Targets that are class labels, one or several for each sample."""
+    """Targets that are class labels, one or several per sample."""
 
     classes: Any
     output: str = "softmax"
@@ -38,8 +38,8 @@ class LabelTargets(Targets):
     def check(
         y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
     ) -> np.ndarray:
-        # One integer per sample is valid. Scikit-learn would warn if more than half are different,
-        # so it checks them then.
+        # One integer per sample is valid. Scikit-learn checks the labels if more than half are
+        # distinct, since it then warns.
         if type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "biu":
             if not isinstance(known, np.ndarray) or known.dtype.kind not in "biu":
                 known = np.unique(y)
@@ -112,7 +112,7 @@ class LabelTargets(Targets):
             )
 
     def _is_same(self, y: np.ndarray) -> bool:
-        """Whether y has the same classes as the targets; columns of 0 and 1 always do."""
+        """Whether y has the same classes as the targets; columns of 0 and 1 always have."""
         return y.ndim == 2 or np.array_equal(unique(y), self.classes)
 
     @abstractmethod
@@ -134,7 +134,7 @@ class LabelTargets(Targets):
         return check_weights(balance if weights is None else weights * balance, len(balance))
 
     def _balance(self, class_weight: Any, y: np.ndarray) -> np.ndarray:
-        """Return the weight of each sample that the class weights give its label."""
+        """Return the weight of each sample from the class weight of its label."""
         if isinstance(class_weight, list | tuple):
             raise ValueError(
                 f"`class_weight` must be a dict or 'balanced' for {self.kind} targets, got a "
@@ -178,24 +178,24 @@ class LabelTargets(Targets):
         """Return the probabilities, (samples, classes), for activated outputs."""
 
     def margins(self, logits: Array) -> Array:
-        """Return the raw outputs, (samples, classes); of two classes the log-odds, (samples,)."""
+        """Return the raw outputs, (samples, classes); for two classes the log-odds, (samples,)."""
         return logits
 
 
 def are_yes_or_no(y: np.ndarray) -> bool:
-    """Whether all labels are 0 or 1: columns of several classes at once."""
+    """Whether all labels are 0 or 1, as in multilabel targets."""
     return y.dtype.kind in "biuf" and bool(np.all((y == 0) | (y == 1)))
 
 
 def unique(y: np.ndarray) -> np.ndarray:
-    """Return the sorted labels of a column that `LabelTargets.check` has accepted."""
+    """Return a column's sorted labels, after `LabelTargets.check` has accepted it."""
     # For integers scikit-learn returns the same, but its checks take a tenth of a millisecond.
     return np.unique(y) if y.dtype.kind in "biu" else unique_labels(y)
 
 
 def encode_labels(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
     """Return the int32 positions of labels among the classes, which are sorted."""
-    if labels.dtype.kind in "biu" and classes.dtype.kind in "biu":  # No sorting.
+    if labels.dtype.kind in "biu" and classes.dtype.kind in "biu":  # This avoids sorting.
         positions = np.searchsorted(classes, labels)
         if np.array_equal(classes.take(positions, mode="clip"), labels):
             return positions.astype(np.int32)

@@ -22,8 +22,8 @@ _TINY = 1e-150  # Squares of smaller numbers underflow, as if the numbers were c
 class RealTargets(Targets):
     """One or several real values for each sample.
 
-    They are standardized by ``scaling``, mean and deviation, and predictions stay within
-    ``limits``, lowest and highest; each is a pair of (outputs,) float64 arrays.
+    They are standardized with ``scaling`` (mean and standard deviation), and predictions stay
+    within ``limits`` (lowest and highest); each is a pair of (outputs,) float64 arrays.
     """
 
     n_outputs: int
@@ -170,7 +170,7 @@ class RealTargets(Targets):
 
 
 def _is_word(value: Any) -> bool:
-    """Whether a value is text that is no number."""
+    """Whether a value is text and not a number."""
     if isinstance(value, str | bytes):
         try:
             float(value)
