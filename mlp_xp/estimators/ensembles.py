@@ -376,8 +376,7 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
             In the library and on the device of X.
         std : (samples,) or (samples, outputs) array
             If `return_std`: standard deviation over the networks. If all have ``loss="gaussian"``,
-            it is the standard deviation of the targets, which includes the mean of the predicted
-            variances.
+            it is for the targets, and includes the mean of the predicted variances.
 
         With `quantiles`, the mean of the networks' quantiles; after ``loss="gaussian"``, the
         quantiles of a normal distribution with this mean and standard deviation.
