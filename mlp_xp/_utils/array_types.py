@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeAlias
 
 # An array library's namespace (``array_api_compat.numpy``, ...). The standard has no published
-# protocol for it, so a checker cannot look inside.
+# protocol for namespaces, so type checkers cannot check them.
 Namespace: TypeAlias = Any
 DType: TypeAlias = Any
 Device: TypeAlias = Any
 
-# A tree is an array, or a tuple (a NamedTuple too) of trees.
+# A tree is an array, or a tuple or NamedTuple of trees.
 Tree: TypeAlias = Any
 
 

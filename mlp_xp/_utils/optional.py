@@ -37,7 +37,7 @@ def check_installed(*packages: str, extra: str = "cli") -> None:
 def install_command(extra: str) -> str:
     """Return the command that installs an extra of this package for the running Python.
 
-    There is no release yet, so the command installs from a clone, by its path if this package is in
+    Nothing is released yet, so the command installs from a clone, by its path if this package is in
     one. The quotes are for zsh, where brackets are a pattern.
     """
     clone = Path(__file__).absolute().parents[2]
@@ -50,8 +50,8 @@ def install_command(extra: str) -> str:
 def pip_command(options: str = "") -> str:
     """Return the command that installs packages into the environment of the running Python.
 
-    A bare ``pip`` belongs to another environment where this one is not activated, and environments
-    made by uv have none.
+    A bare ``pip`` belongs to another environment if this one is not activated, and environments
+    created by uv have no pip.
     """
     import shlex  # Needed only for errors.
 

@@ -1,6 +1,6 @@
-"""Callbacks: objects that watch a fit, and may end it.
+"""Callbacks: objects that watch a fit and may end it.
 
-Ready-made ones show progress, save checkpoints, write logs, and end a fit at a time or a score.
+Ready-made callbacks show progress, save checkpoints, write logs, and end a fit at a time or score.
 Early stopping, validation and ``max_time`` are in `training`.
 """
 

@@ -21,15 +21,15 @@ def _does_nothing(hook: F) -> F:
 class Callback:
     """Base class of callbacks: override the methods that you need.
 
-    A `fit` calls the callbacks in the order of the estimator's parameter ``callbacks``, on the
-    objects themselves, so what one of them has recorded can be read from it afterwards. Where the
-    estimator is cloned, as in a grid search, so are its callbacks. One object watches one fit at a
-    time. `partial_fit` calls none.
+    A `fit` calls the callbacks in the order of the estimator's parameter ``callbacks``. It does not
+    copy them, so what a callback has recorded can be read from it afterwards. If the estimator is
+    cloned, as in a grid search, so are its callbacks. An object can watch only one fit at a time.
+    `partial_fit` does not call callbacks.
 
     Attributes
     ----------
     wants_accuracy : bool, default=False
-        Whether records hold the training accuracy, which costs a little at each step.
+        Whether records include the training accuracy, which takes a little time at each step.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class Callback:
     wants_accuracy: bool = False
 
     def __repr__(self) -> str:
-        """Return the class and its non-default settings, on one line."""
+        """Return the class and its non-default settings on one line."""
         shown = []
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
             value = vars(self).get(name, parameter.default)
@@ -64,7 +64,7 @@ class Callback:
         """
 
     def on_fit_resume(self, model: Any) -> None:
-        """Prepare for the rest of a fit that is resumed; the default is `on_fit_begin`."""
+        """Prepare for the rest of a resumed fit; by default, call `on_fit_begin`."""
         self.on_fit_begin(model)
 
     @_does_nothing
@@ -72,16 +72,17 @@ class Callback:
         """Report the progress of an epoch, at most ten times a second.
 
         `done` of its `n_steps` steps have been started. `running` has the average ``loss`` and
-        ``accuracy`` of the epoch so far, as a fit reads them anyway to look for NaN; it is None
-        before the first time.
+        ``accuracy`` of the epoch so far, which a fit reads anyway to check for NaN; it is None
+        until they are first read.
         """
 
     @_does_nothing
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool | None:
         """Return True to end the fit after step `done`, from 1, of `n_steps` in the epoch.
 
-        The device may still be computing it. The model is up to date only after an epoch. A fit
-        with such a method runs its steps one by one; to show progress, `on_progress` costs less.
+        The device may still be computing the step. The model is up to date only after an epoch.
+        This method makes a fit run its steps one by one; to show progress, `on_progress` is
+        cheaper.
         """
 
     def on_epoch_end(self, model: Any, record: Record) -> bool | None:
@@ -91,11 +92,11 @@ class Callback:
         """
 
     def on_fit_end(self, model: Any) -> None:
-        """Release what the callback holds, also after a fit that failed or was interrupted."""
+        """Release resources, even after a fit that failed or was interrupted."""
 
 
 class Live(Callback):
-    """A callback that holds a resource open during a fit; a pickle or copy leaves it out."""
+    """A callback that keeps a resource open during a fit; pickles and copies omit the resource."""
 
     _live: Any = None
 

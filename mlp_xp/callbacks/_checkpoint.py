@@ -1,4 +1,4 @@
-"""Checkpoints during a fit, from which it can be resumed, and the best model so far."""
+"""Checkpoints from which a fit can be resumed, and the best model so far."""
 
 from __future__ import annotations
 
@@ -71,26 +71,27 @@ class Checkpoint(Live):
 
     Each is a folder ``epoch-0003``, or ``epoch-0003-step-000120`` within an epoch, with everything
     the fit needs to resume as if nothing had happened. It appears as a whole once its files are on
-    the disk, and only then older ones are removed. `mlp_xp.saving.load_model` reads a checkpoint as
-    a model, and also ``best``, which is replaced as a whole. A write that fails is a warning, and
-    the fit continues. Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends
-    the process with status 143. A model that cannot be saved, and a folder that cannot be created
-    or that another fit writes to, are errors before the first step. Needs the ``cli`` extra.
+    disk, and only then are older ones removed. `mlp_xp.saving.load_model` can read a checkpoint as
+    a model, as well as ``best``, which is replaced as a whole. If writing fails, a warning is
+    issued and the fit continues. Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes
+    one and ends the process with status 143. It is an error, raised before the first step, if the
+    model cannot be saved, or the folder cannot be created or is in use by another fit. Needs the
+    ``cli`` extra.
 
     Parameters
     ----------
     folder : str or path-like
-        For this fit alone. The checkpoints of another fit in it are removed after the first one of
-        this.
+        A folder for this fit only. Checkpoints of another fit in it are removed after this fit's
+        first checkpoint.
     every : int or str, default=1
-        Epochs from one checkpoint to the next; or ``"100 steps"``, ``"30 s"``, ``"10 min"``,
-        ``"1 h"``: then within an epoch too, at the next pause of the training, which the fast
-        loops make every tenth of a second. With a time, the fit continues while a thread writes.
+        Epochs from one checkpoint to the next; or ``"100 steps"``, ``"30 s"``, ``"10 min"`` or ``"1
+        h"``, which also allow checkpoints within an epoch, at the next pause of the training (about
+        every tenth of a second). With a time, the fit continues while a thread writes.
     keep_last : int of at least 1 or None, default=3
-        Number of checkpoints that are kept; None keeps all.
+        Number of checkpoints to keep; None keeps all.
     keep_best : int of at least 0, default=1
-        Number of best epochs whose checkpoints are kept too, by validation score; without
-        validation data, by loss. The best model of all epochs is in ``best``, unless it is 0.
+        Number of best epochs whose checkpoints are also kept, by validation score or, without
+        validation data, by loss. Unless this is 0, the best model of all epochs is in ``best``.
 
     Examples
     --------
@@ -150,7 +151,7 @@ class Checkpoint(Live):
             self._live = _Work(stack.pop_all(), is_terminated, thread)
 
     def on_pause(self, model: Any, pause: Pause) -> None:
-        """Write a checkpoint where one is due."""
+        """Write a checkpoint if one is due."""
         work = self._live
         if work.write is not None and work.write[0].done():
             self._end_write()
@@ -175,7 +176,7 @@ class Checkpoint(Live):
             raise SystemExit(_TERMINATED)
 
     def on_fit_end(self, model: Any) -> None:
-        """Write what is pending, and unlock the folder."""
+        """Finish pending writes, and unlock the folder."""
         if self._live is None:
             return
         with self._live.resources:
@@ -233,7 +234,7 @@ class Checkpoint(Live):
         """Remove checkpoints that are too old, from another fit, or newer and damaged."""
         found = checkpoints(self.folder)
         mine = [key for key, path in found.items() if key <= newest and path not in self._stale]
-        if newest not in mine:  # It replaced a checkpoint of another fit.
+        if newest not in mine:  # This one replaced a checkpoint of another fit.
             mine.append(newest)
         scores = {record.epoch: _score(record) for record in model.history_}
         ends = [key for key in mine if not key[1] and key[0] in scores]
@@ -246,7 +247,7 @@ class Checkpoint(Live):
 
 
 def _warn_of(failed: dict[Path, Exception]) -> None:
-    """Warn of failed writes; the fit is worth more than its checkpoint."""
+    """Warn of failed writes, since the fit is worth more than its checkpoint."""
     for path, error in failed.items():
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(

@@ -13,12 +13,12 @@ from mlp_xp.training.loop.time_budget import Budget
 
 
 class TimeBudget(Callback):
-    """A time limit: the fit ends at the last step that fits into it.
+    """A time limit: the fit ends with the last step that fits.
 
-    The fit ends when the next step, with the validation after each epoch, would end too late,
-    judged by how long they have taken so far. The time counts from the start of the fit. The
-    learning-rate schedule does not follow it, and on a GPU steps are only queued when they "end":
-    for both use the estimators' parameter ``max_time``.
+    The fit ends when the next step, or the validation after it, would end too late, judging by the
+    times so far. The time counts from the start of the fit. The learning-rate schedule does not
+    follow the time, and on a GPU steps are only queued when they "end"; if this matters, use the
+    estimators' parameter ``max_time``.
 
     Parameters
     ----------
@@ -44,19 +44,19 @@ class TimeBudget(Callback):
         self._budget, self._has_steps = Budget(self.seconds), False
 
     def on_fit_resume(self, model: Any) -> None:
-        """Start the clock, less the seconds of the epochs so far."""
+        """Start the clock, and subtract the seconds of the epochs so far."""
         used = sum(record.seconds for record in model.history_[-model.n_iter_ :])
         start = time.perf_counter() - (used if model.n_iter_ else 0.0)
         self._budget, self._has_steps = Budget(self.seconds, start), False
 
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool:
-        """Whether there is no time for one more step."""
+        """Whether no time is left for another step."""
         self._has_steps = True
         self._budget.count(1)
         return self._budget.next_steps(1) == 0
 
     def on_epoch_end(self, model: Any, record: Record) -> bool:
-        """Whether there is no time for one more step."""
+        """Whether no time is left for another step."""
         # The iterations of "lbfgs" are epochs without steps.
         if self._has_steps:
             self._budget.between()
@@ -66,7 +66,7 @@ class TimeBudget(Callback):
 
 
 class TargetScore(Callback):
-    """A target: the fit ends at the first epoch whose validation score reaches it.
+    """A target score: the fit ends after the first epoch whose validation score reaches it.
 
     Parameters
     ----------

@@ -15,14 +15,14 @@ from mlp_xp.training.loop.records import Record
 
 
 class CSVLog(Callback):
-    """A CSV file with one row per epoch: the fields of the record, empty where it has none.
+    """A CSV file with one row per epoch: the fields of the record, empty if None.
 
     Floats are read back exactly. The file is complete after each epoch.
 
     Parameters
     ----------
     path : str or path-like
-        Replaced when a fit begins; its folder is created where missing.
+        Replaced when a fit begins; its folder is created if missing.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class CSVLog(Callback):
         self._write("a", record)
 
     def _write(self, mode: str, row: tuple[Any, ...]) -> None:
-        # Opened for each row, so that nothing has to be flushed, closed, or left out of a copy.
+        # Opened for each row, so it need not be flushed, closed, or left out of a copy.
         with open(self.path, mode, newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
 
@@ -66,13 +66,13 @@ class CSVLog(Callback):
 class TensorBoard(Live):
     """The scalars of each epoch for TensorBoard; needs the ``tensorboard`` extra.
 
-    They are the numbers of the record under their names, and ``samples_per_second``.
+    They are the numbers of the record, by name, and ``samples_per_second``.
 
     Parameters
     ----------
     folder : str or path-like
-        Created where missing. Give each fit its own folder to see them side by side: of several
-        fits into one folder TensorBoard shows the last.
+        Created if missing. Use a separate folder per fit to see fits side by side: if several write
+        to the same folder, TensorBoard shows only the last.
 
     Examples
     --------
@@ -94,8 +94,8 @@ class TensorBoard(Live):
         self._open(len(model.history_) + 1)
 
     def _open(self, first_epoch: int) -> None:
-        # tensorboardX names its file by the second, so that two quick fits share one.
-        # TensorBoard reads the files in the order of their names.
+        # tensorboardX names its file by the second, so two quick fits would share one. TensorBoard
+        # reads files in the order of their names.
         suffix = f".{time.time_ns()}.{os.getpid()}"
         self._live = optional("tensorboardX", "tensorboard").SummaryWriter(
             self.folder, purge_step=first_epoch, flush_secs=5, filename_suffix=suffix
@@ -114,7 +114,7 @@ class TensorBoard(Live):
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """Return the numbers of a record by their names, and ``samples_per_second``."""
+    """Return the numbers of a record by name, and ``samples_per_second``."""
     names = "loss", "accuracy", "learning_rate", "validation_loss", "validation_score"
     values = {name: getattr(record, name) for name in names}
     if math.isnan(record.learning_rate):  # "lbfgs" has no learning rate.

@@ -19,20 +19,20 @@ from mlp_xp.training.loop.records import Record
 
 
 class MLflow(Live):
-    """Parameters, scalars of each epoch and the model in a run of MLflow; needs its extra.
+    """Parameters, each epoch's scalars and the model in an MLflow run; needs the ``mlflow`` extra.
 
-    ``mlflow.sklearn.autolog`` records scikit-learn's own estimators alone, among them a pipeline or
-    a search that has one of ours inside. This records a fit of ours as that does, and each epoch:
+    ``mlflow.sklearn.autolog`` records only scikit-learn's own estimators, including pipelines and
+    searches that contain ours. This callback records our fits in the same way, and each epoch:
     parameters, the tags ``estimator_name`` and ``estimator_class``, ``estimator.html``, the numbers
-    of the record under their names, and the model in ``mlflow.sklearn``'s format.
+    of the record by name, and the model in ``mlflow.sklearn``'s format.
 
     Parameters
     ----------
     nested : bool, default=False
-        Whether each fit has its own run within the active one, as the fits of a search need.
-        Else it is recorded in the active run, or in a new one if none is active.
+        Whether each fit has its own run within the active run, as needed for a search. Otherwise it
+        is recorded in the active run, or in a new one if none is active.
     log_model : bool, default=True
-        Whether to log the fitted model, without callbacks and optimizer state, as a file of skops.
+        Whether to log the fitted model, without callbacks and optimizer state, as a skops file.
         ``mlflow.sklearn.load_model`` and ``mlflow.pyfunc.load_model`` open it.
 
     Examples
@@ -78,7 +78,7 @@ class MLflow(Live):
         optional("mlflow", "mlflow").log_metrics(scalars(record), step=record.epoch)
 
     def on_fit_end(self, model: Any) -> None:
-        """Log the model, and end the run if it was begun here."""
+        """Log the model, and end the run if it was started here."""
         resources, self._live = self._live, None
         if resources is None:
             return
@@ -91,7 +91,7 @@ class MLflow(Live):
 
 
 def _log_model(model: Any) -> None:
-    """Log a model that may be changed in the active run; a failure is a warning."""
+    """Log a model, which may be modified, in the active run; a failure is only a warning."""
     sklearn, skops = optional("mlflow.sklearn", "mlflow"), optional("skops.io", "mlflow")
     model.callbacks = None
     try:

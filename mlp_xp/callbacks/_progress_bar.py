@@ -21,16 +21,16 @@ _CURVE_PAUSE = 20  # Drawings are at least this many times their duration apart.
 class ProgressBar(Live):
     """A progress bar with epoch, running loss, validation score and time left.
 
-    The time left is estimated from the pace of the steps, without compilation before or in the
-    first one. Where stdout is no terminal, about twenty lines are printed instead, the last at the
-    end. With ``max_time`` the bar follows the time where that ends the fit. Needs the ``cli``
+    The time left is estimated from the pace of the steps, excluding compilation before or during
+    the first step. If stdout is not a terminal, about twenty lines are printed instead, the last at
+    the end. With ``max_time`` the bar follows the time if that ends the fit. Needs the ``cli``
     extra.
 
     Parameters
     ----------
     curve : bool, default=False
-        In a notebook, whether loss and score are drawn below the bar, after an epoch and at most as
-        often as takes a twentieth of the time.
+        Whether, in a notebook, loss and score are drawn below the bar after an epoch, using at most
+        a twentieth of the time.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class ProgressBar(Live):
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Update the bar with the loss and score of the epoch."""
-        self._epoch += 1  # Counted here: a warm start continues the records of the last fit.
+        self._epoch += 1  # Counted here, since a warm start continues the records of the last fit.
         self._is_between_epochs = True
         score = record.validation_score
         self._measures = [f"loss {record.loss:.4f}"]
@@ -103,7 +103,7 @@ class ProgressBar(Live):
             )
 
     def _fraction(self, model: Any, epochs: float) -> float:
-        """Return the fraction of the fit that is done, and update the pace."""
+        """Return the completed fraction of the fit, and update the pace."""
         fraction, max_time = epochs / model.max_iter, getattr(model, "max_time", None)
         if max_time is not None:
             fraction = min(max(fraction, (time.perf_counter() - self._start) / max_time), 1.0)

@@ -1,8 +1,8 @@
 """The command ``mlp-xp``: its options, its run folders and what it prints.
 
-`commands` has a module for each, `training` the parts of a training, `run_folder` what is kept of
-it, `report` its page, `terminal` what is printed. Options are parsed before any library that
-computes is loaded. The work is done in `estimators`, `datasets` and `plotting`.
+`commands` has one module per command, `training` the parts of a training run, `run_folder` its
+files, `report` its page, and `terminal` the output. Options are parsed before any numerical library
+is loaded. The work is done in `estimators`, `datasets` and `plotting`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status.
 
-    It is 0; 1 for a training that diverged; 2 for an error that the user can fix, with one line on
-    stderr; 130 after Ctrl-C. ``argv`` is by default the process's own.
+    It is 0; 1 if the training diverged; 2 for an error that the user can fix, with one line on
+    stderr; 130 after Ctrl-C. ``argv`` defaults to the arguments of the process.
     """
     try:
         with contextlib.ExitStack() as stack:

@@ -19,7 +19,7 @@ from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import FILES, names, read_table
 
-DEFAULT = "default"  # the recipe of a training that names none
+DEFAULT = "default"  # the default recipe
 TABLE = "table"  # the same, for a table of the user's own
 
 
@@ -33,7 +33,7 @@ def load_data(
 ) -> Dataset:
     """Load a data set and report it; a download draws its own bar.
 
-    ``options`` go to `load_files`, for data of the user's own.
+    ``options`` are passed to `load_files`, for the user's own data.
     """
     if path is None and locate(name) is None:
         output.print(f"fetching {name}, which is kept in {cache_dir()}")

@@ -1,9 +1,9 @@
-"""Update rules: frozen settings, pure functions of one array each, one family a file.
+"""Update rules: frozen settings and pure functions of one array, one file per family.
 
-A rule has two halves. `coefficients` runs on the host in plain Python floats, once for each step:
-everything that depends only on the step's number (the scheduled rate, Adam's bias corrections) is
-there, at full precision. `update` runs on the device and does only array work with these numbers,
-which arrive as 0-d arrays, so that a compiled step never sees a host constant change.
+A rule has two parts. `coefficients` runs on the host in plain Python floats, once per step: it
+computes everything that depends only on the step's number (the scheduled rate, Adam's bias
+corrections) at full precision. `update` runs on the device and only does array work with these
+numbers, which are passed as 0-d arrays, so a compiled step never sees a host constant change.
 
 The old parameters, gradients and states are donated: `update` may write to them.
 """

@@ -20,7 +20,7 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam:
-    r"""Adaptive moment estimation, in the form that folds the bias corrections into the rate.
+    r"""Adaptive moment estimation (Adam), with the bias corrections folded into the learning rate.
 
     :math:`m \leftarrow \beta_1 m + (1 - \beta_1) g`,
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) g^2`,
@@ -35,7 +35,7 @@ class Adam:
     References
     ----------
     Kingma, Ba, "Adam" (2015), arXiv:1412.6980, end of section 2. Scikit-learn uses this form;
-    PyTorch adds epsilon after the correction of v instead, which differs by less than epsilon.
+    PyTorch adds epsilon after correcting v, which differs by less than epsilon.
 
     Examples
     --------
@@ -113,7 +113,7 @@ class AdamW(Adam):
         check_at_least_0("weight_decay", self.weight_decay)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return Adam's rate, and the factor by which matrices decay."""
+        """Return Adam's rate, and the decay factor for matrices."""
         return (*super().coefficients(learning_rate, t), 1.0 - learning_rate * self.weight_decay)
 
     def update(

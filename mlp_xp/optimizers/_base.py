@@ -14,25 +14,25 @@ class Stateless(NamedTuple):
     """The state of a rule without state."""
 
 
-# Kinds of parameters: the output layer's matrix, another matrix or stack of matrices, or a vector
-# (a bias, a gain); an embedding of categories or of numbers, a scale of inputs, a slope of an
-# activation. Rules orthogonalize only matrices, and decay all but vectors.
+# Kinds of parameters: the output layer's matrix; any other matrix or stack of matrices; a vector (a
+# bias or gain); an embedding of categories or of numbers; a scale of inputs; a slope of an
+# activation. Rules orthogonalize only matrices, and decay everything except vectors.
 Kind: TypeAlias = Literal["matrix", "vector", "head", "embedding", "numeric", "scale", "slope"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """An update rule: host-side coefficients of a step, device-side update of one array."""
+    """An update rule: coefficients of a step, computed on the host, and an update of one array."""
 
     def __hash__(self) -> int: ...
 
     @property
     def state_type(self) -> type[Any]:
-        """A NamedTuple: the arrays of a parameter's shape that the rule keeps, by name."""
+        """A NamedTuple of the arrays, in a parameter's shape, that the rule keeps."""
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return the numbers of step ``t``, from 1, that `update` needs."""
+        """Return the numbers that `update` needs for step ``t``, from 1."""
 
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = ..., xp: Namespace
@@ -41,9 +41,9 @@ class Optimizer(Protocol):
 
 
 def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
-    """Return the kinds whose gradients a rule takes in a lower precision than the parameters'.
+    """Return the kinds whose gradients a rule accepts in a lower precision than the parameters'.
 
-    A rule that takes any has an attribute of this name.
+    A rule that accepts any has an attribute with this name.
     """
     kinds: tuple[Kind, ...] = getattr(optimizer, "low_precision", ())
     return kinds
@@ -53,7 +53,7 @@ def rule_of(optimizer: Optimizer, kind: Kind, coefs: Coefs) -> tuple[Optimizer, 
     """Return the rule that updates parameters of a kind, with its coefficients first.
 
     A rule that delegates a kind to another rule has a method ``of_kind(kind, coefs)``. The other
-    rule's state is the first fields of its state.
+    rule's state is in the first fields of its state.
     """
     while hasattr(optimizer, "of_kind"):
         rule, coefs = optimizer.of_kind(kind, coefs)

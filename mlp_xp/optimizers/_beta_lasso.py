@@ -15,23 +15,22 @@ class BetaLasso(SGD):
     r"""SGD with an L1 penalty that also sets small weights to zero.
 
     For a hidden matrix, :math:`g = \nabla f(p) + \lambda\, \mathrm{sign}(p)` is the gradient that
-    `SGD` takes, and then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, number by
+    `SGD` uses, and then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, number by
     number. The threshold does not depend on the learning rate.
 
     Vectors and the output layer are neither penalized nor set to zero, since only hidden layers
-    should become local, and an output layer that starts at zero could not leave it. A hidden matrix
-    leaves zero only by steps longer than :math:`\beta \lambda`.
+    should become local, and an output layer that starts at zero could not leave zero. Weights of a
+    hidden matrix leave zero only in steps longer than :math:`\beta \lambda`.
 
     Parameters
     ----------
     momentum : float in [0, 1), default=0.9
-        The paper has none.
+        The paper uses no momentum.
     nesterov : bool, default=True
     l1 : float of at least 0, default=1e-5
         The :math:`\lambda` above.
     beta : float of at least 0, default=50
-        The :math:`\beta` above: 0 is SGD with an L1 penalty, and the larger it is, the fewer
-        weights are left.
+        The :math:`\beta` above: 0 is SGD with an L1 penalty; larger values leave fewer weights.
 
     References
     ----------

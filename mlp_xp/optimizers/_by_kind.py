@@ -19,9 +19,9 @@ _MUON, _ADAMW = Muon(), AdamW()
 class ByKind:
     """Separate rules for hidden matrices, vectors, and the output layer's matrix.
 
-    Each has its own settings, and its own factor on the learning rate. A vector is a bias or a
-    gain; `mlp_xp.optimizers.kinds` returns the kind of each parameter. A rule receives the kind, so
-    one that treats the output layer differently, such as `Muon`, does so here too.
+    Each rule has its own settings, and its own factor for the learning rate. A vector is a bias or
+    a gain; `mlp_xp.optimizers.kinds` returns the kind of each parameter. Rules receive the kind, so
+    a rule that treats the output layer differently, such as `Muon`, also does so here.
 
     The other kinds are embeddings of categories and of numbers, the learned scale of each input,
     and the slopes of activations. By default they use the rule for vectors, which decays them like
@@ -36,13 +36,13 @@ class ByKind:
         Default: as for vectors.
     matrix_rate, vector_rate, head_rate, embedding_rate, numeric_rate, scale_rate, slope_rate : \
 float of at least 0, default=1
-        What the learning rate is multiplied by; 0 keeps parameters as they are, as far as the rule
-        has its rate for a factor.
+        Factor for the learning rate; 0 leaves parameters unchanged if the rule's update is
+        proportional to the rate.
 
     Notes
     -----
-    Every parameter has the state of the rule with most fields; those that its own rule does not
-    need stay zero.
+    Every parameter has the state of the rule with the most fields; fields that its own rule does
+    not need stay zero.
 
     Examples
     --------
@@ -97,12 +97,12 @@ float of at least 0, default=1
 
     @property
     def state_type(self) -> type[Any]:
-        """The state of the rule with most fields."""
+        """The state of the rule with the most fields."""
         return max((self._rule(kind).state_type for kind in KINDS), key=lambda t: len(t._fields))
 
     @property
     def low_precision(self) -> tuple[Kind, ...]:
-        """The kinds whose rule takes low-precision gradients."""
+        """The kinds whose rule accepts low-precision gradients."""
         return tuple(kind for kind in KINDS if kind in low_precision(self._rule(kind)))
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
@@ -143,7 +143,7 @@ def family(optimizer: Optimizer) -> str:
 
 
 def with_decay(rule: Any, factor: float) -> Any:
-    """Return a rule with its weight decay, and that in its parts, times a factor."""
+    """Return a rule with its weight decay, and its parts' weight decay, multiplied by a factor."""
     changed: dict[str, Any] = {}
     for field in fields(rule):
         value = getattr(rule, field.name)

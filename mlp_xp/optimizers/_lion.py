@@ -24,8 +24,8 @@ class Lion:
     :math:`p \leftarrow (1 - \eta \lambda)\, p - \eta\, \mathrm{sign}(c)`,
     :math:`m \leftarrow \beta_2 m + (1 - \beta_2) g`.
 
-    Only matrices decay; biases do not. The authors advise a learning rate 3 to 10 times smaller
-    than Adam's, and a weight decay larger by as much.
+    Only matrices decay; biases do not. The authors recommend a learning rate 3 to 10 times smaller
+    than Adam's, and a weight decay larger by the same factor.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Lion:
         check_at_least_0("weight_decay", self.weight_decay)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return the learning rate, and the factor by which matrices decay."""
+        """Return the learning rate, and the decay factor for matrices."""
         return learning_rate, 1.0 - learning_rate * self.weight_decay
 
     def update(

@@ -20,7 +20,7 @@ Quintic: TypeAlias = tuple[float, float, float]
 _JORDAN: Quintic = (3.4445, -4.7750, 2.0315)
 # The largest distance of singular values from 1 after the minimax polynomials.
 _SPREAD = 0.25
-# Each polynomial's interval is longer by this factor, since rounding to 8 bits leads out of it.
+# Each polynomial's interval is extended by this factor, since rounding to 8 bits can leave it.
 _ROOM = 1.01
 # Added to norms, so that a gradient of zeros stays zero.
 _TINY = 1e-7
@@ -37,11 +37,11 @@ class Muon:
 
     .. math:: W \leftarrow (1 - \eta \lambda)\, W - \eta\, s\, U V^\top,
 
-    where :math:`U V^\top` comes from a few Newton-Schulz steps, products alone, which leave its
-    singular values about 1, tiny ones aside. Vectors and the output layer follow AdamW at the
-    learning rate :math:`\eta` times ``adam_rate``.
+    where :math:`U V^\top` is computed by a few Newton-Schulz steps, using only products, which
+    bring its singular values close to 1, except tiny ones. Vectors and the output layer follow
+    AdamW at the learning rate :math:`\eta` times ``adam_rate``.
 
-    In a stack, ``(blocks, fan_in, fan_out)``, each matrix is updated by itself.
+    In a stack, ``(blocks, fan_in, fan_out)``, each matrix is updated separately.
 
     Parameters
     ----------
@@ -50,28 +50,28 @@ class Muon:
     ns_steps : int of at least 1, default=4
         Newton-Schulz steps.
     ns_polynomial : {"minimax", "jordan"}, default="minimax"
-        What a step does to singular values. The first takes the best polynomials there are for
-        ``ns_steps`` steps: 3, 4 or 5 of them bring to between 0.75 and 1.25 all singular values
-        above 1/90, 1/380 or 1/1600 of the largest, or what bounds that. In bfloat16 more than 4
-        amplify what was rounded. The second is the polynomial of Jordan, which is the same at
-        each step, best with 5: between 0.68 and 1.2 come those above 1/600 of the Frobenius norm.
+        How a step maps singular values. ``"minimax"`` uses the best possible polynomials for
+        ``ns_steps`` steps: 3, 4 or 5 steps bring all singular values above 1/90, 1/380 or 1/1600 of
+        the largest (or its bound) to between 0.75 and 1.25. In bfloat16 more than 4 steps amplify
+        rounding errors. ``"jordan"`` uses Jordan's polynomial in each step, best with 5 steps:
+        singular values above 1/600 of the Frobenius norm come to lie between 0.68 and 1.2.
     weight_decay : float of at least 0, default=0
-        On matrices, the output layer's too; vectors do not decay.
+        For matrices, including the output layer's; vectors do not decay.
     scale : {"match_rms_adamw", "original"}, default="match_rms_adamw"
         The factor :math:`s`. The first, :math:`0.2 \sqrt{\max(n_{in}, n_{out})}`, moves a matrix
-        about as far as Adam does, so that Adam's learning rates serve as they are. The second is
-        :math:`\sqrt{\max(1, n_{out} / n_{in})}`; customary then are a ``learning_rate`` of 0.02
-        and an ``adam_rate`` of 0.015.
+        about as far as Adam does, so Adam's learning rates can be used unchanged. The second is
+        :math:`\sqrt{\max(1, n_{out} / n_{in})}`, usually with a ``learning_rate`` of 0.02 and an
+        ``adam_rate`` of 0.015.
     adam_rate : float of at least 0, default=1
     beta_1, beta_2 : float in [0, 1), default=0.9, 0.95
-        As ``epsilon`` of AdamW.
+        Like ``epsilon``, for AdamW.
     epsilon : float of at least 0, default=1e-8
 
     Notes
     -----
     For a square matrix the Newton-Schulz steps cost about ``ns_steps * width / batch_size`` times
-    what its other products in a training step cost, for a long one about half of that. Large
-    batches pay for Muon, small ones do not.
+    as much as its other products in a training step; for an elongated matrix, about half of that.
+    So Muon pays off for large batches, but not for small ones.
 
     The products are in the gradient's dtype, e.g. bfloat16; everything else is in the parameters'
     dtype. A hidden matrix keeps its velocity as the mean of AdamW's state, and leaves the variance
@@ -150,7 +150,7 @@ class Muon:
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
         if self.nesterov and not is_zero(self.momentum):
-            # D is divided by the momentum, since its length does not matter and this saves passes.
+            # D is divided by the momentum, which saves passes, since its length does not matter.
             g *= (1.0 - self.momentum) / self.momentum
             velocity += g
             velocity *= self.momentum
@@ -183,20 +183,20 @@ class Muon:
 def _orthogonal(
     D: Array, polynomials: tuple[Quintic, ...], *, is_tight: bool, xp: Namespace
 ) -> Array:
-    """Return matrices, (..., rows, columns), with all singular values near 1, by products alone.
+    """Return matrices, (..., rows, columns), with singular values near 1, using only products.
 
     Each step sends a singular value s to a s + b s^3 + c s^5: X becomes P X with P = a I + b G + c
-    G^2, where G = X X^T is the Gram matrix. All of these commute, so that the next G is P G P:
-    several steps need only small products, P by P, and one large one at their end. Rounding errors
-    in G grow from step to step, so it is recomputed after a few steps.
+    G^2, where G = X X^T is the Gram matrix. All of these commute, so the next G is P G P: several
+    steps need only small products, P by P, and one large product at the end. Rounding errors in G
+    grow from step to step, so it is recomputed after a few steps.
     """
     rows, columns = D.shape[-2:]
     product = xp.matmul  # A namespace may have its own product.
-    # The Gram matrix is square in the rows of X: let them be the shorter side.
+    # The Gram matrix has the number of rows of X, so they should be the shorter side.
     X = xp.matrix_transpose(D) if rows > columns else D
     width = min(rows, columns)
     eye = xp.eye(width, dtype=D.dtype, device=device(D))
-    n = 1  # Steps for each Gram matrix; for a square X it saves nothing.
+    n = 1  # Steps per Gram matrix; for a square X this saves nothing.
     if 2 * max(rows, columns) > 3 * width:
         n = 2 if xp.finfo(D.dtype).eps > 1e-3 else 4
     for start in range(0, len(polynomials), n):
@@ -254,7 +254,7 @@ def _normalised(
 
 @cache
 def _minimax(n_steps: int) -> tuple[Quintic, ...]:
-    """Return the polynomials that bring the widest range of singular values to 1 within `_SPREAD`.
+    """Return the polynomials that bring the widest range of singular values within `_SPREAD` of 1.
 
     Each is optimal for the interval that the previous one maps to, so their composition is optimal;
     see Amsel et al. (2025).

@@ -34,7 +34,7 @@ class RMSprop:
     Parameters
     ----------
     rho : float in [0, 1), default=0.9
-        PyTorch calls it ``alpha``, and takes 0.99.
+        PyTorch calls it ``alpha``, with default 0.99.
     epsilon : float of at least 0, default=1e-8
     momentum : float in [0, 1), default=0
 
@@ -65,7 +65,7 @@ class RMSprop:
 
     @property
     def state_type(self) -> type[RMSpropState | RMSpropMomentumState]:
-        """The mean square, and the velocity if there is momentum."""
+        """The mean square, and with momentum the velocity."""
         return RMSpropState if is_zero(self.momentum) else RMSpropMomentumState
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:

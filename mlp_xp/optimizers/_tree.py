@@ -28,8 +28,8 @@ def init_opt_state(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> Any:
 def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
     """Return the kind of each leaf; the last matrix of the tree is the head.
 
-    The first ``n_leading`` axes count models. A block-diagonal layer's matrices, of three axes,
-    count as a matrix. A NamedTuple may name the kinds of its arrays, in a property ``kinds``.
+    The first ``n_leading`` axes count models. A block-diagonal layer's three-dimensional array
+    counts as a matrix. A NamedTuple may name the kinds of its arrays in a property ``kinds``.
     """
     found: list[Kind] = []
     _append_kinds((params,), (), n_leading, found)
@@ -65,9 +65,9 @@ def update_tree(
     r"""Update all parameters, with an L2 penalty :math:`\tfrac12 \lambda \sum W^2` on matrices.
 
     Parameters, gradients and state are donated; the returned penalty is for the old parameters.
-    Gradients in a lower precision are converted to the parameters' dtype, unless the rule takes
-    them as they are. For a stack of models, whose ``n_leading`` axes come first, the rule's
-    numbers, ``coefs`` and ``l2`` may be arrays of these axes, and each model has its penalty.
+    Gradients in a lower precision are converted to the parameters' dtype, unless the rule accepts
+    them unconverted. For a stack of models, whose ``n_leading`` axes come first, the rule's
+    numbers, ``coefs`` and ``l2`` may be arrays with these axes, and each model has its own penalty.
     """
     penalty: Array | float = 0.0
     shaped: dict[int, tuple[Optimizer, Coefs]] = {}  # By the number of axes of an array.
@@ -120,7 +120,7 @@ def update_array(
     n_leading: int = 0,
     xp: Namespace,
 ) -> tuple[Array, Any, Array | None]:
-    """Update one array as `update_tree` does: the new array, its state, and its penalty if any.
+    """Update one array as `update_tree` does; return the new array, its state, and any penalty.
 
     Per-model numbers already broadcast against the array.
     """
@@ -134,10 +134,10 @@ def update_array(
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
     r"""Scale all gradients by one factor so that their joint L2 norm is at most a given one.
 
-    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, the norm taken over all leaves together,
-    for each model separately with ``n_leading`` axes. Gradients are donated; sums are in float32 at
-    least. NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN. The second result
-    is the norm before.
+    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, with the norm over all leaves together, but
+    separately per model with ``n_leading`` axes. Gradients are donated; sums are at least in
+    float32. NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN. The second
+    result is the norm before clipping.
 
     References
     ----------
@@ -159,7 +159,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
         for g in leaves(grads)
     ]
     norm = xp.sqrt(sum(xp.vecdot(g, g) for g in flat))
-    # The larger of both is never 0, and a maximum, unlike a comparison, lets NaN through.
+    # The larger of the two is never 0, and a maximum, unlike a comparison, lets NaN through.
     factor = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
 
     def scaled(g: Array) -> Array:
@@ -175,8 +175,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
     r"""Move an exponential moving average of the parameters: :math:`a \leftarrow a + r (p - a)`.
 
-    The average is donated. The rate, 1 minus the decay, is a number or one for each model of a
-    stack.
+    The average is donated. The rate, 1 minus the decay, is one number or one per model of a stack.
 
     References
     ----------

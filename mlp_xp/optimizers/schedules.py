@@ -1,7 +1,7 @@
-"""Learning-rate schedules: frozen settings that return a Python float for each step.
+"""Learning-rate schedules: frozen settings that return a Python float per step.
 
-A schedule is called on the host once for each step with the progress of the fit; the step itself
-only receives the number.
+A schedule is called on the host once per step with the progress of the fit; the step itself only
+receives the number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Schedule(Protocol):
     """The factor of the initial learning rate at each step.
 
     If a fit has a time limit, steps are fractions of that time. If epochs are calls of
-    `partial_fit` with different numbers of steps, each counts as if all were as long.
+    `partial_fit` with different numbers of steps, each is counted as if all were equally long.
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
@@ -68,8 +68,8 @@ class InvScaling:
 
     Notes
     -----
-    Scikit-learn changes the rate at the end of each epoch, so within an epoch it is constant; the
-    training loop therefore passes the samples seen before the current epoch.
+    Scikit-learn changes the rate only at the end of each epoch, so the training loop passes the
+    samples seen before the current epoch.
 
     Examples
     --------
@@ -87,14 +87,14 @@ class InvScaling:
 
 @dataclass(frozen=True)
 class LinearWarmup:
-    """Rise in a straight line over the first steps, then follow another schedule.
+    """Linear rise over the first steps, then another schedule.
 
     Parameters
     ----------
     fraction : float from 0 to 1, default=0.1
-        Share of the fit's steps that the rise takes.
+        Fraction of the fit's steps that the rise takes.
     then : Schedule, default=Constant()
-        What follows; it sees only the steps after the rise.
+        The schedule that follows; it counts only the steps after the rise.
 
     Examples
     --------
@@ -185,9 +185,9 @@ class OneCycle:
     Parameters
     ----------
     rise : float from 0 to 1, default=0.3
-        Share of the fit's steps that the rise takes.
+        Fraction of the fit's steps that the rise takes.
     start_div, final_div : float of at least 1, default=25, 250000
-        What the peak is divided by at the first and at the last step.
+        Divisors of the peak at the first and at the last step.
 
     References
     ----------
@@ -228,7 +228,7 @@ class FlatCosine:
     Parameters
     ----------
     flat : float from 0 to 1, default=0.5
-        Share of the fit's steps without a change.
+        Fraction of the fit's steps before the rate starts to fall.
 
     Examples
     --------

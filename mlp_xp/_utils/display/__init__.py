@@ -1,4 +1,4 @@
 """Progress displays for terminals and notebooks.
 
-Reports of a training are in `estimators.fitting` and `cli`.
+The reports of a fit are in `estimators.fitting` and `cli`.
 """

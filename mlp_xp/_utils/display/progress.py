@@ -14,7 +14,7 @@ from mlp_xp._utils.signals import ctrl_c_pressed
 
 _LINES = 20
 _SHORTEST, _LONGEST = 6, 40  # Characters of a bar.
-# A terminal writes this where the line ends; a line that it breaks cannot be cleared.
+# A terminal writes this at the end of the line; a line that wraps cannot be cleared.
 _ECHO = len("^C")
 
 
@@ -39,7 +39,7 @@ class LiveBar:
     ) -> None:
         """Update the bar: its label, the fraction done, metrics, and the time left.
 
-        Without a fraction the bar pulses. The most important metrics come first; those that fit are
+        Without a fraction the bar pulses. The most important metrics come first; as many as fit are
         drawn.
         """
         self._label, self._fraction, self._measures = label, fraction, tuple(texts)
@@ -47,7 +47,7 @@ class LiveBar:
         if seconds_left is not None and math.isfinite(seconds_left):
             self._end = time.perf_counter() + seconds_left
         if fraction is None:
-            self.draw()  # Draw now, since the next call may hold the interpreter lock.
+            self.draw()  # Draw now, since the next call may hold the interpreter lock for long.
 
     def draw(self) -> None:
         """Draw at once."""
@@ -94,7 +94,7 @@ class LiveBar:
 
 
 class NotebookBar:
-    """The line of `LiveBar` below the cell of a notebook, and what is drawn below it."""
+    """The line of `LiveBar` below a notebook's cell, and what is drawn below it."""
 
     def __init__(self) -> None:
         self._place, self._bar, self._text, self._below = NotebookPlace(), "", "", ""
@@ -132,7 +132,7 @@ def open_bar(
 
 @contextlib.contextmanager
 def spinner(text: str, file: TextIO) -> Iterator[bool]:
-    """Draw a text beside a spinner, if the file is a terminal; yield whether it is."""
+    """Draw a text next to a spinner if the file is a terminal; yield whether it is."""
     console = _terminal(file)
     if console is None:
         yield False
@@ -149,12 +149,12 @@ def _terminal(file: TextIO | None) -> Any:
     except ImportError:
         return None
     console = Console(file=file)
-    # FORCE_COLOR makes rich treat a file as a terminal, and a bar in a file is garbage.
+    # FORCE_COLOR makes rich treat a file as a terminal, but a bar in a file is garbage.
     return console if console.is_interactive and console.file.isatty() else None
 
 
 def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: bool = False) -> Any:
-    """Return a display that draws an object again and again."""
+    """Return a display that redraws an object repeatedly."""
     from rich.live import Live
 
     # Prints appear above it; a stream that is not a terminal is left alone.
@@ -172,7 +172,7 @@ def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: boo
 class TaskBar:
     """A progress bar with tasks done, measures and time left.
 
-    Where stdout is no terminal, or the ``cli`` extra is not installed, about twenty lines are
+    If stdout is not a terminal, or the ``cli`` extra is not installed, about twenty lines are
     printed instead. ``name`` is the plural noun for the tasks.
 
     Examples

@@ -114,7 +114,7 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
-    """Lock an existing folder against other writers, also in this process, until the end.
+    """Lock an existing folder against other writers, including this process, until the end.
 
     Wait for another writer, or raise BlockingIOError. If the process is killed, the system releases
     the lock.

@@ -1,4 +1,4 @@
-"""Every command with its options, and a module for each; this table imports nothing that computes.
+"""All commands with their options and modules; this table imports no numerical library.
 
 Shared parts are in the other folders.
 """
@@ -22,11 +22,11 @@ COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backen
 
 
 class Command(NamedTuple):
-    """A command: its line of help, its options, examples, and the function that runs it.
+    """A command: its help line, its options, examples, and the function that runs it.
 
-    ``run`` is ``module:function`` in this package; it takes options and an `Output`, and returns
-    the exit status. ``saves`` is whether anything must be saved or removed after Ctrl-C; ``group``
-    is the heading in ``mlp-xp --help``.
+    ``run`` is ``module:function`` in this package; the function takes options and an `Output`, and
+    returns the exit status. ``saves`` is whether anything must be saved or removed after Ctrl-C;
+    ``group`` is the heading in ``mlp-xp --help``.
     """
 
     summary: str
@@ -43,7 +43,7 @@ _MACHINE = "see what this machine has"
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments; raise ValueError for unknown or invalid ones.
 
-    ``load()`` of the result imports and returns the function that runs the command.
+    The result's ``load()`` imports and returns the function that runs the command.
     """
     parser = Parser(
         prog="mlp-xp",

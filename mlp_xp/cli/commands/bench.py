@@ -16,7 +16,7 @@ _OPTIONS = ("quick", "check", "out", "rounds", "threads", "only", "contenders", 
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the suite of a clone in another process, which sets the threads of its libraries."""
+    """Run the suite of a clone in another process, which sets the threads of the libraries."""
     check_installed("matplotlib", "rich")  # before the work, not after it
     if not (_ROOT / "bench" / "__main__.py").is_file():
         raise ValueError(
@@ -35,5 +35,5 @@ def run(args: argparse.Namespace, output: Output) -> int:
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:  # The benchmark gets Ctrl-C too, and reports what it keeps.
+            except KeyboardInterrupt:  # The benchmark also gets Ctrl-C, and reports what it keeps.
                 continue

@@ -41,7 +41,7 @@ def run_runs(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_compare(args: argparse.Namespace, output: Output) -> int:
-    """Print what differs between runs, and write the page with their curves."""
+    """Print the differences between runs, and write the page with their curves."""
     if len(args.runs) < 2:
         raise ValueError(f"{args.runs[0]} is one run: type two or more to compare")
     check_installed("matplotlib")
@@ -57,7 +57,7 @@ def run_compare(args: argparse.Namespace, output: Output) -> int:
 
 
 def _row(folder: Path, run: RunSummary | None) -> dict[str, Any]:
-    """Return the columns of a run as numbers and text, None for unknown ones."""
+    """Return the columns of a run as numbers and text, None if unknown."""
     row: dict[str, Any] = {"run": folder.name, "date": date_of(folder)}
     if run is None:
         others = dict.fromkeys((*COLUMNS[2:], "score_name"))
@@ -121,7 +121,7 @@ def _score_cell(run: RunSummary, name: str) -> str:
 
 
 def _differences(runs: Sequence[RunSummary]) -> list[list[str]]:
-    """Return a row for each setting, property of the machine, or version that differs."""
+    """Return a row per setting, machine property or version that differs."""
     settings = [_settings(run) for run in runs]
     names = dict.fromkeys(name for found in settings for name in found)
     rows = [[name, *(found.get(name, "") for found in settings)] for name in names]

@@ -21,7 +21,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Print a line for each image or row, once all are read."""
+    """Print a line per image or row, once all are read."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
-    """Return files; a folder's files by name, also from folders below."""
+    """Return the files; for a folder, its files by name, including subfolders."""
     files: list[Path] = []
     for path in paths:
         found = [path]

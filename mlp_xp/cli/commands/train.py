@@ -26,7 +26,7 @@ from mlp_xp.training.processes import SingleProcess
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Train with the given options, or resume a run, and return the exit status of all ranks."""
+    """Train with the given options or resume a run; return the exit status of all ranks."""
     ranks = join_ranks(args.distributed)
     if not ranks.is_first:
         return _follow(ranks)
@@ -71,7 +71,7 @@ def _train(args: argparse.Namespace, ranks: SingleProcess, output: Output) -> in
     quiet = np.errstate(over="ignore", invalid="ignore")
     with opened as folder, interrupts() as pressed, quiet:
         print_prepared(prepared, output)
-        # First: a checkpoint cannot be used without it.
+        # Written first, since checkpoints cannot be used without it.
         config = write_settings(prepared, args.command, folder.path)
         resume = ranks.first(Resume() if is_new else newest_checkpoint(folder.path, output))
         limit = prepared.model.max_time

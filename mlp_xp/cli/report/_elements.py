@@ -19,7 +19,7 @@ from mlp_xp.cli.run_folder.run_summary import CURVES
 from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.plotting import THEME, TrainingCurvesDisplay, curve_colors, inline_svg, training_panels
 
-MOST_RUNS = 5  # The most runs in a figure, one per color.
+MOST_RUNS = 5  # The maximum number of runs in a figure, one per color.
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -124,10 +124,10 @@ def _data_url(image: Any) -> str:
 def curve_figures(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], test: Mapping[str, float] | None = None
 ) -> dict[str, str]:
-    """Return figures of loss, scores and learning rate by epoch, by their captions.
+    """Return figures of loss, scores and learning rate by epoch, keyed by caption.
 
-    One run has training and validation in a figure, several have a figure for each. ``test`` has
-    results on test data by the label of their axis, which are marked.
+    For one run, training and validation share a figure; for several, each has its own. ``test`` has
+    results on test data, keyed by axis label, which are marked.
     """
     panels: dict[str, dict[str, list[Any]]] = {}
     for name, rows in islice(runs.items(), MOST_RUNS):

@@ -1,4 +1,4 @@
-"""The report of a run, and of several side by side."""
+"""The report of one run, and of several side by side."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def write_report(
 ) -> None:
     """Write the page of a run from its ``config.json``, history, fitted model and test data.
 
-    ``note`` is what a reader must know first, e.g. that the training was interrupted.
+    ``note`` is what the reader must know first, e.g. that the training was interrupted.
     """
     settings, result = config["settings"], config["result"]
     run = RunSummary(path.parent, config, history)

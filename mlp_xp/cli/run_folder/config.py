@@ -28,7 +28,7 @@ CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-
 class DataInfo:
     """The description of a run's data set, for using its model without the data.
 
-    ``class_names`` is empty where numbers are predicted. ``columns`` belong to a table.
+    ``class_names`` is empty if numbers are predicted. ``columns`` are for tables.
     """
 
     name: str
@@ -53,7 +53,7 @@ class DataInfo:
 
 
 def read_config(folder: Path, cure: str = CURE) -> dict[str, Any]:
-    """Return the content of a run's ``config.json``; an error ends with the cure."""
+    """Return the content of a run's ``config.json``; errors end with the remedy."""
     return read_json(folder / CONFIG, cure)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run in progress: named when it is complete, removed if it holds nothing."""
+"""The folder of a run in progress, renamed when complete and removed if empty."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC
 from mlp_xp.training.checkpoints.checkpoints import checkpoints
 
-_OTHER_BYTES = 1_000_000  # bytes for everything but the weights
+_OTHER_BYTES = 1_000_000  # bytes for everything except the weights
 
 
 @dataclass
 class RunFolder:
     """The folder of a run in progress: ``path``, which is named ``final`` once it is complete.
 
-    ``is_trained`` is whether there is something to keep in any case.
+    ``is_trained`` is whether the folder must be kept in any case.
     """
 
     path: Path
@@ -103,7 +103,7 @@ def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
     """Create a run folder that gets its final name when it is complete.
 
     After an error it is removed, unless it holds a model, a checkpoint or a history. The default is
-    ``runs/<date>-<time>-<data>``, with a number if that exists.
+    ``runs/<date>-<time>-<data>``, with a number appended if that exists.
     """
     with contextlib.ExitStack() as stack:
         yield stack.enter_context(_in_progress(*_create_folder(out, data, stack)))
@@ -111,9 +111,9 @@ def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
 
 @contextlib.contextmanager
 def resumed_run(name: Path) -> Iterator[RunFolder]:
-    """Open the folder of a run that was interrupted, which gets its final name when complete.
+    """Open the folder of an interrupted run, which gets its final name when complete.
 
-    BlockingIOError if the run is still in progress.
+    Raise BlockingIOError if the run is still in progress.
     """
     folder, final = unfinished(name)
     with locked(folder):
@@ -151,16 +151,16 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
 
 
 def newest_model(run: Path) -> Path | None:
-    """Return the folder that was saved last: the model of a run, or one of its checkpoints."""
+    """Return the most recently saved folder: the model of a run, or one of its checkpoints."""
     # The name of a checkpoint that is being written begins with a dot.
     specs = [*run.glob(SPEC), *run.glob(f"{CHECKPOINTS}/[!.]*/{SPEC}")]
     return max(specs, key=lambda path: path.stat().st_mtime_ns).parent if specs else None
 
 
 def unfinished(name: Path) -> tuple[Path, Path]:
-    """Return the folder of a run that was interrupted, and the name that it gets when complete.
+    """Return the folder of an interrupted run, and the name that it gets when complete.
 
-    ``name`` is either; ValueError if there is no such run, it is complete, or it has no settings.
+    ``name`` is either; raise ValueError if the run does not exist, is complete, or has no settings.
     """
     partial = name.with_name(f"{name.name}.partial")
     folder = partial if partial.exists() else name
@@ -219,7 +219,7 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
 
 
 def _move_aside(partial: Path) -> None:
-    """Rename what a killed run left, if it is of use; BlockingIOError if the run still runs."""
+    """Rename what a killed run left, if useful; raise BlockingIOError if the run is in progress."""
     if not partial.exists():
         return
     with locked(partial):
@@ -235,7 +235,7 @@ def _move_aside(partial: Path) -> None:
 
 
 def _with_path(error: OSError, path: Path) -> OSError:
-    """Return an error that names a path: a failed write does not know its file."""
+    """Return an error that names a path, since a failed write does not know its file."""
     if error.filename is None and error.errno is not None:
         error.filename = str(path)
     return error

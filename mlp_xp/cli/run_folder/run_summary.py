@@ -1,4 +1,4 @@
-"""The history and the summary of runs, from the files in their folders, without networks."""
+"""The history and the summary of runs, read from the files in their folders, without networks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CURVES = {
 
 
 class RunSummary(NamedTuple):
-    """A run's folder, the content of its ``config.json``, and a row for each epoch."""
+    """A run's folder, the content of its ``config.json``, and one row per epoch."""
 
     folder: Path
     config: dict[str, Any]
@@ -63,17 +63,17 @@ class RunSummary(NamedTuple):
 
     @property
     def scores(self) -> dict[str, float]:
-        """The test scores by name, the most important first; empty where the run has not ended."""
+        """The test scores by name, the most important first; empty if the run has not ended."""
         return {name: value for name, value in self.result.items() if name.startswith("test_")}
 
     @property
     def score(self) -> tuple[str, float] | None:
-        """The name of the first test score and its value, None where the run has not ended."""
+        """The name and value of the first test score; None if the run has not ended."""
         return next(iter(self.scores.items()), None)
 
 
 def read_summary(folder: Path) -> RunSummary:
-    """Read the summary of a run; ValueError for a folder that is damaged or no run."""
+    """Read the summary of a run; raise ValueError if the folder is damaged or not a run."""
     config = read_config(folder, _CURE)
     try:
         run = RunSummary(folder, config, read_history(folder))
@@ -100,7 +100,7 @@ def _check(run: RunSummary) -> None:
 
 
 def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
-    """Yield the runs in a folder by their names, also those in progress; None where damaged."""
+    """Yield the runs in a folder by name, including runs in progress; None if damaged."""
     for path in sorted(folder.glob(f"*/{CONFIG}")):
         try:
             yield path.parent, read_summary(path.parent)
@@ -118,7 +118,7 @@ def _is_of_run(path: Path) -> bool:
 
 
 def changed_settings(model: Any, params: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters that differ from the defaults of an estimator, for a reader."""
+    """Return the parameters that differ from an estimator's defaults, for display."""
     defaults = type(model)().get_params(deep=False)
     return {
         name: readable(value)
@@ -133,7 +133,7 @@ def date_of(folder: Path) -> str:
 
 
 def history_rows(records: Sequence[Record], score: str) -> list[dict[str, Any]]:
-    """Return a row for each record, in which the validation score is called ``score``.
+    """Return a row per record, in which the validation score is called ``score``.
 
     Losses are not negated, and the validation loss has its own column.
     """
@@ -149,7 +149,7 @@ def history_rows(records: Sequence[Record], score: str) -> list[dict[str, Any]]:
 
 
 def write_history(folder: Path, records: Sequence[Record], score: str) -> None:
-    """Write ``history.csv``, a row for each epoch."""
+    """Write ``history.csv``, with one row per epoch."""
     blank = Record._make([None] * len(Record._fields))
     names, *rows = history_rows([blank, *records], score)
     with (folder / _HISTORY).open("w", newline="") as file:
@@ -159,7 +159,7 @@ def write_history(folder: Path, records: Sequence[Record], score: str) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Read the rows, with None for missing values; no rows if there is no file."""
+    """Read the rows, with None for missing values; no rows if the file does not exist."""
     if not (folder / _HISTORY).exists():
         return []
     with (folder / _HISTORY).open(newline="", encoding="utf-8") as file:

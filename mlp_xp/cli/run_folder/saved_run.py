@@ -1,4 +1,4 @@
-"""The network of a run, as other commands use it."""
+"""The network of a run, in the form that other commands use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlp_xp.saving import SPEC, load_model
 
 
 def read_run(folder: Path) -> tuple[Any, DataInfo]:
-    """Read the model of a run or of one of its checkpoints, and what it was trained on."""
+    """Read the model of a run or of one of its checkpoints, with its data description."""
     is_checkpoint = folder.absolute().parent.name == CHECKPOINTS
     root = folder.absolute().parent.parent if is_checkpoint else folder
     config = read_config(root)

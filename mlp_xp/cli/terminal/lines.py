@@ -8,7 +8,7 @@ import sys
 from textwrap import wrap
 from typing import TextIO
 
-_WIDEST_INDENT = 0.4  # Of the line: beyond it the second column begins on a new line.
+_WIDEST_INDENT = 0.4  # A fraction of the line; beyond it, the second column begins on a new line.
 
 
 def print_line(text: object, file: TextIO | None = None) -> None:
@@ -18,7 +18,7 @@ def print_line(text: object, file: TextIO | None = None) -> None:
 
 
 def terminal_width(file: TextIO) -> int | None:
-    """Return the columns of a terminal, None for another file."""
+    """Return the number of columns of a terminal, or None for any other file."""
     return shutil.get_terminal_size().columns if file.isatty() else None
 
 

@@ -1,4 +1,4 @@
-"""The output of a command: lines and progress for a reader, and a result for a program."""
+"""The output of a command: lines and progress for people, and a result for programs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mlp_xp.cli.terminal.lines import print_line, printable
 class Output:
     """The output of a command: on stdout, on stderr with ``--json``, or nowhere with ``--quiet``.
 
-    With ``--json``, stdout has one JSON object and nothing else. ``samples`` is what a sample is,
-    in the plural.
+    With ``--json``, stdout has one JSON object and nothing else. ``samples`` is the plural noun for
+    samples.
     """
 
     samples = "images"
@@ -54,7 +54,7 @@ class Output:
 
     @contextlib.contextmanager
     def doing(self, text: str, *, is_logged: bool = False) -> Iterator[None]:
-        """Show what is being done: a spinner on a terminal, elsewhere a line if it is logged."""
+        """Show what is being done: a spinner on a terminal, otherwise a line if it is logged."""
         if self._is_quiet:
             yield
             return
@@ -64,5 +64,5 @@ class Output:
             yield
 
     def open_bar(self) -> LiveBar | NotebookBar | None:
-        """Open a bar, if there is a terminal to draw it on."""
+        """Open a bar if the output is a terminal."""
         return None if self._is_quiet else open_bar(self._file)

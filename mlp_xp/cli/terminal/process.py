@@ -1,4 +1,4 @@
-"""The process of a command: Ctrl-C, start time, output, errors; imports nothing slow."""
+"""The process of a command: Ctrl-C, start time, output and errors; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _AGAIN = 0.01  # Seconds after which a Ctrl-C that was lost is raised again.
 def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
     """Exit with status 130 on Ctrl-C while libraries are loaded.
 
-    An exception in the middle of an import would end in a traceback, or in an import that half
-    succeeded. Nothing changes if the process is not the command's own.
+    An exception in the middle of an import would end in a traceback or a half-finished import.
+    Nothing changes if the process is not the command's own.
     """
     if not exit_on_ctrl_c(is_process=is_process):
         yield
@@ -43,9 +43,9 @@ def exit_on_ctrl_c(*, is_process: bool) -> bool:
 
 @contextlib.contextmanager
 def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
-    """Raise again a `KeyboardInterrupt` from a callback, which Python would print and ignore.
+    """Raise a `KeyboardInterrupt` from a callback again, since Python would print and ignore it.
 
-    The import system itself has such callbacks, of weak references.
+    The import system itself has such callbacks, for weak references.
     """
     if not is_process:
         yield
@@ -69,7 +69,7 @@ def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
 
 
 def start_time(*, is_process: bool = True) -> float:
-    """Return when this process started, on the clock `time.perf_counter`; if unknown, now."""
+    """Return the `time.perf_counter` time at which this process started; if unknown, now."""
     now = time.perf_counter()
     if not is_process:
         return now
@@ -101,7 +101,7 @@ def starting(text: str) -> Iterator[None]:
 def without_pandas(*, is_process: bool) -> Iterator[None]:
     """Import libraries as if pandas were not installed; later it can be imported.
 
-    scikit-learn imports it for frames, which no command has: 30 MB and 0.3 s.
+    scikit-learn imports it for frames, which no command uses; this takes 30 MB and 0.3 s.
     """
     if not is_process or "pandas" in sys.modules:
         yield
@@ -114,12 +114,12 @@ def without_pandas(*, is_process: bool) -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Discard further output, since its reader, such as ``head``, has closed it."""
+    """Discard further output, since the reader, such as ``head``, has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def message_for_user(error: Exception) -> str | None:
-    r"""Return one line for an error that the user can fix, None for a bug of this library."""
+    r"""Return one line for an error that the user can fix, or None for a bug in this library."""
     expected: tuple[type[Exception], ...] = (ValueError, ImportError, OSError, OverflowError)
     if (backends := sys.modules.get("mlp_xp.backends")) is not None:
         expected = (*expected, backends.BackendError)

@@ -1,4 +1,4 @@
-"""Settings, scores, times and counts as text for a reader; imports nothing slow."""
+"""Settings, scores, times and counts as readable text; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def readable(value: Any) -> str:
 
 
 def score_name(name: str) -> str:
-    """Return the name of a score for a reader: "test accuracy", "test RMSE"."""
+    """Return the displayed name of a score: "test accuracy", "test RMSE"."""
     part, _, metric = name.partition("_")
     return f"{part} {metric if metric == 'accuracy' else metric.upper()}"
 

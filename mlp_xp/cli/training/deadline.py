@@ -1,4 +1,4 @@
-"""The deadline of a command: how much of its time training may take."""
+"""The deadline of a command, and how much of its time training may take."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mlp_xp.cli.terminal.lines import print_line
 # and the report (0.5 s of it) took 1.5 s of CPU time for 10 classes and 2.5 s for 100.
 _END = 1.5
 _REPORT = 2.6
-_LEAST_FRACTION = 0.1  # fraction of the time that is always for training
+_LEAST_FRACTION = 0.1  # the fraction of the time that is always left for training
 _N_TIMED = 512
 
 
 class Deadline(Callback):
-    """Reserves the time that the command needs after a fit, by setting ``model.max_time``.
+    """A callback that reserves the time needed after a fit, by setting ``model.max_time``.
 
     Before the first step, predictions for training images ``x`` show how long the test takes. If
     the time is short, test-time augmentation is dropped first (``has_views``), then the images

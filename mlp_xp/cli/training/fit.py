@@ -1,4 +1,4 @@
-"""The fit of a command: with progress, deadline and checkpoints, possibly resumed."""
+"""The fit of a command, with progress, deadline and checkpoints, possibly resumed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
     """Return where a run resumes, and print it."""
     folder = run / CHECKPOINTS
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The fit warns about damage too.
+        warnings.simplefilter("ignore")  # The fit also warns about damage.
         snapshot = read_newest(folder)
     if snapshot is None:
         output.print("no checkpoint yet: the training starts at its first epoch")
@@ -50,11 +50,12 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
 
 
 class Fitted(NamedTuple):
-    """The end of a training: the epoch whose network is kept, the reason, and a text.
+    """The end of a fit: the epoch whose network is kept, the reason, and a text.
 
     ``is_early`` is whether a plateau of the loss or of the validation score ended it. ``text`` is
-    empty where all epochs were done, or the time was over, and the last network is kept. ``cause``
-    is why it diverged, if it did; ``has_views`` and ``has_report`` are what there is time for.
+    empty if all epochs were done or the time was over, and the last network is kept. ``cause`` is
+    why the fit diverged, if it did; ``has_views`` and ``has_report`` are whether there is time for
+    them.
     """
 
     kept_epoch: int
@@ -67,7 +68,7 @@ class Fitted(NamedTuple):
 
 
 def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
-    """Return how the training of a model ended."""
+    """Return how a model's training ended."""
     records = model.history_
     is_descent = model.solver != "lbfgs"
     by_score = model.early_stopping and is_descent
@@ -157,7 +158,7 @@ def _print_warning(message: Warning | str, *_: Any) -> None:
 def _validation_split(
     data: Dataset, fraction: float | None, seed: int
 ) -> tuple[Any, np.ndarray, dict[str, Any]]:
-    """Return training images and labels, and the parameters of ``fit`` for held-out ones."""
+    """Return training images and labels, and the parameters of ``fit`` for held-out samples."""
     if fraction is None:
         return data.x_train, data.y_train, {}
     rows = np.arange(len(data.y_train))

@@ -17,7 +17,7 @@ from mlp_xp.recipes import FILES
 
 
 class Prepared(NamedTuple):
-    """Settings that fit the data, the unfitted network, its task and its backend."""
+    """Settings adapted to the data, the unfitted network, its task and its backend."""
 
     settings: Settings
     data: Dataset
@@ -27,7 +27,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(settings: Settings, output: Output) -> Prepared:
-    """Check the device, load the data, and make the network."""
+    """Check the device, load the data, and create the network."""
     model = settings.estimator()
     settings.check_held_out(model)
     if settings.data == FILES:

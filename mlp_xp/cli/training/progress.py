@@ -1,4 +1,4 @@
-"""The progress of a training: a bar on a terminal, otherwise a line for each epoch."""
+"""The progress of a fit: a bar on a terminal, otherwise one line per epoch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Progress(Callback):
         self.stage("preparing data and network")
 
     def stage(self, text: str) -> None:
-        """Report what happens before the first step."""
+        """Report what is happening before the first step."""
         if self._bar is not None:
             self._bar.update(f"{self._n_done + 1}{self._total}", None, [text], None)
 
@@ -58,7 +58,7 @@ class Progress(Callback):
         if self._first is None:
             self._first = now, epochs
         elif not speed and now > self._first[0]:
-            # In the first epoch, whose record is still to come.
+            # In the first epoch, which has no record yet.
             n_samples = self._n_samples * (epochs - self._first[1])
             speed = self._speed_text(n_samples / (now - self._first[0]))
         measures = self._validation
@@ -102,7 +102,7 @@ class Progress(Callback):
         return [f"loss {running.loss:.3f}", *self._validation, *scores]
 
     def _fraction(self, epochs: float) -> float:
-        """Return the fraction of the training that is done, and update the pace."""
+        """Return the completed fraction of the training, and update the pace."""
         fraction = epochs / self._n_epochs
         if self._end is not None:
             elapsed = time.perf_counter() - self._start

@@ -1,4 +1,4 @@
-"""The files of a run besides the model: configuration, history and plots."""
+"""The files of a run other than the model: configuration, history and plots."""
 
 from __future__ import annotations
 

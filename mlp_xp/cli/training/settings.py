@@ -1,4 +1,4 @@
-"""The settings of a training: a recipe, the options that override it, and the user's own data."""
+"""The settings of a run: a recipe, the options that override it, and the user's own data."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from mlp_xp.recipes import FILES, read_recipe, recipe_parameters, without_librar
 from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.saving import decode
 
-# The options of parameters. --solver and --weight-decay make one, --early-stopping sets two.
+# Options by parameter. --solver and --weight-decay set one parameter, --early-stopping sets two.
 _PARAMETERS = {row.option.name or name: name for name, row in CLASSIFIER.items() if row.option} | {
     "device": "device"
 }
-# Options that --resume accepts too: none changes the results, except by rounding.
+# Options that --resume also accepts, since they change results only by rounding.
 _FREE = {option for option, name in _PARAMETERS.items() if CLASSIFIER[name].free_on_resume}
-_MIN_STEPS = 1000  # Of a training on few samples.
-_INTERVAL = "1 min"  # Between two checkpoints where none are asked for.
+_MIN_STEPS = 1000  # For training on few samples.
+_INTERVAL = "1 min"  # Between two checkpoints, by default.
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a training.
+    """All settings of a run.
 
     ``recipe`` is a name or a file; ``params`` are parameters of the estimator that override it.
     """
@@ -66,8 +66,8 @@ class Settings:
     def fitting(self, data: Dataset) -> Settings:
         """Return settings adapted to the user's own data: its task and number of samples.
 
-        The batches and epochs of the default recipe are for 50,000 images: fewer samples get
-        smaller batches and more epochs, unless they are chosen.
+        The batches and epochs of the default recipe are for 50,000 images; for fewer samples, use
+        smaller batches and more epochs, unless the user has set them.
         """
         if self.data != FILES:
             return self
@@ -96,7 +96,7 @@ class Settings:
                 "numbers to predict: leave it out, or type --task classification"
             )
         if self.params.keys() >= known:
-            return kind(**self.params)  # A run's recipe may be gone.
+            return kind(**self.params)  # A run's recipe may have been deleted.
         return kind.from_recipe(self.recipe, **self.params)
 
     def check_held_out(self, model: Any) -> None:
@@ -134,7 +134,7 @@ class Settings:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings that the options describe: of a new training, or of a run to resume."""
+    """Return the settings that the options describe, for a new run or one to resume."""
     if args.resume is not None:
         return _settings_of_run(unfinished(args.resume)[0], args)
     task = args.task or "classification"
@@ -215,7 +215,7 @@ def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
 
 
 def _typed(args: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
-    """Return the options that were typed, by parameter name if they have one."""
+    """Return the options given by the user, by parameter name if they have one."""
     values = {_PARAMETERS.get(option, option): getattr(args, option) for option in options}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -233,7 +233,7 @@ def _known_data(text: str) -> str:
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:
     """Return the solver of a recipe with the options applied.
 
-    Another solver keeps the recipe's weight decay, if it has that parameter.
+    A different solver keeps the recipe's weight decay if it has that parameter.
     """
     is_typed = decay is not None
     if not is_typed:
@@ -253,9 +253,9 @@ def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str
 
 
 def _can_standardize(model: MLPRegressor) -> bool:
-    """Whether targets of mean 0 and deviation 1 suit a loss; a loss object has settings in units.
+    """Whether targets can be standardized for a loss; a loss object has settings in units.
 
-    A network that learns prices would spend its training on reaching their size.
+    Otherwise a network that predicts prices would spend its training on reaching their scale.
     """
     if not isinstance(model.loss, str):
         return False

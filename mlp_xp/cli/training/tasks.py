@@ -145,7 +145,7 @@ class Regression:
         return f"{text} (the mean: RMSE {rmse}, MAE {mae})"
 
     def table(self, test: Evaluation, samples: str) -> tuple[list[str], dict[str, Any]]:
-        """Return the mean and the deviation of the truth, to compare errors with."""
+        """Return the mean and standard deviation of the true values, to compare errors with."""
         mean, deviation = float(np.mean(test.y)), float(np.std(test.y))
         line = f"true numbers: mean {value_text(mean)}, standard deviation {value_text(deviation)}"
         return [line], {"mean": mean, "standard_deviation": deviation}
@@ -164,12 +164,12 @@ class Regression:
         return f"val R2 {score:.3f}"
 
     def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
-        """Return the number of each sample."""
+        """Return the predicted number for each sample."""
         values = model.predict(x).tolist()
         return [(value_text(value), {"prediction": value}) for value in values]
 
     def draw(self, folder: Path, test: Evaluation) -> None:
-        """Draw predictions against the true numbers, and errors against predictions."""
+        """Draw predictions against true values, and errors against predictions."""
         axes = new_figure(9.0, 4.2).subplots(1, 2)
         for ax, kind in zip(axes, ("actual_vs_predicted", "residual_vs_predicted"), strict=True):
             PredictionsDisplay(y_true=test.y, y_pred=test.predicted).plot(ax, kind=kind)
@@ -180,7 +180,7 @@ Task: TypeAlias = Classification | Regression
 
 
 def score_of(model: Any, task: Task) -> str:
-    """Return what the validation score is: the metric of the task, a kind of loss, or "score"."""
+    """Return the name of the validation score: the task's metric, a kind of loss, or "score"."""
     if model.scoring in ("loss", "refinement"):
         return str(model.scoring)
     loss = getattr(getattr(model, "_state", None), "loss", None)
@@ -190,12 +190,12 @@ def score_of(model: Any, task: Task) -> str:
 
 
 def task_of(class_names: Sequence[str]) -> Task:
-    """Return the task of learning these classes, or numbers where there are none."""
+    """Return the classification task for these classes, or regression if there are none."""
     return Classification(class_names) if class_names else Regression()
 
 
 def baseline_of(task: Task, data: Dataset) -> dict[str, float]:
-    """Return the scores of a constant prediction, as by `Dummy` estimators."""
+    """Return the scores of a constant prediction, as with `Dummy` estimators."""
     constant = np.full(len(data.y_test), task.constant(data.y_train))
     scores = task.scores(data.y_test, constant)
     return {name.replace("test", "baseline"): score for name, score in scores.items()}
