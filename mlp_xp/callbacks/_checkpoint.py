@@ -176,7 +176,7 @@ class Checkpoint(Live):
             raise SystemExit(_TERMINATED)
 
     def on_fit_end(self, model: Any) -> None:
-        """Finish pending writes, and unlock the folder."""
+        """Write any pending checkpoint, and unlock the folder."""
         if self._live is None:
             return
         with self._live.resources:
