@@ -1,5 +1,6 @@
-"""The maths of a network: layers, losses, blocks, hidden layers, and the network they make.
+"""The maths of a network: layers, losses, blocks, hidden layers, and the network itself.
 
-Everything is a pure function of arrays in the Python Array API standard, its gradient beside it.
-Update rules are in `optimizers`, the training step in `training`, faster versions in `backends`.
+Everything is a pure function of arrays in the Python Array API standard, defined together with its
+gradient. Update rules are in `optimizers`, the training step is in `training`, and faster versions
+are in `backends`.
 """

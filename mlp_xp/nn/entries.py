@@ -9,7 +9,7 @@ from mlp_xp.nn.layers import Dense, Heads, Norm
 
 
 def entries(params: Tree) -> list[Any]:
-    """Return the parameters of each block that has any, NamedTuples, from first to last."""
+    """Return the parameters (NamedTuples) of each block that has any, from first to last."""
     if hasattr(params, "_fields"):
         return [params]
     return [entry for branch in params for entry in entries(branch)]
@@ -26,7 +26,7 @@ def norms(params: Tree) -> list[Norm]:
 
 
 def one_number(params: Tree) -> Array:
-    """Return one number of each model's output layer, with the shape of the leading axes."""
+    """Return one number from each model's output layer, in the shape of the leading axes."""
     heads = [entry for entry in entries(params) if isinstance(entry, Heads)]
     number: Array = heads[-1].b[..., 0, 0] if heads else denses(params)[-1].b[..., 0]
     return number

@@ -1,10 +1,10 @@
-r"""Checks of the pullback of a user's own loss or activation against a finite difference.
+r"""Comparison of the pullback of a user's loss or activation with a finite difference.
 
-A wrong gradient seldom fails: the network only learns worse. So a pullback is compared with the
-central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few directions :math:`v`. With
-:math:`h = \varepsilon^{1/3}` the error of the difference is of order :math:`\varepsilon^{2/3}`
-(Press et al., "Numerical Recipes" (2007), section 5.7), and the tolerance is a hundred times that.
-The check reads numbers back to the host, so it is not part of a step.
+A wrong gradient rarely causes an error; the network just learns less well. So a pullback is
+compared with the central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few directions
+:math:`v`. With :math:`h = \varepsilon^{1/3}` the error of the difference is of order
+:math:`\varepsilon^{2/3}` (Press et al., "Numerical Recipes" (2007), section 5.7), and the tolerance
+is a hundred times that. The check reads numbers back to the host, so it cannot be part of a step.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _N_DIRECTIONS = 3
 def check_loss(
     loss: Loss | Callable[..., Any], logits: Array, targets: Array, *, xp: Namespace
 ) -> None:
-    """Raise ValueError unless a loss keeps its contract and its pullback is its derivative.
+    """Raise ValueError unless a loss is well-formed and its pullback is its derivative.
 
-    ``loss`` is a `Loss`, or a function as `Custom` takes. It is checked at a few samples of
-    ordinary size, e.g. logits from -2 to 2, that are not at a kink of the loss. In float64 far
-    smaller mistakes are found than in float32. The message has the numbers, and what to do.
+    ``loss`` is a `Loss`, or a function as for `Custom`. It is checked at a few samples of ordinary
+    size, e.g. logits from -2 to 2, that are not at a kink of the loss. In float64 much smaller
+    mistakes are found than in float32. The message gives the numbers and says what to do.
     """
     what = f"loss {_name(loss)}"
     # For a Custom loss, the signature of its function is checked; the derivative is with respect to
@@ -74,7 +74,7 @@ def _check_contract(
 def check_activation(
     activation: Activation | Callable[..., Any], x: Array, *, xp: Namespace, name: str = ""
 ) -> None:
-    """Raise ValueError unless an activation keeps its contract and its pullback is its derivative.
+    """Raise ValueError unless an activation is well-formed and its pullback is its derivative.
 
     ``activation(x, *, xp)`` returns ``(y, pullback)``, and ``pullback(dy)`` returns ``dx``. It is
     checked at a few numbers of ordinary size that are not at a kink. ``name`` is for the messages.

@@ -34,7 +34,7 @@ _MOST_AXES = 31  # Array libraries may be limited to 32 axes, including the batc
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The blocks that an estimator's settings put around the dense layers of a hidden layer.
+    """The blocks that an estimator's settings put around a hidden layer's dense layers.
 
     ``keys`` and ``batch_stats`` number the dropouts and the batch normalizations of a network.
     """
@@ -55,7 +55,7 @@ class Surroundings:
         return "glorot-logistic" if self.activation == "logistic" else "glorot"
 
     def normalize(self, width: int) -> tuple[Block, ...]:
-        """Return the normalization of this number of features, if there is one."""
+        """Return the normalization for this number of features, if any."""
         if self.normalization is None:
             return ()
         if self.normalization == "layer":
@@ -63,7 +63,7 @@ class Surroundings:
         return (BatchNorm(width, next(self.batch_stats)),)
 
     def activate(self, width: int) -> tuple[Block, ...]:
-        """Return activation and dropout of this number of features."""
+        """Return the activation and dropout for this number of features."""
         drop = (Dropout(self.dropout, next(self.keys)),) if self.dropout else ()
         if self.parametric:
             return (ParametricActivate(self.activation, width), *drop)
@@ -71,7 +71,7 @@ class Surroundings:
 
 
 class Layer:
-    """A hidden layer: it knows its outputs and builds its block; hashable."""
+    """A hidden layer, which computes its number of outputs and builds its block; hashable."""
 
     @property
     def n_layers(self) -> int:
@@ -93,9 +93,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Project(Layer):
-    """A dense layer alone, without normalization and activation.
+    """A plain dense layer, without normalization and activation.
 
-    Its weights start uniform with a standard deviation of ``1 / sqrt(fan_in)``, its biases at 0.
+    Its initial weights are uniform with a standard deviation of ``1 / sqrt(fan_in)``, its biases 0.
 
     Parameters
     ----------
@@ -124,22 +124,21 @@ class Project(Layer):
 
 @dataclass(frozen=True)
 class Blocks(Layer):
-    """A block-diagonal dense layer alone, without normalization and activation.
+    """A plain block-diagonal dense layer, without normalization and activation.
 
-    The features stand for an array of ``shape``. Each position along the axes that are not mixed
-    has its own dense layer over the features along the mixed axes; no weight is shared. Pixels of
-    an image, (3, 32, 32), cut into 8 x 8 squares of 4 x 4 pixels are of shape (3, 8, 4, 8, 4), and
-    to mix what is in a square is to mix axes 0, 2 and 4.
+    The features represent an array of ``shape``. Each position along the axes that are not mixed
+    has its own dense layer over the features along the mixed axes; no weights are shared. For
+    example, the pixels of an image, (3, 32, 32), cut into 8 x 8 squares of 4 x 4 pixels, have shape
+    (3, 8, 4, 8, 4); mixing axes 0, 2 and 4 mixes the pixels of each square.
 
     Parameters
     ----------
     shape : tuple of int
     mixed : tuple of int
-        Axes of the shape, at least one of them.
+        The axes to mix, at least one.
     width : int of at least 1, optional
-        Outputs of each block, which come after the other axes: the squares above with a width of 64
-        give the shape (8, 8, 64). By default there are n outputs for n inputs, and they lie
-        where those did.
+        Outputs per block, as the last axis: the squares above with a width of 64 give the shape (8,
+        8, 64). By default each block has as many outputs as inputs, in the same positions.
 
     References
     ----------
@@ -196,14 +195,14 @@ class Blocks(Layer):
 class Branch(Layer):
     r"""A residual branch, :math:`x + f(x)`; at first :math:`f(x) = 0`.
 
-    f is the normalization of the estimator's settings, if there is one, then the layers, with
-    activation and dropout between each two. The last layer starts at zero, which keeps a deep
-    network close to a shallow one at first.
+    f consists of the normalization from the estimator's settings, if any, then the layers, with
+    activation and dropout between them. The last layer starts at zero, so a deep network is
+    initially close to a shallow one.
 
     Parameters
     ----------
     layers : tuple of int, Project or Blocks
-        An int is a `Project`. The last must return the number of features the first takes.
+        An int is a `Project`. The last must return as many features as the first receives.
 
     References
     ----------
@@ -236,7 +235,7 @@ class Branch(Layer):
         return [Project(layer) if isinstance(layer, int) else layer for layer in self.layers]
 
     def outputs(self, fan_in: int) -> int:
-        """Return the number of inputs, to which the branch is added."""
+        """Return the number of inputs, since the branch is added to them."""
         width = fan_in
         for layer in self._inner:
             width = layer.outputs(width)
@@ -249,7 +248,7 @@ class Branch(Layer):
 
     @property
     def n_layers(self) -> int:
-        """The layers of the branch."""
+        """The number of layers in the branch."""
         return len(self.layers)
 
     def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:

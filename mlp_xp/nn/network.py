@@ -1,4 +1,4 @@
-"""The network: a frozen description, its initial weights, forward and backward."""
+"""The network: a frozen description, initial weights, and forward and backward pass."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ Params = Tree
 class Network:
     """A multilayer perceptron.
 
-    ``widths`` are inputs, hidden layers from first to last, and outputs: the number of each, or for
-    a hidden layer an object of `mlp_xp.nn.hidden`. A hidden layer is dense, then normalization,
-    activation and dropout as far as asked for; the output layer is dense only, since losses take
-    its raw outputs. After a `Branch` it starts at zero, with the normalization before it. Tuples of
-    activations and dropouts have one for each hidden layer. ``residual`` adds a layer's output to
-    its input where they are as wide. ``inputs`` stands before the first layer; ``widths`` then
-    begins with its columns. With ``n_members`` networks that share hidden weights, it ends with the
-    outputs of all.
+    ``widths`` are the numbers of inputs, of neurons in the hidden layers from first to last, and of
+    outputs; a hidden layer may be an object of `mlp_xp.nn.hidden` instead. A hidden layer is dense,
+    followed by normalization, activation and dropout if requested; the output layer is only dense,
+    since losses take raw outputs. After a `Branch` the output layer starts at zero and normalizes
+    its input. Tuples of activations and dropouts have one entry per hidden layer. ``residual`` adds
+    a layer's output to its input if both are equally wide. ``inputs`` is a block before the first
+    layer; ``widths`` then begins with its number of columns. With ``n_members`` networks that share
+    hidden weights, it ends with the outputs of all networks.
     """
 
-    widths: tuple[Any, ...]  # Each an int or Layer; the first and the last are int.
+    widths: tuple[Any, ...]  # Each is an int or a Layer; the first and the last are ints.
     activation: str | Activation | tuple[str | Activation, ...] = "relu"
     normalization: Normalization | None = None
     dropout: float | tuple[float, ...] = 0.0
@@ -81,7 +81,7 @@ class Network:
         self._one_for_each_layer("activation")
         self._one_for_each_layer("dropout")
         check_members(self.n_members, self.widths, self.normalization, self.parametrization)
-        self.sizes  # noqa: B018 - each layer checks what comes in.
+        self.sizes  # noqa: B018 - each layer checks its input.
 
     def __getstate__(self) -> dict[str, Any]:
         """Return only the settings, since everything else is derived from them."""
@@ -92,7 +92,7 @@ class Network:
         return value if isinstance(value, tuple) else (value,)
 
     def _one_for_each_layer(self, name: str) -> tuple:  # type: ignore[type-arg]
-        """Return a setting for each hidden layer."""
+        """Return one setting per hidden layer."""
         value = getattr(self, name)
         n_hidden = len(self.widths) - 2
         if not isinstance(value, tuple):
@@ -114,7 +114,7 @@ class Network:
         return tuple(sizes)
 
     def _fan_in(self, sizes: Sequence[int]) -> int:
-        """Return the number of features that the layer after these sizes takes."""
+        """Return the number of input features of the layer after these sizes."""
         if self.inputs is not None and len(sizes) == 1:
             return self.inputs.fan_out
         return sizes[-1]
@@ -153,7 +153,7 @@ class Network:
         if self.n_members > 1:
             affine = SharedAffine(self.n_members, i == 0, fan_in, layer, around.start)
         blocks = (affine, *around.normalize(layer), *around.activate(layer))
-        is_first = i == 0 and self.n_members > 1  # Its input is shared by all networks.
+        is_first = i == 0 and self.n_members > 1  # All networks share its input.
         return (Residual(blocks),) if self.residual and fan_in == layer and not is_first else blocks
 
     @cached_property
@@ -177,7 +177,7 @@ class Network:
 
     @cached_property
     def n_keys(self) -> int:
-        """The random keys of a training step, one for each dropout."""
+        """The number of random keys of a training step, one per dropout."""
         return sum(block.n_keys for block in self._all_blocks)
 
     @cached_property
@@ -244,8 +244,8 @@ def forward(
 ) -> tuple[Array, BlockPullback, Measured]:
     """Run the network, by default as a prediction with the plain layers.
 
-    Returns the logits, (..., batch, outputs), the pullback, ``pullback(dlogits, need_dx=...)``, and
-    in training the statistics of this batch, one for each batch normalization.
+    Return the logits, (..., batch, outputs), the pullback, ``pullback(dlogits, need_dx=...)``, and
+    in training this batch's statistics for each batch normalization.
     """
     return chain(network._all_blocks, params, x, context or Context(xp))
 
@@ -259,7 +259,7 @@ def hidden(network: Network, params: Params, x: Array, context: Context, depth: 
 def with_layers(network: Network, given: Iterable[Any]) -> Params:
     """Return the parameters of blocks in the structure of the network's parameters.
 
-    Entries of a kind keep their order; kinds that the network lacks are left out.
+    Entries of a kind keep their order; kinds that the network does not have are left out.
     """
     by_kind: dict[type, list[Any]] = {}
     for entry in given:

@@ -16,7 +16,7 @@ from mlp_xp.nn.layers import Arrangement, Dense
 # sqrt(fan_in); then adapted to the data.
 Start = Literal["glorot", "glorot-logistic", "lecun", "zero", "ntk"]
 
-_SAMPLES = 5  # Samples in the random mixture for a bias.
+_SAMPLES = 5  # The number of samples in the random mixture for a bias.
 
 
 def _bound(start: Start, fan_in: int, fan_out: int) -> float:
@@ -34,7 +34,7 @@ def draw_dense(
     shape: tuple[int, ...],
     n_outputs: int | tuple[int, ...],
 ) -> Dense:
-    """Draw weights and biases; zeros take nothing from the generator."""
+    """Draw weights and biases; zeros do not advance the generator."""
     bound = _bound(start, *shape[-2:])
     W = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
     is_glorot = start.startswith("glorot")
@@ -54,7 +54,7 @@ class Affine(Block):
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
-        """Whether its initial parameters depend on the data."""
+        """Whether the initial parameters depend on the data."""
         return self.start == "ntk"
 
     @property
@@ -134,7 +134,7 @@ class BlockAffine(Block):
 
     @property
     def fan_out(self) -> int:  # type: ignore[override]
-        """The outputs of all blocks together."""
+        """The total number of outputs of all blocks."""
         return self.arrangement.blocks * self.arrangement.fan_out
 
     def init(self, uniform: Make, constant: Make) -> Dense:

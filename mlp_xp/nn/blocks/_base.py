@@ -23,17 +23,17 @@ from mlp_xp.nn.layers import (
 Measured = tuple[BatchStats, ...]
 
 
-Make = Callable[..., Any]  # Creates an array; the last argument is the shape.
+Make = Callable[..., Any]  # A function that creates an array; the last argument is the shape.
 
 
 class BlockPullback(Protocol):
-    """``dy`` to ``dx``, or None where it is not needed, and the gradients of the parameters."""
+    """A map from ``dy`` to ``dx``, or None if not needed, and the parameters' gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
         """Return the gradients with respect to the input and to the parameters."""
 
 
-# An output, its pullback, and what a batch normalization has measured.
+# An output, its pullback, and the statistics that a batch normalization has measured.
 Applied = tuple[Array, BlockPullback, Measured]
 
 
@@ -41,11 +41,11 @@ class Context(NamedTuple):
     """The settings and arrays of a forward pass.
 
     ``dense`` computes `mlp_xp.nn.layers.affine`; ``activate``, ``dropout``, ``layer_norm`` and
-    ``batch_norm`` compute the layers of these names; ``run_layer`` runs any other with parameters.
-    ``batch_stats`` are the running statistics, one for each batch normalization. In training, batch
-    normalization computes its own with ``weights : (..., batch)``, and ``keys : (..., dropouts)``
-    int32 are the keys of dropout, at the blocks' rates or at ``dropout_rates``, arrays with a
-    number for each model.
+    ``batch_norm`` compute the layers with these names; ``run_layer`` runs any other layer with
+    parameters. ``batch_stats`` are the running statistics, one for each batch normalization. In
+    training, batch normalization computes its own with ``weights : (..., batch)``, and ``keys :
+    (..., dropouts)`` int32 are the keys of dropout, with the blocks' rates or ``dropout_rates``,
+    arrays with one number per model.
     """
 
     xp: Namespace
@@ -63,9 +63,9 @@ class Context(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of a summary: a part of the network, its outputs, parameters and operations.
+    """A line of a summary: a part of the network with its outputs, parameters and operations.
 
-    ``work`` counts the multiplications and additions of the products of one sample, forward.
+    ``work`` counts the multiplications and additions in products for one sample, forward.
     """
 
     name: str
@@ -77,27 +77,27 @@ class Row(NamedTuple):
 class Block:
     """A part of a network; hashable.
 
-    A block of your own defines `__call__`, and `init` if it has parameters: a NamedTuple of arrays,
-    such as `Dense` and `Norm`, or a tuple of them. A property ``kinds`` of the NamedTuple names the
-    kind of each array, see `mlp_xp.optimizers.kinds`. All other attributes have defaults.
+    A custom block defines `__call__`, and `init` if it has parameters: a NamedTuple of arrays, such
+    as `Dense` and `Norm`, or a tuple of NamedTuples. A property ``kinds`` of the NamedTuple names
+    the kind of each array; see `mlp_xp.optimizers.kinds`. All other attributes have defaults.
     """
 
     has_params: ClassVar[bool] = True
-    takes_sparse: bool = False  # Whether its input may be sparse rows.
-    is_dense: bool = False  # Whether its parameters are one `Dense`, all that it applies.
-    fan_out: int | None = None  # The number of its outputs; None for the number of inputs.
-    work: int = 0  # Multiplications and additions of its products for one sample, forward.
-    n_keys: int = 0  # The random keys of a training step, one for each dropout.
+    takes_sparse: bool = False  # Whether the input may be sparse rows.
+    is_dense: bool = False  # Whether it only applies a single `Dense`.
+    fan_out: int | None = None  # The number of outputs; None for the number of inputs.
+    work: int = 0  # Multiplications and additions in products for one sample, forward.
+    n_keys: int = 0  # The number of random keys of a training step, one per dropout.
     dropout_rates: tuple[float, ...] = ()  # The rate of each key, which a stack may replace.
-    batch_stats_widths: tuple[int, ...] = ()  # The features of each batch normalization.
-    adapts: bool = False  # Whether its initial parameters depend on the data.
+    batch_stats_widths: tuple[int, ...] = ()  # The number of features of each batch normalization.
+    adapts: bool = False  # Whether the initial parameters depend on the data.
 
     def init(self, uniform: Make, constant: Make) -> Tree:
         """Draw the initial parameters; see `mlp_xp.nn.network.draw_params`."""
         return ()
 
     def adapt(self, params: Any, x: Any, uniform: Make, context: Context) -> Tree:
-        """Return the initial parameters for a sample of its inputs, (samples, inputs)."""
+        """Return the initial parameters, given a sample of the inputs, (samples, inputs)."""
         return params
 
     def __call__(self, params: Any, x: Array, context: Context) -> Applied:
@@ -127,7 +127,7 @@ class Block:
 def normal(uniform: Make, shape: tuple[int, ...], deviation: float = 1.0) -> Any:
     """Return normal numbers, computed from uniform ones.
 
-    A function that returns shapes or counts is left alone.
+    Functions that return shapes or counts are left alone.
     """
     from scipy.special import ndtri  # Most networks do not need this module.
 
@@ -180,7 +180,7 @@ def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -
 
 
 def adapt(blocks: tuple[Block, ...], params: Tree, x: Any, uniform: Make, context: Context) -> Tree:
-    """Return the initial parameters of blocks for a sample of their inputs."""
+    """Return the initial parameters of blocks, given a sample of their inputs."""
     remaining, adapted = iter(params), []
     for block in blocks:
         own: Any = next(remaining) if block.has_params else ()

@@ -12,7 +12,7 @@ from mlp_xp.nn.layers import Activation, Slope, parametric
 
 @dataclass(frozen=True)
 class Activate(Block):
-    """An activation: one of `mlp_xp.nn.layers.ACTIVATIONS`, or a function of the same contract."""
+    """An activation from `mlp_xp.nn.layers.ACTIVATIONS`, or a function with the same signature."""
 
     function: str | Activation
     has_params: ClassVar[bool] = False
@@ -23,14 +23,14 @@ class Activate(Block):
         return _name_of(self.function)
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
-        """Apply it to each number."""
+        """Apply the activation to each number."""
         y, pullback = context.activate(self.function, x, xp=context.xp)
         return y, without_params(pullback), ()
 
 
 @dataclass(frozen=True)
 class ParametricActivate(Block):
-    """An activation with a learned slope for each feature, which starts as the activation."""
+    """An activation with a learned slope per feature; initially it equals the activation."""
 
     function: str | Activation
     width: int

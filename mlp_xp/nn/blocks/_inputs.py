@@ -1,4 +1,4 @@
-"""The inputs of a table: numbers, indicators, and codes of categories."""
+"""The inputs of a table: numbers, indicators, and category codes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MOST_ROWS = 1 << 24  # Above, float32 cannot represent each row number.
 class TableInputs(Block):
     """The first block of a network for a table, which takes a matrix of three parts.
 
-    The columns are ``[numbers | indicators | codes]``. The embeddings of ``numeric`` take the place
-    of numbers, which must be scaled; indicators, what is missing and one-hot encoded categories,
-    are taken as they are. Codes are positions, as floats, in one table of embeddings of
-    ``embedding_dim`` numbers each, which take their place: the categories of a column come after
-    those of the columns before, and ``categories`` has their number for each column. ``scale``
-    multiplies all that the first layer takes by learned factors.
+    The columns are ``[numbers | indicators | codes]``. Numbers, which must be scaled, are replaced
+    by the embeddings of ``numeric``. Indicators (missing values and one-hot categories) are passed
+    on unchanged. Codes are positions, as floats, in one table of embeddings with ``embedding_dim``
+    numbers each, which replace them. In the table the categories of each column follow the previous
+    column's, and ``categories`` has the number per column. ``scale`` multiplies all inputs of the
+    first layer by learned factors.
     """
 
     numbers: int
@@ -63,7 +63,7 @@ class TableInputs(Block):
 
     @property
     def _numeric(self) -> NumericEmbedding | None:
-        """The embedding of numbers, if there are any."""
+        """The embedding of numbers, if any."""
         return self.numeric if self.numbers else None
 
     @property

@@ -1,4 +1,4 @@
-"""The layers of several networks in one: TabM's."""
+"""The layers of several networks in one, as in TabM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlp_xp.nn.layers import Heads, SharedDense, member_heads, shared_dense
 
 @dataclass(frozen=True)
 class SharedAffine(Block):
-    """A dense layer whose weights all members share; the first draws signs that differ."""
+    """A dense layer whose weights all members share; in the first layer, input signs differ."""
 
     n_members: int
     is_first: bool
@@ -32,7 +32,7 @@ class SharedAffine(Block):
         return 2 * self.fan_in * self.fan_out * self.n_members
 
     def init(self, uniform: Make, constant: Make) -> SharedDense:
-        """Draw the weights, and the signs of the inputs in the first layer; the rest is alike."""
+        """Draw the weights and the first layer's input signs; everything else is equal."""
         W, b = draw_dense(uniform, constant, self.start, (self.fan_in, self.fan_out), self.fan_out)
         shape = self.n_members, self.fan_in
         r = _signs(uniform, shape) if self.is_first else constant(1.0, shape)
@@ -53,7 +53,7 @@ class MemberHeads(Block):
 
     n_members: int
     fan_in: int
-    fan_out: int  # Outputs of all networks together.
+    fan_out: int  # The total number of outputs of all networks.
     start: Start = "glorot"
     label: ClassVar[str] = "dense, of each member"
 
@@ -63,7 +63,7 @@ class MemberHeads(Block):
         return 2 * self.fan_in * self.fan_out
 
     def init(self, uniform: Make, constant: Make) -> Heads:
-        """Draw weights and biases of each member."""
+        """Draw each member's weights and biases."""
         shape = self.n_members, self.fan_in, self.fan_out // self.n_members
         return Heads(*draw_dense(uniform, constant, self.start, shape, (shape[0], shape[2])))
 
@@ -75,7 +75,7 @@ class MemberHeads(Block):
 def check_members(
     n_members: int, widths: tuple[Any, ...], normalization: str | None, parametrization: str
 ) -> None:
-    """Raise ValueError for what networks that share weights cannot have."""
+    """Raise ValueError for settings that networks with shared weights do not support."""
     has_widths = len(widths) > 2 and all(isinstance(width, int) for width in widths)
     for name, need, is_right in (
         ("hidden_layer_sizes", "widths alone, at least one, e.g. (256, 256)", has_widths),
@@ -89,6 +89,6 @@ def check_members(
 
 
 def _signs(uniform: Make, shape: tuple[int, ...]) -> Any:
-    """Return 1 and -1 at random; what a maker of shapes or counts returns stays as it is."""
+    """Return 1 and -1 at random; leave the results of makers of shapes or counts unchanged."""
     drawn = uniform(-1.0, 1.0, shape)
     return 2.0 * (drawn >= 0.0) - 1.0 if hasattr(drawn, "dtype") else drawn

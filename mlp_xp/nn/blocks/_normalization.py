@@ -11,7 +11,7 @@ from mlp_xp.nn.layers import Norm, apply_norm
 
 
 class _Normalization(Block):
-    """The base class of normalizations: a scale of 1 and a shift of 0 for each feature."""
+    """The base class of normalizations, with initial scales of 1 and shifts of 0."""
 
     width: int
 
@@ -22,7 +22,7 @@ class _Normalization(Block):
 
 @dataclass(frozen=True)
 class LayerNorm(_Normalization):
-    """Layer normalization: each sample by its mean and variance."""
+    """Layer normalization of each sample by its mean and variance."""
 
     width: int
     label: ClassVar[str] = "layer normalization"
@@ -43,7 +43,7 @@ class BatchNorm(_Normalization):
 
     @property
     def batch_stats_widths(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The features that it normalizes."""
+        """The number of normalized features."""
         return (self.width,)
 
     def __call__(self, params: Norm, x: Array, context: Context) -> Applied:

@@ -42,7 +42,7 @@ class PBLD(NumericEmbedding):
     ----------
     waves : int of at least 1, default=16
     outputs : int of at least 2, default=4
-        Numbers that take the place of one, itself among them.
+        How many numbers replace one number, including itself.
     sigma : float of at least 0, default=0.1
         Standard deviation of the initial frequencies.
     """
@@ -83,7 +83,7 @@ class PLE(NumericEmbedding):
     ----------
     pieces : int of at least 1, default=32
     outputs : int of at least 1, default=16
-        Numbers that take the place of one.
+        How many numbers replace one number.
     """
 
     pieces: int = 32
@@ -110,7 +110,7 @@ class PLE(NumericEmbedding):
         )
 
     def adapt(self, params: Piecewise, x: Array, *, xp: Namespace) -> Piecewise:
-        """Set the pieces between quantiles of each number; none between equal quantiles."""
+        """Set the pieces between the quantiles of each number; none between equal quantiles."""
         ordered, last = xp.sort(x, axis=0), x.shape[0] - 1
         rows = [round(last * i / self.pieces) for i in range(self.pieces + 1)]
         edges = xp.stack([ordered[row, :] for row in rows], axis=-1)
@@ -123,7 +123,7 @@ NUMERIC_EMBEDDINGS: dict[str, type[PBLD | PLE]] = {"pbld": PBLD, "ple": PLE}
 
 
 def check_counts(settings: Any, **least: int) -> None:
-    """Raise ValueError unless settings are integers of at least these."""
+    """Raise ValueError unless settings are integers of at least these values."""
     for name, smallest in least.items():
         value = getattr(settings, name)
         if type(value) is not int or value < smallest:

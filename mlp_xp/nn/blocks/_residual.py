@@ -11,7 +11,7 @@ from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, Row, adapt, ch
 
 @dataclass(frozen=True)
 class Residual(Block):
-    """A residual block: the output of the inner blocks added to their input, :math:`y = x + f(x)`.
+    """A residual block, which adds the inner blocks' output to their input, :math:`y = x + f(x)`.
 
     References
     ----------
@@ -54,7 +54,7 @@ class Residual(Block):
         return adapt(self.blocks, params, x, uniform, context)
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
-        """Run the inner blocks and add."""
+        """Run the inner blocks and add the input."""
         y, pull, measured = chain(self.blocks, params, x, context)
 
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:

@@ -1,15 +1,15 @@
-"""Layers: each forward with its pullback, in one function, formula first.
+"""Layers: forward pass and pullback in one function each, below their formula.
 
-A layer takes its input and returns its output together with a *pullback*: the function that turns
-the gradient of the loss with respect to the output, ``dy``, into the gradients with respect to the
-input and the parameters. The closure keeps what the backward pass needs. Pullbacks are pure: they
-return gradients and accumulate nothing. (The name comes from differential geometry; see e.g. the
-JAX "Autodiff Cookbook" on vector-Jacobian products.)
+A layer returns its output together with a *pullback*: a function that turns the gradient of the
+loss with respect to the output, ``dy``, into the gradients with respect to the input and the
+parameters. The closure keeps what the backward pass needs. Pullbacks are pure: they return
+gradients and accumulate nothing. (The name comes from differential geometry; see e.g. the JAX
+"Autodiff Cookbook" on vector-Jacobian products.)
 
-Rows are ``x : (..., batch, features)``. Leading axes, which parameters may have alone, count
-models; results are in the dtype of x. ``pullback(dy, need_dx=...)`` returns ``(dx, grads)``, ``dx``
-None unless needed; without parameters it is ``pullback(dy)``. Inputs are never written to. A layer
-may write to arrays that it has just made itself.
+Rows are ``x : (..., batch, features)``. Leading axes, which may be on the parameters only, count
+models; results are in the dtype of x. ``pullback(dy, need_dx=...)`` returns ``(dx, grads)``, with
+``dx`` None unless needed; without parameters it is ``pullback(dy)``. Inputs are never written to. A
+layer may write to arrays that it has just created.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
 def identity(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    """Return the input, ``y = x``; the pullback is the identity too."""
+    """Return the input, ``y = x``; the pullback is also the identity."""
     return x, lambda dy: dy
 
 
@@ -90,9 +90,9 @@ def tanh(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def exp(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute the exponential function, :math:`y = e^x`, so :math:`\bar x = \bar y\, y`.
 
-    It turns a raw output into a positive one, such as a rate. Being unbounded it is no activation
-    for hidden layers, and so not in `ACTIVATIONS`; above the logarithm of the largest number it
-    overflows.
+    It turns a raw output into a positive one, such as a rate. Since it is unbounded, it is not
+    suitable for hidden layers and not in `ACTIVATIONS`; it overflows above the logarithm of the
+    largest number.
 
     Examples
     --------
@@ -110,8 +110,7 @@ def softplus(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute a smooth relu, :math:`y = \log(1 + e^x)`, so :math:`\bar x = \bar y / (1 + e^{-x})`.
 
     Computed as :math:`\max(x, 0) + \log(1 + e^{-|x|})`, which cannot overflow. The derivative is
-    taken from the output, :math:`1 / (1 + e^{-x}) = 1 - e^{-y}`, so that the input need not be
-    kept.
+    computed from the output, :math:`1 / (1 + e^{-x}) = 1 - e^{-y}`, so the input need not be kept.
 
     References
     ----------
@@ -250,5 +249,5 @@ ACTIVATIONS: dict[str, Activation] = {
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Apply an activation: one of `ACTIVATIONS` by its name, or a function of the same contract."""
+    """Apply an activation: the name of one in `ACTIVATIONS`, or a function with that signature."""
     return (ACTIVATIONS[function] if isinstance(function, str) else function)(x, xp=xp)

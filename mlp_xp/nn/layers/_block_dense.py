@@ -1,4 +1,4 @@
-"""Block-diagonal dense layers, along any axes of the array that a row of features represents."""
+"""Block-diagonal dense layers along any axes of the array that a row of features represents."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from mlp_xp.nn.layers._dense import Dense, DensePullback, dense, per_sample
 class Arrangement(NamedTuple):
     """The features that each block of a block-diagonal layer mixes.
 
-    A row of features stands for an array of ``shape``, C-contiguous. Each position along the axes
-    not in ``mixed`` has its own matrix, which mixes the features along ``mixed``. With ``width`` it
-    returns that many outputs, after the other axes; without, as many as inputs, in the same order.
+    A row of features represents a C-contiguous array of ``shape``. Each position along the axes not
+    in ``mixed`` has its own matrix, which mixes the features along ``mixed``. With ``width`` each
+    matrix returns that many outputs, as the last axis; without, as many as inputs, in the same
+    order.
     """
 
     shape: tuple[int, ...]

@@ -24,9 +24,9 @@ class DensePullback(Protocol):
 def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullback]:
     r"""Apply an affine map, :math:`y = x W + b`.
 
-    With :math:`\bar y = \partial L / \partial y`, the chain rule gives
-    :math:`\bar W = x^T \bar y`, :math:`\bar b = \sum_i \bar y_i` and :math:`\bar x = \bar y W^T`.
-    The first layer needs no :math:`\bar x`, and so saves the largest product of the backward pass.
+    With :math:`\bar y = \partial L / \partial y`, the chain rule gives :math:`\bar W = x^T \bar y`,
+    :math:`\bar b = \sum_i \bar y_i` and :math:`\bar x = \bar y W^T`. The first layer does not need
+    :math:`\bar x`, which saves the largest product of the backward pass.
 
     References
     ----------
@@ -52,7 +52,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
         dy = xp.astype(dy, x.dtype, copy=False)
         dx = None
         if need_dx:
-            # For a single output, BLAS takes several times as long as elementwise products.
+            # For a single output, a BLAS takes several times as long as elementwise products.
             W_t = transpose(W, xp=xp)
             dx = dy * W_t if W.shape[-1] == 1 else dy @ W_t
         return dx, Dense(transpose(x, xp=xp) @ dy, xp.sum(dy, axis=-2))
@@ -63,11 +63,11 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
 def per_sample(features: Array) -> Array:
     """Reshape ``features : (..., width)`` of models to broadcast with ``(..., batch, width)``.
 
-    Features of one model, ``(width,)``, broadcast as they are.
+    Features of one model, ``(width,)``, already broadcast.
     """
     return features if features.ndim == 1 else features[..., None, :]
 
 
 def transpose(matrix: Array, *, xp: Namespace) -> Array:
-    """Transpose matrices; sparse ones, always of one model, only have `.T`."""
+    """Transpose matrices; sparse matrices, which belong to one model, only have `.T`."""
     return matrix.T if matrix.ndim == 2 else xp.matrix_transpose(matrix)

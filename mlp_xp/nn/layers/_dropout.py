@@ -20,13 +20,13 @@ def dropout(
     :math:`y = x\,k / (1 - r)` with :math:`k` 1 with probability :math:`1 - r`, else 0; so
     :math:`\bar x = \bar y\,k / (1 - r)`.
 
-    A model's mask depends on its key, its shape (batch, width) and the rate only: no state is kept,
+    A model's mask depends only on its key, its shape (batch, width) and the rate: no state is kept,
     and every library gives the same mask bit for bit. An element is kept if the hash of its
-    position and the key, an integer spread evenly over all of int32, is above a threshold. Drawing
-    the mask on the host and sending it would cost more than computing it on the device. The key, an
-    int32 array of the leading axes, differs for each layer and step; the rate is a number, or an
-    array like the key. ``rows : (batch,)`` are the positions of the rows if they are part of a
-    batch.
+    position and the key, an integer distributed evenly over int32, is above a threshold. Drawing
+    the mask on the host and sending it would take longer than computing it on the device. The key,
+    an int32 array with the leading axes, differs for each layer and step; the rate is a number, or
+    an array like the key. ``rows : (batch,)`` are the positions of the rows if they are part of a
+    larger batch.
 
     References
     ----------
@@ -69,13 +69,13 @@ def threshold(rate: float) -> int:
 def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Namespace) -> Array:
     """Hash the position of each element of a model together with its key; (..., size) int32.
 
-    Multiplied by an odd number near 2^32 over the golden ratio (Knuth, "The Art of Computer
-    Programming", volume 3, section 6.4), neighboring positions lie far apart. Without that, two
-    keys that differ in a low bit would give the same mask with neighbors swapped. Then follows
+    After multiplication by an odd number near 2^32 over the golden ratio (Knuth, "The Art of
+    Computer Programming", volume 3, section 6.4), neighboring positions are far apart. Otherwise
+    two keys that differ in a low bit would give the same mask with neighbors swapped. Then follows
     Chris Wellons' ``lowbias32`` ("Prospecting for hash functions", 2018,
-    https://nullprogram.com/blog/2018/07/31/; public domain). Each step maps the integers of 32
-    bits one to one, so no value of the hash is likelier than another. A product that overflows
-    wraps around in every library.
+    https://nullprogram.com/blog/2018/07/31/; public domain). Each step maps the integers of 32 bits
+    one to one, so no value of the hash is likelier than another. A product that overflows wraps
+    around in every library.
     """
     n, width = x.shape[-2:]
     if rows is None:

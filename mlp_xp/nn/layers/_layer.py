@@ -11,14 +11,14 @@ ActivationPullback = Callable[[Array], Array]
 
 
 class Activation(Protocol):
-    """An elementwise function with its pullback, ``dy`` to ``dx`` of the same shape."""
+    """An elementwise function with its pullback, from ``dy`` to ``dx`` of the same shape."""
 
     def __call__(self, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-        """Return the output, of the shape of the input, and the pullback."""
+        """Return the output, in the shape of the input, and the pullback."""
 
 
 class LayerPullback(Protocol):
-    """``dy`` to ``dx``, or None, and the gradients of the parameters, in their structure."""
+    """A map from ``dy`` to ``dx`` (or None) and the parameters' gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Any]:
         """Return the gradients with respect to the input and to the parameters."""
@@ -27,7 +27,7 @@ class LayerPullback(Protocol):
 def run_layer(
     function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
 ) -> tuple[Array, LayerPullback]:
-    """Run a layer in which each output row depends on one row of x.
+    """Run a layer in which each output row depends only on one row of x.
 
     A backend may have a faster version of a layer.
     """

@@ -1,4 +1,4 @@
-"""Dense layers of several networks in one that share their weights: TabM's."""
+"""Dense layers of several networks in one, which share weights as in TabM."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mlp_xp.nn.layers._layer import LayerPullback
 
 
 class SharedDense(NamedTuple):
-    """Parameters of a dense layer that members share, and of what differs between them.
+    """Parameters of a dense layer that members share, and those that differ between them.
 
     ``W : (..., fan_in, fan_out)`` is shared; ``r : (..., members, fan_in)``, and ``s`` and ``b``,
-    ``(..., members, fan_out)``, are of each member.
+    ``(..., members, fan_out)``, are per member.
     """
 
     W: Array
@@ -27,7 +27,7 @@ class SharedDense(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """An output layer of each member: ``(..., members, fan_in, fan_out)``, and its biases."""
+    """Each member's output layer: ``(..., members, fan_in, fan_out)``, and its biases."""
 
     W: Array
     b: Array
@@ -43,8 +43,8 @@ def shared_dense(
 ) -> tuple[Array, LayerPullback]:
     r"""Apply the affine map of each member, :math:`y_m = ((x_m \odot r_m) W) \odot s_m + b_m`.
 
-    One product serves all members, whose rows follow each other: row ``i * members + m`` is of
-    sample i and member m. The first layer's rows are samples, which all members take.
+    One product serves all members, whose rows follow each other: row ``i * members + m`` is for
+    sample i and member m. The first layer's rows are samples, which all members share.
 
     References
     ----------

@@ -91,14 +91,13 @@ def batch_norm(
     x_i`, :math:`\sigma^2 = \sum_i s_i (x_i - \mu)^2`, :math:`z = (x - \mu) / \sqrt{\sigma^2 +
     \epsilon}` and :math:`y = \gamma z + \beta`. Then :math:`\bar\gamma = \sum_i \bar y_i z_i`,
     :math:`\bar\beta = \sum_i \bar y_i` and :math:`\bar x_i = \gamma\,(\bar y_i - s_i\,(\bar\beta +
-    z_i \bar\gamma)) / \sqrt{\sigma^2 + \epsilon}`: through the mean and the variance a sample
-    affects all others, in proportion to its weight.
+    z_i \bar\gamma)) / \sqrt{\sigma^2 + \epsilon}`: through the mean and the variance, a sample
+    affects all others in proportion to its weight.
 
-    x is in the dtype of the parameters, ``weights : (..., batch)`` too; None stands for 1 each. A
-    row of weight 0, which fills up a batch, must be finite and has no influence on the others. If x
-    is a part of a batch, the statistics are over all parts, and parameter gradients are sums over
-    the rows of x. The third result is the mean and variance of each feature, 0 if all weights are
-    0.
+    x and ``weights : (..., batch)`` are in the dtype of the parameters; None means weights of 1. A
+    row of weight 0, used as padding, must be finite and does not affect the others. If x is a part
+    of a batch, the statistics are over all parts, and parameter gradients are sums over the rows of
+    x. The third result is the mean and variance of each feature, 0 if all weights are 0.
 
     References
     ----------
@@ -154,7 +153,7 @@ def batch_norm(
 def apply_norm(
     params: Norm, batch_stats: BatchStats, x: Array, *, xp: Namespace, epsilon: float = 1e-5
 ) -> tuple[Array, NormPullback]:
-    r"""Apply batch normalization with given statistics: a prediction depends on no other sample.
+    r"""Apply batch normalization with given statistics, so samples do not affect each other.
 
     :math:`y = \gamma z + \beta` with :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}`, so
     :math:`\bar x = \gamma\,\bar y / \sqrt{\sigma^2 + \epsilon}`,

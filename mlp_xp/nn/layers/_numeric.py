@@ -1,4 +1,4 @@
-"""Layers of single numbers: embeddings of each, and a learned scale."""
+"""Layers for single numbers: embeddings, and a learned scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlp_xp.nn.layers._layer import LayerPullback
 
 
 class InputScale(NamedTuple):
-    """Parameters of a scale of features: ``scale : (..., features)``."""
+    """Parameters of a feature scale: ``scale : (..., features)``."""
 
     scale: Array
 
@@ -22,7 +22,7 @@ class InputScale(NamedTuple):
 
 
 class Periodic(NamedTuple):
-    """Parameters of periodic embeddings: a dense layer of waves for each number.
+    """Parameters of periodic embeddings: a dense layer on waves per number.
 
     ``frequency`` and ``phase`` are ``(..., numbers, waves)``, ``W : (..., numbers, waves, width)``
     and ``b : (..., numbers, width)``.
@@ -80,7 +80,7 @@ def scale_inputs(params: InputScale, x: Array, *, xp: Namespace) -> tuple[Array,
 
 
 def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Embed each number by waves of learned frequencies and a dense layer, and keep it too.
+    r"""Embed each number with waves of learned frequencies and a dense layer, and also keep it.
 
     With :math:`u = 2 \pi \omega x + \varphi` and :math:`c = \cos u`, the embedding of a number is
     :math:`(c W + b, x)`. So :math:`\bar c = \bar y W^T`, :math:`\bar u = -\sin(u)\,\bar c`,
@@ -131,7 +131,7 @@ def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, Layer
 
 
 def piecewise(params: Piecewise, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Embed each number by how much of each piece lies below it, and a dense layer.
+    r"""Embed each number by the fraction of each piece below it, followed by a dense layer.
 
     With the fraction of a piece below x, :math:`e = \min(\max((x - s) / l, 0), 1)`, the embedding
     is :math:`e W + x a + b`. So :math:`\bar e = \bar y W^T` and :math:`\bar x = \sum \bar e / l\,[0

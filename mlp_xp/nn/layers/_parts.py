@@ -12,9 +12,9 @@ from mlp_xp._utils.tree import leaves, rebuild
 class BatchPart(NamedTuple):
     """A part of a batch whose other parts are computed elsewhere.
 
-    ``fraction`` is its part of the batch's weight, 0-d; ``sum`` returns a tree of arrays, which
-    are donated, summed over all parts. With ``n_shards`` of at least 1, rows are summed in n
-    virtual shards, and ``fraction`` is for a row of weight 1.
+    ``fraction`` is the part's fraction of the batch's weight, 0-d; ``sum`` sums a tree of donated
+    arrays over all parts. With ``n_shards`` of at least 1, rows are summed in n virtual shards, and
+    ``fraction`` is for a row of weight 1.
     """
 
     fraction: Array
@@ -25,7 +25,7 @@ class BatchPart(NamedTuple):
 def sum_in_pairs(trees: Sequence[Tree]) -> Tree:
     """Return the sum of trees: of each pair, then of pairs of sums, and so on.
 
-    Where the number of trees is a power of two, the halves may be summed in different places.
+    If the number of trees is a power of two, the halves may be summed in different places.
     """
     while len(trees) > 1:
         sums = [

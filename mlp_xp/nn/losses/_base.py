@@ -11,23 +11,23 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.nn.layers import shares
 
 LossPullback = Callable[[Any], Array]
-# What adds up to the loss of each sample, with its pullback.
+# The terms that add up to the loss of each sample, with their pullback.
 Terms = tuple[Array, Callable[[Array | float], Array]]
 
 
 class Loss(ABC):
     """A loss of each sample, with its gradient; a frozen object whose fields are its settings.
 
-    A subclass implements `terms` and `activate`, and overrides what differs from real values.
-    `mean_loss` applies weights and averages. All arrays may have leading axes, ``...``, e.g. for a
-    stack of models.
+    A subclass implements `terms` and `activate`, and overrides whatever differs from a loss for
+    real values. `mean_loss` applies weights and averages. All arrays may have leading axes,
+    ``...``, e.g. for a stack of models.
 
     Attributes
     ----------
     output : str
         Name of the output activation.
     is_mean_of_outputs : bool
-        Whether estimators report the mean over the outputs, as scikit-learn does, where the loss
+        Whether estimators report the mean over the outputs, as scikit-learn does, although the loss
         is their sum.
     is_own : bool
         Whether a user wrote the gradient, which is then compared with a finite difference.
@@ -45,7 +45,7 @@ class Loss(ABC):
 
     @property
     def outputs_per_target(self) -> int:
-        """The outputs of the network for each target."""
+        """The number of network outputs per target."""
         return 1
 
     @property
@@ -55,17 +55,17 @@ class Loss(ABC):
 
     @property
     def takes_standardized(self) -> bool:
-        """Whether targets may be standardized: outputs can then have any sign and size."""
+        """Whether targets may be standardized, i.e. outputs can have any sign and size."""
         return self.output == "identity"
 
     @abstractmethod
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
-        """Return what adds up to the loss of each sample, (..., batch, n), and the pullback.
+        """Return the terms that add up to each sample's loss, (..., batch, n), and the pullback.
 
         ``logits : (..., batch, outputs)`` and ``targets``, integer labels (..., batch), or (...,
         batch, outputs) of the dtype of the logits, are not written to. ``pullback(dloss)`` returns
-        ``dlogits``, for the derivative by each sample's loss, (..., batch, 1), or one number for
-        all.
+        ``dlogits``, given the derivative with respect to each sample's loss, (..., batch, 1), or
+        one number for all.
         """
 
     @abstractmethod
@@ -75,9 +75,10 @@ class Loss(ABC):
     def __call__(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, LossPullback]:
-        """Return the loss of each sample, (..., batch), and the pullback, of what `terms` takes.
+        """Return the loss of each sample, (..., batch), and the pullback; arguments as in `terms`.
 
-        ``pullback(dlosses)``, with ``dlosses : (..., batch)``, returns the gradient by the logits.
+        ``pullback(dlosses)``, with ``dlosses : (..., batch)``, returns the gradient with respect to
+        the logits.
         """
         terms, pullback = self.terms(logits, targets, xp=xp)
         return xp.sum(terms, axis=-1), lambda dlosses: pullback(dlosses[..., None])
@@ -98,12 +99,12 @@ class Loss(ABC):
     ) -> Array | None:
         """Return the initial biases of the output layer, (outputs,), or None for random ones.
 
-        ``targets : (samples, targets)`` are real, ``weights : (samples,)`` are of their dtype.
+        ``targets : (samples, targets)`` are real, and ``weights : (samples,)`` have their dtype.
         """
         return None
 
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the prediction of each target, (..., batch, targets), of activated outputs."""
+        """Return the prediction of each target, (..., batch, targets), from activated outputs."""
         return outputs
 
     def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
@@ -131,7 +132,7 @@ class Loss(ABC):
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
         """Return a factor and a summand, (outputs,), for activated outputs of standardized targets.
 
-        They bring the outputs back to the unit of targets with this mean and standard deviation,
+        They convert the outputs back to the unit of targets with this mean and standard deviation,
         (targets,).
         """
         n = self.outputs_per_target
@@ -151,8 +152,8 @@ def mean_loss(
 ) -> tuple[Array, Callable[[], Array]]:
     r"""Compute the weighted average of a loss over a batch, and the pullback to the logits.
 
-    :math:`L = \sum_i w_i\,\ell_i / \sum_i w_i`. Samples of weight 0, which fill up a batch, change
-    nothing; if all weights are 0, so are the average and its gradient.
+    :math:`L = \sum_i w_i\,\ell_i / \sum_i w_i`. Samples of weight 0, used as padding, have no
+    effect; if all weights are 0, so are the average and its gradient.
     """
     terms, pullback = loss.terms(logits, targets, xp=xp)
     weight = shares(weights, logits.shape[-2], xp=xp)
@@ -173,7 +174,7 @@ def mean_accuracy(
 
 
 def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tuple[Array, Array]:
-    """Return weighted mean and standard deviation of each target, (targets,).
+    """Return the weighted mean and standard deviation of each target, (targets,).
 
     For a constant target the standard deviation is 1.
     """

@@ -11,7 +11,7 @@ from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit_message, smo
 
 
 class YesOrNo(Loss):
-    """A loss of logistic outputs: targets are numbers from 0 to 1, one for each output."""
+    """A loss for logistic outputs; targets are numbers from 0 to 1, one per output."""
 
     output = "logistic"
 
@@ -43,7 +43,7 @@ class BinaryCrossEntropy(YesOrNo):
     Parameters
     ----------
     label_smoothing : float in [0, 1), default=0
-        Share s of one half in the targets: :math:`(1 - s)\,t + s / 2`.
+        Weight s of one half in the targets: :math:`(1 - s)\,t + s / 2`.
 
     References
     ----------

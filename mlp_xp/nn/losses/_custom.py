@@ -15,7 +15,7 @@ from mlp_xp.nn.losses._through import OUTPUTS
 
 @dataclass(frozen=True)
 class Custom(Loss):
-    r"""A loss of the user's own, of activated outputs.
+    r"""A user-defined loss of activated outputs.
 
     The function is called as ``function(outputs, targets, *, xp)`` with ``outputs : (batch,
     outputs)`` and the targets that the network is trained with. It returns the loss of each sample,
@@ -29,8 +29,8 @@ class Custom(Loss):
     Parameters
     ----------
     function : callable
-        Written with the names of the Array API. It may not write to its arguments, nor branch on
-        their values, since a backend may compile it. With ``...`` and the last axes alone, as
+        A function that uses only the Array API. It must not write to its arguments or branch on
+        their values, since a backend may compile it. If it uses only ``...`` and the last axes, as
         below, it also works for a stack of models.
     output : str, default="identity"
         A name in `OUTPUTS`, or ``"softmax"``.
@@ -79,7 +79,7 @@ class Custom(Loss):
         losses, pullback = self.function(outputs, targets, xp=xp)
 
         def pull(dloss: Array | float) -> Array:
-            # One number for each sample, so that the function need not broadcast.
+            # One number per sample, so that the function need not broadcast.
             dlosses = xp.ones_like(losses)[..., None] * dloss
             return pull_output(pullback(dlosses[..., 0]))
 
@@ -92,8 +92,8 @@ class Custom(Loss):
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
         """Return for each sample, as 0 or 1, whether its predicted class is correct.
 
-        For softmax outputs or labels the class is the largest output, for logistic outputs the side
-        of one half. Other outputs raise TypeError.
+        For softmax outputs or labels, the class is that of the largest output; for logistic
+        outputs, it depends on the side of one half. Other outputs raise TypeError.
         """
         is_labels = not xp.isdtype(targets.dtype, "real floating")
         if self.output == "softmax" or (is_labels and logits.shape[-1] > 1):

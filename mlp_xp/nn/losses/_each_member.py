@@ -14,13 +14,13 @@ from mlp_xp.nn.losses._wrapped import Wrapped
 class EachMember(Wrapped):
     r"""The mean of the losses of n networks, :math:`\ell = \frac1n \sum_m \ell(z_m, t)`.
 
-    Their activated outputs are averaged: probabilities, values, or quantiles; of predicted standard
-    deviations those of the mixture. The outputs of the first network come first.
+    Their activated outputs are averaged (probabilities, values or quantiles); predicted standard
+    deviations become the mixture's. The outputs of the first network come first.
 
     Parameters
     ----------
     loss : Loss
-        Of one network.
+        The loss of one network.
     n_members : int
 
     Examples

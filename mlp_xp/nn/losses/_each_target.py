@@ -13,16 +13,16 @@ from mlp_xp.nn.losses._wrapped import Wrapped
 
 @dataclass(frozen=True)
 class EachTarget(Wrapped):
-    r"""A loss of classes for each of several targets: :math:`\ell = \sum_j \ell(z_j, t_j)`.
+    r"""A classification loss for each of several targets: :math:`\ell = \sum_j \ell(z_j, t_j)`.
 
     The outputs are ordered by target.
 
     Parameters
     ----------
     loss : Loss
-        Of one target, with softmax outputs.
+        The loss of one target, with softmax outputs.
     sizes : tuple of int
-        Classes of each target.
+        Number of classes of each target.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from mlp_xp.nn.losses._base import Loss, Terms, invert, mean_and_std, normal_sco
 
 
 class ErrorLoss(Loss):
-    r"""A loss of the error alone, summed over the outputs of a sample.
+    r"""A loss that depends only on the error, summed over the outputs of a sample.
 
     :math:`\ell = \sum_k f(z_k - t_k)` and :math:`\partial \ell / \partial z = f'(z - t)`. The
     outputs are the values themselves, so an output activation may come first (`Through`). A
@@ -121,7 +121,7 @@ class Huber(ErrorLoss):
     Parameters
     ----------
     delta : float > 0, default=1.0
-        The error, in the unit of the targets, from which on the loss is linear.
+        The error, in the unit of the targets, above which the loss is linear.
 
     References
     ----------
@@ -167,17 +167,17 @@ class Quantile(ErrorLoss):
     \tfrac12 \mathrm{sign}(e) + \tfrac12 - q`. With :math:`q = \tfrac{1}{2}` it is half the absolute
     error.
 
-    One quantile is the network's output, :math:`y = z`. Several have an output each, and the
-    losses add up. The lowest is :math:`y_1 = z_1`, and the others follow by positive steps,
-    :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so they cannot cross. A gradient flows to all outputs
-    below: :math:`\bar z_k = (\bar y_k + \bar y_{k+1} + \dots) / (1 + e^{-z_k})`, without the
-    denominator for the first.
+    A single quantile is the network's output, :math:`y = z`. Several quantiles have one output
+    each, and their losses add up. The lowest is :math:`y_1 = z_1`, and the others follow by
+    positive steps, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so they cannot cross. A gradient
+    flows to all outputs below: :math:`\bar z_k = (\bar y_k + \bar y_{k+1} + \dots) / (1 +
+    e^{-z_k})`, without the denominator for the first.
 
     Parameters
     ----------
     quantile : float in (0, 1), or an increasing sequence of them, default=0.5
-        The share of the targets that the output should exceed. ``(0.05, 0.5, 0.95)`` is a median
-        with an interval that nine in ten targets lie in.
+        The fraction of targets that the output should exceed. ``(0.05, 0.5, 0.95)`` is a median
+        with an interval that contains nine in ten targets.
 
     References
     ----------
@@ -229,7 +229,7 @@ class Quantile(ErrorLoss):
 
     @property
     def outputs_per_target(self) -> int:
-        """An output for each quantile."""
+        """One output per quantile."""
         return len(self.levels)
 
     @property
@@ -283,7 +283,7 @@ class Quantile(ErrorLoss):
     ) -> Array | None:
         """Return biases for which the quantiles match a normal distribution of the targets.
 
-        The widths of intervals then have the unit of the targets from the start.
+        So the widths of intervals are in the unit of the targets from the start.
         """
         if len(self.levels) == 1:
             return None
@@ -294,8 +294,8 @@ class Quantile(ErrorLoss):
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return the median of each target, (..., batch, targets).
 
-        Where it is not among several quantiles, the next ones below and above are interpolated;
-        without any on one side, the nearest is taken.
+        If it is not among the quantiles, interpolate between the next ones below and above; if one
+        side has none, use the nearest.
         """
         levels, parts = self.levels, self._parts(outputs)
         above = bisect_right(levels, 0.5)

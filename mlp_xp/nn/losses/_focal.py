@@ -15,16 +15,16 @@ from mlp_xp.nn.losses._softmax import OneOfClasses, log_softmax, probabilities
 class SoftmaxFocal(OneOfClasses):
     r"""Focal loss of a softmax over classes.
 
-    With targets :math:`t` that sum to 1 and :math:`p = \mathrm{softmax}(z)`,
-    :math:`\ell = -\sum_k t_k (1 - p_k)^\gamma \log p_k`. With
-    :math:`g_k = t_k (1 - p_k)^\gamma \left(\gamma\,p_k \frac{\log p_k}{1 - p_k} - 1\right)`,
-    the derivative by :math:`\log p_k`,
+    With targets :math:`t` that sum to 1 and :math:`p = \mathrm{softmax}(z)`, :math:`\ell = -\sum_k
+    t_k (1 - p_k)^\gamma \log p_k`. With :math:`g_k = t_k (1 - p_k)^\gamma \left(\gamma\,p_k
+    \frac{\log p_k}{1 - p_k} - 1\right)`, the derivative with respect to :math:`\log p_k`,
     :math:`\partial \ell / \partial z_j = g_j - p_j \sum_k g_k`.
 
     Parameters
     ----------
     gamma : float >= 0, default=2.0
-        The larger, the less a sample counts whose class is likely already; 0 is the cross-entropy.
+        Larger values reduce the weight of samples whose class is already likely; 0 is the
+        cross-entropy.
 
     References
     ----------
@@ -82,7 +82,7 @@ class BinaryFocal(YesOrNo):
     Parameters
     ----------
     gamma : float >= 0, default=2.0
-        The larger, the less an output counts that is right already; 0 is the cross-entropy.
+        Larger values reduce the weight of outputs that are already correct; 0 is the cross-entropy.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Losses that are likelihoods: of counts, and of a normal distribution."""
+"""Likelihood losses: for counts, and for a normal distribution."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Poisson(Loss):
 
     :math:`\ell = \sum_k t_k \log(t_k / \mu_k) - t_k + \mu_k`, where :math:`0 \log 0 = 0`, and
     :math:`\partial \ell / \partial z = \mu - t`. No rate is divided by: the first term is
-    :math:`t\,(\log t - z)`. An output whose exponential would overflow is clipped just below that:
-    value and gradient are huge, but finite.
+    :math:`t\,(\log t - z)`. An output whose exponential would overflow is clipped just below that,
+    so value and gradient are huge but finite.
 
     References
     ----------
@@ -54,9 +54,9 @@ class Poisson(Loss):
         return xp.exp(xp.minimum(logits, self.largest_logit(logits, xp=xp)))
 
     def largest_logit(self, logits: Array, *, xp: Namespace) -> float:
-        """Return the output above which others are clipped, short of an overflow.
+        """Return the largest output; others are clipped to it, which prevents overflow.
 
-        Even the sum of the rates over the outputs of a sample is finite.
+        The sum of the rates over the outputs of a sample is then also finite.
         """
         return math.log(float(xp.finfo(logits.dtype).max) / logits.shape[-1]) - 1.0
 

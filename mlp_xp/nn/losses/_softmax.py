@@ -35,7 +35,7 @@ def log_softmax(logits: Array, *, xp: Namespace) -> tuple[Array, Array]:
 
 
 class OneOfClasses(Loss):
-    """A loss of softmax outputs: targets are integer labels, or probabilities that sum to 1."""
+    """A loss for softmax outputs; targets are integer labels, or probabilities that sum to 1."""
 
     output = "softmax"
 
@@ -63,7 +63,7 @@ class OneOfClasses(Loss):
 
 
 def misfit_message(loss: Loss, need: str, targets: Array, name: str, *, xp: Namespace) -> str:
-    """Return the message of the error for targets that do not fit a loss of classes."""
+    """Return the error message for targets that do not suit a classification loss."""
     return (
         f"loss is {loss!r}, for which {name} must {need}; it is of shape {targets.shape} "
         f"and goes from {xp.min(targets)} to {xp.max(targets)}. For classes use MLPClassifier, "
@@ -72,7 +72,7 @@ def misfit_message(loss: Loss, need: str, targets: Array, name: str, *, xp: Name
 
 
 def probabilities(targets: Array, logits: Array, *, xp: Namespace) -> Array:
-    """Return targets as probabilities, (..., batch, classes): labels are made one-hot."""
+    """Return targets as probabilities, (..., batch, classes); labels become one-hot."""
     if xp.isdtype(targets.dtype, "real floating"):
         return targets
     return one_hot(targets, logits.shape[-1], dtype=logits.dtype, xp=xp)
@@ -90,7 +90,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
     Parameters
     ----------
     label_smoothing : float in [0, 1), default=0
-        Share s of the uniform distribution in the targets: :math:`(1 - s)\,t + s / K`.
+        Weight s of the uniform distribution in the targets: :math:`(1 - s)\,t + s / K`.
 
     References
     ----------
@@ -135,7 +135,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
 def smoothed(targets: Array, smoothing: float | Array, n_outcomes: int) -> Array:
     """Return ``(1 - smoothing) targets + smoothing / n_outcomes``, of the shape of the targets.
 
-    The smoothing is a number, or one for each model that broadcasts.
+    The smoothing is one number, or one per model that broadcasts.
     """
     if is_zero(smoothing):
         return targets

@@ -22,11 +22,11 @@ OUTPUTS: dict[str, Activation] = {
 
 @dataclass(frozen=True)
 class Through(Wrapped):
-    r"""A loss of real values, of activated outputs: :math:`\ell(g(z), t)`.
+    r"""A loss for real values, applied to activated outputs: :math:`\ell(g(z), t)`.
 
     By the chain rule :math:`\partial \ell / \partial z` is the pullback of :math:`g` at
-    :math:`\partial \ell / \partial g`. For outputs that are bounded or never negative; a
-    classifier's cross-entropy has its output activation inside already, and so has `Poisson`.
+    :math:`\partial \ell / \partial g`. Use it for outputs that are bounded or never negative; a
+    classifier's cross-entropy already includes its output activation, and so does `Poisson`.
 
     Parameters
     ----------
@@ -74,5 +74,5 @@ class Through(Wrapped):
         return OUTPUTS[self.output](self.loss.activate(logits, xp=xp), xp=xp)[0]
 
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return raw outputs that are activated to the given ones."""
+        """Return raw outputs whose activation gives these outputs."""
         return self.loss.raw_outputs(invert(self.output, outputs, xp=xp), xp=xp)
