@@ -1,4 +1,4 @@
-"""Features of scikit-learn 1.9, with stand-ins that do nothing for earlier releases."""
+"""Features of scikit-learn 1.9, with stand-ins that do nothing on earlier releases."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def warn_unconverged(message: str) -> None:
-    """Warn at the caller's line as scikit-learn's module, since people filter by it.
+    """Warn at the caller's line in the name of scikit-learn's module, since people filter by it.
 
     Each fit warns, as in scikit-learn.
     """

@@ -1,6 +1,6 @@
-"""Trees of arrays: an array, or a tuple (a NamedTuple too) of trees.
+"""Trees of arrays: an array, or a tuple or NamedTuple of trees.
 
-JAX and PyTorch accept the same structures as pytrees, so nothing is registered.
+JAX and PyTorch accept these structures as pytrees, so nothing is registered.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Augmentation: random changes of the samples at each step that keep their labels correct.
 
-Rows are images, channel planes one after the other, (batch, channels * height * width). `Flip`,
-`Shift` and `Cutout` move whole pixels: in the dtype of the data, exactly, and any number of them
-together in one pass. `ColorJitter` and `Mixup` change the network's inputs, after conversion to
-floating point and input scaling. Random numbers are drawn on the host, from (seed, "augmentation",
-epoch), so that the same seed gives the same images on every backend. The fast gathering of images
-is in `backends`, the order of a training step in `training`.
+Rows are images, one channel plane after another, (batch, channels * height * width). `Flip`,
+`Shift` and `Cutout` move whole pixels exactly, in the dtype of the data, and any number of them in
+a single pass. `ColorJitter` and `Mixup` change the network's inputs, after conversion to floating
+point and input scaling. Random numbers are drawn on the host, from (seed, "augmentation", epoch),
+so the same seed gives the same images on every backend. The fast gathering of images is in
+`backends`, and the order of a training step is in `training`.
 """
 
 from mlp_xp.augmentation._base import Augmentation, Draws, Epoch, ImageAugmentation, Mixture

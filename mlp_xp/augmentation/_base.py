@@ -11,14 +11,14 @@ from mlp_xp._utils.array_types import Array, Namespace
 
 # A host array and a random generator; only `_utils.random` names their library.
 HostArray = Any
-# An array with one row for each sample of a batch or of an epoch; in a view, a Python number.
+# An array with one row per sample of a batch or epoch; in a view, a Python number.
 Values = Any
 # A NamedTuple of such arrays.
 Draws = Any
 
 
 class Epoch(NamedTuple):
-    """The rows of an epoch, step after step, padding included.
+    """The rows of an epoch, step by step, including padding.
 
     ``generator(stream)`` returns a random generator on the host; ``number`` counts epochs, from 0;
     ``rows : (rows,)`` are positions among ``n_samples`` samples; ``steps``, ``positions`` and
@@ -37,7 +37,7 @@ class Epoch(NamedTuple):
     def new_generator(self) -> Any:
         """Return the generator of random numbers that differ between epochs.
 
-        Draw row after row: the first rows are then the same with and without padding.
+        Draw row by row, so that the first rows are the same with and without padding.
         """
         return self.generator(self.number + 1)
 
@@ -62,7 +62,7 @@ class Augmentation:
     Attributes
     ----------
     mixes_targets : bool, default=False
-        Whether `mixture` returns a mixture. At most one augmentation of a model may.
+        Whether `mixture` returns a mixture, which at most one augmentation of a model may do.
     """
 
     mixes_targets: ClassVar[bool] = False
@@ -73,9 +73,9 @@ class Augmentation:
         return ()
 
     def check(self, n_features: int, name: str) -> None:
-        """Raise ValueError if it does not fit the number of features; ``name`` is the parameter.
+        """Raise ValueError if the number of features does not match; ``name`` is the parameter.
 
-        By default anything fits.
+        By default any number is valid.
         """
 
     def draw(self, epoch: Epoch) -> Draws:
@@ -88,7 +88,8 @@ class Augmentation:
         Returns
         -------
         NamedTuple of (rows, ...) arrays
-            Integers reach the device as they are, real numbers in the dtype of the parameters.
+            Integers are copied to the device unchanged, real numbers in the dtype of the
+            parameters.
         """
         raise NotImplementedError
 
@@ -100,7 +101,7 @@ class Augmentation:
         x : (batch, features) array
             Never written to.
         draws : NamedTuple of (batch, ...) arrays
-            What `draw` returned, of this batch.
+            The draws of this batch, from `draw`.
         xp : namespace
 
         Returns
@@ -131,7 +132,7 @@ class ImageAugmentation(Augmentation):
         object.__setattr__(self, "image_shape", tuple(map(int, shape)))
 
     def check(self, n_features: int, name: str) -> None:
-        """Raise ValueError if images of this shape have another number of features."""
+        """Raise ValueError unless images of this shape have this number of features."""
         n_numbers = math.prod(self.image_shape)
         if n_numbers != n_features:
             size = " x ".join(map(str, self.image_shape))

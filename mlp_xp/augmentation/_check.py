@@ -9,7 +9,7 @@ from mlp_xp.augmentation._base import Augmentation
 
 
 def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation") -> None:
-    """Raise TypeError or ValueError unless augmentations fit the data and each other.
+    """Raise TypeError or ValueError unless augmentations suit the data and each other.
 
     ``name`` is the parameter; for "tta" they must have `Augmentation.views`.
     """

@@ -24,9 +24,9 @@ class Flip(Geometric):
     ----------
     image_shape : (channels, height, width)
     alternate : bool, default=False
-        By default each image is mirrored with probability 1/2 in each epoch. If True this is drawn
-        in the first epoch only; from then on each image is mirrored in every other epoch, so that
-        two epochs show both sides of all.
+        By default each image is mirrored with probability 1/2 in each epoch. If True, this is drawn
+        only in the first epoch; from then on each image is mirrored in every other epoch, so two
+        epochs show both sides of every image.
 
     References
     ----------
@@ -90,8 +90,8 @@ class Shift(Geometric):
         The largest shift, in both directions; all shifts are equally likely. Less than height and
         width.
     padding : {"reflect", "zero"}, default="reflect"
-        What comes in at the border: the image mirrored at its outermost pixels, or the value 0
-        *of the data, before input scaling*: black for pixels, whatever the mean.
+        What fills the border: the image mirrored at its outermost pixels, or the value 0 *of the
+        data, before input scaling*: black for pixels, whatever the mean.
 
     Examples
     --------

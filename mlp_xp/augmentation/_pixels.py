@@ -1,4 +1,4 @@
-"""Pixel maps: where each pixel of an image comes from, and how images are changed accordingly."""
+"""Pixel maps, which say where each pixel of an image comes from, and their application."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PixelMap(NamedTuple):
 
 
 class Geometric(ImageAugmentation):
-    """An augmentation that takes each pixel from another place, or sets it to 0.
+    """An augmentation that moves pixels or sets them to 0.
 
     A subclass implements `draw` and `source_pixels`.
     """

@@ -19,9 +19,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_scope(function: F) -> F:
-    """Run a function in the scope of the backend of its first argument.
+    """Run a function in the scope of its first argument's backend.
 
-    The scope sets the device and the precision, and records no graph for differentiation.
+    The scope sets the device and the precision, and no graph for differentiation is recorded.
     """
     name = next(iter(signature(function).parameters))
 
@@ -52,7 +52,7 @@ def check_axes(name: str, array: Array) -> None:
 def prepare(
     w1: Array, b1: Array, w2: Array, b2: Array, name: str, data: Array, targets: Array
 ) -> tuple[Namespace, Params]:
-    """Check that weights and data fit together; return the namespace, and the weights as layers."""
+    """Check that weights and data match; return the namespace, and the weights as layers."""
     xp = array_namespace(w1, b1, w2, b2, data, targets)
     arrays = {"w1": w1, "b1": b1, "w2": w2, "b2": b2, name: data}
     for array_name, array in arrays.items():
@@ -84,9 +84,10 @@ def default_dtype(kind: str, x: Array, *, xp: Namespace) -> DType:
 
 
 def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]:
-    """Check that labels are integers from 0; return them, and the largest.
+    """Check that labels are integers from 0; return them and the largest.
 
-    They get the default integer dtype: in uint8 the number of classes may overflow.
+    They are converted to the default integer dtype, since in uint8 the number of classes may
+    overflow.
     """
     if not xp.isdtype(labels.dtype, "integral"):
         raise ValueError(
@@ -107,7 +108,7 @@ def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]
 def prepare_labels(
     w1: Array, b1: Array, w2: Array, b2: Array, part: str, data: Array, labels: Array
 ) -> tuple[Namespace, Params, Array]:
-    """Check that weights, data and labels fit together; return what `prepare` does, and integers.
+    """Check that weights, data and labels match; return what `prepare` returns, and integers.
 
     ``part`` ends the names of data and labels in messages, e.g. ``"_train"``.
     """

@@ -23,7 +23,7 @@ def train_mlp(
 ) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
     """Repeat `learn_once_cross_entropy` on the full batch.
 
-    The forward pass of an epoch also measures the accuracy after the epoch before it. So
+    The forward pass of an epoch also measures the accuracy after the previous epoch. So
     ``num_epoch`` epochs take ``num_epoch + 1`` forward passes, the last for the accuracy only.
 
     Parameters

@@ -33,7 +33,8 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     overflows.
     """
     n_samples, n_classes = logits.shape
-    # Classes on the first axis, in memory too, since NumPy is several times faster along samples.
+    # Classes are on the first axis, also in memory, since NumPy is several times faster along
+    # samples.
     z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
     classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
     is_top = classes == xp.astype(xp.argmax(z, axis=0), labels.dtype)[None, :]
@@ -117,7 +118,7 @@ def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
 def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
     """Return the fraction of samples whose label has the largest logit."""
     correct = SoftmaxCrossEntropy().is_correct(logits, labels, xp=xp)
-    # Counted, since a sum of ones in low precision stops growing.
+    # Counted as integers, since a sum of ones in low precision stops growing.
     return int(xp.count_nonzero(correct)) / labels.shape[0]
 
 

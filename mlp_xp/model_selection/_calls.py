@@ -1,8 +1,8 @@
 """Calls of scikit-learn's functions that fit an estimator: parsed, prepared, and run at the end.
 
-Scikit-learn passes them to joblib, as ``(function, args, kwargs)``. The fits are run elsewhere;
-then the function is called with an estimator whose `fit` returns at once, so that scores, messages
-and errors are scikit-learn's.
+Scikit-learn passes the calls to joblib as ``(function, args, kwargs)``. The fits are run elsewhere;
+then the function is called with an estimator whose `fit` returns at once, so scores, messages and
+errors are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Call:
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             del estimator.fit, estimator.set_params  # The class methods are back.
-            if error is not None:  # Perhaps not for the first time.
+            if error is not None:  # It may have been raised before.
                 raise error.with_traceback(traceback)
             return estimator
 

@@ -28,7 +28,7 @@ _LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBacken
 
 
 class Unfinished(dict[str, Any]):
-    """The result of a fit that Ctrl-C has ended, with the keys of a finished one."""
+    """The result of a fit that Ctrl-C has ended, with the keys of a finished fit."""
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def _is_called_by_joblib() -> bool:
 class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     """A joblib backend that collects scikit-learn's calls and trains their networks at once.
 
-    Other calls are passed to the backend that was active. The rest is as in `many_models`;
+    Other calls are passed to the previously active backend. Parameters are as in `many_models`;
     ``is_interrupted`` is whether Ctrl-C has ended the last fits.
     """
 
@@ -110,14 +110,14 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     @property
     def _n_threads(self) -> int | None:
         if self._n_jobs is None:
-            return 1 if self.nesting_level else None  # Others work beside this one.
+            return 1 if self.nesting_level else None  # Other fits run at the same time.
         return self._n_jobs if self._n_jobs > 0 else max(1, joblib.cpu_count() + 1 + self._n_jobs)
 
     def submit(self, func: Any, callback: Any = None) -> None:
         """Store a call for `retrieval_context`."""
         self._submitted[func] = callback
 
-    apply_async = submit  # Its name before joblib 1.5.
+    apply_async = submit  # The name of `submit` before joblib 1.5.
 
     def retrieve_result_callback(self, out: Any) -> Any:
         """Return a result that is ready."""
@@ -165,7 +165,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 
 
 class _BestScore:
-    """The best mean score of the candidates of a search whose folds are all scored."""
+    """The best mean score among candidates of a search whose folds are all scored."""
 
     def __init__(self, metric: Any) -> None:
         self._metric = metric

@@ -20,8 +20,8 @@ def fitted(
 ) -> Iterator[tuple[Call, Exception | None, float]]:
     """Fit the estimators of calls, in any order; yield each call, its error, if any, and seconds.
 
-    The steps before a network are fitted once per combination of samples and settings, and count
-    in its seconds. Ctrl-C raises KeyboardInterrupt before the next fit is yielded.
+    The steps before a network are fitted once per combination of samples and settings; their time
+    is included in its seconds. Ctrl-C raises KeyboardInterrupt before the next fit is yielded.
     """
     alone: list[tuple[Call, FitTask, float]] = []
     piped: dict[Any, list[Call]] = defaultdict(list)

@@ -46,10 +46,10 @@ class _ManyModels:
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
         """Run the search, as scikit-learn's does.
 
-        Ctrl-C ends it with a warning: `cv_results_` has the candidates that are finished, the best
-        of them is fitted again, and `best_estimator_` can be used. A second Ctrl-C ends that fit.
-        Where a cross-validation or another search evaluates this one, it raises
-        `KeyboardInterrupt`, which ends them too.
+        Ctrl-C ends it with a warning: `cv_results_` has the finished candidates, the best one is
+        refitted, and `best_estimator_` can be used. A second Ctrl-C ends that fit. If a
+        cross-validation or another search evaluates this one, it raises `KeyboardInterrupt`, which
+        ends them, too.
 
         Parameters
         ----------
@@ -105,20 +105,20 @@ class _ManyModels:
 class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[misc]
     """Exhaustive search over parameter values, with many networks trained at once.
 
-    Parameters, attributes and results are as in `sklearn.model_selection.GridSearchCV`, also for
-    other estimators.
+    Parameters, attributes and results are as in `sklearn.model_selection.GridSearchCV`. Other
+    estimators also work.
 
     Parameters
     ----------
     estimator : estimator
-        One of this package, alone or as the last step of a `sklearn.pipeline.Pipeline`, whose
-        other steps are then fitted once per combination of fold and settings.
+        An estimator of this package, alone or as the last step of a `sklearn.pipeline.Pipeline`,
+        whose other steps are then fitted once per combination of fold and settings.
     param_grid : dict or list of dict
         From parameters to the values to try.
     n_jobs : int or None, default=None
-        Number of threads; None is all that are useful.
+        Number of threads; None uses as many as help.
     verbose : int, default=0
-        1 shows a progress bar; more than 1 prints a line for each fit, as in scikit-learn.
+        1 shows a progress bar; more than 1 prints a line per fit, as in scikit-learn.
     scoring, refit, cv, pre_dispatch, error_score, return_train_score
         As in scikit-learn.
 
@@ -158,7 +158,7 @@ class RandomizedSearchCV(_ManyModels, model_selection.RandomizedSearchCV):  # ty
     n_iter : int, default=10
         Number of candidates.
     random_state : int, RandomState instance or None, default=None
-        For the draw of the candidates.
+        Seed for drawing the candidates.
     n_jobs, verbose
         As in `GridSearchCV`.
     scoring, refit, cv, pre_dispatch, error_score, return_train_score
@@ -177,7 +177,7 @@ class HalvingGridSearchCV(_ManyModels, halving.HalvingGridSearchCV):  # type: ig
 
     See `GridSearchCV`. Parameters, attributes and results are as in
     `sklearn.model_selection.HalvingGridSearchCV`; ``sklearn.experimental`` need not be imported.
-    The networks of candidates that are out are freed.
+    The networks of eliminated candidates are freed.
 
     Parameters
     ----------
@@ -185,9 +185,9 @@ class HalvingGridSearchCV(_ManyModels, halving.HalvingGridSearchCV):  # type: ig
     param_grid : dict or list of dict
         From parameters to the values to try.
     factor : float, default=3
-        By which the number of candidates is divided, and the resource multiplied.
+        The factor by which the number of candidates is divided and the resource multiplied.
     resource : str, default="n_samples"
-        Or a parameter that takes integers above 0, such as "max_iter", with `max_resources`.
+        Or a parameter that accepts positive integers, such as "max_iter", with `max_resources`.
     n_jobs, verbose
         As in `GridSearchCV`.
     max_resources, min_resources, aggressive_elimination, cv, scoring, refit, error_score, \
@@ -214,7 +214,7 @@ class HalvingRandomSearchCV(_ManyModels, halving.HalvingRandomSearchCV):  # type
     param_distributions : dict or list of dict
         From parameters to lists, or distributions with a method ``rvs``.
     n_candidates : "exhaust" or int, default="exhaust"
-        Number of candidates of the first iteration.
+        Number of candidates in the first iteration.
     n_jobs, verbose
         As in `GridSearchCV`.
     factor, resource, max_resources, min_resources, aggressive_elimination, cv, scoring, refit, \

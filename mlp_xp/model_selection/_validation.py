@@ -40,7 +40,7 @@ def cross_validate(estimator: Any, X: Any, y: Any = None, **settings: Any) -> An
     y : array-like of shape (samples,) or (samples, outputs)
     **settings
         As in `sklearn.model_selection.cross_validate`; ``n_jobs`` is the number of threads, by
-        default all that are useful, and ``verbose=1`` shows a progress bar.
+        default as many as help, and ``verbose=1`` shows a progress bar.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def cross_val_score(estimator: Any, X: Any, y: Any = None, **settings: Any) -> A
 
 @_at_once(model_selection.cross_val_predict)
 def cross_val_predict(estimator: Any, X: Any, y: Any = None, **settings: Any) -> Any:
-    """Return predictions for each sample by a network that was trained without it.
+    """Return predictions for each sample from a network trained without it.
 
     Parameters
     ----------

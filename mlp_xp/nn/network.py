@@ -81,7 +81,7 @@ class Network:
         self._one_for_each_layer("activation")
         self._one_for_each_layer("dropout")
         check_members(self.n_members, self.widths, self.normalization, self.parametrization)
-        self.sizes  # noqa: B018 - each layer checks its input.
+        self.sizes  # noqa: B018 - each layer checks what comes in.
 
     def __getstate__(self) -> dict[str, Any]:
         """Return only the settings, since everything else is derived from them."""

@@ -1,4 +1,4 @@
-"""The reliability diagram, also of several classes, with the calibration error."""
+"""The reliability diagram, for two or more classes, with the calibration error."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
 
 class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignore[misc]
-    """scikit-learn's reliability diagram, also for several classes, with its error (ECE).
+    """scikit-learn's reliability diagram, extended to several classes, with its error (ECE).
 
-    With several classes it shows the probability of the predicted class against the fraction of
-    predictions that are correct. Bars at the bottom show the fraction of samples. `from_estimator`
-    and `from_predictions` are scikit-learn's; the second takes a (samples, classes) array too.
+    With several classes it plots the fraction of correct predictions against the probability of the
+    predicted class. Bars at the bottom show the fraction of samples. `from_estimator` and
+    `from_predictions` are scikit-learn's; the second also accepts a (samples, classes) array.
 
     Attributes
     ----------
     calibration_error : float or None
         Expected calibration error, from 0 to 1: the mean distance of a sample's bin to the
-        diagonal. None where the display was made of ``prob_true`` and ``prob_pred``.
+        diagonal. None if the display was created from ``prob_true`` and ``prob_pred``.
 
     References
     ----------
@@ -74,7 +74,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         y_prob : (samples,) or (samples, classes) array-like
             Probabilities of the positive class, or of each class.
         classes : (classes,) array-like, optional
-            Labels of the columns, sorted; default 0, 1, 2, ...
+            Sorted labels of the columns; by default 0, 1, 2, ...
         n_bins, strategy, pos_label, name, **settings
             As in scikit-learn.
 

@@ -15,9 +15,10 @@ _MAX_LABELLED = 20
 class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: ignore[misc]
     """scikit-learn's display of a confusion matrix, with colors for mistakes.
 
-    Good classifiers fill the diagonal, and a scale from 0 to all makes everything else one pale
-    color. Here the scale ends at the largest mistake, and the diagonal is gray. Rows are in percent
-    of the samples of the true class, unless ``normalize`` says otherwise.
+    With good classifiers nearly everything is on the diagonal, and on a scale from 0 to all,
+    everything else has the same pale color. Here the scale ends at the largest mistake, and the
+    diagonal is gray. Rows are in percent of the samples of the true class, unless ``normalize``
+    says otherwise.
 
     `from_estimator` and `from_predictions` are scikit-learn's, with ``normalize="true"`` as their
     default.
@@ -57,8 +58,8 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
     ) -> Self:
         """Draw the matrix; parameters are scikit-learn's.
 
-        ``xticks_rotation`` is by default "horizontal" for short names and 45 degrees for others;
-        more than 20 classes get no numbers.
+        ``xticks_rotation`` is by default "horizontal" for short names and 45 degrees otherwise;
+        with more than 20 classes no numbers are written.
         """
         matrix = np.asarray(self.confusion_matrix)
         is_share = matrix.dtype.kind == "f"
@@ -96,7 +97,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
     def _write(
         self, shown: np.ndarray, mistakes: np.ndarray, values_format: str | None, style: Any
     ) -> np.ndarray:
-        """Write the numbers, in white where the color is dark."""
+        """Write the numbers, in white if the color is dark."""
         texts = np.empty(shown.shape, dtype=object)
         for (row, column), value in np.ndenumerate(shown):
             is_dark = mistakes[row, column] > 0.6 * mistakes.max() > 0

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set_figure_title
 
-# Up to this many epochs have markers, since a line needs two points.
+# Up to this many epochs are drawn with markers, since a line needs two points.
 _MARKED = 50
 
 
@@ -29,7 +29,7 @@ class TrainingCurvesDisplay:
     test : mapping of str to float, optional
         Results on test data by the label of their panel; marked after the last epoch.
     colors : mapping of str to color, optional
-        By the names of curves, for those that should not have the color of `curve_colors`.
+        Colors by curve name, to override `curve_colors`.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class TrainingCurvesDisplay:
         X, y : array-like, optional
             Test data, whose loss and score are marked.
         ax : Axes, sequence of Axes, or None
-            One is divided among the panels; None makes a new figure.
+            A single Axes is divided among the panels; None creates a new figure.
 
         Returns
         -------
@@ -132,7 +132,7 @@ class TrainingCurvesDisplay:
         Parameters
         ----------
         ax : Axes, sequence of Axes, or None
-            One is divided among the panels; None makes a new figure.
+            A single Axes is divided among the panels; None creates a new figure.
 
         Returns
         -------
@@ -181,7 +181,7 @@ class TrainingCurvesDisplay:
 
 
 def curve_colors(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return a color for each name of a curve, in the order in which the panels have them.
+    """Return a color for each curve name, in the order of the panels.
 
     Examples
     --------
@@ -196,15 +196,15 @@ def curve_colors(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def training_panels(
     rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, list[Any]]]:
-    """Return the panels of a `TrainingCurvesDisplay` for a table with a row for each epoch.
+    """Return the panels of a `TrainingCurvesDisplay` for a table with one row per epoch.
 
     Parameters
     ----------
     rows : sequence of mapping
         From the names of columns to numbers, or None.
     columns : mapping of str to mapping of str to str
-        From the label of a panel, to the names of its curves, to their columns. What is without a
-        number is left out; panels whose label ends in ``[%]`` are in percent.
+        From the label of a panel to the names of its curves, and from these to their columns.
+        Curves without numbers are left out; panels whose label ends in ``[%]`` are in percent.
 
     Examples
     --------

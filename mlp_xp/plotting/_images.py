@@ -13,13 +13,13 @@ from mlp_xp.plotting._style import new_axes, set_figure_title
 
 
 class WeightsDisplay:
-    """The weights of the first layer, an image per neuron.
+    """The weights of the first layer, one image per neuron.
 
     Parameters
     ----------
     weights : (features, neurons) array
     image_shape : (channels, height, width) or (height, width)
-        What a row of features stands for; 1 or 3 channels.
+        The shape of the image that a row of features represents; 1 or 3 channels.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class WeightsDisplay:
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            Fitted; its first layer is a dense one.
+            Fitted; its first layer is dense.
         image_shape : (channels, height, width) or (height, width)
         n_neurons : int, default=32
         ax : Axes, sequence of Axes, or None
@@ -146,11 +146,11 @@ class MistakesDisplay:
         estimator : classifier with ``predict_proba`` and ``classes_``
         X : (samples, features) array
             From 0 to 1, uint8 from 0 to the largest number in X, or any numbers, which are then
-            stretched from least to largest.
+            rescaled from the smallest to the largest.
         y : (samples,) labels
         image_shape : (channels, height, width) or (height, width)
         class_names : sequence of str, optional
-            Names of ``classes_``, in their order.
+            Names of ``classes_``, in the same order.
         n_images : int, default=16
         ax : Axes, sequence of Axes, or None
 
@@ -161,7 +161,7 @@ class MistakesDisplay:
         Raises
         ------
         ValueError
-            If there is no mistake.
+            If the classifier makes no mistakes.
         """
         found = surest_mistakes(
             to_numpy(X),

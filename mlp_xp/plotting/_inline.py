@@ -11,7 +11,7 @@ from typing import Any
 from mlp_xp._utils.optional import optional
 from mlp_xp.plotting._style import COLORS, new_figure
 
-_INK = "#010203"  # A unique color that stands for the page's text color.
+_INK = "#010203"  # A unique color as a placeholder for the page's text color.
 _DARK = ("#4BA3E3", "#F0874A", "#2FC79B", "#E3A0C6", "#8FD0F5")
 
 # The colors of lines, lighter on a dark page.
@@ -27,8 +27,8 @@ _DARK_PAGES = ("[data-jp-theme-light=false]", "[data-vscode-theme-kind*=dark]", 
 def inline_svg(draw: Callable[[Any], object], width: float, height: float, title: str) -> str:
     """Return a figure as an ``<svg>`` element.
 
-    Text, axes and grid have the color of the page's text, lines the colors of `THEME` if the page
-    defines them, and there is no background. The figure shrinks with the page.
+    Text, axes and grid have the page's text color, and lines have the colors of `THEME` if the page
+    defines them. The background is transparent. The figure shrinks with the page.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
     width, height : float
         Inches.
     title : str
-        For readers who do not see it; also makes the identifiers in it unique.
+        A description for readers who cannot see the figure; it also makes the identifiers unique.
 
     Examples
     --------

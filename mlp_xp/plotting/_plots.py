@@ -15,7 +15,8 @@ from mlp_xp.plotting._predictions import PredictionsDisplay
 class Plots:
     """Plots of a fitted estimator: ``model.plot()`` and ``model.plot.confusion(X, y)``.
 
-    Each is ``from_estimator`` of a display in `mlp_xp.plotting`, and takes its parameters.
+    Each method calls ``from_estimator`` of a display in `mlp_xp.plotting`, and takes its
+    parameters.
 
     Examples
     --------

@@ -36,7 +36,7 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
     ax : Axes, sequence of n Axes, or None
     n : int
     size : (width, height)
-        Inches of each in a new figure, which matplotlib's ``pyplot`` shows.
+        Size in inches of each axes in a new figure, which matplotlib's ``pyplot`` shows.
     columns : int, optional
         Default: all in a row.
     """
@@ -77,7 +77,7 @@ def plain(axes: Any) -> None:
 
 
 def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write names beside the ends of lines, without overlaps.
+    """Write names next to the ends of lines, without overlaps.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
-"""Recipes: all settings of a training in a TOML file, and the files that come with the library.
+"""Recipes: all settings of a training run in a TOML file, and the files that come with the library.
 
-`parameters` is the table of all settings; `objects` lists the objects that a file may name, also
-for saved models. What a setting means is decided in `estimators`; the data that a recipe names are
-in `datasets`.
+`parameters` is the table of all settings; `objects` lists the objects that recipes and saved models
+may name. `estimators` defines what a setting means; the data that a recipe names are in `datasets`.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ __all__ = [
 
 _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared time for a key.
-# A table or list nested deeper than this is no setting.
+# A table or list nested deeper than this cannot be a setting.
 _DEEPEST = 32
-FILES = "files"  # The name for the user's own data, besides the names in `LOADERS`.
+FILES = "files"  # The name for the user's own data, in addition to the names in `LOADERS`.
 _TASKS = ("classification", "regression")
 _SECTIONS = (*_TASKS, "ensemble")
 _ENSEMBLE = ("n_estimators", "bootstrap")  # The ensemble parameters that a recipe can set.
@@ -39,7 +38,8 @@ class Recipe(NamedTuple):
     """The contents of a recipe.
 
     ``path`` is its file, ``data`` a key of `LOADERS` or `FILES`, ``params`` the parameters of an
-    estimator, and ``ensemble`` the parameters of an ensemble of such estimators, if it is one.
+    estimator, and ``ensemble`` the parameters of an ensemble of such estimators, if the recipe is
+    for one.
     """
 
     path: Path
@@ -74,26 +74,27 @@ def read_recipe(
     Parameters
     ----------
     source : str or path-like
-        A name, or a TOML file: ``description`` and ``data``, and any parameters of the estimator by
-        their own names. An object is a table with its class: ``{class = "Muon", ns_steps = 3}``.
-        The tables ``[classification]`` and ``[regression]`` have parameters for one task alone.
-        The table ``[ensemble]`` makes it a recipe for an ensemble, with these parameters.
+        A name, or a TOML file with ``description``, ``data``, and any parameters of the estimator.
+        An object is a table with its class: ``{class = "Muon", ns_steps = 3}``. The tables
+        ``[classification]`` and ``[regression]`` have parameters for one task only. The table
+        ``[ensemble]`` makes it a recipe for an ensemble with these parameters.
     parameters : iterable of str
-        What the estimator takes.
+        The names of the estimator's parameters.
     task : {"classification", "regression"}, default="classification"
-        What the estimator is for.
+        The task of the estimator.
 
     Returns
     -------
     Recipe
-        With the objects made; the estimator has still to check the values.
+        With the objects created; the estimator still has to check the values.
 
     Raises
     ------
     ValueError
-        If there is no such recipe, or the file is none; names file and key, and the nearest valid.
+        If the recipe does not exist, or the file is not a valid recipe; the message names the file,
+        the key and the nearest valid name.
     OSError
-        If a path that ends in ``.toml`` is not there, or cannot be read.
+        If a path that ends in ``.toml`` does not exist or cannot be read.
 
     Examples
     --------
@@ -131,9 +132,9 @@ regression, ensemble, hidden_layer_sizes
 
 
 def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's parameters, to be overridden by others.
+    """Return a recipe's parameters, overridden by others.
 
-    With NumPy in place of another backend they have neither device nor precision.
+    If NumPy replaces another backend, device and precision are removed.
     """
     params = read.params
     if overrides.get("backend") == "numpy" != params.get("backend"):
@@ -144,7 +145,7 @@ def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
 def without_library(source: str | os.PathLike[str], params: Mapping[str, Any]) -> str | None:
     """Return the notice that NumPy replaces a recipe's backend; None if the backend is available.
 
-    The backend of a recipe that names a device is not replaced.
+    If a recipe names a device, its backend is not replaced.
     """
     from mlp_xp.backends import BACKENDS, how_to_install, installed
 
@@ -165,7 +166,7 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     ValueError, OSError
-        As `read_recipe`, where there is no such recipe, or the file holds no TOML.
+        As in `read_recipe`, if the recipe does not exist or the file is not valid TOML.
 
     Examples
     --------

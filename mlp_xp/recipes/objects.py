@@ -1,7 +1,7 @@
-"""The objects that a file can hold, by the parameter that takes them.
+"""The objects that a file can contain, by the parameter that accepts them.
 
 A model's JSON and a recipe's TOML write an object of this library as a table with its class:
-``{"class": "Muon", "ns_steps": 3}``. No other object can be written, so that reading a file runs no
+``{"class": "Muon", "ns_steps": 3}``. No other objects can be written, so reading a file runs no
 other code.
 """
 
@@ -28,7 +28,7 @@ _LOSSES: tuple[type, ...] = (
     Through,
 )
 _SCHEDULED = "learning_rate", "dropout_schedule", "weight_decay_schedule"
-# By the parameter or field that takes them, alone or in a list.
+# By the parameter or field that accepts them, alone or in a list.
 OBJECTS: dict[str | None, dict[str, Any]] = {
     place: {kind.__name__: kind for kind in kinds}
     for place, kinds in {
@@ -56,7 +56,7 @@ def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], A
     form : dict
         ``"class"`` and the fields that differ from their defaults.
     place : str
-        The parameter or field that takes the object.
+        The parameter or field for the object.
     decode : callable
         ``decode(value, field)`` returns the value of a field.
 
@@ -67,8 +67,8 @@ def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], A
     Raises
     ------
     ValueError
-        If the parameter takes no such object, or a field is unknown or of another type; lists the
-        valid ones.
+        If the parameter does not accept such an object, or a field is unknown or has the wrong
+        type; the message lists the valid ones.
 
     Examples
     --------
@@ -107,7 +107,7 @@ OneCycle, Linear, FlatCosine, CosLog (did you mean 'Cosine'?)
 
 
 def expected(given: Any, valid: Iterable[str]) -> str:
-    """Return a text for errors with the valid names and the nearest one.
+    """Return a text for errors, with the valid names and the nearest one.
 
     Examples
     --------

@@ -26,7 +26,7 @@ class Number(NamedTuple):
 class Option(NamedTuple):
     """An option of ``mlp-xp train``.
 
-    By default it has the parameter's name, and the first sentence of its text as help.
+    By default it has the parameter's name, with the first sentence of its text as help.
     """
 
     metavar: str | None = None
@@ -40,7 +40,7 @@ class Parameter(NamedTuple):
     ``values`` are constraints of scikit-learn, except that a tuple lists names, and that a class
     that is slow to import is named by its path. ``type`` is for the docstring, with {} for the
     names or the `Number`; "" lists the values. A parameter that is ``free_on_resume`` changes
-    results by rounding at most; one that is ``own_per_rank`` may differ between the processes of a
+    results only by rounding; one that is ``own_per_rank`` may differ between the processes of a
     fit.
     """
 
@@ -55,12 +55,12 @@ class Parameter(NamedTuple):
 
     @property
     def known(self) -> Any:
-        """The names to choose from, or the limits of a number; else None."""
+        """The names to choose from, or the limits of a number, otherwise None."""
         return next((value for value in self.values if isinstance(value, tuple)), None)
 
     @property
     def summary(self) -> str:
-        """The first sentence of the text, without capital and period."""
+        """The first sentence of the text, without capital letter and period."""
         text = " ".join(self.text.split()).partition(". ")[0].rstrip(".")
         return text[0].lower() + text[1:]
 

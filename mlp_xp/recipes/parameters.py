@@ -1,8 +1,8 @@
 """The table of all parameters: valid values, meanings, and other uses.
 
 It defines the estimators' constraints and docstrings, the reference, the options of ``mlp-xp
-train``, and which parameters may differ in a resumed fit and between processes. What a value means
-is decided in `estimators`.
+train``, and which parameters may differ in a resumed fit and between processes. `estimators`
+defines what a value means.
 """
 
 import math

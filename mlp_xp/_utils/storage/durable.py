@@ -1,7 +1,8 @@
 """Files and folders that are written completely or not at all, and survive a power failure.
 
 Everything is written under a temporary name that no other writer uses, flushed to the disk, and
-committed by one rename. A writer that is killed leaves only temporary names, which `sweep` removes.
+committed by one rename. A killed writer leaves only files with temporary names, which `sweep`
+removes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 # Errors of file systems that cannot flush folders.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-# Errors of a lock that somebody else holds.
+# Errors for a lock that another process holds.
 _IN_USE = PermissionError if sys.platform == "win32" else BlockingIOError
 
 
@@ -156,9 +157,9 @@ else:
         stack.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-            # A process forked meanwhile has the descriptor too, and would keep the lock.
+            # A process forked in the meantime also has the descriptor, and would keep the lock.
             stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         except OSError as error:
-            # The file system has no locks; saving without one is better than not saving.
+            # The file system has no locks, but saving without one is better than not saving.
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
                 raise

@@ -1,4 +1,4 @@
-"""Read files that may be hostile: only regular files of limited size."""
+"""Reading of possibly hostile files: only regular files of limited size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes.
 
-    OSError for any other: opening a named pipe would wait forever.
+    Raise OSError for any other, since opening a named pipe would wait forever.
     """
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` raises for a folder.
