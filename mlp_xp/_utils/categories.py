@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FEW = 50  # Categories that may all be numbers.
-MANY = 0.9  # Of the values: then they are numbers with text among them, or an identifier.
+MANY = 0.9  # As a fraction of the values: then they are numbers with some text, or an identifier.
 _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
 
 

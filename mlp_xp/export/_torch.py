@@ -45,7 +45,7 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
     ValueError
         With test-time augmentation.
     TypeError
-        If it is no single estimator of this package.
+        If `model` is not a single estimator of this package.
     ImportError
         If torch is not installed.
 

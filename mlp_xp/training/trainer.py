@@ -186,7 +186,7 @@ class Trainer(BaseTrainer):
     def _run(
         self, arguments: EpochArguments, tables: Iterable[StepTable], stacks: list[Batch], most: int
     ) -> Generator[list[float]]:
-        """Run steps, ``most`` per call where batches are stacked; yield the rates of each call."""
+        """Run steps, ``most`` per call if batches are stacked; yield the rates of each call."""
         if stacks:
             assert self._loop is not None
             for call in step_ranges(stacks, tables, arguments.keys, self.backend, most):

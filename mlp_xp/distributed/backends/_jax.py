@@ -45,7 +45,7 @@ def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
         arrays = value if isinstance(value, _OfShards) else [value]
         # NumPy returns numbers for 0-d arrays.
         copies.append(np.asarray(sum_in_pairs([np.array(a, order="C") for a in arrays])))
-        places.append(getattr(arrays[0], "sharding", None))  # A constant has none.
+        places.append(getattr(arrays[0], "sharding", None))  # A constant has no sharding.
     communicator.sum(copies)
     return list(map(jax.device_put, copies, places))
 

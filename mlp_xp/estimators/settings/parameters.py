@@ -33,14 +33,13 @@ _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 # Shared by the docstrings of both classes.
 _ATTRIBUTES = """\
 coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
-    Weight matrices, or stacks of them, in the library and on the device of the data that were
-    fitted.
+    Weight matrices, or stacks of them, in the library and on the device of the training data.
 intercepts_ : list of (fan_out,) arrays
     Biases, likewise.
 norms_ : list of (scale, shift)
     One for each normalization; likewise.
 other_weights_ : list of NamedTuples of arrays
-    What else is learned, such as embeddings; likewise.
+    Other learned parameters, such as embeddings; likewise.
 moments_ : list of (mean, variance)
     Running statistics of batch normalization; likewise.
 loss_ : float
@@ -52,11 +51,11 @@ loss_curve_ : list of float
 validation_scores_, validation_loss_curve_ : list of float or None
     After each epoch; None without validation samples.
 best_validation_score_ : float or None
-    Highest of them.
+    Highest validation score; None without validation samples.
 history_ : list of Record
-    One for each epoch; ``pandas.DataFrame(model.history_)`` makes a table of it.
+    One record per epoch; ``pandas.DataFrame(model.history_)`` makes a table of them.
 n_iter_ : int
-    Epochs done, since the last call of `fit` began.
+    Number of epochs since the last call of `fit` began.
 t_ : int
     Samples seen, repeats included.
 n_features_in_, n_layers_, n_outputs_ : int
@@ -64,7 +63,7 @@ n_features_in_, n_layers_, n_outputs_ : int
 out_activation_ : str
     Output activation.
 feature_names_in_ : (features,) array
-    Where X has column names.
+    If X has column names.
 columns_ : TableColumns
     What a fit with `categorical_features`, `missing_values` or the like learned about the columns.
     ``columns_.input_names`` are the names of the network's inputs;
