@@ -15,9 +15,9 @@ _MOST_QUANTILES, _ROWS = 1000, 100_000
 class Affine:
     r"""The scaling :math:`z = (x - shift) \cdot scale`, optionally with smooth clipping.
 
-    Clipping gives :math:`z / \sqrt{1 + (z / 3)^2}`, which is close to z for small numbers and below
-    3. Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned MLPs and boosted
-    trees on tabular data" (2024), arXiv:2407.04491.
+    Clipping gives :math:`z / \sqrt{1 + (z / 3)^2}`, which is close to z for small numbers and stays
+    below 3 in magnitude. Holzmüller, Grinsztajn, Steinwart, "Better by default: strong pre-tuned
+    MLPs and boosted trees on tabular data" (2024), arXiv:2407.04491.
     """
 
     shift: np.ndarray
