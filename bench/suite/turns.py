@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,6 +113,19 @@ def _joined(first: Result, *turns: tuple[float, Any, int | None]) -> Result:
     return first | {"losses": losses, "seconds": seconds, "peak_bytes": peaks[-1]}
 
 
+@contextlib.contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Hold Ctrl-C back; a process that starts meanwhile never sees it."""
+    if not hasattr(signal, "pthread_sigmask"):  # On Windows.
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Worker:
     """The process of a contender, which takes a turn whenever it is asked."""
 
@@ -120,7 +133,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._log, (self._pipe, end) = log, context.Pipe()
         self._process = context.Process(target=work, args=(end, job, log), daemon=True)
-        self._process.start()
+        with _ctrl_c_held():
+            self._process.start()
         end.close()
 
     def ask(self) -> Any:

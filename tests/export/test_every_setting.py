@@ -78,7 +78,7 @@ NOT_BY_SKLEARN = {
     "parametrization": ["ntk"],
     "categorical_features": [[0, 2], "from_dtype", {"categorical_features": [1]} | TABM],
     "embedding_dim": [{"embedding_dim": 2, "categorical_features": [1]}],
-    "input_scaling": ["robust"],
+    "input_scaling": ["robust", "quantile"],
     "max_one_hot": [{"max_one_hot": 99, "categorical_features": [1]}],
     "missing_values": ["impute", {"missing_values": "impute", "numeric_embedding": "ple"} | TABM],
     "clip_predictions": [True, {"clip_predictions": True, "target_scaling": "standardize"}],
@@ -86,9 +86,7 @@ NOT_BY_SKLEARN = {
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],
 }
 BY_ONNX_ALONE = {"tta": [IMAGES, [IMAGES, Shift((1, 3, 4), pixels=1)]]}
-NOT_BY_ONNX = {"input_scaling": ["quantile"]}
 TABLES = ((EXPORTED, ()), (NOT_BY_SKLEARN, ("sklearn",)), (BY_ONNX_ALONE, ("sklearn", "torch")))
-TABLES += ((NOT_BY_ONNX, ("sklearn", "onnx")),)
 # The kinds that take a value of a parameter of both, where they are not regressors.
 ALONE = {"focal": KINDS[:1], "softmax": KINDS[:1], "logistic": KINDS}
 

@@ -148,8 +148,8 @@ def nanoseconds(context):  # type: ignore[no-untyped-def]
         kind = ir.FunctionType(_I32, [_I32, pair.as_pointer()])
         clock = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
         builder.call(clock, [_I32(time.CLOCK_MONOTONIC), slot])
-        seconds, rest = (builder.extract_value(builder.load(slot), i) for i in range(2))
-        return builder.add(builder.mul(seconds, _I64(10**9)), rest)
+        seconds, nanos = (builder.extract_value(builder.load(slot), i) for i in range(2))
+        return builder.add(builder.mul(seconds, _I64(10**9)), nanos)
 
     return types.int64(), generate
 

@@ -1,4 +1,4 @@
-"""How the threads of a pool meet: which of them runs a part of a job, and how they wait."""
+"""The meeting of a pool's threads: which of them runs a part of a job, and how they wait."""
 
 from __future__ import annotations
 
