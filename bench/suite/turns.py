@@ -115,7 +115,7 @@ def _joined(first: Result, *turns: tuple[float, Any, int | None]) -> Result:
 
 @contextlib.contextmanager
 def _ctrl_c_held() -> Iterator[None]:
-    """Hold Ctrl-C back; a process that starts meanwhile never sees it."""
+    """Delay Ctrl-C; a process that starts meanwhile never sees it."""
     if not hasattr(signal, "pthread_sigmask"):  # On Windows.
         yield
         return
