@@ -7,8 +7,8 @@ from typing import Any
 from bench.reports.bars import COLORS, OURS
 from bench.reports.pictures import picture
 from bench.studies import real_tables as study
-from bench.studies import tabm
-from bench.studies.table_sets import ASIDE, SETS
+from bench.studies.tables import tabm
+from bench.studies.tables.sets import ASIDE, SETS
 from bench.suite.records import Result, measured_on, newest
 from bench.suite.tables import count, folded, markdown
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from bench.studies.table_models import CONTENDERS, TEST_SHARE
-from bench.studies.table_sets import ASIDE, MOST_ROWS, SETS
+from bench.studies.tables.models import CONTENDERS, TEST_SHARE
+from bench.studies.tables.sets import ASIDE, MOST_ROWS, SETS
 from bench.suite.records import HISTORY, Result, environment, newest, write
 from bench.suite.tables import Table, bold_least, seconds
 from bench.suite.turns import python, say, threads_of
@@ -70,7 +70,7 @@ def measure(
     name: str, contender: str, splits: Sequence[int], rows: int, threads: int
 ) -> Iterator[Result]:
     """Yield the result of each split as it ends; they share a process."""
-    own = ("-m", "bench.studies.table_models", name, contender, *splits)
+    own = ("-m", "bench.studies.tables.models", name, contender, *splits)
     env = {"PYTHONWARNINGS": "ignore", **threads_of(threads)}
     command = python(*own, "--rows", rows, "--threads", threads, **env)
     process = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -18,7 +18,7 @@ def study(module):
 
 @pytest.fixture
 def models(module):
-    return module("bench.studies.table_models")
+    return module("bench.studies.tables.models")
 
 
 def test_the_sets_are_of_both_kinds_and_some_are_set_aside(study):

@@ -1,7 +1,7 @@
 """TabM as its paper measured it: the paper's settings and split, beside the paper's figures.
 
-    python -m bench.studies.tabm churn --file Churn_Modelling.csv
-    python -m bench.studies.tabm "california, shared"    # scikit-learn downloads it
+    python -m bench.studies.tables.tabm churn --file Churn_Modelling.csv
+    python -m bench.studies.tables.tabm "california, shared"    # scikit-learn downloads it
 
 The file is kaggle.com/shrutimechlearn/churn-modelling. Each seed is added to the newest record
 with this part; the same command continues. The paper's figures are means and deviations over 15
@@ -22,6 +22,7 @@ from bench.suite.tables import Table, seconds
 
 PART = "tabm"
 Data = tuple[np.ndarray, np.ndarray, np.ndarray]  # Numbers, categories as 0 and 1, targets.
+Parts = list[tuple[np.ndarray, np.ndarray]]  # Inputs and targets to train on, validate and test.
 _SETTINGS = {
     "n_members": 32,
     "alpha": 0.0,
@@ -88,7 +89,7 @@ def load(name: str, file: Path | None) -> Data:
     return frame[numbers].to_numpy(np.float64), one_hot.to_numpy(), frame["Exited"].to_numpy()
 
 
-def split(data: Data, is_classes: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+def split(data: Data, is_classes: bool) -> Parts:
     """Return inputs and targets of the paper's training, validation and test set."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import QuantileTransformer
@@ -109,13 +110,13 @@ def split(data: Data, is_classes: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(X[rows], y[rows]) for rows in (train, val, test)]
 
 
-def fit(name: str, data: Data, seed: int) -> Result:
+def fit(name: str, parts: Parts, seed: int) -> Result:
     """Return the scores of a network, its epochs and its seconds."""
     import mlp_xp
 
     case = CASES[name]
     is_classes = case.score == "accuracy"
-    (X, y), (X_val, y_val), (X_test, y_test) = split(data, is_classes)
+    (X, y), (X_val, y_val), (X_test, y_test) = parts
     kind = mlp_xp.MLPClassifier if is_classes else mlp_xp.MLPRegressor
     model = kind(**_SETTINGS, **case.settings, random_state=seed)
     start = time.perf_counter()
@@ -146,7 +147,7 @@ def table(record: Result) -> Table:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.studies.tabm")
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.tables.tabm")
     parser.add_argument("name", choices=CASES)
     parser.add_argument("--file", type=Path, help="the table of churn")
     parser.add_argument("--seeds", type=int, default=15)
@@ -157,10 +158,10 @@ def main(argv: list[str] | None = None) -> None:
     except FileNotFoundError:
         path = HISTORY / f"{time.strftime('%Y-%m-%d')}-{PART}.json"
     record = json.loads(path.read_text()) if path.exists() else {PART: {}}
-    data = load(args.name, args.file)
+    parts = split(load(args.name, args.file), CASES[args.name].score == "accuracy")
     results = record[PART].setdefault(args.name, [])
     for seed in range(len(results), args.seeds):
-        results.append(fit(args.name, data, seed))
+        results.append(fit(args.name, parts, seed))
         print(results[-1], flush=True)
         write(path, record | {"environment": environment()})
     for row in table(record).rows:

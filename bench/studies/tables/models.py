@@ -1,6 +1,6 @@
 """The contenders of `bench.studies.real_tables`, at their defaults: one fit and its scores.
 
-    python -m bench.studies.table_models titanic "ours, recipe table" 0 1 --rows 5000
+    python -m bench.studies.tables.models titanic "ours, recipe table" 0 1 --rows 5000
 
 prints a line of JSON for each split, or why the contender cannot run.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.studies.table_sets import MOST_ROWS, SETS
+from bench.studies.tables.sets import MOST_ROWS, SETS
 
 TEST_SHARE = 0.2
 _SMALLEST = 1e-7  # A probability below it counts as this, so that no single row decides.
@@ -173,7 +173,7 @@ def fit(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.studies.table_models")
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.tables.models")
     parser.add_argument("name", choices=SETS)
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("splits", type=int, nargs="+")
