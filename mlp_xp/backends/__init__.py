@@ -103,6 +103,11 @@ def namespace_backend(array: object) -> str | None:
     return None
 
 
+def host(values: Any) -> Any:
+    """Convert arrays of other libraries to NumPy; lists and data frames are returned unchanged."""
+    return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
+
+
 def installed(name: str) -> bool:
     """Whether a backend's library is installed; it is not imported."""
     return importlib.util.find_spec(BACKENDS[name].package) is not None

@@ -9,10 +9,9 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
-from mlp_xp.backends import get_backend
+from mlp_xp.backends import get_backend, host
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
-from mlp_xp.estimators.checks.validation import host
 from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
 from mlp_xp.estimators.fitted.scoring import log_of, score_on_host
 from mlp_xp.estimators.fitted.state import fitted_state, set_weights

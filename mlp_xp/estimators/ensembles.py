@@ -16,9 +16,9 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from mlp_xp._utils.sklearn_compat import check_same_namespace
-from mlp_xp.backends import get_backend, namespace_backend
+from mlp_xp.backends import get_backend, host, namespace_backend
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.checks.validation import asks_for_table, check_weights, check_x, host
+from mlp_xp.estimators.checks.validation import asks_for_table, check_weights, check_x
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels

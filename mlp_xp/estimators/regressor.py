@@ -7,10 +7,10 @@ from typing import Any, Self
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
 
-from mlp_xp.backends import get_backend
+from mlp_xp.backends import get_backend, host
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
-from mlp_xp.estimators.checks.validation import check_weights, check_y, host
+from mlp_xp.estimators.checks.validation import check_weights, check_y
 from mlp_xp.estimators.fitted.calibration import calibrate
 from mlp_xp.estimators.fitted.prediction import AS_SET
 from mlp_xp.estimators.fitted.scoring import predict_values

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import check_consistent_length
 
-from mlp_xp.backends import namespace_backend, to_numpy
+from mlp_xp.backends import host, namespace_backend, to_numpy
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.processes import SingleProcess
 
@@ -29,8 +29,8 @@ def gather_samples(
     X, y, weights = given
     n_rows = int(X.shape[0]) if hasattr(X, "shape") else len(X)
     checked = check(X, exchange=ranks.exchange)
-    y = y.toarray() if sparse.issparse(y) else np.asarray(_host(y))
-    weights = None if weights is None else np.asarray(_host(weights))
+    y = y.toarray() if sparse.issparse(y) else np.asarray(host(y))
+    weights = None if weights is None else np.asarray(host(weights))
     check_consistent_length(np.empty((n_rows, 0)), y, weights)
     library = "sparse rows" if sparse.issparse(checked) else namespace_backend(checked) or "numpy"
     ranks.agree(
@@ -63,10 +63,6 @@ def _check_targets(parts: list[tuple[int, np.ndarray, np.ndarray | None]], suffi
                 f"rank {rank} has y{suffix} of {y.dtype} and shape {y.shape}, and rank {first} of "
                 f"{first_y.dtype} and shape {first_y.shape}: give all ranks the same kind."
             )
-
-
-def _host(values: Any) -> Any:
-    return to_numpy(values) if namespace_backend(values) else values
 
 
 def describe_samples(X: Any, y: np.ndarray, weights: Any, suffix: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from mlp_xp._utils.signals.forks import between_forks
-from mlp_xp.backends import Backend, get_backend, namespace_backend, to_numpy
+from mlp_xp.backends import Backend, get_backend, host, namespace_backend
 from mlp_xp.training.data.rows import Rows, is_mapped, some_rows, take_rows
 from mlp_xp.training.processes import SingleProcess
 
@@ -91,11 +91,6 @@ def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
             f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or give "
             f"what the steps before the network make of X{suffix}."
         ) from error
-
-
-def host(values: Any) -> Any:
-    """Convert arrays of other libraries to NumPy; scikit-learn converts lists and frames."""
-    return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
 
 
 def check_x(

@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 
-from mlp_xp.backends import get_backend
-from mlp_xp.estimators.checks.validation import check_weights, host
+from mlp_xp.backends import get_backend, host
+from mlp_xp.estimators.checks.validation import check_weights
 from mlp_xp.estimators.fitted.calibration import Calibration, calibrated_quantiles
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.targets import ClassTargets, Targets

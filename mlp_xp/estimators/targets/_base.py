@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.utils.validation import assert_all_finite, check_array
 
 from mlp_xp._utils.array_types import Namespace
-from mlp_xp.estimators.checks.validation import host
+from mlp_xp.backends import host
 from mlp_xp.nn.losses import Custom, Loss
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from mlp_xp._utils.array_types import Namespace
-from mlp_xp.estimators.checks.validation import host
+from mlp_xp.backends import host
 from mlp_xp.estimators.targets._base import Targets, dense_targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
 
