@@ -15,7 +15,7 @@ def no_subnormals(x):
 
 
 def add_products(total, a, b):
-    """Add products (2, m, k) by (2, k, n): those of the first and of the second of all pairs apart.
+    """Add products (2, m, k) by (2, k, n), all first numbers of pairs apart from all second ones.
 
     Each is added by a fused operation. In float64 the sum is exact, or far from a tie.
     """

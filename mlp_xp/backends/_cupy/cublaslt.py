@@ -39,7 +39,7 @@ _TYPES = {
 }
 # The size NVIDIA recommends from Hopper on; a product allocates only what its algorithm uses.
 _WORKSPACE_BYTES = 32 << 20
-# The largest alignment that matters, which is that of new memory.
+# The largest alignment that matters; new memory has it.
 _ALIGNMENT = 256
 # A vector of the epilogue is read 16 bytes at a time.
 _VECTOR_ALIGNMENT = 16

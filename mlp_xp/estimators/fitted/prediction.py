@@ -40,7 +40,7 @@ def network_outputs(
     ``method`` is the name of the calling method, for errors. ``raw`` omits the output activation.
     With ``only_order``, only the order of a sample's outputs matters, which softmax preserves.
     ``depth`` selects the activations of a hidden layer instead, from 1. ``to`` is the backend of
-    the result, by default that of X.
+    the result, by default X's.
     """
     state = fitted_state(model)
     X, caller, backend, dtype = _place(model, X, state, method)

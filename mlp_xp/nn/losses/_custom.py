@@ -92,7 +92,7 @@ class Custom(Loss):
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
         """Return for each sample, as 0 or 1, whether its predicted class is correct.
 
-        For softmax outputs or labels, the class is that of the largest output; for logistic
+        For softmax outputs or labels, the class has the largest output; for logistic
         outputs, it depends on the side of one half. Other outputs raise TypeError.
         """
         is_labels = not xp.isdtype(targets.dtype, "real floating")

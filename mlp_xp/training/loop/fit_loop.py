@@ -89,7 +89,7 @@ class FitLoop:
         seconds: float,
         epoch_seconds: float,
     ) -> None:
-        """Resume a fit that has taken this many seconds, including those of an unfinished epoch."""
+        """Resume a fit that has taken this many seconds, including an unfinished epoch's."""
         if best:
             self.best = self.put(best)
         self.history, self.position = history, position

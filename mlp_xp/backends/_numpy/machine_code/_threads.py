@@ -114,7 +114,7 @@ def wait_for(mail, ticket, n_threads):  # type: ignore[no-untyped-def]
 
 @jit
 def choose_threads(letters, n_threads, table, spent):  # type: ignore[no-untyped-def]
-    """Decide after a step of so many nanoseconds whether the caller runs the next ones alone.
+    """Decide after a step of ``spent`` nanoseconds whether the caller runs the next ones alone.
 
     Other threads cost more than they bring where another program has their processor, or where
     short steps meet on processors far apart. Now and then some steps are tried the other way. Both

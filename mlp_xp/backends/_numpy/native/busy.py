@@ -45,7 +45,7 @@ class TimedProduct:
         self.alone: float | None = None  # Mean seconds of one thread.
         self.n_alone = 0  # Products still to be computed by one thread.
         self.stretch = _SHORTEST // 2
-        self.n_products, self.excess = 0, 0.0  # In this window: seconds beyond those of one thread.
+        self.n_products, self.excess = 0, 0.0  # In this window; seconds longer than one thread.
 
     def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         """Compute ``numpy.matmul(a, b, out)``."""
