@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import ndonnx
@@ -14,6 +15,19 @@ from mlp_xp.estimators.tables.scaling import Affine
 
 _WHOLE = "X"
 _EDGE = 1e-7  # scikit-learn's BOUNDS_THRESHOLD.
+# Coefficients of _normal_quantile, highest power first.
+_MIDDLE_TOP = [2509.0809287301226727, 33430.575583588128105, 67265.770927008700853]
+_MIDDLE_TOP += [45921.953931549871457, 13731.693765509461125, 1971.5909503065514427]
+_MIDDLE_TOP += [133.14166789178437745, 3.387132872796366608]
+_MIDDLE_BOTTOM = [5226.495278852854561, 28729.085735721942674, 39307.89580009271061]
+_MIDDLE_BOTTOM += [21213.794301586595867, 5394.1960214247511077, 687.1870074920579083]
+_MIDDLE_BOTTOM += [42.313330701600911252, 1.0]
+_TAIL_TOP = [7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177]
+_TAIL_TOP += [1.27045825245236838258, 3.64784832476320460504, 5.7694972214606914055]
+_TAIL_TOP += [4.6303378461565452959, 1.42343711074968357734]
+_TAIL_BOTTOM = [1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966]
+_TAIL_BOTTOM += [0.14810397642748007459, 0.68976733498510000455, 1.6763848301838038494]
+_TAIL_BOTTOM += [2.05319162663775882187, 1.0]
 
 
 def graph_inputs(columns: TableColumns, precision: str) -> dict[str, Any]:
@@ -118,20 +132,21 @@ def _lines(edges: np.ndarray) -> np.ndarray:
 
 
 def _normal_quantile(p: Any) -> Any:
-    """Return quantiles of the normal distribution, to 1e-7, for p from 1e-11 on.
+    """Return quantiles of the normal distribution, to float64's precision, for p from 1e-11 on.
 
-    Wichura, "Algorithm AS 241: the percentage points of the normal distribution" (1988), PPND7.
+    Wichura, "Algorithm AS 241: the percentage points of the normal distribution" (1988), PPND16.
     """
     center = p - 0.5
     r = 0.180625 - center * center
-    top = ((59.109374720 * r + 159.29113202) * r + 50.434271938) * r + 3.3871327179
-    bottom = ((67.187563600 * r + 78.757757664) * r + 17.895169469) * r + 1.0
-    middle = center * top / bottom
-    r = ndonnx.sqrt(-ndonnx.log(0.5 - ndonnx.abs(center))) - 1.6
-    top = ((0.17023821103 * r + 1.3067284816) * r + 2.7568153900) * r + 1.4234372777
-    tail = top / ((0.12021132975 * r + 0.73700164250) * r + 1.0)
+    middle = center * _polynomial(_MIDDLE_TOP, r) / _polynomial(_MIDDLE_BOTTOM, r)
+    r = ndonnx.sqrt(-ndonnx.log(ndonnx.minimum(p, 1.0 - p))) - 1.6
+    tail = _polynomial(_TAIL_TOP, r) / _polynomial(_TAIL_BOTTOM, r)
     tail = ndonnx.where(center < 0.0, -tail, tail)
     return ndonnx.where(ndonnx.abs(center) <= 0.425, middle, tail)
+
+
+def _polynomial(coefficients: list[float], x: Any) -> Any:
+    return functools.reduce(lambda y, coefficient: y * x + coefficient, coefficients)
 
 
 def _codes(column: CategoryColumn, values: Any) -> Any:
