@@ -1,11 +1,11 @@
-"""Types that the whole package shares; this module imports no array library."""
+"""Types that the whole package uses; this module imports no array library."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias
 
-# An array library's namespace (``array_api_compat.numpy``, ...). The standard has no published
-# protocol for namespaces, so type checkers cannot check them.
+# An array library's namespace (``array_api_compat.numpy``, ...). The Array API standard publishes
+# no protocol for namespaces, so type checkers cannot check them.
 Namespace: TypeAlias = Any
 DType: TypeAlias = Any
 Device: TypeAlias = Any
@@ -15,7 +15,7 @@ Tree: TypeAlias = Any
 
 
 class Array(Protocol):
-    """The part of the Python Array API standard's array that the maths uses."""
+    """The attributes and operators of the Array API standard's array that this package uses."""
 
     @property
     def dtype(self) -> DType: ...

@@ -1,9 +1,9 @@
-"""Rules for columns of text: which categories are rare, and which texts are really numbers."""
+"""Thresholds for text columns: when a category is rare, and when the text is really numbers."""
 
 from __future__ import annotations
 
-FEW = 50  # Categories that may all be numbers.
-MANY = 0.9  # As a fraction of the values: then they are numbers with some text, or an identifier.
+FEW = 50  # A text column with at most this many distinct values may consist of numbers.
+MANY = 0.9  # With a larger fraction of numbers, or of distinct values, text is not categorical.
 _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-# Names in other libraries, in lower case.
+# Names used by other libraries, in lower case.
 _ELSEWHERE = {
     "bfloat16": "bf16",
     "binary_crossentropy": "log_loss",
@@ -41,7 +41,7 @@ _ELSEWHERE = {
     "weight_decay": "alpha",
     "zscore": "standardize",
 }
-# Other names of backends.
+# Names that mean a device rather than a backend.
 _BACKENDS = {"cuda": "auto", "gpu": "auto"}
 
 
@@ -63,8 +63,8 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
 
 
 def nearest(given: Any, names: Iterable[str]) -> str:
-    """Return the valid name that an unknown one probably means, or ""."""
-    # Dashes do not make two options similar.
+    """Return the valid name that is probably meant, or ""."""
+    # Leading dashes are ignored, since every option has them.
     lower = {name.lower().lstrip("-"): name for name in names}
     wanted = str(given).lower().lstrip("-")
     elsewhere = _ELSEWHERE | _BACKENDS if "numpy" in lower else _ELSEWHERE
@@ -73,6 +73,6 @@ def nearest(given: Any, names: Iterable[str]) -> str:
 
 
 def error_end(given: Any, names: Iterable[str]) -> str:
-    """Return the end of an error message: the question of `did_you_mean`, or a period."""
+    """Return the end of an error message: ": did you mean ...?", or a period."""
     meant = did_you_mean(given, names)
     return f": {meant}" if meant else "."

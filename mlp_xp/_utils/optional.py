@@ -1,4 +1,4 @@
-"""Optional dependencies: imported when they are used, with the command that installs them."""
+"""Import optional dependencies when they are used; errors show the command that installs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def optional(module: str, extra: str = "cli") -> Any:
-    """Import a module that an extra of this package installs; the error names the command.
+    """Import a module from an optional extra; if it is missing, the error shows how to install it.
 
     Examples
     --------
@@ -37,8 +37,8 @@ def check_installed(*packages: str, extra: str = "cli") -> None:
 def install_command(extra: str) -> str:
     """Return the command that installs an extra of this package for the running Python.
 
-    Nothing is released yet, so the command installs from a clone, by its path if this package is in
-    one. The quotes are for zsh, where brackets are a pattern.
+    No release is on PyPI yet, so the command installs from a clone, by path if this package runs
+    from one. The quotes are for zsh, which expands brackets.
     """
     clone = Path(__file__).absolute().parents[2]
     is_clone = (clone / "pyproject.toml").is_file()
@@ -53,7 +53,7 @@ def pip_command(options: str = "") -> str:
     A bare ``pip`` belongs to another environment if this one is not activated, and environments
     created by uv have no pip.
     """
-    import shlex  # Needed only for errors.
+    import shlex  # Imported here because only errors need it.
 
     quote = shlex.join if os.name == "posix" else subprocess.list2cmdline
     python = quote([sys.executable])

@@ -1,4 +1,4 @@
-"""Random numbers, drawn on the host so that they are the same on every backend."""
+"""Random numbers. They are drawn on the host, so they are the same on every backend."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 RandomState = np.random.RandomState
 
-# The order determines the numbers for each seed: add only at the end.
+# A purpose's position is part of its seed: append new purposes at the end.
 PURPOSES = ("weights", "shuffle", "dropout", "augmentation")
 
 
 def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.random.Generator:
-    """Return the generator for one of `PURPOSES` in one epoch, or for a part of it.
+    """Return the generator for one of `PURPOSES` in one epoch, or in one part of an epoch.
 
     Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011):
     the streams of different purposes and epochs are independent, and none depends on how many
@@ -24,12 +24,12 @@ def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.ra
 
 
 def constant(value: float, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Return a float64 array filled with one number, for initial parameters that are not random."""
+    """Return a float64 array filled with one value, for initial parameters that are not random."""
     return np.full(shape, value)
 
 
 class _Own(threading.local):
-    """The random state of a thread."""
+    """One random state per thread."""
 
     def __init__(self) -> None:
         self.generator = RandomState()

@@ -1,7 +1,8 @@
-"""The numbers in frozen settings, which the compiled step of a stack takes as arrays.
+"""Read and replace the numbers in frozen settings, such as Adam's decay rates.
 
-A field declared as a float is such a number unless it is 0, which may need another compiled step.
-The user's own classes and subclasses may use their numbers in other ways, so they have none.
+The compiled step of a stack of models receives these numbers as arrays. They are the fields
+declared as float, except those equal to 0, which may need a different compiled step. Classes
+defined outside this package may use their numbers in other ways, so theirs are not included.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from typing import Any
 
 
 def is_array(setting: Any) -> bool:
-    """Whether a setting is an array, with a number for each model of a stack."""
+    """Whether a setting is an array, with one number per model of a stack."""
     return getattr(setting, "ndim", 0) > 0
 
 
 def is_zero(setting: Any) -> bool:
-    """Whether a setting is the number 0; the array of a stack never is."""
+    """Whether a setting is the number 0; arrays never count as 0."""
     return not is_array(setting) and not setting
 
 
 @cache
 def _fields(kind: Hashable) -> tuple[tuple[str, bool], ...]:
-    """Return the field names of one of our classes, and whether each is a number."""
+    """Return the field names of one of this package's classes, and whether each is a number."""
     if not (is_dataclass(kind) and kind.__module__.startswith("mlp_xp.")):
         return ()
     return tuple((field.name, field.type == "float") for field in fields(kind))
 
 
 def numbers(settings: Any) -> list[Any]:
-    """Return the numbers of settings and nested settings, in order.
+    """Return the numbers in settings and nested settings, in field order.
 
     Examples
     --------
@@ -53,7 +54,7 @@ def numbers(settings: Any) -> list[Any]:
 
 
 def with_numbers(settings: Any, values: Iterator[Any]) -> Any:
-    """Return the same settings with other numbers, or arrays, as `numbers` orders them."""
+    """Return a copy of the settings with new numbers or arrays, in the order of `numbers`."""
     if isinstance(settings, tuple):
         return tuple(with_numbers(part, values) for part in settings)
     changes = {}
@@ -67,7 +68,7 @@ def with_numbers(settings: Any, values: Iterator[Any]) -> Any:
 
 
 def structure(settings: Any) -> Hashable:
-    """Return the key of a compiled step: the settings, with numbers reduced to whether they are 0.
+    """Return the settings with each number replaced by whether it is 0, as a compiled step's key.
 
     Examples
     --------

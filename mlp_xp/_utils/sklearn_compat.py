@@ -1,4 +1,4 @@
-"""Features of scikit-learn 1.9, with stand-ins that do nothing on earlier releases."""
+"""Features of scikit-learn 1.9, with replacements that do nothing on earlier releases."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def copy_context_for_thread() -> Context:
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the caller's line."""
+    """Warn, with the caller's line as the location."""
     frame = caller_frame()
     file, line, names = frame.f_code.co_filename, frame.f_lineno, frame.f_globals
     registry = names.setdefault("__warningregistry__", {})
@@ -53,9 +53,9 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def warn_unconverged(message: str) -> None:
-    """Warn at the caller's line in the name of scikit-learn's module, since people filter by it.
+    """Warn at the caller's line under scikit-learn's module name, so that users' filters match.
 
-    Each fit warns, as in scikit-learn.
+    Every fit warns, as in scikit-learn.
     """
     frame = caller_frame()
     file, line = frame.f_code.co_filename, frame.f_lineno
@@ -71,7 +71,7 @@ except ImportError:
 
 
 def as_sparse(array: Any) -> Any:
-    """Convert an array to CSR, with the type of scikit-learn's predictions."""
+    """Convert an array to the CSR type that scikit-learn uses for predictions."""
     return _align_api_if_sparse(sparse.csr_array(array))
 
 
@@ -81,7 +81,7 @@ try:
 except ImportError:
 
     class _Context:
-        """The context of a task without callbacks."""
+        """A callback context that calls nothing."""
 
         def subcontext(self, **settings: Any) -> _Context:
             return self
@@ -93,13 +93,13 @@ except ImportError:
             return False
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """An estimator without scikit-learn's callbacks."""
+        """An estimator that does not support scikit-learn's callbacks."""
 
         def _init_callback_context(self, **settings: Any) -> _Context:
             return _Context()
 
     def with_callbacks(method: Any) -> Any:
-        """Return a method unchanged."""
+        """Return the method unchanged."""
         return method
 
     def check_same_namespace(X: Any, estimator: Any, *, attribute: str, method: str) -> None:

@@ -1,4 +1,4 @@
-"""The number of threads of a fit, and the thread that fits one of many models."""
+"""The number of threads that a fit may use, and worker threads that fit one of many models each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THREADS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 class Worker(NamedTuple):
     """A thread that fits one of ``n_models`` models, using ``n_threads`` threads for each.
 
-    ``is_stopped()`` returns whether they must all stop; ``report(record)`` is called after each
+    ``is_stopped()`` returns whether all fits must stop; ``report(record)`` is called after each
     epoch.
     """
 
@@ -36,7 +36,7 @@ def current_worker() -> Worker | None:
 
 
 def n_models() -> int:
-    """Return the number of models that are fitted together with this thread's model."""
+    """Return the number of models that are fitted at the same time, this thread's included."""
     worker = _worker.get()
     return 1 if worker is None else worker.n_models
 
@@ -52,7 +52,7 @@ def working(worker: Worker) -> Iterator[None]:
 
 
 def worker_context(worker: Worker) -> Context:
-    """Return a copy of the context in which this thread is a worker."""
+    """Return a copy of the current context that has the worker set."""
     context = copy_context()
     context.run(_worker.set, worker)
     return context
@@ -60,7 +60,7 @@ def worker_context(worker: Worker) -> Context:
 
 @contextlib.contextmanager
 def reporting(report: Callable[[Any], None] | None) -> Iterator[None]:
-    """Start to report the epochs of this worker's fit."""
+    """Set the function that receives the epochs of this worker's fit."""
     worker = _worker.get()
     assert worker is not None
     with working(worker._replace(report=report)):
@@ -70,8 +70,8 @@ def reporting(report: Callable[[Any], None] | None) -> Iterator[None]:
 def usable_threads() -> int:
     """Return the number of BLAS threads, from environment variables or the number of processors.
 
-    Affinity, a container's quota and ``LOKY_MAX_CPU_COUNT`` limit the processors. When many models
-    are fitted at once, return the threads of each.
+    CPU affinity, a container's quota and ``LOKY_MAX_CPU_COUNT`` limit the number of processors. If
+    many models are fitted at once, return the number of threads per model.
     """
     worker = current_worker()
     if worker is not None:
@@ -86,14 +86,14 @@ def usable_threads() -> int:
 
 @functools.cache
 def quota(system: Path = Path("/")) -> int:
-    """Return the number of processors that the quotas of all our cgroups allow (Linux)."""
+    """Return the number of processors that the quotas of this process's cgroups allow (Linux)."""
     try:
         lines = (system / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         lines = []
     found = [math.inf]
     for _, controllers, path in (line.split(":", 2) for line in lines):
-        # Version 2 names no controllers; version 1 mounts them together or each separately.
+        # cgroups version 2 names no controllers; version 1 mounts them together or separately.
         mounts = {"", "unified"} if not controllers else {controllers, *controllers.split(",")}
         if controllers and "cpu" not in mounts:
             continue
@@ -107,7 +107,7 @@ def quota(system: Path = Path("/")) -> int:
                 try:
                     given, period = " ".join((folder / name).read_text() for name in files).split()
                     found += [float(given) / float(period)] if float(given) > 0 else []
-                except (OSError, ValueError):  # No such file, or no quota: "max".
+                except (OSError, ValueError):  # There is no such file, or no quota ("max").
                     pass
     least = min(found)
     return max(1, math.ceil(least)) if least < math.inf else 1 << 16

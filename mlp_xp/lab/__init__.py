@@ -1,16 +1,16 @@
-r"""A network of one hidden layer for teaching: a few functions on plain arrays.
+r"""Functions on plain arrays for teaching: a network with one hidden layer.
 
 .. math::
     A_1 = \sigma(X W_1 + b_1), \qquad Z_2 = A_1 W_2 + b_2, \qquad
     A_2 = \sigma(Z_2) \;\text{or}\; \mathrm{softmax}(Z_2)
 
-It is trained by gradient descent on the full batch; ``docs/lab.md`` derives the gradients. The
-maths comes from `nn`; for mini-batches, other solvers and deeper networks, use `estimators`. Arrays
-may be of any namespace, and are never modified. Shapes:
+The network is trained by gradient descent on the full batch; ``docs/lab.md`` derives the gradients.
+The computations are in `nn`; for mini-batches, other solvers or deeper networks, use `estimators`.
+Arrays may come from any namespace, and are never modified. Shapes:
 
-- ``w1 : (d_in, d_h)``, ``b1 : (1, d_h)``, ``w2 : (d_h, d_out)``, ``b2 : (1, d_out)``, of one real
-  floating dtype, in which everything is computed;
-- ``data : (n, d_in)`` of any real dtype, cast block by block and not scaled;
+- ``w1 : (d_in, d_h)``, ``b1 : (1, d_h)``, ``w2 : (d_h, d_out)``, ``b2 : (1, d_out)``, with one real
+  floating dtype, which is used for all computations;
+- ``data : (n, d_in)`` of any real dtype; it is cast in blocks of rows, and not scaled;
 - ``labels : (n,)``, integers from 0 to ``d_out - 1``.
 """
 

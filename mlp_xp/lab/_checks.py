@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def in_scope(function: F) -> F:
     """Run a function in the scope of its first argument's backend.
 
-    The scope sets the device and the precision, and no graph for differentiation is recorded.
+    The scope sets the device and the precision, and turns off autograd.
     """
     name = next(iter(signature(function).parameters))
 
@@ -41,18 +41,18 @@ def check_count(name: str, value: Any, least: int) -> None:
 
 
 def check_axes(name: str, array: Array) -> None:
-    """Raise ValueError for an array without two axes."""
+    """Raise ValueError unless the array has two axes."""
     if array.ndim != 2:
         raise ValueError(
-            f"`{name}` must have two axes, got shape {tuple(array.shape)}. Biases are rows, "
-            f"{name}[None, :]; data have a row for each sample, reshape({name}, (n, -1))."
+            f"`{name}` must have two axes, got shape {tuple(array.shape)}. A bias is a row: "
+            f"{name}[None, :]. Data have one row per sample: reshape({name}, (n, -1))."
         )
 
 
 def prepare(
     w1: Array, b1: Array, w2: Array, b2: Array, name: str, data: Array, targets: Array
 ) -> tuple[Namespace, Params]:
-    """Check that weights and data match; return the namespace, and the weights as layers."""
+    """Check that weights and data match; return the namespace and the two layers."""
     xp = array_namespace(w1, b1, w2, b2, data, targets)
     arrays = {"w1": w1, "b1": b1, "w2": w2, "b2": b2, name: data}
     for array_name, array in arrays.items():
@@ -64,8 +64,8 @@ def prepare(
         if given != shape:
             raise ValueError(
                 f"`{array_name}` must have shape {shape} to fit w1 {tuple(w1.shape)} and w2 "
-                f"{tuple(w2.shape)}, got {given}: b1 (1, d_h) and w2 (d_h, d_out) "
-                f"go with w1 (d_in, d_h), b2 (1, d_out) with w2, {name} (n, d_in) with w1."
+                f"{tuple(w2.shape)}, got {given}: use w1 (d_in, d_h), b1 (1, d_h), "
+                f"w2 (d_h, d_out), b2 (1, d_out) and {name} (n, d_in)."
             )
     if n_samples == 0:
         raise ValueError(f"{name} has no rows: pass at least one sample.")
@@ -79,27 +79,27 @@ def prepare(
 
 
 def default_dtype(kind: str, x: Array, *, xp: Namespace) -> DType:
-    """Return the default dtype of a kind on the device of an array."""
+    """Return the namespace's default dtype of a kind on the device of ``x``."""
     return xp.__array_namespace_info__().default_dtypes(device=device(x))[kind]
 
 
 def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]:
-    """Check that labels are integers from 0; return them and the largest.
+    """Check that labels are integers of at least 0; return the labels and the largest label.
 
-    They are converted to the default integer dtype, since in uint8 the number of classes may
-    overflow.
+    The labels are converted to the default integer dtype, since the number of classes may overflow
+    in uint8.
     """
     if not xp.isdtype(labels.dtype, "integral"):
         raise ValueError(
-            f"`{name}` must hold integers, got dtype {labels.dtype}: "
+            f"`{name}` must contain integers, got dtype {labels.dtype}: "
             f"use xp.astype({name}, xp.int64) if they are whole numbers."
         )
     if 0 in labels.shape:
-        raise ValueError(f"`{name}` must hold at least one label, got shape {tuple(labels.shape)}.")
+        raise ValueError(f"`{name}` must not be empty, got shape {tuple(labels.shape)}.")
     smallest = int(xp.min(labels))
     if smallest < 0:
         raise ValueError(
-            f"{name} holds {smallest}, and classes count from 0: renumber them, e.g. "
+            f"`{name}` must be at least 0, got {smallest}: renumber the classes from 0, e.g. by "
             f"xp.unique_inverse({name}).inverse_indices."
         )
     return xp.astype(labels, default_dtype("integral", labels, xp=xp)), int(xp.max(labels))
@@ -108,21 +108,21 @@ def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]
 def prepare_labels(
     w1: Array, b1: Array, w2: Array, b2: Array, part: str, data: Array, labels: Array
 ) -> tuple[Namespace, Params, Array]:
-    """Check that weights, data and labels match; return what `prepare` returns, and integers.
+    """Check that weights, data and labels match; return the results of `prepare`, and the labels.
 
-    ``part`` ends the names of data and labels in messages, e.g. ``"_train"``.
+    ``part`` is the suffix of the argument names in messages, e.g. ``"_train"``.
     """
     xp, params = prepare(w1, b1, w2, b2, f"data{part}", data, labels)
     name = f"labels{part or '_train'}"
     if tuple(labels.shape) != data.shape[:1]:
         raise ValueError(
             f"`{name}` must have shape ({data.shape[0]},), got {tuple(labels.shape)}: one label "
-            "for each row of data."
+            "per row of data."
         )
     labels, largest = check_range(name, labels, xp=xp)
     if largest >= w2.shape[1]:
         raise ValueError(
-            f"{name} holds {largest}, but w2 of shape {tuple(w2.shape)} has the classes 0 to "
-            f"{w2.shape[1] - 1}: give w2 and b2 {largest + 1} columns, or renumber the labels."
+            f"`{name}` must be at most {w2.shape[1] - 1}, since w2 has shape {tuple(w2.shape)}, "
+            f"got {largest}: give w2 and b2 {largest + 1} columns, or renumber the labels."
         )
     return xp, params, labels

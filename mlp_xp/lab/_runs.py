@@ -1,4 +1,4 @@
-"""Train the lab's network for many epochs, and test it."""
+"""Train the lab's network for several epochs, and measure its accuracy."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def train_mlp(
     learning_rate: float,
     num_epoch: int,
 ) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
-    """Repeat `learn_once_cross_entropy` on the full batch.
+    """Train for ``num_epoch`` epochs, each one call of `learn_once_cross_entropy` on all data.
 
-    The forward pass of an epoch also measures the accuracy after the previous epoch. So
-    ``num_epoch`` epochs take ``num_epoch + 1`` forward passes, the last for the accuracy only.
+    The forward pass of each epoch also measures the accuracy after the previous epoch, so one more
+    forward pass follows the last epoch.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def train_mlp(
     Returns
     -------
     w1, b1, w2, b2 : arrays
-        The new weights, with the shapes of the old.
+        The new weights, with the same shapes.
     train_accuracies : list of float
         The accuracy after the step of each epoch, from 0 to 1.
     losses : list of float
@@ -70,7 +70,7 @@ def train_mlp(
 def test_mlp(
     w1: Array, b1: Array, w2: Array, b2: Array, data_test: Array, labels_test: Array
 ) -> float:
-    """Return the accuracy: the fraction of samples whose label has the largest output.
+    """Return the accuracy: the fraction of samples for which the label's output is largest.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def test_mlp(
     return accuracy(logits_of(params, data_test, xp=xp), labels, xp=xp)
 
 
-# Otherwise Otherwise pytest would collect it as a test.
+# Otherwise pytest would collect this function as a test.
 test_mlp.__test__ = False  # type: ignore[attr-defined]
 
 
@@ -118,10 +118,10 @@ def run_mlp_training(
     seed: int = 0,
     after_epoch: AfterEpoch | None = None,
 ) -> tuple[list[float], float, list[float]]:
-    """Train a network from random weights, then test it.
+    """Train a network from random initial weights, then test it.
 
-    The weights are drawn on the host by `init_params`, so a seed draws the same network in every
-    namespace. Their dtype is the data's dtype, or float32 for integers.
+    The weights are drawn on the host by `init_params`, so a seed gives the same weights in every
+    namespace. Their dtype is the dtype of the data, or float32 if the data are integers.
 
     Parameters
     ----------
@@ -130,24 +130,24 @@ def run_mlp_training(
         Integers from 0.
     data_test : (m, d_in)
     labels_test : (m,)
-        Integers from 0. The largest label of both sets decides the number of classes.
+        Integers from 0. The number of classes is the largest label of both sets plus 1.
     d_h : int of at least 1
         Number of hidden neurons.
     learning_rate : float
     num_epoch : int of at least 0
     seed : int of at least 0, default=0
     after_epoch : callable, optional
-        ``after_epoch(epoch, accuracy, loss)`` is called after each epoch, from 1; True ends the
-        training.
+        ``after_epoch(epoch, accuracy, loss)`` is called after each epoch, where epoch counts from
+        1; return True to stop the training.
 
     Returns
     -------
     train_accuracies : list of float
-        After each epoch.
+        The accuracy after each epoch, from 0 to 1.
     test_accuracy : float
-        After the last.
+        The accuracy after the last epoch, from 0 to 1.
     losses : list of float
-        As in `train_mlp`.
+        The loss of each epoch, before its step.
 
     Raises
     ------

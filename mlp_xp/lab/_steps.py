@@ -1,4 +1,4 @@
-"""One-hot labels, and one step of gradient descent on either loss."""
+"""One-hot encoding, and single steps of gradient descent on two losses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError, Through
 
 
 def one_hot(labels: Array) -> Array:
-    """Convert labels to rows of zeros with a single one, with ``max(labels) + 1`` columns.
+    """Return the one-hot encoding of labels, with ``max(labels) + 1`` columns.
 
     Parameters
     ----------
     labels : (...)
-        Integers of at least 0, any number of axes.
+        Integers of at least 0, with any number of axes.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def one_hot(labels: Array) -> Array:
     Raises
     ------
     ValueError
-        If labels are missing, negative, or no integers.
+        If `labels` is empty, or has negative or non-integer values.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def one_hot(labels: Array) -> Array:
            [1., 0., 0.]])
     """
     xp = array_namespace(labels)
-    # Outside the scope, in which JAX has float64 even if the caller's mode has not.
+    # Must run before the scope, which enables float64 in JAX.
     dtype = default_dtype("real floating", labels, xp=xp)
     with get_backend(labels).scope():
         labels, largest = check_range("labels", labels, xp=xp)
@@ -68,9 +68,9 @@ def learn_once_mse(
     Returns
     -------
     w1, b1, w2, b2 : arrays
-        The new weights, with the shapes of the old.
+        The new weights, with the same shapes.
     loss : float
-        Before the step.
+        The loss before the step.
 
     Raises
     ------
@@ -94,14 +94,14 @@ def learn_once_mse(
     expected = (data.shape[0], w2.shape[1])
     if tuple(targets.shape) != expected:
         raise ValueError(
-            f"`targets` must have shape {expected}, got {tuple(targets.shape)}: a row for each row "
-            "of data, a column for each column of w2. For labels, use one_hot(labels)."
+            f"`targets` must have shape {expected}, got {tuple(targets.shape)}: one row per row "
+            "of data and one column per column of w2. For labels, use one_hot(labels)."
         )
 
     targets = xp.astype(targets, w1.dtype, copy=False)
     squares = Through(SquaredError(), "logistic")
     loss, _, grads = loss_and_gradients(params, data, targets, squares, xp=xp)
-    # SquaredError is half the sum over the outputs; here it is their mean.
+    # SquaredError is half the sum over the outputs; the lab's loss is their mean.
     scale = 2.0 / w2.shape[1]
     return (*to_weights(updated(params, grads, scale * learning_rate)), scale * float(loss))
 
@@ -116,10 +116,10 @@ def learn_once_cross_entropy(
     labels_train: Array,
     learning_rate: float,
 ) -> tuple[Array, Array, Array, Array, float]:
-    r"""Update the weights by one step of gradient descent, with softmax outputs.
+    r"""Update the weights by one step of gradient descent on the cross-entropy of softmax outputs.
 
-    With :math:`Y` the one-hot labels, the gradient at the logits is :math:`(A_2 - Y) / n`, as for
-    the softmax cross-entropy; the reported loss is the binary cross-entropy,
+    With the one-hot labels :math:`Y`, the gradient with respect to the logits is :math:`(A_2 - Y) /
+    n`, as for the softmax cross-entropy; the reported loss is the binary cross-entropy,
     :math:`-\frac{1}{n\,d_{out}} \sum Y \log A_2 + (1 - Y) \log(1 - A_2)`.
 
     Parameters
@@ -127,15 +127,15 @@ def learn_once_cross_entropy(
     w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
     data : (n, d_in)
     labels_train : (n,)
-        Integers from 0 to ``d_out - 1``; a class may be absent.
+        Integers from 0 to ``d_out - 1``; not every class must occur.
     learning_rate : float
 
     Returns
     -------
     w1, b1, w2, b2 : arrays
-        The new weights, with the shapes of the old.
+        The new weights, with the same shapes.
     loss : float
-        Before the step.
+        The loss before the step.
 
     Raises
     ------

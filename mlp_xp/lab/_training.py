@@ -1,4 +1,4 @@
-"""Forward and backward passes of the lab's network in blocks of rows, and its training loop."""
+"""The training loop of the lab's network; forward and backward passes run in blocks of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
 
 Weights = tuple[Array, Array, Array, Array]
-# Takes the number of the epoch, from 1, its accuracy and its loss; True ends the training.
+# Called with the epoch (from 1), its accuracy and its loss; True stops the training.
 AfterEpoch = Callable[[int, float, float], bool | None]
 
 
@@ -28,13 +28,12 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are :math:`p_k
     = t_k / t`, and the loss of a sample is the mean over the classes of :math:`-\log p_k = \log t -
     \log t_k` for the true class and of :math:`-\log (1 - p_k) = \log t - \log (t - t_k)` for the
-    others. For the largest logit :math:`t - t_k` may round to 0, so the terms of the other classes
-    are summed again, relative to the second largest. No logarithm of 0 is taken, and nothing
-    overflows.
+    others. For the largest logit, :math:`t - t_k` may round to 0, so the terms of the other classes
+    are summed again, relative to the second largest logit. Thus the logarithm of 0 is never taken,
+    and nothing overflows.
     """
     n_samples, n_classes = logits.shape
-    # Classes are on the first axis, also in memory, since NumPy is several times faster along
-    # samples.
+    # Classes are the first axis in memory: NumPy is several times faster along samples.
     z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
     classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
     is_top = classes == xp.astype(xp.argmax(z, axis=0), labels.dtype)[None, :]
@@ -42,12 +41,12 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     z = z - xp.max(z, axis=0, keepdims=True)
     terms = xp.exp(z)
     total = xp.sum(terms, axis=0, keepdims=True)
-    # Half of the lowest number, so that subtracting another does not overflow.
+    # Half of the lowest float, so that a subtraction does not overflow.
     others = xp.where(is_top, -0.5 * float(xp.finfo(z.dtype).max), z)
     second = xp.max(others, axis=0, keepdims=True)
     others -= second
     log_rest_of_top = xp.log(xp.sum(xp.exp(others), axis=0, keepdims=True)) + second
-    # `log_rest_of_top` replaces the entries of the largest term; 1 avoids a warning there.
+    # `log_rest_of_top` replaces the largest term's entries; 1 avoids a warning for log(0).
     log_rest = xp.log(xp.where(is_top, 1.0, total - terms))
     log_rest = xp.where(is_top, log_rest_of_top, log_rest)
     logs = xp.where(classes == labels[None, :], z, log_rest)
@@ -57,7 +56,8 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
 def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> Iterator[slice]:
     """Yield the rows of each block.
 
-    Each block runs forward and backward before the next, so that casts and temporaries are small.
+    Each block runs forward and backward before the next block starts, which keeps casts and
+    temporaries small.
     """
     n_samples, d_in = data.shape
     n_rows = max(1, backend.block_bytes() * 8 // (d_in * xp.finfo(dtype).bits))
@@ -66,7 +66,7 @@ def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> It
 
 
 def _work(params: Params, data: Array) -> int:
-    """Return the multiplications of the larger layer, by which a backend chooses its threads."""
+    """Return the number of multiplications in the first layer, by which threads are chosen."""
     return data.shape[0] * params[0].W.shape[0] * params[0].W.shape[1]
 
 
@@ -78,10 +78,9 @@ def _network(params: Params) -> Network:
 def loss_and_gradients(
     params: Params, data: Array, targets: Array, loss: Loss, *, xp: Namespace
 ) -> tuple[Any, Array, list[Array]]:
-    """Return the average loss (0-d), all logits, and the gradient of each array.
+    """Return the average loss (0-d), all logits, and the gradients.
 
-    The average over all rows is the sum of the block averages weighted by their fraction of the
-    rows.
+    Each block's average is weighted by the block's fraction of the rows.
     """
     backend = get_backend(data)
     evaluate = value_and_gradient(_network(params), loss, backend.kernels, xp=xp)
@@ -102,7 +101,7 @@ def loss_and_gradients(
 
 
 def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
-    """Return the logits of a forward pass, (n, d_out)."""
+    """Return the logits, (n, d_out), of a forward pass."""
     network = _network(params)
     backend = get_backend(data)
     dtype = params[0].W.dtype
@@ -116,15 +115,15 @@ def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
 
 
 def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
-    """Return the fraction of samples whose label has the largest logit."""
+    """Return the fraction of samples for which the label's logit is largest."""
     correct = SoftmaxCrossEntropy().is_correct(logits, labels, xp=xp)
-    # Counted as integers, since a sum of ones in low precision stops growing.
+    # Count as integers, since a sum of ones in low precision stops growing.
     return int(xp.count_nonzero(correct)) / labels.shape[0]
 
 
 def updated(params: Params, grads: list[Array], learning_rate: float) -> Params:
     """Return the weights after a step of gradient descent."""
-    # A NumPy float64 would promote float32 weights.
+    # A NumPy float64 would promote float32 weights to float64.
     rate = float(learning_rate)
     (W1, b1), (W2, b2) = params
     dW1, db1, dW2, db2 = grads
@@ -141,7 +140,7 @@ def train(
     after_epoch: AfterEpoch | None = None,
     xp: Namespace,
 ) -> tuple[Params, list[float], list[float]]:
-    """Train for some epochs; return the weights, and accuracy and loss of each epoch."""
+    """Train for ``num_epoch`` epochs; return the weights, and each epoch's accuracy and loss."""
     check_count("num_epoch", num_epoch, 0)
     accuracies: list[float] = []
     losses: list[float] = []

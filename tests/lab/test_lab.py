@@ -261,7 +261,7 @@ def test_the_loss_of_a_nearly_certain_class_is_exact():
 WEIGHTS, DATA, LABELS = lab_data()
 NAMED = dict(zip(("w1", "b1", "w2", "b2"), WEIGHTS, strict=True))
 WRONG = [
-    ({"b1": np.zeros(3)}, "`b1` must have two axes, got shape (3,). Biases are rows, b1[None"),
+    ({"b1": np.zeros(3)}, "`b1` must have two axes, got shape (3,). A bias is a row: b1[None"),
     (
         {"b1": np.zeros((7, 3))},
         "`b1` must have shape (1, 3) to fit w1 (4, 3) and w2 (3, 5), got (7, 3)",
@@ -278,9 +278,9 @@ WRONG = [
     ({name: w.astype(int) for name, w in NAMED.items()}, "one real floating dtype, got int64"),
     ({"labels_train": np.zeros(6, int)}, "`labels_train` must have shape (7,), got (6,)"),
     ({"labels_train": np.zeros((7, 1), int)}, "`labels_train` must have shape (7,), got (7, 1)"),
-    ({"labels_train": np.zeros(7)}, "`labels_train` must hold integers, got dtype float64"),
-    ({"labels_train": np.full(7, -1)}, "labels_train holds -1, and classes count from 0"),
-    ({"labels_train": np.full(7, 5)}, "holds 5, but w2 of shape (3, 5) has the classes 0 to 4"),
+    ({"labels_train": np.zeros(7)}, "`labels_train` must contain integers, got dtype float64"),
+    ({"labels_train": np.full(7, -1)}, "`labels_train` must be at least 0, got -1: renumber"),
+    ({"labels_train": np.full(7, 5)}, "must be at most 4, since w2 has shape (3, 5), got 5: give"),
     ({"num_epoch": -1}, "`num_epoch` must be an integer of at least 0, got -1"),
     ({"num_epoch": 1.5}, "`num_epoch` must be an integer of at least 0, got 1.5"),
 ]
@@ -298,9 +298,7 @@ def test_an_error_names_the_fix(monkeypatch):
     for d_h in (0, 1.5):
         with pytest.raises(ValueError, match=f"`d_h` must be an integer of .* got {d_h}"):
             lab.run_mlp_training(DATA, LABELS, DATA, LABELS, d_h, 0.1, 1)
-    with pytest.raises(
-        ValueError, match=r"`labels` must hold at least one label, got shape \(0,\)"
-    ):
+    with pytest.raises(ValueError, match=r"`labels` must not be empty, got shape \(0,\)"):
         lab.one_hot(np.zeros(0, int))
     # Both sets are checked before the first epoch.
     monkeypatch.setattr(_runs, "train", lambda *args, **kwargs: pytest.fail("trained"))

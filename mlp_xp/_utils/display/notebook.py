@@ -1,4 +1,4 @@
-"""An output area of a notebook that is updated."""
+"""A notebook output area whose content can be updated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+    """Whether this process is a notebook kernel."""
     if "IPython" not in sys.modules:
         return False
     from IPython import get_ipython
@@ -16,13 +16,13 @@ def in_notebook() -> bool:
 
 
 class NotebookPlace:
-    """An output area below a notebook's cell, whose content is replaced at each update."""
+    """An output area below a notebook cell; each update replaces its content."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
     def update(self, html: str, text: str) -> None:
-        """Replace the content; a front end without HTML shows the text."""
+        """Replace the content; front ends that cannot show HTML show the text."""
         from IPython.display import display, update_display
 
         content = {"text/html": html, "text/plain": text}
@@ -33,7 +33,7 @@ class NotebookPlace:
 
 
 def bar_html(fraction: float | None, left: str, right: str) -> str:
-    """Return a progress bar in the page's colors; ``fraction`` is None while unknown."""
+    """Return the HTML of a progress bar; ``fraction`` is None if unknown."""
     value = "" if fraction is None else f" value={min(max(fraction, 0.0), 1.0):.4f}"
     return (
         '<div style="display:flex;gap:.8em;align-items:center;flex-wrap:wrap;'

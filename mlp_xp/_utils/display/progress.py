@@ -1,4 +1,4 @@
-"""Progress: a one-line bar on a terminal, about twenty lines elsewhere."""
+"""Progress bars: one updated line in a terminal, about twenty printed lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mlp_xp._utils.display.notebook import NotebookPlace, bar_html, in_notebook
 from mlp_xp._utils.signals import ctrl_c_pressed
 
 _LINES = 20
-_SHORTEST, _LONGEST = 6, 40  # Characters of a bar.
-# A terminal writes this at the end of the line; a line that wraps cannot be cleared.
+_SHORTEST, _LONGEST = 6, 40  # Width of a bar, in characters.
+# The terminal appends "^C" when Ctrl-C is pressed; a line that wraps cannot be cleared.
 _ECHO = len("^C")
 
 
 class LiveBar:
-    """A line on a terminal: a label, a bar, percent, metrics, and the time left, which counts down.
+    """A line in a terminal: a label, a bar, percent, metrics, and the time left, which counts down.
 
-    ``unit`` names what still finishes after Ctrl-C.
+    ``unit`` is what still finishes after Ctrl-C, e.g. ``"epoch"``.
     """
 
     def __init__(self, console: Any, unit: str = "step", refresh_per_second: float = 8) -> None:
@@ -39,8 +39,8 @@ class LiveBar:
     ) -> None:
         """Update the bar: its label, the fraction done, metrics, and the time left.
 
-        Without a fraction the bar pulses. The most important metrics come first; as many as fit are
-        drawn.
+        If ``fraction`` is None, the bar pulses. Metrics are sorted by importance, and the last ones
+        are dropped if the line is too narrow.
         """
         self._label, self._fraction, self._measures = label, fraction, tuple(texts)
         self._end = None
@@ -50,11 +50,11 @@ class LiveBar:
             self.draw()  # Draw now, since the next call may hold the interpreter lock for long.
 
     def draw(self) -> None:
-        """Draw at once."""
+        """Draw the bar immediately."""
         self._live.refresh()
 
     def stop(self, *, is_done: bool) -> None:
-        """Stop, and leave the line on the screen, at 100 % if all is done."""
+        """Stop updating, and leave the line on the screen, at 100 % if ``is_done``."""
         if is_done:
             self._fraction, self._is_done = 1.0, True
         self._live.stop()
@@ -82,7 +82,7 @@ class LiveBar:
         yield line
 
     def _last(self) -> list[str]:
-        """Return the end of the line: the time left, or its substitute."""
+        """Return the last part of the line, such as the time left or the time taken."""
         now = time.perf_counter()
         if self._is_done:
             return [f"took {_minutes(now - self._start)}"]
@@ -94,7 +94,7 @@ class LiveBar:
 
 
 class NotebookBar:
-    """The line of `LiveBar` below a notebook's cell, and what is drawn below it."""
+    """The line of `LiveBar` below a notebook cell, with optional HTML below the line."""
 
     def __init__(self) -> None:
         self._place, self._bar, self._text, self._below = NotebookPlace(), "", "", ""
@@ -102,22 +102,22 @@ class NotebookBar:
     def update(
         self, label: str, fraction: float | None, texts: Iterable[str], seconds_left: float | None
     ) -> None:
-        """Update the bar; parameters as for `LiveBar.update`."""
+        """Update the bar; the parameters are the same as in `LiveBar.update`."""
         is_known = seconds_left is not None and math.isfinite(seconds_left)
         text = "  ".join([*texts, *([time_left(seconds_left or 0.0)] if is_known else [])])
         self._bar, self._text = bar_html(fraction, label, text), f"{label}  {text}"
         self._place.update(self._bar + self._below, self._text)
 
     def draw(self) -> None:
-        """Skip drawing, since each update draws."""
+        """Skip drawing, because `update` has already drawn."""
 
     def draw_below(self, html: str) -> None:
-        """Draw below the bar."""
+        """Show HTML below the bar."""
         self._below = html
         self._place.update(self._bar + html, self._text)
 
     def stop(self, *, is_done: bool) -> None:
-        """Stop; the bar stays on the page."""
+        """Stop updating; the bar remains in the notebook."""
 
 
 def open_bar(
@@ -132,7 +132,7 @@ def open_bar(
 
 @contextlib.contextmanager
 def spinner(text: str, file: TextIO) -> Iterator[bool]:
-    """Draw a text next to a spinner if the file is a terminal; yield whether it is."""
+    """Show a text next to a spinner if the file is a terminal; yield whether it is one."""
     console = _terminal(file)
     if console is None:
         yield False
@@ -149,15 +149,15 @@ def _terminal(file: TextIO | None) -> Any:
     except ImportError:
         return None
     console = Console(file=file)
-    # FORCE_COLOR makes rich treat a file as a terminal, but a bar in a file is garbage.
+    # FORCE_COLOR makes rich treat a file as a terminal, but a bar in a file is unreadable.
     return console if console.is_interactive and console.file.isatty() else None
 
 
 def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: bool = False) -> Any:
-    """Return a display that redraws an object repeatedly."""
+    """Return rich's live display of an object."""
     from rich.live import Live
 
-    # Prints appear above it; a stream that is not a terminal is left alone.
+    # Printed lines appear above the display; streams that are not terminals are not redirected.
     out, err = (stream is console.file or stream.isatty() for stream in (sys.stdout, sys.stderr))
     return Live(
         drawn,
@@ -170,7 +170,7 @@ def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: boo
 
 
 class TaskBar:
-    """A progress bar with tasks done, measures and time left.
+    """A progress bar with the number of finished tasks, metrics and the time left.
 
     If stdout is not a terminal, or the ``cli`` extra is not installed, about twenty lines are
     printed instead. ``name`` is the plural noun for the tasks.
@@ -194,7 +194,7 @@ class TaskBar:
             self._live.update(f"{name} 0/{total}", 0.0, (), None)
 
     def update(self, measures: str = "") -> None:
-        """Count a task as done."""
+        """Count a task as finished, and update the bar."""
         self._done += 1
         elapsed = time.perf_counter() - self._start
         left = elapsed / self._done * (self._total - self._done)
@@ -214,7 +214,7 @@ class TaskBar:
 
 
 def time_left(seconds: float) -> str:
-    """Return seconds as minutes and seconds.
+    """Return the time left as text, in minutes and seconds.
 
     Examples
     --------

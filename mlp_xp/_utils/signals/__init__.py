@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and forks, none of which may interrupt a training step.
+"""Handle Ctrl-C, SIGTERM and forks, so that none of them interrupts a training step.
 
-`training.loop` ends a fit on request.
+Handlers only set flags; `training.loop` reads them and ends the fit.
 """
 
 from __future__ import annotations

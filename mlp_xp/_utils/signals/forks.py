@@ -1,7 +1,7 @@
-"""Forks that wait until no other thread computes.
+"""Delay forks until no other thread is computing.
 
-OpenBLAS ends its threads before a fork, even if another thread waits for them, and that thread's
-locks stay locked in the forked process, so both may hang.
+OpenBLAS stops its threads before a fork, even if another Python thread is waiting for them. The
+parent may then hang, and so may the child, where that thread's locks are never released.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 _POLL = 0.001  # Seconds.
-_LONGEST = 30.0  # Seconds: a thread that waits for the one that forks would wait for ever.
-_computing: set[int] = set()  # Threads.
+_LONGEST = 30.0  # Seconds. Avoids a deadlock if the computing thread waits for the forking one.
+_computing: set[int] = set()  # Thread ids.
 _forking: set[int] = set()
 _interrupted: set[int] = set()
 
 
 def between_forks(function: F) -> F:
-    """Return a function during which other threads cannot fork this process."""
+    """Wrap a function so that other threads cannot fork this process while it runs."""
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
@@ -47,7 +47,7 @@ def between_forks(function: F) -> F:
 
 
 def _before_fork() -> None:
-    """Wait for the threads that compute; new computations start after the fork."""
+    """Wait until the computing threads have finished; new computations start after the fork."""
     _forking.add(get_ident())
     end = time.monotonic() + _LONGEST
     while True:
@@ -55,7 +55,7 @@ def _before_fork() -> None:
             while _computing - {get_ident()} and time.monotonic() < end:
                 time.sleep(_POLL)
             return
-        except KeyboardInterrupt:  # Python would only print it, and fork.
+        except KeyboardInterrupt:  # Python would print the exception and fork anyway.
             _interrupted.add(get_ident())
 
 
@@ -68,14 +68,14 @@ def _after_fork() -> None:
 
 
 def _interrupt(caller: FrameType, position: int) -> None:
-    """Send SIGINT once `os.fork` has returned: Python only prints the errors of hooks."""
+    """Send SIGINT after `os.fork` has returned: an exception in a fork hook is only printed."""
     while caller.f_lasti == position:
         time.sleep(_POLL)
     signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
 
 
 def _after_fork_in_child() -> None:
-    """Remove the threads that a forked process does not have."""
+    """Remove the threads that do not exist in the forked process."""
     _computing.intersection_update({get_ident()})
     _forking.clear()
     _interrupted.clear()

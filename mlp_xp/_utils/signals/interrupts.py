@@ -1,4 +1,4 @@
-"""Ctrl-C, handled so that it never interrupts a training step or an import."""
+"""Handle Ctrl-C so that it never interrupts a training step or an import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _raises_at_once = False
 
 
 class _Presses:
-    """A handler of Ctrl-C that records it, and raises `KeyboardInterrupt` the second time."""
+    """A Ctrl-C handler that sets a flag, and raises `KeyboardInterrupt` the second time."""
 
     def __init__(self) -> None:
         self.is_pressed = False
@@ -30,9 +30,9 @@ class _Presses:
 def _handled(
     number: signal.Signals, handle: Callable[[int, FrameType | None], None], *, instead_of: Any
 ) -> Iterator[None]:
-    """Replace the usual handler of a signal, in the main thread.
+    """Replace the default handler of a signal, in the main thread only.
 
-    The handler of another program stays, and so does an ignored signal.
+    Nothing changes if the signal is ignored or the user has installed a handler.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(number) is not instead_of:
@@ -49,10 +49,10 @@ def _handled(
 def interrupts() -> Iterator[Callable[[], bool]]:
     """Record Ctrl-C as a flag instead of an exception; yield a function that returns the flag.
 
-    A step modifies the state it is given, so an exception in the middle would leave it broken. A
-    second Ctrl-C raises `KeyboardInterrupt` as usual. A nested context uses the flag of the outer
-    one. Outside the main thread nothing changes; a thread that fits one of many models stops when
-    they all do.
+    A step modifies the training state in place, so an exception in the middle would corrupt it. A
+    second Ctrl-C raises `KeyboardInterrupt` as usual. Nested contexts share one flag. Outside the
+    main thread the handler is not replaced; a thread that fits one of many models stops when all of
+    them stop.
     """
     worker = current_worker()
     if worker is not None:
@@ -65,16 +65,16 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def ctrl_c_pressed() -> bool:
-    """Whether Ctrl-C was pressed inside of `interrupts`, in this process."""
+    """Whether Ctrl-C was pressed within `interrupts`, in this process."""
     present = signal.getsignal(signal.SIGINT)
     return isinstance(present, _Presses) and present.is_pressed
 
 
 @contextlib.contextmanager
 def terminations() -> Iterator[Callable[[], bool]]:
-    """Record SIGTERM as a flag instead of ending the process; yield as `interrupts` does.
+    """Record SIGTERM as a flag instead of ending the process; yield a function that returns it.
 
-    Nothing changes outside the main thread, or where a program has its own handler.
+    Nothing changes outside the main thread, or if the user has installed a handler.
     """
     is_asked = False
 
@@ -88,7 +88,7 @@ def terminations() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Delay Ctrl-C until the end, since an exception in the import of compiled code can abort."""
+    """Delay Ctrl-C until the end: an exception during the import of compiled code can abort."""
     handler = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or not callable(handler):
@@ -106,10 +106,10 @@ def postponed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` at once on Ctrl-C, inside `interrupts` too.
+    """Raise `KeyboardInterrupt` at once on Ctrl-C, even within `interrupts`.
 
-    For a long wait outside of steps. Other threads ignore it, since the main thread may be in a
-    step.
+    Use it around long waits between steps. It has no effect in other threads, because the main
+    thread may be in the middle of a step.
     """
     global _raises_at_once
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Files that are read within limits, and written completely or not at all.
+"""Read files up to a size limit, and write files completely or not at all.
 
-Formats are in `saving`, `datasets` and `training.checkpoints`.
+The file formats are defined in `saving`, `datasets` and `training.checkpoints`.
 """

@@ -1,8 +1,7 @@
-"""Files and folders that are written completely or not at all, and survive a power failure.
+"""Write files and folders completely or not at all, even if the power fails.
 
-Everything is written under a temporary name that no other writer uses, flushed to the disk, and
-committed by one rename. A killed writer leaves only files with temporary names, which `sweep`
-removes.
+Everything is written under a unique temporary name, flushed to disk, and renamed once. A killed
+writer leaves only files with temporary names, which `sweep` removes.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
-# Errors of file systems that cannot flush folders.
+# Errors raised by file systems that cannot flush folders.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-# Errors for a lock that another process holds.
+# Raised if another process holds the lock.
 _IN_USE = PermissionError if sys.platform == "win32" else BlockingIOError
 
 
@@ -74,7 +73,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush_all(temporary)
-        if path.exists():  # A rename cannot replace a folder that is not empty.
+        if path.exists():  # A folder that is not empty cannot be replaced by a rename.
             remove_folder(path)
         temporary.rename(path)
         flush(path.parent)
@@ -83,7 +82,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Rename a folder, then remove it, so that nobody sees a part of it."""
+    """Rename a folder, then remove it, so that readers never see it partly removed."""
     old = _temporary(path)
     path.rename(old)
     shutil.rmtree(old, ignore_errors=True)
@@ -104,7 +103,7 @@ def _flush_all(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed writer left in a folder, which must be `locked`."""
+    """Remove the temporary files of killed writers from a folder that is `locked`."""
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             if path.is_dir():
@@ -115,10 +114,10 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
-    """Lock an existing folder against other writers, including this process, until the end.
+    """Lock an existing folder against other writers, including other threads of this process.
 
-    Wait for another writer, or raise BlockingIOError. If the process is killed, the system releases
-    the lock.
+    If the folder is already locked, wait (``waits=True``) or raise BlockingIOError. If the process
+    is killed, the system releases the lock.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -126,8 +125,8 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
         except _IN_USE as error:
             raise BlockingIOError(
                 errno.EAGAIN,
-                "another process or thread is writing to this folder: wait until it has ended, or "
-                "choose another folder",
+                "another process or thread is writing to this folder: wait until it has finished, "
+                "or choose another folder",
                 str(folder),
             ) from error
         yield
@@ -139,7 +138,7 @@ if sys.platform == "win32":
         file = folder / ".lock"
         while True:
             try:
-                file.unlink(missing_ok=True)  # An error if it is open, none if it was left over.
+                file.unlink(missing_ok=True)  # Fails if another process has the file open.
                 break
             except _IN_USE:
                 if not waits:
@@ -157,9 +156,9 @@ else:
         stack.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-            # A process forked in the meantime also has the descriptor, and would keep the lock.
+            # Unlock explicitly: a process forked meanwhile has a copy of the descriptor.
             stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         except OSError as error:
-            # The file system has no locks, but saving without one is better than not saving.
+            # The file system does not support locks; saving without one is better than not saving.
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
                 raise

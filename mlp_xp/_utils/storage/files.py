@@ -1,4 +1,4 @@
-"""Reading of possibly hostile files: only regular files of limited size."""
+"""Read files from untrusted sources: only regular files of limited size."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes.
 
-    Raise OSError for any other, since opening a named pipe would wait forever.
+    Raise OSError for other types of file, because opening a named pipe could block forever.
     """
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` raises for a folder.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # For a folder, `open` raises.
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.open("rb")
 
