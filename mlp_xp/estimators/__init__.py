@@ -1,8 +1,8 @@
-"""The estimators `MLPClassifier` and `MLPRegressor`, which are all that most users need.
+"""The estimators `MLPClassifier` and `MLPRegressor`, the main classes of the package.
 
-They are composed of parts that do not depend on an estimator: `targets`, `config`, `state`, and the
-fit loop in `mlp_xp.training`. `ensembles` average several estimators. Networks, losses, optimizers
-and the saved format are in other folders.
+They are composed of parts that do not depend on the estimators: `targets`, `config`, `state`, and
+the fit loop in `mlp_xp.training`. The module `ensembles` averages the predictions of several
+networks. Networks, losses, optimizers and the model format are in other packages.
 """
 
 from mlp_xp.estimators.classifier import MLPClassifier

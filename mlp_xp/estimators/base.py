@@ -62,16 +62,16 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     _training: Any = None  # The trainer of the last fit; not pickled.
 
     def _store(self, given: dict[str, Any]) -> None:
-        """Store each argument of a constructor unchanged, as scikit-learn requires.
+        """Store the constructor's arguments as unchanged attributes, as scikit-learn requires.
 
-        This applies to the arguments of this class; a subclass may have more.
+        A subclass with further arguments stores them itself.
         """
         for name, value in given.items():
             if name != "self":
                 setattr(self, name, value)
 
     def _params(self) -> dict[str, Any]:
-        """Return all parameters by name, including those that a subclass does not take."""
+        """Return all parameters by name, including any that a subclass does not accept."""
         return {name: getattr(self, name) for name in self._parameters}
 
     # --- fitting -------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     ) -> Any:
         """Fit the network.
 
-        Ctrl-C ends the fit after the step in progress, with a warning, and keeps the network.
+        Ctrl-C ends the fit after the current step, with a warning; the trained network is kept.
 
         Parameters
         ----------
@@ -106,10 +106,10 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
             Data on which loss and score are measured after each epoch. With ``early_stopping=True``
             they decide when to stop, and no part of X is held out.
         resume : str or path-like, optional
-            Folder with the checkpoints of this fit, written by `mlp_xp.callbacks.Checkpoint`. The
-            fit resumes from the newest, as if it had not been interrupted. Settings and data must
-            be the same; backend and device may differ. Without a checkpoint, the fit starts from
-            the beginning, with a warning.
+            Folder with checkpoints of this fit, written by `mlp_xp.callbacks.Checkpoint`. The fit
+            resumes from the newest checkpoint, as if it had not been interrupted. Settings and data
+            must be the same; backend and device may differ. Without a checkpoint, the fit starts
+            from the beginning, with a warning.
 
         Returns
         -------
@@ -118,11 +118,11 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Raises
         ------
         ValueError
-            If data or settings are invalid, in which case nothing is changed; or if the weights
-            have become infinite or NaN.
+            If data or settings are invalid, in which case the estimator is unchanged, or if the
+            weights become infinite or NaN.
         """
         start = time.perf_counter()
-        # Predictions do not need the trainer.
+        # Imported here, since predictions do not need the trainer.
         from mlp_xp.estimators.fitting.fit import fit_requests
         from mlp_xp.training.loop.answer import answer
 
@@ -190,7 +190,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Returns
         -------
         (samples, width) array
-            After normalization, activation and residual connection; in the library and on the
+            The activations, after normalization and residual connection, in the library and on the
             device of X.
 
         Raises
@@ -209,30 +209,30 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         n_hidden = len(fitted_state(self).network.widths) - 2
         if not -n_hidden <= layer < n_hidden:
             raise IndexError(
-                f"layer is {layer}, and there are {n_hidden} hidden layers: use 0 to "
-                f"{n_hidden - 1}."
+                f"`layer` must be 0 to {n_hidden - 1} for a network with {n_hidden} hidden layers, "
+                f"got {layer}."
             )
         return self._outputs(X, "hidden_activations", depth=layer % n_hidden + 1)
 
     def input_gradient(self, X: Any, target: Any) -> Array:
         """Return the gradient of the loss with respect to the inputs.
 
-        Its magnitude shows which features a prediction depends on (a saliency map); its sign shows
-        how to change them to make the prediction worse (an adversarial example). Dropout and `tta`
-        are not used; batch normalization uses its running statistics.
+        The magnitude of the gradient shows which features a prediction depends on (a saliency map);
+        its sign shows how to change the features to make the prediction worse (an adversarial
+        example). Dropout and `tta` are not used; batch normalization uses its running statistics.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
         target : array-like of shape (samples,) or (samples, outputs)
-            Class labels or values that the loss is measured against, as y in `fit`.
+            Class labels or values to compute the loss for, like y in `fit`.
 
         Returns
         -------
         (samples, features) array
             Derivative of each sample's loss, as reported by `evaluate`, with respect to its
-            features in X; in the library and on the device of X. For a table it is with respect to
-            the encoded inputs: ``columns_.by_column`` gives the norm for each column.
+            features; in the library and on the device of X. For a data frame, the derivative is by
+            the encoded inputs; ``columns_.by_column`` returns its norm for each column.
 
         References
         ----------
@@ -290,7 +290,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Returns
         -------
         Summary
-            Prints as a table, and displays as HTML in a notebook.
+            An object that prints as a table, and as HTML in a notebook.
 
         Examples
         --------
@@ -311,7 +311,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     # --- pickles and copies --------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the content of a pickle, with NumPy arrays, which need no other library."""
+        """Return the state to pickle, with NumPy arrays, so that loading needs no other library."""
         attributes: dict[str, Any] = dict(super().__getstate__())
         training = attributes.pop("_training", None)
         if "_state" in attributes:
@@ -342,7 +342,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Returns
         -------
         estimator
-            A copy whose settings `backend` and `device` are as given.
+            A copy with the given `backend` and `device` as parameters.
 
         Examples
         --------
@@ -355,7 +355,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         """
         there = get_backend(backend, device)
         moved = type(self).__new__(type(self))
-        # As in a pickle, with copies of arrays; lists are copied since they grow in place.
+        # Arrays are copied as for a pickle; lists are copied because a fit appends to them.
         attributes = self.__getstate__().items()
         moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
         moved.backend, moved.device = backend, device  # A subclass may not have them.

@@ -1,4 +1,4 @@
-"""The classifier: scikit-learn's names and meanings, on any array library."""
+"""The classifier, with scikit-learn's interface, on any array library."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -41,9 +41,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     n_classes_ : int or list of int
         Number of classes, per target if there are several.
     temperature_ : float
-        With `calibration`: the number by which raw outputs are divided, above 1 if the network was
-        overconfident. `coefs_` are not divided; probabilities, `logits`, losses and exports are
-        calibrated.
+        With `calibration`, the temperature by which raw outputs are divided; above 1 if the network
+        was overconfident. `coefs_` are unchanged; probabilities, `logits`, losses and exported
+        models are calibrated.
     [attributes of every fit]
 
     See Also
@@ -158,8 +158,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         y : array-like of shape (samples,), (samples, classes) or (samples, targets)
         sample_weight : array-like of shape (samples,), optional
         classes : array-like of shape (classes,), or a list of them, optional
-            All classes that can occur, as a list with one array per target if there are several;
-            needed in the first call.
+            All classes that can occur, or a list with one array of classes per target; required in
+            the first call.
         X_val, y_val, sample_weight_val : optional
             As for `fit`.
 
@@ -170,7 +170,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         known: Any = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        # Most callers pass the same sorted classes each time, which scikit-learn need not check.
+        # Skip scikit-learn's check if the same sorted classes are passed again.
         is_plain = type(classes) in (np.ndarray, list, tuple, range)
         is_same = isinstance(known, np.ndarray) and is_plain and np.array_equal(known, classes)
         if classes is not None and not is_same:
@@ -192,11 +192,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     @property
     def temperature_(self) -> float:
-        """The number by which raw outputs are divided."""
+        """The temperature by which raw outputs are divided."""
         temperature = fitted_state(self).temperature
         if temperature is None:
             raise AttributeError(
-                "temperature_ is there after a fit with calibration='temperature'."
+                "temperature_ is available after a fit with calibration='temperature'."
             )
         return temperature
 
@@ -213,8 +213,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         -------
         (samples,) array, (samples, targets), or (samples, classes) of 0 and 1 where several are \
 right at once
-            In the library and on the device of X; labels that it cannot hold, such as strings, are
-            in NumPy. Sparse if y was, as in scikit-learn.
+            In the library and on the device of X, but labels that it cannot store, such as strings,
+            are in NumPy. Sparse if y was sparse, as in scikit-learn.
         """
         here = get_backend("numpy")
         outputs = self._outputs(X, "predict", to=here, tta=tta, only_order=True)
@@ -261,7 +261,7 @@ right at once
         ----------
         coefs, intercepts : sequences of arrays, of any library
             Arrays ``(fan_in, fan_out)`` and ``(fan_out,)`` for each layer, the output layer last.
-            Two classes have one output.
+            For two classes, the network has one output.
         classes : (classes,) array-like
             Sorted labels; a list of arrays for several targets.
         **params
@@ -290,8 +290,8 @@ right at once
     def logits(self, X: Any) -> Any:
         """Return the raw outputs of the network, which scikit-learn's MLP does not expose.
 
-        With `tta` or `n_members` they are computed from averaged probabilities, so that they agree
-        with `predict`: logarithms for a softmax, log-odds for logistic outputs.
+        With `tta` or `n_members`, the outputs are computed from averaged probabilities to be
+        consistent with `predict`: logarithms for softmax outputs, log-odds for logistic outputs.
 
         Parameters
         ----------
@@ -301,7 +301,8 @@ right at once
         -------
         (samples, classes) array, (samples,) for two classes, or a list with one for each of \
 several targets
-            Before the softmax or logistic function; for two classes, positive for the second class.
+            The values before the softmax or logistic function; for two classes, positive values
+            mean the second class.
         """
         if fitted_state(self).network.n_members == 1:
             return self._state.targets.margins(self._outputs(X, "logits", raw=True))
@@ -323,8 +324,8 @@ several targets
         Returns
         -------
         float
-            From 0 to 1; for multilabel or several targets, the fraction of samples for which all
-            are correct.
+            From 0 to 1; for multilabel or several targets, the fraction of samples with all labels
+            correct.
         """
         return score_on_host(accuracy_score, self, X, y, sample_weight)
 

@@ -1,4 +1,4 @@
-"""Ensembles: several networks that are trained together and whose predictions are averaged."""
+"""Ensembles of networks that are trained together and whose predictions are averaged."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If data or settings are wrong, or all fits have failed.
+            If data or settings are invalid, or all fits have failed.
         KeyboardInterrupt
             If no network has finished.
         """
         if self.n_jobs == 0:
-            raise ValueError("n_jobs is 0: use at least 1, -1 for all processors, or None.")
+            raise ValueError("`n_jobs` must not be 0: use 1 or more, or -1 for all processors.")
         members = self._members()
         if any(asks_for_table(member) for member, _ in members):  # Each network checks the columns.
             validate_data(self, X, reset=True, skip_check_array=True)
@@ -123,13 +123,13 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
             raise errors[min(errors)] if errors else KeyboardInterrupt
         if errors:
             warnings.warn(
-                f"{len(errors)} of {len(members)} networks failed and are left out; the first "
-                f"error: {errors[min(errors)]}",
+                f"{len(errors)} of {len(members)} networks failed and are left out. First error: "
+                f"{errors[min(errors)]}",
                 FitFailedWarning,
                 stacklevel=2,
             )
         if len(finished) + len(errors) < len(members):
-            done = f"{len(finished)} of {len(members)} networks are finished, and kept."
+            done = f"{len(finished)} of {len(members)} networks have finished and are kept."
             warnings.warn(f"Training interrupted by user: {done}", stacklevel=2)
         self.estimators_ = [members[number][0] for number in sorted(finished)]
         if self._member_type is MLPClassifier:
@@ -137,27 +137,26 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _members(self) -> list[tuple[Any, np.random.RandomState]]:
-        """Return the unfitted networks, and a generator for each."""
+        """Return the unfitted networks, each with a random generator."""
         template = self._member_type() if self.estimator is None else self.estimator
         if not isinstance(template, self._member_type):
             raise ValueError(
-                f"estimator is {template!r}, not an {self._member_type.__name__} or None."
+                f"`estimator` must be an {self._member_type.__name__} or None, got {template!r}."
             )
         generator = check_random_state(self.random_state)
         settings = list(self.settings or [{}])
         members = []
         for number in range(self.n_estimators):
-            # One seed per network, so that the first networks do not depend on the number of
-            # networks.
+            # Each network has its own seed, so the first networks do not depend on `n_estimators`.
             own = np.random.RandomState(generator.randint(2**31 - 1))
             params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
             members.append((clone(template).set_params(**params), own))
         return members
 
     def _checked(self, X: Any, method: str) -> Any:
-        """Return X for each network; a table is encoded once if all networks have the same columns.
+        """Return X for prediction; a table is encoded once if all networks have the same columns.
 
-        Raise an error that names `method` if they cannot predict.
+        Raise an error that names `method` if the networks are not fitted, or cannot use X.
         """
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_any_weights", method=method)
@@ -167,7 +166,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
             return X
         is_array = namespace_backend(X) not in (None, "numpy")
         if is_array or any(columns is not first for columns in others):
-            return X  # Each network encodes it.
+            return X  # Each network encodes X.
         matrix = check_x(self.estimators_[0], X, reset=False)
         rows = np.arange(matrix.shape[0])
         return Rows(matrix, rows, SharedData(matrix, {"columns_": first}))
@@ -184,23 +183,23 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc]
-    """Classifiers that are trained together, and whose probabilities are averaged.
+    """An ensemble of classifiers that are trained together and whose probabilities are averaged.
 
     Parameters
     ----------
     estimator : MLPClassifier or None, default=None
-        Whose settings, backend and device the networks have; None is ``MLPClassifier()``.
+        The settings, backend and device of the networks; None means ``MLPClassifier()``.
     n_estimators : int of at least 1, default=10
         Number of networks.
     bootstrap : bool, default=False
-        Whether each network weights the samples by how often they occur in a draw with replacement.
-        Otherwise the networks differ only in their seeds.
+        Whether to fit each network to a bootstrap sample, by weighting each sample with its number
+        of draws. Otherwise the networks differ only in their seeds.
     settings : list of dict or None, default=None
-        Parameters of the networks, in turn, e.g. ``[{"alpha": 1e-4}, {"alpha": 1e-2}]``.
+        Parameters used by the networks in turn, e.g. ``[{"alpha": 1e-4}, {"alpha": 1e-2}]``.
     random_state : int, RandomState instance or None, default=None
         Seed for the networks' seeds and the draws.
     n_jobs : int or None, default=None
-        Number of threads; None and -1 use as many as help.
+        Number of threads; None and -1 use all available processors.
     verbose : bool, default=False
         Whether to show a progress bar.
 
@@ -243,15 +242,15 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
         return_std : bool, default=False
-            Whether to also return the spread over the networks.
+            Whether to also return the standard deviation over the networks.
 
         Returns
         -------
         labels : (samples,) or (samples, targets) array, or (samples, classes) of 0 and 1
             As from `MLPClassifier.predict`, for the averaged probabilities.
         std : (samples,), (samples, targets) or (samples, classes) array
-            If `return_std`: standard deviation over the networks of the label's probability, or of
-            each class's probability for multilabel targets.
+            If `return_std`: standard deviation of the predicted label's probability over the
+            networks, or for multilabel targets, of each class's probability.
         """
         mean, std = self._averaged(X, "predict")
         targets = fitted_state(self.estimators_[0]).targets
@@ -322,12 +321,12 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
 
 
 class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
-    """Regressors that are trained together, and whose predictions are averaged.
+    """An ensemble of regressors that are trained together and whose predictions are averaged.
 
     Parameters
     ----------
     estimator : MLPRegressor or None, default=None
-        Whose settings, backend and device the networks have; None is ``MLPRegressor()``.
+        The settings, backend and device of the networks; None means ``MLPRegressor()``.
     n_estimators, bootstrap, settings, random_state, n_jobs, verbose
         As in `MLPEnsembleClassifier`.
 
@@ -341,7 +340,7 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
 
     See Also
     --------
-    MLPEnsembleClassifier : The same for classes.
+    MLPEnsembleClassifier : The ensemble for classification.
 
     Examples
     --------
@@ -361,7 +360,7 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
     def predict(
         self, X: Any, *, return_std: bool = False, quantiles: float | Sequence[float] | None = None
     ) -> Any:
-        """Predict values averaged over the networks, optionally with their spread, or quantiles.
+        """Predict the mean over the networks, optionally with a standard deviation, or quantiles.
 
         Parameters
         ----------
@@ -375,11 +374,11 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
         mean : (samples,) or (samples, outputs) array
             In the library and on the device of X.
         std : (samples,) or (samples, outputs) array
-            If `return_std`: standard deviation over the networks. If all have ``loss="gaussian"``,
-            it is for the targets, and includes the mean of the predicted variances.
+            If `return_std`: standard deviation over the networks. With ``loss="gaussian"``, it also
+            includes the noise: the mean of the predicted variances.
 
-        With `quantiles`, the mean of the networks' quantiles; after ``loss="gaussian"``, the
-        quantiles of a normal distribution with this mean and standard deviation.
+        With `quantiles`, the result is the mean of the networks' quantiles; with
+        ``loss="gaussian"``, the quantiles of a normal distribution with this mean and deviation.
         """
         X = self._checked(X, "predict")
         return combined_values(self.estimators_, X, return_std=return_std, quantiles=quantiles)

@@ -1,4 +1,4 @@
-"""Fits of many models that share data, trained together."""
+"""Fitting many models at once, with shared data."""
 
 from __future__ import annotations
 
@@ -42,15 +42,14 @@ from mlp_xp.training.stack.answer_many import answer_many
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.stack.workers import work_in_threads
 
-# Attributes that the check of the data sets, and the settings that the check depends on.
+# Attributes set by the check of X, and the settings on which the check depends.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = (
     *("categorical_features", "missing_values", "input_scaling", "precision", "max_one_hot"),
 )
 # The maximum number of models in a stack.
 _MOST_MODELS = 512
-# Numbers of operations in the forward passes of an epoch, and of a fit, below which threads cost
-# more than they gain.
+# Threads slow down fits with fewer operations in the forward passes of an epoch, and of a fit.
 _TINY_EPOCH, _TINY_FIT = 1_000_000, 100_000_000
 # The fraction of free memory for the models' states, gradients and activations.
 _SHARE_OF_MEMORY = 0.5
@@ -59,10 +58,10 @@ _SHARE_OF_MEMORY = 0.5
 class FitTask(NamedTuple):
     """A model to fit, and its samples.
 
-    ``model`` is one of our estimators that is not used elsewhere, such as a clone. ``X``, ``y`` and
-    ``sample_weight`` are passed to its `fit`; ``rows``, ``(samples,)`` integer positions, select
-    some samples, None all. Tasks share data that are identical objects. ``fit_params`` are the
-    held-out samples, by their names in `fit`.
+    ``model`` is an estimator of this package that is not used elsewhere, such as a clone. ``X``,
+    ``y`` and ``sample_weight`` are passed to its `fit`. ``rows`` are the integer positions of the
+    samples to use, None for all. Tasks with the identical object X share its copy on the device.
+    ``fit_params`` are the held-out samples, by their names in `fit`.
     """
 
     model: Any
@@ -76,7 +75,7 @@ class FitTask(NamedTuple):
 class FitResult(NamedTuple):
     """The result of a fit: the position of its task, the error or None, and the seconds taken.
 
-    Without an error the task's model is fitted. Models that train together report the same time.
+    Without an error, the task's model is fitted. Models that train together report the same time.
     """
 
     number: int
@@ -92,12 +91,12 @@ def fit_many(
 ) -> Generator[FitResult]:
     """Fit many models at once, with the same results as `fit`; yield each when it is ready.
 
-    On NumPy, several threads fit one model each. On other backends, models with equal steps train
-    in one compiled step with an axis for the models, as many at once as fit into half of the
-    device's memory, or on the host into scikit-learn's ``working_memory``. Other models are fitted
-    one by one. An error in one fit, e.g. if it diverges, does not affect the others. Ctrl-C ends
-    the iteration, and models not yet returned are not fitted. Closing the generator does the same.
-    ``on_epoch(number, record)`` is called after each epoch of each task, by any thread.
+    On NumPy, each of several threads fits one model at a time. On other backends, models with the
+    same training step are stacked and trained by one compiled step; a stack uses at most half of
+    the device's free memory or, on the host, of scikit-learn's ``working_memory``. Other models are
+    fitted one by one. An error in one fit, e.g. because it diverges, does not affect the others.
+    Ctrl-C or closing the generator ends the iteration and leaves the remaining models unfitted.
+    ``on_epoch(number, record)`` is called after each epoch of each task, from any thread.
     """
     data = _Data(tasks)
     groups: dict[tuple[Backend, bool], list[int]] = {}
@@ -135,9 +134,9 @@ def fit_many(
 def fit_all(
     tasks: Sequence[FitTask], *, n_jobs: int | None, verbose: bool | int
 ) -> tuple[list[int], dict[int, Exception]]:
-    """Fit many models; return the positions of the finished models, and the others' errors.
+    """Fit many models; return the positions of the fitted models, and the errors of the others.
 
-    ``n_jobs`` counts as in scikit-learn, -1 for all processors; ``verbose`` shows a progress bar.
+    As in scikit-learn, ``n_jobs=-1`` uses all processors. ``verbose`` shows a progress bar.
     """
     finished, errors = [], {}
     if n_jobs is not None and n_jobs < 0:
@@ -158,9 +157,9 @@ def fit_all(
 
 
 class _Data:
-    """The checked data of tasks, by object identity.
+    """A cache of the checked data of tasks, by object identity.
 
-    A table's columns are learned from the rows of a task, and shared by tasks with the same rows.
+    The columns of a table are fitted to the rows of a task, and shared by tasks with the same rows.
     """
 
     def __init__(self, tasks: Sequence[FitTask]) -> None:
@@ -170,7 +169,7 @@ class _Data:
         self._n_left = Counter(map(_key, tasks))
 
     def shared(self, task: FitTask) -> SharedData | None:
-        """Return data from which many fits can take rows; None for others or if a check fails."""
+        """Return the checked data for fits to share; None if sparse or if the check fails."""
         key = _key(task)
         with self._lock:
             if key not in self._shared:
@@ -186,7 +185,7 @@ class _Data:
         model = copy.copy(task.model)
         try:
             X = check_x(model, X, reset=True)
-        except (ValueError, TypeError):  # Each fit raises its error.
+        except (ValueError, TypeError):  # Each fit will raise the error.
             return None
         found = vars(model)
         return SharedData(X, {name: found[name] for name in _NAMES if name in found})
@@ -200,11 +199,11 @@ class _Data:
                 self._shared.pop(key, None)
 
     def is_shared(self, task: FitTask) -> bool:
-        """Whether rows of the data are given by position."""
+        """Whether the task's data can be shared by several fits."""
         return self.shared(task) is not None
 
     def n_outputs(self, y: Any) -> int:
-        """Return the approximate number of outputs for a task's targets."""
+        """Return the approximate number of network outputs for targets y."""
         if id(y) not in self._n_outputs:
             host = to_numpy(y)
             is_label = host.ndim == 1 and host.dtype.kind != "f"
@@ -213,9 +212,9 @@ class _Data:
         return self._n_outputs[id(y)]
 
     def fit(self, task: FitTask, is_stack: bool) -> Fit[None]:
-        """Fit a task's model to its samples; in a stack, the model requests its epochs."""
+        """Fit a task's model; in a stack, yield requests for its epochs."""
         X, y, weights = task.X, task.y, task.sample_weight
-        # An overridden `fit` gets the arguments that a caller would pass.
+        # An overridden `fit` receives the original X.
         shared = self.shared(task) if type(task.model).fit is BaseMLP.fit else None
         rows = task.rows
         if rows is not None:
@@ -271,14 +270,14 @@ def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int
     largest = 1
     for task in tasks:
         size = _size(task, data)
-        # A state of three arrays before and after a step, gradients and a temporary; activations,
-        # their gradients and a mask.
+        # Per weight: a state of three arrays, before and after a step, a gradient and a temporary.
+        # Per neuron: activations, their gradients and a mask.
         largest = max(largest, 8 * size.weights + 4 * size.batch * size.widths)
     return max(1, min(int(_SHARE_OF_MEMORY * free) // (8 * largest), _MOST_MODELS))
 
 
 def _is_tiny(task: FitTask, data: _Data) -> bool:
-    """Whether an epoch takes less time than switching the interpreter between threads."""
+    """Whether the fit is too small to benefit from threads."""
     n_samples = _num_samples(task.X) if task.rows is None else len(task.rows)
     size = _size(task, data)
     work = n_samples * size.weights
@@ -286,7 +285,7 @@ def _is_tiny(task: FitTask, data: _Data) -> bool:
 
 
 class _Size(NamedTuple):
-    """The numbers of weights and neurons, of samples per batch, and of epochs; 0 if unknown."""
+    """The numbers of weights, neurons, samples per batch, and epochs; 0 if unknown."""
 
     weights: int = 0
     widths: int = 0
@@ -315,7 +314,7 @@ def _fit(
     on_epoch: Callable[[int, Record], None] | None,
     is_stack: bool,
 ) -> Fit[FitResult]:
-    """Fit a model; if it diverges in a stack, fit it again alone."""
+    """Fit a model; if it diverges in a stack, fit it again on its own."""
     start = time.perf_counter()
     report = None if on_epoch is None else partial(on_epoch, number)
     model = task.model
@@ -328,7 +327,7 @@ def _fit(
             _detach(model)
     except Exception as raised:
         error = raised
-    # Not in the handler, or the next error would show this one as its context.
+    # Outside the handler, so that a second error does not show the first as its context.
     if is_stack and isinstance(error, StackError | NonFiniteError):
         model.random_state = untouched
         try:
@@ -340,6 +339,6 @@ def _fit(
 
 
 def _detach(model: Any) -> None:
-    """Replace the trainer with the progress from which a later fit continues, as in a pickle."""
+    """Replace the trainer with the optimizer state for a later fit, as in a pickle."""
     model._state = replace(model._state, progress=model._training.progress())
     model._training = None

@@ -1,4 +1,4 @@
-"""The regressor: scikit-learn's names and meanings, on any array library."""
+"""The regressor, with scikit-learn's interface, on any array library."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -199,8 +199,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
             Whether to also return the standard deviation of the targets, after a fit with
             ``loss="gaussian"``.
         quantiles : float or sequence of float, optional
-            Return these quantiles instead: some that ``loss=Quantile(...)`` was fitted for, or any
-            in (0, 1) after a fit with ``loss="gaussian"`` or after `calibrate_intervals`.
+            Return these quantiles instead: with ``loss=Quantile(...)``, some of the loss's; with
+            ``loss="gaussian"`` or after `calibrate_intervals`, any in (0, 1).
         tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
             Test-time augmentation; by default the parameter `tta` of the estimator.
 
@@ -212,8 +212,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         std : array of the same shape
             If `return_std`.
 
-        With `quantiles`, a single array instead: of the same shape for a single number, otherwise
-        with one more axis, (samples, quantiles) or (samples, outputs, quantiles).
+        With `quantiles`, the result is a single array: of the same shape for one quantile,
+        otherwise with one more axis, (samples, quantiles) or (samples, outputs, quantiles).
 
         Raises
         ------
@@ -245,14 +245,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         )
 
     def calibrate_intervals(self, X: Any, y: Any) -> Self:
-        """Calibrate quantiles with the errors on samples that no fit has seen.
+        """Calibrate quantiles with the prediction errors on samples not used in the fit.
 
-        From then on ``predict(X, quantiles=(0.05, 0.95))`` encloses nine in ten new targets,
-        whatever the loss and the distribution of the noise, if they have the same distribution as
-        these samples (split conformal prediction). Errors are measured from each quantile for
-        `Quantile`, in standard deviations for `Gaussian`, and from the prediction for other losses,
-        whose intervals then all have the same width. Predictions and standard deviations do not
-        change. The next fit discards the calibration.
+        Afterwards, ``predict(X, quantiles=(0.05, 0.95))`` encloses 90 % of new targets, for any
+        loss and any noise, if new samples have the same distribution as these (split conformal
+        prediction). Errors are measured from each quantile for `Quantile`, in standard deviations
+        for `Gaussian`, and from the prediction for other losses, whose intervals therefore all have
+        the same width. Predictions and standard deviations do not change. The next fit discards the
+        calibration.
 
         Parameters
         ----------

@@ -117,7 +117,7 @@ def test_arrays_of_other_libraries_stay_there(backend):
 
 def test_networks_that_fail_are_left_out_with_a_warning():
     settings = [{}, {"learning_rate_init": 1e300}]
-    with pytest.warns(FitFailedWarning, match="1 of 3 networks failed and are left out; .*smaller"):
+    with pytest.warns(FitFailedWarning, match="1 of 3 networks failed and are left out.*smaller"):
         assert len(ensemble(settings=settings).fit(X, y).estimators_) == 2
     with pytest.raises(ValueError, match="try a smaller learning_rate_init"):
         ensemble(settings=settings[1:]).fit(X, y)
@@ -134,7 +134,7 @@ def test_ctrl_c_keeps_the_networks_that_are_finished():
 
     network = Pressing((5,), **QUICK)
     model = MLPEnsembleClassifier(network, 5, settings=[{}, {"random_state": 7}], n_jobs=1)
-    message = r"interrupted by user: (\d) of 5 networks are finished, and kept"
+    message = r"interrupted by user: (\d) of 5 networks have finished and are kept"
     with pytest.warns(match=message) as caught:
         model.fit(X, y)
     assert len(model.estimators_) == int(re.search(message, str(caught[0].message))[1]) < 5
@@ -144,8 +144,8 @@ def test_ctrl_c_keeps_the_networks_that_are_finished():
 
 def test_wrong_settings_say_what_to_give():
     for model, message in (
-        (MLPEnsembleClassifier(MLPRegressor()), "estimator is MLPRegressor.*not an MLPClassifier"),
-        (MLPEnsembleRegressor(n_jobs=0), "n_jobs is 0: use at least 1"),
+        (MLPEnsembleClassifier(MLPRegressor()), "an MLPClassifier or None, got MLPRegressor"),
+        (MLPEnsembleRegressor(n_jobs=0), "`n_jobs` must not be 0: use 1"),
         (MLPEnsembleRegressor(n_estimators=0), "n_estimators"),
     ):
         with pytest.raises(ValueError, match=message):

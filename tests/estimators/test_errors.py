@@ -64,7 +64,7 @@ def test_names_of_other_libraries_are_told_the_parameter():
             small(**{name: 1})
         with pytest.raises(ValueError, match=told):
             small().set_params(**{name: 1})
-    with pytest.raises(TypeError, match="'validation_data': give X_val="):
+    with pytest.raises(TypeError, match="'validation_data': pass X_val="):
         small().fit(X, y, validation_data=(X, y))
 
 
@@ -227,7 +227,7 @@ def test_text_in_x_is_encoded_as_the_error_says():
     colors = {"size": [1, 2, 3], "color": ["red", "blue", "red"], "shape": [*"oxx"]}
     frame = pandas.DataFrame(colors)
     error = text_error(frame)
-    assert "'red'. MLPClassifier takes numbers in X. X['color'] and X['shape'] have text" in error
+    assert "MLPClassifier requires numbers in X. X['color'] and X['shape'] have text" in error
     follow(error, frame)[0].predict(frame.assign(color="green"))
     renamed = frame.set_axis([3, 1, 2], axis=1)
     for texts in (frame.to_numpy(), frame.to_numpy().tolist(), renamed):
@@ -238,7 +238,7 @@ def test_text_in_x_is_encoded_as_the_error_says():
     model, X = follow(text_error(gaps), gaps)
     model.predict(X)
     dates = gaps[["hp"]].fillna(0.0).assign(day=pandas.Timestamp("2026-01-01"))
-    with pytest.raises(TypeError, match="X has dates, and MLPClassifier takes numbers") as caught:
+    with pytest.raises(TypeError, match="X has dates, but MLPClassifier requires") as caught:
         small(batch_size=2).fit(dates, [0, 1, 0, 1])
     follow(str(caught.value), dates)
     for array in (X := gaps[["hp"]], X.to_numpy()):

@@ -199,8 +199,8 @@ NO_MEMBER = (np.arange(100) == 0).astype(float)
 @pytest.mark.parametrize(
     ("settings", "given", "message"),
     [
-        ({}, {"X_val": X_val}, "belong together, and y_val is None"),
-        ({}, {"y_val": y_val}, "belong together, and X_val is None"),
+        ({}, {"X_val": X_val}, "must be given together, but y_val is None"),
+        ({}, {"y_val": y_val}, "must be given together, but X_val is None"),
         ({}, {"sample_weight_val": np.ones(100)}, "sample_weight_val is given without"),
         ({}, {"X_val": X_val + np.nan, "y_val": y_val}, r"^X_val: .* NaN: set .*routing"),
         ({}, {"X_val": X_val[:, :-1], "y_val": y_val}, "X_val: X has .* features.*routing"),

@@ -60,7 +60,7 @@ def test_hidden_activations(backend, residual):
         found = model.hidden_activations(backend.put(X), layer)
         assert backend.holds(found)
         np.testing.assert_allclose(backend.get(found), expected, atol=1e-12)
-    with pytest.raises(IndexError, match="layer is 2, and there are 2 hidden layers"):
+    with pytest.raises(IndexError, match="0 to 1 for a network with 2 hidden layers, got 2"):
         model.hidden_activations(X, 2)
 
 

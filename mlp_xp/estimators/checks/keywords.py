@@ -13,7 +13,7 @@ _VALIDATION = {"eval_set", "validation_data", "validation_set"}
 
 
 def checking_keywords(constructor: _Method) -> _Method:
-    """Return a constructor whose error for an unknown keyword names the nearest parameter."""
+    """Wrap a constructor so that its error for an unknown keyword names the nearest parameter."""
     known = inspect.signature(constructor).parameters.keys()
 
     @functools.wraps(constructor)
@@ -34,8 +34,8 @@ def check_fit_keywords(fit: Any, estimator: Any, given: Iterable[str]) -> None:
     for name in given:
         if name not in known:
             meant = nearest(name, estimator.get_params(deep=False))
-            end = f": give it before, {kind.__name__}({meant}=...)." if meant else ""
-            end = end if name not in _VALIDATION else ": give X_val=..., y_val=..."
+            end = f": pass it to the constructor, {kind.__name__}({meant}=...)." if meant else ""
+            end = end if name not in _VALIDATION else ": pass X_val=..., y_val=..."
             if near := nearest(name, known):
                 end = f": did you mean {near!r}?"
             raise TypeError(_unexpected(kind, fit.__name__, name, end))
@@ -56,24 +56,24 @@ def set_params(self: Any, **params: Any) -> Any:
     Raises
     ------
     ValueError
-        For a name that is not a parameter; the message names the nearest one.
+        If a name is not a parameter; the message suggests the nearest one.
     """
     known = self._get_param_names()
     for name in params:
         first = name.partition("__")[0]
         if first not in known:
             kind = type(self).__name__
-            end = _meant(first, known) or f": list(model.get_params()) are the {len(known)} names."
+            end = _meant(first, known) or f": list(model.get_params()) has the {len(known)} names."
             raise ValueError(f"Invalid parameter {first!r} for estimator {kind}{end}")
     return BaseEstimator.set_params(self, **params)
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
-    """Return the end of an error about a parameter."""
+    """Return a suggestion for an unknown parameter, to append to the error, or ""."""
     from mlp_xp._utils.names import did_you_mean  # Only for errors.
 
     if name in _VALIDATION:
-        return ": give X_val=..., y_val=... to fit."
+        return ": pass X_val=..., y_val=... to fit."
     meant = did_you_mean(name, known)
     return f": {meant}" if meant else ""
 

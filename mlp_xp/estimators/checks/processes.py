@@ -1,4 +1,4 @@
-"""The processes of a fit, and what must be the same if several train one network."""
+"""The processes of a fit, and the settings that must be the same in all of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-# Only one process prints and runs callbacks, and each has its own device.
+# Parameters that may differ: one process prints and runs callbacks, and each has its own device.
 _OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def processes_of(setting: Any) -> SingleProcess:
-    """Return the processes that the parameter `distributed` asks for."""
+    """Return the processes for the parameter `distributed`."""
     if setting is None:
         return SINGLE_PROCESS
     from mlp_xp.distributed import join_ranks
@@ -52,10 +52,10 @@ def validating(fit: _Method) -> _Method:
 def describe_fit(
     params: Mapping[str, Any], kept: Any, resume: Any, *samples: Any
 ) -> dict[str, str]:
-    """Describe parameters and the other arguments of a fit as text by name.
+    """Return the parameters and other arguments of a fit as text, by name.
 
-    ``kept`` is a model whose network may be trained further; ``samples`` are sample_weight and the
-    held-out samples.
+    ``kept`` is a model whose training may continue; ``samples`` are sample_weight, X_val, y_val and
+    sample_weight_val.
     """
     texts = {name: text_of(value) for name, value in params.items() if name not in _OWN}
     state = None if kept is None else vars(kept).get("_state")
@@ -71,17 +71,17 @@ def describe_fit(
 def text_of(value: Any) -> str:
     """Return a parameter as text, the same in every process."""
     if isinstance(value, np.random.RandomState):
-        return "a RandomState"  # The seed that was drawn from it is in the snapshot.
+        return "a RandomState"  # The snapshot has the seed drawn from it.
     if isinstance(value, np.generic):
         value = value.item()
     return _ADDRESS.sub("", repr(value))
 
 
 def describe_backend(backend: Backend) -> dict[str, str]:
-    """Describe the backend of a fit, as text by name."""
+    """Return the backend's properties that must be the same in all processes, as text by name."""
     return {"the backend": backend.name, "machine code": str(backend.has_machine_code)}
 
 
 def advise_numba() -> str:
-    """Return the advice for processes with different backends."""
+    """Return what to install if processes have different backends."""
     return f", e.g. numba on each ({install_command('fast')})"

@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 IMPUTE = (
-    "set missing_values='impute', which takes the median of the training data and tells the "
-    "network so, or fill it in"
+    "set missing_values='impute', which replaces missing values by the median and adds an input "
+    "that marks them, or fill them in"
 )
 
 # The maximum number of columns that an error names.
@@ -15,18 +15,18 @@ _NAMED = 3
 
 
 def text_advice(X: Any, estimator: str) -> str:
-    """Return a sentence for an error on how to convert text in X to numbers."""
+    """Return advice for an error message on how to encode text in X."""
     numbers, texts = _text_columns(X)
-    advice = [f"{estimator} takes numbers in X."]
+    advice = [f"{estimator} requires numbers in X."]
     if numbers:
         column = f"X[{numbers[0]!r}]"
         advice.append(
             f"{_have(numbers)} text among numbers: {column} = pandas.to_numeric({column}, "
-            "errors='coerce') makes it missing, which missing_values='impute' allows."
+            "errors='coerce') makes the text missing, and missing_values='impute' fills it in."
         )
     if texts:
         has_gaps = bool(X.drop(columns=texts).isna().to_numpy().any())
-        more = ", and missing_values='impute' for missing numbers" if has_gaps else ""
+        more = ", and missing_values='impute' for the missing numbers" if has_gaps else ""
         advice.append(f"{_have(texts)} text: set categorical_features='from_dtype'{more}.")
     elif not numbers:
         advice.append(
@@ -37,14 +37,14 @@ def text_advice(X: Any, estimator: str) -> str:
 
 
 def _text_columns(X: Any) -> tuple[list[str], list[str]]:
-    """Return the text columns of a pandas frame: those that are mostly numbers, and the others."""
+    """Return two lists of text columns of a pandas frame: mostly numbers, and other text."""
     numbers: list[str] = []
     texts: list[str] = []
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
-    # Name columns as the user would.
+    # Without column names, the advice cannot name a column.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
         return numbers, texts
-    to_numeric = importlib.import_module("pandas").to_numeric  # X was made from it.
+    to_numeric = importlib.import_module("pandas").to_numeric  # Already imported by the user.
 
     def is_text(values: Any) -> Any:
         return to_numeric(values.astype(object), errors="coerce").isna()
@@ -60,7 +60,7 @@ def _text_columns(X: Any) -> tuple[list[str], list[str]]:
 
 
 def _have(names: list[str]) -> str:
-    """Return the first columns, the number of others, and a verb."""
+    """Return the subject and verb of a sentence, e.g. "X['a'], X['b'] and 2 more have"."""
     shown = [f"X[{name!r}]" for name in names[:_NAMED]]
     if len(names) > _NAMED:
         shown.append(f"{len(names) - _NAMED} more")

@@ -24,11 +24,11 @@ from mlp_xp.training.processes import SingleProcess
 
 # Dtypes that are kept; others are converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
-_vdot = between_forks(np.vdot)  # A fork while another thread computes a product hangs.
+_vdot = between_forks(np.vdot)  # A fork during a product in another thread would hang.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
-# Part of scikit-learn's error, which comes from NumPy.
+# Parts of the messages of scikit-learn's errors.
 _TEXT, _NAN = "could not convert string to float", "contains NaN"
-# How many numbers of a memory-mapped file to check at once.
+# The number of entries of a memory-mapped file to check at once.
 _BLOCK = 1 << 18
 
 
@@ -36,9 +36,9 @@ Given = tuple[Any, Any, Any]  # X, y and sample_weight.
 
 
 class Sample(NamedTuple):
-    """Checked data: inputs on their device, or `Rows` of them; targets and weights on the host.
+    """Checked data: X, or `Rows` of X, on its device; targets and weights on the host.
 
-    If each process passes its own rows, inputs are a `Shard`, with all targets.
+    If each process passes its own rows, X is a `Shard`, and y has the targets of all processes.
     """
 
     X: Any
@@ -46,7 +46,7 @@ class Sample(NamedTuple):
     weights: np.ndarray | None
 
     def take(self, rows: np.ndarray) -> Sample:
-        """Return some of the samples."""
+        """Return the samples at the given positions."""
         weights = None if self.weights is None else self.weights[rows]
         return Sample(some_rows(self.X, rows), self.y[rows], weights)
 
@@ -69,27 +69,28 @@ def check_held_out(model: Any, given: Given, processes: SingleProcess) -> Sample
     X, y, weights = given
     if X is None and y is None:
         if weights is not None:
-            raise ValueError("sample_weight_val is given without X_val and y_val.")
+            raise ValueError("sample_weight_val is given without X_val and y_val: pass them, too.")
         return None
     if X is None or y is None:
         missing = "X_val" if X is None else "y_val"
-        raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
+        raise ValueError(f"X_val and y_val must be given together, but {missing} is None.")
     return check_sample(model, given, reset=False, suffix="_val", processes=processes)
 
 
 def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
-    """Check X, or X_val, for which the error says how to transform it with a pipeline."""
+    """Check X or X_val; the error about X_val says how to transform it in a pipeline."""
     try:
         return check_x(model, X, **settings)
     except ValueError as error:
         if not suffix:
             raise
-        cause = str(error.__cause__ or error).rstrip(".")  # Not the advice on text in X.
+        cause = str(error.__cause__ or error).rstrip(".")  # Without advice on text in X.
         raise ValueError(
-            f"X{suffix}: {cause}. A Pipeline transforms X alone: type sklearn.set_config("
-            f"enable_metadata_routing=True), Pipeline(..., transform_input=['X{suffix}']) and "
-            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or give "
-            f"what the steps before the network make of X{suffix}."
+            f"X{suffix}: {cause}. A Pipeline transforms only X: type "
+            "sklearn.set_config(enable_metadata_routing=True), Pipeline(..., "
+            f"transform_input=['X{suffix}']) and "
+            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or transform "
+            f"X{suffix} with the steps before the network."
         ) from error
 
 
@@ -98,16 +99,16 @@ def check_x(
 ) -> Any:
     """Check X: by scikit-learn if NumPy can convert it, otherwise on its device.
 
-    The estimator's ``n_features_in_`` is set (``reset``) or compared. ``exchange`` is given if X is
-    a part of the samples, perhaps without rows; the result has at least one row. Numbers are uint8,
-    float32 or float64 for NumPy, or in the dtype of a memory-mapped file; sparse input is CSR.
+    The estimator's ``n_features_in_`` is set if ``reset``, else compared. ``exchange`` is given if
+    X is one process's part of the samples, perhaps without rows; the result has at least one row.
+    NumPy results are uint8, float32, float64 or of a memory-mapped file's dtype; sparse, CSR.
     """
     if reset:
         vars(estimator).pop("columns_", None)  # From an earlier fit.
     is_table = asks_for_table(estimator) if reset else "columns_" in vars(estimator)
     if isinstance(X, Rows) and (X.shared is not None or not is_table):
         return _check_rows(estimator, X, reset=reset)
-    if isinstance(X, Rows):  # Columns are learned from the rows that are fitted.
+    if isinstance(X, Rows):  # Table columns are fitted to the selected rows only.
         X = take_rows(X, slice(None))
     if exchange is not None and not is_table:
         X = _fill_rows(X)
@@ -131,7 +132,7 @@ def check_x(
 
 
 def asks_for_table(estimator: Any) -> bool:
-    """Whether a setting needs columns that are not plain numbers."""
+    """Whether the settings require X to be encoded column by column."""
     return (
         getattr(estimator, "categorical_features", None) is not None
         or getattr(estimator, "missing_values", "error") != "error"
@@ -140,7 +141,7 @@ def asks_for_table(estimator: Any) -> bool:
 
 
 def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
-    """Check rows of an array; a search has already checked rows that many fits share."""
+    """Check rows of an array, unless a search has already checked the array for many fits."""
     if X.shared is not None and reset:
         _note_features(estimator, X)
         vars(estimator).update(X.shared.names)
@@ -152,7 +153,7 @@ def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
 
 
 def _fill_rows(X: Any) -> Any:
-    """Return X, or a row of zeros if X has no rows; computations do not use it."""
+    """Return X, or an unused row of zeros if X has no rows."""
     if X.shape[0] if hasattr(X, "shape") else len(X):
         return X
     if sparse.issparse(X):
@@ -162,13 +163,13 @@ def _fill_rows(X: Any) -> Any:
     if isinstance(X, np.ndarray):
         return np.zeros((1, X.shape[1]), X.dtype)
     raise ValueError(
-        "X has no rows. A rank of a distributed fit may have none, as a NumPy array of shape "
-        "(0, features)."
+        "X has no rows. For a rank without samples in a distributed fit, pass a NumPy array of "
+        "shape (0, features)."
     )
 
 
 def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """Check X with scikit-learn, and add to its errors what to type."""
+    """Check X with scikit-learn, and add advice to its errors."""
     settings = {"accept_sparse": ["csr", "csc"], "dtype": _DTYPES, "reset": reset}
     name = type(estimator).__name__
     try:
@@ -184,18 +185,18 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
     except TypeError as error:
         if re.search("date|timestamp", str(error), re.IGNORECASE):
             raise TypeError(
-                f"X has dates, and {name} takes numbers: set categorical_features='from_dtype', "
-                "which makes year, day of year, weekday and second of day of them."
+                f"X has dates, but {name} requires numbers: set categorical_features='from_dtype', "
+                "which converts them to year, day of year, weekday and second of day."
             ) from error
         raise
-    # Batches are rows, and taking rows from column-major data would read all of it each time.
+    # Selecting the rows of a batch from column-major sparse data would read all of it each time.
     return checked.tocsr() if sparse.issparse(checked) else checked
 
 
 def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> Any:
     """Check an array of another library on its device.
 
-    Scikit-learn accepts these only if array API dispatch is switched on for the whole process.
+    Scikit-learn accepts such arrays only if array API dispatch is enabled for the whole process.
     """
     xp = backend.xp
     if X.ndim != 2:
@@ -211,9 +212,9 @@ def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> An
     if xp.isdtype(X.dtype, "complex floating"):
         raise ValueError(f"Complex data not supported: dtype {X.dtype}.")
     if xp.isdtype(X.dtype, "bool"):
-        raise ValueError("X is of bool; convert it first, e.g. xp.astype(X, xp.float32).")
+        raise ValueError("X has dtype bool: convert it first, e.g. xp.astype(X, xp.float32).")
     if xp.isdtype(X.dtype, "real floating"):
-        with backend.scope():  # Both propagate NaN without creating an array as large as X.
+        with backend.scope():  # max and min propagate NaN, and need no temporary as large as X.
             is_finite = bool(xp.isfinite(xp.max(X)) & xp.isfinite(xp.min(X)))
         if not is_finite:
             raise _nan_error("NaN or infinity")
@@ -230,14 +231,14 @@ def _nan_error(what: str = "NaN") -> ValueError:
 
 
 def _note_features(estimator: Any, X: Any) -> Any:
-    """Set the number of features of an estimator; return X without column names."""
+    """Set the number of features of an estimator, and return X, which has no column names."""
     vars(estimator).pop("feature_names_in_", None)  # From an earlier fit.
     _check_n_features(estimator, X, reset=True)
     return X
 
 
 def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
-    """Check a memory-mapped file by blocks of rows, without a copy of it."""
+    """Check a memory-mapped file in blocks of rows, without copying the file."""
     settings = {"dtype": None, "ensure_all_finite": False, "reset": reset}
     checked: np.ndarray = validate_data(estimator, X, **settings)
     if checked.dtype.kind == "f":
@@ -249,7 +250,7 @@ def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
 
 
 def _is_plain(X: Any) -> bool:
-    """Whether scikit-learn would return X unchanged and without a warning; takes microseconds.
+    """Whether scikit-learn's slower check would return X unchanged and without a warning.
 
     If in doubt, return False; scikit-learn then checks X and raises the error.
     """
@@ -258,11 +259,11 @@ def _is_plain(X: Any) -> bool:
         and X.dtype in _KEPT
         and X.ndim == 2
         and X.size > 0
-        and X.flags.forc  # Contiguous, so that it can be flattened without a copy.
+        and X.flags.forc  # Contiguous: flattened without a copy.
     ):
         return False
-    # Squares cannot cancel out: their sum is finite only if every number is. Unlike other sums it
-    # never warns, and it uses all threads of the BLAS.
+    # The sum of squares is finite only if every number is, since squares cannot cancel out. This
+    # product never warns, and uses all BLAS threads.
     flat = X.ravel(order="K")
     return X.dtype.kind == "u" or math.isfinite(_vdot(flat, flat))
 
@@ -284,5 +285,5 @@ def check_weights(
         host(sample_weight), np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )
     if not np.any(weights):
-        raise ValueError(f"{name} is 0 for all samples; at least one must be above 0.")
+        raise ValueError(f"{name} must be above 0 for at least one sample, got only zeros.")
     return weights
