@@ -45,7 +45,7 @@ TYPING_ERRORS = [
     ("train --data digits --hidden 999999999999", "Unable to allocate"),
     ("train --data digits --validation 0.0001", "holds out 0 of 1,438 samples: set a"),
     ("train --data digits --calibration temperature", "samples: type --validation 0.1, or --early"),
-    ("train --data digits --scoring acuracy", "is called 'acuracy', did you mean accuracy?"),
+    ("train --data digits --scoring acuracy", "unknown scoring 'acuracy', did you mean accuracy?"),
     ("train --data digits --scoring f1_macro", "--scoring f1_macro needs held-out samples: type"),
     ("train --recipe five-minute", "did you mean 'five-minutes'?"),
     ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
@@ -209,16 +209,16 @@ def test_an_error_without_a_message_is_named_and_so_is_an_early_ctrl_c(
     for error, status, said in (
         (MemoryError, 2, "mlp-xp: error: not enough memory: ask for less, e.g. a smaller --hidden"),
         (ValueError, 2, "mlp-xp: error: ValueError\n"),
-        (KeyboardInterrupt, 130, f"{early}nothing is kept\n"),
+        (KeyboardInterrupt, 130, f"{early}nothing was saved\n"),
     ):
         monkeypatch.setitem(LOADERS, "digits", Mock(side_effect=error))
         done = mlp_xp(*TINY)
         assert (done.status, done.err[: len(said)]) == (status, said)
-    assert mlp_xp("train", "--resume", "run").err == f"{early}run is as it was\n"
+    assert mlp_xp("train", "--resume", "run").err == f"{early}run is unchanged\n"
     monkeypatch.setitem(LOADERS, "digits", load_digits)
     monkeypatch.setattr(train, "fit", Mock(side_effect=KeyboardInterrupt))
     done = mlp_xp(*TINY)
-    said = "note: interrupted before the first checkpoint: nothing is kept\n"
+    said = "note: interrupted before the first checkpoint: nothing was saved\n"
     assert (done.status, done.err, [*Path("runs").iterdir()]) == (130, said, [])
 
 

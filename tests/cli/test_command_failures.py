@@ -89,7 +89,7 @@ def test_a_run_that_ctrl_c_ended_is_marked_and_resumed(mlp_xp, fails, monkeypatc
     with watching(monkeypatch, on_step_end=press):
         done = mlp_xp(*TINY, *OPTIONS, "--out", "run")
     assert done.status == 130
-    assert "interrupted in epoch 3; the network is kept as it now is\n" in done.out
+    assert "interrupted in epoch 3; the current network is kept\n" in done.out
     assert "to resume the training, type mlp-xp train --resume run\n" in done.out
     assert done.out.splitlines()[-1].startswith("test accuracy ")
     assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN | {"checkpoints"}
@@ -139,7 +139,7 @@ def test_options_that_change_the_numbers_are_refused(fails, partial_run):
     for typed in ("--epochs 9", "--recipe record", "--data digits", "--out x", "--no-residual"):
         line = fails("train", "--resume", "run", *typed.split())
         option = typed.split()[0].replace("--no-", "--")
-        assert f"{option} cannot be given with --resume, which takes all settings from" in line
+        assert f"{option} cannot be combined with --resume, which keeps the settings" in line
     assert partial_run.exists()
 
 

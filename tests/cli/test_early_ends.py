@@ -31,7 +31,7 @@ def run(found, *argv):
 
 LOADED = [("numpy", "train"), ("sklearn", "train"), ("scipy.linalg", "evaluate run")]
 LOADED += [("mlp_xp.lab", "lab"), ("mlp_xp.cli.commands.listings", "backends")]
-EARLY = "note: interrupted before the training began: nothing is kept\n"
+EARLY = "note: interrupted before the training began: nothing was saved\n"
 
 
 @ELSEWHERE
@@ -99,7 +99,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         (5, [1, 3, 3, 2], False, "stopped early after epoch 4 of 5: no better validation score "),
         (4, [1, 3, 3, 2], False, "the network of epoch 2 is kept, the best "),
         (5, [1, 3, 2], True, "interrupted in epoch 3; the network of epoch 2 is kept, the best "),
-        (5, [1, 3], True, "interrupted in epoch 2; the network is kept as it now is"),
+        (5, [1, 3], True, "interrupted in epoch 2; the current network is kept"),
         (5, [1, 3], False, ""),  # The time was over.
     ],
 )
@@ -125,7 +125,7 @@ def test_a_rate_that_was_lowered_at_a_plateau_is_no_early_stop():
 def test_with_too_little_time_a_tenth_is_for_the_training(mlp_xp, recipe):
     done = mlp_xp("train", "--recipe", recipe, "--max-time", "0.01", "--out", "run")
     assert done.status == 0
-    said = "of 0.01 s is short: .*, so no pictures are drawn, the command ends about .* late"
+    said = "of 0.01 s is short: .*, so no plots are drawn, the command ends about .* late"
     assert re.search(said, done.err)
     assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN
     assert int(history_of(Path("run"))[0]["n_samples"]) > 0
@@ -162,7 +162,7 @@ def test_a_deadline_reserves_the_time_of_test_and_pictures(
     assert (watch.has_views, watch.has_report) == (has_views, has_pictures)
     assert model.max_time == pytest.approx(seconds)
     note = capsys.readouterr().err
-    assert ("views" in note, "pictures" in note) == (not has_views, not has_pictures)
+    assert ("augmentation" in note, "plots" in note) == (not has_views, not has_pictures)
     assert ("late" in note) == (passed >= 50.0)
 
 

@@ -193,10 +193,10 @@ def test_a_file_named_like_a_data_set_is_told_from_it(capsys, fails):
     Path("digits").write_text("a,b\n1,2\n")
     settings = settings_of(parse(["train", "digits"]))
     assert (settings.data, settings.recipe) == ("digits", "default")
-    said = "digits is the data set of that name; for the file or folder here, type ./digits\n"
+    said = "digits means the built-in data set; for your file or folder, type ./digits\n"
     assert capsys.readouterr().err == f"note: {said}"
     assert settings_of(parse(["train", "./digits"])).data_path == str(Path("digits").resolve())
-    assert "for the file or folder here, type ./digits" in fails("train", "digits", "--target", "b")
+    assert "for your file or folder, type ./digits" in fails("train", "digits", "--target", "b")
 
 
 def test_a_loss_that_judges_is_drawn_as_a_loss():
@@ -245,10 +245,10 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
         ("digits --image-size 8", "for your own data, not for digits"),
         ("alike --target kind", "leave out --target kind, which is for tables"),
         ("iris.csv --image-size 8", "leave out --image-size, which is for folders of pictures"),
-        ("digits --image-size 0x3", "must be a number of pixels, or as in 32x24, got '0x3'"),
+        ("digits --image-size 0x3", "must be a size in pixels, e.g. 32 or 32x24, got '0x3'"),
         ("iris.csv --validation 0.999", "holds out 120 of 120 samples"),
-        ("rare.csv --validation 0.8", "learn from j: hold out a smaller share, or type --drop j"),
-        ("nowhere.csv", "choose cifar10, cifar100, fashion-mnist, digits, or a folder or file"),
+        ("rare.csv --validation 0.8", "from j: hold out a smaller fraction, or type --drop j"),
+        ("nowhere.csv", "choose cifar10, cifar100, fashion-mnist, digits, or an existing file"),
     ):
         assert said in fails("train", *FEW, "--data", *typed.split()), typed
     assert not Path("run").exists()
@@ -330,13 +330,13 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
     out = mlp_xp(*train[:-1], "numbers", "--task", "regression").out
     assert "target: age, numbers from 0 to 3 (regression)" in out
     line = fails(*train, "--task", "regression", "--label-smoothing", 0.1)
-    assert re.search("is for classes, and .*leave it out, or type --task classification", line)
+    assert re.search("is for classification, but .*it out, or type --task classification", line)
     Path("numbers").rename("numbers.partial")
     for option, value, said in (
         ("--data", "digits", "for your own data, not for digits"),
         ("--data", "pets", "leave out --task regression, which is for tables"),
         ("--data", "words.csv", "'b', the column to predict, has 'x', which is no number"),
-        ("--resume", "numbers", "--task cannot be given with --resume"),
+        ("--resume", "numbers", "--task cannot be combined with --resume"),
     ):
         assert said in fails("train", option, value, "--task", "regression")
 

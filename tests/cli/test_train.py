@@ -73,7 +73,7 @@ def test_the_run_folder_has_settings_history_result_and_pictures(finished):
 
 def test_a_class_without_training_images_is_an_error(fails):
     line = fails(*TINY, "--validation", "0.99", "--out", "run")
-    assert "--validation 0.99 leaves 14 samples to train on, and none of 4, 7, 8: hold out" in line
+    assert "leaves 14 samples to train on, but none of the classes 4, 7, 8: hold out" in line
     assert list(Path().iterdir()) == []
 
 

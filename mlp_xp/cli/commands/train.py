@@ -26,7 +26,7 @@ from mlp_xp.training.processes import SingleProcess
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Train with the given options or resume a run; return the exit status of all ranks."""
+    """Train a new network or resume a run; return the exit status, which all ranks share."""
     ranks = join_ranks(args.distributed)
     if not ranks.is_first:
         return _follow(ranks)
@@ -35,12 +35,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _follow(ranks: SingleProcess) -> int:
-    """Train on a rank other than 0, which neither prints nor writes; return its exit status."""
+    """Train on a rank other than 0, without printing or writing; return the exit status."""
     output = Output(argparse.Namespace(quiet=True))
     try:
         with ranks.sharing_errors():
             settings: Settings = ranks.first(None)  # type: ignore[assignment]
-            ranks.exchange(None)  # Rank 0 has downloaded missing data.
+            ranks.exchange(None)  # Wait until rank 0 has downloaded the data.
             prepared = prepare(settings, output)
             resume: Resume = ranks.first(None)  # type: ignore[assignment]
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):
@@ -49,35 +49,35 @@ def _follow(ranks: SingleProcess) -> int:
     except Exception as error:
         if message_for_user(error) is None:
             raise
-        return 2  # Rank 0 prints it.
+        return 2  # Rank 0 prints the error.
 
 
 def _train(args: argparse.Namespace, ranks: SingleProcess, output: Output) -> int:
-    """Prepare, fit and write; return the exit status."""
+    """Prepare and train the network, and write the results; return the exit status."""
     settings = ranks.first(settings_of(args))
-    check_installed("matplotlib", "safetensors")  # They write the results.
+    check_installed("matplotlib", "safetensors")  # needed to write the results
     if settings.tensorboard:
         check_installed("tensorboardX", extra="tensorboard")
     is_new = args.resume is None
     try:
         prepared = prepare(settings, output)
     except KeyboardInterrupt:
-        left = "nothing is kept" if is_new else f"{args.resume} is as it was"
+        left = "nothing was saved" if is_new else f"{args.resume} is unchanged"
         print_line(f"note: interrupted before the training began: {left}", sys.stderr)
         raise
     ranks.exchange(None)
     opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
-    # A diverged training is reported in one sentence; NumPy's warnings add nothing.
+    # Divergence is reported in one sentence, so NumPy's warnings are redundant.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with opened as folder, interrupts() as pressed, quiet:
         print_prepared(prepared, output)
-        # Written first, since checkpoints cannot be used without it.
+        # Written first, because checkpoints are unusable without it.
         config = write_settings(prepared, args.command, folder.path)
         resume = ranks.first(Resume() if is_new else newest_checkpoint(folder.path, output))
         limit = prepared.model.max_time
         end = None if limit is None else args.start_time + limit - resume.seconds
         fitted = fit(prepared, folder.path, resume, end, output, pressed)
-        data = prepared.data  # Testing and drawing need memory too.
+        data = prepared.data  # Free memory for testing and plotting.
         prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
         del data
         result = write_results(prepared, fitted, folder, config, output)
@@ -100,7 +100,7 @@ def _train(args: argparse.Namespace, ranks: SingleProcess, output: Output) -> in
         {"run": str(final), **result, "diverged": bool(fitted.cause), "seconds_in_all": seconds},
     )
     if fitted.cause and is_new:
-        # The last one of an option counts.
+        # If an option is repeated, its last value counts.
         rate = f"{model.learning_rate_init / 10:g}"
         again = f"{args.command} --learning-rate {rate}"
         again += "" if args.out is None else f" --out {shlex.quote(f'{args.out}-{rate}')}"

@@ -1,4 +1,4 @@
-"""The options of ``mlp-xp train``; the recipe sets the rest."""
+"""The options of ``mlp-xp train``; the recipe sets all other parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COUNT = number(int, at_least=1)
 
 
 def solvers_with_decay() -> list[str]:
-    """Return the names of the solvers that have a weight decay."""
+    """Return the names of the solvers that support weight decay."""
     return [name for name, rule in OPTIMIZERS.items() if hasattr(rule(), "weight_decay")]
 
 
@@ -41,7 +41,7 @@ def add_train(parser: Parser) -> None:
 def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str, Any]) -> None:
     """Add the option of a parameter; its help ends with the choices and the default."""
     if name == "backend":
-        add_backend(group, default=None)  # And the device.
+        add_backend(group, default=None)  # This also adds --device.
         return
     if name == "random_state":
         add_seed(group, option.help, None)
@@ -69,13 +69,13 @@ def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str
             "--weight-decay",
             type=number(float, at_least=0),
             metavar="D",
-            help=f"of {', '.join(solvers_with_decay())}; others have none "
+            help=f"weight decay, only with {', '.join(solvers_with_decay())} "
             f"({default['weight_decay']})",
         )
 
 
 def _shown(default: Any) -> str:
-    """Return a setting of a recipe, or the default of a parameter, as the help shows it."""
+    """Return the default of an option as the help shows it."""
     if isinstance(default, dict):
         return str(default["class"]).lower()
     if isinstance(default, list):
@@ -87,7 +87,7 @@ def _size(text: str) -> tuple[int, int]:
     numbers = text.lower().split("x")
     if len(numbers) in (1, 2) and all(n.isdecimal() and 0 < int(n) <= 4096 for n in numbers):
         return int(numbers[0]), int(numbers[-1])
-    raise argparse.ArgumentTypeError(f"must be a number of pixels, or as in 32x24, got {text!r}")
+    raise argparse.ArgumentTypeError(f"must be a size in pixels, e.g. 32 or 32x24, got {text!r}")
 
 
 def _add_data(group: Options, default: str) -> None:
@@ -97,8 +97,8 @@ def _add_data(group: Options, default: str) -> None:
         nargs="?",
         default=SUPPRESS,
         metavar="DATA",
-        help=f"{', '.join(LOADERS)}; or data of your own: a .csv, .npz or .parquet file, or a "
-        f"folder with a folder of pictures for each class ({default})",
+        help=f"{', '.join(LOADERS)}; or your own data: a .csv, .npz or .parquet file, or a "
+        f"folder with one subfolder of images per class ({default})",
     )
     add(
         "--data",
@@ -107,39 +107,39 @@ def _add_data(group: Options, default: str) -> None:
     )
     add(
         "--target",
-        help="of a table: the column to predict (target, label, class or y, else the last)",
+        help="table column to predict (target, label, class or y, else the last one)",
         metavar="COLUMN",
     )
     add(
         "--drop",
-        help="of a table: columns to leave out, with commas between them",
+        help="table columns to leave out, separated by commas",
         type=_column_names,
         metavar="COLUMNS",
     )
     add(
         "--task",
-        help="of a table: learn that column as classes (classification) or as numbers (regression; "
-        "so it is where numbers have fractions, or many values)",
+        help="for a table, whether to predict classes (classification) or numbers (regression, the "
+        "default if the numbers have fractions or many distinct values)",
         choices=["classification", "regression"],
         metavar="NAME",
     )
     add(
         "--image-size",
-        help="resize the pictures of a folder (they must have one size)",
+        help="resize the images of a folder (otherwise, all must have the same size)",
         type=_size,
         metavar="WxH",
     )
-    add("--data-path", help="its file or folder (searched for, else fetched)", metavar="PATH")
+    add("--data-path", help="its file or folder (searched for, else downloaded)", metavar="PATH")
     add(
         "--validation",
-        help="share of the training images to hold out and measure accuracy or R2 on, each epoch",
+        help="fraction of the training samples to hold out, to measure accuracy or R2 every epoch",
         type=number(float, above=0, below=1),
         metavar="FRACTION",
     )
     add(
         "--recipe",
-        help="settings to begin with: a name that `mlp-xp recipes` lists, or a TOML file; other "
-        f"options override it ({DEFAULT}; {TABLE} for a table of your own)",
+        help="settings to start from: a name that `mlp-xp recipes` lists, or a TOML file; other "
+        f"options override them ({DEFAULT}; {TABLE} for your own tables)",
         metavar="NAME",
     )
 
@@ -154,14 +154,14 @@ def _add_output(group: Options) -> None:
     add("--out", help="new run folder (runs/<date>-<time>-<data>)", type=Path, metavar="DIR")
     add(
         "--resume",
-        help="resume a run that was interrupted, with all its settings; RUN is its --out",
+        help="resume an interrupted run with its settings; RUN is its folder",
         type=Path,
         metavar="RUN",
     )
     add(
         "--checkpoint",
-        help="keep the last checkpoints of every N epochs, and the best ones with --validation "
-        "(one a minute, until the run is complete)",
+        help="save a checkpoint every N epochs; keep the newest ones and, with --validation, the "
+        "best one (one per minute, removed when the run is complete)",
         type=_COUNT,
         metavar="N",
     )

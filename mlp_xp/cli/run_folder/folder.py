@@ -144,7 +144,9 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
         elif run.is_trained:
             print_line(f"note: kept what is in {partial}", sys.stderr)
         elif isinstance(error, KeyboardInterrupt):
-            print_line("note: interrupted before the first checkpoint: nothing is kept", sys.stderr)
+            print_line(
+                "note: interrupted before the first checkpoint: nothing was saved", sys.stderr
+            )
         if isinstance(error, OSError):
             raise _with_path(error, run.path) from error.__cause__
         raise

@@ -1,4 +1,4 @@
-"""The deadline of a command, and how much of its time training may take."""
+"""The deadline of a command, and the time that it leaves for training."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.terminal.lines import print_line
 
-# Seconds for the end of the command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch or JAX,
-# writing the model took 0.1 s and the exit 0.5 to 1.5 s; loading matplotlib, drawing both images
-# and the report (0.5 s of it) took 1.5 s of CPU time for 10 classes and 2.5 s for 100.
+# Seconds reserved for the end of a command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch
+# or JAX, writing the model took 0.1 s, and exiting took 0.5 to 1.5 s. Loading matplotlib, plotting
+# and writing the report took 1.5 s of CPU time for 10 classes, and 2.5 s for 100.
 _END = 1.5
 _REPORT = 2.6
-_LEAST_FRACTION = 0.1  # the fraction of the time that is always left for training
+_LEAST_FRACTION = 0.1  # the minimum fraction of the time for training
 _N_TIMED = 512
 
 
 class Deadline(Callback):
-    """A callback that reserves the time needed after a fit, by setting ``model.max_time``.
+    """A callback that sets ``model.max_time`` so that time is left to test and save.
 
-    Before the first step, predictions for training images ``x`` show how long the test takes. If
-    the time is short, test-time augmentation is dropped first (``has_views``), then the images
-    (``has_report``), with a note. The command must end at ``end``, on `time.perf_counter`, and a
-    resumed run has already ``used`` some seconds. ``stage(text)`` displays what is being done.
+    It times predictions for training images ``x`` to estimate the duration of the test. If time is
+    short, it drops test-time augmentation first (``has_views``), then plots (``has_report``), and
+    prints a note. The command must end at ``end``, a time of `time.perf_counter`; a resumed run has
+    ``used`` some seconds before. ``stage(text)`` shows what is being done.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Deadline(Callback):
         self._start = time.perf_counter()
 
     def on_fit_begin(self, model: Any) -> None:
-        """Set the time of the fit."""
+        """Set the time limit of the fit."""
         if self._stage is not None:
             self._stage("timing predictions")
         passed = model.max_time - (self._end - time.perf_counter())
@@ -68,7 +68,7 @@ class Deadline(Callback):
         model.max_time = self._used + now + max(left, least) - self._start
 
     def _test_seconds(self, model: Any) -> tuple[float, float]:
-        """Return the seconds of a plain test, and those that test-time augmentation adds."""
+        """Return the estimated seconds of a test, and the extra ones of test-time augmentation."""
         scale = 1.25 * self._n_test / len(self._x)
 
         def seconds(**settings: Any) -> float:
@@ -81,8 +81,8 @@ class Deadline(Callback):
         return plain, 0.0 if model.tta is None else max(0.0, seconds() - plain)
 
     def _note(self, max_time: float, passed: float, test: float, late: float) -> str:
-        dropped = [] if self.has_views else ["no views are averaged over at the test"]
-        dropped += [] if self.has_report else ["no pictures are drawn"]
+        dropped = [] if self.has_views else ["the test uses no test-time augmentation"]
+        dropped += [] if self.has_report else ["no plots are drawn"]
         dropped += [f"the command ends about {late:.1f} s late"] if late > 0 else []
         return (
             f"note: max_time of {max_time:g} s is short: {passed:.1f} s have passed before the "

@@ -1,4 +1,4 @@
-"""The fit of a command, with progress, deadline and checkpoints, possibly resumed."""
+"""Training with a progress bar, a deadline and checkpoints, from which it can be resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mlp_xp.training.divergence.finite import NonFiniteError
 
 
 class Resume(NamedTuple):
-    """The point where training resumes: its checkpoints, and epochs and seconds of the newest."""
+    """The point where training resumes: the checkpoint folder, epochs and seconds done so far."""
 
     folder: Path | None = None
     epoch: int = 0
@@ -36,10 +36,10 @@ class Resume(NamedTuple):
 
 
 def newest_checkpoint(run: Path, output: Output) -> Resume:
-    """Return where a run resumes, and print it."""
+    """Find the newest checkpoint of a run, and print where training resumes."""
     folder = run / CHECKPOINTS
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The fit also warns about damage.
+        warnings.simplefilter("ignore")  # The fit repeats these warnings.
         snapshot = read_newest(folder)
     if snapshot is None:
         output.print("no checkpoint yet: the training starts at its first epoch")
@@ -50,12 +50,12 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
 
 
 class Fitted(NamedTuple):
-    """The end of a fit: the epoch whose network is kept, the reason, and a text.
+    """The outcome of a fit: the epoch whose network is kept, and why the fit ended.
 
-    ``is_early`` is whether a plateau of the loss or of the validation score ended it. ``text`` is
-    empty if all epochs were done or the time was over, and the last network is kept. ``cause`` is
-    why the fit diverged, if it did; ``has_views`` and ``has_report`` are whether there is time for
-    them.
+    ``is_early`` is whether a plateau of the loss or the validation score ended it. ``text`` tells
+    the user why, and is empty if the fit used all its epochs or time and keeps the last network.
+    ``cause`` is why the fit diverged, if it did. ``has_views`` and ``has_report`` are whether there
+    is time for test-time augmentation and for the report.
     """
 
     kept_epoch: int
@@ -88,7 +88,7 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
             f"{model.n_iter_no_change} epochs; "
         )
     if text and kept == epochs:
-        text += "the network is kept as it now is"
+        text += "the current network is kept"
     elif kept < epochs:
         text += f"the network of epoch {kept} is kept, the best on validation data"
     return Fitted(kept, is_interrupted, is_early, text)
@@ -102,9 +102,9 @@ def fit(
     output: Output,
     pressed: Callable[[], bool],
 ) -> Fitted:
-    """Train with progress until the last epoch, Ctrl-C or the end of the time.
+    """Train until the last epoch, Ctrl-C or the deadline, and display the progress.
 
-    ``end`` is when the command must end, on the clock `time.perf_counter`.
+    ``end`` is the time of `time.perf_counter` at which the command must end.
     """
     settings, data, model, task, _ = prepared
     n_train, n_test = len(data.x_train), len(data.x_test)
@@ -132,22 +132,22 @@ def fit(
 def fit_model(
     prepared: Prepared, callbacks: list[Callback], resume: Resume
 ) -> NonFiniteError | None:
-    """Train until the last epoch, Ctrl-C or the deadline; return the error of divergence."""
+    """Train until the last epoch, Ctrl-C or the deadline; return an error if training diverged."""
     model, data = prepared.model, prepared.data
     x, y, validation_set = _validation_split(data, prepared.settings.validation, model.random_state)
     max_time = model.max_time
     model.set_params(callbacks=callbacks)
     try:
         with warnings.catch_warnings():
-            # The user chose the number of epochs.
+            # The user chose the number of epochs, so a warning that it is too low is unwanted.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.filterwarnings("ignore", "Training interrupted by user")  # It is printed.
+            warnings.filterwarnings("ignore", "Training interrupted by user")  # printed elsewhere
             warnings.showwarning = _print_warning  # type: ignore[assignment]
             model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:
         return error
     finally:
-        model.set_params(max_time=max_time)  # The deadline changed it.
+        model.set_params(max_time=max_time)  # undo the change by the deadline
     return None
 
 
@@ -158,7 +158,7 @@ def _print_warning(message: Warning | str, *_: Any) -> None:
 def _validation_split(
     data: Dataset, fraction: float | None, seed: int
 ) -> tuple[Any, np.ndarray, dict[str, Any]]:
-    """Return training images and labels, and the parameters of ``fit`` for held-out samples."""
+    """Return training samples and targets, and the arguments of ``fit`` for held-out samples."""
     if fraction is None:
         return data.x_train, data.y_train, {}
     rows = np.arange(len(data.y_train))
@@ -172,8 +172,8 @@ def _validation_split(
     labels = np.setdiff1d(y_val, y).tolist() if data.class_names else []
     if unseen := [data.class_names[label] for label in labels]:
         raise ValueError(
-            f"--validation {fraction:g} leaves {len(y):,} samples to train on, and none of "
-            f"{', '.join(unseen)}: hold out a smaller share"
+            f"--validation {fraction:g} leaves {len(y):,} samples to train on, but none of the "
+            f"classes {', '.join(unseen)}: hold out a smaller fraction"
         )
     x, x_val = some_rows(data.x_train, train), some_rows(data.x_train, held_out)
     if data.columns is not None and data.columns.used:
@@ -181,8 +181,8 @@ def _validation_split(
         known = {column.name for column in used}
         if useless := [name for name in data.feature_names if name not in known]:
             raise ValueError(
-                f"--validation {fraction:g} leaves {len(y):,} samples to train on, and nothing to "
-                f"learn from {', '.join(useless)}: hold out a smaller share, or type "
+                f"--validation {fraction:g} leaves {len(y):,} samples to train on, but nothing to "
+                f"learn from {', '.join(useless)}: hold out a smaller fraction, or type "
                 f"{drop_option(useless)}"
             )
     return x, y, {"X_val": x_val, "y_val": y_val}

@@ -1,4 +1,4 @@
-"""Checks, data loading and messages before training starts."""
+"""Checks, data loading and messages before training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlp_xp.recipes import FILES
 
 
 class Prepared(NamedTuple):
-    """Settings adapted to the data, the unfitted network, its task and its backend."""
+    """The inputs of a fit; the settings are adapted to the data, and the model is unfitted."""
 
     settings: Settings
     data: Dataset
@@ -34,7 +34,7 @@ def prepare(settings: Settings, output: Output) -> Prepared:
         output.samples = "samples"
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
-    backend.with_precision(model.precision)  # Errors come before a run folder exists.
+    backend.with_precision(model.precision)  # Raise errors before the run folder is created.
     names = "target", "image_size", "task", "drop"
     options = {name: getattr(settings, name) for name in names}
     data = load_data(settings.data, settings.data_path, options, output, is_logged=True)

@@ -13,10 +13,10 @@ from mlp_xp.training.loop.time_budget import Pace
 
 
 class Progress(Callback):
-    """Display the progress of a fit, from its creation until `close`.
+    """A callback that displays the progress of a fit, until `close` is called.
 
-    ``end`` is when the command must end, on `time.perf_counter`, and ``n_done`` how many of the
-    epochs were done before. The bar ends at 100 % if ``is_done`` is set.
+    ``end`` is the time of `time.perf_counter` at which the command must end, and ``n_done`` the
+    number of epochs done before a resumed fit. The bar ends at 100 % if ``is_done`` is set.
     """
 
     wants_accuracy = True
@@ -43,22 +43,22 @@ class Progress(Callback):
         self.stage("preparing data and network")
 
     def stage(self, text: str) -> None:
-        """Report what is happening before the first step."""
+        """Show what is being done before the first step."""
         if self._bar is not None:
             self._bar.update(f"{self._n_done + 1}{self._total}", None, [text], None)
 
     def on_fit_begin(self, model: Any) -> None:
-        """Report that the first step, which may compile, comes next."""
+        """Show that the first step is next, in which code may be compiled."""
         self.stage("preparing the first step")
 
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
-        """Report the steps of an epoch so far."""
+        """Show the progress within an epoch."""
         epochs = self._n_done + done / n_steps
         speed, now = self._speed, time.perf_counter()
         if self._first is None:
             self._first = now, epochs
         elif not speed and now > self._first[0]:
-            # In the first epoch, which has no record yet.
+            # Estimate the speed during the first epoch, which has no record yet.
             n_samples = self._n_samples * (epochs - self._first[1])
             speed = self._speed_text(n_samples / (now - self._first[0]))
         measures = self._validation
@@ -67,7 +67,7 @@ class Progress(Callback):
         self._draw(self._n_done + 1, self._fraction(epochs), [*measures, *speed])
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
-        """Report an epoch."""
+        """Show the results of an epoch."""
         self._n_done = record.epoch
         fraction = self._fraction(record.epoch)
         self._speed = self._speed_text(record.n_samples / record.seconds)
@@ -102,7 +102,7 @@ class Progress(Callback):
         return [f"loss {running.loss:.3f}", *self._validation, *scores]
 
     def _fraction(self, epochs: float) -> float:
-        """Return the completed fraction of the training, and update the pace."""
+        """Return the completed fraction of the training, and update the estimated time left."""
         fraction = epochs / self._n_epochs
         if self._end is not None:
             elapsed = time.perf_counter() - self._start

@@ -1,4 +1,4 @@
-"""The files of a run other than the model: configuration, history and plots."""
+"""The files of a run: configuration, history, model, plots and report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mlp_xp.saving import encode, write_model
 
 
 def write_settings(prepared: Prepared, command: str, folder: Path) -> dict[str, Any]:
-    """Write and return a run's settings, and what is needed to use its model without the data."""
+    """Write and return a run's ``config.json``, so that its model can be used without the data."""
     settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     info = DataInfo(
@@ -69,7 +69,7 @@ def write_settings(prepared: Prepared, command: str, folder: Path) -> dict[str, 
 def write_results(
     prepared: Prepared, fitted: Fitted, folder: RunFolder, config: dict[str, Any], output: Output
 ) -> dict[str, Any]:
-    """Write the network first, then test it, draw, and write and return the result."""
+    """Save the network first, then test it, draw the plots, and write and return the result."""
     settings, data, model, task, _ = prepared
     is_own, records = settings.data == FILES, model.history_
     baseline = baseline_of(task, data) if is_own else {}
@@ -82,7 +82,7 @@ def write_results(
         write_model(written, path)
 
     folder.is_trained = True
-    folder.keep(write)  # Everything after this may fail.
+    folder.keep(write)  # Save it now, because all later work may fail.
     if fitted.text:
         output.print(fitted.text)
     if fitted.cause:
@@ -98,7 +98,7 @@ def write_results(
         "interrupted": fitted.is_interrupted,
         "stopped_early": fitted.is_early,
         "seconds": seconds,
-        # "lbfgs" may stop before its first epoch.
+        # The time is 0 if "lbfgs" stopped before its first epoch.
         "images_per_second": sum(record.n_samples for record in records) / (seconds or 1.0),
     }
     is_low = model.precision in LOW_PRECISIONS
@@ -132,7 +132,7 @@ def draw_results(
 def draw_curves(
     history: list[dict[str, Any]], task: Task, scores: dict[str, float]
 ) -> TrainingCurvesDisplay:
-    """Plot loss and score by epoch, as far as known."""
+    """Plot loss and score by epoch, if they were recorded."""
     columns = {label: CURVES[label] for label in ("loss", task.label, "score")}
     # A fit may end before its first epoch.
     panels = training_panels(history, columns) or {"loss": {"training": []}}

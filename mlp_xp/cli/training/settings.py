@@ -29,21 +29,21 @@ from mlp_xp.recipes import FILES, read_recipe, recipe_parameters, without_librar
 from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.saving import decode
 
-# Options by parameter. --solver and --weight-decay set one parameter, --early-stopping sets two.
+# Parameter names by option. --weight-decay sets the solver, too; --early-stopping sets two of them.
 _PARAMETERS = {row.option.name or name: name for name, row in CLASSIFIER.items() if row.option} | {
     "device": "device"
 }
-# Options that --resume also accepts, since they change results only by rounding.
+# Options that --resume accepts, because they change results only by rounding errors.
 _FREE = {option for option, name in _PARAMETERS.items() if CLASSIFIER[name].free_on_resume}
-_MIN_STEPS = 1000  # For training on few samples.
-_INTERVAL = "1 min"  # Between two checkpoints, by default.
+_MIN_STEPS = 1000  # The minimum number of steps if there are few samples.
+_INTERVAL = "1 min"  # The default time between two checkpoints.
 
 
 @dataclass(frozen=True)
 class Settings:
     """All settings of a run.
 
-    ``recipe`` is a name or a file; ``params`` are parameters of the estimator that override it.
+    ``recipe`` is a name or a file; ``params`` are estimator parameters that override the recipe's.
     """
 
     data: str
@@ -64,10 +64,10 @@ class Settings:
         return Path(self.data_path or "").stem if self.data == FILES else self.data
 
     def fitting(self, data: Dataset) -> Settings:
-        """Return settings adapted to the user's own data: its task and number of samples.
+        """Return the settings adapted to the task and number of samples of the user's own data.
 
-        The batches and epochs of the default recipe are for 50,000 images; for fewer samples, use
-        smaller batches and more epochs, unless the user has set them.
+        The batch size and epochs of the default recipe are for 50,000 images. With fewer samples,
+        batches are smaller and epochs more, unless the user has set them.
         """
         if self.data != FILES:
             return self
@@ -87,16 +87,16 @@ class Settings:
         return replace(settings, params=params | self.params)
 
     def estimator(self) -> MLPClassifier | MLPRegressor:
-        """Return the unfitted estimator; a classifier until the task is known."""
+        """Return the unfitted estimator; a classifier if the task is not known yet."""
         kind = ESTIMATORS[self.task or "classification"]
         known = {*recipe_parameters(kind)}
         if unknown := sorted(self.params.keys() - known):
             raise ValueError(
-                f"--{unknown[0].replace('_', '-')} is for classes, and {self.data_path} has "
-                "numbers to predict: leave it out, or type --task classification"
+                f"--{unknown[0].replace('_', '-')} is for classification, but the target of "
+                f"{self.data_path} is numeric: leave it out, or type --task classification"
             )
         if self.params.keys() >= known:
-            return kind(**self.params)  # A run's recipe may have been deleted.
+            return kind(**self.params)  # A recipe file may have been deleted.
         return kind.from_recipe(self.recipe, **self.params)
 
     def check_held_out(self, model: Any) -> None:
@@ -106,7 +106,7 @@ class Settings:
             meant = (
                 suggestion(scoring, known) or ", choose loss, refinement or one of scikit-learn's"
             )
-            raise ValueError(f"no scoring is called {scoring!r}{meant}")
+            raise ValueError(f"unknown scoring {scoring!r}{meant}")
         # L-BFGS ignores early stopping.
         if self.validation or (model.early_stopping and model.solver != "lbfgs"):
             return
@@ -134,18 +134,18 @@ class Settings:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings that the options describe, for a new run or one to resume."""
+    """Return the settings of a new or resumed run from the command's options."""
     if args.resume is not None:
         return _settings_of_run(unfinished(args.resume)[0], args)
     task = args.task or "classification"
     data = args.data or ""
     is_own = data not in LOADERS and Path(data).is_file() and not holds_images(Path(data))
-    # L-BFGS uses no batches.
+    # The table recipe trains in batches, which L-BFGS does not use.
     name = args.recipe or (TABLE if is_own and args.solver != "lbfgs" else DEFAULT)
     recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
     if recipe.ensemble:
         raise ValueError(
-            f"recipe {name} is an ensemble, and this command trains one network: type "
+            f"recipe {name} is an ensemble, but this command trains a single network: type "
             f"--recipe table, or in Python MLPClassifier.from_recipe({name!r}).fit(X, y)"
         )
     note = without_library(name, recipe.params) if args.backend is None else None
@@ -164,7 +164,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     params["distributed"] = args.distributed  # Any recipe can run on several processes.
     if args.data is None and recipe.data == FILES:
         raise ValueError(
-            f"recipe {name} is for a table of your own: type its file too, as in mlp-xp "
+            f"recipe {name} is for your own table: type its file, too, e.g. mlp-xp "
             f"train customers.csv --recipe {name}"
         )
     data, path = _known_data(args.data or recipe.data), args.data_path
@@ -175,12 +175,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
     elif not args.target is args.image_size is args.task is args.drop is None:
         raise ValueError(
             f"--target, --drop, --task and --image-size are for your own data, not for {data}"
-            + (f": for the file or folder here, type ./{data}" if Path(data).exists() else "")
+            + (f": for your file or folder, type ./{data}" if Path(data).exists() else "")
         )
     elif args.data and path is None and Path(data).exists():
         print_line(
-            f"note: {data} is the data set of that name; for the file or folder here, type "
-            f"./{data}",
+            f"note: {data} means the built-in data set; for your file or folder, type ./{data}",
             sys.stderr,
         )
     options = ("validation", "checkpoint", "tensorboard", "target", "image_size", "task")
@@ -189,23 +188,23 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
-    """Return the settings of a resumed run, with the options that --resume accepts."""
+    """Return the settings of a run to resume, updated by the options that --resume accepts."""
     fixed = {"data", "recipe", "validation", "weight_decay", "out", "target", "image_size", "task"}
     for name in sorted(fixed | {"drop"} | _PARAMETERS.keys() - _FREE):
         value = getattr(args, name)
         if value is not None:
             raise ValueError(
-                f"--{name.replace('_', '-')} cannot be given with --resume, which takes all "
-                "settings from the run: leave it out, or type a new training without --resume"
+                f"--{name.replace('_', '-')} cannot be combined with --resume, which keeps the "
+                "settings of the run: leave it out, or start a new run without --resume"
             )
-    cure = f"type `mlp-xp train` anew; {folder} cannot be resumed"
+    cure = f"{folder} cannot be resumed; start a new run with `mlp-xp train`"
     stored = read_config(folder, cure)
     try:
         values = {**stored["settings"]}
         params = {name: decode(value, name) for name, value in values.pop("params").items()}
         settings = Settings(params=params, **values)
     except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG} has other settings: {error}; {cure}") from error
+        raise ValueError(f"{folder / CONFIG} has invalid settings: {error}; {cure}") from error
     return replace(
         settings,
         params=settings.params | _typed(args, _FREE) | {"distributed": args.distributed},
@@ -215,7 +214,7 @@ def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
 
 
 def _typed(args: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
-    """Return the options given by the user, by parameter name if they have one."""
+    """Return the options given by the user, by the name of the parameter that they set, if any."""
     values = {_PARAMETERS.get(option, option): getattr(args, option) for option in options}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -226,14 +225,14 @@ def _known_data(text: str) -> str:
     meant = suggestion(text, LOADERS) or ","
     raise ValueError(
         f"invalid choice: {text!r}{meant} choose {', '.join(LOADERS)}, "
-        "or a folder or file of your own that is there"
+        "or an existing file or folder of your own"
     )
 
 
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:
-    """Return the solver of a recipe with the options applied.
+    """Return the solver of a recipe with ``--solver`` and ``--weight-decay`` applied.
 
-    A different solver keeps the recipe's weight decay if it has that parameter.
+    The recipe's weight decay is kept if the new solver supports weight decay.
     """
     is_typed = decay is not None
     if not is_typed:
@@ -253,9 +252,9 @@ def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str
 
 
 def _can_standardize(model: MLPRegressor) -> bool:
-    """Whether targets can be standardized for a loss; a loss object has settings in units.
+    """Whether the loss allows standardized targets; a loss object has settings in target units.
 
-    Otherwise a network that predicts prices would spend its training on reaching their scale.
+    Without them, a network that predicts prices would spend its training on reaching their scale.
     """
     if not isinstance(model.loss, str):
         return False

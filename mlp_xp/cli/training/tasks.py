@@ -20,27 +20,27 @@ from mlp_xp.plotting import ConfusionMatrixDisplay, PredictionsDisplay, new_figu
 from mlp_xp.training.loop.records import Running
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
-_N_CLASSES = 3  # The most classes of a printed prediction.
-_LARGEST = 1e100  # Limits predictions, so that the scores of a diverged network are finite.
+_N_CLASSES = 3  # The number of classes printed for each prediction.
+_LARGEST = 1e100  # Predictions are clipped to it, so the scores of a diverged network are finite.
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Classification."""
+    """The parts of the commands that are specific to classification."""
 
     class_names: Sequence[str]
     metric, label = "accuracy", "accuracy [%]"
     next_evaluate, next_predict = "the accuracy of each class", "classify"
 
     def describe(self, y: np.ndarray) -> str:
-        """Return the number of classes."""
+        """Describe the targets by the number of classes."""
         return f"{len(self.class_names)} classes"
 
     def test(self, model: Any, data: Dataset, **settings: Any) -> Evaluation:
-        """Return the test data with probabilities."""
+        """Return the test data with predicted classes and probabilities."""
         p = model.predict_proba(data.x_test, **settings)
         predicted = model.classes_[np.argmax(p, axis=1)]
-        # Matplotlib warns about characters missing from its fonts.
+        # Escape control characters, for which matplotlib warns of missing glyphs.
         names = list(map(printable, data.class_names))
         shape, largest = data.image_shape, data.max_value
         return Evaluation(data.x_test, data.y_test, predicted, p, names, shape, largest)
@@ -54,7 +54,7 @@ class Classification:
         return np.argmax(np.bincount(y))
 
     def summary(self, scores: dict[str, Any]) -> str:
-        """Return the accuracy in percent."""
+        """Return the test accuracy as text."""
         text = f"test accuracy {100 * scores['test_accuracy']:.2f} %"
         baseline = scores.get("baseline_accuracy")
         return text if baseline is None else f"{text} (most frequent class {100 * baseline:.2f} %)"
@@ -73,12 +73,12 @@ class Classification:
         return lines, {"by_class": by_class}
 
     def running(self, running: Running, model: Any) -> list[str]:
-        """Return the training accuracy."""
+        """Return the training accuracy as text, if it was measured."""
         accuracy = running.accuracy
         return [] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]
 
     def validation(self, score: float) -> str:
-        """Return the validation accuracy."""
+        """Return the validation accuracy as text."""
         return f"val {100 * score:.1f} %"
 
     def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
@@ -107,13 +107,13 @@ class Classification:
 
 @dataclass(frozen=True)
 class Regression:
-    """Regression."""
+    """The parts of the commands that are specific to regression."""
 
     metric, label = "r2", "R²"
     next_evaluate, next_predict = "the errors on the test data", "predict"
 
     def describe(self, y: np.ndarray) -> str:
-        """Return the range of the numbers."""
+        """Describe the targets by their range."""
         return f"numbers from {value_text(y.min())} to {value_text(y.max())}"
 
     def test(self, model: Any, data: Dataset, **settings: Any) -> Evaluation:
@@ -123,7 +123,7 @@ class Regression:
         return Evaluation(data.x_test, data.y_test, predicted, None, (), data.image_shape)
 
     def scores(self, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        """Return the fraction of explained variance, and two mean errors."""
+        """Return R2, the root mean squared error and the mean absolute error."""
         return {
             "test_r2": float(r2_score(y, predicted)),
             "test_rmse": float(root_mean_squared_error(y, predicted)),
@@ -131,11 +131,11 @@ class Regression:
         }
 
     def constant(self, y: np.ndarray) -> Any:
-        """Return the mean."""
+        """Return the mean of the targets."""
         return np.mean(y)
 
     def summary(self, scores: dict[str, Any]) -> str:
-        """Return all scores."""
+        """Return all test scores as text."""
         names = [f"test_{name}" for name in ("r2", "rmse", "mae")]
         r2, rmse, mae = (score_text(name, scores[name]) for name in names)
         text = f"test R2 {r2}, RMSE {rmse}, MAE {mae}"
@@ -145,26 +145,26 @@ class Regression:
         return f"{text} (the mean: RMSE {rmse}, MAE {mae})"
 
     def table(self, test: Evaluation, samples: str) -> tuple[list[str], dict[str, Any]]:
-        """Return the mean and standard deviation of the true values, to compare errors with."""
+        """Return the mean and standard deviation of the targets, for comparison with the errors."""
         mean, deviation = float(np.mean(test.y)), float(np.std(test.y))
-        line = f"true numbers: mean {value_text(mean)}, standard deviation {value_text(deviation)}"
+        line = f"true values: mean {value_text(mean)}, standard deviation {value_text(deviation)}"
         return [line], {"mean": mean, "standard_deviation": deviation}
 
     def running(self, running: Running, model: Any) -> list[str]:
-        """Return the error on the training data, in the unit of the targets."""
+        """Return the training error as text, in the unit of the targets."""
         scaling = model._state.targets.scaling
-        # The loss of an epoch includes the penalty.
+        # The loss includes the penalty, so an RMSE follows from it only if alpha is 0.
         if scaling is None or model.loss != "squared_error" or model.alpha != 0:
             return []
         rmse = math.sqrt(2.0 * max(running.loss, 0.0)) * float(scaling[1][0])
         return [f"RMSE {value_text(rmse)}"]
 
     def validation(self, score: float) -> str:
-        """Return the R2 of the validation data."""
+        """Return the validation R2 as text."""
         return f"val R2 {score:.3f}"
 
     def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
-        """Return the predicted number for each sample."""
+        """Return the predicted value of each sample."""
         values = model.predict(x).tolist()
         return [(value_text(value), {"prediction": value}) for value in values]
 
@@ -180,22 +180,22 @@ Task: TypeAlias = Classification | Regression
 
 
 def score_of(model: Any, task: Task) -> str:
-    """Return the name of the validation score: the task's metric, a kind of loss, or "score"."""
+    """Return the name of the validation score: the metric, "loss", "refinement" or "score"."""
     if model.scoring in ("loss", "refinement"):
         return str(model.scoring)
     loss = getattr(getattr(model, "_state", None), "loss", None)
     if model.scoring is None and loss is not None and (loss.has_std or loss.levels):
-        return "loss"  # R2 says nothing about intervals.
+        return "loss"  # R2 does not measure predicted intervals.
     return task.metric if model.scoring in (None, task.metric) else "score"
 
 
 def task_of(class_names: Sequence[str]) -> Task:
-    """Return the classification task for these classes, or regression if there are none."""
+    """Return a classification task with these classes, or regression if there are none."""
     return Classification(class_names) if class_names else Regression()
 
 
 def baseline_of(task: Task, data: Dataset) -> dict[str, float]:
-    """Return the scores of a constant prediction, as with `Dummy` estimators."""
+    """Return the test scores of a constant prediction, like scikit-learn's dummy estimators."""
     constant = np.full(len(data.y_test), task.constant(data.y_train))
     scores = task.scores(data.y_test, constant)
     return {name.replace("test", "baseline"): score for name, score in scores.items()}
