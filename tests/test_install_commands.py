@@ -78,8 +78,7 @@ def test_a_gpu_that_nothing_can_use_names_each_library_and_its_reason(monkeypatc
 
     monkeypatch.setattr(backends, "_load", load)
     said = (
-        "device is 'cuda', which cupy, torch, jax can use, and none that is installed does here: "
-        "torch: torch has no cuda; jax: jax has no cuda"
+        "No installed library can use device 'cuda': torch: torch has no cuda; jax: jax has no cuda"
     )
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     with pytest.raises(BackendError, match=re.escape(said)):
@@ -93,8 +92,8 @@ def test_without_a_driver_that_is_said_before_any_library(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", lambda name: module)
     for asked, said in (
         (("torch", "cuda"), r"^There is no NVIDIA driver .* device\. built for a CPU$"),
-        (("numpy", "cuda"), r"has only 'cpu'\. There is no NVIDIA driver .* device\.$"),
-        (("auto", "cuda"), r"^device is 'cuda'\. There is no .*\. torch: built for a CPU\.$"),
+        (("numpy", "cuda"), r"'numpy', got 'cuda'\. There is no NVIDIA driver .* device\.$"),
+        (("auto", "cuda"), r"^Device 'cuda' .* used\. There is no .*\. torch: built for a CPU\.$"),
         (("cupy",), r"not installed\. There is no .* With a driver: type .*cuda12\]"),
     ):
         with pytest.raises((ValueError, BackendError), match=said):

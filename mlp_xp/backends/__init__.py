@@ -1,8 +1,8 @@
-"""Backends: where arrays live and how steps are executed, one folder or file per library.
+"""Backends: array libraries and how they execute training steps; one folder or file each.
 
-A library is imported only if it is requested or one of its arrays arrives. Every formula is defined
-elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists the functions that a backend may
-replace.
+A library is imported only if the user requests it or passes one of its arrays. All formulas are
+defined elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists the functions that a backend
+may replace with faster ones.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from mlp_xp.backends._precision import LOW_PRECISIONS
 
 
 class Library(NamedTuple):
-    """A library: its module here, its package, the extra that installs it, and its device types."""
+    """A library: its module in this folder, its package, the extra to install it, its devices."""
 
     module: str
     package: str
@@ -53,28 +53,28 @@ _IS_ARRAY = {
 
 
 def get_backend(spec: Any = None, device: Any = None) -> Backend:
-    """Return the backend with a name, or an array's backend.
+    """Return a backend by name, or the backend of an array.
 
-    ``spec`` is one of `BACKENDS`; ``"auto"`` for the first of CuPy, PyTorch and JAX that can
-    compute a product on a CUDA device, or NumPy if none can; a backend, which is returned
-    unchanged; an array, for its library and device; or None, or anything else that NumPy can
-    convert, for NumPy. ``device``, e.g. ``"cuda:1"``, replaces the default device. Raises
+    ``spec`` may be a name in `BACKENDS`; ``"auto"``, which selects the first of CuPy, PyTorch and
+    JAX that can compute a product on a CUDA device, or NumPy if none can; a backend, which is
+    returned unchanged; or an array, whose library and device are used. None and objects that are
+    not arrays select NumPy. ``device``, e.g. ``"cuda:1"``, overrides the default device. Raise
     ValueError for an unknown name or device, and BackendError, with the reason, for a backend or
-    device that does not work here.
+    device that does not work on this machine.
 
     >>> from mlp_xp.backends import get_backend
     >>> get_backend("numpy")
     <NumpyBackend 'numpy' on cpu>
     """
     if device is None and type(spec) is np.ndarray:
-        return _plain_numpy()  # The common case, also needed quickly in one-row predictions.
+        return _plain_numpy()  # The most common case, and the fastest, for one-row predictions.
     if isinstance(spec, Backend):
         return spec
     if isinstance(spec, str):
         if spec == "auto":
             return _automatic(device)
         if spec not in BACKENDS:
-            from mlp_xp._utils.names import error_end  # Only for errors.
+            from mlp_xp._utils.names import error_end  # Imported here because only errors need it.
 
             names = ("auto", *BACKENDS)
             raise ValueError(
@@ -109,7 +109,7 @@ def host(values: Any) -> Any:
 
 
 def installed(name: str) -> bool:
-    """Whether a backend's library is installed; it is not imported."""
+    """Whether a backend's library is installed, without importing it."""
     return importlib.util.find_spec(BACKENDS[name].package) is not None
 
 
@@ -126,7 +126,7 @@ def compile_ahead() -> str:
 
 
 def has_cuda_driver() -> bool:
-    """Whether a CUDA driver is installed; faster than importing a library to find out."""
+    """Whether a CUDA driver is installed; much faster than importing an array library."""
     for library in ("libcuda.so.1", "nvcuda.dll"):
         try:
             ctypes.CDLL(library)
@@ -167,18 +167,19 @@ def _check_kind(name: str, device: Any) -> None:
     if not devices or kind in devices or not others:
         return
     here = ", ".join(filter(installed, others))
-    only = f"device is {device!r}, and backend {name!r} has only {' and '.join(map(repr, devices))}"
+    able = " or ".join(map(repr, devices))
+    only = f"`device` must be {able} for backend {name!r}, got {device!r}"
     if kind == "cuda" and not has_cuda_driver():
         raise ValueError(f"{only}. {_NO_DRIVER}.")
     raise ValueError(
         f"{only}: use backend={' or '.join(map(repr, others))} "
-        # The extras of other libraries may install CPU-only builds.
+        # Only CuPy's command: other libraries' extras may install CPU-only builds.
         + (f"(installed: {here})" if here else f"(none is installed: {how_to_install(others[0])})")
     )
 
 
 def _automatic(device: Any) -> Backend:
-    """Return the first library whose GPU works, otherwise NumPy, unless a GPU was requested."""
+    """Return the first backend with a working GPU, otherwise NumPy, unless a GPU was requested."""
     asked = str(device).startswith("cuda")
     able = [name for name in BACKENDS if "cuda" in BACKENDS[name].devices]
     reasons = []
@@ -187,20 +188,19 @@ def _automatic(device: Any) -> Backend:
             try:
                 backend = _load(name, device or "cuda")
                 backend.prove()
-            except Exception as error:  # A broken installation or driver can raise any error.
+            except Exception as error:  # A broken installation or driver can raise any exception.
                 reason = str(error).removeprefix(f"{_NO_DRIVER}. ")
                 reasons.append(f"{name}: {reason}".rstrip("."))
             else:
                 return backend
     if asked and not has_cuda_driver():
-        raise BackendError(". ".join([f"device is {device!r}", _NO_DRIVER, *reasons]) + ".")
+        sentences = f"Device {device!r} cannot be used", _NO_DRIVER, *reasons
+        raise BackendError(". ".join(sentences) + ".")
     if asked:
         raise BackendError(
-            f"device is {device!r}, which {', '.join(able)} can use, and "
-            + (
-                f"none that is installed does here: {'; '.join(reasons)}"
-                if reasons
-                else f"none is installed: type {how_to_install('cupy')}"
-            )
+            f"No installed library can use device {device!r}: {'; '.join(reasons)}"
+            if reasons
+            else f"Device {device!r} needs {', '.join(able[:-1])} or {able[-1]}, and none is "
+            f"installed: type {how_to_install('cupy')}"
         )
     return _load("numpy", device)

@@ -1,4 +1,4 @@
-"""The interface of a backend; the defaults need nothing but the Array API."""
+"""The interface of a backend; the default methods use only the Array API."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# Bytes of a block in host memory, or on a device that does not report its free memory. On other
-# devices a block takes a fraction of the free memory, since casts, activations and gradients need
-# several times its size.
+# The size of a block of rows: bytes in host memory, bytes on a device that does not report its free
+# memory, and, on other devices, the denominator of the fraction of free memory. Casts, activations
+# and gradients need several times the size of a block.
 _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
-# Operations in forward passes that, with their backward passes, take two processors about a tenth
-# of a second; a GPU does a hundred times more in that time.
+# The number of forward-pass operations that take two processors about a tenth of a second, backward
+# passes included; a GPU does a hundred times more in that time.
 _WORK_AT_ONCE = 2_000_000_000
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """Copy an array of any library, or what `numpy.asarray` takes, to the host."""
+    """Convert an array of any library, or anything that `numpy.asarray` accepts, to NumPy."""
     from mlp_xp.backends import get_backend
 
     return get_backend(array).get(array) if hasattr(array, "__dlpack__") else np.asarray(array)
 
 
 class BackendError(RuntimeError):
-    """The error for a missing or unusable backend; the message says what to do."""
+    """The error for a missing or unusable backend; the message says how to fix it."""
 
 
 class Backend:
-    """The interface of a backend: where arrays live and how steps are executed."""
+    """An array library on one device, and how it executes training steps."""
 
     name: ClassVar[str]
     # Whether each batch size is compiled separately, so that padding is cheaper.
     fixed_shapes: ClassVar[bool] = False
-    # Whether a compiled step takes over its state's memory, which then nobody else can use.
+    # Whether a compiled step reuses the memory of its input state, which is invalid afterwards.
     donates: bool = False
-    has_sparse_products: bool = False  # Whether `gather` takes a `SparseMatrix`.
-    # Whether a step's results are in host memory when its call returns.
+    has_sparse_products: bool = False  # Whether `gather` accepts a `SparseMatrix`.
+    # Whether the results of a step are in host memory when the call returns.
     returns_results: ClassVar[bool] = False
-    # Whether several threads that each train a model or a stack are faster than one.
+    # Whether several threads that train one model each, or one stack each, are faster than one.
     has_workers: ClassVar[bool] = False
     has_stack_threads: bool = False
-    shares_host_memory: bool = False  # Whether computations use NumPy arrays in place.
+    shares_host_memory: bool = False  # Whether computations use NumPy arrays without a copy.
 
     xp: Namespace  # The Array API namespace, from array-api-compat if available.
     device: Device
     kernels: Kernels = Kernels()
-    precision: str | None = None  # The precision of float32 products, None for float32.
+    precision: str | None = None  # A lower precision for products, e.g. "bf16", or None.
 
-    # Backends with equal library, device, kernels and precision share compiled functions.
+    # Backends are equal, and share compiled functions, if these four attributes are equal.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backend) and self._key == other._key
 
@@ -85,21 +85,21 @@ class Backend:
         return self.owns(array) and str(array_api_compat.device(array)) == str(self.device)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
-        """Copy an array to the device, if necessary: by DLPack, otherwise through NumPy.
+        """Copy an array to the device unless it is there: by DLPack, otherwise through NumPy.
 
-        The result, in a dtype such as "float32", may share memory with the argument.
+        ``dtype`` is a name such as ``"float32"``. The result may share memory with the argument.
         """
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
-                # A library can reject another library's memory with any exception, but not host
-                # memory.
+                # If a library rejects another library's memory, it may raise any exception; it
+                # accepts host memory.
                 try:
                     array = self.xp.from_dlpack(array)
                 except Exception:
                     array = to_numpy(array)
             if not self.owns(array):
                 array = np.asarray(array)
-                # Cast on the host, since this may halve the bytes to copy, and not every device has
+                # Cast on the host: this may halve the bytes to copy, and not every device has
                 # float64.
                 return self._from_numpy(array if dtype is None else array.astype(dtype, copy=False))
         if dtype is None:
@@ -110,11 +110,11 @@ class Backend:
         return self._move(self.xp.astype(array, target, copy=False))
 
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
-        """Copy an array to the device as `put` does, always to new memory."""
+        """Copy an array to new memory on the device."""
         return self.xp.asarray(self.put(array, dtype), copy=True)
 
     def zeros_like(self, array: Array) -> Array:
-        """Return zeros of the shape and dtype of a small array, on the device."""
+        """Return zeros on the device, with the shape and dtype of a small array."""
         return self.xp.zeros_like(array)
 
     def unstack(self, array: Array) -> Sequence[Array]:
@@ -127,9 +127,9 @@ class Backend:
         raise NotImplementedError
 
     def contiguous(self, array: Array) -> Array:
-        """Return a two-dimensional array in row-major order: itself, or a copy.
+        """Return a two-dimensional array in row-major order, copied only if necessary.
 
-        Taking rows from column-major data would read all data at each step.
+        Gathering rows of column-major data would read all data at each step.
         """
         return array
 
@@ -144,18 +144,19 @@ class Backend:
 
     @property
     def has_float64(self) -> bool:
-        """Whether the device computes in double precision."""
+        """Whether the device supports float64."""
         return True
 
     @property
     def scales_loss(self) -> bool:
-        """Whether gradients may underflow in the products' number format."""
+        """Whether the loss must be scaled, because small gradients underflow in float16."""
         return self.precision == "float16"
 
     def with_precision(self, precision: str) -> Self:
-        """Return this backend with products in a precision; unchanged for the parameters' dtype.
+        """Return a copy of this backend with products in a lower precision, e.g. ``"bf16"``.
 
-        Raise ValueError if the backend or its device does not support the precision.
+        Other names, such as ``"float32"``, return the backend unchanged. Raise ValueError if the
+        backend or its device does not support the precision.
         """
         if precision not in LOW_PRECISIONS:
             return self
@@ -166,16 +167,15 @@ class Backend:
         return backend
 
     def _check_products(self, precision: str) -> None:
-        """Raise ValueError unless products in a low precision are supported."""
+        """Raise ValueError unless the device supports products in a lower precision."""
         where = " on a GPU" if precision == "tf32" else ""
         raise ValueError(
-            f"precision is {precision!r}, and backend {self.name!r} has no products in "
-            f"{LOW_PRECISIONS[precision]}: use backend='cupy', 'torch' or 'jax'{where}, or "
-            "precision='float32'."
+            f"precision={precision!r} is not supported by backend {self.name!r}: use "
+            f"backend='cupy', 'torch' or 'jax'{where}, or precision='float32'."
         )
 
     def _kernels_in(self, precision: str) -> Kernels:
-        """Return the kernels for products in a low precision."""
+        """Return the kernels for products in a lower precision."""
         if precision == "tf32":
             return self.kernels
         gather = rounded(self.kernels.gather, LOW_PRECISIONS[precision])
@@ -185,47 +185,48 @@ class Backend:
 
     @property
     def has_machine_code(self) -> bool:
-        """Whether operations run as machine code on some machines only."""
+        """Whether steps may run as machine code, which not every machine supports."""
         return False
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        """Return parameters and optimizer state in memory suited to steps."""
+        """Return parameters and optimizer state in memory that is aligned for training steps."""
         return params, opt_state
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context in which everything is computed."""
+        """Return the context that all computations of this backend need."""
         return contextlib.nullcontext()
 
     def compile(self, function: F, *, donate: bool = False) -> F:
-        """Compile a pure function of trees; with ``donate``, it takes over its first argument.
+        """Compile a pure function of trees; with ``donate``, it reuses the first argument's memory.
 
-        A function compiled with ``donate`` serves one state at a time, from call to call.
+        A function compiled with ``donate`` can be used for only one state at a time, whose result
+        is passed to the next call.
         """
         return function
 
     def release(self, compiled: Any, state: Any) -> Any:
-        """Return a state after releasing it from a function that was compiled with ``donate``.
+        """Return the state of a function compiled with ``donate``, which no longer uses its memory.
 
-        The function may then serve another state, like a newly compiled one.
+        Afterwards the function can be called with another state.
         """
         return state
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         """Compile ``body(i, state, steps, *shared)``, which returns the next state, for many steps.
 
-        The body must be pure, as for `compile`. ``i`` stands for an integer and is used only as in
-        ``array[i, ...]``, to index the arrays of the tree ``steps``, whose first axis counts steps.
-        The result, ``run(start, stop, state, steps, *shared)``, calls the body for each i in turn;
-        the state is donated. The default, None, is for backends where one call per step is as fast.
+        The body must be pure. ``i`` is an integer, possibly traced, that is only used as in
+        ``array[i, ...]``, to index the first axis (steps) of the arrays in ``steps``. The result,
+        ``run(start, stop, state, steps, *shared)``, calls the body for each i in order and donates
+        the state. The default, None, is for backends where one call per step is as fast.
         """
         return None
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
         """Return the loop for many models, ``run(start, stops, state, steps, x, y, scaling)``.
 
-        The first axis of ``state`` and ``scaling``, and the second of ``steps``, count models;
-        ``stops``, (models,) NumPy integers, are where the models end. Models that end at ``start``
-        may change, too.
+        Models are the first axis of ``state`` and ``scaling``, and the second axis of ``steps``.
+        ``stops``, (models,) NumPy integers, are the steps at which the models stop. The results for
+        models that stop at ``start`` are undefined.
         """
         loop = self.loop(body)
 
@@ -249,7 +250,7 @@ class Backend:
         return contextlib.nullcontext()
 
     def predicting_in(self, precision: str | None) -> Backend:
-        """Return the backend for a long prediction after a fit in this precision."""
+        """Return the backend for long predictions of a model that was fitted in this precision."""
         return self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
@@ -259,30 +260,30 @@ class Backend:
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> contextlib.AbstractContextManager[object]:
-        """Return the context for some training steps.
+        """Return the context for training steps.
 
-        ``work`` and ``sparse_work`` count the operations of a step's forward pass, ``n_steps``
-        counts the steps done or certain to come (0 without time to compile), and ``largest`` is the
-        size of the largest array.
+        ``work`` and ``sparse_work`` are the numbers of operations in a step's forward pass, in
+        total and in sparse products. ``n_steps`` is the number of steps that are done or certain to
+        follow (0 if there is no time to compile), and ``largest`` is the size of the largest array.
         """
         return contextlib.nullcontext()
 
     def is_long(self, work: int, n_steps: int) -> bool:
-        """Whether `training` waits for machine code."""
+        """Whether so many steps are worth waiting for machine code."""
         return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
-        """Return the context for workers that train one model each, on this many threads each."""
+        """Return the context for workers that each train a model, on ``n_threads`` threads each."""
         return contextlib.nullcontext()
 
     def synchronize(self, tree: Tree | None = None) -> None:
-        """Wait until the device has finished, or at least until a tree of arrays is computed."""
+        """Wait until the device has finished, or at least until a tree's arrays are computed."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-        """Copy host batches to the device, each while the previous one is used.
+        """Copy host batches to the device, each while the previous batch is used.
 
-        Arrays may be overwritten once the next ones are requested; none has more rows than the
-        first.
+        A batch's arrays may be overwritten once the next batch is requested. No batch may have more
+        rows than the first.
         """
         iterator = iter(batches)
 
@@ -297,7 +298,7 @@ class Backend:
                 yield batch
 
     def collect(self, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
-        """Copy arrays to the host, each while the next is computed; the reader must copy them."""
+        """Copy arrays to the host, each while the next is computed; results may be overwritten."""
         previous = None
         for array in arrays:
             if previous is not None:
@@ -311,11 +312,11 @@ class Backend:
         return None
 
     def block_bytes(self) -> int:
-        """Return the bytes of a block of rows; each runs forward and backward before the next.
+        """Return the size in bytes of a block of rows, which runs forward and backward on its own.
 
-        In host memory a block stays in the cache: with 3072 float32 columns and 64 neurons, blocks
-        of 6 to 24 MiB took the same time, and all data at once took 10 % more. On a device each
-        block takes forty launches.
+        In host memory a block fits in the cache: with 3072 float32 columns and 64 neurons, blocks
+        of 6 to 24 MiB took the same time, and all data at once took 10 % longer. On a device,
+        blocks are larger, since each one needs about forty kernel launches.
         """
         if self.shares_host_memory:
             return _CACHED_BYTES
@@ -323,7 +324,7 @@ class Backend:
         return _DEVICE_BYTES if free is None else max(_CACHED_BYTES, free // _PARTS_OF_MEMORY)
 
     def prove(self) -> None:
-        """Compute a product to see whether the library raises an error."""
+        """Compute a small product, to find out whether the device works."""
         with self.scope():
             one = self.put(np.ones((1, 1), np.float32))
             self.get(one @ one)
@@ -331,6 +332,6 @@ class Backend:
     # --- information ---------------------------------------------------------------------------
 
     def describe(self) -> dict[str, str]:
-        """Return the library, version and device, which a benchmark must report."""
+        """Return the library, version and device, as benchmarks report them."""
         version = importlib.import_module(self.name).__version__
         return {"library": f"{self.name} {version}", "device": str(self.device)}

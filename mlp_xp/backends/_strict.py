@@ -1,4 +1,4 @@
-"""array-api-strict: only what the standard has, for tests; its devices behave like GPUs."""
+"""array-api-strict, for tests: it has only what the standard requires, and GPU-like devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CPU = array_api_strict.Device("CPU_DEVICE")
 
 
 class StrictBackend(Backend):
-    """Arrays that raise errors for anything outside the standard."""
+    """A backend that raises errors for anything outside the Array API standard."""
 
     name = "array_api_strict"
     xp = array_api_strict
@@ -38,10 +38,10 @@ class StrictBackend(Backend):
 
 
 def create(device: Any) -> StrictBackend:
-    """Return the backend on a device, given as an object or by name; default ``"CPU_DEVICE"``."""
+    """Return the backend on a device, given as an object or a name; default ``"CPU_DEVICE"``."""
     if device is None or isinstance(device, str):
         try:
             device = array_api_strict.Device(device or "CPU_DEVICE")
         except ValueError as error:
-            raise ValueError(f"device is {device!r}: {error}") from error
+            raise ValueError(f"`device` is not valid: {error}") from error
     return StrictBackend(device)

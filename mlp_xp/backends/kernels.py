@@ -1,4 +1,4 @@
-"""Functions that a backend may replace with faster ones, and their defaults."""
+"""The functions that a backend may replace with faster ones, and their defaults."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from mlp_xp.optimizers import averaged, clip, update_tree
 
 
 class Scaling(NamedTuple):
-    """The scaling of each feature: ``(x - shift) * scale``, both ``(features,)``."""
+    """Scaling of each feature: ``(x - shift) * scale``, with ``shift, scale : (features,)``."""
 
     shift: Array
     scale: Array
 
 
 class Whitening(NamedTuple):
-    """The scaling of all features together: ``((x - shift) * scale) @ rotation``.
+    """Whitening of the features: ``((x - shift) * scale) @ rotation``.
 
-    ``shift`` and ``scale`` are ``(features,)``, ``rotation`` is ``(features, inputs)``.
+    Shapes: ``shift, scale : (features,)``, ``rotation : (features, inputs)``.
     """
 
     shift: Array
@@ -45,9 +45,9 @@ class Whitening(NamedTuple):
 
 
 class SparseMatrix(NamedTuple):
-    """A CSR matrix: the entries of row i are ``indptr[i]:indptr[i + 1]``.
+    """A CSR matrix: ``data[indptr[i]:indptr[i + 1]]`` are the entries of row i.
 
-    ``data`` and ``indices``, their columns, are ``(entries,)``, ``indptr`` is ``(rows + 1,)``.
+    ``indices`` are their columns. Shapes: ``data, indices : (entries,)``, ``indptr : (rows + 1,)``.
     """
 
     data: Array
@@ -56,7 +56,7 @@ class SparseMatrix(NamedTuple):
 
 
 class Transposed(NamedTuple):
-    """The transpose of rows of a sparse matrix."""
+    """The transpose of gathered rows of a sparse matrix."""
 
     rows: Any
 
@@ -65,10 +65,11 @@ class Transposed(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The rows of a data set to gather, some or all, and how to transform them.
+    """A data set, the rows to gather from it (None for all), and how to transform them.
 
     ``x : (samples, features)`` has any real dtype and is never written to. Backends with sparse
-    products also accept a `SparseMatrix` of the requested dtype, without scaling or pixel map.
+    products also accept a `SparseMatrix` in the dtype of the products, without scaling or pixel
+    map.
     """
 
     x: Any
@@ -78,9 +79,9 @@ class Source(NamedTuple):
 
 
 def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
-    """Gather rows of a data set: augmented, in the dtype of the products, scaled.
+    """Gather rows of a data set, augment them, cast them to ``dtype``, and scale them.
 
-    For sparse rows, return an object with the attributes that `mlp_xp.nn.layers.dense` needs: ``x @
+    For a sparse matrix, return an object that supports what `mlp_xp.nn.layers.dense` needs: ``x @
     W``, ``x.T @ dy``, ``x.dtype``, ``x.ndim``.
     """
     x, rows, scaling, pixel_map = source
@@ -96,15 +97,15 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
 
 
 def accumulate(total: Array, fraction: Array, *terms: Array | float) -> Array:
-    """Add a step to the donated sum of an epoch: ``total + fraction * sum(terms)``."""
+    """Add a step to the sum over an epoch, which is donated: ``total + fraction * sum(terms)``."""
     return total + fraction * reduce(operator.add, terms)
 
 
 class Kernels(NamedTuple):
     """Functions that a backend may replace with faster ones.
 
-    Each has the same signature and meaning as its default here, and falls back to it for
-    unsupported arguments.
+    A replacement has the same signature and result as the default below, and calls it for arguments
+    that it does not support.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine

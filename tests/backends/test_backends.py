@@ -31,17 +31,17 @@ UNKNOWN_DEVICES = [
     (
         "numpy",
         "cuda:1",
-        r"has only 'cpu'(: use backend='cupy' or .*inst|\. There is no NVIDIA driver)",
+        r"must be 'cpu' for .*(: use backend='cupy' or .*inst|\. There is no NVIDIA driver)",
     ),
-    ("numpy", "mps", "'numpy' has only 'cpu': use backend='torch'"),
-    ("array_api_strict", "device9", "device is 'device9'"),
-    ("jax", "mps", "'jax' has only 'cpu' and 'cuda': use backend='torch'"),
-    ("jax", "cpu:7", "device is 'cpu:7', and jax has here"),
-    ("jax", 3, "device is 3"),
-    ("torch", "gpu0", "device is 'gpu0', which torch does not know"),
+    ("numpy", "mps", "must be 'cpu' for backend 'numpy', got 'mps': use backend='torch'"),
+    ("array_api_strict", "device9", "`device` is not valid: .*device9"),
+    ("jax", "mps", "must be 'cpu' or 'cuda' for backend 'jax', got 'mps': use backend='torch'"),
+    ("jax", "cpu:7", "`device` must be one of .* got 'cpu:7'"),
+    ("jax", 3, "`device` must be e.g. .* got 3"),
+    ("torch", "gpu0", "`device` must be a torch device .* got 'gpu0'"),
     ("cupy", "gpu", "device is 'gpu'; backend 'cupy' takes 'cuda'"),
     # The driver's reason; with a GPU, JAX counts its devices.
-    *[(name, "cuda:99", "does not work with|no usable GPU|jax has here") for name in GPU_LIBRARIES],
+    *[(name, "cuda:99", "does not work|no usable GPU|must be one of") for name in GPU_LIBRARIES],
 ]
 
 
@@ -97,7 +97,7 @@ def test_automatic_takes_the_first_gpu_that_works_and_no_other_than_asked_for(mo
     assert get_backend("auto").name == "jax"
     assert tried == [("cupy", "cuda"), ("torch", "cuda"), ("jax", "cuda")]
     assert get_backend("auto", "cuda:1").name == "jax"
-    with pytest.raises(BackendError, match=r"device is 'cuda:0'.*the driver is too old"):
+    with pytest.raises(BackendError, match=r"device 'cuda:0'.*the driver is too old"):
         get_backend("auto", "cuda:0")
 
 

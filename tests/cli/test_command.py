@@ -40,7 +40,7 @@ TYPING_ERRORS = [
     ("train --hidden 64,32", "of at least 1, got '64,32': separate several with spaces"),
     ("train --data cifr10", "invalid choice: 'cifr10', did you mean cifar10? choose cifar10"),
     ("train --data digits --data-path x", "digits come with scikit-learn and have no path"),
-    ("train --data digits --device gpu9", "device is 'gpu9'"),
+    ("train --data digits --device gpu9", "`device` must be 'cpu' for backend 'numpy', got 'gpu9'"),
     ("train --data digits --hidden 99999999999999999999", "too large"),
     ("train --data digits --hidden 999999999999", "Unable to allocate"),
     ("train --data digits --validation 0.0001", "holds out 0 of 1,438 samples: set a"),

@@ -1,4 +1,4 @@
-"""JAX: a loop of steps is compiled once per fit and takes over the memory of its state.
+"""JAX: loops of training steps are compiled once per fit, and their state is donated.
 
-Only execution lives here: formulas are in `nn`, `optimizers` and `backends.kernels`.
+This folder only executes: all formulas are defined in `nn`, `optimizers` or `backends.kernels`.
 """

@@ -1,4 +1,4 @@
-"""JAX: a loop of steps is compiled once per fit and takes over the memory of its state."""
+"""The JAX backend: compiled loops of training steps with donated state."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels, Source
 from mlp_xp.nn import layers
 
-# The number of steps in loops that are compiled for a GPU.
+# The numbers of steps for which loops are compiled on a GPU.
 _CHUNKS = 64, 8, 1
 
 
 class JaxBackend(Backend):
-    """Arrays on one device.
+    """JAX on one device.
 
-    JAX supports float64 only in its 64-bit mode, which is switched on only for computations here; a
-    caller who computes with float64 results must set ``jax_enable_x64``.
+    JAX supports float64 only in 64-bit mode, which is enabled only within this package's
+    computations. To compute with float64 results yourself, set ``jax_enable_x64``.
     """
 
     name = "jax"
@@ -38,42 +38,42 @@ class JaxBackend(Backend):
     def __init__(self, device: jax.Device) -> None:
         self.device = device
         self.shares_host_memory = device.platform == "cpu"
-        # XLA on a CPU runs smaller products in one thread.
+        # XLA computes small products in one thread on a CPU.
         self.has_stack_threads = self.shares_host_memory
-        if self.shares_host_memory:  # On other devices, a condition would wait for the device.
+        if self.shares_host_memory:  # On a GPU, the condition in `_gather` would block.
             self.kernels = Kernels(gather=_gather, run_layer=_run_layer)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, jax.Array)
 
     def get(self, array: Any) -> np.ndarray:
-        # A view would refer to memory that the next step takes over.
+        # A view would refer to memory that the next step overwrites.
         return np.array(array)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
         if self._is_here(array) and (dtype is None or array.dtype == dtype):
-            return array  # Four times as fast as `device_put`, and has the same result.
+            return array  # Four times as fast as `device_put`.
         with jax.enable_x64(True):
             return super().put(array, dtype)
 
     def _is_here(self, array: Any) -> bool:
-        # Uncommitted arrays would cause a recompilation.
+        # An uncommitted array would cause recompilation.
         return isinstance(array, jax.Array) and array.committed and array.device == self.device
 
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
         with jax.enable_x64(True):
             if not isinstance(array, np.ndarray):
                 return super().put_copy(array, dtype)
-            # `jax.device_put` shares memory regardless of ``may_alias``, and a copy on the device
-            # would be compiled for each shape.
+            # `jax.device_put` may share memory in spite of ``may_alias=False``, and a copy on the
+            # device would be compiled for each shape.
             return self._move(np.array(array, dtype=dtype))
 
     def zeros_like(self, array: Array) -> Array:
-        # Created on the host, since zeros on the device are compiled for each shape.
+        # Creating zeros on the device would be compiled for each shape.
         return self._move(np.zeros(array.shape, array.dtype))
 
     def unstack(self, array: Array) -> list[Array]:
-        # `jnp.unstack` is compiled for each number of rows, which takes 7 ms per row.
+        # `jnp.unstack` would be compiled for each number of rows, at 7 ms per row.
         return [_row(array, np.int32(i)) for i in range(array.shape[0])]
 
     def _move(self, array: Any) -> Array:
@@ -94,7 +94,7 @@ class JaxBackend(Backend):
     def scope(self) -> contextlib.AbstractContextManager[object]:
         stack = contextlib.ExitStack()
         stack.enter_context(jax.enable_x64(True))
-        # On recent GPUs JAX would round float32 products to 10 bits.
+        # By default, JAX computes float32 products in TF32 on recent GPUs.
         products = "tensorfloat32" if self.precision == "tf32" else "float32"
         stack.enter_context(jax.default_matmul_precision(products))
         return stack
@@ -106,7 +106,8 @@ class JaxBackend(Backend):
         return _loop(body) if self.shares_host_memory else _loop_of_chunks(body)
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        # One model after another, so that its arrays stay in the cache; batched products are slow.
+        # Models run one after another: each one's arrays fit in the cache, and batched products are
+        # slow.
         return _loop_of_models(body) if self.shares_host_memory else super().loop_of_models(body)
 
     def synchronize(self, tree: Tree | None = None) -> None:
@@ -115,7 +116,7 @@ class JaxBackend(Backend):
             try:
                 array.block_until_ready()
             except RuntimeError:
-                if not array.is_deleted():  # Another thread's step takes over that thread's state.
+                if not array.is_deleted():  # Another thread's step may have donated it.
                     raise
 
     def free_memory(self) -> int | None:
@@ -139,8 +140,9 @@ _run_layer = functools.partial(layers.run_layer_with, _sum_rows)
 def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
     """Compute `mlp_xp.backends.kernels.gather`, and store augmented images once.
 
-    XLA would gather their pixels again wherever they are used: 40 ms for a mixup of 512 images of
-    CIFAR-10 instead of 4. The result of a condition is stored; this condition is always true.
+    XLA would otherwise gather the pixels again at each use: with mixup, 512 images of CIFAR-10 take
+    40 ms instead of 4. XLA stores the result of a condition, so a condition that is always true is
+    used.
     """
     x, rows, scaling, pixel_map = source
     if pixel_map is None:
@@ -150,7 +152,8 @@ def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
         return map_pixels(x if rows is None else xp.take(x, rows, axis=0), pixel_map, xp=xp)
 
     mask = 0 if pixel_map.mask is None else pixel_map.mask[0, 0, 0]
-    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0  # XLA cannot know.
+    # Always true, but XLA cannot know that.
+    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0
     like = jax.eval_shape(images)
     x = jax.lax.cond(is_there, images, lambda: xp.zeros(like.shape, like.dtype))
     return kernels.gather(Source(x, None, scaling), dtype=dtype, xp=xp)
@@ -161,15 +164,15 @@ _row = jax.jit(functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False))
 
 @functools.lru_cache(maxsize=128)
 def _jit(function: F, donate: bool) -> F:
-    """Return the compiled function, reused from an equal fit if there was one."""
+    """Return the compiled function; fits with equal settings share it."""
     return jax.jit(function, donate_argnums=0 if donate else ())
 
 
 @functools.lru_cache(maxsize=128)
 def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the compiled loop, reused from an equal fit if there was one."""
+    """Return the compiled loop; fits with equal settings share it."""
 
-    # `lax.scan` would be recompiled for each number of steps; here the number is a value.
+    # `lax.scan` would be recompiled for each number of steps; `fori_loop` takes it as an argument.
     def run(start: Any, stop: Any, state: Any, *arguments: Any) -> Any:
         return jax.lax.fori_loop(start, stop, lambda i, now: body(i, now, *arguments), state)
 
@@ -182,9 +185,9 @@ def _run_chunk(body: Callable[..., Any], n: int, start: Any, state: Any, *argume
 
 @functools.lru_cache(maxsize=128)
 def _loop_of_chunks(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a loop of compiled chunks of steps.
+    """Return a loop over compiled chunks of steps.
 
-    On a GPU, XLA's loop waits for the host at each step unless the number of steps is fixed.
+    On a GPU, an XLA loop waits for the host at each step unless the number of steps is static.
     """
     run_chunk = jax.jit(functools.partial(_run_chunk, body), static_argnums=0, donate_argnums=2)
 
@@ -204,8 +207,7 @@ def _loop_of_models(body: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(start: Any, stops: Any, state: Any, steps: Any, x: Any, y: Any, scaling: Any) -> Any:
         def train(model: Any, state: Any) -> Any:
-            # A stack of one model, since products with a leading axis take a sixth off the time of
-            # a step.
+            # With a leading axis of length 1, a step takes a sixth less time.
             own, own_scaling = jax.tree.map(lambda leaf: leaf[model][None], (state, scaling))
             own_steps = jax.tree.map(lambda leaf: leaf[:, model][:, None], steps)
             own = jax.lax.fori_loop(
@@ -219,23 +221,23 @@ def _loop_of_models(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def create(device: Any) -> JaxBackend:
-    """Return the backend on a device: ``"cpu"``, ``"cuda"``, ``"cpu:1"``, or one of JAX's own."""
+    """Return the backend on a device: ``"cpu"``, ``"cuda"``, ``"cpu:1"``, or a `jax.Device`."""
     if device is None:
         return JaxBackend(jax.devices()[0])
     if isinstance(device, jax.Device):
         return JaxBackend(device)
     if not isinstance(device, str):
-        raise ValueError(f"device is {device!r}; backend 'jax' takes e.g. 'cpu', 'cuda:0'.")
+        raise ValueError(f"`device` must be e.g. 'cpu' or 'cuda:0' for JAX, got {device!r}.")
     platform, _, number = device.partition(":")
     try:
         devices = jax.devices(platform)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise BackendError(
-            f"Device {device!r} does not work with jax here: {reason}; `mlp-xp backends` lists "
-            "what works"
+            f"Device {device!r} does not work with jax on this machine: {reason}. "
+            "`mlp-xp backends` lists the devices that work."
         ) from error
     index = int(number) if number.isdigit() else 0
     if (number and not number.isdigit()) or index >= len(devices):
-        raise ValueError(f"device is {device!r}, and jax has here {[str(d) for d in devices]}.")
+        raise ValueError(f"`device` must be one of {list(map(str, devices))}, got {device!r}.")
     return JaxBackend(devices[index])

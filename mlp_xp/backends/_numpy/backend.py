@@ -1,4 +1,4 @@
-"""NumPy on the CPU: compiled steps, and with numba machine code in a thread pool."""
+"""The NumPy backend: compiled steps, and machine code in a thread pool if numba is installed."""
 
 from __future__ import annotations
 
@@ -35,24 +35,23 @@ from mlp_xp.backends._precision import lacking
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# The operations in a step from which starting a thread pool pays off.
+# The number of operations per step from which starting a thread pool pays off.
 _LEAST_WORK = 2_000_000
-# The same for steps whose products a BLAS would split among its threads: between these two numbers,
-# synchronizing its threads takes several times as long as computing in one thread (bench,
-# drop-in/lbfgs). OpenBLAS splits products with a vector and sums of squares among threads from
-# 10,000 numbers on, and matrix products from 262,144 multiplications on. Finding its libraries
-# takes milliseconds, which the first fit of a small table saves. The last number limits the largest
-# array of parameters, whose penalty is a sum of squares, in steps with few samples.
+# Between the first two numbers of operations per step, one BLAS thread is used, since synchronizing
+# several takes several times as long as the computation (bench, drop-in/lbfgs). Below the first,
+# the number of BLAS threads is not changed, since finding the BLAS libraries takes milliseconds.
+# The exception is a parameter array of at least the third number: OpenBLAS splits a sum of squares,
+# such as the L2 penalty, from 10,000 numbers on.
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK, _LEAST_SHARED = 125_000, 20_000_000, 10_000
-# The same for a fit or prediction long enough to wait for machine code, which takes seconds to
-# compile the first time: about a second of uncompiled work. The last number is the work that takes
-# as long as the overhead of a small step.
+# The number of operations in a fit or prediction that is worth waiting for machine code, which
+# takes seconds to compile the first time: about a second without it. The overhead of a step takes
+# as long as `_STEP_WORK` operations.
 _LONG = 10_000_000_000
 _STEP_WORK = 2_000_000
 
 
 class NumpyBackend(Backend):
-    """Arrays in host memory; `put` copies nothing."""
+    """NumPy arrays in host memory; `put` does not copy them."""
 
     name = "numpy"
     shares_host_memory = True
@@ -88,8 +87,8 @@ class NumpyBackend(Backend):
             cure, reason = f"{cure}, or type {install_command('fast')}", " without numba"
         elif not bfloat16_packing():
             reason = (
-                " (this processor lacks AVX512_BF16, which AMD's have since Zen 4, and Intel's in "
-                "Cooper Lake and, with AMX, since Sapphire Rapids)"
+                " (this processor lacks AVX512_BF16, available in AMD since Zen 4 and Intel Xeon "
+                "since Sapphire Rapids)"
             )
         if reason:
             raise lacking(self.name, self.device, precision, cure, reason)
@@ -102,7 +101,7 @@ class NumpyBackend(Backend):
         return can_compile()
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        if has_pool():  # Needed only once: the arrays of a state keep their addresses.
+        if has_pool():  # Once is enough: steps keep the memory.
             params, opt_state = map_leaves(aligned, (params, opt_state))
         return params, opt_state
 
@@ -122,7 +121,7 @@ class NumpyBackend(Backend):
         return thread_pool(usable_threads()) if is_long else contextlib.nullcontext()
 
     def predicting_in(self, precision: str | None) -> Backend:
-        # The model may have been saved on a processor with bfloat16 products.
+        # The model may have been fitted on a processor with bfloat16 products, unlike this one.
         return self.with_precision("bf16") if precision == "bf16" and bfloat16_packing() else self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
@@ -136,19 +135,19 @@ class NumpyBackend(Backend):
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> Iterator[None]:
-        # The choice depends only on settings and shapes, so that equal settings give equal bits.
+        # The choice depends only on settings and shapes, which makes results reproducible.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         products = work - sparse_work
         if self.is_long(work, n_steps):
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
         elif products >= _MOST_BLAS_WORK:
-            if usable_threads() == 1:  # A BLAS does not know the processor limit of a container.
+            if usable_threads() == 1:  # BLAS ignores a container's CPU limit.
                 context = one_blas_thread()
         elif products >= _LEAST_BLAS_WORK or largest >= _LEAST_SHARED:
             context = one_blas_thread()
-        # Machine code does not warn either; training checks for infinity and NaN itself.
+        # Machine code does not warn either; the training loop checks for infinity and NaN.
         with (
-            flush_subnormals(),  # Before the threads start, since they inherit it.
+            flush_subnormals(),  # Before the threads start, since they inherit this mode.
             context,
             np.errstate(over="ignore", invalid="ignore"),
         ):
@@ -170,7 +169,7 @@ class NumpyBackend(Backend):
 
 
 def compile_ahead() -> str:
-    """Compile all machine code, and return where it is cached, or raise BackendError."""
+    """Compile all machine code and return its cache folder; raise BackendError if that fails."""
     if not can_compile():
         raise BackendError(
             "Machine code needs Linux or macOS, numba, and NUMBA_DISABLE_JIT unset: type "
@@ -182,19 +181,19 @@ def compile_ahead() -> str:
         folder = machine_code.compile_all()
     except machine_code_error() as error:
         raise BackendError(
-            f"This version of numba compiles no machine code ({error}): type "
+            f"This version of numba cannot compile the machine code ({error}): type "
             f"{pip_command('--upgrade numba')}"
         ) from error
     if folder is None:
         raise BackendError(
-            "Machine code was compiled and can be kept nowhere: set MLP_XP_CACHE to a folder that "
-            "you can write."
+            "The compiled machine code cannot be saved: set MLP_XP_CACHE to a folder where you "
+            "have write permission."
         )
     return str(folder)
 
 
 def create(device: Any) -> NumpyBackend:
-    """Return the backend; the only device is ``"cpu"``."""
+    """Return the NumPy backend; the only device is ``"cpu"``."""
     if device not in (None, "cpu"):
-        raise ValueError(f"device is {device!r}, and backend 'numpy' has only 'cpu'.")
+        raise ValueError(f"`device` must be 'cpu' for backend 'numpy', got {device!r}.")
     return NumpyBackend()

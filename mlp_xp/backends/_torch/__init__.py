@@ -1,5 +1,4 @@
-"""PyTorch: products that add biases, and PyTorch's fused activations and updates.
+"""PyTorch: kernels that use its fused products, activations and updates.
 
-Only execution lives here: every formula has its definition in `nn`, `optimizers` or
-`backends.kernels`.
+This folder only executes: all formulas are defined in `nn`, `optimizers` or `backends.kernels`.
 """

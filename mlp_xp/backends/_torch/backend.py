@@ -1,4 +1,4 @@
-"""PyTorch on a CPU, or on a GPU with CUDA, XPU (Intel) or MPS (Apple); without autograd graphs."""
+"""PyTorch on a CPU, or on a GPU by CUDA, XPU (Intel) or MPS (Apple); autograd is off."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
 from mlp_xp.backends.kernels import Kernels
 
-# Larger arrays are resident data, for which a pinned copy would double the host memory.
+# Larger arrays are data sets, for which a pinned copy would double the host memory.
 _PINNED_BYTES = 2**26
 
 
 class TorchBackend(Backend):
-    """Tensors on one device."""
+    """PyTorch on one device."""
 
     name = "torch"
     xp = namespace
@@ -53,15 +53,15 @@ class TorchBackend(Backend):
         return array.detach().to(self.device)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
-        # torch has no read-only tensors, and warns if it shares read-only memory. It does not
-        # support negative strides, either.
+        # torch has neither read-only tensors (it warns about shared read-only memory) nor negative
+        # strides.
         array = np.ascontiguousarray(array).reshape(array.shape)
         if not array.flags.writeable:
             array = array.copy()
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda" and 0 < array.nbytes <= _PINNED_BYTES:
-            # Other memory is copied only after all work on the device, and the host waits for the
-            # copy.
+            # Copies of unpinned memory wait for all work on the device, and the host waits for
+            # them.
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return self._move(tensor)
 
@@ -94,7 +94,7 @@ class TorchBackend(Backend):
             ) from error
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        # Not inference_mode, whose results could never be used in a caller's autograd graph.
+        # Results of inference_mode could not be used in a caller's autograd graph.
         is_cuda = self.device.type == "cuda"
         return _tf32(self.precision == "tf32") if is_cuda else torch.no_grad()
 
@@ -125,7 +125,7 @@ class TorchBackend(Backend):
         if self.device.type not in ("cuda", "xpu"):
             return None
         reserved = self._module.memory_reserved(self.device)
-        # Memory that torch has reserved but does not use.
+        # Memory that torch has reserved but not allocated.
         reusable = reserved - self._module.memory_allocated(self.device)
         return int(self._module.mem_get_info(self.device)[0] + reusable)
 
@@ -139,15 +139,15 @@ class TorchBackend(Backend):
 
     @property
     def _module(self) -> Any:
-        """Torch's functions for this type of device."""
+        """The torch module for this type of device, e.g. ``torch.cuda``."""
         return getattr(torch, self.device.type)
 
 
 @contextlib.contextmanager
 def _tf32(is_wanted: bool) -> Iterator[None]:
-    """Disable autograd, and allow or forbid TF32 in CUDA products meanwhile."""
+    """Disable autograd, and allow or forbid TF32 in CUDA products, within the context."""
     products = torch.backends.cuda.matmul
-    is_new = hasattr(products, "fp32_precision")  # From torch 2.9 on.
+    is_new = hasattr(products, "fp32_precision")  # torch 2.9 or later.
     name, on, off = ("fp32_precision", "tf32", "ieee") if is_new else ("allow_tf32", True, False)
     former = getattr(products, name)
     if (former == on) != is_wanted:
@@ -168,16 +168,16 @@ def create(device: Any) -> TorchBackend:
         device = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"device is {device!r}, which torch does not know; use e.g. 'cpu', 'cuda:0', 'xpu' or "
-            "'mps'."
+            "`device` must be a torch device such as 'cpu', 'cuda:0', 'xpu' or 'mps', got "
+            f"{device!r}."
         ) from error
     try:
         # The first allocation detects a missing driver, a wrong build or a wrong device number.
-        device = torch.empty(1, device=device).device  # With its number: "cuda" is "cuda:0".
+        device = torch.empty(1, device=device).device  # "cuda" becomes "cuda:0".
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BackendError(
-            f"Device '{device}' does not work with torch here: {reason}; `mlp-xp backends` lists "
-            "what works"
+            f"Device '{device}' does not work with torch on this machine: {reason}. "
+            "`mlp-xp backends` lists the devices that work."
         ) from error
     return TorchBackend(device)

@@ -1,4 +1,4 @@
-"""Torch's captures, for `mlp_xp.backends._cuda.captured`."""
+"""CUDA graphs in torch, for `mlp_xp.backends._cuda.captured`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _streams = Streams(lambda device: torch.cuda.Stream(device))
 
 
 class TorchGraphs(Graphs):
-    """The graphs of a CUDA device."""
+    """CUDA graphs of one device."""
 
     @contextlib.contextmanager
     def ordered(self) -> Iterator[None]:
@@ -32,7 +32,7 @@ class TorchGraphs(Graphs):
 
     def capture(self, run: Callable[[], None], pool: Any) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        # Not `torch.cuda.graph`, which waits for the device and empties the cache each time.
+        # `torch.cuda.graph` would wait for the device and empty the cache each time.
         graph.capture_begin(pool=pool, capture_error_mode="relaxed")
         try:
             run()

@@ -1,4 +1,4 @@
-"""Pinned memory, streams and events of torch on CUDA."""
+"""Pinned memory, CUDA streams and events in torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class Copier:
-    """Pinned memory, streams and events of a device; see `mlp_xp.backends._cuda.pinned`."""
+    """Pinned memory, streams and events on one device, for `mlp_xp.backends._cuda.pinned`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -1,4 +1,4 @@
-"""PyTorch's kernels: products into existing memory, and torch's own fused updates."""
+"""Kernels for PyTorch: products that write to existing memory, and torch's fused updates."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 _aten = torch.ops.aten
 _FLOATS = (torch.float32, torch.float64)
-# With fewer outputs than this, a CPU computes dW faster transposed, up to ten times with 10 outputs
-# and 1,024 rows.
+# With fewer outputs than this, a CPU computes the transpose of dW faster than dW: ten times faster
+# with 10 outputs and 1,024 rows.
 _NARROW = 32
-# Copies of fewer consecutive numbers are slower than transposing everything.
+# Copying shorter runs of consecutive numbers is slower than transposing the whole array.
 _RUN = 4
 
 
 def dense(
     params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Any, Callable[..., Any]]:
-    """Compute `mlp_xp.nn.layers.affine`; the product adds the bias."""
+    """Compute `mlp_xp.nn.layers.affine` with the bias added by the product."""
     if x.ndim > 2 or params.b.ndim > 1:
         return layers.affine(params, x, arrangement, xp=xp)
     if arrangement is not None:
@@ -70,7 +70,8 @@ def _block_dense(
 ) -> tuple[Any, Callable[..., Any]]:
     """Compute `layers.block_dense` on contiguous blocks.
 
-    With non-contiguous blocks the product for dW copies number by number and takes twice as long.
+    With non-contiguous blocks, the product for dW copies elements one at a time and takes twice as
+    long.
     """
     owner: Any
     b: Any
@@ -92,9 +93,9 @@ def _block_dense(
 
 
 def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
-    """Compute `Arrangement.split`; from the transpose if few numbers stay together.
+    """Compute `Arrangement.split`, from the transpose of ``x`` if the runs of numbers are short.
 
-    This takes a quarter of the time for squares of 2 x 2 pixels, and gains nothing for 4 x 4.
+    With the transpose, blocks of 2 x 2 pixels take a quarter of the time; 4 x 4 gain nothing.
     """
     parts: Any
     shape, mixed, _ = arrangement
@@ -111,7 +112,7 @@ def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
     return parts.reshape(arrangement.blocks, arrangement.fan_in, -1).mT
 
 
-# Activations in one pass over memory, forward and backward; the pullback takes dy, x and y.
+# Forward and backward functions of activations, each in one pass over memory.
 _ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "logistic": (torch.sigmoid, lambda dy, x, y: _aten.sigmoid_backward(dy, y)),
     "tanh": (torch.tanh, lambda dy, x, y: _aten.tanh_backward(dy, y)),
@@ -137,7 +138,7 @@ def activate(
 
 
 def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
-    """Compute `mlp_xp.backends.kernels.gather` with the same operations."""
+    """Compute `mlp_xp.backends.kernels.gather` with the same operations, in reused memory."""
     x, rows, scaling, pixel_map = source
     is_copied = rows is not None or pixel_map is not None
     if dtype not in _FLOATS or x.ndim != 2 or not (is_copied or scaling is not None):
@@ -150,7 +151,7 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
         x = map_pixels(x, pixel_map, take_pixels=functools.partial(_take_pixels, owner), xp=xp)
     if scaling is None:
         return cast(owner, "x", x, dtype)
-    if not is_copied or x.dtype != dtype:  # The gathered rows are new, so they can be overwritten.
+    if not is_copied or x.dtype != dtype:  # Gathered rows are a copy, and may be overwritten.
         x = empty(owner, "x", tuple(x.shape), dtype).copy_(x)
     return x.sub_(scaling.shift).mul_(scaling.scale)
 
@@ -158,8 +159,8 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
 def _take_pixels(owner: Any, images: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
     """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 15.
 
-    Indices with a stride of 0 are free, and allocating memory would take longer than everything
-    else.
+    The indices are broadcast without a copy, and the output memory is reused, because allocating it
+    would take longer than the rest.
     """
     images = take_lines(images, lines, xp=xp)
     places = columns[:, None, None, :].expand(images.shape)
@@ -174,9 +175,9 @@ _FUSED = (SGD, Adam, AdamW)
 
 @functools.cache
 def _forever(device: torch.device) -> torch.Tensor:
-    """Return a step number so large that torch's bias correction is 1.
+    """Return an infinite step number, for which torch's bias corrections are 1.
 
-    `Optimizer.coefficients` includes both corrections in the rate, before epsilon is added.
+    `Optimizer.coefficients` includes both corrections in the learning rate.
     """
     return torch.full((), math.inf, device=device)
 
@@ -192,7 +193,7 @@ def update_tree(
     n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
-    """Compute `mlp_xp.optimizers.update_tree`, all arrays in one pass over memory."""
+    """Compute `mlp_xp.optimizers.update_tree` with one fused call for all arrays."""
     if n_leading:
         return optimizers.update_tree(
             optimizer, params, grads, opt_state, coefs, l2, n_leading=n_leading, xp=xp
@@ -221,13 +222,13 @@ def update_tree(
 
 
 def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
-    """Whether torch has a fused update for these; it supports no strides and checks little."""
+    """Whether torch has a fused update for these arrays; torch itself does not check strides."""
     kind = type(optimizer)
     if kind not in _FUSED or len(trees) < 3:
         return False
     name = "_fused_sgd_" if kind is SGD else "_fused_adam_"
     first = trees[0][0]
-    # SGD with momentum passes its rate through a float32, see `_sgd`.
+    # In `_sgd`, torch rounds the learning rate to float32.
     dtypes = _FLOATS[:1] if kind is SGD else _FLOATS
     return (
         hasattr(torch, name)
@@ -261,10 +262,10 @@ def _adam(optimizer: Adam, trees: list[list[Any]], rate: Any) -> None:
 
 
 def _sgd(optimizer: SGD, trees: list[list[Any]], rate: Any) -> None:
-    r"""Update by torch with :math:`-\eta g` as the gradient and -1 as the learning rate.
+    r"""Call torch's update with :math:`-\eta g` as the gradient and -1 as the learning rate.
 
-    torch sums gradients and multiplies the sum by the rate; here the rate is applied inside the
-    sum.
+    The velocity of torch is a sum of gradients, multiplied by the rate afterwards; ours includes
+    the rate.
     """
     params, grads, v = trees
     torch._fused_sgd_(

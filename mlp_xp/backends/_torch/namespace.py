@@ -1,7 +1,4 @@
-"""Torch's Array API namespace without assignments by a mask.
-
-It is array-api-compat's except for `sign`.
-"""
+"""array-api-compat's namespace for torch, with a `sign` that needs no boolean mask."""
 
 from __future__ import annotations
 
