@@ -1,4 +1,4 @@
-"""L-BFGS by SciPy; loss and gradient are computed on the device, one block at a time."""
+"""L-BFGS with SciPy; the loss and gradient are computed on the device, block by block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
 from mlp_xp.training.trainer import Trainer
 
-# Large enough for products to run at full speed; the sum over blocks equals the full batch.
+# Rows per block, enough for products to run at full speed.
 BLOCK = 8192
 # The maximum number of elements in a block's inputs and activations that are kept after a fit.
 _SMALL = 1 << 19
@@ -47,14 +47,14 @@ def minimize(
     tol: float,
     after_iteration: AfterIteration,
 ) -> tuple[int, float]:
-    """Minimize the loss of all samples together, from the weights of the trainer.
+    """Minimize the loss over all samples, starting from the trainer's weights.
 
-    The weights are updated in place; an iteration counts as an epoch. ``after_iteration(params,
-    loss)`` ends the search by returning True; ``params()`` returns the weights, NumPy arrays.
-    ``tol`` is the largest entry of the gradient at which to stop. Return the number of iterations
-    and the reported loss: with several real outputs this is the mean, although the sum is
-    minimized. The algorithm is L-BFGS-B: Byrd, Lu, Nocedal, Zhu, "A limited memory algorithm for
-    bound constrained optimization" (1995).
+    The trainer receives the new weights; an iteration counts as an epoch. ``after_iteration(params,
+    loss)`` returns True to end the search; ``params()`` returns the weights as NumPy arrays. The
+    search also ends when no entry of the gradient exceeds ``tol`` in magnitude. Return the number
+    of iterations and the reported loss; for several regression outputs this is their mean loss,
+    although the sum is minimized. The algorithm is L-BFGS-B: Byrd, Lu, Nocedal, Zhu, "A limited
+    memory algorithm for bound constrained optimization" (1995).
     """
     backend = trainer.backend
     objective = _Objective(trainer, data, weights)
@@ -63,9 +63,9 @@ def minimize(
 
     def callback(intermediate_result: OptimizeResult) -> None:
         nonlocal stopped
-        # SciPy writes into this array later.
+        # A copy, since SciPy overwrites this array.
         params = partial(objective.unravel, intermediate_result.x.copy())
-        trainer.count(0, 0)  # A solver that continues from here also continues the count.
+        trainer.count(0, 0)  # Count an epoch, also for a later fit with another solver.
         stopped = after_iteration(params, objective.reported(intermediate_result))
         if stopped:
             raise StopIteration
@@ -112,7 +112,7 @@ def _not_converged(result: OptimizeResult, max_iter: int) -> str:
 
 
 class _Objective:
-    """The loss, penalty included, and its gradient, as functions of one float64 vector."""
+    """The loss, including the penalty, and its gradient, as functions of one float64 vector."""
 
     def __init__(self, trainer: Trainer, data: Data, weights: np.ndarray | None) -> None:
         self._trainer = trainer
@@ -129,17 +129,17 @@ class _Objective:
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
         self._is_whole = len(self._plan.totals) == 1 and self._plan.parts is None
-        # On NumPy a compiled function has one user at a time and owns its memory. A small one is
-        # kept for the next fit of this thread, since planning takes as long as a short fit.
+        # On NumPy a compiled function owns its memory, so each thread needs its own. One for small
+        # data is cached for the thread's next fit, since compiling it takes as long as a short fit.
         settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
-        # Several processes trace a function together, so none may keep one from an earlier fit.
+        # Several processes trace a function together, so none may reuse one from an earlier fit.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
         is_kept = is_small and self._processes.is_single
         compiled = _compiled if is_kept else _compiled.__wrapped__
         self._evaluate = compiled(*settings, threading.get_ident())
         put, xp = self._backend.put, self._backend.xp
         with self._backend.scope():
-            # The weights of the blocks' losses; each block has its part of the penalty.
+            # The weight of each block in the loss, which includes its part of the penalty.
             block_weights = np.asarray(self._plan.totals)[:, None] / total
             if self._plan.parts is not None:
                 block_weights *= self._plan.parts[:, None]
@@ -150,17 +150,17 @@ class _Objective:
             self._kept = list(data.epoch(self._plan)) if isinstance(data, Resident) else None
 
     def ravel(self, params: Params) -> np.ndarray:
-        """Concatenate all parameters in one vector, on the host."""
+        """Concatenate all parameters into one vector in host memory."""
         host = [self._backend.get(leaf).reshape(-1) for leaf in leaves(params)]
         return np.concatenate(host, dtype=np.float64)
 
     def unravel(self, vector: np.ndarray) -> Params:
-        """Return the parameters in a vector, as views where the dtype is the same."""
+        """Split a vector into parameters, which are views of it if the dtype is the same."""
         vector = vector.astype(self._trainer.dtype, copy=False)
         return _unravel(self._layout, vector, xp=cast(Namespace, np))
 
     def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return loss and gradient."""
+        """Return the loss and its gradient."""
         backend, trainer = self._backend, self._trainer
         with backend.scope(), self._batches() as batches:
             given = backend.put(vector, trainer.dtype)
@@ -169,7 +169,7 @@ class _Objective:
             for batch, fraction in zip(batches, self._block_weights, strict=True):
                 others = self._decay, batch, trainer.scaling, fraction
                 self._sums = self._evaluate(self._sums, given, *others)
-            # A copy, since the next evaluation overwrites it.
+            # Copied, since the next evaluation overwrites the sums.
             sums = np.concatenate(list(map(backend.get, self._sums)), dtype=np.float64)
         sums = self._processes.total(sums)
         return float(sums[0]), sums[1:]
@@ -177,11 +177,11 @@ class _Objective:
     def _batches(self) -> AbstractContextManager[Iterable[Batch]]:
         if self._kept is not None:
             return contextlib.nullcontext(self._kept)
-        # If a streamed epoch fails, its thread ends.
+        # Closing ends the thread of streamed batches, even after an error.
         return contextlib.closing(self._data.epoch(self._plan))
 
     def reported(self, result: OptimizeResult) -> float:
-        """Return the loss of a result, penalty included, as estimators report it."""
+        """Return the loss of a result, including the penalty, as estimators report it."""
         loss, n_outputs = self._trainer.rules.loss, self._trainer.rules.network.sizes[-1]
         if loss.reported(1.0, n_outputs) == 1.0:
             return float(result.fun)
@@ -191,9 +191,9 @@ class _Objective:
 
 
 class _Layout(NamedTuple):
-    """Positions of the leaves of a tree in a vector, and their shapes."""
+    """The position in a vector, and the shape, of each leaf of a tree."""
 
-    tree: Any  # of positions
+    tree: Any  # Its leaves are indices of `pieces`.
     pieces: tuple[tuple[int, int, tuple[int, ...]], ...]
 
 
@@ -256,7 +256,7 @@ def _evaluation(
 def error_of_minimum(
     trainer: Trainer, data: Data, weights: np.ndarray | None, iteration: int, finite: Params
 ) -> NonFiniteError:
-    """Restore the last finite weights, and return the error of the next iteration."""
+    """Restore the last finite weights, and return the error for the iteration after them."""
     trainer.set_learned(finite, ())
     plan = plan_epoch(data.n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
     return explain_minimum(trainer, data, plan, iteration)

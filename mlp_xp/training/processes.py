@@ -1,4 +1,4 @@
-"""The processes of a fit: one, unless several train one network (`mlp_xp.distributed`)."""
+"""The methods of a fit that depend on its processes, for a fit in a single process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradient
 
-if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
+if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 T = TypeVar("T")
@@ -23,9 +23,9 @@ T = TypeVar("T")
 class SingleProcess:
     """The only process of a fit, which computes all rows and makes all decisions.
 
-    The subclass `mlp_xp.distributed.Ranks` does the same for several processes. ``is_first`` is
-    whether this process prints, writes files and runs callbacks, and ``overrides`` are estimator
-    parameters that this process replaces.
+    The subclass `mlp_xp.distributed.Ranks` implements these methods for several processes.
+    ``is_first`` is whether this process prints, writes files and runs callbacks, and ``overrides``
+    has the estimator parameters that are different in this process.
     """
 
     number = 0
@@ -37,7 +37,7 @@ class SingleProcess:
     # --- while a fit is prepared -------------------------------------------------------------
 
     def exchange(self, value: T) -> list[T]:
-        """Return the values of all processes."""
+        """Return a list with the value of each process."""
         return [value]
 
     def first(self, value: T) -> T:
@@ -45,7 +45,7 @@ class SingleProcess:
         return value
 
     def first_of(self, function: Callable[[], T]) -> T:
-        """Return what a function returns in the first process, the only one that calls it."""
+        """Call a function in the first process only, and return its result in all processes."""
         return function()
 
     def agree(self, describe: Callable[[], dict[str, str]], cure: Callable[[], str] = str) -> None:
@@ -59,20 +59,20 @@ class SingleProcess:
         return check(X), y, weights
 
     def agree_on_samples(self, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:
-        """Raise ValueError unless all processes have the same samples, or each has its own."""
+        """Raise ValueError unless all processes have the same samples, if they should."""
 
     def spread(self, backend: Backend) -> Backend:
         """Return the backend that runs steps on all processes together."""
         return backend
 
     def sharing_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Raise an error of one process, while a fit is prepared, in all processes."""
+        """Return a context that raises an error of one process in all processes."""
         return contextlib.nullcontext()
 
     # --- while it runs -----------------------------------------------------------------------
 
     def fitting(self) -> contextlib.AbstractContextManager[None]:
-        """Run a fit; only the first process warns."""
+        """Return the context of a running fit, in which only the first process warns."""
         return contextlib.nullcontext()
 
     def decide(self, value: T) -> T:
@@ -80,11 +80,11 @@ class SingleProcess:
         return value
 
     def lead(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return what a function returns in the first process, the only one that calls it."""
+        """Call a function in the first process only, and return or raise the same in all."""
         return function(*arguments)
 
     def asking_first(self, function: Callable[[], T]) -> Callable[[], T]:
-        """Return a function that returns what another one returns in the first process."""
+        """Wrap a function so that all processes return the first process's result."""
         return function
 
     def blame(self, error: T) -> T:
@@ -100,13 +100,13 @@ class SingleProcess:
     def on_all(
         self, measure: Callable[[Any], T], outputs: Any, positions: np.ndarray, backend: Backend
     ) -> T:
-        """Return a measurement over the outputs of all processes' samples."""
+        """Measure the outputs for the samples of all processes together."""
         return measure(outputs)
 
     # --- rows and gradients ------------------------------------------------------------------
 
     def parts(self, n_samples: int) -> list[np.ndarray] | None:
-        """Return the parts of held-out samples that this process measures, None for all."""
+        """Return the held-out samples to measure here, as arrays of positions; None for all."""
         return None
 
     def own_plan(
@@ -122,11 +122,11 @@ class SingleProcess:
         return plan
 
     def total(self, sums: np.ndarray) -> np.ndarray:
-        """Return the sums over all processes of what L-BFGS has computed."""
+        """Sum the loss and gradient of L-BFGS over all processes."""
         return sums
 
     def gradient(self, backend: Backend) -> Callable[..., Callable[..., BatchGradient]]:
-        """Return the function for the gradient of a batch, as `batch_gradient` does."""
+        """Return the factory of gradient functions, such as `batch_gradient`."""
         return batch_gradient
 
 

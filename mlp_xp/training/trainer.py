@@ -1,4 +1,4 @@
-"""A network in training: epochs of steps, and the state to resume from."""
+"""A network in training: run epochs, and save and restore the state."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from mlp_xp.training.step.step_table import (
     step_ranges,
 )
 
-if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
+if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
-# The maximum number of steps per call; a call takes some time however little it computes.
+# The maximum number of steps per call. Combining steps saves the fixed cost of each call.
 _STEPS_AT_ONCE = 2_000
 
 
@@ -57,7 +57,7 @@ class Trainer(BaseTrainer):
         self.may_compile = self.may_compile if may_compile is None else may_compile
 
     def want_accuracy(self, wants: bool) -> None:
-        """Set whether records have the training accuracy."""
+        """Set whether records contain the training accuracy."""
         self.with_accuracy = wants
 
     @property
@@ -73,7 +73,7 @@ class Trainer(BaseTrainer):
             return own
 
     def set_learned(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Replace the weights by arrays of any library, which are copied."""
+        """Replace the weights by copies of arrays, which may be of any library."""
         self.guard.forget()
         with self.home.scope():
             new = self._own((params, batch_stats, params if self.state.average else ()))
@@ -87,7 +87,7 @@ class Trainer(BaseTrainer):
         self.guard.forget()
 
     def progress(self) -> ResumeState:
-        """Return what a later fit needs besides the weights, copied to host memory."""
+        """Return the state besides the weights that a later fit needs, copied to host memory."""
         has_average = self.rules.ema_decay is not None
         state = self.copy("opt_state", "loss_scale", *["params"] * has_average)
         return ResumeState(
@@ -102,7 +102,7 @@ class Trainer(BaseTrainer):
         )
 
     def resume(self, progress: ResumeState) -> None:
-        """Continue from another trainer's state; another kind of rule starts with a new state."""
+        """Continue from another trainer's state; a new kind of update rule starts from scratch."""
         self.guard.forget()
         shapes = [leaf.shape for leaf in leaves(progress.opt_state)]
         fits = shapes == [leaf.shape for leaf in leaves(self.state.opt_state)]
@@ -139,14 +139,14 @@ class Trainer(BaseTrainer):
         ``after_step(done, n_steps)`` is called after each step, or about every tenth of a second if
         ``step_by_step`` is False; if it returns True, the epoch ends there, and the record covers
         the steps so far. With a budget, the schedule follows the remaining time, and the epoch ends
-        with the last step that fits, but not before the first. ``first_step`` steps of the epoch
-        are already done. ``ahead()`` is called when the device has all steps queued and the host
-        would otherwise wait. After a `NonFiniteError` the state is the last finite one.
+        when no time is left, but after at least one step. ``first_step`` steps of the epoch are
+        already done. ``ahead()`` is called after all steps are queued on the device, when the host
+        would otherwise wait. After a `NonFiniteError`, the trainer has its last finite state.
         """
         backend, n_steps, start = self.backend, len(plan.counts), time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), step_context(self, data, plan, position):
-            # Only now, since all processes do this together and one may have failed earlier.
+            # Only here, since all processes must take part, and one may have failed earlier.
             params, opt_state = backend.place_state(self.rules.optimizer, *self.state[:2])
             self.state = self.state._replace(params=params, opt_state=opt_state)
             if not first_step:
@@ -155,8 +155,8 @@ class Trainer(BaseTrainer):
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             epoch = Epoch(data, plan._replace(draws=None), self.n_epochs, first_step, [])
             self.guard.begin(self, epoch, start)
-            # With a time limit, calls end where the clock is read, after the same steps in all
-            # processes.
+            # With a time limit, several processes run single steps, since all must stop after the
+            # same one.
             has_loop = self._loop is not None and (budget is None or self.processes.is_single)
             work, *_ = step_work(self, data, plan)
             most = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
@@ -164,7 +164,7 @@ class Trainer(BaseTrainer):
             every = 1 if self.processes.is_single else at_once
             arguments = draw_arguments(self, epoch, plan.draws)
             stacks = data.stacked([arguments.plan]) if has_loop else []
-            # A call may return before its steps are done.
+            # A call may return before its steps have run.
             waits = bool(stacks) and not step_by_step and backend.shares_host_memory
             tables = put_tables(self, epoch, position, budget)
             rates, done = [0.0], first_step
@@ -175,7 +175,7 @@ class Trainer(BaseTrainer):
                         continue
                     if after_step is not None and after_step(done, n_steps):
                         break
-                    if done < n_steps:  # The end of an epoch is always checked.
+                    if done < n_steps:  # `end` checks the last step.
                         self.guard.look(self, done, waits=waits)
             if ahead is not None and not backend.shares_host_memory:
                 ahead()
@@ -186,7 +186,7 @@ class Trainer(BaseTrainer):
     def _run(
         self, arguments: EpochArguments, tables: Iterable[StepTable], stacks: list[Batch], most: int
     ) -> Generator[list[float]]:
-        """Run steps, ``most`` per call if batches are stacked; yield the rates of each call."""
+        """Run steps, ``most`` per call if batches are stacked; yield their learning rates."""
         if stacks:
             assert self._loop is not None
             for call in step_ranges(stacks, tables, arguments.keys, self.backend, most):
@@ -207,7 +207,7 @@ class Trainer(BaseTrainer):
         seconds: float,
         done: int | None = None,
     ) -> Record:
-        """Count an epoch, or its first steps, and return its averages."""
+        """Count an epoch, or its first ``done`` steps, and return its record."""
         counts = plan.counts[:done]
         n_samples = sum(counts)
         loss, *accuracy = (total / (n_samples / sum(plan.counts)) for total in sums)
@@ -216,7 +216,7 @@ class Trainer(BaseTrainer):
         return Record(self.n_epochs, loss, correct, float(rates[-1]), n_samples, seconds)
 
     def count(self, n_steps: int, n_samples: int) -> None:
-        """Count an epoch."""
+        """Add an epoch to the counts."""
         self.n_epochs += 1
         self.n_steps += n_steps
         self.n_samples += n_samples

@@ -221,7 +221,7 @@ def test_a_folder_without_a_checkpoint_starts_the_fit(tmp_path):
 def test_other_settings_and_data_are_refused(tmp_path):
     interrupt(STEPS, tmp_path)
     other_settings = [
-        ({"alpha": 0.5}, "of a fit with alpha=0.0001, and this one has alpha=0.5: resume with the"),
+        ({"alpha": 0.5}, "from a fit with alpha=0.0001, but this fit has alpha=0.5: resume with"),
         ({"batch_size": 31, "max_iter": 3}, "with max_iter=12, batch_size=32, and|batch_size=32, "),
         ({"hidden_layer_sizes": (8, 9)}, "hidden_layer_sizes"),
     ]

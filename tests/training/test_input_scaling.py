@@ -126,5 +126,5 @@ def test_mistakes_are_told():
     ):
         with pytest.raises(ValueError, match=message):
             Whiten(**given)
-    with pytest.raises(ValueError, match=r"n_components is 9, .* give at most 4"):
+    with pytest.raises(ValueError, match=r"`n_components` must be at most 4, .* got 9"):
         MLPClassifier(input_scaling=Whiten("pca", 9)).fit(np.eye(4), [0, 1, 0, 1])

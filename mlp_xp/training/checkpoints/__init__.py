@@ -1,4 +1,4 @@
-"""Save the state of a training run to files and restore it.
+"""Checkpoints: the state of a training run, saved to files and restored from them.
 
-A callback decides when.
+A callback decides when to save.
 """

@@ -1,7 +1,7 @@
 """Checkpoints: each is a folder with one snapshot, as safetensors and JSON, without pickle.
 
-``training.json`` holds the counts and history and the SHA-256 of both files. A folder is renamed to
-its final name only once all its files are on disk (`mlp_xp._utils.storage.durable`).
+``training.json`` contains the counts, the history and the SHA-256 of both files. A folder is
+renamed to its final name only once all its files are on disk (`mlp_xp._utils.storage.durable`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
 _ARRAYS, _FACTS = "training.safetensors", "training.json"
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
 _FORMAT = {"format": "mlp_xp training", "format_version": 1}
-_LIMIT = 1 << 40  # In bytes.
+_LIMIT = 1 << 40  # The largest file to read, in bytes.
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
@@ -29,7 +29,7 @@ def checkpoint_name(epoch: int, step: int = 0) -> str:
 
 
 def checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
-    """Return a folder's checkpoints by epochs and steps, oldest first."""
+    """Return a folder's checkpoints as ``{(epochs, steps): path}``, oldest first."""
     found = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         if match := _NAME.fullmatch(path.name):
@@ -60,9 +60,11 @@ def read_checkpoint(folder: Path) -> Snapshot:
         content = json.loads(read_file(folder / _FACTS, _LIMIT))
         arrays = read_file(folder / _ARRAYS, _LIMIT)
         if content.get("sha256") != _digest(arrays, content):
-            raise SnapshotError(f"{folder} is damaged: its SHA-256 is not the one that was written")
+            raise SnapshotError(f"{folder} is damaged: its SHA-256 does not match {_FACTS}")
         if {name: content[name] for name in _FORMAT} != _FORMAT:
-            raise SnapshotError(f"{folder} was written by another version of mlp-xp: use that one")
+            raise SnapshotError(
+                f"{folder} was written by another version of mlp-xp: use that version"
+            )
         return Snapshot(safetensors.load(arrays), content["facts"])
     except SnapshotError:
         raise
@@ -86,14 +88,14 @@ def read_newest(folder: Path) -> Snapshot | None:
             continue
         for damage in damages:
             warnings.warn(
-                f"{damage}. Training continues from {path.name}, the checkpoint before.",
+                f"{damage}. Training continues from {path.name}, the previous checkpoint.",
                 RuntimeWarning,
                 stacklevel=5,
             )
         return snapshot
     if damages:
         raise SnapshotError(
-            f"{folder} has no checkpoint that can be read: {'; '.join(damages)}. Take one from a "
-            "copy, or start over in another folder"
+            f"{folder} has no checkpoint that can be read: {'; '.join(damages)}. Restore one "
+            "from a copy, or start over in another folder"
         )
     return None

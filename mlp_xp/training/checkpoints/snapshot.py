@@ -80,8 +80,8 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
             ", ".join(f"{name}={texts.get(name)}" for name in others) for texts in (found, given)
         )
         raise SnapshotError(
-            f"the checkpoint is of a fit with {earlier}, and this one has {now}: resume with the "
-            "same settings and data, or fit without resume and checkpoints in another folder"
+            f"the checkpoint is from a fit with {earlier}, but this fit has {now}: resume with the "
+            "same settings and data, or start a new fit with checkpoints in another folder"
         )
     trainer.want_accuracy(metadata["with_accuracy"])
     state = trainer.state
@@ -121,7 +121,7 @@ def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
     for key in sorted(expected.keys() | found.keys()):
         if found.get(key) != expected.get(key):
             raise SnapshotError(
-                f"array {key!r} is {_shape(found.get(key))}, and the fit needs "
+                f"array {key!r} is {_shape(found.get(key))}, but should be "
                 f"{_shape(expected.get(key))}"
             )
     return rebuild(like, [snapshot.arrays[key] for key in expected])

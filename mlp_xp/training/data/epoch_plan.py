@@ -12,21 +12,22 @@ from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
-# The last 512 shuffled orders are cached (8 MB at most), for epochs of at most this many samples.
-# The models of a search usually share a seed, and so these orders; drawing one takes 40 us or more.
+# The last 512 shuffled orders of at most this many samples are cached (8 MB). The models of a
+# search usually have the same seed and therefore the same orders; drawing one takes 40 us or more.
 _FEW_SAMPLES = 4_096
 
 
 class EpochPlan(NamedTuple):
     """The rows and weights of the steps of one epoch.
 
-    ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
-    that takes all rows in order; ``weights`` of the same length, or None where all are 1;
-    ``batch_size``; for each step the number of samples and the sum of their weights; and what each
-    augmentation drew, a NamedTuple of ``(steps * batch_size, ...)`` arrays, or None (`with_draws`).
+    ``rows : (steps * batch_size,)`` are int32 positions, step after step, or None for a single step
+    that uses all rows in order; ``weights`` has the same length, or is None if all are 1.
+    ``counts`` and ``totals`` have the number of samples and the sum of their weights for each step.
+    ``draws`` has the random draws of each augmentation, a NamedTuple of ``(steps * batch_size,
+    ...)`` arrays, or is None; see `with_draws`.
 
-    A plan may hold only a part of each batch; counts and totals still refer to whole batches. Then
-    ``positions``, as long as the rows, are int32 positions in the whole batch, or None without
+    A plan may contain only a part of each batch; counts and totals still refer to whole batches.
+    Then ``positions``, one per row, are int32 positions in the whole batch, or None without
     dropout, and ``parts : (steps,)`` are fractions of the totals.
     """
 
@@ -59,7 +60,7 @@ def plan_epoch(
     n_steps = -(-n_samples // batch_size)
     counts = [batch_size] * (n_steps - 1) + [n_samples - (n_steps - 1) * batch_size]
     if n_steps == 1:
-        # The order within a batch affects only rounding, and taking rows would copy all data.
+        # The order within a batch affects only rounding, and selecting rows would copy all data.
         total = float(n_samples) if weights is None else float(np.sum(weights))
         return EpochPlan(None, weights, batch_size, counts, [total])
     if seed is None:

@@ -24,12 +24,13 @@ def standardization(
 ) -> Scaling:
     r"""Compute the shift and scale that give each feature mean 0 and standard deviation 1.
 
-    One block of rows is converted at a time, in float64 where the device has it. Blocks are merged
-    by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which is numerically stable (Chan, Golub,
-    LeVeque, "Algorithms for computing the sample variance", 1983), with differences from the first
-    row, so that a large offset costs no digits. Features that scikit-learn considers constant are
-    not scaled. If x is one part of the samples, possibly empty, ``exchange`` returns the values of
-    all parts. Raise ValueError if a result is not finite.
+    One block of rows at a time is converted, to float64 if the device supports it. Blocks are
+    merged by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which is numerically stable (Chan,
+    Golub, LeVeque, "Algorithms for computing the sample variance", 1983). The first row is
+    subtracted from all rows, so a large offset does not reduce the precision. Features that
+    scikit-learn considers constant are not scaled. If x is only a part of the samples, possibly
+    empty, ``exchange(value)`` returns the values of all parts. Raise ValueError if a result is not
+    finite.
     """
     xp = backend.xp
     wide = "float64" if backend.has_float64 else dtype
@@ -51,7 +52,7 @@ def standardization(
             n, *merged = reduce(_merge, (part for part in parts if part[0]))
             mean, spread = (backend.put(values, wide) for values in merged)
         variance, mean = spread / n, first + mean
-        # In double precision for every dtype. Differences of equal numbers are exactly 0.
+        # Use float64's precision for every dtype: differences of equal numbers are exactly 0.
         noise = n * float(np.finfo(float).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
         scale = 1.0 / xp.sqrt(xp.where(constant, 1.0, variance))
@@ -62,9 +63,9 @@ def standardization(
             feature = int(xp.argmin(xp.astype(good, xp.int32)))
             deviation = float(xp.sqrt(variance[feature]))
             raise ValueError(
-                f"input_scaling cannot bring feature {feature} to variance 1 in {dtype}: its mean "
-                f"is {float(mean[feature]):.3g} and its standard deviation {deviation:.3g}. "
-                "Rescale it first so that its values are about 1."
+                f"`input_scaling` cannot scale feature {feature} to variance 1 in {dtype}: its "
+                f"mean is {float(mean[feature]):.3g}, its standard deviation {deviation:.3g}. "
+                "Rescale the feature so that its values are about 1."
             )
         return scaling
 
@@ -89,11 +90,11 @@ def _merge(a: Part, b: Part) -> Part:
 class Whiten:
     r"""Whitening: uncorrelated features of mean 0 and variance 1.
 
-    With the features standardized, their covariance :math:`C = U \Lambda U^\top` and :math:`S =
+    Let :math:`C = U \Lambda U^\top` be the covariance of the standardized features, and :math:`S =
     (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of the
-    eigenvalues, :math:`x \leftarrow x\, U S` for "pca", with directions ordered by their variance,
-    and :math:`x \leftarrow x\, U S U^\top` for "zca", the whitening nearest to x. It is computed
-    before the training and is not trained.
+    eigenvalues. Then "pca" computes :math:`x \leftarrow x\, U S`, with directions ordered by their
+    variance, and "zca" computes :math:`x \leftarrow x\, U S U^\top`, the whitening nearest to x.
+    The whitening is computed before training and is not trained.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ class Whiten:
     n_components : int of at least 1, optional
         For "pca": the number of directions to keep, which become the network's inputs.
     epsilon : float above 0, default=0.01
-        Keeps directions with little variance, which are mostly noise, smaller than the others.
+        Limits how much directions with little variance, which are mostly noise, are amplified.
 
     References
     ----------
@@ -141,8 +142,7 @@ class Whiten:
         n = self.n_components or n_features
         if n > n_features:
             raise ValueError(
-                f"n_components is {n}, and the data have {n_features} features: give at most "
-                f"{n_features}."
+                f"`n_components` must be at most {n_features}, the number of features, got {n}."
             )
         return n
 
@@ -153,7 +153,7 @@ SCALINGS = {"standardize": None, "zca": Whiten("zca"), "pca": Whiten("pca")}
 def find_scaling(
     setting: str | Whiten, backend: Backend, x: Any, dtype: str, exchange: Exchange | None = None
 ) -> Scaling | Whitening:
-    """Compute an input scaling, one of `SCALINGS` or a `Whiten`; see `standardization`."""
+    """Compute the input scaling of a setting: a key of `SCALINGS`, or a `Whiten`."""
     scaling = standardization(backend, x, dtype, exchange)
     whiten = SCALINGS[setting] if isinstance(setting, str) else setting
     if whiten is None:

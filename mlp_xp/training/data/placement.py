@@ -1,9 +1,9 @@
 """Placement of training data on the device, and their batches.
 
 Resident data are on the device in their own dtype (uint8 stays uint8), where each step selects its
-rows. Streamed data stay in host memory or in a memory-mapped file, and each batch is copied while
-the previous one is computed. Both give the same results. A subset of a large array is stored as a
-list of positions (`Rows`).
+rows. Streamed data remain in host memory or in a memory-mapped file, and each batch is copied to
+the device while the previous one is processed. Both give the same results. A subset of a large
+array is stored as a list of positions (`Rows`).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Placement = Literal["auto", "resident", "streamed"]
 
 _log = logging.getLogger(__name__)
 
-# The remainder is for parameters, optimizer state, gradients, activations and the library.
+# The rest is for parameters, optimizer state, gradients, activations and the library.
 _SHARE_OF_FREE_MEMORY = 0.8
 
 
 class Data(ABC):
     """Training data that are read in every epoch.
 
-    ``rows`` are the positions of the samples in x and y. If only some of the samples are here,
-    ``owned`` gives the position of each sample, or -1.
+    ``rows`` are the positions of the samples in x and y. If this process has only some of the
+    samples, ``owned`` has the position of each sample, or -1.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Data(ABC):
 
     @abstractmethod
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the batches of epochs stacked for `Steps`, one stack for each shape, or none."""
+        """Return the batches of epochs, stacked for `Steps`: one stack per shape, or none."""
 
 
 class Resident(Data):
     """Data on the device.
 
-    Floating-point data are converted to ``dtype`` once; integers are not converted. x may be sparse
-    rows (CSR) for a backend that multiplies them.
+    Floating-point data are converted to ``dtype`` once; integers are not converted. x may be a
+    sparse matrix (CSR) if the backend has sparse products.
     """
 
     def __init__(self, backend: Backend, x: Any, y: Any, dtype: str, *where: Any) -> None:
@@ -121,7 +121,7 @@ class Resident(Data):
 class Streamed(Data):
     """Data in the host's memory or in a memory-mapped file.
 
-    Floating-point batches are converted to ``dtype`` before they travel.
+    Floating-point batches are converted to ``dtype`` before they are copied to the device.
     """
 
     _is_told = False
@@ -152,20 +152,20 @@ class Streamed(Data):
 def multiplies_sparse(
     backend: Backend, network: Network, scaling: Any, augmentation: Sequence[Augmentation]
 ) -> bool:
-    """Whether sparse rows are needed only in the product of the first layer."""
+    """Whether the first layer can multiply sparse rows without making them dense."""
     is_plain = scaling is None and not augmentation
     return backend.has_sparse_products and network.takes_sparse and is_plain
 
 
 def count_work(data: Data, params: Params, n_rows: int) -> tuple[int, int, int]:
-    """Return the products of a forward pass, those outside BLAS, and the largest array size."""
+    """Return a forward pass's multiplications, sparse multiplications and largest array size."""
     n_sparse = math.prod(denses(params)[0].W.shape) if isinstance(data.x, SparseMatrix) else 0
     sizes = [math.prod(leaf.shape) for leaf in leaves(params)]
     return n_rows * sum(sizes), n_rows * n_sparse, max(sizes)
 
 
 def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:
-    """Copy sparse rows (CSR), or a slice of them, to the device unchanged."""
+    """Copy a sparse matrix (CSR), or a slice of its rows, to the device."""
     start, stop, _ = rows.indices(x.shape[0])
     indptr = x.indptr[start : stop + 1]
     first, last = indptr[0], indptr[-1]
@@ -186,11 +186,11 @@ def place(
 ) -> Resident | Streamed:
     """Choose between resident and streamed data.
 
-    With "auto", data on the device stay there, and host data are copied there if they fit into most
-    of its free memory. A memory-mapped file is streamed if it must be converted or its rows are not
-    contiguous. Sparse rows are streamed and made dense batch by batch, unless steps can multiply
-    them directly (``multiplies_sparse``). x may be `Rows`, or a `Shard` with the targets of all
-    samples.
+    With "auto", data on the device are used there, and host data are copied to it if they fit into
+    80 % of its free memory. A memory-mapped file is streamed if it must be converted or its rows
+    are not contiguous. Sparse rows are streamed and made dense batch by batch, unless steps can
+    multiply them directly (``multiplies_sparse``). x may be `Rows` or a `Shard`; with a `Shard`, y
+    has the targets of all samples.
     """
     if placement not in ("auto", "resident", "streamed"):
         raise ValueError(
@@ -212,8 +212,7 @@ def place(
     if placement == "auto":
         is_there = backend.shares_host_memory or (not is_sparse and backend.holds(x))
         free = None if is_there else backend.free_memory()
-        # The standard has no attribute for the size of an array; a number or position has at most 8
-        # bytes.
+        # The Array API has no `nbytes`; a number or a position has at most 8 bytes.
         n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
         fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
         if is_mapped(x):

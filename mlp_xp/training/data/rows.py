@@ -1,4 +1,4 @@
-"""Rows of data by position, from arrays of any library, sparse matrices and mapped files."""
+"""Selection of rows by position, from arrays of any library, sparse matrices and mapped files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import sparse
 
 from mlp_xp.backends import get_backend
 
-# Rows of smaller arrays are copied in a few milliseconds, so that steps read them in order.
+# Rows of smaller arrays are copied, in a few milliseconds, so that steps read contiguous memory.
 _COPIED_BYTES = 1 << 23
 
 
@@ -20,7 +20,7 @@ _COPIED_BYTES = 1 << 23
 class Rows:
     """Rows of an array by position, without a copy.
 
-    ``shared`` is the array's `SharedData` if many fits take rows of it.
+    ``shared`` is the array's `SharedData` if many fits use its rows.
     """
 
     x: Any
@@ -40,10 +40,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Samples of which only some have their rows here.
+    """Samples of which this process has only some.
 
-    ``owned`` gives the position of each sample in x, or -1. x has at least one row, which is unused
-    if no sample is here.
+    ``owned`` has the position of each sample in x, or -1. x has at least one row, which is unused
+    if this process has no sample.
     """
 
     x: Any
@@ -67,7 +67,7 @@ class Shard:
 
 
 def take_rows(x: Any, rows: Any) -> Any:
-    """Return some rows, dense; ``rows`` is a slice or positions."""
+    """Return rows as a dense array; ``rows`` is a slice or an array of positions."""
     if isinstance(x, Rows):
         return take_rows(x.x, x.rows[rows])
     if sparse.issparse(x):
@@ -80,9 +80,9 @@ def take_rows(x: Any, rows: Any) -> Any:
 
 
 def kept_dtype(x: Any, dtype: str) -> str | None:
-    """Return the dtype that data are converted to before the steps, or None for unchanged integers.
+    """Return the dtype to which to convert data before training, or None to keep integers.
 
-    With NumPy data these are signed integers and uint8, which every library can index.
+    Of NumPy's integers, signed ones and uint8 are kept, which every library can index.
     """
     if isinstance(x, Rows | Shard):
         return kept_dtype(x.x, dtype)
@@ -91,7 +91,7 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
     if isinstance(x, np.ndarray):
         stays = (x.dtype.kind == "i" or x.dtype == np.uint8) and x.dtype.isnative
         return None if stays else dtype
-    # Not by `array_namespace`, which compiles two functions for JAX's.
+    # Not `array_namespace`, which compiles two functions for a JAX array.
     is_integer = get_backend(x).xp.isdtype(x.dtype, "integral")
     return None if is_integer else dtype
 

@@ -1,4 +1,4 @@
-"""Data that many fits share: one copy on the device, whichever rows and targets each fit uses."""
+"""Data that many fits share: one copy on the device, from which each fit selects its rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlp_xp.training.data.rows import kept_dtype
 class Column:
     """Targets of all rows, filled in by the fits that use them.
 
-    Of the first fit's ``targets``, only the dtype and shape matter.
+    The constructor uses only the dtype and the shape of ``targets``.
     """
 
     def __init__(self, backend: Backend, targets: np.ndarray, n_rows: int) -> None:
@@ -45,14 +45,14 @@ class Column:
     @property
     def on_device(self) -> Array:
         """The targets on the device."""
-        values, placed = self._values, self._placed  # Other threads may add targets any time.
+        values, placed = self._values, self._placed  # Other threads may add targets at any time.
         if placed is None or placed[0] is not values:
             self._placed = placed = values, self._backend.put(values)
         return placed[1]
 
 
 class SharedData:
-    """Samples of many fits, and the column names that their check found (``names``)."""
+    """Samples that many fits share, and the column names found by their validation (``names``)."""
 
     def __init__(self, x: Any, names: Mapping[str, Any] | None = None) -> None:
         self.x, self.names = x, names or {}

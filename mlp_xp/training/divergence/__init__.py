@@ -1,4 +1,4 @@
 """Infinity and NaN in training: detection, diagnosis, and the error that names the cause.
 
-The guard of a fit is created in `loop`.
+Each trainer creates a `Guard`, which checks the loss and the weights.
 """

@@ -20,14 +20,14 @@ from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradie
 
 # Inputs or targets are the likely cause if they exceed 1 and the learning rate by this factor.
 _LARGE = 100.0
-# Sample weights may be the cause if their average, by which the penalty is divided, is smaller.
+# Sample weights may be the cause if their average is smaller, since the penalty is divided by it.
 _SMALL = 0.01
 
 
 class _Diagnosis(NamedTuple):
-    """The layer at fault, or None, and the magnitudes of the inputs of some steps.
+    """The layer where infinity or NaN appeared, or None, and magnitudes in some steps.
 
-    ``input`` and ``target`` are the largest magnitudes (``target`` is 0 for class labels),
+    ``input`` and ``target`` are the largest magnitudes of inputs and targets (0 for class labels),
     ``weight`` is the smallest average of the sample weights (1 without weights), and ``penalty`` is
     the largest L2 factor.
     """
@@ -49,7 +49,7 @@ class _Diagnosis(NamedTuple):
         return "rate" if self.target < large else "target"
 
     def error(self, rate: float, *, epoch: int, step: int | None = None) -> NonFiniteError:
-        """Return the error with cause, cure and layer; "lbfgs" has no rate and no steps."""
+        """Return the error with cause, cure and layer; "lbfgs" has rate 0 and no step."""
         cause = self.cause(rate)
         cure = {
             "input": "The input data may contain large values and need to be preprocessed. The "
@@ -102,11 +102,11 @@ def explain_minimum(
 ) -> NonFiniteError:
     """Return the error for an iteration of "lbfgs" that started from the trainer's weights.
 
-    The plan has all samples, in the blocks that L-BFGS uses.
+    The plan contains all samples, in the blocks that L-BFGS uses.
     """
     penalty = trainer.rules.alpha / sum(plan.totals)
     plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
-    no_scalars = trainer.state.loss  # They are not needed.
+    no_scalars = trainer.state.loss  # A placeholder.
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [
             _examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
@@ -147,7 +147,7 @@ def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Dia
         yield last, found.logits
         dlogits = found.pull_loss()
         yield "loss", (found.loss, dlogits)
-        # The last layer comes first.
+        # The backward pass begins with the last layer.
         for name, grads in reversed(_by_layer(network, found.backward(dlogits))):
             yield f"gradient of {name}", grads
 

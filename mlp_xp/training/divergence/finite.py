@@ -1,4 +1,4 @@
-"""A check whether numbers are finite, and the error for a fit whose numbers are not."""
+"""A check for finite numbers, and the error of a fit that has reached infinity or NaN."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NonFiniteError(ValueError):
     Attributes
     ----------
     epoch : int
-        From 1, as in ``history_``; the iteration of "lbfgs".
+        Number of the epoch, from 1, as in ``history_``; for "lbfgs", of the iteration.
     step : int or None
         Step of the epoch, from 1; None for "lbfgs".
     layer : str or None
@@ -63,7 +63,7 @@ class NonFiniteError(ValueError):
 
 
 def is_finite(backend: Backend, tree: Tree) -> bool:
-    """Whether all numbers of some arrays are finite; reads a single number from the device."""
+    """Whether all arrays are finite; if they are, this reads one number from the device."""
     xp = backend.xp
     first, *others = arrays = list(leaves(tree))
     if all(map(_is_short_and_finite, arrays)):
@@ -79,8 +79,8 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
 def _is_short_and_finite(array: Any) -> bool:
     """Whether a NumPy array is short and finite, in half the time of sums.
 
-    Squares cannot cancel out, and unlike a sum they never cause a warning. If in doubt, return
-    False.
+    The sum of squares is computed: infinities in it cannot cancel, and it never causes a warning.
+    For large finite numbers the result may be False.
     """
     return (
         type(array) is np.ndarray and array.size <= _SHORT and math.isfinite(np.vdot(array, array))

@@ -1,4 +1,4 @@
-"""Infinity and NaN in training: detection, search for the step, and return to finite weights."""
+"""Infinity and NaN in training: find the faulty step, and restore finite weights."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from mlp_xp.training.step.step_table import Epoch, repeat
 
 # Seconds between two checks of the loss, since each waits for the device.
 _LOOK_SECONDS = 0.1
-# The largest fraction of the time to spend on copies of the state.
+# The maximum fraction of the training time to spend on copies of the state.
 _COPY_SHARE = 0.0025
-# Expected seconds for the first copy: a constant, and a factor per number.
+# Estimated seconds for the first copy: a constant, plus a time per number.
 _COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
-# The number of steps to search for the cause, whose effect can take a few steps to show.
+# The number of recent steps to search for the cause, since its effect may show steps later.
 _RECENT = 8
 
 
@@ -36,7 +36,7 @@ class Guard:
     state. Copies may take `_COPY_SHARE` of the time. When a number is not finite, the steps since
     the restore point are repeated one by one to find the faulty step and layer, and the state
     before that step. No data are kept between two fits or two calls of `partial_fit`, so an error
-    then loses what was learned since the last copy. All processes check at the same time and raise
+    then discards the updates since the last copy. All processes check at the same time and raise
     the same error.
     """
 
@@ -61,11 +61,11 @@ class Guard:
         self._restore = None
 
     def release(self) -> None:
-        """Drop the data."""
+        """Discard the stored epochs, which refer to the data."""
         self._epochs, self._first = [], 0
 
     def begin(self, trainer: BaseTrainer, epoch: Epoch, now: float) -> None:
-        """Store an epoch before its first step, at a `time.perf_counter` time."""
+        """Store an epoch before its first step; copy the state if a copy is due at time ``now``."""
         self._epochs.append(epoch)
         self.running = None
         if self._processes.decide(self._is_copy_due(trainer, now)):
@@ -74,7 +74,7 @@ class Guard:
     def look(self, trainer: BaseTrainer, done: int, *, waits: bool) -> None:
         """Check the loss after ``done`` steps of the epoch if a check is due.
 
-        ``waits`` is whether the device computes for about as long as the time between two checks.
+        ``waits`` makes every check due; a check waits for the device.
         """
         now = time.perf_counter()
         is_due = waits or now >= self._look_at or self._restore is None
@@ -120,14 +120,14 @@ class Guard:
         self._cost = self._since - start
 
     def _error(self, trainer: BaseTrainer, done: int | None) -> NonFiniteError:
-        """Repeat the steps since the restore point; return to the state before the faulty one."""
+        """Find the faulty step, restore the state before it, and return the error."""
         last = trainer.n_epochs + (done is not None)
         restore, epochs, first = self._restore, self._epochs, self._first
         self.forget()
         self.release()
         if restore is None:
             when = f"step {done} of epoch {last}" if done else "the first step"
-            message = f"{NON_FINITE_WEIGHTS} They were so before {when}."
+            message = f"{NON_FINITE_WEIGHTS} They were already non-finite before {when}."
             return NonFiniteError(message, epoch=last, step=done)
         from mlp_xp.training.divergence.diagnosis import diagnose  # Nearly all fits stay finite.
 

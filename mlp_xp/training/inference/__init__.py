@@ -1,4 +1,4 @@
-"""Predictions and input gradients, in batches of one shape.
+"""Predictions and input gradients, computed in batches.
 
 Training steps are in `step`.
 """

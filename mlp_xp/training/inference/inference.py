@@ -1,4 +1,4 @@
-"""Prediction for any number of rows, in batches of one shape."""
+"""Prediction for any number of rows, in batches."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Predict = Callable[..., Array]
 # less memory, but XLA on a CPU is a quarter slower with them.
 _BATCH = 2048
 _HOST_BATCH = 384
-# More rows if machine code packs the weights for each batch; this takes 0.82 to 0.88 of the time.
+# A larger batch if machine code packs the weights per batch: 0.82 to 0.88 of the time.
 _LONG_BATCH = 1024
-# Narrow networks use more rows, up to this many inputs and outputs of layers, which fit a cache.
+# Narrow networks use larger batches, of up to this many layer outputs, which fit into a cache.
 _HOST_NUMBERS = 1 << 17
 # Batches of sparse rows are larger, so that more rows share the weights that are read.
 _SPARSE_BATCH = 1024
-# For backends that compile per shape: the operations on rows of zeros that take less time than a
-# call, the operations that take as long as an activation, and the largest input to copy.
+# For backends that compile per shape: the operations on padding that take less time than a call,
+# the operations that take as long as an activation, and the largest input to pad.
 _ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
 
 
@@ -63,8 +63,8 @@ def predict(
     than ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and scaling are
     arrays of any library; ``x`` may be sparse rows. The loss's output activation is applied;
     without a loss the outputs are raw. ``depth`` stops after that many hidden layers. The result is
-    averaged over all combinations of the views of ``tta``, and is on the backend ``to``. A long
-    prediction may compute its products in ``precision``; see `Backend.predicting_in`.
+    averaged over all combinations of the views of ``tta``, and is an array of the backend ``to``. A
+    long prediction may compute its products in ``precision``; see `Backend.predicting_in`.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
@@ -78,7 +78,7 @@ def predict(
         most, sizes = _SPARSE_BATCH, sizes[1:]
     row_bytes = _row_bytes(sizes, dtype)
     size = get_chunk_n_rows(row_bytes, max_n_rows=most)
-    # The first case is common, and a more precise check takes longer than a layer for one row.
+    # The first case is common, and `kept_dtype` takes longer than a layer with one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
 
     def put(leaf: Array) -> Array:
@@ -125,15 +125,15 @@ def predict(
         starts = range(0, n_samples, size)
 
         def rows_from(start: int) -> slice:
-            # If shapes are fixed, a short last batch would need another compilation. So it starts
-            # early enough to be full, and rows already predicted are dropped.
+            # With fixed shapes, a short last batch would need another compilation. It therefore
+            # starts early enough to be full, and rows that are already predicted are dropped.
             stop = min(start + size, n_samples)
             return slice(stop - size if backend.fixed_shapes else start, stop)
 
         def predict_from(start: int) -> Array:
             rows = rows_from(start)
             given = put_rows(rows)
-            given = backend.contiguous(given) if is_long else given  # For machine code.
+            given = backend.contiguous(given) if is_long else given  # Machine code requires this.
             return run(given)[start - rows.start :, :]
 
         def fed() -> Iterator[Array]:
@@ -153,7 +153,7 @@ def predict(
 
 
 def _joined(backend: Backend, outputs: Iterable[Array], n_samples: int, to: Backend) -> Array:
-    """Return the outputs of all batches on another backend."""
+    """Concatenate the outputs of all batches on the backend ``to``."""
     if backend.shares_host_memory or not to.shares_host_memory:
         arrays = [to.put(output) for output in outputs]
         with to.scope():
@@ -168,12 +168,12 @@ def _joined(backend: Backend, outputs: Iterable[Array], n_samples: int, to: Back
 
 
 def _is_on_host(x: Any) -> bool:
-    """Whether rows, sparse or not, in arrays of any library, are in host memory."""
+    """Whether rows, dense or sparse, are in host memory."""
     return sparse.issparse(x) or get_backend(x.x if isinstance(x, Rows) else x).shares_host_memory
 
 
 def put_writable(result: Array, to: Backend) -> Array:
-    """Return a result on a backend as a new array; NumPy's is writable."""
+    """Copy a result to a backend; make a NumPy array writable."""
     array: Any = to.put(result)
     # A view of JAX's memory is read-only.
     is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
@@ -212,7 +212,7 @@ def make_predict(
     """Return the function of a prediction for a batch; see `predict`.
 
     ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
-    ``draws`` are one of `view_draws` as arrays of one row, for all images.
+    ``draws`` are an element of `view_draws`, as arrays with one row for all images.
     """
 
     def predict(

@@ -59,9 +59,9 @@ def make_input_gradient(
 ) -> Callable[..., Array]:
     r"""Return the function of the gradient for a batch.
 
-    ``gradient(params, batch_stats, scaling, x, targets)`` returns (batch, features). With the input
-    scaling :math:`z = (x - \mu)\,\sigma^{-1}`, and perhaps :math:`z R`, it is :math:`\bar x = \bar
-    z R^T \sigma^{-1}`.
+    ``gradient(params, batch_stats, scaling, x, targets)`` returns (batch, features). For scaled
+    inputs :math:`z = (x - \mu)\,\sigma^{-1} R`, where R is the rotation of a whitening or the
+    identity, the gradient is :math:`\bar x = \bar z R^T \sigma^{-1}`.
     """
     evaluate = value_and_gradient(network, loss, kernels, xp=xp)
 

@@ -1,4 +1,4 @@
-"""Train one fit."""
+"""Training of a single fit: run the epochs that its loop requests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 
 def answer(fit: Fit[T]) -> T:
-    """Train the epochs that a fit asks for until it ends, and return its result."""
-    plans: dict[int, EpochPlan] = {}  # The next epoch, planned while the device works.
+    """Run the epochs that a fit requests until it ends, and return its result."""
+    plans: dict[int, EpochPlan] = {}  # The next plan, made while the device computes.
     several: MultiEpoch | None = None
     is_first = True
     try:

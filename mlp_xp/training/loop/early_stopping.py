@@ -1,4 +1,4 @@
-"""Early stopping: whether the training loss still falls."""
+"""Early stopping: detect when the loss no longer falls."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 class Plateau:
-    """Scikit-learn's rule: stop when a loss has not fallen by ``tol`` for too many epochs.
+    """Scikit-learn's stopping rule: too many epochs in a row without an improvement by ``tol``.
 
-    ``patience`` epochs in a row may pass without such a fall below ``best``, the lowest loss so
-    far.
+    Training stops after more than ``patience`` epochs whose loss is not at least ``tol`` below
+    ``best``, the lowest loss so far.
     """
 
     def __init__(self, tol: float, patience: float, best: float = np.inf, count: int = 0) -> None:
@@ -20,12 +20,12 @@ class Plateau:
 
     @property
     def n_before(self) -> float:
-        """The minimum number of epochs, at least 1, before training can stop."""
+        """The smallest number of further epochs after which training can stop, at least 1."""
         return max(1, self.patience - self.count + 1)
 
     @property
     def is_over(self) -> bool:
-        """Whether the loss has not fallen for too many epochs."""
+        """Whether more than ``patience`` epochs in a row have not improved the loss."""
         return self.count > self.patience
 
     def reached(self, loss: float) -> bool:

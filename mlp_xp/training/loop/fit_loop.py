@@ -1,4 +1,4 @@
-"""The loop of a fit: epochs or iterations until the loss, the score, time or the user ends it."""
+"""The loop of a fit: run epochs or iterations until a stopping criterion is met."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from mlp_xp.training.loop.records import Record
 from mlp_xp.training.loop.requests import Fit, Request, Trained
 from mlp_xp.training.trainer import Trainer
 
-if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
+if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 Learned = tuple[Params, tuple[BatchStats, ...]]  # Weights and batch statistics.
 
-_COMPILES_WITHIN = 10.0  # seconds
-_MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
+_COMPILES_WITHIN = 10.0  # The shortest time limit with compilation, in seconds.
+_MIN_RATE = 1e-6  # Scikit-learn's "adaptive" does not lower the rate further.
 
 
 class FitLoop:
     """A fit in progress: it asks for epochs, receives their records, and decides when to end.
 
-    It changes the trainer and its own attributes, but no estimator. ``best`` are the weights and
-    batch statistics with the best score so far; a resumed fit includes the epochs before the
-    interruption. ``identity()`` describes the settings and data that a resumed fit must share.
-    ``first_step`` is the number of steps that a resumed fit has already done in its first epoch;
-    ``start`` and ``epoch_start`` are the times at which the fit and the epoch began
-    (`time.perf_counter`, relative to now before `run`).
+    It changes the trainer and its own attributes, but no estimator. ``best`` has the weights and
+    batch statistics with the best score so far; in a resumed fit, this includes the epochs before
+    the interruption. ``identity()`` describes the settings and data, which must be the same when a
+    fit is resumed. ``first_step`` is the number of steps that a resumed fit has already done in its
+    first epoch; ``start`` and ``epoch_start`` are the `time.perf_counter` times at which the fit
+    and the epoch began; before `run` they are minus the seconds already spent.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class FitLoop:
         seconds: float,
         epoch_seconds: float,
     ) -> None:
-        """Resume a fit that has taken this many seconds, including an unfinished epoch's."""
+        """Restore the state of an interrupted fit, including the seconds already spent."""
         if best:
             self.best = self.put(best)
         self.history, self.position = history, position
@@ -98,7 +98,7 @@ class FitLoop:
         self.start, self.epoch_start = -seconds, -epoch_seconds
 
     def begin(self) -> None:
-        """Start to count epochs; in a continued fit the current network is the best so far."""
+        """Reset the epoch count; in a continued fit, the current network is the best so far."""
         if self.is_resumed:
             return
         self.history.n_epochs = 0
@@ -117,11 +117,11 @@ class FitLoop:
         watcher: Watcher,
         is_interrupted: Callable[[], bool],
     ) -> Fit[None]:
-        """Train until something ends it.
+        """Train until the fit ends.
 
-        ``start`` is the time from which `max_time` counts (`time.perf_counter`). The settings
-        replace earlier ones, except for whether the score decides. ``is_interrupted()`` returns
-        whether Ctrl-C was pressed.
+        ``start`` is the `time.perf_counter` time from which `max_time` counts. ``settings`` replace
+        the earlier ones, except ``stops_by_score``. ``is_interrupted()`` returns whether Ctrl-C was
+        pressed.
         """
         trainer, by_score = self.trainer, self._settings.stops_by_score
         self._settings = settings = replace(settings, stops_by_score=by_score)
@@ -130,7 +130,7 @@ class FitLoop:
         if not self.is_resumed:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
-            # In a shorter fit, compilation would take most of the time.
+            # With a shorter limit, compilation would take most of the time.
             may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
             trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
             if settings.max_time is not None:
@@ -150,15 +150,15 @@ class FitLoop:
             if self.best is not None:
                 trainer.set_learned(*self.best)
                 self.best = None
-            # Epochs of `partial_fit` have their own schedule.
+            # A later `partial_fit` starts its own schedule.
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
             trainer.guard.release()
             if not settings.keeps_step:
                 trainer.release_memory()
-            self._watcher = None  # A reference cycle would keep the data alive.
+            self._watcher = None  # Otherwise a reference cycle keeps the data in memory.
 
     def run_epoch(self, is_interrupted: Callable[[], bool]) -> Fit[None]:
-        """Train for one epoch; the schedule and the epoch count continue from the last one."""
+        """Train for one epoch, which continues the schedule and the epoch count."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
         trainer.begin_fit(is_planned=self._settings.is_planned)
@@ -177,7 +177,7 @@ class FitLoop:
     def learned(self) -> Learned:
         """Return weights and batch statistics that later steps do not overwrite."""
         trainer = self.trainer
-        if trainer.home.donates:  # A compiled step takes over the memory of its state.
+        if trainer.home.donates:  # A compiled step reuses the memory of its old state.
             return trainer.copy_learned()
         return trainer.learned, trainer.state.batch_stats
 
@@ -188,17 +188,17 @@ class FitLoop:
             return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)
 
     def _keep_best(self, error: NonFiniteError) -> None:
-        """Warn, as scikit-learn does, that the best weights are kept; record the epoch with NaN."""
+        """Warn that the best weights are kept, like scikit-learn, and record the epoch with NaN."""
         warn_caller(f"{error} The best weights so far are kept.", RuntimeWarning)
         records = self.history.records
         if records and records[-1].epoch >= error.epoch:
-            return  # Only the epoch's last update is not finite.
+            return  # Already recorded: only the epoch's last update is not finite.
         self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
 
     def _begin_budget(self, seconds: float, start: float) -> Budget:
-        """Return the time budget, with a reserve for what follows each epoch."""
+        """Return the time budget, with time reserved for the validation after each epoch."""
         budget = self.trainer.processes.budget(seconds, start)
-        # An iteration of L-BFGS includes its validation.
+        # With L-BFGS, validation is measured as part of an iteration.
         if self.validation is not None and self._settings.max_fun is None:
             budget.mark()
             self.validation.measure()
@@ -212,13 +212,13 @@ class FitLoop:
         is_watched = self._is_watched()
         while not self.is_stopped and history.n_epochs < settings.max_iter:
             n_epochs, n_left = 1, settings.max_iter - history.n_epochs
-            if not is_watched:  # None of these epochs but the last can end the fit.
+            if not is_watched:  # Only the last of these epochs can end the fit.
                 n_epochs = int(min(n_left, self.plateau.n_before))
             elif watcher is not None:
                 watcher.begin_epoch()
             request = self._request(n_epochs, n_left=n_left)
             trained = yield request
-            if request.first_step:  # Seconds before the fit was resumed count, too.
+            if request.first_step:  # Add the seconds from before the interruption.
                 seconds = time.perf_counter() - self.epoch_start
                 trained = [Trained(epoch.record._replace(seconds=seconds)) for epoch in trained]
             self.epoch_start = 0.0
@@ -230,7 +230,7 @@ class FitLoop:
             self._pause(0)
         if self.is_stopped:
             return
-        # A schedule that ends at max_iter has converged by design.
+        # A schedule that ends at max_iter is complete, so no warning is needed.
         if settings.has_open_end:
             warn_unconverged(
                 f"Stochastic Optimizer: Maximum iterations ({settings.max_iter}) reached and the "
@@ -238,7 +238,7 @@ class FitLoop:
             )
 
     def _is_watched(self) -> bool:
-        """Whether something after each epoch depends on the weights or is visible to the user."""
+        """Whether the loop must act after every epoch, e.g. for callbacks or a time limit."""
         settings, watcher, validation = self._settings, self._watcher, self.validation
         assert watcher is not None
         return bool(
@@ -248,7 +248,7 @@ class FitLoop:
             or settings.verbose
             or settings.max_time is not None
             or self.is_resumed
-            or not self.trainer.processes.is_single  # Only the first epoch is verbose.
+            or not self.trainer.processes.is_single  # Only the first process is verbose.
             or (validation is not None and validation.looks_at_model)
         )
 
@@ -272,7 +272,7 @@ class FitLoop:
         )
 
     def _after_step(self, done: int, n_steps: int) -> bool:
-        """Report a step; return whether the fit ends."""
+        """Report a step; return whether the fit should end."""
         watcher = self._watcher
         if watcher is not None:
             if watcher.watches_steps and watcher.end_step(done, n_steps):
@@ -290,15 +290,15 @@ class FitLoop:
         return self._budget.next_steps(1) == 0
 
     def _pause(self, step: int) -> None:
-        """Report a pause; after Ctrl-C it is the last one, and the fit ends."""
+        """Report that training can be saved now; after Ctrl-C, end the fit."""
         watcher, is_interrupted = self._watcher, self._is_interrupted()
-        # A fit stopped by Ctrl-C counts its unfinished epoch as a whole one.
+        # Save only once after Ctrl-C: from then on the unfinished epoch counts as a whole one.
         if watcher and watcher.watches_pauses and not (is_interrupted and self.is_stopped):
             watcher.pause(step, is_interrupted)
         self.is_stopped = self.is_stopped or is_interrupted
 
     def _end_epoch(self, trained: Trained, is_watched: bool = True) -> bool:
-        """Evaluate, record and report an epoch; return whether the patience is over."""
+        """Evaluate, record and report an epoch; return whether the loss is at a plateau."""
         settings, history, watcher = self._settings, self.history, self._watcher
         record, learned = trained
         by_score, is_descent = settings.stops_by_score, settings.max_fun is None
@@ -316,7 +316,7 @@ class FitLoop:
             print(f"Validation score: {score:f}")
         if watcher is not None and is_watched:
             if watcher.watches_epochs:
-                self.trainer.guard.check(self.trainer)  # No callback may save NaN.
+                self.trainer.guard.check(self.trainer)  # Callbacks must not save NaN.
             self.is_stopped = watcher.end_epoch(record) or self.is_stopped
         worker = current_worker()
         if worker is not None and worker.report is not None:
@@ -324,7 +324,7 @@ class FitLoop:
         return self.plateau.reached(-score if by_score and score is not None else record.loss)
 
     def _lower_rate(self) -> bool:
-        """Reduce the learning rate at a plateau, if it is "adaptive" and not too low already."""
+        """Reduce the learning rate at a plateau; return whether it was reduced."""
         settings = self._settings
         message = self.plateau.message(by_score=settings.stops_by_score)
         rate = self.trainer.rules.learning_rate * self.position.rate_factor
@@ -343,7 +343,7 @@ class FitLoop:
     # --- L-BFGS ----------------------------------------------------------------------------------
 
     def _minimize(self, max_fun: int) -> None:
-        # Most fits do not use L-BFGS.
+        # Imported here, since most fits do not use L-BFGS.
         from mlp_xp.training.lbfgs import error_of_minimum, minimize
 
         settings, trainer, watcher = self._settings, self.trainer, self._watcher

@@ -1,4 +1,4 @@
-"""The history of a network's fits: records, curves, and the best so far."""
+"""The history of a network's fits: records, curves, and the best loss and score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.training.loop.records import Record
 
-# Scikit-learn's names for the fields.
+# Fitted attributes, and the fields that they show.
 _ATTRIBUTES = {
     "history_": "records",
     "loss_curve_": "losses",
@@ -30,8 +30,8 @@ class History:
     """Records of all epochs, and attributes derived from them.
 
     Validation losses and scores are None without validation samples; ``best_loss`` is None if the
-    score decides. ``n_epochs`` counts from the start of the last fit, ``n_samples`` over all
-    training steps.
+    validation score decides when to stop. ``n_epochs`` counts the epochs of the last fit, and
+    ``n_samples`` the samples of all training steps.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -80,7 +80,7 @@ class History:
             self.validation_losses.append(record.validation_loss)  # type: ignore[arg-type]
             is_best = score > self.best_score
             self.best_score = score if is_best else self.best_score
-        self.loss = np.float64(record.loss)  # A float, so that it prints as in scikit-learn.
+        self.loss = np.float64(record.loss)  # The type that scikit-learn uses.
         self.losses.append(self.loss)
         self.records.append(record)
         if self.best_loss is not None:
@@ -92,7 +92,7 @@ class History:
 def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fitted attributes, with the records as text and without the curves.
 
-    skops takes 3 kB for a record and its entries in the curves; JSON takes 150 bytes.
+    A record and its entries in the curves take 3 kB in skops, and 150 bytes in JSON.
     """
     records = attributes.get("history_")
     if not records or not all(type(record) is Record for record in records):
@@ -106,7 +106,7 @@ def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Restore the attributes from what `packed` returned."""
+    """Restore the fitted attributes from the result of `packed`."""
     text = attributes.get("history_")
     if not isinstance(text, str):
         return dict(attributes)

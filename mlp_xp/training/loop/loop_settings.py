@@ -1,4 +1,4 @@
-"""Settings of a fit that training steps do not need, and its validation samples and reports."""
+"""Settings of a fit's loop, and the interfaces for validation and reports."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from mlp_xp.training.loop.records import Record, Running
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """The settings of a fit that training steps do not need.
+    """The settings of a fit that only its loop needs, not the training steps.
 
-    ``patience`` is the number of epochs in a row without an improvement by ``tol``.
-    ``stops_by_score`` is whether the validation score decides, instead of the loss; ``is_adaptive``
-    whether a plateau lowers the learning rate first; ``has_open_end`` whether ``max_iter`` is only
-    a limit, not the end of a schedule. ``max_fun`` limits L-BFGS, and is None for training step by
-    step. ``keeps_step`` keeps the memory of the compiled step for another fit.
+    ``patience`` is how many epochs in a row may pass without an improvement by ``tol``.
+    ``stops_by_score`` is whether early stopping uses the validation score instead of the loss,
+    ``is_adaptive`` whether a plateau lowers the learning rate before training stops, and
+    ``has_open_end`` whether ``max_iter`` is only a limit, not the end of a schedule. ``max_fun`` is
+    the maximum number of function evaluations of L-BFGS, None for other solvers. ``keeps_step`` is
+    whether the memory of the compiled step is kept for another fit.
     """
 
     max_iter: int
@@ -38,7 +39,7 @@ class LoopSettings:
 
     @property
     def is_planned(self) -> bool:
-        """Whether all epochs will run, because of a schedule or since nothing can stop the fit."""
+        """Whether all epochs are expected to run: with a schedule, or without early stopping."""
         return not self.has_open_end or self.patience == math.inf
 
 
@@ -55,7 +56,7 @@ class LoopPosition(NamedTuple):
 
 
 class Validation(Protocol):
-    """Held-out samples.
+    """Held-out samples, and how to measure the network on them.
 
     ``looks_at_model`` is whether the score depends on more than predictions.
     """
@@ -65,7 +66,7 @@ class Validation(Protocol):
     def measure_each(
         self, params: Params, batch_stats: tuple[BatchStats, ...]
     ) -> Iterable[tuple[float, float]]:
-        """Return the result of `measure` for each entry of the first axis of the weights."""
+        """Return the loss and the score for each set of weights along the first axis."""
         ...
 
     def measure(self) -> tuple[float, float]:
@@ -97,8 +98,8 @@ class Watcher(Protocol):
         ...
 
     def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report that the training can be saved now, after some or no steps of an epoch.
+        """Report that training can be saved now, after ``step`` steps of an epoch.
 
-        ``is_interrupted`` is whether Ctrl-C ends the fit after it.
+        ``is_interrupted`` is whether the fit then ends because of Ctrl-C.
         """
         ...

@@ -1,8 +1,8 @@
 """Several epochs of a small fit in one call.
 
-Such an epoch takes less time than its overhead. The call keeps the loss of each step and, if the
-data are one batch, the weights to validate. So the fit ends exactly as if its epochs had run one by
-one.
+In a small fit, the overhead of an epoch takes longer than its computation. The call stores the loss
+of each step and, if the data are a single batch, the weights for validation, so the fit ends
+exactly as if its epochs had run one by one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step
 from mlp_xp.training.step.step_context import n_alike, step_context
 from mlp_xp.training.step.step_table import Epoch, StepTable, draw_keys, step_tables
 
-# The maximum epochs and steps of a call, its rows, and the size of the weights that it keeps.
+# The maximum numbers of epochs, steps and rows of a call, and of the weights that it stores.
 _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
 
 
 class _Kept(NamedTuple):
-    """The weights and the loss before each step and after the last; the first axis counts steps.
+    """The weights and the loss before each step and after the last, along the first axis.
 
-    Without validation no weights are kept. A traced step keeps only the values before it.
+    Without validation no weights are stored. A step stores only the values before it; `_run` adds
+    the last ones.
     """
 
     learned: Params
@@ -72,7 +73,7 @@ def new_multi_epoch(request: Request) -> MultiEpoch | None:
 
 
 class MultiEpoch:
-    """The epochs of a small fit, ``most`` in a call; see `new_multi_epoch`."""
+    """A small fit that runs up to ``most`` epochs per call; see `new_multi_epoch`."""
 
     def __init__(self, request: Request, data: Resident, most: int) -> None:
         self._trainer, self._data, self._most = request.trainer, data, most
@@ -97,7 +98,7 @@ class MultiEpoch:
         kept = _Kept((), (), state.loss)
         if self._validation is not None:
             kept = _Kept(trainer.learned, state.batch_stats, state.loss)
-        # The steps of an epoch with full batches: all steps, or all but a shorter last one.
+        # The steps of an epoch with full batches, and the one with a shorter last batch, if any.
         n_full, n_steps = data.n_samples // plan.batch_size, len(plan.counts)
         self._parts = [range(n_full), range(n_full, n_steps)][: 1 + (n_full < n_steps)]
 
@@ -113,7 +114,7 @@ class MultiEpoch:
         request.at_end.callback(self._release)
 
     def train(self, request: Request) -> list[Trained]:
-        """Train the epochs, or fewer, each as `Trainer.run_epoch` does.
+        """Train the requested epochs, or fewer, with the results of `Trainer.run_epoch`.
 
         Raise `NonFiniteError` if the loss of the first epoch has become infinite or NaN.
         """
@@ -144,7 +145,7 @@ class MultiEpoch:
             measured = [*self._validation.measure_each(after.learned, after.batch_stats)]
         trained = []
         for epoch in epochs[1 : n_finite + 1]:
-            trainer.guard.begin(trainer, epoch, -math.inf)  # A copy would be too late.
+            trainer.guard.begin(trainer, epoch, -math.inf)  # Too late to copy the state.
         for i, (value, score) in enumerate(measured):
             record = trainer.record(plans[i], tables[i].rates, [losses[i]], seconds)
             record = record._replace(validation_loss=value, validation_score=score)
@@ -157,7 +158,7 @@ class MultiEpoch:
         return trained
 
     def _release(self) -> None:
-        """Release the memory that the epochs need."""
+        """Release the memory of the compiled loop."""
         self._trainer.release(self._loop)
 
     def _learned(self, i: int) -> tuple[Params, tuple[BatchStats, ...]]:
@@ -169,12 +170,12 @@ class MultiEpoch:
 
     def _plans(self, request: Request, n_epochs: int) -> list[EpochPlan]:
         """Return the plans of the next epochs."""
-        if len(self._counts) == 1:  # All have the same counts.
+        if len(self._counts) == 1:  # A single batch: all plans are the same.
             return [request.plan()] * n_epochs
         return [request.plan(i) for i in range(n_epochs)]
 
     def _run(self, plans: list[EpochPlan], tables: list[StepTable]) -> None:
-        """Run the steps."""
+        """Run the steps of several epochs in one call."""
         trainer, n_epochs = self._trainer, len(plans)
         lengths = [len(part) for part in self._parts]
         ranges = [
@@ -202,9 +203,9 @@ class MultiEpoch:
         return np.append(steps.ravel()[1:], last).reshape(steps.shape)
 
     def _arguments(self, plans: list[EpochPlan], tables: list[StepTable]) -> list[tuple[Any, ...]]:
-        """Return the step arguments of each part for ``most`` epochs; the last ones may be unused.
+        """Return the step arguments of each part, padded to ``most`` epochs.
 
-        So all calls have the shape for which the backend has traced a step.
+        All calls then have the shapes for which the backend has traced a step.
         """
         trainer, n_steps, n_unused = self._trainer, len(self._counts), self._most - len(plans)
         put, has_keys = trainer.backend.put, trainer.rules.network.n_keys > 0
@@ -226,14 +227,14 @@ class MultiEpoch:
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
-    """Return the parts of a state that are kept, in the order of the leaves."""
+    """Return the arrays of a state that are stored, in the order of the leaves of `_Kept`."""
     learned = state.average or state.params if kept.learned else ()
     return leaves(_Kept(learned, state.batch_stats if kept.learned else (), state.loss))
 
 
 @lru_cache(maxsize=64)
 def _make_keeping_step(step: Step) -> Callable[..., Any]:
-    """Return the step function for `Backend.loop` that also keeps the values before each step."""
+    """Return a step function for `Backend.loop` that also stores the values before each step."""
     indexed_step = make_indexed_step(step)
 
     def keeping_step(

@@ -12,10 +12,10 @@ from mlp_xp.training.step.loss_scaling import LossScale
 class Record(NamedTuple):
     """The results of an epoch.
 
-    ``epoch`` counts from 1; ``loss`` is the average over the samples, including the penalty, with
-    each batch's loss computed before its update; so is ``accuracy``, which is None unless
-    requested. ``learning_rate`` is the last step's, and ``seconds`` includes the wait for the
-    device. The last two fields are for the validation data after the epoch, or None without
+    ``epoch`` counts from 1. ``loss``, which includes the penalty, and ``accuracy`` are averages
+    over the samples, each batch evaluated before its update; ``accuracy`` is None unless requested.
+    ``learning_rate`` is the rate of the last step, and ``seconds`` includes waiting for the device.
+    ``validation_loss`` and ``validation_score`` are measured after the epoch, or None without
     validation data.
     """
 
@@ -40,13 +40,13 @@ class Running(NamedTuple):
 
 
 class ResumeState(NamedTuple):
-    """The state that only training needs, not predictions: NumPy arrays and counts.
+    """The state that is needed to resume training, but not to predict: NumPy arrays and counts.
 
     ``params`` are the weights themselves if predictions use their moving average, otherwise ``()``.
-    ``best`` are the weights and batch statistics with the best score so far, in an unfinished fit
-    in which the score decides, otherwise ``()``. ``rule`` names the kind of update rule that the
-    optimizer's state belongs to, and ``rule_start`` is the step at which it began; the counts are
-    `Trainer`'s. ``loss_scale`` is for products in float16, otherwise ``()``.
+    ``best`` has the weights and batch statistics with the best score so far if an unfinished fit
+    stops by its validation score, otherwise ``()``. ``rule`` names the kind of update rule to which
+    ``opt_state`` belongs, and ``rule_start`` is the step at which this rule began. ``loss_scale``
+    is ``()`` unless products are in float16.
     """
 
     params: Params

@@ -18,14 +18,14 @@ from mlp_xp.training.loop.records import Record
 from mlp_xp.training.step.step_table import SchedulePosition
 from mlp_xp.training.trainer import Trainer
 
-if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
+if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 T = TypeVar("T")
 
 
 class Trained(NamedTuple):
-    """A trained epoch; ``learned()`` copies weights and batch statistics, if it was validated."""
+    """A trained epoch; after validation, ``learned()`` copies its weights and batch statistics."""
 
     record: Record
     learned: Callable[[], tuple[Params, tuple[BatchStats, ...]]] | None = None
@@ -35,11 +35,11 @@ class Trained(NamedTuple):
 class Request:
     """A request for the next epochs of a fit: at least one, at most ``n_epochs``.
 
-    ``at_end`` is closed when the fit needs no more epochs. If it asks for one epoch,
-    ``after_step(done, n_steps)`` is called after each step, or every tenth of a second unless
-    ``step_by_step``, and ends the epoch by returning True; ``first_step`` is the number of steps of
-    that epoch that are already done. ``n_left`` is the maximum number of epochs that the fit can
-    still ask for, including these.
+    ``at_end`` is closed when the fit needs no more epochs. In a request for one epoch,
+    ``after_step(done, n_steps)`` is called after each step if ``step_by_step``, otherwise about
+    every tenth of a second; it returns True to end the epoch. ``first_step`` is the number of steps
+    of that epoch that are already done. ``n_left`` is the maximum number of epochs left in the fit,
+    including these.
     """
 
     trainer: Trainer
@@ -58,13 +58,13 @@ class Request:
 
     @property
     def schedule_position(self) -> SchedulePosition:
-        """Return the position of the trainer's next epoch in the fit's schedule."""
+        """The position of the trainer's next epoch in the fit's schedule."""
         done = self.trainer.n_epochs - self.position.first_epoch
         return SchedulePosition(done, self.settings.max_iter, self.position.rate_factor)
 
     @property
     def batch_size(self) -> int:
-        """Return the number of samples in a batch."""
+        """The number of samples in a batch."""
         return min(self.settings.batch_size, self.data.n_samples)
 
     def plan(self, later: int = 0, *, pad: bool = False) -> EpochPlan:
@@ -80,5 +80,5 @@ class Request:
         )
 
 
-# Yields requests, receives records, and returns when the fit has ended.
+# A generator that yields requests, receives trained epochs, and returns when the fit ends.
 Fit: TypeAlias = Generator[Request, list[Trained], T]

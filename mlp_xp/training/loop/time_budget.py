@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 # Seconds between two readings of the clock, each of which waits until the device's queue is empty.
 _LOOK_SECONDS = 0.02
-# Only recent measurements count, so one that another program disturbed is soon forgotten.
+# The number of measurements kept: few, so that one disturbed by another program is soon dropped.
 _REMEMBERED = 5
 _MARK_SECONDS = 0.25
 
@@ -18,9 +18,9 @@ _MARK_SECONDS = 0.25
 class Budget:
     """A time limit, with an estimate of how many steps still fit.
 
-    The clock runs from the start. The caller reports its progress: it calls `count` after steps,
-    and `between` after the work that follows the steps of an epoch, mainly validation, for which
-    time is then reserved. The first step is not measured, since it may compile.
+    The clock runs from ``start``. The caller reports progress: it calls `count` after steps, and
+    `between` after the work that follows an epoch's steps (mainly validation), for which time is
+    then reserved. The first step is not measured, since it may compile.
     """
 
     seconds: float
@@ -49,23 +49,23 @@ class Budget:
         self._betweens.append(self._lap())
 
     def next_steps(self, most: int) -> int:
-        """Return how many steps to run before the clock is read again; 0 if none fits."""
+        """Return how many steps to run before reading the clock again; 0 if no time is left."""
         left = self.start + self.seconds - self._reserve - time.perf_counter()
         pace = self._pace
         if left <= 0.0 or pace is None:
             return min(most, 1 if left > 0.0 else 0)
         fit = most
         if left < most * pace:
-            # Half of the remaining time, then half again, since forecasts for a few steps are
+            # Plan half of the remaining time, then half of the rest: short forecasts are more
             # accurate.
             fit = math.ceil(math.floor(left / pace) / 2)
         if pace:
             fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
-        # A power of two, so that backends that compile for a shape compile few of them.
+        # A power of two, so that backends that compile per shape compile for few shapes.
         return 1 << (fit.bit_length() - 1) if fit else 0
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the fraction of the steps' time that will have passed after ``ahead`` steps."""
+        """Return the fraction of the steps' time that will have passed ``ahead`` steps from now."""
         passed = time.perf_counter() - self.start + ahead * (self._pace or 0.0)
         usable = self.seconds - self._reserve
         return passed / usable if passed < usable else 1.0
@@ -87,14 +87,13 @@ class Budget:
 class Pace:
     """A forecast of the remaining time, from the fraction of the work that is done.
 
-    Time before the first report does not count, and later only the second half of the time does,
-    since the first step and the first validation may compile.
+    The speed is measured over the second half of the work reported so far, since the first step and
+    the first validation may include compilation.
     """
 
     _start: float = field(default_factory=lambda: time.perf_counter())
     _first: float = 0.0
-    # (time, fraction), oldest first: the start of the second half, and candidates for a later
-    # start.
+    # Pairs (time, fraction), oldest first: the start of the measured half, then later reports.
     _marks: deque[tuple[float, float]] = field(default_factory=deque)
     _now: tuple[float, float] = (0.0, 0.0)
 
@@ -113,7 +112,7 @@ class Pace:
         """Return the remaining seconds; infinity if nothing is done."""
         now, fraction = self._now
         then, fraction_then = self._marks[0] if self._marks else (self._start, 0.0)
-        if fraction <= fraction_then:  # A single measurement says little, but it is the only one.
+        if fraction <= fraction_then:  # After a single report, measure from the start.
             then, fraction_then = self._start, 0.0
         return (
             (1.0 - fraction) * (now - then) / (fraction - fraction_then)

@@ -1,4 +1,4 @@
-"""Many fits at once: models that train in one compiled step, or in threads.
+"""Many fits at once: models trained in one compiled step, or in threads.
 
-Each has its own loop, from `loop`.
+Each fit has its own loop, from `loop`.
 """

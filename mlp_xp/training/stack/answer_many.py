@@ -1,7 +1,7 @@
 """Fits that are trained together, in compiled steps with an axis for the models.
 
-Every fit has its own history, schedule and stopping. Models share a stack if they have the same
-layers, loss, rule, data, and steps per epoch.
+Every fit has its own history, schedule and early stopping. Models share a stack if they have the
+same layers, loss, rule, data, and steps per epoch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlp_xp.training.stack.stacked_trainer import StackError
 
 T = TypeVar("T")
 
-# The longest time that stacks train before the fits continue and report progress.
+# The maximum seconds of training before the fits record their epochs and report progress.
 _MOST_SECONDS = 1.0
 
 
@@ -29,10 +29,10 @@ def answer_many(
 ) -> Generator[T]:
     """Train the epochs that many fits ask for, and yield their results as they end.
 
-    Closing the generator, or Ctrl-C, ends the fits in progress after their step, without results.
-    The trainers are `StackedTrainer`. At most ``most`` fits are trained at once, each in the
-    context of ``worker``, whose ``is_stopped`` ends them. ``n_stacks`` threads divide the models of
-    a stack among them.
+    Closing the generator, or Ctrl-C, ends the fits in progress after the current step, without
+    results. Trainers must be `StackedTrainer`. At most ``most`` fits are trained at once, each in
+    the context of ``worker``, whose ``is_stopped`` ends them. Models that could share a stack are
+    divided into ``n_stacks``, one per thread.
     """
     stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
     present: list[_InProgress[T]] = []
@@ -98,14 +98,14 @@ class _Stacks:
         self._stacks: dict[Hashable, list[ModelStack]] = {}
 
     def train(self, requests: list[Request]) -> list[list[Trained] | Exception]:
-        """Train the number of epochs that all fits ask for, up to about a second."""
+        """Train as many epochs as all fits request, for about a second at most."""
         answers: dict[int, list[Trained] | Exception] = {}
         groups: dict[Hashable, list[Request]] = {}
         for request in requests:
             if _can_stack(request):
                 groups.setdefault(_key(request), []).append(request)
             else:
-                answers[id(request)] = StackError("No stack can train this.")
+                answers[id(request)] = StackError("A stack cannot train this model.")
         if groups.keys() - self._stacks.keys():
             self._seconds = math.inf  # The duration of a new stack's epoch is not known.
         new = [[ModelStack(self._is_stopped) for _ in range(self._n_stacks)] for _ in groups]
@@ -136,7 +136,7 @@ class _Stacks:
 
 
 def _can_stack(request: Request) -> bool:
-    """Whether the steps of a model can be part of a stack's."""
+    """Whether a model can be trained in a stack."""
     trainer = request.trainer
     has_own = trainer.rules.augmentation or trainer.backend.scales_loss or trainer.with_accuracy
     return isinstance(request.data, SharedResident) and not has_own
@@ -145,9 +145,10 @@ def _can_stack(request: Request) -> bool:
 def _parts(
     stacks: list[ModelStack], requests: list[Request]
 ) -> list[tuple[ModelStack, list[Request], int]]:
-    """Return each stack with its requests, and their largest number, so that one size is compiled.
+    """Return each stack with its requests, and the common size to compile for.
 
-    Models keep their stacks, and new ones go to the smallest stack.
+    The common size is the size of the largest stack. Models remain in their stack, and new models
+    are added to the smallest one.
     """
     parts = [[r for r in requests if stack.has(r.trainer)] for stack in stacks]
     known = {id(request) for part in parts for request in part}

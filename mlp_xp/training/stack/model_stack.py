@@ -1,4 +1,4 @@
-"""A stack of models: a state with an axis for the models, their steps and their predictions."""
+"""A stack of models, trained together in one state with an axis for the models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
 
 @dataclass(frozen=True)
 class StackSettings:
-    """The settings that all models of a stack share, and all settings of one model."""
+    """The settings shared by all models of a stack (``key``), and the rules of one of them."""
 
     key: Hashable
     rules: Rules = field(compare=False)
@@ -55,7 +55,7 @@ def _settings(rules: Rules) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=64)
 def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
-    """Return the step function of a stack; the numbers of its settings are packed last."""
+    """Return the step function of a stack; ``coefs`` end with the settings that differ by model."""
     rules = common.rules
     n_rule, n_loss = (len(numbers(part)) for part in _settings(rules))
 
@@ -81,9 +81,9 @@ def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
 class ModelStack:
     """A stack of models: a state with a leading axis, and the trainer at each position.
 
-    A position whose model has ended is None: it computes with weights of 0 until the stack shrinks,
-    or another model takes the position. ``is_stopped()`` returns whether the training must end
-    after the current step, without results.
+    A position whose model has ended is None. It is still computed, with sample weights of 0, until
+    the stack shrinks or another model takes the position. ``is_stopped()`` returns whether the
+    training must end after the current step, without results.
     """
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
@@ -102,7 +102,7 @@ class ModelStack:
     def train(
         self, requests: list[Request], size: int, n_epochs: int
     ) -> list[list[Trained] | StackError]:
-        """Train epochs of each model, in ``size`` positions or more; return them, or an error."""
+        """Train each model, in at least ``size`` positions; return its epochs or an error."""
         backend = requests[0].trainer.backend
         self._width = max(self._width, *(request.batch_size for request in requests))
         trained: list[list[Trained]] = [[] for _ in requests]
@@ -145,7 +145,7 @@ class ModelStack:
         trainer.adopt(self._copy_of(trainer.backend, self._positions[id(trainer)]))
 
     def _leave(self, trainer: Trainer) -> None:
-        """Return the state of a model that ends, if it is needed."""
+        """Copy the state of a model that has ended to its trainer, unless training was stopped."""
         if self.has(trainer) and not self._is_stopped():
             self._return_state(trainer)
 
@@ -162,7 +162,7 @@ class ModelStack:
         copy: TrainState = rebuild(self._state, copies)
         return copy
 
-    # --- which models ----------------------------------------------------------------------------
+    # --- the positions of models -----------------------------------------------------------------
 
     def _arrange(self, requests: list[Request], size: int, backend: Backend) -> None:
         """Assign each model a position; new models take the positions of models that have ended."""

@@ -10,7 +10,7 @@ from mlp_xp.training.trainer import Trainer
 
 
 class StackError(Exception):
-    """A model's weights have become infinite or NaN in a stack; a separate fit finds the cause."""
+    """A model must be fitted alone: a stack cannot train it, or has reached infinity or NaN."""
 
 
 class StackedTrainer(Trainer):
@@ -21,7 +21,7 @@ class StackedTrainer(Trainer):
 
     @property
     def home(self) -> Backend:
-        """Return the backend that has the state."""
+        """The backend that stores the state."""
         return get_backend("numpy")
 
     @property
@@ -30,11 +30,11 @@ class StackedTrainer(Trainer):
         return self.rules.network.n_keys > 0
 
     def release_memory(self) -> None:
-        """Release nothing: the stack has the memory."""
+        """Release nothing, since the stack owns the memory."""
 
 
 class _StackGuard(Guard):
-    """The guard of a model of a stack, which has no steps to repeat."""
+    """The guard of a model in a stack: it checks the weights, but repeats no steps."""
 
     def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
         """Raise `StackError` if weights are not finite."""

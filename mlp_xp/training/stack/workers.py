@@ -28,15 +28,15 @@ def work_in_threads(
     n_threads: int,
     backend: Backend,
 ) -> Generator[R]:
-    """Yield the results of tasks as they are done, in any order.
+    """Yield the results of tasks as they finish, in any order.
 
-    Closing the generator, or Ctrl-C, ends the tasks in progress after their step, without results.
-    ``work(task)`` returns a result and raises no errors. ``n_workers`` tasks run at once, on
-    ``n_threads`` threads each, out of ``n_tasks`` in all.
+    Closing the generator, or Ctrl-C, ends the tasks in progress after the current step, without
+    results. ``work(task)`` returns a result and raises no errors. ``n_workers`` of the ``n_tasks``
+    tasks run at once, each on ``n_threads`` threads.
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
     remaining, lock, is_closed = iter(tasks), threading.Lock(), threading.Event()
-    config = sklearn.get_config()  # This thread's settings; the workers have the defaults.
+    config = sklearn.get_config()  # Otherwise the workers would use the defaults.
     end: Any = object()
 
     def next_task() -> Any:

@@ -1,4 +1,4 @@
-"""One training step: its inputs, loss, gradient and update, and the numbers it needs.
+"""One training step: its inputs, loss, gradient and update, and the scalars it needs.
 
-Pure functions, which a backend may compile.
+These are pure functions, which a backend may compile.
 """

@@ -1,4 +1,4 @@
-"""The state and the single steps of a trainer, enough to find and undo a faulty step."""
+"""The part of a trainer that runs single steps and that copies and restores the state."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from mlp_xp.training.step.step_settings import Rules
 
 
 class BaseTrainer:
-    """The state of a network in training, on the device, and the step that turns it into the next.
+    """The state of a network in training, on the device, and the function of one step.
 
     ``params`` and ``batch_stats``, arrays of any library, are copied; ``scaling`` is on the device.
-    ``seed`` is for dropout and augmentation, ``processes`` share each step, and ``with_accuracy``
-    adds the training accuracy to records. ``may_compile`` is whether the fit can wait for machine
-    code, which takes some seconds the first time, and ``is_planned`` is whether only a failure or
-    the user can end the fit before its last epoch. ``function`` is the step before compilation.
+    ``seed`` is for dropout and augmentation, ``processes`` compute each step together, and
+    ``with_accuracy`` adds the training accuracy to records. ``may_compile`` is whether machine code
+    may be compiled, which takes some seconds the first time, and ``is_planned`` is whether only a
+    failure or the user can end the fit before its last epoch. ``function`` is the step before
+    compilation.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class BaseTrainer:
 
     @property
     def home(self) -> Backend:
-        """Return the backend that has the state."""
+        """The backend that stores the state."""
         return self.backend
 
     def _compile(self) -> None:
@@ -82,7 +83,7 @@ class BaseTrainer:
         self._loop = self.backend.loop(make_indexed_step(self.function))
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Set the state before the first step; copies arrays of any library."""
+        """Reset the state to before the first step, with copies of the arrays."""
         average = params if self.rules.ema_decay is not None else ()
         with self.home.scope():
             own = self._own((params, batch_stats, average))
@@ -98,17 +99,17 @@ class BaseTrainer:
         self.n_steps = 0
 
     def _own(self, tree: Tree) -> Tree:
-        """Copy a tree to the state's backend; nobody else may hold it, since steps write to it."""
+        """Copy a tree to the state's backend, since steps overwrite its arrays."""
         return map_leaves(lambda leaf: self.home.put_copy(leaf, self.dtype), tree)
 
     def copy(self, *names: str) -> TrainState:
-        """Return a copy of the state, or of some fields, in host memory, without views."""
+        """Return a copy of the state, or of some of its fields, in host memory."""
         others = {name: () for name in TrainState._fields if names and name not in names}
         state = self.state._replace(**others)  # type: ignore[arg-type]
         return map_leaves(lambda leaf: np.array(self.home.get(leaf)), state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
-        """Restore a copy of the state from after this many steps in all."""
+        """Restore a copy of the state that was made after ``n_steps`` steps in total."""
         with self.home.scope():
             self.state = self._own(state)
         self.n_steps = n_steps

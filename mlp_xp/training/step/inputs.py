@@ -12,14 +12,14 @@ from mlp_xp.nn.network import Params
 
 
 class Selection(NamedTuple):
-    """The selection of a batch from a data set; for several steps, with a first axis over steps.
+    """The rows, weights and random draws of a batch, or of several steps along a first axis.
 
     ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
-    or None where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple
-    of ``(batch, ...)`` arrays, or is None without augmentations. If other parts of the batch are
-    computed elsewhere, ``positions : (batch,)`` int32 are the positions of these rows in the whole
-    batch, or None without dropout, and ``part``, 0-d, is their fraction of its weight. If each
-    model of a stack has its own batch, ``rows`` and ``weights`` have leading axes.
+    or None where all are 1. ``draws`` has the random draws of each augmentation, a NamedTuple of
+    ``(batch, ...)`` arrays, or is None without augmentations. If other processes compute other
+    parts of the batch, ``positions : (batch,)`` int32 are the positions of these rows in the whole
+    batch, or None without dropout, and ``part``, 0-d, is their fraction of the batch's total
+    weight. If each model of a stack has its own batch, ``rows`` and ``weights`` have leading axes.
     """
 
     rows: Array | None = None
@@ -33,8 +33,8 @@ class Batch(NamedTuple):
     """A batch: positions of rows in a data set on the device, or the rows themselves.
 
     ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``. The models of a
-    stack share a batch, or each has its own: then ``rows`` and ``weights`` have leading axes, or
-    ``x``, ``y`` and ``weights``.
+    stack share a batch, or each has its own: then either ``rows`` and ``weights``, or ``x``, ``y``
+    and ``weights``, have leading axes.
     """
 
     x: Array
@@ -51,7 +51,7 @@ def network_inputs(
     *,
     xp: Namespace,
 ) -> tuple[Array, Array, Mixture | None]:
-    """Return a batch's inputs for the network, its targets, and which samples were mixed."""
+    """Return the network's inputs for a batch, the targets, and the mixture of samples, if any."""
     draws, rows, scaled = batch.selection.draws, batch.selection.rows, of_features(scaling)
     is_own = scaled is not None and scaled.shift.ndim > 1  # One for each model of a stack.
     flat = rows if rows is None or rows.ndim == 1 else xp.reshape(rows, (-1,))
@@ -59,7 +59,7 @@ def network_inputs(
     source = Source(batch.x, flat, None if is_own else scaled, pixel_map)
     x = kernels.gather(source, dtype=next(leaves(params)).dtype, xp=xp)
     y = batch.y if flat is None else xp.take(batch.y, flat, axis=0)
-    if rows is not None and rows.ndim > 1:  # Each model of a stack takes its own rows.
+    if rows is not None and rows.ndim > 1:  # Each model of a stack has its own rows.
         x = xp.reshape(x, (*rows.shape, x.shape[-1]))
         y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
     if is_own:
@@ -75,17 +75,17 @@ def of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
 
 
 def rotated(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
-    """Return inputs after the rotation of a whitening, the last step; before it x is an image."""
+    """Apply a whitening's rotation to inputs, after the augmentations, which require images."""
     if not isinstance(scaling, Whitening):
         return x
-    # Not the operator, which ignores a namespace's own product.
+    # Not `@`, which would bypass a namespace's own `matmul`.
     return xp.matmul(x, xp.astype(scaling.rotation, x.dtype, copy=False))
 
 
 def _augment(
     augmentation: tuple[Augmentation, ...], x: Array, batch: Batch, *, xp: Namespace
 ) -> tuple[Array, Mixture | None]:
-    """Return the batch after the augmentations of values, and which samples were mixed."""
+    """Apply the augmentations of values, and return the mixture of samples, if any."""
     mixture = None
     for transform, drawn in zip(augmentation, batch.selection.draws or (), strict=True):
         # Factors in float32 would promote values that were rounded to bfloat16.
@@ -98,7 +98,7 @@ def _augment(
 def targets_and_weights(
     targets: Array, weights: Array | None, mixture: Mixture | None, *, xp: Namespace
 ) -> list[tuple[Array, Array | None]]:
-    """Return the targets of a batch with their weights; for mixed samples, their partners' too."""
+    """Return the targets and weights of a batch, and of the samples mixed into it, if any."""
     if mixture is None:
         return [(targets, weights)]
     partners = mixture.partners
@@ -107,12 +107,12 @@ def targets_and_weights(
 
 
 def mixed(values: list[Array], mixture: Mixture | None) -> Array:
-    """Return the values, mixed with the partners' values."""
+    """Return the values of the samples mixed with the values of their partners."""
     if mixture is None:
         return values[0]
     return values[0] * mixture.share + values[1] * (1.0 - mixture.share)
 
 
 def in_dtype_of(params: Params, outputs: Array, *, xp: Namespace) -> Array:
-    """Return outputs in the parameters' dtype, since a loss needs more than 8 bits."""
+    """Convert outputs to the parameters' dtype, since bfloat16 is not precise enough for a loss."""
     return xp.astype(outputs, next(leaves(params)).dtype, copy=False)

@@ -1,9 +1,10 @@
-"""Dynamic loss scaling: gradients of products in float16 that would be 0 without it.
+"""Dynamic loss scaling, which prevents small gradients from becoming 0 in float16.
 
 The smallest number of float16 is 6e-8. The gradient of the loss is therefore multiplied by a large
 factor before the backward pass, and the gradients of the parameters are divided by it. A step whose
-gradients overflow changes nothing and halves the factor, which doubles after many good steps. All
-of it stays on the device. Without a `LossScale`, the functions return their arguments.
+gradients overflow is skipped and halves the factor; after 2,000 good steps in a row, the factor is
+doubled. All values remain on the device. Without a `LossScale`, the functions return their
+arguments.
 
 References
 ----------
@@ -31,12 +32,12 @@ class LossScale(NamedTuple):
 
 
 def init_loss_scale(like: Array, *, xp: Namespace) -> LossScale:
-    """Return the loss scale before the first step, in the shape of an array."""
+    """Return the loss scale before the first step, in the shape of ``like``."""
     return LossScale(xp.full_like(like, _FIRST), xp.zeros_like(like))
 
 
 def copy_state(tree: Tree, scale: LossScale | tuple[()], *, xp: Namespace) -> Tree:
-    """Return a copy of the arrays that an update overwrites."""
+    """Copy the state before an update overwrites it, if loss scaling may undo the update."""
     if not scale:
         return tree
     return map_leaves(lambda leaf: xp.asarray(leaf, copy=True), tree)
@@ -52,7 +53,7 @@ def unscale_gradients(
 ) -> tuple[Tree, Array | tuple[()]]:
     """Return the gradients divided by the factor, and whether all gradients of a model are finite.
 
-    They have the factor's dtype, since they would underflow again in float16.
+    The results have the factor's dtype, since they would underflow again in float16.
     """
     if not scale:
         return grads, ()
@@ -73,7 +74,7 @@ def accept_or_revert(
 ) -> tuple[Tree, LossScale | tuple[()]]:
     """Return the new tree, or the old one if the step is skipped, and the next loss scale.
 
-    ``old`` is a copy from before the update, ``is_finite`` as `unscale_gradients` returned it.
+    ``old`` is a copy from before the update; ``is_finite`` is the result of `unscale_gradients`.
     """
     if not scale or isinstance(is_finite, tuple):
         return new, scale

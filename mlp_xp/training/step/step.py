@@ -31,10 +31,10 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradien
 
 
 class Steps(NamedTuple):
-    """The arguments that differ from step to step; their first axis counts steps.
+    """The arguments that differ from step to step; the first axis is for the steps.
 
-    ``selection`` is a `Batch`'s, with rows; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
-    ``keys : (steps, dropouts)`` or None. For a stack of models, the second axis counts the models.
+    ``selection`` is as in `Batch`, with rows; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
+    ``keys : (steps, dropouts)`` or None. For a stack, the second axis is for the models.
     """
 
     selection: Selection
@@ -43,13 +43,14 @@ class Steps(NamedTuple):
 
 
 class StepScalars(NamedTuple):
-    """The numbers that change from step to step: 0-d arrays, or floats on the host.
+    """The scalars that change from step to step: 0-d arrays, or floats on the host.
 
     They are copied to the device as one array, ``(..., 4 + k)``, in this order. The models of a
     stack share them, or each has its own. ``fraction`` is the step's fraction of the epoch's
-    samples, ``l2`` the factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are how far
-    the moving average and the batch statistics move, and ``rule`` is what `optimizer.coefficients`
-    returned. ``dropout_rates`` has the rate of each dropout if rates are inputs of a step.
+    samples, ``l2`` the factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are the
+    weights of new values in the moving average and in the batch statistics, and ``rule`` is the
+    result of `Optimizer.coefficients`. ``dropout_rates`` has the rate of each dropout if rates are
+    inputs of a step.
     """
 
     fraction: Any
@@ -61,7 +62,7 @@ class StepScalars(NamedTuple):
 
     @classmethod
     def unpack(cls, coefs: Any, n_dropouts: int = 0) -> StepScalars:
-        """Return the numbers that were packed."""
+        """Unpack the scalars from an array."""
         place: tuple[Any, ...] = () if coefs.ndim == 1 else (...,)
         numbers = [coefs[(*place, i)] for i in range(coefs.shape[-1])]
         end = len(numbers) - n_dropouts
@@ -69,7 +70,7 @@ class StepScalars(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """The state that a step turns into the next; all of it is donated to the step.
+    """The state of training; it is donated to each step, which returns the next state.
 
     ``batch_stats`` are the running statistics of batch normalization, ``average`` is the moving
     average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one per model of
@@ -111,7 +112,7 @@ def init_state(
     with_loss_scale: bool = False,
     xp: Namespace,
 ) -> TrainState:
-    """Return the state before the first step; the arguments become part of it."""
+    """Return the state before the first step; it contains the arguments, not copies of them."""
     zero = xp.zeros_like(one_number(params))
     accuracy = xp.zeros_like(zero) if with_accuracy else ()
     opt_state = init_opt_state(optimizer, params, xp=xp)
@@ -155,7 +156,7 @@ def make_step(
         scalars = StepScalars.unpack(coefs, n_rates)
         params, opt_state, batch_stats, average, total, accuracy, scale = state
         with_accuracy = not isinstance(accuracy, tuple)
-        n_leading = one_number(params).ndim  # The leading axes count models.
+        n_leading = one_number(params).ndim  # The leading axes are for the models of a stack.
         former = copy_state(state[:4], scale, xp=xp)
 
         given = params, batch, scale, scaling, batch_stats, keys
@@ -187,10 +188,10 @@ def make_step(
 
 @lru_cache(maxsize=64)
 def make_indexed_step(step: Step) -> Callable[..., TrainState]:
-    """Return the function for one of many steps, for `Backend.loop`; the same for equal steps.
+    """Return a function for `Backend.loop` that runs one of many steps; cached by ``step``.
 
-    ``indexed_step(i, state, steps, x, y, scaling)`` returns the state after the step at a position
-    in `Steps`, a 0-d integer array or an int.
+    ``indexed_step(i, state, steps, x, y, scaling)`` runs the step at position ``i`` in ``steps``, a
+    0-d integer array or an int, and returns the next state.
     """
 
     def indexed_step(

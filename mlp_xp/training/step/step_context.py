@@ -1,4 +1,4 @@
-"""The choice of machine code for steps, from the work that is done or certain to come."""
+"""The choice of machine code for training steps, by how much they will compute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlp_xp.training.step.step_table import SchedulePosition
 def step_context(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition
 ) -> AbstractContextManager[Any]:
-    """Return the context of the steps of a trainer's next epoch."""
+    """Return the context in which to run a trainer's next epoch."""
     work, sparse_work, largest = step_work(trainer, data, plan)
     n_steps = _certain_steps(trainer, plan, position, 0)
     training: AbstractContextManager[Any]
@@ -26,7 +26,7 @@ def step_context(
 def n_alike(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
 ) -> int:
-    """Return how many of the next epochs, at most, have the same context as the first."""
+    """Return how many of the next ``most`` epochs can run in the context of the first."""
     work, *_ = step_work(trainer, data, plan)
     steps = (_certain_steps(trainer, plan, position, later) for later in range(most))
     is_long, *others = (trainer.backend.is_long(work, n) for n in steps)
@@ -34,9 +34,9 @@ def n_alike(
 
 
 def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, int, int]:
-    """Return the counts of `count_work` for a step.
+    """Return the result of `count_work` for a step.
 
-    All processes have the same counts.
+    It is the same in all processes.
     """
     n_rows = -(-plan.batch_size // trainer.processes.size)
     return count_work(data, trainer.state.params, n_rows)
@@ -45,14 +45,15 @@ def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, i
 def _certain_steps(
     trainer: BaseTrainer, plan: EpochPlan, position: SchedulePosition, later: int
 ) -> int:
-    """Return the steps until the epoch ends, or all steps of a fit that will not stop early.
+    """Return the number of steps done and certain to come.
 
-    For other fits ``max_iter`` does not count, since people set it far above what a fit needs.
+    If the fit may stop early, only the steps of the current epoch are certain: users often set
+    ``max_iter`` far above what a fit needs.
     """
     if not trainer.may_compile:
         return 0
     n_epochs = (
         max(position.n_epochs - position.done, later + 1) if trainer.is_planned else later + 1
     )
-    # Models fitted at the same time wait for the same machine code.
+    # Models fitted at the same time share the machine code.
     return int(trainer.n_steps + n_epochs * len(plan.counts)) * n_models()

@@ -21,17 +21,17 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.step import StepArguments, Steps
 
-if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
+if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 # The weight of a batch in the running statistics of batch normalization, as in PyTorch.
 _BATCH_STATS_RATE = 0.1
-# Steps of a schedule that follows the clock.
+# The number of positions in a schedule that follows the clock.
 _TICKS = 10**6
 
 
 class SchedulePosition(NamedTuple):
-    """The position of an epoch in its fit: epochs before it, all epochs, learning rate factor."""
+    """The epochs of a fit so far and in all, and the factor of the learning rate."""
 
     done: int
     n_epochs: int
@@ -52,9 +52,9 @@ def step_tables(
     steps: range | None = None,
     budget: Budget | None = None,
 ) -> list[StepTable]:
-    """Compute the numbers for a trainer's next epochs, or for some steps of each, on the host.
+    """Compute the scalars of a trainer's next epochs, or of some steps of each, on the host.
 
-    The plans have equal counts. Schedules assume that every epoch is as long as these.
+    The plans have equal counts. Schedules assume that every epoch has as many steps.
     """
     rules, counts = trainer.rules, plans[0].counts
     n_steps, n_samples = len(counts), sum(counts)
@@ -83,19 +83,19 @@ def step_tables(
     )
     columns = [rule]
     if trainer.takes_dropout_rates:
-        # In the dtype of a step, so that both round products alike.
+        # Computed in the dtype of a step, so that products are rounded as in a step.
         factors = np.asarray(dropout or np.ones(len(rule)), trainer.dtype)
         columns.append(factors[:, None] * np.asarray(rules.network.dropout_rates, trainer.dtype))
     fixed = np.zeros((len(plans), len(steps), 4))
     fraction, l2, average_rate, batch_stats_rate = (
         fixed[..., i] for i in range(4)
-    )  # `StepScalars`.
+    )  # See `StepScalars`.
     totals = np.asarray([plan.totals[steps.start : steps.stop] for plan in plans])
     fraction[:] = np.asarray(counts[steps.start : steps.stop]) / n_samples
     np.divide(rules.alpha, totals, out=l2, where=totals > 0)
     if rules.ema_decay is not None:
-        # At first the average follows the newest weights closely; otherwise it would long remember
-        # the initial ones. The rule is TensorFlow's.
+        # The decay is smaller at first, as in TensorFlow; otherwise the average would depend on the
+        # initial weights for many steps.
         earlier = first + np.arange(len(rule))
         decays_of_average = np.minimum(rules.ema_decay, (1 + earlier) / (10 + earlier))
         average_rate[:] = np.reshape(1.0 - decays_of_average, average_rate.shape)
@@ -107,14 +107,14 @@ def step_tables(
 
 
 def _ticks_by_clock(budget: Budget, ticks: list[int], n_steps: int) -> list[int]:
-    """Return the positions of steps in a schedule of `_TICKS` that follows the clock."""
+    """Return positions in a schedule of `_TICKS`, by the time passed or the steps done."""
     passed = [budget.fraction(ahead) for ahead in range(len(ticks))]
     least = (tick / max(n_steps - 1, 1) for tick in ticks)
     return [round(min(max(both), 1.0) * (_TICKS - 1)) for both in zip(passed, least, strict=True)]
 
 
 def draw_keys(trainer: BaseTrainer, n_steps: int, epoch: int) -> np.ndarray | None:
-    """Draw the keys of an epoch's dropouts, (steps, dropouts) int32; None without dropouts."""
+    """Draw the dropout keys of an epoch, (steps, dropouts) int32; None without dropout."""
     n_keys = trainer.rules.network.n_keys
     if not n_keys:
         return None
@@ -124,10 +124,10 @@ def draw_keys(trainer: BaseTrainer, n_steps: int, epoch: int) -> np.ndarray | No
 
 
 class Epoch(NamedTuple):
-    """An epoch of a trainer, with just what is needed to repeat its steps.
+    """An epoch of a trainer, with the values needed to repeat its steps.
 
-    ``plan`` has no draws. ``number`` epochs and the first ``first`` steps of this one were done
-    before; ``tables`` for the other steps grows as they are prepared.
+    ``plan`` has no draws. ``number`` epochs were done before it, and ``first`` of its steps before
+    the fit was resumed. Each table of scalars is appended to ``tables`` when it is computed.
     """
 
     data: Data
@@ -164,7 +164,7 @@ class EpochArguments(NamedTuple):
         """Yield the learning rate and the arguments of each step; tables are on the device."""
         unstack = trainer.backend.unstack
         keys = itertools.repeat(None) if self.keys is None else iter(unstack(self.keys))
-        # The thread of streamed batches ends here, even if a step fails.
+        # Closing ends the thread of streamed batches, even if a step fails.
         with contextlib.closing(self.data.epoch(self.plan)) as batches:
             for rates, table in tables:
                 for rate, coefs in zip(rates, unstack(table), strict=True):
@@ -178,7 +178,7 @@ def step_ranges(
     backend: Backend,
     most: int,
 ) -> Generator[StepRange]:
-    """Yield the arguments of calls of up to ``most`` steps; calls do not cross tables or stacks."""
+    """Yield the arguments of calls of up to ``most`` steps, each within one table and one stack."""
     counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]
     begin = 0
     for rates, table in tables:
@@ -198,7 +198,7 @@ def step_ranges(
 def draw_arguments(
     trainer: BaseTrainer, epoch: Epoch, draws: tuple[Draws, ...] | None = None
 ) -> EpochArguments:
-    """Draw what an epoch's steps need besides their scalars; the same each time."""
+    """Return the batches and keys of an epoch's steps; random draws are the same each time."""
     backend, rules = trainer.backend, trainer.rules
     plan, first = epoch.plan._replace(draws=draws), epoch.first
     if rules.augmentation and draws is None:
@@ -212,10 +212,10 @@ def draw_arguments(
 def put_tables(
     trainer: BaseTrainer, epoch: Epoch, position: SchedulePosition, budget: Budget | None
 ) -> Iterator[StepTable]:
-    """Yield the tables of the steps of an epoch on the device, and store them in the epoch.
+    """Copy the tables of an epoch's steps to the device, yield them, and store them in the epoch.
 
-    Without a budget, a table holds a whole epoch; otherwise it holds the few steps until the clock
-    is read again.
+    Without a budget, one table covers the epoch; otherwise each covers the steps until the clock is
+    read again.
     """
     n_steps, done = len(epoch.plan.counts), epoch.first
     while done < n_steps:
@@ -229,7 +229,7 @@ def put_tables(
         yield _put(trainer, epoch.tables[-1])
         done = steps.stop
         if budget is not None:
-            # So far, a device has only queued the steps.
+            # Wait for the device, which may only have queued the steps.
             trainer.backend.get(trainer.state.loss)
             budget.count(len(steps))
 
@@ -245,16 +245,16 @@ def _put(trainer: BaseTrainer, table: StepTable) -> StepTable:
 
 
 def _part(table: Any, first: int, last: int) -> Any:
-    """Return some rows; all rows without slicing, since some devices copy slices."""
+    """Return rows of a table, without slicing if all are returned, since slicing may copy."""
     if table is None or (first, last) == (0, table.shape[0]):
         return table
     return table[first:last, ...]
 
 
 def _padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
-    """Return the scalars of some steps of an epoch, padded with 0 for the others.
+    """Pad the scalars of some steps with 0 to the number of steps in the epoch.
 
-    A backend compiles for this one shape, though a time limit makes tables of many sizes.
+    A backend then compiles for one shape, although a time limit results in tables of many sizes.
     """
     if table.shape[0] == n_steps:
         return table

@@ -25,12 +25,12 @@ from mlp_xp.training.step.loss_scaling import LossScale, scale_loss_gradient
 class Evaluation(NamedTuple):
     """The loss of a batch, its inputs, and functions for its gradients.
 
-    ``x : (..., batch, features)``, ``targets`` and ``logits : (..., batch, outputs)`` are the
-    network's; ``loss : (...)`` is the weighted average, and ``pull_loss()`` returns its gradient
-    with respect to the logits; ``pullback(dlogits, need_dx=...)`` returns the gradients with
-    respect to ``x`` and to all parameters. ``correct : (...)``, the average accuracy, is an empty
-    tuple unless requested, and ``batch_stats`` has this batch's statistics for each batch
-    normalization.
+    ``x : (..., batch, features)`` are the network's inputs and ``logits : (..., batch, outputs)``
+    its outputs; ``targets`` are encoded for the loss. ``loss : (...)`` is the weighted average, and
+    ``pull_loss()`` returns its gradient with respect to the logits; ``pullback(dlogits,
+    need_dx=...)`` returns the gradients with respect to ``x`` and to all parameters. ``correct :
+    (...)``, the average accuracy, is an empty tuple unless requested, and ``batch_stats`` has this
+    batch's statistics for each batch normalization.
     """
 
     x: Array
@@ -48,7 +48,7 @@ class Evaluation(NamedTuple):
 
 
 class BatchGradient(NamedTuple):
-    """The gradients of a batch for all parameters, with its loss, accuracy and statistics.
+    """The gradients with respect to all parameters, and the loss, accuracy and statistics.
 
     ``loss``, as reported, and ``correct`` are averages, as in `Evaluation`.
     """
@@ -122,7 +122,7 @@ def batch_gradient(
 ) -> Callable[..., BatchGradient]:
     """Return the function that computes the gradient of a batch, times the loss scale, if any.
 
-    ``gradient(params, batch, scale, *given)`` takes the same further arguments as
+    The further arguments of ``gradient(params, batch, scale, *given)`` are as for
     `value_and_gradient`.
     """
     evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
