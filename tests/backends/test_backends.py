@@ -39,7 +39,7 @@ UNKNOWN_DEVICES = [
     ("jax", "cpu:7", "`device` must be one of .* got 'cpu:7'"),
     ("jax", 3, "`device` must be e.g. .* got 3"),
     ("torch", "gpu0", "`device` must be a torch device .* got 'gpu0'"),
-    ("cupy", "gpu", "device is 'gpu'; backend 'cupy' takes 'cuda'"),
+    ("cupy", "gpu", "`device` must be e.g. 'cuda' .* got 'gpu'"),
     # The driver's reason; with a GPU, JAX counts its devices.
     *[(name, "cuda:99", "does not work|no usable GPU|must be one of") for name in GPU_LIBRARIES],
 ]

@@ -42,10 +42,10 @@ def without(monkeypatch):
 
 KERNEL, CURE = "ElementwiseKernel.__call__", r'.*Type .*pip install -e ".*\[cuda12\]"'
 CASES = [
-    ("zeros", NO_DRIVER, "finds no usable GPU.*nvidia-smi"),
+    ("zeros", NO_DRIVER, "found no usable GPU.*nvidia-smi"),
     (KERNEL, NO_HEADERS, r"cannot use cuda:1 without CUDA headers \(package nvidia-cuda-r" + CURE),
-    (KERNEL, NO_NVRTC, r"without NVRTC, which compiles kernels, \(pac" + CURE),
-    ("matmul", NO_CUBLAS, r"without cuBLAS, which multiplies matrices, \(pac" + CURE),
+    (KERNEL, NO_NVRTC, r"without NVRTC \(package nvidia-cuda-nvrtc" + CURE),
+    ("matmul", NO_CUBLAS, r"without cuBLAS \(package nvidia-cublas" + CURE),
     (KERNEL, ValueError("odd"), r"without CUDA headers \(package nvidia-cud" + CURE),
 ]
 

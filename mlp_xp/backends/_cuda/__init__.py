@@ -1,4 +1,4 @@
-"""Code that CuPy and torch share on NVIDIA GPUs: captured graphs and pinned memory.
+"""Code shared by the CuPy and torch backends on NVIDIA GPUs: CUDA graphs and pinned memory.
 
-The library's objects are passed as arguments, and no library is imported.
+Neither library is imported here; their objects are passed as arguments.
 """

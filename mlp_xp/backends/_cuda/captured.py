@@ -1,18 +1,18 @@
-"""Training steps as CUDA graphs: captured once, then up to 32 steps with one launch.
+"""Training steps as CUDA graphs: captured once, then launched for up to 32 steps at a time.
 
-A launch costs the host 5 to 10 microseconds, more than the computation in most kernels of a small
-network. A graph launches hundreds of kernels at once. It is a recording: the same kernels on the
-same memory with the same scalar arguments. So
+A kernel launch costs the host 5 to 10 microseconds, more than most kernels of a small network
+compute. A graph launches hundreds of kernels at once. It is a recording: it repeats the same
+kernels on the same memory with the same scalar arguments. Therefore
 
-- the state stays in its memory from step to step, and is returned there;
-- the arguments of an epoch's steps are copied to buffers, from which a graph reads the arguments of
-  its steps: a position on the device says where they begin, and the graph advances it;
-- intermediate results are in a memory pool that nobody else uses as long as the graph exists;
-- the work runs on another stream, ordered by events with the caller's stream.
+- the state is updated in place, and the returned state has the same memory;
+- the arguments of an epoch's steps are copied to buffers, from which a graph reads its steps'
+  arguments, starting at a position that is stored on the device and advanced by the graph;
+- intermediate results are in a memory pool that is reserved as long as the graph exists;
+- the graphs run on a separate stream, which events synchronize with the caller's stream.
 
 Steps that cannot be captured (because of a cuBLAS product in CuPy, or a function that waits for the
-device) run one by one, and the log says why. References: "CUDA Programming Guide", chapter "CUDA
-Graphs"; PyTorch's notes on CUDA graphs, for the traps.
+device) run one by one, and the log states the reason. References: "CUDA Programming Guide", chapter
+"CUDA Graphs"; PyTorch's notes on CUDA graphs, which list the pitfalls.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from typing import Any
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 
-# Steps that run one by one before anything is captured. Captures cost the host about as much as 63
-# steps, 32 + 16 + ... + 1, so a fit never takes much more than twice the time of its steps.
+# The number of steps that run one by one before the first capture. Capturing graphs of 32, 16, ...,
+# 1 steps costs the host about as much as 63 steps, so it at most doubles the time of a fit.
 _STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))
 # The maximum number of steps in a graph; longer graphs would save under a microsecond per step.
 _MOST_STEPS = 32
-# The number of step shapes that stay captured: full batches, the shorter last one, and other data.
+# The number of array shapes for which graphs are kept, e.g. full batches and a shorter last one.
 _MOST_SHAPES = 4
 
 
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class Graphs(ABC):
-    """The CUDA graphs of a library on one device."""
+    """The operations on CUDA graphs that differ between CuPy and torch, for one device."""
 
     def __init__(self, xp: Namespace, device: Any) -> None:
         self.xp = xp
@@ -53,19 +53,19 @@ class Graphs(ABC):
 
     @abstractmethod
     def ordered(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context for work on the graphs' stream, in order with the caller's stream."""
+        """Return the context for work on the graphs' stream, ordered with the caller's stream."""
 
     @abstractmethod
     def new_pool(self) -> Any:
-        """Create a memory pool for graphs that run one after another."""
+        """Create a memory pool that graphs share if they never run at the same time."""
 
     @abstractmethod
     def capture(self, run: Callable[[], None], pool: Any) -> Callable[[], None]:
-        """Capture the work that a function queues; return a function that launches it."""
+        """Capture the kernels that a function launches; return a function to launch the graph."""
 
     @abstractmethod
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
-        """Copy rows of each pair's first array to the second, from a position on the device."""
+        """Copy rows of each pair's first array to the second; the start is stored on the device."""
 
     @abstractmethod
     def memory(self, array: Any) -> int:
@@ -73,9 +73,9 @@ class Graphs(ABC):
 
 
 class Streams(threading.local):
-    """The graphs' stream on each device; each thread has its own.
+    """The stream for graphs on each device.
 
-    Otherwise another thread's work would become part of a graph.
+    Streams are not shared by threads; otherwise one thread could capture another thread's work.
     """
 
     def __init__(self, create: Callable[[Any], Any]) -> None:
@@ -83,16 +83,16 @@ class Streams(threading.local):
         self._known: dict[Any, Any] = {}
 
     def on(self, device: Any) -> Any:
-        """Return the stream of a device."""
+        """Return this thread's stream on a device."""
         if device not in self._known:
             self._known[device] = self._create(device)
         return self._known[device]
 
 
 class CapturedLoop:
-    """Many steps of a pure function, as for `mlp_xp.backends.Backend.loop`.
+    """A loop of many steps, as returned by `mlp_xp.backends.Backend.loop`.
 
-    Only one user at a time is allowed, since the returned state is always in the same memory.
+    Only one fit at a time may use it, since the returned state is always in the same memory.
     """
 
     def __init__(self, body: Callable[..., Any], graphs: Graphs) -> None:
@@ -127,7 +127,7 @@ class CapturedLoop:
     def _run_graphs(
         self, start: int, stop: int, state: Any, steps: Any, shared: Any
     ) -> tuple[int, Any]:
-        """Run steps as graphs; return the number of the next step, since a capture may fail."""
+        """Run steps as graphs until a capture fails; return the next step and the state."""
         with self._graphs.ordered():
             self._adopt(state)
             here = self._steps_like(steps)
@@ -135,7 +135,7 @@ class CapturedLoop:
             while start < stop:
                 n = min(_MOST_STEPS, 1 << (stop - start).bit_length() - 1)
                 if not here.is_warm:
-                    # The first step compiles kernels and chooses the algorithms of products.
+                    # The first step compiles kernels and selects algorithms for products.
                     n, here.is_warm = 1, True
                     here.run(n, self._body, self._state, shared)
                 else:
@@ -153,9 +153,9 @@ class CapturedLoop:
             return stop, self._state
 
     def _share(self, shared: Any) -> None:
-        """Start over if arrays shared by all steps changed, since graphs contain their addresses.
+        """Discard all graphs if shared arrays have changed, since graphs contain their addresses.
 
-        This does not keep the arrays alive.
+        Only weak references to the arrays are kept.
         """
         arrays = [leaf for leaf in leaves(shared) if leaf is not None]
         if not _are([known() for known in self._shared], arrays):
@@ -163,7 +163,7 @@ class CapturedLoop:
             self._shared = [weakref.ref(array) for array in arrays]
 
     def _adopt(self, state: Any) -> None:
-        """Copy another state into our memory if it fits; otherwise take over its memory."""
+        """Copy a new state to the old state's memory if shapes match; otherwise use it directly."""
         if state is self._state:
             return
         new = list(leaves(state))
@@ -171,10 +171,10 @@ class CapturedLoop:
         if list(map(_kind, old)) == list(map(_kind, new)):
             _write(old, new, self._graphs)
         else:
-            self._shapes, self._state = {}, state  # It was donated, so its memory is ours.
+            self._shapes, self._state = {}, state  # The new state was donated.
 
     def _steps_like(self, steps: Any) -> _Steps:
-        """Return the buffers and graphs for steps of this shape; only recent shapes are kept."""
+        """Return the buffers and graphs for arguments of these shapes; discard the oldest ones."""
         key = tuple(None if leaf is None else _kind(leaf) for leaf in leaves(steps))
         found = self._shapes.pop(key, None) or _Steps(steps, self._graphs)
         self._shapes[key] = found
@@ -184,7 +184,7 @@ class CapturedLoop:
 
 
 class _Steps:
-    """Buffers for an epoch's steps of one shape, and the graphs that run them."""
+    """Buffers for the arguments of an epoch's steps, and the graphs that run the steps."""
 
     def __init__(self, steps: Any, graphs: Graphs) -> None:
         xp = graphs.xp
@@ -195,12 +195,12 @@ class _Steps:
         self._graphs: dict[int, Callable[[], None]] = {}
         self._loaded: list[Any] = []
         self._position = xp.zeros(1, dtype=xp.int64, device=graphs.device)
-        # The arguments of all steps of an epoch, and of the steps of a graph.
+        # The arguments of all steps of an epoch, and of the steps in one graph.
         self._all = _map_arrays(xp.empty_like, steps)
         self._few = _map_arrays(lambda leaf: xp.empty_like(leaf[:_MOST_STEPS, ...]), self._all)
 
     def load(self, steps: Any, start: int) -> None:
-        """Copy the arguments of an epoch's steps to the buffers, and set the position to a step."""
+        """Copy the arguments of an epoch's steps to the buffers; set the position to ``start``."""
         new = list(leaves(steps))
         if not _are(new, self._loaded):
             for buffer, leaf in zip(leaves(self._all), new, strict=True):
@@ -212,7 +212,7 @@ class _Steps:
             self.next_step = start
 
     def run(self, n: int, body: Callable[..., Any], state: Any, shared: Any) -> None:
-        """Launch the next steps, whose result is in the state's memory."""
+        """Launch the next ``n`` steps, which write their result to the state's memory."""
         pairs = zip(leaves(self._all), leaves(self._few), strict=True)
         taken = ((every, few[:n, ...]) for every, few in pairs if few is not None)
         self._library.take(taken, self._position)
@@ -225,7 +225,7 @@ class _Steps:
     def graph(
         self, n: int, body: Callable[..., Any], state: Any, shared: Any
     ) -> Callable[[], None]:
-        """Return the function that launches the graph of ``n`` steps; capture it at first use."""
+        """Return a function that launches a graph of ``n`` steps; the first use captures it."""
         if n not in self._graphs:
             if self._pool is None:
                 self._pool = self._library.new_pool()
@@ -241,23 +241,23 @@ def _kind(array: Any) -> tuple[Any, ...]:
 
 
 def _are(arrays: list[Any], others: list[Any]) -> bool:
-    """Whether two lists hold identical objects; comparing values would wait for the device."""
+    """Whether two lists contain the same objects; comparing values would wait for the device."""
     return len(arrays) == len(others) and all(map(operator.is_, arrays, others))
 
 
 def _map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:
-    """Apply a function to each array of a tree that may hold None."""
+    """Apply a function to each array of a tree, whose leaves may be None."""
     return map_leaves(lambda leaf: None if leaf is None else function(leaf), tree)
 
 
 def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
-    """Copy a state to another state's memory, which some of its arrays may already be in."""
+    """Copy a new state to the memory of the old one, where some of its arrays may already be."""
     memory = {graphs.memory(array) for array in old}
     moved = [(mine, value) for mine, value in zip(old, new, strict=True) if mine is not value]
     for mine, value in moved:
         if _kind(mine) != _kind(value):
-            raise TypeError(f"an array of the state turns from {_kind(mine)} into {_kind(value)}")
-    # An update rule may swap two arrays.
+            raise TypeError(f"a step changes an array from {_kind(mine)} to {_kind(value)}")
+    # Copy first what would be overwritten: an update rule may swap two arrays.
     apart = [
         graphs.xp.asarray(value, copy=True) if graphs.memory(value) in memory else value
         for _, value in moved
@@ -268,7 +268,7 @@ def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Stop the garbage collector, since finalizers may wait for the device."""
+    """Disable the garbage collector, since finalizers may wait for the device."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -280,5 +280,5 @@ def _no_collection() -> Iterator[None]:
 
 @lru_cache(maxsize=128)
 def report(body: Callable[..., Any], reason: str) -> None:
-    """Log a line once per function and reason."""
-    _log.warning("Training steps run one by one, as no CUDA graph can hold them (%s).", reason)
+    """Log once per function and reason that its steps cannot be captured."""
+    _log.warning("Training steps run one by one, without CUDA graphs (%s).", reason)

@@ -1,7 +1,7 @@
-"""Copies of batches through pinned memory, to a device and back, while the device computes.
+"""Copy batches through pinned memory, to the device and back, while the device computes.
 
-Copies run in a separate stream. Events order them relative to the computation; the host waits only
-for pinned memory that it is about to write or read.
+Copies run on a separate stream, and events order them with the computation. The host waits only for
+the pinned memory that it reads or writes next.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from mlp_xp._utils.array_types import Array
 
 
 class Copier(Protocol):
-    """Operations that differ between the libraries that have CUDA's streams and events."""
+    """Operations on pinned memory, streams and events that differ between CuPy and torch."""
 
     def scope(self) -> AbstractContextManager[object]:
-        """Return the context in which other methods, streams and events are used."""
+        """Return the context in which the other methods, streams and events must be used."""
 
     def compute_stream(self) -> Any:
-        """Return the stream that the caller computes in."""
+        """Return the stream that the caller computes on."""
 
     def copy_stream(self) -> Any:
-        """Return a new stream that does not wait for other streams."""
+        """Return a new stream that does not synchronize with the default stream."""
 
     def event(self) -> Any:
         """Return a new event."""
 
     def allocate(self, like: np.ndarray) -> tuple[np.ndarray, Array]:
-        """Return pinned memory and an array on the device, in the shape and dtype of an array."""
+        """Return pinned memory and a device array with the shape and dtype of ``like``."""
 
     def upload(self, source: np.ndarray, target: Array, stream: Any) -> None:
-        """Copy pinned memory to the device, in a stream."""
+        """Copy pinned memory to the device, on a stream."""
 
     def download(self, source: Array, stream: Any) -> np.ndarray:
-        """Start to copy an array to new pinned memory, in a stream; return that memory at once."""
+        """Return new pinned memory at once, to which an array is copied on a stream."""
 
 
 def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-    """Copy host batches to the device, each while the one before it is used.
+    """Copy host batches to the device, each while the previous batch is used.
 
-    There are two sets of buffers. A set is refilled only after the computation on its last batch,
-    and used only after its copy is done. No batch has more rows than the first.
+    Two sets of buffers alternate. A set is refilled only after the computation with its last batch,
+    and used only after the copy. No batch may have more rows than the first.
     """
-    # No context stays open while the caller has a batch, since the caller may use another device.
+    # No context is open while the caller uses a batch, since the caller may use another device.
     with copier.scope():
         compute, copy = copier.compute_stream(), copier.copy_stream()
         ring = [_Buffers(copier), _Buffers(copier)]
@@ -63,12 +63,12 @@ def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[
         if previous is not None:
             yield previous.hand_over(compute)
     finally:
-        # A batch may still be copied to buffers that are about to be freed.
+        # A batch may still be being copied to buffers that are now freed.
         copy.synchronize()
 
 
 class _Buffers:
-    """A batch in pinned memory and on the device, with the events of its last use."""
+    """Buffers for a batch in pinned memory and on the device, and events for its copy and use."""
 
     def __init__(self, copier: Copier) -> None:
         self._copier = copier
@@ -78,10 +78,10 @@ class _Buffers:
         self._computed = copier.event()
 
     def fill(self, batch: tuple[np.ndarray, ...], compute: Any, copy: Any) -> None:
-        """Copy a batch to the device, in a stream; a shorter one uses the front of the buffers."""
+        """Copy a batch to the device, on the copy stream; a shorter batch uses the first rows."""
         if not self._pairs:
             self._pairs = [self._copier.allocate(array) for array in batch]
-            # The allocated memory may still be in use by work queued on `compute`.
+            # Work queued on `compute` may still use the memory that was just allocated.
             self._computed.record(compute)
         else:
             self._copied.synchronize()
@@ -94,19 +94,19 @@ class _Buffers:
         self._copied.record(copy)
 
     def hand_over(self, compute: Any) -> tuple[Any, ...]:
-        """Return the arrays, for work queued on a stream from now on."""
+        """Return the device arrays; later work on the stream waits for their copy."""
         with self._copier.scope():
             compute.wait_event(self._copied)
             return tuple(array[:n] for (_, array), n in zip(self._pairs, self._rows, strict=True))
 
     def release(self, compute: Any) -> None:
-        """Record that all work on the arrays has been queued."""
+        """Record on the stream that the work with these arrays has been queued."""
         with self._copier.scope():
             self._computed.record(compute)
 
 
 def collect(copier: Copier, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
-    """Copy arrays to the host, each while the next one is computed."""
+    """Copy device arrays to the host, each while the next one is computed."""
     with copier.scope():
         compute, copy = copier.compute_stream(), copier.copy_stream()
     previous = None
@@ -121,7 +121,7 @@ def collect(copier: Copier, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
             if previous is not None:
                 previous[0].synchronize()
                 yield previous[1]
-            previous = copied, host, array  # Its memory must not be freed before it is copied.
+            previous = copied, host, array  # Keeps the array until it has been copied.
         if previous is not None:
             previous[0].synchronize()
             yield previous[1]

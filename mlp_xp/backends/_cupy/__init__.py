@@ -1,12 +1,11 @@
-"""CuPy on a CUDA GPU: few launches per step, and many steps with one launch.
+"""CuPy on a CUDA GPU: few kernel launches per step, and many steps per graph launch.
 
-Only execution lives here: every formula has its definition in `nn`, `optimizers` or
-`backends.kernels`.
+This folder only executes: all formulas are defined in `nn`, `optimizers` or `backends.kernels`.
 
-- `backend`: arrays and transfers; `probing`: whether a device works
-- `namespace`: the Array API in which nothing waits for the device
-- `kernels`: all replacements except `products`; `rendering` lists every kernel, `multi_tensor`
-  processes trees, `sparse` has products of sparse rows
-- `products`: dense layers with products by `cublaslt`, which a graph can contain
-- `captured`: steps as CUDA graphs, for `mlp_xp.backends._cuda.captured`
+- `backend`: arrays and transfers; `probing`: checks whether a device works
+- `namespace`: the Array API without functions that wait for the device
+- `kernels`: all kernels except products; `rendering` lists them, `multi_tensor` is for trees of
+  arrays, and `sparse` for sparse rows
+- `products`: dense layers with the products of `cublaslt`, which can be captured in a CUDA graph
+- `captured`: CUDA graphs in CuPy, for `mlp_xp.backends._cuda.captured`
 """

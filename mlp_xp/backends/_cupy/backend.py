@@ -1,4 +1,4 @@
-"""CuPy on a CUDA GPU: few launches per step, and batches copied while the GPU computes."""
+"""The CuPy backend: few kernel launches per step, and batches copied while the GPU computes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from mlp_xp.backends._cupy.products import dense_in
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels
 
-# The maximum size of an array for pinned memory, which CuPy rounds up to a power of two and keeps.
+# Larger arrays are not pinned: CuPy rounds pinned memory up to a power of two and never frees it.
 _MOST_PINNED = 1 << 26
 
 
 class CupyBackend(Backend):
-    """Arrays on one CUDA device."""
+    """CuPy on one CUDA device."""
 
     name = "cupy"
     has_sparse_products = True
@@ -70,15 +70,16 @@ class CupyBackend(Backend):
         return cupy.asnumpy(array)
 
     def _move(self, array: Any) -> Array:
-        # Copies only if the array is not on the current device.
+        # This copies only if the array is on another device.
         return cupy.asarray(array)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
         if array.nbytes > _MOST_PINNED:
             copy = cupy.empty(array.shape, array.dtype)
-            copy.set(array)  # Waits for the copy.
+            copy.set(array)  # `set` waits for the copy.
             return copy
-        # CuPy would keep column-major order. It copies to pinned memory without waiting.
+        # By default, CuPy keeps column-major order. The copy goes through pinned memory,
+        # asynchronously.
         return cupy.asarray(array, order="C")
 
     def contiguous(self, array: Any) -> Array:
@@ -127,7 +128,7 @@ class CupyBackend(Backend):
 
 
 class _Copier:
-    """Pinned memory, streams and events of a device."""
+    """Pinned memory, streams and events on one device, for `mlp_xp.backends._cuda.pinned`."""
 
     def __init__(self, device: cupy.cuda.Device) -> None:
         self._device = device
@@ -156,12 +157,12 @@ class _Copier:
 
 
 def create(device: Any) -> CupyBackend:
-    """Return the backend on a device: ``"cuda"``, ``"cuda:1"``, a number, or one of CuPy's own."""
+    """Return the backend on a device: ``"cuda"``, ``"cuda:1"``, a number, or CuPy's ``Device``."""
     if not isinstance(device, cupy.cuda.Device):
         kind, _, number = str("cuda" if device is None else device).rpartition("cuda")
         number = number.removeprefix(":")
         if kind or (number and not number.isdigit()):
-            raise ValueError(f"device is {device!r}; backend 'cupy' takes 'cuda', 'cuda:0', ...")
+            raise ValueError(f"`device` must be e.g. 'cuda' or 'cuda:0' for CuPy, got {device!r}.")
     try:
         if not isinstance(device, cupy.cuda.Device):
             device = cupy.cuda.Device(int(number) if number else None)

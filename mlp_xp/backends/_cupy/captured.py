@@ -1,4 +1,4 @@
-"""CuPy's captures, for `mlp_xp.backends._cuda.captured`."""
+"""CUDA graphs in CuPy, for `mlp_xp.backends._cuda.captured`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 
 def _create_stream(device: int) -> tuple[Any, Any]:
-    """Return a stream, and an event that orders it with the caller's stream.
+    """Return a stream, and an event to order it with the caller's stream.
 
-    The stream and the default stream do not wait for each other, which would break a capture.
+    The stream does not synchronize with the default stream, which would invalidate a capture.
     """
     return cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(disable_timing=True)
 
@@ -24,7 +24,7 @@ _streams = Streams(_create_stream)
 
 
 class CupyGraphs(Graphs):
-    """The graphs of a `cupy.cuda.Device`."""
+    """CUDA graphs on a `cupy.cuda.Device`."""
 
     @contextlib.contextmanager
     def ordered(self) -> Iterator[None]:
@@ -39,7 +39,7 @@ class CupyGraphs(Graphs):
                 caller.wait_event(stream.record(event))
 
     def new_pool(self) -> Any:
-        # Free the memory of earlier steps; otherwise the graphs' pool cannot use it.
+        # The graphs' pool cannot use memory that CuPy's default pool has cached.
         cupy.get_default_memory_pool().free_all_blocks()
         return _GraphMemory(self.device)
 
@@ -54,7 +54,7 @@ class CupyGraphs(Graphs):
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
-        launch: Callable[[], None] = graph.launch  # On this thread's current stream.
+        launch: Callable[[], None] = graph.launch  # It uses this thread's current stream.
         return launch
 
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
@@ -66,15 +66,15 @@ class CupyGraphs(Graphs):
 
 
 class _GraphMemory:
-    """A memory pool that frees all memory, but only after its graphs are released.
+    """A memory pool that frees its memory after, and only after, its graphs are released.
 
-    If memory runs short, CuPy's pool frees blocks that no array uses even though graphs write to
-    them, and it never frees blocks when the pool is dropped (CuPy 14.2, `SingleDeviceMemoryPool`).
+    If memory runs short, CuPy's own pool frees blocks that no array uses, even if graphs write to
+    them, and it does not free its blocks when it is deleted (CuPy 14.2, `SingleDeviceMemoryPool`).
     """
 
     def __init__(self, device: Any) -> None:
         self._device, self._kept = device, list[Any]()
-        kept = self._kept  # Not a method, since the pool would keep this object alive.
+        kept = self._kept  # A closure: a method would keep this object alive.
 
         def allocate(size: int) -> Any:
             kept.append(cupy.cuda.Memory(size))
@@ -84,7 +84,7 @@ class _GraphMemory:
         self.malloc = self._pool.malloc
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception), self._device:  # At exit CUDA may already be gone.
+        with contextlib.suppress(Exception), self._device:  # CUDA may be shut down at exit.
             self._kept.clear()
             self._pool.free_all_blocks()
 

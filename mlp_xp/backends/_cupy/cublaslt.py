@@ -1,11 +1,12 @@
-"""Matrix products by cuBLASLt, which adds a bias and allows the stream to be captured.
+"""Matrix products by cuBLASLt, which can add a bias and be captured in a CUDA graph.
 
-CuPy's own products set the stream of a cuBLAS handle, which a capture forbids; cuBLASLt is given
-the stream with each call. A product is described once, by dtype, shapes, strides and alignment;
-cuBLASLt's heuristic then chooses its algorithm. nvmath-python binds the library.
+CuPy's own products set the stream of a cuBLAS handle, which is not allowed during a capture;
+cuBLASLt receives the stream with each call. A product is described once, by dtype, shapes, strides
+and alignment; cuBLASLt's heuristic then selects the algorithm. The bindings are those of
+nvmath-python.
 
-cuBLASLt uses column-major order and sees an array in C order as its transpose. So it computes
-``out.T = b.T @ a.T``, and its first operand is b.
+cuBLASLt uses column-major order, so it interprets an array in C order as its transpose. Therefore
+it computes ``out.T = b.T @ a.T``, and its first operand is b.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ from cupy.cuda import runtime
 
 from mlp_xp._utils.optional import install_command
 
-# cuBLAS's names for the compute types of float32 products.
+# The cuBLAS compute type for float32 products in each precision.
 COMPUTE_TYPES = {
     "float32": "COMPUTE_32F",
     "tf32": "COMPUTE_32F_FAST_TF32",
     "bf16": "COMPUTE_32F_FAST_16BF",
     "float16": "COMPUTE_32F_FAST_16F",
 }
-# By dtype: the types of operands, results and scale. NumPy has no bfloat16; unsigned 16-bit
-# integers hold its bits, and their products are float32.
+# The types of operands, result and scale, for each dtype. NumPy has no bfloat16, so its bits are
+# stored in 16-bit unsigned integers; the result is float32.
 _TYPES = {
     "e": ("CUDA_R_16F", "CUDA_R_16F", "CUDA_R_32F"),
     "f": ("CUDA_R_32F", "CUDA_R_32F", "CUDA_R_32F"),
     "d": ("CUDA_R_64F", "CUDA_R_64F", "CUDA_R_64F"),
     "H": ("CUDA_R_16BF", "CUDA_R_32F", "CUDA_R_32F"),
 }
-# The size NVIDIA recommends from Hopper on; a product allocates only what its algorithm uses.
+# NVIDIA recommends this size for Hopper and later; a product allocates only what it needs.
 _WORKSPACE_BYTES = 32 << 20
-# The largest alignment that matters; new memory has it.
+# The largest alignment that is considered; new memory has at least this alignment.
 _ALIGNMENT = 256
-# A vector of the epilogue is read 16 bytes at a time.
+# The bias vector is read 16 bytes at a time.
 _VECTOR_ALIGNMENT = 16
-# The number of cached product descriptions; a layer has three per batch size.
+# The number of cached product descriptions; a layer needs three per batch size.
 _MOST_PRODUCTS = 1024
 
 _log = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ def multiply(
 ) -> Any | None:
     """Compute a matrix product in one launch; return None if cuBLASLt does not support it.
 
-    Without leading axes, a bias can be added to each row, or the column sums of b can be written to
-    ``sums``. ``precision`` is one of `COMPUTE_TYPES`, for products of float32.
+    For two-dimensional operands, a bias can be added to each row, or the column sums of b can be
+    written to ``sums``. ``precision``, one of `COMPUTE_TYPES`, applies to float32 operands.
 
     References
     ----------
@@ -69,7 +70,7 @@ def multiply(
     if not is_known or _library() is None:
         return None
     batch: tuple[int, ...] = ()
-    if a.ndim + b.ndim > 4:  # Only for stacks, since it takes microseconds.
+    if a.ndim + b.ndim > 4:  # Only for stacks, since this takes microseconds.
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = _readable(a, batch), _readable(b, batch)
     product = _product(
@@ -87,16 +88,16 @@ def multiply(
     return out if product.run(a, b, out, vector) else None
 
 
-# The shape and strides of a matrix or stack, and the alignment of its address. A plain tuple, since
-# a named one takes a third of a microsecond longer.
+# The shape, strides and alignment of a matrix or stack of matrices. A NamedTuple would take a third
+# of a microsecond longer than a plain tuple.
 _Operand: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
 
 
 class _Layout(NamedTuple):
     """The cuBLASLt layout of a matrix or a stack of matrices.
 
-    ``leading`` is the number of elements from one column to the next, and ``step`` from one of the
-    ``n_matrices`` matrices to the next.
+    ``leading`` is the stride between columns, and ``step`` the stride between the ``n_matrices``
+    matrices, both in elements.
     """
 
     rows: int
@@ -108,7 +109,7 @@ class _Layout(NamedTuple):
 
 
 def _readable(array: Any, batch: tuple[int, ...]) -> Any:
-    """Return matrices, or a stack, with strides that cuBLASLt supports."""
+    """Return the array broadcast to ``batch``, with strides that cuBLASLt supports."""
     if batch:
         matrix = array.shape[-2:]
         array = cupy.broadcast_to(array, (*batch, *matrix)).reshape(-1, *matrix)
@@ -132,7 +133,7 @@ def _layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> 
 
 
 def _alignment(array: Any) -> int:
-    """Return the largest power of two that divides an address, at most `_ALIGNMENT`."""
+    """Return the largest power of two that divides an array's address, at most `_ALIGNMENT`."""
     address = int(array.data.ptr) | _ALIGNMENT
     return address & -address
 
@@ -146,12 +147,12 @@ def _library() -> Any:
     try:
         from nvmath.bindings import cublasLt
 
-        cublasLt.get_version()  # The library is loaded at the first call.
+        cublasLt.get_version()  # The first call loads the library.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         extra = f"cuda{runtime.runtimeGetVersion() // 1000}"
         _log.warning(
-            "Products are by cuBLAS, and training steps run one by one: cuBLASLt cannot be used "
+            "Training steps run one by one, with products by cuBLAS, since cuBLASLt cannot be used "
             "(%s). Type %s",
             reason,
             install_command(extra),
@@ -162,7 +163,7 @@ def _library() -> Any:
 
 @cache
 def _handle(device: int) -> int:
-    """Return the handle of the current device, for all threads."""
+    """Return the cuBLASLt handle of the current device, which all threads share."""
     return int(_library().create())
 
 
@@ -170,7 +171,7 @@ def _handle(device: int) -> int:
 def _product(
     device: int, dtype: str, compute: str, epilogue: str, a: _Operand, b: _Operand
 ) -> _Product | None:
-    """Return a cached product description, or None if cuBLASLt has no algorithm."""
+    """Return the cached description of a product, or None if cuBLASLt does not support it."""
     try:
         return _Product(device, dtype, compute, epilogue, a, b)
     except _library().cuBLASLtError:
@@ -178,7 +179,7 @@ def _product(
 
 
 class _Product:
-    """A product for some shapes, with its chosen algorithm."""
+    """The description of a product, with its algorithm."""
 
     def __init__(
         self, device: int, dtype: str, compute: str, epilogue: str, a: _Operand, b: _Operand
@@ -200,13 +201,13 @@ class _Product:
 
         self._lt, self._handle = lt, _handle(device)
         self._one, self._zero = np.ones(1, number), np.zeros(1, number)
-        # NumPy takes a microsecond per address.
+        # Stored because NumPy takes a microsecond per address.
         self._factors = self._one.ctypes.data, self._zero.ctypes.data
-        self._lock = threading.Lock()  # Each call writes the address of its vector.
+        self._lock = threading.Lock()  # Each call changes the bias address.
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
         self._layouts: list[int] = []
-        # Not at exit, when the library may be unloaded.
+        # At exit the library may already be unloaded.
         weakref.finalize(self, _destroy, lt, self._description, self._layouts).atexit = False
         for layout in (first, second, out):
             kind = result if layout is out else matrix
@@ -220,7 +221,7 @@ class _Product:
             attribute = lt.MatmulDescAttribute.BIAS_POINTER
             self._vector = np.zeros(1, lt.get_matmul_desc_attribute_dtype(attribute))
             self._pointer = attribute, self._vector.ctypes.data, self._vector.nbytes
-            self._point_to(_ALIGNMENT)  # An aligned address, for the heuristic.
+            self._point_to(_ALIGNMENT)  # The heuristic reads its alignment.
         self._choose(a[-1], b[-1])
 
     def _describe(self, **attributes: int) -> None:
@@ -231,7 +232,7 @@ class _Product:
         self._lt.matmul_desc_set_attribute(self._description, *self._pointer)
 
     def _choose(self, a_alignment: int, b_alignment: int) -> None:
-        """Choose an algorithm, by the heuristic."""
+        """Select an algorithm with cuBLASLt's heuristic."""
         lt = self._lt
         limits = {
             "MAX_WORKSPACE_BYTES": _WORKSPACE_BYTES,
@@ -260,7 +261,7 @@ class _Product:
         """Launch the product on the current stream; return whether cuBLASLt accepts it."""
         if self._is_refused:
             return False
-        # From the stream's pool, so no other product uses it at the same time.
+        # The pool is per stream, so no other product uses this workspace at the same time.
         workspace = cupy.cuda.alloc(self._n_bytes)
         first, second, result = self._layouts
         with self._lock:
@@ -280,7 +281,7 @@ class _Product:
 
 
 def _set(lt: Any, kind: str, thing: int, attributes: dict[str, int]) -> None:
-    """Set attributes of a description, passing each value by address."""
+    """Set attributes of a cuBLASLt object, whose values are passed by address."""
     names = {
         "matrix_layout": "MatrixLayoutAttribute",
         "matmul_desc": "MatmulDescAttribute",

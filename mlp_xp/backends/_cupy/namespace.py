@@ -1,8 +1,7 @@
-"""CuPy's Array API namespace without operations that wait for the device.
+"""array-api-compat's namespace for CuPy, except for `matmul` and `sign`.
 
-It is array-api-compat's, except for two functions. Their `sign` assigns through a boolean mask,
-whose number of elements CuPy would wait for, and `matmul` uses cuBLASLt, which can be captured in a
-CUDA graph.
+`matmul` uses cuBLASLt, which can be captured in a CUDA graph. `sign` does not use a boolean mask,
+for which CuPy would wait for the device.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from mlp_xp.backends._cupy.cublaslt import multiply
 
 
 def matmul(a: Any, b: Any, /) -> Any:
-    """Return the product of matrices or of stacks of matrices."""
+    """Return the product of two matrices or stacks of matrices."""
     out = multiply(a, b) if min(a.ndim, b.ndim) > 1 else None
     return a @ b if out is None else out
 

@@ -1,7 +1,7 @@
-"""Check that a CUDA device works, or name what is missing: the driver or a CUDA library.
+"""Check that a CUDA device works; if not, report whether the driver or a library is missing.
 
-CuPy's wheels do not include CUDA's libraries, and importing does not need them. The first kernel
-needs NVRTC and the CUDA headers, and the first product cuBLAS.
+CuPy's wheels do not include the CUDA libraries, and CuPy can be imported without them. The first
+kernel needs NVRTC and the CUDA headers, and the first product needs cuBLAS.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 
 class _Part(NamedTuple):
-    """A part of CUDA: its name, its package for CUDA 13, and a word in the error without it."""
+    """A CUDA component: name, package for CUDA 13, and a word in the error if it is missing."""
 
     name: str
     package: str
@@ -27,8 +27,8 @@ class _Part(NamedTuple):
 
 
 _HEADERS = _Part("CUDA headers", "nvidia-cuda-runtime", "header")
-_NVRTC = _Part("NVRTC, which compiles kernels,", "nvidia-cuda-nvrtc", "nvrtc")
-_CUBLAS = _Part("cuBLAS, which multiplies matrices,", "nvidia-cublas", "cublas")
+_NVRTC = _Part("NVRTC", "nvidia-cuda-nvrtc", "nvrtc")
+_CUBLAS = _Part("cuBLAS", "nvidia-cublas", "cublas")
 
 
 @kernel()
@@ -38,10 +38,10 @@ def _add_one_kernel() -> Any:
 
 @cache
 def prove(number: int) -> None:
-    """Run a kernel and a product on a CUDA device, once; a BackendError names what is missing."""
+    """Run a kernel and a product on a CUDA device, once; raise BackendError if that fails."""
     try:
         with cupy.cuda.Device(number):
-            # CuPy can create a Device without a GPU; only the first allocation fails.
+            # CuPy can create a Device without a GPU, but the first allocation fails.
             one = cupy.zeros((1, 1), dtype=cupy.float32)
     except Exception as error:
         raise no_gpu(error) from error
@@ -56,14 +56,14 @@ def prove(number: int) -> None:
 def no_gpu(error: Exception) -> BackendError:
     """Return the error for a machine without a driver or device."""
     return BackendError(
-        f"Backend 'cupy' finds no usable GPU: {_first_line(error)}. Check the driver with "
+        f"Backend 'cupy' found no usable GPU: {_first_line(error)}. Check the driver with "
         "nvidia-smi, or use backend='numpy'."
     )
 
 
 @contextlib.contextmanager
 def _needing(number: int, *parts: _Part) -> Iterator[None]:
-    """Raise BackendError naming the missing part of CUDA."""
+    """Raise a BackendError that names the missing CUDA component if the block raises an error."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Dense layers by cuBLASLt products, which also add the bias and sum its gradient."""
+"""Dense layers by cuBLASLt, whose products also add the bias and compute its gradient."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mlp_xp.nn.layers._dense import transpose
 
 @cache
 def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., Any]]]:
-    """Return the kernel of dense layers with float32 products in a precision.
+    """Return the kernel of dense layers, with float32 products in a precision.
 
-    A layer of one model takes one launch per product: one forward, two backward. A stack of models,
-    or blocks, is a batched product. If cuBLASLt does not support a product, CuPy computes it with
+    Each product is one launch: one forward, two backward. Stacks of models and block-diagonal
+    layers use batched products. Products that cuBLASLt does not support are computed by CuPy, with
     cuBLAS.
     """
 
@@ -32,7 +32,7 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
     ) -> tuple[Any, Callable[..., Any]]:
         """Compute `mlp_xp.nn.layers.affine`."""
-        if not isinstance(x, cupy.ndarray):  # Sparse rows.
+        if not isinstance(x, cupy.ndarray):  # x is sparse.
             return layers.affine(params, x, arrangement, xp=xp)
         W, b = params
         if W.dtype != x.dtype:  # This saves a microsecond per layer on the host.

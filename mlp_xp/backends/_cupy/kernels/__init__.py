@@ -1,4 +1,4 @@
-"""CuPy's kernels: few launches, since a launch costs more than the work of a small network.
+"""Kernels for CuPy that need few launches: in small networks a launch takes longer than its work.
 
-Formulas have their definition in `nn`, `optimizers` or `backends.kernels`.
+The formulas are defined in `nn`, `optimizers` or `backends.kernels`.
 """

@@ -1,4 +1,4 @@
-"""The sums of an epoch, each in one launch."""
+"""Add a step's loss to the sum over an epoch, in one launch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _accumulate_kernel() -> Any:
 
 
 def accumulate(total: Any, share: Any, *terms: Any) -> Array:
-    """Compute `mlp_xp.backends.kernels.accumulate`, in the memory of the total."""
+    """Compute `mlp_xp.backends.kernels.accumulate` in place."""
     arrays = [term for term in (share, *terms) if not isinstance(term, float)]
     is_known = (
         len(terms) <= 2

@@ -1,4 +1,4 @@
-"""Activations and dropout: one launch forward and one backward, for arrays of any layout."""
+"""Activations and dropout: one launch forward and one backward, for arrays with any strides."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback
 from mlp_xp.nn.layers._dropout import LOWBIAS32, SPREAD, threshold
 
-# The output y for x, and its derivative. A comparison lets NaN through; `max` would not. dy is
-# multiplied even where the derivative is 0, so that NaN propagates.
+# C code for the output y and the derivative d. Comparisons propagate NaN, unlike `max`. dy is
+# multiplied by d even if d is 0, which also propagates NaN.
 _SQUARE = (
     "T square = x * x; T t = tanh(x * (square * T(0.0356774081363001) + T(0.797884560802865)));"
 )
@@ -34,8 +34,8 @@ _SOURCES: dict[str, tuple[str, str]] = {
         "T d = (y > T(0) ? T(0) : y) + T(1)",
     ),
 }
-# Activations whose derivative is computed from the input; the others keep the output, which is in
-# memory anyway.
+# The derivatives of these activations need the input; the others use the output, which is kept
+# anyway.
 _OF_INPUT = ("gelu", "silu")
 
 
@@ -73,7 +73,7 @@ def activate(
 
 @kernel()
 def _dropout_kernel() -> Any:
-    # The hash of `nn.layers.dropout`, in unsigned integers, whose products wrap around.
+    # The hash of `nn.layers.dropout`; products of unsigned integers wrap around.
     mixing = "\n".join(
         f"bits ^= bits >> {shift}; bits *= {factor % 2**32}u;" for shift, factor in LOWBIAS32
     )
@@ -93,9 +93,9 @@ def _dropout_kernel() -> Any:
 def dropout(
     x: Any, key: Any, rate: float | Array, rows: Any = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Compute `mlp_xp.nn.layers.dropout`; the pullback hashes again instead of keeping a mask."""
+    """Compute `mlp_xp.nn.layers.dropout`; the pullback recomputes the mask."""
     is_plain = rows is None and key.ndim == 0 and x.ndim == 2 and x.dtype.str in FLOATS
-    if not (is_plain and isinstance(rate, float)):  # A rate in an array changes each step.
+    if not (is_plain and isinstance(rate, float)):  # An array of rates is for a stack of models.
         return layers.dropout(x, key, rate, rows, xp=xp)
     least, factor = threshold(rate), 1.0 / (1.0 - rate)
 

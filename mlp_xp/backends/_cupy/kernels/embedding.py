@@ -1,4 +1,4 @@
-"""The kernel of embeddings: one launch for the gradient of the whole table."""
+"""Embeddings: the gradient of a table is computed in one launch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlp_xp.nn import layers
 
 @kernel()
 def _sum_kernel() -> Any:
-    # One thread per number of the table, so that results are reproducible.
+    # One thread sums each element of the table in a fixed order, so results are reproducible.
     return cupy.ElementwiseKernel(
         "raw T lines, raw int32 positions, int32 n, int32 width",
         "T y",

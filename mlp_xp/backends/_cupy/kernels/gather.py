@@ -1,4 +1,4 @@
-"""Gather rows of a data set in one launch."""
+"""Gather, cast and scale rows of a data set in one launch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _gather_kernel() -> Any:
 
 
 def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
-    """Compute `kernels.gather` in one launch, if images are not augmented."""
+    """Compute `mlp_xp.backends.kernels.gather`, in one launch unless images are augmented."""
     x, rows, scaling, pixel_map = source
     if isinstance(x, SparseMatrix):
         return cast(Array, TakenRows(x, rows))

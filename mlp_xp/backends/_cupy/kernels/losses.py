@@ -1,6 +1,7 @@
-"""Losses and accuracies with their averages, in one launch if one block can sum the batch.
+"""Average losses and accuracies of a batch, in one launch or, for large batches, two.
 
-Larger batches are divided among many blocks, whose sums a second launch adds up.
+A small batch is summed by one block of threads. For a larger batch, a second launch adds up the
+sums of several blocks.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from mlp_xp.nn.losses._base import log_bounds
 
 _LABELS = ("|u1", "<i4", "<i8")
 _OF_CLASSES = (SoftmaxCrossEntropy, SoftmaxFocal)
-# The maximum number of rows per group of threads in a block; more rows need more blocks.
+# Targets for dividing work: rows or numbers per group of threads, and the most blocks.
 _ROWS_AT_ONCE, _MOST_BLOCKS = 4, 256
 _NUMBERS_AT_ONCE = 16
 
-# All kernels have the same parameters; each thread adds its rows' losses to `value`.
+# All kernels have the same parameters. Each thread adds the losses of its rows to `value`.
 _HEAD = f"""(const T* logits, const L* targets, const T* weights, T even, T smallest,
     T setting, T lowest, T highest, T* dlogits, T* parts, long long rows, int columns) {{
 #define FOR_EACH(i, n) for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < (n); \\
@@ -59,8 +60,8 @@ _TAIL = """
   if (threadIdx.x == 0) parts[blockIdx.x] = value;
 }"""
 
-# One thread per row if there are few classes; otherwise LANES threads share a row, so that
-# neighbors read neighboring numbers.
+# With few classes, each row has one thread. Otherwise LANES threads share a row, so that
+# neighboring threads read neighboring numbers.
 _SOFTMAX = """
   const int lane = threadIdx.x % LANES, rows_of_block = THREADS / LANES;
   for (long long first = (long long)blockIdx.x * rows_of_block; first < rows;
@@ -99,8 +100,7 @@ _SOFTMAX = """
 #endif
   }"""
 
-# The loss of a target t with PARTS outputs, which are `columns` apart, and the derivatives with
-# respect to them.
+# The loss of a target t that has PARTS outputs, at a distance of `columns`, and its derivatives.
 _EACH_TARGET = """
   FOR_EACH(i, rows * columns) {
     const long long row = i / columns, first = row * columns * PARTS + i % columns;
@@ -157,7 +157,7 @@ _TERMS = {kind: _ONE_OUTPUT.replace("TERMS", terms) for kind, terms in _TERMS.it
       }""",
 }
 
-# As in `argmax`, the first of equally likely classes wins, and NaN wins over numbers.
+# As in `argmax`, ties select the first class, and NaN counts as the largest number.
 _CORRECT = """
   FOR_EACH(row, rows) {
     const T* z = logits + row * columns;
@@ -217,7 +217,7 @@ def _correct_kernel(dtype: str, targets: str, weighted: int, classes: int) -> An
 def loss(
     loss: Loss, logits: Any, targets: Any, weights: Any = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
-    """Compute `mlp_xp.nn.losses.mean_loss` and its gradient."""
+    """Compute `mlp_xp.nn.losses.mean_loss`, together with its gradient."""
     kind, n_parts = type(loss), loss.outputs_per_target
     is_softmax = kind in _OF_CLASSES
     is_known = is_softmax or kind in _TERMS
@@ -236,7 +236,7 @@ def loss(
 
 
 def _settings(loss: Loss, logits: Any, *, xp: Namespace) -> tuple[float, float, float]:
-    """Return the parameter of a loss, and its clipping bounds."""
+    """Return the parameter of a loss, such as its label smoothing, and its clipping bounds."""
     match loss:
         case SoftmaxCrossEntropy(label_smoothing):
             return label_smoothing, *log_bounds(logits.dtype, xp=xp)
@@ -270,7 +270,7 @@ def mean_accuracy(
 def _sum(
     compute: Any, n_blocks: int, batch: tuple[Any, ...], settings: Any, dlogits: Any, columns: int
 ) -> Array:
-    """Launch a kernel, and return the sum of its values."""
+    """Launch a kernel on a batch, and return the sum over its blocks."""
     logits, targets, weights = batch
     parts = cupy.empty(min(n_blocks, _MOST_BLOCKS), logits.dtype)
     given = (*share_arguments(logits, weights), *map(logits.dtype.type, settings))
@@ -280,7 +280,7 @@ def _sum(
 
 
 def _accepts(logits: Any, targets: Any, weights: Any, *, labels: bool, n_parts: int = 1) -> bool:
-    """Whether the kernels support the arrays: one model, contiguous, matching dtypes."""
+    """Whether the kernels support the arrays: one model, contiguous, with matching dtypes."""
     if logits.ndim != 2 or logits.size == 0 or not is_plain(logits.dtype, logits):
         return False
     if weights is not None and not is_plain(logits.dtype, weights):

@@ -1,4 +1,4 @@
-"""Kernels that go over all arrays of a tree in one launch."""
+"""Kernels that process all arrays of a tree in one launch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 
 from mlp_xp.backends._cupy.kernels.rendering import THREADS, blocks_for
 
-# Numbers per block; small pieces keep a large device busy even with a small network.
+# Array elements per block; small blocks keep a large GPU busy even with a small network.
 _PIECE = 2048
-# The maximum number of arrays per tree in one launch, since a kernel's arguments are limited to 4
-# KB.
+# The maximum number of arrays per tree in a launch: a kernel's arguments are limited to 4 KB.
 MOST_ARRAYS = 64
 
 
@@ -24,12 +23,12 @@ def multi_tensor(
     loop: str,
     epilogue: str,
 ) -> str:
-    """Return the parameters and the body of a kernel that walks over trees, for `raw_kernel`.
+    """Return the C code of a kernel that loops over all arrays of some trees, for `raw_kernel`.
 
-    ``scalars`` are the first parameters. ``fields`` maps names to C types of pointers: each member
-    of the trees has one array per field, of ``n`` numbers, and its entry of ``marks`` is ``mark``
-    in the source. Prologue, loop and epilogue are the statements before a block's loop, for each
-    number ``i`` of an array, and after the loop.
+    ``scalars`` are the first parameters. ``fields`` maps each tree's name (e.g. parameters,
+    gradients) to a C pointer type. ``marks`` has a flag for each leaf, which the code reads as
+    ``mark``. The code of ``prologue`` runs before a block's loop, ``loop`` for each element ``i``
+    of an array with ``n`` elements, and ``epilogue`` after the loop.
     """
     parameters = [scalars]
     choices = []
@@ -62,7 +61,7 @@ def multi_tensor(
 
 
 def blocks_of(members: list[tuple[Any, ...]]) -> int:
-    """Return the blocks of a launch over the members of trees."""
+    """Return the number of blocks for a launch; each tuple has the arrays of one leaf."""
     return sum(blocks_for(arrays[0].size, _PIECE) for arrays in members)
 
 
@@ -71,10 +70,11 @@ def launch(
     scalars_of: Callable[[slice], tuple[Any, ...]],
     members: list[tuple[Any, ...]],
 ) -> None:
-    """Launch a kernel over the members of trees, more than once if they exceed one launch.
+    """Launch a kernel over all leaves of some trees, in several launches if there are many.
 
-    ``kernel_of`` returns the kernel for a slice of the members, ``scalars_of`` the first arguments
-    for a slice of the blocks of all launches together. A member has one array per field.
+    ``members`` has a tuple of arrays for each leaf: one array per tree. ``kernel_of`` returns the
+    kernel for a slice of the members; ``scalars_of`` returns the scalar arguments for a slice of
+    the blocks, which are numbered across launches.
     """
     first = 0
     for start in range(0, len(members), MOST_ARRAYS):

@@ -1,7 +1,7 @@
-"""Layer and batch normalization: one launch forward; backward one for inputs, one for parameters.
+"""Layer and batch normalization: one launch forward, one or two backward.
 
-For layer normalization a group of threads shares a row; for batch normalization a block has some
-columns, and reads their numbers as often as needed.
+In layer normalization, a group of threads shares a row. In batch normalization, a block of threads
+processes several columns, and reads them more than once.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from mlp_xp.backends._cupy.kernels.rendering import (
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import BatchPart, BatchStats, Norm, NormPullback
 
-# Threads that share a row: a warp.
+# The number of threads that share a row: one warp.
 _LANES = 32
-# Columns per block: the float32 numbers of the smallest memory read, 32 bytes. All threads with the
-# same column share it.
+# Columns per block: the smallest memory read, 32 bytes, contains 8 float32 numbers. Several threads
+# share a column.
 _COLUMNS = 8
 
 _ROWS = """
@@ -108,8 +108,8 @@ _BATCH_NORM = f"""(const T* x, const T* weights, T even, T smallest, const T* sc
   }}
 }}"""
 
-# The gradients of the parameters, and of a batch normalization's inputs. With BY_ROW, means and
-# factors are per row; otherwise means and variances are per column.
+# The gradients of the parameters and, for batch normalization, of the inputs. With BY_ROW (layer
+# normalization), means and scales are per row; otherwise per column, and scales are variances.
 _COLUMN_GRADIENTS = f"""(const T* x, const T* dy, const T* weights, T even, T smallest,
     const T* scale, const T* means, const T* scales, T epsilon, T* dx, T* dscale, T* dshift,
     long long rows, int width) {{
@@ -170,7 +170,7 @@ def _norm_kernel(
 def layer_norm(
     params: Norm, x: Any, *, xp: Namespace, epsilon: float = 1e-5
 ) -> tuple[Array, NormPullback]:
-    """Compute `mlp_xp.nn.layers.layer_norm`; x is kept, the normalized rows are not."""
+    """Compute `mlp_xp.nn.layers.layer_norm`; the pullback keeps x, not the normalized rows."""
     scale, shift = params
     if x.ndim != 2 or x.size == 0 or not is_plain(x.dtype, x, scale, shift) or scale.ndim > 1:
         return layers.layer_norm(params, x, xp=xp, epsilon=epsilon)
@@ -208,7 +208,7 @@ def batch_norm(
     xp: Namespace,
     epsilon: float = 1e-5,
 ) -> tuple[Array, NormPullback, BatchStats]:
-    """Compute `mlp_xp.nn.layers.batch_norm`; x is kept, the normalized columns are not."""
+    """Compute `mlp_xp.nn.layers.batch_norm`; the pullback keeps x, not the normalized columns."""
     scale, shift = params
     given = (x, scale, shift) if weights is None else (x, scale, shift, weights)
     is_known = x.ndim == 2 and x.size > 0 and is_plain(x.dtype, *given) and scale.ndim == 1

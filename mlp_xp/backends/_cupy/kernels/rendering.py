@@ -1,4 +1,4 @@
-"""Kernels created from source once each, and a list of them for tests that compile all."""
+"""Create kernels from source, once each, and list all kernels for the tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Factory = Callable[..., Any]
 
 _FACTORIES: list[tuple[Factory, tuple[tuple[Any, ...], ...]]] = []
 
-# The dtypes of raw kernels by short code, since looking up dtype names takes microseconds.
+# NumPy's type codes of the supported dtypes; looking up dtype names would take microseconds.
 FLOATS = ("<f4", "<f8")
-# Threads per block, a power of two for the sums below.
+# Threads per block; the sums below require a power of two.
 THREADS = 256
 _C_NAMES = {
     "<f4": "float",
@@ -33,8 +33,9 @@ __device__ T sigmoid(T x) {
 }
 """
 
-# Sums and maxima are over groups of WIDTH threads, STRIDE apart. All threads of a block must call
-# them. The order is fixed, so the same numbers give the same bits. Comparisons let NaN through.
+# Sums and maxima are over groups of WIDTH threads, at a distance of STRIDE. All threads of a block
+# must call them. The order is fixed, so results are reproducible to the bit. Comparisons propagate
+# NaN.
 _FUNCTIONS = """
 // A product that is rounded by itself: no sum takes it into a fused multiply-add.
 __device__ float product(float x, float y) { return __fmul_rn(x, y); }
@@ -76,7 +77,7 @@ __device__ T largest_of(T value, T* shared) {
 }
 """
 
-# The normalized weight of a row in a batch: `mlp_xp.nn.layers.shares`.
+# The weight of a row divided by the sum of weights, as in `mlp_xp.nn.layers.shares`.
 SHARES = """
   T all = 0;
   if (WEIGHTED) {
@@ -89,9 +90,10 @@ SHARES = """
 
 
 def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
-    """Cache the kernels that a function returns, and list them in `every_kernel`.
+    """Cache the kernels that a function returns, and include them in `every_kernel`.
 
-    Its variants are argument lists that together cover every line of the kernel's source.
+    ``variants`` are arguments with which every line of the kernel's source is compiled at least
+    once.
     """
 
     def register(factory: Factory) -> Factory:
@@ -105,7 +107,7 @@ def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
 def every_kernel() -> Iterator[Any]:
     """Yield each registered kernel in each of its variants.
 
-    An `ElementwiseKernel` leaves its dtypes open, as letters; a `RawKernel` is complete.
+    The dtypes of an `ElementwiseKernel` are letters that CuPy replaces; a `RawKernel` is complete.
     """
     for factory, variants in _FACTORIES:
         for variant in variants:
@@ -113,10 +115,10 @@ def every_kernel() -> Iterator[Any]:
 
 
 def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) -> Any:
-    """Return a kernel on raw memory, given its parameters in parentheses and its body in braces.
+    """Return a raw kernel; ``body`` is its parameter list in parentheses and its code in braces.
 
-    ``types`` maps the letters used for dtypes in the source to their names, with T the dtype of
-    sums; constants are macros, like THREADS.
+    ``types`` maps the letters used for dtypes in the code to NumPy's type codes; T is the dtype of
+    sums. ``constants`` are defined as macros, like THREADS.
     """
     lines = [f"#define {key} {value}" for key, value in ({"THREADS": THREADS} | constants).items()]
     lines += [f"typedef {_C_NAMES[dtype]} {letter};" for letter, dtype in types.items()]
@@ -125,7 +127,7 @@ def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) ->
 
 
 def is_plain(dtype: Any, *arrays: Any) -> bool:
-    """Whether arrays are CuPy's, C-contiguous, and of one dtype that kernels support."""
+    """Whether all arrays are C-contiguous CuPy arrays of one dtype that the kernels support."""
     return dtype.str in FLOATS and all(
         isinstance(array, cupy.ndarray) and array.dtype == dtype and array.flags.c_contiguous
         for array in arrays
@@ -133,7 +135,7 @@ def is_plain(dtype: Any, *arrays: Any) -> bool:
 
 
 def blocks_for(n: int, size: int) -> int:
-    """Return how many blocks of this size hold n items."""
+    """Return the number of blocks of this size that ``n`` items need."""
     return -(-n // size)
 
 
@@ -156,8 +158,8 @@ def _total_kernel(dtype: str, scaled: int) -> Any:
 def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
     """Return the sum, 0-d, of the partial sums of a kernel's blocks.
 
-    A single part needs no launch. With a factor, a 0-d array, the sum is multiplied by the factor
-    and by the constant.
+    A single part needs no launch. If ``factor``, a 0-d array, is given, the sum is multiplied by
+    the factor and by the constant.
     """
     if parts.size == 1 and factor is None:
         return parts.reshape(())
@@ -173,7 +175,7 @@ def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
 
 
 def share_arguments(x: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Return the arguments of `SHARES` for a batch: weights, even, smallest."""
+    """Return the kernel arguments that `SHARES` uses: the weights, even and smallest weight."""
     number = x.dtype.type
     smallest = number(np.finfo(x.dtype).smallest_normal)
     return x if weights is None else weights, number(1.0 / x.shape[0]), smallest

@@ -1,6 +1,6 @@
-"""Products of sparse rows, one launch each, without waiting and with sums in a fixed order.
+"""Products with sparse rows, in one launch each, and with sums in a fixed order.
 
-CuPy's sparse matrices read entries back to the host to find their shape and whether they are
+CuPy's sparse matrices copy entries to the host to find their shape and check whether they are
 sorted, and cuSPARSE cannot be captured in a CUDA graph.
 """
 
@@ -15,14 +15,14 @@ from mlp_xp.backends._cupy.kernels.rendering import FLOATS, THREADS, blocks_for,
 from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 _INTEGERS = ("<i4", "<i8")
-# Features per thread in the transposed product, for one column.
+# The number of features per thread in the transposed product; a thread has one column.
 _PER_THREAD = 16
-# The maximum number of columns per block; with fewer columns its threads process more features.
+# The maximum number of columns per block; with fewer columns, a block has more features.
 _MOST_COLUMNS = 128
 
 _ENTRIES = "const T* data, const I* indices, const I* indptr, const R* rows"
 
-# One thread per number of the result.
+# One thread per element of the result.
 _MULTIPLY = f"""({_ENTRIES}, const T* W, T* out, long long n, int columns) {{
   const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
   if (i >= n) return;
@@ -34,10 +34,10 @@ _MULTIPLY = f"""({_ENTRIES}, const T* W, T* out, long long n, int columns) {{
   out[i] = sum;
 }}"""
 
-# A block computes some features and columns of the result, and each thread some features of one
-# column. Each thread searches one row for entries of these features, and then all threads add up
-# the entries found. Blocks share no sums, so they need no atomic additions, whose order would
-# change the last bits.
+# A block computes several features and columns of the result, and each thread several features of
+# one column. Each thread first searches one row for entries of the block's features; then all
+# threads add up the entries found. Blocks do not share sums, so no atomic additions are needed,
+# whose random order would make the result irreproducible.
 _MULTIPLY_TRANSPOSED = f"""({_ENTRIES}, const T* dy, T* out, long long n_rows, long long features,
     int columns) {{
   __shared__ T sums[PER_THREAD * THREADS];
@@ -94,10 +94,9 @@ def _transposed_kernel(dtype: str, index: str, rows: str, taken: int, lanes: int
 
 
 class TakenRows:
-    """Rows of a sparse matrix, or all of them, as the left factor of a product.
+    """Gathered rows of a sparse matrix (or all rows), as the left operand of a product.
 
-    It is used for one product, then for one with the transpose. Entries may be unordered and
-    repeated.
+    ``rows @ W`` must be computed before ``rows.T @ dy``. Entries may be unsorted and duplicated.
     """
 
     ndim = 2
@@ -132,7 +131,7 @@ class TakenRows:
         return Transposed(self)
 
     def transposed_product(self, dy: Any) -> Any:
-        """Return the transposed matrix times ``dy``."""
+        """Return the product of the transposed matrix and ``dy``."""
         columns = dy.shape[1]
         lanes = min(1 << (columns - 1).bit_length(), _MOST_COLUMNS)
         out = cupy.empty((self._n_features, columns), self.dtype)

@@ -1,4 +1,4 @@
-"""Updates of all parameters in one launch, their moving average, and gradient clipping."""
+"""Update all parameters in one launch; also their moving average, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from mlp_xp.optimizers import (
     update_array,
 )
 
-# For each rule, the C names of its state, and how it updates a number p, given its slope. Its
-# constants are c0, c1, ...; `rate` and `shrink` come from `coefficients` of the optimizer.
+# For each update rule, the C names of its state, and C code that updates a parameter p with the
+# gradient `slope`. c0, c1, ... are constants; `rate` and `shrink` are from
+# `Optimizer.coefficients`.
 _RULES: dict[str, tuple[tuple[str, ...], str]] = {
     "sgd": ((), "p -= rate[0] * slope;"),
     "momentum": (
@@ -71,7 +72,7 @@ _RULES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 _N_CONSTANTS = 5
 
-# A gradient in a lower precision is rounded after adding its penalty, as in the default.
+# A gradient in a lower precision is rounded after adding the penalty, as in the default kernel.
 _EACH = """
     T p = params[i], slope = g[i];
     if (PENALTY && mark) {{
@@ -86,7 +87,7 @@ _LEAVE_SUM = """
   sum = sum_of<THREADS, 1>(sum, shared);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;"""
 _END = f"  if (PENALTY) {{{_LEAVE_SUM}\n  }}"
-# Every block adds up the partial sums of the norm. The comparison lets NaN through.
+# Every block adds up the partial sums of the norm. The comparison propagates NaN.
 _LENGTH = """
   __shared__ T shared[THREADS];
   T sum = 0;
@@ -105,7 +106,7 @@ _UPDATE_VARIANTS = (
 def _update_kernel(
     rule: str, dtype: str, gradient: str, marks: tuple[bool, ...], penalty: int, decay: int
 ) -> Any:
-    """Return the kernel that updates matrices, which are marked, and vectors."""
+    """Return the kernel that updates matrices, which are marked, and other arrays."""
     states, move = _RULES[rule]
     constants = ", ".join(f"T c{k}" for k in range(_N_CONSTANTS))
     scalars = f"const T* rate, const T* shrink, const T* l2, T* parts, {constants}"
@@ -115,7 +116,7 @@ def _update_kernel(
     return raw_kernel(f"mlp_xp_{rule}", body, types, PENALTY=penalty, DECAY=decay)
 
 
-# Walks over all arrays of a tree: scalars, fields, prologue, loop, epilogue.
+# The arguments of `multi_tensor` for each kernel: scalars, fields, prologue, loop, epilogue.
 _WALKS: dict[str, tuple[str, dict[str, str], str, str, str]] = {
     "average": (
         "const T* rate",
@@ -150,8 +151,8 @@ def _walk(
 
 
 def _settings(optimizer: Optimizer) -> tuple[str, tuple[float, ...]] | None:
-    """Return the name and the constants of a rule, or None if no kernel exists for it."""
-    # Not a subclass, which may override the update.
+    """Return the kernel name and the constants of a rule, or None if it has no kernel."""
+    # Subclasses may override the update.
     if type(optimizer) not in (SGD, Adam, AdamW, Lion, RMSprop):
         return None
     match optimizer:
@@ -180,14 +181,14 @@ def update_tree(
     n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
-    """Compute `mlp_xp.optimizers.update_tree`; the penalty's sum takes a second launch.
+    """Compute `mlp_xp.optimizers.update_tree` in one launch, and a second one for an L2 penalty.
 
-    Arrays whose rule has no kernel, such as the hidden matrices of Muon, are updated one by one.
+    Arrays whose rule has no kernel, such as the hidden matrices in Muon, are updated one by one.
     """
     members = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
     of_kinds = kinds(params, n_leading)
     rules = [rule_of(optimizer, kind, coefs) for kind in of_kinds]
-    # The settings of a stack of models are arrays.
+    # In a stack of models, settings are arrays, which the kernels do not support.
     is_known = [not n_leading and _settings(rule) is not None for rule, _ in rules]
     scalars = coefs if l2 is None else (*coefs, l2)
     if not any(is_known) or not _accepts(members, scalars):
@@ -227,7 +228,7 @@ def _update(
     marks: tuple[bool, ...],
     l2: Any,
 ) -> Any:
-    """Update arrays with one rule; return the blocks' sums of squares, if any."""
+    """Update arrays that have the same rule; return the blocks' sums of squares for the penalty."""
     settings = _settings(rule)
     assert settings is not None
     name, constants = settings
@@ -251,7 +252,7 @@ def _update(
 
 
 def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
-    """Whether kernels support the arrays: contiguous, of one dtype, and one for gradients."""
+    """Whether the kernels support the arrays: contiguous, of one dtype, gradients of one dtype."""
     dtype, gradient = (array.dtype for array in members[0][:2])
     return is_plain(dtype, *scalars) and all(
         is_plain(dtype, p, *states)
@@ -262,7 +263,7 @@ def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
 
 
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
-    """Compute `mlp_xp.optimizers.averaged`, for stacks of models too."""
+    """Compute `mlp_xp.optimizers.averaged` in one launch, also for stacks of models."""
     members = list(zip(leaves(average), leaves(params), strict=True))
     is_known = rate.ndim == 0 and all(
         is_plain(members[0][0].dtype, a, p, rate) and a.shape == p.shape for a, p in members
@@ -274,7 +275,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
 
 
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
-    """Compute `mlp_xp.optimizers.clip`: one launch for the norm, one for the factor."""
+    """Compute `mlp_xp.optimizers.clip`, with one launch for the norm and one for the scaling."""
     members = [(g,) for g in leaves(grads)]
     is_known = members and all(is_plain(members[0][0].dtype, g) for (g,) in members)
     if not is_known or n_leading or not 0.0 < max_norm < math.inf:
