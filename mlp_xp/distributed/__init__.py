@@ -17,17 +17,17 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 __all__ = ["ENGINES", "Communicator", "Distributed", "RankError", "get_communicator", "join_ranks"]
 
-# Module of each engine name.
+# The module of each engine.
 ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 
 
 @cache
 def get_communicator(engine: str) -> Communicator:
-    """Return the communicator of an engine from `ENGINES`, always the same object.
+    """Return the communicator of an engine from `ENGINES`; every call returns the same object.
 
-    The first call divides the processors of a machine among its ranks, which sets the number of
-    threads of each unless ``OMP_NUM_THREADS`` is set. From then on, an error that ends one rank
-    ends all. Raise ImportError, with the install command, if the engine is not installed, and
+    The first call divides the processors of each machine among its ranks, by limiting their
+    threads, unless ``OMP_NUM_THREADS`` is set. After it, an error that ends one rank ends all
+    ranks. Raise ImportError, with the install command, if the engine is not installed, and
     RuntimeError if it cannot start here.
     """
     if engine not in ENGINES:
@@ -48,7 +48,7 @@ def get_communicator(engine: str) -> Communicator:
 
 
 def join_ranks(setting: Any) -> SingleProcess:
-    """Return the ranks for an estimator's setting; a `SingleProcess` for None."""
+    """Return the processes of a fit for an estimator's setting ``distributed``."""
     if setting is None:
         return SINGLE_PROCESS
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)
@@ -62,9 +62,9 @@ def join_ranks(setting: Any) -> SingleProcess:
 
 @cache
 def in_fixed_order(communicator: Communicator) -> Communicator:
-    """Return the communicator for deterministic fits, always the same object.
+    """Return the communicator for deterministic fits; every call returns the same object.
 
-    Each rank then has one thread, since several threads may split products differently, unless
+    Each rank is limited to one thread, since several may split products differently, unless
     ``OMP_NUM_THREADS`` is set. Raise ValueError unless the number of ranks divides the number of
     virtual shards.
     """

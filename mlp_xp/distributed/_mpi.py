@@ -22,7 +22,7 @@ class MpiCommunicator(Communicator):
 
     def __init__(self, mpi: Any) -> None:
         self._mpi = mpi
-        # A duplicate, so that our messages cannot get mixed up with others.
+        # A duplicate, so that our messages are kept apart from others.
         self._comm = mpi.COMM_WORLD.Dup()
         self.rank = self._comm.rank
         self.size = self._comm.size
@@ -86,7 +86,7 @@ class MpiCommunicator(Communicator):
 
 
 def create() -> MpiCommunicator:
-    """Return the communicator of all processes of this ``mpiexec``."""
+    """Return the communicator of all processes that ``mpiexec`` has started together."""
     try:
         mpi = optional("mpi4py.MPI", "mpi")
     except RuntimeError as error:

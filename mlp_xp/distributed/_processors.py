@@ -18,8 +18,8 @@ _ours: dict[str, str] = {}
 def divide_processors(communicator: Communicator) -> None:
     """Limit this rank's threads to its part of the machine's processors; all ranks must call this.
 
-    Ranks that a launcher has bound to separate processors use all of them. A number of threads set
-    in the environment is kept.
+    A rank that a launcher has bound to its own processors uses all of them. A number of threads
+    that is set in the environment is not changed.
     """
     processors = _processors()
     ranks = communicator.gather((platform.node(), processors))
@@ -30,7 +30,7 @@ def divide_processors(communicator: Communicator) -> None:
 
 
 def limit_threads(n_threads: int) -> None:
-    """Set the threads of this process, unless the user has set them in the environment."""
+    """Set this process's number of threads, unless the user has set it in the environment."""
     given = [os.environ.get(name, "") for name in THREADS_VARIABLES]
     if any(text.isdigit() and text != _ours.get("n_threads") for text in given):
         return

@@ -1,7 +1,7 @@
 """The ranks of a fit: errors that all ranks raise, and decisions that rank 0 makes for all ranks.
 
-While a fit is prepared, ranks communicate only through `Ranks.exchange`, so an error on one rank
-can replace its next value. During training, an error on one rank ends all ranks.
+While a fit is prepared, ranks communicate only through `Ranks.exchange`, so a rank can send an
+error instead of its next value. During training, an error on one rank ends all ranks.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.step.step_settings import Rules
 
-if TYPE_CHECKING:  # Imported late, since few fits have a time limit.
+if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
     from mlp_xp.training.loop.time_budget import Budget
 
 T = TypeVar("T")
 
 _DEFAULT = Distributed()
 _KEYBOARD = 130  # The exit status that shells give for Ctrl-C.
-_PRINTING = 1.0  # Seconds for rank 0 to print an error that all ranks have.
+_PRINTING = 1.0  # Seconds to wait while rank 0 prints an error of all ranks.
 
 
 class _Failure(NamedTuple):
@@ -170,7 +170,7 @@ class Ranks(SingleProcess):
     def own_blocks(
         self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
     ) -> EpochPlan:
-        # Sums in a fixed order would need virtual shards, so each rank computes all samples.
+        # L-BFGS has no virtual shards for sums in a fixed order, so each rank computes all samples.
         return plan if self.communicator.n_shards else self.own_plan(plan, backend, rules, owned)
 
     def total(self, sums: np.ndarray) -> np.ndarray:
@@ -229,13 +229,13 @@ def _failure(error: BaseException, rank: int) -> _Failure:
 
 
 def _shared(error: BaseException) -> BaseException:
-    """Return an error, marked as raised by every rank."""
+    """Mark an error as raised by every rank, and return it."""
     error._is_on_all_ranks = True  # type: ignore[attr-defined]
     return error
 
 
 def _is_shared(error: BaseException) -> bool:
-    # Weights are bitwise equal on all ranks.
+    # All ranks raise `NonFiniteError` together, since their weights are bitwise equal.
     return isinstance(error, NonFiniteError) or getattr(error, "_is_on_all_ranks", False)
 
 

@@ -18,12 +18,13 @@ class Distributed:
         ``"mpi"`` uses mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` uses
         ``torch.distributed``, for processes that ``torchrun`` starts.
     data : {"replicated", "sharded"}, default="replicated"
-        Whether each rank passes all samples, and computes its part of each batch, or passes only
-        its own rows, perhaps none. Sharded samples are in the order of the ranks.
+        With ``"replicated"``, each rank passes all samples and computes its part of each batch.
+        With ``"sharded"``, each rank passes only its own rows, possibly none; the samples are in
+        the order of the ranks.
     deterministic : bool, default=False
         Whether results are bitwise equal on 1, 2, 4 and 8 ranks. Each batch is then computed in
-        eight virtual shards, summed in a fixed order, which takes longer. Each rank has one thread
-        unless ``OMP_NUM_THREADS`` is set. With L-BFGS each rank computes everything.
+        eight virtual shards that are summed in a fixed order, which takes longer. Each rank has one
+        thread unless ``OMP_NUM_THREADS`` is set. With L-BFGS each rank computes all samples.
 
     Examples
     --------
@@ -49,7 +50,6 @@ class Distributed:
             raise ValueError(f"`deterministic` must be a bool, got {self.deterministic!r}.")
         if self.deterministic and self.data == "sharded":
             raise ValueError(
-                "data is 'sharded', and deterministic is True: sharded rows are summed where they "
-                "are, so give all samples to every rank (data='replicated'), or set "
-                "deterministic=False."
+                "data='sharded' does not support deterministic=True: pass all samples to each rank "
+                "(data='replicated'), or set deterministic=False."
             )

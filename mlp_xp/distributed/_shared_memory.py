@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# How many numbers to add at a time; they stay in the cache until the next rank's are added.
+# How many numbers to add at a time, few enough to remain in the cache for all ranks.
 _CHUNK = 1 << 15
 
 
@@ -27,19 +27,19 @@ class _Location(NamedTuple):
 class SharedMemory:
     """Arrays that the ranks of a machine sum in place; each rank sums one part.
 
-    A rank adds the other ranks' numbers to its part, and copies their parts. Between machines, the
-    ranks with the same part sum it by MPI: ``node`` are the ranks of this machine, ``others`` the
-    ranks with the same number on all machines. With MPI alone, everything sent and received is
-    copied, and each rank updates all parameters; bench/studies/ranks.py times both.
+    A rank adds the other ranks' numbers to its part, then copies the other parts. Between machines,
+    the ranks with the same part sum it with MPI: ``node`` has the ranks of this machine, and
+    ``others`` the ranks with the same number on all machines. With MPI alone, all data are copied
+    and each rank updates all parameters; bench/studies/ranks.py times both.
     """
 
     def __init__(self, mpi: Any, node: Any, others: Any) -> None:
         self._mpi, self._node, self._others = mpi, node, others
         self.size = node.size
-        # By the address of an array: its location, and the other ranks' memory.
+        # The location of an array, and the other ranks' memory for it, by its address.
         self._locations: dict[int, _Location] = {}
         self._mapped: dict[int, dict[tuple[int, int], list[np.ndarray]]] = {}
-        self._shared: set[int] = set()  # Addresses.
+        self._shared: set[int] = set()  # Addresses of arrays from `share`.
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return memory for an array that is summed repeatedly."""
@@ -58,7 +58,7 @@ class SharedMemory:
         self._shared.discard(address)
 
     def share(self, array: np.ndarray) -> np.ndarray:
-        """Return the first rank's numbers in memory shared by all ranks; all ranks call this."""
+        """Copy the first rank's array to memory shared by all ranks; all ranks must call this."""
         location, shared = None, array
         if self._node.rank == 0:
             shared = self.empty(array.shape, array.dtype)
@@ -74,11 +74,11 @@ class SharedMemory:
         return shared
 
     def is_shared(self, array: np.ndarray) -> bool:
-        """Whether `share` has returned an array."""
+        """Whether an array was returned by `share`."""
         return _address(array) in self._shared
 
     def part(self, size: int) -> slice:
-        """Return this rank's part of this many numbers."""
+        """Return the part of an array of ``size`` numbers that this rank sums."""
         rank = self._node.rank
         return slice(*_bounds(size, self._node.size)[rank : rank + 2])
 
@@ -93,14 +93,14 @@ class SharedMemory:
         number[...] = np.sum(numbers)
 
     def start_sum(self, array: np.ndarray) -> SharedSum | None:
-        """Start to sum an array, and return the function that waits for it, or None if not shared.
+        """Start to sum an array; return the function that waits for it, None if it is not shared.
 
         The result is None on all ranks of a machine or on none.
         """
         root = array.base if isinstance(array.base, np.ndarray) else array
         known = self._mapped.get(_address(root), {})
         offset = _address(array) - _address(root)
-        if (offset, array.size) in known:  # The same on all ranks.
+        if (offset, array.size) in known:  # All ranks take the same branch.
             if self._others.size > 1:
                 self._node.Barrier()
         else:
@@ -131,7 +131,7 @@ class SharedSum:
         self._has_begun = False
 
     def begin(self) -> None:
-        """Sum this machine's parts, once written, and start to sum over all machines."""
+        """Sum this rank's part over the machine, then start to sum it over all machines."""
         rank = self._node.rank
         start, stop = self._bounds[rank : rank + 2]
         mine = self._parts[rank][start:stop]
@@ -191,7 +191,7 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
 
 
 def _map(location: _Location, dtype: Any, size: int) -> np.ndarray:
-    """Return the numbers at an address in another process."""
+    """Map an array of another process into this one."""
     file = os.open(f"/proc/{location.process}/fd/{location.file}", os.O_RDWR)
     try:
         memory = mmap.mmap(file, location.size)

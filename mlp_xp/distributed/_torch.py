@@ -54,14 +54,14 @@ class TorchCommunicator(Communicator):
 
 
 def create() -> TorchCommunicator:
-    """Return the communicator of the default process group; start the group unless it exists."""
+    """Return the communicator of the default process group, which is started if necessary."""
     torch = optional("torch", "torch")
     if not torch.distributed.is_initialized():
         missing = [name for name in _VARIABLES if name not in os.environ]
         if missing:
             raise RuntimeError(
-                "distributed is 'torch', and no torchrun has started this process ("
-                f"{missing[0]} is not set): type torchrun --nproc-per-node 2 script.py, or use "
+                "distributed='torch' requires processes started by torchrun, but "
+                f"{missing[0]} is not set: type torchrun --nproc-per-node 2 script.py, or use "
                 "distributed='mpi' with mpiexec."
             )
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

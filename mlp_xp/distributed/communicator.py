@@ -1,4 +1,4 @@
-"""The interface of a communicator, through which ranks communicate."""
+"""The interface through which ranks communicate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:  # Not all engines need it.
+if TYPE_CHECKING:  # Only one engine needs it.
     from mlp_xp.distributed._shared_memory import SharedMemory
 
 T = TypeVar("T")
@@ -22,12 +22,12 @@ class RankError(RuntimeError):
 
 
 class Communicator(ABC):
-    """The ranks of one fit: processes that hold the same state and share each batch.
+    """The ranks of one fit: processes that have the same state and each compute a part of a batch.
 
     All ranks call the same methods in the same order. ``n_machines`` is 1 if unknown; ``n_shards``
-    is the number of virtual shards per rank, 0 unless sums have a fixed order (`shards`).
-    ``machine`` holds the ranks of this machine, if several, and their shared memory; for an array
-    from `empty`, `start_sum` may then return a `SharedSum`.
+    is the number of virtual shards per rank, 0 unless sums have a fixed order. ``machine`` is the
+    shared memory of this machine's ranks, or None; with it, `start_sum` may return a `SharedSum`
+    for an array from `empty`.
     """
 
     rank: int
@@ -37,7 +37,7 @@ class Communicator(ABC):
     machine: SharedMemory | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return memory for an array that is summed repeatedly; sums in it may be faster."""
+        """Allocate an array that is summed repeatedly; its memory may make sums faster."""
         return np.empty(shape, dtype)
 
     @abstractmethod

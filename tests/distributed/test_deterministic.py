@@ -60,7 +60,7 @@ def refuse():
     """Check the errors for a number of ranks that does not divide the shards, and for own rows."""
     with pytest.raises(ValueError, match=r"needs 1, 2, 4 or 8 ranks, got 3: type mpiexec"):
         join_ranks(Distributed(deterministic=True))
-    with pytest.raises(ValueError, match="data is 'sharded', and deterministic is True"):
+    with pytest.raises(ValueError, match="data='sharded' does not support deterministic=True"):
         Distributed(data="sharded", deterministic=True)
 
 

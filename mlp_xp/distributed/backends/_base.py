@@ -16,13 +16,13 @@ from mlp_xp.backends import Backend
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.distributed.training.gradient import RankGradient
 
-# Files with `create` for a library's backend; other libraries need no file.
+# Libraries with their own file in this folder; the others use `RankBackend`.
 _FILES = {"cupy", "jax", "numpy", "torch"}
 
 
 @dataclass(frozen=True)
 class SumOnHost:
-    """The sum over ranks of a backend's arrays, through host memory."""
+    """The sum over ranks of a backend's arrays, computed in host memory."""
 
     backend: Backend
     communicator: Communicator
@@ -41,7 +41,7 @@ class RankBackend(Backend):
         vars(self).update(vars(backend))
         self.communicator = communicator
         self.gradient = RankGradient(self._summing(backend), communicator.n_shards)
-        if communicator.n_shards:  # Sparse rows cannot be split.
+        if communicator.n_shards:  # Sparse rows cannot be split into shards.
             self.has_sparse_products = False
 
     @property
@@ -54,14 +54,14 @@ class RankBackend(Backend):
 
 
 def share_steps(backend: Backend, communicator: Communicator) -> RankBackend:
-    """Return the backend for several ranks."""
+    """Return a backend that runs steps on several ranks."""
     kind: Callable[..., RankBackend] = _kind(cast(Hashable, type(backend)))
     return kind(backend, communicator)
 
 
 @cache
 def _kind(kind: Any) -> Any:
-    """Return the subclass for several ranks of a backend class."""
+    """Return the class for several ranks that corresponds to a backend's class."""
     if kind.name in _FILES:
         return importlib.import_module(f"mlp_xp.distributed.backends._{kind.name}").KIND
     return type(f"{kind.__name__}OfRanks", (RankBackend, kind), {})

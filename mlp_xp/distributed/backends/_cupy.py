@@ -1,4 +1,4 @@
-"""Sums over ranks by NCCL, one rank per device, on the stream that runs the steps."""
+"""Sums over ranks with NCCL, one rank per device, on the stream that runs the steps."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from mlp_xp.distributed.communicator import Communicator
 
 @cache
 def _nccl() -> Any:
-    """Import CuPy's module without its warning, since our error says what to install."""
+    """Import CuPy's NCCL module without its warning; `_check_nccl` raises an error instead."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("cupy.cuda.nccl")
 
 
 def _check_nccl() -> None:
-    """Raise BackendError if CuPy has no NCCL here."""
+    """Raise BackendError if CuPy cannot use NCCL."""
     if not _nccl().available:
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
         raise BackendError(
-            "CuPy finds no NCCL, which sums over the GPUs of all ranks: type "
+            "CuPy cannot find NCCL, which sums over the GPUs of all ranks: type "
             f"{pip_command(f'nvidia-nccl-cu{major}')}"
         )
 
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The sum over the ranks of a communicator, on the device with a number."""
+    """The sum over the ranks of a communicator, on the device with this number."""
 
     communicator: Communicator
     device: int
@@ -69,7 +69,7 @@ class CupyRankBackend(RankBackend, CupyBackend):
         return SumOverRanks(self.communicator, self.device.id)
 
     def loop(self, body: Callable[..., Any]) -> None:
-        report(body, "sums over ranks")  # The capture would wait for other ranks' launches.
+        report(body, "sums over ranks")  # A capture would wait for other ranks' launches.
 
 
 KIND = CupyRankBackend

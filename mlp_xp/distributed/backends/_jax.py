@@ -1,12 +1,12 @@
 """Sums over ranks for JAX: a compiled function stops before each sum and resumes after it.
 
-A callback from compiled code could compute the sum. But on a CPU the callback receives arrays that
-XLA must still copy, on the threads that wait for the callback; with few threads or large arrays it
-deadlocks (https://github.com/jax-ml/jax/issues/24255). So a function is traced, its operations are
+A callback from compiled code could compute the sum, but on a CPU it may deadlock: XLA must first
+copy the callback's arguments, on the threads that wait for the callback
+(https://github.com/jax-ml/jax/issues/24255). Instead, a function is traced, its operations are
 split at the sums, and each piece is compiled separately.
 
-With virtual shards the function computes one shard. A rank runs each piece for its shards in turn
-and sums over them, then over ranks, so the compiled functions are the same on any number of ranks.
+With virtual shards, compiled functions compute one shard. A rank runs each piece once per shard and
+sums over its shards, then over ranks, so any number of ranks runs the same compiled functions.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
     copies, places = [], []
     for value in values:
         arrays = value if isinstance(value, _OfShards) else [value]
-        # NumPy returns numbers for 0-d arrays.
+        # Sums of 0-d arrays are scalars in NumPy.
         copies.append(np.asarray(sum_in_pairs([np.array(a, order="C") for a in arrays])))
         places.append(getattr(arrays[0], "sharding", None))  # A constant has no sharding.
     communicator.sum(copies)
@@ -78,12 +78,12 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class TakeShard:
-    """Select the rows of a virtual shard, of which a rank has ``n_shards``."""
+    """The selection of one virtual shard's rows; a rank has ``n_shards`` shards."""
 
     n_shards: int
 
     def __call__(self, tree: Tree) -> Tree:
-        """Return the rows of one shard of arrays, some of which may be None."""
+        """Return one shard's rows of each array; an array may be None."""
         flat = list(leaves(tree))
         given = [leaf for leaf in flat if leaf is not None]
         taken = iter(_take.bind(*given, n_shards=self.n_shards))
@@ -100,9 +100,9 @@ class _Piece(NamedTuple):
 
 
 class SplitFunction:
-    """A pure function of trees, cut at its sums over ranks and where it selects a virtual shard.
+    """A pure function of trees, split where it sums over ranks or selects a virtual shard.
 
-    The last piece takes over the memory of the argument number ``donate``.
+    The last piece may reuse the memory of argument number ``donate``.
     """
 
     def __init__(self, function: Callable[..., Any], donate: int | None = None) -> None:
@@ -127,7 +127,7 @@ class SplitFunction:
             if (cut := piece.following) is not None:
                 found = _BETWEEN[cut.primitive](*read(cut.invars), **cut.params)
                 values |= dict(zip(cut.outvars, found, strict=True))
-        # The results of a function are the same for all shards.
+        # The results of the function are the same for all shards.
         return jax.tree.unflatten(result, _of_shard(read(graph.jaxpr.outvars), 0))
 
     def _compile(self, arguments: Any) -> tuple[Any, list[_Piece], Any]:
@@ -142,7 +142,7 @@ class SplitFunction:
 
 
 def _run(piece: _Piece, inputs: list[Any]) -> list[Any]:
-    """Run a piece, once per virtual shard if they differ; the last piece has the sums."""
+    """Run a piece, once per virtual shard if inputs differ by shard; run the last piece once."""
     n_shards = max([len(value) for value in inputs if isinstance(value, _OfShards)], default=0)
     if n_shards == 0 or piece.following is None:
         outputs: list[Any] = piece.run(*_of_shard(inputs, 0))
@@ -156,7 +156,7 @@ def _of_shard(values: list[Any], i: int) -> list[Any]:
 
 
 def _pieces(jaxpr: Any, donated: set[Any]) -> Iterator[_Piece]:
-    """Yield the compiled operations between two cuts."""
+    """Yield the compiled pieces of a function, in order."""
     groups: list[tuple[list[Any], Any]] = []
     operations: list[Any] = []
     for equation in jaxpr.eqns:
@@ -198,8 +198,8 @@ class JaxRankBackend(RankBackend, JaxBackend):
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
         if n_shards := communicator.n_shards:
-            # XLA's sums depend on shapes and neighboring operations, so it compiles the code for
-            # one shard.
+            # The rounding of XLA's sums depends on shapes and neighboring operations, so code is
+            # always compiled for one shard.
             self.gradient = replace(self.gradient, n_shards=1, take_shard=TakeShard(n_shards))
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -214,13 +214,13 @@ class JaxRankBackend(RankBackend, JaxBackend):
 
 KIND = JaxRankBackend
 
-# Cached for equal fits.
+# Cached, so that equal fits compile once.
 _split = lru_cache(maxsize=128)(SplitFunction)
 
 
 @lru_cache(maxsize=128)
 def _split_loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the loop for a body with sums over ranks, at which compiled code is split."""
+    """Return a loop whose body is split at its sums over ranks."""
     step = _split(body, 1)
 
     def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:

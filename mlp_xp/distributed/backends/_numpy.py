@@ -1,4 +1,4 @@
-"""Sums over ranks in the gradients' memory; a compiled step records them as calls."""
+"""Sums over ranks for NumPy, in the gradients' memory; a compiled step records them as calls."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
-# Between machines, a layer's gradient is sent in at most this many pieces of at least this many
-# bytes; the first is sent while the next are computed. The rows in a piece are a multiple of the
-# last number.
+# Between machines, a layer's gradient is summed in pieces, each while the next ones are computed:
+# the maximum number of pieces, their minimum bytes, and a divisor of their number of rows.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
 # Ranks share an array if a rank's part of a piece has at least this many numbers. A compiled step
-# then updates it in a call (`_PIECE` of `updates`), so a trace never writes to memory that others
-# read.
+# then updates it in a call (`_PIECE` of `updates`), so tracing never writes to memory that other
+# ranks read.
 _LEAST_SHARED = 1 << 16
 
 
@@ -42,8 +41,7 @@ class SumOverRanks:
     """
 
     communicator: Communicator
-    # By the address of an array: the rows of its pieces, and the functions that wait for their
-    # sums.
+    # The rows of an array's pieces, and the functions that wait for their sums, by its address.
     _started: dict[int, list[slice]] = field(default_factory=dict, compare=False, repr=False)
     _waits: dict[int, list[Callable[[], None]]] = field(
         default_factory=dict, compare=False, repr=False
@@ -67,7 +65,7 @@ class SumOverRanks:
     def weight_gradient(self, x: Any, dy: Any, W: Any, multiply: Callable[..., None]) -> Any:
         """Compute the gradient of a dense layer's weights, and start summing its pieces.
 
-        A small sum takes no longer than starting it.
+        A small gradient is summed later, since its sum takes no longer than starting one.
         """
         if W.size * W.itemsize < LONG_BYTES:
             return weight_gradient(x, dy, W, multiply)
@@ -103,7 +101,7 @@ class SumOverRanks:
         self._waits.setdefault(address(array), []).append(wait)
 
     def finish(self, tree: Tree) -> None:
-        """Wait for the sums of arrays that have been started."""
+        """Wait for the sums of a tree's arrays that have been started."""
         started = [array for array in leaves(tree) if self._has_started(array)]
         if started:
             call(self._finish, *started)
@@ -134,7 +132,7 @@ class SumOverRanks:
         return parts
 
     def share(self, array: Any) -> Any:
-        """Return a parameter, or its optimizer state, in memory shared by a machine's ranks."""
+        """Return a parameter or optimizer state, in memory shared by the machine if it is large."""
         machine = self.communicator.machine
         if machine is None or array.ndim < 2 or machine.is_shared(array):
             return array
@@ -143,8 +141,7 @@ class SumOverRanks:
 
     def _finish_parts(self, *arrays: np.ndarray) -> None:
         sums = [wait for array in arrays for wait in self._waits.pop(address(array))]
-        # The other ranks have written their gradients, since the sum of the loss, in `_sum`, came
-        # later.
+        # The other ranks have written their gradients, since they have summed the loss afterwards.
         for one in sums:
             if isinstance(one, SharedSum):
                 one.sum_part()
@@ -159,7 +156,7 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class ClipOfRanks:
-    """The kernel ``clip``, which reads complete gradients."""
+    """The kernel ``clip``, which waits for the sums of the gradients first."""
 
     clip: Callable[..., tuple[Tree, Any]]
     ranks: SumOverRanks
@@ -221,7 +218,7 @@ class UpdateOfRanks:
         return Updated(params, opt_state, sum(penalties[1:], total[0]))
 
     def _meet(self, _: np.ndarray) -> None:
-        """Wait until the whole array is updated."""
+        """Wait until all ranks have updated their parts of the arrays."""
         assert self.ranks.communicator.machine is not None
         self.ranks.communicator.machine.barrier()
 
@@ -232,7 +229,7 @@ class UpdateOfRanks:
 
 @dataclass(frozen=True)
 class DenseOfRanks:
-    """The kernel ``dense``, which sends gradients to other ranks while it computes more."""
+    """The kernel ``dense``, which sums gradients over ranks while it computes the next ones."""
 
     dense: Callable[..., Any]
     ranks: SumOverRanks
@@ -256,7 +253,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
                 clip=ClipOfRanks(self.kernels.clip, self._sums),
                 update=UpdateOfRanks(self.kernels.update, self._sums),
             )
-            # Memory used by other ranks cannot be kept.
+            # Other ranks overwrite shared memory, so a state in it must be copied to be kept.
             self.donates = communicator.machine is not None
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -278,7 +275,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
         return _AgreedLoop(body, self.communicator)
 
     def release(self, compiled: Any, state: Any) -> Any:
-        return state  # Ranks may share this memory; their next fit shares other memory.
+        return state  # Ranks may share this memory; the next fit allocates its own.
 
     @contextlib.contextmanager
     def training(
@@ -293,9 +290,9 @@ KIND = NumpyRankBackend
 
 
 class _Agreed(Compiled):
-    """A compiled function with sums over ranks, which either all ranks trace or none."""
+    """A compiled function with sums over ranks, traced by all ranks or by none."""
 
-    state_stays = True  # Other ranks may have the array's address.
+    state_stays = True  # Other ranks may use the arrays' addresses.
 
     def __init__(self, function: Callable[..., Any], communicator: Communicator) -> None:
         super().__init__(function)
@@ -303,14 +300,14 @@ class _Agreed(Compiled):
         self._is_known = False  # Whether the function has been traced before, or could not be.
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Raise an error unless all ranks have it, since they would sum different arrays.
+        """Raise the error of a trace unless all ranks have it; they would sum different arrays.
 
-        All ranks trace a function at the same step first, and again for new shapes.
+        All ranks first trace a function at the same step, and trace it again for new shapes.
         """
         is_alike = error is None
         if not self._is_known:
             is_alike = len(set(self._communicator.gather(type(error).__name__))) == 1
-        # Without jobs all trace it again.
+        # If machine code is missing, all ranks trace the function again.
         self._is_known = not isinstance(error, MachineCodeError)
         if error is not None and not is_alike:
             raise error
@@ -325,7 +322,7 @@ class _AgreedLoop(_Agreed, CompiledLoop):
 
 
 def _writable(array: Any, taken: set[int]) -> Any:
-    """Return an array, or a copy if another array has its memory; ``taken`` collects the owners."""
+    """Return an array, or a copy if its memory is shared; add its owner to ``taken``."""
     owner: Any
     if isinstance(array, Traced):
         owner = array.owner

@@ -1,4 +1,4 @@
-"""Sums over ranks in the gradients' memory."""
+"""Sums over ranks for PyTorch, in the gradients' memory."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ class SumOverRanks(Sums):
 
 @dataclass(frozen=True)
 class SumInGroup(Sums):
-    """The sum over ranks in torch's default process group, started unless ``torchrun`` has done so.
+    """The sum over ranks in torch's default process group, which is started if necessary.
 
-    With "nccl" it sums tensors on GPUs, one rank per device, with "gloo" in host memory.
+    "nccl" sums tensors on GPUs, one rank per device; "gloo" sums them in host memory.
     """
 
     communicator: Communicator
@@ -95,7 +95,7 @@ class SumInGroup(Sums):
 
 @dataclass(frozen=True)
 class SentDense:
-    """The kernel ``dense``; it sends gradients while earlier layers compute theirs."""
+    """The kernel ``dense``, which sums gradients over ranks while it computes earlier layers'."""
 
     dense: Callable[..., Any]
     sums: Sums
@@ -139,7 +139,7 @@ class TorchRankBackend(RankBackend, TorchBackend):
         return super().training(work, n_steps, sparse_work, largest)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
-        if self.device.type == "cuda":  # It would wait for other ranks' launches.
+        if self.device.type == "cuda":  # A CUDA graph would wait for other ranks.
             report(body, "sums over ranks")
         return None
 

@@ -1,6 +1,6 @@
 """The time limit of a distributed fit, which rank 0 enforces for all ranks.
 
-Decisions that depend on numbers are the same on all ranks, since the bits are the same.
+Other decisions depend on computed numbers, which are bitwise equal on all ranks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlp_xp.training.loop.time_budget import Budget
 
 @dataclass
 class AgreedBudget(Budget):
-    """Rank 0's time limit and forecasts."""
+    """A time limit with rank 0's clock and forecasts on all ranks."""
 
     communicator: Communicator = field(kw_only=True)
     _elapsed: float = field(default=0.0, init=False)
@@ -22,7 +22,7 @@ class AgreedBudget(Budget):
     _usable: float = field(default=0.0, init=False)
 
     def next_steps(self, most: int) -> int:
-        """Return how many steps to run before the clock is read again; 0 if none fits."""
+        """Return how many steps to run before reading the clock again; 0 if no time is left."""
         steps = super().next_steps(most)
         now = time.perf_counter() - self.start
         mine = steps, now, self._pace or 0.0, self.seconds - self._reserve
@@ -31,6 +31,6 @@ class AgreedBudget(Budget):
         return steps
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the fraction of the steps' time that will have passed, as `next_steps` saw it."""
+        """Return the fraction of the steps' time that will have passed, by rank 0's clock."""
         passed = self._elapsed + ahead * self._seconds_of_step
         return passed / self._usable if passed < self._usable else 1.0

@@ -13,8 +13,8 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.training.data.epoch_plan import EpochPlan
 
-# With sharded data, a rank's rows of a batch vary in number. They are padded to a multiple of this
-# fraction of the batch, since a new shape may require a compilation.
+# With sharded data, a rank's number of rows varies from batch to batch. It is padded to a multiple
+# of ``batch_size // _FRACTION``, since a new shape may require a compilation.
 _FRACTION = 16
 
 
@@ -31,13 +31,13 @@ def rank_plan(
 ) -> EpochPlan:
     """Return one rank's part of a plan; each row of a batch belongs to one rank.
 
-    A rank computes a contiguous part of each batch, or of its groups of samples that are mixed with
-    each other; with ``owned``, which gives the position of each sample on this rank or -1, it
-    computes the rows that it owns. Rows of weight 0 pad shorter parts, so that all batches have the
-    same shape. With ``n_shards``, each rank's part of a batch consists of that many virtual shards
-    with equal numbers of rows; ``parts`` are then for samples with a weight of 1. ``takes_shards``
-    is whether a step processes one shard after another; positions in draws then refer to the shard.
-    Raise ValueError if mixed samples are on different ranks.
+    A rank computes a contiguous part of each batch, in which samples remain with the samples that
+    they are mixed with. With ``owned``, the position of each sample on this rank or -1, it computes
+    the rows that it owns. Rows of weight 0 pad shorter parts, so that all batches have the same
+    shape. With ``n_shards``, each rank's part of a batch consists of that many virtual shards with
+    equal numbers of rows; ``parts`` are then the fractions of a sample with weight 1.
+    ``takes_shards`` is whether a step processes one shard after another; positions in draws then
+    refer to the shard. Raise ValueError if mixed samples are on different ranks.
     """
     n_samples, batch_size = sum(plan.counts), plan.batch_size
     here = np.arange(n_samples)
@@ -56,9 +56,9 @@ def rank_plan(
     elif partners is not None:
         name = next(type(entry).__name__ for entry in augmentation if entry.mixes_targets)
         raise ValueError(
-            f"augmentation has {name}, which mixes samples of a batch, and with data='sharded' "
-            "they are on several ranks: give all data to every rank with data='replicated', or "
-            "leave it out."
+            f"augmentation has {name}, which mixes samples of a batch, but with data='sharded' "
+            "they are on different ranks: pass all data to every rank with data='replicated', "
+            f"or leave out {name}."
         )
     else:
         rows = owned[rows].astype(np.int32)
@@ -120,7 +120,7 @@ def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarr
 
 
 def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) -> np.ndarray:
-    """Return which part of its batch each row belongs to, without padding.
+    """Return the number of each row's part of its batch, without padding.
 
     Rows and their partners form one unit.
     """
@@ -130,12 +130,12 @@ def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) ->
     if partners is not None:
         theirs = steps * plan.batch_size + partners[:n_samples]
         edges = np.ones(n_samples, dtype=bool), (np.arange(n_samples), theirs)
-        # Numbered in the order of their first rows, and so step by step.
+        # Components are numbered in the order of their first rows, and therefore step by step.
         labels = connected_components(coo_array(edges, shape=(n_samples, n_samples)))[1]
         firsts = labels[:: plan.batch_size]
         units = labels - firsts[steps]
         n_units = np.diff(firsts, append=labels.max() + 1)
-    # As in `numpy.array_split`, the first ranks get one more.
+    # As in `numpy.array_split`, the first parts get one more unit.
     share, extra = (number[steps] for number in np.divmod(n_units, n_parts))
     longer = extra * (share + 1)  # Units in the larger parts.
     later = extra + (units - longer) // np.maximum(share, 1)

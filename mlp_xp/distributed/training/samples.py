@@ -45,7 +45,7 @@ def gather_samples(
     counts = [n for n, _, _ in parts]
     total, start = sum(counts), sum(counts[: ranks.number])
     if not total:
-        raise ValueError(f"X{suffix} has no rows, and no rank has a row: give at least one sample.")
+        raise ValueError(f"X{suffix} is empty, and no rank has a row: pass at least one sample.")
     owned = np.full(total, -1, dtype=np.int32)
     owned[start : start + n_rows] = np.arange(n_rows)
     all_weights = None if weights is None else np.concatenate([w for _, _, w in parts])
@@ -60,8 +60,8 @@ def _check_targets(parts: list[tuple[int, np.ndarray, np.ndarray | None]], suffi
         is_same = y.shape[1:] == first_y.shape[1:]
         if not is_same or (y.dtype.kind in _NUMBERS) != (first_y.dtype.kind in _NUMBERS):
             raise ValueError(
-                f"rank {rank} has y{suffix} of {y.dtype} and shape {y.shape}, and rank {first} of "
-                f"{first_y.dtype} and shape {first_y.shape}: give all ranks the same kind."
+                f"rank {rank} has y{suffix} of {y.dtype} and shape {y.shape}, but rank {first} of "
+                f"{first_y.dtype} and shape {first_y.shape}: pass the same kind of y on all ranks."
             )
 
 

@@ -1,9 +1,10 @@
 """Kernels that compute a batch in virtual shards, with the same bits on any number of ranks.
 
-A batch is split into parts with the same number of rows. Their products and sums are computed one
-by one, and summed in pairs, pairs of pairs and so on, first on a rank and then over ranks.
-Activations are also computed per shard, since PyTorch rounds differently at the end of an array,
-where numbers do not fill a vector. Other rowwise operations are computed at once.
+A batch is split into shards with the same number of rows. Products and sums are computed per shard,
+and their results are summed in pairs, then in pairs of pairs and so on, first on a rank and then
+over ranks. Activations are also computed per shard, since PyTorch rounds differently at the end of
+an array, where numbers do not fill a vector register. Other rowwise operations are computed for all
+rows at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 
 
 def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
-    """Return the kernels of a step, whose products and sums are computed shard by shard."""
+    """Return the kernels of a step with products and sums that are computed shard by shard."""
 
     def shards(*arrays: Array) -> Iterator[tuple[Array, ...]]:
         return zip(*(cut_rows(array, n_shards) for array in arrays), strict=True)
@@ -51,7 +52,7 @@ def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
 
         return _joined([y for y, _ in parts], xp), pullback
 
-    # Weighted sums over the samples of each shard, (shards,), not averages.
+    # Return weighted sums over each shard's samples, (shards,), not averages.
     def loss(loss: Any, *arrays: Array, xp: Namespace) -> tuple[Array, Callable[[], Array]]:
         parts = [
             (kernels.loss(loss, *shard, xp=xp), xp.sum(shard[-1])) for shard in shards(*arrays)
