@@ -1,8 +1,8 @@
-"""The command ``mlp-xp``: its options, its run folders and what it prints.
+"""The ``mlp-xp`` command: its options, its run folders and its output.
 
-`commands` has one module per command, `training` the parts of a training run, `run_folder` its
-files, `report` its page, and `terminal` the output. Options are parsed before any numerical library
-is loaded. The work is done in `estimators`, `datasets` and `plotting`.
+`commands` contains one module per command, `training` the parts of ``mlp-xp train``, `run_folder`
+reads and writes the files of a run, `report` writes HTML pages, and `terminal` prints. Options are
+parsed before any numerical library is loaded.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status.
+    """Run the command and return its exit status.
 
-    It is 0; 1 if the training diverged; 2 for an error that the user can fix, with one line on
-    stderr; 130 after Ctrl-C. ``argv`` defaults to the arguments of the process.
+    The status is 0 on success, 1 if the training diverged, 2 for an error that the user can fix
+    (printed on stderr as one line), and 130 after Ctrl-C. ``argv`` defaults to ``sys.argv[1:]``.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pandas = process.without_pandas(is_process=argv is None)
             with process.starting("loading libraries"), pandas:
                 run = args.load()
-            # A command with nothing to save ends at once on Ctrl-C.
+            # A command that saves nothing exits immediately on Ctrl-C.
             if args.saves:
                 stack.close()
             from mlp_xp.cli.terminal.output import Output

@@ -1,4 +1,4 @@
-"""Data sets and backends, loaded with messages for the command line."""
+"""Loading of data sets and backends, with messages for the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import FILES, names, read_table
 
 DEFAULT = "default"  # the default recipe
-TABLE = "table"  # the same, for a table of the user's own
+TABLE = "table"  # the default recipe for the user's own tables
 
 
 def load_data(
@@ -31,9 +31,9 @@ def load_data(
     *,
     is_logged: bool = False,
 ) -> Dataset:
-    """Load a data set and report it; a download draws its own bar.
+    """Load a data set, and print this; a download shows its own progress bar.
 
-    ``options`` are passed to `load_files`, for the user's own data.
+    ``options`` are arguments of `load_files`, for the user's own data.
     """
     if path is None and locate(name) is None:
         output.print(f"fetching {name}, which is kept in {cache_dir()}")
@@ -59,17 +59,17 @@ def _load(name: str, path: str | None, options: Mapping[str, Any]) -> Dataset:
 
 
 def load_backend(name: str | None, device: str | None) -> Backend:
-    """Return a backend. Ctrl-C waits for its import, where an exception can abort the process."""
+    """Return a backend; Ctrl-C is deferred during its import, where it could abort the process."""
     with postponed():
         return get_backend(name, device)
 
 
 def load_recipe_backend(recipe: str, model: Any) -> Backend:
-    """Return the backend of a recipe's estimator; if it is missing, name the recipes that run."""
+    """Return the backend of a recipe's estimator; if it fails, the error lists recipes that run."""
     try:
         return load_backend(model.backend or "numpy", model.device)
     except BackendError as error:
-        if missing_for(recipe) is None:  # The options asked for it.
+        if missing_for(recipe) is None:  # An option chose the backend.
             raise
         here = ", ".join(name for name in names() if missing_for(name) != GPU)
         raise BackendError(
@@ -81,7 +81,7 @@ GPU = "a CUDA GPU"
 
 
 def missing_for(recipe: str) -> str | None:
-    """Return a requirement of a recipe that this machine lacks, or None."""
+    """Return what a recipe requires but this machine lacks, or None."""
     table = read_table(recipe)
     name = table.get("backend") or "numpy"
     if str(table.get("device")).startswith("cuda") and not has_cuda_driver():
@@ -92,5 +92,5 @@ def missing_for(recipe: str) -> str | None:
 
 
 def describe(backend: Backend) -> str:
-    """Return the description of a backend on one line."""
+    """Return a one-line description of a backend."""
     return ", ".join(f"{key} {value}" for key, value in backend.describe().items())

@@ -202,7 +202,7 @@ def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_native, "_writable", lambda: tmp_path)
     monkeypatch.setattr(_native, "addresses", lambda units: kept.update(dict.fromkeys(units)))
     assert main(["compile"]) == 0
-    assert capsys.readouterr().out == f"machine code for NumPy is kept in {tmp_path}\n"
+    assert capsys.readouterr().out == f"machine code for NumPy is stored in {tmp_path}\n"
     assert set(_native.all_units()) == set(kept)
     monkeypatch.setattr(_native, "_writable", lambda: None)
     assert main(["compile"]) == 2

@@ -212,7 +212,7 @@ def test_what_cannot_be_written_is_an_error_before_the_first_step(tmp_path):
 
     steps, watch = [], Callback()
     watch.on_step_end = lambda *step: steps.append(step)
-    with locked(tmp_path), pytest.raises(BlockingIOError, match="wait until it has ended, or"):
+    with locked(tmp_path), pytest.raises(BlockingIOError, match="wait until it has finished"):
         fit(Checkpoint(tmp_path), watch)
     with pytest.raises(SavingError, match=r"activation is .*square.* pickle or joblib"):
         fit(Checkpoint(tmp_path / "run"), watch, activation=square)

@@ -58,7 +58,7 @@ def test_data_lists_what_is_here_and_what_is_not_and_fetches(mlp_xp, fails):
     Path("data/cifar-10-batches-py/test_batch").write_bytes(bytes(3_000_000))
     lines = mlp_xp("data").out.splitlines()
     assert lines[0] == "cifar10           3.0 MB  data/cifar-10-batches-py"
-    assert lines[1] == "cifar100       not here; mlp-xp data --fetch cifar100"
+    assert lines[1] == "cifar100       not found; to download it, type mlp-xp data --fetch cifar100"
     assert lines[3].startswith("digits ")
     assert mlp_xp("data", "cifar100").out.splitlines() == [lines[1]]
     first, second = mlp_xp("data", "--fetch", "digits").out.splitlines()
@@ -87,7 +87,7 @@ def test_backends_lists_all_and_why_one_is_unusable(mlp_xp, monkeypatch):
     assert lines["torch", "cpu"].endswith(reason)
     assert lines["torch", "cuda:0"].endswith(reason)
     assert "leave out" not in done.out
-    assert re.search(r"^auto takes \w+ on ", done.out, re.MULTILINE)
+    assert re.search(r"^auto selects \w+ on ", done.out, re.MULTILINE)
 
 
 def test_options_are_passed_on_to_the_suite_of_a_clone(mlp_xp, fails, monkeypatch):
@@ -103,7 +103,7 @@ def test_options_are_passed_on_to_the_suite_of_a_clone(mlp_xp, fails, monkeypatc
     words = ["-m", "bench", "--quick", "--out", "a b", "--only", "lab", "wide"]
     assert started == [(words, str(Path(bench.__file__).parents[3]))]
     monkeypatch.setattr(bench, "_ROOT", Path("site-packages"))
-    assert "install from a clone, " in fails("bench", "--quick")
+    assert "install from a clone with " in fails("bench", "--quick")
 
 
 def test_parts_and_contenders_are_known(monkeypatch, capsys):
@@ -207,7 +207,7 @@ def test_an_error_without_a_message_is_named_and_so_is_an_early_ctrl_c(
 ):
     early = "note: interrupted before the training began: "
     for error, status, said in (
-        (MemoryError, 2, "mlp-xp: error: not enough memory: ask for less, e.g. a smaller --hidden"),
+        (MemoryError, 2, "mlp-xp: error: not enough memory: use less, e.g. a smaller --hidden"),
         (ValueError, 2, "mlp-xp: error: ValueError\n"),
         (KeyboardInterrupt, 130, f"{early}nothing was saved\n"),
     ):

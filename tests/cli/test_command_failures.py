@@ -144,13 +144,13 @@ def test_options_that_change_the_numbers_are_refused(fails, partial_run):
 
 
 def test_what_cannot_be_resumed_is_an_error_that_says_why(fails, finished, partial_run):
-    assert "neither none.partial nor none is there" in fails("train", "--resume", "none")
-    assert "is complete, there is nothing to resume" in fails("train", "--resume", finished)
+    assert "neither none.partial nor none exists" in fails("train", "--resume", "none")
+    assert "is complete, so there is nothing to resume" in fails("train", "--resume", finished)
     Path("empty").mkdir()
     assert "empty has no config.json" in fails("train", "--resume", "empty")
     with locked(partial_run):
         line = fails("train", "--resume", "run")
-    assert "is writing to this folder: wait until it has ended" in line
+    assert "is writing to this folder: wait until it has finished" in line
     for content in ("{", "{}", '{"settings": {"params": {}, "color": 1}}'):
         (partial_run / "config.json").write_text(content)
         assert "run.partial" in fails("train", "--resume", "run")
@@ -177,7 +177,7 @@ def test_a_process_that_is_ended_is_resumed(mlp_xp, fails):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert max(checkpoints(Path("run.partial", "checkpoints"))) >= (2, 0)
-    assert "go on with mlp-xp train --resume run" in err
+    assert "to resume it, type mlp-xp train --resume run" in err
     assert "type that instead" in fails("evaluate", "run.partial")
     assert mlp_xp("train", "--resume", "run").status == 0
     mlp_xp(*options, "--out", "whole")
@@ -188,7 +188,7 @@ def test_a_process_that_is_ended_is_resumed(mlp_xp, fails):
     ("owner", "name", "error", "said"),
     [
         (results, "save_figure", OSError("No space left on device"), "No space left on device"),
-        (MLP, "predict_proba", MemoryError("8 GB"), "not enough memory (8 GB): ask for less"),
+        (MLP, "predict_proba", MemoryError("8 GB"), "not enough memory (8 GB): use less"),
     ],
 )
 def test_a_run_that_fails_after_the_training_keeps_the_network(
@@ -199,7 +199,7 @@ def test_a_run_that_fails_after_the_training_keeps_the_network(
         done = mlp_xp(*TINY, "--epochs", 2, "--out", "run")
     assert done.status == 2
     note, line = done.err.splitlines()
-    assert note == "note: kept what is in run.partial: mlp-xp evaluate run.partial"
+    assert note == "note: run.partial was kept; to test it, type mlp-xp evaluate run.partial"
     assert line.startswith(f"mlp-xp: error: {said}")
     assert [path.name for path in Path().iterdir()] == ["run.partial"]
     kept, digits = load_model("run.partial"), load_digits()
@@ -212,7 +212,7 @@ def test_another_run_is_not_in_the_way_of_one_that_was_interrupted(
     mlp_xp, train_digits, partial_run, undrawn
 ):
     kept = load_model("run.partial").loss_curve_
-    said = "note: run.partial was left by a run that was interrupted, and is now run.partial-1; go"
+    said = "note: run.partial, left by an interrupted run, was renamed to run.partial-1; to resume"
     assert said in train_digits("--epochs", 1).err
     assert {path.name for path in Path().iterdir()} == {"run", "run.partial-1"}
     assert load_model("run.partial-1").loss_curve_ == kept
@@ -228,12 +228,12 @@ def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
     assert done.status == 2
     epoch = Path("run.partial", "checkpoints", "epoch-0002")  # The third is not over.
     assert done.err.splitlines() == [
-        f"note: kept what is in run.partial: mlp-xp evaluate {epoch}",
+        f"note: run.partial was kept; to test it, type mlp-xp evaluate {epoch}",
         "mlp-xp: error: something else",
     ]
     assert "test accuracy" in mlp_xp("evaluate", epoch).out
     line = fails("evaluate", "run.partial")
-    assert f"run.partial holds no model, and {epoch} does: type that instead" in line
+    assert f"run.partial contains no model, but {epoch} does: type that instead" in line
 
 
 def test_a_training_that_diverges_is_reported_and_kept(mlp_xp, undrawn):
@@ -276,9 +276,9 @@ def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_fol
     *notes, kept, error = done.err.splitlines()
     assert notes[0] == "note: cannot write: [Errno 28] No space left on device: 'run.partial'"
     assert all(str(place) in note for place, note in zip(other_folders, notes[1:], strict=True))
-    assert kept == "note: kept what is in run.partial"
-    said = r"the network cannot be written to run.partial, .*; make room in one of them and type "
-    assert re.search(said + "mlp-xp train --resume run, which", error)
+    assert kept == "note: run.partial was kept"
+    said = r"the network cannot be written to run.partial, .*; free disk space there, and type "
+    assert re.search(said + "mlp-xp train --resume run to resume", error)
     # The history and the settings are kept, and the network can be trained again from them.
     found = {path.name for path in Path("run.partial").iterdir()}
     assert found == {"config.json", "history.csv", "checkpoints"}
@@ -301,7 +301,7 @@ def test_a_full_disk_does_not_lose_the_network(
     done = train_digits("--epochs", 1)
     places = {"home": home, "temporary": temporary, "typed": Path("mine")}
     (kept,) = places[which].glob("run-*")  # Libraries keep caches at home.
-    assert f"note: the network is kept in {kept}" in done.err
+    assert f"note: the network was saved in {kept}" in done.err
     assert f"saved in {kept}" in done.out
     assert {path.name for path in kept.iterdir()} == FILES - DRAWN
     assert not Path("run.partial").exists()
@@ -312,8 +312,8 @@ def test_a_folder_without_room_or_leave_is_an_error_before_the_first_step(fails,
     monkeypatch.setattr(new_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
     line = fails(*TINY, "--hidden", 4096, "--out", "run")
     # Twice 307,210 weights of 4 bytes, and a megabyte.
-    assert "the run needs 3.5 MB, and 0.5 MB are free; make room, or type --out" in line
+    assert "the run needs 3.5 MB, but 0.5 MB are free; free disk space, or set --out" in line
     assert list(Path().iterdir()) == []
     Path("file").touch()
     line = fails(*TINY, "--out", "file/run")
-    assert "file/run.partial cannot be made (Not a directory): type --out with a folder" in line
+    assert "file/run.partial cannot be created (Not a directory): set --out to a folder" in line

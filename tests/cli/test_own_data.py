@@ -177,7 +177,7 @@ def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
     assert set(found[0]["probabilities"]) == {"3", "4", "5"}
     iris[1, 2] = np.nan
     np.savez("new.npz", X=iris[:2])
-    assert "row 2 has a hole in column '3', and" in mlp_xp("predict", "run", "new.npz").err
+    assert "row 2 has no value in column '3', but" in mlp_xp("predict", "run", "new.npz").err
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,9 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
 def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris, undrawn):
     assert mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 1).status == 0
     Path("other.csv").write_text("a,b,c,d,species\n" + "1,2,3,4,rose\n1,2,3,4,tulip\n" * 3)
-    assert "other classes" in fails("evaluate", "run", "--data-path", "other.csv")
+    assert "differs from the training data in" in fails(
+        "evaluate", "run", "--data-path", "other.csv"
+    )
     assert "pass .csv, .npz, .parquet" in fails("predict", "run", "picture.png")
     Path("new.csv").write_text("a,b,c\n1,2,3\n")
     assert "no column 'd', which the network was trained with" in fails("predict", "run", "new.csv")

@@ -92,7 +92,7 @@ def test_no_mistakes_and_no_images(tmp_path):
     predicted = model.predict(X)
     test = Evaluation(X, predicted, predicted, model.predict_proba(X), ("no", "yes"), (1, 4, 4))
     path = tmp_path / "report.html"
-    said = "There are none: all test samples are right."
+    said = "None: all predictions are correct."
     assert said in write(path, model, test, "test_accuracy")
     page = write(path, model, test._replace(image_shape=None), "test_accuracy")
     assert "First layer" not in page
@@ -121,7 +121,7 @@ def test_runs_are_listed_and_sorted(mlp_xp, finished, other, fails, partial_run)
     rows = json.loads(mlp_xp("runs", "some", "--sort", "epochs", "--reverse", "--json").out)
     assert [(row["run"], row["epochs"]) for row in rows] == [("tanh", 2), ("digits", 8)]
     assert rows[0]["score"] == scores["tanh"]
-    assert "nowhere has no runs" in fails("runs", "nowhere")
+    assert "nowhere contains no runs" in fails("runs", "nowhere")
     # A run in progress is listed, another folder is not.
     Path("broken").mkdir()
     Path("broken", "config.json").write_text("{}")
@@ -140,7 +140,7 @@ def test_a_damaged_run_is_listed_as_damaged(mlp_xp, fails, digits_run):
         assert re.match(
             r"run +[\d-]+ [\d:]+ +damaged\n$", mlp_xp("runs", ".").out.split("\n", 1)[1]
         )
-        assert "run is damaged, or no run (" in fails("compare", "run", "run"), damage
+        assert "run is damaged or not a run (" in fails("compare", "run", "run"), damage
     path.write_text("{")
     assert json.loads(mlp_xp("runs", ".", "--json").out)[0]["state"] == "damaged"
 

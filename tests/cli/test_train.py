@@ -152,7 +152,7 @@ def test_nothing_is_overwritten(taken, fails):
     Path(taken).mkdir()
     with locked(Path(taken)):  # By a run that is still in progress.
         line = fails(*TINY, "--out", "run")
-    assert f"error: {taken} is already there" in line
+    assert f"error: {taken} already exists" in line
     assert "type --out run-2" in line
     assert [path.name for path in Path().iterdir()] == [taken]
 
@@ -309,6 +309,6 @@ def test_a_recipe_whose_library_is_missing_trains_on_numpy(
     assert "Recipes that run" not in fails("train", "--backend", "jax")
     lines = mlp_xp("recipes").out.splitlines()
     needs = {line.split()[0]: line.partition("; ")[2] for line in lines}
-    assert needs["one-minute"] == "without torch, which is not here, on NumPy and slower"
-    assert needs["record"] == "needs a CUDA GPU, which is not here"
+    assert needs["one-minute"] == "torch is not installed, so it runs on NumPy, which is slower"
+    assert needs["record"] == "needs a CUDA GPU, which this machine lacks"
     assert needs["default"] == ""

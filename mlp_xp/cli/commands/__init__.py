@@ -1,6 +1,6 @@
-"""All commands with their options and modules; this table imports no numerical library.
+"""The table of commands: their options, and the functions that run them.
 
-Shared parts are in the other folders.
+Importing it loads no numerical library.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed
 
 __all__ = ["COLUMNS", "COMMANDS", "parse"]
 
-# Columns of the table of runs that --sort accepts.
+# The columns of the table that `mlp-xp runs` prints; --sort accepts their names.
 COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backend", "network")
 
 
 class Command(NamedTuple):
     """A command: its help line, its options, examples, and the function that runs it.
 
-    ``run`` is ``module:function`` in this package; the function takes options and an `Output`, and
-    returns the exit status. ``saves`` is whether anything must be saved or removed after Ctrl-C;
-    ``group`` is the heading in ``mlp-xp --help``.
+    ``run`` is ``module:function`` in this package; the function's arguments are the parsed options
+    and an `Output`, and it returns the exit status. ``saves`` is whether the command must save or
+    remove files after Ctrl-C. ``group`` is the heading in ``mlp-xp --help``.
     """
 
     summary: str
@@ -51,9 +51,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=f"Multilayer perceptrons on NumPy, CuPy, PyTorch or JAX.\n\n{_overview()}",
         epilog="examples:\n"
         "  mlp-xp train                      train on CIFAR-10\n"
-        "  mlp-xp train table.csv            train on a table of yours\n"
-        "  mlp-xp evaluate runs/my-run       test what was trained\n"
-        "  mlp-xp predict runs/my-run a.png  classify a picture\n"
+        "  mlp-xp train table.csv            train on your own table\n"
+        "  mlp-xp evaluate runs/my-run       test the trained network\n"
+        "  mlp-xp predict runs/my-run a.png  classify an image\n"
         "  mlp-xp train --help               all options of a command",
     )
     parser.add_argument(
@@ -85,7 +85,7 @@ def _overview() -> str:
 
 def _add_train(parser: Parser) -> None:
     from mlp_xp.cli.commands.train_options import (
-        add_train,  # With the libraries that name its choices.
+        add_train,  # Imports the libraries that define the choices.
     )
 
     add_train(parser)
@@ -127,7 +127,7 @@ def _add_export(parser: Parser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="file to write (RUN/model.onnx); an old one is replaced",
+        help="file to write, replaced if it exists (RUN/model.onnx)",
     )
 
 
@@ -145,9 +145,9 @@ def _add_runs(parser: Parser) -> None:
         choices=COLUMNS,
         default="date",
         metavar="COLUMN",
-        help=f"{', '.join(COLUMNS)}; the largest number and the newest first (date)",
+        help=f"{', '.join(COLUMNS)}; largest number or newest run first (date)",
     )
-    add("--reverse", action="store_true", help="the other way round")
+    add("--reverse", action="store_true", help="reverse the order")
     add("--json", action="store_true", help="print the table as JSON, with unrounded numbers")
 
 
@@ -159,7 +159,7 @@ def _add_compare(parser: Parser) -> None:
         type=Path,
         default=Path("comparison.html"),
         metavar="FILE",
-        help="the page with curves (%(default)s); an old one is replaced",
+        help="HTML page to write, replaced if it exists (%(default)s)",
     )
 
 
@@ -168,16 +168,16 @@ def _add_lab(parser: Parser) -> None:
     add(
         "--data-path",
         metavar="PATH",
-        help="file or folder of CIFAR-10 (searched for, else fetched)",
+        help="file or folder of CIFAR-10 (searched for, else downloaded)",
     )
-    add("--hidden", type=count, default=64, metavar="N", help="neurons (%(default)s)")
+    add("--hidden", type=count, default=64, metavar="N", help="hidden neurons (%(default)s)")
     rate = number(float, above=0)
-    add("--learning-rate", type=rate, default=0.1, metavar="R", help="of each step (%(default)s)")
-    add("--epochs", type=count, default=100, metavar="N", help="steps (%(default)s)")
-    add_seed(parser, "of split and weights", 0)
+    add("--learning-rate", type=rate, default=0.1, metavar="R", help="step size (%(default)s)")
+    add("--epochs", type=count, default=100, metavar="N", help="number of epochs (%(default)s)")
+    add_seed(parser, "seed of the split and the initial weights", 0)
     add_backend(parser)
     out = Path("results/mlp.png")
-    add("--out", type=Path, default=out, metavar="FILE", help="the curves, as PNG (%(default)s)")
+    add("--out", type=Path, default=out, metavar="FILE", help="PNG file to write (%(default)s)")
 
 
 def _add_data(parser: Parser) -> None:
@@ -186,17 +186,17 @@ def _add_data(parser: Parser) -> None:
     known = list(LOADERS)
     parser.add_argument("name", nargs="?", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument(
-        "--fetch", choices=known, metavar="NAME", help="find or fetch it, and decode it"
+        "--fetch", choices=known, metavar="NAME", help="find or download it, and decode it"
     )
 
 
 def _add_bench(parser: Parser) -> None:
     add = parser.add_argument
-    add("--quick", action="store_true", help="few contenders, little data, two to three minutes")
+    add("--quick", action="store_true", help="fewer contenders and less data: two to three minutes")
     add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
     count = number(int, at_least=1)
-    add("--rounds", type=count, metavar="N", help="turns of each contender (7; quick: 5)")
-    add("--threads", type=count, metavar="N", help="of each contender (all CPUs)")
+    add("--rounds", type=count, metavar="N", help="runs per contender (7; quick: 5)")
+    add("--threads", type=count, metavar="N", help="threads per contender (all CPUs)")
     add(
         "--only",
         nargs="+",
@@ -205,9 +205,9 @@ def _add_bench(parser: Parser) -> None:
         "start-up, end-to-end, growth (all); backends, products, out-of-core, ranks; "
         "drop-in/lbfgs for some of its cases",
     )
-    add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
-    add("--images", type=count, metavar="N", help="of an epoch at most")
-    add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
+    add("--contenders", nargs="+", metavar="NAME", help="contenders, named as in the tables (all)")
+    add("--images", type=count, metavar="N", help="maximum number of images per epoch")
+    add("--check", action="store_true", help="fail if a ratio to a peer is below its floor")
 
 
 COMMANDS = {
@@ -237,7 +237,7 @@ COMMANDS = {
         saves=False,
     ),
     "predict": Command(
-        "classify pictures, or predict for the rows of tables",
+        "classify images, or predict for the rows of tables",
         _add_predict,
         """\
   mlp-xp predict runs/my-run cat.png
@@ -258,7 +258,7 @@ COMMANDS = {
         saves=False,
     ),
     "compare": Command(
-        "show what differs between runs, with their curves",
+        "show the differences between runs, and their curves",
         _add_compare,
         """\
   mlp-xp compare runs/wide runs/deep
@@ -267,7 +267,7 @@ COMMANDS = {
         saves=False,
     ),
     "export": Command(
-        "write the network of a run for other runtimes",
+        "export the network of a run to ONNX",
         _add_export,
         """\
   mlp-xp export runs/my-run --to onnx
@@ -276,7 +276,7 @@ COMMANDS = {
         saves=False,
     ),
     "lab": Command(
-        "train the lab's network of one hidden layer on CIFAR-10",
+        "train the lab's one-hidden-layer network on CIFAR-10",
         _add_lab,
         """\
   mlp-xp lab
@@ -295,7 +295,7 @@ COMMANDS = {
         group=_MACHINE,
     ),
     "recipes": Command(
-        "list the recipes of train",
+        "list the recipes for mlp-xp train",
         None,
         "  mlp-xp recipes",
         "listings:run_recipes",
@@ -311,14 +311,14 @@ COMMANDS = {
         group=_MACHINE,
     ),
     "compile": Command(
-        "compile machine code for NumPy ahead of the first long training",
+        "compile machine code for NumPy before the first long training",
         None,
-        "  mlp-xp compile    # as the last step of a container's build",
+        "  mlp-xp compile    # e.g. as the last step of a container build",
         "listings:run_compile",
         group=_MACHINE,
     ),
     "bench": Command(
-        "compare the speed of this library with its peers",
+        "compare the speed of this library with other libraries",
         _add_bench,
         """\
   mlp-xp bench --quick

@@ -16,11 +16,11 @@ _OPTIONS = ("quick", "check", "out", "rounds", "threads", "only", "contenders", 
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the suite of a clone in another process, which sets the threads of the libraries."""
-    check_installed("matplotlib", "rich")  # before the work, not after it
+    """Run the benchmarks of this clone in a new process, which sets the threads per library."""
+    check_installed("matplotlib", "rich")  # fail before the work, not after it
     if not (_ROOT / "bench" / "__main__.py").is_file():
         raise ValueError(
-            "the benchmarks are not in this installation: install from a clone, "
+            "this installation does not contain the benchmarks: install from a clone with "
             f"{install_command('cli,peers')}, and type `mlp-xp bench` again"
         )
     command = [sys.executable, "-m", "bench"]
@@ -35,5 +35,5 @@ def run(args: argparse.Namespace, output: Output) -> int:
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:  # The benchmark also gets Ctrl-C, and reports what it keeps.
+            except KeyboardInterrupt:  # The benchmark handles Ctrl-C itself.
                 continue

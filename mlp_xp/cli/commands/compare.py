@@ -1,4 +1,4 @@
-"""``mlp-xp runs`` and ``mlp-xp compare``: runs as a table, and side by side."""
+"""``mlp-xp runs`` and ``mlp-xp compare``: list runs, and compare them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mlp_xp.cli.terminal.lines import print_line, printable, terminal_width
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.text import number_text, readable, score_name, score_text, seconds_text
 
-_WIDEST = 32  # Characters of a cell on a terminal.
+_WIDEST = 32  # The maximum number of characters in a table cell.
 _NETWORK = ("hidden_layer_sizes", "activation", "solver")
 _NUMBERS = {"score", "epochs", "seconds", "speed"}
 
 
 def run_runs(args: argparse.Namespace, output: Output) -> int:
-    """Print a line for each run in a folder."""
+    """Print one line for each run in a folder."""
     rows = [_row(folder, run) for folder, run in find_runs(args.folder)]
     if not rows:
         raise ValueError(
-            f"{args.folder} has no runs: type the folder that has them, or `mlp-xp train`"
+            f"{args.folder} contains no runs: type another folder, or start one by `mlp-xp train`"
         )
     is_text = args.sort in ("run", "data", "backend", "network")
     known = [row for row in rows if row[args.sort] is not None]
@@ -41,15 +41,15 @@ def run_runs(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_compare(args: argparse.Namespace, output: Output) -> int:
-    """Print the differences between runs, and write the page with their curves."""
+    """Print the differences between runs, and write a page with their learning curves."""
     if len(args.runs) < 2:
-        raise ValueError(f"{args.runs[0]} is one run: type two or more to compare")
+        raise ValueError(f"{args.runs[0]} is a single run: type two or more to compare")
     check_installed("matplotlib")
     runs = [read_summary(folder) for folder in args.runs]
     names = _names(args.runs)
     results, settings = _results(runs), _differences(runs)
     _print_comparison([["", *names], *results, *settings])
-    from mlp_xp.cli.report import write_comparison  # Slow to import.
+    from mlp_xp.cli.report import write_comparison  # slow to import
 
     write_comparison(args.out, dict(zip(names, runs, strict=True)), results, settings)
     print_line(f"curves in {args.out}")
@@ -57,7 +57,7 @@ def run_compare(args: argparse.Namespace, output: Output) -> int:
 
 
 def _row(folder: Path, run: RunSummary | None) -> dict[str, Any]:
-    """Return the columns of a run as numbers and text, None if unknown."""
+    """Return the table row of a run, as numbers and text by column, None if unknown."""
     row: dict[str, Any] = {"run": folder.name, "date": date_of(folder)}
     if run is None:
         others = dict.fromkeys((*COLUMNS[2:], "score_name"))
@@ -94,7 +94,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 
 def _brief(value: Any) -> str:
-    """Return a setting without the settings of an object."""
+    """Return a setting as text, an object without its parameters."""
     return readable(value).partition("(")[0]
 
 
@@ -110,7 +110,7 @@ def _results(runs: Sequence[RunSummary]) -> list[list[str]]:
         *([score_name(name), *(_score_cell(run, name) for run in runs)] for name in names),
         ["epochs", *(_cell(row, "epochs") for row in rows)],
         ["training", *(_cell(row, "seconds") for row in rows)],
-        ["samples a second", *(_cell(row, "speed") for row in rows)],
+        ["samples per second", *(_cell(row, "speed") for row in rows)],
     ]
 
 
@@ -121,7 +121,7 @@ def _score_cell(run: RunSummary, name: str) -> str:
 
 
 def _differences(runs: Sequence[RunSummary]) -> list[list[str]]:
-    """Return a row per setting, machine property or version that differs."""
+    """Return one row for each setting, machine property or version that differs."""
     settings = [_settings(run) for run in runs]
     names = dict.fromkeys(name for found in settings for name in found)
     rows = [[name, *(found.get(name, "") for found in settings)] for name in names]
@@ -132,7 +132,7 @@ def _settings(run: RunSummary) -> dict[str, str]:
     config = run.config
     found = {name: value for name, value in config["settings"].items() if name != "params"}
     found |= run.params
-    # The order of a process's thread pools is arbitrary.
+    # Sorted, because a process lists its thread pools in arbitrary order.
     found |= {
         f"backend: {name}": "; ".join(sorted(str(value).split("; ")))
         for name, value in config["backend"].items()
@@ -143,13 +143,13 @@ def _settings(run: RunSummary) -> dict[str, str]:
 
 
 def _fit_columns(rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
-    """Return cells that are printable and short, and the widths of their columns."""
+    """Return the cells, shortened and escaped for printing, and the widths of their columns."""
     cells = [[_shorten(printable(cell)) for cell in row] for row in rows]
     return cells, [max(map(len, column)) for column in zip(*cells, strict=True)]
 
 
 def _print_runs(rows: Sequence[Sequence[str]]) -> None:
-    """Print runs in columns, numbers aligned right; a narrow terminal omits the last columns."""
+    """Print runs in columns, numbers right-aligned; omit columns that do not fit a terminal."""
     cells, widths = _fit_columns(rows)
     room = terminal_width(sys.stdout)
     ends = [*itertools.accumulate(width + 2 for width in widths)]
@@ -163,7 +163,7 @@ def _print_runs(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _print_comparison(rows: Sequence[Sequence[str]]) -> None:
-    """Print a line per row with a column per run; on a narrow terminal, a line per run."""
+    """Print one column per run; if they do not fit the terminal, one line per run and row."""
     cells, widths = _fit_columns(rows)
     room = terminal_width(sys.stdout)
     if room is None or sum(widths) + 2 * len(widths) - 2 <= room:

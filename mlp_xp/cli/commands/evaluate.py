@@ -25,8 +25,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         known = info.class_names, info.image_shape, info.feature_names
         if (data.class_names, data.image_shape, data.feature_names) != known:
             raise ValueError(
-                f"{path} has other classes, columns or sizes of pictures than the training: name "
-                "data like those as --data-path"
+                f"{path} differs from the training data in classes, columns or image size: set "
+                "--data-path to data of the same form"
             )
     task = task_of(info.class_names)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):

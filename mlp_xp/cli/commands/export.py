@@ -1,4 +1,4 @@
-"""``mlp-xp export``: write the network of a run for other runtimes."""
+"""``mlp-xp export``: export the network of a run to ONNX."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _N_NAMES = 10
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Write the file, and print its inputs and outputs."""
+    """Write the ONNX file, and print its inputs and outputs."""
     model, info = read_run(args.run_folder)
     path = args.out or args.run_folder / "model.onnx"
     with output.doing(f"writing {path}"):

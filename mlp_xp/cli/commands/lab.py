@@ -22,8 +22,8 @@ _FRACTION = 0.9
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Train, print the accuracies and draw the curves."""
-    check_installed("matplotlib")  # before the work, not after it
+    """Train the network, print its accuracy and plot the learning curves."""
+    check_installed("matplotlib")  # fail before the work, not after it
     if args.out.is_dir():
         raise ValueError(f"{args.out} is a folder: type --out {args.out / 'mlp.png'}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     next_line = 0.0
 
     def print_epoch(epoch: int, accuracy: float, loss: float) -> bool:
-        """Print the first epoch, every tenth, and one a second; return whether to stop."""
+        """Print every tenth epoch, and others once per second; return whether to stop."""
         nonlocal next_line
         is_last = epoch == args.epochs or pressed()
         if epoch % 10 == 0 or is_last or time.perf_counter() >= next_line:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             after_epoch=print_epoch,
         )
         if is_interrupted := pressed() and len(accuracies) < args.epochs:
-            print_line(f"interrupted in epoch {len(accuracies)}; its network is tested and drawn")
+            print_line(f"interrupted in epoch {len(accuracies)}; testing its network")
     print_line(f"test accuracy {100 * test_accuracy:.2f} %")
     panels = {
         "loss": {"training": losses},

@@ -1,4 +1,4 @@
-"""``mlp-xp data``, ``recipes``, ``backends`` and ``compile``: lists of what this machine has."""
+"""``mlp-xp data``, ``recipes``, ``backends`` and ``compile``: information about this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlp_xp.recipes import names, read_table
 
 
 def run_data(args: argparse.Namespace, output: Output) -> int:
-    """Print a line for each data set."""
+    """Print one line for each data set."""
     if args.fetch is not None:
         data = LOADERS[args.fetch]()
         print_line(
@@ -29,7 +29,7 @@ def run_data(args: argparse.Namespace, output: Output) -> int:
     for name in LOADERS if args.name is None and args.fetch is None else [args.name or args.fetch]:
         path = locate(name)
         if path is None:
-            print_line(f"{name:13}  not here; mlp-xp data --fetch {name}")
+            print_line(f"{name:13}  not found; to download it, type mlp-xp data --fetch {name}")
             continue
         files = path.iterdir() if path.is_dir() else [path]
         size = sum(file.stat().st_size for file in files if file.is_file())
@@ -38,18 +38,18 @@ def run_data(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_recipes(args: argparse.Namespace, output: Output) -> int:
-    """Print a line for each recipe."""
+    """Print one line for each recipe."""
     for name in names():
         missing = missing_for(name)
-        needs = "" if missing is None else f"; needs {missing}, which is not here"
+        needs = "" if missing is None else f"; needs {missing}, which this machine lacks"
         if missing not in (None, GPU):
-            needs = f"; without {missing}, which is not here, on NumPy and slower"
+            needs = f"; {missing} is not installed, so it runs on NumPy, which is slower"
         print_line(f"{name:13}  {read_table(name)['description']}{needs}")
     return 0
 
 
 def run_backends(args: argparse.Namespace, output: Output) -> int:
-    """Print a line for each backend and device."""
+    """Print one line for each backend and device."""
     print_line(f"Python {platform.python_version()}, {platform.platform()}")
     for name in BACKENDS:
         with output.doing(f"loading {name}"):
@@ -59,18 +59,18 @@ def run_backends(args: argparse.Namespace, output: Output) -> int:
     if importlib.util.find_spec("numba") is not None:
         print_line(f"numba {version('numba')} speeds up numpy")
     auto = get_backend("auto")
-    print_line(f"auto takes {auto.name} on {auto.device}")
+    print_line(f"auto selects {auto.name} on {auto.device}")
     return 0
 
 
 def run_compile(args: argparse.Namespace, output: Output) -> int:
-    """Compile the machine code for NumPy and print its folder."""
-    print_line(f"machine code for NumPy is kept in {compile_ahead()}")
+    """Compile the machine code for NumPy, and print the folder that contains it."""
+    print_line(f"machine code for NumPy is stored in {compile_ahead()}")
     return 0
 
 
 def _devices(name: str) -> Iterator[tuple[str, str]]:
-    """Yield each device of a backend with its description, or the reason why it cannot be used."""
+    """Yield each device of a backend with its description, or with the reason why it fails."""
     if not installed(name):
         yield "", f"not installed: type {how_to_install(name)}"
         return
@@ -81,8 +81,9 @@ def _devices(name: str) -> Iterator[tuple[str, str]]:
                 text = describe(get_backend(name, device))
             except Exception as error:  # A broken installation or driver can raise any error.
                 if index == 0:
-                    reason = str(error).partition("; `mlp-xp backends`")[0]  # Seen here.
-                    reason = reason.replace(": leave out backend and device", "")  # Not given.
+                    # Remove advice that does not apply here.
+                    reason = str(error).partition("; `mlp-xp backends`")[0]
+                    reason = reason.replace(": leave out backend and device", "")
                     yield device or "", f"unusable: {shorten(reason, 200)}"
                 break
             yield device or "", text

@@ -1,4 +1,4 @@
-"""The parser of the command line, and options that several commands share."""
+"""The command line parser, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, NoReturn, TypeAlias
 
 from mlp_xp.cli.terminal.lines import fitted
 
-_MAX_SEED = 2**32 - 1  # scikit-learn's largest
+_MAX_SEED = 2**32 - 1  # the largest seed that scikit-learn accepts
 
 
 Options: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keep the lines of descriptions and examples, and wrap long ones between words."""
+    """A formatter that keeps the line breaks of descriptions and examples, and wraps long lines."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
@@ -37,10 +37,10 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises ValueError with one line, and keeps line breaks in descriptions.
+    """A parser that raises ValueError for wrong arguments, and keeps line breaks in help texts.
 
-    ``add_options(parser)`` is called before the first use, so that only the options of the command
-    that was typed are built.
+    ``add_options(parser)`` is called when the parser is first used, so only the options of the
+    requested command are built.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         self._add_options = add_options
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Add the options, then parse; unknown arguments are an error of this command."""
+        """Add the options and parse; raise ValueError for unknown arguments."""
         add_options, self._add_options = self._add_options, None
         if add_options is not None:
             add_options(self)
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Raise an error that `main` prints, with the nearest of the choices."""
+        """Raise ValueError, which `main` prints; for an invalid choice, suggest the nearest one."""
         if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             choices = found[2].replace("'", "").split(", ")
             kept = message[: found.start()] + f"invalid choice: '{found[1]}'"
@@ -71,15 +71,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def suggestion(given: str, choices: Iterable[str]) -> str:
-    """Return ", did you mean x?" with the nearest choice, or ""."""
-    from mlp_xp._utils.names import did_you_mean  # Imported only for errors.
+    """Return ", did you mean x?" with the nearest choice, or "" if none is near."""
+    from mlp_xp._utils.names import did_you_mean  # Only errors need it.
 
     meant = did_you_mean(given, choices).replace("'", "")
     return meant and f", {meant}"
 
 
 def add_backend(options: Options, default: str | None = "auto") -> None:
-    """Add ``--backend`` and ``--device``; without a default, the recipe decides."""
+    """Add ``--backend`` and ``--device``; if ``default`` is None, the recipe sets them."""
     from mlp_xp.backends import BACKENDS
 
     names = ["auto", *BACKENDS]
@@ -88,8 +88,8 @@ def add_backend(options: Options, default: str | None = "auto") -> None:
         choices=names,
         default=default,
         metavar="NAME",
-        help=f"library to compute with: {', '.join(names)}; auto takes CUDA where it works, else "
-        f"NumPy ({default or 'auto'})",
+        help=f"library to compute with: {', '.join(names)}; auto uses a CUDA GPU if one works, "
+        f"else NumPy ({default or 'auto'})",
     )
     options.add_argument(
         "--device", metavar="NAME", help="e.g. cpu, cuda:1 or mps (the library's default)"
@@ -99,7 +99,7 @@ def add_backend(options: Options, default: str | None = "auto") -> None:
 def add_output(options: Options) -> None:
     """Add ``--quiet`` and ``--json``."""
     add = options.add_argument
-    add("--quiet", action="store_true", help="print the result and errors alone")
+    add("--quiet", action="store_true", help="print only the result and errors")
     add(
         "--json",
         action="store_true",
@@ -108,7 +108,7 @@ def add_output(options: Options) -> None:
 
 
 def add_seed(options: Options, what: str, default: int | None) -> None:
-    """Add ``--seed``; without a default, the recipe decides."""
+    """Add ``--seed``; if ``default`` is None, the recipe sets it."""
     seed = number(int, at_least=0, below=_MAX_SEED + 1)
     text = f"{what} ({default or 0})"
     options.add_argument("--seed", type=seed, default=default, metavar="N", help=text)
@@ -124,7 +124,7 @@ def number(
 ) -> Callable[[str], Any]:
     """Return a function that parses a finite number within limits, for argparse.
 
-    ``several`` is whether the option takes more than one.
+    ``several`` is whether the option accepts several numbers.
 
     Examples
     --------

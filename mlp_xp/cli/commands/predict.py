@@ -21,7 +21,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Print a line per image or row, once all are read."""
+    """Read all images or rows, then print one line for each of them."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
-    """Return the files; for a folder, its files by name, including subfolders."""
+    """Return the files, with each folder replaced by its files with these endings."""
     files: list[Path] = []
     for path in paths:
         found = [path]
@@ -49,15 +49,15 @@ def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
             found = [file for file in found if file.is_file() and not file.name.startswith(".")]
         if not found:
             raise ValueError(
-                f"{path} has no file that ends in {', '.join(endings)}, and the network was "
-                f"trained on such files: type one, or a folder with some"
+                f"{path} contains no file that ends in {', '.join(endings)}, like the files that "
+                "the network was trained on: type one, or a folder with some"
             )
         files += found
     return files
 
 
 def read_image(path: Path, info: DataInfo) -> np.ndarray:
-    """Read an image as a row of a data set: resized, with the same channels and range of values."""
+    """Read an image as a row of features, with the training data's size, channels and range."""
     assert info.image_shape is not None
     channels, height, width = info.image_shape
     picture = open_image(path)
@@ -72,20 +72,20 @@ def read_image(path: Path, info: DataInfo) -> np.ndarray:
 
 
 def _read_rows(paths: list[Path], info: DataInfo) -> tuple[list[str], np.ndarray]:
-    """Read tables: the name of each row, and its features."""
+    """Read tables; return the name of each row, and the rows as a matrix."""
     names, rows = [], []
     for path in paths:
         if path.suffix.lower() not in TABLES:
             raise ValueError(
-                f"{path}: the network was trained on a table: pass {', '.join(TABLES)}"
+                f"{path}: the network was trained on a table: type a {', '.join(TABLES)} file"
             )
         columns = info.columns or [Column(n) for n in info.feature_names]
         x = read_table(path, columns=columns, has_target=False).x
         if not info.columns and np.any(is_gap := np.isnan(x)):
             row, column = np.argwhere(is_gap)[0].tolist()
             raise ValueError(
-                f"{path}: row {row + 1} has a hole in column {columns[column].name!r}, and the "
-                "network was trained on data without holes: fill it, or train on data with some"
+                f"{path}: row {row + 1} has no value in column {columns[column].name!r}, but the "
+                "network was trained without missing values: fill it in, or train on data with some"
             )
         names += [f"{path}, row {row}" for row in range(1, len(x) + 1)]
         rows.append(x)

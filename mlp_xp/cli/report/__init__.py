@@ -1,7 +1,7 @@
-"""Report pages for one run, and for several side by side.
+"""HTML reports of one run, or of several runs side by side.
 
-Each is one HTML file without links to other files. Text from data or settings is escaped. This
-folder only arranges numbers and plots that are computed elsewhere.
+Each report is a single HTML file without links to other files. Text from data or settings is
+escaped. These modules only arrange numbers and plots that are computed elsewhere.
 """
 
 from mlp_xp.cli.report._pages import Evaluation, write_comparison, write_report

@@ -1,4 +1,4 @@
-"""Elements of a page as HTML; text from data is escaped only here."""
+"""The HTML elements of a report; they escape all text."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mlp_xp.cli.run_folder.run_summary import CURVES
 from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.plotting import THEME, TrainingCurvesDisplay, curve_colors, inline_svg, training_panels
 
-MOST_RUNS = 5  # The maximum number of runs in a figure, one per color.
+MOST_RUNS = 5  # The maximum number of runs in a plot, each with its own color.
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def escape(value: object) -> str:
-    r"""Return text for a page: no markup, no control characters.
+    r"""Return text with HTML markup and control characters escaped.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def heading(title: str, subtitle: str) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a section with a heading, or nothing if all parts are empty."""
+    """Return a section with a heading, or "" if all parts are empty."""
     body = "\n".join(filter(None, parts))
     return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
 
@@ -63,7 +63,7 @@ def preformatted(text: str) -> str:
 
 
 def tiles(values: Mapping[str, str]) -> str:
-    """Return a row of numbers, each above its name; the first one is large."""
+    """Return a row of numbers, each above its name; the first number is larger."""
     drawn = (
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
         for name, value in values.items()
@@ -72,7 +72,7 @@ def tiles(values: Mapping[str, str]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], n_text: int = 1) -> str:
-    """Return a table whose columns after the first ``n_text`` hold numbers."""
+    """Return a table whose columns after the first ``n_text`` contain numbers."""
 
     def cells(kind: str, values: Sequence[object]) -> str:
         styles = ['class="number"' if i >= n_text else "" for i in range(len(values))]
@@ -124,10 +124,10 @@ def _data_url(image: Any) -> str:
 def curve_figures(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], test: Mapping[str, float] | None = None
 ) -> dict[str, str]:
-    """Return figures of loss, scores and learning rate by epoch, keyed by caption.
+    """Return plots of loss, scores and learning rate by epoch, as SVG, keyed by caption.
 
-    For one run, training and validation share a figure; for several, each has its own. ``test`` has
-    results on test data, keyed by axis label, which are marked.
+    For one run, training and validation curves share a plot; for several, they have separate plots.
+    ``test`` maps axis labels to test scores, which are marked in the plots.
     """
     panels: dict[str, dict[str, list[Any]]] = {}
     for name, rows in islice(runs.items(), MOST_RUNS):
@@ -145,7 +145,7 @@ def curve_figures(
 
 
 def svg_of(display: Any, width: float, height: float, title: str, **settings: Any) -> str:
-    """Return a display as an ``<svg>`` element of a size in inches."""
+    """Return a display as an ``<svg>`` element; ``width`` and ``height`` are in inches."""
 
     def draw(figure: Any) -> None:
         display.plot(ax=figure.subplots(), **settings)

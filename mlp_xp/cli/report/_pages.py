@@ -1,4 +1,4 @@
-"""The report of one run, and of several side by side."""
+"""The reports of one run, and of several runs side by side."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ from mlp_xp.plotting import (
 
 _CHOSEN = ("data", "data_path", "target", "task", "drop", "recipe", "validation")
 _N_NEURONS, _N_MISTAKES = 32, 24
-_MAX_OPEN = 25  # Longer tables of classes are folded.
-_N_POINTS = 2000  # In the figure of predictions.
+_MAX_OPEN = 25  # A table with more classes is collapsed.
+_N_POINTS = 2000  # The maximum number of points in a plot of predictions.
 _PREDICTIONS = {
     "actual_vs_predicted": "test samples: true against predicted",
     "residual_vs_predicted": "test samples: residuals",
@@ -59,11 +59,11 @@ _PREDICTIONS = {
 
 
 class Evaluation(NamedTuple):
-    """The test data of a run, and what its model predicts for them.
+    """The test data of a run, and the predictions of its model.
 
-    ``y`` and ``predicted``, of shape (samples,), are class numbers or values.
-    ``probabilities`` has the columns of ``model.classes_``. A regressor has neither these nor class
-    names; ``image_shape`` is None if the samples are not images.
+    ``y`` and ``predicted``, of shape (samples,), are class indices or target values.
+    ``probabilities`` has one column per class in ``model.classes_``; for regression, it is None and
+    ``class_names`` is empty. ``image_shape`` is None if the samples are not images.
     """
 
     x: np.ndarray
@@ -84,9 +84,9 @@ def write_report(
     test: Evaluation,
     note: str = "",
 ) -> None:
-    """Write the page of a run from its ``config.json``, history, fitted model and test data.
+    """Write the report of a run from its ``config.json``, history, fitted model and test data.
 
-    ``note`` is what the reader must know first, e.g. that the training was interrupted.
+    ``note`` is printed at the top, e.g. that the training was interrupted.
     """
     settings, result = config["settings"], config["result"]
     run = RunSummary(path.parent, config, history)
@@ -116,7 +116,7 @@ def write_report(
                     "test samples": number_text(len(test.y)),
                     "epochs": number_text(result["epochs"]),
                     "training": seconds_text(result["seconds"]),
-                    "samples a second": number_text(result["images_per_second"]),
+                    "samples per second": number_text(result["images_per_second"]),
                     "parameters": number_text(n_parameters),
                 }
             ),
@@ -155,24 +155,24 @@ def _class_sections(model: Any, test: Evaluation, probabilities: np.ndarray) -> 
         _class_table(test),
         section(
             "Confusion",
-            paragraph("Each row is a true class. Colors show mistakes alone, up to the largest."),
+            paragraph("Each row is a true class. Darker colors are more frequent mistakes."),
             figures({"percent of the true class": matrix}),
         ),
         section(
             "Reliability",
             paragraph(
                 f"The expected calibration error (ECE) is {error:.1f} %: how far the probability "
-                "of the predicted class is from the share of correct predictions, on average. "
-                "Below the dotted line the network is too sure of itself."
+                "of the predicted class is from the fraction of correct predictions, on average. "
+                "Below the dotted line, the network is overconfident."
             ),
-            figures({"bars: share of the test samples": reliability}),
+            figures({"bars: fraction of the test samples": reliability}),
         ),
         _mistakes(model, test, probabilities),
     ]
 
 
 def _class_table(test: Evaluation) -> str:
-    """Return the table of precision, recall and F1 of each class, the worst recall first."""
+    """Return a table of recall, precision and F1 per class, with the lowest recall first."""
     labels = range(len(test.class_names))
     counts = confusion_matrix(test.y, test.predicted, labels=labels)
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -186,19 +186,19 @@ def _class_table(test: Evaluation) -> str:
         taken = f"{test.class_names[other]} ({n_taken:,})" if n_taken else ""
         percents = (f"{100 * measure[label]:.1f} %" for measure in (recall, precision, f1))
         rows.append([test.class_names[label], taken, f"{support[label]:,}", *percents])
-    names = ["class", "most often taken for", "samples", "recall", "precision", "F1"]
+    names = ["class", "most often confused with", "samples", "recall", "precision", "F1"]
     drawn = table(names, rows, n_text=2)
     if len(rows) > _MAX_OPEN:
         drawn = folded(f"{len(rows)} classes, the worst first", drawn)
     explained = (
-        "Recall is the share of a class that was recognized, precision the share of predictions of "
-        "a class that were correct, F1 their harmonic mean."
+        "Recall is the fraction of a class that was recognized, precision the fraction of the "
+        "predictions of a class that were correct, and F1 their harmonic mean."
     )
     return section("Classes", paragraph(explained), drawn)
 
 
 def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
-    """Return the most confident mistakes, if the samples are images."""
+    """Return the most confident mistakes as images; "" if the samples are not images."""
     if test.image_shape is None or test.image_shape[0] not in (1, 3):
         return ""
     found = surest_mistakes(
@@ -211,7 +211,7 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
         n_images=_N_MISTAKES,
     )
     if found is None:
-        return section("Surest mistakes", paragraph("There are none: all test samples are right."))
+        return section("Surest mistakes", paragraph("None: all predictions are correct."))
     captions = [
         (f"{predicted} {100 * p:.0f} %", f"is {truth}")
         for predicted, p, truth in zip(found.predicted, found.confidence, found.truth, strict=True)
@@ -219,7 +219,7 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
     found.images = found.images / test.max_value
     return section(
         "Surest mistakes",
-        paragraph("Hard samples, and labels that are wrong. Bold is what the network predicts."),
+        paragraph("Samples that are hard or have a wrong label. The prediction is in bold."),
         image_grid(found.pictures(), captions),
     )
 
@@ -245,14 +245,14 @@ def _value_sections(test: Evaluation) -> list[str]:
 def _network(summary: Any) -> str:
     rows = [(row.name, *map(number_text, row[1:4])) for row in summary.rows]
     total = ("in all", "", number_text(summary.parameters), number_text(summary.work))
-    header = ["layer", "outputs", "parameters", "flops a sample"]
+    header = ["layer", "outputs", "parameters", "FLOPs per sample"]
     return section("Network", table(header, [*rows, total]))
 
 
 def _first_layer(model: Any, test: Evaluation) -> str:
-    """Return the weights of the first layer as images, if it is dense and its inputs are images."""
+    """Return the weights of a dense first layer as images, if its inputs are images."""
     shape = test.image_shape
-    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # Not for several networks.
+    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # None if n_members > 1.
     if shape is None or shape[0] not in (1, 3) or len(getattr(weights, "shape", ())) != 2:
         return ""
     shown = largest_weights(model, shape, _N_NEURONS).pictures()

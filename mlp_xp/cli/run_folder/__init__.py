@@ -1,4 +1,1 @@
-"""The folder of a run: created, read and summarized.
-
-Training is in `training`, plots are in `report`.
-"""
+"""Run folders: creating, reading and summarizing them."""

@@ -1,4 +1,4 @@
-"""``config.json`` of a run: settings, data, machine and result, written and parsed here alone."""
+"""The ``config.json`` of a run, with its settings, data, machine and result."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The description of a run's data set, for using its model without the data.
+    """The description of a run's data set, with which its model can be used without the data.
 
-    ``class_names`` is empty if numbers are predicted. ``columns`` are for tables.
+    ``class_names`` is empty for regression, and ``columns`` for data that are not tables.
     """
 
     name: str
@@ -42,7 +42,7 @@ class DataInfo:
     columns: tuple[Column, ...] = ()
 
     def load(self, output: Output) -> Dataset:
-        """Load the data set again."""
+        """Load the data set."""
         options = {
             "target": self.target,
             "image_size": self.image_size,
@@ -53,18 +53,18 @@ class DataInfo:
 
 
 def read_config(folder: Path, cure: str = CURE) -> dict[str, Any]:
-    """Return the content of a run's ``config.json``; errors end with the remedy."""
+    """Return the content of a run's ``config.json``; errors end with ``cure``."""
     return read_json(folder / CONFIG, cure)
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write ``config.json``, all or nothing."""
+    """Write ``config.json`` atomically."""
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(config, indent=2, allow_nan=False))
 
 
 def data_info(config: dict[str, Any], model: Any) -> DataInfo:
-    """Check and return the description of a model's data in a configuration."""
+    """Return the data description in a configuration, after checking it against the model."""
     data = config["data"]
     lists = ("class_names", "image_shape", "image_size", "feature_names")
     given = {name: None if data[name] is None else tuple(data[name]) for name in lists}
@@ -75,21 +75,25 @@ def data_info(config: dict[str, Any], model: Any) -> DataInfo:
         f"name must be one of {', '.join(LOADERS)}, {FILES}, got {info.name!r}": (
             info.name in LOADERS or (info.name == FILES and info.path is not None)
         ),
-        f"target is {info.target!r}": isinstance(info.target, str | None),
-        f"image_size is {size}": size is None or (len(size) == 2 and _are_counts(size)),
+        f"target must be text or null, got {info.target!r}": isinstance(info.target, str | None),
+        f"image_size must be null or two positive integers, got {size}": (
+            size is None or (len(size) == 2 and _are_counts(size))
+        ),
         f"feature_names has {len(features)} names for {model.n_features_in_} inputs": (
             _are_texts(features) and len(features) == (model.n_features_in_ if shape is None else 0)
         ),
-        f"columns has {len(info.columns)} columns, and feature_names other ones": (
+        "columns and feature_names must have the same names": (
             not info.columns or tuple(column.name for column in info.columns) == features
         ),
-        f"path is {info.path!r}": isinstance(info.path, str | None),
-        f"max_value is {info.max_value!r}": _are_counts([info.max_value]) and info.max_value <= 255,
-        f"class_names do not fit the model's classes {classes.tolist()}": (
+        f"path must be text or null, got {info.path!r}": isinstance(info.path, str | None),
+        f"max_value must be an integer from 1 to 255, got {info.max_value!r}": (
+            _are_counts([info.max_value]) and info.max_value <= 255
+        ),
+        f"class_names do not match the model's classes {classes.tolist()}": (
             _are_texts(info.class_names)
             and np.all(np.isin(classes, np.arange(len(info.class_names))))
         ),
-        f"image_shape is {shape}, and the model has {model.n_features_in_} inputs": (
+        f"image_shape is {shape}, but the model has {model.n_features_in_} inputs": (
             shape is None
             or (
                 len(shape) == 3

@@ -1,4 +1,4 @@
-"""The folder of a run in progress, renamed when complete and removed if empty."""
+"""The folder of a run in progress, which is renamed when complete, or removed if empty."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _OTHER_BYTES = 1_000_000  # bytes for everything except the weights
 
 @dataclass
 class RunFolder:
-    """The folder of a run in progress: ``path``, which is named ``final`` once it is complete.
+    """The folder of a run in progress, which is renamed from ``path`` to ``final`` when complete.
 
-    ``is_trained`` is whether the folder must be kept in any case.
+    ``is_trained`` is whether the folder must be kept after an error.
     """
 
     path: Path
@@ -42,8 +42,8 @@ class RunFolder:
     def keep(self, write: Callable[[Path], None]) -> None:
         """Call ``write(folder)`` to save results; if that fails, try other folders.
 
-        The home folder and the folder for temporary files are tried next. Then a user at a terminal
-        is asked for a folder until one works.
+        The home folder and the folder for temporary files are tried next. Then, on a terminal, the
+        user is asked for a folder until one works.
         """
         try:
             write(self.path)
@@ -58,16 +58,16 @@ class RunFolder:
                 folder.mkdir(parents=True)
                 write(folder)
             except OSError as error:
-                print_line(f"note: nor here: {_with_path(error, folder)}", sys.stderr)
+                print_line(f"note: cannot write: {_with_path(error, folder)}", sys.stderr)
                 continue
-            print_line(f"note: the network is kept in {folder}", sys.stderr)
+            print_line(f"note: the network was saved in {folder}", sys.stderr)
             self.path = self.final = folder
             return
         raise OSError(
             first_error.errno,
             f"{first_error.strerror or first_error}: the network cannot be written to "
-            f"{', '.join(map(str, tried))}; make room in one of them and type mlp-xp train "
-            f"--resume {self.final}, which resumes from the last checkpoint",
+            f"{', '.join(map(str, tried))}; free disk space there, and type mlp-xp train "
+            f"--resume {self.final} to resume from the last checkpoint",
         ) from first_error
 
     def _other_folders(self) -> Iterator[Path]:
@@ -75,25 +75,27 @@ class RunFolder:
         for parent in (Path.home(), Path(tempfile.gettempdir())):
             yield parent / name
         while sys.stdin is not None and sys.stdin.isatty():
-            typed = input("Type a folder for the network, or make room and press Enter: ").strip()
+            typed = input(
+                "Type a folder for the network, or free disk space and press Enter: "
+            ).strip()
             yield Path(typed or Path.home()).expanduser() / f"{name}-{time.time_ns()}"
 
 
 class DiskSpace(Callback):
-    """Raises an error before the first step if a folder has no room for the network."""
+    """A callback that raises an error before the first step if the disk is too full."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def on_fit_begin(self, model: Any) -> None:
-        """Compare the size of the weights with the free space."""
+        """Raise OSError if the weights are larger than the free disk space."""
         n_bytes = sum(array.nbytes for array in leaves(fitted_state(model).params))
         needed, free = 2 * n_bytes + _OTHER_BYTES, shutil.disk_usage(self._folder).free
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
-                f"the run needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; make "
-                "room, or type --out with a folder elsewhere",
+                f"the run needs {needed / 1e6:,.1f} MB, but {free / 1e6:,.1f} MB are free; free "
+                "disk space, or set --out to a folder elsewhere",
                 str(self._folder),
             )
 
@@ -102,8 +104,8 @@ class DiskSpace(Callback):
 def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
     """Create a run folder that gets its final name when it is complete.
 
-    After an error it is removed, unless it holds a model, a checkpoint or a history. The default is
-    ``runs/<date>-<time>-<data>``, with a number appended if that exists.
+    After an error, it is removed unless it contains a model, a checkpoint or a history. ``out``
+    defaults to ``runs/<date>-<time>-<data>``, with a number appended if that exists.
     """
     with contextlib.ExitStack() as stack:
         yield stack.enter_context(_in_progress(*_create_folder(out, data, stack)))
@@ -119,7 +121,7 @@ def resumed_run(name: Path) -> Iterator[RunFolder]:
     with locked(folder):
         sweep(folder)
         with _in_progress(folder, final) as run:
-            run.is_trained = True  # Existing files stay there.
+            run.is_trained = True  # Keep the existing files.
             yield run
 
 
@@ -137,12 +139,12 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
         if kept is None and not run.is_trained:
             shutil.rmtree(partial, ignore_errors=True)
         if kept is not None:
-            note = f"note: kept what is in {run.path}: mlp-xp evaluate {kept}"
+            note = f"note: {run.path} was kept; to test it, type mlp-xp evaluate {kept}"
             if run.path == partial and not isinstance(error, Exception):
-                note += f"; go on with mlp-xp train --resume {run.final}"
+                note += f"; to resume it, type mlp-xp train --resume {run.final}"
             print_line(note, sys.stderr)
         elif run.is_trained:
-            print_line(f"note: kept what is in {partial}", sys.stderr)
+            print_line(f"note: {partial} was kept", sys.stderr)
         elif isinstance(error, KeyboardInterrupt):
             print_line(
                 "note: interrupted before the first checkpoint: nothing was saved", sys.stderr
@@ -153,47 +155,48 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
 
 
 def newest_model(run: Path) -> Path | None:
-    """Return the most recently saved folder: the model of a run, or one of its checkpoints."""
-    # The name of a checkpoint that is being written begins with a dot.
+    """Return the folder that was saved last: the run's model, a checkpoint, or None if neither."""
+    # The name of an unfinished checkpoint begins with a dot.
     specs = [*run.glob(SPEC), *run.glob(f"{CHECKPOINTS}/[!.]*/{SPEC}")]
     return max(specs, key=lambda path: path.stat().st_mtime_ns).parent if specs else None
 
 
 def unfinished(name: Path) -> tuple[Path, Path]:
-    """Return the folder of an interrupted run, and the name that it gets when complete.
+    """Return the folder of an interrupted run, and the name that it will get when complete.
 
-    ``name`` is either; raise ValueError if the run does not exist, is complete, or has no settings.
+    ``name`` is either of them. Raise ValueError if the run does not exist, is complete, or has no
+    settings.
     """
     partial = name.with_name(f"{name.name}.partial")
     folder = partial if partial.exists() else name
     if not folder.exists():
-        raise ValueError(f"neither {partial} nor {name} is there: {CURE}")
+        raise ValueError(f"neither {partial} nor {name} exists: {CURE}")
     if not (folder / CONFIG).exists():
         raise ValueError(
             f"{folder} has no {CONFIG}: the run was interrupted before its training began, or this "
-            "is no run; type `mlp-xp train` with the options of before"
+            "is not a run folder; type `mlp-xp train` with the same options again"
         )
     final = folder.with_name(re.sub(r"\.partial(-\d+)?$", "", folder.name))
     result = read_config(folder).get("result")
     if folder == final and result is not None:
         if not (isinstance(result, dict) and result.get("interrupted")):
-            reason = "is complete, there is nothing to resume"
+            reason = "is complete, so there is nothing to resume"
         elif not checkpoints(folder / CHECKPOINTS):
             reason = "was interrupted without a checkpoint to resume from"
         else:
             return folder, final
-        raise ValueError(f"{name} {reason}: mlp-xp evaluate {name}")
+        raise ValueError(f"{name} {reason}: to test it, type mlp-xp evaluate {name}")
     return folder, _numbered(final, 2) if folder != final and final.exists() else final
 
 
 def _numbered(path: Path, first: int) -> Path:
-    """Return the path with the first number that is free."""
+    """Return the path with the first unused number appended, counting from ``first``."""
     names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(first))
     return next(name for name in names if not name.exists())
 
 
 def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> tuple[Path, Path]:
-    """Create ``<name>.partial`` and lock it; return it and ``<name>``, which does not exist."""
+    """Create and lock the folder ``<name>.partial``; return it and ``<name>``."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{data}"
     attempt = 1
     while True:
@@ -209,19 +212,19 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
                 taken = partial
             except OSError as error:
                 raise ValueError(
-                    f"{partial} cannot be made ({error.strerror}): type --out with a folder that "
+                    f"{partial} cannot be created ({error.strerror}): set --out to a folder that "
                     "you may write to"
                 ) from error
         if out is not None:
             raise ValueError(
-                f"{taken} is already there, and nothing is overwritten: move or remove it, or "
+                f"{taken} already exists, and runs are never overwritten: move or remove it, or "
                 f"type --out {out}-2"
             )
         attempt += 1
 
 
 def _move_aside(partial: Path) -> None:
-    """Rename what a killed run left, if useful; raise BlockingIOError if the run is in progress."""
+    """Rename a killed run's folder, or remove it if it has no model; raise if it is in use."""
     if not partial.exists():
         return
     with locked(partial):
@@ -230,14 +233,14 @@ def _move_aside(partial: Path) -> None:
             return
         free = partial.rename(_numbered(partial, 1))
     print_line(
-        f"note: {partial} was left by a run that was interrupted, and is now {free}; go on with it "
-        f"by mlp-xp train --resume {free}",
+        f"note: {partial}, left by an interrupted run, was renamed to {free}; to resume that run, "
+        f"type mlp-xp train --resume {free}",
         sys.stderr,
     )
 
 
 def _with_path(error: OSError, path: Path) -> OSError:
-    """Return an error that names a path, since a failed write does not know its file."""
+    """Return the error, with ``path`` as its file name if it has none."""
     if error.filename is None and error.errno is not None:
         error.filename = str(path)
     return error

@@ -1,4 +1,4 @@
-"""The history and the summary of runs, read from the files in their folders, without networks."""
+"""Histories and summaries of runs, read from their folders without loading their networks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mlp_xp.saving import encode
 from mlp_xp.training.loop.records import Record
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
-_LARGEST = 1e300  # The largest number that a result may have.
+_LARGEST = 1e300  # Results must be smaller than this.
 _HISTORY = "history.csv"
-# The curves of figures: their axis, their names, and the columns that hold them.
+# The curves to plot: the label of their axis, their names, and their columns in the history.
 CURVES = {
     "loss": {
         "training": "loss",
@@ -56,7 +56,7 @@ class RunSummary(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Whether the run is complete."""
+        """The state of the run: "complete", "interrupted" or "not ended"."""
         if not self.result:
             return "not ended"
         return "interrupted" if self.result.get("interrupted") else "complete"
@@ -80,19 +80,19 @@ def read_summary(folder: Path) -> RunSummary:
         _check(run)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error) as error:
         reason = f"{type(error).__name__}: {error!s:.200}"
-        raise ValueError(f"{folder} is damaged, or no run ({reason}): {_CURE}") from error
+        raise ValueError(f"{folder} is damaged or not a run ({reason}): {_CURE}") from error
     return run
 
 
 def _check(run: RunSummary) -> None:
-    """Raise an error if the files hold values of types that tables and pages cannot show."""
+    """Raise TypeError for values whose types tables and reports cannot show."""
     config, result = run.config, run.result
     mappings = (run.params, config["backend"], config.get("versions", {}), result)
     texts = (run.data, config["backend"].get("name", ""))
     for values, kind in ((mappings, dict), (texts, str)):
         for value in values:
             if not isinstance(value, kind):
-                raise TypeError(f"{value!r:.80} is no {kind.__name__}")
+                raise TypeError(f"expected a {kind.__name__}, got {value!r:.80}")
     for name in (*run.scores, "epochs", "seconds", "images_per_second"):
         if not (type(result.get(name, 0)) in (int, float) and abs(result.get(name, 0)) < _LARGEST):
             raise TypeError(f"{name} must be a number, got {result[name]!r:.80}")
@@ -100,7 +100,7 @@ def _check(run: RunSummary) -> None:
 
 
 def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
-    """Yield the runs in a folder by name, including runs in progress; None if damaged."""
+    """Yield the folder and summary of each run in a folder, by name; None for a damaged run."""
     for path in sorted(folder.glob(f"*/{CONFIG}")):
         try:
             yield path.parent, read_summary(path.parent)
@@ -110,7 +110,7 @@ def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
 
 
 def _is_of_run(path: Path) -> bool:
-    """Whether an unreadable configuration may belong to a run, not to another program."""
+    """Whether an unreadable configuration may belong to a run, rather than to another program."""
     try:
         return "settings" in read_config(path.parent, _CURE)
     except (OSError, ValueError):
@@ -128,14 +128,14 @@ def changed_settings(model: Any, params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def date_of(folder: Path) -> str:
-    """Return when a run last wrote its settings or result."""
+    """Return the time at which a run last wrote its settings or result."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / CONFIG).stat().st_mtime))
 
 
 def history_rows(records: Sequence[Record], score: str) -> list[dict[str, Any]]:
-    """Return a row per record, in which the validation score is called ``score``.
+    """Return one row per record, with the validation score in the column ``validation_<score>``.
 
-    Losses are not negated, and the validation loss has its own column.
+    A score that is a negative loss becomes a loss; the column ``validation_loss`` exists anyway.
     """
     rows = []
     for record in records:
@@ -159,7 +159,7 @@ def write_history(folder: Path, records: Sequence[Record], score: str) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Read the rows, with None for missing values; no rows if the file does not exist."""
+    """Return the rows of ``history.csv``, if it exists, with None for missing values."""
     if not (folder / _HISTORY).exists():
         return []
     with (folder / _HISTORY).open(newline="", encoding="utf-8") as file:

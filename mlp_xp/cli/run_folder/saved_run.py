@@ -1,4 +1,4 @@
-"""The network of a run, in the form that other commands use."""
+"""Loading of a run's network, for the commands that use it."""
 
 from __future__ import annotations
 
@@ -25,26 +25,28 @@ from mlp_xp.saving import SPEC, load_model
 
 
 def read_run(folder: Path) -> tuple[Any, DataInfo]:
-    """Read the model of a run or of one of its checkpoints, with its data description."""
+    """Read the model of a run or of a checkpoint, and the description of its data."""
     is_checkpoint = folder.absolute().parent.name == CHECKPOINTS
     root = folder.absolute().parent.parent if is_checkpoint else folder
     config = read_config(root)
     if not (folder / SPEC).exists():
         newest = newest_model(root)
         raise ValueError(
-            f"{folder} holds no network: the training ended before there was one; type "
-            "`mlp-xp train` again, with --checkpoint 1 to keep the network of every epoch"
+            f"{folder} contains no network, because training ended before one was saved: type "
+            "`mlp-xp train` again, with --checkpoint 1 to save the network after every epoch"
             if newest is None
-            else f"{folder} holds no model, and {newest} does: type that instead"
+            else f"{folder} contains no model, but {newest} does: type that instead"
         )
     model = load_model(folder)
-    vars(model).pop("feature_names_in_", None)  # Commands predict for arrays.
+    vars(model).pop("feature_names_in_", None)  # Commands pass arrays, which have no column names.
     try:
         names = list(config["data"]["class_names"])
         kind = MLPClassifier if names else MLPRegressor
         if not isinstance(model, kind):
-            raise TypeError(f"the model is a {type(model).__name__}, and no {kind.__name__}")
-        if names and model.classes_.dtype.kind == "U":  # `named` wrote it.
+            raise TypeError(
+                f"expected a model of class {kind.__name__}, got {type(model).__name__}"
+            )
+        if names and model.classes_.dtype.kind == "U":  # written by `named`
             model.classes_ = np.asarray([names.index(name) for name in model.classes_.tolist()])
         info = data_info(config, model)
     except (KeyError, TypeError, ValueError) as error:
@@ -54,7 +56,7 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
 
 
 def named(model: Any, class_names: Sequence[str], feature_names: Sequence[str]) -> Any:
-    """Return a copy of a model that predicts class names and knows its columns."""
+    """Return a copy of a model that predicts class names and has its columns' names."""
     model = copy.copy(model)
     if class_names:
         model.classes_ = np.asarray(class_names)[model.classes_]

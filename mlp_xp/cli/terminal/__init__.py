@@ -1,4 +1,1 @@
-"""A command's terminal: lines, output, Ctrl-C and errors.
-
-Nothing here is slow to import or depends on the model.
-"""
+"""Terminal output, Ctrl-C and error messages of the commands; imports nothing slow."""

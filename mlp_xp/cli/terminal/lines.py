@@ -1,4 +1,4 @@
-"""Lines of text wrapped and indented to fit a terminal; imports nothing slow."""
+"""Printing of text that is wrapped to the width of a terminal; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from textwrap import wrap
 from typing import TextIO
 
-_WIDEST_INDENT = 0.4  # A fraction of the line; beyond it, the second column begins on a new line.
+_WIDEST_INDENT = 0.4  # of the width; deeper columns begin on a new line
 
 
 def print_line(text: object, file: TextIO | None = None) -> None:
@@ -18,14 +18,14 @@ def print_line(text: object, file: TextIO | None = None) -> None:
 
 
 def terminal_width(file: TextIO) -> int | None:
-    """Return the number of columns of a terminal, or None for any other file."""
+    """Return the width of a terminal in characters, or None for any other file."""
     return shutil.get_terminal_size().columns if file.isatty() else None
 
 
 def fitted(line: str, width: int | None) -> list[str]:
-    """Wrap a line to at most this many columns, without splitting words.
+    """Wrap a line to at most ``width`` characters, without splitting words.
 
-    Text after a gap of two spaces stays in a second column.
+    Text after a gap of two or more spaces is a second column, whose lines are indented.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def _broken(line: str, width: int, indent: str) -> list[str]:
 
 
 def printable(text: object) -> str:
-    r"""Return text with control characters escaped, so that a file cannot control the terminal."""
+    r"""Return text with control characters escaped, so text from files cannot affect a terminal."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text)
     )

@@ -1,4 +1,4 @@
-"""The output of a command: lines and progress for people, and a result for programs."""
+"""The output of a command: messages and progress for people, and a result for programs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mlp_xp.cli.terminal.lines import print_line, printable
 class Output:
     """The output of a command: on stdout, on stderr with ``--json``, or nowhere with ``--quiet``.
 
-    With ``--json``, stdout has one JSON object and nothing else. ``samples`` is the plural noun for
-    samples.
+    With ``--json``, stdout contains a single JSON object. ``samples`` is the word for samples in
+    messages, e.g. "images".
     """
 
     samples = "images"
@@ -31,12 +31,12 @@ class Output:
         return sys.stderr if self._is_json else sys.stdout
 
     def print(self, text: object) -> None:
-        """Print a line for a reader."""
+        """Print a line, unless ``--quiet`` is given."""
         if not self._is_quiet:
             print_line(text, self._file)
 
     def result(self, text: str, content: dict[str, Any]) -> None:
-        """Print the result: the content with ``--json``, else a text, with ``--quiet`` too."""
+        """Print the result, even with ``--quiet``: as JSON with ``--json``, otherwise as text."""
         if self._is_json:
             print(json.dumps(content, indent=2), flush=True)
             return
@@ -44,7 +44,7 @@ class Output:
             print_line(line)
 
     def suggest(self, commands: dict[str, str]) -> None:
-        """Print what to type next and what it does, if a person reads it."""
+        """Print commands to type next and their purposes, if the output is a terminal."""
         if self._is_quiet or self._is_json or not sys.stdout.isatty():
             return
         width = max(map(len, commands))
@@ -54,7 +54,7 @@ class Output:
 
     @contextlib.contextmanager
     def doing(self, text: str, *, is_logged: bool = False) -> Iterator[None]:
-        """Show what is being done: a spinner on a terminal, otherwise a line if it is logged."""
+        """Show what is being done: a spinner on a terminal, elsewhere a line if ``is_logged``."""
         if self._is_quiet:
             yield
             return
@@ -64,5 +64,5 @@ class Output:
             yield
 
     def open_bar(self) -> LiveBar | NotebookBar | None:
-        """Open a bar if the output is a terminal."""
+        """Open a progress bar if the output is a terminal or a notebook."""
         return None if self._is_quiet else open_bar(self._file)

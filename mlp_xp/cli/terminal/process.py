@@ -14,15 +14,15 @@ from typing import Any
 
 from mlp_xp.cli.terminal.lines import printable
 
-_AGAIN = 0.01  # Seconds after which a Ctrl-C that was lost is raised again.
+_AGAIN = 0.01  # The seconds after which a lost Ctrl-C is raised again.
 
 
 @contextlib.contextmanager
 def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
     """Exit with status 130 on Ctrl-C while libraries are loaded.
 
-    An exception in the middle of an import would end in a traceback or a half-finished import.
-    Nothing changes if the process is not the command's own.
+    An exception during an import would cause a traceback or a half-finished import. If the command
+    does not run in a process of its own, nothing changes.
     """
     if not exit_on_ctrl_c(is_process=is_process):
         yield
@@ -34,7 +34,7 @@ def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
 
 
 def exit_on_ctrl_c(*, is_process: bool) -> bool:
-    """Exit with status 130 on Ctrl-C from now on; return whether this process may."""
+    """Exit with status 130 on Ctrl-C from now on; return whether this handler was installed."""
     if not is_process or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return False
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
@@ -43,9 +43,9 @@ def exit_on_ctrl_c(*, is_process: bool) -> bool:
 
 @contextlib.contextmanager
 def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
-    """Raise a `KeyboardInterrupt` from a callback again, since Python would print and ignore it.
+    """Raise a `KeyboardInterrupt` again if it occurred where Python prints and ignores exceptions.
 
-    The import system itself has such callbacks, for weak references.
+    This happens, for example, in the import system's callbacks of weak references.
     """
     if not is_process:
         yield
@@ -56,7 +56,7 @@ def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
         if not issubclass(found.exc_type, KeyboardInterrupt):
             former(found)
             return
-        # Later, since we are still in the callback.
+        # Raise it after the callback has returned.
         timer = threading.Timer(_AGAIN, _thread.interrupt_main)
         timer.daemon = True
         timer.start()
@@ -74,7 +74,7 @@ def start_time(*, is_process: bool = True) -> float:
     if not is_process:
         return now
     try:
-        # The field after the name, which may hold spaces and brackets; in ticks since boot.
+        # The start time in ticks since boot; the name in parentheses may contain spaces.
         with open("/proc/self/stat") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -85,7 +85,7 @@ def start_time(*, is_process: bool = True) -> float:
 
 @contextlib.contextmanager
 def starting(text: str) -> Iterator[None]:
-    """Show a text on a terminal's stderr while something starts; then remove it."""
+    """Show a text on stderr during the context, if stderr is a terminal."""
     stream = sys.stderr
     if stream is None or not stream.isatty() or "--quiet" in sys.argv:
         yield
@@ -99,9 +99,9 @@ def starting(text: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_pandas(*, is_process: bool) -> Iterator[None]:
-    """Import libraries as if pandas were not installed; later it can be imported.
+    """Import libraries as if pandas were not installed; afterwards, it can be imported again.
 
-    scikit-learn imports it for frames, which no command uses; this takes 30 MB and 0.3 s.
+    scikit-learn imports pandas for data frames, which takes 30 MB and 0.3 s; no command uses them.
     """
     if not is_process or "pandas" in sys.modules:
         yield
@@ -114,7 +114,7 @@ def without_pandas(*, is_process: bool) -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Discard further output, since the reader, such as ``head``, has closed the pipe."""
+    """Discard further output after the reader, e.g. ``head``, has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -128,7 +128,7 @@ def message_for_user(error: Exception) -> str | None:
     text = printable(" ".join(str(error).split()))
     if isinstance(error, MemoryError):
         reason = f" ({text})" if text else ""
-        return f"not enough memory{reason}: ask for less, e.g. a smaller --hidden or --batch-size"
+        return f"not enough memory{reason}: use less, e.g. a smaller --hidden or --batch-size"
     if not isinstance(error, expected):
         return None
     return text or type(error).__name__

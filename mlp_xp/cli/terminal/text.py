@@ -7,7 +7,7 @@ from typing import Any
 
 
 def readable(value: Any) -> str:
-    """Return a setting, a JSON value, as readable text.
+    """Return a setting, given as a JSON value, as readable text.
 
     Examples
     --------
@@ -37,19 +37,19 @@ def score_name(name: str) -> str:
 
 
 def score_text(name: str, value: float) -> str:
-    """Return a score, an accuracy in percent."""
+    """Return a score as text, accuracies in percent."""
     if name.endswith("accuracy"):
         return f"{100 * value:.2f} %"
     return f"{value:.4f}" if name.endswith("r2") and value > -10 else value_text(value)
 
 
 def value_text(value: float) -> str:
-    """Return a number to predict, or its error, to four digits or more: "231,457", "3.142"."""
+    """Return a target value or an error as text with at least four digits: "231,457", "3.142"."""
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a time with about three digits.
+    """Return a duration as text with about three digits.
 
     Examples
     --------
@@ -65,5 +65,5 @@ def seconds_text(seconds: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a count with separators."""
+    """Return a count as text with thousands separators, or "" if it is not finite."""
     return "" if not math.isfinite(value) else f"{value:,.0f}"
