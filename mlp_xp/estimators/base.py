@@ -297,14 +297,14 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         >>> from mlp_xp import MLPRegressor
         >>> model = MLPRegressor(hidden_layer_sizes=3, max_iter=1, learning_rate="cosine")
         >>> model.fit([[0.0], [1.0]], [0, 1]).summary()
-        layer            output  parameters  flops a sample
-        ---------------------------------------------------
-        hidden 0: dense       3           6               6
+        layer            output  parameters  FLOPs per sample
+        -----------------------------------------------------
+        hidden 0: dense       3           6                 6
           relu                3
-        output: dense         1           4               6
-        ---------------------------------------------------
-        in all                           10              12
-        training: 30 flops a sample, 240 B of parameters and optimizer state, 112 B kept of a batch
+        output: dense         1           4                 6
+        -----------------------------------------------------
+        total                            10                12
+        training: 30 FLOPs per sample, 240 B of parameters and optimizer state, 112 B per batch
         """
         return summary_of(self)
 

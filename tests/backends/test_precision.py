@@ -205,7 +205,7 @@ def test_a_fit_has_its_precision_predicts_in_float32_and_is_kept(
     exact.set_params(precision=precision).partial_fit(X, y)
     exact.set_params(precision="float32").partial_fit(X, y)
     assert exact.n_iter_ == 7
-    with pytest.raises(ValueError, match="precision='float32', and the settings now say 'float64'"):
+    with pytest.raises(ValueError, match="precision='float32', but the settings now say 'float64'"):
         exact.set_params(precision="float64").partial_fit(X, y)
 
 

@@ -53,7 +53,7 @@ def test_a_regressors_output_activation_that_is_assigned_acts_and_is_not_trained
     metric = "neg_mean_squared_error"
     error = np.mean((mine.predict(X) - y) ** 2)
     assert mine.evaluate(X, y, metrics=metric)[metric] == pytest.approx(-error)
-    with pytest.raises(ValueError, match="out_activation_ is 'logistic', which was assigned"):
+    with pytest.raises(ValueError, match="out_activation_ was changed to 'logistic'"):
         mine.partial_fit(X, y)
     mine.out_activation_ = "no such"
     with pytest.raises(ValueError, match=r"`output` must be one of .* got 'no such'"):
@@ -98,9 +98,9 @@ def test_a_classifier_that_is_given_its_weights_predicts_and_continues(kind):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("coefs_", [np.ones((6, 2)), np.ones((3, 1))], r"coefs_\[1\] is of shape \(3, 1\).*2, 1"),
-        ("input_scaling", "standardize", "input_scaling is 'standardize', which.*=None"),
-        ("normalization", "layer", "normalization is 'layer', which.*=None"),
+        ("coefs_", [np.ones((6, 2)), np.ones((3, 1))], r"coefs_\[1\] must have .*2, 1.*got .3, 1"),
+        ("input_scaling", "standardize", "input_scaling must be None with assigned.*=None"),
+        ("normalization", "layer", "normalization must be None with assigned.*=None"),
     ],
 )
 def test_weights_that_do_not_fit_are_rejected(name, value, message):

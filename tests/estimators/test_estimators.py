@@ -295,9 +295,9 @@ def test_an_estimator_of_given_weights(targets):
 def test_given_weights_that_do_not_fit_are_rejected():
     W, b = [np.zeros((2, 3))], [np.zeros(3)]
     for coefs, intercepts, classes, message in (
-        (W, b, [0, 1, 2, 3], r"There are 4 classes, which need 4 outputs, .* has 3"),
-        (W, b * 2, [0, 1, 2], "There are 1 coefs and 2 intercepts: give one of each"),
-        (W * 2, b * 2, [0, 1, 2], r"coefs_\[1\] is of shape \(2, 3\), .* of shape \(3, 3\)"),
+        (W, b, [0, 1, 2, 3], "must have 4 outputs for 4 classes, got 3"),
+        (W, b * 2, [0, 1, 2], "the output layer last, got 1 and 2"),
+        (W * 2, b * 2, [0, 1, 2], r"coefs_\[1\] must have shape \(3, 3\) .* got \(2, 3\)"),
     ):
         with pytest.raises(ValueError, match=message):
             MLPClassifier.from_weights(coefs, intercepts, classes=classes)

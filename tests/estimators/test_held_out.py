@@ -136,7 +136,7 @@ def test_the_held_out_fraction_is_stratified_and_scikit_learns_split():
 )
 def test_samples_that_cannot_be_held_out_are_reported_with_a_cure(labels, fraction, message):
     told = rf"{message}.*(?<!\.)\. early_stopping=True holds out validation_fraction={fraction} of"
-    cure = f"{told} 50 samples: .* give X_val and y_val"
+    cure = f"{told} 50 samples: .* pass X_val and y_val"
     with pytest.raises(ValueError, match=cure):
         MLPClassifier(early_stopping=True, validation_fraction=fraction).fit(X[:50], labels)
 

@@ -245,7 +245,7 @@ WRONG_QUESTIONS = [
     ("squared_error", {"quantiles": [0.1, 0.9]}, r"fit with loss=Quantile\(\(0.1, 0.9\)\)"),
     (Quantile(LEVELS), {"quantiles": 0.1}, r"has 0.1, and the network was fitted for \("),
     ("gaussian", {"quantiles": 1.0}, r"`quantiles` must be above 0 .* got \(1.0,\)"),
-    ("gaussian", {"quantiles": []}, r"`quantiles` must be a number or several .* got \[\]"),
+    ("gaussian", {"quantiles": []}, r"`quantiles` must be one or more numbers, got \[\]"),
     ("gaussian", {"quantiles": 0.5, "return_std": True}, "call predict once for each"),
 ]
 

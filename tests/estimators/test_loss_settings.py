@@ -189,7 +189,7 @@ def test_a_warm_start_with_another_loss_trains_by_it(loss):
 
 
 MEANINGS = [
-    ({"loss": "squared_error"}, {"loss": "poisson"}, "'identity', and the settings now say 'exp'"),
+    ({"loss": "squared_error"}, {"loss": "poisson"}, "'identity', but the settings now say 'exp'"),
     ({"loss": "gaussian"}, {"loss": losses.Quantile((0.1, 0.9))}, "'gaussian', .* 'quantiles'"),
     ({"precision": "auto"}, {"precision": "float32"}, "precision"),
     ({"input_scaling": None}, {"input_scaling": "zca"}, "input_scaling"),

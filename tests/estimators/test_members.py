@@ -97,7 +97,7 @@ def test_they_go_where_one_network_goes(tmp_path):
     loss = model.loss_
     assert model.fit(X, y).loss_ < loss
     assert model.partial_fit(X, y).n_iter_ == 31
-    with pytest.raises(ValueError, match="has n_members=3, and the settings now say 4"):
+    with pytest.raises(ValueError, match="has n_members=3, but the settings now say 4"):
         model.set_params(n_members=4).fit(X, y)
     search = GridSearchCV(small(**TABM), {"alpha": [1e-4, 1e-2]}, cv=2).fit(X, y)
     own = clone(search.estimator).set_params(**search.best_params_).fit(X, y)
@@ -131,7 +131,7 @@ def test_what_members_cannot_have_is_said(settings, message):
         check_params(small(**TABM, distributed="mpi", dropout=0.5).get_params())
     with pytest.raises(ValueError, match="`n_members` must be above 1"):
         small().fit(X, y).member_std(X)
-    with pytest.raises(ValueError, match="fit, or set n_members=1"):
+    with pytest.raises(ValueError, match="fit the estimator, or set n_members=1"):
         MLPRegressor.from_weights([X[:6], X[:6]], [X[0], X[0]], n_members=3)
-    with pytest.raises(ValueError, match="fit with n_members=1 for hidden_activations"):
+    with pytest.raises(ValueError, match="must be 1 for hidden_activations, got 3"):
         small(**TABM).fit(X, y).hidden_activations(X)

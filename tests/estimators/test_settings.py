@@ -108,7 +108,7 @@ def test_summary_and_html():
     norms = [array for norm in model.norms_ for array in norm]
     learned = sum(array.size for array in (*model.coefs_, *model.intercepts_, *norms))
     assert summary.parameters == learned
-    assert re.search(rf"in all +{learned:,}\b", text)
+    assert re.search(rf"total +{learned:,}\b", text)
     assert summary.work == 2 * sum(W.size for W in model.coefs_)
     page = model._repr_html_()
     box = page.partition('<div class="mlp-xp-box">')[2]

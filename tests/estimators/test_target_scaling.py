@@ -85,7 +85,7 @@ def test_a_fit_that_continues_keeps_the_first_mean_and_deviation():
     np.testing.assert_allclose(model.partial_fit(X, Y + 1e6).predict(X), once, rtol=0.5)
     again = regressor(warm_start=True).fit(X, Y).fit(X, Y)
     assert again.score(X, Y) > regressor().fit(X, Y).score(X, Y)
-    with pytest.raises(ValueError, match="target_scaling='standardize', and the settings now say"):
+    with pytest.raises(ValueError, match="target_scaling='standardize', but the settings now say"):
         again.set_params(target_scaling=None).fit(X, Y)
 
 

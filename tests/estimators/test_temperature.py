@@ -80,8 +80,8 @@ def test_refinement_keeps_the_epoch_of_the_least_loss_after_the_temperature():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (small(calibration="temperature"), "`calibration` is 'temperature'.* early_stopping=True"),
-        (small(scoring="refinement"), "`scoring` is 'refinement'.* early_stopping=True"),
+        (small(calibration="temperature"), "calibration='temperature'.* early_stopping=True"),
+        (small(scoring="refinement"), "scoring='refinement'.* early_stopping=True"),
         (small(**SURE, early_stopping=True, solver="lbfgs"), r"fit\(X, y, X_val=..., y_val=...\)"),
         (small(MLPRegressor, early_stopping=True, scoring="refinement"), "type scoring='loss'"),
     ],

@@ -244,7 +244,7 @@ def _value_sections(test: Evaluation) -> list[str]:
 
 def _network(summary: Any) -> str:
     rows = [(row.name, *map(number_text, row[1:4])) for row in summary.rows]
-    total = ("in all", "", number_text(summary.parameters), number_text(summary.work))
+    total = ("total", "", number_text(summary.parameters), number_text(summary.work))
     header = ["layer", "outputs", "parameters", "FLOPs per sample"]
     return section("Network", table(header, [*rows, total]))
 

@@ -1,4 +1,4 @@
-"""A fitted estimator's weights, kept on a device between predictions."""
+"""A cache on devices for the weights of a fitted estimator."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mlp_xp.backends import Backend
 class DeviceCopies:
     """Copies of arrays on devices, made at first use and not pickled.
 
-    ``is_shared`` is whether the user has one of the arrays and may write to it at any time; then
-    nothing is cached, since NumPy does not record writes.
+    ``is_shared`` is whether the user has a reference to one of the arrays, and may write to it at
+    any time. Nothing is cached then, since writes cannot be detected.
     """
 
     def __init__(self) -> None:
@@ -27,10 +27,9 @@ class DeviceCopies:
         return DeviceCopies, ()
 
     def on(self, backend: Backend, dtype: str, tree: Any) -> Any:
-        """Return a tree of arrays of any library, or None, with copies on a backend.
+        """Return a tree of arrays (or None) of any library as copies on a backend.
 
-        Copies of arrays that the last call did not use are deleted. Shared arrays are returned
-        unchanged.
+        Copies are cached until the tree has other arrays. Shared arrays are returned unchanged.
         """
 
         def put(leaf: Any) -> Any:
@@ -50,16 +49,15 @@ class DeviceCopies:
             if key not in self._copies:
                 with backend.scope():
                     self._copies[key] = map_leaves(put, tree)
-                # Other threads may use the copies in other streams, which would not wait for the
-                # copying.
+                # Streams of other threads would not wait until the arrays are copied.
                 backend.synchronize(self._copies[key])
             return self._copies[key]
 
 
 class FittedArrays:
-    """A fitted attribute that holds arrays, which a reader may write to.
+    """A descriptor of a fitted attribute: once read, its arrays count as shared with the user.
 
-    The value is in the estimator's ``__dict__`` under its name.
+    The value is stored in the estimator's ``__dict__`` under the same name.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Plots of estimators, and their representation in a notebook."""
+"""The HTML representation of estimators in a notebook, and their plots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from sklearn.utils import estimator_html_repr
 
-# scikit-learn's box is light even on a dark page; its colors are fixed, so all are inverted.
+# On a dark page, scikit-learn's box has the fixed colors of a light page: invert them.
 _DARK_BOX = (
     "<style>.mlp-xp-box .sk-global.dark .sk-estimator{filter:invert(.9) hue-rotate(180deg)}</style>"
 )
@@ -16,14 +16,14 @@ LINK = re.compile(r'\s(?:rel|target|href)="[^"]*"')
 
 
 class DescriptionMixin:
-    """The description of each parameter in a notebook, shown as a tooltip.
+    """A mixin that shows each parameter's description as a tooltip in a notebook.
 
     scikit-learn shows descriptions only in links to documentation. If the package's metadata has no
     documentation URL (``Documentation`` of ``project.urls``), the links are removed.
     """
 
     def _get_doc_link(self) -> str:
-        """Return the address of the class's page in the documentation, or "" without one."""
+        """Return the URL of the class in the documentation, or "" if the package has none."""
         kind, address = type(self), _documentation()
         if not address or kind.__module__.split(".")[0] != "mlp_xp":
             return ""
@@ -39,7 +39,7 @@ class DescriptionMixin:
 
 
 def _documentation() -> str:
-    """Return the address of the documentation in the metadata of the package, or ""."""
+    """Return the documentation URL from the package's metadata, or ""."""
     try:
         urls = metadata.metadata("mlp-xp").get_all("Project-URL", [])
     except metadata.PackageNotFoundError:
@@ -49,13 +49,13 @@ def _documentation() -> str:
 
 
 class NotebookMixin(DescriptionMixin):
-    """The plots of an estimator, as an attribute."""
+    """A mixin with the attribute `plot` and the HTML representation of estimators."""
 
     @property
     def plot(self) -> Any:
-        """Pictures: ``plot()`` draws the training curves, ``plot.confusion(X, y)`` and so on more.
+        """Plots: ``plot()`` for training curves, ``plot.confusion(X, y)`` and others for the rest.
 
-        See `mlp_xp.plotting.Plots`; needs matplotlib, which the ``cli`` extra installs.
+        See `mlp_xp.plotting.Plots`; requires matplotlib, which the ``cli`` extra installs.
         """
         from mlp_xp.plotting import Plots  # Rarely used.
 

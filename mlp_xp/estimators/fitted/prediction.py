@@ -20,7 +20,7 @@ from mlp_xp.nn.losses import EachMember, mean_loss
 from mlp_xp.training.divergence.finite import is_finite
 from mlp_xp.training.inference.inference import predict
 
-# The default: average as the estimator's parameter says.
+# The default of `tta`: the estimator's parameter.
 AS_SET = "estimator"
 
 
@@ -38,7 +38,7 @@ def network_outputs(
     """Return the outputs of an estimator's network, (samples, outputs).
 
     ``method`` is the name of the calling method, for errors. ``raw`` omits the output activation.
-    With ``only_order``, only the order of a sample's outputs matters, which softmax preserves.
+    ``only_order`` allows skipping a softmax, which does not change the order of a sample's outputs.
     ``depth`` selects the activations of a hidden layer instead, from 1. ``to`` is the backend of
     the result, by default X's.
     """
@@ -47,16 +47,16 @@ def network_outputs(
     views: tuple[Any, ...] = ()
     if depth is not None and state.network.n_members > 1:
         raise ValueError(
-            f"n_members is {state.network.n_members}, and each network has its activations: "
-            "fit with n_members=1 for hidden_activations."
+            f"`n_members` must be 1 for hidden_activations, got {state.network.n_members}: fit "
+            "with n_members=1."
         )
     if depth is None:
-        # The type first: comparing with the caller's array would compare each element.
+        # Check the type first: comparing an array would compare each element.
         is_set = isinstance(tta, str) and tta == AS_SET
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
     params, batch_stats, scaling = state.on(backend, dtype)
-    # The softmax of one column, if assigned, is always 1.
+    # A softmax over one output, possible if the user assigns it, is always 1.
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
     keeps_order = keeps_order and state.network.n_members == 1
     is_raw = not views and (raw or (only_order and keeps_order))
@@ -74,9 +74,9 @@ def network_outputs(
         dtype=dtype,
         precision=model.precision,
     )
-    # Finite outputs prove nothing about assigned arrays: tanh of infinity is 1, and XLA's maximum
-    # of NaN and 0 is 0. With good weights large inputs may still overflow, and reading outputs
-    # waits for the device.
+    # Check new weights even if outputs are finite: tanh(inf) is 1, and XLA's max(NaN, 0) is 0. Do
+    # not read the outputs of weights known to be finite: this would wait for the device, and large
+    # inputs may cause overflow.
     is_known = state.is_checked and not state.copies.is_shared
     if not (is_known or (state.is_checked and is_finite(to, outputs))):
         model._state = state.checked()
@@ -110,7 +110,7 @@ def member_std(model: Any, X: Any) -> Any:
     loss = state.activating_loss
     if not isinstance(loss, EachMember):
         raise ValueError(
-            "`n_members` must be above 1 for a spread, got 1: fit with e.g. n_members=32."
+            "`n_members` must be above 1 for member_std, got 1: fit with e.g. n_members=32."
         )
     logits = network_outputs(model, X, "member_std", raw=True, tta=None)
     backend, targets = get_backend(logits), state.targets
@@ -122,13 +122,13 @@ def member_std(model: Any, X: Any) -> Any:
                     targets.scaling[1], str(spread.dtype).rpartition(".")[2]
                 )
             return targets.decode(spread)
-        if targets.kind == "binary" and spread.shape[-1] == 1:  # As for the other class.
+        if targets.kind == "binary" and spread.shape[-1] == 1:  # The same for both classes.
             return backend.xp.concat([spread, spread], axis=1)
         return targets.margins(spread) if isinstance(targets.classes, list) else spread
 
 
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
-    """Return labels in the library of X, if it can hold them; sparse if y was."""
+    """Return labels in the library of X, if it supports their dtype; sparse if y was sparse."""
     if targets.is_sparse:
         return as_sparse(labels)
     if labels.dtype.kind not in "biuf":

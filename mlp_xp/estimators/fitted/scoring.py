@@ -1,4 +1,4 @@
-"""Predictions for real targets, and scores of existing predictions."""
+"""Predictions of regressors, and scores of known predictions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _has_classes(predictions: Any) -> bool:
 
 
 class Predictions:
-    """A wrapper of an estimator with known predictions, for scikit-learn's scorers.
+    """A wrapper that replaces an estimator's predictions by known ones, for scikit-learn's scorers.
 
-    It returns them for any input; all other attributes come from the estimator.
+    It returns the known predictions for any X; other attributes are the estimator's.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Predictions:
         return getattr(self._model, name)
 
     def predict(self, X: Any = None, **wanted: Any) -> Any:
-        """Return labels, or values as `predict_values` does."""
+        """Return class labels, or a regressor's values from `predict_values`."""
         if self._targets.classes is None:
             wanted = {"calibration": self._calibration} | wanted
             return predict_values(self._loss, self._targets, self._outputs, **wanted)
@@ -80,8 +80,8 @@ class Predictions:
             if not isinstance(self._targets.classes, list) or not hasattr(scorer, "_score_func"):
                 raise
             raise ValueError(
-                f"{scorer!r} does not take several targets of classes: use 'loss', or a function "
-                "of (model, X, y)."
+                f"{scorer!r} does not support several targets with classes: use 'loss', or a "
+                "function of (model, X, y)."
             ) from error
 
 
@@ -95,7 +95,7 @@ def log_of(probabilities: Any) -> Any:
 
 
 def _takes_weights(scorer: Any) -> bool:
-    """Whether a scorer, or the metric inside scikit-learn's scorer, takes sample weights."""
+    """Whether a scorer, or the metric inside scikit-learn's scorer, accepts sample weights."""
     return "sample_weight" in signature(getattr(scorer, "_score_func", scorer)).parameters
 
 
@@ -111,8 +111,8 @@ def named_metrics(metrics: Metrics) -> Mapping[str, Any]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"metrics has {twice} more than once, or beside the loss, which is always given: name "
-            "them yourself in a dict, e.g. metrics={'first': ..., 'second': ...}."
+            f"metrics has {twice} more than once (the loss is always included): choose the names "
+            "with a dict, e.g. metrics={'first': ..., 'second': ...}."
         )
     return dict(pairs)
 
@@ -120,12 +120,12 @@ def named_metrics(metrics: Metrics) -> Mapping[str, Any]:
 def score_on_host(
     metric: Callable[..., float], model: Any, X: Any, y: Any, sample_weight: Any
 ) -> float:
-    """Compute one of scikit-learn's metrics for an estimator, for data of any library."""
+    """Compute a scikit-learn metric of an estimator's predictions, for data of any library."""
     predicted = host(model.predict(X))
     if metric is accuracy_score and sample_weight is None and _are_plain(y, predicted):
         return float(np.count_nonzero(predicted == y) / len(y))
     weights = check_weights(sample_weight, predicted.shape[0])
-    if metric is accuracy_score and isinstance(model.classes_, list):  # Not supported there.
+    if metric is accuracy_score and isinstance(model.classes_, list):  # accuracy_score fails.
         truth = ClassTargets.check(y, type(model).__name__, len(predicted))
         return float(np.average(np.all(truth == predicted, axis=1), weights=weights))
     return float(metric(host(y), predicted, sample_weight=weights))
@@ -181,7 +181,7 @@ def combined_values(
     return_std: bool = False,
     quantiles: float | Sequence[float] | None = None,
 ) -> Any:
-    """Return predictions of several regressors as one; see `MLPEnsembleRegressor.predict`."""
+    """Return the combined predictions of several regressors; see `MLPEnsembleRegressor.predict`."""
     _check_wanted(return_std, quantiles)
     states = [fitted_state(member) for member in members]
     loss = states[0].activating_loss
@@ -217,7 +217,8 @@ def mean_and_spread(predictions: Sequence[Any]) -> tuple[Any, Any]:
 def _check_wanted(return_std: bool, quantiles: Any) -> None:
     if return_std and quantiles is not None:
         raise ValueError(
-            f"return_std is True and quantiles is {quantiles!r}: call predict once for each."
+            f"return_std=True and quantiles={quantiles!r} cannot be combined: call predict once "
+            "for each."
         )
     if quantiles is not None and not np.size(quantiles):
-        raise ValueError(f"`quantiles` must be a number or several numbers, got {quantiles!r}.")
+        raise ValueError(f"`quantiles` must be one or more numbers, got {quantiles!r}.")

@@ -1,4 +1,4 @@
-"""Private names of scikit-learn's MLP that users read or override, and their substitutes."""
+"""Private attributes of scikit-learn's MLP that users read or override, and what replaces them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mlp_xp.estimators.fitted.state import fitted_state
 
 _WEIGHTS = "set coefs_ and intercepts_ before a fit with warm_start=True"
 _LOOP = "use callbacks=[...], a rule of mlp_xp.optimizers as solver, or partial_fit"
-_LOSS = "give loss=..., a callable that returns losses and pullback (mlp_xp.nn.losses.Custom)"
-_LAYERS = "give an activation of your own, or objects of mlp_xp.nn.hidden in hidden_layer_sizes"
-_SCORE = "give scoring=..., a name or a callable"
+_LOSS = "pass loss=..., a callable that returns losses and pullback (mlp_xp.nn.losses.Custom)"
+_LAYERS = "pass a function as activation, or objects of mlp_xp.nn.hidden in hidden_layer_sizes"
+_SCORE = "pass scoring=..., a name or a callable"
 _INSTEAD = {
     "_init_coef": _WEIGHTS,
     "_initialize": _WEIGHTS,
     "_fit": "override fit and partial_fit",
     "_fit_stochastic": _LOOP,
     "_fit_lbfgs": _LOOP,
-    "_validate_input": "change X and y in fit and partial_fit, or in a step of a Pipeline before",
+    "_validate_input": "change X and y in fit and partial_fit, or in an earlier step of a Pipeline",
     "_backprop": _LOSS,
     "_compute_loss_grad": _LOSS,
     "_loss_grad_lbfgs": _LOSS,
@@ -35,16 +35,16 @@ _INSTEAD = {
 _READ_INSTEAD = {
     "_optimizer": "read history_[-1].learning_rate; change set_params(learning_rate_init=...)",
     "_no_improvement_count": "compute len(loss_curve_) - 1 - numpy.argmin(loss_curve_)",
-    "_random_state": "give random_state=numpy.random.RandomState(...), and read that",
+    "_random_state": "pass random_state=numpy.random.RandomState(...), and use that object",
     "_best_coefs": "read coefs_: early stopping keeps the best",
     "_best_intercepts": "read intercepts_: early stopping keeps the best",
 }
 
 
 class SklearnNamesMixin:
-    """A mixin with private names of scikit-learn's MLP that scripts read: the values, or a hint."""
+    """A mixin for private attributes of scikit-learn's MLP, with values or a helpful error."""
 
-    if not TYPE_CHECKING:  # Hidden from type checkers, which would accept any name.
+    if not TYPE_CHECKING:  # Otherwise type checkers would accept any name.
 
         def __getattr__(self, name: str) -> Any:
             if name in _METHODS:
@@ -57,7 +57,7 @@ class SklearnNamesMixin:
                 )
             if name == "_label_binarizer" and "classes_" in vars(self):
                 return _label_binarizer(self)
-            return object.__getattribute__(self, name)  # The error of a property, or the default.
+            return object.__getattribute__(self, name)  # Raises the usual error.
 
 
 def _label_binarizer(model: Any) -> LabelBinarizer:

@@ -32,26 +32,26 @@ from mlp_xp.training.loop.records import ResumeState
 if TYPE_CHECKING:
     from mlp_xp.estimators.tables.columns import TableColumns
 
-# The attributes that hold arrays: each is a list of arrays or of NamedTuples of arrays.
+# The attributes with weights: lists of arrays, or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
-# Parameters that assigned weights cannot have, and their required values.
+# Parameters that do not work with assigned weights, and the values that they must have.
 _UNASSIGNED = dict.fromkeys(
     ("input_scaling", "target_scaling", "normalization", "numeric_embedding")
 ) | {"parametric_activation": False, "n_members": 1}
-# Fields that are not valid for other weights.
+# Fields to reset if weights change.
 _UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
 
 
 @dataclass(frozen=True, eq=False)
 class FittedState:
-    """Everything that predictions or a later fit need; pickled, moved and saved together.
+    """Everything that predictions and a later fit need; pickled, moved and saved together.
 
-    ``n_features`` counts the columns of the matrix; with whitening the network may have fewer
-    inputs. ``scaling`` was computed as ``input_scaling`` says. ``progress``, in NumPy arrays,
-    allows a later fit to continue without the trainer, and ``position`` continues its schedule.
-    ``is_checked`` is whether all weights are known to be finite. ``calibration`` corrects
-    quantiles; predictions divide raw outputs by ``temperature``. ``copies`` holds weights,
-    statistics and scaling on a device.
+    ``n_features`` is the number of columns of the encoded inputs; with whitening the network may
+    have fewer inputs. ``scaling`` has the values computed for ``input_scaling``. ``progress``, the
+    optimizer state in NumPy arrays, and ``position``, in the schedule, are for a later fit without
+    the trainer. ``is_checked`` is whether all weights are known to be finite. ``calibration``
+    corrects quantiles; predictions divide raw outputs by ``temperature``. ``copies`` caches arrays
+    on devices.
     """
 
     network: Network
@@ -75,8 +75,8 @@ class FittedState:
 
     @cached_property
     def arrays(self) -> dict[str, list[Any]]:
-        """The lists that estimators publish by name, without empty ones."""
-        # Flat parameters are not a tree.
+        """The nonempty lists of arrays that are published as attributes, by name."""
+        # Flat parameters are a sequence of layers already.
         found = self.params if self.network.is_flat else entries(self.params)
         layers = [entry for entry in found if type(entry) is Dense]
         published: dict[str, list[Any]] = {
@@ -94,28 +94,28 @@ class FittedState:
 
     @property
     def n_columns(self) -> int:
-        """The columns of the data; for a table, before encoding."""
+        """The number of columns of X; for a table, before encoding."""
         return self.n_features if self.columns is None else len(self.columns.columns)
 
     @property
     def step_scaling(self) -> str | Whiten | None:
-        """The input scaling that steps apply; a table's numbers are already scaled."""
+        """The input scaling to apply in each step; None if a table's columns are already scaled."""
         is_done = self.columns is not None and self.input_scaling in TABLE_SCALINGS
         return None if is_done else self.input_scaling
 
     @property
     def target_scaling(self) -> str | None:
-        """The setting with which the targets were standardized."""
+        """The parameter `target_scaling` of the fit."""
         return None if getattr(self.targets, "scaling", None) is None else "standardize"
 
     @property
     def clips_predictions(self) -> bool:
-        """Whether predictions stay within the range of the targets that were fitted."""
+        """Whether predictions are clipped to the range of the training targets."""
         return getattr(self.targets, "limits", None) is not None
 
     @property
     def activating_loss(self) -> Loss:
-        """The loss, or a different one if the user has assigned `out_activation_`."""
+        """The loss, or a different loss if the user has assigned `out_activation_`."""
         output = self.output
         if self.loss.output == output:
             return self.loss
@@ -147,7 +147,7 @@ class FittedState:
     def with_weights(
         self, params: Params, batch_stats: tuple[BatchStats, ...], **others: Any
     ) -> FittedState:
-        """Return the state with new weights, which are its own or held by nobody else."""
+        """Return the state with new weights, which must not be referenced elsewhere."""
         weights: dict[str, Any] = {"params": params, "batch_stats": batch_stats}
         state = replace(self, **weights, copies=DeviceCopies(), **others)
         state.copies.is_shared = self.copies.is_shared and any(
@@ -156,7 +156,7 @@ class FittedState:
         return state
 
     def clipping(self, y: np.ndarray, *, clips: bool) -> FittedState:
-        """Return the state with predictions clipped to the range of some targets, or not."""
+        """Return the state, with predictions clipped to the range of y if ``clips``."""
         if clips == self.clips_predictions:
             return self
         return replace(self, targets=self.targets.limited(y if clips else None))
@@ -164,10 +164,10 @@ class FittedState:
     def learning_from(
         self, y: np.ndarray, weights: np.ndarray | None, target_scaling: str | None
     ) -> FittedState:
-        """Return a new state with what is learned from the training targets.
+        """Return a new state with statistics of the training targets.
 
-        If targets are standardized, this is their mean and standard deviation; for some losses it
-        is also the initial biases of the output layer.
+        They are the mean and standard deviation if targets are standardized, and for some losses
+        the initial biases of the output layer.
         """
         targets, params = self.targets, self.params
         if target_scaling is not None:
@@ -185,10 +185,10 @@ class FittedState:
     ) -> tuple[Params, tuple[BatchStats, ...], Scaling | Whitening | None]:
         """Return weights, batch statistics and scaling for a prediction on a backend.
 
-        Copies on a device are kept for the next prediction.
+        Copies on a device are cached for the next prediction.
         """
         weights = self.params, self.batch_stats, self.scaling
-        # On other host backends nothing is copied, but XLA takes time for each array.
+        # Other backends on the host need no copy. With XLA, converting each array takes time.
         if not backend.shares_host_memory or backend.fixed_shapes:
             weights = cast(Any, self.copies.on(backend, dtype, weights))
         return divided(weights[0], self.temperature), *weights[1:]
@@ -201,13 +201,13 @@ class FittedState:
         return replace(self, params=divided(self.params, self.temperature), temperature=None)
 
     def checked(self) -> FittedState:
-        """Return the state as finite; raise ValueError that names the first array that is not."""
+        """Return the state as checked; raise ValueError for the first array that is not finite."""
         for name, arrays in self.arrays.items():
             for i, entry in enumerate(arrays):
                 if not is_finite(get_backend(next(leaves(entry))), entry):
                     raise ValueError(
-                        f"{name}[{i}] has infinity or NaN, and predictions need finite weights: "
-                        "fit again, or load a model that was saved before."
+                        f"{name}[{i}] has infinity or NaN, but predictions require finite weights: "
+                        "fit again, or load a model saved earlier."
                     )
         return replace(self, is_checked=True)
 
@@ -239,7 +239,7 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
         for i, array in enumerate(attributes[name]):
             if array is None:
                 raise ValueError(
-                    f"`{name}[{i}]` must be an array, got None; for no effect, set zeros."
+                    f"`{name}[{i}]` must be an array, got None: use zeros for no effect."
                 )
     layers = list(map(Dense, attributes["coefs_"], attributes["intercepts_"]))
     others = attributes.get("norms_", []), attributes.get("other_weights_", [])
@@ -254,20 +254,20 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _state_of_weights(
     attributes: Mapping[str, Any], params: Mapping[str, Any], targets_type: Any
 ) -> FittedState:
-    """Return the state for weights assigned to an estimator that was never fitted."""
+    """Return the state for weights that were assigned to an unfitted estimator."""
     coefs, intercepts = attributes["coefs_"], attributes["intercepts_"]
     sizes = [coefs[0].shape[0], *(b.shape[0] for b in intercepts)]
     for i, W in enumerate(coefs):
         if tuple(W.shape) != tuple(sizes[i : i + 2]):
             raise ValueError(
-                f"coefs_[{i}] is of shape {tuple(W.shape)}, and the intercepts_ need one of "
-                f"shape {tuple(sizes[i : i + 2])}."
+                f"coefs_[{i}] must have shape {tuple(sizes[i : i + 2])} to match intercepts_, got "
+                f"{tuple(W.shape)}."
             )
     for name, off in _UNASSIGNED.items():
         if params.get(name, off) != off:
             raise ValueError(
-                f"{name} is {params[name]!r}, which coefs_ and intercepts_ that were "
-                f"assigned do not have: fit, or set {name}={off}."
+                f"{name} must be {off} with assigned coefs_ and intercepts_, got {params[name]!r}: "
+                f"fit the estimator, or set {name}={off}."
             )
     targets = targets_type.of_weights(attributes, sizes[-1], params)
     config = resolve_config(params, sizes[0], targets, tuple(sizes[1:-1]))
@@ -287,7 +287,7 @@ def _state_of_weights(
 
 
 def fitted_state(estimator: Any) -> FittedState:
-    """Return the state of an estimator, with values assigned to its attributes since."""
+    """Return the state of an estimator, including values assigned to its attributes."""
     attributes = vars(estimator)
     known = attributes.get("_state")
     if known is not None:
@@ -310,11 +310,11 @@ def fitted_state(estimator: Any) -> FittedState:
 def set_weights(
     estimator: Any, coefs: Sequence[Any], intercepts: Sequence[Any], classes: Any = None
 ) -> None:
-    """Set the weights, and thereby the widths, of an estimator that was never fitted."""
+    """Set the weights, and thereby the layer widths, of an unfitted estimator."""
     if len(coefs) != len(intercepts) or not coefs:
         raise ValueError(
-            f"There are {len(coefs)} coefs and {len(intercepts)} intercepts: give one of each for "
-            "every layer, the output layer last."
+            "`coefs` and `intercepts` must have one array for each layer, the output layer last, "
+            f"got {len(coefs)} and {len(intercepts)}."
         )
     estimator.set_params(hidden_layer_sizes=tuple(int(b.shape[0]) for b in intercepts[:-1]))
     known = {}
@@ -325,8 +325,8 @@ def set_weights(
     state, n_outputs = fitted_state(estimator), int(intercepts[-1].shape[0])
     if classes is not None and state.targets.n_outputs != n_outputs:
         raise ValueError(
-            f"There are {len(estimator.classes_)} classes, which need {state.targets.n_outputs} "
-            f"outputs, and the last layer has {n_outputs}."
+            f"The last layer must have {state.targets.n_outputs} outputs for "
+            f"{len(estimator.classes_)} classes, got {n_outputs}."
         )
 
 
@@ -338,7 +338,7 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
     attributes.pop("columns_", None)
     if state.columns is not None:
         attributes["columns_"] = state.columns
-    # New lists, since entries may be assigned.
+    # New lists, since users may assign to entries.
     attributes.update({name: list(arrays) for name, arrays in state.arrays.items()})
     attributes.update(
         _state=state,
@@ -363,7 +363,7 @@ def host_copy(estimator: Any) -> Any:
     attributes = vars(estimator).items()
     # Lists grow in place, so they are copied.
     vars(copied).update({k: list(v) if isinstance(v, list) else v for k, v in attributes})
-    # The fit in progress, and scikit-learn's reference to it, which holds all callbacks.
+    # Leave out the trainer, and scikit-learn's callbacks and references to them.
     for name in ("_training", "_skl_callbacks", "_callback_fit_ctx", "_skl_callbacks_to_teardown"):
         vars(copied).pop(name, None)
     publish(copied, fitted_state(estimator).to_host(None))

@@ -19,8 +19,8 @@ class Summary:
     """A summary of a network; prints as text, and displays as HTML in a notebook.
 
     ``state_bytes`` is the size of parameters, optimizer state and moving average; ``batch_bytes``
-    is the size of what a step keeps for the backward pass. ``training_work`` counts the
-    multiplications and additions in products for one sample, forward and backward.
+    is the size of the activations that a step stores for the backward pass. ``training_work``
+    counts the multiplications and additions in products for one sample, forward and backward.
     """
 
     rows: tuple[Row, ...]
@@ -30,27 +30,26 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """The number of learned numbers."""
+        """The number of learned parameters."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def work(self) -> int:
-        """The number of multiplications and additions in products for one sample, forward."""
+        """The multiplications and additions in the forward pass's products for one sample."""
         return sum(row.work for row in self.rows)
 
     def _cells(self) -> Iterator[tuple[str, str, str, str]]:
-        yield "layer", "output", "parameters", "flops a sample"
+        yield "layer", "output", "parameters", "FLOPs per sample"
         for row in self.rows:
             work = f"{row.work:,}" if row.work else ""
             yield row.name, str(row.output), f"{row.parameters:,}" if row.parameters else "", work
-        yield "in all", "", f"{self.parameters:,}", f"{self.work:,}"
+        yield "total", "", f"{self.parameters:,}", f"{self.work:,}"
 
     @property
     def _note(self) -> str:
         return (
-            f"training: {self.training_work:,} flops a sample, "
-            f"{_size(self.state_bytes)} of parameters and optimizer state, "
-            f"{_size(self.batch_bytes)} kept of a batch"
+            f"training: {self.training_work:,} FLOPs per sample, {_size(self.state_bytes)} of "
+            f"parameters and optimizer state, {_size(self.batch_bytes)} per batch"
         )
 
     def __str__(self) -> str:
@@ -87,7 +86,7 @@ def _size(n_bytes: int) -> str:
 
 
 def summary_of(model: Any) -> Summary:
-    """Return the table of a fitted estimator's network."""
+    """Return the summary of a fitted estimator's network."""
     state, params = fitted_state(model), model._params()
     network, itemsize = state.network, np.dtype(state.dtype).itemsize
     found: list[Row] = []

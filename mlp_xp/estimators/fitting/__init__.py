@@ -1,4 +1,4 @@
-"""A fit from its samples to its published state: preparation, requests, reports, resuming.
+"""The stages of a fit: preparation, requests for epochs, reports to callbacks, resuming.
 
-The loop itself is in `training`.
+The training loop is in `mlp_xp.training`.
 """

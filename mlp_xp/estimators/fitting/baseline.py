@@ -26,16 +26,16 @@ from mlp_xp.nn.losses import (
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.loop.fit_loop import FitLoop
 
-# A noisy loss, or one measured with dropout, may be slightly above the constant's. A loss that has
-# settled after a few steps must be well above it.
+# The loss, divided by a constant prediction's, above which a fit is useless. Noise and dropout can
+# raise a good fit's loss slightly; the limit is higher if a plateau was reached in a few steps.
 _MARGIN, _MARGIN_AT_REST = 1.1, 2.0
-# A fit that was cut short may still improve.
+# Shorter fits might still improve.
 _EPOCHS, _STEPS = 10, 200
-# For labels that are nearly all of one class.
+# Below this loss, nearly all labels are of one class.
 _LEAST_ENTROPY = 0.01
 _LAST = 11  # The best of this many epochs counts, since a single one may be an outlier.
 _ROWS = 1000
-# The magnitudes of data that networks can learn from, and learning rates too large for any rule.
+# The range of the magnitudes of suitable data, a rate too large for any optimizer, and a usual one.
 _SMALL, _LARGE, _LARGE_RATE, _USUAL_RATE = 0.03, 30.0, 1.0, 0.001
 
 
@@ -44,7 +44,7 @@ def constant_loss(
 ) -> float | None:
     """Return the loss of predicting the weighted mean of y, or the frequencies of its classes.
 
-    It is in the unit of reported losses; None if no short formula exists.
+    It has the unit of reported losses; None if the loss has no simple formula.
     """
     formula = _FORMULAS.get(type(loss))
     if formula is None:
@@ -89,8 +89,8 @@ _FORMULAS: dict[type[Loss], Callable[..., Any]] = {
 def warn_if_useless(model: Any, loop: FitLoop, targets: Targets, sample: Sample) -> None:
     """Warn, with what to type, if the training loss ends above a constant prediction's loss.
 
-    Short fits never warn, nor do fits in a search or cross-validation (ours or scikit-learn's),
-    which try bad candidates on purpose.
+    Short fits never warn. Neither do fits in a search or cross-validation, since these try bad
+    candidates on purpose.
     """
     history, plateau = loop.history, loop.plateau
     n_epochs = history.n_epochs
@@ -140,5 +140,5 @@ def _cause(model: Any, targets: Targets, sample: Sample, *, is_rising: bool) -> 
         usual = _USUAL_RATE if rate > 10 * _USUAL_RATE else rate / 10
         return "the learning rate", f"learning_rate_init={usual:g}"
     if rate is not None and rate < 10 * _USUAL_RATE:
-        return "that the steps are small", f"learning_rate_init={10 * rate:g}"
-    return "that the fit is short", f"max_iter={10 * model.max_iter}"
+        return "a small learning rate", f"learning_rate_init={10 * rate:g}"
+    return "a short fit", f"max_iter={10 * model.max_iter}"

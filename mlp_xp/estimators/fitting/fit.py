@@ -1,4 +1,4 @@
-"""A fit: check, encode, split, prepare, loop, publish."""
+"""A fit: check, encode and split the data, prepare and run the training loop, publish results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def fit_requests(
     resume: Any = None,
     trainer_type: type[Trainer] = Trainer,
 ) -> Fit[bool]:
-    """Fit a model; return whether Ctrl-C ended it, in the process that warns.
+    """Fit a model; return whether to warn in this process that Ctrl-C ended the fit.
 
     ``start`` is the `time.perf_counter` time from which `max_time` counts; ``resume`` is the folder
     with checkpoints of this fit.
@@ -89,7 +89,7 @@ def fit_requests(
 def partial_fit_requests(
     model: Any, given: Given, held_out: Given, classes: Any = None
 ) -> Fit[None]:
-    """Train a model for one epoch, without callbacks, which belong to a whole fit."""
+    """Train a model for one epoch, without callbacks, which only `fit` calls."""
     processes = processes_of(model.distributed)
     with processes.fitting():
         with _unchanged_by_errors(model), processes.sharing_errors():
@@ -121,8 +121,8 @@ def _prepare(
 ) -> tuple[FitLoop, Targets, Sample]:
     """Check everything, copy it to the device, and publish the untrained network.
 
-    ``continues`` trains the existing network further. All processes prepare the same fit. Return
-    the loop, which has not begun, and the targets and samples that it fits.
+    With ``continues``, training continues with the existing network. All processes prepare the same
+    fit. Return the loop, not yet started, and its targets and training samples.
     """
     # Check: parameters, then samples.
     check_overrides(model)
@@ -160,7 +160,7 @@ def _prepare(
     processes.agree(lambda: describe_backend(backend), advise_numba)
     if state is not None:
         if config.rules.loss != state.loss:
-            history.best_loss = None  # From another loss, which cannot be compared with this one.
+            history.best_loss = None  # Losses of another kind are not comparable.
         state = continue_state(state, config, params)
     else:
         state = new_state(
@@ -182,7 +182,7 @@ def _prepare(
     targets = state.targets
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     if state is not vars(model).get("_state"):
-        publish(model, state, history)  # Scorers and callbacks see the network.
+        publish(model, state, history)  # Visible to scorers and callbacks.
 
     # Prepare: the trainer, its data on the device, and the loop.
     sample = sample._replace(weights=weights)
@@ -195,10 +195,10 @@ def _prepare(
     model._training = Training(trainer, ())
     measured = None
     if validation is not None:
-        from mlp_xp.estimators.fitting.validation_set import HeldOut  # Many fits have none.
+        from mlp_xp.estimators.fitting.validation_set import HeldOut  # Rarely needed.
 
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
-    # Other machines may round statistics differently.
+    # Not standardized: other machines may round mean and deviation differently.
     encode = partial(targets.plain.encode, whole.y, trainer.dtype)
     loop = FitLoop(
         trainer,
@@ -220,7 +220,7 @@ def _prepare(
 
 @contextlib.contextmanager
 def _unchanged_by_errors(model: Any) -> Iterator[None]:
-    """Undo all changes of a model if the preparation of a fit fails."""
+    """Undo all changes to a model if the preparation of a fit fails."""
     attributes = dict(vars(model))
     generator = model.random_state if isinstance(model.random_state, RandomState) else None
     position: Any = None if generator is None else generator.get_state()
@@ -237,10 +237,10 @@ def _unchanged_by_errors(model: Any) -> Iterator[None]:
 
 
 def _draw_epochs(model: Any, epochs: Sequence[Record]) -> None:
-    """Advance the generator as scikit-learn's shuffles of these epochs would, for later fits."""
+    """Advance the model's random generator as if scikit-learn had shuffled these epochs."""
     is_drawn = model.shuffle and model.solver != LBFGS
     if epochs and is_drawn and not isinstance(model.random_state, Integral):
         generator = check_random_state(model.random_state)
         rows = np.zeros(epochs[0].n_samples, np.int8)
-        for _ in epochs:  # The numbers depend only on the length.
+        for _ in epochs:  # The state afterwards depends only on the length.
             generator.shuffle(rows)

@@ -1,4 +1,4 @@
-"""The new or existing network of a fit, and the trainer of its weights."""
+"""Create or continue the network of a fit, and create its trainer."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from mlp_xp.training.trainer import Trainer
 if TYPE_CHECKING:
     from mlp_xp.estimators.tables.columns import TableColumns
 
-# The number of rows that initial weights are adapted to.
+# The maximum number of rows used to adapt initial weights.
 _MOST_ROWS = 4096
-# Fields of a network that can change without changing its weights.
+# Fields of a network that may change when training continues.
 _OF_A_STEP = "activation", "dropout", "input_dropout"
 
 
 class Training(NamedTuple):
     """A trainer kept for the next fit, and the weights and statistics last published from it.
 
-    ``best`` has the weights and statistics with the best score, during a fit in which the score
-    decides; ``is_at_plateau`` is whether nothing has improved for too long.
+    ``best`` has the weights and statistics of the best validation score, if early stopping uses it.
+    ``is_at_plateau`` is whether there was no improvement for `n_iter_no_change` epochs.
     """
 
     trainer: Trainer
@@ -50,7 +50,7 @@ class Training(NamedTuple):
     is_at_plateau: bool = False
 
     def progress(self) -> ResumeState:
-        """Return what a later fit needs besides the weights, in host memory."""
+        """Return the training state that a later fit needs besides the weights, in host memory."""
         best = map_leaves(lambda leaf: np.array(to_numpy(leaf)), self.best or ())
         return self.trainer.progress()._replace(best=best)
 
@@ -76,11 +76,11 @@ def new_state(
     start = init_params(network, generator), init_batch_stats(network)
     untrained = [] if columns is None else columns.untrained_codes
     for entry in entries(start[0]) if untrained else ():
-        if isinstance(entry, Embedding):  # The mean of all networks, which stays so.
+        if isinstance(entry, Embedding):  # Never trained: use the mean of the initial distribution.
             table: Any = entry.table
             table[..., untrained, :] = 0.0
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
-    # Draw from a copy, so that the generator ends up in the same state as with scikit-learn's MLP.
+    # Draw from a copy, so that the generator's state is the same as after scikit-learn's MLP.
     seed = int(random_state if is_seed else copy.deepcopy(generator).randint(2**31 - 1))
     state = FittedState(
         network,
@@ -113,7 +113,7 @@ def _adapt_to_data(
     generator: np.random.RandomState,
     processes: SingleProcess,
 ) -> Params:
-    """Return initial weights adapted to some of the samples."""
+    """Return initial weights adapted to a subset of the samples."""
     if isinstance(X, Shard):
         x = np.concatenate(processes.exchange(_some_rows(X.mine, _MOST_ROWS // processes.size)))
     else:
@@ -122,7 +122,7 @@ def _adapt_to_data(
         shift, scale, *rotation = (to_numpy(leaf).astype(np.float64) for leaf in state.scaling)
         x = (x - shift) * scale
         x = x @ rotation[0] if rotation else x
-    # Processors round differently, so all processes use the weights of the first.
+    # Processors may round differently, so all processes use the first one's weights.
     adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
     adapted: Params = processes.first_of(
         partial(adapt, state.network, params, x, generator.uniform)
@@ -131,7 +131,7 @@ def _adapt_to_data(
 
 
 def _some_rows(X: Any, most: int) -> np.ndarray:
-    """Return rows spread over the samples, in float64."""
+    """Return evenly spaced rows of X in float64."""
     rows = np.linspace(0, X.shape[0] - 1, min(X.shape[0], most)).astype(np.int64)
     return to_numpy(take_rows(X, rows)).astype(np.float64)
 
@@ -161,14 +161,14 @@ def continue_state(
     for name, (old, new) in pairs.items():
         if old != new:
             raise ValueError(
-                f"The network to continue with has {name}={old!r}, and the settings now say "
+                f"The network to continue with has {name}={old!r}, but the settings now say "
                 f"{new!r}: fit with warm_start=False to start a new one."
             )
     if state.activating_loss is not state.loss:
         raise ValueError(
-            f"out_activation_ is {state.output!r}, which was assigned, and the network "
-            f"was trained for {state.loss!r}: set it back to continue this fit, or fit with "
-            "output_activation and warm_start=False."
+            f"out_activation_ was changed to {state.output!r}, but the network was trained for "
+            f"{state.loss!r}: restore it to continue training, or fit with output_activation=... "
+            "and warm_start=False."
         )
     new = network, config.rules.loss, config.output
     if (state.network, state.loss, state.output) == new:
@@ -184,13 +184,13 @@ def trainer_for(
     processes: SingleProcess,
     trainer_type: type[Trainer] = Trainer,
 ) -> Trainer:
-    """Return the trainer of the last fit, with its compiled step, or one that continues from it."""
+    """Return the last fit's trainer, which has a compiled step, or a new one that resumes it."""
     rules, weights = config.rules, (state.params, state.batch_stats)
     trainer = None if last is None else last.trainer
     if last is not None and last.trainer.backend == backend and last.trainer.rules == rules:
         trainer = last.trainer
-        # The estimator's arrays may be the trainer's, without a copy. But a compiled step takes
-        # over the memory of its state, which then must be a copy.
+        # If the estimator has the trainer's own arrays, no copy is needed, unless a compiled step
+        # donates the memory of its state.
         is_own = _have_same_arrays(weights, (trainer.learned, trainer.state.batch_stats))
         # Training continues from the weights, not from the published moving average.
         is_average = rules.ema_decay is not None and _have_same_arrays(weights, last.published)
@@ -217,6 +217,6 @@ def trainer_for(
 
 
 def _have_same_arrays(tree: Any, other: Any) -> bool:
-    """Whether two trees have identical array objects."""
+    """Whether two trees consist of the same array objects."""
     mine, theirs = list(leaves(tree)), list(leaves(other))
     return len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))

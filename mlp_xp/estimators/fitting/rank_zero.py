@@ -1,4 +1,4 @@
-"""The reports of a distributed fit, which rank 0 makes for all ranks."""
+"""Reports of a distributed fit, made by rank 0 for all ranks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mlp_xp.training.loop.records import Record, Running
 if TYPE_CHECKING:  # Imported late, since few fits have checkpoints.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-# Rank 0's request to the others before it saves the training state.
+# Rank 0 sends this to the other ranks before it saves the training state.
 _CHECK = "check that the weights are finite"
 
 
 class RankZeroReporter(Reporter):
-    """The watcher of a distributed fit, where rank 0 reports and decides for all ranks."""
+    """The reporter of a distributed fit: rank 0 reports and decides for all ranks."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -38,7 +38,7 @@ class RankZeroReporter(Reporter):
             else:
                 self._begin()
                 is_pressed = stack.enter_context(interrupts())
-                if self.watches_pauses:  # Rank 0 saves the training state first.
+                if self.watches_pauses:  # Wait until rank 0 has saved the training state.
                     stack.enter_context(terminations())
             yield self._processes.asking_first(is_pressed)
 
@@ -56,12 +56,12 @@ class RankZeroReporter(Reporter):
         return self._processes.lead(super().end_step, done, n_steps)
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Report on rank 0, without a decision for the others."""
+        """Report progress on rank 0; see `Reporter.report`."""
         if self._processes.is_first:
             super().report(done, n_steps, running)
 
     def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report on rank 0; the others check their weights when it takes a snapshot."""
+        """Report on rank 0; the other ranks check their weights when rank 0 takes a snapshot."""
         trainer = self._loop.trainer
         while self._processes.lead(super().pause, step, is_interrupted) == _CHECK:
             trainer.guard.check(trainer, step or None)

@@ -1,4 +1,4 @@
-"""The reports of a running fit: fitted attributes, our callbacks and scikit-learn's."""
+"""Reports during a fit: fitted attributes, callbacks of this package and of scikit-learn."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _REPORT_SECONDS = 0.1  # Seconds between two progress reports.
 
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
-    """Publish the current state of a fit, in arrays of the backend of the caller's data."""
+    """Publish the current state of a fit, in arrays of the given backend."""
     learned = map_leaves(lambda leaf: put_writable(leaf, to), loop.learned())
-    # The training has checked that they are finite.
+    # Training has checked that the weights are finite.
     state = model._state.with_weights(
         *learned,
         position=loop.position,
@@ -52,11 +52,11 @@ def set_temperature(model: Any, loop: FitLoop) -> None:
 
 
 class Pause(NamedTuple):
-    """A point at which the training state can be saved, between two steps or calls of many steps.
+    """A point between two steps, or calls of many steps, at which the training state can be saved.
 
-    ``epoch`` epochs and ``step`` steps of the next one are done; ``n_steps`` counts the steps of
-    all fits. ``is_interrupted`` is whether Ctrl-C ends the fit now. ``take()`` returns the current
-    `Snapshot` and updates the model.
+    ``epoch`` is the number of finished epochs, ``step`` of finished steps in the next epoch, and
+    ``n_steps`` of steps in all fits. ``is_interrupted`` is whether Ctrl-C ends the fit now.
+    ``take()`` returns the current `Snapshot` and updates the model.
     """
 
     epoch: int
@@ -67,7 +67,7 @@ class Pause(NamedTuple):
 
 
 class Reporter:
-    """The reporter of a fit, which publishes weights on the backend of the caller's data."""
+    """The reporter of a fit: it calls callbacks, and publishes weights in the library of X."""
 
     def __init__(
         self, model: Any, loop: FitLoop, given: tuple[Any, Any, Any], processes: SingleProcess
@@ -87,7 +87,7 @@ class Reporter:
         self.watches_epochs = bool(self._callbacks or getattr(model, "_skl_callbacks", None))
 
     def _hooks(self, name: str) -> list[Callable[..., Any]]:
-        """Return the overridden methods of this name."""
+        """Return the callbacks' methods of this name, without those that do nothing."""
         hooks = [getattr(call, name) for call in self._callbacks if hasattr(call, name)]
         return [hook for hook in hooks if not getattr(hook, "does_nothing", False)]
 
@@ -97,9 +97,9 @@ class Reporter:
 
     @contextlib.contextmanager
     def fit(self) -> Iterator[Callable[[], bool]]:
-        """Report begin and end of a fit to callbacks; yield a function to check for Ctrl-C.
+        """Report the start and end of a fit to callbacks; yield a function to check for Ctrl-C.
 
-        An error before the first epoch leaves the trainer unchanged.
+        If an error occurs before the first epoch, the trainer is unchanged.
         """
         model = self._model
         self._begin()
@@ -120,12 +120,12 @@ class Reporter:
         model, backend = self._model, self._loop.trainer.backend
         self._loop.begin()
         if self._to == backend and not backend.donates:
-            self.publish()  # The trainer's arrays themselves, to avoid a second copy.
+            self.publish()  # Without a copy of the trainer's arrays.
         else:
             publish(model, model._state, self._loop.history)
 
     def settings(self) -> LoopSettings:
-        """Return the settings of the loop, which callbacks may have changed at the start."""
+        """Return the settings of the loop, including changes made by callbacks at the start."""
         return resolve_loop(self._model._params())
 
     def begin_epoch(self) -> None:
@@ -139,7 +139,7 @@ class Reporter:
         return any(asked)
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Report the steps so far to every callback, at most ten times a second."""
+        """Report the progress of an epoch to every callback, at most ten times a second."""
         if self._progress_hooks and (time.perf_counter() >= self._report_at or done == n_steps):
             self._report_at = time.perf_counter() + _REPORT_SECONDS
             for hook in self._progress_hooks:
@@ -181,7 +181,7 @@ class Reporter:
         )
 
     def _fitted_attributes(self) -> dict[str, Any]:
-        """Return the attributes that make a new estimator a copy of this fitted one."""
+        """Return the attributes that turn an unfitted estimator into a copy of this one."""
         params = self._model.get_params(deep=False)
         attributes = vars(self._model).items()
         return {k: v for k, v in attributes if k not in params and "callback" not in k} | {

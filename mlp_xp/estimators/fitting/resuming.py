@@ -1,4 +1,4 @@
-"""Resuming a fit from a checkpoint, and what both must have in common."""
+"""Resuming a fit from a checkpoint, and the settings and data that must not change."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -> Snapshot | None:
     """Return the newest undamaged checkpoint in a folder.
 
-    Without one, warn and return None, so that a restarted job starts from the beginning.
+    If there is none, warn and return None, so that the fit starts from the beginning.
     """
     if params["solver"] == LBFGS:
         raise ValueError(
-            "resume needs a solver that goes step by step, and solver 'lbfgs' keeps its state in "
-            "SciPy: use mlp_xp.saving.load_model and a fit with warm_start=True, or another solver."
+            "resume does not support solver 'lbfgs', whose state is inside SciPy: use "
+            "mlp_xp.saving.load_model and a fit with warm_start=True, or another solver."
         )
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"`resume` must be the folder of a Checkpoint, got {folder!r}.")
@@ -48,7 +48,7 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
 
 
 def with_snapshot(state: FittedState, snapshot: Snapshot) -> FittedState:
-    """Return a new state with the seed and the input scaling of the resumed fit."""
+    """Return a new state with the seed and input scaling of the checkpoint."""
     from mlp_xp.training.checkpoints.snapshot import tree_of
 
     scaling = state.scaling
@@ -69,7 +69,7 @@ def identity(
     digest = hashlib.sha256(targets.tobytes())
     if weights is not None:
         digest.update(np.ascontiguousarray(weights).tobytes())
-    if columns is not None:  # Without numbers that other machines may round differently.
+    if columns is not None:  # Without numbers, which may be rounded differently.
         parts = repr([column.to_json() for column in columns.columns])
         texts["columns"] = hashlib.sha256(parts.encode()).hexdigest()[:12]
     return {**texts, "samples": str(len(targets)), "y and sample_weight": digest.hexdigest()[:12]}

@@ -25,7 +25,7 @@ def split_sample(
 ) -> tuple[Sample, Sample]:
     """Split off held-out samples; the split depends only on their number, targets and seed.
 
-    A generator is then advanced as by scikit-learn's split, for later fits.
+    If `random_state` is a generator, it is advanced as by scikit-learn's split.
     """
     n_samples = sample.X.shape[0]
     strata = targets.strata(sample.y, fraction)
@@ -35,8 +35,9 @@ def split_sample(
         fit, held = split(n_samples, fraction, seed, groups)
     except ValueError as error:
         raise ValueError(
-            f"{str(error).rstrip('.')}. early_stopping=True holds out validation_fraction="
-            f"{fraction} of {n_samples} samples: change it, or give X_val and y_val."
+            f"{str(error).rstrip('.')}. early_stopping=True holds out "
+            f"validation_fraction={fraction} of {n_samples} samples: change it, or pass X_val and "
+            "y_val."
         ) from error
     if len(held) < 2:
         raise ValueError(
@@ -58,22 +59,22 @@ def split_sample(
 def refuse_without_held_out(params: Mapping[str, Any]) -> None:
     """Raise ValueError for settings that need held-out samples."""
     for name, value in (("calibration", "temperature"), ("scoring", REFINEMENT)):
-        # The type first: comparing with an array or a scorer would compare each element.
+        # Check the type first: comparing an array would compare each element.
         if isinstance(params.get(name), str) and params[name] == value:
             raise ValueError(
-                f"`{name}` is {value!r}, which needs held-out samples: type early_stopping=True "
-                "(not with solver 'lbfgs', which ignores it), or fit(X, y, X_val=..., y_val=...)."
+                f"{name}={value!r} requires held-out samples: type early_stopping=True (which "
+                "solver 'lbfgs' ignores), or fit(X, y, X_val=..., y_val=...)."
             )
 
 
-# Cached for a few samples, since the models of a search often share the split.
+# Cached for small data, since the models of a search often use the same split.
 @functools.lru_cache(maxsize=64)
 def _split(
     n_samples: int, fraction: float, seed: int, groups: tuple[bytes, str, int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the training samples and of the held-out samples.
 
-    ``groups`` to stratify by are given as bytes, dtype, and number of axes.
+    ``groups``, by which to stratify, are given as bytes, dtype, and number of axes.
     """
     from sklearn.model_selection import train_test_split  # Slow to import.
 
@@ -106,7 +107,7 @@ def place_sample(
 
 
 def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
-    """Compare the user's gradient with a finite difference, once, on a few samples."""
+    """Check gradients of the user's functions against finite differences on a few samples, once."""
     backend, network, loss = trainer.backend, trainer.rules.network, trainer.rules.loss
     settings = (
         network.activation if isinstance(network.activation, tuple) else (network.activation,)
@@ -114,7 +115,7 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
     own = [function for function in settings if callable(function)]
     if trainer.n_steps or not (own or loss.is_own):
         return
-    # Most fits have no such functions.
+    # Rarely needed.
     from mlp_xp.nn.gradient_check import check_activation, check_loss
 
     dtype = "float64" if backend.has_float64 else "float32"

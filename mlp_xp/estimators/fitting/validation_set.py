@@ -27,15 +27,15 @@ from mlp_xp.training.inference.inference import predict
 from mlp_xp.training.trainer import Trainer
 
 _T = TypeVar("_T")
-_FEW = 8  # The maximum MiB of outputs of several networks at once.
+_FEW = 8  # The maximum MiB of outputs when several networks are evaluated at once.
 
 
 class HeldOut:
-    """Samples on which the network is not trained.
+    """Held-out samples on which loss and score are measured.
 
-    ``model`` is for scorers; a callable scorer may use its attributes, so ``looks_at_model`` is
-    whether a score may depend on more than predictions. ``x_fit`` are the training inputs, and
-    ``data`` the same inputs as placed on the device.
+    ``model`` is passed to scorers; ``looks_at_model`` is whether a callable scorer may use its
+    attributes. ``x_fit`` are the training inputs, and ``data`` the same inputs as placed on the
+    device.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class HeldOut:
         self._scoring = params["scoring"]
         loss = trainer.rules.loss
         if self._scoring is None and (loss.has_std or loss.levels):
-            self._scoring = "loss"  # R2 says nothing about intervals.
+            self._scoring = "loss"  # R2 does not assess intervals.
         if self._scoring == REFINEMENT:
             targets.log_loss  # noqa: B018 - an error for real values.
         self.looks_at_model = callable(self._scoring)
@@ -61,10 +61,10 @@ class HeldOut:
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
-        # As the fitted model will predict, with float32 kernels even if training uses others.
+        # Predict like the fitted model: with float32 kernels even if training uses lower precision.
         self._backend = get_backend(backend.name, backend.device)
-        # Other backends would compile a dozen operations for this number of samples, and a user's
-        # loss may be written for that library.
+        # Score on the host if the backend would compile operations for this number of samples,
+        # unless a user's loss may require the backend's library.
         on_host = backend.fixed_shapes and not trainer.rules.has_own_functions
         self._scores_on = get_backend("numpy") if on_host else self._backend
         encoded = targets.encode(sample.y, dtype, "y_val")
@@ -73,7 +73,7 @@ class HeldOut:
         if sparse.issparse(base):
             pass  # Sparse rows stay sparse for scorers.
         elif isinstance(x, Rows | Shard) and isinstance(x_fit, type(x)) and x.x is x_fit.x:
-            x = replace(x, x=data.x)  # The same array, not a copy.
+            x = replace(x, x=data.x)  # Do not copy the same array again.
         else:
             there = place(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
             x = replace(x, x=there) if isinstance(x, Shard) else there
@@ -94,7 +94,7 @@ class HeldOut:
             self._scorer = self._scoring
         elif self._scoring not in (None, "loss", REFINEMENT):
             self._scorer = get_scorer(self._scoring)
-        if self._scorer is not None:  # An unusable scorer fails now, not after an epoch.
+        if self._scorer is not None:  # Raise a scorer's error before the first epoch.
             self.measure()
 
     def measure(self) -> tuple[float, float]:
@@ -106,7 +106,7 @@ class HeldOut:
         return self._on_all(lambda logits: self._tempered(self._scores_on.get(logits)).temperature)
 
     def _on_all(self, measure: Callable[[Array], _T]) -> _T:
-        """Return a measurement of the outputs for all samples, the same in all processes."""
+        """Return ``measure`` of the outputs for all samples, equal in all processes."""
         trainer = self._trainer
         logits = self._logits(trainer.learned, trainer.state.batch_stats)
         return trainer.processes.on_all(measure, logits, self._positions, self._scores_on)
@@ -119,7 +119,7 @@ class HeldOut:
         n_networks = next(leaves(params)).shape[0]
         takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))
         n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
-        # With more samples, products take longer than the overhead.
+        # For larger outputs, one call for all networks is not faster.
         if takes_axes and n_bytes <= min(_FEW, get_config()["working_memory"]) * 2**20:
             return self._score_each(*self._evaluate(self._logits(params, batch_stats)))
 
@@ -156,9 +156,9 @@ class HeldOut:
         return self._score(*self._evaluate(logits))
 
     def _evaluate(self, logits: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Return the average loss and the activated outputs, on the host.
+        """Return the average loss and the activated outputs on the host.
 
-        The score "refinement" needs raw outputs.
+        For the score "refinement", the outputs are not activated.
         """
         loss, backend = self._trainer.rules.loss, self._scores_on
         with backend.scope():
@@ -214,7 +214,7 @@ class HeldOut:
             score = self._targets.score(self._y, predictions.predict(), self._weights)
         else:
             x = self._x
-            if isinstance(x, Rows) and callable(self._scoring):  # Others need only predictions.
+            if isinstance(x, Rows) and callable(self._scoring):  # Others use only predictions.
                 x = take_rows(x, slice(None))
             score = predictions.score(self._scorer, x, self._y, self._weights)
         return value, float(score)
