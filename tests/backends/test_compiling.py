@@ -206,7 +206,7 @@ def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
     assert set(_native.all_units()) == set(kept)
     monkeypatch.setattr(_native, "_writable", lambda: None)
     assert main(["compile"]) == 2
-    assert "set MLP_XP_CACHE to a folder that you can write" in capsys.readouterr().err
+    assert "set MLP_XP_CACHE to a folder where you have write permission" in capsys.readouterr().err
     monkeypatch.setattr(thread_pool, "_has_failed", True)
     assert main(["compile"]) == 2
     assert '[fast]"' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""NumPy's kernels: each writes a kernel call, or falls back to its default.
+"""Kernels for NumPy: each one creates calls of machine code, or falls back to its default.
 
-What a call computes is in `machine_code`; formulas are in `nn` and `optimizers`.
+The compiled functions are in `machine_code`, and the formulas in `nn` and `optimizers`.
 """

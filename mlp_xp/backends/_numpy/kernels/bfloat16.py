@@ -1,7 +1,7 @@
-"""Dense layers in bfloat16 with plain NumPy, for fits too short for machine code.
+"""Dense layers in bfloat16 with plain NumPy, for fits that are too short for machine code.
 
-Results equal the machine code's except for the order of sums: factors are rounded, and products and
-sums are in float32.
+As in the machine code, the operands of products are rounded to bfloat16, and sums are in float32;
+only the order of the sums differs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array: TypeAlias = Any  # NumPy's array, or a traced one
 def affine_in_bfloat16(
     params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Array, DensePullback]:
-    """Compute `mlp_xp.nn.layers.affine` of float32 arrays with factors rounded to bfloat16."""
+    """Compute `mlp_xp.nn.layers.affine` for float32 arrays, with operands rounded to bfloat16."""
     W, b = params
     if W.dtype != np.float32 or x.dtype != np.float32:
         return layers.affine(params, x, arrangement, xp=xp)
@@ -42,7 +42,7 @@ def _rounded(x: Array) -> Array:
 
 
 def round_to_bfloat16(x: np.ndarray, out: np.ndarray) -> None:
-    """Round float32 numbers to the nearest bfloat16, ties to even, stored as float32."""
+    """Round float32 numbers to the nearest bfloat16 (ties to even), stored as float32."""
     bits = np.ascontiguousarray(x).view(np.uint32)
     odd = bits >> np.uint32(16) & np.uint32(1)
     nearest = (bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)

@@ -1,7 +1,7 @@
-"""NumPy's kernels: each writes a kernel call, or falls back to its default.
+"""Kernels for the forward and backward passes of NumPy: dense layers, data, activations, loss.
 
-They write kernel calls only inside `thread_pool`, in training. Otherwise NumPy computes the
-products with the BLAS's threads.
+They create calls of machine code only within `thread_pool`, in training. Otherwise NumPy computes,
+and the BLAS uses its own threads for products.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def dense(
     in_bfloat16: bool = False,
     xp: Namespace,
 ) -> tuple[Array, DensePullback]:
-    """Compute `mlp_xp.nn.layers.affine`."""
+    """Compute `mlp_xp.nn.layers.affine`, possibly in bfloat16 or for rows of a sparse matrix."""
     W, b = params
     affine = layers.affine
     if in_bfloat16:
         from mlp_xp.backends._numpy.kernels.bfloat16 import affine_in_bfloat16 as affine
-    if hasattr(x, "affine"):  # Rows of a sparse matrix.
+    if hasattr(x, "affine"):  # x is sparse.
         return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
     is_known = (
         arrangement is None
@@ -69,7 +69,7 @@ def dense(
     )
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
-    from mlp_xp.backends._numpy.kernels import products  # Short fits write no kernel calls.
+    from mlp_xp.backends._numpy.kernels import products  # Not needed by short fits.
     from mlp_xp.backends._numpy.native.jobs import ColumnSums
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
@@ -77,7 +77,7 @@ def dense(
     multiply = partial(products.multiply, in_pairs=in_bfloat16, ahead=ahead)
     shape = x.shape[0], W.shape[1]
     y = np.empty_like(x, shape=shape)
-    if in_bfloat16 and isinstance(x, Traced):  # In training, where there is a pullback.
+    if in_bfloat16 and isinstance(x, Traced):  # The pullback uses it too.
         products.pack_ahead(ahead, x, is_left=True)
     multiply(x, W, y, bias=b)
 
@@ -107,14 +107,14 @@ dense_in_bfloat16 = partial(dense, in_bfloat16=True)
 def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
     """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 22.
 
-    NumPy copies whole lines fast and single numbers slowly, so columns are transposed to lines and
-    back.
+    NumPy copies whole lines much faster than single numbers, so images are transposed to take
+    columns as lines, and transposed back.
     """
     images = take_lines(images, lines, xp=xp)
     n, n_channels, height, width = images.shape
     turned = np.empty_like(images, shape=(n, width, n_channels, height))
     np.positive(xp.permute_dims(images, (0, 3, 1, 2)), out=turned)
-    # A transposed image has one channel, with the lines of all channels.
+    # Transposed images are treated as one channel, whose lines contain the columns of all channels.
     sides = xp.reshape(turned, (n, 1, width, n_channels * height))
     taken = xp.reshape(take_lines(sides, columns, xp=xp), turned.shape)
     out = np.empty_like(images, shape=images.shape)
@@ -127,7 +127,7 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     x, rows, scaling, pixel_map = source
     if isinstance(x, kernels.SparseMatrix):
-        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only for sparse data.
+        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Rarely needed.
 
         return TakenRows(x, rows)
     if pixel_map is not None:

@@ -1,4 +1,4 @@
-"""Products as kernel calls: in tiles, with or without packed factors, optionally in bfloat16."""
+"""Matrix products in machine code: in tiles, with packed or unpacked operands, also in bfloat16."""
 
 from __future__ import annotations
 
@@ -30,30 +30,29 @@ from mlp_xp.backends._numpy.native.tuning import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-Array: TypeAlias = Any  # NumPy's, or a traced one
-# Factors packed before their product, by the id of the source and the order.
+Array: TypeAlias = Any  # NumPy's array, or a traced one
+# Operands that were packed before their product; the key is the id of the array, and the order.
 Ahead: TypeAlias = dict[tuple[int, str], Array]
 
-# The number of rows of an AMX tile register, which hold steps of the sum or columns.
+# The number of rows of an AMX tile register.
 _TILE_ROWS = 16
-# The number of multiplications below which synchronizing threads costs more than it gains.
+# Products with fewer multiplications than this are faster in one thread.
 _LEAST_PRODUCTS = 250_000
-# The number of steps of the sum for which an unpacked factor is read at once.
+# The depth of a block, in steps of the sum, if the right operand is not packed.
 _STEPS = 512
-# The number of rows up to which a product is not computed in tiles.
+# Products with at most this number of rows are not computed in tiles.
 _FEW_ROWS = 4
-# The number of rows of x from which packing the weights pays off, first in general, then if they
-# are slow to read: on an Intel Xeon (family 6, model 207), x W runs at a third of the speed if rows
-# of W are a number of bytes apart that maps them to a few sets of the second-level cache; Zen 5 is
-# not affected.
+# Packing the weights pays off for batches of at least 256 rows, or 50 if the rows of W are at least
+# 4,096 bytes long: on an Intel Xeon (family 6, model 207), such rows may map to few sets of the
+# second-level cache, and x W then runs at a third of the speed. Zen 5 is not affected.
 _MANY_ROWS, _ROWS_FAR_APART, _FAR = 256, 50, 4096
-# The size in bytes of a result that is written once per `SAMPLES_AT_ONCE` steps of unpacked
-# factors.
+# Packing pays off for larger results of x^T dy, in bytes: unpacked, they are read and written once
+# per `SAMPLES_AT_ONCE` samples.
 _LARGE = 2 << 20
 
 
 class Factors(NamedTuple):
-    """Whether each factor of a product is packed."""
+    """Whether each operand of a product is packed."""
 
     a: bool
     b: bool
@@ -70,10 +69,10 @@ def multiply(
     in_pairs: bool = False,
     ahead: Ahead | None = None,
 ) -> None:
-    """Write the product of two matrices, each possibly transposed, plus a bias.
+    """Compute the product of two matrices, each possibly transposed, plus a bias, into ``out``.
 
-    With ``in_pairs``, float32 factors are rounded to bfloat16; sums stay in float32. Factors packed
-    ``ahead`` are used once, then dropped.
+    With ``in_pairs``, float32 operands are rounded to bfloat16; sums are in float32. Operands that
+    `pack_ahead` has packed are used once.
     """
     packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
     options: Any = {"ta": ta, "tb": tb, "bias": bias, "in_pairs": in_pairs, "ahead": ahead}
@@ -82,9 +81,10 @@ def multiply(
 
 
 def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
-    """Round a batch to bfloat16 and pack it for both of its products in one pass.
+    """Round a batch to bfloat16, and pack it for both of its products in one pass.
 
-    Rows are for the product with the weights; columns are for x^T dy, as its left or right factor.
+    The products are the one with the weights, and x^T dy, with the batch as its left or right
+    operand.
     """
     packing = bfloat16_packing()
     tile = _find_tile(packing)
@@ -97,10 +97,11 @@ def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
 
 
 def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Factors:
-    """Return which factors to pack: the ones that tiles would read slowly and use often.
+    """Return which operands to pack: those that tiles would read slowly and more than once.
 
-    x W reads x unpacked, and also W if rows are few. dy W^T reads dy unpacked and W from panels.
-    x^T dy reads both unpacked if the result fits in the cache or an update computes it.
+    In x W, x is never packed, and W only if x has many rows. In dy W^T, dy is never packed, and W
+    is packed unless dy has few rows. In x^T dy, both are packed if the result is large and the
+    batch has many rows.
     """
     (m, n), itemsize = out.shape, out.itemsize
     if tb:
@@ -124,7 +125,7 @@ def product_jobs(
     in_pairs: bool = False,
     ahead: Ahead | None = None,
 ) -> list[Job]:
-    """Return the kernel calls of a product, packing first."""
+    """Return the machine code calls for a product, including those that pack operands."""
     (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
     is_double, is_shared = out.dtype == np.float64, m * n * k >= _LEAST_PRODUCTS
     packing = bfloat16_packing() if in_pairs else NUMBERS
@@ -134,7 +135,7 @@ def product_jobs(
             is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias
         )
         return [Job(fields, is_shared)]
-    # Tiles read rows of B, so a transposed factor is packed unless it has few rows.
+    # Tiles read rows of B, so a transposed B must be packed, except in products with few rows.
     assert packed.b or not tb or m <= _FEW_ROWS
     jobs: list[Job] = []
 
@@ -202,31 +203,31 @@ def _find_tile(packing: int) -> Tile | None:
 
 
 def _left_width(tile: Tile) -> int:
-    """Return the width of column panels of a left factor; AMX has tiles instead."""
+    """Return the width of a left operand's column panels; 0 for AMX, which has tiles instead."""
     return 0 if tile == AMX_TILE else tile.rows
 
 
 def _n_steps(n: int, packing: int) -> int:
-    """Return the steps of a sum of n products."""
+    """Return the number of steps in a sum of n products."""
     if packing == AMX:
         return _line_words(n)
     return -(-n // 2) if packing else n
 
 
 def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
-    """Return the number of columns per panel, so that all panels for n columns are equally wide."""
+    """Return the number of columns per panel, such that all panels have equal widths."""
     lanes = tile.vector_bytes // itemsize
     n_vectors = -(-n // lanes)
     return -(-n_vectors // -(-n_vectors // tile.vectors)) * lanes
 
 
 def _line_words(n: int) -> int:
-    """Return the 32-bit words of a row of n paired numbers, rounded up to whole vectors."""
+    """Return the 32-bit words that n bfloat16 numbers need, rounded up to whole vectors."""
     return -(-n // 32) * 16
 
 
 def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Job, dict[str, Array]]:
-    """Return the kernel call that packs a factor in the given orders, and its output."""
+    """Return the call that packs an operand in one or more orders, and the packed arrays."""
     (n_rows, n_columns), dtype = source.shape, f"u{source.itemsize}"
     outs: dict[str, Array] = {}
     fields: dict[str, Any] = {}
@@ -246,6 +247,6 @@ def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Job, dic
 
 
 def _distance(x: Array) -> int:
-    """Return the distance between rows, in numbers."""
-    # The stride of an axis of length one can be arbitrary, which a BLAS rejects.
+    """Return the stride between rows, in numbers."""
+    # An axis of length 1 may have any stride, but a BLAS rejects invalid ones.
     return x.strides[0] // x.itemsize if x.shape[0] > 1 else x.shape[1]

@@ -1,4 +1,4 @@
-"""Products of sparse rows by SciPy, as calls that a compiled step can record."""
+"""Products with sparse rows by SciPy, as calls that a compiled step can record."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 Array: TypeAlias = Any  # NumPy's array, or a traced one
 
-# The size of weights that fit in the caches. Rows of larger weights should be read only once, so
-# entries are processed column by column, which takes 0.4 to 0.9 of the time (bench,
+# Weights up to this size in bytes fit in the caches. Rows of larger weights should be read only
+# once, so entries are then processed by column, which takes 0.4 to 0.9 of the time (bench,
 # drop-in/sparse).
 _CACHED = 1 << 21
 
 
 class TakenRows:
-    """Rows of a sparse matrix, or all of them, as the left factor of a product.
+    """Gathered rows of a sparse matrix (or all rows), as the left operand of a product.
 
-    It is used for one product, then for one with the transpose. A compiled step keeps this object,
-    which therefore must not keep the data.
+    ``rows @ W`` must be computed before ``rows.T @ dy``. A compiled step keeps this object, so the
+    object must not keep references to the data.
     """
 
     ndim = 2
@@ -37,7 +37,7 @@ class TakenRows:
         return self.affine(W, 0)
 
     def affine(self, W: Array, b: Array | int) -> Array:
-        """Return ``x W + b``; sums start from ``b``, which saves a pass over the result."""
+        """Return ``x W + b``. Sums start at ``b``, which saves a pass over the result."""
         self._n_columns = W.shape[0]
         y = np.empty_like(W, shape=(self._n_rows, W.shape[1]), order="C")
         given, self._given = self._given, None
@@ -49,7 +49,7 @@ class TakenRows:
         return Transposed(self)
 
     def transposed_product(self, dy: Array) -> Array:
-        """Return the transposed matrix times ``dy``."""
+        """Return the product of the transposed matrix and ``dy``."""
         dW = np.empty_like(dy, shape=(self._n_columns, dy.shape[1]), order="C")
         call(self._multiply_transposed, dy, dW)
         return dW
@@ -64,8 +64,8 @@ class TakenRows:
         b: np.ndarray | int,
         out: np.ndarray,
     ) -> None:
-        # SciPy's public products cannot write into an array, which would take 16 MB more for 20,000
-        # x 100.
+        # SciPy's public products cannot write to an existing array; new ones would take 16 MB more
+        # for 20,000 x 100.
         from scipy.sparse import _sparsetools as tools
 
         if rows is not None:
@@ -89,7 +89,7 @@ class TakenRows:
     def _multiply_transposed(self, dy: np.ndarray, out: np.ndarray) -> None:
         from scipy.sparse import _sparsetools as tools
 
-        # The columns of a matrix are the rows of its transpose.
+        # CSC of a matrix is CSR of its transpose.
         multiply = tools.csr_matvecs if self._by_column else tools.csc_matvecs
         out.fill(0)
         self._add(multiply, (self._n_columns, self._n_rows), dy, out)

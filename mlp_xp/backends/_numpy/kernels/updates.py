@@ -1,4 +1,4 @@
-"""The update kernel, which reads and writes each number once and joins small arrays."""
+"""Update parameters in one pass over memory; small arrays are updated together."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
-Array: TypeAlias = Any  # NumPy's, or a traced one
-# Each parameter with its gradient and state; the kinds of parameters; the rule's numbers.
+Array: TypeAlias = Any  # NumPy's array, or a traced one
+# Parameters with gradients and states; the kind of each parameter; the optimizer's coefficients.
 Rows: TypeAlias = list[tuple[Any, ...]]
 Kinds: TypeAlias = list[Any]
 Coefs: TypeAlias = tuple[Array, ...]
 
-# How many numbers of each array in an update fit in the second-level cache together.
+# The number of elements per array for which all arrays of an update fit in the L2 cache.
 _PIECE = 1 << 15
-# How many numbers OpenBLAS sums the squares of in one thread: up to 10,000.
+# Blocks for sums of squares: OpenBLAS uses several threads for more than 10,000 numbers.
 _UNSHARED = 1 << 13
 
 
@@ -38,9 +38,9 @@ def update_tree(
     n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
-    """Compute `mlp_xp.optimizers.update_tree`, each number read and written once."""
+    """Compute `mlp_xp.optimizers.update_tree` in one pass over memory."""
     rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-    # Without opt_state (no momentum), nothing can be fused.
+    # Without optimizer state (no momentum), there is nothing to fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
         and bool(opt_state)
@@ -48,9 +48,8 @@ def update_tree(
         and has_pool()
         and is_plain(*(array for row in rows for array in row))
         and all(array.shape == row[0].shape for row in rows for array in row)
-        and not any(
-            getattr(array, "find_view", None) for row in rows for array in row
-        )  # The arrays move.
+        # Arguments may have another address in the next call.
+        and not any(getattr(array, "find_view", None) for row in rows for array in row)
         and all(array.flags.writeable for p, _, *own in rows for array in (p, *own))
         and all(
             (c.dtype, c.size) == (rows[0][0].dtype, 1)
@@ -73,7 +72,7 @@ def update_tree(
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
     like = rows[0][0]
-    # A NumPy scalar has no address.
+    # Arrays, because a NumPy scalar has no memory address.
     rate, *shrink = (c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
     factor: Any = 0
     penalty = 0.0
@@ -105,9 +104,10 @@ def update_tree(
 def _update_as_one(
     optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
 ) -> Any:
-    """Update small arrays that are adjacent in memory as one; return None if they are not.
+    """Update small arrays that are adjacent in memory as one array, which saves NumPy calls.
 
-    Return the penalty. A NumPy call takes as long as computing with some thousand numbers.
+    Return the penalty, or None if the arrays are not suitable. The overhead of a NumPy call equals
+    the computation on some thousand numbers.
     """
     params, grads, *states = map(list, zip(*rows, strict=True))
     is_known = (
@@ -137,9 +137,9 @@ def _update_as_one(
 def _update_in_pieces(
     optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
 ) -> Any:
-    """Update large arrays in pieces that fit the caches, 2 to 3 times as fast.
+    """Update large arrays in pieces that fit in the caches, which is 2 to 3 times as fast.
 
-    Return the penalty, or None if all arrays fit the caches anyway.
+    Return the penalty, or None if all arrays fit in the caches.
     """
     if all(row[0].size <= _PIECE for row in rows):
         return None
@@ -161,7 +161,7 @@ def _update_in_pieces(
 
 
 def _sum_of_squares(x: np.ndarray) -> Any:
-    """Return the sum of squares in one thread; a BLAS would wait for its other threads."""
+    """Return the sum of squares, computed in one thread to avoid waiting for BLAS threads."""
     flat = x.reshape(-1)
     n = flat.size // _UNSHARED * _UNSHARED
     rows, remainder = flat[:n].reshape(-1, _UNSHARED), flat[n:]
@@ -169,7 +169,7 @@ def _sum_of_squares(x: np.ndarray) -> Any:
 
 
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:
-    """Return the number of a rule and its constants, in the order of the kernel call."""
+    """Return the number of an update rule for the machine code, and its constants."""
     from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM
 
     if isinstance(optimizer, SGD):

@@ -1,4 +1,4 @@
-"""Write kernel calls, and check whether arrays are suitable."""
+"""Call machine code, or record the call in a traced step; check whether arrays are suitable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def or_plain(kernel: F) -> F:
-    """Run a kernel again without machine code if that cannot be compiled."""
+    """Wrap a kernel to run again, without machine code, if that cannot be compiled."""
 
     @functools.wraps(kernel)
     def run(*args: Any, **options: Any) -> Any:
@@ -28,7 +28,7 @@ def or_plain(kernel: F) -> F:
 
 
 def run(fields: Any, is_shared: bool, *others: Any) -> None:
-    """Run a kernel call now, or add it to the program that traces its arrays."""
+    """Call machine code now or, if arguments are traced arrays, add the call to their program."""
     from mlp_xp.backends._numpy.native.jobs import Job, step_range, table
 
     job = Job(fields, is_shared)
@@ -42,7 +42,7 @@ def run(fields: Any, is_shared: bool, *others: Any) -> None:
 
 
 def call(function: Callable[..., None], *args: Any) -> None:
-    """Call a function that writes into its arguments, or record the call while it is traced."""
+    """Call a function that writes to its arguments, or record the call if they are traced."""
     program = next((arg.program for arg in args if isinstance(arg, Traced)), None)
     if program is None:
         function(*args)
@@ -51,7 +51,7 @@ def call(function: Callable[..., None], *args: Any) -> None:
 
 
 def is_plain(*arrays: Any) -> bool:
-    """Whether arrays have one real dtype and row-major order."""
+    """Whether all arrays have the same dtype, float32 or float64, and row-major order."""
     first = arrays[0].dtype
     return first in (np.float32, np.float64) and all(
         array.dtype == first and array.flags.c_contiguous and array.flags.aligned
@@ -60,7 +60,7 @@ def is_plain(*arrays: Any) -> bool:
 
 
 def are_positions(array: Any, like: Any) -> bool:
-    """Whether an array holds an int32 for each entry along the first axis of another."""
+    """Whether an array has one int32 for each row of ``like``."""
     return (
         array.shape == like.shape[:1]
         and array.dtype == np.int32
@@ -70,12 +70,12 @@ def are_positions(array: Any, like: Any) -> bool:
 
 
 def made_plain(array: Any, like: Any) -> Any:
-    """Return an array in row-major order with another's dtype, for kernel calls."""
+    """Return an array in row-major order and in the dtype of ``like``, for machine code."""
     return array if is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
 
 
 def has_rows(x: Any) -> bool:
-    """Whether x is row-major; its rows may be parts of longer rows."""
+    """Whether the rows of x are contiguous; there may be gaps between rows."""
     if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
         return False
     lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize
@@ -84,5 +84,5 @@ def has_rows(x: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def constants(values: tuple[float, ...]) -> np.ndarray:
-    """Return constants as an array, cached for equal ones."""
+    """Return constants as a cached array."""
     return np.asarray(values, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Kernel calls, the thread pool that runs them, and the memory and processor modes they need.
+"""Calls of machine code, the thread pool that runs them, and memory and processor modes.
 
-The machine code itself is in `machine_code`.
+The machine code is in `machine_code`.
 """

@@ -1,9 +1,9 @@
-"""BLAS products while another program keeps a processor busy.
+"""Fast BLAS products even if another program uses a processor.
 
-The BLAS's threads wait for each other in each product. A thread that shares its processor with
-another program arrives late by a scheduler time slice, which is longer than one thread takes for
-the whole product. Then one thread computes the product, in the same pieces into which the BLAS
-divides it, if this gives the same bits: each layout is tested first with random numbers.
+In each product, the BLAS's threads wait for each other. A thread that shares its processor with
+another program may be late by a scheduler time slice, in which one thread could compute the whole
+product. In that case one thread does, in the same pieces as the BLAS's threads, provided that the
+result is identical to the bit; this is tested with random numbers first.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ import numpy as np
 
 from mlp_xp.backends._numpy.native.thread_pool import one_blas_thread, openblas_threads
 
-# The number of products by all threads before their time is compared with one thread's, and the
-# number by one thread before all try again, doubled after each failed try.
+# The number of products computed by all threads before their time is compared with one thread's;
+# then the least and greatest number computed by one thread before all threads are tried again,
+# which doubles with each failed trial.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
-# The first products of a window, for which threads may have to wake up.
+# The first products of a window are not measured, since threads may have to wake up.
 _WAKING = 2
-# The weight of the last product in the mean seconds of one thread.
+# The weight of the last product in the moving average of one thread's time.
 _LAST = 0.1
 
-# The limit to one thread applies to the process, so other threads must wait to get the same bits.
-# The BLAS's threads compute one product at a time anyway. Forks wait for the end of a step.
+# A limit on BLAS threads applies to the whole process, so products in other threads must wait, to
+# get the same bits. This costs little, since the BLAS computes one product at a time anyway.
 _lock = threading.Lock()
 
 
 class TimedProduct:
-    """Products of one layout; decides whether one thread or all threads compute the next ones.
+    """A product of matrices with fixed shapes and orders, by one thread or by all threads.
 
-    Both give the same bits, so the choice may depend on a clock.
+    Both give the same bits, so the choice may depend on measured times.
     """
 
     def __init__(self, *layout: Any) -> None:
         self.layout = layout
-        self.shortest = math.inf  # Seconds of all threads.
-        self.alone: float | None = None  # Mean seconds of one thread.
-        self.n_alone = 0  # Products still to be computed by one thread.
+        self.shortest = math.inf  # The shortest time of all threads, in seconds.
+        self.alone: float | None = None  # The average time of one thread, in seconds.
+        self.n_alone = 0  # The number of products left for one thread.
         self.stretch = _SHORTEST // 2
-        self.n_products, self.excess = 0, 0.0  # In this window; seconds longer than one thread.
+        self.n_products, self.excess = 0, 0.0  # In this window; excess is in seconds.
 
     def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         """Compute ``numpy.matmul(a, b, out)``."""
@@ -97,14 +98,14 @@ def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[
 
 @functools.lru_cache(maxsize=256)
 def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
-    """Return the rows at which one thread must split to get the same bits; () if no split works."""
+    """Return the rows at which to split a product to get the bits of several threads, or ()."""
     rng = np.random.default_rng(0)
     a, b = (
         rng.random(shape, dtype) if is_c else rng.random(shape[::-1], dtype).T
         for shape, is_c in zip(layout[:2], layout[2:], strict=True)
     )
     wanted, found = a @ b, np.empty((a.shape[0], b.shape[1]), dtype)
-    if openblas_threads() != n_threads:  # Another thread has begun to fit.
+    if openblas_threads() != n_threads:  # Another thread has changed the limit.
         return ()
     for cuts in _possible_cuts(a.shape[0], n_threads):
         _multiply_pieces(a, b, found, cuts)
@@ -114,7 +115,7 @@ def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
 
 
 def _possible_cuts(n_rows: int, n_threads: int) -> Iterator[tuple[int, ...]]:
-    """Yield possible splits by OpenBLAS: none, or each thread's part in two."""
+    """Yield the ways in which OpenBLAS may split rows: not at all, or each thread's part in two."""
     yield 0, n_rows
     for multiple in (1, 4, 8):
         cuts = [0]

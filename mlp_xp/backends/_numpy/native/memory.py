@@ -1,7 +1,7 @@
-"""Memory aligned to cache lines, since an AVX-512 vector fills a line.
+"""Allocate memory that is aligned to cache lines.
 
-`malloc` returns addresses that are multiples of 16 bytes, mostly 16 bytes after a page. Each load
-in a product then reads two lines, which takes up to a third longer (docs/performance.md).
+An AVX-512 vector is as long as a cache line. `malloc` aligns only to 16 bytes, so that each load of
+a product reads two lines, which takes up to a third longer (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-_LINE = 64  # Bytes.
-_SMALL = 1 << 16  # The size of an array that is copied from fit to fit.
+_LINE = 64  # The size of a cache line in bytes.
+_SMALL = 1 << 16  # Arrays below this size in bytes are not aligned, but stored together.
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -25,7 +25,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-    """Return the array if it is small or aligned to a cache line, otherwise an aligned copy."""
+    """Align an array to a cache line by a copy; return small and aligned arrays unchanged."""
     if array.nbytes < _SMALL or array.ctypes.data % _LINE == 0:
         return array
     copy = empty(array.shape, array.dtype)
@@ -34,7 +34,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 
 def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return arrays in row-major order; small ones are copied to one piece of memory per dtype."""
+    """Return arrays in row-major order, with small arrays of the same dtype adjacent in memory."""
     pieces: dict[np.dtype[Any], np.ndarray] = {}
     for dtype in {array.dtype for array in arrays}:
         size = sum(x.size for x in arrays if x.dtype == dtype and x.nbytes < _SMALL)
@@ -52,14 +52,14 @@ def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def in_one_piece(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Return the memory of adjacent arrays as one vector, or None if they are not adjacent."""
+    """Return one vector that has the memory of adjacent arrays; None if they are not adjacent."""
     first, memory = arrays[0], arrays[0].base
     start = first.ctypes.data
     for array in arrays:
         if array.base is not memory or array.ctypes.data != start or array.dtype != first.dtype:
             return None
         start += array.nbytes
-    if memory is None or memory.ndim != 1:  # Reshaping may copy.
+    if memory is None or memory.ndim != 1:  # The view below needs one axis.
         return None
     offset = first.ctypes.data - memory.ctypes.data
     return memory.view(np.uint8)[offset:][: start - first.ctypes.data].view(first.dtype)

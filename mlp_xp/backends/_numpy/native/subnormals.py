@@ -1,7 +1,7 @@
-"""Flush subnormal numbers to zero, since they are up to 100 times slower on many processors.
+"""Flush subnormal numbers to zero: they are up to 100 times slower on many processors.
 
-The moments of Adam become subnormal long after convergence. NumPy has no setting for this, so the C
-library's ``fesetenv`` sets the mode of a thread; its child threads inherit it.
+Adam's moments become subnormal long after convergence. NumPy has no setting for this, so the C
+library's ``fesetenv`` sets the mode of the current thread, which new threads inherit.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# The position of the control register in the C library's `fenv_t`, in 32-bit words, and its bits:
-# flush results and read operands as zero (x86's MXCSR), or flush both (ARM's FPCR).
+# The position of the control register in the C library's `fenv_t`, in 32-bit words, and the bits to
+# set: flush-to-zero and denormals-are-zero in x86's MXCSR, or flush-to-zero in ARM's FPCR.
 _REGISTERS = {
     ("linux", "x86_64"): (7, 0x8040),
     ("linux", "aarch64"): (0, 1 << 24),
@@ -28,7 +28,7 @@ _Environment = ctypes.c_uint32 * 16
 
 @contextlib.contextmanager
 def flush_subnormals() -> Iterator[None]:
-    """Flush subnormal numbers to zero in this thread meanwhile, if supported."""
+    """Flush subnormal numbers to zero in this thread within the context, if supported."""
     register = _REGISTERS.get((sys.platform, platform.machine()))
     if register is None:
         yield
@@ -48,5 +48,5 @@ def flush_subnormals() -> Iterator[None]:
 @functools.cache
 def _c_library() -> ctypes.CDLL:
     for name in ("float16", "float32", "float64"):
-        np.finfo(name)  # NumPy caches its smallest number, and would warn if it is zero.
+        np.finfo(name)  # Cached now: NumPy would warn if its smallest number were flushed to 0.
     return ctypes.CDLL(None)

@@ -1,6 +1,6 @@
-"""The threads that run kernel calls, and the BLAS's threads meanwhile.
+"""The threads that run machine code, and the limit on BLAS threads while they do.
 
-Machine code is compiled and loaded in `machine_code` at the first kernel call.
+Machine code is compiled and loaded by `machine_code` when it is first called.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends._numpy.native.memory import empty
 
-if TYPE_CHECKING:  # Imported late, since short fits write no kernel calls.
+if TYPE_CHECKING:  # Not imported at run time, since short fits do not need it.
     from mlp_xp.backends._numpy.native.tuning import Tile
 
 _has_failed = False
 
 
 def can_compile() -> bool:
-    """Whether kernel calls can be compiled and threads can wait for them; nothing is imported."""
+    """Whether machine code can be compiled here; this does not import numba."""
     return not _has_failed and _is_installed()
 
 
@@ -39,39 +39,39 @@ def _is_installed() -> bool:
         return False
     try:
         return all(importlib.util.find_spec(name) is not None for name in ("numba", "llvmlite"))
-    except ValueError:  # Imports are blocked.
+    except ValueError:  # An import hook blocks the package.
         return False
 
 
 @functools.cache
 def _machine_code() -> Any:
-    from mlp_xp.backends._numpy import machine_code  # Loads llvmlite.
+    from mlp_xp.backends._numpy import machine_code  # This imports llvmlite.
 
     return machine_code
 
 
 def find_tile() -> Tile | None:
-    """Return the tile of our products on this processor, or None; loads llvmlite."""
+    """Return the tile for products on this processor, None if there is none; imports llvmlite."""
     found: Tile | None = _machine_code().find_tile()
     return found
 
 
 def bfloat16_packing() -> int:
-    """Return how this processor's products read bfloat16, 0 if it has none; loads llvmlite."""
+    """Return how bfloat16 is packed for this processor, 0 if it has none; imports llvmlite."""
     found: int = _machine_code().bfloat16_packing()
     return found
 
 
 def is_zen() -> bool:
-    """Whether this is an AMD processor; loads llvmlite."""
+    """Whether this is an AMD Zen processor; imports llvmlite."""
     found: bool = _machine_code().is_zen()
     return found
 
 
 def link(tables: Iterable[np.ndarray]) -> None:
-    """Write the addresses of machine code into tables of kernel calls; compile missing code.
+    """Write the addresses of compiled functions into tables of calls; compile what is missing.
 
-    If it cannot be compiled, warn why; `can_compile` is False from then on.
+    If the compilation fails, warn, and make `can_compile` return False from then on.
     """
     global _has_failed
     rows = [row for records in tables for row in records]
@@ -89,11 +89,11 @@ def link(tables: Iterable[np.ndarray]) -> None:
     units = [Unit.for_job(job) for job in jobs]
     try:
         codes = _machine_code().addresses([Unit(0), *units])
-    except (MachineCodeError, ImportError, OSError) as error:  # OSError: LLVM cannot be loaded.
+    except (MachineCodeError, ImportError, OSError) as error:  # OSError if LLVM cannot be loaded.
         _has_failed = True
         warnings.warn(
-            "What makes training on NumPy fast cannot be compiled by this version of numba "
-            f"({error}), so it is slower here. Try another one: {pip_command('--upgrade numba')}.",
+            "The machine code for NumPy cannot be compiled by this version of numba "
+            f"({error}), so training is slower. Try another one: {pip_command('--upgrade numba')}.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -105,22 +105,22 @@ def link(tables: Iterable[np.ndarray]) -> None:
 
 
 def machine_code_error() -> type[RuntimeError]:
-    """Return the class of errors for code that cannot be compiled."""
+    """Return the class of the error for code that cannot be compiled."""
     from mlp_xp.backends._numpy.native.jobs import MachineCodeError
 
     return MachineCodeError
 
 
 def rows_error(positions: np.ndarray, size: int) -> IndexError:
-    """Return the error for positions of rows that do not exist."""
+    """Return the error for row positions that are out of range."""
     return IndexError(
-        f"Rows are asked for by positions from {positions.min()} to {positions.max()}, and there "
-        f"are {size} rows: give positions from {-size} to {size - 1}."
+        f"Row positions must be from {-size} to {size - 1}, got {positions.min()} to "
+        f"{positions.max()}."
     )
 
 
 class ThreadPool:
-    """Threads that share each kernel call; the caller is the first, possibly the only one."""
+    """Threads that compute each call together; the calling thread is one of them."""
 
     def __init__(self, n_threads: int) -> None:
         from mlp_xp.backends._numpy.native.jobs import address
@@ -137,12 +137,12 @@ class ThreadPool:
         self._run_jobs: Callable[..., int] | None = None
 
     def run(self, turns: np.ndarray, is_repeated: bool = True) -> None:
-        """Run step ranges of linked tables of kernel calls, (ranges, 6) int64."""
+        """Run step ranges, (ranges, 6) int64, of tables of calls that are linked."""
         from mlp_xp.backends._numpy.native.jobs import WORDS, address, read
         from mlp_xp.backends._numpy.native.tuning import LAST_TABLE
 
         run_jobs = self._run_jobs or self._start()
-        if not is_repeated:  # The next table, at the same address, may take another time.
+        if not is_repeated:  # Times measured for another table at this address do not apply.
             self._mail[LAST_TABLE] = 0
         failed = run_jobs(*self._memory, address(turns), len(turns), 0)
         if failed:
@@ -151,7 +151,7 @@ class ThreadPool:
             raise rows_error(np.asarray(positions), int(job["n_source"]))
 
     def _start(self) -> Callable[..., int]:
-        """Start the other threads, which wait for kernel calls; machine code is already linked."""
+        """Start the other threads, which wait for calls; the machine code must be linked."""
         self._run_jobs = run_jobs = _machine_code().run_jobs()
         for thread_number in range(1, self.n_threads):
             thread = threading.Thread(
@@ -182,14 +182,13 @@ _limits: list[Any] = []
 
 
 def _after_fork() -> None:
-    """Reset the state of threads that a forked process does not have.
+    """Reset the state of threads that do not exist in the forked process.
 
-    `_limits` is kept, since the parent may still compute and its BLAS limit must not be changed
-    here.
+    `_limits` is kept, so that the limit on BLAS threads at the time of the fork remains.
     """
     global _lock
     _of_this_thread.pool = None
-    _lock = threading.Lock()  # A thread that no longer exists may have held the lock.
+    _lock = threading.Lock()  # A thread of the parent may have held the lock.
 
 
 if hasattr(os, "register_at_fork"):
@@ -197,33 +196,33 @@ if hasattr(os, "register_at_fork"):
 
 
 def runner() -> Callable[..., None]:
-    """Return the function that runs step ranges of tables in this thread's pool."""
+    """Return the function that runs step ranges in this thread's pool."""
     pool = _of_this_thread.pool
     return _run_nothing if pool is None else pool.run
 
 
 def _run_nothing(*_: Any) -> None:
-    """Raise an error, since no kernel calls are written without a pool."""
-    raise RuntimeError("A job was written outside of a thread pool.")
+    """Raise an error, since machine code must not be called without a pool."""
+    raise RuntimeError("Machine code was called outside of `thread_pool`.")
 
 
 def has_pool() -> bool:
-    """Whether this thread is inside `thread_pool`, and kernel calls can be compiled."""
+    """Whether this thread is within `thread_pool`, and machine code can be compiled."""
     return _of_this_thread.pool is not None and not _has_failed
 
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """Find the BLAS libraries, which takes milliseconds."""
-    import scipy.linalg.cython_blas  # noqa: F401 - loads the one whose products are used.
+    """Return the controller of the BLAS libraries; finding them takes milliseconds."""
+    import scipy.linalg.cython_blas  # noqa: F401 - loads the BLAS that computes our products.
 
     return ThreadpoolController().select(user_api="blas")
 
 
 def openblas_threads() -> int:
-    """Return the number of threads of OpenBLAS, possibly limited; 1 without OpenBLAS.
+    """Return the number of threads that OpenBLAS uses at present; 1 without OpenBLAS.
 
-    A limit does not affect SciPy's BLAS if it is loaded later.
+    NumPy and SciPy may have separate copies of OpenBLAS, and a limit may apply to only one of them.
     """
     found = _blas().lib_controllers
     return min((x.num_threads for x in found if x.internal_api == "openblas"), default=1)
@@ -231,9 +230,9 @@ def openblas_threads() -> int:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[int]:
-    """Limit the BLAS to one thread, and return how many other users already do so.
+    """Limit the BLAS to one thread; yield the number of other contexts that are open.
 
-    The limit applies to the whole process, so the last user restores it.
+    The limit applies to the whole process, so the last context that closes restores it.
     """
     with _lock:
         _limits.append(_limits[-1] if _limits else _blas().limit(limits=1))
@@ -249,17 +248,17 @@ def one_blas_thread() -> Iterator[int]:
 
 @contextlib.contextmanager
 def thread_pool(n_threads: int) -> Iterator[None]:
-    """Start a pool for this thread, and limit the BLAS to one thread meanwhile.
+    """Open a thread pool for this thread, and limit the BLAS to one thread.
 
-    Otherwise the BLAS's threads, which spin before they sleep, would compete with ours.
+    Otherwise the BLAS's threads, which spin before they sleep, would compete with the pool.
     """
     with one_blas_thread() as others:
-        # Fits that run at the same time have their own threads.
+        # Fits that run at the same time divide the threads.
         own = n_threads if current_worker() else max(1, n_threads // (others + 1))
         outer, pool = _of_this_thread.pool, ThreadPool(own)
         _of_this_thread.pool = pool
         try:
             yield
         finally:
-            pool.end()  # In a forked process it differs from the one in `_of_this_thread`.
+            pool.end()  # Not `_of_this_thread.pool`, which is None after a fork.
             _of_this_thread.pool = outer

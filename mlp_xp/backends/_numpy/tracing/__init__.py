@@ -1,4 +1,4 @@
-"""A step traced once into a program, which later calls run without allocations.
+"""Compiled steps: a step is traced into a program, which later calls run without allocations.
 
-The kernel calls in a program are written by `kernels` and run by `native`.
+Calls of machine code in a program are created by `kernels` and run by `native`.
 """

@@ -1,4 +1,4 @@
-"""The arguments of a program: its dependencies, and how later calls find them."""
+"""The arguments of a program: how they are identified, and how later calls find them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-# Arguments up to this many bytes are copied into new memory; larger ones are looked up.
+# Arguments of at most this size in bytes are copied; larger ones are used in place.
 _SMALL = 1 << 16
 
 
 def is_small(argument: np.ndarray) -> bool:
-    """Whether an array is copied."""
+    """Whether an array is small enough to be copied."""
     return argument.nbytes <= _SMALL
 
 
 def form(argument: Any) -> tuple[Any, ...]:
-    """Return the key of an argument: the layout of an array, or the identity of an object."""
+    """Return the key of an argument: an array's layout, or the id of another object."""
     if not isinstance(argument, np.ndarray):
         return (id(argument),)
     layout = type(argument), argument.shape, argument.dtype
@@ -26,5 +26,5 @@ def form(argument: Any) -> tuple[Any, ...]:
 
 
 def reference(argument: Any) -> Callable[[], Any]:
-    """Return a function that returns an argument, or None for an array that is gone."""
+    """Return a function that returns the argument, or None if it is an array that was deleted."""
     return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument

@@ -1,14 +1,14 @@
-"""Steps that NumPy compiles: traced once, then run without allocations.
+"""Compile steps for NumPy: trace them once, then run them without allocations.
 
-The first call of a compiled function runs it on `Traced` arrays, which compute and record NumPy's
-operations, and then undoes its changes to the state. The result is a straight-line `Program`: NumPy
-functions with ``out=`` and fixed operands, and tables of kernel calls in machine code. This call
-and later ones run only the program. A buffer returns to a pool when its last array is freed, so
-that later operations find it in the caches.
+The first call runs the function on `Traced` arrays, which execute and record NumPy's operations;
+then the state is restored. The result is a straight-line `Program`: NumPy functions with ``out=``
+and fixed operands, and tables of calls of machine code. The first call and later calls run this
+program. When the last array in a buffer is freed, the buffer returns to a pool, and later
+operations reuse it while it is in the caches.
 
 The rules of JAX's ``jit`` apply: the function must be pure, it may depend on shapes but not on
 values, and a Python value is fixed at the first call. A function that needs a value, or uses
-unsupported operations, runs untraced.
+unsupported operations, runs without a program.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool, machine_code_err
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
-# The number of most recent programs that a compiled step keeps; each holds its memory.
+# The maximum number of programs that a compiled step keeps; each one keeps its memory.
 _MOST_PROGRAMS = 8
-# The number of idle plans that a thread keeps, and their size in bytes; tracing a step takes as
-# long as running it 20 times.
+# The maximum number of idle plans that a thread keeps, and their maximum size in bytes. Tracing a
+# step takes as long as running it 20 times.
 _MOST_IDLE, _SMALL_PLAN = 4, 1 << 21
 
 
 class _Plan:
-    """Programs, one for each shape of the arguments, and the memory they share.
+    """The programs of a compiled function, one for each shape of arguments, and their memory.
 
-    Only one user at a time is allowed, since the state is always in the same memory.
+    Only one fit at a time may use a plan, since the state is always in the same memory.
     """
 
     def __init__(self) -> None:
@@ -47,9 +47,10 @@ class _Plan:
         self.is_traceable = True
 
     def adopt(self, state: Any, *, stays: bool) -> None:
-        """Copy another state into our memory if it fits; otherwise start over with new programs.
+        """Copy a new state to the plan's memory if shapes match; otherwise discard all programs.
 
-        With ``stays``, its memory becomes ours without joining small arrays.
+        In the second case the plan uses the memory of the new state; small arrays are first copied
+        to adjacent memory, unless ``stays`` is True.
         """
         new = list(leaves(state))
         if len(new) == len(self.leaves):
@@ -59,23 +60,23 @@ class _Plan:
                     mine[...] = leaf
                 return
         self.programs, self.pool = [], []
-        # It was donated, so its memory is ours.
+        # The state was donated, so its memory can be used.
         self.leaves = [np.asarray(leaf, order="C") for leaf in new] if stays else joined(new)
         self.state = rebuild(state, self.leaves)
 
     def without(self, state: Any) -> Any:
-        """Return a state with copies of arrays in our memory."""
+        """Return a state in which arrays that are in the plan's memory are replaced by copies."""
         mine = set(map(id, self.leaves))
         return rebuild(state, [x.copy() if id(x) in mine else x for x in leaves(state)])
 
     @property
     def n_bytes(self) -> int:
-        """The size of the memory in bytes, without small arguments."""
+        """The size of the plan's memory in bytes, without small arguments."""
         return sum(array.nbytes for array in (*self.leaves, *self.pool))
 
 
 class _Idle(threading.local):
-    """The idle plans of this thread with their kinds and functions, most recent last."""
+    """The idle plans of this thread, with their classes and functions; the most recent is last."""
 
     def __init__(self) -> None:
         self.plans: list[tuple[type, Callable[..., Any], _Plan]] = []
@@ -85,7 +86,7 @@ _idle = _Idle()
 
 
 class Compiled:
-    """A compiled function, which has a plan from its first call until it is released."""
+    """A compiled function, which owns a plan from its first call until `release`."""
 
     state_stays: ClassVar[bool] = False
 
@@ -95,16 +96,16 @@ class Compiled:
 
     @property
     def is_traceable(self) -> bool:
-        """Whether calls run a program instead of the function itself."""
+        """Whether calls run a program, not the Python function."""
         return self._plan is None or self._plan.is_traceable
 
     @property
     def programs(self) -> list[Program]:
-        """The programs so far."""
+        """The programs that were compiled so far."""
         return [] if self._plan is None else self._plan.programs
 
     def release(self, state: Any) -> Any:
-        """Return a state outside of the plan; a small plan is kept for the next equal function."""
+        """Return the state in separate memory; keep a small plan for the next equal function."""
         plan, self._plan = self._plan, None
         if plan is None or not plan.programs or plan.n_bytes > _SMALL_PLAN:
             return state
@@ -128,7 +129,7 @@ class Compiled:
         return state
 
     def _prepare(self, state: Any, arguments: Any, flat: list[Any]) -> tuple[Any, Program | None]:
-        """Return the state in our memory, and the program for the arguments, or None."""
+        """Return the state in the plan's memory, and the program for the arguments or None."""
         plan = self._plan
         if plan is None:
             plan = self._plan = self._find_plan()
@@ -151,7 +152,7 @@ class Compiled:
         return state
 
     def _call(self, step: Any, state: Any, arguments: Any) -> Any:
-        """Call the function for a step."""
+        """Call the traced function for one step."""
         raise NotImplementedError
 
     def _write(self, plan: _Plan, arguments: Any, flat: list[Any]) -> Program | None:
@@ -159,15 +160,15 @@ class Compiled:
         program = Program(plan.pool, plan.leaves)
         try:
             state = rebuild(plan.state, [Traced(program, leaf) for leaf in plan.leaves])
-            # Kernel calls run only in the program, so values in a trace are meaningless after one.
+            # Machine code runs only in the program, so later values in a trace are meaningless.
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
         except machine_code_error() as error:
             program.undo()
             self._end_trace(error)
-            return self._write(plan, arguments, flat)  # From now on, without kernel calls.
-        except Exception as error:  # A mistake in the function shows when it runs untraced.
+            return self._write(plan, arguments, flat)  # Try again without machine code.
+        except Exception as error:  # The untraced call raises a bug in the function again.
             self._end_trace(error)
             plan.is_traceable = False
             return None
@@ -177,11 +178,11 @@ class Compiled:
         return program
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Report the end of a trace; the caller of the function gets exceptions raised here."""
+        """Report the end of a trace. An exception raised here is passed to the caller."""
 
 
 def _flatten(tree: tuple[Any, ...], flat: list[Any]) -> None:
-    """Append the leaves of a tree to a list, in the order of `leaves`, but faster."""
+    """Append the leaves of a tree to a list; faster than `leaves`."""
     for branch in tree:
         if isinstance(branch, tuple):
             _flatten(branch, flat)
@@ -202,9 +203,9 @@ class CompiledStep(Compiled):
 
 
 class CompiledLoop(Compiled):
-    """Many steps of a pure function ``function(i, state, *arguments) -> state``.
+    """A compiled loop over a pure function ``function(i, state, *arguments) -> state``.
 
-    The function reads a step's inputs by the step number, as ``argument[i, ...]``.
+    The function reads the inputs of step i as ``argument[i, ...]``.
     """
 
     def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:
@@ -214,9 +215,10 @@ class CompiledLoop(Compiled):
     def run_turns(
         self, turns: Sequence[tuple[int, int, int]], state: Any, parts: Sequence[tuple[Any, ...]]
     ) -> Any:
-        """Run step ranges of several parts in order, in one call of machine code if possible.
+        """Run step ranges in order, if possible in one call of machine code.
 
-        Ranges are (part, start, stop); each part has its own arguments and a program for them.
+        A range is (part, start, stop); ``parts`` has the arguments of each part, e.g. of each
+        epoch.
         """
         programs, found = [], []
         for arguments in parts if has_pool() else ():

@@ -1,4 +1,4 @@
-"""Fusion of kernel calls."""
+"""Fuse the weight gradient of a layer with the update of the weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_TILED, SAMPLES
 
 
 def fused(jobs: Sequence[Job]) -> list[Job]:
-    """Return the kernel calls without the products x^T dy that a later update can compute itself.
+    """Remove the products x^T dy that a later update can compute; return the remaining calls.
 
-    Such a gradient is computed and used eight rows at a time and never written to memory. Nothing
-    else reads an update's gradients, and nothing runs between the kernel calls of a table, so the
-    operands do not change.
+    The update computes and uses such a gradient eight rows at a time, without writing it to memory.
+    This is safe because only the update reads the gradients, and the calls of a table run without
+    interruption, so x and dy do not change in between.
     """
     products = {address(job.fields.c): job.fields for job in jobs if _can_be_fused(job)}
     left_out = set()
@@ -35,5 +35,5 @@ def _can_be_fused(job: Job) -> bool:
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     size = 8 if product.is_double else 4
     fits = LEAST_TILED <= product.n <= FUSED_ROW // size and product.n_steps <= SAMPLES_AT_ONCE
-    is_transposed = product.a_row == 1 and product.a_step == product.m  # No gap between rows.
+    is_transposed = product.a_row == 1 and product.a_step == product.m  # No gaps between rows.
     return bool(fits and is_transposed and not is_movable)

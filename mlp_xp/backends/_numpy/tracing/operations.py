@@ -1,4 +1,4 @@
-"""NumPy operations that a kernel call can replace, and faster substitutes."""
+"""Faster substitutes for NumPy operations, by machine code or by other NumPy calls."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-# NumPy's own check of positions copies a result; up to this many bytes, ours takes longer.
+# NumPy's check of positions copies the result, which is faster than ours up to this many bytes.
 _SHORT_DETOUR = 1 << 14
-# The multiplications in a product that takes one thread 0.05 to 4 ms, a scheduler time slice.
+# The numbers of multiplications that take one thread 0.05 ms and 4 ms (a scheduler time slice).
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
-# The maximum size of its largest matrix; random numbers of this size take 20 ms and 16 MB.
+# The maximum size of a matrix in such a product; the test with random numbers takes 20 ms and 16
+# MB.
 _LARGEST_LATE = 1 << 22
 
 REDUCTIONS = {
@@ -26,15 +27,15 @@ REDUCTIONS = {
     np.all: np.logical_and,
 }
 
-# The number of columns up to which rows of a matrix are reduced faster after transposing. The bits
-# are the same, since NumPy adds up to seven numbers in sequence, and more pairwise.
+# The number of columns up to which rows are reduced faster after transposing. Sums have the same
+# bits, since NumPy adds up to seven numbers sequentially, and only longer rows pairwise.
 _MOST_COLUMNS = {np.maximum: 32, np.minimum: 32, np.add: 7}
-# The size up to which NumPy compares an array faster with another array than with a number.
+# Up to this size in bytes, NumPy compares an array faster with another array than with a number.
 _MOST_COMPARED = 1 << 18
 
 
 def constant(number: float, ufunc: Any, out: Traced) -> Any:
-    """Convert a number to an operand once instead of at each call."""
+    """Convert a Python number to an array once, instead of at each call."""
     if out.dtype.kind != "f":
         return number
     is_compared = ufunc in (np.maximum, np.minimum) and out.value.nbytes <= _MOST_COMPARED
@@ -44,7 +45,7 @@ def constant(number: float, ufunc: Any, out: Traced) -> Any:
 
 
 def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
-    """Whether a reduction is along short rows of a matrix."""
+    """Whether a reduction along the rows of a matrix is faster after transposing."""
     return (
         x.ndim == 2
         and axis in (-1, 1)
@@ -55,7 +56,7 @@ def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
 
 
 def are_numbers(*operands: Any) -> bool:
-    """Whether a kernel call supports these single numbers."""
+    """Whether all operands are single numbers that the machine code supports."""
     dtype = getattr(operands[-1], "dtype", None)
     return (
         has_pool()
@@ -70,7 +71,7 @@ def are_numbers(*operands: Any) -> bool:
 
 
 def can_be_taken(source: Any, rows: Traced) -> bool:
-    """Whether a kernel call can copy the rows."""
+    """Whether machine code can gather these rows."""
     return (
         has_pool()
         and isinstance(source, Traced)
@@ -85,7 +86,7 @@ def can_be_taken(source: Any, rows: Traced) -> bool:
 
 
 def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
-    """Compute `numpy.take`, whose own check of positions copies a large result."""
+    """Compute `numpy.take`, but check the positions without copying a large result."""
     size = x.size if axis is None else x.shape[axis]
     if out.nbytes <= _SHORT_DETOUR:
         try:
@@ -99,7 +100,7 @@ def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray
 
 
 def punctual(function: Any, *operands: Any) -> Any:
-    """Return the function, or a `TimedProduct` for products that a busy processor can delay."""
+    """Return the function, or a `TimedProduct` for products that a busy processor may delay."""
     if function is not np.matmul:
         return function
     a, b = operands
@@ -111,11 +112,11 @@ def punctual(function: Any, *operands: Any) -> Any:
         and max(a.size, b.size) <= _LARGEST_LATE
         and min(*a.shape, *b.shape) > 1
         and all(x.flags.c_contiguous or x.flags.f_contiguous for x in operands)
-        and not np.may_share_memory(a, b)  # NumPy computes only half of a @ a.T.
+        and not np.may_share_memory(a, b)  # NumPy uses syrk for a @ a.T.
     )
     if not is_known:
         return function
-    # Products in short fits are smaller.
+    # Imported here, since short fits have smaller products.
     from mlp_xp.backends._numpy.native.busy import timed_product
 
     return timed_product(a.dtype, a.shape, b.shape, a.flags.c_contiguous, b.flags.c_contiguous)

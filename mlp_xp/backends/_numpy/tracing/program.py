@@ -1,7 +1,7 @@
-"""A program: the recorded operations on traced arrays as straight-line code.
+"""A program: operations on traced arrays, recorded as straight-line Python code.
 
-NumPy's two protocols, `__array_ufunc__` and `__array_function__`, lead here. A line of the program
-is a call with ``out=``, or runs a table of kernel calls.
+Operations are recorded by NumPy's protocols `__array_ufunc__` and `__array_function__`. Each line
+of the program calls a function with ``out=``, or runs a table of calls of machine code.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from mlp_xp.backends._numpy.tracing.operations import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, value_of
 
-if TYPE_CHECKING:  # Imported late, since short fits write no kernel calls.
+if TYPE_CHECKING:  # Not imported at run time, since short fits do not need it.
     from mlp_xp.backends._numpy.native.jobs import Job
 
-# The maximum bytes of results that pending kernel calls may keep from being reused.
+# The maximum size in bytes of the results of pending calls, whose buffers cannot be reused yet.
 _KEPT = 1 << 25
 
 
 class Program:
-    """Straight-line code over fixed memory, for one signature of arguments."""
+    """Straight-line code on fixed memory, for arguments with fixed shapes and dtypes."""
 
     def __init__(self, pool: list[np.ndarray], state: list[np.ndarray]) -> None:
         self.pool = pool
@@ -50,22 +50,22 @@ class Program:
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
         self._tables: list[np.ndarray] = []
-        self._n_bytes = 0  # Bytes of results since the last table.
+        self._n_bytes = 0  # The size of results since the last table.
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[Any, int | str, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
-        self._kept: list[tuple[np.ndarray, np.ndarray]] = []  # Destination and source.
+        self._kept: list[tuple[np.ndarray, np.ndarray]] = []  # Pairs of (target, source).
         self._forms: list[tuple[Any, ...]] = []
         self._last: list[Callable[[], Any]] = []
         self._places: list[np.ndarray | None] = []
-        self._n_steps: float = math.inf  # The number of steps that the arguments hold.
+        self._n_steps: float = math.inf  # The number of steps in the arguments.
         self._code: Callable[[Callable[..., None], int, int], None]
-        self._steps: np.ndarray | None = None  # Set if a step is one table.
+        self._steps: np.ndarray | None = None  # None unless a step is a single table.
 
     # --- arguments -----------------------------------------------------------------------------
 
     def take(self, arguments: Sequence[Any]) -> list[Any]:
-        """Return the first arguments as traced arrays."""
+        """Return the arguments of the first call as traced arrays."""
         self._forms = list(map(form, arguments))
         self._last = list(map(reference, arguments))
         traced: list[Any] = []
@@ -83,9 +83,9 @@ class Program:
         return traced
 
     def pick(self, given: Traced) -> Traced:
-        """Return one step's entry, at the address to which it is copied."""
+        """Return the traced array to which the input of each step is copied."""
         if given.owner.is_pooled or id(given.owner.value) in self._state:
-            raise UntraceableError("The inputs of a step must exist before all steps.")
+            raise UntraceableError("The inputs of a step must be arguments, not results.")
         self._n_steps = min(self._n_steps, given.shape[0])
         place = np.array(given.value[0], order="C")
         if not given.value[0].flags.c_contiguous or place.nbytes % 4:
@@ -94,25 +94,25 @@ class Program:
         return Traced(self, place)
 
     def keep(self, place: Traced, value: Traced) -> None:
-        """Copy a step's entry to an array of the state before the step."""
+        """Record that an array is copied, before each step, to that step's entry in the state."""
         is_plain = place.flags.c_contiguous and value.flags.c_contiguous
         is_plain = is_plain and not value.value.nbytes % 4
         if id(place.value) not in self._state or self._lines or self._jobs or not is_plain:
-            raise UntraceableError("A step keeps only what there is before it.")
+            raise UntraceableError("A step may store only arrays that exist before the step.")
         self._overwritten.setdefault(id(place.value), place.value.copy())
         self._n_steps = min(self._n_steps, place.shape[0])
         place.value[0, ...] = value.value
         self._kept.append((place.value, value.value))
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
-        """Replace the arguments if number, shapes and dtypes are the same; return if they are."""
+        """Set the arguments if their number, shapes and dtypes match; return whether they do."""
         if len(arguments) != len(self._forms):
             return False
         has_moved = False
         given = zip(arguments, self._last, self._forms, self._places, strict=True)
         for argument, last, known, place in given:
-            # Small arrays are always copied, since their owner may have changed them. A reference
-            # to a freed array returns None.
+            # Small arrays are always copied, since their contents may have changed. `last()` is
+            # None if the array was freed.
             if place is None and argument is not None and last() is argument:
                 continue
             if form(argument) != known:
@@ -132,12 +132,12 @@ class Program:
     # --- recording -----------------------------------------------------------------------------
 
     def _name(self, operand: Any) -> str:
-        """Return an operand's name in the code."""
+        """Return the name of an operand in the code."""
         if isinstance(operand, list | tuple):
             inner = "".join(self._name(item) + ", " for item in operand)
             return f"[{inner}]" if isinstance(operand, list) else f"({inner})"
         value = value_of(operand)
-        # Named objects stay alive, so that their ids stay unique.
+        # Named objects are kept alive, so their ids remain unique.
         name = self._known.setdefault(id(value), f"_{len(self._names)}")
         if name not in self._names:
             self._names[name] = value
@@ -172,15 +172,15 @@ class Program:
         self._n_bytes = 0
 
     def job(self, job: Job) -> None:
-        """Add a kernel call to the program; consecutive ones form a table."""
+        """Add a call of machine code to the program; consecutive calls form a table."""
         self._jobs.append(job)
 
     def call(self, function: Any, *args: Any) -> None:
-        """Record a call that writes into its arguments, without making it now."""
+        """Record a call that writes to its arguments; the function is not called now."""
         self._write(self._call(function, args, {}))
 
     def joined(self, arrays: Sequence[Traced]) -> Traced | None:
-        """Return adjacent arrays of the state as one vector, or None if not adjacent."""
+        """Return adjacent arrays of the state as one vector; None if they are not adjacent."""
         are_mine = all(id(array.value) in self._state for array in arrays)
         value = in_one_piece([array.value for array in arrays]) if are_mine else None
         if value is None:
@@ -189,7 +189,7 @@ class Program:
         return Traced(self, value)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
-        """Return memory, reused from a freed array if one fits."""
+        """Return an uninitialized array, which reuses the memory of a freed one if possible."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
         if self._n_bytes > _KEPT:
             self._flush()
@@ -211,9 +211,9 @@ class Program:
         return result
 
     def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
-        """Record a function without ``out``; its result is copied to the destination."""
+        """Record a call of a function that has no ``out``; its result is then copied."""
         if not isinstance(value, np.ndarray | np.generic):
-            raise UntraceableError(f"{function} gives {type(value)}, which cannot be traced.")
+            raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
         result = self._result(value)
         given = self._call(function, args, options)
         self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
@@ -222,21 +222,21 @@ class Program:
     # --- NumPy's two protocols -----------------------------------------------------------------
 
     def ufunc(self, ufunc: Any, method: str, inputs: Any, options: dict[str, Any]) -> Any:
-        """Call a ufunc and record it."""
+        """Call a ufunc, and record the call."""
         out = options.pop("out", (None,))[0]
         if isinstance(out, np.ndarray) and out is inputs[0]:
-            # A constant changed in place, as in `c ^= key`, is restored before each run.
+            # A constant must not change in place, as in `c ^= key`, so the result is a new array.
             out = None
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "reduce":
             return self._reduce(ufunc, inputs, options, out)
         if ufunc.nout != 1 or (out is not None and not isinstance(out, Traced)):
-            raise UntraceableError(f"{ufunc} with outputs that cannot be traced.")
+            raise UntraceableError(f"{ufunc} has outputs that cannot be traced.")
         if options or method != "__call__":
             value = function(*map(value_of, inputs), **options)
             if out is None:
                 return self._any(function, inputs, options, value)
-            raise UntraceableError(f"{ufunc} with options and an output.")
+            raise UntraceableError(f"{ufunc} cannot be traced with both options and an output.")
         if out is None:
             out = self._result(ufunc(*map(value_of, inputs)))
         else:
@@ -257,7 +257,7 @@ class Program:
 
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
         if out is not None or not set(options) <= {"axis", "dtype", "keepdims"}:
-            raise UntraceableError(f"{ufunc}.reduce with options that cannot be traced.")
+            raise UntraceableError(f"{ufunc}.reduce has options that cannot be traced.")
         axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
         value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
         result: Any = self._result(value)
@@ -270,7 +270,7 @@ class Program:
         return result
 
     def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
-        """Call another NumPy function and record it."""
+        """Call a NumPy function that is not a ufunc, and record the call."""
         if function in REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
             return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
@@ -293,7 +293,7 @@ class Program:
             and isinstance(value, np.ndarray)
             and np.may_share_memory(value, first.value)
         ):
-            # Only values are kept, so that the view does not keep an argument alive.
+            # Keep only values: traced arrays would keep arguments alive.
             others = [value_of(arg) for arg in args[1:]]
             kept = {key: value_of(option) for key, option in options.items()}
             return first._view(lambda array: function(array, *others, **kept))
@@ -308,7 +308,7 @@ class Program:
         self.job(Job(Take(False, n_source, n, width, source, rows, target)))
 
     def undo(self) -> None:
-        """Restore the state, since a trace really computes."""
+        """Restore the state, which the traced function has changed."""
         for key, value in self._overwritten.items():
             self._state[key][...] = value
         self._overwritten = {}
@@ -316,36 +316,35 @@ class Program:
     # --- the end -------------------------------------------------------------------------------
 
     def finish(self, state: Any, new: Any) -> None:
-        """Copy the new state over the old one, and compile the program."""
+        """Record the copy of the new state to the old state, and compile the program."""
         mine = {id(leaf.value) for leaf in leaves(state)}
         for old, leaf in zip(leaves(state), leaves(new), strict=True):
             if leaf is old:
                 continue
             if not isinstance(leaf, Traced) or id(leaf.value) in mine or leaf.shape != old.shape:
-                raise UntraceableError("The new state does not fit into the place of the old.")
+                raise UntraceableError("The new state must have the same shapes as the old state.")
             if are_numbers(old, leaf):
                 self._take(leaf, 0, old)
             else:
                 self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
         self._flush()
         link(self._tables)
-        # Free memory that only omitted kernel calls used.
+        # Free memory that only fused calls would have used.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         if len(self._lines) == 1 and self._tables:
             self._steps = self._range_of_table()
         else:
             source = "\n".join(("def program(run_turns, start, stop):", *self._body(), " return"))
             exec(_compiled(source), self._names)
-            # Not in the namespace, since a cycle would keep memory until garbage collection.
+            # Removed from its own globals: a reference cycle would delay freeing the memory.
             self._code = self._names.pop("program")
         self._picks, self._kept = [], []
 
     def step_range(self, start: int, stop: int) -> np.ndarray | None:
-        """Return the step range for machine code, or None if a step is more than one table."""
+        """Return the step range for machine code; None if a step is not a single table."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
-                f"Steps {start} to {stop - 1} are asked for, and something is given for "
-                f"{self._n_steps}: start at 0 and stop at {self._n_steps}."
+                f"Steps must be from 0 to {self._n_steps - 1}, got {start} to {stop - 1}."
             )
         steps = None if self._steps is None else self._steps.copy()
         if steps is not None:
@@ -353,20 +352,20 @@ class Program:
         return steps
 
     def run(self, run_turns: Callable[..., None], start: int, stop: int) -> None:
-        """Run steps; ``run_turns`` runs tables of kernel calls."""
+        """Run the steps from ``start`` to ``stop``; ``run_turns`` runs tables of calls."""
         if (steps := self.step_range(start, stop)) is not None:
             run_turns(steps)
             return
         try:
             self._code(run_turns, start, stop)
         finally:
-            self._names.update((name, None) for name, _ in self._moving)  # Not kept alive.
+            self._names.update((name, None) for name, _ in self._moving)  # Release them.
 
     def _range_of_table(self) -> np.ndarray:
-        """Return the step range of the only table and the copies before each step."""
+        """Return the step range for the only table, with the copies before each step."""
         from mlp_xp.backends._numpy.native.jobs import PICK, address, step_range
 
-        # Not a record array, for which NumPy takes ten microseconds to return the address.
+        # For a record array, NumPy would take ten microseconds to return the address.
         n_kept = len(self._kept)
         picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
         records = picks.view(PICK)[:, 0]
@@ -385,7 +384,7 @@ class Program:
         return step_range(self._tables[0], picks)
 
     def _body(self) -> Iterator[str]:
-        """Return the code of all steps."""
+        """Yield the lines of the loop over steps."""
         yield " for i in range(start, stop):"
         for place, value in self._kept:
             yield f"  {self._name(place)}[i] = {self._name(value)}"
@@ -396,5 +395,5 @@ class Program:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> CodeType:
-    """Compile code with numbered operands, so that similar fits share code."""
+    """Compile Python code. Its operands are numbered, so similar fits share the code."""
     return compile(source, "<compiled step>", "exec")

@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-# Returns a view of an argument from the arguments of a call.
+# A function that returns a view of one of a call's arguments.
 Finder = Callable[[Sequence[Any]], np.ndarray]
 
-# The step number in a trace: ``array[STEP, ...]`` is the entry of one step.
+# The step number in a trace: ``array[STEP, ...]`` is the entry for the current step.
 STEP: Any = object()
 
 
 class UntraceableError(TypeError):
-    """An error: a traced function needs a value that is known only when it runs."""
+    """The error for a traced function that needs a value, or an operation that cannot be traced."""
 
 
 class Traced(NDArrayOperatorsMixin):
-    """An array whose operations are recorded; `value` is the memory that the `Program` will use.
+    """An array that records its operations; `value` is the memory that the `Program` will use.
 
-    ``source`` is the array of a view, which keeps its memory alive. ``find_view`` returns `value`
-    for a later call, if it is a view of an argument that changes between calls.
+    For a view, ``source`` is the array that owns the memory. For an argument that is not copied, or
+    a view of one, ``find_view`` returns the new `value` from the arguments of a later call.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Traced(NDArrayOperatorsMixin):
 
     @property
     def owner(self) -> Traced:
-        """The base array of a view, or itself."""
+        """The array that owns the memory of a view; otherwise the array itself."""
         return self if self._source is None else self._source.owner
 
     shape = property(lambda self: self.value.shape)
@@ -68,13 +68,13 @@ class Traced(NDArrayOperatorsMixin):
         if keys and keys[0] is STEP:
             return self.program.pick(self)
         if any(isinstance(k, Traced | np.ndarray | list) for k in keys):
-            raise UntraceableError("Elements are taken by position only.")
-        # A single number is also a view.
+            raise UntraceableError("Indexing by arrays, masks or lists cannot be traced.")
+        # Unlike in NumPy, a single number is a view.
         return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
 
     def __setitem__(self, key: Any, value: Traced) -> None:
         if not (isinstance(key, tuple) and key[0] is STEP and isinstance(value, Traced)):
-            raise UntraceableError("Entries are written by the number of the step only.")
+            raise UntraceableError("Only the entry of the current step can be assigned.")
         self.program.keep(self, value)
 
     def reshape(self, *shape: Any) -> Any:
@@ -97,7 +97,7 @@ class Traced(NDArrayOperatorsMixin):
         return self.program.function(function, args, options)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise UntraceableError("The values of an array are not known when a step is traced.")
+        raise UntraceableError("The values of an array are unknown while a step is traced.")
 
     __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = __array__
     __hash__ = object.__hash__
