@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         from mlp_xp.export._tables import encode_columns, graph_inputs  # Most models have none.
 
         inputs = graph_inputs(first.columns, precision)
+        encode = functools.cache(lambda columns: encode_columns(columns, inputs, precision))
         if in_pipeline and len(inputs) > 1:
             raise ValueError(
                 "The network takes the columns of a table, and skl2onnx gives it one matrix: "
@@ -115,8 +117,7 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
     predictions = []
     for member, state in zip(members, states, strict=True):
         views = resolve_augmentation("tta", member.tta, state.n_features)
-        if state.columns is not None and (x is None or state.columns is not first.columns):
-            x = encode_columns(state.columns, inputs, precision)
+        x = x if state.columns is None else encode(state.columns)
         predictions.append(_predictions(state, views, x, precision))
     if first.targets.classes is None:
         outputs = _named_values(states, predictions, in_pipeline=in_pipeline)

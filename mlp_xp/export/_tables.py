@@ -80,21 +80,32 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
     def put(array: np.ndarray) -> Any:
         return ndonnx.astype(ndonnx.asarray(array), dtype)
 
-    is_gap = ndonnx.isnan(x)
-    filled, scaling = ndonnx.where(is_gap, put(columns.medians), x), columns.scaling
+    is_gap, medians, scaling = ndonnx.isnan(x), columns.medians, columns.scaling
+    if scaling is not None:
+        medians = scaling.apply(medians[None, :].copy())
     if isinstance(scaling, Affine):
-        filled = (filled - put(scaling.shift)) * put(scaling.scale)
+        # Two differences lose nothing, where rounding the shift, e.g. of years, would.
+        shift = scaling.shift.astype(dtype.unwrap_numpy())
+        x = (x - put(shift) - put(scaling.shift - shift)) * put(scaling.scale)
         if scaling.is_clipped:
-            filled = filled / ndonnx.sqrt(1.0 + (filled / Affine.bound) ** 2)
+            x = x / ndonnx.sqrt(1.0 + (x / Affine.bound) ** 2)
     elif scaling is not None:
-        # Rounded like the numbers, so that equal ones stay equal.
-        quantiles = scaling.quantiles.astype(dtype.unwrap_numpy()).astype(np.float64)
-        scores = _normal_scores(quantiles, ndonnx.astype(filled, ndonnx.float64))
-        filled = ndonnx.astype(scores, dtype)
+        quantiles = _round_jumps(scaling.quantiles, dtype.unwrap_numpy())
+        x = ndonnx.astype(_normal_scores(quantiles, ndonnx.astype(x, ndonnx.float64)), dtype)
+    filled = ndonnx.where(is_gap, put(medians), x)
     if not columns.indicators:
         return [filled]
     shown = ndonnx.take(is_gap, ndonnx.asarray(np.asarray(columns.indicators)), axis=1)
     return [filled, ndonnx.astype(shown, dtype)]
+
+
+def _round_jumps(quantiles: np.ndarray, dtype: Any) -> np.ndarray:
+    """Round the quantiles at which scores jump, so that numbers equal to them stay equal."""
+    is_equal = np.diff(quantiles, axis=0) == 0.0
+    sides = (np.pad(is_equal, (pad, (0, 0)), constant_values=True) for pad in ((1, 0), (0, 1)))
+    is_jump = np.logical_or(*sides)
+    rounded = np.where(is_jump, quantiles.astype(dtype), quantiles)
+    return np.maximum.accumulate(rounded, axis=0)
 
 
 def _normal_scores(quantiles: np.ndarray, x: Any) -> Any:

@@ -290,10 +290,17 @@ def test_text_in_the_targets_of_a_regressor(name, kind):
 
 
 def test_missing_targets_are_said_to_be_where_they_are():
-    missing = np.where(y > 0, 1.0, np.nan)
-    for model in (MLPRegressor(), small()):
-        with pytest.raises(ValueError, match=r"^Input y_val contains NaN"):
-            model.fit(X, y, X_val=X, y_val=missing)
-    for values in ([None, *missing[1:]], pandas.Series([None, *y[1:]], dtype="Int64")):
-        with pytest.raises(ValueError, match=r"^Input y_val contains NaN"):
-            MLPRegressor().fit(X, y, X_val=X, y_val=values)
+    missing, text = np.where(y > 0, 1.0, np.nan), np.where(y > 0, "a", None)
+    told = rf"^Input y_val contains NaN, in row {np.argmin(y > 0)}: .*keep = pandas.notna\(y_val\)"
+    numbers = (
+        missing,
+        [None if v != v else v for v in missing],
+        pandas.Series(missing, dtype="Int64"),
+    )
+    texts = text, pandas.Series(text, dtype="string"), pandas.Series(text, dtype="category")
+    for model, kinds in ((MLPRegressor(), numbers), (small(), numbers + texts)):
+        for values in kinds:
+            with case(values), pytest.raises(ValueError, match=told):
+                model.fit(X, y, X_val=X, y_val=values)
+    with pytest.raises(ValueError, match=r"^y must be numbers, got datetime64\[D\]: .* to days by"):
+        MLPRegressor().fit(X, y.astype("datetime64[D]"))

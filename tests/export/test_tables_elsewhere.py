@@ -18,6 +18,7 @@ X = pandas.DataFrame(
         "age": np.where(RNG.random(N) < 0.1, np.nan, RNG.integers(18, 80, N)),
         "born": pandas.Timestamp("1990-01-01") + pandas.to_timedelta(RNG.integers(0, 9999, N), "D"),
         "city": RNG.choice(["Bern", "Oslo", None], N),
+        "height": np.float32(10_000.0) + RNG.normal(size=N).astype(np.float32),
         "zip": RNG.choice([1000.0, 2000.0, np.nan], N),
         "street": RNG.choice([f"{i}. street" for i in range(12)], N),
     }
@@ -35,7 +36,7 @@ def named(frame, dtype):
     """Return the inputs of a graph for a frame."""
     born = frame["born"].dt
     parts = {"year": born.year, "day of year": born.day_of_year - 1, "weekday": born.day_of_week}
-    numbers = {"age": frame["age"], "zip": frame["zip"]}
+    numbers = {name: frame[name] for name in ("age", "height", "zip")}
     numbers |= {f"born: {name}": values for name, values in parts.items()}
     texts = {name: frame[name].fillna("").to_numpy(object) for name in ("city", "street")}
     return texts | {name: values.to_numpy(dtype) for name, values in numbers.items()}
@@ -48,13 +49,13 @@ def test_a_graph_takes_the_columns_by_name(scaling, dtype):
     pytest.importorskip("ndonnx")
     model = clone(MODEL).set_params(input_scaling=scaling, precision=dtype).fit(X, Y)
     settings = [{"max_one_hot": 2}, {"max_one_hot": 99}]
-    ensemble = MLPEnsembleClassifier(model, 2, settings=settings, random_state=0).fit(X, Y)
+    ensemble = MLPEnsembleClassifier(model, 3, settings=settings, random_state=0).fit(X, Y)
     rows = X.assign(city=["Rome", *X["city"][1:]], zip=[*X["zip"][1:], 3000.0])
     for each in (model, ensemble):
         session = onnxruntime.InferenceSession(to_onnx(each).SerializeToString())
         assert {one.type for one in session.get_inputs()} == {"tensor(string)", TYPES[dtype]}
         label, probabilities = session.run(None, named(rows, dtype))
-        np.testing.assert_allclose(probabilities, each.predict_proba(rows), atol=1e-5)
+        np.testing.assert_allclose(probabilities, each.predict_proba(rows), atol=2e-6)
         np.testing.assert_array_equal(label, each.predict(rows))
     with pytest.raises(ValueError, match="one matrix: export the network alone with to_onnx"):
         trace(model, dtype, in_pipeline=True)

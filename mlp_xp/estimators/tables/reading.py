@@ -56,16 +56,25 @@ def read_table(X: Any) -> list[RawColumn]:
     Raise ValueError if X is neither, or a column has cells that are not values, such as lists.
     """
     if narwhals.dependencies.is_into_dataframe(X):
+        if not getattr(getattr(X, "columns", None), "is_unique", True):
+            raise ValueError(
+                f"X has columns of one name, {sorted({*X.columns[X.columns.duplicated()]})}: drop "
+                "or rename them, e.g. X = X.loc[:, ~X.columns.duplicated()]."
+            )
         frame = narwhals.from_native(X, eager_only=True)
         return [_of_series(f"X[{one.name!r}]", one) for one in frame.iter_columns()]
     if type(X).__name__ == "LazyFrame":
         raise ValueError("X is a LazyFrame, which has no rows yet: give X.collect().")
     matrix = X if isinstance(X, np.ndarray) else _as_matrix(X)
     if matrix.ndim != 2:
+        cure = "X.reshape(-1, 1) for a single feature or X.reshape(1, -1) for one sample"
+        if hasattr(X, "to_frame"):
+            cure = "X.to_frame() for a column of a frame, or X.to_frame().T for a row"
+        elif matrix.dtype == object:
+            cure = "pandas.DataFrame(X), of a list of dicts or a dict of lists"
         raise ValueError(
             f"Expected 2D array, got {matrix.ndim}D array instead: shape {matrix.shape}. Reshape "
-            "your data using X.reshape(-1, 1) for a single feature or X.reshape(1, -1) for one "
-            "sample."
+            f"your data using {cure}."
         )
     return [_of_values(f"X[:, {i}]", matrix[:, i]) for i in range(matrix.shape[1])]
 

@@ -117,11 +117,37 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
     if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # Unknown to scikit-learn.
         y = np.asarray(y.tolist())
     settings = {"accept_sparse": "csr", "ensure_2d": False, "ensure_all_finite": False}
-    y = check_array(y, **settings, dtype=None, input_name=name, estimator=estimator)
-    if numeric and y.dtype.kind in "OUS":
-        y = y.astype(np.float64)
-    assert_all_finite(y, input_name=name, estimator_name=estimator)
+    try:
+        y = check_array(y, **settings, dtype=None, input_name=name, estimator=estimator)
+        row = _missing_row(y) if y.dtype == object else None
+        if numeric and row is None and y.dtype.kind in "OUS":
+            y = y.astype(np.float64)
+        assert_all_finite(y if row is None else 0.0, input_name=name, estimator_name=estimator)
+    except (TypeError, ValueError):
+        row = _missing_row(y)
+        if row is None:
+            raise
+    if row is not None:
+        raise ValueError(
+            f"Input {name} contains NaN, in row {row}: leave out samples without a target, e.g. "
+            f"keep = pandas.notna({name}), then X[keep] and {name}[keep]."
+        )
     return y.toarray() if sparse.issparse(y) else y
+
+
+def _missing_row(y: Any) -> int | None:
+    """Return the first row that is None, NaN, or pandas' NA or NaT; None if there is none."""
+    values = np.asarray(y, dtype=object)
+    if values.ndim == 0:  # Sparse.
+        return None
+    places = (
+        i
+        for i, value in enumerate(values.flat)
+        if type(value).__name__ in ("NoneType", "NAType", "NaTType")
+        or (isinstance(value, float | np.floating) and value != value)
+    )
+    place = next(places, None)
+    return None if place is None else place // (values.size // len(values))
 
 
 def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) -> Loss:

@@ -52,6 +52,11 @@ class RealTargets(Targets):
             ) from error
         if values.ndim == 2 and values.shape[1] == 1:
             values = column_or_1d(values, warn=True)
+        if values.dtype.kind in "mM":
+            raise ValueError(
+                f"{name} must be numbers, got {values.dtype}: convert it, e.g. to days by "
+                f"({name} - {name}.min()) / numpy.timedelta64(1, 'D')."
+            )
         if values.dtype.kind == "c":
             raise ValueError(f"Complex data not supported: {name} is of dtype {values.dtype}.")
         check_consistent_length(np.empty((n_samples, 0)), values)
