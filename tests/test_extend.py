@@ -46,12 +46,12 @@ CASES = {
 }
 SETTINGS = {"max_iter": 10, "learning_rate_init": 0.02}
 WRONG = [
-    ({"solver": Adam}, TypeError, "solver has the class Adam: give an object, with ()."),
+    ({"solver": Adam}, TypeError, "solver has the class Adam: pass an instance, Adam(...)."),
     ({"solver": Flip((1, 2, 3))}, ValueError, "'solver' parameter .* 'mlp_xp.optimizers.*Opt"),
-    ({"hidden_layer_sizes": [EXTENSION.FeatureGain]}, TypeError, "the class FeatureGain: give"),
+    ({"hidden_layer_sizes": [EXTENSION.FeatureGain]}, TypeError, "the class FeatureGain: pass"),
     ({"hidden_layer_sizes": [Adam()]}, ValueError, "hidden_layer_sizes must be integers, got"),
     ({"augmentation": [Adam()]}, TypeError, "augmentation has Adam.* no Augmentation of your"),
-    ({"loss": EXTENSION.HeavyBall}, TypeError, "loss is the class HeavyBall: give an object"),
+    ({"loss": EXTENSION.HeavyBall}, TypeError, "loss is the class HeavyBall: pass an instance"),
 ]
 
 

@@ -259,7 +259,7 @@ def test_a_processor_has_no_tf32_and_lbfgs_no_low_precision(problem, plain):
     with pytest.raises(ValueError, match=message):
         small(backend=plain.name, precision="tf32").fit(*problem())
     for low in FORMATS:
-        message = f"'{low}', and solver 'lbfgs' needs .*: set precision='float32', or use"
+        message = f"'{low}', but solver 'lbfgs' needs .*: set precision='float32', or use"
         with pytest.raises(ValueError, match=message):
             small(backend=plain.name, precision=low, solver="lbfgs").fit(*problem())
 

@@ -85,7 +85,7 @@ def test_a_classifier_that_is_given_its_weights_predicts_and_continues(kind):
     binarizer = LabelBinarizer().fit(TARGETS[kind])  # Theirs predicts with it.
     for name, value in (("classes_", source.classes_), ("_label_binarizer", binarizer)):
         model = assigned(ours, source, "MLPClassifier")
-        with pytest.raises(AttributeError, match="classes_ are not: assign the class labels"):
+        with pytest.raises(AttributeError, match="classes_ are not: assign the sorted class"):
             model.predict(X)
         setattr(model, name, value)
         np.testing.assert_array_equal(model.predict(X), source.predict(X))

@@ -29,9 +29,9 @@ MEANT = {
 }
 # Values that are near none, and how the error ends.
 STRANGE = [
-    ("activation", 32, "several layers are one tuple: hidden_layer_sizes=(.., 32)."),
-    ("learning_rate", 0.01, "The rate itself is learning_rate_init=0.01."),
-    ("callbacks", Callback(), "Give a list, callbacks=[...]."),
+    ("activation", 32, "the widths of all layers as a tuple: hidden_layer_sizes=(.., 32)."),
+    ("learning_rate", 0.01, "Set the rate itself by learning_rate_init=0.01."),
+    ("callbacks", Callback(), "Pass a list, callbacks=[...]."),
     ("solver", "?", "Got '?' instead."),
     ("precision", "float8", ""),
     *((name, True, " instead.") for name in ("learning_rate", "activation")),
@@ -71,8 +71,8 @@ def test_names_of_other_libraries_are_told_the_parameter():
 def test_objects_of_the_wrong_kind_are_rejected():
     for name, value, message in (
         ("callbacks", [3], "callbacks has 3, which has none of the methods"),
-        ("callbacks", [Callback], r"the class Callback: give an object, with \(\)"),
-        ("loss", Huber, r"loss is the class Huber: give an object, with \(\)"),
+        ("callbacks", [Callback], r"the class Callback: pass an instance, Callback"),
+        ("loss", Huber, "loss is the class Huber: pass an instance, Huber"),
         ("hidden_layer_sizes", (3.5,), "hidden_layer_sizes must be integers, got"),
         ("hidden_layer_sizes", (3, 0), r"sizes must be > 0, got \[3, 0\]"),
     ):

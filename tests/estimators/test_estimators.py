@@ -126,7 +126,7 @@ def test_precision_is_resolved_once():
     strict = {"backend": "array_api_strict", "device": "no_float64"}
     assert small(**strict).fit(single, y).loss_ > 0
     assert small(**strict).fit(X, y).coefs_[0].dtype == np.float32
-    with pytest.raises(ValueError, match="precision is 'float64', which device"):
+    with pytest.raises(ValueError, match="precision='float64' is not supported"):
         small(precision="float64", **strict).fit(X, y)
 
 

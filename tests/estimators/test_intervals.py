@@ -256,7 +256,7 @@ def test_errors_say_which_fit_is_needed():
             regressor(loss).fit(X, X[:, 0]).predict(X, **asked)
     with pytest.raises(ValueError, match=message):
         MLPEnsembleRegressor(regressor(loss), 2).fit(X, X[:, 0]).predict(X, **asked)
-    with pytest.raises(ValueError, match="3 outputs for each target, and the last layer has 1"):
+    with pytest.raises(ValueError, match="3 outputs for each target, but the last layer has 1"):
         MLPRegressor.from_weights([np.ones((2, 1))], [np.ones(1)], loss=Quantile(LEVELS))
     with pytest.raises(ValueError, match="Through takes a loss of real values"):
         regressor("gaussian", output_activation="exp").fit(X, X[:, 0])

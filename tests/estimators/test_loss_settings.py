@@ -26,11 +26,11 @@ def test_class_weight_as_a_dict_is_checked():
     for given, message in (
         ({0: -1.0}, "Negative values"),
         ({0: 0.0, 1: 0.0, 2: 0.0}, "non-zero|is 0 for all"),
-        ({7: 2.0}, r"class_weight names \[7\], which are not among the classes \[0, 1, 2\]"),
+        ({7: 2.0}, r"class_weight has \[7\], which are not among the classes \[0, 1, 2\]"),
     ):
         with pytest.raises(ValueError, match=message):
             small(class_weight=given).fit(X, y)
-    with pytest.raises(ValueError, match="class_weight is a dict, and y has several"):
+    with pytest.raises(ValueError, match="for multilabel targets, got a dict"):
         small(class_weight={0: 2.0}).fit(X, np.eye(3, dtype=int)[y])
 
 
@@ -47,7 +47,7 @@ def test_label_smoothing_and_focal_losses_are_those_of_the_loss_objects():
         assert named.loss_ not in (plain, binary)
     binary = small(max_iter=300, label_smoothing=0.4).fit(X, y > 0)
     assert binary.predict_proba(X).max() < 0.95
-    with pytest.raises(ValueError, match="only 'log_loss' takes it"):
+    with pytest.raises(ValueError, match="only loss='log_loss' supports it"):
         MLPClassifier(label_smoothing=0.1, loss="focal").fit(X, y)
 
 
@@ -121,12 +121,12 @@ def test_a_users_own_loss(backend):
 
 
 CURES = [
-    (losses.SoftmaxCrossEntropy(), "'softmax', .* gives 'logistic' .*: set .*='softmax'"),
+    (losses.SoftmaxCrossEntropy(), "'softmax' out.* results in 'logistic' .*: set .*='softmax'"),
     (losses.Custom(squared, "softmax"), "set output_activation='softmax'"),
-    (losses.SquaredError(), r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError"),
-    (losses.Poisson(), "'exp', and output_activation='auto' gives 'logistic' for binary targets"),
+    (losses.SquaredError(), r"'identity' .* use 'log_loss', or e.g. Through\(SquaredError"),
+    (losses.Poisson(), "'exp' outputs, but output_activation='auto' results in 'logistic' for"),
     (losses.Through(losses.SquaredError(), "tanh"), "'tanh'.* with output_activation='logistic'"),
-    (losses.Custom(squared), r"give the function itself, or Custom\(\.\.\., 'logistic'\)"),
+    (losses.Custom(squared), r"pass the function itself, or Custom\(\.\.\., 'logistic'\)"),
 ]
 SEVERAL = (X[:, :3] > 0).astype(int)
 

@@ -116,8 +116,8 @@ def test_class_weights_and_partial_fit():
         ({"class_weight": [{0: 1.0}]}, Y, "a dict for each of 2 targets, got 1"),
         ({"class_weight": {0: 1.0}}, Y, "a dict for each of 2 targets, got a dict"),
         ({"early_stopping": True, "scoring": "accuracy"}, Y, "does not support several targets"),
-        ({"class_weight": [{0: 1.0}]}, first, "which has the weights of several targets"),
-        ({"class_weight": [{}, {9: 1.0}]}, Y, r"class_weight names \[9\]"),
+        ({"class_weight": [{0: 1.0}]}, first, "which is only for several targets"),
+        ({"class_weight": [{}, {9: 1.0}]}, Y, r"class_weight has \[9\]"),
         ({}, X[:, :2], "Unknown label type"),
     ],
 )

@@ -164,9 +164,9 @@ def test_frames_of_polars(tmp_path):
     categorical = frame.with_columns(polars.col("size").cast(polars.Categorical))
     np.testing.assert_array_equal(model.predict(categorical), model.predict(frame))
     check_age(polars.Series(["age"]), tmp_path)
-    with pytest.raises(ValueError, match=r"X\['a'\] has cells that are no values"):
+    with pytest.raises(ValueError, match=r"X\['a'\] has cells that are not values"):
         tabular().fit(polars.DataFrame({"a": [{"b": 1}] * N}), y)
-    with pytest.raises(ValueError, match=r"LazyFrame, which has no rows yet: give X.collect\(\)"):
+    with pytest.raises(ValueError, match=r"LazyFrame, which has no rows yet: pass X.collect\(\)"):
         tabular().fit(polars.LazyFrame({"a": [1, 2]}), y)
 
 
@@ -199,7 +199,7 @@ def test_columns_of_many_categories_are_embedded(on, tmp_path):
     embeddings = next(entry for entry in entries(model._state.params) if hasattr(entry, "table"))
     used = np.any(np.asarray(embeddings.table) != 0.0, axis=1)
     assert [*np.flatnonzero(~used)] == [0, 13]  # Unknown and missing ones, which no row has.
-    with pytest.raises(ValueError, match=r"`values` must have 7 inputs .* got 9: give what"):
+    with pytest.raises(ValueError, match=r"`values` must have 7 inputs .* got 9: pass"):
         model.columns_.by_column(np.asarray(model.coefs_[0]).T)
     with pytest.raises(ValueError, match=r"embedding_dim=2.*: fit with warm_start=False"):
         model.set_params(embedding_dim=2).partial_fit(frame, y)
@@ -212,21 +212,21 @@ def test_columns_of_many_categories_are_embedded(on, tmp_path):
 
 # Wrong columns in a fit, and what the error says.
 UNFIT = [
-    (X[["age"]].assign(age=np.nan), "X has no value in any column: check how it was read"),
+    (X[["age"]].assign(age=np.nan), "X has no value in any column: check how it was loaded"),
     (
         X.assign(city=pandas.Categorical([2**53 + 1, 2**53] * 45)),
         r"X\['city'\] has the category 9007199254740993, .* column.astype\(str\)",
     ),
     (
         pandas.DataFrame({key: [f"id {i}" for i in range(200)] for key in ("id", "name")}),
-        r"X\['id'\] has no category that 2 rows share.*\(columns=\['id', 'name'\]",
+        r"X\['id'\] has no category shared by 2 rows.*\(columns=\['id', 'name'\]",
     ),
     (X.assign(age=np.inf), r"X\['age'\] has infinity in row 0: replace it"),
-    (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are no values, e.g. \['a'\]: leave"),
-    (X.assign(city=[1, "b"] * 45), r"X\['city'\] has text and numbers: make it one of them"),
+    (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are not values, e.g. \['a'\]: drop"),
+    (X.assign(city=[1, "b"] * 45), r"X\['city'\] has text and numbers: convert it to one of them"),
     (
         X.assign(city=[*map(str, range(89)), "?"]),
-        r"has numbers that are text, e.g. \?: .*to_numeric",
+        r"has numbers stored as text and other text, e.g. \?: .*to_numeric",
     ),
     (X[:0], r"Found array with 0 sample\(s\)"),
     (X[["age", "age"]], r"columns of one name, \['age'\]: .*X.loc\[:, ~X.columns.duplicated"),
@@ -237,9 +237,9 @@ UNFIT = [
 UNLIKE = [
     (X.drop(columns="age"), "feature names"),
     (X[[*X][::-1]], "must be in the same order"),
-    (X.assign(age=X["city"]), r"X\['age'\] has categories, and had numbers in the fit: convert"),
-    (X.assign(city=X["age"]), r"X\['city'\] has numbers, and had categories in the fit"),
-    (X.assign(since="today"), r"X\['since'\] has categories, and had dates in the fit"),
+    (X.assign(age=X["city"]), r"X\['age'\] has categories, but had numbers in the fit: convert"),
+    (X.assign(city=X["age"]), r"X\['city'\] has numbers, but had categories in the fit"),
+    (X.assign(since="today"), r"X\['since'\] has categories, but had dates in the fit"),
 ]
 
 
@@ -256,9 +256,9 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
             model.fit(X, y, X_val=frame, y_val=y)
     assert pickle.dumps(model) == before
     for settings, message in (
-        ({"categorical_features": ["town"]}, r"has 'town', and X has 6 columns: 'age', 'city'"),
+        ({"categorical_features": ["town"]}, r"has 'town', but X has 6 columns: 'age', 'city'"),
         ({"categorical_features": [1, "size", "since"]}, r"X\['since'\] has dates: leave it out"),
-        ({"categorical_features": [True]}, "mask of shape .* give a mask with an entry for each"),
+        ({"categorical_features": [True]}, "mask of shape .* pass a mask with one entry per"),
         ({"categorical_features": None}, r"X\['city'\] has categories: set categorical_features"),
         ({"missing_values": "error"}, r"X\['age'\] is missing \(NaN\) .*missing_values='impute'"),
     ):

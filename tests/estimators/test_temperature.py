@@ -83,7 +83,7 @@ def test_refinement_keeps_the_epoch_of_the_least_loss_after_the_temperature():
         (small(calibration="temperature"), "calibration='temperature'.* early_stopping=True"),
         (small(scoring="refinement"), "scoring='refinement'.* early_stopping=True"),
         (small(**SURE, early_stopping=True, solver="lbfgs"), r"fit\(X, y, X_val=..., y_val=...\)"),
-        (small(MLPRegressor, early_stopping=True, scoring="refinement"), "type scoring='loss'"),
+        (small(MLPRegressor, early_stopping=True, scoring="refinement"), "use scoring='loss'"),
     ],
 )
 def test_what_needs_held_out_samples_or_classes_says_so(model, message):

@@ -1,4 +1,4 @@
-"""The meaning of an estimator's parameters, resolved into one frozen `TrainingConfig`."""
+"""The resolution of an estimator's parameters into a frozen `TrainingConfig`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ REFINEMENT = "refinement"
 _HOOKS = "on_fit_begin", "on_progress", "on_step_end", "on_epoch_end", "on_pause", "on_fit_end"
 # Cached, since resolving the settings takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
-_OF_PYTHON = {float, int, bool, str, type(None)}  # Most settings, which every fit uses.
-# Settings that only "lbfgs" needs.
+_OF_PYTHON = {float, int, bool, str, type(None)}  # Types that need no conversion.
+# "lbfgs" requires these values, since its loss must depend on the weights alone.
 _OF_WEIGHTS_ALONE = {"input_dropout": 0, "max_grad_norm": None, "ema_decay": None}
 _OF_WEIGHTS_ALONE |= {"augmentation": None, "dropout": 0, "normalization": None}
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Other solvers ignore them, as in scikit-learn.
@@ -39,7 +39,7 @@ _FOR_SGD = (ADAPTIVE, "invscaling")  # Other solvers ignore them, as in scikit-l
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The settings of a training run; a dtype of None follows the data."""
+    """The settings of a training run; if ``dtype`` is None, the data decide."""
 
     rules: Rules
     loop: LoopSettings
@@ -99,7 +99,7 @@ def resolve_config(
     )
     dtype = None if params["precision"] == "auto" else params["precision"]
     if dtype in LOW_PRECISIONS:
-        dtype = "float32"  # In fewer bits small updates would be lost.
+        dtype = "float32"  # Weights in fewer bits would lose small updates.
     scalings = scaling, params.get("target_scaling")
     return TrainingConfig(
         _plain_numbers(rules), resolve_loop(params), loss.output, *scalings, dtype
@@ -120,20 +120,20 @@ def _resolve_inputs(
         for name in ("augmentation", "tta"):
             if params[name] is not None:
                 raise ValueError(
-                    f"{name} is {params[name]!r}, and X has categories that are embedded, and so "
-                    f"is no image: set {name}=None."
+                    f"{name} must be None if X has embedded categories, got {params[name]!r}: "
+                    "images have no such columns."
                 )
         if params["precision"] in ("bf16", "float16"):
             raise ValueError(
-                f"precision is {params['precision']!r}, which has no number for each category that "
-                "is embedded: set precision='tf32' or 'float32'."
+                f"precision={params['precision']!r} cannot represent the codes of embedded "
+                "categories exactly: set precision='tf32' or 'float32'."
             )
         given = replace(given, embedding_dim=int(params["embedding_dim"]))
     return replace(given, numeric=numeric, scale=scale)
 
 
 def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
-    """Return the settings of a fit that training steps do not need."""
+    """Return the settings of the fit loop."""
     is_lbfgs = params["solver"] == LBFGS
     settings = LoopSettings(
         max_iter=params["max_iter"],
@@ -144,7 +144,7 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
         # "lbfgs" ignores it, as in scikit-learn.
         stops_by_score=bool(params["early_stopping"]) and not is_lbfgs,
         is_adaptive=_schedule_name(params) == ADAPTIVE,
-        # No schedule ends at max_iter, which is only a limit here.
+        # For these schedules, max_iter is only a limit.
         has_open_end=isinstance(_resolve_schedule(params), Constant | InvScaling),
         max_time=params["max_time"],
         max_fun=params["max_fun"] if is_lbfgs else None,
@@ -170,8 +170,8 @@ def check_params(params: Mapping[str, Any]) -> None:
 
     def refuse(name: str, off: Any, needed: str) -> None:
         raise ValueError(
-            f"{name} is {params[name]!r}, and solver 'lbfgs' needs {needed}: set "
-            f"{name}={off!r}, or use e.g. solver='adam'."
+            f"{name} is {params[name]!r}, but solver 'lbfgs' needs {needed}: set {name}={off!r}, "
+            "or use e.g. solver='adam'."
         )
 
     if params["precision"] in LOW_PRECISIONS:
@@ -193,7 +193,7 @@ def _check_members(params: Mapping[str, Any]) -> None:
         if is_wrong:
             raise ValueError(
                 f"`{name}` must be {need} with n_members={params['n_members']} on several "
-                "processes: set it so, or distributed=None."
+                "processes: change it, or set distributed=None."
             )
 
 
@@ -213,7 +213,9 @@ def resolve_layers(given: Any) -> tuple[int | Layer, ...]:
 def _refuse_class(name: str, given: Any) -> None:
     """Raise TypeError for a class instead of an object."""
     if isinstance(given, type):
-        raise TypeError(f"{name} has the class {given.__name__}: give an object, with ().")
+        raise TypeError(
+            f"{name} has the class {given.__name__}: pass an instance, {given.__name__}(...)."
+        )
 
 
 def _widths(given: Any) -> tuple[int, ...]:
@@ -226,7 +228,7 @@ def _widths(given: Any) -> tuple[int, ...]:
 
 
 def resolve_batch_size(given: int | str) -> int:
-    """Return the largest number of samples of a batch."""
+    """Return the maximum number of samples per batch."""
     return 200 if given == "auto" else int(given)
 
 
@@ -238,7 +240,7 @@ def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
         return cast(Optimizer, solver)
     if solver == "sgd":
         return SGD(params["momentum"], params["nesterovs_momentum"])
-    if solver == LBFGS:  # SciPy's solver; the trainer's rule is not used and keeps no state.
+    if solver == LBFGS:  # SciPy updates the weights; this rule is unused, and has no state.
         return SGD(momentum=0.0)
     rule: Any = OPTIMIZERS[solver]
     is_adam = solver in ("adam", "adamw")
@@ -247,7 +249,7 @@ def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
 
 
 def resolve_augmentation(name: str, given: Any, n_features: int) -> tuple[Augmentation, ...]:
-    """Return the augmentations of a parameter; raise an error if they do not fit."""
+    """Return the augmentations of a parameter; raise an error if they do not suit X."""
     if given is None:
         return ()
     chosen = tuple(given) if isinstance(given, list | tuple) else (given,)
@@ -284,8 +286,8 @@ def _hashable(value: Any) -> Any:
 def _plain_numbers(settings: Any) -> Any:
     """Return settings with Python numbers instead of NumPy's, even in tuples and dataclasses.
 
-    Both are equal and have the same hash, but NumPy's compute in another precision, and its small
-    integers overflow.
+    They are equal and have the same hash, but NumPy numbers may change the precision of results,
+    and its small integers overflow.
     """
     kind = type(settings)
     if kind in _OF_PYTHON:
@@ -326,18 +328,18 @@ def training_backend(params: Mapping[str, Any], X: Any) -> Backend:
 
 
 def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
-    """Return the dtype of the parameters for training on some data with a backend."""
+    """Return the dtype of the weights for training on X with a backend."""
     if config.dtype == "float64" and not backend.has_float64:
         raise ValueError(
-            f"precision is 'float64', which device {backend.device!s} of backend "
-            f"{backend.name!r} does not have; use precision='float32'."
+            f"precision='float64' is not supported by device {backend.device!s} of backend "
+            f"{backend.name!r}: use precision='float32'."
         )
     if config.dtype is not None:
         return config.dtype
-    # As in scikit-learn, everything except single precision and bytes uses double precision.
+    # As in scikit-learn, only data in single precision or bytes are trained in single precision.
     if isinstance(X.x if isinstance(X, Rows | Shard) else X, np.ndarray):
-        # Scikit-learn converts NumPy's float16 to double; looking up a dtype's name takes ten
-        # microseconds.
+        # Scikit-learn converts NumPy's float16 to double. Comparing dtypes is faster than their
+        # names.
         is_single = X.dtype in (np.float32, np.uint8)
     else:
         singles = "float32", "uint8", "float16", "bfloat16"

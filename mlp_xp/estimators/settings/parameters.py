@@ -1,4 +1,4 @@
-"""The table of parameters in scikit-learn's terms: constraints, docstrings and checks."""
+"""The table of parameters as scikit-learn's constraints, docstrings and checks."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ from mlp_xp.recipes.parameter_row import Number, Parameter
 
 _Class = TypeVar("_Class", bound=type)
 
-# Types whose equal values are interchangeable.
+# Types of which equal values have the same effect.
 _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 
@@ -35,13 +35,13 @@ _ATTRIBUTES = """\
 coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
     Weight matrices, or stacks of them, in the library and on the device of the training data.
 intercepts_ : list of (fan_out,) arrays
-    Biases, likewise.
+    Biases, in the same library and on the same device.
 norms_ : list of (scale, shift)
-    One for each normalization; likewise.
+    Parameters of each normalization layer.
 other_weights_ : list of NamedTuples of arrays
-    Other learned parameters, such as embeddings; likewise.
+    Other learned parameters, such as embeddings.
 moments_ : list of (mean, variance)
-    Running statistics of batch normalization; likewise.
+    Running statistics of each batch normalization.
 loss_ : float
     Loss of the last epoch.
 best_loss_ : float or None
@@ -49,24 +49,24 @@ best_loss_ : float or None
 loss_curve_ : list of float
     Loss of each epoch, or iteration of "lbfgs".
 validation_scores_, validation_loss_curve_ : list of float or None
-    After each epoch; None without validation samples.
+    Validation score and loss after each epoch; None without validation samples.
 best_validation_score_ : float or None
     Highest validation score; None without validation samples.
 history_ : list of Record
-    One record per epoch; ``pandas.DataFrame(model.history_)`` makes a table of them.
+    One record per epoch; ``pandas.DataFrame(model.history_)`` converts them to a table.
 n_iter_ : int
-    Number of epochs since the last call of `fit` began.
+    Number of epochs since the start of the last call of `fit`.
 t_ : int
-    Samples seen, repeats included.
+    Number of training samples seen, including repetitions.
 n_features_in_, n_layers_, n_outputs_ : int
-    Numbers of features, of layers with the input, and of outputs.
+    Numbers of features, layers (including the input layer), and outputs.
 out_activation_ : str
     Output activation.
 feature_names_in_ : (features,) array
-    If X has column names.
+    Column names, if X has any.
 columns_ : TableColumns
-    What a fit with `categorical_features`, `missing_values` or the like learned about the columns.
-    ``columns_.input_names`` are the names of the network's inputs;
+    Encoding of the columns of a table, learned if `categorical_features`, `missing_values` or a
+    similar parameter is set. ``columns_.input_names`` are the names of the network's inputs;
     ``columns_.by_column(values)`` returns, for each column, the norm of its inputs' weights or
     gradients.
 """
@@ -106,7 +106,7 @@ def documented(cls: _Class) -> _Class:
     return cls
 
 
-# Scikit-learn reads the signature of the constructor at each call.
+# Cached, since scikit-learn inspects the constructor's signature at each call.
 @functools.cache
 def _names(cls: Any) -> tuple[str, ...]:
     return tuple(BaseEstimator._get_param_names.__func__(cls))
@@ -131,7 +131,7 @@ def validate(estimator: Any) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a parameter is a number, text, None, or several integers, which can be compared."""
+    """Whether a parameter can be cached: it is a number, text, None, or a tuple of integers."""
     kind = type(value)
     return kind in _PLAIN or (kind is tuple and all(type(entry) is int for entry in value))
 
@@ -161,10 +161,10 @@ def _hint(name: str, value: Any, constraints: list[Any]) -> str:
     if isinstance(value, bool):
         return ""
     if name == "learning_rate" and isinstance(value, Real):
-        return f" The rate itself is learning_rate_init={value!r}."
+        return f" Set the rate itself by learning_rate_init={value!r}."
     if name == "activation" and isinstance(value, Integral):
-        return f" Widths of several layers are one tuple: hidden_layer_sizes=(.., {value!r})."
-    return " Give a list, callbacks=[...]." if name == "callbacks" else ""
+        return f" Pass the widths of all layers as a tuple: hidden_layer_sizes=(.., {value!r})."
+    return " Pass a list, callbacks=[...]." if name == "callbacks" else ""
 
 
 class RecipeMixin:
@@ -188,7 +188,7 @@ class RecipeMixin:
         Returns
         -------
         MLPClassifier or MLPRegressor
-            Not fitted. A recipe with ``[ensemble]``, such as "table-best", gives an
+            An unfitted estimator. A recipe with ``[ensemble]``, such as "table-best", returns an
             `MLPEnsembleClassifier` or `MLPEnsembleRegressor`; parameters that both have, such as
             ``random_state``, are set on the ensemble.
 
@@ -230,7 +230,7 @@ def _ensemble_of(model: Any, params: dict[str, Any]) -> Any:
     """Return an ensemble with a recipe's parameters, or None if the recipe has no ensemble."""
     if not params:
         return None
-    # From the package, which imports ensembles late, since they are built on estimators.
+    # Imported late, since ensembles are built on estimators.
     from mlp_xp import MLPEnsembleClassifier, MLPEnsembleRegressor
 
     is_regressor = isinstance(model, RegressorMixin)

@@ -21,10 +21,10 @@ _BLOCK = 4096  # The number of rows that are converted at once.
 
 @dataclass(frozen=True, eq=False)
 class TableColumns:
-    """The columns of a table, with what was learned from the training data.
+    """The columns of a table, and their encoding learned from the training data.
 
-    The matrix has the numbers first, then indicators of missing numbers, then one-hot categories,
-    and last the codes of embedded categories. Codes count the categories of all embedded columns.
+    The encoded matrix contains numbers, then indicators of missing numbers, then one-hot
+    categories, then codes of embedded categories. Codes are consecutive over all embedded columns.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class TableColumns:
     scaling : Affine, Quantile or None
         The scaling of the numbers.
     dtype : {"float32", "float64"}
-        The dtype of the matrix.
+        The dtype of the encoded matrix.
     settings : dict
         The parameters that determine the columns; empty for a model saved by an earlier version.
     """
@@ -67,7 +67,7 @@ class TableColumns:
 
     @cached_property
     def input_columns(self) -> np.ndarray:
-        """The position in the table of each input's column."""
+        """For each input, the position of its column in the table."""
         return np.asarray([position for position, _ in self._inputs], dtype=np.intp)
 
     @cached_property
@@ -87,14 +87,14 @@ class TableColumns:
 
     @property
     def block(self) -> TableInputs:
-        """The first block of a network, which takes the matrix."""
+        """The first block of the network, which receives the encoded matrix."""
         n_numbers = len(self.medians)
         n_others = len(self.input_names) - n_numbers - len(self._embedded)
         return TableInputs(n_numbers, n_others, self.categories)
 
     @cached_property
     def _gaps(self) -> list[int]:
-        """The columns of numbers that have an indicator of missing values."""
+        """The positions of numeric columns with an indicator of missing values."""
         places = enumerate(self.columns)
         return [i for i, column in places if column.number_names and column.has_missing]
 
@@ -120,13 +120,13 @@ class TableColumns:
         Raises
         ------
         ValueError
-            For a wrong number of inputs.
+            If `values` has a wrong number of inputs.
         """
         squares = np.square(to_numpy(values))
         if squares.shape[-1] != len(self.input_names):
             raise ValueError(
                 f"`values` must have {len(self.input_names)} inputs on their last axis, got "
-                f"{squares.shape[-1]}: give what input_gradient returns, or weights of a fit with "
+                f"{squares.shape[-1]}: pass the result of input_gradient, or weights of a fit with "
                 "max_one_hot=float('inf') and numeric_embedding=None."
             )
         total = np.zeros((*squares.shape[:-1], len(self.columns)), squares.dtype)
@@ -149,7 +149,7 @@ class TableColumns:
         Parameters
         ----------
         X : frame or array-like of shape (samples, features)
-            With the columns of the fit, in the same order.
+            A table with the columns of the fit, in the same order.
         """
         return self.encode(read_table(X), imputes=True)
 
@@ -160,7 +160,7 @@ class TableColumns:
         ----------
         raws : sequence of RawColumn
         imputes : bool
-            Whether missing numbers are replaced; otherwise they are an error.
+            Whether to replace missing numbers, or else raise an error.
 
         Raises
         ------
@@ -190,7 +190,7 @@ class TableColumns:
     def _write_numbers(
         self, pairs: list[tuple[Column, RawColumn]], matrix: np.ndarray, *, imputes: bool
     ) -> None:
-        """Write numbers and indicators, some rows at a time."""
+        """Write numbers and indicators of missing values into the matrix, in blocks of rows."""
         numbers: list[np.ndarray] = []
         labels: list[str] = []
         for column, raw in pairs:
@@ -238,7 +238,7 @@ def decode_columns(spec: Any) -> TableColumns:
     columns = tuple(_column(entry) for entry in spec["columns"])
     medians, dtype = _array(spec["medians"], 1), spec["dtype"]
     n_numbers = sum(len(column.number_names) for column in columns)
-    _expect(columns and len(medians) == n_numbers, "medians are not of the columns")
+    _expect(columns and len(medians) == n_numbers, "medians do not match the columns")
     _expect(dtype in ("float32", "float64"), f"dtype is {dtype!r}")
     return TableColumns(columns, medians, _scaling(spec["scaling"], n_numbers), dtype)
 
@@ -264,18 +264,18 @@ def _scaling(spec: Any, n_numbers: int) -> Affine | Quantile | None:
     if "quantiles" in spec:
         quantiles = _array(spec["quantiles"], 2)
         is_right = quantiles.shape[1] == n_numbers and len(quantiles) > 1
-        _expect(is_right and np.all(np.diff(quantiles, axis=0) >= 0.0), "quantiles do not increase")
+        _expect(is_right and np.all(np.diff(quantiles, axis=0) >= 0.0), "invalid quantiles")
         return Quantile(quantiles)
     shift, scale = _array(spec["shift"], 1), _array(spec["scale"], 1)
-    _expect(len(shift) == len(scale) == n_numbers, "scaling is not of the numbers")
-    _expect(type(spec["is_clipped"]) is bool, "is_clipped is no bool")
+    _expect(len(shift) == len(scale) == n_numbers, "scaling does not match the numeric columns")
+    _expect(type(spec["is_clipped"]) is bool, "is_clipped is not a bool")
     return Affine(shift, scale, spec["is_clipped"])
 
 
 def _array(values: Any, n_axes: int) -> np.ndarray:
     array = np.asarray(values)
     is_right = array.ndim == n_axes and (array.dtype.kind == "f" or not array.size)
-    _expect(is_right and np.all(np.isfinite(array.astype(np.float64))), "numbers are missing")
+    _expect(is_right and np.all(np.isfinite(array.astype(np.float64))), "an array is invalid")
     return array.astype(np.float64)
 
 

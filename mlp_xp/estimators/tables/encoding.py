@@ -25,32 +25,32 @@ from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
-_MOST_ROWS = 200_000  # The rows from which columns are learned, over all processes.
+_MOST_ROWS = 200_000  # The maximum number of rows to learn columns from, over all processes.
 _NAMED = 5  # The number of columns that an error names.
 
 
 def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     """Return the columns of the training data, according to an estimator's parameters.
 
-    Raise ValueError if a column cannot be an input.
+    Raise ValueError if a column cannot be used as input.
     """
     names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(len(raws))])
     names = [str(name) for name in names]
     categorical, max_one_hot = estimator.categorical_features, estimator.max_one_hot
     are_categories = _categorical(categorical, raws, names)
     if all(raw.is_empty for raw in raws):
-        raise ValueError("X has no value in any column: check how it was read.")
+        raise ValueError("X has no value in any column: check how it was loaded.")
     columns: list[Column] = []
     useless: dict[str, UselessError] = {}
     for raw, name, is_category in zip(raws, names, are_categories, strict=True):
-        if raw.is_empty:  # As in scikit-learn's trees and skrub; mostly in a fold.
+        if raw.is_empty:  # Allowed, since folds may have empty columns.
             if raw.kind == "number" and estimator.missing_values == "error":
                 raise ValueError(f"{raw.label} is missing (NaN) in row 0: {IMPUTE}.")
             columns.append(EmptyColumn(name, True))
         elif is_category and raw.kind == "date":
             raise ValueError(
-                f"{raw.label} has dates: leave it out of categorical_features, or make it text, "
-                "e.g. by column.astype(str)."
+                f"{raw.label} has dates: leave it out of categorical_features, or convert it to "
+                "text, e.g. by column.astype(str)."
             )
         elif is_category:
             try:
@@ -61,14 +61,14 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
             columns.append(DateColumn.learn(name, raw))
         elif raw.kind == "category":
             raise ValueError(
-                f"{raw.label} has categories: set categorical_features='from_dtype', or name it "
-                f"there, categorical_features=[{name!r}, ...]."
+                f"{raw.label} has categories: set categorical_features='from_dtype', or name the "
+                f"column, categorical_features=[{name!r}, ...]."
             )
         else:
             columns.append(NumberColumn.learn(name, raw))
     if useless:
         raise ValueError(
-            f"{next(iter(useless.values()))}, from which nothing is learned: leave it out, e.g. "
+            f"{next(iter(useless.values()))}, so nothing can be learned from it: drop it, e.g. "
             f"X.drop(columns={[*useless]})."
         )
     pairs = zip(columns, raws, strict=True)
@@ -77,7 +77,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     check_finite(labels, parts)
     there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
     medians = np.asarray([np.median(values) for values in there])
-    # Whatever their dtype, a precision below float64 uses numbers in float32.
+    # A precision below float64 uses float32 numbers, whatever the dtypes of the columns.
     is_single = estimator.precision not in ("auto", "float64")
     is_single |= bool(parts) and all(values.dtype == np.float32 for values in parts)
     scaling = estimator.input_scaling
@@ -95,7 +95,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
 
 
 def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) -> list[bool]:
-    """Return which columns are categories."""
+    """Return for each column whether it is categorical."""
     if given is None:
         return [False] * len(raws)
     if isinstance(given, str):
@@ -104,8 +104,8 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
     if chosen.dtype.kind == "b":
         if chosen.shape != (len(raws),):
             raise ValueError(
-                f"categorical_features is a mask of shape {chosen.shape}, and X has {len(raws)} "
-                "columns: give a mask with an entry for each."
+                f"categorical_features is a mask of shape {chosen.shape}, but X has {len(raws)} "
+                "columns: pass a mask with one entry per column."
             )
         return [bool(one) for one in chosen]
     positions = set()
@@ -117,8 +117,8 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
         else:
             shown = ", ".join(map(repr, names[:_NAMED]))
             raise ValueError(
-                f"categorical_features has {entry!r}, and X has {len(raws)} columns: {shown}"
-                f"{', ...' if len(names) > _NAMED else ''}. Give their names or positions."
+                f"categorical_features has {entry!r}, but X has {len(raws)} columns: "
+                f"{shown}{', ...' if len(names) > _NAMED else ''}. Pass their names or positions."
             )
     return [i in positions for i in range(len(raws))]
 
@@ -126,15 +126,15 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
 def encode_table(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
 ) -> np.ndarray:
-    """Return the matrix of a table on the host; its columns are learned (``reset``) or known.
+    """Return the encoded matrix of a table on the host; with ``reset``, learn the columns first.
 
-    If X is a part of the samples, perhaps without rows, ``exchange`` returns the values of all
-    parts. Raise ValueError if the table differs from the fit's, or cannot be encoded.
+    If X is one process's part of the samples, perhaps without rows, ``exchange`` returns the values
+    of all processes. Raise ValueError if the table does not match the fit, or cannot be encoded.
     """
     if sparse.issparse(X):
         raise ValueError(
-            "X is sparse, and categories, missing numbers, and input_scaling='robust' and "
-            "'quantile' need a dense table: give X.toarray(), or leave these settings out."
+            "X is sparse, but categories, missing numbers, and input_scaling='robust' or "
+            "'quantile' require a dense table: pass X.toarray(), or leave these settings out."
         )
     raws = read_table(X)
     is_empty = not raws or not len(raws[0].values)
@@ -150,17 +150,17 @@ def encode_table(
         estimator.columns_, setting = learn_columns(estimator, joined), estimator.input_scaling
         if setting is not None and setting not in TABLE_SCALINGS and estimator.columns_.categories:
             raise ValueError(
-                f"input_scaling is {setting!r}, which mixes all inputs, and columns with more "
-                f"categories than max_one_hot={estimator.max_one_hot} are no inputs but codes: set "
-                "max_one_hot=float('inf'), or input_scaling='robust'."
+                f"input_scaling={setting!r} mixes all inputs, but columns with more than "
+                f"max_one_hot={estimator.max_one_hot} categories are codes, which cannot be mixed: "
+                "set max_one_hot=float('inf'), or input_scaling='robust'."
             )
-    if is_empty:  # Unused row.
+    if is_empty:  # The row is unused.
         return np.zeros((1, len(estimator.columns_.input_names)), estimator.columns_.dtype)
     return estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
 
 
 def _joined(raws: Sequence[RawColumn], exchange: Callable[[Any], list[Any]]) -> list[RawColumn]:
-    """Return the columns of all processes, sampled from large tables."""
+    """Return the columns joined over all processes; large tables are subsampled."""
     n_parts, n_rows = len(exchange(None)), len(raws[0].values)
     rows = np.linspace(0, n_rows - 1, min(n_rows, _MOST_ROWS // n_parts)).astype(np.intp)
     mine = [replace(raw, values=raw.values[rows]) for raw in raws]

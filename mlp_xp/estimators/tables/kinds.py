@@ -1,4 +1,4 @@
-"""The kinds of columns, and what each learns, checks and passes to the network."""
+"""The kinds of columns: what each learns and checks, and its inputs for the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UselessError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column as in the first fit; if values were missing, an input indicates missing values."""
+    """A column of the first fit; ``has_missing`` is whether values were missing there."""
 
     name: str
     has_missing: bool
@@ -36,12 +36,12 @@ class Column:
 
     @property
     def number_names(self) -> tuple[str, ...]:
-        """The names of the numbers that the network receives."""
+        """The names of the column's numeric inputs."""
         return ()
 
     @property
     def category_names(self) -> tuple[str, ...]:
-        """The names of the inputs for categories."""
+        """The names of the column's one-hot inputs."""
         return ()
 
     def numbers(self, raw: RawColumn) -> list[np.ndarray]:
@@ -49,13 +49,13 @@ class Column:
         return []
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values that `KINDS` can read."""
+        """Return the kind and fields as JSON values."""
         return {"kind": self.kind, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class EmptyColumn(Column):
-    """A column that had no values in the fit and is never an input."""
+    """A column without values in the fit, which is not used as input."""
 
     kind = "empty"
 
@@ -91,7 +91,7 @@ class NumberColumn(Column):
 
 @dataclass(frozen=True)
 class DateColumn(Column):
-    """A column of dates: year, day of the year, weekday, and second of the day (``has_time``)."""
+    """A column of dates, as year, day of year, weekday and, if ``has_time``, second of day."""
 
     has_time: bool = False
 
@@ -106,12 +106,12 @@ class DateColumn(Column):
 
     @property
     def number_names(self) -> tuple[str, ...]:
-        """The names of the parts."""
+        """The names of the parts of a date."""
         parts = ["year", "day of year", "weekday", *(["second of day"] if self.has_time else [])]
         return tuple(f"{self.name}: {part}" for part in parts)
 
     def numbers(self, raw: RawColumn) -> list[np.ndarray]:
-        """Return the parts; Monday is 0, and so is the first of January."""
+        """Return the parts of the dates; Monday and January 1 are 0."""
         if raw.kind != self.kind:
             return [np.full(len(raw.values), np.nan)] * len(self.number_names)
         days, years = (raw.values.astype(f"datetime64[{unit}]") for unit in "DY")
@@ -126,10 +126,10 @@ class DateColumn(Column):
 
 @dataclass(frozen=True)
 class CategoryColumn(Column):
-    """A column of categories: sorted ``values``, either all text or all numbers.
+    """A categorical column, with sorted ``values``, either all text or all numbers.
 
-    With ``has_rare`` there were also rare categories, with which unknown ones are merged. With
-    ``is_embedded`` the network receives the code of a category instead of one input per category.
+    With ``has_rare``, there were also rare categories; unknown categories are treated like them.
+    With ``is_embedded``, the input is the code of a category instead of a one-hot vector.
     """
 
     values: tuple[Category, ...] = ()
@@ -140,9 +140,9 @@ class CategoryColumn(Column):
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
-        """Return the column of the training data; raise UselessError for one without information.
+        """Return the column of the training data; raise UselessError if it has no information.
 
-        More categories than ``max_one_hot`` are embedded.
+        A column with more than ``max_one_hot`` categories is embedded.
         """
         codes, found = raw.factors
         _check_text(raw.label, found)
@@ -153,11 +153,11 @@ class CategoryColumn(Column):
         has_missing, has_rare = len(known) < len(codes), len(kept) < len(found)
         column = cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
         if not kept and not has_missing:
-            raise UselessError(f"{raw.label} has no category that {least} rows share")
+            raise UselessError(f"{raw.label} has no category shared by {least} rows")
         return column
 
     def check(self, raw: RawColumn) -> None:
-        """Raise ValueError for text where categories were numbers, and vice versa."""
+        """Raise ValueError for dates, and for numbers if the categories were text."""
         if raw.kind == "date" or (raw.kind == "number" and self.is_text and not raw.is_empty):
             super().check(raw)
 
@@ -179,7 +179,7 @@ class CategoryColumn(Column):
 
     @property
     def n_codes(self) -> int:
-        """The number of codes: categories, unknown and missing."""
+        """The number of codes, including those for unknown and missing values."""
         return len(self.values) + 2
 
     @property
@@ -188,7 +188,7 @@ class CategoryColumn(Column):
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """The inputs for each code, ``(categories + 2, inputs)``: one-hot."""
+        """The one-hot inputs for each code, ``(categories + 2, inputs)``."""
         n_values, n_inputs = len(self.values), len(self.category_names)
         if self._is_binary:
             return np.asarray([[0.0], [-1.0], [1.0], [0.0]])
@@ -203,9 +203,10 @@ class CategoryColumn(Column):
         return rows
 
     def codes(self, raw: RawColumn) -> np.ndarray:
-        """Return the numbers of the categories, ``(rows,)``.
+        """Return the code of the category in each row, ``(rows,)``.
 
-        0 is an unknown or rare category, the next are `values`, and the last is a missing value.
+        Code 0 is for unknown or rare categories, the next are for `values`, the last for missing
+        values.
         """
         codes, found = raw.factors
         known = {value: code for code, value in enumerate(self.values, 1)}
@@ -228,21 +229,21 @@ def check_finite(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:
 
 def _changed(label: str, now: str, earlier: str) -> ValueError:
     return ValueError(
-        f"{label} has {now}, and had {earlier} in the fit: convert it, or fit again on such data."
+        f"{label} has {now}, but had {earlier} in the fit: convert it, or fit again on such data."
     )
 
 
 def _check_text(label: str, found: Sequence[Category]) -> None:
-    """Raise ValueError for categories of two types, and for numbers with text among them."""
+    """Raise ValueError for a mix of numbers and text, also if the numbers are stored as text."""
     texts = [value for value in found if isinstance(value, str)]
     if texts and len(texts) < len(found):
         raise text_and_numbers(label)
     if len(texts) > FEW:
         others = [text for text in texts if not _is_number(text)]
         if len(others) < (1.0 - MANY) * len(texts):
-            seen = f", e.g. {_shown(others[0])}" if others else ""
+            seen = f" and other text, e.g. {_shown(others[0])}" if others else ""
             raise ValueError(
-                f"{label} has numbers that are text{seen}: convert it, e.g. by "
+                f"{label} has numbers stored as text{seen}: convert them, e.g. by "
                 "pandas.to_numeric(column, errors='coerce')."
             )
 
@@ -256,7 +257,7 @@ def _is_number(text: str) -> bool:
 
 
 def _shown(value: Category) -> str:
-    """Return a category for a name or a message."""
+    """Return a category as text for a name or a message."""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else str(value)
     return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
@@ -265,7 +266,7 @@ def _shown(value: Category) -> str:
 def _as_numbers(raw: RawColumn) -> np.ndarray:
     if raw.kind == "number":
         return raw.values
-    codes, found = raw.factors  # Either booleans or no values at all.
+    codes, found = raw.factors  # Booleans, or no values at all.
     return np.asarray([*found, np.nan], dtype=np.float64)[codes]
 
 

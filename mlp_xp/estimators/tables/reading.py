@@ -1,4 +1,4 @@
-"""The columns of any library's data frame, or of a matrix, as NumPy arrays."""
+"""Read the columns of any library's data frame, or of a matrix, as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class RawColumn:
 
 
 def read_table(X: Any) -> list[RawColumn]:
-    """Return the columns, in NumPy, of a frame that narwhals can read or an array-like matrix.
+    """Return the columns of a data frame that narwhals supports, or of an array-like matrix.
 
-    Raise ValueError if X is neither, or a column has cells that are not values, such as lists.
+    Raise ValueError for other X, or if a column has cells such as lists.
     """
     if narwhals.dependencies.is_into_dataframe(X):
         if not getattr(getattr(X, "columns", None), "is_unique", True):
@@ -64,7 +64,7 @@ def read_table(X: Any) -> list[RawColumn]:
         frame = narwhals.from_native(X, eager_only=True)
         return [_of_series(f"X[{one.name!r}]", one) for one in frame.iter_columns()]
     if type(X).__name__ == "LazyFrame":
-        raise ValueError("X is a LazyFrame, which has no rows yet: give X.collect().")
+        raise ValueError("X is a LazyFrame, which has no rows yet: pass X.collect().")
     matrix = X if isinstance(X, np.ndarray) else _as_matrix(X)
     if matrix.ndim != 2:
         cure = "X.reshape(-1, 1) for a single feature or X.reshape(1, -1) for one sample"
@@ -85,7 +85,9 @@ def _as_matrix(X: Any) -> np.ndarray:
         matrix = np.asarray(X)
         return np.asarray(X, dtype=object) if matrix.dtype.kind in "USO" else matrix
     except ValueError as error:
-        raise ValueError("X has rows of different lengths: give each row all columns.") from error
+        raise ValueError(
+            "X has rows of different lengths: each row must have all columns."
+        ) from error
 
 
 def _of_series(label: str, series: Any) -> RawColumn:
@@ -104,7 +106,7 @@ def _of_series(label: str, series: Any) -> RawColumn:
 
 
 def _of_values(label: str, values: np.ndarray) -> RawColumn:
-    """Return a column; its kind follows from its values."""
+    """Return a column whose kind is inferred from its values."""
     kind = values.dtype.kind
     if kind in "iuf":
         return RawColumn(label, "number", values)
@@ -145,7 +147,8 @@ def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
     kinds = {part.kind for part in parts if not part.is_empty} or {parts[0].kind}
     if len(kinds) > 1:
         raise ValueError(
-            f"{parts[0].label} has {' and '.join(sorted(kinds))} values on some ranks."
+            f"{parts[0].label} has {' and '.join(sorted(kinds))} values on different ranks: "
+            "convert it to one kind."
         )
     (kind,) = kinds
     dtype: Any = {"number": np.float64, "date": "datetime64[us]"}.get(kind, object)
@@ -205,17 +208,17 @@ def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
 
 
 def text_and_numbers(label: str) -> ValueError:
-    """Return the error for a column with values of both kinds."""
+    """Return the error for a column that mixes text and numbers."""
     return ValueError(
-        f"{label} has text and numbers: make it one of them, e.g. by "
+        f"{label} has text and numbers: convert it to one of them, e.g. by "
         "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
     )
 
 
 def _no_values(label: str, value: Any) -> ValueError:
     return ValueError(
-        f"{label} has cells that are no values, e.g. {value!r}: leave the column out, or make "
-        "numbers or text of it."
+        f"{label} has cells that are not values, e.g. {value!r}: drop the column, or convert it to "
+        "numbers or text."
     )
 
 
@@ -224,8 +227,8 @@ def _plain(label: str, value: Any) -> Category:
         return value.decode(errors="replace")
     if isinstance(value, int) and abs(value) > _LARGEST:
         raise ValueError(
-            f"{label} has the category {value}, and integers above 2**53 are not exact: make it "
-            "text, e.g. by column.astype(str)."
+            f"{label} has the category {value}, but integers above 2**53 are not exact: convert it "
+            "to text, e.g. by column.astype(str)."
         )
     is_number = isinstance(value, Number | np.bool_ | Decimal)
     return float(value) if is_number else str(value)

@@ -26,7 +26,7 @@ class Affine:
     bound: ClassVar[float] = 3.0  # The bound of clipped numbers.
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """Return float64 numbers ``(rows, numbers)`` scaled, in their own memory."""
+        """Scale float64 numbers ``(rows, numbers)`` in place, and return them."""
         x -= self.shift
         x *= self.scale
         if self.is_clipped:
@@ -41,15 +41,15 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Quantile:
-    """The scaling that makes each number normally distributed, by scikit-learn.
+    """The scaling to a normal distribution, by scikit-learn's `QuantileTransformer`.
 
-    ``quantiles : (quantiles, numbers)`` of the training data increase along the first axis.
+    ``quantiles``, ``(quantiles, numbers)``, are increasing quantiles of the training data.
     """
 
     quantiles: np.ndarray
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """Return float64 numbers ``(rows, numbers)`` scaled."""
+        """Return scaled float64 numbers ``(rows, numbers)``."""
         from sklearn.preprocessing import QuantileTransformer  # Rarely needed.
 
         transformer = QuantileTransformer(output_distribution="normal", copy=False)
@@ -67,7 +67,7 @@ class Quantile:
 def learn_scaling(
     setting: str | None, numbers: Sequence[np.ndarray], medians: np.ndarray
 ) -> Affine | Quantile | None:
-    """Compute a scaling from the known values of each column, and their medians."""
+    """Compute a scaling from the non-missing values of each column, and their medians."""
     if setting is None or not numbers:
         return None
     if setting == "standardize":
@@ -86,7 +86,7 @@ def learn_scaling(
         values if len(values) <= _ROWS else generator.choice(values, _ROWS, replace=False)
         for values in numbers
     ]
-    # A level that equals a value is set to it, so that both are also equal in float32.
+    # Positions are rounded, so that a quantile at a sample equals it exactly, also in float32.
     places = [np.round(levels * (len(values) - 1), 6) for values in some]
     pairs = zip(places, some, strict=True)
     curves = [np.interp(at, np.arange(len(values)), np.sort(values)) for at, values in pairs]

@@ -1,7 +1,7 @@
-"""Targets of a network, which are checked, learned from y, encoded for the loss, and decoded.
+"""The kinds of targets: how y is checked, encoded for the loss, and decoded from outputs.
 
-Each kind of targets defines which losses are valid, its default score, and how samples are
-stratified and weighted. It does not depend on estimators or networks.
+Each kind also defines which losses are valid, the default score, and how samples are stratified and
+weighted. Targets do not depend on estimators or networks.
 """
 
 from mlp_xp.estimators.targets._base import Targets

@@ -18,11 +18,12 @@ from mlp_xp.nn.losses import Custom, Loss
 class Targets(ABC):
     """The meaning of a network's outputs, learned from the targets of the first fit.
 
-    ``kind`` is "binary", "multiclass", "multilabel", "multiclass-multioutput" or "real", ``metric``
-    the name of the default score. y is encoded as ``n_outputs`` columns, each with one output or,
-    for some losses, several. ``classes`` are sorted labels, a list of arrays for several targets,
-    or None for real values. ``output`` is the output activation, unless a loss for real values has
-    another. ``is_sparse`` is whether y was sparse, as predictions then are, too.
+    ``kind`` is "binary", "multiclass", "multilabel", "multiclass-multioutput" or "real", and
+    ``metric`` is the name of the default score. y is encoded as ``n_outputs`` columns; for some
+    losses, the network has several outputs per column. ``classes`` are sorted labels, a list of
+    arrays for several targets, or None for real values. ``output`` is the output activation, unless
+    a loss for real values has another. ``is_sparse`` is whether y was sparse; predictions are then
+    sparse, too.
     """
 
     metric: ClassVar[str]
@@ -39,12 +40,12 @@ class Targets(ABC):
     ) -> np.ndarray:
         """Return y on the host; raise ValueError if it is not valid for this kind of targets.
 
-        ``known`` are classes with which a later check compares the labels.
+        ``known`` are the classes of an earlier fit, if any; labels are compared with them later.
         """
 
     @abstractmethod
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
-        """Return the loss for the parameters; raise ValueError if it does not fit."""
+        """Return the loss for the parameters; raise ValueError if it is invalid for the targets."""
 
     @abstractmethod
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
@@ -70,8 +71,7 @@ class Targets(ABC):
     def log_loss(self) -> Loss:
         """The log loss of the probabilities, for fitting a temperature."""
         raise ValueError(
-            "`scoring` is 'refinement', which is for classifiers: type scoring='loss', or leave it "
-            "out."
+            "scoring='refinement' is only for classifiers: use scoring='loss', or leave it out."
         )
 
     def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
@@ -86,24 +86,24 @@ class Targets(ABC):
 
     @property
     def plain(self) -> Self:
-        """The targets before standardization."""
+        """These targets without standardization."""
         return self
 
     def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> Self:
-        """Return targets that `encode` standardizes by the mean and deviation of y."""
+        """Return targets whose `encode` standardizes by the mean and standard deviation of y."""
         raise TypeError(f"Targets of kind {self.kind!r} are not standardized.")
 
     def restore(
         self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any], *, xp: Namespace
     ) -> Any:
-        """Return activated outputs, (..., outputs), in y's unit and within its limits.
+        """Return activated outputs, (..., outputs), in the unit and within the limits of y.
 
         ``put`` returns a host array in the dtype and on the device of the outputs.
         """
         return outputs
 
     def with_classes(self, classes: np.ndarray) -> Self:
-        """Return the targets with new labels assigned to an estimator."""
+        """Return the targets with the class labels that a user has assigned."""
         return self
 
 
@@ -114,7 +114,7 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
             f"This {estimator} estimator requires y to be passed, but the target y is None."
         )
     y = host(y)
-    if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # Unknown to scikit-learn.
+    if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # scikit-learn cannot read it.
         y = np.asarray(y.tolist())
     settings = {"accept_sparse": "csr", "ensure_2d": False, "ensure_all_finite": False}
     try:
@@ -156,5 +156,7 @@ def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) 
         return named[given]()
     # `Custom` would hide the mistake of passing a class.
     if isinstance(given, type):
-        raise TypeError(f"loss is the class {given.__name__}: give an object, with ().")
+        raise TypeError(
+            f"loss is the class {given.__name__}: pass an instance, {given.__name__}(...)."
+        )
     return given if isinstance(given, Loss) else Custom(given, output)

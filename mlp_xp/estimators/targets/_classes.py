@@ -1,4 +1,4 @@
-"""Class labels as targets: one, several at once (multilabel), or one per target."""
+"""Class labels as targets: one per sample, several (multilabel), or one per target."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlp_xp.nn.losses import EachTarget, Loss, SoftmaxCrossEntropy
 
 @dataclass(frozen=True, eq=False)
 class ClassTargets(LabelTargets):
-    """One class per sample; two classes have a single logistic output unless it is "softmax"."""
+    """One class per sample; two classes have one logistic output, unless softmax is requested."""
 
     @classmethod
     def learn(
         cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
     ) -> LabelTargets:
-        """Return the targets, of any kind, that y and the settings describe."""
+        """Return targets of the kind that y and the settings determine."""
         kind: type[LabelTargets] = ClassTargets
         if y.ndim == 1:
             classes = unique(y) if classes is None else classes
@@ -30,17 +30,17 @@ class ClassTargets(LabelTargets):
             kind = MultioutputTargets
             if classes is not None and len(classes) != y.shape[1]:
                 raise ValueError(
-                    f"`classes` must have the labels of each of the {y.shape[1]} columns of y, got "
-                    f"{len(classes)} entries."
+                    f"`classes` must have the labels for each of the {y.shape[1]} columns of y, "
+                    f"got {len(classes)} entries."
                 )
             classes = [unique(column) for column in _columns(y)] if classes is None else classes
         else:
             kind = MultilabelTargets
             if classes is not None and len(classes) != y.shape[1]:
                 raise ValueError(
-                    f"classes has {len(classes)} entries, {classes!r}, and y has {y.shape[1]} "
-                    "columns, one for each class; for several targets, give a list with the labels "
-                    "of each, e.g. [[0, 1], [0, 1, 2]]."
+                    f"classes has {len(classes)} entries, {classes!r}, but y has {y.shape[1]} "
+                    "columns, one for each class. For several targets, pass a list with the labels "
+                    "of each target, e.g. [[0, 1], [0, 1, 2]]."
                 )
             classes = np.arange(y.shape[1]) if classes is None else classes
         found = kind(classes, is_sparse=is_sparse)
@@ -50,13 +50,13 @@ class ClassTargets(LabelTargets):
     def of_weights(
         cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
     ) -> LabelTargets:
-        """Return the targets, of any kind, for weights that were assigned to an estimator."""
+        """Return targets of the right kind for weights that were assigned to an estimator."""
         classes = attributes.get("classes_")
         if classes is None:
-            binarizer = attributes.get("_label_binarizer")  # scikit-learn has one output.
+            binarizer = attributes.get("_label_binarizer")  # From scikit-learn's MLP.
             if binarizer is None:
                 raise AttributeError(
-                    "coefs_ are assigned, and classes_ are not: assign the class labels, sorted."
+                    "coefs_ are assigned, but classes_ are not: assign the sorted class labels."
                 )
             classes = binarizer.classes_
         if isinstance(classes, list):
@@ -125,7 +125,7 @@ class ClassTargets(LabelTargets):
 
 @dataclass(frozen=True, eq=False)
 class MultilabelTargets(LabelTargets):
-    """Several classes at once per sample (multilabel): columns of 0 and 1, named by ``classes``."""
+    """Several classes per sample (multilabel): columns of 0 and 1, named by ``classes``."""
 
     output: str = "logistic"
 
@@ -138,8 +138,8 @@ class MultilabelTargets(LabelTargets):
     def _output_of(self, output_activation: str) -> str:
         if output_activation == "softmax":
             raise ValueError(
-                "output_activation is 'softmax', and y has several classes at once, whose "
-                "probabilities do not sum to 1: use 'auto' or 'logistic'."
+                "output_activation must be 'auto' or 'logistic' for multilabel targets, whose "
+                "probabilities do not sum to 1, got 'softmax'."
             )
         return "logistic"
 
@@ -150,9 +150,9 @@ class MultilabelTargets(LabelTargets):
         if not are_yes_or_no(y):
             values = np.unique(y).tolist()
             raise ValueError(
-                f"{name} has {y.shape[1]} columns with the values {values}, and several classes "
-                "at once must be given as columns of 0 and 1, one a class: e.g. "
-                f"({name} == {values[-1]}).astype(int)."
+                f"{name} has {y.shape[1]} columns with the values {values}, but multilabel targets "
+                f"must be columns of 0 and 1, one per class: e.g. ({name} == "
+                f"{values[-1]}).astype(int)."
             )
         return y.astype(dtype)
 
@@ -164,8 +164,8 @@ class MultilabelTargets(LabelTargets):
 
     def _named_weights(self, named: dict[Any, float], labels: np.ndarray) -> np.ndarray:
         raise ValueError(
-            "class_weight is a dict, and y has several classes at once, whose weights would "
-            "contradict each other: give sample_weight, or class_weight='balanced'."
+            "class_weight must be 'balanced' or None for multilabel targets, got a dict: weights "
+            "of several classes of a sample would conflict. Use sample_weight instead."
         )
 
 
@@ -195,8 +195,8 @@ class MultioutputTargets(LabelTargets):
 
     def _shape_error(self, y: np.ndarray, name: str) -> ValueError:
         return ValueError(
-            f"{name} is of shape {y.shape}, and the network was fitted on {len(self.classes)} "
-            "targets of classes: give a column for each."
+            f"{name} has shape {y.shape}, but the network was fitted on {len(self.classes)} "
+            "targets of classes: pass a column for each."
         )
 
     @property
@@ -208,7 +208,7 @@ class MultioutputTargets(LabelTargets):
         return self._loss
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
-        """Return the sum of the loss over the targets."""
+        """Return a loss that is summed over the targets."""
         return replace(self._loss, loss=super().resolve_loss(params))
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The base of all targets that are class labels."""
+"""The base class of targets that are class labels."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class LabelTargets(Targets):
     def check(
         y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
     ) -> np.ndarray:
-        # One integer per sample is valid. Scikit-learn checks the labels if more than half are
-        # distinct, since it then warns.
+        # One integer per sample is valid. If more than half are distinct, scikit-learn's check
+        # below warns.
         if type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "biu":
             if not isinstance(known, np.ndarray) or known.dtype.kind not in "biu":
                 known = np.unique(y)
@@ -51,7 +51,7 @@ class LabelTargets(Targets):
         check_consistent_length(np.empty((n_samples, 0)), labels)
         columns = [labels]
         if labels.ndim == 2 and labels.dtype == object:
-            columns = list(labels.T)  # Each target may have another type of labels.
+            columns = list(labels.T)  # Each target may have labels of another type.
         for column in columns:
             types = {type(label) for label in column} if labels.dtype == object else set()
             if str in types and len(types) > 1:
@@ -72,8 +72,8 @@ class LabelTargets(Targets):
         if smoothing:
             if params["loss"] != "log_loss":
                 raise ValueError(
-                    f"label_smoothing is {smoothing}, and loss is {params['loss']!r}: only "
-                    "'log_loss' takes it. A loss object brings its own, e.g. "
+                    f"label_smoothing is {smoothing}, but only loss='log_loss' supports it, got "
+                    f"{params['loss']!r}. Set it in a loss object, e.g. "
                     "SoftmaxCrossEntropy(label_smoothing=0.1)."
                 )
             named["log_loss"] = partial(named["log_loss"], smoothing)
@@ -88,19 +88,19 @@ class LabelTargets(Targets):
         if output in ("softmax", "logistic") and self.kind != "multilabel":
             cure = f"set output_activation={output!r}"
         elif loss.is_own:
-            cure = f"give the function itself, or Custom(..., {self.output!r})"
+            cure = f"pass the function itself, or Custom(..., {self.output!r})"
         raise ValueError(
-            f"loss is {loss!r}, whose outputs are {output!r}, and "
-            f"output_activation={params['output_activation']!r} gives {self.output!r} for "
+            f"loss={loss!r} requires {output!r} outputs, but "
+            f"output_activation={params['output_activation']!r} results in {self.output!r} for "
             f"{self.kind} targets: {cure}."
         )
 
     def check_known(self, y: np.ndarray, output_activation: str, *, warm_start: bool) -> None:
         if self._output_of(output_activation) != self.output:
             raise ValueError(
-                f"The network to continue with has out_activation_={self.output!r}, and "
-                f"output_activation is now {output_activation!r}: fit with warm_start=False "
-                "to start a new one."
+                f"The network to continue with has out_activation_={self.output!r}, but "
+                f"output_activation is now {output_activation!r}: fit with warm_start=False to "
+                "start a new one."
             )
         if not warm_start:
             return
@@ -112,17 +112,17 @@ class LabelTargets(Targets):
             )
 
     def _is_same(self, y: np.ndarray) -> bool:
-        """Whether y has the same classes as the targets; columns of 0 and 1 always have."""
+        """Whether y has the same classes as the targets; always true for columns of 0 and 1."""
         return y.ndim == 2 or np.array_equal(unique(y), self.classes)
 
     @abstractmethod
     def _output_of(self, output_activation: str) -> str:
-        """Resolve the setting of the output activation."""
+        """Return the output activation for the parameter `output_activation`."""
 
     def _shape_error(self, y: np.ndarray, name: str) -> ValueError:
         return ValueError(
-            f"{name} is of shape {y.shape}, and the network was fitted on "
-            f"{self.kind} targets with {len(self.classes)} classes."
+            f"{name} has shape {y.shape}, but the network was fitted on {self.kind} targets with "
+            f"{len(self.classes)} classes."
         )
 
     def weigh(
@@ -138,7 +138,7 @@ class LabelTargets(Targets):
         if isinstance(class_weight, list | tuple):
             raise ValueError(
                 f"`class_weight` must be a dict or 'balanced' for {self.kind} targets, got a "
-                f"{type(class_weight).__name__}, which has the weights of several targets."
+                f"{type(class_weight).__name__}, which is only for several targets."
             )
         return self._weights_of(class_weight, y, self.classes)
 
@@ -155,12 +155,12 @@ class LabelTargets(Targets):
         unknown = [label for label in named if label not in classes]
         if unknown:
             raise ValueError(
-                f"class_weight names {unknown}, which are not among the classes {classes}."
+                f"class_weight has {unknown}, which are not among the classes {classes}."
             )
         return np.asarray([named.get(label, 1.0) for label in classes], dtype=np.float64)
 
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
-        # As `accuracy_score`, whose input checks take longer than a small epoch.
+        # Equals `accuracy_score`, whose input checks take longer than a small epoch.
         correct = predicted == y if y.ndim == 1 else (predicted == y).all(axis=1)
         if weights is None:
             return float(np.count_nonzero(correct) / len(correct))
@@ -189,13 +189,13 @@ def are_yes_or_no(y: np.ndarray) -> bool:
 
 def unique(y: np.ndarray) -> np.ndarray:
     """Return a column's sorted labels, after `LabelTargets.check` has accepted it."""
-    # For integers scikit-learn returns the same, but its checks take a tenth of a millisecond.
+    # For integers, scikit-learn returns the same, but takes a tenth of a millisecond longer.
     return np.unique(y) if y.dtype.kind in "biu" else unique_labels(y)
 
 
 def encode_labels(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
-    """Return the int32 positions of labels among the classes, which are sorted."""
-    if labels.dtype.kind in "biu" and classes.dtype.kind in "biu":  # This avoids sorting.
+    """Return the int32 positions of labels in the sorted classes."""
+    if labels.dtype.kind in "biu" and classes.dtype.kind in "biu":  # Avoids sorting.
         positions = np.searchsorted(classes, labels)
         if np.array_equal(classes.take(positions, mode="clip"), labels):
             return positions.astype(np.int32)
@@ -205,9 +205,9 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> n
             f"`{name}` has classes not in `self.classes_`: {unknown}. `self.classes_` has "
             f"{classes}: "
             + (
-                "name all classes in the first call of partial_fit."
+                "pass all classes in the first call of partial_fit."
                 if name == "y"
-                else f"leave such samples out of {name}, or fit on samples of these classes too."
+                else f"leave these samples out of {name}, or fit on samples of these classes, too."
             )
         )
     return np.searchsorted(classes, labels).astype(np.int32)

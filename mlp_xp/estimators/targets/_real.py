@@ -15,15 +15,15 @@ from mlp_xp.backends import host
 from mlp_xp.estimators.targets._base import Targets, dense_targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
 
-_TINY = 1e-150  # Squares of smaller numbers underflow, as if the numbers were constant.
+_TINY = 1e-150  # Squares of smaller numbers underflow, and y seems constant.
 
 
 @dataclass(frozen=True, eq=False)
 class RealTargets(Targets):
     """One or several real values for each sample.
 
-    They are standardized with ``scaling`` (mean and standard deviation), and predictions stay
-    within ``limits`` (lowest and highest); each is a pair of (outputs,) float64 arrays.
+    ``scaling`` (mean and standard deviation) standardizes them, and predictions are clipped to
+    ``limits`` (lowest and highest). Each is a pair of (outputs,) float64 arrays, or None.
     """
 
     n_outputs: int
@@ -75,7 +75,7 @@ class RealTargets(Targets):
         loss = cls(n_outputs).resolve_loss(params)
         if n_outputs % loss.outputs_per_target:
             raise ValueError(
-                f"loss is {loss!r}, with {loss.outputs_per_target} outputs for each target, and "
+                f"loss={loss!r} requires {loss.outputs_per_target} outputs for each target, but "
                 f"the last layer has {n_outputs}."
             )
         return cls(n_outputs // loss.outputs_per_target)
@@ -98,7 +98,7 @@ class RealTargets(Targets):
         raise ValueError(
             f"`target_scaling` must be None with outputs of {loss.output!r} "
             f"(loss={params['loss']!r}, output_activation={output!r}), got {setting!r}: "
-            "standardized targets have any sign, and such outputs do not reach them. Type "
+            "standardized targets have any sign, but such outputs do not. Type "
             "target_scaling=None, or loss='squared_error' with output_activation='identity'."
         )
 
@@ -112,8 +112,8 @@ class RealTargets(Targets):
             columns = (columns - mean) / deviation
         if columns.shape[1] != self.n_outputs:
             raise ValueError(
-                f"{name} is of shape {y.shape}, and the network was fitted on "
-                f"{self.n_outputs} outputs."
+                f"{name} has shape {y.shape}, but the network was fitted on {self.n_outputs} "
+                "outputs."
             )
         return columns.astype(dtype)
 
@@ -136,14 +136,14 @@ class RealTargets(Targets):
         if dtype == "float32" and np.any(is_lost):
             worst = int(np.argmax(is_lost))
             raise ValueError(
-                f"`target_scaling` loses output {worst} of y in float32: its mean is "
+                f"`target_scaling` would round away output {worst} of y in float32: its mean is "
                 f"{mean[worst]:.9g} and its standard deviation {deviation[worst]:.3g}. Type "
                 "precision='float64', or subtract the mean from y first."
             )
         if np.any(is_tiny) or not (np.all(np.isfinite(sizes)) and np.all(sizes[1] > 0.0)):
             worst = int(np.argmax(is_tiny | ~np.isfinite(sizes).all(axis=0) | (sizes[1] == 0.0)))
             raise ValueError(
-                f"`target_scaling` cannot bring output {worst} of y to variance 1 in {dtype}: its "
+                f"`target_scaling` cannot scale output {worst} of y to variance 1 in {dtype}: its "
                 f"mean is {mean[worst]:.3g} and its standard deviation {deviation[worst]:.3g}. "
                 "Rescale y first so that its values are about 1."
             )
@@ -175,7 +175,7 @@ class RealTargets(Targets):
 
 
 def _is_word(value: Any) -> bool:
-    """Whether a value is text and not a number."""
+    """Whether a value is text that is not a number."""
     if isinstance(value, str | bytes):
         try:
             float(value)
