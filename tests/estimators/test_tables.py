@@ -229,7 +229,7 @@ UNFIT = [
         r"has numbers stored as text and other text, e.g. \?: .*to_numeric",
     ),
     (X[:0], r"Found array with 0 sample\(s\)"),
-    (X[["age", "age"]], r"columns of one name, \['age'\]: .*X.loc\[:, ~X.columns.duplicated"),
+    (X[["age", "age"]], r"duplicate columns, \['age'\]: .*X.loc\[:, ~X.columns.duplicated"),
     (X["age"], r"Expected 2D array.*X.to_frame\(\) for a column.*, or X.to_frame\(\).T for a row"),
     ([{"age": 3}] * N, r"Expected 2D array.*pandas.DataFrame\(X\), of a list of dicts"),
 ]

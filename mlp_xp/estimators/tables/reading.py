@@ -58,7 +58,7 @@ def read_table(X: Any) -> list[RawColumn]:
     if narwhals.dependencies.is_into_dataframe(X):
         if not getattr(getattr(X, "columns", None), "is_unique", True):
             raise ValueError(
-                f"X has columns of one name, {sorted({*X.columns[X.columns.duplicated()]})}: drop "
+                f"X has duplicate columns, {sorted({*X.columns[X.columns.duplicated()]})}: drop "
                 "or rename them, e.g. X = X.loc[:, ~X.columns.duplicated()]."
             )
         frame = narwhals.from_native(X, eager_only=True)
