@@ -24,13 +24,13 @@ def is_stored(name: str) -> bool:
 
 
 def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write verified arrays to the cache, all or nothing; raise OSError if that fails."""
+    """Write verified arrays to the cache atomically; raise OSError if that fails."""
     cache = cache_dir()
     make_folder(cache)
     with locked(cache, waits=True):
         sweep(cache)
         if (cache / name).is_dir():
-            return  # Another process has stored the data after the same check.
+            return  # Another process stored the data in the meantime.
         with new_folder(cache / name) as folder:
             for key, array in arrays.items():
                 with (folder / f"{key}.npy").open("xb") as file:
@@ -40,9 +40,9 @@ def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
 def open_stored(
     name: str, layout: Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a stored data set: images as read-only memory maps, labels in memory.
+    """Return the arrays of a cached data set: images as read-only memory maps, labels in memory.
 
-    ``layout`` gives their names, shapes and dtypes. Raise DatasetError for a missing, truncated or
+    ``layout`` has their names, shapes and dtypes. Raise DatasetError for a missing, truncated or
     unexpected file.
     """
     folder = cache_dir() / name
@@ -61,7 +61,7 @@ def open_stored(
             raise DatasetError(
                 f"the cached file {path} must be {expected}, but is missing or damaged ({fault}): "
                 f"delete the folder {folder} and load the data set again, or, if it is not yours, "
-                "set another cache, as in export MLP_XP_CACHE=/path/to/folder"
+                "use another cache folder: export MLP_XP_CACHE=/path/to/folder"
             )
         arrays[key] = array if array.ndim == 2 else np.array(array)
     return arrays
@@ -70,7 +70,7 @@ def open_stored(
 def verified_mark(name: str, source: Path) -> Path:
     """Return the path of the empty file that marks the current ``source`` as verified.
 
-    Its name is a digest of the path of the source, and of the name, size and times of its files.
+    The file name is a digest of the source's path, and of the names, sizes and times of its files.
     """
     source = source.resolve()
     files = sorted(source.iterdir()) if source.is_dir() else [source]

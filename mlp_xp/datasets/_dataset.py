@@ -15,14 +15,14 @@ L = TypeVar("L", bound=np.generic)
 
 
 class DatasetError(ValueError):
-    """The error for a missing, damaged or unexpected data set; it names the file and the remedy."""
+    """The error for a missing or damaged data set; it names the file and says how to fix it."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: a number, flag, date or text, and whether entries are missing.
+    """A column of a table: its name, its kind, and whether values are missing.
 
-    A flag is a number, 0 or 1, that may also be written as yes or no, or true or false.
+    The kind is number, flag, date or text. A flag is 0 or 1, or written as true, false, yes or no.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Column:
 
 
 class Columns(NamedTuple):
-    """The column to predict, the input columns, and notes for the user."""
+    """The columns of a table: the one to predict, the inputs, and notes for the user."""
 
     target: str
     used: tuple[Column, ...]
@@ -39,26 +39,26 @@ class Columns(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A labeled set of images, split into training and test images.
+    """A labeled data set, split into training and test samples.
 
     Attributes
     ----------
     x_train, x_test : (n_images, channels * height * width) uint8
-        One image per row, one channel plane after the other. May be a read-only memory map. A table
-        has numbers, with NaN for missing values, or objects if it has text or dates, with None for
-        missing values.
+        One image per row, one channel plane after the other. May be a read-only memory map. For a
+        table, numbers with NaN for missing values; or objects with None for missing values, if it
+        contains text or dates.
     y_train, y_test : (n_images,) int64 or float64
-        Class numbers from 0 to ``len(class_names) - 1``; or, for a table, numbers to predict.
+        Class indices from 0 to ``len(class_names) - 1``, or, for a table, numbers to predict.
     class_names : tuple of str
         The name of each class; empty if numbers are predicted.
     image_shape : (channels, height, width) or None
-        The shape of an image; None for a table, whose features are any numbers.
+        The shape of an image; None for a table.
     max_value : int
         The largest pixel value: 255, or 16 for scikit-learn's digits.
     feature_names : tuple of str
         The names of the columns of a table.
     columns : Columns or None
-        The columns of a table: the target, the columns used, and notes for the user.
+        The columns of a table: the target, the input columns, and notes for the user.
     """
 
     x_train: Pixels
@@ -85,7 +85,7 @@ class Dataset(NamedTuple):
 
 
 class Content(NamedTuple):
-    """The arrays of a file or folder by name, and the SHA-256 digests that identify them."""
+    """The arrays in a file or folder, by name, and the SHA-256 digests that identify them."""
 
     arrays: Mapping[str, NDArray[Any]]
     fingerprint: tuple[str, ...]
@@ -103,10 +103,10 @@ def split_dataset(
     labels : (n, ...) array
         One label per sample.
     split : float
-        The training fraction, between 0 and 1, both excluded. The number of training samples is
+        The fraction of training samples, above 0 and below 1; their number is
         ``round(split * n)``.
     seed : int
-        The same seed gives the same split.
+        The random seed; equal seeds give equal splits.
 
     Returns
     -------
@@ -137,14 +137,14 @@ def split_dataset(
         )
     if not 0 < split < 1:
         raise ValueError(
-            f"`split` must be the fraction for training, above 0 and below 1, got {split!r}: "
-            "split=0.9 trains on nine tenths"
+            f"`split` must be the fraction of training samples, above 0 and below 1, got {split!r}"
+            ": e.g. split=0.9 for 90 %"
         )
     n_train = round(split * len(data))
     if n_train in (0, len(data)):
         raise ValueError(
-            f"both parts must have at least one sample, but split={split!r} of {len(data)} samples "
-            f"puts {n_train} into training: pass more samples or another split"
+            f"both parts must have at least one sample, but split={split!r} uses {n_train} of "
+            f"{len(data)} samples for training: pass more samples or another split"
         )
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(data))
     train, test = order[:n_train], order[n_train:]

@@ -1,4 +1,4 @@
-"""Downloads over HTTP: resumed, retried, verified, and complete or absent."""
+"""HTTP downloads that are resumed, retried and verified."""
 
 import sys
 import threading
@@ -21,7 +21,7 @@ _PARTIAL = 206
 
 
 class Remote(NamedTuple):
-    """A file on the web, and its SHA-256."""
+    """A URL, and the SHA-256 of its file."""
 
     url: str
     sha256: str
@@ -33,15 +33,15 @@ class Remote(NamedTuple):
 
 
 class UnreachableError(DatasetError):
-    """A download that failed: unknown host, no connection, or an error status."""
+    """The error for a failed download: unknown host, no connection, or an error status."""
 
 
 def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 0.5) -> Path:
     """Download a file into a folder, verify it and return its path.
 
-    The bytes received so far stay in ``<name>.part``, from which the next attempt or call resumes.
-    At most ``attempts`` attempts in a row may receive nothing; the ``pause`` before the second, in
-    seconds, is doubled each time.
+    Received bytes are kept in ``<name>.part``, from which the next attempt or call resumes. After
+    ``attempts`` consecutive attempts without data, the download fails. ``pause`` is the number of
+    seconds before the second attempt, and doubles before each further one.
     """
     requests = optional("requests")
     target = folder / remote.filename
@@ -69,8 +69,8 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
     if (found := sha256_of_file(part)) != remote.sha256:
         part.unlink()
         raise DatasetError(
-            f"{remote.url} must deliver a file with the SHA-256 {remote.sha256}, got {found}; it "
-            "was deleted. Try again; if it happens again, something on the way changes the file"
+            f"the file at {remote.url} must have the SHA-256 {remote.sha256}, got {found}; it was "
+            "deleted. Try again; if this happens repeatedly, something on the way changes the file"
         )
     return part.replace(target)
 
@@ -93,7 +93,7 @@ def _reason(error: Exception) -> str:
 def _response(requests: Any, url: str, headers: dict[str, str]) -> Any:
     """Return a response whose body has not been read.
 
-    A thread is used to limit the time, since resolving a host name has no timeout.
+    The request runs in a thread to limit its time, because host name resolution has no timeout.
     """
     responses: list[Any] = []
 
@@ -122,7 +122,7 @@ def _attempt(requests: Any, url: str, part: Path, report: Callable[[int, int], N
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with _response(requests, url, headers) as response:
         if response.status_code == _RANGE_NOT_SATISFIABLE:
-            return  # everything was received; the SHA-256 is checked later
+            return  # the file is complete; its SHA-256 is checked later
         response.raise_for_status()
         if response.status_code != _PARTIAL:
             have = 0  # the server cannot resume and sends the whole file
@@ -132,8 +132,8 @@ def _attempt(requests: Any, url: str, part: Path, report: Callable[[int, int], N
                 have += file.write(chunk)
                 if have > LIMIT:
                     raise DatasetError(
-                        f"{url} sends more than {LIMIT} bytes, which no official file has: delete "
-                        f"{part}, then check what responses at that address"
+                        f"{url} sends more than {LIMIT} bytes, more than any official file: delete "
+                        f"{part}, and check that the address is correct"
                     )
                 report(have, total)
     if have < total:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
-# The largest official file has 155 MB, and the largest official archive unpacks to 187 MB. Anything
-# larger may be a decompression bomb.
+# The largest official file has 155 MB, and the largest official archive unpacks to 187 MB. Larger
+# files may be decompression bombs.
 LIMIT = 256 << 20
-# gzip compresses images 2 to 20 times, and zeros a thousand times. A file may unpack to this many
-# times its size, or to the second number of bytes if that is more.
+# gzip compresses images by a factor of 2 to 20, and zeros by 1000. The unpacked size is limited to
+# this multiple of the file's size, or to the second number of bytes if that is larger.
 _MAX_RATIO = 32
 _MIN_LIMIT = 32 << 20
 _MAX_MEMBERS = 1000
@@ -26,7 +26,7 @@ _MAX_HEADER_BYTES = 1 << 20  # bytes for an archive's long names and other exten
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:
-    """Return the SHA-256 of bytes, or of an array's values in little-endian C order."""
+    """Return the SHA-256 of bytes, or of an array's values as little-endian bytes in C order."""
     if isinstance(data, np.ndarray):
         little = data.dtype.newbyteorder("<")
         return hashlib.sha256(np.ascontiguousarray(data, dtype=little).data).hexdigest()
@@ -40,7 +40,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 class _Capped:
-    """A stream that raises an error if a file unpacks to more bytes than its size allows."""
+    """A stream that raises an error if a file of its size unpacks to suspiciously many bytes."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, where: Path) -> None:
         self._file = file
@@ -54,14 +54,14 @@ class _Capped:
         self._left -= len(data)
         if self._left < 0:
             raise DatasetError(
-                f"{self._where} holds more than {self._limit} bytes, which no official file of its "
-                "size does: to replace it, fetch it again"
+                f"{self._where} contains more than {self._limit} bytes, more than any official "
+                "file of its size: download it again"
             )
         return data
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file, unzipped if it is a gzip file."""
+    """Return the bytes of a file, decompressed if it is a gzip file."""
     try:
         with open_file(path) as file:
             if file.peek(2)[:2] == b"\x1f\x8b":
@@ -73,14 +73,13 @@ def read_file(path: Path) -> bytes:
 
 
 def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the names and bytes of some members of a ``.tar.gz``.
+    """Yield the name and the bytes of each member of a ``.tar.gz`` whose name is in ``names``.
 
     Raise DatasetError if the archive is damaged, unpacks to more than its limit, or contains a
     link, a device or a path outside its folder.
     """
     try:
-        # One pass over a limited stream, so that nothing in it, headers included, can exceed the
-        # limit.
+        # A single pass over a limited stream, so everything in it counts, headers included.
         with open_file(path) as file, gzip.open(file) as unzipped:
             stream = _Capped(unzipped, path)
             with tarfile.open(
@@ -90,7 +89,7 @@ def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
                     _check_member(path, member, count)
                     if member.name in names:
                         yield member.name, _bytes_of(archive, member, path)
-            while stream.read(1 << 20):  # to the end, where gzip's checksum is
+            while stream.read(1 << 20):  # read gzip's checksum at the end
                 pass
     except DatasetError:
         raise
@@ -99,24 +98,24 @@ def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
 
 
 def _member_class() -> type[tarfile.TarInfo]:
-    """Return a class of archive members that limits the size of all headers together."""
+    """Return a class of archive members that limits the total size of all headers."""
     room = _MAX_HEADER_BYTES
 
     class Member(tarfile.TarInfo):
-        # Not `frombuf`, which recent patch releases of Python no longer call.
+        # `frombuf` would do, but recent patch releases of Python no longer call it.
         def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
             nonlocal room
-            if not (self.isfile() or self.isdir()):  # a long name, or other metadata of the next
+            if not (self.isfile() or self.isdir()):  # a long name or other metadata
                 room -= abs(self.size)
             if room < 0 or self.size < 0:
-                raise tarfile.ReadError("its headers are longer than names and dates")
+                raise tarfile.ReadError("its headers are too long")
             member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
             return member
 
         def _raise_sparse(self, *_: object) -> NoReturn:
-            raise tarfile.ReadError("it has a sparse member")
+            raise tarfile.ReadError("it contains a sparse file")
 
-        # The map of a sparse member may be as long as the archive.
+        # The map of a sparse file may be as long as the archive.
         _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _raise_sparse
 
     return Member
@@ -126,8 +125,7 @@ def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> 
     file = archive.extractfile(member)
     if file is None:
         raise DatasetError(
-            f"{path}: {member.name!r} must be a file, but is a folder. To replace the archive, "
-            "fetch it again"
+            f"{path}: {member.name!r} must be a file, but is a folder: download the archive again"
         )
     return file.read()
 
@@ -137,21 +135,21 @@ def _check_member(path: Path, member: tarfile.TarInfo, count: int) -> None:
     plain = member.isfile() or member.isdir()
     if not plain or name.is_absolute() or ".." in name.parts or count >= _MAX_MEMBERS:
         raise DatasetError(
-            f"{path} is not an archive that was published: its member number {count + 1}, "
-            f"{member.name!r:.99}, is a link or a device, lies outside the archive's own folder, "
-            f"or is one too many (at most {_MAX_MEMBERS} are read). Nothing was extracted; to "
-            "replace the archive, fetch it again"
+            f"{path} is not an official archive: its member number {count + 1}, "
+            f"{member.name!r:.99}, is a link or a device, is outside the archive's folder, or "
+            f"exceeds the limit of {_MAX_MEMBERS} members. Nothing was extracted; download the "
+            "archive again"
         )
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:
-    if isinstance(error, OSError) and error.strerror:  # from the system, not from the content
+    if isinstance(error, OSError) and error.strerror:  # an error of the system, not of the content
         return DatasetError(
-            f"{path} cannot be read ({error.strerror}): check that this is the path, and that you "
-            "may read it"
+            f"{path} cannot be read ({error.strerror}): check that the path is correct and that "
+            "you have permission to read it"
         )
     reason = " ".join(str(error).split())[:300]
     return DatasetError(
-        f"{path} cannot be read ({type(error).__name__}: {reason}); it is cut short, damaged or of "
-        "another kind: fetch it again to replace it, or name another path"
+        f"{path} cannot be read ({type(error).__name__}: {reason}); it is truncated, damaged or of "
+        "another type: download it again, or pass another path"
     )

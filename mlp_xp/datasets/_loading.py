@@ -25,12 +25,12 @@ Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 
 @dataclass(frozen=True)
 class Spec:
-    """A published data set, and how it is found, read and verified.
+    """A published data set, and how to find, read and verify it.
 
-    ``paths`` are tried in this order in the folder ``data``. ``official`` has the fingerprints of
-    the published data, and ``layout`` gives the shapes and dtypes of their arrays; nothing else is
-    cached. ``fallback`` fetches the content from elsewhere into an empty folder, and ``by_hand``
-    tells the user what to do if the download fails.
+    ``paths`` are tried in this order in the folder ``data``. ``official`` contains the fingerprints
+    of the published data, and ``layout`` the shapes and dtypes of their arrays; nothing else is
+    cached. ``fallback`` downloads the content from another source into an empty folder, and
+    ``by_hand`` tells the user what to do if the download fails.
     """
 
     name: str
@@ -50,7 +50,7 @@ def existing_path(spec: Spec) -> Path | None:
 
 
 def locate(spec: Spec) -> Path | None:
-    """Return the path that `load` would read, or None if it would have to download."""
+    """Return the path that `load` would read, or None if it would download the data."""
     stored = cache_dir() / spec.name
     return existing_path(spec) or (stored if _cache.is_stored(spec.name) else None)
 
@@ -58,8 +58,8 @@ def locate(spec: Spec) -> Path | None:
 def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
     """Return the arrays of a data set: from ``path``, the folder ``data``, the cache or a download.
 
-    Data with the published number of images must equal the published data, and later loads read
-    them from the cache. Data of any other size belong to the user; their structure is checked, and
+    Data with the published number of images must be identical to the published data, and are
+    cached. Data with any other number of images are the user's own: their structure is checked, and
     they are never cached.
     """
     source = Path(path) if path is not None else existing_path(spec)
@@ -67,8 +67,8 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
         if not _cache.is_stored(spec.name):
             _fetch(spec)
         return _cache.open_stored(spec.name, spec.layout)
-    mark = _cache.verified_mark(spec.name, source)  # before reading, to notice a change
-    if os.path.exists(mark):  # False too if the cache cannot be read
+    mark = _cache.verified_mark(spec.name, source)  # before reading, to detect later changes
+    if os.path.exists(mark):  # also False if the cache cannot be read
         return _cache.open_stored(spec.name, spec.layout)
     content = spec.read(source)
     arrays = dict(content.arrays)
@@ -76,8 +76,8 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
         return _keep(spec, mark, arrays)
     if all(arrays[key].shape == shape for key, (shape, _) in spec.layout.items()):
         raise DatasetError(
-            f"{source} is not the published {spec.name}: the number of images fits, but "
-            "pixels, labels or order differ. To replace it, fetch it again"
+            f"{source} is not the published {spec.name}: the number of images is the same, but "
+            "pixels, labels or order differ: download it again"
         )
     return arrays
 
@@ -89,7 +89,7 @@ def load_images(
     image_shape: tuple[int, int, int],
     labels: str = "",
 ) -> Dataset:
-    """Load images, with the labels whose names in the layout have this ending."""
+    """Load images, with the labels whose names in the layout end in ``labels``."""
     found = load(spec, path)
     y_train, y_test = found[f"y_train{labels}"], found[f"y_test{labels}"]
     return Dataset(found["x_train"], y_train, found["x_test"], y_test, class_names, image_shape)
@@ -110,34 +110,34 @@ def _fetch(spec: Spec) -> None:
         downloads = cache_dir() / f"{spec.name}.download"
         make_folder(downloads)
         with locked(downloads, waits=True):
-            if _cache.is_stored(spec.name):  # by the process that held the lock before
+            if _cache.is_stored(spec.name):  # stored by the process that held the lock before
                 return
             _check_room(spec, downloads)
             content = _fetch_content(spec, downloads)
             if content.fingerprint not in spec.official:
                 raise DatasetError(
-                    f"what was fetched for {spec.name} is not what was published; nothing was "
+                    f"the data downloaded for {spec.name} are not the published data; nothing was "
                     f"stored. {spec.by_hand}"
                 )
             _cache.store(spec.name, content.arrays)
         shutil.rmtree(downloads, ignore_errors=True)
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = "make room there" if is_full else "let yourself read and write there"
+        cure = "free disk space" if is_full else "get permission to read and write there"
         raise DatasetError(
-            f"{spec.name} cannot be kept in {cache_dir()} ({error}): {cure}, or "
-            "name another folder, as in export MLP_XP_CACHE=/path/to/folder"
+            f"{spec.name} cannot be stored in {cache_dir()} ({error}): {cure}, or "
+            "use another folder: export MLP_XP_CACHE=/path/to/folder"
         ) from error
 
 
 def _check_room(spec: Spec, folder: Path) -> None:
-    """Raise OSError if the disk has no room for the download and the arrays."""
+    """Raise OSError if the disk has too little space for the download and the arrays."""
     needed = 2 * sum(
         math.prod(shape) * np.dtype(kind).itemsize for shape, kind in spec.layout.values()
     )
     free = shutil.disk_usage(folder).free
     if free < needed:
-        reason = f"it takes {needed / 1e6:,.0f} MB for a while, and {free / 1e6:,.0f} MB are free"
+        reason = f"it needs {needed / 1e6:,.0f} MB temporarily, but {free / 1e6:,.0f} MB are free"
         raise OSError(errno.ENOSPC, reason)
 
 
@@ -158,4 +158,4 @@ def _fetch_content(spec: Spec, downloads: Path) -> Content:
             reasons = f"{reasons}; {error}"
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    raise UnreachableError(f"{spec.name} cannot be fetched: {reasons}. {spec.by_hand}")
+    raise UnreachableError(f"{spec.name} cannot be downloaded: {reasons}. {spec.by_hand}")

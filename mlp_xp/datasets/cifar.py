@@ -93,15 +93,15 @@ _SITE = "https://www.cs.toronto.edu/~kriz"
 
 
 def _by_hand(archive: str) -> str:
-    return f"Download {_SITE}/{archive} on a machine that can and put it into the folder data"
+    return f"Download {_SITE}/{archive} on another machine, and put it into the folder data"
 
 
 CIFAR10 = Spec(
     name="cifar10",
     paths=_paths(_CIFAR10),
     read=_read_cifar10,
-    # SHA-256 of x_train, y_train, x_test, y_test. cifar-10-binary.tar.gz rewritten from arrays with
-    # these digests has the digests that MXNet and torchvision for Ruby pin.
+    # SHA-256 of x_train, y_train, x_test, y_test. Arrays with these digests, written as
+    # cifar-10-binary.tar.gz, have the digests that MXNet and torchvision for Ruby expect.
     official=frozenset(
         {
             (
@@ -127,7 +127,7 @@ CIFAR100 = Spec(
     name="cifar100",
     paths=_paths(_CIFAR100),
     read=_read_cifar100,
-    # SHA-256 of the files train and test, first pickled, then binary.
+    # SHA-256 of the files train and test: the pickled ones, then the binary ones.
     official=frozenset(
         {
             (
@@ -170,8 +170,8 @@ def load_cifar10(path: str | PathLike[str] | None = None) -> Dataset:
     Returns
     -------
     Dataset
-        ``x_train`` (50000, 3072) and ``x_test`` (10000, 3072) uint8: the red plane, then the green,
-        then the blue one, each row by row. ``y_train`` and ``y_test`` int64. From the cache,
+        ``x_train`` (50000, 3072) and ``x_test`` (10000, 3072) are uint8: the red, green and blue
+        planes, each row by row. ``y_train`` and ``y_test`` are int64. If they come from the cache,
         ``x_train`` and ``x_test`` are read-only memory maps.
 
     Raises
@@ -194,8 +194,8 @@ def load_cifar100(
 ) -> Dataset:
     """Load CIFAR-100: images as in CIFAR-10, in 100 fine or 20 coarse classes.
 
-    The data are found as in `load_cifar10`, under the names ``cifar-100-python``,
-    ``cifar-100-binary`` and their ``.tar.gz``, and are downloaded only from the official site.
+    The data are found as in `load_cifar10`, with the names ``cifar-100-python``,
+    ``cifar-100-binary`` and their ``.tar.gz``. They are downloaded from the official site only.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def load_cifar100(
     Returns
     -------
     Dataset
-        As from `load_cifar10`.
+        The same arrays as `load_cifar10` returns.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def load_cifar100(
 
 
 def read_cifar(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Labels]:
-    """Read CIFAR-10 batches unscaled: the five training batches, then the test batch.
+    """Read CIFAR-10 batches without scaling: the five training batches, then the test batch.
 
     Parameters
     ----------
@@ -238,9 +238,9 @@ def read_cifar(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Labels]:
     Returns
     -------
     data : (n_images, 3072) float32
-        Raw pixel values from 0 to 255, channel planes one after the other.
+        Pixel values from 0 to 255, one channel plane after the other.
     labels : (n_images,) int64
-        Class numbers from 0 to 9.
+        Class indices from 0 to 9.
 
     Raises
     ------

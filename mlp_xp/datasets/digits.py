@@ -13,19 +13,19 @@ _TRAINING_FRACTION = 0.8
 def load_digits(*, seed: int = 0) -> Dataset:
     """Load scikit-learn's digits: 1,797 images of 8 by 8 gray pixels in 10 classes.
 
-    They come with scikit-learn, so nothing is downloaded or cached. No official split exists; four
-    fifths, drawn at random, are for training.
+    They come with scikit-learn, so nothing is downloaded or cached. There is no official split;
+    four fifths, drawn at random, are for training.
 
     Parameters
     ----------
     seed : int
-        The same seed draws the same split.
+        The random seed; equal seeds give equal splits.
 
     Returns
     -------
     Dataset
-        ``x_train`` (1438, 64) and ``x_test`` (359, 64) uint8 from 0 to 16, row by row; ``y_train``
-        and ``y_test`` int64.
+        ``x_train`` (1438, 64) and ``x_test`` (359, 64) are uint8 from 0 to 16, pixels row by row;
+        ``y_train`` and ``y_test`` are int64.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def load_digits(*, seed: int = 0) -> Dataset:
     >>> digits.x_train.shape, digits.x_test.shape, digits.max_value
     ((1438, 64), (359, 64), 16)
     """
-    from sklearn import datasets  # slow to import, and only needed here
+    from sklearn import datasets  # slow to import
 
     pixels, labels = datasets.load_digits(return_X_y=True)
     x_train, y_train, x_test, y_test = split_dataset(
@@ -44,7 +44,7 @@ def load_digits(*, seed: int = 0) -> Dataset:
 
 
 def digits_file() -> Path | None:
-    """Return the file in scikit-learn that holds the digits."""
+    """Return the path of the file in scikit-learn that contains the digits."""
     found = importlib.util.find_spec("sklearn")
     if not (found and found.origin):
         return None

@@ -30,12 +30,12 @@ def _read_idx(path: Path, item: tuple[int, ...]) -> Pixels:
     size = 4 + 4 * n_axes
     expected = f"expected an IDX file of uint8 with the axes {('n', *item)}"
     if len(raw) < size or raw[:4] != bytes((0, 0, _UINT8, n_axes)):
-        raise DatasetError(f"{path} starts with {raw[:4]!r}, {expected}: fetch it again")
+        raise DatasetError(f"{path} starts with {raw[:4]!r}, {expected}: download it again")
     shape = struct.unpack_from(f">{n_axes}I", raw, 4)
     if shape[1:] != item or not shape[0] or len(raw) - size != math.prod(shape):
         raise DatasetError(
             f"{path} has the axes {shape} and {len(raw) - size} bytes after the header, {expected}"
-            ". To replace it, fetch it again"
+            ": download it again"
         )
     return np.frombuffer(raw, dtype=np.uint8, offset=size).reshape(shape)
 
@@ -57,8 +57,7 @@ def _read(folder: Path) -> Content:
         if len(x) != len(y) or y.max() >= len(_class_names.FASHION_MNIST):
             raise DatasetError(
                 f"{folder}: the {split} files must have one label from 0 to 9 per image, got "
-                f"{len(x)} images and {len(y)} labels up to {y.max()}. To replace them, fetch "
-                "them again"
+                f"{len(x)} images and {len(y)} labels up to {y.max()}: download them again"
             )
         arrays[f"x_{split}"] = x.reshape(len(x), -1)
         arrays[f"y_{split}"] = y.astype(np.int64)
@@ -106,8 +105,8 @@ FASHION_MNIST = Spec(
         ),
     ),
     by_hand=(
-        "On Debian and Ubuntu: apt install dataset-fashion-mnist. Elsewhere download its four "
-        f"files from {_SITE} on a machine that can and put them into the folder data/fashion-mnist"
+        "On Debian and Ubuntu: apt install dataset-fashion-mnist. Elsewhere, download its four "
+        f"files from {_SITE} on another machine, and put them into the folder data/fashion-mnist"
     ),
 )
 
@@ -128,8 +127,8 @@ def load_fashion_mnist(path: str | PathLike[str] | None = None) -> Dataset:
     Returns
     -------
     Dataset
-        ``x_train`` (60000, 784) and ``x_test`` (10000, 784) uint8, row by row; ``y_train`` and
-        ``y_test`` int64. From the cache, ``x_train`` and ``x_test`` are read-only memory maps.
+        ``x_train`` (60000, 784) and ``x_test`` (10000, 784) are uint8, pixels row by row;
+        ``y_train`` and ``y_test`` are int64. From the cache, images are read-only memory maps.
 
     Raises
     ------

@@ -153,7 +153,7 @@ def test_ctrl_c_keeps_the_parts_that_are_complete():
 
 def test_no_message_tells_the_user_to_delete_another_folder(fails):
     line = fails("train", "--data-path", "/etc")
-    assert "/etc holds none of the data set's files: name a folder like cifar-10-batches-py" in line
+    assert "/etc contains none of the data set's files: pass a folder like cifar-10-b" in line
     for path in ("/etc", "/etc/passwd", "/etc/passwd.tar.gz"):
         for data in ("cifar10", "cifar100", "fashion-mnist"):
             assert "elete" not in fails("train", "--data", data, "--data-path", path)

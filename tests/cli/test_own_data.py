@@ -106,7 +106,7 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
     config = json.loads(Path("run/config.json").read_text())
     config["data"]["columns"][0]["kind"] = "word"
     Path("run/config.json").write_text(json.dumps(config))
-    assert "columns has Column(" in mlp_xp("evaluate", "run").err
+    assert "columns contains the invalid Column(" in mlp_xp("evaluate", "run").err
 
 
 @pytest.mark.parametrize("name", ["homes.csv", "homes.npz"])
@@ -125,7 +125,7 @@ def test_predict_reads_years_as_names_and_quotes_the_text_that_is_no_number(mlp_
     Path("new.csv").write_text("2019,2020\n3,50\n")
     assert mlp_xp("predict", "run", "new.csv").out.startswith("new.csv, row 1: ")
     Path("new.csv").write_text("2019,2020\nyes,50\n")
-    assert "'2019' has 'yes', and" in mlp_xp("predict", "run", "new.csv").err
+    assert "'2019' has 'yes', but" in mlp_xp("predict", "run", "new.csv").err
 
 
 @pytest.mark.matrix
@@ -236,15 +236,15 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
     draw("pets/dog/1.png", 0, (5, 5))
     for typed, said in (
         ("iris.csv --target specie", "predict: did you mean 'species'? It has a, b, c, d, species"),
-        ("homes.csv", "'price' is 1.5 in each row: nothing to predict"),
+        ("homes.csv", "'price' is 1.5 in every row: nothing to predict"),
         ("iris.csv --drop e,a", "no column 'e' to drop. It has a, b, c, d, species"),
         ("alike --drop a", "leave out --drop a, which is for tables"),
-        ("pets", "type --image-size 6x4 to resize all of them"),
+        ("pets", "type --image-size 6x4 to resize all images"),
         ("iris.csv --data-path iris.csv", "leave out --data-path"),
         ("digits --target a", "for your own data, not for digits"),
         ("digits --image-size 8", "for your own data, not for digits"),
         ("alike --target kind", "leave out --target kind, which is for tables"),
-        ("iris.csv --image-size 8", "leave out --image-size, which is for folders of pictures"),
+        ("iris.csv --image-size 8", "leave out --image-size, which is for folders of images"),
         ("digits --image-size 0x3", "must be a size in pixels, e.g. 32 or 32x24, got '0x3'"),
         ("iris.csv --validation 0.999", "holds out 120 of 120 samples"),
         ("rare.csv --validation 0.8", "from j: hold out a smaller fraction, or type --drop j"),
@@ -257,10 +257,8 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
 def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris, undrawn):
     assert mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 1).status == 0
     Path("other.csv").write_text("a,b,c,d,species\n" + "1,2,3,4,rose\n1,2,3,4,tulip\n" * 3)
-    assert "differs from the training data in" in fails(
-        "evaluate", "run", "--data-path", "other.csv"
-    )
-    assert "pass .csv, .npz, .parquet" in fails("predict", "run", "picture.png")
+    assert "differs from the train" in fails("evaluate", "run", "--data-path", "other.csv")
+    assert "type a .csv, .npz, .parquet file" in fails("predict", "run", "picture.png")
     Path("new.csv").write_text("a,b,c\n1,2,3\n")
     assert "no column 'd', which the network was trained with" in fails("predict", "run", "new.csv")
 
@@ -337,7 +335,7 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
     for option, value, said in (
         ("--data", "digits", "for your own data, not for digits"),
         ("--data", "pets", "leave out --task regression, which is for tables"),
-        ("--data", "words.csv", "'b', the column to predict, has 'x', which is no number"),
+        ("--data", "words.csv", "'b', the column to predict, has 'x', which is not a number"),
         ("--resume", "numbers", "--task cannot be combined with --resume"),
     ):
         assert said in fails("train", option, value, "--task", "regression")

@@ -53,7 +53,7 @@ def test_only_published_data_is_cached(spec, tmp_path, batches, in_cache):
     }.items():
         changed = batches | {"data_batch_3": batch._replace(**change)}
         folder = folder_of(tmp_path / f"changed {name}", cifar10_files(changed, pickle2))
-        said = rf"changed {name} is not the published cifar10: .*fetch it again"
+        said = rf"changed {name} is not the published cifar10: .*download it again"
         rejects(said, _loading.load, spec, folder, name=name)
     own = batches | {"data_batch_1": batches["data_batch_2"]}  # one image more
     folder = folder_of(tmp_path / "own", cifar10_files(own, pickle2))
@@ -123,7 +123,7 @@ def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_fold
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
-    said = r"Permission denied.*: let yourself read .* name another folder, as in expor"
+    said = r"Permission denied.*: get permission to .* use another folder: expor"
     rejects(said, _loading.load, spec)
     assert _loading.locate(spec) is None
     np.testing.assert_array_equal(_loading.load(spec, python2_folder)["x_test"], stored["x_test"])
@@ -144,13 +144,13 @@ def test_a_failed_write_to_the_cache_leaves_nothing_and_the_data_load(
 
 def test_what_cannot_be_fetched_or_stored_is_an_error(spec, tmp_path, monkeypatch, in_cache):
     wrong = dataclasses.replace(spec, fallback=lambda scratch: Content({}, ("other",)))
-    rejects(r"not what was published; nothing was stored\. Down", _loading.load, wrong)
+    rejects(r"not the published data; nothing was stored\. Down", _loading.load, wrong)
     assert "cifar10" not in in_cache()
     layout = spec.layout | {"y_test": ((10, 50_000), np.dtype("int64"))}
     fetching = dataclasses.replace(spec, layout=layout, fallback=fail_to_read)
     with monkeypatch.context() as patched:
         patched.setattr(_loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000))
-        rejects(r"takes 8 MB .*, and 4 MB are free.*make room", _loading.load, fetching)
+        rejects(r"needs 8 MB .*, but 4 MB are free.*free disk", _loading.load, fetching)
     (tmp_path / "a-file").write_text("")
     monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "a-file" / "cache"))
     rejects("export MLP_XP_CACHE=", _loading.load, spec)

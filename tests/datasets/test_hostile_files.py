@@ -89,9 +89,9 @@ def test_a_hostile_pickle_is_an_error(tmp_path, batches, in_cache):
     for name, content in pickles.items():
         path.write_bytes(content)
         for read, given in ((read_cifar, folder), (load_cifar10, folder), (read_cifar, path)):
-            rejects(r"data_batch_2.*(expected|must|fetch it again)", read, given, name=name)
+            rejects(r"data_batch_2.*(expected|must|download it again)", read, given, name=name)
     path.write_bytes(pickles["os.system"])
-    rejects(r"it asks for (posix|nt)\.system, .*nothing in it was", read_cifar, path)
+    rejects(r"it imports (posix|nt)\.system, .*nothing in it was", read_cifar, path)
     assert not mark.exists()
     assert in_cache() == []
 
@@ -127,7 +127,7 @@ def test_an_archive_with_a_hostile_member_is_an_error(tmp_path, batches, in_cach
         if hostile.name == BATCH:
             del files["data_batch_1"]
         path = archive_of(tmp_path / "a.tar.gz", files, hostile)
-        rejects(r"a\.tar\.gz.*member.*etch it again|is a folder", load_cifar10, path, name=fields)
+        rejects(r"a\.tar\.gz.*download (it|the archive) again", load_cifar10, path, name=fields)
         assert set(tmp_path.rglob("*")) == {path}
     assert in_cache() == []
 
@@ -148,7 +148,7 @@ def test_a_damaged_archive_or_binary_batch_is_an_error(tmp_path, batches, in_cac
         (batch, folder, b"\x0a" + files[batch.name][1:]),
     ):
         path.write_bytes(content)
-        rejects(rf"{path.name}.*etch it again", load_cifar10, given, name=(path.name, content[:9]))
+        rejects(rf"{path.name}.*load .* again", load_cifar10, given, name=(path.name, content[:9]))
     assert in_cache() == []
 
 
@@ -195,8 +195,8 @@ def bombs(n):
     pickles = {
         "memo bomb": (b"Nr" + struct.pack("<I", 0x7FFFFFFF), "dictionary, got NoneType"),
         "deep key": (b"}()" + deep + b"Nu", "a key is a tuple"),
-        "deep name": (b")" + deep + b")\x93", "something without a name"),
-        "deep dtype": (data + deep + b"\x85R\x89C\1xtbs", "not a plain array of two axes"),
+        "deep name": (b")" + deep + b")\x93", "an object without a name"),
+        "deep dtype": (data + deep + b"\x85R\x89C\1xtbs", "not a plain two-dimensional array"),
         "deep state": (
             dtype + b"h\0)R" * (1000 * n) + b"b" * (1000 * n - 1),
             "dictionary, got Pickled",
@@ -247,7 +247,7 @@ def test_an_archive_made_to_exhaust_the_memory_is_an_error(tmp_path, size):
     for name, content in archives(size).items():
         with case(name):
             packed = gzip.compress(content, 1)
-            rejected(tmp_path / "a.tar.gz", packed, r"a\.tar\.gz .*etch it again", size)
+            rejected(tmp_path / "a.tar.gz", packed, r"a\.tar\.gz .*load .* again", size)
 
 
 @pytest.mark.parametrize("name", ["data_batch_1", "a.tar.gz"])
@@ -263,8 +263,8 @@ def test_a_file_larger_than_the_limit_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(_files, "_MAX_MEMBERS", 3)
     zeros, many = bytes(8 * 3073), {f"{i}": b"" for i in range(4)}
     for files, message in (
-        ({"data_batch_1": zeros}, "gz holds more than 12292 bytes"),
-        ({"not asked for": zeros}, "gz holds more than 12292 bytes"),
+        ({"data_batch_1": zeros}, "gz contains more than 12292 bytes"),
+        ({"not asked for": zeros}, "gz contains more than 12292 bytes"),
         (many, "member number 4"),
     ):
         path = archive_of(tmp_path / "a.tar.gz", files)
@@ -272,7 +272,7 @@ def test_a_file_larger_than_the_limit_is_an_error(tmp_path, monkeypatch):
     path = tmp_path / "data_batch_1.bin"
     for pack in (bytes, gzip.compress):
         path.write_bytes(pack(zeros))
-        rejects("bin holds more than 12292 bytes", read_cifar, path, name=pack)
+        rejects("bin contains more than 12292 bytes", read_cifar, path, name=pack)
         path.write_bytes(pack(zeros[:12292]))
         assert len(read_cifar(path)[0]) == 4
 

@@ -84,7 +84,7 @@ def test_what_is_missing_is_named(tmp_path, batches, python2_folder):
     with pytest.raises(DatasetError, match=r"data_batch_1 is a file: pass a folder"):
         load_cifar10(python2_folder / "data_batch_1")
     (tmp_path / "empty").mkdir()
-    rejects("holds none of the data set's files: name a folder", read_cifar, tmp_path / "empty")
+    rejects("contains none of the data set's files: pass a folder", read_cifar, tmp_path / "empty")
     (python2_folder / "data_batch_4").unlink()
     rejects(r"data_batch_4 cannot be read \(No such file.*check", read_cifar, python2_folder)
     files = cifar10_files(batches, pickle2)
@@ -145,7 +145,7 @@ def test_a_damaged_idx_file_is_an_error(tmp_path, arrays, in_cache):
     folder = folder_of(tmp_path / "fashion", files)
     for name, (damaged, damage) in DAMAGE.items():
         (folder / damaged).write_bytes(damage(files[damaged]))
-        rejects(r"fashion.*etch (it|them)\s+again", datasets.load_fashion_mnist, folder, name=name)
+        rejects(r"fashion.*load (it|them) again", datasets.load_fashion_mnist, folder, name=name)
         (folder / damaged).write_bytes(files[damaged])
     assert in_cache() == []
 
@@ -171,10 +171,10 @@ def test_the_parts_are_a_seeded_permutation_of_the_data():
 
 def test_a_split_that_leaves_a_part_empty_is_an_error():
     for split, message in (
-        *((bad, rf"`split` must be .* got {bad}: split=0\.9") for bad in (0, 1, -0.1, 1.5)),
-        (float("nan"), "the fraction for training, .* got nan"),
-        (0.001, "both parts .* puts 0 into training"),
-        (0.999, "both parts .* puts 100 into training"),
+        *((bad, rf"`split` must be .* got {bad}: e.g. split=0\.9") for bad in (0, 1, -0.1, 1.5)),
+        (float("nan"), "the fraction of training samples, .* got nan"),
+        (0.001, "both parts .* uses 0 of 100 samples"),
+        (0.999, "both parts .* uses 100 of 100 samples"),
     ):
         with case(split), pytest.raises(ValueError, match=message):
             split_dataset(DATA, CODES, split)

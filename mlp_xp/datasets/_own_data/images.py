@@ -1,4 +1,4 @@
-"""The user's own images: a folder that contains one folder of PNG or JPEG files per class."""
+"""The user's own images: a folder with one subfolder of PNG or JPEG files per class."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
             yield picture
-    except Exception as error:  # Pillow's decoders can raise anything.
+    except Exception as error:  # Pillow's decoders can raise any error.
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
 
@@ -33,14 +33,14 @@ def _opened(path: Path) -> Iterator[Any]:
 def open_image(path: Path) -> Any:
     """Read an image, rotated according to its EXIF data.
 
-    Raise DatasetError for files other than PNG or JPEG, for 16 bits per pixel, or for implausibly
-    many pixels for the file's size.
+    Raise DatasetError if the file is not a PNG or JPEG, has 16 bits per channel, or has implausibly
+    many pixels for its size.
     """
     ops = optional("PIL.ImageOps")
     with _opened(path) as picture:
         _check_size(picture.size, path.stat().st_size)
         if picture.mode.startswith("I"):
-            raise ValueError("it has 16 bits per pixel: save it with 8")
+            raise ValueError("it has 16 bits per channel: save it with 8 bits")
         ops.exif_transpose(picture, in_place=True)
         picture.load()
     return picture
@@ -57,17 +57,17 @@ def image_planes(picture: Any, n_channels: int) -> NDArray[Any]:
 def read_images(
     folder: Path, size: tuple[int, int] | None = None
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int, int]]:
-    """Read the images of a folder that contains one folder per class.
+    """Read the images of a folder that contains one subfolder per class.
 
-    Returns x of shape (images, channels * height * width), in color unless all are gray; the names
-    of the folders; and (channels, height, width). All images are resized to ``size`` (width,
-    height) if given; otherwise they must have the same size.
+    Return x of shape (images, channels * height * width), in color unless all images are gray, the
+    class name of each image, and (channels, height, width). Images are resized to ``size`` (width,
+    height) if given; otherwise they must all have the same size.
     """
     classes = sorted(entry for entry in folder.iterdir() if _is_class(entry))
     if len(classes) < 2:
         raise DatasetError(
-            f"{folder} has {len(classes)} folders: expected a folder of PNG or JPEG files for each "
-            "of at least two classes"
+            f"{folder} must have at least two subfolders of PNG or JPEG files, one per class, got "
+            f"{len(classes)}"
         )
     files = {entry: [f for f in sorted(entry.rglob("*")) if _is_image(f)] for entry in classes}
     if empty := [entry for entry, found in files.items() if not found]:
@@ -81,16 +81,16 @@ def read_images(
         x = np.empty((len(paths), n_channels, height, width), dtype=np.uint8)
     except (MemoryError, ValueError) as error:
         raise DatasetError(
-            f"{len(paths):,} pictures of {width}x{height} pixels need more memory than there is: "
-            "type --image-size with a smaller one, such as 32"
+            f"{len(paths):,} images of {width}x{height} pixels do not fit into memory: set "
+            "--image-size to a smaller size, e.g. 32"
         ) from error
     for row, path in zip(x, paths, strict=True):
         picture = open_image(path)
         if picture.size != (width, height):
             if size is None:
                 raise DatasetError(
-                    f"{path} is {picture.width}x{picture.height}, and {paths[0]} is "
-                    f"{width}x{height}: type --image-size {width}x{height} to resize all of them"
+                    f"{path} is {picture.width}x{picture.height}, but {paths[0]} is "
+                    f"{width}x{height}: type --image-size {width}x{height} to resize all images"
                 )
             picture = picture.convert("RGB" if n_channels == 3 else "L").resize((width, height))
         row[:] = image_planes(picture, n_channels)
@@ -107,7 +107,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_color(path: Path) -> bool:
-    """Whether an image has colors."""
+    """Whether an image is in color."""
     with _opened(path) as picture:
         return picture.mode not in _GRAY
 
@@ -118,6 +118,6 @@ def _check_size(size: tuple[int, int], n_bytes: int) -> None:
     limit = min(_MAX_LIMIT, max(_MIN_LIMIT, _PIXELS_PER_BYTE * n_bytes))
     if width * height > limit:
         raise ValueError(
-            f"it is of {width}x{height} pixels, and at most {limit:,} are read of {n_bytes:,} "
-            "bytes: make it smaller"
+            f"it has {width}x{height} pixels, but at most {limit:,} are read from a file of "
+            f"{n_bytes:,} bytes: make it smaller"
         )

@@ -16,7 +16,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
 _TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
-# Integers count as classes if there are at most this many distinct ones, or one per this many rows.
+# Integers are classes if they have at most this many distinct values, or one per this many rows.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
 _EXACT = 2**53  # Whole numbers below this are exact in float64.
 
@@ -39,13 +39,13 @@ def load_files(
         ``train`` and ``test``; or a ``.csv``, ``.npz`` or ``.parquet`` file.
     target : str, optional
         The column of a table to predict. Default: the column named target, label, class or y,
-        otherwise the last. A column without a name is left out, since it is the index that pandas
-        writes.
+        otherwise the last one. A column without a name is left out, because it is usually the index
+        that pandas writes.
     image_size : (width, height), optional
         Resize all images. Default: they must all have the same size.
     task : {"classification", "regression"}, optional
-        Whether the target column has classes or numbers to predict. Default: numbers if any has a
-        fraction, or if there are more than 20 distinct values and more than one per ten rows.
+        Whether to predict the target column as classes or as numbers. Default: as numbers if any
+        has a fraction, or if there are more than 20 distinct values and more than one per ten rows.
     drop : sequence of str, optional
         Columns of a table to leave out.
     columns : sequence of Column, optional
@@ -59,15 +59,15 @@ def load_files(
         For a table, ``image_shape`` is None, and an estimator with
         ``categorical_features="from_dtype"`` and ``missing_values="impute"`` accepts its columns:
         numbers, with NaN for missing values; true, false, yes and no as 1 and 0; and dates and
-        text, with None for missing values. Text columns with a different value in each row and rows
-        without a target are left out; ``columns`` says so. For numeric targets, ``class_names`` is
-        empty.
+        text, with None for missing values. Rows without a target, and text columns in which nearly
+        all values differ, are left out, with a note in ``columns``. For numeric targets,
+        ``class_names`` is empty.
 
     Raises
     ------
     DatasetError
-        If the data are invalid, naming the file and the line or column; or if `target` or `drop` is
-        given for a folder, or `image_size` for a table.
+        If the data are invalid (the message names the file and the line or column), if `target` or
+        `drop` is given for a folder, or `image_size` for a table.
     ImportError
         If a library that reads the files is not installed.
 
@@ -89,15 +89,14 @@ def load_files(
     if path.is_dir():
         if task == "regression":
             raise DatasetError(
-                f"{path} is a folder, whose folders are classes: leave out --task regression, "
-                "which is for tables"
+                f"{path} is a folder of images, whose subfolders are classes: leave out --task "
+                "regression, which is for tables"
             )
         given = {"--target": target, "--drop": ",".join(drop)}
         for option, value in given.items():
             if value:
                 raise DatasetError(
-                    f"{path} is a folder, whose classes are its folders: leave out {option} "
-                    f"{value}, which is for tables"
+                    f"{path} is a folder of images: leave out {option} {value}, which is for tables"
                 )
         parts = [path / "train", path / "test"]
         if all(part.is_dir() for part in parts):
@@ -109,23 +108,23 @@ def load_files(
                 )
             names, labels = np.unique(y, return_inverse=True)
             if unknown := sorted({*y_test.tolist()} - {*names.tolist()}):
-                raise DatasetError(f"{parts[1] / unknown[0]} is a class that {parts[0]} lacks")
+                raise DatasetError(f"the class {parts[1] / unknown[0]} is missing in {parts[0]}")
             y_test = np.searchsorted(names, y_test)
             return Dataset(x, labels, x_test, y_test, tuple(names.tolist()), shape)
         x, y, shape = read_images(path, image_size)
         return _split(path, x, y, shape)
     if path.suffix.lower() not in TABLES:
         raise DatasetError(
-            f"{path} is no data set: expected a folder with a folder of images for each class, "
-            f"or a file that is there and ends in {', '.join(TABLES)}"
+            f"{path} is not a data set: expected a folder with a subfolder of images per class, "
+            f"or an existing file that ends in {', '.join(TABLES)}"
         )
     if image_size is not None:
         raise DatasetError(
-            f"{path} is a table: leave out --image-size, which is for folders of pictures"
+            f"{path} is a table: leave out --image-size, which is for folders of images"
         )
     table = read_table(path, target, drop=drop, columns=columns)
     if table.y is None:
-        raise DatasetError(f"{path} has no array y to predict: add it, or name one as --target")
+        raise DatasetError(f"{path} has no array y to predict: add it, or set --target to an array")
     values = None if task == "classification" else _numbers(path, table, is_sure=task is not None)
     if values is not None:
         data = _split_numbers(path, table, values)
@@ -138,7 +137,7 @@ def load_files(
 def _with_inputs(
     path: Path, data: Dataset, table: Table, used: Sequence[Column] | None, *, has_all: bool
 ) -> Dataset:
-    """Return data with only the columns that can be inputs."""
+    """Return the data with only the columns that can be inputs."""
     notes = []
     if table.n_left_out:
         notes.append(f"left out: {table.n_left_out:,} rows without {table.target}")
@@ -160,7 +159,7 @@ def _with_inputs(
 
 
 def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] | None:
-    """Return the numbers to predict, or None for classes; raise an error for text among numbers."""
+    """Return the numbers to predict, or None for classes; raise if the target must be numeric."""
     assert table.y is not None
     try:
         numbers = table.y.astype(np.float64)
@@ -170,8 +169,8 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
     if is_sure and not np.all(is_finite):
         bad = next(value for value in table.y if not is_number(value))
         raise DatasetError(
-            f"{path}: {table.target!r}, the column to predict, has {bad!r}, which is no number: "
-            "correct it, leave out --task regression, or name a column of numbers as --target"
+            f"{path}: {table.target!r}, the column to predict, has {bad!r}, which is not a number: "
+            "correct it, leave out --task regression, or set --target to a numeric column"
         )
     if is_sure:
         return numbers
@@ -184,23 +183,23 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
 
 
 def _labels(y: NDArray[Any]) -> NDArray[Any]:
-    """Return labels: integers if all are whole numbers, otherwise text."""
+    """Return the labels as integers if all are whole numbers, otherwise as text."""
     if y.dtype.kind == "b":
         return np.where(y, "True", "False")
     with suppress(ValueError):
         numbers = y.astype(np.float64)
         if np.all((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT)):
             return numbers.astype(np.int64)
-    return np.asarray([str(value) for value in y.tolist()], dtype=object)  # A value may be long.
+    return np.asarray([str(value) for value in y.tolist()], dtype=object)  # long values
 
 
 def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
     """Return the samples, with a fifth of them held out for testing."""
     if len(np.unique(y)) < 2:
-        raise DatasetError(f"{path}: {table.target!r} is {y[0]:g} in each row: nothing to predict")
+        raise DatasetError(f"{path}: {table.target!r} is {y[0]:g} in every row: nothing to predict")
     if len(y) < 4:
         raise DatasetError(f"{path} must have at least 4 rows, got {len(y)}")
-    fraction = min(1 - _TEST_FRACTION, (len(y) - 2) / len(y))  # R2 needs two samples.
+    fraction = min(1 - _TEST_FRACTION, (len(y) - 2) / len(y))  # R2 needs two test samples.
     x_train, y_train, x_test, y_test = split_dataset(table.x, y, fraction)
     return Dataset(x_train, y_train, x_test, y_test, (), None, 1, table.names)
 
@@ -216,13 +215,13 @@ def _split(
     names, labels = np.unique(y, return_inverse=True)
     counts = np.bincount(labels)
     if len(names) < 2:
-        raise DatasetError(f"{path} must have at least 2 classes, got {str(names[0])!r} alone")
+        raise DatasetError(f"{path} must have at least 2 classes, got only {str(names[0])!r}")
     if counts.min() < 2:
         raise DatasetError(
             f"{path}: each class must have at least 2 samples, one to train and one to test, but "
-            f"{str(names[counts.argmin()])!r} has one (there are {len(names):,} classes in "
-            f"{len(y):,} samples; for a numeric target, type --task regression; for another "
-            "column, --target)"
+            f"{str(names[counts.argmin()])!r} has one (the {len(y):,} samples have {len(names):,} "
+            "classes; for a numeric target, type --task regression; for another column, use "
+            "--target)"
         )
     order = np.random.Generator(np.random.Philox(0)).permutation(len(y))
     is_test = np.zeros(len(y), dtype=bool)

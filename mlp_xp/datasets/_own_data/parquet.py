@@ -22,13 +22,12 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._own_data.columns import drop_option
 
-# A file may unpack to this many times its size, or to the second number of bytes if that is more.
+# The unpacked size is limited to this multiple of the file's size, or to the second number.
 _MAX_RATIO, _MIN_LIMIT = 256, 32 << 20
-_VALUE = 8  # bytes at least, also of text
-_SPACE = 4 << 30  # bytes of address space that polars may use, plus eight times the limit
-# Numbers and times are sent as `.npy` files and other values as JSON, so nothing is unpickled. Each
-# text is sent once, however often a column contains it: a file of 100 KB may hold 100 GB of equal
-# texts.
+_VALUE = 8  # the least number of bytes per value, also for text
+_SPACE = 4 << 30  # polars may use this many bytes of address space plus eight times the limit
+# Numbers and times are passed as `.npy` files and other values as JSON, so nothing is unpickled.
+# Equal texts are passed once, since a file of 100 KB may contain 100 GB of them.
 _CODE = """
 import json, pathlib, sys
 
@@ -81,10 +80,10 @@ except BaseException as error:
 def read_parquet(
     path: Path, chosen: Sequence[str] = (), *, are_dropped: bool = True
 ) -> dict[str, NDArray[Any]]:
-    """Read the columns of a Parquet file with the first library that is installed.
+    """Read the columns of a Parquet file with the first of three libraries that is installed.
 
-    Dates and times become text, with None for missing ones. The ``chosen`` columns are dropped, or
-    all others are; they have no values.
+    Dates and times become text, with None if missing. Either the ``chosen`` columns are dropped, or
+    all others; dropped columns are returned as empty arrays.
     """
     for read in (_read_pyarrow, _read_polars, _read_fastparquet):
         with suppress(ImportError):
@@ -109,15 +108,16 @@ def _check_size(path: Path, n_rows: int, n_columns: int, n_bytes: int = 0) -> No
     size = max(n_rows * n_columns * _VALUE, n_bytes)
     if size > _limit(path):
         raise DatasetError(
-            f"{path} of {path.stat().st_size:,} bytes unpacks to {size:,} or more ({n_rows:,} rows "
-            f"of {n_columns:,} columns), which is no data: if it is, save it as .csv"
+            f"{path} has {path.stat().st_size:,} bytes but unpacks to {size:,} or more ({n_rows:,} "
+            f"rows of {n_columns:,} columns), which is implausible: if it is correct, save it as "
+            ".csv"
         )
 
 
 def _refuse_nested(path: Path, name: str, kind: str) -> NoReturn:
     raise DatasetError(
-        f"{path}: {name!r} must hold numbers or text, got {kind}: write a column for each of its "
-        f"values, or type {drop_option([name])}"
+        f"{path}: {name!r} must contain numbers or text, got {kind}: write one column for each "
+        f"value, or type {drop_option([name])}"
     )
 
 

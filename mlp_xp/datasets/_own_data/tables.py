@@ -27,22 +27,22 @@ from mlp_xp.datasets._own_data.values import (
     parse,
 )
 
-_TARGETS = ("target", "label", "class", "y")  # Default names of the column to predict.
+_TARGETS = ("target", "label", "class", "y")  # The default names of the column to predict.
 _ARRAYS = ("X", "x", "data", "features", "images")
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
-# An array in an NPZ file may unpack to this many times its size, or to the second number if larger.
+# The unpacked size is limited to this multiple of the file's size, or to the second number.
 _MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
 _BYTES_A_LABEL = 8
-_MIN_PIXELS = 64  # Such as 8 x 8.
+_MIN_PIXELS = 64  # e.g. 8 x 8
 
 
 class Table(NamedTuple):
-    """The rows of a file: the names and values of the features, and the target.
+    """The content of a file: the names and values of the features, and the target.
 
-    ``x`` has numbers, with NaN for missing values, or objects if the file has text or dates, with
-    None for missing values. ``n_left_out`` rows have no target; ``notes`` about the target are for
-    the user.
+    ``x`` contains numbers, with NaN for missing values, or objects if the file has text or dates,
+    with None for missing values. ``n_left_out`` is the number of rows without a target; ``notes``
+    tell the user about the target.
     """
 
     names: tuple[str, ...]
@@ -61,11 +61,11 @@ def read_table(
     columns: Sequence[Column] | None = None,
     has_target: bool = True,
 ) -> Table:
-    """Read a table from a CSV file, with or without a header, an NPZ or a Parquet file.
+    """Read a table from a CSV (with or without a header), NPZ or Parquet file.
 
-    By default the target is the column named target, label, class or y, otherwise the last, and all
-    others are features. ``columns`` are the columns that a model was trained on, and ``has_target``
-    is whether to read the target.
+    By default, the target is the column named target, label, class or y, otherwise the last one,
+    and all others are features. ``columns`` are the columns that a model was trained on, and
+    ``has_target`` is whether to read the target.
     """
     try:
         open_file(path).close()
@@ -74,10 +74,10 @@ def read_table(
     except (DatasetError, ImportError):
         raise
     except MemoryError as error:
-        raise DatasetError(f"{path} needs more memory than there is: split the file") from error
-    except Exception as error:  # Hostile bytes can raise anything.
+        raise DatasetError(f"{path} does not fit into memory: split the file") from error
+    except Exception as error:  # Malicious bytes can raise any error.
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        cure = f"check that it is there, and a {path.suffix} file"
+        cure = f"check that it exists and is a {path.suffix} file"
         if isinstance(error, UnicodeDecodeError):
             cure = "save it as UTF-8"
         raise DatasetError(
@@ -86,8 +86,8 @@ def read_table(
 
 
 def holds_images(path: Path) -> bool:
-    """Whether an NPZ file has images: more than two axes, or rows of 64 bytes or more."""
-    with suppress(Exception), zipfile.ZipFile(path) as members:  # The error is raised later.
+    """Whether an NPZ file contains images: more than two axes, or rows of at least 64 bytes."""
+    with suppress(Exception), zipfile.ZipFile(path) as members:  # Reading raises the error.
         name = next(name for name in _ARRAYS if f"{name}.npy" in members.namelist())
         with members.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)
@@ -106,26 +106,26 @@ class _Wanted(NamedTuple):
     has_target: bool
 
     def expected(self, n_columns: int) -> list[Column | None]:
-        """Return the column that a model expects at each position, or None without a model."""
+        """Return the column that the model expects at each position, or Nones without a model."""
         return [None] * n_columns if self.columns is None else [*self.columns]
 
 
 class _Choice(NamedTuple):
-    """The columns to read: positions of the features, and of the target if any."""
+    """The positions of the features, and of the target if there is one."""
 
     features: list[int]
     target: int | None
 
 
 def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
-    """Return which columns are features and which is the target."""
+    """Return the positions of the features and the target, after checking the names."""
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
     if repeated:
         raise DatasetError(
-            f"{path} has {names.count(repeated[0])} columns {repeated[0]!r}: rename all but one, "
-            "or begin the file with a line of names"
+            f"{path} has {names.count(repeated[0])} columns named {repeated[0]!r}: rename all but "
+            "one, or begin the file with a line of names"
         )
-    from mlp_xp._utils.names import error_end  # Imports difflib.
+    from mlp_xp._utils.names import error_end  # imports difflib
 
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     if unknown := [name for name in wanted.drop if name not in names]:
@@ -152,7 +152,7 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
             f"with; it has {shown}"
         )
     if not features:
-        raise DatasetError(f"{path} has the column {target!r} alone: expected features beside it")
+        raise DatasetError(f"{path} has only the column {target!r}: add at least one feature")
     position = where[str(target)] if wanted.has_target else None
     return _Choice([where[name] for name in features], position)
 
@@ -165,7 +165,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         first = next(rows, [])
         if not first:
-            raise DatasetError(f"{path} is empty: expected a line of names, and a sample a line")
+            raise DatasetError(f"{path} is empty: expected a line of names, and a line per sample")
         texts = [name for name in first if isinstance(parse(name), str) or not name.strip()]
         signs = ("target", "label", "class", str(wanted.target).lower())
         expected = {column.name for column in wanted.columns or ()}
@@ -173,7 +173,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
             *map(str.strip, first)
         }
         has_names = len(texts) == len(first) or any(t.strip().lower() in signs for t in texts)
-        has_names |= is_known  # Names may be numbers, such as years.
+        has_names |= is_known  # Names may be numbers, e.g. years.
         names = [name.strip() for name in first] if has_names else _numbered(len(first))
         n_named = max((i + 1 for i, name in enumerate(names) if name), default=0)
         choice = _choose(path, names, wanted)
@@ -188,7 +188,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
         for row in rows if has_names else chain([first], rows):
             if not row:
                 continue
-            # A line may end in delimiters.
+            # A line may end with extra delimiters.
             if len(row) < n_named or any(row[len(names) :]):
                 raise DatasetError(
                     f"{path}, line {rows.line_num} must have {len(names)} values, got {len(row)}"
@@ -209,7 +209,7 @@ def _check_varies(path: Path, rows: Iterable[list[str]], names: list[str], targe
     first = next(known, None)
     if first is not None and all(value == first for value in known):
         raise DatasetError(
-            f"{path}: {names[target]!r} is {first[:40]} in each row: nothing to predict"
+            f"{path}: {names[target]!r} is {first[:40]} in every row: nothing to predict"
         )
 
 
@@ -219,14 +219,14 @@ def _labels(y: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
     holes = MISSING - NAMES if any(isinstance(parse(text), str) for text in texts) else MISSING
     counts = Counter(text for text in y if text.lower() in MISSING - holes)
     notes = tuple(
-        f"{text!r} is a class ({count:,} rows): if it is a hole, leave it empty"
+        f"{text!r} is a class ({count:,} rows): if it means a missing value, leave it empty"
         for text, count in counts.items()
     )
     return np.asarray([None if t.lower() in holes else t for t in y], dtype=object), notes
 
 
 def _numbered(n_columns: int) -> list[str]:
-    """Return names for columns without names: 1, 2, and so on."""
+    """Return the names 1, 2, ... for columns without names."""
     return [str(number + 1) for number in range(n_columns)]
 
 
@@ -263,7 +263,7 @@ def _table(
             text = next((text for text in texts if text.lower() not in WORDS), texts[0])
             what = "dates" if column.kind == "date" else "numbers"
             raise DatasetError(
-                f"{path}: {column.name!r} has {text[:40]!r}, and the network was trained with "
+                f"{path}: {column.name!r} has {text[:40]!r}, but the network was trained with "
                 f"{what}: correct it, or leave it empty"
             )
     check_columns(path, kept, x)
@@ -306,8 +306,8 @@ def _read_npz(path: Path, wanted: _Wanted) -> Table:
     def check(size: int) -> None:
         if size > max(_MIN_LIMIT, _MAX_RATIO * packed):
             raise DatasetError(
-                f"{path} of {packed:,} bytes unpacks to {size:,}, which is no data: if it is, save "
-                "it with np.savez, which does not compress"
+                f"{path} has {packed:,} bytes but unpacks to {size:,}, which is implausible: if it "
+                "is correct, save it with np.savez, which does not compress"
             )
 
     with zipfile.ZipFile(path) as members:
@@ -318,16 +318,16 @@ def _read_npz(path: Path, wanted: _Wanted) -> Table:
         label = next((n for n in labels if n in arrays and wanted.has_target), None)
         if name is None or (label is None and target is not None):
             raise DatasetError(
-                f"{path} has the arrays {', '.join(arrays)}; it needs X of numbers, and y, or the "
-                "name of another one as --target"
+                f"{path} has the arrays {', '.join(arrays)}, but needs X (numbers) and y: add "
+                "them, or set --target to the name of another array"
             )
         y = None if label is None else arrays[label]
         if y is not None and y.ndim == 1 < len(y) and np.all(y == y[0]):
-            raise DatasetError(f"{path}: {label} is {y[0]} in each row: nothing to predict")
+            raise DatasetError(f"{path}: {label} is {y[0]} in every row: nothing to predict")
         x = arrays[name]
     if x.ndim < 2 or x.dtype.kind not in "biuf":
         raise DatasetError(
-            f"{path}: {name} must hold numbers, one sample per row, got {x.dtype} of shape "
+            f"{path}: {name} must contain numbers, with one sample per row, got {x.dtype} of shape "
             f"{x.shape}"
         )
     x = x.reshape(len(x), -1)
@@ -337,7 +337,7 @@ def _read_npz(path: Path, wanted: _Wanted) -> Table:
     x = x.astype(dtype, copy=False)
     if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "biufU"):
         raise DatasetError(
-            f"{path}: {label} must hold a label for each of the {len(x)} rows of {name}, got "
+            f"{path}: {label} must contain a label for each of the {len(x)} rows of {name}, got "
             f"{y.dtype} of shape {y.shape}"
         )
     names = _numbered(x.shape[1])

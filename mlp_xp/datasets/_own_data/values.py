@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import KINDS
 
-NUMBERS = {"number", "flag"}  # Kinds of columns.
-NAMES = {"na", "n/a", "null", "none"}  # Text for missing values, or names of classes.
+NUMBERS = {"number", "flag"}  # kinds of columns
+NAMES = {"na", "n/a", "null", "none"}  # These mean a missing value or a class.
 MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
 WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 
 
 class Values:
-    """The values of a column of a text file: numbers until the first text.
+    """The values of a column in a text file, stored as numbers until the first text.
 
-    ``column`` is the column that a model expects.
+    ``column`` is the column that the model expects, if there is a model.
     """
 
     def __init__(self, column: Column | None = None) -> None:
@@ -32,7 +32,7 @@ class Values:
         self._known: dict[str, str] = {}
 
     def add(self, text: str) -> None:
-        """Add a value."""
+        """Append the value in a text."""
         if self.texts is None:
             number = parse(text)
             if isinstance(number, float):
@@ -44,7 +44,7 @@ class Values:
         self.texts.append(self._known[text])
 
     def array(self) -> NDArray[Any]:
-        """Return float64, or text and dates as objects; booleans and yes or no become 1 and 0."""
+        """Return the values as float64, with 1 and 0 for booleans, or as text or date objects."""
         if self.texts is None:
             return np.frombuffer(self.numbers, np.float64)
         different = {*self.texts}
@@ -60,7 +60,7 @@ class Values:
 
 
 def parse(text: str) -> float | str:
-    """Return a number, NaN for a missing value, or else the text."""
+    """Return the number in a text, NaN for a missing value, or else the text itself."""
     try:
         return float(text)
     except ValueError:
@@ -69,7 +69,7 @@ def parse(text: str) -> float | str:
 
 
 def _date(text: str) -> datetime | None:
-    """Return a date or time in ISO 8601, or None if missing; raise ValueError for other text."""
+    """Return the date in an ISO 8601 text, None for an empty one; raise ValueError for others."""
     if text and text[4:5] != "-":
         raise ValueError(text)
     return datetime.fromisoformat(text).replace(tzinfo=None) if text else None
@@ -87,7 +87,7 @@ def is_no_number(text: str) -> bool:
 
 
 def _as_text(value: float | str) -> str:
-    """Return an entry of a text column, with equal numbers spelled the same."""
+    """Return a value for a text column, with equal numbers as equal texts."""
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.15g}"
