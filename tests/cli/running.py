@@ -7,6 +7,9 @@ import numpy as np
 import processes
 from PIL import Image
 
+from mlp_xp.cli.commands import parse
+from mlp_xp.cli.training.settings import Settings
+
 TINY = ["train", "--data", "digits", "--hidden", "16", "--learning-rate", "0.01"]
 DRAWN = {"curves.png", "confusion.png", "report.html"}  # These take time.
 FILES = {"config.json", "history.csv", "model.safetensors", "model.json"} | DRAWN
@@ -60,6 +63,11 @@ backend = "numpy"
 def history_of(folder):
     with (folder / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def complete(*words):
+    """Return the settings of a new run with these options."""
+    return Settings.typed(**vars(parse(["train", *map(str, words)]))).complete()
 
 
 def start(*argv, held_at=None):

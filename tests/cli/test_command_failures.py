@@ -136,7 +136,13 @@ def test_checkpoints_that_were_asked_for_stay_and_no_recipe_is_needed(mlp_xp, re
 
 
 def test_options_that_change_the_numbers_are_refused(fails, partial_run):
-    for typed in ("--epochs 9", "--recipe record", "--data digits", "--out x", "--no-residual"):
+    for typed in (
+        "--epochs 9",
+        "--recipe record",
+        "--data digits",
+        "--early-stopping",
+        "--no-residual",
+    ):
         line = fails("train", "--resume", "run", *typed.split())
         option = typed.split()[0].replace("--no-", "--")
         assert f"{option} cannot be combined with --resume, which keeps the settings" in line

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from running import FILES, RECIPE, history_of
+from running import FILES, RECIPE, complete, history_of
 from sklearn.datasets import load_iris
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from mlp_xp import MLPRegressor
-from mlp_xp.cli.commands import parse
 from mlp_xp.cli.run_folder.run_summary import CURVES, history_rows
-from mlp_xp.cli.training.settings import settings_of
 from mlp_xp.cli.training.tasks import score_of, task_of
 from mlp_xp.datasets import load_files
 from mlp_xp.nn.losses import Quantile
@@ -186,16 +184,16 @@ def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
 )
 def test_arrays_of_images_get_the_recipe_for_images(shape, dtype, recipe):
     np.savez("a.npz", X=np.zeros(shape, dtype), y=np.arange(40) % 2)
-    assert settings_of(parse(["train", "a.npz"])).recipe == recipe
+    assert complete("a.npz").recipe == recipe
 
 
 def test_a_file_named_like_a_data_set_is_told_from_it(capsys, fails):
     Path("digits").write_text("a,b\n1,2\n")
-    settings = settings_of(parse(["train", "digits"]))
+    settings = complete("digits")
     assert (settings.data, settings.recipe) == ("digits", "default")
     said = "digits means the built-in data set; for your file or folder, type ./digits\n"
     assert capsys.readouterr().err == f"note: {said}"
-    assert settings_of(parse(["train", "./digits"])).data_path == str(Path("digits").resolve())
+    assert complete("./digits").data_path == str(Path("digits").resolve())
     assert "for your file or folder, type ./digits" in fails("train", "digits", "--target", "b")
 
 

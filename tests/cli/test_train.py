@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import DRAWN, FILES, RECIPE, TINY, history_of
+from running import DRAWN, FILES, RECIPE, TINY, complete, history_of
 
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
-from mlp_xp.cli.commands import parse
 from mlp_xp.cli.run_folder import folder as new_run
 from mlp_xp.cli.training import results, settings
-from mlp_xp.cli.training.settings import Settings, settings_of
+from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import LOADERS, load_digits, split_dataset
 from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion, Muon
 from mlp_xp.saving import load_model
@@ -192,7 +191,7 @@ def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver,
 
 
 def test_without_options_the_default_recipe_is_used():
-    typed = settings_of(parse(["train"]))
+    typed = complete()
     assert typed == Settings("cifar10", "default", {"random_state": 0, "distributed": None})
     params = typed.estimator().get_params()
     expected = {"hidden_layer_sizes": (512, 512), "solver": AdamW(weight_decay=1.0)}
@@ -207,7 +206,7 @@ def test_early_stopping_keeps_the_best_network(train_digits):
     assert model.best_validation_score_ == best
     # One more than that, as in scikit-learn.
     assert model.n_iter_ == model.validation_scores_.index(best) + 1 + 3 < 60
-    assert settings_of(parse(["train", "--early-stopping"])).params["n_iter_no_change"] == 10
+    assert complete("--early-stopping").params["n_iter_no_change"] == 10
 
 
 @pytest.mark.filterwarnings("error")
@@ -218,12 +217,9 @@ def test_no_hidden_layer_or_schedule_is_an_obstacle(train_digits):
         assert [W.shape for W in load_model(schedule).coefs_] == [(64, 10)]
 
 
-def typed(*words):
-    return settings_of(parse(["train", *map(str, words)])).estimator()
-
-
 def test_options_override_the_recipe(recipe):
-    model = typed("--recipe", recipe, "--epochs", 7, "--hidden", 4, 4, "--no-residual", "--seed", 5)
+    options = "--recipe", recipe, "--epochs", 7, "--hidden", 4, 4, "--no-residual", "--seed", 5
+    model = complete(*options).estimator()
     assert (model.max_iter, model.hidden_layer_sizes, model.random_state) == (7, (4, 4), 5)
     assert (model.residual, model.learning_rate, model.batch_size) == (False, "linear", 128)
     for options, solver in (
@@ -234,10 +230,10 @@ def test_options_override_the_recipe(recipe):
         (["--solver", "sgd"], "sgd"),
         (["--solver", "lbfgs"], "lbfgs"),
     ):
-        assert typed("--recipe", recipe, *options).solver == solver
-    assert typed("--recipe", recipe).random_state == 0
+        assert complete("--recipe", recipe, *options).estimator().solver == solver
+    assert complete("--recipe", recipe).estimator().random_state == 0
     recipe.write_text(RECIPE + "random_state = 9\n")
-    assert typed("--recipe", recipe).random_state == 9
+    assert complete("--recipe", recipe).estimator().random_state == 9
 
 
 def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):

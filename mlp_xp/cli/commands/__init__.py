@@ -174,7 +174,7 @@ def _add_lab(parser: Parser) -> None:
     rate = number(float, above=0)
     add("--learning-rate", type=rate, default=0.1, metavar="R", help="step size (%(default)s)")
     add("--epochs", type=count, default=100, metavar="N", help="number of epochs (%(default)s)")
-    add_seed(parser, "seed of the split and the initial weights", 0)
+    add_seed(parser, "seed of the split and the initial weights", default=0)
     add_backend(parser)
     out = Path("results/mlp.png")
     add("--out", type=Path, default=out, metavar="FILE", help="PNG file to write (%(default)s)")

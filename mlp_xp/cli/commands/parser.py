@@ -78,8 +78,8 @@ def suggestion(given: str, choices: Iterable[str]) -> str:
     return meant and f", {meant}"
 
 
-def add_backend(options: Options, default: str | None = "auto") -> None:
-    """Add ``--backend`` and ``--device``; if ``default`` is None, the recipe sets them."""
+def add_backend(options: Options, default: str = "auto") -> None:
+    """Add ``--backend`` and ``--device``."""
     from mlp_xp.backends import BACKENDS
 
     names = ["auto", *BACKENDS]
@@ -89,7 +89,7 @@ def add_backend(options: Options, default: str | None = "auto") -> None:
         default=default,
         metavar="NAME",
         help=f"library to compute with: {', '.join(names)}; auto uses a CUDA GPU if one works, "
-        f"else NumPy ({default or 'auto'})",
+        "else NumPy (auto)",
     )
     options.add_argument(
         "--device", metavar="NAME", help="e.g. cpu, cuda:1 or mps (the library's default)"
@@ -107,11 +107,10 @@ def add_output(options: Options) -> None:
     )
 
 
-def add_seed(options: Options, what: str, default: int | None) -> None:
-    """Add ``--seed``; if ``default`` is None, the recipe sets it."""
+def add_seed(options: Options, what: str, **settings: Any) -> None:
+    """Add ``--seed``."""
     seed = number(int, at_least=0, below=_MAX_SEED + 1)
-    text = f"{what} ({default or 0})"
-    options.add_argument("--seed", type=seed, default=default, metavar="N", help=text)
+    options.add_argument("--seed", type=seed, metavar="N", help=f"{what} (0)", **settings)
 
 
 def number(

@@ -20,29 +20,90 @@ from mlp_xp.cli.terminal.process import message_for_user
 from mlp_xp.cli.training.fit import Resume, fit, fit_model, newest_checkpoint
 from mlp_xp.cli.training.prepare import prepare, print_prepared
 from mlp_xp.cli.training.results import write_results, write_settings
-from mlp_xp.cli.training.settings import Settings, settings_of
+from mlp_xp.cli.training.settings import Settings
 from mlp_xp.distributed import join_ranks
 from mlp_xp.training.processes import SingleProcess
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train a new network or resume a run; return the exit status, which all ranks share."""
-    ranks = join_ranks(args.distributed)
+    typed, is_new = Settings.typed(**vars(args)), args.resume is None
+    ranks = join_ranks(typed.params.get("distributed"))
     if not ranks.is_first:
         return _follow(ranks)
-    with ranks.sharing_errors():
-        return ranks.first(_train(args, ranks, output))
+    # Divergence is reported in one sentence, so NumPy's warnings are redundant.
+    with ranks.sharing_errors(), np.errstate(over="ignore", invalid="ignore"):
+        settings = typed.complete() if is_new else typed.resume(args.resume)
+        check_installed("matplotlib", "safetensors")  # needed to write the results
+        if settings.tensorboard:
+            check_installed("tensorboardX", extra="tensorboard")
+        try:
+            prepared = prepare(settings, output)
+        except KeyboardInterrupt:
+            left = "nothing was saved" if is_new else f"{args.resume} is unchanged"
+            print_line(f"note: interrupted before the training began: {left}", sys.stderr)
+            raise
+        opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
+        with opened as folder, interrupts() as pressed:
+            print_prepared(prepared, output)
+            # Written first, because checkpoints are unusable without it.
+            config = write_settings(prepared, args.command, folder.path)
+            resume = Resume() if is_new else newest_checkpoint(folder.path, output)
+            ranks.first((settings, resume))
+            fitted = fit(prepared, folder.path, resume, args.start_time, output, pressed)
+            data = prepared.data  # Free memory for testing and plotting.
+            prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
+            del data
+            result = write_results(prepared, fitted, folder, config, output)
+            status = 130 if pressed() else int(bool(fitted.cause))
+        model, task, final = prepared.model, prepared.task, folder.final
+        can_resume = fitted.is_interrupted and model.solver != "lbfgs"
+        if settings.checkpoint is None and not can_resume:
+            shutil.rmtree(final / CHECKPOINTS, ignore_errors=True)
+        name = shlex.quote(str(final))
+        output.print(f"saved in {final}")
+        if fitted.has_report:
+            output.print(f"report in {final / REPORT}")
+        if can_resume:
+            output.print(f"to resume the training, type mlp-xp train --resume {name}")
+        seconds = time.perf_counter() - args.start_time
+        output.result(
+            f"{task.summary(result)}, {result['seconds']:.1f} s, "
+            f"{result['images_per_second']:,.0f} {output.samples}/s"
+            + ("" if model.max_time is None else f", {seconds:.1f} s in all"),
+            {
+                "run": str(final),
+                **result,
+                "diverged": bool(fitted.cause),
+                "seconds_in_all": seconds,
+            },
+        )
+        if fitted.cause and is_new:
+            # If an option is repeated, its last value counts.
+            rate = f"{model.learning_rate_init / 10:g}"
+            again = f"{args.command} --learning-rate {rate}"
+            again += "" if args.out is None else f" --out {shlex.quote(f'{args.out}-{rate}')}"
+            output.suggest({again: "a tenth of the learning rate"})
+        else:
+            is_table = prepared.data.image_shape is None
+            file, samples = ("TABLE", "rows") if is_table else ("IMAGE", "pictures")
+            output.suggest(
+                {
+                    f"mlp-xp evaluate {name}": task.next_evaluate,
+                    f"mlp-xp predict {name} {file}": f"{task.next_predict} {samples}",
+                    f"mlp-xp export {name} --to onnx": "use the network elsewhere",
+                }
+            )
+        return ranks.first(status)
 
 
 def _follow(ranks: SingleProcess) -> int:
     """Train on a rank other than 0, without printing or writing; return the exit status."""
-    output = Output(argparse.Namespace(quiet=True))
     try:
         with ranks.sharing_errors():
-            settings: Settings = ranks.first(None)  # type: ignore[assignment]
-            ranks.exchange(None)  # Wait until rank 0 has downloaded the data.
-            prepared = prepare(settings, output)
-            resume: Resume = ranks.first(None)  # type: ignore[assignment]
+            # Rank 0 sends them when it has prepared the training and downloaded the data.
+            settings, resume = ranks.first((Settings(), Resume()))
+            prepared = prepare(settings, Output(argparse.Namespace(quiet=True)))
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):
                 fit_model(prepared, [], resume)
             return ranks.first(0)
@@ -50,69 +111,3 @@ def _follow(ranks: SingleProcess) -> int:
         if message_for_user(error) is None:
             raise
         return 2  # Rank 0 prints the error.
-
-
-def _train(args: argparse.Namespace, ranks: SingleProcess, output: Output) -> int:
-    """Prepare and train the network, and write the results; return the exit status."""
-    settings = ranks.first(settings_of(args))
-    check_installed("matplotlib", "safetensors")  # needed to write the results
-    if settings.tensorboard:
-        check_installed("tensorboardX", extra="tensorboard")
-    is_new = args.resume is None
-    try:
-        prepared = prepare(settings, output)
-    except KeyboardInterrupt:
-        left = "nothing was saved" if is_new else f"{args.resume} is unchanged"
-        print_line(f"note: interrupted before the training began: {left}", sys.stderr)
-        raise
-    ranks.exchange(None)
-    opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
-    # Divergence is reported in one sentence, so NumPy's warnings are redundant.
-    quiet = np.errstate(over="ignore", invalid="ignore")
-    with opened as folder, interrupts() as pressed, quiet:
-        print_prepared(prepared, output)
-        # Written first, because checkpoints are unusable without it.
-        config = write_settings(prepared, args.command, folder.path)
-        resume = ranks.first(Resume() if is_new else newest_checkpoint(folder.path, output))
-        limit = prepared.model.max_time
-        end = None if limit is None else args.start_time + limit - resume.seconds
-        fitted = fit(prepared, folder.path, resume, end, output, pressed)
-        data = prepared.data  # Free memory for testing and plotting.
-        prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
-        del data
-        result = write_results(prepared, fitted, folder, config, output)
-        status = 130 if pressed() else int(bool(fitted.cause))
-    model, task, final = prepared.model, prepared.task, folder.final
-    can_resume = fitted.is_interrupted and model.solver != "lbfgs"
-    if settings.checkpoint is None and not can_resume:
-        shutil.rmtree(final / CHECKPOINTS, ignore_errors=True)
-    name = shlex.quote(str(final))
-    output.print(f"saved in {final}")
-    if fitted.has_report:
-        output.print(f"report in {final / REPORT}")
-    if can_resume:
-        output.print(f"to resume the training, type mlp-xp train --resume {name}")
-    seconds = time.perf_counter() - args.start_time
-    output.result(
-        f"{task.summary(result)}, {result['seconds']:.1f} s, "
-        f"{result['images_per_second']:,.0f} {output.samples}/s"
-        + ("" if end is None else f", {seconds:.1f} s in all"),
-        {"run": str(final), **result, "diverged": bool(fitted.cause), "seconds_in_all": seconds},
-    )
-    if fitted.cause and is_new:
-        # If an option is repeated, its last value counts.
-        rate = f"{model.learning_rate_init / 10:g}"
-        again = f"{args.command} --learning-rate {rate}"
-        again += "" if args.out is None else f" --out {shlex.quote(f'{args.out}-{rate}')}"
-        output.suggest({again: "a tenth of the learning rate"})
-        return status
-    is_table = prepared.data.image_shape is None
-    file, samples = ("TABLE", "rows") if is_table else ("IMAGE", "pictures")
-    output.suggest(
-        {
-            f"mlp-xp evaluate {name}": task.next_evaluate,
-            f"mlp-xp predict {name} {file}": f"{task.next_predict} {samples}",
-            f"mlp-xp export {name} --to onnx": "use the network elsewhere",
-        }
-    )
-    return status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 from argparse import SUPPRESS
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def solvers_with_decay() -> list[str]:
 def add_train(parser: Parser) -> None:
     """Add the options of ``mlp-xp train``, in groups; the help shows the default recipe."""
     defaults = read_table(DEFAULT)
+    parser.argument_default = SUPPRESS  # Only options that the user types are in the namespace.
     parser.usage = "mlp-xp train [DATA] [OPTION ...]"
     _add_data(parser.add_argument_group("data and recipe"), defaults["data"])
     options = {name: row.option for name, row in CLASSIFIER.items() if row.option}
@@ -41,17 +43,17 @@ def add_train(parser: Parser) -> None:
 def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str, Any]) -> None:
     """Add the option of a parameter; its help ends with the choices and the default."""
     if name == "backend":
-        add_backend(group, default=None)  # This also adds --device.
+        add_backend(group, default=SUPPRESS)  # This also adds --device.
         return
     if name == "random_state":
-        add_seed(group, option.help, None)
+        add_seed(group, option.help, dest=name)
         return
     row = CLASSIFIER[name]
     known, default = row.known, defaults.get(name, row.default)
     help = option.help or row.summary
-    settings: dict[str, Any] = {"metavar": option.metavar}
+    settings: dict[str, Any] = {"dest": name, "metavar": option.metavar}
     if name == "early_stopping":
-        settings |= {"type": _COUNT, "nargs": "?", "const": 10}
+        settings |= {"dest": "n_iter_no_change", "type": _COUNT, "nargs": "?", "const": 10}
     elif isinstance(known, Number):
         several = "array-like" in row.values
         limits = {"above": known.above, "at_least": known.at_least, "below": known.below}
@@ -61,7 +63,7 @@ def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str
         settings["choices"] = known
         help += f": {', '.join(known)}"
     elif "boolean" in row.values:
-        settings = {"action": argparse.BooleanOptionalAction}
+        settings = {"dest": name, "action": argparse.BooleanOptionalAction}
     flag = f"--{(option.name or name).replace('_', '-')}"
     group.add_argument(flag, help=f"{help} ({_shown(default)})", **settings)
     if name == "solver":
@@ -95,7 +97,6 @@ def _add_data(group: Options, default: str) -> None:
     add(
         "data",
         nargs="?",
-        default=SUPPRESS,
         metavar="DATA",
         help=f"{', '.join(LOADERS)}; or your own data: a .csv, .npz or .parquet file, or a "
         f"folder with one subfolder of images per class ({default})",
@@ -150,14 +151,15 @@ def _column_names(text: str) -> tuple[str, ...]:
 
 
 def _add_output(group: Options) -> None:
-    add = group.add_argument
-    add("--out", help="new run folder (runs/<date>-<time>-<data>)", type=Path, metavar="DIR")
+    folder = group.add_mutually_exclusive_group()
+    add = partial(folder.add_argument, type=Path, default=None)
+    add("--out", help="new run folder (runs/<date>-<time>-<data>)", metavar="DIR")
     add(
         "--resume",
         help="resume an interrupted run with its settings; RUN is its folder",
-        type=Path,
         metavar="RUN",
     )
+    add = group.add_argument
     add(
         "--checkpoint",
         help="save a checkpoint every N epochs; keep the newest ones and, with --validation, the "

@@ -98,15 +98,16 @@ def fit(
     prepared: Prepared,
     folder: Path,
     resume: Resume,
-    end: float | None,
+    start: float,
     output: Output,
     pressed: Callable[[], bool],
 ) -> Fitted:
     """Train until the last epoch, Ctrl-C or the deadline, and display the progress.
 
-    ``end`` is the time of `time.perf_counter` at which the command must end.
+    ``start`` is the time of `time.perf_counter` at which the command started.
     """
     settings, data, model, task, _ = prepared
+    end = None if model.max_time is None else start + model.max_time - resume.seconds
     n_train, n_test = len(data.x_train), len(data.x_test)
     progress = Progress(output, task, model.max_iter, n_train, end, resume.epoch)
     with closing(progress):

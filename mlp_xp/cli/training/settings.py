@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,25 +27,27 @@ from mlp_xp.recipes import FILES, read_recipe, recipe_parameters, without_librar
 from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.saving import decode
 
-# Parameter names by option. --weight-decay sets the solver, too; --early-stopping sets two of them.
-_PARAMETERS = {row.option.name or name: name for name, row in CLASSIFIER.items() if row.option} | {
-    "device": "device"
+# Options that are not named like their parameter.
+_OPTIONS = {
+    name: row.option.name for name, row in CLASSIFIER.items() if row.option and row.option.name
 }
-# Options that --resume accepts, because they change results only by rounding errors.
-_FREE = {option for option, name in _PARAMETERS.items() if CLASSIFIER[name].free_on_resume}
+_OPTIONS["n_iter_no_change"] = "early_stopping"
+# What --resume also accepts, since it changes results only by rounding.
+_FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
+_FREE |= {"data_path", "checkpoint", "tensorboard"}
 _MIN_STEPS = 1000  # The minimum number of steps if there are few samples.
 _INTERVAL = "1 min"  # The default time between two checkpoints.
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run.
+    """All settings of a run; of `typed`, only those that the user gave.
 
     ``recipe`` is a name or a file; ``params`` are estimator parameters that override the recipe's.
     """
 
-    data: str
-    recipe: str = DEFAULT
+    data: str = ""
+    recipe: str = ""
     params: dict[str, Any] = field(default_factory=dict)
     data_path: str | None = None
     validation: float | None = None
@@ -57,6 +57,97 @@ class Settings:
     image_size: tuple[int, int] | None = None
     task: str | None = None
     drop: tuple[str, ...] = ()
+
+    @classmethod
+    def typed(cls, **options: Any) -> Settings:
+        """Return the settings that the user gave, from all options of the command."""
+        known = cls.__dataclass_fields__.keys() & options
+        params = {
+            name: options[name] for name in options if name in CLASSIFIER or name == "weight_decay"
+        }
+        return cls(params=params, **{name: options[name] for name in known})
+
+    def complete(self) -> Settings:
+        """Return the settings of a new run: a recipe, overridden by these settings."""
+        path, typed = Path(self.data), self.params
+        is_table = self.data not in LOADERS and path.is_file() and not holds_images(path)
+        # The table recipe trains in batches, which L-BFGS does not use.
+        by_default = TABLE if is_table and typed.get("solver") != "lbfgs" else DEFAULT
+        name, task = self.recipe or by_default, self.task or "classification"
+        recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
+        if recipe.ensemble:
+            raise ValueError(
+                f"recipe {name} is an ensemble, but this command trains a single network: type "
+                f"--recipe table, or in Python MLPClassifier.from_recipe({name!r}).fit(X, y)"
+            )
+        # Any recipe can run on several processes.
+        params = {"random_state": recipe.params.get("random_state", 0), "distributed": None} | typed
+        if "hidden_layer_sizes" in typed:
+            params["hidden_layer_sizes"] = tuple(typed["hidden_layer_sizes"])
+        if "n_iter_no_change" in typed:
+            params["early_stopping"] = True
+        decay = params.pop("weight_decay", None)
+        if "solver" in typed or decay is not None:
+            base = recipe.params.get("solver", "adam")
+            params["solver"] = _solver(base, typed.get("solver"), decay)
+        if "backend" not in typed and (note := without_library(name, recipe.params)):
+            print_line(f"note: {note}", sys.stderr)
+            params["backend"] = "numpy"
+        data, data_path = self._located(name, recipe.data)
+        return replace(self, data=data, recipe=name, params=params, data_path=data_path)
+
+    def _located(self, recipe: str, by_default: str) -> tuple[str, str | None]:
+        """Return the name and path of the data, by default those of the recipe."""
+        data, path = self.data or by_default, self.data_path
+        is_there = Path(data).exists()
+        if data == FILES and not self.data:
+            raise ValueError(
+                f"recipe {recipe} is for your own table: type its file, too, e.g. mlp-xp "
+                f"train customers.csv --recipe {recipe}"
+            )
+        if data not in LOADERS:
+            if not is_there:
+                meant = suggestion(data, LOADERS) or ","
+                raise ValueError(
+                    f"invalid choice: {data!r}{meant} choose {', '.join(LOADERS)}, "
+                    "or an existing file or folder of your own"
+                )
+            if path is not None:
+                raise ValueError(f"--data {data} is a path: leave out --data-path")
+            return FILES, str(Path(data).resolve())
+        if self.target or self.image_size or self.task or self.drop:
+            raise ValueError(
+                f"--target, --drop, --task and --image-size are for your own data, not for {data}"
+                + (f": for your file or folder, type ./{data}" if is_there else "")
+            )
+        if self.data and path is None and is_there:
+            print_line(
+                f"note: {data} means the built-in data set; for your file or folder, type ./{data}",
+                sys.stderr,
+            )
+        return data, path
+
+    def resume(self, run: Path) -> Settings:
+        """Return the settings of an interrupted run, updated by these, which --resume accepts."""
+        folder, _ = unfinished(run)
+        given = {name: value for name, value in vars(self).items() if value}
+        params = given.pop("params", {})
+        free = {name: given.pop(name) for name in _FREE if name in given}
+        fixed = given.keys() | {_OPTIONS.get(name, name) for name in params.keys() - _FREE}
+        for name in sorted(fixed):
+            raise ValueError(
+                f"--{name.replace('_', '-')} cannot be combined with --resume, which keeps the "
+                "settings of the run: leave it out, or start a new run without --resume"
+            )
+        cure = f"{folder} cannot be resumed; start a new run with `mlp-xp train`"
+        stored = read_config(folder, cure)
+        try:
+            values = {**stored["settings"]}
+            before = {name: decode(value, name) for name, value in values.pop("params").items()}
+            kept = Settings(params=before, **values)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / CONFIG} has invalid settings: {error}; {cure}") from error
+        return replace(kept, params=before | {"distributed": None} | params, **free)
 
     @property
     def folder_name(self) -> str:
@@ -131,102 +222,6 @@ class Settings:
         if self.tensorboard:
             callbacks.append(TensorBoard(folder / "tensorboard"))
         return callbacks
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings of a new or resumed run from the command's options."""
-    if args.resume is not None:
-        return _settings_of_run(unfinished(args.resume)[0], args)
-    task = args.task or "classification"
-    data = args.data or ""
-    is_own = data not in LOADERS and Path(data).is_file() and not holds_images(Path(data))
-    # The table recipe trains in batches, which L-BFGS does not use.
-    name = args.recipe or (TABLE if is_own and args.solver != "lbfgs" else DEFAULT)
-    recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
-    if recipe.ensemble:
-        raise ValueError(
-            f"recipe {name} is an ensemble, but this command trains a single network: type "
-            f"--recipe table, or in Python MLPClassifier.from_recipe({name!r}).fit(X, y)"
-        )
-    note = without_library(name, recipe.params) if args.backend is None else None
-    params = _typed(args, _PARAMETERS)
-    if "hidden_layer_sizes" in params:
-        params["hidden_layer_sizes"] = tuple(params["hidden_layer_sizes"])
-    if args.solver is not None or args.weight_decay is not None:
-        base = recipe.params.get("solver", "adam")
-        params["solver"] = _solver(base, args.solver, args.weight_decay)
-    if args.early_stopping is not None:
-        params |= {"early_stopping": True, "n_iter_no_change": args.early_stopping}
-    params.setdefault("random_state", recipe.params.get("random_state", 0))
-    if note:
-        print_line(f"note: {note}", sys.stderr)
-        params["backend"] = "numpy"
-    params["distributed"] = args.distributed  # Any recipe can run on several processes.
-    if args.data is None and recipe.data == FILES:
-        raise ValueError(
-            f"recipe {name} is for your own table: type its file, too, e.g. mlp-xp "
-            f"train customers.csv --recipe {name}"
-        )
-    data, path = _known_data(args.data or recipe.data), args.data_path
-    if data not in LOADERS:
-        if path is not None:
-            raise ValueError(f"--data {data} is a path: leave out --data-path")
-        data, path = FILES, str(Path(data).resolve())
-    elif not args.target is args.image_size is args.task is args.drop is None:
-        raise ValueError(
-            f"--target, --drop, --task and --image-size are for your own data, not for {data}"
-            + (f": for your file or folder, type ./{data}" if Path(data).exists() else "")
-        )
-    elif args.data and path is None and Path(data).exists():
-        print_line(
-            f"note: {data} means the built-in data set; for your file or folder, type ./{data}",
-            sys.stderr,
-        )
-    options = ("validation", "checkpoint", "tensorboard", "target", "image_size", "task")
-    given = {option: getattr(args, option) for option in options}
-    return Settings(data, name, params, path, drop=args.drop or (), **given)
-
-
-def _settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
-    """Return the settings of a run to resume, updated by the options that --resume accepts."""
-    fixed = {"data", "recipe", "validation", "weight_decay", "out", "target", "image_size", "task"}
-    for name in sorted(fixed | {"drop"} | _PARAMETERS.keys() - _FREE):
-        value = getattr(args, name)
-        if value is not None:
-            raise ValueError(
-                f"--{name.replace('_', '-')} cannot be combined with --resume, which keeps the "
-                "settings of the run: leave it out, or start a new run without --resume"
-            )
-    cure = f"{folder} cannot be resumed; start a new run with `mlp-xp train`"
-    stored = read_config(folder, cure)
-    try:
-        values = {**stored["settings"]}
-        params = {name: decode(value, name) for name, value in values.pop("params").items()}
-        settings = Settings(params=params, **values)
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG} has invalid settings: {error}; {cure}") from error
-    return replace(
-        settings,
-        params=settings.params | _typed(args, _FREE) | {"distributed": args.distributed},
-        tensorboard=settings.tensorboard or args.tensorboard,
-        **_typed(args, ("data_path", "checkpoint")),
-    )
-
-
-def _typed(args: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
-    """Return the options given by the user, by the name of the parameter that they set, if any."""
-    values = {_PARAMETERS.get(option, option): getattr(args, option) for option in options}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _known_data(text: str) -> str:
-    if text in LOADERS or Path(text).exists():
-        return text
-    meant = suggestion(text, LOADERS) or ","
-    raise ValueError(
-        f"invalid choice: {text!r}{meant} choose {', '.join(LOADERS)}, "
-        "or an existing file or folder of your own"
-    )
 
 
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:
