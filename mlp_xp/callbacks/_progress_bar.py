@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Any
 
-from mlp_xp._utils.display.progress import NotebookBar, open_bar, time_left
+from mlp_xp._utils.display.progress import LiveBar, NotebookBar, open_bar, time_left
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import ctrl_c_pressed
 from mlp_xp.callbacks._base import Live
@@ -42,17 +42,24 @@ class ProgressBar(Live):
     epoch 2/2  loss ... left
     """
 
+    _label = "epoch "
+
     def __init__(self, *, curve: bool = False) -> None:
         self.curve = curve
 
     def on_fit_begin(self, model: Any) -> None:
         """Start a new bar."""
-        self._start, self._epoch, self._line = time.perf_counter(), 0, ""
-        self._printed, self._pace, self._measures = 0, Pace(), [""]
-        self._is_between_epochs = False
         optional("rich.console")
-        self._live, self._next_curve, self._fitted = open_bar(), 0.0, None
+        self._open(open_bar())
         self._draw(model, None, ["preparing the first step"], 1)
+
+    def _open(self, bar: LiveBar | NotebookBar | None) -> None:
+        """Begin before the first epoch, with printed lines if there is no bar."""
+        self._live, self._next_curve, self._fitted = bar, 0.0, None
+        self._start, self._epoch, self._line = time.perf_counter(), 0, ""
+        self._printed, self._pace, self._is_between_epochs = 0, Pace(), False
+        self._score: list[str] = []
+        self._texts: list[str] = []
 
     def on_fit_resume(self, model: Any) -> None:
         """Start a bar that counts the epochs so far."""
@@ -64,24 +71,26 @@ class ProgressBar(Live):
         self._is_between_epochs = False
         fraction = self._fraction(model, self._epoch + done / n_steps)
         if running is not None:
-            self._measures = [f"loss {running.loss:.4f}", *self._measures[1:]]
-        self._draw(model, fraction, self._measures, self._epoch + 1)
+            self._texts = self._measures(model, running)
+        self._draw(model, fraction, self._texts, self._epoch + 1)
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Update the bar with the loss and score of the epoch."""
         self._epoch += 1  # Counted here, since a warm start continues the records of the last fit.
         self._is_between_epochs = True
-        score = record.validation_score
-        self._measures = [f"loss {record.loss:.4f}"]
-        self._measures += [] if score is None else [f"validation {score:.4f}"]
+        if record.validation_score is not None:
+            self._score = [self._score_text(model, record.validation_score)]
+        self._texts = self._measures(model, Running(record.loss, record.accuracy))
         fraction = self._fraction(model, self._epoch)
-        self._draw(model, fraction, self._measures, self._epoch)
+        self._draw(model, fraction, self._texts, self._epoch)
         self._fitted = model
         if time.perf_counter() >= self._next_curve:
             self._draw_curve()
-        epoch = f"{self._epoch:{len(str(model.max_iter))}}/{model.max_iter}"
-        left = time_left(self._pace.seconds_left())
-        self._line = "  ".join([f"epoch {epoch}", *self._measures, left])
+        total = self._total(model)
+        epoch = f"{self._epoch:{max(len(total) - 1, 0)}}{total}"
+        self._line = "  ".join(
+            [f"epoch {epoch}", *self._texts, time_left(self._seconds_left(model))]
+        )
         if math.floor(20 * fraction) > self._printed or model.max_iter <= 20:
             self._printed = math.floor(20 * fraction)
             self._print()
@@ -95,20 +104,37 @@ class ProgressBar(Live):
             self._line = ""
         self._print()
 
+    def _measures(self, model: Any, running: Running) -> list[str]:
+        """Return loss and score, the most important first."""
+        return [f"loss {running.loss:.4f}", *self._score]
+
+    def _score_text(self, model: Any, score: float) -> str:
+        return f"validation {score:.4f}"
+
+    def _total(self, model: Any) -> str:
+        return f"/{model.max_iter}"
+
     def _draw(self, model: Any, fraction: float | None, texts: list[str], epoch: int) -> None:
         if self._live is not None:
-            left = None if fraction is None else self._pace.seconds_left()
-            self._live.update(
-                f"epoch {epoch}/{model.max_iter}", fraction, filter(None, texts), left
-            )
+            left = None if fraction is None else self._seconds_left(model)
+            self._live.update(f"{self._label}{epoch}{self._total(model)}", fraction, texts, left)
 
     def _fraction(self, model: Any, epochs: float) -> float:
         """Return the completed fraction of the fit, and update the pace."""
-        fraction, max_time = epochs / model.max_iter, getattr(model, "max_time", None)
-        if max_time is not None:
-            fraction = min(max(fraction, (time.perf_counter() - self._start) / max_time), 1.0)
+        fraction, end = epochs / model.max_iter, self._end_time(model)
+        if end is not None:
+            passed = (time.perf_counter() - self._start) / (end - self._start)
+            fraction = min(max(fraction, passed), 1.0)
         self._pace.update(fraction)
         return fraction
+
+    def _end_time(self, model: Any) -> float | None:
+        max_time = getattr(model, "max_time", None)
+        return None if max_time is None else self._start + max_time
+
+    def _seconds_left(self, model: Any) -> float:
+        seconds, end = self._pace.seconds_left(), self._end_time(model)
+        return seconds if end is None else min(seconds, end - time.perf_counter())
 
     def _draw_curve(self) -> None:
         """Draw the curves below the bar of a notebook."""
@@ -123,8 +149,11 @@ class ProgressBar(Live):
 
     def _print(self) -> None:
         if self._line and self._live is None:
-            print(self._line, flush=True)
+            self._write(self._line)
         self._line = ""
+
+    def _write(self, line: str) -> None:
+        print(line, flush=True)
 
 
 def _draw_curves(model: Any, figure: Any) -> None:

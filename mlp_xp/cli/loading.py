@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,27 +36,23 @@ def load_data(
 
     ``options`` are arguments of `load_files`, for the user's own data.
     """
-    if path is None and locate(name) is None:
+    is_here = path is not None or locate(name) is not None
+    if not is_here:
         output.print(f"fetching {name}, which is kept in {cache_dir()}")
-        return _load(name, path, options)
-    with output.doing(f"loading {path if name == FILES else name}", is_logged=is_logged):
-        return _load(name, path, options)
-
-
-def _load(name: str, path: str | None, options: Mapping[str, Any]) -> Dataset:
-    if name == FILES:
-        assert path is not None
-        return load_files(path, **options)
-    if path is None:
+    spinner = output.doing(f"loading {path if name == FILES else name}", is_logged=is_logged)
+    with spinner if is_here else contextlib.nullcontext():
+        if name == FILES:
+            return load_files(path or "", **options)
+        if name == "digits" and path is not None:
+            raise ValueError(
+                "digits come with scikit-learn and have no path: leave out --data-path"
+            )
         try:
-            return LOADERS[name]()
+            return LOADERS[name](*([] if path is None else [path]))
         except UnreachableError as error:
             raise UnreachableError(
                 f"{error}; or type --data digits, which comes with scikit-learn"
             ) from error
-    if name == "digits":
-        raise ValueError("digits come with scikit-learn and have no path: leave out --data-path")
-    return LOADERS[name](path)
 
 
 def load_backend(name: str | None, device: str | None) -> Backend:

@@ -99,9 +99,9 @@ def test_options_are_passed_on_to_the_suite_of_a_clone(mlp_xp, fails, monkeypatc
         yield SimpleNamespace(wait=lambda: 3)
 
     monkeypatch.setattr(bench.subprocess, "Popen", popen)
-    assert mlp_xp("bench", "--quick", "--only", "lab", "wide", "--out", "a b").status == 3
-    words = ["-m", "bench", "--quick", "--out", "a b", "--only", "lab", "wide"]
-    assert started == [(words, str(Path(bench.__file__).parents[3]))]
+    words = ["bench", "--quick", "--only", "lab", "wide", "--out", "a b"]
+    assert mlp_xp(*words).status == 3
+    assert started == [(["-m", *words], str(Path(bench.__file__).parents[3]))]
     monkeypatch.setattr(bench, "_ROOT", Path("site-packages"))
     assert "install from a clone with " in fails("bench", "--quick")
 

@@ -17,17 +17,17 @@ from mlp_xp import MLP
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.terminal.lines import fitted
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.training import progress
+from mlp_xp.cli.training.progress import Progress
 from mlp_xp.cli.training.tasks import Classification
-from mlp_xp.training.loop import time_budget as budget
 from mlp_xp.training.loop.records import Record, Running
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = SimpleNamespace(now=1000.0)
-    for module in (progress, budget):
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    for module in ("cli.training.progress", "callbacks._progress_bar", "training.loop.time_budget"):
+        now = SimpleNamespace(perf_counter=lambda: clock.now)
+        monkeypatch.setattr(f"mlp_xp.{module}.time", now)
     return clock
 
 
@@ -35,10 +35,9 @@ def record(epoch):
     return Record(epoch, 1.0, 0.5, 0.001, 1000, 1.0)
 
 
-def display(n_epochs=12, *end):
+def display(model, *end):
     classes = Classification(("no", "yes"))
-    shown = progress.Progress(Output(parse(["train"])), classes, n_epochs, 1000, *end)
-    return contextlib.closing(shown)
+    return contextlib.closing(Progress(Output(parse(["train"])), classes, model, 1000, *end))
 
 
 def plain(text):
@@ -51,11 +50,12 @@ def last_line(text):
 
 
 def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
-    with display(10**6, clock.now + 60.0) as shown:
+    model = MLP(max_iter=10**6)
+    with display(model, clock.now + 60.0) as shown:
         for epoch, seconds in ((1, 18.0), (2, 2.0)):
             clock.now += seconds
-            shown.on_progress(None, 1, 1, None)
-            shown.on_epoch_end(None, record(epoch))
+            shown.on_progress(model, 1, 1, None)
+            shown.on_epoch_end(model, record(epoch))
     lines = capsys.readouterr().out.splitlines()
     assert [line[-9:] for line in lines] == ["0:42 left", "0:40 left"]
 
@@ -69,9 +69,10 @@ SCORES = "val 25.0 %  acc 60.0 %  "
 def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
-    with display() as shown:
-        shown.on_epoch_end(MLP(), record(1)._replace(validation_score=0.25))
-        shown.on_progress(None, 5, 10, Running(0.7, 0.6))
+    model = MLP(max_iter=12)
+    with display(model) as shown:
+        shown.on_epoch_end(model, record(1)._replace(validation_score=0.25))
+        shown.on_progress(model, 5, 10, Running(0.7, 0.6))
     line = last_line(capsys.readouterr().out)
     assert re.fullmatch(rf"2/12 [━╸╺ ]+  12 %  loss 0.700  {facts}\d+:\d\d left", line)
     assert len(line) <= columns - len("^C")  # The terminal writes that after it.

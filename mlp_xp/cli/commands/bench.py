@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ from mlp_xp._utils.optional import check_installed, install_command
 from mlp_xp.cli.terminal.output import Output
 
 _ROOT = Path(__file__).parents[3]
-_OPTIONS = ("quick", "check", "out", "rounds", "threads", "only", "contenders", "images")
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -23,14 +23,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
             "this installation does not contain the benchmarks: install from a clone with "
             f"{install_command('cli,peers')}, and type `mlp-xp bench` again"
         )
-    command = [sys.executable, "-m", "bench"]
+    command = [sys.executable, "-m", "bench", *shlex.split(args.command)[2:]]
     paths = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    for name in _OPTIONS:
-        value = getattr(args, name)
-        if value is True:
-            command.append(f"--{name}")
-        elif value is not None and value is not False:
-            command += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}) as process:
         while True:
             try:

@@ -101,11 +101,7 @@ def _add_data(group: Options, default: str) -> None:
         help=f"{', '.join(LOADERS)}; or your own data: a .csv, .npz or .parquet file, or a "
         f"folder with one subfolder of images per class ({default})",
     )
-    add(
-        "--data",
-        help="the same as DATA",
-        metavar="NAME",
-    )
+    add("--data", help="the same as DATA", metavar="NAME")
     add(
         "--target",
         help="table column to predict (target, label, class or y, else the last one)",

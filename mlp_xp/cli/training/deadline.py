@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,42 +22,38 @@ _LEAST_FRACTION = 0.1  # the minimum fraction of the time for training
 _N_TIMED = 512
 
 
+@dataclass(repr=False, eq=False)
 class Deadline(Callback):
     """A callback that sets ``model.max_time`` so that time is left to test and save.
 
     It times predictions for training images ``x`` to estimate the duration of the test. If time is
     short, it drops test-time augmentation first (``has_views``), then plots (``has_report``), and
-    prints a note. The command must end at ``end``, a time of `time.perf_counter`; a resumed run has
-    ``used`` some seconds before. ``stage(text)`` shows what is being done.
+    prints a note. The command must end at ``end``, a time of `time.perf_counter`, if any; a resumed
+    run has ``used`` some seconds before. ``stage(model, text)`` shows what is being done.
     """
 
-    def __init__(
-        self,
-        end: float,
-        x: np.ndarray,
-        n_test: int,
-        used: float = 0.0,
-        stage: Callable[[str], None] | None = None,
-    ) -> None:
-        self.has_views = self.has_report = True
-        self._end = end
-        self._x = x[:_N_TIMED]
-        self._n_test = n_test
-        self._used = used
-        self._stage = stage
-        self._start = time.perf_counter()
+    end: float | None
+    x: np.ndarray
+    n_test: int
+    used: float = 0.0
+    stage: Callable[[Any, str], object] = lambda model, text: None
+    has_views: bool = field(default=True, init=False)
+    has_report: bool = field(default=True, init=False)
+    start: float = field(default_factory=lambda: time.perf_counter(), init=False)
 
     def on_fit_begin(self, model: Any) -> None:
         """Set the time limit of the fit."""
-        if self._stage is not None:
-            self._stage("timing predictions")
-        passed = model.max_time - (self._end - time.perf_counter())
+        x = self.x[:_N_TIMED]
+        del self.x  # so that the images can be freed
+        if self.end is None:
+            return
+        self.stage(model, "timing predictions")
+        passed = model.max_time - (self.end - time.perf_counter())
         is_over = passed >= model.max_time
-        test, views = (0.0, 0.0) if is_over else self._test_seconds(model)
-        del self._x  # so that the images can be freed
+        test, views = (0.0, 0.0) if is_over else self._test_seconds(model, x)
         now = time.perf_counter()
         least = _LEAST_FRACTION * model.max_time
-        left = self._end - now - _END - _REPORT - test - views
+        left = self.end - now - _END - _REPORT - test - views
         if left < least and model.tta is not None:
             self.has_views = False
             left += views
@@ -65,16 +62,16 @@ class Deadline(Callback):
             left += _REPORT
         if not (self.has_views and self.has_report):
             print_line(self._note(model.max_time, passed, test, least - left), sys.stderr)
-        model.max_time = self._used + now + max(left, least) - self._start
+        model.max_time = self.used + now + max(left, least) - self.start
 
-    def _test_seconds(self, model: Any) -> tuple[float, float]:
+    def _test_seconds(self, model: Any, x: np.ndarray) -> tuple[float, float]:
         """Return the estimated seconds of a test, and the extra ones of test-time augmentation."""
-        scale = 1.25 * self._n_test / len(self._x)
+        scale = 1.25 * self.n_test / len(x)
 
         def seconds(**settings: Any) -> float:
-            model.predict(self._x, **settings)
+            model.predict(x, **settings)
             start = time.perf_counter()
-            model.predict(self._x, **settings)
+            model.predict(x, **settings)
             return scale * (time.perf_counter() - start)
 
         plain = seconds(tta=None)

@@ -28,10 +28,9 @@ from mlp_xp.training.divergence.finite import NonFiniteError
 
 
 class Resume(NamedTuple):
-    """The point where training resumes: the checkpoint folder, epochs and seconds done so far."""
+    """The point where training resumes: the checkpoint folder, and the seconds used so far."""
 
     folder: Path | None = None
-    epoch: int = 0
     seconds: float = 0.0
 
 
@@ -46,7 +45,7 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
         return Resume()
     state = snapshot.metadata
     output.print(f"resumed after {state['epoch']} epochs and {state['step']} steps")
-    return Resume(folder, state["epoch"], state["seconds"])
+    return Resume(folder, state["seconds"])
 
 
 class Fitted(NamedTuple):
@@ -108,25 +107,17 @@ def fit(
     """
     settings, data, model, task, _ = prepared
     end = None if model.max_time is None else start + model.max_time - resume.seconds
-    n_train, n_test = len(data.x_train), len(data.x_test)
-    progress = Progress(output, task, model.max_iter, n_train, end, resume.epoch)
+    progress = Progress(output, task, model, len(data.x_train), end)
+    deadline = Deadline(end, data.x_train, len(data.x_test), resume.seconds, progress.stage)
     with closing(progress):
-        deadline = None
-        if end is not None:
-            deadline = Deadline(end, data.x_train, n_test, resume.seconds, stage=progress.stage)
-        callbacks = [
-            DiskSpace(folder),
-            *([] if deadline is None else [deadline]),
-            progress,
-            *settings.callbacks(folder, model),
-        ]
+        callbacks = [DiskSpace(folder), deadline, progress, *settings.callbacks(folder, model)]
         diverged = fit_model(prepared, callbacks, resume)
         fitted = ending_of(model, is_interrupted=pressed())
         progress.is_done = diverged is None and not fitted.is_interrupted
-    if deadline is not None:
-        fitted = fitted._replace(has_views=deadline.has_views, has_report=deadline.has_report)
     return fitted._replace(
-        cause=str(diverged or "").replace("learning_rate_init", "--learning-rate")
+        cause=str(diverged or "").replace("learning_rate_init", "--learning-rate"),
+        has_views=deadline.has_views,
+        has_report=deadline.has_report,
     )
 
 
