@@ -105,7 +105,7 @@ def test_the_command_trains_on_ranks_and_writes_one_run(run_ranks, tmp_path):
     done = run_ranks(3, command, *shared, "--out", out, "--distributed", "mpi", fails=True)
     assert done.returncode == 2
     assert done.stderr.count("mlp-xp: error: ") == 1
-    assert "is already there" in done.stderr
+    assert "already exists" in done.stderr
 
 
 def test_the_command_resumes_on_another_number_of_ranks(run_ranks, tmp_path):

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    confusion_matrix,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    r2_score,
+    root_mean_squared_error,
+)
 
 from mlp_xp.cli.report._elements import (
     MOST_RUNS,
@@ -46,11 +52,6 @@ _CHOSEN = ("data", "data_path", "target", "task", "drop", "recipe", "validation"
 _N_NEURONS, _N_MISTAKES = 32, 24
 _MAX_OPEN = 25  # A table with more classes is collapsed.
 _N_POINTS = 2000  # The maximum number of points in a plot of predictions.
-_ERRORS = {
-    "test_r2": "R2",
-    "test_rmse": "root mean squared error",
-    "test_mae": "mean absolute error",
-}
 _PREDICTIONS = {
     "actual_vs_predicted": "test samples: true against predicted",
     "residual_vs_predicted": "test samples: residuals",
@@ -96,7 +97,7 @@ def write_report(
     everything = {name: readable(value) for name, value in settings["params"].items()}
     machine = config["backend"] | {"platform": config["platform"]} | config["versions"]
     if test.probabilities is None:
-        sections = _value_sections(test, scores)
+        sections = _value_sections(test)
     else:
         sections = _class_sections(model, test, test.probabilities)
     chosen = {name: settings.get(name) for name in _CHOSEN if settings.get(name)}
@@ -223,7 +224,7 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
     )
 
 
-def _value_sections(test: Evaluation, scores: Mapping[str, float]) -> list[str]:
+def _value_sections(test: Evaluation) -> list[str]:
     y, predicted = test.y, test.predicted
     rows = np.random.default_rng(0).permutation(len(y))[:_N_POINTS]
     display = PredictionsDisplay(y_true=y[rows], y_pred=predicted[rows])
@@ -231,8 +232,12 @@ def _value_sections(test: Evaluation, scores: Mapping[str, float]) -> list[str]:
         caption: svg_of(display, 4.4, 4.0, caption, kind=kind)
         for kind, caption in _PREDICTIONS.items()
     }
-    errors = {text: score_text(name, scores[name]) for name, text in _ERRORS.items()}
-    errors["standard deviation of the truth"] = value_text(float(np.std(y)))
+    errors = {
+        "R2": f"{r2_score(y, predicted):.4f}",
+        "root mean squared error": value_text(root_mean_squared_error(y, predicted)),
+        "mean absolute error": value_text(mean_absolute_error(y, predicted)),
+        "standard deviation of the truth": value_text(float(np.std(y))),
+    }
     table_of = table(["", *errors], [["test samples", *errors.values()]])
     return [section("Errors", table_of), section("Predictions", figures(drawn))]
 
