@@ -1,15 +1,15 @@
-"""Machine code for NumPy: compiled, cached, loaded.
+"""Machine code for NumPy: compile, cache and load it.
 
-A job is a record with named fields (`jobs`); a table of jobs is run in one call, without the
-interpreter, by one thread or by a pool whose threads wait for the next job in machine code. The
-products are our own, or those of SciPy's BLAS, held to one thread and called from each thread for
-its own part of the result: our threads meet within a microsecond between jobs, where those of a
-BLAS, of OpenMP and of Python take ten to fifty.
+A kernel call is a record with named fields (`native.jobs`). A table of kernel calls runs without
+the Python interpreter, in one thread or in a pool whose threads wait in machine code for the next
+kernel call. They synchronize within a microsecond; threads of a BLAS, OpenMP or Python take 10 to
+50. Products are computed by our own code, or by SciPy's BLAS, which each thread calls for its part
+of the result.
 
-Each kind of job is compiled by itself, when it is first needed (`_entry_points`), in a process of
-its own (`_build`), and kept as an object file. What runs is always that file, so a process that
-compiled it computes the same bits as one that found it. Here it is found, checked and loaded, which
-needs llvmlite and not numba.
+Each kind of kernel call is compiled when it is first needed (`_entry_points`), in a separate
+process (`_build`), and stored as an object file. The code that runs is always loaded from that
+file, so cold and warm caches give the same bits. This module finds, checks and loads the files,
+which needs llvmlite but not numba.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ _CHILD = """
 import json, sys
 path, units = map(json.loads, sys.argv[1:])
 sys.path[:] = [*filter(None, sys.path), *path]
-import numba  # Before the folder of the user's script, where it may find its own `coverage`.
+import numba  # The path still lacks the user's folder, which may have a `coverage.py`.
 sys.path[:] = path
 from mlp_xp.backends._numpy.machine_code._build import main
 main(units)
 """
-_POLL = 0.05  # Seconds between two looks at a compiler.
-# About how long units take to compile, in tenths of a second, so that processes end together.
+_POLL = 0.05  # Seconds between checks whether a compiler has finished.
+# Approximate compile times in tenths of a second, to divide the units evenly among processes.
 _EFFORT = {0: 8} | {
     number_of(kind): effort
     for kind, effort in {
@@ -97,19 +97,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
-    """Return where the machine code of each unit is; load it, or compile it first.
+    """Return the address of each unit's machine code; compile and load what is missing.
 
     Raises
     ------
     MachineCodeError
-        If it cannot be compiled here.
+        If the code cannot be compiled on this machine.
     """
     with _lock:
         missing = [unit for unit in dict.fromkeys(units) if unit not in _addresses]
         if missing:
             codes = _kept(missing)
             if len(codes) < len(missing):
-                with _one_process():  # Another one may have compiled them by now.
+                with _one_process():  # Another process may have compiled them.
                     codes = _kept(missing)
                     absent = [unit for unit in missing if unit not in codes]
                     compiled = _compile(absent) if absent else {}
@@ -122,26 +122,26 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
 
 
 def all_units() -> list[Unit]:
-    """Return every unit that there is for this processor."""
+    """Return all units for this processor."""
     return jobs.all_units(has_tile=find_tile() is not None, packing=bfloat16_packing())
 
 
 def compile_all() -> Path | None:
-    """Compile every unit that is not kept yet, and return the folder that they are kept in."""
+    """Compile all units that are not cached; return the cache folder, or None if there is none."""
     addresses(all_units())
     return _writable()
 
 
 @cache
 def run_jobs() -> Callable[..., int]:
-    """Return the function that runs a table of jobs; it releases the interpreter's lock."""
+    """Return the function that runs tables of kernel calls; it releases the GIL."""
     address = addresses([Unit(0)])[Unit(0)]
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 6)(address)
 
 
 @cache
 def blas_address(is_double: bool) -> int:
-    """Return where the matrix product of SciPy's BLAS is."""
+    """Return the address of the matrix product in SciPy's BLAS."""
     from scipy.linalg import cython_blas
 
     capsule = cython_blas.__pyx_capi__["dgemm" if is_double else "sgemm"]
@@ -163,7 +163,7 @@ def _engine() -> Any:
 
 
 def _load(unit: Unit, code: bytes) -> int:
-    """Load an object file and return where its function is."""
+    """Load an object file and return the address of its function."""
     engine = _engine()
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -174,7 +174,7 @@ def _load(unit: Unit, code: bytes) -> int:
 
 
 def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
-    """Compile units in other processes, and say so."""
+    """Compile units in other processes, with a message on stderr."""
     kept = (
         "once for this installation"
         if _writable()
@@ -185,26 +185,26 @@ def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
     try:
         codes = _compile_apart(units)
     except (OSError, ValueError, subprocess.SubprocessError):
-        codes = _compile_here(units)  # No process can be had, or not one with this Python.
+        codes = _compile_here(units)  # No process can be started, or it fails.
     seconds = time.perf_counter() - start
     print(f"mlp_xp: compiled in {seconds:.1f} s.", file=sys.stderr, flush=True)
     return codes
 
 
 def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
-    if getattr(sys, "frozen", False):  # Started again, an application would train again.
-        raise OSError("A frozen application has no Python to start.")
+    if getattr(sys, "frozen", False):  # `sys.executable` would start the application again.
+        raise OSError("A frozen application cannot start Python.")
     parts: list[list[Unit]] = [[] for _ in range(min(usable_threads(), 2, len(units)))]
     for unit in sorted(units, key=lambda unit: -_EFFORT.get(unit.kind, 1)):
         min(parts, key=lambda part: sum(_EFFORT.get(u.kind, 1) for u in part)).append(unit)
-    # The order in which Python keeps names shall not decide how code is written.
+    # Compiled code must not depend on the random order of Python's sets.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-c", _CHILD, json.dumps([str(path) for path in sys.path])]
     codes: dict[Unit, bytes] = {}
     with contextlib.ExitStack() as stack, interruptible():
         children = []
         for part in parts:
-            # Ctrl-C at a terminal reaches this process alone, and this ends the others.
+            # In a new session, Ctrl-C reaches only this process, which then kills the others.
             child = subprocess.Popen(
                 [*command, json.dumps(part)],
                 stdin=subprocess.DEVNULL,
@@ -233,7 +233,7 @@ def _compile_here(units: Sequence[Unit]) -> dict[Unit, bytes]:
         from mlp_xp.backends._numpy.machine_code._build import build
 
         return {unit: build(unit) for unit in units}
-    except Exception as error:  # We use what another version of numba may have in another way.
+    except Exception as error:  # Other versions of numba may lack internals that we use.
         line = str(error).partition("\n")[0]
         raise MachineCodeError(f"{type(error).__name__}: {line}") from error
 
@@ -243,7 +243,7 @@ def _compile_here(units: Sequence[Unit]) -> dict[Unit, bytes]:
 
 @cache
 def _key() -> str:
-    """Return what changes with all that machine code depends on."""
+    """Return a hash of everything that the machine code depends on."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
     shared = (here.parent / "native" / name for name in ("jobs.py", "tuning.py"))
@@ -251,30 +251,30 @@ def _key() -> str:
         digest.update(file.read_bytes())
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
     settings = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_")}
-    settings.pop("NUMBA_NUM_THREADS", None)  # The threads are ours.
+    settings.pop("NUMBA_NUM_THREADS", None)  # Numba's threads are not used.
     facts = sys.version, versions, describe_cpu(), sorted(settings.items())
     digest.update(repr(facts).encode())
     return digest.hexdigest()[:20]
 
 
 def _folders() -> Iterator[Path]:
-    """Yield where machine code may be kept, the best place first."""
-    # As bytecode: what is compiled while a container is built is there for all its users.
+    """Yield the folders where machine code may be stored, in order of preference."""
+    # As for bytecode: code compiled while a container is built can be used by all its users.
     yield Path(__file__).parent / "__pycache__"
-    with contextlib.suppress(RuntimeError):  # There is no home folder.
+    with contextlib.suppress(RuntimeError):  # There may be no home folder.
         yield cache_dir() / "machine-code"
     yield Path(tempfile.gettempdir()) / f"mlp-xp-{os.getuid()}"
 
 
 def _is_safe(folder: Path) -> bool:
-    """Whether nobody but this user, or the superuser, can have written to a folder."""
+    """Whether only this user or the superuser can write to a folder."""
     status = folder.stat()
     return status.st_uid in (0, os.getuid()) and not status.st_mode & 0o022
 
 
 @cache
 def _writable() -> Path | None:
-    """Return the first folder that machine code can be kept in."""
+    """Return the first folder where machine code can be stored, or None."""
     for folder in _folders():
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -290,15 +290,15 @@ def _file(folder: Path, unit: Unit) -> Path:
 
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
-    """Wait until no other process compiles for the same folder, such as another rank of a fit."""
+    """Wait until no other process, such as another rank, compiles for the same folder."""
     folder = _writable()
     if folder is None:
         yield
         return
-    import fcntl  # Not on Windows, where nothing is compiled.
+    import fcntl  # Windows lacks fcntl, and compiles nothing.
 
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # Not on every network's disk.
+        with contextlib.suppress(OSError):  # Some network file systems lack locks.
             file = stack.enter_context(open(folder / ".lock", "w"))
             with interruptible():
                 while True:
@@ -310,13 +310,13 @@ def _one_process() -> Iterator[None]:
 
 
 def _kept(units: Sequence[Unit]) -> dict[Unit, bytes]:
-    """Return the object files of the units that are kept."""
+    """Return the cached object files of these units."""
     found = {unit: _read(unit) for unit in units}
     return {unit: code for unit, code in found.items() if code is not None}
 
 
 def _read(unit: Unit) -> bytes | None:
-    """Return a unit's object file, whole and unharmed, or None."""
+    """Return a unit's cached object file, or None if it is missing or corrupt."""
     for folder in _folders():
         with contextlib.suppress(OSError):
             if not _is_safe(folder):
@@ -329,16 +329,16 @@ def _read(unit: Unit) -> bytes | None:
 
 
 def _write(unit: Unit, code: bytes) -> None:
-    """Write an object file, whole or not at all."""
+    """Write an object file to the cache, completely or not at all."""
     folder = _writable()
     if folder is None:
         return
-    with contextlib.suppress(OSError):  # A disk that is full: it is compiled again next time.
+    with contextlib.suppress(OSError):  # The disk may be full; the next process compiles again.
         number, name = tempfile.mkstemp(dir=folder)
         try:
             with os.fdopen(number, "wb") as file:
                 file.write(hashlib.sha256(code).digest() + code)
-            os.chmod(name, 0o644)  # For all users of the installation.
+            os.chmod(name, 0o644)  # Readable by all users.
             os.replace(name, _file(folder, unit))
         except BaseException:
             os.unlink(name)

@@ -1,9 +1,9 @@
-"""The loop of Adam, in vectors: a processor's own square roots would take most of its time.
+"""Adam's update loop in vector instructions, without the processor's slow square root.
 
-A processor divides and takes roots in one unit, some 17 cycles each for a vector of 512 bits, and
-all else that Adam computes takes as long as one of them. With AVX-512 the root is computed by
-multiplications instead, from an estimate of 14 bits, while that unit divides (Markstein,
-"Computation of elementary functions on the IBM RISC System/6000 processor", 1990).
+Divisions and square roots share one execution unit and take about 17 cycles each for a vector of
+512 bits, as long as the rest of Adam's computation. With AVX-512, the root is therefore computed by
+multiplications from a 14-bit estimate, while that unit divides (Markstein, "Computation of
+elementary functions on the IBM RISC System/6000 processor", 1990).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _I64 = ir.IntType(64)
 
 @intrinsic
 def adam(context, n, p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2):  # type: ignore[no-untyped-def]
-    """Update n numbers at address p, with their gradients and Adam's state; return sum p^2."""
+    """Update n parameters at address p, given gradients and Adam's state; return sum p^2."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         n, addresses, settings = arguments[0], arguments[1:5], arguments[5:]
@@ -35,7 +35,7 @@ def adam(context, n, p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, e
         with cgutils.for_range_slice(builder, _I64(0), whole, _I64(vectors.lanes)) as (i, _):
             _update(vectors, [builder.gep(x, [i]) for x in arrays], repeated, total, None)
         with builder.if_then(builder.icmp_unsigned("!=", n_left, _I64(0))):
-            # Not one by one: each number has the same bits wherever parts of an array end.
+            # With a mask, the bits are the same wherever an array is divided among threads.
             last, mask = [builder.gep(x, [whole]) for x in arrays], vectors.mask(n_left)
             _update(vectors, last, repeated, total, mask)
         return vectors.sum(builder.load(total))
@@ -44,7 +44,7 @@ def adam(context, n, p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, e
 
 
 def _update(vectors: Vectors, places: Any, settings: Any, total: Any, mask: Any) -> None:
-    """Update one vector of each array, and add p^2."""
+    """Update one vector of each array, and add p^2 to the total."""
     builder, fma = vectors.builder, vectors.multiply_add
     rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2 = settings
     p, g, m, v = (vectors.load(place, mask) for place in places)
@@ -59,26 +59,27 @@ def _update(vectors: Vectors, places: Any, settings: Any, total: Any, mask: Any)
 
 
 def _root(vectors: Vectors, x: Any) -> Any:
-    """Return the square root, within three quarters of a unit in the last place.
+    """Return the square root, with an error below 0.75 units in the last place.
 
-    Those of subnormal numbers have fewer bits.
+    Roots of subnormal numbers are less accurate.
     """
     if not has_avx512():
         return vectors.call("llvm.sqrt", x)
     builder, fma, half = vectors.builder, vectors.multiply_add, vectors.constant(0.5)
-    # y ~ x^-1/2 to 14 bits; g -> x^1/2 and h -> x^-1/2 / 2, each step doubles their bits.
+    # y approximates x^-1/2 to 14 bits. g converges to x^1/2 and h to x^-1/2 / 2; each step doubles
+    # the number of correct bits.
     y = _estimate(vectors, x)
     g, h = builder.fmul(x, y), builder.fmul(y, half)
     if vectors.is_double:
         error = fma(builder.fneg(g), h, half)
         g, h = fma(g, error, g), fma(h, error, h)
     g = fma(h, fma(builder.fneg(g), g, x), g)
-    # The estimate is infinite for 0 and 0 for infinity, which are their own roots; NaN stays.
+    # For 0 and infinity g is NaN, and the root is x itself; the root of NaN is NaN.
     return builder.select(builder.fcmp_unordered("uno", g, g), x, g)
 
 
 def _estimate(vectors: Vectors, x: Any) -> Any:
-    """Return x^-1/2 to 14 bits."""
+    """Return an estimate of x^-1/2 with 14 correct bits."""
     all_lanes = ir.IntType(vectors.lanes)(-1)
     kind = ir.FunctionType(vectors.kind, [vectors.kind, vectors.kind, all_lanes.type])
     name = f"llvm.x86.avx512.rsqrt14.p{'d' if vectors.is_double else 's'}.512"

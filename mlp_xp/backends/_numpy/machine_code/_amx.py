@@ -1,7 +1,7 @@
-"""Blocks of products by AMX: 32 by 32 results in four tile registers of the processor.
+"""Blocks of matrix products with AMX: 32 x 32 results in four tile registers.
 
-A tile has 16 rows of 64 bytes. Two tiles of A, 16 rows of 16 pairs each, are multiplied by two of
-B, 16 pairs of 16 columns each. (Intel, "Software Developer's Manual", volume 2, TDPBF16PS.)
+A tile register has 16 rows of 64 bytes. Two tiles of A (16 rows of 16 pairs) are multiplied by two
+tiles of B (16 pairs for 16 columns). See Intel, "Software Developer's Manual", volume 2, TDPBF16PS.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ __all__ = ["emit", "make_amx"]
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _HIGH, _WIDE = AMX_TILE.rows, AMX_TILE.vectors * 16
-# Palette 1 from row 0 on; bytes of a row of each tile, in 16 bits; rows of each tile.
+# Palette 1, start row 0; bytes per row of each tile (16-bit numbers); rows of each tile.
 _SETTINGS = bytes([1, *[0] * 15, *[64, 0] * 8, *[0] * 16, *[16] * 8, *[0] * 8])
 
 
 def emit(
     context: Any, builder: Any, work_space: Any, name: str, tiles: tuple[int, ...], *memory: Any
 ) -> None:
-    """Write an instruction by the numbers of its tiles, an address, and the distance of rows.
+    """Emit an AMX instruction, given its tile numbers, an address, and the stride between rows.
 
-    Tests write a call of a model in its place, which has the registers of each work space.
+    On other processors, tests replace this function by one that calls a model of AMX, which stores
+    the tile registers per work space.
     """
     values = [_I8(tile) for tile in tiles]
     if memory:
@@ -60,7 +61,7 @@ def _clear(write: Any, builder: Any) -> None:
 
 
 def _transfer(name: str, write: Any, builder: Any, place: Any, distance: Any) -> None:
-    """Load or store 32 rows of 32 numbers: tiles 0 and 1 are the upper rows."""
+    """Load or store 32 rows of 32 numbers; tiles 0 and 1 contain the upper 16 rows."""
     lower = builder.add(place, builder.mul(distance, _I64(16)))
     for tile, row in ((0, place), (2, lower)):
         write(name, (tile,), row, distance)
@@ -70,7 +71,7 @@ def _transfer(name: str, write: Any, builder: Any, place: Any, distance: Any) ->
 def _multiply(
     write: Any, builder: Any, a: Any, a_lower: Any, b: Any, b_right: Any, distance: Any
 ) -> None:
-    """Add the products of 16 pairs; rows of b have a distance."""
+    """Add the products of 16 pairs to tiles 0 to 3; ``distance`` is the stride of b's rows."""
     write("tileloadd64", (4,), a, _I64(64))
     write("tileloadd64", (6,), b, distance)
     write("tdpbf16ps", (0, 4, 6))
@@ -82,9 +83,9 @@ def _multiply(
 
 
 def make_amx() -> tuple[Any, Any, Any]:
-    """Return the functions that configure a thread's tiles, compute a block, and release them.
+    """Return functions that configure a thread's tiles, compute a block, and release the tiles.
 
-    Their last argument is the thread's work space.
+    The last argument of each function is the thread's work space.
     """
 
     def function(generator: Callable[..., None]) -> Any:
@@ -96,7 +97,7 @@ def make_amx() -> tuple[Any, Any, Any]:
 
             return types.void(*arguments), generate
 
-        # Numba wants a name for each argument.
+        # Numba requires a name for each argument.
         names = ("context", *[*signature(generator).parameters][2:], "work_space")
         given = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         run.__signature__ = Signature(given)  # type: ignore[attr-defined]
@@ -109,10 +110,10 @@ def make_amx() -> tuple[Any, Any, Any]:
     def block(  # type: ignore[no-untyped-def]
         a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row, scratch
     ):
-        """Compute what `make_tile`'s function does, of up to 32 rows and columns.
+        """Compute the same as the function of `make_tile`, for up to 32 rows and columns.
 
-        ``n`` is a multiple of 16. What is missing of 32 rows or columns is computed in the work
-        space, from rows of A or columns of B that are there.
+        ``n`` is a multiple of 16. A block with fewer rows or columns is padded to 32 in the work
+        space; the padding repeats rows of A or columns of B.
         """
         is_whole = rows == _HIGH and columns == _WIDE
         if start == 0:

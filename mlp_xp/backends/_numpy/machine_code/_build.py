@@ -1,6 +1,6 @@
-"""Compile units of machine code with numba, in a process of their own.
+"""Compile units of machine code with numba, in a separate process.
 
-The process that trains never loads numba: it takes less memory and starts sooner, and Ctrl-C does
+The training process never imports numba, so it needs less memory and starts faster, and Ctrl-C does
 not wait for a compiler.
 """
 
@@ -20,33 +20,33 @@ from mlp_xp.backends._numpy.machine_code._entry_points import signature, source
 from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.native.jobs import Unit
 
-# What machine code may call beside itself: LLVM's own, and what every process has.
+# External functions that machine code may call: LLVM intrinsics and the C library.
 _ALLOWED = re.compile(r"llvm\..*|logf?|sqrtf?|clock_gettime|sched_yield|syscall|mem(cpy|set|move)")
 
 
 def build(unit: Unit) -> bytes:
-    """Compile a unit into an object file whose one symbol to call is the unit's name."""
+    """Compile a unit to an object file that exports one function, with the unit's name."""
     compiled = cfunc(signature(unit), **OPTIONS)(source(unit))
     text = compiled.inspect_llvm().replace(compiled.native_name, unit.name)
     module = binding.parse_assembly(text)
     for value in (*module.functions, *module.global_variables):
         if value.name != unit.name and not value.is_declaration:
             value.linkage = "internal"
-    # Numba's wrapper handles errors by calls into Python. None of this code raises any: once LLVM
-    # has found that out, the calls are gone.
+    # Numba's wrapper handles exceptions by calls to Python. This code raises none, and with these
+    # passes LLVM finds that out and removes the calls.
     passes, machine = binding.create_new_module_pass_manager(), target_machine()
     passes.add_ipsccp_pass()
     passes.add_simplify_cfg_pass()
     passes.add_instruction_combine_pass()
     passes.add_global_dead_code_eliminate_pass()
     passes.add_strip_dead_prototype_pass()
-    passes.add_strip_symbols_pass()  # Numba's names count what was compiled before.
+    passes.add_strip_symbols_pass()  # Numba numbers its names by what was compiled before.
     options = binding.create_pipeline_tuning_options()
     passes.run(module, binding.create_pass_builder(machine, options))
     called = [function.name for function in module.functions if function.is_declaration]
     unknown = [name for name in called if not _ALLOWED.fullmatch(name)]
     if unknown:
-        raise RuntimeError(f"{unit.name} calls {', '.join(unknown)}, which may not be there.")
+        raise RuntimeError(f"{unit.name} calls {', '.join(unknown)}, which may be missing.")
     code: bytes = machine.emit_object(module)
     return code
 

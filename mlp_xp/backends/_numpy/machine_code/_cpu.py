@@ -1,4 +1,4 @@
-"""The processor that machine code is for; needs llvmlite alone, which loads in no time."""
+"""Detect the processor's features with llvmlite, which is fast to import, unlike numba."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE, Tile
 
 @cache
 def _features() -> Any:
-    """Return the processor's features, without those whose names begin as MLP_XP_WITHOUT says.
+    """Return the processor's features, except those that start with a prefix in MLP_XP_WITHOUT.
 
-    So ``MLP_XP_WITHOUT=avx512`` compiles what a processor with AVX2 runs.
+    For example, ``MLP_XP_WITHOUT=avx512`` compiles the code for a processor with only AVX2.
     """
     features = binding.get_host_cpu_features()
     left_out = tuple(filter(None, os.environ.get("MLP_XP_WITHOUT", "").split(",")))
@@ -29,19 +29,19 @@ def _features() -> Any:
 
 @cache
 def describe_cpu() -> tuple[str, str]:
-    """Return the processor's name and its features, as LLVM writes them."""
+    """Return the processor's name and features in LLVM's notation."""
     return binding.get_host_cpu_name(), _features().flatten()
 
 
 @cache
 def has_avx512() -> bool:
-    """Whether the processor has vectors of 512 bits."""
+    """Whether the processor supports AVX-512."""
     return bool(_features().get("avx512f"))
 
 
 @cache
 def bfloat16_packing() -> int:
-    """Return how pairs of bfloat16 are packed for this processor, `NUMBERS` if it has none."""
+    """Return how pairs of bfloat16 are packed for this processor; `NUMBERS` without bfloat16."""
     if not (has_avx512() and _features().get("avx512bf16")):
         return NUMBERS
     has_amx = all(_features().get(name) for name in ("amx-tile", "amx-bf16"))
@@ -49,9 +49,9 @@ def bfloat16_packing() -> int:
 
 
 def _may_use_tiles() -> bool:
-    """Ask Linux for the registers of AMX, which it gives to a process and all its threads.
+    """Request permission from Linux to use AMX's tile registers, for all threads of this process.
 
-    It refuses where a thread has a stack for signals that is too small for them.
+    Return False if it is denied, e.g. because the signal stack of a thread is too small.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -62,7 +62,7 @@ def _may_use_tiles() -> bool:
 
 @cache
 def find_tile() -> Tile | None:
-    """Return the tile of our own products on this processor; without AVX2 there are none."""
+    """Return the tile for products on this processor; None without AVX2, which tiles need."""
     if has_avx512():
         return AVX512_TILE
     return AVX2_TILE if _features().get("avx2") and _features().get("fma") else None
@@ -70,12 +70,12 @@ def find_tile() -> Tile | None:
 
 @cache
 def is_zen() -> bool:
-    """Whether the processor is one of AMD's, which read rows that lie far apart without loss."""
+    """Whether this is an AMD Zen processor, on which a large stride between rows is not slower."""
     return describe_cpu()[0].startswith("znver")
 
 
 def target_machine() -> Any:
-    """Return what turns LLVM's language into machine code for this processor."""
+    """Return LLVM's code generator for this processor."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     name, features = describe_cpu()

@@ -1,7 +1,7 @@
-"""The units of machine code: one for each kind of job, and the loop that runs a table of them.
+"""The units of machine code: one for each kind of kernel call, and a loop that runs tables.
 
-A unit reads the fields of its job by name and does one thread's part of it. This module needs
-numba, and is imported only where something is compiled.
+A unit reads the fields of a kernel call by name, and computes one thread's part. This module needs
+numba, and is imported only in processes that compile.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ _ARITHMETIC_JOB, _UPDATE_JOB = map(record, (jobs.Arithmetic, jobs.Update))
 
 
 def signature(unit: Unit) -> Any:
-    """Return the signature of a unit in machine code."""
+    """Return the numba signature of a unit."""
     if unit.kind == 0:
         return types.int64(*[types.int64] * 6)
     return types.void(*[types.int64] * 5)
 
 
 def source(unit: Unit) -> Callable[..., Any]:
-    """Return the function that a unit is compiled from."""
+    """Return the Python function that is compiled for a unit."""
     if unit.kind == 0:
         return run_jobs
     return _MAKERS[jobs.KINDS[unit.kind - 1]](bool(unit.is_double), unit.variant)
@@ -194,10 +194,10 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
 
 @jit
 def _has_its_rows(address, kind):  # type: ignore[no-untyped-def]
-    """Whether the rows that a job takes exist, counted from either end as NumPy does."""
+    """Whether all row positions are valid; negative ones count from the end, as in NumPy."""
     if kind != _GATHER and kind != _TAKE:
         return True
-    job = carray(pointer(address), 1, _TAKE_JOB)[0]  # `Gather` begins with the same fields.
+    job = carray(pointer(address), 1, _TAKE_JOB)[0]  # `Gather` starts with the same fields.
     if job.positions == 0:
         return True
     rows = carray(pointer(job.positions), job.n_rows, np.int32)
@@ -209,7 +209,7 @@ def _has_its_rows(address, kind):  # type: ignore[no-untyped-def]
 
 @jit
 def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
-    """Write the penalty: half its factor times the squares that the threads have summed."""
+    """Write the L2 penalty: half the factor times the sum of all threads' squares."""
     squares = 0.0
     for thread in range(n_threads):
         squares += totals[thread * MAIL_OF_THREAD]
@@ -222,29 +222,29 @@ def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
 
 
 def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-untyped-def]
-    """Run tables of jobs in turns, or serve the thread that does.
+    """Run step ranges of tables of kernel calls (thread 0), or help thread 0 (other threads).
 
-    The caller is thread 0. It runs the jobs one after the other; the others, if there are any, do
-    their part of each job that is worth it, and are ended by a call with ``n_turns`` of -1. The
-    next job is one integer, its ticket, so nothing can be seen half.
+    Thread 0 is the caller. It runs the kernel calls in order; the other threads compute parts of
+    each kernel call that is marked as shared. Thread 0 stops them by a call with ``n_turns=-1``. A
+    kernel call is announced by a single integer, its ticket, so threads never see an incomplete
+    state.
 
     Parameters
     ----------
     mail : address of (MAIL + MAIL_OF_THREAD * n_threads,) int64
-        With the number of threads at `N_THREADS`.
+        The number of threads is at `N_THREADS`.
     totals : address of (MAIL_OF_THREAD * n_threads,) float64
         Work space.
     scratch : address of (n_threads, SCRATCH) bytes
         Work space.
     turns : address of (n_turns,) TURN
-        Tables, for each step of a turn what is copied to its place before it, and the steps. Not
-        used by those who serve.
+        Step ranges: the table, the copies before each step, and the steps. Used only by thread 0.
     thread : int
 
     Returns
     -------
     int
-        The address of the job that takes rows that do not exist, before which all ends, or 0.
+        0, or the address of a kernel call with invalid row positions, before which the run stops.
     """
     letters = carray(pointer(mail), MAIL, np.int64)
     n_threads, ticket = letters[N_THREADS], letters[TICKET]

@@ -1,4 +1,4 @@
-"""Operations that numba lacks: addresses, atomic integers, waiting, and powers of two."""
+"""Operations that numba lacks: pointers, atomic integers, waiting, and powers of two."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# Without "reassoc" a sum would not be vectorized. NaN and infinity keep their meaning. "numpy"
-# divides as NumPy does: a check for zero would stop the vectorization too.
+# "reassoc" allows sums to be vectorized; NaN and infinity are still handled correctly. The "numpy"
+# error model omits the check for division by zero, which would prevent vectorization.
 OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
@@ -32,7 +32,7 @@ def pointer(context, address):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def call(context, code, job, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-    """Call the machine code of a job at its address."""
+    """Call the machine code at an address."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         kind = ir.FunctionType(_VOID, [_I64] * 5)
@@ -44,7 +44,7 @@ def call(context, code, job, thread, n_threads, totals, scratch):  # type: ignor
 
 @intrinsic
 def load(context, address):  # type: ignore[no-untyped-def]
-    """Read an integer; what another thread wrote before it is then visible too."""
+    """Read an integer atomically; whatever another thread wrote before it is then visible."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -55,7 +55,7 @@ def load(context, address):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def swap(context, address, value):  # type: ignore[no-untyped-def]
-    """Write an integer after everything written before, and before everything read after."""
+    """Write an integer atomically, after all earlier writes and before all later reads."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -66,7 +66,7 @@ def swap(context, address, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def add(context, address, value):  # type: ignore[no-untyped-def]
-    """Add to an integer, in the order of `swap`."""
+    """Add to an integer atomically, with the memory order of `swap`."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -77,7 +77,7 @@ def add(context, address, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def replace(context, address, old, new):  # type: ignore[no-untyped-def]
-    """Write an integer if it has the old value, and return whether it had."""
+    """Compare and swap: write an integer if it has the old value; return whether it did."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -89,7 +89,7 @@ def replace(context, address, old, new):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def spin(context):  # type: ignore[no-untyped-def]
-    """Wait a moment in the processor."""
+    """Execute a pause instruction."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         if platform.machine() in ("x86_64", "AMD64"):
@@ -101,9 +101,9 @@ def spin(context):  # type: ignore[no-untyped-def]
     return types.void(), generate
 
 
-# Of the system call `futex`, by processor; elsewhere a thread that waits lets others run.
+# The number of the system call `futex` on Linux; on other systems, waiting threads yield.
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
-_WAIT, _WAKE = 128, 129  # Within this process.
+_WAIT, _WAKE = 128, 129  # Private to this process.
 
 
 def _call_futex(builder: Any, address: Any, operation: int, value: Any) -> None:
@@ -117,7 +117,7 @@ def _call_futex(builder: Any, address: Any, operation: int, value: Any) -> None:
 
 @intrinsic
 def sleep(context, address, value):  # type: ignore[no-untyped-def]
-    """Sleep until `wake`, unless the integer at the address has another value already."""
+    """Sleep until `wake`, unless the integer at the address already has another value."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         _call_futex(builder, arguments[0], _WAIT, arguments[1])
@@ -128,7 +128,7 @@ def sleep(context, address, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def wake(context, address):  # type: ignore[no-untyped-def]
-    """Release all threads that sleep until the integer at an address changes."""
+    """Wake all threads that sleep on an address."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         if _FUTEX is not None:
@@ -140,7 +140,7 @@ def wake(context, address):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def nanoseconds(context):  # type: ignore[no-untyped-def]
-    """Read a clock that only goes forward."""
+    """Return the time of a monotonic clock."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pair = ir.ArrayType(_I64, 2)
@@ -156,7 +156,7 @@ def nanoseconds(context):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def nearest(context, x):  # type: ignore[no-untyped-def]
-    """Round to the nearest whole number."""
+    """Round to the nearest integer."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         kind = arguments[0].type
@@ -167,7 +167,7 @@ def nearest(context, x):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def power_of_two(context, n):  # type: ignore[no-untyped-def]
-    """Compute 2 to the power of a whole number by writing it into the exponent's bits."""
+    """Compute 2 to an integer power by setting the exponent bits."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         is_double = isinstance(arguments[0].type, ir.DoubleType)
@@ -181,7 +181,7 @@ def power_of_two(context, n):  # type: ignore[no-untyped-def]
 
 @jit
 def copy(source, target, n):  # type: ignore[no-untyped-def]
-    """Copy words of 32 bits from one address to another."""
+    """Copy 32-bit words from one address to another."""
     source_, target_ = carray(pointer(source), n, np.int32), carray(pointer(target), n, np.int32)
     for i in range(n):
         target_[i] = source_[i]
@@ -189,17 +189,17 @@ def copy(source, target, n):  # type: ignore[no-untyped-def]
 
 @jit
 def start_of(thread, n_threads, n):  # type: ignore[no-untyped-def]
-    """Return where a thread's part of ``range(n)`` starts, a multiple of 16 (whole vectors)."""
+    """Return the start of a thread's part of ``range(n)``, a multiple of 16 (whole vectors)."""
     return n if thread == n_threads else (n * thread // n_threads) // 16 * 16
 
 
 @jit
 def part_of(thread, n_threads, n, multiple):  # type: ignore[no-untyped-def]
-    """Return where a thread's part of ``range(n)`` starts, a multiple of a number."""
+    """Return the start of a thread's part of ``range(n)``, a multiple of ``multiple``."""
     return min(n, -(-n // at_least_one(multiple)) * thread // n_threads * multiple)
 
 
 @jit
 def at_least_one(n):  # type: ignore[no-untyped-def]
-    """Return a stride of `range`, or what divides, which so raises no error."""
+    """Return at least 1, so numba knows that a stride or divisor is not 0."""
     return max(1, n)

@@ -1,4 +1,4 @@
-"""The loops between the products: gathers, sums, the softmax, and the updates."""
+"""Loops other than products: gathering rows, sums, activations, the softmax, and updates."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Up
 from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
 
 _UPDATE_JOB = record(Update)
-SOFTMAX_ROWS = 16  # That a softmax passes over several times while they are in the cache.
+SOFTMAX_ROWS = 16  # Rows per block, which remains in the cache for several passes.
 
 
 @jit
 def _pack(source, distance, width, target, n_rows, size):  # type: ignore[no-untyped-def]
-    """Copy columns of so many rows to rows of ``PANEL`` columns, of numbers of ``size`` bytes."""
+    """Copy ``width`` columns of a matrix to rows of ``PANEL`` numbers of ``size`` bytes."""
     for i in range(n_rows):
         copy(source + size * distance * i, target + size * PANEL * i, width * size // 4)
 
 
 @jit
 def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
-    """Sum the columns from ``low`` to ``high`` by slices of rows, which are vectorized."""
+    """Sum the columns from ``low`` to ``high`` by adding slices of rows, which is vectorized."""
     sums = total[low:high]
     sums[:] = 0
     for i in range(x.shape[0]):
@@ -58,24 +58,24 @@ def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high, left, r
                 target[j] = number(source[j])
 
 
-# Of e^x, from the highest power on: enough for doubles between -ln(2) / 2 and ln(2) / 2.
+# Taylor coefficients of e^x, highest power first: enough for float64 and |x| <= ln(2) / 2.
 _TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
 
 
 @jit
 def _largest_power(x):  # type: ignore[no-untyped-def]
-    """Return the largest whole x for which e^x and e^-x are normal numbers."""
+    """Return the largest integer x for which e^x and e^-x are normal numbers."""
     return x.dtype.type(87 if x.itemsize == 4 else 708)
 
 
 @jit
 def _exp(x, most):  # type: ignore[no-untyped-def]
-    """Compute e^x for x clipped to [-most, most], without a call, so that loops are vectorized.
+    """Compute e^x for x clipped to [-most, most], without a function call, so loops are vectorized.
 
-    With n the whole number nearest to x / ln 2, it is 2^n times the series for the remainder.
+    The result is 2^n times the Taylor series of the remainder, for n = round(x / ln 2).
     """
     number = type(x)
-    x = -most if x < -most else (most if x > most else x)  # NaN is passed on.
+    x = -most if x < -most else (most if x > most else x)  # Propagates NaN.
     n = nearest(x * number(1 / np.log(2.0)))
     r = x - n * number(np.log(2.0))
     y = number(0)
@@ -85,20 +85,20 @@ def _exp(x, most):  # type: ignore[no-untyped-def]
 
 
 def make_activation(function: int) -> tuple[Any, Any]:
-    """Return an activation and its gradient."""
+    """Return the loops of an activation and of its gradient."""
     is_logistic = function == LOGISTIC
 
     @jit
     def activate(x, y):  # type: ignore[no-untyped-def]
         zero, one = x.dtype.type(0), x.dtype.type(1)
         if is_logistic:
-            # Where e^-x would overflow, the result is as good as 0.
+            # If e^-x would overflow, the result is practically 0.
             most = _largest_power(x)
             for i in range(x.size):
                 y[i] = one / (one + _exp(-x[i], most))
         else:
             for i in range(x.size):
-                y[i] = zero if x[i] <= zero else x[i]  # NaN is passed on.
+                y[i] = zero if x[i] <= zero else x[i]  # Propagates NaN.
 
     @jit
     def activate_back(y, dy, dx):  # type: ignore[no-untyped-def]
@@ -115,16 +115,16 @@ def make_activation(function: int) -> tuple[Any, Any]:
 
 @jit
 def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
-    return lowest if x < lowest else (highest if x > highest else x)  # NaN is passed on.
+    return lowest if x < lowest else (highest if x > highest else x)  # Propagates NaN.
 
 
 @jit
 def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, powers, largest):  # type: ignore[no-untyped-def]
-    """Compute the cross-entropy of each row, averaged, and its gradient.
+    """Compute the average cross-entropy of the rows, and its gradient.
 
-    A label that is no class means a target of zeros, as in `mlp_xp.nn.losses.one_hot`. ``powers``
-    is ``dlogits`` as one vector: rows of ten classes fill no vectors by themselves. ``largest`` is
-    work space for `SOFTMAX_ROWS` numbers.
+    A label that is not a valid class has a target of zeros, as in `mlp_xp.nn.losses.one_hot`.
+    ``powers`` is ``dlogits`` as one vector: with ten classes, a row is too short for vector
+    instructions. ``largest`` is work space for `SOFTMAX_ROWS` numbers.
     """
     number = logits.dtype.type
     n, k = logits.shape
@@ -143,7 +143,7 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, pow
             row, grad = logits[i], dlogits[i]
             top = row[0]
             for j in range(1, k):
-                # Not "if larger": NaN has to be passed on.
+                # This comparison propagates NaN, unlike `row[j] > top`.
                 top = row[j] if not (row[j] <= top) else top
             largest[i - first] = top
             for j in range(k):
@@ -156,7 +156,7 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, pow
             sum_ = number(0)
             for j in range(k):
                 sum_ += grad[j]
-            # Without any weight there is nothing to learn.
+            # If all weights are 0, so is the gradient.
             share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
             top, log, of_label = largest[i - first], np.log(sum_), share * (number(1) - smoothing)
             if smoothing != 0:
@@ -183,12 +183,11 @@ def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
 
 
 def make_update(is_double: bool, rule: int) -> Any:
-    """Return the unit that updates arrays, and sums the squares of the matrices.
+    """Return the unit that updates arrays, and sums the squares of matrices for the penalty.
 
-    Where a gradient is a product x^T dy that nobody has computed (see `fused`), a tile's rows
-    of it are computed into ``scratch`` and used, and never leave the cache. With many columns of
-    dy for each column of x, those of x are packed first: 12 KB apart they share a set of the
-    cache.
+    If a gradient is a product x^T dy that has not been computed (see `fused`), a few of its rows at
+    a time are computed in ``scratch`` and used while they are in the cache. If dy is wide, columns
+    of x are packed first: with a large stride, their elements would share a set of the cache.
     """
     number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
     is_adam, computes = rule == ADAM, find_tile() is not None
@@ -196,7 +195,7 @@ def make_update(is_double: bool, rule: int) -> Any:
 
     @jit
     def step(low, high, array, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
-        """Update one array from ``low`` to ``high``, with that part's gradients, at address g."""
+        """Update an array from ``low`` to ``high``; g is the address of this part's gradients."""
         offset, n = low * size_of, high - low
         p, first = array.param + offset, array.state_1 + offset
         if is_adam:

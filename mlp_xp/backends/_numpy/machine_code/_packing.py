@@ -1,9 +1,8 @@
-"""Factors of products in the order in which tiles read them.
+"""Pack operands of products in the order in which tiles read them.
 
-A block of a source, as many rows as a vector has lanes, is read once, rounded to bfloat16 where
-that is wanted, and written in up to three orders: panels of columns, panels of rows, which are
-transposed in the registers, and rows of pairs. A step is one number, or a pair of bfloat16 numbers
-in 32 bits.
+A block of the source, with one row per vector lane, is read once, rounded to bfloat16 if requested,
+and written in up to three orders: panels of columns; panels of rows, which are transposed in
+registers; and rows of pairs. A step is one number, or a pair of bfloat16 numbers in 32 bits.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from mlp_xp.backends._numpy.native.jobs import AMX, Pack, record
 __all__ = ["make_pack"]
 
 _PACK_JOB = record(Pack)
-# Columns that are packed together, a multiple of any panel and of whole lines of the cache.
+# The number of columns packed together: a multiple of all panel widths and of cache lines.
 _STRIPE = 96
-# Numbers of a row of an AMX tile.
+# The number of bfloat16 numbers in a row of an AMX tile.
 _TILE = 32
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 def make_pack(is_double: bool, in_pairs: int) -> Any:
-    """Return the unit that packs a matrix; threads take stripes of columns, or of rows."""
+    """Return the unit that packs a matrix, divided among threads by columns or by rows."""
     size, per_step = 8 if is_double else 4, 2 if in_pairs else 1
     number = ir.DoubleType() if is_double else ir.FloatType()
     lanes, is_amx = VECTOR_BYTES // size, in_pairs == AMX
@@ -64,7 +63,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
     def pack(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PACK_JOB)[0]
         top, bottom, left, right = 0, job.n_rows, 0, job.n_columns
-        down = -(-bottom // multiple) * multiple // per_step  # Steps.
+        down = -(-bottom // multiple) * multiple // per_step  # In steps.
         across = -(-right // multiple) * multiple // per_step
         if right >= bottom:
             left = part_of(thread, n_threads, job.n_columns, _STRIPE)
@@ -72,7 +71,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
         else:
             top = part_of(thread, n_threads, job.n_rows, _STRIPE)
             bottom = part_of(thread + 1, n_threads, job.n_rows, _STRIPE)
-        # A panel of columns has zeros for the rows that the last tile of a sum lacks.
+        # Panels of columns are padded with zero rows to whole AMX tiles.
         end = -(-bottom // _TILE) * _TILE if is_amx and job.columns else bottom
         for stripe in range(left, right, _STRIPE):
             for row in range(top, end, lanes):
@@ -98,7 +97,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
 
 
 class _Block:
-    """A block of n rows and n steps across, for vectors of n lanes."""
+    """The code that packs a block of n rows and n steps, for vectors of n lanes."""
 
     def __init__(self, vectors: Vectors, in_pairs: int, *arguments: Any) -> None:
         self.vectors, self.builder, self.in_pairs = vectors, vectors.builder, in_pairs
@@ -123,7 +122,7 @@ class _Block:
         self.word = _I64 if vectors.is_double else _I32
 
     def write(self) -> None:
-        """Write the block in each order that is wanted, with masks only where it is not whole."""
+        """Write the block in each requested order; only an incomplete block needs masks."""
         builder = self.builder
         has_rows = builder.icmp_signed(">=", self.n_rows, _I64(self.lanes))
         has_columns = builder.icmp_signed(">=", self.n_columns, _I64(self.lanes * self.per_step))
@@ -153,7 +152,7 @@ class _Block:
         return self.builder.select(self.builder.icmp_signed("<", _I64(i), n), value, other)
 
     def _line(self, place: Any, n: Any) -> Any:
-        """Return a vector of the steps across of a row, of n numbers, or of all."""
+        """Return a row's steps as a vector, of which only n numbers are read unless n is None."""
         builder, vectors, found = self.builder, self.vectors, []
         for v in range(self.per_step):
             mask = None
@@ -165,7 +164,7 @@ class _Block:
         return vectors.round_pairs(*found) if self.in_pairs else found[0]
 
     def _write_columns(self, lines: Any, is_whole: bool) -> None:
-        """Write panels of columns: pairs are of two rows."""
+        """Write panels of columns; a pair has numbers from two rows."""
         steps: list[Any] = [(line,) for line in lines]
         if self.in_pairs:
             halves = zip(lines[::2], lines[1::2], strict=True)
@@ -181,7 +180,7 @@ class _Block:
                 self._write_panels(steps, is_whole)
 
     def _write_tiles(self, steps: Any, is_whole: bool) -> None:
-        """Write half of the steps of two tiles, whose rows are columns of the source."""
+        """Write half the steps of two AMX tiles, whose rows are columns of the source."""
         builder, lanes, n_steps = self.builder, self.lanes, len(steps)
         nothing = ir.Constant(steps[0][0].type, ir.Undefined)
         first = builder.udiv(self.row, _I64(self.per_step))
@@ -202,7 +201,7 @@ class _Block:
         is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
         for t, step in enumerate(steps):
             for v, value in enumerate(step):
-                # AMX needs all steps of a tile, zeros too.
+                # AMX needs all steps of a tile, including zeros.
                 row = None if self.is_amx else t * self.per_step
                 with self._unless(is_whole, row, v * lanes):
                     first = self._in_panel(self.columns, width, self.down, self.column, v * lanes)
@@ -218,7 +217,7 @@ class _Block:
                                 self._store(high, builder.gep(place, [offset]))
 
     def _write_rows(self, lines: Any, is_whole: bool) -> None:
-        """Write panels of rows, transposed."""
+        """Write panels of rows, which are transposed."""
         builder, width = self.builder, self.rows_width
         first = self._in_panel(self.rows, width, self.across, self.row, 0)
         for t, value in enumerate(self._transposed(lines)):
@@ -228,7 +227,7 @@ class _Block:
 
     def _write_lines(self, lines: Any, is_whole: bool) -> None:
         builder, step, ld = self.builder, self._step(self.column, 0), self.lines_ld
-        if self.is_amx:  # In tiles.
+        if self.is_amx:  # Stored in tiles.
             step, ld = builder.mul(step, _I64(self.lanes)), _I64(self.lanes)
         first = builder.add(builder.mul(self.row, self.lines_ld), step)
         for i, value in enumerate(lines):
@@ -237,7 +236,7 @@ class _Block:
                 self._store(value, builder.gep(self._pointer(self.lines), [place]))
 
     def _unless(self, is_whole: bool, row: int | None, column: int) -> Any:
-        """Return the context of what is written where the block has such a row and column."""
+        """Return the context for code that runs only if the block has this row and column."""
         if is_whole:
             return contextlib.nullcontext()
         is_there = self.builder.icmp_signed("<", _I64(column), self.n_columns)
@@ -250,7 +249,7 @@ class _Block:
         return self.builder.add(self.builder.udiv(start, _I64(self.per_step)), _I64(t))
 
     def _in_panel(self, target: Any, width: Any, n_steps: Any, start: Any, lane: int) -> Any:
-        """Return where the panel's first step has a lane."""
+        """Return the address of a lane in the first step of its panel."""
         builder = self.builder
         lane = builder.add(start, _I64(lane))
         inside = builder.urem(lane, width)
@@ -275,7 +274,7 @@ class _Block:
         )
 
     def _transposed(self, rows: list[Any]) -> list[Any]:
-        """Transpose rows and lanes, in blocks half as large each time."""
+        """Transpose rows and lanes, by swapping blocks whose size is halved in each pass."""
         n, rows = self.lanes, list(rows)
         distance = n // 2
         while distance:

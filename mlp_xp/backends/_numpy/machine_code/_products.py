@@ -1,4 +1,4 @@
-"""Matrix products: our own by tiles, or SciPy's BLAS where the processor has no AVX2."""
+"""Matrix products: our own, in tiles, or by SciPy's BLAS on processors without AVX2."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
 
 def _make_blas(kind: Any) -> Any:
-    """Return a function that calls Fortran's xGEMM at an address, for an LLVM number type."""
+    """Return a function that calls Fortran's SGEMM or DGEMM at an address."""
 
     @intrinsic
     def blas(context, routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc = arguments
 
-            # All arguments are pointers.
+            # Fortran passes all arguments by address.
             def place(value: Any, kind: Any) -> Any:
                 slot = cgutils.alloca_once(builder, kind)
                 builder.store(value, slot)
@@ -89,22 +89,22 @@ def _add_rows(c, row):  # type: ignore[no-untyped-def]
 
 @jit
 def by_columns(width, n_threads):  # type: ignore[no-untyped-def]
-    """Whether each thread takes columns of a batch of such rows, and not rows."""
+    """Whether a batch with rows of this width is divided among threads by columns."""
     return n_threads > 1 and width >= LEAST_COLUMNS * n_threads
 
 
 @jit
 def _splits_steps(job, n_threads):  # type: ignore[no-untyped-def]
-    """Whether each thread multiplies its columns of A by its rows of B.
+    """Whether each thread multiplies some columns of A by the corresponding rows of B.
 
-    They are in its cache: it gathers these columns, and updates these rows of the weights.
+    They are in its cache, since the thread has gathered these columns and updated these weights.
     """
     return job.way == MAY_SPLIT_STEPS and by_columns(job.n_steps, n_threads)
 
 
 @jit
 def add_parts(address, n_threads, scratch):  # type: ignore[no-untyped-def]
-    """Add the parts of a product whose steps were split, once all threads are done."""
+    """Add the threads' parts of a product whose sums were split among them."""
     job = carray(pointer(address), 1, _TILED_JOB)[0]
     if _splits_steps(job, n_threads):
         total = carray(pointer(job.c), job.m * job.n, np.float32)
@@ -118,7 +118,7 @@ def _make_tile_width(is_double: bool) -> Any:
 
     @jit
     def tile_width(n):  # type: ignore[no-untyped-def]
-        """Return how many columns a tile has, so that all that hold n are equally wide."""
+        """Return the number of columns per tile such that all tiles have equal widths."""
         n_vectors = (n + lanes - 1) // lanes
         n_tiles = at_least_one((n_vectors + VECTORS - 1) // VECTORS)
         return at_least_one((n_vectors + n_tiles - 1) // n_tiles) * lanes
@@ -128,7 +128,7 @@ def _make_tile_width(is_double: bool) -> Any:
 
 @cache
 def make_gradient(is_double: bool) -> Any:
-    """Return the function that computes rows of C = A^T B, one tile high."""
+    """Return the function that computes up to `ROWS` rows of C = A^T B."""
     size, tile, tile_width = (
         8 if is_double else 4,
         make_tile(is_double),
@@ -147,12 +147,12 @@ def make_gradient(is_double: bool) -> Any:
 
 @cache
 def _make_few_rows(is_double: bool) -> Any:
-    """Return the function for a C of few rows: reading B takes all the time, so it is read once."""
+    """Return the function for a C with few rows, which reads B only once, since that dominates."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
 
     @jit
     def few_rows(job, left, right):  # type: ignore[no-untyped-def]
-        """Write columns of C, which are products of two rows where B is transposed."""
+        """Write columns of C; if B is transposed, each element is the product of two rows."""
         n = right - left
         for i in range(job.m):
             c = carray(pointer(job.c + size * (i * job.ldc + left)), n, number)
@@ -190,10 +190,10 @@ def _add_multiple(c, factor, row):  # type: ignore[no-untyped-def]
 
 
 def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
-    """Return the unit for C = A B + bias by tiles: Goto and van de Geijn's loops around them.
+    """Return the unit for C = A B + bias in tiles, with the loops of Goto and van de Geijn (2008).
 
-    Threads take rows or columns of C. Each number is the sum of its steps, one after the other from
-    the bias on, however C is cut.
+    Threads divide the rows or columns of C. Each number of C is summed in the same order, starting
+    with the bias, however C is divided.
     """
     size, tile_rows, is_amx = 8 if is_double else 4, ROWS, in_pairs == AMX
     if is_amx:
@@ -271,7 +271,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
 
 
 def make_product(is_double: bool, _: int = 0) -> Any:
-    """Return the unit for C = A B + bias by the BLAS, the longest side split between threads."""
+    """Return the unit for C = A B + bias by the BLAS; threads divide the longer side of C."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
 
@@ -292,7 +292,8 @@ def make_product(is_double: bool, _: int = 0) -> Any:
             n = high - low
         if m == 0 or n == 0:
             return
-        # Read by columns, as Fortran does, each matrix is its transpose, and so is the product.
+        # Fortran uses column-major order, in which each matrix here is transposed, as is the
+        # product.
         blas(job.blas, tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
         if bias:
             row = carray(pointer(bias), n, number)

@@ -1,4 +1,4 @@
-"""The meeting of a pool's threads: which of them runs a part of a job, and how they wait."""
+"""Synchronize the threads of a pool: who computes which part of a kernel call, and waiting."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ from mlp_xp.backends._numpy.native.tuning import (
 
 __all__ = ["choose_threads", "publish", "run_parts", "serve", "wait_for"]
 
-_LINE = 8 * MAIL_OF_THREAD  # Bytes of a cache line.
+_LINE = 8 * MAIL_OF_THREAD  # The size of a cache line in bytes.
 
 
 @jit
 def run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-    """Run the thread's part of a job, then each part that no other thread has begun.
+    """Compute the thread's part of a kernel call, then all parts that no thread has started.
 
-    So nobody waits for a thread whose processor another program has. A part has the same bits
-    whichever thread runs it.
+    So no thread waits for one whose processor is used by another program. The bits of a part do not
+    depend on the thread that computes it.
     """
     for i in range(n_threads):
         part = (thread + i) % n_threads
@@ -68,7 +68,7 @@ def run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore
 
 @jit
 def serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-    """Run parts of each job until the ticket is `QUIT`."""
+    """Compute parts of each kernel call until the ticket is `QUIT`."""
     ticket, place = np.int64(0), mail + 8 * TICKET
     while True:
         spins = 0
@@ -88,7 +88,7 @@ def serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-
 
 @jit
 def publish(mail, ticket):  # type: ignore[no-untyped-def]
-    """Send the other threads a ticket, and wake those that sleep."""
+    """Send a ticket to the other threads, and wake sleeping threads."""
     swap(mail + 8 * TICKET, ticket)
     if load(mail + 8 * N_ASLEEP) > 0:
         wake(mail + 8 * TICKET)
@@ -96,7 +96,7 @@ def publish(mail, ticket):  # type: ignore[no-untyped-def]
 
 @jit
 def wait_for(mail, ticket, n_threads):  # type: ignore[no-untyped-def]
-    """Wait until all parts of a job are done."""
+    """Wait until all parts of a kernel call are done."""
     for part in range(n_threads):
         place, spins = mail + 8 * DONE + _LINE * part, 0
         while True:
@@ -114,13 +114,13 @@ def wait_for(mail, ticket, n_threads):  # type: ignore[no-untyped-def]
 
 @jit
 def choose_threads(letters, n_threads, table, spent):  # type: ignore[no-untyped-def]
-    """Decide after a step of ``spent`` nanoseconds whether the caller runs the next ones alone.
+    """Decide, after a step of ``spent`` nanoseconds, whether the caller computes alone from now on.
 
-    Other threads cost more than they bring where another program has their processor, or where
-    short steps meet on processors far apart. Now and then some steps are tried the other way. Both
-    give the same bits, so that a clock may decide.
+    Other threads slow down training if another program uses their processor, or if steps are short
+    and the processors are far apart. From time to time, some steps are tried the other way. Both
+    ways give the same bits, so the decision may depend on measured times.
     """
-    if table != letters[LAST_TABLE]:  # The steps of one table take equally long.
+    if table != letters[LAST_TABLE]:  # Times of different tables cannot be compared.
         letters[LAST_TABLE] = table
         return
     n_steps, as_before = letters[N_STEPS] + 1, letters[AS_BEFORE]

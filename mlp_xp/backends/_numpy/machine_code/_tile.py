@@ -1,11 +1,11 @@
-"""The inner kernel of our products: a tile of results in the registers, packed or not.
+"""The inner kernel of matrix products, which keeps a tile of results in registers.
 
-A BLAS copies its operands into panels first, which pays when each number is then used hundreds of
-times. A batch of 128 rows uses each weight 128 times, and the copying takes a fifth of the time.
-Here a tile of 8 rows of 3 vectors, or 4 rows with AVX2, stays in the registers of the processor
-while the operands stream past it, packed or not (the inner kernel of Goto, van de Geijn, "Anatomy
-of high-performance matrix multiplication", 2008). Batches and layers have multiples of 8 rows more
-often than of 6, and where a width is no multiple of a vector, the last one of a row is masked.
+A BLAS first copies its operands into panels, which pays off only if each number is used hundreds of
+times. For a batch of 128 rows, copying takes a fifth of the time. Here, a tile of 8 rows (4 with
+AVX2) of 3 vectors is kept in registers while packed or unpacked operands are read (the inner kernel
+of Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", 2008). Tiles have 8 rows
+because batch sizes are multiples of 8 more often than of 6. If the number of columns is not a
+multiple of the vector length, the last vector of a row is masked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
 __all__ = ["ROWS", "VECTORS", "VECTOR_BYTES", "make_tile"]
 
 ROWS, VECTORS, VECTOR_BYTES = find_tile() or AVX512_TILE
-# A load with a mask takes twice as long as one without, where masks have no registers.
+# AVX2 has no mask registers, and masked loads take twice as long as others.
 _HAS_SLOW_MASKS = VECTOR_BYTES < 64
 _I64 = ir.IntType(64)
 _SIGNATURE = types.void(*[types.int64] * 13)
@@ -33,10 +33,10 @@ _SIGNATURE = types.void(*[types.int64] * 13)
 
 @cache
 def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
-    """Return the function that computes a tile, compiled once for all that call it.
+    """Return the function that computes a tile; all callers share its compiled code.
 
-    With ``in_pairs`` an element of a and b is a pair of bfloat16 numbers, along the axis that is
-    summed over; c is in float32.
+    With ``in_pairs``, each element of a and b is a pair of bfloat16 numbers along the summed axis,
+    and c is in float32.
     """
     number = ir.DoubleType() if is_double else ir.FloatType()
 
@@ -44,11 +44,11 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
     def emit(  # type: ignore[no-untyped-def]
         context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row
     ):
-        # Numba has no vectors, so this is written in LLVM's own language.
+        # Numba has no vector types, so this emits LLVM's intermediate language.
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             vectors = Vectors(builder, number, VECTOR_BYTES)
             for n_vectors in range(1, VECTORS + 1):
-                # A loop for each width, so that its registers are known.
+                # The number of registers must be known, so each width has a separate loop.
                 columns, most = arguments[6], _I64(n_vectors * vectors.lanes)
                 is_wider = builder.icmp_signed(">", columns, _I64((n_vectors - 1) * vectors.lanes))
                 is_whole = builder.icmp_signed("==", columns, most)
@@ -72,10 +72,10 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
     ):
         """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most `ROWS`.
 
-        ``columns`` fill 1 to 3 vectors, ``n`` at least 1. Addresses are in bytes. Element
-        ``a[r, s]`` is ``r * a_row + s * a_step`` numbers after ``a``, row ``s`` of b begins
-        ``s * b_row`` numbers after ``b``, and so on. Nothing is added where ``start`` is 0; it may
-        be ``c``. Only AMX needs ``scratch``.
+        ``columns`` must fit in 1 to 3 vectors, and ``n``, the length of the sums, is at least 1. a,
+        b, c and start are addresses. Strides are in numbers: ``a[r, s]`` has offset ``r * a_row + s
+        * a_step``, row ``s`` of b has offset ``s * b_row``, and so on. ``start`` may be ``c``, or 0
+        to start from zeros. Only AMX needs ``scratch``.
         """
         emit(a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row)
 
@@ -85,7 +85,7 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
 def _loop(
     vectors: Vectors, arguments: Any, n_vectors: int, in_pairs: bool, is_whole: bool = False
 ) -> None:
-    """Compute a tile of n vectors, of which the last may have fewer columns."""
+    """Compute a tile that is ``n_vectors`` wide, of which the last may be incomplete."""
     a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row = arguments
     builder, wide = vectors.builder, vectors.kind
     multiply_add = vectors.multiply_add_pairs if in_pairs else vectors.multiply_add
@@ -100,7 +100,7 @@ def _loop(
         return vectors.load(at(pointer, offset, v), mask if v == n_vectors - 1 else None)
 
     has_start = builder.icmp_signed("!=", start, _I64(0))
-    # Where nothing is added, c is read in place of it, and dropped.
+    # If start is 0, c is read instead, and the result is ignored.
     start = builder.select(has_start, start, c)
     start_row = builder.select(has_start, start_row, c_row)
     pointers = (builder.inttoptr(x, vectors.number.as_pointer()) for x in (a, b, c, start))
@@ -108,7 +108,7 @@ def _loop(
     last = builder.sub(rows, _I64(1))
 
     def up_to_last(row: int) -> Any:
-        """Return the row, or the last one there is: what is computed twice is not stored twice."""
+        """Return the row, or the last row if it does not exist; duplicates are not stored."""
         is_there = builder.icmp_signed("<", _I64(row), rows)
         return builder.select(is_there, _I64(row), last)
 
@@ -142,7 +142,7 @@ def _loop(
     builder.cbranch(builder.icmp_signed("<", following, n), body, after)
 
     builder.position_at_end(after)
-    # To write with a mask takes some processors ten times as long.
+    # On some processors, masked stores take ten times as long as others.
     has_all = builder.icmp_signed("==", n_last, _I64(vectors.lanes))
     for row in range(ROWS):
         with builder.if_then(builder.icmp_signed("<", _I64(row), rows)):

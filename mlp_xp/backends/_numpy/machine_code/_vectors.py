@@ -1,6 +1,6 @@
-"""Vectors in LLVM's own language, which numba lacks.
+"""Vector operations in LLVM's intermediate language, which numba does not support.
 
-A processor with shorter ones takes several instructions for each.
+On processors with shorter vectors, LLVM uses several instructions per operation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _I32 = ir.IntType(32)
 
 
 class _BFloat(ir.Type):  # type: ignore[misc]
-    """The type bfloat, which llvmlite lacks."""
+    """LLVM's type bfloat, which llvmlite lacks."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -28,13 +28,13 @@ class Vectors:
     builder : llvmlite.ir.IRBuilder
     number : llvmlite.ir.DoubleType or FloatType
     n_bytes : int
-        Bytes of a vector.
+        The size of a vector in bytes.
 
     Attributes
     ----------
     kind : llvmlite.ir.VectorType
     lanes : int
-        Numbers of a vector.
+        The number of elements in a vector.
     is_double : bool
     """
 
@@ -47,30 +47,30 @@ class Vectors:
         self._name = f"v{self.lanes}f{8 * self._n_bytes}"
 
     def constant(self, value: float) -> Any:
-        """Return a vector of one number."""
+        """Return a vector whose elements all equal a Python number."""
         return ir.Constant(self.kind, [value] * self.lanes)
 
     def repeat(self, value: Any) -> Any:
-        """Return a vector of one number that is computed, of any type."""
+        """Return a vector whose elements all equal a value computed at run time."""
         nowhere = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(nowhere, value, _I32(0))
         order = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, nowhere, order)
 
     def mask(self, n: Any) -> Any:
-        """Return the mask of the first n lanes, of a 64-bit integer from 1 to all."""
+        """Return a mask of the first n lanes; n is a 64-bit integer."""
         positions = ir.Constant(ir.VectorType(n.type, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_unsigned("<", positions, self.repeat(n))
 
     def load(self, place: Any, mask: Any = None) -> Any:
-        """Return the numbers at a place, 0 in the lanes that a mask leaves out."""
+        """Return the vector at an address, with 0 in masked lanes."""
         if mask is None:
             return self.builder.load(self._wide(place), align=self._n_bytes)
         arguments = [self._wide(place), _I32(self._n_bytes), mask, self.constant(0.0)]
         return self._call("llvm.masked.load", self.kind, arguments, ".p0")
 
     def store(self, value: Any, place: Any, mask: Any = None) -> None:
-        """Write numbers to a place, but those that a mask leaves out."""
+        """Write a vector to an address, except for masked lanes."""
         if mask is None:
             self.builder.store(value, self._wide(place), align=self._n_bytes)
             return
@@ -78,11 +78,11 @@ class Vectors:
         self._call("llvm.masked.store", ir.VoidType(), arguments, ".p0")
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
-        """Return a b + c, rounded once where the processor can."""
+        """Return a b + c, rounded once if the processor supports it."""
         return self.call("llvm.fmuladd", a, b, c)
 
     def multiply_add_pairs(self, a: Any, b: Any, c: Any) -> Any:
-        """Return c plus the products of both bfloat16 numbers in each lane of a and b."""
+        """Return c plus the sum of both products of bfloat16 numbers in each lane of a and b."""
         pairs = ir.VectorType(_I32, self.lanes)
         kind = ir.FunctionType(self.kind, [self.kind, pairs, pairs])
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
@@ -90,15 +90,15 @@ class Vectors:
         return self.builder.call(function, [c, *(self.builder.bitcast(x, pairs) for x in (a, b))])
 
     def round_pairs(self, first: Any, second: Any) -> Any:
-        """Return two vectors rounded to bfloat16, one after the other, as pairs in 32 bits."""
+        """Round two vectors to bfloat16, and return them as one vector of pairs in 32 bits."""
         kind = ir.FunctionType(ir.VectorType(_BFloat(), 2 * self.lanes), [self.kind, self.kind])
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        rounded = self.builder.call(function, [second, first])  # The last is in the first lanes.
+        rounded = self.builder.call(function, [second, first])  # The last has the lower lanes.
         return self.builder.bitcast(rounded, ir.VectorType(_I32, self.lanes))
 
     def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:
-        """Return the pairs of the numbers of 16 bits at equal places of a and b."""
+        """Return the 16-bit elements of a and b in alternation, as two vectors of pairs."""
         n, builder = 2 * self.lanes, self.builder
         a, b = (builder.bitcast(x, ir.VectorType(ir.IntType(16), n)) for x in (a, b))
         halves = []
@@ -110,11 +110,11 @@ class Vectors:
         return halves[0], halves[1]
 
     def call(self, name: str, *values: Any) -> Any:
-        """Return what one of LLVM's functions of vectors returns."""
+        """Call one of LLVM's vector intrinsics."""
         return self._call(name, self.kind, values)
 
     def sum(self, values: Any) -> Any:
-        """Return the sum of the numbers of a vector."""
+        """Return the sum of a vector's elements."""
         zero = ir.Constant(self.number, 0.0)
         return self._call("llvm.vector.reduce.fadd", self.number, [zero, values])
 

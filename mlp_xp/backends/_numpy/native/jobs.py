@@ -1,8 +1,8 @@
-"""The format of jobs: what machine code does in one go, and with which arrays and sizes.
+"""The format of kernel calls in machine code, such as a matrix product or an update.
 
-A job is a record of 64-bit integers with named fields: a header, then the fields of its kind. Here
-is the only description of them: NumPy kernels fill them by name, and machine code reads the same
-names. A field for an array holds its address, 0 for none.
+A kernel call (a `Job`) is a record of 64-bit integers with named fields: a header, then the
+arguments of its kind of kernel. NumPy kernels write the fields, and machine code reads them by the
+same names. The field for an array is its address, 0 if there is none.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-WORDS = 24  # 64-bit integers of a job.
-# The rules of an update: gradient descent with momentum, or Adam with and without decay.
+WORDS = 24  # The number of 64-bit integers in a record.
+# Update rules: gradient descent with momentum, or Adam (also with weight decay).
 MOMENTUM, ADAM = range(2)
-# The functions of an activation.
 RELU, LOGISTIC = range(2)
-# How a product is computed: by tiles, also with the steps split between threads, or without tiles.
+# How a product is computed: in tiles, in tiles with the sums split among threads, or without tiles.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
-# How factors are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
+# How operands are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
 NUMBERS, PAIRS, AMX = range(3)
 
 
 class MachineCodeError(RuntimeError):
-    """Machine code that cannot be compiled here."""
+    """The error for machine code that cannot be compiled on this machine."""
 
 
 class Product(
@@ -36,21 +35,21 @@ class Product(
         defaults=(0,),
     )
 ):
-    """C = A B + bias: (m, n), (m, k) and (k, n), all stored row by row.
+    """The product C = A B + bias by the BLAS: (m, n), (m, k) and (k, n), in row-major order.
 
-    ``lda`` is the distance between rows of A as stored, in numbers; ``bias`` is a row that is added
-    to each row of C; ``blas`` is the address of the BLAS's product, written by `link`.
+    ``lda`` is the stride between rows of A in memory, in numbers. ``bias`` is added to each row of
+    C. ``blas`` is the address of the BLAS function, which `link` sets.
     """
 
 
 class ColumnSums(namedtuple("ColumnSums", "is_double n_rows n_columns x sums")):
-    """The sums of the columns of x : (n_rows, n_columns)."""
+    """The sum of each column of ``x : (n_rows, n_columns)``."""
 
 
 class Take(namedtuple("Take", "is_double n_source n_rows width source positions out")):
-    """Rows of a source, copied: its positions are int32, 0 takes the rows in their order.
+    """Copy rows of ``source``: those at ``positions`` (int32), or if that is 0, the first ones.
 
-    ``width`` is of a row, in words of 32 bits; ``is_double`` is not used.
+    ``width`` is the length of a row in 32-bit words; ``is_double`` is not used.
     """
 
 
@@ -59,33 +58,34 @@ class Gather(
         "Gather", "is_double n_source n_rows width source positions shift scale out is_bytes"
     )
 ):
-    """Rows of a source, cast and scaled: (x - shift) * scale. Begins as `Take` does.
+    """Copy rows of ``source``, cast and scaled: (x - shift) * scale.
 
-    ``width`` is of a row, in numbers; ``is_bytes`` is whether the source is uint8.
+    The first fields are the same as in `Take`, but ``width`` is in numbers. ``is_bytes`` is whether
+    the source is uint8.
     """
 
 
 class ActivateArray(namedtuple("ActivateArray", "is_double size x dy out function")):
-    """An activation y of x, or its gradient dx from y and dy, where ``x`` holds y."""
+    """An activation, or its gradient; for the gradient, ``x`` is the activation's output."""
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
-    """The softmax cross-entropy of logits : (n, k), averaged, and its gradient.
+    """The average softmax cross-entropy of ``logits : (n, k)``, and its gradient.
 
-    ``smoothing`` is one float64.
+    ``smoothing`` is an array of one float64.
     """
 
 
 class Arithmetic(namedtuple("Arithmetic", "is_double is_product a b out")):
-    """The sum or the product of two numbers."""
+    """The sum or product of two numbers."""
 
 
 class Update(
     namedtuple("Update", "is_double n_arrays arrays rule constants rate l2 penalty shrink")
 ):
-    """One step of a rule for all arrays, and the L2 penalty before it.
+    """One step of an update rule for all arrays, and the L2 penalty before the step.
 
-    ``arrays`` are of `UPDATED_ARRAY`; ``constants`` of the rule are in float64.
+    ``arrays`` has dtype `UPDATED_ARRAY`; the ``constants`` of the rule are float64.
     """
 
 
@@ -97,16 +97,16 @@ class Pack(
         defaults=(0, 0, 0, 0, 0, 0),
     )
 ):
-    """A factor of a product in the orders in which tiles read it; 0 for an order not wanted.
+    """Pack an operand of a product in up to three orders; the address of an unused order is 0.
 
-    Panels of ``width`` lanes, step after step of the sum: lanes are columns of the source and sums
-    go over its rows in ``columns``, the reverse in ``rows``. A step is a number or, ``in_pairs``,
-    two that are rounded to bfloat16, a missing one 0; ``lines`` are the rows of the source in such
-    pairs, ``lines_ld`` words apart, whole vectors. ``ld`` is the distance between rows of the
-    source, in numbers.
+    ``columns`` and ``rows`` are panels of ``width`` lanes, stored one step of the sum after
+    another. In ``columns``, lanes are columns of the source, and sums are over its rows; in
+    ``rows`` it is the reverse. ``lines`` are the rows of the source, with a stride of ``lines_ld``
+    words. With ``in_pairs``, each step has two numbers, rounded to bfloat16 and padded with 0.
+    ``ld`` is the stride between rows of the source, in numbers.
 
-    For AMX, sums have a multiple of 16 steps, and a left factor lies in tiles of 16 rows of 16
-    steps, one after the other: ``lines``, and ``columns`` with a width of 0.
+    For AMX, the number of steps is a multiple of 16, and left operands are stored in tiles of 16
+    rows and 16 steps, one tile after another: ``lines``, and ``columns`` with a width of 0.
     """
 
 
@@ -117,12 +117,14 @@ class TiledProduct(
         "ldc bias steps_at_once depth rows_at_once columns_at_once way",
     )
 ):
-    """C = A B + bias by tiles: (m, n), n_steps steps of the sum; each factor as it lies or packed.
+    """The product C = A B + bias in tiles, for ``C : (m, n)`` and sums of ``n_steps`` steps.
 
-    Distances are in steps of the sum or numbers: of A from row to row of a tile, of tiles, a row,
-    and from step to step; of B from panel to panel, a column, and from step to step. B's panels
-    have ``width`` columns, 0 where B lies as it is. Loops go over ``steps_at_once``, then
-    ``columns_at_once`` by ``rows_at_once`` of C, then ``depth`` steps, then tiles.
+    Each operand may be packed or not. Strides are in steps of the sum or in numbers: ``a_row`` is
+    between the rows of a tile of A, ``a_tile`` between tiles, per row, and ``a_step`` between
+    steps; ``b_column`` is between panels of B, per column, and ``b_step`` between steps. Panels of
+    B have ``width`` columns, 0 if B is not packed. The loops, from outer to inner, are over
+    ``steps_at_once``, blocks of C of ``rows_at_once`` by ``columns_at_once``, ``depth`` steps, and
+    tiles.
     """
 
 
@@ -141,7 +143,7 @@ KINDS: tuple[type, ...] = (
 
 
 class Job(NamedTuple):
-    """A job: the fields of one of `KINDS`, and whether several threads are worth it."""
+    """A kernel call: a record of one of `KINDS`, and whether several threads share the work."""
 
     fields: Any
     is_shared: bool = False
@@ -156,41 +158,41 @@ def _dtype(names: Sequence[str], n_words: int) -> np.dtype:
     return np.dtype(layout | {"itemsize": 8 * n_words})
 
 
-# What every job begins with; ``code`` is the address of its machine code.
+# The first fields of every record; ``code`` is the address of the compiled function.
 HEADER = _dtype(_HEADER, WORDS)
-# An array that is updated. Where its gradient is a product x^T dy that nobody has computed,
-# ``n_samples`` is not 0 and the update computes it: see `fused`.
+# An array to update. If ``n_samples`` is not 0, its gradient is a product x^T dy that the update
+# computes itself; see `fused`.
 _UPDATED = ("size", "is_matrix", "param", "grad", "state_1", "state_2")
 _UPDATED_BY_PRODUCT = ("x", "dy", "n_samples", "width")
 UPDATED_ARRAY = _dtype((*_UPDATED, *_UPDATED_BY_PRODUCT), 10)
-# What is copied before each of many steps, from or to a fixed place: the strides are the distances
-# in bytes from one step's to the next, ``n_words`` are of 32 bits.
+# A copy of ``n_words`` 32-bit words before each step. The strides, in bytes, are between the
+# addresses for one step and the next; 0 for a fixed address.
 PICK = _dtype(("source", "source_stride", "n_words", "target", "target_stride"), 5)
-# The run of a table for each of some steps.
+# A step range: the table of kernel calls to run for each step from ``start`` to ``stop``.
 TURN = _dtype(("table", "n_jobs", "picks", "n_picks", "start", "stop"), 6)
 
 
 @functools.cache
 def record(kind: Any) -> np.dtype:
-    """Return the dtype of a job of a kind."""
+    """Return the record dtype for a kind of kernel call."""
     return _dtype((*_HEADER[:-1], *kind._fields), WORDS)
 
 
 def number_of(kind: type) -> int:
-    """Return the number that stands for a kind, from 1."""
+    """Return the number of a kind in records, from 1."""
     return KINDS.index(kind) + 1
 
 
 def read(row: np.ndarray) -> Any:
-    """Return the record of a row of a table, which it shares the memory of."""
+    """Return a row of a table as a record, which shares the row's memory."""
     kind = KINDS[int(row.view(HEADER)[0]["kind"]) - 1]
     return row.view(record(kind))[0]
 
 
 class Unit(NamedTuple):
-    """A unit of compilation: a kind of job, its dtype, and which of several variants.
+    """A unit of compilation: a kind of kernel call, for one dtype and one variant.
 
-    Kind 0 is the loop that runs a table of jobs.
+    Kind 0 is the loop that runs a table of kernel calls.
     """
 
     kind: int
@@ -203,12 +205,12 @@ class Unit(NamedTuple):
 
     @classmethod
     def for_job(cls, job: Any) -> Unit:
-        """Return the unit that does a job, given as a record."""
+        """Return the unit that computes a kernel call, given as a record."""
         name = _VARIANTS.get(KINDS[int(job["kind"]) - 1])
         return cls(int(job["kind"]), int(job["is_double"]), int(job[name]) if name else 0)
 
 
-# Which field of a job decides, beside its dtype, how it is compiled.
+# The field that selects the variant of a unit.
 _VARIANTS: dict[type, str] = {
     Gather: "is_bytes",
     ActivateArray: "function",
@@ -219,9 +221,9 @@ _VARIANTS: dict[type, str] = {
 
 
 def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
-    """Return every unit that there is for a processor with our own products, or without.
+    """Return all units for a processor, which may or may not support products in tiles.
 
-    ``packing`` is its format of pairs, `NUMBERS` without one.
+    ``packing`` is the processor's format for bfloat16, `NUMBERS` if it has none.
     """
     units = [Unit(0), Unit(number_of(Take))]
     for kind in KINDS:
@@ -230,19 +232,18 @@ def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
         has_two = kind in _VARIANTS and kind not in (Pack, TiledProduct)
         variants = (0, 1) if has_two else (NUMBERS,)
         units += [Unit(number_of(kind), d, variant) for d in (0, 1) for variant in variants]
-    # Pairs of bfloat16 are made of float32.
     pairs = [Unit(number_of(kind), 0, packing) for kind in (Pack, TiledProduct)]
     return units + pairs if packing else units
 
 
 def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
-    """Write jobs into memory.
+    """Write kernel calls as a table of records.
 
     Returns
     -------
     records : (jobs, WORDS) int64
     arrays : list of (row, column, array)
-        Where an address stands, and of what.
+        The position of each address in the table, and the array that the address refers to.
     """
     records = np.zeros((len(jobs), WORDS), np.int64)
     arrays = []
@@ -258,12 +259,12 @@ def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
 
 
 def step_range(records: np.ndarray, picks: np.ndarray | None = None) -> np.ndarray:
-    """Return a `TURN` of one step, (1, 6) int64; neither array is kept alive."""
+    """Return a `TURN` of one step, (1, 6) int64; the caller must keep both arrays alive."""
     picked = (0, 0) if picks is None else (address(picks), len(picks))
     return np.asarray([[address(records), len(records), *picked, 0, 1]], np.int64)
 
 
 def address(array: Any) -> int:
-    """Return where an array, traced or not, lies."""
+    """Return the address of an array, which may be traced."""
     place: int = getattr(array, "value", array).__array_interface__["data"][0]
     return place
