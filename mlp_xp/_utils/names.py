@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-# Names used by other libraries, in lower case.
+# Other libraries' names for parameters and their values, in lower case.
 _ELSEWHERE = {
     "bfloat16": "bf16",
     "binary_crossentropy": "log_loss",
@@ -41,7 +41,7 @@ _ELSEWHERE = {
     "weight_decay": "alpha",
     "zscore": "standardize",
 }
-# Names that mean a device rather than a backend.
+# Names of devices, which users may pass as a backend.
 _BACKENDS = {"cuda": "auto", "gpu": "auto"}
 
 

@@ -28,7 +28,7 @@ def optional(module: str, extra: str = "cli") -> Any:
 
 
 def check_installed(*packages: str, extra: str = "cli") -> None:
-    """Raise the error of `optional` if a package is not installed, without importing it."""
+    """Raise ImportError, with the install command, if a package is missing; import nothing."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise _missing(package, extra)

@@ -1,4 +1,4 @@
-"""Random numbers. They are drawn on the host, so they are the same on every backend."""
+"""Random numbers, which are drawn on the host to be the same on every backend."""
 
 from __future__ import annotations
 

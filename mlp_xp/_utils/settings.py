@@ -1,8 +1,8 @@
 """Read and replace the numbers in frozen settings, such as Adam's decay rates.
 
 The compiled step of a stack of models receives these numbers as arrays. They are the fields
-declared as float, except those equal to 0, which may need a different compiled step. Classes
-defined outside this package may use their numbers in other ways, so theirs are not included.
+declared as float, except zeros, which may need a different compiled step. Classes outside this
+package are excluded, since they may use their fields in other ways.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def with_numbers(settings: Any, values: Iterator[Any]) -> Any:
 
 
 def structure(settings: Any) -> Hashable:
-    """Return the settings with each number replaced by whether it is 0, as a compiled step's key.
+    """Return the cache key of a compiled step: the settings, with numbers replaced by `is_zero`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The number of threads that a fit may use, and worker threads that fit one of many models each."""
+"""Count the threads that a fit may use, and mark threads that fit one of many models."""
 
 from __future__ import annotations
 

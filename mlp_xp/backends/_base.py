@@ -43,7 +43,7 @@ class Backend:
     """An array library on one device, and how it executes training steps."""
 
     name: ClassVar[str]
-    # Whether each batch size is compiled separately, so that padding is cheaper.
+    # Whether each batch size is compiled separately, which makes padding cheaper.
     fixed_shapes: ClassVar[bool] = False
     # Whether a compiled step reuses the memory of its input state, which is invalid afterwards.
     donates: bool = False
@@ -199,8 +199,8 @@ class Backend:
     def compile(self, function: F, *, donate: bool = False) -> F:
         """Compile a pure function of trees; with ``donate``, it reuses the first argument's memory.
 
-        A function compiled with ``donate`` can be used for only one state at a time, whose result
-        is passed to the next call.
+        With ``donate``, each call must receive the state that the previous call returned, until
+        `release` is called.
         """
         return function
 
@@ -269,7 +269,7 @@ class Backend:
         return contextlib.nullcontext()
 
     def is_long(self, work: int, n_steps: int) -> bool:
-        """Whether so many steps are worth waiting for machine code."""
+        """Whether a fit with this number of operations and steps waits for machine code."""
         return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:

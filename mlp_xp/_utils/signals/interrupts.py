@@ -88,7 +88,7 @@ def terminations() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Delay Ctrl-C until the end: an exception during the import of compiled code can abort."""
+    """Delay Ctrl-C until the block ends: an exception during an import can abort the process."""
     handler = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or not callable(handler):

@@ -15,7 +15,7 @@ def open_file(path: Path) -> BufferedReader:
     Raise OSError for other types of file, because opening a named pipe could block forever.
     """
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # For a folder, `open` raises.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` raises an error for a folder.
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.open("rb")
 

@@ -33,7 +33,7 @@ from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 
 # The number of steps that run one by one before the first capture. Capturing graphs of 32, 16, ...,
-# 1 steps costs the host about as much as 63 steps, so it at most doubles the time of a fit.
+# 1 steps costs the host about as much as 63 steps, so captures at most double the time of a fit.
 _STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))
 # The maximum number of steps in a graph; longer graphs would save under a microsecond per step.
 _MOST_STEPS = 32

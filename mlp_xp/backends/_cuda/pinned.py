@@ -37,7 +37,7 @@ class Copier(Protocol):
         """Copy pinned memory to the device, on a stream."""
 
     def download(self, source: Array, stream: Any) -> np.ndarray:
-        """Return new pinned memory at once, to which an array is copied on a stream."""
+        """Start to copy an array to new pinned memory, on a stream; return that memory at once."""
 
 
 def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
@@ -63,7 +63,7 @@ def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[
         if previous is not None:
             yield previous.hand_over(compute)
     finally:
-        # A batch may still be being copied to buffers that are now freed.
+        # Wait for copies to buffers that are about to be freed.
         copy.synchronize()
 
 

@@ -54,7 +54,7 @@ class CupyGraphs(Graphs):
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
-        launch: Callable[[], None] = graph.launch  # It uses this thread's current stream.
+        launch: Callable[[], None] = graph.launch  # Runs on this thread's current stream.
         return launch
 
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:

@@ -2,8 +2,7 @@
 
 CuPy's own products set the stream of a cuBLAS handle, which is not allowed during a capture;
 cuBLASLt receives the stream with each call. A product is described once, by dtype, shapes, strides
-and alignment; cuBLASLt's heuristic then selects the algorithm. The bindings are those of
-nvmath-python.
+and alignment; cuBLASLt's heuristic then selects the algorithm. nvmath-python provides the bindings.
 
 cuBLASLt uses column-major order, so it interprets an array in C order as its transpose. Therefore
 it computes ``out.T = b.T @ a.T``, and its first operand is b.
@@ -221,7 +220,7 @@ class _Product:
             attribute = lt.MatmulDescAttribute.BIAS_POINTER
             self._vector = np.zeros(1, lt.get_matmul_desc_attribute_dtype(attribute))
             self._pointer = attribute, self._vector.ctypes.data, self._vector.nbytes
-            self._point_to(_ALIGNMENT)  # The heuristic reads its alignment.
+            self._point_to(_ALIGNMENT)  # Any aligned address, for the heuristic.
         self._choose(a[-1], b[-1])
 
     def _describe(self, **attributes: int) -> None:

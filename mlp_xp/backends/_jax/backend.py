@@ -106,8 +106,7 @@ class JaxBackend(Backend):
         return _loop(body) if self.shares_host_memory else _loop_of_chunks(body)
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        # Models run one after another: each one's arrays fit in the cache, and batched products are
-        # slow.
+        # One model at a time, since its arrays fit in the cache and batched products are slow.
         return _loop_of_models(body) if self.shares_host_memory else super().loop_of_models(body)
 
     def synchronize(self, tree: Tree | None = None) -> None:
@@ -116,7 +115,7 @@ class JaxBackend(Backend):
             try:
                 array.block_until_ready()
             except RuntimeError:
-                if not array.is_deleted():  # Another thread's step may have donated it.
+                if not array.is_deleted():  # Another thread may have donated this array.
                     raise
 
     def free_memory(self) -> int | None:
@@ -152,8 +151,7 @@ def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
         return map_pixels(x if rows is None else xp.take(x, rows, axis=0), pixel_map, xp=xp)
 
     mask = 0 if pixel_map.mask is None else pixel_map.mask[0, 0, 0]
-    # Always true, but XLA cannot know that.
-    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0
+    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0  # Always true.
     like = jax.eval_shape(images)
     x = jax.lax.cond(is_there, images, lambda: xp.zeros(like.shape, like.dtype))
     return kernels.gather(Source(x, None, scaling), dtype=dtype, xp=xp)

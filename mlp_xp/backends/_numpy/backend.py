@@ -43,9 +43,9 @@ _LEAST_WORK = 2_000_000
 # The exception is a parameter array of at least the third number: OpenBLAS splits a sum of squares,
 # such as the L2 penalty, from 10,000 numbers on.
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK, _LEAST_SHARED = 125_000, 20_000_000, 10_000
-# The number of operations in a fit or prediction that is worth waiting for machine code, which
-# takes seconds to compile the first time: about a second without it. The overhead of a step takes
-# as long as `_STEP_WORK` operations.
+# A fit or prediction with at least this number of operations waits for machine code, which takes
+# seconds to compile the first time; without it, this work takes about a second. The overhead of a
+# step takes as long as `_STEP_WORK` operations.
 _LONG = 10_000_000_000
 _STEP_WORK = 2_000_000
 
@@ -101,7 +101,7 @@ class NumpyBackend(Backend):
         return can_compile()
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        if has_pool():  # Once is enough: steps keep the memory.
+        if has_pool():  # Once is enough, since steps update the state in place.
             params, opt_state = map_leaves(aligned, (params, opt_state))
         return params, opt_state
 

@@ -27,7 +27,7 @@ _kept: dict[int, _Kept] = {}
 
 
 def _take(kept: _Kept, role: str) -> tuple[np.ndarray | None, int, int]:
-    """Remove a buffer and return it (None if there is none), its start and its reference count."""
+    """Remove and return a buffer (None if there is none), with its start and reference count."""
     raw, start = kept.pop(role, (None, 0))
     return raw, start, sys.getrefcount(raw)
 

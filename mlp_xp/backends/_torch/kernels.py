@@ -264,8 +264,7 @@ def _adam(optimizer: Adam, trees: list[list[Any]], rate: Any) -> None:
 def _sgd(optimizer: SGD, trees: list[list[Any]], rate: Any) -> None:
     r"""Call torch's update with :math:`-\eta g` as the gradient and -1 as the learning rate.
 
-    The velocity of torch is a sum of gradients, multiplied by the rate afterwards; ours includes
-    the rate.
+    In torch, the velocity is a sum of gradients; here, it already includes the learning rate.
     """
     params, grads, v = trees
     torch._fused_sgd_(

@@ -42,7 +42,7 @@ from mlp_xp.nn.losses._base import log_bounds
 
 _LABELS = ("|u1", "<i4", "<i8")
 _OF_CLASSES = (SoftmaxCrossEntropy, SoftmaxFocal)
-# Targets for dividing work: rows or numbers per group of threads, and the most blocks.
+# Rows and numbers per group of threads, and the maximum number of blocks.
 _ROWS_AT_ONCE, _MOST_BLOCKS = 4, 256
 _NUMBERS_AT_ONCE = 16
 

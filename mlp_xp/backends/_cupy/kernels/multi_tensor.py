@@ -61,7 +61,7 @@ def multi_tensor(
 
 
 def blocks_of(members: list[tuple[Any, ...]]) -> int:
-    """Return the number of blocks for a launch; each tuple has the arrays of one leaf."""
+    """Return the number of blocks for a launch over these arrays."""
     return sum(blocks_for(arrays[0].size, _PIECE) for arrays in members)
 
 

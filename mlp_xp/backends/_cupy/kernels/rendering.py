@@ -34,8 +34,7 @@ __device__ T sigmoid(T x) {
 """
 
 # Sums and maxima are over groups of WIDTH threads, at a distance of STRIDE. All threads of a block
-# must call them. The order is fixed, so results are reproducible to the bit. Comparisons propagate
-# NaN.
+# must call them. The order is fixed, so results are reproducible. Comparisons propagate NaN.
 _FUNCTIONS = """
 // A product that is rounded by itself: no sum takes it into a fused multiply-add.
 __device__ float product(float x, float y) { return __fmul_rn(x, y); }
@@ -92,8 +91,7 @@ SHARES = """
 def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
     """Cache the kernels that a function returns, and include them in `every_kernel`.
 
-    ``variants`` are arguments with which every line of the kernel's source is compiled at least
-    once.
+    ``variants`` are arguments that together compile every line of the kernel's source.
     """
 
     def register(factory: Factory) -> Factory:
@@ -175,7 +173,7 @@ def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
 
 
 def share_arguments(x: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Return the kernel arguments that `SHARES` uses: the weights, even and smallest weight."""
+    """Return the kernel arguments that `SHARES` uses: ``weights``, ``even`` and ``smallest``."""
     number = x.dtype.type
     smallest = number(np.finfo(x.dtype).smallest_normal)
     return x if weights is None else weights, number(1.0 / x.shape[0]), smallest

@@ -21,8 +21,7 @@ def _sum_rows(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> 
 
 
 def _add_rows(lines: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
-    # 1,280 lines of 8 numbers take 20 us; a loop over rows 80 us, a one-hot product of 5,000 rows
-    # 30 ms.
+    # 20 us for 1,280 lines of 8 numbers; a loop takes 80 us, a one-hot product (5,000 rows) 30 ms.
     width = lines.shape[1]
     places = positions.astype(np.intp)[:, None] * width + np.arange(width)
     out.fill(0)

@@ -69,7 +69,7 @@ def dense(
     )
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
-    from mlp_xp.backends._numpy.kernels import products  # Not needed by short fits.
+    from mlp_xp.backends._numpy.kernels import products  # Short fits do not need it.
     from mlp_xp.backends._numpy.native.jobs import ColumnSums
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
@@ -77,7 +77,7 @@ def dense(
     multiply = partial(products.multiply, in_pairs=in_bfloat16, ahead=ahead)
     shape = x.shape[0], W.shape[1]
     y = np.empty_like(x, shape=shape)
-    if in_bfloat16 and isinstance(x, Traced):  # The pullback uses it too.
+    if in_bfloat16 and isinstance(x, Traced):  # The pullback uses the packed x.
         products.pack_ahead(ahead, x, is_left=True)
     multiply(x, W, y, bias=b)
 
@@ -127,7 +127,7 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     x, rows, scaling, pixel_map = source
     if isinstance(x, kernels.SparseMatrix):
-        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Rarely needed.
+        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only for sparse data.
 
         return TakenRows(x, rows)
     if pixel_map is not None:

@@ -64,8 +64,7 @@ class TakenRows:
         b: np.ndarray | int,
         out: np.ndarray,
     ) -> None:
-        # SciPy's public products cannot write to an existing array; new ones would take 16 MB more
-        # for 20,000 x 100.
+        # SciPy's public products would allocate their result: 16 MB for 20,000 x 100.
         from scipy.sparse import _sparsetools as tools
 
         if rows is not None:

@@ -106,8 +106,8 @@ def _update_as_one(
 ) -> Any:
     """Update small arrays that are adjacent in memory as one array, which saves NumPy calls.
 
-    Return the penalty, or None if the arrays are not suitable. The overhead of a NumPy call equals
-    the computation on some thousand numbers.
+    Return the penalty, or None if the arrays are not suitable. The overhead of a NumPy call is as
+    long as the computation on a few thousand numbers.
     """
     params, grads, *states = map(list, zip(*rows, strict=True))
     is_known = (

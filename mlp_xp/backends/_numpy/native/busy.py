@@ -98,7 +98,7 @@ def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[
 
 @functools.lru_cache(maxsize=256)
 def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
-    """Return the rows at which to split a product to get the bits of several threads, or ()."""
+    """Return the rows at which one thread must split a product to get the same bits, or ()."""
     rng = np.random.default_rng(0)
     a, b = (
         rng.random(shape, dtype) if is_c else rng.random(shape[::-1], dtype).T

@@ -137,7 +137,7 @@ class ThreadPool:
         self._run_jobs: Callable[..., int] | None = None
 
     def run(self, turns: np.ndarray, is_repeated: bool = True) -> None:
-        """Run step ranges, (ranges, 6) int64, of tables of calls that are linked."""
+        """Run step ranges, (ranges, 6) int64, whose tables must be linked."""
         from mlp_xp.backends._numpy.native.jobs import WORDS, address, read
         from mlp_xp.backends._numpy.native.tuning import LAST_TABLE
 

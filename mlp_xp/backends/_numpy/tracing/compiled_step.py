@@ -49,8 +49,8 @@ class _Plan:
     def adopt(self, state: Any, *, stays: bool) -> None:
         """Copy a new state to the plan's memory if shapes match; otherwise discard all programs.
 
-        In the second case the plan uses the memory of the new state; small arrays are first copied
-        to adjacent memory, unless ``stays`` is True.
+        Then the plan uses the new state's memory, after joining small arrays unless ``stays`` is
+        True.
         """
         new = list(leaves(state))
         if len(new) == len(self.leaves):

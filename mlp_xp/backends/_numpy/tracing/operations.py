@@ -14,8 +14,7 @@ from mlp_xp.backends._numpy.tracing.traced import Traced
 _SHORT_DETOUR = 1 << 14
 # The numbers of multiplications that take one thread 0.05 ms and 4 ms (a scheduler time slice).
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
-# The maximum size of a matrix in such a product; the test with random numbers takes 20 ms and 16
-# MB.
+# The maximum size of their matrices: the test with random numbers takes 20 ms and 16 MB.
 _LARGEST_LATE = 1 << 22
 
 REDUCTIONS = {

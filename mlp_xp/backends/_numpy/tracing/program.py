@@ -164,8 +164,8 @@ class Program:
                 if isinstance(array, Traced) and array.find_view is not None:
                     self._patches.append((records[row], column, array.find_view))
                 else:
-                    self._name(array)  # Kept alive.
-            self._name(records)  # Kept alive.
+                    self._name(array)  # Keeps the array alive.
+            self._name(records)  # Keeps the table alive.
             self._lines.append(f"run_turns({self._name(step_range(records))})")
             self._tables.append(records)
             self._jobs = []
@@ -359,7 +359,7 @@ class Program:
         try:
             self._code(run_turns, start, stop)
         finally:
-            self._names.update((name, None) for name, _ in self._moving)  # Release them.
+            self._names.update((name, None) for name, _ in self._moving)  # Release arguments.
 
     def _range_of_table(self) -> np.ndarray:
         """Return the step range for the only table, with the copies before each step."""
@@ -378,7 +378,7 @@ class Program:
             if given.find_view is not None:
                 self._patches.append((pick, "source", given.find_view))
             else:
-                self._name(given)  # Kept alive.
+                self._name(given)  # Keeps the array alive.
             self._name(place)
         self._name(picks)
         return step_range(self._tables[0], picks)
