@@ -110,7 +110,7 @@ def test_a_model_with_it_is_cloned_and_pickled_and_not_saved(name, tmp_path):
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
         np.testing.assert_array_equal(other.predict(X), model.predict(X))
         other.partial_fit(X, np.zeros(len(X)) if name == "loss" else np.arange(len(X)) % 3)
-    with pytest.raises(SavingError, match=rf"{name} is .*, or keep it with pickle or joblib"):
+    with pytest.raises(SavingError, match=rf"{name} is .*, or save with pickle or joblib"):
         save_model(model, tmp_path / "model")
 
 

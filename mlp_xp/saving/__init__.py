@@ -74,13 +74,13 @@ Saved = MLPClassifier | MLPRegressor | BaseEnsemble
 def save_model(estimator: Saved | Pipeline, folder: str | os.PathLike[str]) -> None:
     """Write a fitted classifier, regressor or ensemble to ``model.safetensors`` and ``model.json``.
 
-    A Pipeline that ends in one is saved as a whole: its other steps in the format of skops, which
-    the ``skops`` extra installs.
+    A Pipeline that ends in such an estimator is saved as a whole, with its other steps in the skops
+    format; this requires the ``skops`` extra.
 
-    All fitted attributes and constructor parameters are saved bit for bit, but not the optimizer
-    state; with a moving average of the weights, only the average is saved. So `partial_fit` starts
-    with a new optimizer state, at the first step of its schedule. `callbacks` and device objects
-    are left out, and a `RandomState` is replaced by the seed that was drawn from it.
+    All fitted attributes and constructor parameters are saved bit for bit. The optimizer state is
+    not saved, so `partial_fit` on a loaded model starts with a new state, at the first step of its
+    schedule. With a moving average of the weights, only the average is saved. `callbacks` and
+    device objects are left out, and a `RandomState` is replaced by the seed drawn from it.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def save_model(estimator: Saved | Pipeline, folder: str | os.PathLike[str]) -> N
     SavingError
         If classes or parameters have no JSON form, e.g. a custom loss, activation or scorer; if the
         parameters do not describe the fitted network; if the weights are not finite; or if a
-        Pipeline has steps of types that skops does not trust. Nothing is written.
+        Pipeline has steps of types that skops does not trust. Then nothing is written.
     BlockingIOError
         If another process or thread is writing to the folder.
     sklearn.exceptions.NotFittedError
@@ -131,7 +131,7 @@ def write_model(estimator: Saved | Pipeline, folder: Path) -> None:
 
 
 class _Files:
-    """The content of a model's files: two, and a third for a Pipeline."""
+    """The contents of a model's files: two, and a third one for a Pipeline."""
 
     def __init__(self, estimator: Saved | Pipeline) -> None:
         self._steps: dict[str, bytes] = {}
@@ -145,7 +145,7 @@ class _Files:
 
     def write(self, folder: Path) -> None:
         name = WEIGHTS
-        # The old weights stay until the new model is complete.
+        # Keep the old weights until the new model is complete.
         if self._steps or has_columns(self._spec) or (folder / SPEC).exists():
             name = weights_name(self._sha256)
             point_to(self._spec, name, *self._steps)
@@ -163,8 +163,8 @@ class _Files:
         text = json.dumps(self._spec, indent=2, allow_nan=False).encode()
         expect(
             len(text) <= JSON_LIMIT,
-            f"history_ and the curves make {SPEC} {len(text)} bytes long, and {JSON_LIMIT} can be "
-            "loaded: keep the last epochs, e.g. model.history_ = model.history_[-1000:]",
+            f"history_ and the curves make {SPEC} {len(text)} bytes long; only {JSON_LIMIT} can "
+            "be loaded: keep only the last epochs, e.g. model.history_ = model.history_[-1000:]",
         )
         return text
 
@@ -193,19 +193,19 @@ def _read_spec(folder: Path) -> dict[str, Any]:
 
 
 def _near(folder: Path) -> Path | None:
-    """Return the model folder that contains a file or is inside a folder."""
+    """Return a model folder near a path: the folder of a file, or a folder inside a folder."""
     with contextlib.suppress(OSError):
         if folder.is_file() and (folder.parent / SPEC).is_file():
             return folder.parent
-        # Names with a leading dot are left from killed saves.
+        # Folders with a leading dot are left over from killed saves.
         return min((path.parent for path in folder.glob(f"[!.]*/{SPEC}")), default=None)
     return None
 
 
 def check_can_save(estimator: Saved) -> None:
-    """Raise the errors of `save_model`, except for weights that are not finite; write nothing.
+    """Raise the errors of `save_model`, except for non-finite weights; write nothing.
 
-    So a fit whose checkpoints cannot be saved fails before its first step.
+    A fit whose checkpoints could not be saved then fails before its first step.
     """
     _checked_spec(estimator)
 
@@ -213,9 +213,9 @@ def check_can_save(estimator: Saved) -> None:
 def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState]]:
     """Return the content of the JSON file, and the networks' states by name.
 
-    Both together are enough to rebuild the estimator.
+    Raise SavingError if they do not describe the estimator completely.
     """
-    optional("safetensors.numpy")  # A missing attribute is reported first.
+    optional("safetensors.numpy")  # Report a missing package first.
     if isinstance(estimator, BaseEnsemble):
         check_is_fitted(estimator)
         described = [_checked_spec(network) for network in estimator.estimators_]
@@ -228,13 +228,13 @@ def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState
         if isinstance(estimator, str | os.PathLike):
             cure = "type save_model(estimator, folder)"
         elif isinstance(estimator, type):
-            name, cure = f"the class {estimator.__name__}", "give a fitted instance"
+            name, cure = f"the class {estimator.__name__}", "pass a fitted instance"
         elif name in ESTIMATORS:
             name = f"{library}'s {name}"
             if library == "sklearn":
-                cure = "mlp_xp.export.from_sklearn makes one of it"
+                cure = "convert it with mlp_xp.export.from_sklearn"
         raise SavingError(
-            f"{name} is neither MLPClassifier nor MLPRegressor of mlp_xp, nor an ensemble of them: "
+            f"{name} is not an MLPClassifier or MLPRegressor of mlp_xp or an ensemble of them: "
             f"{cure}"
         )
     state = fitted_state(estimator)

@@ -1,8 +1,8 @@
 """The tensors of ``model.safetensors``: ``layers.0.W``, ``norms.0.scale``, ``scaling.shift`` etc.
 
-An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling` that holds arrays or their shapes; its name
-and a field's name form a tensor's name. In an ensemble the network's number comes first: ``2.``.
-Other parameters of blocks are named ``others.0.table`` and so on.
+An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling` that contains arrays or their shapes. A
+tensor's name is the entry's name followed by the field's name; in an ensemble, the network's number
+precedes it, e.g. ``2.``. Other parameters of blocks are named ``others.0.table`` and so on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.data.input_scaling import Whiten
 
 _DTYPES = {"F32": "float32", "F64": "float64"}  # The dtypes' names in a header.
-_HEADER_LIMIT = 4 << 20  # In bytes: about 30,000 tensors.
+_HEADER_LIMIT = 4 << 20  # In bytes, enough for about 30,000 tensors.
 
 
 _GROUPS: dict[type, str] = {Dense: "layers", Norm: "norms"}
@@ -83,11 +83,11 @@ def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int
 
 
 def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
-    """Return the content of the file for the states of networks, by the prefix of their tensors."""
+    """Return the content of the weights file; keys of ``states`` are prefixes of tensor names."""
     tensors: dict[str, np.ndarray] = {}
     for prefix, state in states.items():
         found = _entries(state.params, state.batch_stats, state.scaling, state.calibration)
-        # safetensors 0.8 writes an array's memory and ignores its strides.
+        # safetensors 0.8 ignores strides, so arrays must be contiguous.
         tensors |= {
             prefix + name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
             for name, array in _by_tensor(found).items()
@@ -119,7 +119,7 @@ def read_header(path: Path) -> Header:
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
-        expect(length <= min(size - 8, _HEADER_LIMIT), "no safetensors file: its header is damaged")
+        expect(length <= min(size - 8, _HEADER_LIMIT), "invalid safetensors file: damaged header")
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
     return Header(
@@ -130,7 +130,7 @@ def read_header(path: Path) -> Header:
 
 
 def check_header(header: Header, states: Mapping[str, FittedState]) -> None:
-    """Check that a file holds the tensors that states without arrays need, and no others."""
+    """Raise SavingError unless a file contains exactly the tensors that the states need."""
     expected: dict[str, str] = {}
     n_bytes = 0
     for prefix, state in states.items():
@@ -139,10 +139,10 @@ def check_header(header: Header, states: Mapping[str, FittedState]) -> None:
         n_bytes += np.dtype(state.dtype).itemsize * sum(map(math.prod, needed.values()))
     for name in sorted(header.tensors.keys() | expected.keys()):
         given, asked = header.tensors.get(name, "absent"), expected.get(name, "absent")
-        expect(given == asked, f"tensor {name!r} is {given}, and {SPEC} asks for {asked}")
+        expect(given == asked, f"tensor {name!r} is {given}, but {SPEC} says {asked}")
     expect(
         header.n_bytes == n_bytes,
-        f"no safetensors file: its tensors must take {n_bytes} bytes, got {header.n_bytes}",
+        f"invalid safetensors file: its tensors must take {n_bytes} bytes, got {header.n_bytes}",
     )
 
 
@@ -155,8 +155,8 @@ def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[Fitte
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)
-    except Exception as error:  # Errors that safetensors raises.
-        raise SavingError(f"no safetensors file: {error}") from error
+    except Exception as error:  # safetensors raises several types.
+        raise SavingError(f"invalid safetensors file: {error}") from error
     _check_finite(tensors)
     return [_with_arrays(state, tensors, prefix) for prefix, state in states.items()]
 

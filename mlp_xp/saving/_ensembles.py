@@ -14,7 +14,7 @@ from mlp_xp.saving._spec import ESTIMATORS, Rebuilt
 ENSEMBLES = {kind.__name__: kind for kind in (MLPEnsembleClassifier, MLPEnsembleRegressor)}
 
 _LEFT_OUT = "callbacks"
-_ENCODED = "estimator", "settings"  # Ensemble parameters that hold parameters of networks.
+_ENCODED = "estimator", "settings"  # Ensemble parameters that contain parameters of networks.
 
 
 def name_members(states: list[FittedState]) -> dict[str, FittedState]:
@@ -26,7 +26,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
     """Return the spec of a fitted ensemble, without the digest."""
     kind = next((name for name, kind in ENSEMBLES.items() if isinstance(ensemble, kind)), None)
     if kind is None:
-        raise SavingError(f"{type(ensemble).__name__} is neither of {', '.join(ENSEMBLES)}")
+        raise SavingError(f"{type(ensemble).__name__} is not one of {', '.join(ENSEMBLES)}")
     params = ensemble.get_params(deep=False)
     if not isinstance(params["random_state"], int | None):
         params["random_state"] = None  # The networks store their own seeds.
@@ -42,7 +42,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         "networks": networks,
     }
     spec = json.loads(json.dumps(spec, allow_nan=False))
-    _rebuilt_params(spec)  # Write only what can be read back.
+    _rebuilt_params(spec)  # Raise an error if it could not be loaded.
     return spec
 
 
@@ -64,7 +64,7 @@ def rebuild_ensemble(spec: dict[str, Any], networks: list[Rebuilt]) -> Any:
             type(network.model) is ensemble._member_type
             and network.state.n_columns == first.state.n_columns
             and _labels(network) == _labels(first),
-            "networks are not of one kind, with the same features and classes",
+            "networks differ in their type, features or classes",
         )
     return ensemble
 

@@ -1,4 +1,4 @@
-"""The two files of a model, and the error for damaged or unsuitable ones."""
+"""The two files of a model, and the error for damaged or unsuitable files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlp_xp._utils.storage.files import read_file
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 JSON_LIMIT = 64 << 20  # In bytes; enough for the history of 200,000 epochs.
 
-# Errors raised by reading unexpected data.
+# Errors that unexpected data in a file can cause.
 _DAMAGES = (
     ValueError,
     TypeError,
@@ -43,9 +43,9 @@ def blamed_on(path: Path) -> Iterator[None]:
     except OSError as error:
         raise SavingError(f"{path} cannot be read: {error.strerror}") from error
     except KeyError as error:
-        raise SavingError(f"{path} holds no model: {brief(error)} is missing or unknown") from error
+        raise SavingError(f"{path} cannot be loaded: {brief(error)} missing or unknown") from error
     except _DAMAGES as error:
-        raise SavingError(f"{path} holds no model that can be read: {brief(error)}") from error
+        raise SavingError(f"{path} cannot be loaded: {brief(error)}") from error
 
 
 def brief(error: Exception) -> str:
@@ -55,11 +55,11 @@ def brief(error: Exception) -> str:
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """Read a file that holds one JSON object; the error names the file and the remedy."""
+    """Read a file that contains one JSON object; errors name the file and end with ``cure``."""
     try:
         content = json.loads(read_file(path, JSON_LIMIT))
     except (OSError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no JSON, {brief(error)}"
+        reason = error.strerror if isinstance(error, OSError) else f"invalid JSON: {brief(error)}"
         raise SavingError(f"{path} cannot be read ({reason}): {cure}") from error
-    expect(isinstance(content, dict), f"{path} does not hold a JSON object: {cure}")
+    expect(isinstance(content, dict), f"{path} does not contain a JSON object: {cure}")
     return content

@@ -32,9 +32,9 @@ def encode_history(estimator: Any) -> dict[str, Any]:
 
 
 def decode_history(training: dict[str, Any]) -> History:
-    """Return the history of the fits."""
+    """Return the history from its JSON form."""
     counts = training["n_iter"], training["t"]
-    expect(all(map(_is_count, counts)), "n_iter and t are not counts")
+    expect(all(map(_is_count, counts)), "n_iter and t must be integers of at least 0")
     values: dict[str, Any] = {"n_iter_": counts[0], "t_": counts[1]}
     for name in _CURVES:
         curve = decode(training[name])
@@ -44,7 +44,7 @@ def decode_history(training: dict[str, Any]) -> History:
             else curve is None and name != "loss_curve",
             f"{name} is not a list of numbers",
         )
-        if name == "loss_curve":  # As after a fit, in scikit-learn too.
+        if name == "loss_curve":  # The type after a fit, as in scikit-learn.
             curve = [np.float64(value) for value in curve]
         values[f"{name}_"] = curve
     for name in _NUMBERS:
@@ -66,7 +66,7 @@ def _decode_record(row: dict[str, Any]) -> Record:
             else is_number(value) or (value is None and name in _OPTIONAL)
             for name, value in record._asdict().items()
         ),
-        f"history has {record}, which is no record of an epoch",
+        f"history has {record}, which is not a valid record of an epoch",
     )
     return record
 

@@ -1,8 +1,8 @@
 """JSON forms of parameters, results and classes.
 
-JSON has no infinity, tuple, or number as a key: ``{"float": "inf"}``, ``{"tuple": [...]}`` and
-``{"items": [[key, value], ...]}`` stand for them, and ``{"class": "SGD", "momentum": 0.9}`` for an
-object of `mlp_xp.recipes.objects`, alone or in a list.
+JSON has no infinity, no tuples, and no numbers as keys. They are written as ``{"float": "inf"}``,
+``{"tuple": [...]}`` and ``{"items": [[key, value], ...]}``, and an object of
+`mlp_xp.recipes.objects` as ``{"class": "SGD", "momentum": 0.9}``, alone or in a list.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from mlp_xp.recipes.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
-_LONGEST_DTYPE = 16  # Characters, e.g. of "<U1000".
+_LONGEST_DTYPE = 16  # In characters; "<U1000" has six.
 _MOST_CLASSES = 64 << 20  # In bytes, since NumPy stores each string at the size of the longest.
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
-    """Return the JSON form of a value, which errors call ``what``.
+    """Return the JSON form of a value; errors refer to it as ``what``.
 
-    ``place`` is the parameter or field that holds it.
+    ``place`` is its parameter or field.
     """
     if type(value) in OBJECTS.get(place, {}).values():
         fields = dataclasses.fields(value)
@@ -50,7 +50,7 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
         "mlp_xp.optimizers.schedules, mlp_xp.nn.losses, mlp_xp.nn.hidden or mlp_xp.augmentation"
     )
     raise SavingError(
-        f"{what} is {value!r}, which has no JSON form: {cure}, or keep it with pickle or joblib"
+        f"{what} is {value!r}, which has no JSON form: {cure}, or save with pickle or joblib"
     )
 
 
@@ -67,7 +67,7 @@ def decode(value: Any, place: str | None = None) -> Any:
         return tuple(decode(item, place) for item in content)
     if form == "items":
         return {_decode_key(key): decode(item) for key, item in content}
-    expect(form == "float" and content in ("inf", "-inf", "nan"), f"{value!r} has no meaning")
+    expect(form == "float" and content in ("inf", "-inf", "nan"), f"{value!r} is not a JSON form")
     return float(content)
 
 
@@ -75,7 +75,7 @@ def _decode_key(form: Any) -> Any:
     """Decode a class label; reject large integers and tuples, whose hashes can collide."""
     key = decode(form)
     is_label = isinstance(key, str | bool | float) or (type(key) is int and -(2**63) <= key < 2**64)
-    expect(is_label, f"{key!r} is no class label")
+    expect(is_label, f"{key!r} is not a class label")
     return key
 
 
@@ -95,7 +95,7 @@ def decode_classes(form: Any) -> Any:
     if isinstance(form, list):
         return [decode_classes(labels) for labels in form]
     values, name = form["values"], form["dtype"]
-    expect(isinstance(values, list), "the values of classes are no list")
+    expect(isinstance(values, list), "the values of classes are not a list")
     dtype = np.dtype(name) if isinstance(name, str) and len(name) <= _LONGEST_DTYPE else None
     expect(
         dtype is not None and dtype.str == name and dtype.kind in "biufUO",
@@ -114,7 +114,7 @@ def decode_classes(form: Any) -> Any:
         classes.ndim == 1 and classes.tolist() == values,
         f"classes are {values!r}, not values of dtype {name!r}",
     )
-    expect(bool(np.all(classes[1:] > classes[:-1])), "classes are not distinct and in order")
+    expect(bool(np.all(classes[1:] > classes[:-1])), "classes are not sorted and unique")
     return classes
 
 

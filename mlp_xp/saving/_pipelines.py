@@ -1,4 +1,4 @@
-"""The other steps of a Pipeline that ends in a network, in a skops file."""
+"""The steps of a Pipeline before its network, saved in a skops file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mlp_xp.saving._files import SPEC, SavingError, blamed_on, brief, expect
 
 LIMIT = 4 << 30  # In bytes; vocabularies and tables of nearest neighbors are large.
 _HOLE = "passthrough"  # A placeholder for the network.
-_TRUSTED = ["numpy.dtype"]  # Imputers and encoders have some; skops trusts their classes.
+_TRUSTED = ["numpy.dtype"]  # For the dtypes in imputers and encoders, which skops trusts.
 
 
 def dump_steps(pipeline: Pipeline) -> bytes:
-    """Return the pipeline without its last step; raise SavingError if skops cannot load it."""
+    """Return a skops file of all steps but the last; raise SavingError if skops cannot load it."""
     io = optional("skops.io", "skops")
     others = copy.copy(pipeline)
     others.steps = [*pipeline.steps[:-1], (pipeline.steps[-1][0], _HOLE)]
@@ -38,31 +38,32 @@ def dump_steps(pipeline: Pipeline) -> bytes:
 
 
 def steps_name(content: bytes) -> str:
-    """Return the name of a file of steps, which contains its digest."""
+    """Return the name of a skops file, which includes the digest of its content."""
     return f"steps-{hashlib.sha256(content).hexdigest()}.skops"
 
 
 def is_steps_name(name: Any) -> bool:
-    """Whether a file is named like a file of steps."""
+    """Whether a file has a name from `steps_name`."""
     return isinstance(name, str) and bool(re.fullmatch(r"steps-[0-9a-f]{64}\.skops", name))
 
 
 def with_steps(folder: Path, name: Any, network: Any) -> Pipeline:
-    """Return a network's pipeline, whose other steps are in a file in the folder."""
+    """Return the pipeline of a network, with the other steps from a file in the folder."""
     with blamed_on(folder / SPEC):
-        expect(is_steps_name(name), f"steps is {name!r}")
+        expect(is_steps_name(name), f"steps is {name!r}, not a file name from save_model")
     path, io = folder / name, optional("skops.io", "skops")
     with blamed_on(path):
         content = read_file(path, LIMIT)
-        expect(steps_name(content) == name, "its SHA-256 is not in its name: take it from a copy")
+        expect(steps_name(content) == name, "its SHA-256 differs from its name: use a copy")
         try:
             with ZipFile(BytesIO(content)) as files:
                 size = sum(file.file_size for file in files.infolist())
-            expect(size <= len(content), "it is compressed, and may take any amount of memory")
+            expect(size <= len(content), "it is compressed, so it could take any amount of memory")
             pipeline = io.loads(content, trusted=_TRUSTED)
             name, hole = pipeline.steps[-1]
             expect(
-                isinstance(pipeline, Pipeline) and hole == _HOLE, "its last step is not left out"
+                isinstance(pipeline, Pipeline) and hole == _HOLE,
+                "it does not end in a placeholder",
             )
             pipeline.steps = [*pipeline.steps[:-1], (name, network)]
         except Exception as error:  # A changed file can cause any error, e.g. BadZipFile.

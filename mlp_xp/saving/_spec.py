@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
-_FORMAT, _VERSION = "mlp_xp", 7  # With `columns`, for tables.
+_FORMAT, _VERSION = "mlp_xp", 7  # Version 7 added `columns`, for tables.
 _DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a file named in the spec.
-_STEPS = 6  # For a Pipeline.
+_STEPS = 6  # The version for a Pipeline.
 _OF_COLUMNS = ("categorical_features", "max_one_hot")
 _MAX_VIEWS = 1000
 _NAME_LENGTH = 16  # Hexadecimal digits.
@@ -97,7 +97,7 @@ def _encode_params(estimator: Any, state: FittedState, kind: str) -> dict[str, A
 
 
 def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
-    """Raise SavingError for parameters that describe a network other than the fitted one."""
+    """Raise SavingError if the parameters describe another network than the fitted one."""
     try:
         rebuilt = rebuild(spec)
         params = rebuilt.model.get_params(deep=False)
@@ -110,7 +110,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
             (state.target_scaling, config.target_scaling),
             (state.dtype, config.dtype or rebuilt.state.dtype),
         ):
-            expect(old == new, f"the fit had {old!r}, and they say {new!r}")
+            expect(old == new, f"the fit had {old!r}, but now they say {new!r}")
     except Exception as error:  # Parameters set since the fit are checked only here.
         raise SavingError(
             f"the parameters have been changed since the fit: {brief(error)}; set them back, or "
@@ -118,20 +118,20 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
         ) from error
 
 
-# --- and back ------------------------------------------------------------------------------------
+# --- from JSON -----------------------------------------------------------------------------------
 
 
 def check_version(spec: dict[str, Any]) -> None:
     """Raise SavingError for the format of another version or program."""
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
-    known = f"format_version is {version!r}, and this mlp-xp reads {_DEFAULT_WEIGHTS} to {_VERSION}"
+    known = f"format_version is {version!r}, but this mlp-xp reads {_DEFAULT_WEIGHTS} to {_VERSION}"
     if type(version) is not int:
         raise SavingError(known)
-    expect(version <= _VERSION, f"{known}: it was saved by a newer mlp-xp, update this one")
+    expect(version <= _VERSION, f"{known}: the model was saved by a newer mlp-xp, so update mlp-xp")
     expect(
         version >= _DEFAULT_WEIGHTS,
-        f"{known}: it was saved by a version from before the first release, train the model again",
+        f"{known}: the model was saved before the first release, so train it again",
     )
 
 
@@ -148,7 +148,7 @@ def is_weights_name(name: Any) -> bool:
 
 
 def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
-    """Set the weights file, and the file of the other steps of a Pipeline."""
+    """Set the name of the weights file and, for a Pipeline, of the file of its other steps."""
     spec.update(format_version=_NAMED_WEIGHTS, weights=name)
     if steps is not None:
         spec.update(format_version=_STEPS, steps=steps)
@@ -182,8 +182,8 @@ def check_digest(spec: dict[str, Any], weights: bytes) -> None:
     saved, found = spec["sha256"], digest(spec, hashlib.sha256(weights))
     expect(
         saved == found,
-        f"the SHA-256 of {WEIGHTS} and {SPEC} is {found}, and was {saved} when they were saved: "
-        "one of them was damaged, edited, or is of another save. Take both from a copy; to change "
+        f"the SHA-256 of {WEIGHTS} and {SPEC} is {found}, but was {saved} when they were saved: "
+        "one of them is damaged, edited, or from another save. Restore both from a copy; to change "
         "a setting, use load_model, set_params and save_model",
     )
 
@@ -207,8 +207,8 @@ def rebuild(
 ) -> Rebuilt:
     """Return the estimator and the state that a spec describes, without arrays.
 
-    More layers than ``max_layers`` are an error before the network is created. ``columns`` are the
-    spec's columns, if known.
+    Raise SavingError before the network is created if it has more layers than ``max_layers``.
+    ``columns`` are the spec's columns, if they are already decoded.
     """
     kind = _take(
         spec, "estimator", lambda kind: kind in ESTIMATORS, f"one of {', '.join(ESTIMATORS)}"
@@ -216,7 +216,7 @@ def rebuild(
     model: Any = ESTIMATORS[kind]()
     params = spec["params"]
     unknown = sorted(set(params) - (set(model.get_params()) - {"callbacks"}))
-    expect(not unknown, f"params has {unknown}, which {kind} does not take")
+    expect(not unknown, f"params has {unknown}, which are not parameters of {kind}")
     model.set_params(**{name: decode(value, name) for name, value in params.items()})
     model._validate_params()
     widths = _widths(spec, max_layers)
@@ -231,7 +231,7 @@ def rebuild(
             settings = {name: decode(value, name) for name, value in settings.items()}
             columns = replace(decode_columns(spec["columns"]), settings=settings)
         n_columns = len(columns.columns)
-        expect(len(columns.input_names) == n_features, f"columns do not make {n_features} inputs")
+        expect(len(columns.input_names) == n_features, f"columns do not give {n_features} inputs")
     if names is not None:
         expect(
             len(names) == n_columns and all(isinstance(name, str) for name in names),
@@ -244,17 +244,17 @@ def rebuild(
     codes = () if columns is None else columns.categories
     found = () if inputs is None else inputs.categories
     expect(
-        columns is None or codes == found, f"inputs have {found}, and columns {codes} categories"
+        columns is None or codes == found, f"inputs have {found}, but columns {codes} categories"
     )
     config = resolve_config(settings, n_features, targets, widths[1:-1], inputs)
     network, output = config.rules.network, spec["out_activation"]
     expect(
         config.output == output,
-        f"out_activation is {output!r}, and params make it {config.output!r}",
+        f"out_activation is {output!r}, but params imply {config.output!r}",
     )
     expect(
         network.widths[0] == widths[0],
-        f"widths begins with {widths[0]}, and params make it {network.widths[0]}",
+        f"widths begins with {widths[0]}, but params imply {network.widths[0]}",
     )
     scaled = decode(spec["scaled"], "input_scaling")
     known = (*SCALINGS, *(TABLE_SCALINGS if columns else ()))
@@ -309,12 +309,12 @@ def _widths(spec: dict[str, Any], max_layers: float) -> tuple[Any, ...]:
     )
     widths = decode(widths, "hidden_layer_sizes")
     expect(
-        _is_width(widths[0]) and _is_width(widths[-1]), "widths does not begin and end in numbers"
+        _is_width(widths[0]) and _is_width(widths[-1]), "widths must begin and end with integers"
     )
     n_layers = sum(1 if _is_width(n) else n.n_layers for n in widths[1:])
     expect(
         n_layers <= max_layers,
-        f"widths asks for {n_layers} layers, and {WEIGHTS} holds {max_layers} tensors",
+        f"widths has {n_layers} layers, but {WEIGHTS} has {max_layers} tensors",
     )
     return tuple(widths)
 
@@ -325,7 +325,7 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
         real = RealTargets.of_weights({}, n_outputs, params)
         given = real.n_outputs, params
         scaling = _target_numbers(spec, "target_scaling", *given)
-        expect(scaling is None or min(scaling[1]) > 0.0, "target_scaling has no deviation above 0")
+        expect(scaling is None or min(scaling[1]) > 0.0, "target_scaling needs deviations above 0")
         limits = _target_numbers(spec, "target_limits", *given, "clip_predictions")
         return replace(real, scaling=scaling, limits=limits)
     classes, target_type = decode_classes(spec["classes"]), spec["target_type"]
@@ -333,7 +333,7 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
     if isinstance(classes, list):
         several = MultioutputTargets(classes, is_sparse=spec.get("sparse_targets") is True)
         fits = (target_type, n_outputs) == (several.kind, several.n_outputs)
-        expect(fits and output == "softmax", f"target_type {target_type!r} does not fit classes")
+        expect(fits and output == "softmax", f"target_type {target_type!r} does not match classes")
         return several
     expect(
         target_type in ("binary", "multiclass", "multilabel")
@@ -353,9 +353,9 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
 def _target_numbers(
     spec: dict[str, Any], name: str, n_outputs: int, params: dict[str, Any], setting: str = ""
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return two numbers for each output, or None if a setting, by default ``name``, is off."""
+    """Return two numbers for each output, or None if ``setting`` (by default ``name``) is off."""
     found, given = spec.get(name), params[setting or name]
-    expect((found is None) == (not given), f"{name} is {found!r}, and params have {given!r}")
+    expect((found is None) == (not given), f"{name} is {found!r}, but params have {given!r}")
     if found is None:
         return None
     expect(
@@ -364,14 +364,14 @@ def _target_numbers(
             len(numbers) == n_outputs and all(is_number(n) and math.isfinite(n) for n in numbers)
             for numbers in found
         ),
-        f"{name} has no two numbers for each of {n_outputs} outputs",
+        f"{name} must have two finite numbers for each of {n_outputs} outputs",
     )
     first, second = np.asarray(found, dtype=np.float64)
     return first, second
 
 
 def _check_late_settings(model: Any, n_features: int) -> None:
-    """Check the settings that estimators check late, in a fit or a prediction."""
+    """Check the settings that estimators check only in a fit or a prediction."""
     device = "cpu" if model.device is None else model.device
     expect(
         bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII)),
@@ -379,7 +379,7 @@ def _check_late_settings(model: Any, n_features: int) -> None:
     )
     views = resolve_augmentation("tta", model.tta, n_features)
     n_views = math.prod(len(transform.views) for transform in views)
-    expect(n_views <= _MAX_VIEWS, f"tta must make at most {_MAX_VIEWS} views, got {n_views}")
+    expect(n_views <= _MAX_VIEWS, f"tta must have at most {_MAX_VIEWS} views, got {n_views}")
 
 
 def _is_width(value: Any) -> bool:

@@ -196,10 +196,10 @@ def test_parameters_that_no_longer_fit_are_rejected(tmp_path):
     for changed, message in (
         ({"residual": True}, r"the fit had Network\(.*residual=False.* they say .*residual=True"),
         ({"hidden_layer_sizes": (6,)}, r"the fit had Network\(.* they say Network\(.*6, 2\)"),
-        ({"input_scaling": "standardize"}, "the fit had None, and they say 'standardize'"),
-        ({"precision": "float64"}, "the fit had 'float32', and they say 'float64'"),
-        ({"loss": "huber"}, r"had SquaredError\(\), and they say Huber\(delta=1\.0\); set them"),
-        ({"output_activation": "exp"}, "out_activation is 'identity', and params make it 'exp'"),
+        ({"input_scaling": "standardize"}, "the fit had None, but now they say 'standardize'"),
+        ({"precision": "float64"}, "the fit had 'float32', but now they say 'float64'"),
+        ({"loss": "huber"}, r"had SquaredError\(\), but now they say Huber\(delta=1\.0\); set"),
+        ({"output_activation": "exp"}, "out_activation is 'identity', but params imply 'exp'"),
         ({"alpha": -1.0}, "changed since the fit: The 'alpha' parameter"),
         ({"dropout": [0.1]}, "changed since the fit: dropout has 1 entries"),
     ):
@@ -230,8 +230,8 @@ def test_what_is_no_fitted_estimator_of_this_library_is_rejected_with_the_cure(t
     theirs = SklearnClassifier(2, max_iter=400, tol=1).fit(X, CODES)
     other = type("MLPClassifier", (), {"__module__": "elsewhere"})()
     for model, message in (
-        (Ridge().fit(X, CODES), r"^Ridge is neither .*: use pickle or joblib"),
-        (theirs, r"^sklearn's MLPClassifier is .*: mlp_xp\.export\.from_sklearn makes one of it$"),
+        (Ridge().fit(X, CODES), r"^Ridge is not an .*: use pickle or joblib"),
+        (theirs, r"^sklearn's MLPClassifier is .*: convert it with mlp_xp\.export\.from_sklearn$"),
         (other, r"^elsewhere's MLPClassifier is .* use pickle"),
         *((kind, rf"^the class {kind.__name__} .*instance$") for kind in (MLPClassifier, Ridge)),
         (str(tmp_path), r"type save_model\(estimator, folder\)"),
