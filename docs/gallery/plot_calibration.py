@@ -1,13 +1,13 @@
 """
-Are its probabilities right?
-============================
+Are the predicted probabilities right?
+======================================
 
-Of all images for which a classifier says "90 % sure", nine in ten should be right. Networks that
-are trained until the training loss is nearly zero claim more than that.
+Of all predictions with a probability of 90 %, nine in ten should be correct. Networks that are
+trained until the training loss is almost zero are overconfident.
 
-The data are a hard problem with noisy labels: one label in seven is wrong, so nobody can be
-sure. We compare a network that was trained for long with three remedies: stop early, smooth the
-labels, and average ten networks.
+The data are a hard problem with noisy labels: one label in seven is wrong, so no classifier can be
+certain. We compare a network that was trained for a long time with three remedies: early stopping,
+label smoothing, and an average of ten networks.
 """
 
 import matplotlib.pyplot as plt
@@ -42,12 +42,12 @@ models = {
 }
 
 # %%
-# Each point is a bin of test samples: the predicted probability of the second class, and the share
-# of these samples that are of that class. On the dotted line both agree. The bars are shares of
-# the samples. The curve of the first network is too flat: where it says 0 or 100 %, which it does
-# most of the time, a sixth of the labels are of the other class.
+# Each point is a bin of test samples. It shows the mean predicted probability of the second class
+# and the fraction of the samples that belong to this class. On the dotted line, both are equal. The
+# bars show the fraction of samples in each bin. The curve of the first network is too flat: it
+# usually predicts 0 or 100 %, but a sixth of these samples belong to the other class.
 #
-# The calibration error is the distance from the line, averaged over the samples.
+# The calibration error is the mean distance from the line over all samples.
 
 figure, axes = plt.subplots(1, 4, figsize=(11, 3.5), layout="constrained", sharey=True)
 colors = ["#D55E00", "#0072B2", "#009E73", "#CC79A7"]
@@ -67,5 +67,5 @@ axes[0].set_ylabel("share of the second class")
 assert errors["stopped early"] < errors["trained for long"]
 
 # %%
-# All three remedies bring the probabilities nearer to the line. Stopping early by the validation
-# loss also gains the most accuracy.
+# All three remedies bring the probabilities closer to the line. Early stopping with the validation
+# loss also improves the accuracy most.

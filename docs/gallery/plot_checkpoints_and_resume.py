@@ -1,13 +1,12 @@
 """
-Killed and resumed: the same bits
-=================================
+Resume an interrupted training with the same bits
+=================================================
 
-A callback writes checkpoints. A training that ends before its time, by a reboot or a cluster
-that wants its machine back, resumes from the newest of them, and ends with the weights that it
-would have had.
+A callback writes checkpoints. If a training is interrupted, such as by a reboot, it can resume from
+the newest checkpoint, and it ends with the same weights as without the interruption.
 
-Here one training runs through, and a second one is stopped at epoch 9 and resumed. Their weights
-are compared bit by bit.
+In this example, one training runs without interruption, and a second training is stopped at epoch 9
+and resumed. Their weights are compared bit by bit.
 """
 
 import tempfile
@@ -33,8 +32,8 @@ settings = {
 whole = MLPClassifier(**settings).fit(digits.x_train, digits.y_train)
 
 # %%
-# A callback of our own plays the reboot: it raises an error after epoch 9. A checkpoint is written
-# every four epochs, so the newest was written after epoch 8, and one epoch is lost.
+# A callback simulates the reboot: it raises an error after epoch 9. Checkpoints are written every
+# four epochs, so the newest was written after epoch 8, and one epoch is lost.
 
 
 class Reboot(Callback):
@@ -55,9 +54,8 @@ except OSError as error:
 print("in the folder:", *sorted(path.name for path in Path(folder.name).glob("epoch-*")))
 
 # %%
-# In a new process one would repeat the line of the training with ``resume``. Layers, settings and
-# data are the same; the weights, the state of the optimizer, the schedule and the random numbers
-# come from the checkpoint.
+# In a new process, call the same ``fit`` with ``resume``. Layers, settings and data must be the
+# same; the weights, the optimizer state and the position in the schedule come from the checkpoint.
 
 resumed = MLPClassifier(**settings, callbacks=[Checkpoint(folder.name, every=4)])
 resumed.fit(digits.x_train, digits.y_train, resume=folder.name)
@@ -67,8 +65,8 @@ print("all weights have the same bits:", is_same)
 assert is_same
 
 # %%
-# The curve of the resumed training has the epochs from before the reboot too, and lies on the
-# other.
+# The curve of the resumed training also contains the epochs before the reboot, and coincides with
+# the other curve.
 
 figure, axis = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
 epochs = np.arange(1, whole.n_iter_ + 1)

@@ -1,18 +1,18 @@
 """
-CIFAR-10 with a recipe and three epochs
-=======================================
+Train on CIFAR-10 with a recipe
+===============================
 
 A recipe is a file with all settings of a training: layers, optimizer, schedule, augmentation, and
-the time that it may take. ``MLPClassifier.from_recipe`` reads one by its name or path, and any
-setting can be replaced.
+time limit. ``MLPClassifier.from_recipe`` reads a recipe by its name or path, and you can override
+any setting.
 
-The recipe ``default`` is what ``mlp-xp train`` does: two hidden layers of 512 neurons, AdamW, a
-learning rate that rises and falls. Here it gets three epochs instead of twelve. The rate falls to
-nothing by the last of them, so this is a whole training, only a shorter one. With ``max_time=8`` it
-would end after eight seconds, and the rate would follow the clock.
+``mlp-xp train`` uses the recipe ``default``: two hidden layers of 512 neurons, AdamW, and a
+learning rate that rises and falls. In this example, it trains for three epochs instead of twelve.
+The learning rate still decreases to zero by the last epoch. With ``max_time=8``, the training would
+end after eight seconds, and the learning rate would follow the clock.
 
-CIFAR-10 has 50,000 color images of ten classes. Where it is not on the machine that builds this
-page, the page says so and uses scikit-learn's digits; ``mlp-xp train`` downloads it.
+CIFAR-10 has 50,000 color images in ten classes. If the data set is not on the machine that builds
+this page, the page says so and uses scikit-learn's digits. ``mlp-xp train`` downloads it.
 """
 
 import numpy as np
@@ -30,8 +30,8 @@ print(len(data.y_train), "images of", *data.class_names)
 # %%
 # The training
 # ------------
-# Inputs are the bytes of the file; the recipe scales them. ``evaluate`` returns the loss and the
-# accuracy of the test images in one pass.
+# The inputs are the bytes of the file; the recipe scales them. ``evaluate`` computes the loss and
+# the accuracy on the test images in one pass.
 
 model = MLPClassifier.from_recipe("default", max_iter=3, random_state=0)
 model.fit(data.x_train, data.y_train)
@@ -42,13 +42,14 @@ print(f"the most frequent class is {100 * guessing:.1f} % of them")
 assert result["accuracy"] > 0.5
 
 # %%
-# Other recipes reach more in more time: ``one-minute``, ``five-minutes``, ``ten-minutes`` and
-# ``hour``.
+# Other recipes need more time and reach higher accuracies: ``one-minute``, ``five-minutes``,
+# ``ten-minutes`` and ``hour``.
 #
 # Which classes are confused
 # --------------------------
-# Cats and dogs, cars and trucks, airplanes and ships. The network sees a row of 3,072 numbers and
-# does not know which pixels are neighbors; color and background help it most.
+# The network confuses cats and dogs, cars and trucks, airplanes and ships. Its input is a row of
+# 3,072 numbers, without information about which pixels are neighbors, so it relies mostly on color
+# and background.
 
 from mlp_xp.plotting import ConfusionMatrixDisplay, MistakesDisplay
 
@@ -57,9 +58,9 @@ ConfusionMatrixDisplay.from_estimator(
 )
 
 # %%
-# The surest mistakes
-# -------------------
-# Above each image: what the network takes it for, how sure it is, and what it is.
+# The most confident mistakes
+# ---------------------------
+# The title of each image shows the predicted class, its probability, and the true class.
 
 MistakesDisplay.from_estimator(
     model,

@@ -1,14 +1,15 @@
 """
-A loss of your own
-==================
+Write your own loss
+===================
 
 A loss is a function of outputs and targets that returns the loss of each sample and a pullback:
-the gradient with respect to the outputs, each row times the weight of its sample. It is written
-once, with the names of the Array API, and runs on every backend. The first fit compares it with
-a finite difference, so a wrong sign is an error and not a bad model.
+the gradient with respect to the outputs, with each row multiplied by the weight of its sample. It
+is written once, with functions of the Array API, and runs on every backend. The first fit compares
+the gradient with a finite difference, so a wrong sign raises an error.
 
-The job here: how many loaves should a bakery bake? A loaf too few costs 3, a loaf too many costs
-1. The squared error treats both alike. Our loss does not.
+The example is a bakery that must decide how many loaves to bake. Each missing loaf costs 3, and
+each unsold loaf costs 1. The squared error treats both errors in the same way, but our loss does
+not.
 """
 
 import matplotlib.pyplot as plt
@@ -28,7 +29,7 @@ def cost(outputs, targets, *, xp):
 
 
 # %%
-# The data: sales by the hour, which scatter more around noon.
+# The data are sales per hour, which vary more around noon.
 
 generator = np.random.default_rng(0)
 hour = generator.uniform(7, 19, 600)
@@ -50,8 +51,8 @@ usual = MLPRegressor(**settings).fit(X, asked)
 ours = MLPRegressor(loss=cost, **settings).fit(X, asked)
 
 # %%
-# The network with our loss bakes more than is asked for on average, and most where it is least
-# sure.
+# With our loss, the network predicts more loaves than the mean demand, especially where the demand
+# varies most.
 
 line = np.linspace(7, 19, 200)
 figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
@@ -69,8 +70,8 @@ axis.set(title="loaves to bake, by two losses", xlabel="hour of the day", ylabel
 axis.grid(alpha=0.3)
 
 # %%
-# On new days the difference can be counted in money. With these costs the best number is the one
-# that suffices in three of four cases, and the network has found it without being told.
+# On new days, we can measure the difference in money. With these costs, the optimal number of
+# loaves is the 75 % quantile of the demand, and the network has learned to predict it.
 
 hour = generator.uniform(7, 19, 5000)
 noon = np.exp(-(((hour - 12) / 2.5) ** 2))
@@ -86,9 +87,9 @@ for name, model in (("squared error", usual), ("our loss", ours)):
 assert costs["our loss"] < costs["squared error"]
 
 # %%
-# A mistake is found
+# Check the gradient
 # ------------------
-# With the sign of the gradient turned round, the first fit says so.
+# If the gradient has the wrong sign, the first fit raises an error.
 
 
 def wrong_cost(outputs, targets, *, xp):

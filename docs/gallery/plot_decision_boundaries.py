@@ -2,12 +2,13 @@
 Decision boundaries by activation and penalty
 =============================================
 
-The activation decides what a boundary is made of: straight pieces with ReLU, smooth curves with
-tanh, soft corners with SiLU. The penalty ``alpha`` decides how much of it there is.
+The activation determines the shape of the decision boundary: straight pieces with ReLU, smooth
+curves with tanh, rounded corners with SiLU. The penalty ``alpha`` determines how complex the
+boundary is.
 
-The data are two spirals, which no straight line can part. Each network has two hidden layers of
-32 neurons. The darker the color, the surer the network; the white line is where it cannot
-decide.
+The data are two spirals, which no straight line can separate. Each network has two hidden layers of
+32 neurons. Darker colors mean higher confidence. On the white line, both classes have the same
+probability.
 """
 
 import matplotlib.pyplot as plt
@@ -30,8 +31,8 @@ def snake(x, *, xp):
 
 
 # %%
-# An activation is a name, or a function of your own: ``snake`` returns its output and a pullback,
-# which multiplies by the derivative. The first fit compares the two with a finite difference.
+# An activation is a name or your own function. ``snake`` returns its output and a pullback, which
+# multiplies by the derivative. The first fit compares the derivative with a finite difference.
 
 figure, axes = plt.subplots(4, 3, figsize=(7.5, 9.8), layout="constrained")
 for row, activation in zip(axes, ["relu", "tanh", "silu", snake], strict=True):

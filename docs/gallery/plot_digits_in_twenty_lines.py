@@ -2,11 +2,11 @@
 Digits in twenty lines
 ======================
 
-A classifier of handwritten digits: load, train, score, look at the training.
+This example loads handwritten digits, trains and scores a classifier, and plots its training.
 
-The images are the 1,797 digits that come with scikit-learn, 8 by 8 pixels each, so nothing is
+The images are the 1,797 digits in scikit-learn, with 8 by 8 pixels each, so nothing is
 downloaded. The classifier has one hidden layer of 128 neurons. A tenth of the training images is
-held out to validate each epoch, and the weights of the best epoch are kept.
+held out for validation after each epoch, and the weights of the best epoch are kept.
 """
 
 import numpy as np
@@ -33,28 +33,28 @@ print(f"accuracy on {len(digits.y_test)} test images: {100 * accuracy:.1f} %")
 print(f"always the most frequent digit: {100 * guessing:.1f} %")
 
 # %%
-# What happened in the training
-# -----------------------------
-# The training loss falls all the time; the validation loss shows when there is no more to learn.
-# The dotted line is the epoch whose weights were kept, and the diamonds are the test images, which
-# had no say in any of this.
+# Training curves
+# ---------------
+# The training loss decreases all the time; the validation loss shows when training no longer helps.
+# The dotted line marks the epoch whose weights were kept. The diamonds are results on the test
+# images, which were not used for training or validation.
 
 TrainingCurvesDisplay.from_estimator(model, X_test, digits.y_test)
 
 # %%
 # Which digits are confused
 # -------------------------
-# Colors are for mistakes alone, in percent of the images of each digit.
+# The colors show only mistakes, in percent of the images of each digit.
 
 from mlp_xp.plotting import ConfusionMatrixDisplay
 
 ConfusionMatrixDisplay.from_estimator(model, X_test, digits.y_test)
 
 # %%
-# The mistakes that it is surest of
-# ---------------------------------
-# Above each image: what the classifier says and how sure it is, then the label. Some of these
-# images puzzle people, too.
+# The most confident mistakes
+# ---------------------------
+# The title of each image shows the predicted digit, its probability, and the label. Some of these
+# images are also hard for people.
 
 from mlp_xp.plotting import MistakesDisplay
 

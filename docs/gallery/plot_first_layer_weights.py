@@ -1,11 +1,12 @@
 """
-What the first layer looks for
-==============================
+What the first layer has learned
+================================
 
-A neuron of the first layer has a weight for each pixel, so its weights are a picture: red where a
-bright pixel excites the neuron, blue where it calms it.
+A neuron in the first layer has a weight for each pixel, so its weights can be shown as an image.
+Red weights are positive (a bright pixel increases the input of the neuron), blue weights are
+negative.
 
-The same network is trained three times on the digits: without any penalty, with the usual squared
+We train the same network three times on the digits: without a penalty, with the usual squared
 penalty ``alpha``, and with the solver ``"beta_lasso"``, which sets small weights to exactly zero.
 """
 
@@ -38,8 +39,8 @@ print(f"always the most frequent digit: {100 * guessing:.1f} % right")
 # %%
 # Without a penalty
 # -----------------
-# Every pixel has a weight, also those at the edges that are black in nearly every image: their
-# weights stay what the random start made them.
+# Every pixel has a weight, even pixels at the edges that are black in almost every image. Their
+# weights keep their random initial values.
 
 free = trained(alpha=0.0, learning_rate_init=0.01)
 WeightsDisplay.from_estimator(free, image_shape=(8, 8), n_neurons=16)
@@ -47,18 +48,19 @@ WeightsDisplay.from_estimator(free, image_shape=(8, 8), n_neurons=16)
 # %%
 # With a squared penalty
 # ----------------------
-# A penalty shrinks what is not needed. The noise is gone, and strokes appear: edges of digits, gaps
-# between lines. A penalty as strong as this one is for reading weights: it costs some accuracy.
+# The penalty shrinks weights that are not needed. The noise is gone, and strokes are visible: edges
+# of digits and gaps between lines. A penalty as strong as this one makes weights easier to
+# interpret, but it reduces accuracy.
 
 penalized = trained(alpha=0.3, learning_rate_init=0.01)
 WeightsDisplay.from_estimator(penalized, image_shape=(8, 8), n_neurons=16)
 
 # %%
-# With weights that are zero
-# --------------------------
-# beta-LASSO (`Neyshabur, 2020 <https://arxiv.org/abs/2007.13657>`_) also shrinks, and cuts to zero
-# what falls below a threshold. Seven connections in eight are gone, and each neuron looks at a few
-# pixels.
+# With beta-LASSO
+# ---------------
+# beta-LASSO (`Neyshabur, 2020 <https://arxiv.org/abs/2007.13657>`_) also shrinks the weights, and
+# sets weights below a threshold to zero. Seven of eight connections are removed, and each neuron
+# uses only a few pixels.
 
 sparse = trained(alpha=0.0, solver=BetaLasso(l1=1e-3), learning_rate_init=0.1)
 WeightsDisplay.from_estimator(sparse, image_shape=(8, 8), n_neurons=16)

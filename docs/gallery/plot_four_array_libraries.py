@@ -2,13 +2,13 @@
 The same model on four array libraries
 ======================================
 
-Each formula of this library is written once, against the Python Array API standard. NumPy,
-PyTorch, JAX and CuPy execute it, and ``backend=`` chooses which of them. The initial weights,
-the order of the samples and the masks of dropout are drawn on the host from the seed, so the
-networks are the same, up to the rounding of sums.
+Each formula in this library is written once, against the Python Array API standard, and runs on
+NumPy, PyTorch, JAX or CuPy, depending on ``backend=``. The initial weights, the order of the
+samples and the dropout masks are generated from the seed, so the networks are the same, up to the
+rounding of sums.
 
-This page trains one network, with dropout, on each library that is installed where the page is
-built.
+This page trains a network with dropout on each library that is installed on the machine that builds
+the page.
 """
 
 import matplotlib.pyplot as plt
@@ -41,11 +41,11 @@ print("trained on:", ", ".join(models))
 print("not on this machine:", ", ".join(missing) or "none")
 
 # %%
-# How far apart they are
-# ----------------------
-# The largest difference between any weight and NumPy's, and between any probability of the test
-# images and NumPy's. In float64 a number has a relative precision of 2e-16; ten epochs of sums in
-# another order make that a little more.
+# Differences between the libraries
+# ---------------------------------
+# The table shows the largest difference from NumPy among the weights, and among the probabilities
+# of the test images. float64 has a relative precision of 2e-16. Over ten epochs, sums in a
+# different order increase the difference slightly.
 
 X_test = digits.x_test / 16
 reference = models["numpy"]
@@ -65,8 +65,9 @@ guessing = np.bincount(digits.y_test).max() / len(digits.y_test)
 print(f"{'guessing':18}{guessing:10.4f}")
 
 # %%
-# Left, the training loss: one line for each library, from thick to thin, since they lie on each
-# other. Right, the differences of the table. A library without a point has exactly NumPy's numbers.
+# The left plot shows the training loss, with one line per library. The lines have different widths
+# because they coincide. The right plot shows the differences in the table. A library without a
+# point has exactly the same numbers as NumPy.
 
 figure, (losses, differences) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 colors = ["#56B4E9", "#D55E00", "#000000", "#F0E442", "#CC79A7"]
@@ -88,10 +89,11 @@ for axis in (losses, differences):
     axis.grid(alpha=0.3)
 
 # %%
-# Arrays that are on a device already
-# -----------------------------------
-# Without ``backend=`` the computation follows the data. Give a PyTorch tensor or a JAX array, and
-# the network trains in that library, where the array is; predictions come back as the same kind.
+# Arrays on a device
+# ------------------
+# Without ``backend=``, the fit uses the library and device of the data. If you pass a PyTorch
+# tensor or a JAX array, the network trains with that library on the array's device, and predictions
+# have the same type.
 
 if "torch" in models:
     import torch

@@ -2,9 +2,9 @@ r"""
 The gradients of a network, step by step
 ========================================
 
-``mlp_xp.lab`` is the network of a first course: one logistic hidden layer, plain functions on
-plain arrays. This page takes one step of gradient descent by hand, checks each gradient with a
-finite difference, and finds the same step in ``learn_once_cross_entropy``.
+``mlp_xp.lab`` contains the network of a first course: one logistic hidden layer, implemented as
+functions of arrays. This page computes one step of gradient descent by hand, checks each gradient
+with a finite difference, and shows that ``learn_once_cross_entropy`` computes the same step.
 
 .. math::
     A_1 = \sigma(X W_1 + b_1), \qquad Z_2 = A_1 W_2 + b_2, \qquad A_2 = \mathrm{softmax}(Z_2)
@@ -26,8 +26,8 @@ W2, b2 = generator.normal(0, 0.1, (16, 10)), np.zeros((1, 10))
 # %%
 # Forward
 # -------
-# Three lines. The largest logit is taken off before the exponential, so that nothing overflows;
-# that changes no probability.
+# The forward pass needs three lines. We subtract the largest logit before the exponential to avoid
+# overflow; this does not change the probabilities.
 
 A1 = 1 / (1 + np.exp(-(X @ W1 + b1)))
 Z2 = A1 @ W2 + b2
@@ -39,8 +39,9 @@ print(f"loss {loss:.4f}; guessing would be log(10) = {np.log(10):.4f}")
 # %%
 # Backward
 # --------
-# The gradient of the loss at the logits is the difference of probabilities and labels, over the
-# number of samples. From there each line is the transpose of a line above:
+# The gradient of the loss with respect to the logits is the difference between probabilities and
+# labels, divided by the number of samples. Each further line corresponds to a line of the forward
+# pass:
 #
 # .. math::
 #     G_2 = \tfrac1n (A_2 - Y), \quad \frac{\partial L}{\partial W_2} = A_1^T G_2, \quad
@@ -54,9 +55,9 @@ dW1, db1 = X.T @ G1, G1.sum(axis=0, keepdims=True)
 # %%
 # Check
 # -----
-# Move the weights a little in a random direction, in both senses: the loss must change as the
-# gradient says. Half way down the picture the two agree to ten digits. Larger steps see the curve
-# of the loss, smaller ones the rounding of its value.
+# We change the weights slightly in a random direction and in the opposite direction, and compare
+# the change of the loss with the gradient. At the best step size, the two agree to ten digits. With
+# larger steps, the curvature of the loss matters; with smaller steps, the rounding of its value.
 
 
 def loss_at(W1, W2):
@@ -86,8 +87,8 @@ assert min(errors) < 1e-8
 # %%
 # The same step in the lab
 # ------------------------
-# A step moves each array against its gradient. The function of the lab does the same, and reports
-# the loss that the course uses, the binary cross-entropy over all outputs.
+# A step moves each array against its gradient. The lab's function computes the same step, and
+# reports the loss used in the course, the binary cross-entropy over all outputs.
 
 rate = 2.0
 new_W1, new_b1, new_W2, new_b2, reported = learn_once_cross_entropy(
@@ -103,7 +104,7 @@ np.testing.assert_allclose(new_b2, b2 - rate * db2, rtol=1e-9, atol=1e-12)
 # %%
 # A thousand such steps
 # ---------------------
-# That is the whole training.
+# The whole training consists of such steps.
 
 *weights, accuracies, losses = train_mlp(W1, b1, W2, b2, X, digits.y_train, rate, 1000)
 reached = accuracy_of(*weights, digits.x_test / 16, digits.y_test)

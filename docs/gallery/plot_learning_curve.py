@@ -2,12 +2,13 @@
 Would more data help?
 =====================
 
-A learning curve answers it: train on a part of the samples, then on more of them, and look at
-the accuracy on samples that were held out. Where the curve still rises, more data help; where it
-is flat and the training accuracy is near it, only another model does.
+A learning curve answers this question: train on increasing numbers of samples, and compare the
+accuracy on held-out samples. If the curve still rises, more data will help. If it is flat and close
+to the training accuracy, only a different model will help.
 
-``mlp_xp.model_selection.learning_curve`` is scikit-learn's function with its fits run at once.
-Here it trains a hundred networks: two kinds, ten sizes, five folds.
+``mlp_xp.model_selection.learning_curve`` works like scikit-learn's function, but trains all
+networks together. Here it trains a hundred networks: two architectures, ten sizes of the training
+set, and five folds.
 """
 
 import matplotlib.pyplot as plt
@@ -41,9 +42,10 @@ for name, (_, _, held_out) in curves.items():
 print(f"guessing: {np.bincount(y).max() / len(y):.2f}")
 
 # %%
-# The large network knows its training samples by heart from the start. Its held-out accuracy rises
-# with every doubling, but less and less: now a penalty would help it more than data. The small
-# network still gains from each new sample. Shaded is the spread of the five folds.
+# The large network memorizes its training samples, however many there are. Its held-out accuracy
+# rises with every doubling of the data, but less each time, so a penalty would now help more than
+# data. The small network still benefits from new samples. The shaded areas show the spread over the
+# five folds.
 
 figure, axis = plt.subplots(figsize=(8, 4.4), layout="constrained")
 for (name, (counts, train, held_out)), color in zip(

@@ -2,11 +2,10 @@
 Learning-rate schedules
 =======================
 
-A learning rate that is large at first and ends at nothing learns fast and then settles. Which
-curve it follows is one parameter, ``learning_rate``: a name, or an object with settings of its
-own.
+A learning rate that starts large and decreases to zero trains fast at first and converges at the
+end. The parameter ``learning_rate`` selects the schedule: a name, or an object with settings.
 
-Below are the curves of six schedules, and what each makes of the same network on the digits in
+This example compares six schedules for training the same network on the digits for
 twelve epochs.
 """
 
@@ -49,9 +48,10 @@ models = {
 }
 
 # %%
-# Left, the rate in each epoch; right, the training loss. The rate of 0.04 is too large for this
-# network, and a constant one never comes to rest. A warm-up alone does not help. The four that end
-# near zero do, by a factor of a hundred.
+# The left plot shows the learning rate in each epoch, and the right plot shows the training loss. A
+# learning rate of 0.04 is too large for this network, and with a constant rate the loss does not
+# converge. A warm-up alone does not help. The four schedules that end near zero reduce the loss by
+# a factor of a hundred.
 
 colors = ["#000000", "#E69F00", "#0072B2", "#D55E00", "#999999", "#009E73"]
 styles = ["-", "-", "-", "-", "--", "--"]
@@ -68,9 +68,9 @@ for axis in (rates, losses):
 figure.legend(loc="outside lower center", ncols=3)
 
 # %%
-# One network proves little: each point is one of five seeds, and the bar is their mean. The
-# schedules that end near zero are better on test images too, and the seed matters less to them.
-# Which of the four it is hardly counts here.
+# A single network proves little, so we train each with five seeds. Each point is one seed, and the
+# bar is the mean. The schedules that end near zero are also better on test images, and depend less
+# on the seed. The differences among these four schedules are small.
 
 figure, axis = plt.subplots(figsize=(9, 3.2), layout="constrained")
 for place, (name, fits) in enumerate(models.items()):

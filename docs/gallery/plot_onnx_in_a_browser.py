@@ -1,13 +1,13 @@
 """
-A classifier in a browser page
+Run a classifier in a web page
 ==============================
 
 ``to_onnx`` writes a fitted model as an ONNX file: input scaling, network, probabilities and
-class labels in one graph. onnxruntime runs it without Python, on a server, on a phone, and in a
-browser.
+class labels in one graph. onnxruntime runs the graph without Python, on a server, on a phone, or in
+a browser.
 
-This page trains a classifier of digits, exports it, and writes the two files that `a page which
-classifies what you draw <../_static/browser/index.html>`_ loads.
+This example trains a classifier for digits, exports it, and writes the two files for `a web page
+that classifies the digits you draw <../_static/browser/index.html>`_.
 """
 
 import json
@@ -39,8 +39,8 @@ print(f"{100 * accuracy:.1f} % right, guessing {100 * guessing:.1f} %")
 # %%
 # Export
 # ------
-# A browser computes in float32. The graph takes rows of 64 pixels, from 0 to 16 as in the data set,
-# and returns labels and probabilities.
+# Browsers compute in float32. The input of the graph is rows of 64 pixels, from 0 to 16 as in the
+# data set, and its outputs are labels and probabilities.
 
 here = Path("../_static/browser")  # In the documentation; anywhere else, a new folder.
 folder = here if here.is_dir() else Path(tempfile.mkdtemp())
@@ -49,7 +49,7 @@ print(*(node.op_type for node in graph.node))
 print(f"{(folder / 'digits.onnx').stat().st_size / 1000:.0f} kB")
 
 # %%
-# The page has a button for one test image of each digit. It reads them from a file, too.
+# The web page has a button for one test image of each digit. It reads these images from a file.
 
 rows = [int(np.flatnonzero(digits.y_test == digit)[0]) for digit in range(10)]
 samples = [
@@ -58,10 +58,10 @@ samples = [
 (folder / "samples.json").write_text(json.dumps(samples))
 
 # %%
-# The same answers
-# ----------------
-# onnxruntime returns what ``predict`` and ``predict_proba`` return. A test of this library opens
-# the page in Chromium, presses each button, and compares the probabilities there.
+# Compare the predictions
+# -----------------------
+# onnxruntime returns the same values as ``predict`` and ``predict_proba``. A test of this library
+# opens the web page in Chromium, presses each button, and compares the probabilities.
 
 X = digits.x_test[rows].astype("float32")
 session = onnxruntime.InferenceSession(folder / "digits.onnx")
@@ -72,7 +72,7 @@ assert (labels == model.predict(X)).all()
 assert difference < 1e-5
 
 # %%
-# The ten images, with the answers of onnxruntime:
+# The ten images with the predictions from onnxruntime:
 
 figure, axes = plt.subplots(2, 5, figsize=(8, 4), layout="constrained")
 for axis, image, label, row in zip(axes.flat, X, labels, probabilities, strict=True):
@@ -81,9 +81,9 @@ for axis, image, label, row in zip(axes.flat, X, labels, probabilities, strict=T
     axis.set_axis_off()
 
 # %%
-# The page itself
-# ---------------
-# With `onnxruntime-web <https://onnxruntime.ai/docs/tutorials/web/>`_ a classification is three
+# The web page
+# ------------
+# With `onnxruntime-web <https://onnxruntime.ai/docs/tutorials/web/>`_, a prediction needs three
 # lines of JavaScript:
 #
 # .. code-block:: javascript
@@ -92,5 +92,6 @@ for axis, image, label, row in zip(axes.flat, X, labels, probabilities, strict=T
 #     const X = new ort.Tensor("float32", pixels, [1, 64]);
 #     const { label, probabilities } = await session.run({ X });
 #
-# `Open it <../_static/browser/index.html>`_; its source is ``docs/_static/browser/index.html``. To
-# serve a copy of your own: ``python -m http.server --directory FOLDER``.
+# `Open the page <../_static/browser/index.html>`_. Its source is
+# ``docs/_static/browser/index.html``. To serve your own copy, run ``python -m http.server
+# --directory FOLDER``.

@@ -1,13 +1,13 @@
 """
-How far off may a prediction be?
-================================
+Prediction intervals
+====================
 
-A regressor predicts one number. Two losses predict an interval as well, in one network and one
-fit: ``Quantile``, which assumes nothing about the noise, and ``"gaussian"``, which assumes that it
-is normal. Of new targets nine in ten should be in a 90 % interval, where the noise is small and
-where it is large.
+A regressor predicts one number. With two losses, the same network also predicts an interval:
+``Quantile`` makes no assumptions about the noise, and ``"gaussian"`` assumes that it is normal. A
+90 % interval should contain nine in ten new targets, where the noise is small and where it is
+large.
 
-The data: a sine with noise that grows from left to right.
+The data are a sine with noise that increases from left to right.
 """
 
 import matplotlib.pyplot as plt
@@ -43,8 +43,9 @@ models = {
 }
 
 # %%
-# Both losses predict quantiles: ``predict(X, quantiles=...)`` has a column for each. A third band
-# has the same width everywhere, as one gets from the errors of a usual regressor.
+# With both losses, ``predict(X, quantiles=...)`` returns a column for each quantile. For
+# comparison, a third band has the same width everywhere, computed from the errors of a usual
+# regressor.
 
 levels = (0.05, 0.95)
 usual = MLPRegressor(**settings).fit(X, y)
@@ -69,8 +70,9 @@ for name in names:
 assert all(abs(share - 90) < 5 for name in models for share in coverage[name])
 
 # %%
-# All three hold nine in ten of all targets. The band of one width holds nearly all where the noise
-# is small, and too few where it is large. The two losses have learned where that is.
+# All three bands contain nine in ten of all targets. The band of constant width contains almost all
+# targets where the noise is small, and too few where it is large. With the two losses, the network
+# has learned how the noise varies.
 
 line = np.linspace(0, 6, 200)
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained", sharey=True)
@@ -84,5 +86,5 @@ for axis, name, color in zip(axes, names, ("#0072B2", "#009E73", "#D55E00"), str
     axis.set(title=name, xlabel=f"x; {left:.0f} % inside at the left, {right:.0f} % at the right")
 
 # %%
-# The median of the quantiles and the mean of the Gaussian are the lines. The Gaussian loss also has
-# ``predict(X, return_std=True)``. :doc:`More on intervals </intervals>`.
+# The lines are the median of the quantiles and the mean of the Gaussian. With the Gaussian loss,
+# you can also call ``predict(X, return_std=True)``. See :doc:`intervals </intervals>` for more.

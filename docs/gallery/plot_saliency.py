@@ -3,8 +3,8 @@ What a prediction depends on
 ============================
 
 ``input_gradient`` returns the derivative of the loss with respect to each input, on every
-backend. Its size is a saliency map: which pixels matter. Its sign is a recipe for fooling the
-network: which pixels to brighten and which to darken.
+backend. Its absolute value is a saliency map, which shows how much each pixel matters. Its sign
+shows how to fool the network: which pixels to brighten and which to darken.
 """
 
 import matplotlib.pyplot as plt
@@ -31,10 +31,10 @@ print(f"always the most frequent digit: {100 * guessing:.1f} %")
 # %%
 # Which pixels matter
 # -------------------
-# One image of each digit, and under it the mean size of the gradient over all test images of that
-# digit, against its own label. Dark pixels are those at which a small change would change the
-# prediction most. The left and right edges, empty in nearly every image, play no part: the penalty
-# ``alpha`` has taken their weights away.
+# The plot shows one image of each digit, and below it the mean absolute gradient over all test
+# images of that digit. At dark pixels, a small change has the largest effect on the prediction. The
+# left and right edges are empty in almost every image and have no effect, because the penalty
+# ``alpha`` has reduced their weights to zero.
 
 gradient = model.input_gradient(X_test, digits.y_test)
 figure, axes = plt.subplots(2, 10, figsize=(10, 2.6), layout="constrained")
@@ -49,11 +49,11 @@ axes[0, 0].set_ylabel("image")
 axes[1, 0].set_ylabel("saliency")
 
 # %%
-# How to fool it
-# --------------
-# Move every pixel a little in the direction that makes the loss larger (`Goodfellow et al., 2015
-# <https://arxiv.org/abs/1412.6572>`_). Random changes of the same size do nearly nothing; these
-# ruin the network.
+# How to fool the network
+# -----------------------
+# We change every pixel slightly in the direction that increases the loss (`Goodfellow et al., 2015
+# <https://arxiv.org/abs/1412.6572>`_). Random changes of the same size have almost no effect, but
+# with these changes most predictions are wrong.
 
 sizes = np.linspace(0, 0.3, 13)
 noise = np.sign(np.random.default_rng(0).normal(size=X_test.shape))
@@ -74,8 +74,8 @@ axis.grid(alpha=0.3)
 assert aimed[-1] < random[-1]
 
 # %%
-# Eight of the images, each changed by a tenth of the range, that the network now gets wrong. People
-# still read them.
+# These are eight images that the network misclassifies after each pixel was changed by a tenth of
+# its range. People can still read them.
 
 changed = X_test + 0.1 * np.sign(gradient)
 fooled = (model.predict(X_test) == digits.y_test) & (model.predict(changed) != digits.y_test)

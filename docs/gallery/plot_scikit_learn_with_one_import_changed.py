@@ -4,9 +4,9 @@ scikit-learn's MLP with one import changed
 
 scikit-learn's gallery has `an example of the penalty alpha
 <https://scikit-learn.org/stable/auto_examples/neural_networks/plot_mlp_alpha.html>`_: a small
-network on three toy data sets, with weak to strong penalties. Here it runs twice, with
-scikit-learn's ``MLPClassifier`` and with ours. The parameters, the pipeline and the solver are
-the same, so the two must draw the same boundaries.
+network on three toy data sets, with weak to strong penalties. We run it twice, with scikit-learn's
+``MLPClassifier`` and with ours. Parameters, pipeline and solver are the same, so both must give the
+same decision boundaries.
 """
 
 import matplotlib.pyplot as plt
@@ -30,8 +30,8 @@ alphas = [0.1, 1.0, 3.0]
 settings = {"solver": "lbfgs", "max_iter": 2000, "random_state": 1}
 
 # %%
-# One row for each data set. In each pair of columns the left picture is scikit-learn's and the
-# right one ours. The stronger the penalty, the straighter the boundary.
+# Each row is a data set. In each pair of columns, the left plot is scikit-learn's and the right
+# plot is ours. A stronger penalty makes the boundary straighter.
 
 figure, axes = plt.subplots(3, 6, figsize=(11, 5.8), layout="constrained")
 for row, (name, (X, y)) in zip(axes, data_sets.items(), strict=True):
@@ -51,8 +51,9 @@ for column, axis in enumerate(axes[0]):
 # %%
 # The same numbers
 # ----------------
-# The pictures look the same because the networks are: with 100 samples there is one batch, and
-# from the same seed both take the same steps. Their probabilities differ by rounding.
+# The plots look the same because the networks are the same: with 100 samples, there is only one
+# batch, and with the same seed, both libraries take the same steps. The probabilities differ only
+# by rounding.
 
 X, y = data_sets["moons"]
 theirs = Theirs([10, 10], learning_rate_init=0.01, random_state=1, max_iter=1000).fit(X, y)

@@ -1,12 +1,12 @@
 """
-A search, and an ensemble of what it found
-==========================================
+A search and an ensemble of the best settings
+=============================================
 
-``mlp_xp.model_selection`` has scikit-learn's searches with one import changed. They train many
-networks at once, over data that are in memory once; results and attributes are the same.
+To use the searches of ``mlp_xp.model_selection``, change one import. They train many networks at
+once with one copy of the data; results and attributes are the same as scikit-learn's.
 
-Here twenty settings of a small network are compared by cross-validation. Then ten networks with
-the best of them vote.
+This example compares twenty settings of a small network with cross-validation. Then it averages ten
+networks with the best setting.
 """
 
 import matplotlib.pyplot as plt
@@ -26,8 +26,8 @@ print(f"best of 20 settings: {search.best_params_}, accuracy {search.best_score_
 print(f"guessing {np.bincount(digits.y_train).max() / len(digits.y_train):.3f}")
 
 # %%
-# ``cv_results_`` is scikit-learn's table. The best settings are an area rather than a point, so
-# there is no need of a finer grid.
+# ``cv_results_`` has the same form as in scikit-learn. Several neighboring settings are about
+# equally good, so a finer grid is not necessary.
 
 scores = 100 * search.cv_results_["mean_test_score"].reshape(4, 5)
 figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
@@ -44,8 +44,8 @@ figure.colorbar(image, label="accuracy [%]", extend="min")
 # %%
 # Ten networks instead of one
 # ---------------------------
-# An ensemble averages the probabilities of networks that differ by their seeds. It is trained in
-# one go, and is used like one classifier.
+# An ensemble averages the probabilities of networks with different seeds. All networks are trained
+# together, and the ensemble is used like a single classifier.
 
 ensemble = MLPEnsembleClassifier(search.best_estimator_, n_estimators=10, random_state=0)
 ensemble.fit(digits.x_train, digits.y_train)
@@ -55,10 +55,10 @@ print(f"one network {np.mean(single):.1f} % on average, ten together {together:.
 assert together > np.mean(single)
 
 # %%
-# What they disagree about
-# ------------------------
-# ``return_std=True`` adds the spread of the ten probabilities. Where it is large the networks
-# contradict each other, and that is where the mistakes are.
+# Where the networks disagree
+# ---------------------------
+# ``return_std=True`` also returns the standard deviation of the ten probabilities. If it is large,
+# the networks disagree, and most of the mistakes are among these images.
 
 probabilities, spread = ensemble.predict_proba(digits.x_test, return_std=True)
 disagreement = spread.max(axis=1)

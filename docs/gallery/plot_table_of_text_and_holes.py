@@ -2,12 +2,13 @@
 A data frame with text and missing values
 =========================================
 
-Who survived the Titanic, from a data frame as it is: numbers, text, missing ages and home towns.
+This example predicts who survived the Titanic, from a data frame with numbers, text, missing ages
+and home towns.
 
-The recipe ``table`` turns the columns into inputs: categories, medians with an indicator where a
-number is missing, embeddings of numbers. It keeps the best epoch by the validation samples, and
-calibrates the probabilities. scikit-learn ships the passengers for its tests, so nothing is
-downloaded.
+The recipe ``table`` encodes the columns: categories are one-hot encoded or embedded, missing
+numbers are replaced with medians and an indicator, and numbers are embedded. The recipe keeps the
+epoch with the best validation loss and calibrates the probabilities. scikit-learn contains the data
+for its tests, so nothing is downloaded.
 """
 
 from pathlib import Path
@@ -34,14 +35,14 @@ print(f"log loss: {log_loss(y_test, model.predict_proba(X_test)):.3f}")
 print(f"always the most frequent: {100 * (y_test == 'lost').mean():.1f} %")
 
 # %%
-# What became of the columns
-# --------------------------
+# How the columns were encoded
+# ----------------------------
 print(model.columns_)
 
 # %%
-# How the training went
-# ---------------------
-# The four waves come from RealMLP's learning-rate schedule.
+# Training curves
+# ---------------
+# The learning rate has four waves, because the recipe uses RealMLP's schedule.
 
 from mlp_xp.plotting import TrainingCurvesDisplay
 

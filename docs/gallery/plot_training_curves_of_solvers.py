@@ -4,13 +4,12 @@ Training curves of seven solvers
 
 scikit-learn's example `Compare Stochastic learning strategies
 <https://scikit-learn.org/stable/auto_examples/neural_networks/plot_mlp_training_curves.html>`_
-draws the training loss of SGD and Adam on small data sets. Change its import, and it runs with
-ours. This is the same comparison with the solvers that scikit-learn does not have beside those
-that it has.
+plots the training loss of SGD and Adam on small data sets. It also runs with mlp_xp if you change
+the import. This example adds the solvers that scikit-learn does not have.
 
-A solver is chosen by a string where its defaults will do, and by an object of
-``mlp_xp.optimizers`` where they will not. What counts is not the name but the learning rate that
-goes with it: each has its own scale.
+To use a solver with its default settings, pass its name. To change the settings, pass an object of
+``mlp_xp.optimizers``. The learning rate matters more than the solver, and each solver needs a
+different one.
 """
 
 import matplotlib.pyplot as plt
@@ -37,8 +36,8 @@ data_sets = {
 }
 
 # %%
-# Each picture has one curve for each solver, on the same network, the same start and the same order
-# of the samples. The scale is logarithmic, so that a factor of ten looks the same everywhere.
+# Each plot has one curve per solver, with the same network, initial weights and order of samples.
+# The scale is logarithmic.
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
 styles = ["-", "--", "-.", ":", "-", "--", "-"]
