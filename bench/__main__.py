@@ -46,15 +46,15 @@ def check(args: argparse.Namespace) -> None:
     known = [*dict.fromkeys((*NAMES, *KEYS))]
     for name in (word.partition("/")[0] for word in args.only or []):
         if name not in known:
-            raise ValueError(f"no part is called {name!r}: choose some of {', '.join(known)}")
+            raise ValueError(f"no part is called {name!r}: choose from {', '.join(known)}")
         if args.quick and name not in (*QUICK_WORKLOADS, *KEYS):
             quick = ", ".join(QUICK_WORKLOADS)
-            raise ValueError(f"--only {name} is not in a quick run, which has {quick}")
+            raise ValueError(f"--only {name} is not part of a quick run, which contains {quick}")
     names = {name for workload in SUITE for name in entries(workload)}
     for name in args.contenders or []:
         if name not in names:
             typed = "; ".join(f'"{known_name}"' for known_name in sorted(names))
-            raise ValueError(f"no contender is called {name!r}: choose some of {typed}")
+            raise ValueError(f"no contender is called {name!r}: choose from {typed}")
 
 
 def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, Options]]:

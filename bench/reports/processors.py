@@ -8,10 +8,10 @@ from bench.suite.records import HISTORY, Result, machine
 from bench.suite.tables import NOT_COMPARED, Table, count, markdown, median, ratio
 
 LOW, SCAN, AUTOCAST = "mlp_xp, NumPy, bf16", "JAX, epoch in a scan", "torch, bfloat16 autocast"
-# Beginnings of targets that the tables have.
-MEASURED = tuple(f"{name}: seconds" for name in ("tiny", "lab", "medium", "wide"))
+# Prefixes of the targets that are in these tables.
+MEASURED = tuple(f"{name}: time" for name in ("tiny", "lab", "medium", "wide"))
 COLUMNS = (
-    *("job", "mlp_xp", "fastest float32 peer", "times", "JAX's scan, times"),
+    *("network", "mlp_xp", "fastest float32 peer", "times", "JAX's scan, times"),
     *("mlp_xp in bf16", "torch's autocast, times", "float32, times"),
 )
 

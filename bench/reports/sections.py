@@ -29,15 +29,16 @@ STUDIES: dict[str, Part] = {
     "ranks": ranks.PART,
 }
 TERMS = (
-    "Contenders take turns (A B C A B C ...). Each runs in its own process, with the same number "
-    "of threads, after a warm-up, on the same data in memory: float32, standardized. *from uint8* "
-    "receives the pixels and scales each batch itself. Times are medians over the turns, with "
-    f"quartiles. *times ours* is the contender's time divided by the time of *{OURS}*, turn by "
-    "turn: above 1, mlp_xp is faster. The roofline is a lower bound: the matrix products at the "
-    "rate of a large product, plus the bytes of the updates at the rate of a large copy, both "
-    "measured in turns with the contenders. Memory is the peak of the process, with interpreter, "
-    "libraries and data. No contender penalizes the weights. *lab* uses SGD with Nesterov "
-    "momentum, which thinc lacks: thinc does less work there."
+    "Contenders take turns (A B C A B C ...). Each runs in its own process after a warm-up, with "
+    "the same number of threads and the same standardized float32 data in memory. The contender "
+    "*from uint8* gets the pixels and scales each batch itself. Times are medians over the turns, "
+    f"with quartiles. *times ours* is the contender's time divided by the time of *{OURS}*, "
+    "compared turn by turn: above 1, mlp_xp is faster. The roofline is a lower bound: the time of "
+    "the matrix products at the speed of a large product, plus the time of the updates at the "
+    "speed of a large copy. Both speeds are measured in turns with the contenders. Memory is the "
+    "peak of the process, including interpreter, libraries and data. No contender uses a penalty "
+    "on the weights. *lab* uses SGD with Nesterov momentum, which thinc lacks, so thinc computes "
+    "less."
 )
 
 
@@ -46,13 +47,13 @@ def report(result: Result) -> str:
     settings, workloads = result["settings"], result["workloads"]
     sections = [
         "# Side by side",
-        f"{'A quick run' if settings['quick'] else 'A run'} of {settings['rounds']} rounds, "
-        f"{settings['threads']} threads each, {result['environment']['date']}.",
+        f"{'A quick run' if settings['quick'] else 'A run'} with {settings['rounds']} rounds and "
+        f"{settings['threads']} threads per contender, {result['environment']['date']}.",
     ]
     if workloads:
         sections += [
-            "Images a second in training, or in prediction where the name says so. Each library "
-            "in its fastest way in float32.",
+            "The table shows images per second in training (for *predict* and *one-row*, in "
+            "prediction). Each library runs in float32 with its fastest settings.",
             throughput(workloads),
             slower(workloads),
             "![Times of each contender](epochs.png)",
@@ -67,7 +68,7 @@ def report(result: Result) -> str:
     for key, part in (PARTS | STUDIES).items():
         if measured := result.get(key):
             sections += [f"## {part.title}"]
-            sections += ["![Seconds of an epoch](growth.png)"] if key == "growth" else []
+            sections += ["![Seconds per epoch](growth.png)"] if key == "growth" else []
             for table in part.tables(measured):
                 is_only = table.title == part.title
                 sections.append(markdown(table, "" if is_only else f"**{table.title}**"))
@@ -75,7 +76,7 @@ def report(result: Result) -> str:
         missed = sum(row[1] == "no" for row in found.rows)
         summary = f"{len(found.rows)} targets, {missed} missed"
         sections += ["## Targets", found.terms, folded(summary, grid(found.columns, found.rows))]
-    sections += ["## Measured on", folded("Machine, versions and threads", machine(result))]
+    sections += ["## Environment", folded("Machine, versions and threads", machine(result))]
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
@@ -135,7 +136,7 @@ def slower(workloads: Result) -> str:
         own = min(own, ways.get(("mlp_xp", "bfloat16"), own))
         if torch < own and torch < times.get("torch", 0.0):
             low.append(f"{key} ({seconds(torch)}, mlp_xp {seconds(own)})")
-    text = f"**Others are faster** in {'; '.join(found) or 'none of these'}"
+    text = f"**Other libraries are faster** in {'; '.join(found) or 'none of these'}"
     return text + (f"; torch in bfloat16 in {', '.join(low)}." if low else ".")
 
 
@@ -153,7 +154,14 @@ def speed_table(workloads: Result) -> Table:
         job = f"{workload['title']}: {unit} of {workload['images']:,}"
         share = f"{workload['floor']['seconds'] / spread(own).median:.0%}"
         rows.append([job, median(own), *ratios, peer or "", share])
-    columns = ["job", "mlp_xp", "vs scikit-learn", "vs fastest peer", "which", "roofline"]
+    columns = [
+        "benchmark",
+        "mlp_xp",
+        "vs scikit-learn",
+        "vs fastest peer",
+        "fastest peer",
+        "of roofline",
+    ]
     return Table("speed", columns, rows)
 
 

@@ -21,14 +21,14 @@ def blocks() -> dict[str, str]:
     names, every = study.measured(found)
     parts = [markdown(study.contenders_table(names, every, "all"))]
     tables = {
-        "Loss on each set": study.sets_tables(names, every),
-        "Differences from the recipe on each set, %": study.differences_tables(names, every),
-        "Errors of the sets of classes, %": [study.errors_table(names, every)],
-        "Seconds of a fit on each set": [study.seconds_table(names, every)],
+        "Loss on each data set": study.sets_tables(names, every),
+        "Difference from the recipe on each data set, %": study.differences_tables(names, every),
+        "Classification errors, %": [study.errors_table(names, every)],
+        "Training time on each data set": [study.seconds_table(names, every)],
     }
     if aside := [s for s in every if s.name in ASIDE]:
         table = study.contenders_table(names, aside, "aside")
-        tables = {f"The {len(aside)} sets set aside": [table]} | tables
+        tables = {f"The {len(aside)} data sets not used for tuning": [table]} | tables
     parts += [folded(title, "\n\n".join(map(markdown, each))) for title, each in tables.items()]
     of_paper = newest(tabm.PART)[1]
     return {
@@ -45,12 +45,12 @@ def _conditions(record: Result, found: dict[Any, Result], every: Sequence[Any]) 
     one = count(splits[0], "random split")
     spread = one if len(splits) == 1 else f"{splits[0]} to {splits[-1]} random splits"
     lines = [
-        f"{count(len(every), 'set')} of at most {part['rows']:,} rows, {spread}, "
+        f"{count(len(every), 'data set')} with at most {part['rows']:,} rows, {spread}, "
         f"{count(part['threads'], 'thread')}. {part.get('note', '')}".strip(),
         measured_on(record["environment"]),
     ]
     if left_out := [name for name in SETS if name not in {s.name for s in every}]:
-        lines.append(f"Not compared, since not all contenders ran: {', '.join(left_out)}.")
+        lines.append(f"Not compared, because not all contenders ran: {', '.join(left_out)}.")
     lost = study.failures(found).items()
     lines += [f"- {name} cannot run: {reason}" for name, reason in lost]
     return "\n\n".join(lines)

@@ -69,8 +69,8 @@ def shortfalls(result: Result, floors: Wanted) -> list[str]:
             problems.append(f"{workload}, {peer}: not compared; {reason}")
         elif got.median + got.noise < least:
             problems.append(
-                f"{workload}: {peer} takes {got.median:.2f} times our seconds, give or take "
-                f"{got.noise:.2f}; at least {least} are wanted (bench/floors.json)"
+                f"{workload}: the time of {peer} is {got.median:.2f} ± "
+                f"{got.noise:.2f} times ours, but must be at least {least} (bench/floors.json)"
             )
     return problems
 
@@ -82,7 +82,7 @@ def targets(result: Result, *, only_missed: bool = False) -> Table:
         for workload, peer, least, got, _ in compare(result, WANTED["targets"]):
             if got is not None:
                 off, text = 1 - got.median / least, f"at least {least:g}"
-                rows.append((f"{workload}: seconds of {peer} by ours", ratio_text(got), text, off))
+                rows.append((f"{workload}: time of {peer} / ours", ratio_text(got), text, off))
         rows += _limits(result)
     columns = ["measure", "met", "measured", "target", "missed by"]
     cells = [
@@ -90,7 +90,7 @@ def targets(result: Result, *, only_missed: bool = False) -> Table:
         for name, got, wanted, off in rows
         if off > 0 or not only_missed
     ]
-    terms = "What this project wants of itself, before each release."
+    terms = "These are the targets of this project for each release."
     return Table("targets", columns, cells, terms=terms)
 
 
@@ -104,7 +104,7 @@ def _limits(result: Result) -> Iterator[tuple[str, str, str, float]]:
 
     tiny = result["workloads"].get("tiny", {"contenders": {}, "steps": 1})
     run = tiny["contenders"].get(OURS, {})
-    yield from at_most(f"tiny: {OURS}, a step", STEP, run, tiny["steps"])
+    yield from at_most(f"tiny: {OURS}, per step", STEP, run, tiny["steps"])
     whole = result.get("end_to_end", {})
     if peak := whole.get("runs", {}).get("mlp-xp train", {}).get("peak_bytes"):
         excess = peak - whole["data_bytes"] - whole["state_bytes"]

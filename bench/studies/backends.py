@@ -8,10 +8,10 @@ from bench.suite.tables import Table, seconds
 from bench.suite.turns import Announce, Options, Part, python
 
 TERMS = (
-    "Adam in float32 on uint8 images, standardized batch by batch. Resident data are on the device "
-    "as a whole; streamed data are sent a batch at a time. IQR is the interquartile range of the "
-    "rounds. Each backend ran in its own process, one after the other, not in turns: compare "
-    "backends with that in mind."
+    "Networks are trained with Adam in float32 on uint8 images that are standardized batch by "
+    "batch. Resident data are on the device; streamed data are copied to it batch by batch. IQR is "
+    "the interquartile range of the rounds. The backends ran one after the other in separate "
+    "processes, not in turns, so comparisons between backends are less reliable."
 )
 
 

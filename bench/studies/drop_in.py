@@ -42,13 +42,13 @@ WANTED = {
     "grid search": 1.3,
 }
 TERMS = (
-    "Each script runs with scikit-learn's import and with ours, with the defaults of both: a fit "
-    "in float64 from the same initial weights. Contenders take turns, each in its own process; "
-    "times are medians. *times* is scikit-learn's time divided by ours, turn by turn, with "
-    "quartiles: above 1, mlp_xp is faster; bold is below the target. *threads* is the setting of "
-    "OpenBLAS, OpenMP and numba: the default, all of them, or one. First fits and grid searches "
-    "start in a fresh process and are timed after the imports; they are too short for machine "
-    "code, so nothing compiled by an earlier process counts."
+    "Each script imports the MLP from scikit-learn or from mlp_xp and uses its default settings. "
+    "Both fit in float64 from the same initial weights. Contenders take turns, each in its own "
+    "process; times are medians. *times* is scikit-learn's time divided by ours, compared turn by "
+    "turn, with quartiles. Above 1, mlp_xp is faster; ratios below the target are bold. *threads* "
+    "is the setting of OpenBLAS, OpenMP and numba: the default (all threads) or one. First fits "
+    "and grid searches start in a new process and are timed after the imports. They are too short "
+    "for machine code, so they do not benefit from code that an earlier process compiled."
 )
 Turn = Callable[[], Any]
 
@@ -269,7 +269,7 @@ def summary(results: Result) -> Table:
         ]
         for (kind, wanted), got in found.items()
     ]
-    columns = ["scripts", "times as fast as scikit-learn's", "target", "below it"]
+    columns = ["scripts", "speedup over scikit-learn", "target", "below target"]
     return Table(PART.title, columns, rows)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.suite.records import Result, measured_on
-from bench.suite.tables import Table, median, times
+from bench.suite.tables import Table, count, median, times
 from bench.suite.turns import Announce, Options, Part, child, in_turns, prepare, threads_of
 from bench.suite.workloads import WORKLOADS
 from mlp_xp import MLP
@@ -104,12 +104,12 @@ def tables(result: Result) -> list[Table]:
         ratio = times(runs[other], runs[own], least)
         cells = [median(runs[own]), other, median(runs[other]), f"{least:g}", ratio]
         rows.append([own, f"{batch:,}", *cells])
-    columns = ["run", "batch", "epoch", "beside", "epoch", "mark", "times as fast"]
+    columns = ["run", "batch", "epoch", "compared with", "epoch", "target", "speedup"]
     note = (
-        f"An epoch of {result['images']:,} images ({result['data']}), "
-        f"{'-'.join(map(str, result['network']))}, relu, Adam, float32, NumPy; medians of "
-        f"{len(result['epochs'][str(BATCHES[0])][ONE])} rounds in turns, ratios round by round "
-        "with their quartiles; bold misses its mark."
+        f"An epoch has {result['images']:,} images ({result['data']}); the network is "
+        f"{'-'.join(map(str, result['network']))} with relu and Adam, in float32 on NumPy. Times "
+        f"are medians of {len(result['epochs'][str(BATCHES[0])][ONE])} rounds in turns. Speedups "
+        "are computed round by round, with quartiles; speedups below the target are bold."
     )
     return [Table(PART.title, columns, rows, note=note)]
 
@@ -174,8 +174,9 @@ def map_tables(ranks: Result) -> list[Table]:
     rows = [[n, f"{beyond(own):.0f} MB", f"{own[0]['seconds']:.0f} s"] for n, own in ranks.items()]
     size = next(iter(ranks.values()))[0]["file_gb"]
     note = (
-        f"A map of {size:.1f} GB, network {N_FEATURES}-{HIDDEN[0]}-10; at most, beyond one copy of "
-        f"the parameters on each rank; mark {LIMIT:.0f} MB."
+        f"The memory map has {size:.1f} GB, and the network is {N_FEATURES}-{HIDDEN[0]}-10. Memory "
+        "is the maximum over the ranks, without one copy of the parameters per rank; the target is "
+        f"at most {LIMIT:.0f} MB."
     )
     return [Table(OUT_OF_CORE.title, ["ranks", "memory", "time"], rows, note=note)]
 
@@ -183,8 +184,8 @@ def map_tables(ranks: Result) -> list[Table]:
 def section(record: Result) -> str:
     """Return the figures of a record of maps in words."""
     (table,) = map_tables(record["out_of_core"])
-    parts = "; ".join(f"ranks: {n}, {memory}, {taken}" for n, memory, taken in table.rows)
-    return f"{table.note} {parts}. {measured_on(record['environment'])}"
+    rows = [f"{count(int(n), 'rank')}: {memory}, {taken}" for n, memory, taken in table.rows]
+    return f"{table.note} {'; '.join(rows)}. {measured_on(record['environment'])}"
 
 
 PART = Part("Ranks", measure, tables)

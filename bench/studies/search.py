@@ -13,11 +13,12 @@ from bench.suite.tables import Table, contender_table, median, spread, times
 from bench.suite.turns import Announce, Options, Part, child, in_turns, peak_bytes
 
 TERMS = (
-    "Contenders search the same grid in turns, each time in a new process, after a search of one "
-    "setting that starts threads and worker processes; on JAX without it, so that compilation is "
-    "timed, but not the import. *times* is a contender's time divided by the time of "
-    "`mlp_xp.model_selection`, turn by turn, with quartiles; bold is below the target. *memory* is "
-    "what the search adds to the peak of the process, without worker processes."
+    "Contenders run the same grid search in turns, each turn in a new process. A search over one "
+    "setting first starts threads and worker processes. On JAX, this first search is left out, so "
+    "the compilation is timed, but not the import. *times* is a contender's time divided by the "
+    "time of `mlp_xp.model_selection`, compared turn by turn, with quartiles; ratios below the "
+    "target are bold. *memory* is the increase of the process's peak memory during the search, "
+    "without worker processes."
 )
 OURS = "mlp_xp.model_selection"
 THEIRS = "scikit-learn's search over its MLP, n_jobs=2"

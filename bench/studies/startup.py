@@ -95,8 +95,8 @@ def tables(startup: Result) -> list[Table]:
             )
     columns = ["library", "import", "first step", "quartiles", "quartiles of the step"]
     terms = (
-        "Each library in a fresh process: the import, then the first step of the medium network "
-        "with everything compiled for it. Caches of an earlier run were there."
+        "Each library runs in a new process: first the import, then the first step of the medium "
+        "network, including compilation. Compilation caches of an earlier run were available."
     )
     return [Table(PART.title, columns, rows, reasons(startup["imports"]), terms=terms)]
 

@@ -70,7 +70,7 @@ def tables(whole: Result) -> list[Table]:
 
     columns = ["run", "total", "training", "test accuracy", "peak MB"]
     epochs = f" for {whole['epochs']} epochs" if "epochs" in whole else ""
-    note = f"The default network on CIFAR-10{epochs}: the whole process, once."
+    note = f"The default network on CIFAR-10{epochs}. Each whole process ran once."
     return [contender_table(PART.title, columns, whole["runs"], cells, note=note)]
 
 

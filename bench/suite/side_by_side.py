@@ -108,15 +108,15 @@ def workload_table(workload: Result) -> Table:
     images = f"{count(workload['images'], 'image')} of {workload['data']}"
     steps, copied = "", ""
     if train:
-        steps = f"{count(workload['steps'], 'step')} of {workload['solver']} in an epoch. "
+        steps = f"An epoch has {count(workload['steps'], 'step')} of {workload['solver']}. "
         copied = f", {least['bytes'] / 1e9:,.3g} GB at {least['copy_rate'] / 1e9:,.1f} GB/s"
     terms = (
         f"{steps}Roofline: {least['operations'] / 1e9:,.3g} GFLOP at "
-        f"{least['product_rate'] / 1e9:,.0f} GFLOP/s ({least['product']}){copied}. The images take "
-        f"{workload['pixels'] / 1e6:,.1f} MB as uint8, four times that as float32; parameters and "
-        f"optimizer state take {workload['state_bytes'] / 1e6:,.1f} MB."
+        f"{least['product_rate'] / 1e9:,.0f} GFLOP/s ({least['product']}){copied}. The images need "
+        f"{workload['pixels'] / 1e6:,.1f} MB as uint8 and four times that as float32; parameters "
+        f"and optimizer state need {workload['state_bytes'] / 1e6:,.1f} MB."
     )
-    note = f"{images} in each {unit}; roofline {bound}"
+    note = f"{images} per {unit}; roofline {bound}"
     return contender_table(workload["title"], columns, runs, cells, note=note, terms=terms)
 
 
@@ -149,7 +149,7 @@ def growth_tables(growth: Result) -> list[Table]:
         runs = {who: [point["contenders"][who] for point in points] for who in GROWING}
         rows = [[who, *(median(run.get("seconds")) for run in own)] for who, own in runs.items()]
         missing = reasons({who: own[0] for who, own in runs.items()})
-        found.append(Table(f"seconds of an epoch by {title}", columns, rows, missing))
+        found.append(Table(f"seconds per epoch by {title}", columns, rows, missing))
     return found
 
 

@@ -30,7 +30,7 @@ from bench.suite.workloads import Workload, load
 PAUSE = 0.1  # Seconds: the threads of the last contender spin for some 20 ms.
 PATIENCE = 600  # Seconds for a turn, including the first, which compiles.
 TRAINED_ON = 1_024  # Images of the training before a prediction.
-SLOW = "What makes training on NumPy fast cannot be compiled"  # The library's warning.
+SLOW = "The machine code for NumPy cannot be compiled"  # The library's warning.
 POOLS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "NUMBA")
 
 Announce = Callable[[str], None]  # Of the turn that begins.

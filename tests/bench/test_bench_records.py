@@ -41,9 +41,9 @@ def test_a_ratio_below_its_floor_is_reported(module):
     slow = {"seconds": [1.2] * 5}
     assert problems({"medium": {"JAX": 1.2, "roofline": 0.4}}, slow) == []
     (problem,) = problems({"medium": {"JAX": 1.3}}, slow)
-    assert problem.startswith("medium: JAX takes 1.20 times our seconds")
+    assert problem.startswith("medium: the time of JAX is 1.20 ± ")
     (problem,) = problems({"medium": {"roofline": 0.6}}, slow)
-    assert problem.startswith("medium: roofline takes 0.40 times our seconds")
+    assert problem.startswith("medium: the time of roofline is 0.40 ± ")
     # Noise is not held against a ratio.
     assert problems({"medium": {"JAX": 1.2}}, {"seconds": [0.8, 1.0, 1.1, 1.3, 1.7]}) == []
     # A peer that cannot run does not pass.

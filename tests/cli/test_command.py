@@ -112,9 +112,9 @@ def test_parts_and_contenders_are_known(monkeypatch, capsys):
     text = " ".join(help_of(capsys, "bench").split()).replace("- ", "-")
     assert all(name in text for name in (*suite.NAMES, *suite.KEYS))
     for words, said in (
-        (["--only", "iris"], "no part is called 'iris': choose some of tiny, lab, "),
-        (["--quick", "--only", "predict"], "predict is not in a quick run, which has tiny, lab, m"),
-        (["--contenders", "keras"], "no contender is called 'keras': choose some of \"JAX\"; "),
+        (["--only", "iris"], "no part is called 'iris': choose from tiny, lab, "),
+        (["--quick", "--only", "predict"], "predict is not part of a quick run, which contains tiny, lab, m"),
+        (["--contenders", "keras"], "no contender is called 'keras': choose from \"JAX\"; "),
     ):
         with pytest.raises(SystemExit, match="2"):
             suite.parse(words)
