@@ -1,6 +1,6 @@
-"""This library and its peers in one run: times, memory, and the share of the roofline.
+"""Benchmarks of this library and its peers: times, memory, and the fraction of the roofline.
 
-`mlp-xp bench` runs this. It writes result.json, report.md and charts into a folder.
+`mlp-xp bench` runs this module, which writes result.json, report.md and charts to a folder.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise an error for a part or a contender that there is not."""
+    """Raise ValueError for an unknown part or contender."""
     known = [*dict.fromkeys((*NAMES, *KEYS))]
     for name in (word.partition("/")[0] for word in args.only or []):
         if name not in known:
@@ -58,7 +58,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, Options]]:
-    """Return the parts that the options choose, in their order, each with its options."""
+    """Return the parts selected by the options, in order, each with its options."""
     suite, usual = (QUICK, [*QUICK_WORKLOADS, *QUICK_EXTRAS]) if args.quick else (SUITE, NAMES)
     cases: dict[str, list[str]] = {}
     for word in args.only or usual:
@@ -77,7 +77,7 @@ def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, O
 def main() -> int:
     args = parse()
     set_threads(args.threads)
-    # With it, a checkout is compiled again at every import.
+    # With this variable, a clone is compiled again at every import.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     out = args.out or HISTORY / time.strftime("%Y-%m-%d-%H%M%S")
     out.mkdir(parents=True, exist_ok=True)
@@ -106,13 +106,13 @@ def main() -> int:
 
 
 def measure_parts(parts: dict[str, tuple[Part, Options]], result: Result, out: Path) -> None:
-    """Measure the parts in turn, and write what is known after each."""
+    """Measure the parts one after another, and write all results after each part."""
     with Progress([*parts]) as progress:
         for name, (part, options) in parts.items():
             progress.begin(name, part.title)
             record, key = (result, KEYS[name]) if name in KEYS else (result["workloads"], name)
             record[key] = part.measure(options, progress.announce)
-            # Keeps these results if a later part fails.
+            # The results so far are kept if a later part fails.
             write(out / "result.json", result)
             (out / "report.md").write_text(report(result), encoding="utf-8")
         progress.announce("drawing the charts")
@@ -120,7 +120,7 @@ def measure_parts(parts: dict[str, tuple[Part, Options]], result: Result, out: P
 
 
 def head_of(result: Result) -> list[str]:
-    """Return what the tables of a run begin with."""
+    """Return the first lines of the terminal output of a run."""
     settings = result["settings"]
     run = f"{'quick run' if settings['quick'] else 'run'} of {count(settings['rounds'], 'round')}"
     facts = [run, count(settings["threads"], "thread"), result["environment"]["cpu"]]

@@ -1,4 +1,5 @@
-"""Options and backends of the benchmarks, and what is recorded with each figure."""
+"""Command-line options and backends of the benchmarks, and the details recorded with each
+figure."""
 
 from typing import Any
 
@@ -41,5 +42,5 @@ def benchmark(request: pytest.FixtureRequest, benchmark: Any, backend: Backend) 
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
-    del machine_info["node"]  # The host name says nothing about its speed.
+    del machine_info["node"]  # The host name is irrelevant for the speed.
     machine_info["environment"] = environment()

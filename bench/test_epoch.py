@@ -2,7 +2,7 @@
 
     pytest bench --benchmark-enable --benchmark-json=epoch.json
 
-One epoch before the timed rounds compiles and warms up; a round ends when the device is done.
+An epoch before the timed rounds compiles and warms up. A round ends when the device has finished.
 """
 
 from typing import Any

@@ -1,4 +1,5 @@
-"""The driver of check.sh: it runs the parts within a time, and writes each result at once."""
+"""The program behind check.sh, which runs the parts within a time limit and writes each result
+immediately."""
 
 import os
 import re
@@ -22,9 +23,9 @@ from bench.gpu.summary import EMPTY, count_tests
 
 WANTED = "cupy,torch:cuda,jax:cuda"
 SECONDS = 530
-# A GPU's own code is tested first, and ranks not at all: they are for several GPUs.
+# GPU code is tested first. Ranks are not tested, because they need several GPUs.
 FIRST = "test_captured_steps.py", "test_kernels.py", "test_precision.py"
-# Where time is short: what the goals compare with comes first, and a compiler takes twice as long.
+# If time is short, the contenders in the goals come first. Compilers get twice the time.
 PEERS = "torch, compiled", "JAX, epoch in a scan", "torch"
 WEIGHTS = {"torch, compiled": 2}
 TOOLS = "memcheck", "racecheck"
@@ -32,7 +33,8 @@ PYTEST = [sys.executable, "-m", "pytest", "-v", "-m", "", "-p", "no:cacheprovide
 
 
 def install(check: Check) -> None:
-    """Install what is missing, from the folder of wheels or the index; name the rest."""
+    """Install missing packages from the folder of wheels or the index; report packages that remain
+    missing."""
     end = check.now() + check.left("install")
     if wheels := missing_wheels():
         print("  from wheels/:", ", ".join(Path(wheel).name for wheel in wheels), flush=True)
@@ -51,7 +53,7 @@ def install(check: Check) -> None:
     sys.path[:] = [str(ROOT), *sys.path, str(WHEELS / "installed")]
     try:
         check.cifar10 = find_cifar10()
-    except Exception as error:  # Something is missing, which is said.
+    except Exception as error:  # Missing packages are reported.
         print(f"  CIFAR-10: {type(error).__name__}: {error}")
     where = {ROOT: "found", WHEELS: "some images, in wheels/data"}
     cure = "mlp-xp data cifar10, or bench/gpu/get_wheels.sh on a machine that has it"
@@ -60,7 +62,8 @@ def install(check: Check) -> None:
 
 
 def find_usable(check: Check) -> None:
-    """Record the backends that work here, and why the others do not; each in its process."""
+    """Record the backends that work on this machine and why the others do not, each in its own
+    process."""
     wanted, seconds = check.result["wanted"], check.left("probe")
     commands = {spec: [sys.executable, "-m", "bench.gpu.summary", spec] for spec in wanted}
     for spec, end in check.run(commands, seconds).items():
@@ -75,7 +78,7 @@ def find_usable(check: Check) -> None:
 
 
 def run_tests(check: Check) -> None:
-    """Run the tests that take a backend, for all backends at the same time."""
+    """Run the tests that depend on the backend, for all backends at the same time."""
     every = (ROOT / "tests").rglob("test_*.py")
     files = [
         str(path.relative_to(ROOT))
@@ -85,7 +88,7 @@ def run_tests(check: Check) -> None:
     ]
     if check.tiny:
         files = ["tests/backends/test_pinned.py"]
-    # The name of a test is in the log before it runs, and where it hangs after a while.
+    # The log has the name of each test before it runs, and a traceback if the test hangs.
     pytest = [*PYTEST, *files, "-o", "faulthandler_timeout=40"]
     reports = {s: check.scratch / f"{s.replace(':', '-')}.xml" for s in check.result["usable"]}
     commands = {
@@ -97,7 +100,7 @@ def run_tests(check: Check) -> None:
     for (name, end), (spec, report) in zip(ended.items(), reports.items(), strict=True):
         counts, taken, failures = count_tests(report)
         at = re.findall(r"^(tests/\S+::\S+)", end.log, re.MULTILINE) or ["no test"]
-        if counts == EMPTY:  # Not even an interrupt ended it.
+        if counts == EMPTY:  # The process did not end after an interrupt.
             check.add("problems", f"{name}: no result, at {at[-1]}: {end.last}")
             check.result["tracebacks"][name] = end.log[-3000:]
         elif end.status not in (0, 1, None):
@@ -112,7 +115,8 @@ def run_tests(check: Check) -> None:
 
 
 def steps_of(check: Check) -> dict[str, list[str]]:
-    """Return the contenders with the options of their jobs, first the goals' contenders."""
+    """Return the contenders with the options of their measurements, contenders in the goals
+    first."""
     from bench.suite.contenders import GPU_PEERS
 
     usable = check.result["usable"]
@@ -120,7 +124,7 @@ def steps_of(check: Check) -> dict[str, list[str]]:
     every = {spec: spec for spec in usable} | {
         name: specs[library]
         for name, (library, _) in GPU_PEERS.items()
-        # A compiler takes longer than a trial may.
+        # Compiling takes longer than a trial run may take.
         if library in specs and not (check.tiny and "compiled" in name)
     }
     order = dict.fromkeys(["cupy", *PEERS, *every])
@@ -128,7 +132,7 @@ def steps_of(check: Check) -> dict[str, list[str]]:
 
 
 def count_launches(check: Check) -> None:
-    """Count what launches kernels, which a processor does not."""
+    """Count the kernel launches on GPUs."""
     own = {name: o for name, o in steps_of(check).items() if not o[1].endswith(":cpu")}
     check.jobs("launches", own, check.left("launches"))
 
@@ -138,11 +142,11 @@ def time_backends(job: str, check: Check) -> None:
 
 
 def run_record(check: Check) -> None:
-    """Train by the recipe `record` as long as there is time."""
+    """Train with the recipe `record` for the remaining time."""
     if check.cifar10 is None and not check.tiny:
         check.add("missing", "record: CIFAR-10, see docs/gpu.md")
         return
-    usable = check.result["usable"]  # torch has the recipe's layers, CuPy comes next.
+    usable = check.result["usable"]  # Prefer torch, then CuPy.
     spec = min(usable, key=lambda spec: not spec.startswith("torch"))
     own = [] if check.cifar10 is None else ["--folder", str(check.cifar10)]
     seconds = check.left("record")
@@ -150,13 +154,13 @@ def run_record(check: Check) -> None:
 
 
 def run_sanitizer(check: Check) -> None:
-    """Run the tests of the kernels under the tools of compute-sanitizer, at the same time."""
+    """Run the kernel tests with each tool of compute-sanitizer, at the same time."""
     found = check.result["sanitizer"]
     if check.sanitizer is None or "cupy" not in check.result["usable"]:
         why = "no CuPy" if check.sanitizer else "compute-sanitizer is not installed"
         found |= dict.fromkeys(TOOLS, why)
         return
-    # CuPy handles what CUDA's functions return; only what kernels do counts.
+    # Ignore errors returned by CUDA's functions, which CuPy handles; only check kernels.
     options = ["--report-api-errors", "no", "--target-processes", "all", *PYTEST]
     options += ["tests/backends/test_kernels.py", "--backends=cupy"]
     commands = {tool: [check.sanitizer, "--tool", tool, *options] for tool in TOOLS}
@@ -181,7 +185,7 @@ PARTS = {
     "tests": run_tests,
     "peaks": partial(time_backends, "peaks"),
     "steps": lambda check: check.in_sequence("steps", steps_of(check), WEIGHTS),
-    "launches": count_launches,  # Late: a profiler slows what is timed beside it.
+    "launches": count_launches,  # Late, because a profiler slows other measurements.
     "transfers": partial(time_backends, "transfers"),
     "record": run_record,
     "sanitizer": run_sanitizer,
@@ -196,9 +200,9 @@ def check_all(check: Check) -> int:
         print(f"{name}: {max(check.left(name), 0):.0f} s at most", flush=True)
         try:
             PARTS[name](check)
-        except Exception as error:  # One part does not take the others with it.
+        except Exception as error:  # An error in one part does not stop the others.
             check.add("problems", f"{name}: {type(error).__name__}: {error}")
-        except BaseException as error:  # Ctrl-C, or SIGTERM from whoever has the machine.
+        except BaseException as error:  # Ctrl-C or SIGTERM.
             check.add("not_reached", f"{name}, {', '.join(names)}: {type(error).__name__}")
             break
         finally:

@@ -1,9 +1,10 @@
-"""The microseconds of Python that a product on CuPy takes on the host, measured without a GPU.
+"""The Python time on the host for a product on CuPy, in microseconds, measured without a GPU.
 
 python -m bench.gpu.host_time      (with CuPy and nvmath-python installed)
 
-Arrays are CuPy's own, over addresses that nobody reads. What launches, allocates or asks the driver
-returns at once, so what is left is our Python: at most 5 us a product.
+The CuPy arrays have addresses that are never read. Functions that launch kernels, allocate memory
+or query the driver are replaced with functions that return immediately, so only the Python time
+remains: at most 5 us per product.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _array(*shape: int) -> Any:
 
 
 def _library() -> SimpleNamespace:
-    """Return a cuBLASLt that describes, finds and launches nothing."""
+    """Return a replacement for cuBLASLt whose functions do nothing."""
     stub = SimpleNamespace(**vars(cublasLt))
     for name in vars(cublasLt):
         if name.startswith(("matmul", "matrix_layout")) and not name.endswith("dtype"):
@@ -45,7 +46,7 @@ def _library() -> SimpleNamespace:
 
 
 def measure(n_rows: int, n_inputs: int, n_outputs: int) -> dict[str, float]:
-    """Return the microseconds of a product, by what it is for."""
+    """Return the microseconds of a product by its purpose."""
     x, y, dx = _array(n_rows, n_inputs), _array(n_rows, n_outputs), _array(n_rows, n_inputs)
     params, grads = (Dense(_array(n_inputs, n_outputs), _array(n_outputs)) for _ in range(2))
     new = {array.shape: array for array in (y, dx, *grads)}

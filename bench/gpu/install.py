@@ -1,4 +1,4 @@
-"""Requirements of check.py that a machine may lack, and the places of data and tools."""
+"""Requirements of check.py that a machine may lack, and the paths of data and tools."""
 
 import importlib.util
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.suite.records import ROOT
 
 WHEELS = ROOT / "wheels"  # See get_wheels.sh.
-# By module: what to install, with the major version of CUDA that the driver has.
+# The package to install for each module, with the driver's major CUDA version.
 PACKAGES = {
     "cupy": "cupy-cuda{cuda}x[ctk]>=14",
     "nvmath": "nvmath-python>=1.0",
@@ -28,7 +28,7 @@ PACKAGES = {
     "array_api_compat": "array-api-compat>=1.12",
     "array_api_extra": "array-api-extra>=0.9",
 }
-# By wheel: the module, where its name is another one.
+# The module of each wheel whose name differs.
 MODULES = {
     "nvmath_python": "nvmath",
     "cuda_bindings": "cuda.bindings",
@@ -39,43 +39,44 @@ MODULES = {
 
 
 def requirements(gpus: list[str], wanted: list[str]) -> dict[str, str]:
-    """Return what is missing for some backends: by module, what pip is to install."""
+    """Return the packages that some backends lack, by module."""
     driver = re.search(r"driver (\d+)", " ".join(gpus))
     cuda = 13 if driver and int(driver[1]) >= 580 else 12
     absent = {"cupy", "torch", "jax"} - {spec.partition(":")[0] for spec in wanted}
     if "cupy" in absent:
-        absent.add("nvmath")  # For CuPy's products.
+        absent.add("nvmath")  # CuPy needs this for matrix products.
     needed = {name: text for name, text in PACKAGES.items() if name not in absent}
     return {name: text.format(cuda=cuda) for name, text in needed.items() if not is_there(name)}
 
 
 def is_there(name: str) -> bool:
-    """Whether a module can be imported by the parts, which look in the folder of wheels too."""
+    """Whether the parts can import a module, also from the folder of wheels."""
     if (WHEELS / "installed" / name.replace(".", "/")).exists():
         return True
     importlib.invalidate_caches()
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # Not even the package around it.
+    except ModuleNotFoundError:  # Its parent package is missing, too.
         return False
 
 
 def pip(*options: str) -> list[str]:
-    """Return the command that installs something, and asks nothing."""
+    """Return the command that installs a package without asking questions."""
     return [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--retries", "0",
             "--disable-pip-version-check", *options]  # fmt: skip
 
 
 def missing_wheels() -> list[str]:
-    """Return the wheels at hand of what is missing; others would hide what this machine has."""
+    """Return the local wheels of missing packages; other wheels would shadow installed packages."""
     found = {path: path.name.split("-")[0].lower() for path in sorted(WHEELS.glob("*.whl"))}
     return [str(path) for path, name in found.items() if not is_there(MODULES.get(name, name))]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of the parts: this tree first, and memory for several libraries."""
+    """Return the environment variables of the parts: this clone comes first on the path, and
+    several libraries can use the GPU's memory."""
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    # Whole, as the recipe runs in another folder.
+    # An absolute path, because the recipe runs in another folder.
     paths = [str(Path(path).resolve()) for path in (ROOT, *given, WHEELS / "installed")]
     known = {
         "PYTHONPATH": os.pathsep.join(paths),
@@ -87,12 +88,13 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def find_cifar10() -> Path | None:
-    """Return the folder to train in: ``data`` in it, or the cache, has CIFAR-10, or some images."""
+    """Return the folder to train in; its folder ``data`` or the cache contains CIFAR-10 or some of
+    its images."""
     from mlp_xp.datasets import locate
 
     here = Path.cwd()
     for folder in filter(Path.is_dir, (ROOT, WHEELS)):
-        os.chdir(folder)  # The loader looks in `data` of the folder that Python runs in.
+        os.chdir(folder)  # The loader searches `data` in the current folder.
         try:
             if locate("cifar10") is not None:
                 return folder
@@ -102,6 +104,6 @@ def find_cifar10() -> Path | None:
 
 
 def find_sanitizer() -> str | None:
-    """Return compute-sanitizer, which CUDA's toolkit has."""
+    """Return the path of compute-sanitizer, which is part of the CUDA toolkit."""
     known = os.pathsep.join(filter(None, [os.environ.get("PATH"), "/usr/local/cuda/bin"]))
     return shutil.which("compute-sanitizer", path=known)

@@ -1,11 +1,11 @@
-"""The measurements of check.py, each in its process, which writes a line per result.
+"""The measurements of check.py. Each runs in its own process, which writes a line per result.
 
     python -m bench.gpu.jobs peaks torch:cuda --out FILE --seconds 20
     python -m bench.gpu.jobs steps "torch, compiled" --spec torch:cuda --out FILE --seconds 60
     python -m bench.gpu.jobs record torch:cuda --out FILE --seconds 60
 
-Others are launches and transfers. ``--tiny`` takes small networks and little data, for a trial
-without a GPU.
+The other measurements are launches and transfers. ``--tiny`` uses small networks and little data,
+for a trial without a GPU.
 """
 
 import argparse
@@ -45,7 +45,7 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 WARM_STEPS, TRIAL_STEPS = 100, 4
 # What a backend of CuPy that rounds operands to 16 bits is called, see sixteen_bits.py.
 ROUNDING = ", 16-bit operands"
-# Seconds for imports before a training, and for reading its results; and for a last case of steps.
+# Seconds for imports before a training and for reading its results, and for the last case of steps.
 AROUND, ENDING = 15, 5
 
 Line = dict[str, Any]
@@ -64,15 +64,15 @@ def backend_of(spec: str, precision: str = "float32") -> Backend:
 
 
 def attempt(line: Line, measure: Callable[[], Line]) -> Line:
-    """Return a line with what is measured, or why it cannot be."""
+    """Return a line with the measurement, or the reason why it is not possible."""
     try:
         return line | measure()
-    except Exception as error:  # Whatever another program or a card may raise.
+    except Exception as error:  # Another program or the GPU may cause any error.
         return line | failure(error)
 
 
 def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
-    """Return the seconds of epochs, after some that compile and warm up."""
+    """Return the seconds of epochs, after epochs that compile and warm up."""
     for _ in range(n_warm):
         epoch()
     taken: list[float] = []
@@ -99,17 +99,17 @@ def time_steps(seconds: float, warm: int, epoch: Epoch, n_steps: int, contender:
 
 
 def count_launches(warm: int, epoch: Epoch, n_steps: int, contender: str) -> Line:
-    """Count the launches of kernels and graphs for each step of an epoch, None where unknown."""
+    """Count the launches of kernels and graphs per step of an epoch; return None if unknown."""
     for _ in range(1 + -(-warm // n_steps)):
         epoch()
     calls = 0
     try:
         if "cupy" not in contender:
             raise ImportError
-        from cupy import _launch  # The stand-in of the tests counts them itself.
+        from cupy import _launch  # The tests' stand-in for CuPy counts launches itself.
 
         found = []
-        for _ in range(3):  # Now and then an epoch copies the last finite state, too.
+        for _ in range(3):  # Some epochs also copy the last finite state.
             _launch.launches.clear()
             epoch()
             found.append(sum(_launch.launches.values()))
@@ -121,7 +121,7 @@ def count_launches(warm: int, epoch: Epoch, n_steps: int, contender: str) -> Lin
             if torch.cuda.is_available():
                 from torch.profiler import ProfilerActivity, profile
 
-                # CUPTI sees the launches of every library in the process.
+                # CUPTI counts the launches of all libraries in the process.
                 with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
                     epoch()
                 events = seen.key_averages()
@@ -130,7 +130,7 @@ def count_launches(warm: int, epoch: Epoch, n_steps: int, contender: str) -> Lin
 
 
 def workloads_of(*, tiny: bool) -> list[Workload]:
-    """Return the networks, the goals' networks first."""
+    """Return the networks, networks in the goals first."""
     by_name = {workload.name: workload for workload in WORKLOADS}
     wide, medium, lab = (by_name[n]._replace(n_images=50_000) for n in ("wide", "medium", "lab"))
     goal = medium._replace(name="goal", widths=(3072, 1024, 512, 10))
@@ -141,7 +141,7 @@ def workloads_of(*, tiny: bool) -> list[Workload]:
         w._replace(
             widths=(w.widths[0], *(min(n, 16) for n in w.widths[1:])),
             batch_size=16,
-            n_images=24,  # The last batch has fewer.
+            n_images=24,  # The last batch is smaller.
         )
         for w in (goal, by_name["tiny"])
     ]
@@ -149,13 +149,13 @@ def workloads_of(*, tiny: bool) -> list[Workload]:
 
 @functools.lru_cache(maxsize=2)
 def loaded(data: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels, read and made once for all cases."""
+    """Return images and labels, which are read or generated once for all cases."""
     x, y, _ = load(data, n)
     return x, y
 
 
 def ways(name: str, spec: str, precision: str) -> Iterator[tuple[Line, Callable[[Workload], Any]]]:
-    """Yield the facts of each way of a contender to train, and what makes its epoch."""
+    """Yield the details of each variant of a contender, and the function that creates its epoch."""
 
     def make_peer(workload: Workload) -> Epoch:
         x, y = loaded(workload.data, workload.n_images)
@@ -194,7 +194,7 @@ def steps(part: str, name: str, spec: str, measure: Measure, *, tiny: bool) -> I
 def step_line(
     part: str, workload: Workload, make: Callable[[], Epoch], facts: Line, measure: Measure
 ) -> Line:
-    """Return the result of a contender at a network, or why there is none."""
+    """Return the result of a contender for a network, or why there is none."""
     line = {"part": part, "workload": workload.name, "batch": workload.batch_size, **facts}
     if time.monotonic() > measure.end:
         return line | {"cannot_run": NOT_REACHED}
@@ -205,7 +205,7 @@ def step_line(
             n_steps = -(-workload.n_images // workload.batch_size)
             found = measure.run(epoch, n_steps, facts["contender"])
         if refused and facts.get("mode") == "captured":
-            raise RuntimeError(refused[0].getMessage())  # These were eager steps.
+            raise RuntimeError(refused[0].getMessage())  # The steps were eager.
         return found | {"flop": operations(workload.widths, workload.batch_size, train=True)}
 
     return attempt(line, run)
@@ -213,11 +213,11 @@ def step_line(
 
 @contextlib.contextmanager
 def refusals() -> Iterator[list[logging.LogRecord]]:
-    """Collect why steps were not captured."""
+    """Collect the reasons why steps were not captured."""
     handler = BufferingHandler(1_000)
     log = logging.getLogger("mlp_xp.backends._cuda.captured")
     log.addHandler(handler)
-    report.cache_clear()  # It says each reason once.
+    report.cache_clear()  # Each reason is logged once.
     try:
         yield handler.buffer
     finally:
@@ -228,7 +228,7 @@ def refusals() -> Iterator[list[logging.LogRecord]]:
 
 
 def peaks(spec: str, *, tiny: bool) -> Iterator[Line]:
-    """Yield the rate of a large product in each precision, by this library's backend."""
+    """Yield the speed of a large product in each precision with this library's backend."""
     n = 64 if tiny else 8192
 
     def measure(of: str, precision: str) -> Line:
@@ -252,7 +252,7 @@ def peaks(spec: str, *, tiny: bool) -> Iterator[Line]:
 def _large_product(backend: Backend, precision: str, n: int) -> Epoch:
     xp = backend.xp
     a = backend.put(np.ones((n, n), np.float32))
-    if backend.name == "cupy":  # Its low precisions are inside of the product.
+    if backend.name == "cupy":  # Low precisions are used only within the product.
         layer = Dense(a, backend.put(np.zeros(n, np.float32)))
         return lambda: backend.kernels.dense(layer, a, xp=xp)[0]
     if precision == "bf16":
@@ -288,7 +288,7 @@ def transfers(spec: str, *, tiny: bool) -> Iterator[Line]:
 
 
 def _copy_pageable(backend: Backend, chunk: np.ndarray) -> None:
-    """Copy without pinned memory, as a library does that knows nothing of it."""
+    """Copy without pinned memory, as a library does by default."""
     if backend.name == "cupy":
         import cupy
 
@@ -298,13 +298,13 @@ def _copy_pageable(backend: Backend, chunk: np.ndarray) -> None:
 
         torch.from_numpy(chunk).to(backend.device)
     else:
-        raise NotImplementedError(f"{backend.name} chooses by itself")
+        raise NotImplementedError(f"{backend.name} chooses the kind of memory itself")
 
 
 def record(spec: str, folder: Path | None, *, tiny: bool, seconds: float) -> Iterator[Line]:
-    """Yield the accuracy of the recipe `record` in the time that is left.
+    """Yield the accuracy of the recipe `record` after the remaining time.
 
-    The data is CIFAR-10, or the images of it that the folder has in ``data``.
+    The data is CIFAR-10, or the images of it in the folder ``data``.
     """
     from bench.studies.speedrun import run_seed
     from mlp_xp.datasets import load_cifar10, load_digits
@@ -314,7 +314,7 @@ def record(spec: str, folder: Path | None, *, tiny: bool, seconds: float) -> Ite
     words = ["train", "--backend", name, *(["--device", device] if device else [])]
     words += ["--max-time", str(max_time)]
     if folder is not None:
-        os.chdir(folder)  # The loader looks in `data` of the folder that Python runs in.
+        os.chdir(folder)  # The loader searches `data` in the current folder.
     if tiny:
         words += ["--data", "digits" if folder is None else "cifar10", "--hidden", "16"]
     else:
@@ -323,7 +323,7 @@ def record(spec: str, folder: Path | None, *, tiny: bool, seconds: float) -> Ite
     line = {"part": "record", "backend": spec, "max_time": max_time, "n_images": n_images}
     try:
         yield line | run_seed(words, 0)
-    except subprocess.CalledProcessError as error:  # It has said why.
+    except subprocess.CalledProcessError as error:  # The training has printed the reason.
         sys.exit(error.returncode)
 
 
@@ -341,7 +341,8 @@ def main() -> None:
     who, tiny, warm = args.contender, args.tiny, TRIAL_STEPS if args.tiny else WARM_STEPS
     measure = Measure(partial(count_launches, warm), math.inf)
     if args.job == "steps":
-        # A third is timed. The last cases are left out before this process is stopped.
+        # A third of the time is measured. The last cases are skipped so that this process is not
+        # stopped.
         end = math.inf if tiny else time.monotonic() + args.seconds - ENDING
         n_cases = len(PRECISIONS) * len(workloads_of(tiny=tiny))
         seconds = 0.0 if tiny else args.seconds / 3 / n_cases

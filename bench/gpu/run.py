@@ -1,4 +1,4 @@
-"""A run of check.py: its time, its processes and its result, which is written at once."""
+"""A run of check.py: its time limit, its processes, and its results."""
 
 import contextlib
 import json
@@ -14,22 +14,22 @@ from typing import Any, NamedTuple
 from bench.gpu.install import ROOT, environment, find_sanitizer
 from bench.gpu.summary import NOT_REACHED, goals, gpus, write
 
-# The most seconds of each part, in their order, the most important ones first.
+# The time limit of each part in seconds, in order of importance.
 LIMITS = {
     "install": 80, "probe": 60, "tests": 120, "peaks": 45, "steps": 170, "launches": 40,
     "transfers": 36, "record": 90, "sanitizer": 60,
 }  # fmt: skip
-# Kept for the last results, the least that is worth starting something for, and how often results
-# are looked for.
+# Seconds reserved for the last results, the minimum for starting a part, and between two reads of
+# results.
 RESERVE, LEAST, TICK = 8, 4, 5
-# The seconds in which an interrupted process may write its results, as pytest does, and those after
-# which a killed one is left alone: it may wait for a GPU for ever.
+# Seconds for an interrupted process to write its results, as pytest does, and for a killed process
+# to end, because it may wait for a GPU forever.
 GRACE, LAST = 8, 2
 LISTS = ("usable", "missing", "problems", "not_reached", "failed", "goals", "lines")
 
 
 class Process:
-    """A command that runs, with its output in a file."""
+    """A running command with its output in a file."""
 
     def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
         with log.open("w") as file:
@@ -37,7 +37,7 @@ class Process:
             self._process = subprocess.Popen(command, **given, start_new_session=True)
 
     def wait(self, seconds: float) -> int | None:
-        """Return the exit status, None if it still runs after some seconds."""
+        """Return the exit status, or None if the command still runs after some seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(max(seconds, 0.0))
         return None
@@ -57,19 +57,19 @@ def stop(processes: Collection[Process], now: Callable[[], float]) -> None:
             process.send(signum)
         for process in running:
             process.wait(end - now())
-    for process in processes:  # Children may outlive what started them.
+    for process in processes:  # Children may outlive their parent.
         process.send(signal.SIGKILL)
 
 
 class Ended(NamedTuple):
-    """The exit status of a command, None where time was up, and the end of its output."""
+    """The exit status of a command (None after a timeout) and the end of its output."""
 
     status: int | None
     log: str
 
     @property
     def last(self) -> str:
-        """The last line of the output, which names an error."""
+        """The last line of the output, which contains the error."""
         lines = [line for line in self.log.splitlines() if line.strip()]
         return " ".join(lines[-1].split())[:300] if lines else "no output"
 
@@ -105,34 +105,34 @@ class Check:
         self.path: Path | None = None
 
     def left(self, part: str) -> float:
-        """Return the seconds that a part may take, and stopping what it starts."""
+        """Return the time limit of a part in seconds, including the time to stop its processes."""
         left = self.end - RESERVE - GRACE - LAST - self.now()
         if part == "record" and self.sanitizer:
             left -= min(LIMITS["sanitizer"], left / 2)
-        return left if self.tiny else min(LIMITS[part], left)  # A busy machine may try it.
+        return left if self.tiny else min(LIMITS[part], left)
 
     def save(self, *, with_chart: bool = False) -> None:
         """Write JSON and Markdown with all results so far."""
         text = self.lines.read_text()
-        whole = text[: text.rfind("\n") + 1]  # The last line may be half written.
+        whole = text[: text.rfind("\n") + 1]  # The last line may be incomplete.
         self.result["lines"] = [json.loads(line) for line in whole.splitlines()]
         self.result["goals"] = goals(self.result)
         self.result["failed"] = [
             f"{line['contender']}, {line['mode']}, {line['workload']}: {line['cannot_run']}"
             for line in self.result["lines"]
-            # A card may lack a low precision; that is listed, and no failure.
+            # A GPU may lack a low precision; this is listed, but not as a failure.
             if line["part"] == "steps" and line["precision"] == "float32" and "mode" in line
             if line.get("cannot_run", NOT_REACHED) != NOT_REACHED
         ]
         self.path = write(self.result, self.folder, with_chart=with_chart)
 
     def add(self, kind: str, line: str) -> None:
-        """Add to the problems, to what was not reached or to what is missing, and say so."""
+        """Add to the problems, the skipped parts or the missing packages, and print it."""
         self.result[kind].append(line)
         print(f"  {line}", flush=True)
 
     def run(self, commands: dict[str, list[str]], seconds: float, **more: str) -> dict[str, Ended]:
-        """Run commands at the same time, write results that come meanwhile, return their ends."""
+        """Run commands at the same time, write results as they arrive, and return the `End`s."""
         if seconds < LEAST:
             for name in commands:
                 self.add("not_reached", f"{name}: no time left")
@@ -158,7 +158,7 @@ class Check:
         return {name: Ended(statuses[name], texts[name]) for name in commands}
 
     def jobs(self, job: str, commands: dict[str, list[str]], seconds: float) -> None:
-        """Run measurements of jobs.py at the same time, and save what they wrote."""
+        """Run measurements of jobs.py at the same time, and save their results."""
         given = ["--out", str(self.lines), "--seconds", f"{seconds:.0f}"]
         given += ["--tiny"] if self.tiny else []
         python = [sys.executable, "-m", "bench.gpu.jobs", job]
@@ -174,7 +174,7 @@ class Check:
         for long, end in ended.items():
             n_new = whose.count(names[long])
             print(f"  {long}: {n_new} results, {self.now() - start:.0f} s", flush=True)
-            if end.status is None and n_new:  # A last case, such as a compilation, took too long.
+            if end.status is None and n_new:  # The last case, such as a compilation, took too long.
                 self.add("not_reached", f"{long}: stopped after {seconds:.0f} s")
             elif end.status is None:
                 self.add("problems", f"{long}: no result in {seconds:.0f} s: {end.last}")
@@ -186,7 +186,7 @@ class Check:
     def in_sequence(
         self, job: str, commands: dict[str, list[str]], weights: dict[str, int]
     ) -> None:
-        """Run measurements one after the other; each has a weighted part of the time left."""
+        """Run measurements one after another, each with a weighted part of the remaining time."""
         end, total = self.now() + self.left(job), sum(weights.get(name, 1) for name in commands)
         for name, own in commands.items():
             left, weight = end - self.now(), weights.get(name, 1)

@@ -1,7 +1,7 @@
-"""Products of CuPy in bfloat16 whose operands are rounded to 16 bits before cuBLASLt reads them.
+"""CuPy products in bfloat16 with operands that are rounded to 16 bits before cuBLASLt reads them.
 
-The library's "bf16" hands float32 operands to cuBLASLt, which rounds them by itself or does not.
-The check of a GPU times both: the one that is faster becomes the library's.
+With "bf16", the library passes float32 operands to cuBLASLt, which may round them itself. The GPU
+check times both versions, and the library will use the faster one.
 """
 
 import copy
@@ -13,7 +13,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.backends._cupy.cublaslt import multiply
 from mlp_xp.nn.layers import Dense
 
-# To nearest, ties to even; a NaN stays one.
+# Round to nearest, ties to even; NaN remains NaN.
 to_bf16 = cupy.ElementwiseKernel(
     "float32 x",
     "uint16 y",
@@ -30,7 +30,7 @@ def _product(a: Any, b: Any, **more: Any) -> Any:
 
 
 def _dense(params: Dense, x: Any, arrangement: None = None, *, xp: Any) -> tuple[Any, Any]:
-    """Compute `mlp_xp.nn.layers.affine` of one model."""
+    """Compute `mlp_xp.nn.layers.affine` for one model."""
     x, W = to_bf16(x), to_bf16(params.W)
 
     def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
@@ -42,7 +42,7 @@ def _dense(params: Dense, x: Any, arrangement: None = None, *, xp: Any) -> tuple
 
 
 def rounding_operands(backend: Backend) -> Backend:
-    """Return a backend of CuPy whose dense layers multiply numbers of 16 bits."""
+    """Return a CuPy backend whose dense layers multiply 16-bit numbers."""
     backend = copy.copy(backend)
     backend.kernels = backend.kernels._replace(dense=_dense)
     return backend

@@ -1,6 +1,6 @@
 """Whether a backend works, and the summary of check.py as JSON, Markdown and a chart.
 
-python -m bench.gpu.summary torch:cuda      (exit status 1 and the reason where it does not work)
+python -m bench.gpu.summary torch:cuda      (exit status 1 and the reason if it does not work)
 """
 
 import contextlib
@@ -39,14 +39,14 @@ def usable(spec: str) -> str | None:
     name, _, device = spec.partition(":")
     try:
         get_backend(name, device or None)
-    except Exception as error:  # A library may raise what it likes.
+    except Exception as error:  # A library may raise any error.
         known = isinstance(error, BackendError | ValueError)
         return str(error) if known else f"{type(error).__name__}: {error}"
     return None
 
 
 def count_tests(junit: Path) -> tuple[dict[str, int], float, dict[str, tuple[str, str]]]:
-    """Return counts, seconds, and by test the message and traceback of failures of a JUnit file.
+    """Return the counts and seconds in a JUnit file, and the message and traceback of each failure.
 
     A killed run has no file.
     """
@@ -58,7 +58,7 @@ def count_tests(junit: Path) -> tuple[dict[str, int], float, dict[str, tuple[str
         skipped = "passed" if case.find("skipped") is None else "skipped"
         counts["failed" if bad else skipped] += 1
         taken += float(case.get("time", 0))
-        # A file that could not be read has no class.
+        # A file that could not be imported has no class.
         name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
         for child in bad:
             message = " ".join(child.get("message", "").split())[:300]
@@ -77,7 +77,7 @@ def gpus() -> list[str]:
 
 
 def of_part(result: Result, part: str) -> list[Result]:
-    """Return the results of a part that ran to the end."""
+    """Return the results of a completed part."""
     return [line for line in result["lines"] if line["part"] == part and "cannot_run" not in line]
 
 
@@ -95,7 +95,7 @@ def key_of(line: Result) -> tuple[str, ...]:
 
 
 def goals(result: Result) -> list[dict[str, str]]:
-    """Return each goal, what was measured, and whether it is met."""
+    """Return each goal, its measurement, and whether it is met."""
     steps, rows = {key_of(line): step_of(line) for line in of_part(result, "steps")}, []
     for network, precision, other, factor in GOALS:
         measured, verdict = "", "not measured"
@@ -140,7 +140,7 @@ def steps_table(result: Result) -> str:
 
 
 def sections(result: Result) -> Iterator[tuple[str, str]]:
-    """Yield the titles and the texts of the page; one without a text is left out."""
+    """Yield the titles and texts of the page; titles without text are skipped."""
 
     def bullets(items: Iterable[str]) -> str:
         return "\n".join(f"- {item}" for item in items)
@@ -187,7 +187,7 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
     columns = "backend, images, time, test accuracy, epochs"
     yield "Recipe record", rows_of("record", columns, backend, *trained)
     yield "Cannot run here", grid(["part", "network", "contender", "precision", "reason"], absent)
-    with contextlib.suppress(ImportError):  # It asks for the threads of BLAS.
+    with contextlib.suppress(ImportError):  # This reads the number of BLAS threads.
         facts = environment()
         yield "Measured on", f"{records.machine(facts)}; {records.versions(facts)}"
 
@@ -208,7 +208,7 @@ def markdown(result: Result) -> str:
 
 
 def chart(result: Result) -> Any:
-    """Draw a panel per network: a bar for the float32 steps of each contender in a second."""
+    """Plot a panel per network, with a bar for the float32 steps per second of each contender."""
     from bench.reports.bars import GRAY, OURS, Bar, rate_panels
 
     panels: dict[str, dict[str, Bar]] = {}
@@ -223,14 +223,14 @@ def chart(result: Result) -> Any:
 def write(result: Result, folder: Path, *, with_chart: bool = True) -> Path:
     """Write JSON, Markdown and chart, named by date and device; return the Markdown file.
 
-    What ends this leaves the last files whole.
+    If this is interrupted, the previous files remain complete.
     """
     device = result["gpus"][0].partition(",")[0] if result["gpus"] else "no-gpu"
     stem = re.sub(r"[^0-9a-z]+", "-", f"{result['date'][:19]}-{device}".lower())
     folder.mkdir(parents=True, exist_ok=True)
     records.replace(folder / f"{stem}.json", json.dumps(result, indent=2) + "\n")
     records.replace(folder / f"{stem}.md", markdown(result))
-    with contextlib.suppress(ImportError):  # Without matplotlib there are the tables.
+    with contextlib.suppress(ImportError):  # Without matplotlib, there are only tables.
         if with_chart and (figure := chart(result)):
             figure.savefig(folder / f"{stem}.png", dpi=150)
     return folder / f"{stem}.md"

@@ -1,10 +1,11 @@
-"""The files that get_wheels.sh puts into wheels/: trimmed wheels, and images of CIFAR-10.
+"""The files that get_wheels.sh writes to wheels/: reduced wheels, and images of CIFAR-10.
 
 python -m bench.gpu.wheels CUDA      (12 or 13, as the wheel of cuda-bindings)
 
-Wheels lose what importing cuBLASLt's bindings never reads, 15 MB are left of 20: cuda-core has each
-module for CUDA 12 and for 13. Licences stay, and `RECORD` names what is left. The images, 20 MB in
-the official binary format, are for a machine that has none and reaches none.
+Files that are not needed to import cuBLASLt's bindings are removed from the wheels, which reduces
+them from 20 to 15 MB. For example, cuda-core has each module for CUDA 12 and for 13. Licenses are
+kept, and `RECORD` lists the remaining files. The images (20 MB in the official binary format) are
+for machines that cannot download CIFAR-10.
 """
 
 import io
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-MOST_BYTES = 16_000_000  # All wheels together.
+MOST_BYTES = 16_000_000  # The total size of all wheels.
 N_TRAIN, N_TEST = 6_000, 1_000
 _OTHER_CUDA = {"12": "cuda/core/cu13/", "13": "cuda/core/cu12/"}
 _NEVER_IMPORTED = ("cuda/bindings/_v2/", "nvmath/device/", "nvmath/distributed/")
@@ -24,7 +25,7 @@ _FOR_COMPILERS = (".pxd", ".pyi", ".h", ".hpp")
 
 
 def trim(path: Path, cuda: str) -> int:
-    """Write a wheel again without these files; return its number of bytes."""
+    """Rewrite a wheel without these files; return its size in bytes."""
 
     def is_read(name: str) -> bool:
         unread = (*_NEVER_IMPORTED, _OTHER_CUDA[cuda])

@@ -113,7 +113,7 @@ def test_parts_and_contenders_are_known(monkeypatch, capsys):
     assert all(name in text for name in (*suite.NAMES, *suite.KEYS))
     for words, said in (
         (["--only", "iris"], "no part is called 'iris': choose from tiny, lab, "),
-        (["--quick", "--only", "predict"], "predict is not part of a quick run, which contains tiny"),
+        (["--quick", "--only", "predict"], "predict is not part of a quick run, which contains"),
         (["--contenders", "keras"], "no contender is called 'keras': choose from \"JAX\"; "),
     ):
         with pytest.raises(SystemExit, match="2"):
