@@ -1,14 +1,19 @@
-"""scikit-learn's interface: this library and scikit-learn's MLP; an epoch is a `partial_fit`."""
+"""scikit-learn's interface: this library and scikit-learn's MLP, in fits that continue the last."""
 
 import importlib
+import warnings
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from bench.peers.contest import MOMENTUM, Contender, Task
 
 
-def make(task: Task, *, library: str = "mlp_xp", **options: Any) -> Contender:
+def make(
+    task: Task, *, library: str = "mlp_xp", by_epoch: bool = False, **options: Any
+) -> Contender:
+    """Return the contender, whose epochs are one fit, or with ``by_epoch`` a `partial_fit` each."""
     if task.solver == "descent":
         return _make_lab(task)
     x = task.x
@@ -17,10 +22,8 @@ def make(task: Task, *, library: str = "mlp_xp", **options: Any) -> Contender:
 
         # On the device, as for the peers. Only JAX copies them.
         x = get_backend(options.get("backend")).put(x)
-        # All epochs are run, so they are compiled from the first one on. Pixels are scaled by the
-        # library per batch; scaled data are not scaled again.
-        scaling = "standardize" if task.x.dtype == np.uint8 else None
-        options |= {"n_iter_no_change": np.inf, "input_scaling": scaling}
+        # Pixels are scaled by the library per batch; scaled data are not scaled again.
+        options["input_scaling"] = "standardize" if task.x.dtype == np.uint8 else None
     model = importlib.import_module(library).MLPClassifier(
         task.widths[1:-1],
         task.activation,
@@ -30,13 +33,20 @@ def make(task: Task, *, library: str = "mlp_xp", **options: Any) -> Contender:
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,
         random_state=0,
+        warm_start=True,
+        n_iter_no_change=np.inf,  # All epochs are run, so they are compiled from the first one on.
         **options,
     )
     classes = np.arange(task.widths[-1])
 
     def train(epochs: int) -> float:
-        for _ in range(epochs):
-            model.partial_fit(x, task.y, classes=classes)
+        if by_epoch:
+            for _ in range(epochs):
+                model.partial_fit(x, task.y, classes=classes)
+            return float(model.loss_)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.set_params(max_iter=epochs).fit(x, task.y)
         return float(model.loss_)
 
     return Contender(train, model.predict)

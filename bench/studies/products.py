@@ -2,6 +2,7 @@
 
 ``python -m bench.studies.products`` prints the table; a library as argument, one round of it as
 JSON. In bfloat16 all get float32 factors and round them. Operands lie row by row, as in a layer.
+Each is called as in a step: a library once a product, ours from machine code, several in a call.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from bench.suite.tables import Table, print_tables, reasons, spread
 from bench.suite.turns import Announce, Options, Part, child, in_turns, say
 
 SECONDS = 0.02  # Of a measurement, after its warm-up: its fastest run counts.
+WORK = 4_000_000  # Multiplications of a call of ours at least: an epoch's steps are one call.
 # Batch, fan in and fan out.
 SHAPES = (
     (1, 512, 512), (1, 2048, 2048), (4, 512, 512), (8, 512, 512), (16, 256, 256), (32, 64, 100),
@@ -31,6 +33,9 @@ PRODUCTS = ("x W", "xᵀ dy", "dy Wᵀ")
 DTYPES = ("float32", "float64", "bfloat16")
 OURS, IN_PLACE, PACKED, BLAS, TORCH = "mlp_xp", "in place", "packed", "OpenBLAS", "oneDNN"
 LIBRARIES = (OURS, IN_PLACE, PACKED, BLAS, TORCH)
+
+# A call that computes a product, and how often.
+Act: TypeAlias = tuple[Callable[[], Any], int]
 
 
 def operands(
@@ -47,11 +52,11 @@ def operands(
     )
 
 
-def _ours(library: str) -> Callable[..., Callable[[], Any] | None]:
+def _ours(library: str) -> Callable[..., Act | None]:
     from mlp_xp.backends._numpy.kernels import products
     from mlp_xp.backends._numpy.native import jobs, memory, thread_pool
 
-    def prepare(dtype: str, *given: Any) -> Callable[[], Any] | None:
+    def prepare(dtype: str, *given: Any) -> Act | None:
         is_low = dtype == "bfloat16"
         if is_low and (library != PACKED or not thread_pool.bfloat16_packing()):
             return None
@@ -66,22 +71,23 @@ def _ours(library: str) -> Callable[..., Callable[[], Any] | None]:
         found = products.product_jobs(a, b, out, packed, ta=ta, tb=tb, in_pairs=is_low)
         table, _ = jobs.table(found)
         thread_pool.link([table])
-        step, run = jobs.step_range(table), thread_pool.runner()
-        return lambda kept=(found, table): run(step)
+        steps, run = jobs.step_range(table), thread_pool.runner()
+        n = steps[0, -1] = max(1, WORK // (out.size * a.shape[1 - ta]))
+        return (lambda kept=(found, table): run(steps)), n
 
     return prepare
 
 
-def _blas(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Callable[[], Any] | None:
+def _blas(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
     if dtype == "bfloat16":
         return None
     a, b = a.astype(dtype), b.astype(dtype)
     a, b = a.T if ta else a, b.T if tb else b
     out = np.empty((len(a), b.shape[1]), dtype)
-    return lambda: np.matmul(a, b, out=out)
+    return (lambda: np.matmul(a, b, out=out)), 1
 
 
-def _torch(dtype: str, *given: Any) -> Callable[[], Any]:
+def _torch(dtype: str, *given: Any) -> Act:
     import torch
 
     *factors, ta, tb = given
@@ -93,7 +99,7 @@ def _torch(dtype: str, *given: Any) -> Callable[[], Any]:
         a, b = (x.to(low) for x in kept)
         return (a.T if ta else a) @ (b.T if tb else b)
 
-    return run
+    return run, 1
 
 
 def rates(library: str, shapes: Any) -> Iterator[tuple[str, float]]:
@@ -103,15 +109,16 @@ def rates(library: str, shapes: Any) -> Iterator[tuple[str, float]]:
         for product in PRODUCTS:
             given = operands(product, *shape)
             for dtype in DTYPES:
-                if (act := prepare(dtype, *given)) is None:
+                if (prepared := prepare(dtype, *given)) is None:
                     continue
+                act, n = prepared
                 act()
                 best, end = np.inf, time.perf_counter() + SECONDS
                 while (start := time.perf_counter()) < end or best == np.inf:
                     act()
                     best = min(best, time.perf_counter() - start)
                 name = f"{product}, {' x '.join(map(str, shape))}, {dtype}"
-                yield name, 2e-9 * float(np.prod([float(n) for n in shape])) / best
+                yield name, 2e-9 * n * float(np.prod([float(size) for size in shape])) / best
 
 
 def measure(options: Options, announce: Announce) -> Result:

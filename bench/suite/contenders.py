@@ -37,6 +37,7 @@ def _ours(backend: str, **more: Any) -> Entry:
 
 _CONTENDERS = {
     OURS: _ours("numpy", quick=True),
+    "mlp_xp, NumPy, an epoch a call": _entry("estimators", {"by_epoch": True}),
     "mlp_xp, NumPy, from uint8": _ours("numpy", data="raw"),
     "mlp_xp, NumPy, bf16": _ours("numpy", precision="bfloat16"),
     "mlp_xp, torch": _ours("torch"),
@@ -73,6 +74,7 @@ def entries(workload: Workload, *, quick: bool = False) -> dict[str, Entry]:
     """Return the contenders of a workload by name."""
     chosen = _FULL_BATCH if workload.solver == "descent" else _CONTENDERS
     if workload.kind == "predict":
-        # A scan over steps makes no difference to a prediction.
-        chosen = {name: entry for name, entry in chosen.items() if "scan" not in entry.options}
+        # How steps or epochs are called makes no difference to a prediction.
+        calls = {"scan", "by_epoch"}
+        chosen = {name: one for name, one in chosen.items() if not calls & one.options.keys()}
     return {name: entry for name, entry in chosen.items() if entry.quick or not quick}
