@@ -1,4 +1,4 @@
-"""The program behind check.sh, which runs the parts within a time limit and writes each result
+"""The program that check.sh starts, which runs the parts within a time limit and writes each result
 immediately."""
 
 import os

@@ -132,7 +132,8 @@ class Check:
         print(f"  {line}", flush=True)
 
     def run(self, commands: dict[str, list[str]], seconds: float, **more: str) -> dict[str, Ended]:
-        """Run commands at the same time, write results as they arrive, and return the `End`s."""
+        """Run commands at the same time, write results as they arrive, and return how each
+        ended."""
         if seconds < LEAST:
             for name in commands:
                 self.add("not_reached", f"{name}: no time left")

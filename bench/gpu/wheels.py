@@ -25,7 +25,7 @@ _FOR_COMPILERS = (".pxd", ".pyi", ".h", ".hpp")
 
 
 def trim(path: Path, cuda: str) -> int:
-    """Rewrite a wheel without these files; return its size in bytes."""
+    """Write a wheel again without these files; return its size in bytes."""
 
     def is_read(name: str) -> bool:
         unread = (*_NEVER_IMPORTED, _OTHER_CUDA[cuda])

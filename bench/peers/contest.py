@@ -22,7 +22,7 @@ class Task(NamedTuple):
 
 
 class Contender(NamedTuple):
-    """The functions of a contender, ready to run."""
+    """The functions of a prepared contender."""
 
-    train: Callable[[int], float]  # trains for so many more epochs, returns the loss of the last
-    predict: Callable[[np.ndarray], object] | None = None  # returns the classes of such rows
+    train: Callable[[int], float]  # trains for n more epochs and returns the last loss
+    predict: Callable[[np.ndarray], object] | None = None  # returns the classes of rows

@@ -20,7 +20,7 @@ def make(
     if library == "mlp_xp":
         from mlp_xp.backends import get_backend
 
-        # On the device, as for the peers. Only JAX copies them.
+        # The data are on the device, as for the peers. Only JAX copies them.
         x = get_backend(options.get("backend")).put(x)
         # Pixels are scaled by the library per batch; scaled data are not scaled again.
         options["input_scaling"] = "standardize" if task.x.dtype == np.uint8 else None
@@ -28,7 +28,7 @@ def make(
         task.widths[1:-1],
         task.activation,
         solver="adam" if task.solver == "adam" else "sgd",
-        alpha=0.0,  # No contender penalizes the weights.
+        alpha=0.0,  # No contender uses a penalty on the weights.
         batch_size=task.batch_size,
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,

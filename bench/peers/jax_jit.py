@@ -43,7 +43,7 @@ def descent(grads: Any, slots: Any, params: Any, rate: float) -> tuple[Any, Any]
 
 
 def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Contender:
-    # On a GPU the default is TF32; a CPU knows float32 only.
+    # On a GPU, the default is TF32; a CPU supports only float32.
     names = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}
     jax.config.update("jax_default_matmul_precision", names[precision])
     activation = {"relu": jax.nn.relu, "logistic": jax.nn.sigmoid}[task.activation]
@@ -62,7 +62,7 @@ def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Conte
         log_p = jax.nn.log_softmax(forward(params, x))
         return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
-    # The data are arguments: what a function closes over is compiled into it as a constant.
+    # The data are arguments, because JAX compiles closed-over arrays as constants.
     def update(state: Any, x: jax.Array, y: jax.Array, rows: Any = None) -> tuple[Any, jax.Array]:
         params, slots = state
         x, y = (x, y) if rows is None else (x[rows], y[rows])

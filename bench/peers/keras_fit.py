@@ -25,7 +25,8 @@ def make(task: Task) -> Contender:
     model.compile(
         rule,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        # With 8, tiny took half as long on JAX and medium as long as with 1; with 32, both longer.
+        # With 8 steps, tiny took half the time on JAX and medium the same as with 1; with 32, both
+        # were slower.
         steps_per_execution=1 if keras.backend.backend() == "torch" else 8,
     )
 
@@ -34,7 +35,7 @@ def make(task: Task) -> Contender:
         return history.history["loss"][-1]
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        # For a few rows its documentation calls the model, and keeps `predict` for many.
+        # Keras recommends calling the model for a few rows, and `predict` for many rows.
         if len(rows) == 1:
             return keras.ops.convert_to_numpy(model(rows)).argmax(1)
         return model.predict(rows, batch_size=1024, verbose=0).argmax(1)

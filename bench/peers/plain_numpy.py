@@ -1,4 +1,5 @@
-"""The full batch as in a classroom: float64, all at once, a second forward pass for accuracy."""
+"""Full-batch training as in a classroom: float64, all rows at once, a second forward pass for the
+accuracy."""
 
 import numpy as np
 

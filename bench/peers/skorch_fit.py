@@ -26,7 +26,7 @@ def make(task: Task) -> Contender:
         train_split=None,
         verbose=0,
     )
-    y = task.y.astype("int64")  # The dtype the criterion needs.
+    y = task.y.astype("int64")  # The criterion needs this dtype.
     model.initialize()
 
     def train(epochs: int) -> float:

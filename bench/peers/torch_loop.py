@@ -31,7 +31,7 @@ def optimizer(task: Task, model: nn.Module, device: str) -> torch.optim.Optimize
 def make(
     task: Task, *, device: str = "cpu", mode: str = "eager", precision: str = "float32"
 ) -> Contender:
-    """Train with the data on a device.
+    """Return the functions that train with the data on a device.
 
     ``mode`` is "eager", "compiled" or "graph"; ``precision`` "float32", "tf32" or "bf16".
     """
@@ -44,7 +44,7 @@ def make(
     rule, criterion = optimizer(task, model, device), nn.CrossEntropyLoss()
     if mode == "compiled":
         if not any(map(shutil.which, ("g++", "clang++", "c++"))):
-            raise RuntimeError("torch.compile needs a C++ compiler, and there is none")
+            raise RuntimeError("torch.compile needs a C++ compiler, but none is installed")
         model = torch.compile(model, mode="default" if on_cpu else "reduce-overhead")
     x, y = torch.from_numpy(task.x).to(device), torch.from_numpy(task.y).long().to(device)
     low = {
@@ -66,7 +66,7 @@ def make(
 
     def train(epochs: int) -> float:
         for _ in range(epochs):
-            # Rows are taken by index: a DataLoader would collate them one by one.
+            # Rows are indexed directly, because a DataLoader would collate them one by one.
             plan = [...]
             if task.batch_size < len(x):
                 plan = torch.randperm(len(x), device=device).split(task.batch_size)
@@ -83,7 +83,7 @@ def make(
 
 
 def _captured(step, rows: torch.Tensor):
-    """Return the step as the replay of a graph, which takes its rows from a fixed buffer."""
+    """Return a step that replays a CUDA graph, which reads its rows from a fixed buffer."""
     warm_up = torch.cuda.Stream()
     warm_up.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(warm_up):

@@ -1,8 +1,9 @@
-"""A script that trains on CIFAR-10 with torch what `mlp-xp train` trains, and tests it.
+"""A torch script that trains the network of `mlp-xp train` on CIFAR-10 and tests it.
 
     python bench/peers/torch_script.py ~/.cache/mlp-xp/cifar10 --epochs 12
 
-It has the network, batches, epochs, rule, decay and schedule of `mlp-xp train` without options.
+It uses the network, batch size, epochs, optimizer, weight decay and schedule of `mlp-xp train`
+without options.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def main() -> dict[str, float]:
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.001, weight_decay=1.0, fused=True)
     steps = args.epochs * -(-len(x) // 128)
-    # `mlp-xp train` does not change Adam's momentum either.
+    # `mlp-xp train` keeps Adam's momentum constant, too.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 0.001, total_steps=steps, cycle_momentum=False
     )

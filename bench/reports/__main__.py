@@ -1,9 +1,9 @@
-"""Write the figures of the newest records into the pages of docs, and draw its charts.
+"""Write the figures of the newest records into the docs, and draw their charts.
 
     python -m bench.reports
     python -m bench.reports --charts
 
-The pages change where records in bench/history do; ``--charts`` draws their charts again.
+Pages change only if records in bench/history change; ``--charts`` also redraws the charts.
 """
 
 import argparse
@@ -27,10 +27,10 @@ python -m bench.reports --charts
 
 
 def blocks() -> dict[str, str]:
-    """Return what stands between the marks of the pages, by their names."""
+    """Return the text of each generated block of the pages, by the name in its markers."""
     _, suite = newest("workloads", "one-row")
     missed = targets(suite, only_missed=True)
-    # What newer records have is in the tables of processors.
+    # Newer records of these networks are in the tables by processor.
     older = [row for row in missed.rows if not row[0].startswith(processors.MEASURED)]
     found = {
         "speed": markdown(speed_table(suite["workloads"])),
@@ -62,7 +62,7 @@ def benchmarks_page() -> str:
     picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"
     sections = [
         "# Benchmarks",
-        # Its title becomes a heading of this page, and its headings go one level down.
+        # All headings of the report move one level down.
         re.sub("^#", "##", report(suite), flags=re.MULTILINE).strip(),
         f"## {epochs.title}",
         epochs.terms,
@@ -76,7 +76,7 @@ def benchmarks_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return the text of each page with figures of records, taken from the newest records."""
+    """Return the text of each page, with figures from the newest records."""
     texts = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
     for name, text in blocks().items():
         texts = {path: replace_block(page, name, text) for path, page in texts.items()}

@@ -1,4 +1,4 @@
-"""Panels of bars with their numbers, the fastest first."""
+"""Bar charts with labeled bars, fastest first."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -30,10 +30,10 @@ def rate_panels(
     note: str = "",
     lines: Mapping[str, float] | None = None,
 ) -> Any:
-    """Draw rates as bars, two panels in a row, with a dotted line where it is near.
+    """Plot rates as bars, two panels per row, with a dotted line if it is close to the bars.
 
-    The figure is as wide as a page, so that its text is legible there. The panels differ by a
-    factor of a thousand, so each has its own scale.
+    The figure has the width of a page, so the text is legible. Each panel has its own scale,
+    because rates differ by a factor of a thousand.
     """
     from matplotlib.figure import Figure
 
@@ -53,7 +53,7 @@ def rate_panels(
             text = axis.bar_label(drawn, [f"{bar.median:,.0f}"], padding=4, fontsize=8)[0]
             text.xy = max(bar.median, high), place
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-        right = 1.28 * axis.dataLim.xmax  # Room for the number.
+        right = 1.28 * axis.dataLim.xmax  # Leave space for the label.
         axis.set_xlim(0, right)
         if lines and lines[name] < right:
             axis.axvline(lines[name], color="black", linestyle=":", linewidth=1)

@@ -29,7 +29,7 @@ def draw(result: Result, folder: Path) -> None:
 
 
 def epochs_figure(workloads: list[Result]) -> Any:
-    """Draw a panel per workload: images per second, the fastest first, and the roofline."""
+    """Draw a panel per workload with images per second, fastest first, and the roofline."""
     panels, lines = {}, {}
     for workload in workloads:
         lines[workload["title"]] = workload["images"] / workload["floor"]["seconds"]
@@ -45,7 +45,8 @@ def epochs_figure(workloads: list[Result]) -> Any:
 
 
 def backends_figure(backends: Result) -> Any:
-    """Draw images per second of epochs: a panel a network, paler bars for streamed data."""
+    """Draw images per second of training epochs, one panel per network, with paler bars for
+    streamed data."""
     panels: dict[str, dict[str, Bar]] = {}
     for run in epochs_of(backends):
         alpha = 0.55 if run["placement"] == "streamed" else 1.0
@@ -56,7 +57,7 @@ def backends_figure(backends: Result) -> Any:
 
 
 def growth_figure(growth: Result) -> Any:
-    """Draw the seconds of an epoch against what grows, both on logarithmic axes."""
+    """Draw the seconds per epoch against the varied quantity, both on logarithmic axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 6.4), layout="constrained")
@@ -83,13 +84,13 @@ def growth_figure(growth: Result) -> Any:
 
 
 def speedrun_figure(result: Result) -> Any:
-    """Draw loss and accuracy of a recipe against the seconds of training, a line a seed."""
+    """Draw loss and accuracy of a recipe over the training time, one line per seed."""
     from matplotlib.figure import Figure
 
     runs = [*result["runs"].values()]
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
-    # The training's is of pictures as they were changed for it.
+    # The training accuracy is computed on augmented images.
     curves = (
         (losses, "loss", 1, COLORS["numpy"], None),
         (accuracies, "accuracy", 100, COLORS["numpy"], "training, augmented"),

@@ -1,6 +1,6 @@
-"""The pictures of the README, from the newest records, which their metadata name.
+"""The images of the README, drawn from the newest records, whose names are in the metadata.
 
-They are narrow enough for a phone; on a wide page they stand side by side.
+They are narrow enough for phones; on wide pages, they are shown side by side.
 """
 
 import json
@@ -16,9 +16,9 @@ from bench.suite.records import HISTORY, ROOT, Result, newest
 PICTURES = ("readme-speed.svg", "readme-accuracy.svg")
 WORKLOAD = "medium"
 RECIPES = ("one-minute", "five-minutes", "ten-minutes", "hour")
-TEXT = "#797979"  # The gray with the same contrast on white and on GitHub's dark page, 4.3 to 1.
+TEXT = "#797979"  # This gray has the same contrast, 4.3 to 1, on white and on GitHub's dark pages.
 STYLE = {
-    "svg.fonttype": "none",  # Text stays text: small, sharp, and readable by a test.
+    "svg.fonttype": "none",  # Text remains text, which is sharp and readable by tests.
     "svg.hashsalt": "readme",
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
@@ -31,7 +31,7 @@ STYLE = {
 
 @contextmanager
 def picture(path: Path, size: tuple[float, float], source: str | None = None) -> Iterator[Any]:
-    """Yield axes, and write what is drawn on them as SVG for a light and a dark page."""
+    """Yield axes, then write the plot as SVG for light and dark pages."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -47,7 +47,7 @@ def picture(path: Path, size: tuple[float, float], source: str | None = None) ->
 
 
 def sources() -> list[Path]:
-    """Return the records that are drawn: a run of the suite, then the newest of each recipe."""
+    """Return the records to plot: a run of the suite, then the newest record of each recipe."""
     suite, _ = newest("workloads", WORKLOAD, "one-row")
     return [suite, *(max(HISTORY.glob(f"*/speedrun-{recipe}.json")) for recipe in RECIPES)]
 
@@ -58,7 +58,7 @@ def draw(records: Sequence[Path], folder: Path) -> None:
     source = "; ".join(file.resolve().relative_to(ROOT).as_posix() for file in records)
     for name, show in zip(PICTURES, (_draw_speed, _draw_accuracy), strict=True):
         with picture(folder / name, (4.2, 3.1), source) as axes:
-            axes.figure.get_layout_engine().set(w_pad=0.15)  # Another font may be wider.
+            axes.figure.get_layout_engine().set(w_pad=0.15)  # Other fonts may be wider.
             show(axes, suite, runs)
 
 

@@ -1,4 +1,4 @@
-"""Tables of docs/performance.md by kind of processor, each of the newest record of its kind."""
+"""Tables of docs/performance.md by kind of processor, each from the newest record of this kind."""
 
 import json
 
@@ -17,7 +17,7 @@ COLUMNS = (
 
 
 def section() -> str:
-    """Return a table of each kind of processor that was measured, the newest first."""
+    """Return a table for each measured kind of processor."""
     found: dict[str, Result] = {}
     for path in HISTORY.glob("*/result.json"):
         record = json.loads(path.read_text())

@@ -12,7 +12,7 @@ from bench.suite.tables import Spread, Table, folded, grid, markdown, median, ra
 from bench.suite.turns import Part
 
 LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")
-# What is beside the workloads, by its key in a record; the options call "drop_in" drop-in.
+# The parts besides the workloads, by key in a record; the options write "drop-in" for "drop_in".
 PARTS: dict[str, Part] = {
     "drop_in": drop_in.PART,
     "search": search.PART,
@@ -21,7 +21,7 @@ PARTS: dict[str, Part] = {
     "end_to_end": train_command.PART,
     "growth": GROWTH,
 }
-# These run by their names alone.
+# These run only if named.
 STUDIES: dict[str, Part] = {
     "backends": backends.PART,
     "products": products.PART,
@@ -81,12 +81,12 @@ def report(result: Result) -> str:
 
 
 def library(contender: str) -> str:
-    """Return the library of a contender, such as JAX of "JAX, epoch in a scan"."""
+    """Return the library of a contender, such as JAX for "JAX, epoch in a scan"."""
     return re.split(r"[ ,]", contender)[0]
 
 
 def fastest(workload: Result) -> dict[tuple[str, str], tuple[str, Spread]]:
-    """Return the fastest way of each library in each precision, and its images per second."""
+    """Return each library's fastest contender in each precision, with its images per second."""
     found: dict[tuple[str, str], tuple[str, Spread]] = {}
     for name, run in workload["contenders"].items():
         if "seconds" in run:
@@ -98,7 +98,7 @@ def fastest(workload: Result) -> dict[tuple[str, str], tuple[str, Spread]]:
 
 
 def _float32(workload: Result) -> dict[str, float]:
-    """Return the seconds of each library's fastest way in float32, on the same inputs."""
+    """Return the time of each library's fastest contender in float32, with the same inputs."""
     runs = workload["contenders"].items()
     same = {name: run for name, run in runs if not name.endswith("uint8")}
     return {
@@ -109,7 +109,7 @@ def _float32(workload: Result) -> dict[str, float]:
 
 
 def throughput(workloads: Result) -> str:
-    """Return the table of images a second by network and library."""
+    """Return the table of images per second by network and library."""
     rows = []
     for workload in workloads.values():
         times = _float32(workload)
@@ -122,7 +122,8 @@ def throughput(workloads: Result) -> str:
 
 
 def slower(workloads: Result) -> str:
-    """Return a sentence with the workloads in which others are faster, and by what."""
+    """Return a sentence about the workloads in which other libraries are faster, with their
+    times."""
     found, low = [], []
     for key, workload in workloads.items():
         times = _float32(workload)
@@ -141,7 +142,7 @@ def slower(workloads: Result) -> str:
 
 
 def speed_table(workloads: Result) -> Table:
-    """Return the table of our times, and of the peers' times divided by ours."""
+    """Return the table with our times, and the peers' times divided by ours."""
     rows = []
     for workload in workloads.values():
         runs = {who: run for who, run in workload["contenders"].items() if "seconds" in run}
@@ -166,7 +167,7 @@ def speed_table(workloads: Result) -> Table:
 
 
 def machine(result: Result) -> str:
-    """Return a list of the machine, its versions, and each contender's pools of threads."""
+    """Return a list with the machine, its versions, and each contender's thread pools."""
     facts = result["environment"]
     lines = [
         f"- {records.machine(facts)}",

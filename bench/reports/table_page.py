@@ -1,4 +1,4 @@
-"""Tables and picture of docs/tables.md, from the newest run of `bench.studies.real_tables`."""
+"""Tables and plot of docs/tables.md, from the newest run of `bench.studies.real_tables`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def blocks() -> dict[str, str]:
 
 
 def _conditions(record: Result, found: dict[Any, Result], every: Sequence[Any]) -> str:
-    """Return what was measured, where, and what could not run."""
+    """Return sentences about the data, the machine, and the contenders that could not run."""
     part = record[study.PART]
     splits = sorted({s.losses.shape[1] for s in every})
     one = count(splits[0], "random split")
@@ -57,7 +57,7 @@ def _conditions(record: Result, found: dict[Any, Result], every: Sequence[Any]) 
 
 
 def draw(folder: Path) -> None:
-    """Draw each contender's loss beside its seconds."""
+    """Plot each contender's loss against its training time."""
     names, every = study.measured(study.newest_run()[1])
     times, base = study.typical_seconds(every), names.index(study.SKLEARN)
     with picture(folder / PICTURE, (7, 3.6)) as axes:
@@ -66,7 +66,7 @@ def draw(folder: Path) -> None:
             is_ours = name.startswith("mlp_xp")
             other = COLORS["jax:cuda" if "MLP" in name else "torch:cpu"]
             axes.plot(second, loss, "o", color=OURS if is_ours else other)
-            # Ours stand below and to the left, since they are often beside another one.
+            # Labels of our contenders are below and to the left, so they do not cover others.
             offset, side = ((-4, -12), "right") if is_ours else ((0, 7), "center")
             kinds = {"textcoords": "offset points", "ha": side, "fontsize": 8}
             axes.annotate(name, (second, loss), offset, **kinds)

@@ -1,8 +1,8 @@
 """Targets of this library against its peers, and floors below which a run is a regression.
 
-Both are in floors.json, floors also by kind of processor: workload -> peer -> the least ratio of
-the peer's seconds to ours. A peer is also the roofline, or the fastest of the others in float32;
-`NAME: CONTENDER` compares another one of ours.
+Both are in floors.json, floors also by kind of processor. They map workload -> peer -> minimum
+ratio of the peer's time to ours. A peer may also be the roofline, or "fastest", the fastest peer in
+float32. `NAME: CONTENDER` uses another contender of this library.
 """
 
 import json
@@ -22,7 +22,8 @@ Wanted = dict[str, dict[str, float]]
 
 
 class Compared(NamedTuple):
-    """A peer's seconds in ours at a workload, or why there are none, and the least ratio."""
+    """The ratio of a peer's time to ours for a workload, or why it is missing, and the minimum
+    ratio."""
 
     workload: str
     peer: str
@@ -32,7 +33,7 @@ class Compared(NamedTuple):
 
 
 def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
-    """Yield each ratio that is wanted."""
+    """Yield each ratio that has a target."""
     parts, absent = _with_contenders(result), {"cannot_run": "not measured"}
     for workload, peers in wanted.items():
         name, _, own = workload.partition(": ")
@@ -54,7 +55,7 @@ def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
 
 
 def floors_of(kind: str) -> Wanted:
-    """Return the floors for a kind of processor: the common ones, unless it has its own."""
+    """Return the floors for a kind of processor, or the common floors if it has none."""
     floors: Wanted = dict(WANTED["floors"])
     for workload, peers in WANTED["floors by processor"].get(kind, {}).items():
         floors[workload] = floors.get(workload, {}) | peers
@@ -76,7 +77,8 @@ def shortfalls(result: Result, floors: Wanted) -> list[str]:
 
 
 def targets(result: Result, *, only_missed: bool = False) -> Table:
-    """Return the targets of what was measured; none for a run on fewer images."""
+    """Return the table of targets for the measured workloads; it is empty for a run with fewer
+    images."""
     rows = []
     if not result["settings"]["images"]:
         for workload, peer, least, got, _ in compare(result, WANTED["targets"]):
@@ -95,7 +97,7 @@ def targets(result: Result, *, only_missed: bool = False) -> Table:
 
 
 def _limits(result: Result) -> Iterator[tuple[str, str, str, float]]:
-    """Yield name, figure, limit and excess of what has one."""
+    """Yield name, measurement, limit and excess for each target with an upper limit."""
 
     def at_most(name: str, limit: float, run: Result, n: int = 1) -> Iterator[tuple]:
         if "seconds" in run:
@@ -112,7 +114,7 @@ def _limits(result: Result) -> Iterator[tuple[str, str, str, float]]:
         limit = f"at most {MEMORY / 1e6:.0f} MB"
         yield name, f"{excess / 1e6:.0f} MB", limit, excess / MEMORY - 1
     startup = result.get("start_up", {"imports": {}, "first_steps": {}})
-    # Within one process, as two processes differ by more than the import takes.
+    # Measured in one process, because two processes differ by more than the time of the import.
     name = "import of MLPClassifier, after scikit-learn's"
     yield from at_most(name, IMPORT, startup["imports"].get(AFTER, {}))
     name = f"{OURS}: first step after the import"
@@ -130,7 +132,7 @@ def fastest_peer(contenders: Result) -> str | None:
 
 
 def _with_contenders(result: Result) -> Result:
-    """Return all parts of a run that floors are for, as workloads with contenders."""
+    """Return all parts of a run that have floors, as workloads with contenders."""
     found = result["workloads"] | result.get("drop_in", {})
     for name, ways in result.get("busy", {}).items():
         sides = {OURS: ways[BUSY], "one thread": ways[ALONE]}

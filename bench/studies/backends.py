@@ -1,4 +1,4 @@
-"""Epochs of this library on each backend, by pytest-benchmark; a process each, not in turns."""
+"""Epochs of this library on each backend, measured with pytest-benchmark in separate processes."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ TERMS = (
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return details, median and interquartile range of each epoch that pytest times."""
+    """Return details, median and interquartile range of each epoch timed by pytest."""
     found, file = {}, options.scratch / "pytest.json"
     for spec in options.chosen(("numpy", "torch:cpu", "jax:cpu")):
         announce(spec)

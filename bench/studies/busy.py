@@ -1,7 +1,7 @@
-"""Fits on all threads where another program keeps one of the processors busy.
+"""Fits on all threads while another program keeps one CPU core busy.
 
-Each case runs in turns in three ways: on all threads of an idle machine; beside a program that
-computes without pause on the last processor; and by one thread on the processors that are free.
+Each case runs in turns in three ways: with all threads on an idle machine, with all threads beside
+a program that computes without pause on the last core, and with one thread on the free cores.
 """
 
 import contextlib
@@ -15,10 +15,11 @@ from bench.suite.records import Result
 from bench.suite.tables import Table, spread, times
 from bench.suite.turns import Announce, Options, Part, child, in_turns
 
-LIMIT = 1.4  # The most that all threads may take beside the program, in times of one thread alone.
+LIMIT = 1.4  # The maximum time with all threads beside the program, relative to one thread.
 IDLE, BUSY, ALONE = "all threads, idle", "all threads, busy", "one thread, busy"
 QUICK = ("small",)
-# Widths, batch, samples and epochs of a fit; a prediction of 20,000 rows; a search of 27 fits.
+# Widths, batch size, samples and epochs of a fit; a prediction for 20,000 rows; a search with 27
+# fits.
 CASES = {
     "tiny": ((64, 100, 10), 32, 1_797, 20),
     "small": ((256, 128, 10), 64, 6_400, 60),
@@ -56,7 +57,7 @@ print(time.perf_counter() - start)
 
 @contextlib.contextmanager
 def busy_program(cpu: int) -> Iterator[None]:
-    """Run a program that keeps a processor busy meanwhile."""
+    """Run a program that keeps a core busy during the context."""
     loop = f"import os; os.sched_setaffinity(0, [{cpu}])\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", loop]) as program:
         try:
@@ -70,9 +71,9 @@ def _cases(options: Options) -> list[str]:
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return the seconds of each case in each way, a number for each round.
+    """Return the seconds of each case in each way, one number per round.
 
-    Nothing where a process cannot be kept to some of two processors.
+    The result is empty if a process cannot be restricted to some of at least two cores.
     """
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
         return {}

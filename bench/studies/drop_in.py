@@ -1,7 +1,7 @@
-"""Scripts that use scikit-learn's MLP, with its import and with ours, in turns.
+"""Scripts that use scikit-learn's MLP, run in turns with scikit-learn and with this library.
 
-Each case is one call of a script, with the defaults of both libraries. Each contender has its own
-process, once with the library's default threads and once with one.
+Each case is a call in such a script with default settings. Each contender runs in its own
+process, once with the default number of threads and once with one thread.
 """
 
 import importlib
@@ -30,7 +30,7 @@ from bench.suite.turns import (
 PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
 MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
 THREADS = {"default": None, "1": 1}
-# With one thread a ratio is of the code alone; with more, of how threads get in each other's way.
+# With one thread, ratios compare only the code; with more, also how well the threads work together.
 _QUICK_THREADS = "1"
 # Target ratio of scikit-learn's seconds to ours, by kind of case.
 WANTED = {
@@ -38,7 +38,7 @@ WANTED = {
     "lbfgs": 1.1,
     "early stopping": 1.3,
     "warm start": 1.5,
-    "first fit": 0.77,  # At most 1.3 times its seconds.
+    "first fit": 0.77,  # At most 1.3 times scikit-learn's time.
     "grid search": 1.3,
 }
 TERMS = (
@@ -71,7 +71,8 @@ def predict_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
 
 
 def sparse_rows(rows: int, columns: int, per_row: int) -> tuple[Any, np.ndarray]:
-    """Draw rows as TfidfVectorizer makes them: few numbers each, common columns more often."""
+    """Draw sparse rows like those of TfidfVectorizer, with few numbers per row and some common
+    columns."""
     from scipy import sparse
 
     generator = np.random.default_rng(0)
@@ -84,7 +85,7 @@ def sparse_rows(rows: int, columns: int, per_row: int) -> tuple[Any, np.ndarray]
 
 
 def fit(library: Any, data: str, seeds: int = 3, **settings: Any) -> Turn:
-    """Fit to one of scikit-learn's data sets, standardized, from several seeds."""
+    """Fit a standardized scikit-learn data set with several seeds."""
     X, y = load(data)
     kind = "MLPRegressor" if y.dtype.kind == "f" else "MLPClassifier"
     models = [getattr(library, kind)(random_state=i, **settings) for i in range(seeds)]
@@ -100,7 +101,7 @@ def load(data: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_again(library: Any, calls: int) -> Turn:
-    """Fit many times with one iteration each, as scripts with their own epoch loop do."""
+    """Fit many times with one iteration each, like scripts with their own training loop."""
     X, y = load("digits")
     X, y = X[:32], y[:32]
 
@@ -138,7 +139,7 @@ print(time.perf_counter() - start)
 
 
 def run_first(library: Any, script: str, *, has_own_search: bool = False) -> Turn:
-    """Run a script in a fresh process, which prints its seconds."""
+    """Run a script in a new process, which prints its time in seconds."""
     is_ours = has_own_search and library.__name__ == MODULES[OURS]
     search = "mlp_xp.model_selection" if is_ours else "sklearn.model_selection"
     code = script.format(module=library.__name__, search=search)
@@ -191,25 +192,25 @@ CASES[f"{_SEARCH}, GridSearchCV imported from mlp_xp too"] = Case(
 
 
 class Script(NamedTuple):
-    """A contender at a case, in the form of a `Measurement`."""
+    """A contender and a case, with the interface of a `Measurement`."""
 
     case: Case
     contender: str
 
-    threads = None  # All processors are allowed; environment variables set the number.
+    threads = None  # All cores are allowed; environment variables set the number of threads.
     repeats = 1
 
     def get_ready(self) -> Turn:
         warnings.simplefilter("ignore")
         show_slow_path()
-        if self.contender == PLAIN:  # As for a missing numba: nor does kept machine code run.
+        if self.contender == PLAIN:  # This also disables cached machine code.
             os.environ["NUMBA_DISABLE_JIT"] = "1"
         library = importlib.import_module(MODULES[self.contender])
         return self.case.make(library, **self.case.options)
 
 
 def comparisons(options: Options) -> dict[str, tuple[str, str]]:
-    """Return what is measured: the chosen cases, on one thread and on all, by their names."""
+    """Return the chosen cases by name, each with one thread and with all threads."""
     names = options.chosen(name for name, case in CASES.items() if case.quick or not options.quick)
     labels = [_QUICK_THREADS] if options.quick else [*THREADS]
     return {f"{name}, threads {label}": (name, label) for name in names for label in labels}
@@ -254,7 +255,8 @@ def tables(results: Result) -> list[Table]:
 
 
 def summary(results: Result) -> Table:
-    """Return the table of kinds of scripts: the range of ratios, the target, and what misses it."""
+    """Return the table of the kinds of scripts: range of ratios, target, and number below the
+    target."""
     found: dict[tuple[str, float], list[float]] = {}
     for result in results.values():
         own, theirs = (result["contenders"][who]["seconds"] for who in (OURS, PEER))

@@ -1,8 +1,9 @@
-"""Products of a dense layer by our jobs, by OpenBLAS and by oneDNN, for this processor.
+"""Matrix products of a dense layer with our kernel calls, OpenBLAS and oneDNN on this processor.
 
-``python -m bench.studies.products`` prints the table; a library as argument, one round of it as
-JSON. In bfloat16 all get float32 factors and round them. Operands lie row by row, as in a layer.
-Each is called as in a step: a library once a product, ours from machine code, several in a call.
+``python -m bench.studies.products`` prints the table; with a library as argument, it prints one
+round as JSON. In bfloat16, all libraries get float32 factors and round them. Operands are in C
+order, as in a layer. Products are called as in a step: a library once per product, our machine code
+with several products per call.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ from bench.suite.records import Result
 from bench.suite.tables import Table, print_tables, reasons, spread
 from bench.suite.turns import Announce, Options, Part, child, in_turns, say
 
-SECONDS = 0.02  # Of a measurement, after its warm-up: its fastest run counts.
-WORK = 4_000_000  # Multiplications of a call of ours at least: an epoch's steps are one call.
+SECONDS = 0.02  # Of a measurement after its warm-up; the fastest run counts.
+WORK = 4_000_000  # Minimum number of multiplications per call of our machine code.
 # Batch, fan in and fan out.
 SHAPES = (
     (1, 512, 512), (1, 2048, 2048), (4, 512, 512), (8, 512, 512), (16, 256, 256), (32, 64, 100),
@@ -41,7 +42,7 @@ Act: TypeAlias = tuple[Callable[[], Any], int]
 def operands(
     product: str, batch: int, fan_in: int, fan_out: int
 ) -> tuple[np.ndarray, np.ndarray, bool, bool]:
-    """Return both factors in float32, and whether each is transposed."""
+    """Return both float32 factors, and whether each is transposed."""
     rng = np.random.default_rng(0)
     x, W, dy = (
         rng.standard_normal(shape, dtype=np.float32)
@@ -122,7 +123,7 @@ def rates(library: str, shapes: Any) -> Iterator[tuple[str, float]]:
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return the GFLOP/s of each product by each library, a number for each round."""
+    """Return the GFLOP/s of each product and library, one number per round."""
     shapes = json.dumps(QUICK if options.quick else SHAPES)
 
     def act(library: str) -> Any:
@@ -153,7 +154,7 @@ PART = Part("Products, in GFLOP/s", measure, tables)
 
 
 def main(argv: list[str]) -> None:
-    """Print the table, or the rates of one library as JSON."""
+    """Print the table, or the GFLOP/s of one library as JSON."""
     if not argv:
         print_tables([], tables(measure(Options(1), say)))
         return

@@ -1,8 +1,8 @@
-"""One training on several ranks: beside one process, and its memory on a map larger than memory.
+"""Training with several ranks: speed compared with one process, and memory on a large memory map.
 
-The file of the map is one hole: it takes no space on the disk, and is read like any other. Counted
-is the memory of each rank from the start of the fit, with its part of what ranks share, without the
-pages of the file, which the system keeps or drops as it likes.
+The mapped file is sparse: it uses no disk space, but can be read like any other file. The memory of
+each rank is measured from the start of the fit. It includes the rank's part of shared memory, but
+not the pages of the file, which the operating system may drop at any time.
 """
 
 import json
@@ -33,7 +33,7 @@ EVERY = 0.02  # Seconds between two measurements of memory.
 
 
 class Contender(NamedTuple):
-    """The number of ranks of a training, and of the threads of each; whether they share memory."""
+    """The number of ranks, the number of threads per rank, and whether ranks share memory."""
 
     ranks: int
     threads: int
@@ -49,14 +49,14 @@ CONTENDERS = {
     PLAIN: Contender(2, 1, shares=False),
     THREADS: Contender(1, 2),
 }
-# Batch size, a contender, the one beside it, and how many times as fast it should be.
+# Batch size, a contender, the contender to compare it with, and the target speedup.
 MARKS = ((1_024, TWO, ONE, 1.8), (128, TWO, ONE, 1.3), (1_024, TWO, THREADS, 0.9))
 MARKS += ((128, TWO, PLAIN, 1.0),)
 BATCHES = sorted({batch for batch, *_ in MARKS})
 
 
 def run_ranks(contender: Contender, *arguments: object) -> Any:
-    """Return what each rank of a function of this file prints."""
+    """Run a function of this file on ranks and return what each rank prints."""
     mpiexec = [str(Path(sysconfig.get_path("scripts"), "mpiexec")), "-n", str(contender.ranks)]
     own = ("-m", "bench.studies.ranks", *arguments)
     launcher = mpiexec if contender.ranks > 1 else ()
@@ -67,13 +67,13 @@ def run_ranks(contender: Contender, *arguments: object) -> Any:
 
 
 def time_epoch(folder: str, batch: str, shares: str) -> float:
-    """Return the seconds of an epoch of a rank, or of a process alone, after another one."""
+    """Return the seconds of an epoch on a rank or in a single process, after a warm-up epoch."""
     from mlp_xp.distributed import _mpi
 
     if shares != "True":
         _mpi.shared_memory = lambda mpi, comm: None
     x, y = np.load(Path(folder, "scaled.npy")), np.load(Path(folder, "labels.npy"))
-    is_alone = "PMI_SIZE" not in os.environ  # mpiexec sets it.
+    is_alone = "PMI_SIZE" not in os.environ  # Set by mpiexec.
     more = {} if is_alone else {"distributed": "mpi"}
     model = MLP(MEDIUM.widths[1:-1], alpha=0.0, batch_size=int(batch), random_state=0, **more)
     for _ in range(3):
@@ -97,7 +97,7 @@ def measure(options: Options, announce: Announce) -> Result:
 
 
 def tables(result: Result) -> list[Table]:
-    """Return the table of marks: what was measured beside what is wanted."""
+    """Return the table of the measured speedups and their targets."""
     rows = []
     for batch, own, other, least in MARKS:
         runs = result["epochs"][str(batch)]
@@ -118,7 +118,7 @@ def tables(result: Result) -> list[Table]:
 
 
 def measure_maps(options: Options, announce: Announce) -> Result:
-    """Return what each rank measures on a file of zeros, by their number."""
+    """Return the measurements of each rank on a file of zeros, by number of ranks."""
     path, found = options.scratch / "x.npy", {}
     shape = int(MAP_BYTES) // (4 * N_FEATURES), N_FEATURES
     np.lib.format.open_memmap(path, "w+", np.float32, shape)
@@ -129,10 +129,10 @@ def measure_maps(options: Options, announce: Announce) -> Result:
 
 
 def take_memory(file: str) -> dict[str, float]:
-    """Return what one rank of a fit to a memory map takes."""
+    """Return the memory and time of one rank of a fit on a memory map."""
     x = np.load(file, mmap_mode="r")
     y = np.random.default_rng(0).integers(0, 10, len(x))
-    # Everything is imported, and threads have started.
+    # Import everything and start the threads first.
     MLP(HIDDEN, **SETTINGS, distributed="mpi").fit(np.zeros((2048, N_FEATURES), "f4"), y[:2048])
     model = MLP(HIDDEN, **SETTINGS, distributed="mpi")
     before, peak = own_memory(), 0
@@ -156,9 +156,10 @@ def take_memory(file: str) -> dict[str, float]:
 
 
 def own_memory() -> int:
-    """Return the bytes of this process that no file on a disk holds, and its part of shared ones.
+    """Return the bytes of this process that do not belong to a file on disk, with its part of
+    shared memory.
 
-    Memory that ranks share is a file without a disk.
+    Memory shared by ranks is a file that is not on disk.
     """
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     kinds = "Pss_Anon:", "Pss_Shmem:"
@@ -166,7 +167,7 @@ def own_memory() -> int:
 
 
 def beyond(found: list[dict[str, float]]) -> float:
-    """Return the megabytes of the rank that takes most, beyond one copy of the parameters."""
+    """Return the maximum memory of a rank in megabytes, without one copy of the parameters."""
     return max(result["peak_mb"] - result["parameters_mb"] for result in found)
 
 
@@ -182,7 +183,7 @@ def map_tables(ranks: Result) -> list[Table]:
 
 
 def section(record: Result) -> str:
-    """Return the figures of a record of maps in words."""
+    """Return a paragraph with the figures of a record of memory maps."""
     (table,) = map_tables(record["out_of_core"])
     rows = [f"{count(int(n), 'rank')}: {memory}, {taken}" for n, memory, taken in table.rows]
     return f"{table.note} {'; '.join(rows)}. {measured_on(record['environment'])}"
@@ -191,5 +192,5 @@ def section(record: Result) -> str:
 PART = Part("Ranks", measure, tables)
 OUT_OF_CORE = Part("Out of core", measure_maps, map_tables)
 
-if __name__ == "__main__":  # A rank; its line at once, since others write too.
+if __name__ == "__main__":  # A rank writes its whole line at once, because other ranks write too.
     sys.stdout.write(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])) + "\n")

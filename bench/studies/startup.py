@@ -1,8 +1,8 @@
 """Start-up time: the import, and the first training step after it.
 
-Each contender is timed in fresh processes, in turns; the first turn fills compilation caches. A
-process imports before it loads anything else, then takes its first step. Ours is also imported
-after scikit-learn's estimator.
+Each contender is timed in new processes, in turns; the first turn fills compilation caches. A
+process imports the library before it loads anything else, then runs the first step. This library is
+also imported after scikit-learn's estimator.
 """
 
 import os
@@ -28,7 +28,7 @@ IMPORTS = {
     "skorch": "from skorch import NeuralNetClassifier",
     "thinc": "from thinc.api import Adam, Relu, Softmax, chain",
 }
-# Scikit-learn's users have it loaded: the time that ours adds, in one process.
+# The additional time for users who have already loaded scikit-learn, in one process.
 AFTER = "mlp_xp, after scikit-learn"
 TIMED = """
 import time
@@ -54,12 +54,12 @@ def measure(options: Options, announce: Announce) -> Result:
         }
         for i in (0, 1)
     )
-    # After another import the first step is the same.
+    # The first step does not depend on other imports.
     return {"imports": imports, "first_steps": {_contender(name): steps[name] for name in IMPORTS}}
 
 
 def _in_a_process(library: str) -> Any:
-    """Return the seconds of an import and of the first step after it, or why there are none."""
+    """Return the seconds of an import and of the first step, or why they are missing."""
     is_after = library == AFTER
     name = OURS if is_after else _contender(library)
     before = IMPORTS["scikit-learn"] if is_after else ""

@@ -1,4 +1,5 @@
-"""`mlp-xp train`, the whole command, beside a script that trains the same network with torch."""
+"""The whole command `mlp-xp train`, compared with a script that trains the same network with
+torch."""
 
 import os
 import time
@@ -10,7 +11,7 @@ from bench.suite.roofline import state_bytes
 from bench.suite.tables import Table, contender_table, megabytes, seconds
 from bench.suite.turns import Announce, Options, Part, child
 
-WIDTHS = (3072, 512, 512, 10)  # Of the default network, and of the script.
+WIDTHS = (3072, 512, 512, 10)  # The same in the default recipe and in the script.
 EPOCHS = 12  # The default of `mlp-xp train`.
 PEAK = "\nfrom bench.suite.turns import peak_bytes; found['peak_bytes'] = peak_bytes()"
 COMMAND = f"""
@@ -30,7 +31,7 @@ KEPT = ("test_accuracy", "training_seconds", "peak_bytes")
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return the seconds of each process, of its processors and its training, memory, accuracy."""
+    """Return wall time, processor time, training time, memory and accuracy of each process."""
     from mlp_xp.datasets import cache_dir
 
     folder = cache_dir() / "cifar10"
@@ -50,7 +51,8 @@ def measure(options: Options, announce: Announce) -> Result:
         found = child("-c", *command, "--epochs", epochs, cwd=options.scratch)
         taken, after = time.perf_counter() - start, os.times()
         if "cannot_run" not in found:
-            # Of all threads of the child: wall time would include what else the machine does.
+            # Processor time of all threads of the child, because wall time depends on other
+            # programs.
             processor = sum(after[2:4]) - sum(used[2:4])
             found = {name: found[name] for name in KEPT}
             found |= {"seconds": taken, "processor_seconds": processor}

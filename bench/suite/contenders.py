@@ -15,9 +15,9 @@ class Entry(NamedTuple):
 
     module: str
     options: dict[str, Any] = {}  # noqa: RUF012 - never written to
-    data: str = "scaled"  # float32, standardized beforehand; or "raw": uint8 pixels
+    data: str = "scaled"  # "scaled": standardized float32; or "raw": uint8 pixels
     precision: str = "float32"
-    quick: bool = False  # Whether it takes part in a quick run.
+    quick: bool = False  # Whether it is part of a quick run.
     repeats: int | None = None  # Instead of the workload's.
     environment: dict[str, str] = {}  # noqa: RUF012
 
@@ -61,7 +61,7 @@ _FULL_BATCH = {
     "JAX": _entry("jax_jit", quick=True, repeats=3),
 }
 
-# On a GPU, by name: the library whose device they use, and the contender.
+# The contenders on a GPU by name, each with the library whose device it uses.
 GPU_PEERS = {
     "torch": ("torch", _entry("torch_loop")),
     "torch, a step in a CUDA graph": ("torch", _entry("torch_loop", {"mode": "graph"})),
@@ -74,7 +74,7 @@ def entries(workload: Workload, *, quick: bool = False) -> dict[str, Entry]:
     """Return the contenders of a workload by name."""
     chosen = _FULL_BATCH if workload.solver == "descent" else _CONTENDERS
     if workload.kind == "predict":
-        # How steps or epochs are called makes no difference to a prediction.
+        # Predictions do not depend on how steps or epochs are called.
         calls = {"scan", "by_epoch"}
         chosen = {name: one for name, one in chosen.items() if not calls & one.options.keys()}
     return {name: entry for name, entry in chosen.items() if entry.quick or not quick}

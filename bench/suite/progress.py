@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, elsewhere a line for each part; both on stderr."""
+"""The progress of a run on stderr: a bar on a terminal, otherwise a line per part."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class Progress:
-    """A bar over the parts of a run, with the turn that is timed and the time left."""
+    """A progress bar over the parts of a run, with the current turn and the time left."""
 
     def __init__(self, parts: Sequence[str]) -> None:
         from mlp_xp._utils.display.progress import open_bar
@@ -14,7 +14,7 @@ class Progress:
 
         self._parts, self._start, self._pace = parts, time.perf_counter(), Pace()
         self._share, self._label = 0.0, ""
-        # Once a second: a contender that is timed must have the processors.
+        # Update once per second, because the timed contender needs the CPU cores.
         self._bar = open_bar(sys.stderr, refresh_per_second=1)
 
     def begin(self, part: str, title: str) -> None:
@@ -29,7 +29,7 @@ class Progress:
         self.announce("preparing")
 
     def announce(self, turn: str) -> None:
-        """Draw the turn that begins."""
+        """Show the turn that starts."""
         if self._bar is not None:
             left = self._pace.seconds_left() if self._share else None
             self._bar.update(f"{self._label}: {turn}", self._share, (), left)

@@ -1,4 +1,4 @@
-"""Records of runs, of one form: {"environment": ..., part: what it measured}."""
+"""Records of runs, in the form {"environment": ..., part: results}."""
 
 import importlib.metadata
 import json
@@ -23,7 +23,7 @@ Result = dict[str, Any]
 
 
 def environment(packages: Iterable[str] = ()) -> Result:
-    """Return facts about the machine, without its name, and installed versions."""
+    """Return a description of the machine, without its name, and the installed versions."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "cpu": _cpu_name(),
@@ -39,7 +39,7 @@ def environment(packages: Iterable[str] = ()) -> Result:
 
 def thread_pools() -> list[str]:
     """Return the thread pools of loaded libraries: name, version and threads."""
-    from threadpoolctl import threadpool_info  # A machine with a GPU may lack it.
+    from threadpoolctl import threadpool_info  # A machine with a GPU may lack threadpoolctl.
 
     pools = threadpool_info()
     facts = [(p["internal_api"], p["version"], f"{p['num_threads']} threads") for p in pools]
@@ -69,7 +69,8 @@ def _cpu_name() -> str:
 
 
 def processor_kind(cpuinfo: str | None = None) -> str:
-    """Return maker and widest vectors of the processor, as floors are recorded by, or ""."""
+    """Return the processor's vendor and widest vector extension, used as key of the floors, or
+    ""."""
     path = Path("/proc/cpuinfo")
     if cpuinfo is None:
         cpuinfo = path.read_text() if path.exists() else ""
@@ -91,12 +92,12 @@ def _version(package: str) -> tuple[str, str] | None:
 
 
 def versions(facts: Result) -> str:
-    """Return the versions of an environment in a line."""
+    """Return the versions of an environment as one line."""
     return ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
 
 
 def machine(facts: Result) -> str:
-    """Return the machine of an environment in a line."""
+    """Return the machine of an environment as one line."""
     return f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}"
 
 
@@ -107,20 +108,20 @@ def measured_on(facts: Result) -> str:
 
 
 def write(path: Path, record: Result) -> None:
-    """Write a record as JSON; what ends this leaves the last file whole."""
+    """Write a record as JSON; if interrupted, the previous file remains complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, json.dumps(record, indent=1) + "\n")
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file as a whole, or not at all."""
+    """Write a file completely or not at all."""
     whole = path.with_name(f"{path.name}.tmp")
     whole.write_text(text, encoding="utf-8")
     whole.replace(path)
 
 
 def newest(part: str, *names: str, history: Path = HISTORY) -> tuple[Path, Result]:
-    """Return the newest record whose part has these names, and its file; no quick run."""
+    """Return the newest record whose part contains these names, and its file; skip quick runs."""
     found = []
     for path in history.rglob("*.json"):
         record = json.loads(path.read_text())
@@ -128,5 +129,5 @@ def newest(part: str, *names: str, history: Path = HISTORY) -> tuple[Path, Resul
         if part in record and set(names) <= set(record[part]) and not is_quick:
             found.append((record["environment"]["date"], path, record))
     if not found:
-        raise FileNotFoundError(f"no record under {history} has the part {part!r}")
+        raise FileNotFoundError(f"no record in {history} contains the part {part!r}")
     return max(found, key=lambda item: item[0])[1:]

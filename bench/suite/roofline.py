@@ -1,8 +1,8 @@
 """A lower bound on the time of an epoch: its matrix products and the bytes of its updates.
 
-All products run at the rate of a large one, and the update only reads and writes its arrays, at the
-rate of a large copy. Activations, the loss and reading the data are free. Both rates are measured
-in turns with the contenders, each in its own process, with products in float32.
+All products run at the speed of a large product, and the update only reads and writes its arrays at
+the speed of a large copy. Activations, the loss and reading the data cost nothing. Both speeds are
+measured in turns with the contenders, each in its own process, with products in float32.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from bench.suite.tables import spread
 from bench.suite.workloads import Workload
 
 FLOAT = 4  # bytes
-# Arrays as large as the parameters: how many an update reads and writes, and an optimizer keeps.
+# How many arrays of the parameters' size an update reads and writes, and an optimizer stores.
 TRAFFIC = {
     "adam": 7,  # reads p, g, m, v; writes p, m, v
     "sgd": 5,  # reads p, g, v; writes p, v
@@ -26,10 +26,10 @@ TRAFFIC = {
 }
 STATE_ARRAYS = {"adam": 2, "sgd": 1, "descent": 0}
 WIDTH = 2048
-OPERATIONS = 2 * WIDTH**3  # Of one large product.
+OPERATIONS = 2 * WIDTH**3  # The size of the large product.
 FLOATS = 2**25  # 128 MiB, larger than any cache.
 COPIED = 2 * 4 * FLOATS  # Bytes read and written.
-# They need no data; the labels are the smallest file.
+# Meters need no data; the labels are the smallest file.
 METERS = {
     name: Entry(__name__, {"what": what}, data="labels", quick=quick, repeats=3)
     for name, what, quick in (
@@ -44,7 +44,7 @@ def operations(widths: tuple[int, ...], rows: int, *, train: bool) -> int:
     """Return the multiplications and additions in the products of all layers."""
     products = [fan_in * fan_out for fan_in, fan_out in pairwise(widths)]
     forward = sum(products)
-    # dW costs as much as the forward pass, and so does dx, which the first layer does not need.
+    # dW and dx each cost as much as the forward pass; the first layer does not compute dx.
     backward = 2 * forward - products[0] if train else 0
     return 2 * rows * (forward + backward)
 
@@ -59,7 +59,7 @@ def state_bytes(widths: tuple[int, ...], solver: str) -> int:
 
 
 def roofline(workload: Workload, rows: int, meters: Result) -> Result:
-    """Return the work of an epoch or a prediction, and its seconds at the rates of the meters."""
+    """Return the work of an epoch or a prediction, and its time at the speeds of the meters."""
     medians = {
         name: spread(meter["seconds"]).median
         for name, meter in meters.items()
@@ -82,7 +82,7 @@ def roofline(workload: Workload, rows: int, meters: Result) -> Result:
 
 
 def make(task: Task, *, what: str) -> Contender:
-    """Return a meter, in the form of a contender."""
+    """Return a meter of the speed of products or copies, with the interface of a contender."""
     work = {"numpy": _numpy, "torch": _torch, "copy": _copy}[what](task.threads)
 
     def train(repeats: int) -> float:
@@ -112,5 +112,5 @@ def _copy(threads: int) -> Callable[[], object]:
     sources = np.split(np.ones(FLOATS - FLOATS % threads, np.float32), threads)
     targets = [np.zeros_like(source) for source in sources]
     pool = ThreadPoolExecutor(threads)
-    # NumPy copies without Python's lock.
+    # NumPy releases the GIL while it copies.
     return lambda: list(pool.map(np.copyto, targets, sources))

@@ -1,4 +1,4 @@
-"""Workloads: every contender in turns, beside the roofline; and how an epoch grows."""
+"""Workloads with all contenders in turns and the roofline, and the growth of the time per epoch."""
 
 import tempfile
 from pathlib import Path
@@ -30,7 +30,7 @@ def _hidden(*widths: int) -> Workload:
     return BASE._replace(widths=(BASE.widths[0], *widths, BASE.widths[-1]))
 
 
-# Workloads by the varied value. All else is as in BASE, which is part of each sweep.
+# Workloads by the varied value. All other values are those of BASE, which is part of each sweep.
 SWEEPS = {
     "width of both hidden layers": {n: _hidden(n, n) for n in (64, 256, 512, 2048)},
     "hidden layers of 512": {n: _hidden(*[512] * n) for n in (1, 2, 4, 8)},
@@ -41,7 +41,7 @@ GROWTH_ROUNDS = 3
 
 
 def workload_part(workload: Workload) -> Part:
-    """Return the part of one workload."""
+    """Return the part for one workload."""
 
     def measure_it(options: Options, announce: Announce) -> Result:
         return measure_workload(workload, options, announce)
@@ -68,7 +68,8 @@ def measure_workload(workload: Workload, options: Options, announce: Announce) -
         }
         for name, entry in METERS.items():
             if entry.quick or not options.quick:
-                # A meter is run as a training workload and uses only its threads.
+                # A meter runs like a training workload, of which it uses only the number of
+                # threads.
                 plain = workload._replace(kind="train")
                 jobs[name] = Measurement(entry, plain, Path(scratch), options.threads)
         results = measure(jobs, options.rounds, announce)

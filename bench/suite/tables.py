@@ -1,4 +1,4 @@
-"""The one model of a table, and its two renderers: Markdown for pages, and a terminal."""
+"""Tables, with renderers for Markdown pages and for terminals."""
 
 import re
 import sys
@@ -13,9 +13,10 @@ NOT_COMPARED = "not compared"
 
 
 class Table(NamedTuple):
-    """A table: columns are in order of importance, and a narrow terminal leaves out the last.
+    """A table with columns in order of importance; narrow terminals omit the last ones.
 
-    ``missing`` has the reason for each name that could not be compared; ``terms`` are for pages.
+    ``missing`` has the reason for each name that could not be compared. ``terms`` explains the
+    table on pages.
     """
 
     title: str
@@ -45,8 +46,8 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
-    """Return the spread of ratios turn by turn, so that a slow turn slows both."""
-    # A contender that failed has fewer turns.
+    """Return the spread of the ratios per turn, because a slow turn affects both contenders."""
+    # A failed contender has fewer turns.
     return spread([a / b for a, b in zip(theirs, ours, strict=False)])
 
 
@@ -70,7 +71,7 @@ def quartiles(times: Sequence[float]) -> str:
 
 
 def times(theirs: Any, ours: Any, wanted: float | None = None) -> str:
-    """Return the ratio of their seconds to ours with quartiles, bold if below what is wanted."""
+    """Return the ratio of their time to ours with quartiles, in bold if below the target."""
     if not theirs or not ours:
         return NOT_COMPARED
     got = ratio(theirs, ours)
@@ -91,7 +92,7 @@ def count(number: int, noun: str) -> str:
 
 
 def bold_least(values: Sequence[float], form: str) -> list[str]:
-    """Return numbers as cells, the least in bold."""
+    """Return numbers as cells, with the smallest in bold."""
     return [f"**{v:{form}}**" if v == min(values) else f"{v:{form}}" for v in values]
 
 
@@ -102,7 +103,7 @@ def contender_table(
     cells: Callable[[str, Result], list[str]],
     **more: str,
 ) -> Table:
-    """Return the table of contenders: those that ran, and why others did not."""
+    """Return the table of the contenders that ran, and the reasons why others did not."""
     ran = {name: run for name, run in runs.items() if "cannot_run" not in run}
     missing = reasons(runs) if runs else {"the chosen contenders": "they take no part in this"}
     rows = [[name, *cells(name, run)] for name, run in ran.items()]
@@ -110,7 +111,7 @@ def contender_table(
 
 
 def reasons(runs: Result) -> dict[str, str]:
-    """Return why runs are missing, by name."""
+    """Return the reason for each missing run, by name."""
     return {name: run["cannot_run"] for name, run in runs.items() if "cannot_run" in run}
 
 
@@ -132,17 +133,17 @@ def grid(columns: Sequence[str], rows: list[list[str]]) -> str:
 
 
 def _is_number(cells: Iterable[str]) -> bool:
-    """Whether a column is of numbers, which stand at its right."""
+    """Whether a column contains numbers, which are right-aligned."""
     return all(re.match(r"(\*\*)?[-<\d]|at |not |cannot |$", cell) for cell in cells)
 
 
 def folded(summary: str, text: str) -> str:
-    """Return Markdown that a click on its summary opens."""
+    """Return collapsed Markdown, which a click on the summary opens."""
     return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def replace_block(page: str, name: str, text: str) -> str:
-    """Return the page with this text between ``<!-- name -->`` and ``<!-- end of name -->``."""
+    """Replace the text between ``<!-- name -->`` and ``<!-- end of name -->`` in a page."""
     block = re.compile(f"(<!-- {name} -->\n).*(<!-- end of {name} -->)", re.DOTALL)
     return block.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
 
@@ -153,12 +154,12 @@ def replace_block(page: str, name: str, text: str) -> str:
 def print_tables(
     head: list[str], tables: list[Table], bold: str = "", file: TextIO | None = None
 ) -> None:
-    """Print tables for a terminal of any width, or a pipe; the row of one contender is bold."""
-    from rich.console import Console  # Not above: a peer's process must load only the peer.
+    """Print tables for a pipe or a terminal of any width, with one contender's row in bold."""
+    from rich.console import Console  # Here, because a peer's process must load only the peer.
     from rich.text import Text
 
     file = sys.stdout if file is None else file
-    # A pipe gets all columns, and no line is cut.
+    # Output to a pipe has all columns and complete lines.
     width = None if file.isatty() else 10_000
     console = Console(file=file, force_terminal=file.isatty(), width=width, highlight=False)
     for line in head:
@@ -181,13 +182,13 @@ def print_tables(
 
 
 def _drawn(table: Table, console: Any, bold: str) -> Any:
-    """Return the table as an object of rich, with as many columns as the console has room for."""
+    """Return a rich table with the columns that fit the console."""
     from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
 
     for n_shown in range(len(table.columns), 1, -1):
-        # Columns are a space of the box apart, beside their padding.
+        # Columns are separated by a space of the box and their padding.
         drawn = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         drawn.add_column(table.columns[0])
         for name in table.columns[1:n_shown]:
@@ -201,7 +202,7 @@ def _drawn(table: Table, console: Any, bold: str) -> Any:
 
 
 def _said(reason: str) -> str:
-    """Return a reason for a reader."""
+    """Return a readable form of a reason."""
     from mlp_xp.cli.terminal.lines import printable
 
     package = _package(reason)
@@ -209,7 +210,7 @@ def _said(reason: str) -> str:
 
 
 def _package(reason: str) -> str | None:
-    """Return the package that is not installed, if that is the reason."""
+    """Return the name of the missing package, if that is the reason."""
     found = re.fullmatch(
         r"ModuleNotFoundError: No module named '(\w+)[\w.]*'|(\w+) is not installed", reason
     )

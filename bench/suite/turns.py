@@ -1,8 +1,9 @@
-"""Contenders in turns (A B C A B C ...), so that a slow spell of the machine affects all of them.
+"""Contenders in turns (A B C A B C ...), so a temporary slowdown of the machine affects all of
+them.
 
-A turn runs in a new process (`child`), or in the one of its contender (`Worker`), which sleeps
-during the turns of others: the threads of OpenBLAS, OpenMP and XLA spin before they sleep, and
-would compete in one process.
+A turn runs in a new process (`child`) or in the contender's process (`Worker`), which sleeps
+during other turns. In a single process, the threads of OpenBLAS, OpenMP and XLA would compete,
+because they spin before they sleep.
 """
 
 import contextlib
@@ -27,17 +28,17 @@ from bench.suite.contenders import Entry
 from bench.suite.records import ROOT, Result, thread_pools
 from bench.suite.workloads import Workload, load
 
-PAUSE = 0.1  # Seconds: the threads of the last contender spin for some 20 ms.
+PAUSE = 0.1  # Seconds to wait, because the threads of the last contender spin for some 20 ms.
 PATIENCE = 600  # Seconds for a turn, including the first, which compiles.
-TRAINED_ON = 1_024  # Images of the training before a prediction.
+TRAINED_ON = 1_024  # Images for the training before a prediction.
 SLOW = "The machine code for NumPy cannot be compiled"  # The library's warning.
 POOLS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "NUMBA")
 
-Announce = Callable[[str], None]  # Of the turn that begins.
+Announce = Callable[[str], None]  # Called with the name of the turn that starts.
 
 
 class Options(NamedTuple):
-    """The options of a run, for each of its parts."""
+    """The options of a run, passed to each of its parts."""
 
     rounds: int
     threads: int = 1
@@ -45,7 +46,7 @@ class Options(NamedTuple):
     quick: bool = False
     images: int | None = None  # The most of an epoch.
     contenders: list[str] | None = None  # None for all.
-    cases: tuple[str, ...] = ()  # Beginnings of names of cases; none for all.
+    cases: tuple[str, ...] = ()  # Prefixes of case names; empty for all.
 
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Return the names of the chosen cases."""
@@ -53,7 +54,7 @@ class Options(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of a run: its title, and what measures it and shows it in tables."""
+    """A part of a run: its title, and the functions that measure it and return its tables."""
 
     title: str
     measure: Callable[[Options, Announce], Result]
@@ -71,7 +72,7 @@ def say(text: str) -> None:
 def in_turns(
     names: Iterable[str], rounds: int, act: Callable[[str], Any], announce: Announce = say
 ) -> Result:
-    """Return what an act gives for each name in each round, or why it cannot run."""
+    """Return the results of a function for each name and round, or why it cannot run."""
     found: Result = {name: [] for name in names}
     for number in range(rounds):
         for name, runs in found.items():
@@ -87,13 +88,13 @@ def in_turns(
 
 
 def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Result:
-    """Return the seconds of each contender's epochs or calls, or why it cannot run here.
+    """Return the seconds of each contender's epochs or calls, or why it cannot run.
 
     A job is a `Measurement`, or another NamedTuple with its ``threads``, ``repeats`` and
     ``get_ready``. Each has a turn to warm up, and one in each round.
     """
     with tempfile.TemporaryDirectory() as logs:
-        # All import at once; from then on, one computes at a time.
+        # All processes import at the same time; after that, only one computes at a time.
         files = (Path(logs, str(number)) for number in range(len(jobs)))
         workers = {
             name: Worker(job, file) for (name, job), file in zip(jobs.items(), files, strict=True)
@@ -107,7 +108,8 @@ def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Resu
 
 
 def _joined(first: Result, *turns: tuple[float, Any, int | None]) -> Result:
-    """Return the record of a contender: what its first turn told, and all others."""
+    """Return the record of a contender: the information from its first turn, and the results of all
+    turns."""
     seconds, losses, peaks = (list(column) for column in zip(*turns, strict=True))
     losses = first["losses"] + losses
     return first | {"losses": losses, "seconds": seconds, "peak_bytes": peaks[-1]}
@@ -115,8 +117,8 @@ def _joined(first: Result, *turns: tuple[float, Any, int | None]) -> Result:
 
 @contextlib.contextmanager
 def _ctrl_c_held() -> Iterator[None]:
-    """Delay Ctrl-C; a process that starts meanwhile never sees it."""
-    if not hasattr(signal, "pthread_sigmask"):  # On Windows.
+    """Delay Ctrl-C, and hide it from processes that start meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows lacks pthread_sigmask.
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -127,7 +129,7 @@ def _ctrl_c_held() -> Iterator[None]:
 
 
 class Worker:
-    """The process of a contender, which takes a turn whenever it is asked."""
+    """The process of a contender, which runs a turn on request."""
 
     def __init__(self, job: Any, log: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -138,7 +140,7 @@ class Worker:
         end.close()
 
     def ask(self) -> Any:
-        """Return the answer to a turn, or why there is none."""
+        """Return the result of a turn, or the reason why there is none."""
         time.sleep(PAUSE)
         try:
             self._pipe.send(True)
@@ -147,7 +149,8 @@ class Worker:
                 return slow_path(self._printed()) or answer
             self._process.terminate()
             return {"cannot_run": f"not done after {PATIENCE} s"}
-        except (EOFError, OSError):  # It has ended; its last message may still be in the pipe.
+        except (EOFError, OSError):
+            # The process has ended, but its last message may still be in the pipe.
             with contextlib.suppress(EOFError):
                 if self._pipe.poll():
                     return self._pipe.recv()
@@ -157,7 +160,7 @@ class Worker:
             return {"cannot_run": ": ".join([status, *last])}
 
     def stop(self) -> None:
-        self._pipe.close()  # A process that waits for a turn ends.
+        self._pipe.close()  # This ends a process that waits for a turn.
         self._process.join(5)
         self._process.terminate()
 
@@ -166,27 +169,27 @@ class Worker:
 
 
 def work(pipe: Connection, job: Any, log: Path) -> None:
-    """Run a turn whenever the pipe asks for one, and send its seconds.
+    """Run a turn for each request from the pipe, and send its result.
 
-    What a peer prints goes to the log: it would break the line of progress.
+    Output of the peer goes to the log, because it would break the progress bar.
     """
     file = os.open(log, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(file, stream)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the parent, whose end stops this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent handles Ctrl-C.
     if job.threads is not None and hasattr(os, "sched_setaffinity"):
-        # XLA starts a thread per usable CPU, whatever the environment says.
+        # XLA starts one thread per usable CPU and ignores environment variables.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     try:
         show_slow_path()
         turn = job.get_ready()
         pipe.recv()
         loss = turn()  # Compiles and warms up.
-    except Exception as error:  # A peer may fail in any way; its line of the table says how.
+    except Exception as error:  # A peer may raise any error, which is shown in the table.
         pipe.send(failure(error))
         return
     pipe.send({"thread_pools": thread_pools(), "losses": [loss]})
-    with contextlib.suppress(EOFError):  # The other end was closed: no more turns.
+    with contextlib.suppress(EOFError):  # The other end was closed, so there are no more turns.
         while pipe.recv():
             start = time.perf_counter()
             loss = turn()
@@ -195,11 +198,11 @@ def work(pipe: Connection, job: Any, log: Path) -> None:
 
 
 class Seconds(float):
-    """The result of a turn that timed itself."""
+    """The result of a turn that measures its own time."""
 
 
 def failure(error: Exception) -> Result:
-    """Return the result of what raised an error."""
+    """Return the result for an error."""
     return {"cannot_run": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
 
 
@@ -207,7 +210,7 @@ def failure(error: Exception) -> Result:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the threads of all libraries in processes started from now on; None for the default."""
+    """Set the number of threads of all libraries in new processes; None for the default."""
     for pool in POOLS:
         os.environ.pop(f"{pool}_NUM_THREADS", None)
     os.environ.update(threads_of(threads))
@@ -218,7 +221,7 @@ def threads_of(threads: int | None) -> dict[str, str]:
 
 
 def python(*arguments: object, launcher: Iterable[str] = (), **env: str) -> dict[str, Any]:
-    """Return the arguments of `subprocess.Popen` for Python with this tree on its path."""
+    """Return the arguments of `subprocess.Popen` for Python with this clone on its path."""
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {
         "args": [*launcher, sys.executable, *map(str, arguments)],
@@ -230,9 +233,10 @@ def python(*arguments: object, launcher: Iterable[str] = (), **env: str) -> dict
 def child(
     *arguments: object, cwd: Path | None = None, launcher: Iterable[str] = (), **env: str
 ) -> Any:
-    """Return the JSON that Python prints last with these arguments, or why it cannot run.
+    """Run Python with these arguments and return the last JSON that it prints, or why it cannot
+    run.
 
-    With a launcher, such as mpiexec, return what each of its processes prints.
+    With a launcher such as mpiexec, return the output of each process.
     """
     env = {"PYTHONWARNINGS": f"ignore,always:{SLOW}:RuntimeWarning"} | env
     command = python(*arguments, launcher=launcher, **env)
@@ -248,7 +252,7 @@ def child(
 
 def peak_bytes() -> int | None:
     """Return the peak memory of this process, or None if the system does not report it."""
-    # Not ru_maxrss, which a process inherits from its parent.
+    # ru_maxrss is not used, because a process inherits it from its parent.
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         return int(found[1]) * 1024 if found else None
@@ -256,12 +260,12 @@ def peak_bytes() -> int | None:
 
 
 def show_slow_path() -> None:
-    """Report the warning that machine code cannot be compiled, whatever else is ignored."""
+    """Show the warning that machine code cannot be compiled, even if others are ignored."""
     warnings.filterwarnings("always", SLOW, RuntimeWarning)
 
 
 def slow_path(printed: str) -> Result | None:
-    """Return that a process cannot run if its machine code could not be compiled."""
+    """Return the result of a process whose machine code could not be compiled, or None."""
     lines = [line for line in printed.splitlines() if SLOW in line]
     return {"cannot_run": f"without machine code: {lines[0]}"[:300]} if lines else None
 
@@ -270,11 +274,11 @@ def slow_path(printed: str) -> Result | None:
 
 
 class Measurement(NamedTuple):
-    """A contender at a workload, sent to its process."""
+    """A contender and a workload, sent to the contender's process."""
 
     entry: Entry
     workload: Workload
-    folder: Path  # Where `prepare` wrote the data.
+    folder: Path  # The folder where `prepare` wrote the data.
     threads: int
 
     @property
@@ -283,7 +287,8 @@ class Measurement(NamedTuple):
         return self.entry.repeats or self.workload.repeats
 
     def get_ready(self) -> Callable[[], Any]:
-        """Load data and library; return the function of a turn, which returns the loss, if any."""
+        """Load data and library, and return a function that runs a turn and returns the loss, if
+        any."""
         workload, entry = self.workload, self.entry
         x = np.load(self.folder / f"{entry.data}.npy")
         y = np.load(self.folder / "labels.npy")
@@ -304,7 +309,8 @@ class Measurement(NamedTuple):
 
 
 def prepare(workload: Workload, folder: Path) -> Result:
-    """Write the data of a workload, so that preparing them adds to no contender's memory."""
+    """Write the data of a workload to files, so preparing them does not increase a contender's
+    memory."""
     n_images = max(workload.n_images, TRAINED_ON) if workload.kind == "predict" else None
     raw, labels, source = load(workload.data, n_images or workload.n_images)
     scaled = raw.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The workloads: networks with their data, and epochs of this library's training loop on them."""
+"""The workloads: networks with their data, and epochs of this library's training loop."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ class Workload(NamedTuple):
     widths: tuple[int, ...]
     activation: str
     batch_size: int
-    n_images: int  # Per epoch, or per prediction.
+    n_images: int  # Per epoch or prediction.
     data: str = "cifar10"
     solver: str = "adam"
     learning_rate: float = 0.001
-    repeats: int = 1  # Epochs or calls per turn: one may be too short to time.
+    repeats: int = 1  # Epochs or calls per turn, because one may be too short to time.
     kind: str = "train"  # or "predict"
 
     @property
@@ -28,12 +28,12 @@ class Workload(NamedTuple):
         return f"{self.name} {widths}, {self.activation}, batch {self.batch_size}"
 
     def task(self, x: np.ndarray, y: np.ndarray, threads: int) -> Task:
-        """Return the task of a contender on some images."""
+        """Return the task of a contender with these images."""
         rule = self.solver, self.learning_rate, self.batch_size
         return Task(self.widths, self.activation, *rule, x, y, threads)
 
 
-# An epoch of each takes about a second on two cores.
+# An epoch of each network takes about a second on two cores.
 WORKLOADS = (
     Workload("tiny", (64, 100, 10), "relu", 32, 1_797, data="digits"),
     Workload("lab", (3072, 64, 10), "logistic", 128, 20_000),
@@ -71,10 +71,10 @@ QUICK = (
 def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Return at most `n_images` uint8 images, int32 labels, and the name of their source.
 
-    Without CIFAR-10 on this machine, random images of its shape are used: speed does not depend on
-    their content.
+    Without CIFAR-10 on this machine, random images of the same shape are used, because speed does
+    not depend on the content.
     """
-    # Not above: a peer's process imports this file and must load only the peer.
+    # Imported here because a peer's process imports this file and must load only the peer.
     from mlp_xp.datasets import load_cifar10, load_digits, locate
 
     if data == "digits":
@@ -91,14 +91,14 @@ def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
         generator = np.random.default_rng(0)
         x = generator.integers(256, size=(min(n_images, 60_000), 3072), dtype=np.uint8)
         y, source = generator.integers(10, size=len(x)), "random images of CIFAR-10's shape"
-    # A copy in memory: the cache is memory-mapped.
+    # Copy the data into memory, because the cache is memory-mapped.
     return np.array(x[:n_images]), y[:n_images].astype(np.int32), source
 
 
 def make_epoch(
     backend: Any, workload: Workload, x: np.ndarray, y: np.ndarray, placement: Any
 ) -> Callable[[], None]:
-    """Return the function of an epoch of this library, which ends when the device is done."""
+    """Return a function that runs an epoch of this library and waits for the device."""
     from mlp_xp.nn.losses import SoftmaxCrossEntropy
     from mlp_xp.nn.network import Network, init_params
     from mlp_xp.optimizers import Adam

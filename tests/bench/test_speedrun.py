@@ -61,5 +61,5 @@ def test_seeds_are_measured_added_and_drawn(module, speedrun, recipe, tmp_path):
     module("bench.reports.charts").speedrun_figure(result).savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
     recipe.write_text(RECIPE + "alpha = 0.5\n")
-    with pytest.raises(SystemExit, match="has another settings"):
+    with pytest.raises(SystemExit, match="has different settings"):
         speedrun.main([*options, "--seeds", "2"])

