@@ -1,7 +1,7 @@
 """Callbacks: objects that watch a fit and may end it.
 
-Ready-made callbacks show progress, save checkpoints, write logs, and end a fit at a time or score.
-Early stopping, validation and ``max_time`` are in `training`.
+They show progress, save checkpoints, write logs, or end a fit at a time limit or target score.
+Early stopping, validation and ``max_time`` need no callback: estimators have parameters for them.
 """
 
 from mlp_xp._utils.display.progress import time_left

@@ -22,8 +22,8 @@ class Callback:
     """Base class of callbacks: override the methods that you need.
 
     A `fit` calls the callbacks in the order of the estimator's parameter ``callbacks``. It does not
-    copy them, so what a callback has recorded can be read from it afterwards. If the estimator is
-    cloned, as in a grid search, so are its callbacks. An object can watch only one fit at a time.
+    copy the callbacks, so their attributes can be read afterwards. Cloning the estimator, as in a
+    grid search, also clones its callbacks. A callback object can be used by one fit at a time.
     `partial_fit` does not call callbacks.
 
     Attributes
@@ -58,9 +58,9 @@ class Callback:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def on_fit_begin(self, model: Any) -> None:
-        """Prepare for a fit of `model`; its ``max_iter`` is the planned number of epochs.
+        """Prepare for a fit of `model`; ``model.max_iter`` is the planned number of epochs.
 
-        Its ``max_time`` can still be set here. It counts from the call of `fit`.
+        ``model.max_time`` can still be set here; it counts from the call of `fit`.
         """
 
     def on_fit_resume(self, model: Any) -> None:
@@ -71,24 +71,23 @@ class Callback:
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
         """Report the progress of an epoch, at most ten times a second.
 
-        `done` of its `n_steps` steps have been started. `running` has the average ``loss`` and
-        ``accuracy`` of the epoch so far, which a fit reads anyway to check for NaN; it is None
-        until they are first read.
+        `done` of the epoch's `n_steps` steps have been started. `running` has the average ``loss``
+        and ``accuracy`` of the epoch so far; it is None until they are first read from the device.
         """
 
     @_does_nothing
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool | None:
-        """Return True to end the fit after step `done`, from 1, of `n_steps` in the epoch.
+        """Return True to end the fit after step `done` of the epoch's `n_steps`, counted from 1.
 
-        The device may still be computing the step. The model is up to date only after an epoch.
-        This method makes a fit run its steps one by one; to show progress, `on_progress` is
-        cheaper.
+        The device may still be computing the step, and the model's weights are only updated after
+        each epoch. Overriding this method makes a fit run its steps one by one; to show progress,
+        `on_progress` is cheaper.
         """
 
     def on_epoch_end(self, model: Any, record: Record) -> bool | None:
         """Return True to end the fit after an epoch and its validation.
 
-        The model predicts with its current weights. `record` is the last of its ``history_``.
+        `model` can predict with its current weights. `record` is the last in ``model.history_``.
         """
 
     def on_fit_end(self, model: Any) -> None:
@@ -105,6 +104,6 @@ class Live(Callback):
 
 
 def expect(condition: bool, name: str, expected: str, given: Any) -> None:
-    """Raise ValueError for an invalid setting."""
+    """Raise ValueError for a setting unless ``condition`` is true."""
     if not condition:
         raise ValueError(f"`{name}` must be {expected}, got {given!r}")

@@ -57,7 +57,7 @@ def _parse(every: Any) -> _Interval:
 
 @dataclass
 class _Work:
-    """Resources of a fit, its best model since the last checkpoint, and the write in progress."""
+    """The resources of a fit, its best model since the last checkpoint, and the current write."""
 
     resources: contextlib.ExitStack
     is_terminated: Callable[[], bool]
@@ -69,14 +69,13 @@ class _Work:
 class Checkpoint(Live):
     """Checkpoints of a fit, from which ``fit(..., resume=folder)`` resumes after any interruption.
 
-    Each is a folder ``epoch-0003``, or ``epoch-0003-step-000120`` within an epoch, with everything
-    the fit needs to resume as if nothing had happened. It appears as a whole once its files are on
-    disk, and only then are older ones removed. `mlp_xp.saving.load_model` can read a checkpoint as
-    a model, as well as ``best``, which is replaced as a whole. If writing fails, a warning is
-    issued and the fit continues. Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes
-    one and ends the process with status 143. It is an error, raised before the first step, if the
-    model cannot be saved, or the folder cannot be created or is in use by another fit. Needs the
-    ``cli`` extra.
+    Each checkpoint is a folder ``epoch-0003``, or ``epoch-0003-step-000120`` within an epoch, with
+    everything needed to resume the fit as if it had not been interrupted. It is written atomically;
+    older checkpoints are removed afterwards. `mlp_xp.saving.load_model` can load checkpoints and
+    the best model, in the folder ``best``. If writing fails, the fit continues with a warning.
+    Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends the process with
+    status 143. If the model cannot be saved, or the folder cannot be created or is used by another
+    fit, an error is raised before the first step. Requires the ``cli`` extra.
 
     Parameters
     ----------
@@ -84,9 +83,9 @@ class Checkpoint(Live):
         A folder for this fit only. Checkpoints of another fit in it are removed after this fit's
         first checkpoint.
     every : int or str, default=1
-        Epochs from one checkpoint to the next; or ``"100 steps"``, ``"30 s"``, ``"10 min"`` or ``"1
+        Number of epochs between checkpoints; or ``"100 steps"``, ``"30 s"``, ``"10 min"`` or ``"1
         h"``, which also allow checkpoints within an epoch, at the next pause of the training (about
-        every tenth of a second). With a time, the fit continues while a thread writes.
+        every 0.1 s). If a time is given, a thread writes checkpoints while the fit continues.
     keep_last : int of at least 1 or None, default=3
         Number of checkpoints to keep; None keeps all.
     keep_best : int of at least 0, default=1
@@ -104,7 +103,7 @@ class Checkpoint(Live):
     ...     watch = [Checkpoint(folder, every=2)]
     ...     model = MLPClassifier(max_iter=4, learning_rate="cosine", callbacks=watch)
     ...     model = model.fit(X, y)
-    ...     resumed = model.fit(X, y, resume=folder)  # After its last epoch: there is no other.
+    ...     resumed = model.fit(X, y, resume=folder)  # Finished: nothing to train.
     ...     load_model(f"{folder}/epoch-0002").n_iter_, resumed.n_iter_
     (2, 4)
     """
@@ -169,7 +168,7 @@ class Checkpoint(Live):
             best, work.pending = work.pending, None
             work.write = work.thread.submit(self._write, copied, pause, snapshot, best), best
             self._last_step, self._last_time = pause.n_steps, time.perf_counter()
-            # No other steps are lost.
+            # Wait for the write, so that a crash loses at most one interval.
             if is_terminated or self._interval.unit != "s":
                 self._end_write()
         if is_terminated:
@@ -231,10 +230,10 @@ class Checkpoint(Live):
         _warn_of(failed)
 
     def _prune(self, model: Any, newest: tuple[int, int]) -> None:
-        """Remove checkpoints that are too old, from another fit, or newer and damaged."""
+        """Remove checkpoints that are too old, from another fit, or (if damaged) newer."""
         found = checkpoints(self.folder)
         mine = [key for key, path in found.items() if key <= newest and path not in self._stale]
-        if newest not in mine:  # This one replaced a checkpoint of another fit.
+        if newest not in mine:  # It replaced a checkpoint of another fit.
             mine.append(newest)
         scores = {record.epoch: _score(record) for record in model.history_}
         ends = [key for key in mine if not key[1] and key[0] in scores]
@@ -247,12 +246,12 @@ class Checkpoint(Live):
 
 
 def _warn_of(failed: dict[Path, Exception]) -> None:
-    """Warn of failed writes, since the fit is worth more than its checkpoint."""
+    """Warn of failed writes, which must not end the fit."""
     for path, error in failed.items():
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
-            f"{path} cannot be written: {reason}. The fit continues, and the next checkpoint is "
-            "tried when it is due: make room, or let this user write to the folder.",
+            f"{path} cannot be written: {reason}. The fit continues, and will write the next "
+            "checkpoint when it is due: free disk space, or make the folder writable.",
             RuntimeWarning,
             stacklevel=2,
         )

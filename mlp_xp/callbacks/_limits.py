@@ -13,12 +13,12 @@ from mlp_xp.training.loop.time_budget import Budget
 
 
 class TimeBudget(Callback):
-    """A time limit: the fit ends with the last step that fits.
+    """A time limit for a fit.
 
-    The fit ends when the next step, or the validation after it, would end too late, judging by the
-    times so far. The time counts from the start of the fit. The learning-rate schedule does not
-    follow the time, and on a GPU steps are only queued when they "end"; if this matters, use the
-    estimators' parameter ``max_time``.
+    The fit ends when the next step, or the validation after it, would probably exceed the limit,
+    given the durations so far. The time counts from the start of the fit. The learning-rate
+    schedule does not depend on the time limit, and on a GPU, steps are only queued when they "end";
+    if this matters, use the estimators' parameter ``max_time``.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class TimeBudget(Callback):
         self._budget, self._has_steps = Budget(self.seconds), False
 
     def on_fit_resume(self, model: Any) -> None:
-        """Start the clock, and subtract the seconds of the epochs so far."""
+        """Start the clock, and count the seconds of earlier epochs."""
         used = sum(record.seconds for record in model.history_[-model.n_iter_ :])
         start = time.perf_counter() - (used if model.n_iter_ else 0.0)
         self._budget, self._has_steps = Budget(self.seconds, start), False
@@ -71,7 +71,7 @@ class TargetScore(Callback):
     Parameters
     ----------
     score : float
-        Accuracy from 0 to 1 for a classifier.
+        The validation score to reach; for a classifier, by default, an accuracy from 0 to 1.
 
     Examples
     --------
@@ -91,7 +91,7 @@ class TargetScore(Callback):
         """Whether the score has been reached."""
         if record.validation_score is None:
             raise ValueError(
-                f"TargetScore({self.score}) needs a validation score, and epoch {record.epoch} has "
-                "none: pass X_val and y_val to fit, or set early_stopping=True"
+                f"TargetScore({self.score}) needs a validation score, but epoch {record.epoch} has "
+                "none: pass X_val and y_val to fit, or set early_stopping=True."
             )
         return bool(record.validation_score >= self.score)

@@ -17,12 +17,12 @@ from mlp_xp.training.loop.records import Record
 class CSVLog(Callback):
     """A CSV file with one row per epoch: the fields of the record, empty if None.
 
-    Floats are read back exactly. The file is complete after each epoch.
+    Floats are written with full precision. The file is complete after each epoch.
 
     Parameters
     ----------
     path : str or path-like
-        Replaced when a fit begins; its folder is created if missing.
+        The file, which is replaced when a fit begins. Its folder is created if missing.
 
     Examples
     --------
@@ -58,21 +58,21 @@ class CSVLog(Callback):
         self._write("a", record)
 
     def _write(self, mode: str, row: tuple[Any, ...]) -> None:
-        # Opened for each row, so it need not be flushed, closed, or left out of a copy.
+        # Opened for each row, so that no open file must be flushed, closed, or left out of a copy.
         with open(self.path, mode, newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
 
 
 class TensorBoard(Live):
-    """The scalars of each epoch for TensorBoard; needs the ``tensorboard`` extra.
+    """A TensorBoard log of each epoch's scalars; requires the ``tensorboard`` extra.
 
-    They are the numbers of the record, by name, and ``samples_per_second``.
+    The scalars are the numbers in the epoch's record, and ``samples_per_second``.
 
     Parameters
     ----------
     folder : str or path-like
-        Created if missing. Use a separate folder per fit to see fits side by side: if several write
-        to the same folder, TensorBoard shows only the last.
+        The folder of the log, created if missing. Use a separate folder for each fit; if several
+        fits write to the same folder, TensorBoard shows only the last.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class TensorBoard(Live):
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        # Not a Path: tensorboardX also takes "s3://" and "gs://".
+        # Not a Path: tensorboardX also supports "s3://" and "gs://".
         self.folder = os.fspath(folder)
 
     def on_fit_begin(self, model: Any) -> None:
@@ -94,8 +94,8 @@ class TensorBoard(Live):
         self._open(len(model.history_) + 1)
 
     def _open(self, first_epoch: int) -> None:
-        # tensorboardX names its file by the second, so two quick fits would share one. TensorBoard
-        # reads files in the order of their names.
+        # tensorboardX names files by the second, so two short fits would write to the same file.
+        # TensorBoard reads files in the order of their names.
         suffix = f".{time.time_ns()}.{os.getpid()}"
         self._live = optional("tensorboardX", "tensorboard").SummaryWriter(
             self.folder, purge_step=first_epoch, flush_secs=5, filename_suffix=suffix
@@ -114,7 +114,7 @@ class TensorBoard(Live):
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """Return the numbers of a record by name, and ``samples_per_second``."""
+    """Return the numbers in a record by name, and ``samples_per_second``."""
     names = "loss", "accuracy", "learning_rate", "validation_loss", "validation_score"
     values = {name: getattr(record, name) for name in names}
     if math.isnan(record.learning_rate):  # "lbfgs" has no learning rate.

@@ -19,18 +19,18 @@ from mlp_xp.training.loop.records import Record
 
 
 class MLflow(Live):
-    """Parameters, each epoch's scalars and the model in an MLflow run; needs the ``mlflow`` extra.
+    """An MLflow log of a fit's parameters, scalars and model; requires the ``mlflow`` extra.
 
-    ``mlflow.sklearn.autolog`` records only scikit-learn's own estimators, including pipelines and
-    searches that contain ours. This callback records our fits in the same way, and each epoch:
-    parameters, the tags ``estimator_name`` and ``estimator_class``, ``estimator.html``, the numbers
-    of the record by name, and the model in ``mlflow.sklearn``'s format.
+    ``mlflow.sklearn.autolog`` records only scikit-learn's own estimators, such as pipelines and
+    searches that contain a network. This callback records the fit of a network in the same way:
+    parameters, the tags ``estimator_name`` and ``estimator_class``, ``estimator.html``, and the
+    model in ``mlflow.sklearn``'s format. It also records the numbers in each epoch's record.
 
     Parameters
     ----------
     nested : bool, default=False
-        Whether each fit has its own run within the active run, as needed for a search. Otherwise it
-        is recorded in the active run, or in a new one if none is active.
+        Whether to start a run for each fit within the active run, as needed for a search. Otherwise
+        the fit is recorded in the active run, or in a new run if none is active.
     log_model : bool, default=True
         Whether to log the fitted model, without callbacks and optimizer state, as a skops file.
         ``mlflow.sklearn.load_model`` and ``mlflow.pyfunc.load_model`` open it.
@@ -60,8 +60,8 @@ class MLflow(Live):
             mlflow.log_params(model.get_params())
         except mlflow.MlflowException as error:
             raise ValueError(
-                "The active run of MLflow has the parameters of another fit: use "
-                "MLflow(nested=True), or begin a run for each fit."
+                "The active MLflow run already has the parameters of another fit: use "
+                "MLflow(nested=True), or start a new run for each fit."
             ) from error
         kind = type(model)
         names = {"name": kind.__name__, "class": f"{kind.__module__}.{kind.__name__}"}
@@ -91,7 +91,7 @@ class MLflow(Live):
 
 
 def _log_model(model: Any) -> None:
-    """Log a model, which may be modified, in the active run; a failure is only a warning."""
+    """Log a model, which is modified, in the active run; warn if this fails."""
     sklearn, skops = optional("mlflow.sklearn", "mlflow"), optional("skops.io", "mlflow")
     model.callbacks = None
     try:
@@ -102,18 +102,18 @@ def _log_model(model: Any) -> None:
             signature=_signature(model),
             serialization_format="skops",
             skops_trusted_types=types,
-            # Otherwise MLflow loads the model in another process to find them.
+            # Otherwise MLflow loads the model in another process to infer them.
             pip_requirements=[
                 f"mlp-xp=={__version__}",
                 *sklearn.get_default_pip_requirements(include_skops=True),
             ],
         )
     except Exception as error:
-        warnings.warn(f"MLflow has no model of this fit: {error}", stacklevel=2)
+        warnings.warn(f"The model was not logged to MLflow: {error}", stacklevel=2)
 
 
 def _signature(model: Any) -> Any:
-    """Return the shapes and dtypes of inputs and predictions, with the names of columns."""
+    """Return MLflow's description of inputs and predictions: shapes, dtypes and column names."""
     state, names = fitted_state(model), getattr(model, "feature_names_in_", None)
     X: Any = np.zeros((1, state.n_features), dtype=state.dtype)
     if names is not None:

@@ -15,7 +15,7 @@ from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_sv
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.time_budget import Pace
 
-_CURVE_PAUSE = 20  # Drawings are at least this many times their duration apart.
+_CURVE_PAUSE = 20  # Wait at least this many times a drawing's duration between drawings.
 
 
 class ProgressBar(Live):
@@ -23,14 +23,13 @@ class ProgressBar(Live):
 
     The time left is estimated from the pace of the steps, excluding compilation before or during
     the first step. If stdout is not a terminal, about twenty lines are printed instead, the last at
-    the end. With ``max_time`` the bar follows the time if that ends the fit. Needs the ``cli``
-    extra.
+    the end. With ``max_time``, the bar shows the elapsed time if this is expected to end the fit.
+    Requires the ``cli`` extra.
 
     Parameters
     ----------
     curve : bool, default=False
-        Whether, in a notebook, loss and score are drawn below the bar after an epoch, using at most
-        a twentieth of the time.
+        Whether to plot loss and score below the bar in a notebook, in at most 5 % of the time.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Scikit-learn's searches and cross-validation, which train many networks at once.
 
-Each function and class is scikit-learn's own, with the same parameters, results and errors; only
-the fits are run by `mlp_xp.estimators`, with one copy of the data on the device. That folder also
-decides how many networks train in one step.
+Each function and class is scikit-learn's own, with the same parameters, results and errors. Only
+the fits are run by `mlp_xp.estimators`, which keeps one copy of the data on the device and decides
+how many networks to train in one step.
 """
 
 from mlp_xp.model_selection._searches import (

@@ -1,8 +1,8 @@
-"""Calls of scikit-learn's functions that fit an estimator: parsed, prepared, and run at the end.
+"""The calls that scikit-learn passes to joblib to fit and score an estimator.
 
-Scikit-learn passes the calls to joblib as ``(function, args, kwargs)``. The fits are run elsewhere;
-then the function is called with an estimator whose `fit` returns at once, so scores, messages and
-errors are scikit-learn's.
+Each call is a tuple ``(function, args, kwargs)``. The network is trained first. Then the function
+is called with an estimator whose `fit` returns at once, so scores, messages and errors are
+scikit-learn's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WEIGHTS = "sample_weight"
 
 
 def is_network(estimator: Any) -> bool:
-    """Whether an estimator is from this package, or a pipeline that ends in one."""
+    """Whether an estimator is a network of this package, or a pipeline that ends in one."""
     if isinstance(estimator, Pipeline):
         return bool(estimator.steps) and isinstance(estimator.steps[-1][1], BaseMLP)
     return isinstance(estimator, BaseMLP)
@@ -40,7 +40,7 @@ def _signature(function: Any) -> inspect.Signature:
 
 
 class Call:
-    """A function call wrapped for joblib: the estimator, and the samples to fit."""
+    """A call that scikit-learn passes to joblib, with its estimator and samples."""
 
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._function = function
@@ -51,24 +51,23 @@ class Call:
 
     @classmethod
     def read(cls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """Return the call, with its parameters set, if its fit can be trained with others."""
+        """Return the call, with its parameters set, or None if it must be fitted on its own."""
         if getattr(function, "__name__", "") not in _FUNCTIONS:
             return None
         call = cls(function, args, kwargs)
-        if not call._is_plain:  # Scikit-learn sets the parameters of others, once.
+        if not call._is_plain:  # Scikit-learn sets the parameters.
             return None
         try:
             parameters = call._named.get("parameters")
             if parameters:
                 call.estimator.set_params(**clone(parameters, safe=False))
-        except Exception:  # Scikit-learn will raise it again.
+        except Exception:  # Scikit-learn will raise the error.
             return None
         return call if call._is_plain and call._can_share() else None
 
     @property
     def _is_plain(self) -> bool:
-        """Whether `fit` is not overridden."""
-        # Overridden methods must be called.
+        """Whether `fit` and `set_params` are not overridden; overridden methods must be called."""
         return (not self.is_pipeline or type(self.estimator) is Pipeline) and all(
             getattr(type(self.network), name) is getattr(BaseMLP, name)
             for name in ("fit", "set_params")
@@ -104,7 +103,7 @@ class Call:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Positions of the training samples."""
+        """The positions of the training samples."""
         train = np.asarray(self._named["train"])
         return np.flatnonzero(train) if train.dtype == bool else train
 
@@ -118,36 +117,36 @@ class Call:
 
     @property
     def weights(self) -> Any:
-        """Weights of all samples, or None."""
+        """The weights of all samples, or None."""
         return self._fit_params.get(self._weights_name)
 
     @cached_property
     def preprocessing(self) -> tuple[int, str] | None:
-        """The samples and settings that determine the network's inputs, or None without steps."""
+        """A key for the samples and settings of a pipeline's other steps, or None without steps."""
         if not self.is_pipeline or len(self.estimator.steps) == 1:
             return None
         try:
             settings = joblib.hash(self.estimator.steps[:-1])
-        except Exception:  # Objects that cannot be pickled are not compared.
+        except Exception:  # Settings that cannot be pickled are not compared.
             settings = str(id(self))
         return id(self._named["train"]), settings
 
     def make(self, error: Exception | None, seconds: float) -> Any:
-        """Call scikit-learn's function for a finished fit, given its seconds and error."""
+        """Call scikit-learn's function for a finished fit, given the fit's error and duration."""
         estimator, verbose = self.estimator, self._named.get("verbose", 0)
         traceback = None if error is None else error.__traceback__
 
         def fit(*args: Any, **kwargs: Any) -> Any:
-            del estimator.fit, estimator.set_params  # The class methods are back.
-            if error is not None:  # It may have been raised before.
+            del estimator.fit, estimator.set_params  # Restore the methods of the class.
+            if error is not None:  # The error may be raised repeatedly.
                 raise error.with_traceback(traceback)
             return estimator
 
         estimator.fit, estimator.set_params = fit, lambda **parameters: estimator
         if not self._named.get("return_train_score"):
-            self._bound.arguments["train"] = np.empty(0, dtype=np.intp)  # No copy needed.
+            self._bound.arguments["train"] = np.empty(0, dtype=np.intp)  # Avoids a copy.
         printed = io.StringIO()
-        # The message has the time of this call.
+        # Scikit-learn's message has the time of this call only: replace it.
         with contextlib.redirect_stdout(printed) if verbose > 1 else contextlib.nullcontext():
             result = self._function(*self._bound.args, **self._bound.kwargs)
         if isinstance(result, dict) and "fit_time" in result:

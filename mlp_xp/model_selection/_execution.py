@@ -1,4 +1,4 @@
-"""A joblib backend that trains networks at once, for unmodified scikit-learn functions."""
+"""A joblib backend that trains many networks at once in scikit-learn's unmodified functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBacken
 
 
 class Unfinished(dict[str, Any]):
-    """The result of a fit that Ctrl-C has ended, with the keys of a finished fit."""
+    """A placeholder for the result of a fit that Ctrl-C prevented, with a result's keys."""
 
 
 @contextlib.contextmanager
@@ -40,13 +40,13 @@ def many_models(
     keeps_finished: bool = False,
     metric: Any = None,
 ) -> Iterator[None]:
-    """Train the networks of scikit-learn's functions at once in this context.
+    """Train many networks at once in scikit-learn's functions, within this context.
 
-    Nothing changes for other estimators, or if joblib uses other machines, such as Dask's.
-    ``n_jobs`` counts threads, as in joblib; None uses as many as help. ``verbose=1`` shows a
-    progress bar, with the best score of a ``metric`` named as in ``refit``. With
-    ``keeps_finished``, the remaining results after Ctrl-C are `Unfinished`, unless joblib is the
-    caller, as in a cross-validation of a search, where Ctrl-C should end everything.
+    Other estimators are unaffected, and so are joblib backends with other machines, such as Dask.
+    ``n_jobs`` is the number of threads, as in joblib; None chooses it. ``verbose=1`` shows a
+    progress bar, with the best score so far of ``metric``, the search's ``refit``. With
+    ``keeps_finished``, the remaining results after Ctrl-C are `Unfinished`, except inside another
+    joblib call, such as a cross-validation of a search, where Ctrl-C ends everything.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)
@@ -62,7 +62,7 @@ def many_models(
 
 
 def _is_called_by_joblib() -> bool:
-    # Sequential joblib leaves no trace.
+    # Only the call stack shows sequential joblib.
     names = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))
     return joblib.parallel.__name__ in names
 
@@ -91,18 +91,18 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         self._outer, self._n_jobs = outer, n_jobs
         self._shows_bar, self._keeps_finished = shows_bar, keeps_finished
         self._metric = metric
-        # The calls, as wrapped by joblib, and the callbacks for their results.
+        # Maps joblib's batches of calls to the callbacks for their results.
         self._submitted: dict[Any, Callable[[Any], None]] = {}
         self.is_interrupted = False
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
-        """Return the number of workers for joblib, which submits all calls at once, silently."""
-        # Not "all", with which joblib loses an error of the first split.
+        """Configure joblib to submit all calls at once, silently; return the number of workers."""
+        # Not pre_dispatch="all", with which joblib loses an error of the first split.
         self.parallel, parallel.pre_dispatch, parallel.verbose = parallel, sys.maxsize, 0
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Return the number of workers for joblib: with one it would make the calls itself."""
+        """Return at least two workers; with one, joblib would not use this backend."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         return max(2, self._n_threads or joblib.cpu_count())
@@ -110,7 +110,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     @property
     def _n_threads(self) -> int | None:
         if self._n_jobs is None:
-            return 1 if self.nesting_level else None  # Other fits run at the same time.
+            return 1 if self.nesting_level else None  # Nested: other fits are running.
         return self._n_jobs if self._n_jobs > 0 else max(1, joblib.cpu_count() + 1 + self._n_jobs)
 
     def submit(self, func: Any, callback: Any = None) -> None:
@@ -125,13 +125,13 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
-        """Train and score everything, before joblib collects the results."""
+        """Train and score all models before joblib collects the results."""
         has_lines = any(batch.items[0][2].get("verbose", 0) > 1 for batch in self._submitted)
         shows_bar = self._shows_bar and not has_lines
         bar = TaskBar("models", len(self._submitted)) if shows_bar else None
         result, scores = None, _BestScore(self._metric)
         try:
-            # Steps of pipelines and scorers may use joblib themselves.
+            # Steps of pipelines and scorers may use joblib, too.
             with parallel_config(backend=self._outer):
                 for batch, result in self._results():
                     self._submitted.pop(batch)([result])
@@ -165,7 +165,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 
 
 class _BestScore:
-    """The best mean score among candidates of a search whose folds are all scored."""
+    """The best mean score so far among candidates of a search with all folds scored."""
 
     def __init__(self, metric: Any) -> None:
         self._metric = metric
@@ -173,7 +173,7 @@ class _BestScore:
         self._best: float | None = None
 
     def add(self, call: dict[str, Any], result: Any) -> str:
-        """Return the best score so far, as text, once a result has been added."""
+        """Add a result, and return the best score so far as text."""
         score = result.get("test_scores") if isinstance(result, dict) else None
         if isinstance(score, dict):
             score = score.get(self._metric) if isinstance(self._metric, str) else None

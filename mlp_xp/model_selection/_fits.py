@@ -1,4 +1,4 @@
-"""The fits in scikit-learn's calls, with the preceding steps of pipelines."""
+"""Run the fits of scikit-learn's calls, including the other steps of pipelines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mlp_xp.model_selection._calls import Call
 def fitted(
     calls: Iterable[Call], n_jobs: int | None
 ) -> Iterator[tuple[Call, Exception | None, float]]:
-    """Fit the estimators of calls, in any order; yield each call, its error, if any, and seconds.
+    """Fit the estimators of calls, in any order; yield each call, its error or None, and seconds.
 
-    The steps before a network are fitted once per combination of samples and settings; their time
-    is included in its seconds. Ctrl-C raises KeyboardInterrupt before the next fit is yielded.
+    In pipelines, the other steps are fitted once per combination of samples and settings; the
+    seconds include their time. Ctrl-C raises KeyboardInterrupt before the next fit is yielded.
     """
     alone: list[tuple[Call, FitTask, float]] = []
     piped: dict[Any, list[Call]] = defaultdict(list)
@@ -49,7 +49,7 @@ def fitted(
 
 
 class _Inputs:
-    """Cached inputs computed by the first steps of pipelines, by settings and samples."""
+    """The network inputs of pipelines with the same samples and the same other steps."""
 
     def __init__(self, calls: list[Call]) -> None:
         first, rows = calls[0], calls[0].rows
@@ -84,7 +84,7 @@ class _Inputs:
 def _trained(
     fits: list[tuple[Call, FitTask, float]], n_jobs: int | None
 ) -> Iterator[tuple[Call, Exception | None, float]]:
-    """Train the networks of fits, and empty the list to free memory during scoring."""
+    """Train the networks, and empty the list ``fits`` to free memory during scoring."""
     tasks: list[Any] = [task for _, task, _ in fits]
     waiting = {number: (call, seconds) for number, (call, _, seconds) in enumerate(fits)}
     fits.clear()
@@ -93,5 +93,5 @@ def _trained(
             tasks[result.number] = None
             call, seconds = waiting.pop(result.number)
             yield call, result.error, seconds + result.seconds
-        if waiting or is_pressed():  # Including while the last one was scored.
+        if waiting or is_pressed():  # Also if pressed during the last scoring.
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Scikit-learn's searches, whose networks are trained at once."""
+"""Scikit-learn's searches, with many networks trained at once."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ class _ManyModels:
     """Mixin for searches that train their networks at once."""
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
-        """Run the search, as scikit-learn's does.
+        """Run the search, as in scikit-learn.
 
-        Ctrl-C ends it with a warning: `cv_results_` has the finished candidates, the best one is
-        refitted, and `best_estimator_` can be used. A second Ctrl-C ends that fit. If a
-        cross-validation or another search evaluates this one, it raises `KeyboardInterrupt`, which
-        ends them, too.
+        Ctrl-C ends the search with a warning: `cv_results_` has the finished candidates, and the
+        best of them is refitted as `best_estimator_`. A second Ctrl-C ends the refit. If the search
+        is part of a cross-validation or another search, Ctrl-C raises `KeyboardInterrupt` and ends
+        all of them.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features)
         y : array-like of shape (samples,) or (samples, outputs)
         **params
-            Passed to the splitter, the scorer and the `fit` of the estimator, e.g.
+            Arguments for the splitter, the scorer and the estimator's `fit`, e.g.
             ``sample_weight``.
 
         Returns
@@ -105,8 +105,8 @@ class _ManyModels:
 class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[misc]
     """Exhaustive search over parameter values, with many networks trained at once.
 
-    Parameters, attributes and results are as in `sklearn.model_selection.GridSearchCV`. Other
-    estimators also work.
+    Parameters, attributes and results are as in `sklearn.model_selection.GridSearchCV`. Estimators
+    of other packages work, too.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[m
     param_grid : dict or list of dict
         From parameters to the values to try.
     n_jobs : int or None, default=None
-        Number of threads; None uses as many as help.
+        Number of threads; None chooses it automatically.
     verbose : int, default=0
         1 shows a progress bar; more than 1 prints a line per fit, as in scikit-learn.
     scoring, refit, cv, pre_dispatch, error_score, return_train_score
@@ -177,7 +177,7 @@ class HalvingGridSearchCV(_ManyModels, halving.HalvingGridSearchCV):  # type: ig
 
     See `GridSearchCV`. Parameters, attributes and results are as in
     `sklearn.model_selection.HalvingGridSearchCV`; ``sklearn.experimental`` need not be imported.
-    The networks of eliminated candidates are freed.
+    Networks of eliminated candidates are deleted.
 
     Parameters
     ----------
@@ -187,7 +187,8 @@ class HalvingGridSearchCV(_ManyModels, halving.HalvingGridSearchCV):  # type: ig
     factor : float, default=3
         The factor by which the number of candidates is divided and the resource multiplied.
     resource : str, default="n_samples"
-        Or a parameter that accepts positive integers, such as "max_iter", with `max_resources`.
+        The resource to increase: "n_samples", or an integer parameter such as "max_iter", for which
+        `max_resources` must be set.
     n_jobs, verbose
         As in `GridSearchCV`.
     max_resources, min_resources, aggressive_elimination, cv, scoring, refit, error_score, \

@@ -40,12 +40,12 @@ def cross_validate(estimator: Any, X: Any, y: Any = None, **settings: Any) -> An
     y : array-like of shape (samples,) or (samples, outputs)
     **settings
         As in `sklearn.model_selection.cross_validate`; ``n_jobs`` is the number of threads, by
-        default as many as help, and ``verbose=1`` shows a progress bar.
+        default chosen automatically, and ``verbose=1`` shows a progress bar.
 
     Returns
     -------
     dict
-        As scikit-learn's: ``test_score``, ``fit_time``, ...
+        Scores and times, as in scikit-learn: ``test_score``, ``fit_time``, ...
 
     Examples
     --------
@@ -76,7 +76,7 @@ def cross_val_score(estimator: Any, X: Any, y: Any = None, **settings: Any) -> A
 
 @_at_once(model_selection.cross_val_predict)
 def cross_val_predict(estimator: Any, X: Any, y: Any = None, **settings: Any) -> Any:
-    """Return predictions for each sample from a network trained without it.
+    """Return a prediction for each sample, by a network that was not trained on the sample.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Plots of training runs and models, as scikit-learn displays.
 
-Each display has ``from_estimator`` and ``plot(ax=)``, and keeps what it drew in ``axes_`` or
-``ax_`` and ``figure_``.
+Each display has ``from_estimator`` and ``plot(ax=)``, and stores the result in ``axes_`` or ``ax_``
+and ``figure_``.
 """
 
 from __future__ import annotations

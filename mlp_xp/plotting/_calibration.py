@@ -1,4 +1,4 @@
-"""The reliability diagram, for two or more classes, with the calibration error."""
+"""Reliability diagrams for two or more classes, with the calibration error."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
     """scikit-learn's reliability diagram, extended to several classes, with its error (ECE).
 
     With several classes it plots the fraction of correct predictions against the probability of the
-    predicted class. Bars at the bottom show the fraction of samples. `from_estimator` and
-    `from_predictions` are scikit-learn's; the second also accepts a (samples, classes) array.
+    predicted class. Bars at the bottom show the fraction of samples in each bin. `from_estimator`
+    and `from_predictions` are as in scikit-learn; `from_predictions` also accepts a (samples,
+    classes) array.
 
     Attributes
     ----------
     calibration_error : float or None
-        Expected calibration error, from 0 to 1: the mean distance of a sample's bin to the
-        diagonal. None if the display was created from ``prob_true`` and ``prob_pred``.
+        Expected calibration error, from 0 to 1: the mean over samples of their bin's distance from
+        the diagonal. None if the display was created from ``prob_true`` and ``prob_pred``.
 
     References
     ----------
@@ -104,7 +105,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         if is_multiclass:
             labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)
             truth, p, pos_label = labels[np.argmax(p, axis=1)] == truth, np.max(p, axis=1), True
-        p = np.clip(p, 0.0, 1.0)  # A sum of fractions may be rounded up.
+        p = np.clip(p, 0.0, 1.0)  # Rounded sums may exceed 1.
         bins = {"n_bins": n_bins, "strategy": strategy, "pos_label": pos_label}
         shown, predicted = sklearn.calibration.calibration_curve(truth, p, **bins)
         positive = pos_label if pos_label is not None else np.max(truth)
@@ -143,7 +144,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         of_class = "" if self.pos_label is None else f" of {self.pos_label}"
         noun = "the predicted class" if self._is_multiclass else f"the positive class{of_class}"
         self.ax_.set_xlabel(f"probability of {noun}", parse_math=False)
-        self.ax_.set_ylabel("share correct" if self._is_multiclass else "share of that class")
+        self.ax_.set_ylabel("fraction correct" if self._is_multiclass else "fraction of that class")
         self.ax_.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         plain(self.ax_)
         return self

@@ -15,13 +15,12 @@ _MAX_LABELLED = 20
 class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: ignore[misc]
     """scikit-learn's display of a confusion matrix, with colors for mistakes.
 
-    With good classifiers nearly everything is on the diagonal, and on a scale from 0 to all,
-    everything else has the same pale color. Here the scale ends at the largest mistake, and the
-    diagonal is gray. Rows are in percent of the samples of the true class, unless ``normalize``
-    says otherwise.
+    With a good classifier, nearly all samples are on the diagonal, and on the usual scale all other
+    cells have the same pale color. Here the scale ends at the largest mistake, and the diagonal is
+    gray. By default, each row is in percent of the samples of the true class.
 
-    `from_estimator` and `from_predictions` are scikit-learn's, with ``normalize="true"`` as their
-    default.
+    `from_estimator` and `from_predictions` are as in scikit-learn, with default
+    ``normalize="true"``.
 
     Examples
     --------
@@ -59,7 +58,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         """Draw the matrix; parameters are scikit-learn's.
 
         ``xticks_rotation`` is by default "horizontal" for short names and 45 degrees otherwise;
-        with more than 20 classes no numbers are written.
+        with more than 20 classes, cells have no numbers.
         """
         matrix = np.asarray(self.confusion_matrix)
         is_share = matrix.dtype.kind == "f"
@@ -83,7 +82,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         rotation = xticks_rotation or ("horizontal" if is_short else 45)
         aligned = {"ha": "right", "rotation_mode": "anchor"} if rotation == 45 else {}
         small = {} if n <= _MAX_LABELLED else {"fontsize": 6}
-        # A "$" in a name does not start a formula.
+        # Without math, since a "$" in a name does not start a formula.
         self.ax_.set_xticks(
             range(n), names, rotation=rotation, parse_math=False, **aligned, **small
         )

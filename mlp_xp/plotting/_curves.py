@@ -17,23 +17,23 @@ _MARKED = 50
 
 
 class TrainingCurvesDisplay:
-    """Curves of a training: loss, score and learning rate by epoch.
+    """Training curves: loss, score and learning rate by epoch.
 
     Parameters
     ----------
     panels : mapping of str to mapping of str to (epochs,) sequence
-        From the label of an axis, e.g. ``"loss"``, to its curves by name, e.g. ``"training"``. A
-        value that is None or NaN is a gap.
+        The curves in each panel, by the panel's label, e.g. ``"loss"``, and the curve's name, e.g.
+        ``"training"``. None and NaN are gaps.
     best_epoch : int, optional
         Epoch whose weights were kept, from 1; marked in each panel.
     test : mapping of str to float, optional
-        Results on test data by the label of their panel; marked after the last epoch.
+        Results on test data, by the label of the panel; marked at the last epoch.
     colors : mapping of str to color, optional
         Colors by curve name, to override `curve_colors`.
 
     Attributes
     ----------
-    axes_ : list of matplotlib Axes, one a panel
+    axes_ : list of matplotlib Axes, one per panel
     figure_ : matplotlib Figure
 
     Examples
@@ -62,12 +62,12 @@ class TrainingCurvesDisplay:
     def from_estimator(
         cls, estimator: Any, X: Any = None, y: Any = None, *, ax: Any = None
     ) -> Self:
-        """Draw the training of a fitted estimator.
+        """Draw the training curves of a fitted estimator.
 
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            Fitted by steps or by L-BFGS.
+            A fitted estimator, with any solver.
         X, y : array-like, optional
             Test data, whose loss and score are marked.
         ax : Axes, sequence of Axes, or None
@@ -110,8 +110,8 @@ class TrainingCurvesDisplay:
             }
         if not estimator.history_:
             raise ValueError(
-                "There are no curves to draw, the fit ended before its first epoch: fit with a "
-                f"smaller tol, got {estimator.tol!r}."
+                "There are no curves to draw, since the fit ended before its first epoch: fit with "
+                f"a smaller tol, got {estimator.tol!r}."
             )
         panels = training_panels([record._asdict() for record in estimator.history_], columns)
         test = None
@@ -145,7 +145,7 @@ class TrainingCurvesDisplay:
         for axes, (label, curves) in zip(self.axes_, self.panels.items(), strict=True):
             self._draw(axes, label, curves, colors)
         if self.best_epoch is not None:
-            title = f"dotted: weights of epoch {self.best_epoch}, kept"
+            title = f"dotted: epoch {self.best_epoch}, whose weights are kept"
             self.axes_[0].set_title(title, fontsize="small")
         return self
 
@@ -201,10 +201,10 @@ def training_panels(
     Parameters
     ----------
     rows : sequence of mapping
-        From the names of columns to numbers, or None.
+        Numbers or None, by column name.
     columns : mapping of str to mapping of str to str
-        From the label of a panel to the names of its curves, and from these to their columns.
-        Curves without numbers are left out; panels whose label ends in ``[%]`` are in percent.
+        The column of each curve, by the panel's label and the curve's name. Curves without numbers
+        are left out; panels whose label ends in ``[%]`` are in percent.
 
     Examples
     --------

@@ -19,11 +19,11 @@ class WeightsDisplay:
     ----------
     weights : (features, neurons) array
     image_shape : (channels, height, width) or (height, width)
-        The shape of the image that a row of features represents; 1 or 3 channels.
+        The shape of the images that the features are pixels of; 1 or 3 channels.
 
     Attributes
     ----------
-    axes_ : list of matplotlib Axes, one a neuron
+    axes_ : list of matplotlib Axes, one per neuron
     figure_ : matplotlib Figure
 
     Examples
@@ -48,7 +48,7 @@ class WeightsDisplay:
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            Fitted; its first layer is dense.
+            A fitted estimator whose first layer is dense.
         image_shape : (channels, height, width) or (height, width)
         n_neurons : int, default=32
         ax : Axes, sequence of Axes, or None
@@ -62,8 +62,8 @@ class WeightsDisplay:
     def pictures(self) -> list[np.ndarray]:
         """Return the pictures, (height, width, 3) uint8 arrays.
 
-        Each has its own scale: with one channel from blue over white, which is 0, to red; with
-        three channels in color, gray being 0.
+        Each image is scaled by its largest weight. With one channel, negative weights are blue, 0
+        is white, and positive weights are red; with three channels, 0 is gray.
         """
         drawn = []
         for weights in self.weights.T:
@@ -103,7 +103,7 @@ class MistakesDisplay:
 
     Attributes
     ----------
-    axes_ : list of matplotlib Axes, one a picture
+    axes_ : list of matplotlib Axes, one per image
     figure_ : matplotlib Figure
 
     Examples
@@ -145,8 +145,8 @@ class MistakesDisplay:
         ----------
         estimator : classifier with ``predict_proba`` and ``classes_``
         X : (samples, features) array
-            From 0 to 1, uint8 from 0 to the largest number in X, or any numbers, which are then
-            rescaled from the smallest to the largest.
+            Pixels from 0 to 1; uint8, of which the largest number in X is white; or other numbers,
+            of which the smallest in each image is black, and the largest white.
         y : (samples,) labels
         image_shape : (channels, height, width) or (height, width)
         class_names : sequence of str, optional
@@ -173,7 +173,7 @@ class MistakesDisplay:
             n_images=n_images,
         )
         if found is None:
-            raise ValueError(f"All of {len(y)} samples are right: there is nothing to draw.")
+            raise ValueError(f"All {len(y)} samples are classified correctly: nothing to draw.")
         return found.plot(ax=ax)
 
     def pictures(self) -> list[np.ndarray]:
@@ -205,8 +205,8 @@ def largest_weights(estimator: Any, image_shape: Sequence[int], n_neurons: int) 
     weights = to_numpy(estimator.coefs_[0])
     if weights.ndim != 2:
         raise ValueError(
-            f"coefs_[0] is of shape {weights.shape}, a block-diagonal layer, and only a dense "
-            "one has a weight for each pixel: fit with a number as the first of "
+            f"The first layer is block-diagonal, with coefs_[0] of shape {weights.shape}, but only "
+            "a dense layer has a weight for each pixel: fit with an integer as the first of "
             "hidden_layer_sizes."
         )
     norms = np.linalg.norm(weights, axis=0)
@@ -224,10 +224,10 @@ def surest_mistakes(
     class_names: Sequence[str] | None = None,
     n_images: int = 16,
 ) -> MistakesDisplay | None:
-    """Return the display of the most confident mistakes without drawing, or None.
+    """Return the display of the most confident mistakes without drawing it, or None.
 
-    Parameters are as for `MistakesDisplay.from_estimator`, on the host, and the (samples,
-    classes) probabilities.
+    Parameters are as for `MistakesDisplay.from_estimator`, with NumPy arrays, and with the
+    (samples, classes) probabilities instead of an estimator.
     """
     classes, found = np.asarray(classes), np.argmax(probabilities, axis=1)
     wrong = np.flatnonzero(classes[found] != y)
@@ -256,13 +256,13 @@ def _shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
     if len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features:
         raise ValueError(
             "`image_shape` must be (height, width) or (channels, height, width) with 1 or 3 "
-            f"channels, {n_features} numbers in all, got {tuple(image_shape)}."
+            f"channels, {n_features} numbers in total, got {tuple(image_shape)}."
         )
     return shape
 
 
 def _stretched(pixels: np.ndarray) -> np.ndarray:
-    """Return pixels from 0 to 1."""
+    """Return pixels, scaled to the range from 0 to 1 if necessary."""
     if pixels.dtype == np.uint8:
         return pixels / 255.0
     least, largest = float(pixels.min()), float(pixels.max())

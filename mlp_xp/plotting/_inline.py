@@ -84,7 +84,7 @@ def in_notebook_colors(svg: str) -> str:
 
 
 def _themed(svg: str, title: str) -> str:
-    """Return the element alone, with the colors of the page."""
+    """Return the <svg> element alone, with the colors of the page."""
     svg = svg[svg.index("<svg") :]
     width, box = re.findall(r'width="([\d.]+)pt"|viewBox="([^"]+)"', svg)[:2]
     label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
@@ -98,7 +98,7 @@ def _themed(svg: str, title: str) -> str:
     body = re.sub(
         r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.S
     )
-    body = re.sub(r'<g id="[^"]*"', "<g", body)  # The same in each figure.
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # Other figures have the same ids.
     body = body.replace(_INK, "currentColor")
     for i, color in enumerate(COLORS):
         body = body.replace(color.lower(), f"var(--line-{i},{color})")

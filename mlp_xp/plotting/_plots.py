@@ -15,7 +15,7 @@ from mlp_xp.plotting._predictions import PredictionsDisplay
 class Plots:
     """Plots of a fitted estimator: ``model.plot()`` and ``model.plot.confusion(X, y)``.
 
-    Each method calls ``from_estimator`` of a display in `mlp_xp.plotting`, and takes its
+    Each method calls ``from_estimator`` of a display in `mlp_xp.plotting`, with the same
     parameters.
 
     Examples
@@ -34,7 +34,7 @@ class Plots:
         return TrainingCurvesDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def __repr__(self) -> str:
-        return "<pictures: plot(), .confusion, .calibration, .mistakes, .predictions, .weights>"
+        return "<plots: plot(), .confusion, .calibration, .mistakes, .predictions, .weights>"
 
     def confusion(self, X: Any, y: Any, **settings: Any) -> ConfusionMatrixDisplay:
         """Draw the confusion matrix of a classifier."""
@@ -44,7 +44,7 @@ class Plots:
         return display
 
     def calibration(self, X: Any, y: Any, **settings: Any) -> CalibrationDisplay:
-        """Draw the reliability of a classifier's probabilities."""
+        """Draw the reliability diagram of a classifier's probabilities."""
         return CalibrationDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def mistakes(

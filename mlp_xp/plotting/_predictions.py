@@ -14,7 +14,7 @@ from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignore[misc]
     """scikit-learn's display of a regressor's predictions, against the true values by default.
 
-    `from_estimator` and `from_predictions` are scikit-learn's.
+    `from_estimator` and `from_predictions` are as in scikit-learn.
 
     Examples
     --------

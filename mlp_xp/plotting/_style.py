@@ -38,11 +38,11 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
     size : (width, height)
         Size in inches of each axes in a new figure, which matplotlib's ``pyplot`` shows.
     columns : int, optional
-        Default: all in a row.
+        Number of columns; by default, all axes are in one row.
     """
     if ax is not None and np.ndim(ax):
         if len(ax) != n:
-            raise ValueError(f"ax has {len(ax)} axes, and {n} are drawn: give {n}, one, or None.")
+            raise ValueError(f"`ax` must be {n} axes, one, or None, got {len(ax)} axes.")
         return list(ax)
     columns = min(columns or n, n)
     rows = -(-n // columns)
@@ -55,7 +55,7 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
         return [ax]
     else:
         ax.set_axis_off()
-        # A layout engine makes room for labels.
+        # Only a layout engine makes room for labels.
         space = 0.6 if ax.figure.get_layout_engine() is None else None
         grid = ax.get_subplotspec().subgridspec(rows, columns, wspace=space)
         axes = [ax.figure.add_subplot(grid[i // columns, i % columns]) for i in range(n)]
@@ -109,6 +109,6 @@ def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> No
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, all or nothing."""
+    """Write a figure to a PNG file atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")

@@ -113,7 +113,7 @@ def test_lbfgs_has_checkpoints_that_are_models(tmp_path):
     with pytest.warns(UserWarning, match="lbfgs failed to converge"):
         MLPClassifier((4,), solver="lbfgs", max_iter=3, callbacks=watch).fit(X, Y)
     assert names(tmp_path) == ["best", "epoch-0002"]
-    with pytest.raises(ValueError, match="solver 'lbfgs' keeps its state in SciPy"):
+    with pytest.raises(ValueError, match="solver 'lbfgs', whose state is inside SciPy"):
         MLPClassifier((4,), solver="lbfgs").fit(X, Y, resume=tmp_path)
 
 

@@ -16,7 +16,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.callbacks import MLflow
 
 # Libraries that MLflow imports deprecate each other's names.
-pytestmark = pytest.mark.filterwarnings("ignore", "error:MLflow has no")
+pytestmark = pytest.mark.filterwarnings("ignore", "error:The model was not logged")
 FEW = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
 
 
@@ -158,7 +158,7 @@ def test_a_model_that_skops_cannot_write_is_a_warning(mlflow):
         return 2 * x, lambda dy: 2 * dy
 
     model = MLPClassifier(activation=scale_up, **FEW, callbacks=[MLflow()])
-    with pytest.warns(UserWarning, match="MLflow has no model of this fit: "):
+    with pytest.warns(UserWarning, match="The model was not logged to MLflow: "):
         model.fit(X, Y)
     assert [run.info.status for run in runs(mlflow)] == ["FINISHED"]
 

@@ -50,7 +50,7 @@ def test_curves_of_an_estimator(model):
     # The best epoch, and the test result.
     best = int(np.argmax(model.validation_scores_)) + 1
     assert display.best_epoch == best
-    assert loss.get_title() == f"dotted: weights of epoch {best}, kept"
+    assert loss.get_title() == f"dotted: epoch {best}, whose weights are kept"
     test = 100 * model.score(X, Y)
     assert [text.get_text() for text in accuracy.texts][1:] == [f"test {test:.3g}"]
     (diamond,) = (line for line in accuracy.lines if line.get_label() == "test")
@@ -153,16 +153,16 @@ def test_the_surest_mistakes(model):
 
 def test_errors_of_pictures(model):
     with pytest.raises(
-        ValueError, match=r"`image_shape` must be .* 16 numbers in all, got \(3, 3\)"
+        ValueError, match=r"`image_shape` must be .* 16 numbers in total, got \(3, 3\)"
     ):
         model.plot.weights(image_shape=(3, 3))
     blocks = MLPClassifier(**SHORT | {"hidden_layer_sizes": (Blocks((4, 4), (0,)),)}).fit(X, Y)
-    with pytest.raises(ValueError, match="only a dense one has a weight for each pixel"):
+    with pytest.raises(ValueError, match="only a dense layer has a weight"):
         blocks.plot.weights(image_shape=(4, 4))
     ended = MLPClassifier(solver="lbfgs", tol=1e9, random_state=0).fit(X, Y)
     with pytest.raises(ValueError, match=r"no curves to draw.* with a smaller tol, got 1000000000"):
         ended.plot()
-    with pytest.raises(ValueError, match="All of 60 samples are right"):
+    with pytest.raises(ValueError, match="All 60 samples are classified"):
         model.plot.mistakes(X, model.predict(X), image_shape=(4, 4))
 
 
@@ -174,7 +174,7 @@ def test_displays_draw_into_the_axes_they_are_given(model):
     assert model.plot.confusion(X, Y, ax=right).ax_ is right
     own = plotting.new_figure(9, 3).subplots(1, 3)
     assert model.plot(ax=own).axes_ == list(own)
-    with pytest.raises(ValueError, match="ax has 2 axes, and 3 are drawn: give 3, one, or None"):
+    with pytest.raises(ValueError, match="must be 3 axes, one, or None, got 2 axes"):
         model.plot(ax=[left, right])
 
 
