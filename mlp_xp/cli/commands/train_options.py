@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 from argparse import SUPPRESS
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,20 +147,22 @@ def _column_names(text: str) -> tuple[str, ...]:
 
 def _add_output(group: Options) -> None:
     folder = group.add_mutually_exclusive_group()
-    add = partial(folder.add_argument, type=Path, default=None)
-    add("--out", help="new run folder (runs/<date>-<time>-<data>)", metavar="DIR")
-    add(
-        "--resume",
-        help="resume an interrupted run with its settings; RUN is its folder",
-        metavar="RUN",
+    is_path: dict[str, Any] = {"type": Path, "default": None}
+    folder.add_argument(
+        "--out", metavar="DIR", help="new run folder (runs/<date>-<time>-<data>)", **is_path
     )
-    add = group.add_argument
-    add(
+    folder.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="resume an interrupted run with its settings; RUN is its folder",
+        **is_path,
+    )
+    group.add_argument(
         "--checkpoint",
         help="save a checkpoint every N epochs; keep the newest ones and, with --validation, the "
         "best one (one per minute, removed when the run is complete)",
         type=_COUNT,
         metavar="N",
     )
-    add("--tensorboard", help="write a log for TensorBoard", action="store_true")
+    group.add_argument("--tensorboard", help="write a log for TensorBoard", action="store_true")
     add_output(group)

@@ -165,16 +165,18 @@ class Settings:
         settings = replace(self, task="classification" if data.class_names else "regression")
         model, n_samples = settings.estimator(), len(data.x_train)
         params: dict[str, Any] = {}
-        if isinstance(model, MLPRegressor) and _can_standardize(model):
-            params["target_scaling"] = "standardize"
+        # A loss object has settings in target units. Without scaling, a network that predicts
+        # prices would spend its training on reaching their scale.
+        if isinstance(model, MLPRegressor) and isinstance(model.loss, str):
+            loss = RealTargets(1).resolve_loss(model.get_params(deep=False))
+            params |= {"target_scaling": "standardize"} if loss.takes_standardized else {}
         if data.columns is not None and data.columns.used:
             params |= {"categorical_features": "from_dtype", "missing_values": "impute"}
-        if self.recipe != DEFAULT:
-            return replace(settings, params=params | self.params)
-        batch_size = self.params.get("batch_size", min(model.batch_size, max(1, n_samples // 20)))
-        n_steps = math.ceil(n_samples / batch_size)
-        epochs = max(model.max_iter, math.ceil(_MIN_STEPS / n_steps))
-        params |= {"batch_size": batch_size, "max_iter": epochs}
+        if self.recipe == DEFAULT:
+            smaller = min(model.batch_size, max(1, n_samples // 20))
+            params["batch_size"] = batch_size = self.params.get("batch_size", smaller)
+            n_steps = math.ceil(n_samples / batch_size)
+            params["max_iter"] = max(model.max_iter, math.ceil(_MIN_STEPS / n_steps))
         return replace(settings, params=params | self.params)
 
     def estimator(self) -> MLPClassifier | MLPRegressor:
@@ -244,13 +246,3 @@ def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str
             f"leave it out, or set --solver to one of {', '.join(solvers_with_decay())}"
         )
     return base
-
-
-def _can_standardize(model: MLPRegressor) -> bool:
-    """Whether the loss allows standardized targets; a loss object has settings in target units.
-
-    Without them, a network that predicts prices would spend its training on reaching their scale.
-    """
-    if not isinstance(model.loss, str):
-        return False
-    return RealTargets(1).resolve_loss(model.get_params(deep=False)).takes_standardized
