@@ -17,9 +17,9 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# The size of a block of rows: bytes in host memory, bytes on a device that does not report its free
-# memory, and, on other devices, the denominator of the fraction of free memory. Casts, activations
-# and gradients need several times the size of a block.
+# The size of a block of rows in bytes, in host memory and on devices that do not report their free
+# memory. On other devices it is an eighth of the free memory, since casts, activations and
+# gradients need several times the size of a block.
 _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
 # The number of forward-pass operations that take two processors about a tenth of a second, backward
 # passes included; a GPU does a hundred times more in that time.
@@ -43,7 +43,7 @@ class Backend:
     """An array library on one device, and how it executes training steps."""
 
     name: ClassVar[str]
-    # Whether each batch size is compiled separately, which makes padding cheaper.
+    # Whether each batch size needs a separate compilation; if so, batches are padded.
     fixed_shapes: ClassVar[bool] = False
     # Whether a compiled step reuses the memory of its input state, which is invalid afterwards.
     donates: bool = False
@@ -60,7 +60,7 @@ class Backend:
     kernels: Kernels = Kernels()
     precision: str | None = None  # A lower precision for products, e.g. "bf16", or None.
 
-    # Backends are equal, and share compiled functions, if these four attributes are equal.
+    # Equal backends share compiled functions.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backend) and self._key == other._key
 

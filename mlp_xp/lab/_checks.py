@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_scope(function: F) -> F:
-    """Run a function in the scope of its first argument's backend.
+    """Wrap a function to run in the scope of its first argument's backend.
 
     The scope sets the device and the precision, and turns off autograd.
     """

@@ -20,7 +20,7 @@ from pathlib import Path
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 # Errors raised by file systems that cannot flush folders.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-# Raised if another process holds the lock.
+# The exception that is raised if another process holds the lock.
 _IN_USE = PermissionError if sys.platform == "win32" else BlockingIOError
 
 

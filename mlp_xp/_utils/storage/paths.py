@@ -1,4 +1,4 @@
-"""The cache folder."""
+"""The path of the cache folder."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class _Product:
         self._one, self._zero = np.ones(1, number), np.zeros(1, number)
         # Stored because NumPy takes a microsecond per address.
         self._factors = self._one.ctypes.data, self._zero.ctypes.data
-        self._lock = threading.Lock()  # Each call changes the bias address.
+        self._lock = threading.Lock()  # Calls change the bias address.
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
         self._layouts: list[int] = []

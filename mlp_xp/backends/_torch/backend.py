@@ -1,4 +1,4 @@
-"""PyTorch on a CPU, or on a GPU by CUDA, XPU (Intel) or MPS (Apple); autograd is off."""
+"""The PyTorch backend, for CPUs and for GPUs with CUDA, XPU (Intel) or MPS (Apple)."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def dense(
     )
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
-    from mlp_xp.backends._numpy.kernels import products  # Short fits do not need it.
+    from mlp_xp.backends._numpy.kernels import products  # Short fits skip this import.
     from mlp_xp.backends._numpy.native.jobs import ColumnSums
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 

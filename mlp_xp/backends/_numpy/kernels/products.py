@@ -46,8 +46,8 @@ _FEW_ROWS = 4
 # 4,096 bytes long: on an Intel Xeon (family 6, model 207), such rows may map to few sets of the
 # second-level cache, and x W then runs at a third of the speed. Zen 5 is not affected.
 _MANY_ROWS, _ROWS_FAR_APART, _FAR = 256, 50, 4096
-# Packing pays off for larger results of x^T dy, in bytes: unpacked, they are read and written once
-# per `SAMPLES_AT_ONCE` samples.
+# For larger results of x^T dy, in bytes, packing pays off: without it, the result is read and
+# written once per `SAMPLES_AT_ONCE` samples.
 _LARGE = 2 << 20
 
 

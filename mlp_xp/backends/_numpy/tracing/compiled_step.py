@@ -156,7 +156,7 @@ class Compiled:
         raise NotImplementedError
 
     def _write(self, plan: _Plan, arguments: Any, flat: list[Any]) -> Program | None:
-        """Return a new program, or None if the function cannot be traced."""
+        """Trace the function; return a new program, or None if the function cannot be traced."""
         program = Program(plan.pool, plan.leaves)
         try:
             state = rebuild(plan.state, [Traced(program, leaf) for leaf in plan.leaves])
