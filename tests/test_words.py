@@ -18,20 +18,20 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "RE
 # A function's docstring begins with one of these. Add a plain verb where none fits.
 VERBS = set(
     """
-    Accumulate Add Advance Allocate Append Apply Ask Assert Assign Average Broadcast Build Cache
-    Calibrate Call Capture Cast Check Choose Clear Clip Close Collect Combine Compare Compile
+    Accumulate Add Advance Align Allocate Append Apply Ask Assert Assign Average Broadcast Build
+    Cache Calibrate Call Capture Cast Check Choose Clear Clip Close Collect Combine Compare Compile
     Compute Concatenate Configure Continue Convert Copy Count Create Decide Decode Delay Delete
-    Describe Detect Disable Discard Divide Download Draw Drop Embed Enable Encode Ensure Escape
+    Describe Detect Disable Discard Divide Download Draw Drop Embed Emit Enable Encode Ensure Escape
     Estimate Evaluate Execute Exit Expand Export Extract Fetch Fill Find Fit Flatten Flip Flush
     Format Freeze Fuse Gather Generate Get Hash Ignore Implement Import Increase Initialize Install
     Interpolate Invert Iterate Join Launch Limit List Load Locate Lock Log Map Mark Measure Merge
     Minimize Mix Move Multiply Normalize Open Pack Pad Parse Permute Pickle Plot Predict Prepare
     Print Process Publish Raise Read Record Reduce Register Release Remove Rename Render Repeat
-    Replace Report Reset Reshape Resize Resolve Restore Resume Return Reuse Reverse Round Run Sample
-    Save Scale Schedule Score Select Send Set Shard Shift Show Shuffle Simulate Skip Sleep Solve
-    Sort Split Start Stop Store Stream Subtract Sum Swap Synchronize Test Time Trace Track Train
-    Transform Transpose Truncate Try Undo Unpack Unpickle Update Upload Validate Verify Visit Wait
-    Warn Whether Wrap Write Yield
+    Replace Report Request Reset Reshape Resize Resolve Restore Resume Return Reuse Reverse Round
+    Run Sample Save Scale Schedule Score Select Send Set Shard Shift Show Shuffle Simulate Skip
+    Sleep Solve Sort Split Start Stop Store Stream Subtract Sum Swap Synchronize Test Time Trace
+    Track Train Transform Transpose Truncate Try Undo Unpack Unpickle Update Upload Validate Verify
+    Visit Wait Wake Warn Whether Wrap Write Yield
     """.split()  # noqa: SIM905
 )
 # The docstring of a class, a property or a module is a noun phrase: it begins with none of these.
