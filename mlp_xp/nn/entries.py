@@ -1,4 +1,4 @@
-"""The parameters of each block, by their kinds."""
+"""Functions that select parameters by kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def norms(params: Tree) -> list[Norm]:
 
 
 def one_number(params: Tree) -> Array:
-    """Return one number from each model's output layer, in the shape of the leading axes."""
+    """Return a bias of the output layer, one per model, in the shape of the leading axes."""
     heads = [entry for entry in entries(params) if isinstance(entry, Heads)]
     number: Array = heads[-1].b[..., 0, 0] if heads else denses(params)[-1].b[..., 0]
     return number

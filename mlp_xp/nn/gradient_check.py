@@ -1,10 +1,10 @@
-r"""Comparison of the pullback of a user's loss or activation with a finite difference.
+r"""A check of the gradient of a user's loss or activation against a finite difference.
 
-A wrong gradient rarely causes an error; the network just learns less well. So a pullback is
+A wrong gradient rarely causes an error: the network just learns less well. So a pullback is
 compared with the central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few directions
 :math:`v`. With :math:`h = \varepsilon^{1/3}` the error of the difference is of order
 :math:`\varepsilon^{2/3}` (Press et al., "Numerical Recipes" (2007), section 5.7), and the tolerance
-is a hundred times that. The check reads numbers back to the host, so it cannot be part of a step.
+is a hundred times larger. The check reads values on the host, so it cannot be part of a step.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def check_loss(
 ) -> None:
     """Raise ValueError unless a loss is well-formed and its pullback is its derivative.
 
-    ``loss`` is a `Loss`, or a function as for `Custom`. It is checked at a few samples of ordinary
-    size, e.g. logits from -2 to 2, that are not at a kink of the loss. In float64 much smaller
-    mistakes are found than in float32. The message gives the numbers and says what to do.
+    ``loss`` is a `Loss`, or a function as for `Custom`. Use a few samples of ordinary size, e.g.
+    logits from -2 to 2, that are not at a kink of the loss. In float64, the check finds much
+    smaller mistakes than in float32. The message contains the numbers and says what to do.
     """
     what = f"loss {_name(loss)}"
-    # For a Custom loss, the signature of its function is checked; the derivative is with respect to
-    # the logits, since softmax outputs cannot change one at a time.
+    # For a Custom loss, check the signature of its function, but the derivative with respect to the
+    # logits, because softmax outputs cannot change independently.
     whole: Any = loss
     function, outputs = whole, logits
     if isinstance(loss, Custom):
         function, outputs = loss.function, loss.activate(logits, xp=xp)
-    # A different weight for each sample.
+    # Use a different weight for each sample.
     dlosses = 1.5 + _direction(logits[:, 0], _N_DIRECTIONS, xp=xp)
     _check_contract(function, what, outputs, targets, dlosses, xp=xp)
     losses, pullback = whole(logits, targets, xp=xp)
@@ -52,7 +52,7 @@ def check_loss(
 def _check_contract(
     function: Any, what: str, outputs: Array, targets: Array, dlosses: Array, *, xp: Namespace
 ) -> None:
-    """Raise an error unless a loss takes and returns valid arrays."""
+    """Raise an error unless a loss has the right signature and returns valid arrays."""
     dtype = outputs.dtype
     _check_signature(function, what, "(outputs, targets, *, xp)", (outputs, targets), xp=xp)
     given = {"outputs": outputs, "targets": targets, "dlosses": dlosses}
@@ -61,11 +61,11 @@ def _check_contract(
         function(outputs, targets, xp=xp), what, "(losses, pullback)", "xp.sum(..., axis=-1)"
     )
     _check_array(
-        losses, outputs.shape[:1], dtype, f"the value of {what}", "one number a sample", xp=xp
+        losses, outputs.shape[:1], dtype, f"the value of {what}", "one number per sample", xp=xp
     )
     _check_signature(pullback, f"the pullback of {what}", "(dlosses)", (dlosses,), xp=None)
     gradient = pullback(dlosses)
-    meaning = "the gradient by the outputs"
+    meaning = "the gradient with respect to the outputs"
     _check_array(gradient, outputs.shape, dtype, f"the pullback of {what}", meaning, xp=xp)
     for name, array in given.items():
         _check_unchanged(array, copies[name], f"{what} writes to its {name}", xp=xp)
@@ -76,8 +76,8 @@ def check_activation(
 ) -> None:
     """Raise ValueError unless an activation is well-formed and its pullback is its derivative.
 
-    ``activation(x, *, xp)`` returns ``(y, pullback)``, and ``pullback(dy)`` returns ``dx``. It is
-    checked at a few numbers of ordinary size that are not at a kink. ``name`` is for the messages.
+    ``activation(x, *, xp)`` returns ``(y, pullback)``, and ``pullback(dy)`` returns ``dx``. Use a
+    few numbers of ordinary size that are not at a kink. ``name`` is for messages.
     """
     what = f"activation {name or _name(activation)}"
     shape, dtype = x.shape, x.dtype
@@ -86,13 +86,15 @@ def check_activation(
     x_before = _copy(x, xp=xp)
     y, pullback = _check_pair(activation(x, xp=xp), what, "(y, pullback)", "xp.tanh(x)")
     _check_array(y, shape, dtype, f"the output of {what}", "one number for each input", xp=xp)
-    # Any function of y works; the gradient of a weighted sum is the weights.
+    # Check the gradient of a weighted sum of outputs, for which dy is the weights.
     dy = _direction(y, _N_DIRECTIONS, xp=xp)
     dy_before = _copy(dy, xp=xp)
     _check_signature(pullback, f"the pullback of {what}", "(dy)", (dy,), xp=None)
     value = float(xp.sum(y * dy))
     dx = pullback(dy)
-    _check_array(dx, shape, dtype, f"the pullback of {what}", "the gradient by x", xp=xp)
+    _check_array(
+        dx, shape, dtype, f"the pullback of {what}", "the gradient with respect to x", xp=xp
+    )
     _check_unchanged(x, x_before, f"{what} writes to its x", xp=xp)
     _check_unchanged(dy, dy_before, f"the pullback of {what} writes to its dy", xp=xp)
 
@@ -113,7 +115,7 @@ def _copy(array: Array, *, xp: Namespace) -> Array:
 
 
 def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
-    """Return the ``k``-th direction, numbers from -1 to 1 without a pattern."""
+    """Return the ``k``-th direction: numbers from -1 to 1 without a pattern."""
     size = 1
     for length in like.shape:
         size *= length
@@ -124,7 +126,7 @@ def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
 def _check_signature(
     function: Any, what: str, signature: str, arguments: tuple[Any, ...], *, xp: Namespace
 ) -> None:
-    """Raise an error before an invalid call, since a TypeError may also come from inside."""
+    """Raise ValueError if a call would have invalid arguments; a call could hide the reason."""
     if not callable(function):
         raise ValueError(f"{what} must be a callable {signature}, got {type(function).__name__}.")
     try:
@@ -134,14 +136,14 @@ def _check_signature(
     try:
         bind(*arguments, **({} if xp is None else {"xp": xp}))
     except TypeError as error:
-        raise ValueError(f"{what} must take {signature}, and does not: {error}.") from None
+        raise ValueError(f"{what} must accept {signature}, got an error: {error}.") from None
 
 
 def _check_pair(result: Any, what: str, pair: str, example: str) -> tuple[Any, Any]:
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
         raise ValueError(
-            f"{what} must return {pair}, got {got}; end it e.g. with 'return {example}, pullback'."
+            f"{what} must return {pair}, got {got}; end it with e.g. 'return {example}, pullback'."
         )
     return result
 
@@ -157,19 +159,19 @@ def _check_array(
         )
     if array.dtype != dtype:
         raise ValueError(
-            f"{what} must have the dtype of the input, {dtype}, got {array.dtype}; make no array "
-            "without dtype=, and convert with xp.astype."
+            f"{what} must have the dtype of the input, {dtype}, got {array.dtype}; create arrays "
+            "with dtype=, and convert others with xp.astype."
         )
     if not bool(xp.all(xp.isfinite(array))):
         raise ValueError(
-            f"{what} is not finite; look for a logarithm or a quotient of 0 and for an exponential "
-            "that overflows."
+            f"{what} is not finite; look for the logarithm of 0, a division by 0, or an "
+            "exponential that overflows."
         )
 
 
 def _check_unchanged(array: Array, copy: Array, what: str, *, xp: Namespace) -> None:
     if not bool(xp.all(array == copy)):
-        raise ValueError(f"{what}, which others use too; write only to new arrays.")
+        raise ValueError(f"{what}, which is used elsewhere; write only to new arrays.")
 
 
 def _compare(
@@ -190,10 +192,10 @@ def _compare(
         v = _direction(x, k, xp=xp)
         given = float(xp.sum(dx * v))
         difference = (function(x + h * v) - function(x - h * v)) / (2 * h)
-        # The value and x are rounded relative to their size.
+        # Rounding errors are relative to the value and x.
         scale = 1.0 + abs(value) + (1.0 + size) * float(xp.sum(xp.abs(dx * v)))
         apart = abs(given - difference)
-        # Written so that NaN is a failure.
+        # `<=` makes NaN fail.
         right = apart <= 100.0 * eps ** (2 / 3) * scale
         found.append((right, given, difference, apart))
     wrong = [row for row in found if not row[0]]
@@ -201,13 +203,13 @@ def _compare(
         return
     _, given, difference, apart = max(wrong, key=lambda row: row[3])
     raise ValueError(
-        f"the pullback of {what} gives {given:.6g} along a direction and the finite difference "
-        f"{difference:.6g}, {apart:.3g} apart: {_advice(found)}"
+        f"the pullback of {what} must match the finite difference along a direction, "
+        f"{difference:.6g}, got {given:.6g} ({apart:.3g} apart): {_advice(found)}"
     )
 
 
 def _advice(found: list[tuple[bool, float, float, float]]) -> str:
-    """Return what to fix: a factor if one explains all directions."""
+    """Return what to fix: a wrong factor, if the ratio is the same for all directions."""
     ratios = [given / difference for _, given, difference, _ in found if difference]
     factor = sum(ratios) / max(len(ratios), 1)
     if factor and all(abs(ratio - factor) <= 0.01 * abs(factor) for ratio in ratios):
@@ -216,6 +218,6 @@ def _advice(found: list[tuple[bool, float, float, float]]) -> str:
             f"returns by {1 / factor:.3g}."
         )
     return (
-        "it must be the derivative of the value that is returned with it, multiplied by what it is "
-        "given (and check away from kinks, where there is no derivative)."
+        "it must return the derivative of the value, multiplied by its argument (there is no "
+        "derivative at a kink, so check elsewhere)."
     )

@@ -1,9 +1,8 @@
 """Hidden layers other than plain widths: objects in `hidden_layer_sizes`.
 
-An integer n is a dense layer of n outputs with then, by the estimator's settings,
-normalization, activation, dropout. The objects here build other networks, e.g. residual
-ones with inverted bottlenecks,
-``(Project(384), Branch((1536, 384)), Branch((1536, 384)))``.
+An integer n is a dense layer with n outputs, followed by the normalization, activation and
+dropout that are set in the estimator. The objects here build other networks, e.g. a residual
+network with inverted bottlenecks, ``(Project(384), Branch((1536, 384)), Branch((1536, 384)))``.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ _MOST_AXES = 31  # Array libraries may be limited to 32 axes, including the batc
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The blocks that an estimator's settings put around a hidden layer's dense layers.
+    """The estimator's settings for the blocks around a dense layer: normalization, activation etc.
 
-    ``keys`` and ``batch_stats`` number the dropouts and the batch normalizations of a network.
+    ``keys`` and ``batch_stats`` count the dropouts and batch normalizations of a network.
     """
 
     activation: str | Activation
@@ -49,13 +48,13 @@ class Surroundings:
 
     @property
     def start(self) -> Start:
-        """The initialization of a dense layer for its activation."""
+        """The initialization of a dense layer that suits its activation."""
         if self.parametrization == "ntk":
             return "ntk"
         return "glorot-logistic" if self.activation == "logistic" else "glorot"
 
     def normalize(self, width: int) -> tuple[Block, ...]:
-        """Return the normalization for this number of features, if any."""
+        """Return the normalization of ``width`` features, if one is set."""
         if self.normalization is None:
             return ()
         if self.normalization == "layer":
@@ -63,7 +62,7 @@ class Surroundings:
         return (BatchNorm(width, next(self.batch_stats)),)
 
     def activate(self, width: int) -> tuple[Block, ...]:
-        """Return the activation and dropout for this number of features."""
+        """Return the activation, and dropout if it is set, for ``width`` features."""
         drop = (Dropout(self.dropout, next(self.keys)),) if self.dropout else ()
         if self.parametric:
             return (ParametricActivate(self.activation, width), *drop)
@@ -71,23 +70,23 @@ class Surroundings:
 
 
 class Layer:
-    """A hidden layer, which computes its number of outputs and builds its block; hashable."""
+    """The base class of hidden layers, which build a block for a number of inputs; hashable."""
 
     @property
     def n_layers(self) -> int:
-        """The number of layers with weights."""
+        """The number of dense layers."""
         return 1
 
     def outputs(self, fan_in: int) -> int:
         """Return the number of outputs; raise ValueError if the number of inputs is invalid."""
-        raise NotImplementedError(f"{type(self).__name__} must define outputs: it is a layer.")
+        raise NotImplementedError(f"{type(self).__name__} must define outputs to be a layer.")
 
     def build(self, fan_in: int, around: Surroundings) -> Block:
-        """Return the block."""
-        raise NotImplementedError(f"{type(self).__name__} must define build: it is a layer.")
+        """Return the block for this number of inputs."""
+        raise NotImplementedError(f"{type(self).__name__} must define build to be a layer.")
 
     def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
-        """Return the output layer that follows this one."""
+        """Return the blocks of the output layer, if it follows this layer."""
         return (Affine(fan_in, fan_out, around.start),)
 
 
@@ -137,8 +136,9 @@ class Blocks(Layer):
     mixed : tuple of int
         The axes to mix, at least one.
     width : int of at least 1, optional
-        Outputs per block, as the last axis: the squares above with a width of 64 give the shape (8,
-        8, 64). By default each block has as many outputs as inputs, in the same positions.
+        The number of outputs per block, which are the last axis: with a width of 64, the squares
+        above give the shape (8, 8, 64). By default, each block has as many outputs as inputs, in
+        the same positions.
 
     References
     ----------
@@ -162,7 +162,7 @@ class Blocks(Layer):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         n_axes = len(self.shape)
         if n_axes > _MOST_AXES:
-            raise ValueError(f"shape has {n_axes} axes, and may have {_MOST_AXES} at most.")
+            raise ValueError(f"`shape` must have at most {_MOST_AXES} axes, got {n_axes}.")
         for size in self.shape:
             _check_width("shape", size)
         if not self.mixed or sorted(set(self.mixed) & set(range(n_axes))) != sorted(self.mixed):
@@ -178,11 +178,11 @@ class Blocks(Layer):
         return Arrangement(self.shape, tuple(sorted(self.mixed)), self.width)
 
     def outputs(self, fan_in: int) -> int:
-        """Return the outputs of all blocks."""
+        """Return the total number of outputs of all blocks."""
         if math.prod(self.shape) != fan_in:
             raise ValueError(
-                f"shape {self.shape!r} of a block-diagonal layer stands for "
-                f"{math.prod(self.shape)} features, and there are {fan_in}."
+                f"`shape` of a block-diagonal layer must have as many elements as its input has "
+                f"features, {fan_in}, got {self.shape!r} with {math.prod(self.shape)}."
             )
         return self._arrangement.blocks * self._arrangement.fan_out
 
@@ -193,16 +193,16 @@ class Blocks(Layer):
 
 @dataclass(frozen=True)
 class Branch(Layer):
-    r"""A residual branch, :math:`x + f(x)`; at first :math:`f(x) = 0`.
+    r"""A residual branch, :math:`x + f(x)`; initially :math:`f(x) = 0`.
 
-    f consists of the normalization from the estimator's settings, if any, then the layers, with
-    activation and dropout between them. The last layer starts at zero, so a deep network is
-    initially close to a shallow one.
+    f consists of the normalization that is set in the estimator, if any, and the layers, with
+    activation and dropout between them. The last layer is initialized with zeros, so a deep network
+    is initially close to a shallow one.
 
     Parameters
     ----------
     layers : tuple of int, Project or Blocks
-        An int is a `Project`. The last must return as many features as the first receives.
+        An int is a `Project`. The last layer must have as many outputs as the first has inputs.
 
     References
     ----------
@@ -222,12 +222,12 @@ class Branch(Layer):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         if not self.layers:
-            raise ValueError("A Branch has no layers: give at least one, e.g. Branch((1536, 384)).")
+            raise ValueError("A Branch must have at least one layer, e.g. Branch((1536, 384)).")
         for layer in self.layers:
             if type(layer) is not int and not isinstance(layer, INNER):
                 raise ValueError(
-                    f"A Branch holds {layer!r}, and may hold integers, Project and Blocks: put one "
-                    "Branch after the other."
+                    f"A Branch may contain integers, Project and Blocks, got {layer!r}; put one "
+                    "Branch after another."
                 )
 
     @property
@@ -241,8 +241,8 @@ class Branch(Layer):
             width = layer.outputs(width)
         if width != fan_in:
             raise ValueError(
-                f"{self!r} takes {fan_in} features and gives {width}: the last layer must give "
-                f"{fan_in}, to be added to them."
+                f"{self!r} has {fan_in} inputs and {width} outputs: the last layer must have "
+                f"{fan_in} outputs, because they are added to the inputs."
             )
         return fan_in
 
@@ -252,7 +252,7 @@ class Branch(Layer):
         return len(self.layers)
 
     def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
-        """Return an output layer that normalizes its input and starts at zero."""
+        """Return an output layer that normalizes its input, with initial weights of zero."""
         return (*around.normalize(fan_in), Affine(fan_in, fan_out, "zero"))
 
     def build(self, fan_in: int, around: Surroundings) -> Block:

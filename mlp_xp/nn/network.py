@@ -1,4 +1,4 @@
-"""The network: a frozen description, initial weights, and forward and backward pass."""
+"""The network: its settings, its initial weights, and its forward and backward pass."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ Params = Tree
 class Network:
     """A multilayer perceptron.
 
-    ``widths`` are the numbers of inputs, of neurons in the hidden layers from first to last, and of
-    outputs; a hidden layer may be an object of `mlp_xp.nn.hidden` instead. A hidden layer is dense,
-    followed by normalization, activation and dropout if requested; the output layer is only dense,
-    since losses take raw outputs. After a `Branch` the output layer starts at zero and normalizes
-    its input. Tuples of activations and dropouts have one entry per hidden layer. ``residual`` adds
-    a layer's output to its input if both are equally wide. ``inputs`` is a block before the first
-    layer; ``widths`` then begins with its number of columns. With ``n_members`` networks that share
-    hidden weights, it ends with the outputs of all networks.
+    ``widths`` are the number of inputs, the width of each hidden layer, and the number of outputs;
+    a hidden layer may also be an object of `mlp_xp.nn.hidden`. A hidden layer is a dense layer,
+    followed by normalization, activation and dropout if set. The output layer is only a dense
+    layer, because losses use raw outputs; after a `Branch`, it normalizes its input and starts at
+    zero. Tuples of activations and dropouts have one entry per hidden layer. ``residual`` adds the
+    input of a layer to its output if both have the same width. ``inputs`` is a block before the
+    first layer; ``widths`` then begins with its number of columns. With ``n_members`` networks that
+    share hidden weights, ``widths`` ends with the total number of their outputs.
     """
 
-    widths: tuple[Any, ...]  # Each is an int or a Layer; the first and the last are ints.
+    widths: tuple[Any, ...]  # ints, and Layers except at the ends
     activation: str | Activation | tuple[str | Activation, ...] = "relu"
     normalization: Normalization | None = None
     dropout: float | tuple[float, ...] = 0.0
@@ -61,8 +61,8 @@ class Network:
         ends = (*self.widths[:1], *self.widths[-1:])
         if len(self.widths) < 2 or not all(isinstance(n, int) for n in ends) or min(numbers) < 1:
             raise ValueError(
-                "`widths` must list inputs, hidden layers and outputs, each at least 1 wide, got "
-                f"{self.widths!r}; set it to e.g. (3072, 512, 10)."
+                "`widths` must be the widths, at least 1, of inputs, hidden layers and outputs, "
+                f"e.g. (3072, 512, 10), got {self.widths!r}."
             )
         for activation in self._given("activation"):
             if not callable(activation) and activation not in ACTIVATIONS:
@@ -81,10 +81,10 @@ class Network:
         self._one_for_each_layer("activation")
         self._one_for_each_layer("dropout")
         check_members(self.n_members, self.widths, self.normalization, self.parametrization)
-        self.sizes  # noqa: B018 - each layer checks what comes in.
+        self.sizes  # noqa: B018 - each layer checks its number of inputs.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return only the settings, since everything else is derived from them."""
+        """Return only the settings, because everything else is derived from them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _given(self, name: str) -> tuple:  # type: ignore[type-arg]
@@ -99,14 +99,14 @@ class Network:
             return (value,) * n_hidden
         if len(value) != n_hidden:
             raise ValueError(
-                f"{name} has {len(value)} entries, {value!r}, and there are {n_hidden} hidden "
-                "layers: give one entry for each, or a single one for all."
+                f"`{name}` must have one entry for each of the {n_hidden} hidden layers, got "
+                f"{len(value)} entries, {value!r}; or set a single value for all."
             )
         return value
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The features before the first layer, which ``inputs`` takes, and after each."""
+        """The number of input columns, and the number of outputs of each layer."""
         sizes: list[int] = []
         for width in self.widths:
             is_number = isinstance(width, int)
@@ -114,7 +114,7 @@ class Network:
         return tuple(sizes)
 
     def _fan_in(self, sizes: Sequence[int]) -> int:
-        """Return the number of input features of the layer after these sizes."""
+        """Return the number of inputs of the layer that follows these sizes."""
         if self.inputs is not None and len(sizes) == 1:
             return self.inputs.fan_out
         return sizes[-1]
@@ -153,7 +153,7 @@ class Network:
         if self.n_members > 1:
             affine = SharedAffine(self.n_members, i == 0, fan_in, layer, around.start)
         blocks = (affine, *around.normalize(layer), *around.activate(layer))
-        is_first = i == 0 and self.n_members > 1  # All networks share its input.
+        is_first = i == 0 and self.n_members > 1  # All members share its input.
         return (Residual(blocks),) if self.residual and fan_in == layer and not is_first else blocks
 
     @cached_property
@@ -167,12 +167,12 @@ class Network:
 
     @property
     def takes_sparse(self) -> bool:
-        """Whether the input may be sparse rows, which only a dense product supports."""
+        """Whether the input may be sparse, which only a dense first layer supports."""
         return self._all_blocks[0].takes_sparse
 
     @property
     def adapts(self) -> bool:
-        """Whether initial parameters depend on the data."""
+        """Whether the initial parameters depend on the data."""
         return any(block.adapts for block in self._all_blocks)
 
     @cached_property
@@ -188,7 +188,7 @@ class Network:
 
     @property
     def structure(self) -> Hashable:
-        """The settings on which a stack's compiled step depends: all but dropout rates."""
+        """The settings on which the compiled step of a stack depends: all except dropout rates."""
         if any(block.n_keys > len(block.dropout_rates) for block in self._all_blocks):
             return self
         names = (field.name for field in fields(self) if "dropout" not in field.name)
@@ -197,17 +197,17 @@ class Network:
 
     @cached_property
     def batch_stats_widths(self) -> tuple[int, ...]:
-        """The features of each batch normalization."""
+        """The number of features of each batch normalization."""
         return tuple(width for block in self._all_blocks for width in block.batch_stats_widths)
 
 
 def init_params(network: Network, seed: int | RandomState) -> Params:
-    r"""Draw the initial weights on the host, float64, the same for every backend.
+    r"""Draw the initial weights on the host in float64, so they are the same on every backend.
 
-    They and the biases are uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`
+    Weights and biases are uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`
     (Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks",
-    2010, equation 16), with 2 for 6 where the activation is logistic, and from a `RandomState` in
-    scikit-learn's order. For the layers of `mlp_xp.nn.hidden` see there.
+    2010, equation 16), with 2 instead of 6 if the activation is logistic. From a `RandomState`,
+    they are drawn in scikit-learn's order. The layers in `mlp_xp.nn.hidden` say how they differ.
     """
     generator = host_generator(seed, "weights") if isinstance(seed, int) else seed
     return draw_params(network, generator.uniform)
@@ -216,7 +216,7 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
 def draw_params(
     network: Network, uniform: Callable[..., Any], constant: Callable[..., Any] = constant
 ) -> Params:
-    """Return initial parameters by ``uniform(low, high, shape)`` and ``constant(value, shape)``."""
+    """Create initial parameters with ``uniform(low, high, shape)``, ``constant(value, shape)``."""
     blocks = (block for block in network._all_blocks if block.has_params)
     return tuple(block.init(uniform, constant) for block in blocks)
 
@@ -224,16 +224,16 @@ def draw_params(
 def adapt_params(
     network: Network, params: Params, x: Array, uniform: Callable[..., Any], *, xp: Namespace
 ) -> Params:
-    """Return initial parameters, adapted to a sample of the inputs, (samples, inputs), on the host.
+    """Adapt initial parameters on the host to a sample of the inputs, (samples, inputs).
 
-    ``uniform(low, high, shape)`` makes an array of random numbers.
+    ``uniform(low, high, shape)`` returns an array of random numbers.
     """
     context = Context(xp, batch_stats=init_batch_stats(network))
     return adapt(network._all_blocks, params, x, uniform, context)
 
 
 def init_batch_stats(network: Network) -> Measured:
-    """Return the running statistics before the first batch: mean 0, variance 1; NumPy, float64."""
+    """Return the initial running statistics, with mean 0 and variance 1, as float64 in NumPy."""
     widths = network.batch_stats_widths
     pairs: list[tuple[Any, Any]] = [(constant(0.0, n), constant(1.0, n)) for n in widths]
     return tuple(BatchStats(*pair) for pair in pairs)
@@ -242,10 +242,10 @@ def init_batch_stats(network: Network) -> Measured:
 def forward(
     network: Network, params: Params, x: Array, context: Context | None = None, *, xp: Namespace
 ) -> tuple[Array, BlockPullback, Measured]:
-    """Run the network, by default as a prediction with the plain layers.
+    """Run the network, by default for prediction and without a backend's faster layers.
 
-    Return the logits, (..., batch, outputs), the pullback, ``pullback(dlogits, need_dx=...)``, and
-    in training this batch's statistics for each batch normalization.
+    Return the logits, (..., batch, outputs), the pullback, ``pullback(dlogits, need_dx=...)``, and,
+    in training, the statistics of the batch for each batch normalization.
     """
     return chain(network._all_blocks, params, x, context or Context(xp))
 
@@ -257,9 +257,9 @@ def hidden(network: Network, params: Params, x: Array, context: Context, depth: 
 
 
 def with_layers(network: Network, given: Iterable[Any]) -> Params:
-    """Return the parameters of blocks in the structure of the network's parameters.
+    """Return the parameters of blocks, arranged in the structure of the network's parameters.
 
-    Entries of a kind keep their order; kinds that the network does not have are left out.
+    Entries of the same type keep their order; types that the network does not have are left out.
     """
     by_kind: dict[type, list[Any]] = {}
     for entry in given:

@@ -120,7 +120,7 @@ def test_values_and_their_spread_are_in_the_unit_of_y(loss):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden_layer_sizes": ()}, "`hidden_layer_sizes` must be widths alone"),
+        ({"hidden_layer_sizes": ()}, "`hidden_layer_sizes` must be one or more integers"),
         ({"normalization": "batch"}, "`normalization` must be 'layer' or None with n_members=3"),
     ],
 )

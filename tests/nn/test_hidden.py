@@ -48,12 +48,12 @@ MISTAKES = [
     (lambda: Blocks((4, 6), (1, 1)), r"each once, got \(1, 1\)"),
     (lambda: Blocks((4, 6), (1,), 0), "`width` must be .* got 0"),
     (lambda: Blocks((4, 0), (1,)), "`shape` must be integers of at least 1, got 0"),
-    (lambda: Branch(()), "Branch has no layers"),
-    (lambda: Branch((Branch((4, 5)), 5)), "may hold integers, Project and Blocks: put one"),
-    (lambda: Branch((2.0,)), r"holds 2\.0, and may hold integers"),
-    (lambda: Network((Project(3), Project(4))), "`widths` must list inputs"),
-    (lambda: Network((5, Blocks((4, 6), (1,)), 2)), "stands for 24 features, and there are 5"),
-    (lambda: Network((5, Branch((7, 6)), 2)), "takes 5 features and gives 6: .* give 5"),
+    (lambda: Branch(()), "Branch must have at least one layer"),
+    (lambda: Branch((Branch((4, 5)), 5)), "may contain integers, Project and Blocks, got .* put"),
+    (lambda: Branch((2.0,)), r"may contain integers, .* got 2\.0"),
+    (lambda: Network((Project(3), Project(4))), "`widths` must be the widths"),
+    (lambda: Network((5, Blocks((4, 6), (1,)), 2)), "5, got .* with 24"),
+    (lambda: Network((5, Branch((7, 6)), 2)), "has 5 inputs and 6 outputs: .* have 5"),
 ]
 
 

@@ -235,8 +235,8 @@ WRONG_SETTINGS = [
     (lambda: Through(Huber(), "softmax"), "`output` must be one of .* got 'softmax'"),
     (lambda: Custom(fourth_power, "swish"), r"`output` must be .*'softmax'\], got 'swish'"),
     (lambda: Custom(3), "`function` must be a callable, function.outputs, .* got 3"),
-    (lambda: Custom(type("F", (), {"__call__": fourth_power, "__hash__": None})()), "not hashable"),
-    (lambda: Through("huber", "exp"), r"Through takes a loss of real .*; 'huber' is none"),
+    (lambda: Custom(type("F", (), {"__call__": fourth_power, "__hash__": None})()), "be hashable"),
+    (lambda: Through("huber", "exp"), r"loss of Through must be .*, got 'huber'"),
 ]
 
 
@@ -245,5 +245,5 @@ def test_wrong_settings_are_refused():
         with pytest.raises(ValueError, match=message):
             make()
     for loss in map(LOSSES.get, ("softmax", "poisson", "gaussian", "squared_relu", "custom")):
-        with pytest.raises(ValueError, match=re.escape(repr(loss)) + ", which brings its own outp"):
+        with pytest.raises(ValueError, match=re.escape(repr(loss)) + ", which has its own outp"):
             Through(loss, "identity")

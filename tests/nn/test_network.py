@@ -85,12 +85,12 @@ def test_a_seed_gives_the_same_parameters_with_and_without_normalization():
 
 
 WRONG = [
-    ({"widths": (3,)}, r"`widths` must list inputs.* got \(3,\); set it to e\.g\. \(3072, 512"),
-    ({"widths": (3, 0, 2)}, r"`widths` must .* at least 1 wide, got \(3, 0, 2\)"),
+    ({"widths": (3,)}, r"`widths` must be the widths.* e\.g\. \(3072, 512, 10\), got \(3,\)"),
+    ({"widths": (3, 0, 2)}, r"`widths` must be the widths, at least 1, .* got \(3, 0, 2\)"),
     ({"activation": "sigmoid"}, "`activation` must be one of .*'logistic'.*'sigmoid'"),
     ({"activation": ("relu", "sigmoid")}, "`activation` must be one of .*'sigmoid'"),
-    ({"activation": ("relu",)}, "activation has 1 entries, .* and there are 2 hidden layers"),
-    ({"dropout": (0.1, 0.2, 0.3)}, "dropout has 3 entries, .* give one entry for each"),
+    ({"activation": ("relu",)}, "`activation` must have one entry for each of the 2 .* 1 entries"),
+    ({"dropout": (0.1, 0.2, 0.3)}, "`dropout` must have one entry for each of .* got 3 entries"),
     ({"dropout": 1.0}, r"`dropout` must be at least 0 and below 1, got 1\.0"),
     ({"dropout": (0.0, -0.1)}, r"`dropout` must be .* got -0\.1"),
     ({"input_dropout": float("nan")}, "`input_dropout` must be .* got nan"),
@@ -98,7 +98,7 @@ WRONG = [
     # Without hidden layers nothing would use them, and a typing error would go unseen.
     ({"widths": (3, 2), "activation": "sigmoid"}, "`activation` must .* got 'sigmoid'"),
     ({"widths": (3, 2), "dropout": 2.0}, r"`dropout` must .* got 2\.0"),
-    ({"widths": (3, 2), "activation": ("relu",)}, "there are 0 hidden layers"),
+    ({"widths": (3, 2), "activation": ("relu",)}, "each of the 0 hidden layers"),
 ]
 
 

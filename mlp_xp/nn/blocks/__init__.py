@@ -1,4 +1,4 @@
-"""Blocks, the parts of a network: frozen settings with initial weights and maths.
+"""Blocks, the parts of a network: their settings, initial parameters and computation.
 
 A block is called with its parameters, its input and a `Context`, and returns its output, the
 pullback, and the batch statistics of a batch normalization. Everything learned is in the

@@ -10,13 +10,13 @@ from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.layers import Arrangement, Dense
 
-# Initializations. "glorot": uniform in Glorot and Bengio's range, biases too, as in scikit-learn;
-# "glorot-logistic": the same for its logistic activation; "lecun": uniform with a standard
-# deviation of 1 / sqrt(fan_in), biases at 0; "zero". "ntk": normal, and the product is divided by
-# sqrt(fan_in); then adapted to the data.
+# Initializations. "glorot": weights and biases uniform in Glorot and Bengio's range, as in
+# scikit-learn; "glorot-logistic": as in scikit-learn for logistic activations; "lecun": weights
+# uniform with a standard deviation of 1 / sqrt(fan_in), biases 0; "zero": all 0; "ntk": weights
+# normal, products divided by sqrt(fan_in), then adapted to the data.
 Start = Literal["glorot", "glorot-logistic", "lecun", "zero", "ntk"]
 
-_SAMPLES = 5  # The number of samples in the random mixture for a bias.
+_SAMPLES = 5  # The number of samples that "ntk" mixes for each bias.
 
 
 def _bound(start: Start, fan_in: int, fan_out: int) -> float:
@@ -34,7 +34,7 @@ def draw_dense(
     shape: tuple[int, ...],
     n_outputs: int | tuple[int, ...],
 ) -> Dense:
-    """Draw weights and biases; zeros do not advance the generator."""
+    """Draw weights and biases; no random numbers are drawn for zeros."""
     bound = _bound(start, *shape[-2:])
     W = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
     is_glorot = start.startswith("glorot")
@@ -45,7 +45,7 @@ def draw_dense(
 
 @dataclass(frozen=True)
 class Affine(Block):
-    r"""A dense layer; with the start "ntk" it is :math:`x W / \sqrt{n} + b` of n inputs."""
+    r"""A dense layer; with the start "ntk", :math:`x W / \sqrt{n} + b` for n inputs."""
 
     fan_in: int
     fan_out: int
@@ -59,14 +59,14 @@ class Affine(Block):
 
     @property
     def takes_sparse(self) -> bool:  # type: ignore[override]
-        """Whether the input is used only in the product."""
+        """Whether the input may be sparse, because it is used only in the product."""
         return not self.adapts
 
     is_dense = takes_sparse
 
     @property
     def factor(self) -> float:
-        """The factor of the product."""
+        """The factor by which the product is multiplied."""
         return 1.0 / math.sqrt(self.fan_in) if self.adapts else 1.0
 
     @property
@@ -82,7 +82,7 @@ class Affine(Block):
         return draw_dense(uniform, constant, self.start, shape, self.fan_out)
 
     def adapt(self, params: Dense, x: Array, uniform: Make, context: Context) -> Dense:
-        """Scale each output to a variance of 1, with a zero at a random mixture of five samples.
+        """Scale each output to a variance of 1; shift it to 0 at a random mixture of 5 samples.
 
         References
         ----------

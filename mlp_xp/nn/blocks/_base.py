@@ -23,17 +23,17 @@ from mlp_xp.nn.layers import (
 Measured = tuple[BatchStats, ...]
 
 
-Make = Callable[..., Any]  # A function that creates an array; the last argument is the shape.
+Make = Callable[..., Any]  # A function that creates an array of the shape in its last argument.
 
 
 class BlockPullback(Protocol):
-    """A map from ``dy`` to ``dx``, or None if not needed, and the parameters' gradients."""
+    """A function from ``dy`` to ``dx`` (None if not needed) and the parameters' gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
         """Return the gradients with respect to the input and to the parameters."""
 
 
-# An output, its pullback, and the statistics that a batch normalization has measured.
+# An output, its pullback, and the statistics that batch normalization has computed.
 Applied = tuple[Array, BlockPullback, Measured]
 
 
@@ -42,10 +42,10 @@ class Context(NamedTuple):
 
     ``dense`` computes `mlp_xp.nn.layers.affine`; ``activate``, ``dropout``, ``layer_norm`` and
     ``batch_norm`` compute the layers with these names; ``run_layer`` runs any other layer with
-    parameters. ``batch_stats`` are the running statistics, one for each batch normalization. In
-    training, batch normalization computes its own with ``weights : (..., batch)``, and ``keys :
-    (..., dropouts)`` int32 are the keys of dropout, with the blocks' rates or ``dropout_rates``,
-    arrays with one number per model.
+    parameters. ``batch_stats`` are the running statistics of each batch normalization. In training,
+    batch normalization computes statistics of the batch instead, with ``weights : (..., batch)``.
+    ``keys : (..., dropouts)`` are the int32 keys of dropout. Its rates are those of the blocks, or
+    ``dropout_rates``, arrays with one number per model.
     """
 
     xp: Namespace
@@ -63,9 +63,10 @@ class Context(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of a summary: a part of the network with its outputs, parameters and operations.
+    """A row of a summary: a part of the network with its outputs, parameters and operations.
 
-    ``work`` counts the multiplications and additions in products for one sample, forward.
+    ``work`` is the number of multiplications and additions in the products of a forward pass, per
+    sample.
     """
 
     name: str
@@ -75,21 +76,22 @@ class Row(NamedTuple):
 
 
 class Block:
-    """A part of a network; hashable.
+    """A part of a network, with hashable settings.
 
-    A custom block defines `__call__`, and `init` if it has parameters: a NamedTuple of arrays, such
-    as `Dense` and `Norm`, or a tuple of NamedTuples. A property ``kinds`` of the NamedTuple names
-    the kind of each array; see `mlp_xp.optimizers.kinds`. All other attributes have defaults.
+    A custom block defines `__call__`, and also `init` if it has parameters. Parameters are a
+    NamedTuple of arrays, such as `Dense` and `Norm`, or a tuple of NamedTuples, whose property
+    ``kinds`` names the kind of each array; see `mlp_xp.optimizers.kinds`. All other attributes have
+    defaults.
     """
 
     has_params: ClassVar[bool] = True
-    takes_sparse: bool = False  # Whether the input may be sparse rows.
-    is_dense: bool = False  # Whether it only applies a single `Dense`.
-    fan_out: int | None = None  # The number of outputs; None for the number of inputs.
-    work: int = 0  # Multiplications and additions in products for one sample, forward.
-    n_keys: int = 0  # The number of random keys of a training step, one per dropout.
-    dropout_rates: tuple[float, ...] = ()  # The rate of each key, which a stack may replace.
-    batch_stats_widths: tuple[int, ...] = ()  # The number of features of each batch normalization.
+    takes_sparse: bool = False  # Whether the input may be sparse.
+    is_dense: bool = False  # Whether the block is a single `Dense`.
+    fan_out: int | None = None  # The number of outputs; None if equal to the inputs.
+    work: int = 0  # As in `Row`.
+    n_keys: int = 0  # The number of dropouts, which each need a random key in every step.
+    dropout_rates: tuple[float, ...] = ()  # One per key; a stack of models may override them.
+    batch_stats_widths: tuple[int, ...] = ()  # One width per batch normalization.
     adapts: bool = False  # Whether the initial parameters depend on the data.
 
     def init(self, uniform: Make, constant: Make) -> Tree:
@@ -102,7 +104,7 @@ class Block:
 
     def __call__(self, params: Any, x: Array, context: Context) -> Applied:
         """Return the output, the pullback, and batch statistics."""
-        raise NotImplementedError(f"{type(self).__name__} must define __call__: it is a block.")
+        raise NotImplementedError(f"{type(self).__name__} is a block, so it must define __call__.")
 
     @property
     def label(self) -> str:
@@ -120,16 +122,16 @@ class Block:
         return sum(sizes)
 
     def rows(self, width: int) -> tuple[Row, ...]:
-        """Return the lines of a summary for this number of inputs."""
+        """Return the rows of a summary for ``width`` inputs."""
         return (Row(self.label, self.fan_out or width, self.n_parameters, self.work),)
 
 
 def normal(uniform: Make, shape: tuple[int, ...], deviation: float = 1.0) -> Any:
-    """Return normal numbers, computed from uniform ones.
+    """Return normal random numbers, computed from uniform ones.
 
-    Functions that return shapes or counts are left alone.
+    If ``uniform`` returns shapes or counts instead of an array, return those.
     """
-    from scipy.special import ndtri  # Most networks do not need this module.
+    from scipy.special import ndtri  # slow to import
 
     drawn = uniform(0.0, 1.0, shape)
     return deviation * ndtri(drawn) if hasattr(drawn, "dtype") else drawn
@@ -141,7 +143,7 @@ def without_params(pullback: ActivationPullback) -> BlockPullback:
 
 
 def rows(blocks: tuple[Block, ...], width: int) -> list[Row]:
-    """Return the lines of a summary of blocks for this number of inputs."""
+    """Return the rows of a summary of blocks for ``width`` inputs."""
     found: list[Row] = []
     for block in blocks:
         found += block.rows(found[-1].output if found else width)
@@ -149,9 +151,9 @@ def rows(blocks: tuple[Block, ...], width: int) -> list[Row]:
 
 
 def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -> Applied:
-    """Run blocks in sequence, each with its parameters, if any.
+    """Run blocks in sequence, each with its parameters.
 
-    The pullback stops at the first block with parameters unless ``dx`` is needed.
+    If ``dx`` is not needed, the pullback stops at the first block that has parameters.
     """
     remaining = iter(params)
     pullbacks: list[tuple[BlockPullback, bool]] = []

@@ -23,14 +23,14 @@ class Activate(Block):
         return _name_of(self.function)
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
-        """Apply the activation to each number."""
+        """Apply the activation elementwise."""
         y, pullback = context.activate(self.function, x, xp=context.xp)
         return y, without_params(pullback), ()
 
 
 @dataclass(frozen=True)
 class ParametricActivate(Block):
-    """An activation with a learned slope per feature; initially it equals the activation."""
+    """An activation with a learned slope per feature, initially 1, i.e. the plain activation."""
 
     function: str | Activation
     width: int
@@ -55,7 +55,7 @@ def _name_of(function: str | Activation) -> str:
 
 @dataclass(frozen=True)
 class Dropout(Block):
-    """Dropout of a fraction of the input in training; ``number`` is the position of its key."""
+    """Dropout of a fraction of the input in training; ``number`` is the index of its key."""
 
     rate: float
     number: int

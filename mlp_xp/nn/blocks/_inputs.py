@@ -1,4 +1,4 @@
-"""The inputs of a table: numbers, indicators, and category codes."""
+"""Inputs from a table: numbers, indicators, and category codes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.blocks._numeric import NumericEmbedding, check_counts
 from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
 
-_MOST_ROWS = 1 << 24  # Above, float32 cannot represent each row number.
+_MOST_ROWS = 1 << 24  # float32 represents only integers up to this exactly.
 
 
 @dataclass(frozen=True)
 class TableInputs(Block):
-    """The first block of a network for a table, which takes a matrix of three parts.
+    """The first block of a network for a table, whose input is a matrix of three parts.
 
     The columns are ``[numbers | indicators | codes]``. Numbers, which must be scaled, are replaced
-    by the embeddings of ``numeric``. Indicators (missing values and one-hot categories) are passed
-    on unchanged. Codes are positions, as floats, in one table of embeddings with ``embedding_dim``
-    numbers each, which replace them. In the table the categories of each column follow the previous
-    column's, and ``categories`` has the number per column. ``scale`` multiplies all inputs of the
-    first layer by learned factors.
+    by the embeddings of ``numeric``, if given. Indicators (missing values, one-hot categories) are
+    unchanged. Codes are replaced by embeddings with ``embedding_dim`` numbers: a code is a row
+    number, as a float, of a single table, which lists the ``categories`` column by column, with
+    this number per column. ``scale`` multiplies all inputs of the first layer by learned factors.
     """
 
     numbers: int
@@ -37,18 +36,18 @@ class TableInputs(Block):
         object.__setattr__(self, "categories", tuple(self.categories))
         if any(type(n) is not int or n < 1 for n in self.categories) or not self.columns:
             raise ValueError(
-                f"`categories` must be integers of at least 1, got {self.categories!r}: give the "
+                f"`categories` must be integers of at least 1, got {self.categories!r}: set the "
                 "number of categories of each column of codes."
             )
         if sum(self.categories) > _MOST_ROWS:
             raise ValueError(
-                f"The columns have {sum(self.categories)} categories in all, and an embedding can "
-                f"have {_MOST_ROWS}: join rare ones."
+                f"The columns must have at most {_MOST_ROWS} categories in total, got "
+                f"{sum(self.categories)}: merge rare ones."
             )
 
     @property
     def columns(self) -> int:
-        """The columns of the matrix."""
+        """The number of columns of the matrix."""
         return self.numbers + self.indicators + len(self.categories)
 
     @property
@@ -63,7 +62,7 @@ class TableInputs(Block):
 
     @property
     def _numeric(self) -> NumericEmbedding | None:
-        """The embedding of numbers, if any."""
+        """The embedding of numbers, or None."""
         return self.numeric if self.numbers else None
 
     @property
@@ -73,7 +72,7 @@ class TableInputs(Block):
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """The operations of the embedding of numbers."""
+        """The number of operations of the embedding of numbers."""
         return 0 if self._numeric is None else self._numeric.work(self.numbers)
 
     @property
@@ -99,13 +98,13 @@ class TableInputs(Block):
         return tuple(parts)
 
     def adapt(self, params: Any, x: Any, uniform: Make, context: Context) -> Tree:
-        """Fit the embedding of numbers, which comes first, to the data."""
+        """Adapt the parameters of the embedding of numbers to the data."""
         numeric, *others = params
         assert self._numeric is not None
         return self._numeric.adapt(numeric, x[:, : self.numbers], xp=context.xp), *others
 
     def __call__(self, params: Any, x: Array, context: Context) -> Applied:
-        """Embed numbers and codes, and scale."""
+        """Embed numbers and codes, and scale the result."""
         xp, remaining = context.xp, iter(params)
         n, m = self.numbers, self.numbers + self.indicators
         pulls: list[LayerPullback | None] = [None, None, None, None]
@@ -133,7 +132,7 @@ class TableInputs(Block):
             if pulls[2] is not None:
                 _, grad = pulls[2](dy[..., last:], need_dx=False)
                 grads.insert(0, grad)
-                # Neighboring codes are unrelated.
+                # A code is an index, without a derivative.
                 dparts.append(xp.zeros_like(dy[..., : len(self.categories)]))
             if pulls[0] is not None:
                 dparts[0], grad = pulls[0](dparts[0], need_dx=need_dx)
@@ -146,7 +145,7 @@ class TableInputs(Block):
 
 
 def _joined(parts: list[Array], *, xp: Namespace) -> Array:
-    """Concatenate features; models may share some parts."""
+    """Concatenate features; parts that all models of a stack share are broadcast."""
     if len(parts) == 1:
         return parts[0]
     leading = max((part.shape[:-1] for part in parts), key=len)

@@ -1,4 +1,4 @@
-"""The layers of several networks in one, as in TabM."""
+"""The layers of several networks that share weights, called members, as in TabM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlp_xp.nn.layers import Heads, SharedDense, member_heads, shared_dense
 
 @dataclass(frozen=True)
 class SharedAffine(Block):
-    """A dense layer whose weights all members share; in the first layer, input signs differ."""
+    """A dense layer whose weights all members share; only scales and biases are per member."""
 
     n_members: int
     is_first: bool
@@ -32,7 +32,7 @@ class SharedAffine(Block):
         return 2 * self.fan_in * self.fan_out * self.n_members
 
     def init(self, uniform: Make, constant: Make) -> SharedDense:
-        """Draw the weights and the first layer's input signs; everything else is equal."""
+        """Draw the weights and, in the first layer, each member's random signs of the inputs."""
         W, b = draw_dense(uniform, constant, self.start, (self.fan_in, self.fan_out), self.fan_out)
         shape = self.n_members, self.fan_in
         r = _signs(uniform, shape) if self.is_first else constant(1.0, shape)
@@ -49,11 +49,11 @@ class SharedAffine(Block):
 
 @dataclass(frozen=True)
 class MemberHeads(Block):
-    """The output layers of all members."""
+    """The output layers of all members, which share no weights."""
 
     n_members: int
     fan_in: int
-    fan_out: int  # The total number of outputs of all networks.
+    fan_out: int  # The total number of outputs of all members.
     start: Start = "glorot"
     label: ClassVar[str] = "dense, of each member"
 
@@ -78,7 +78,7 @@ def check_members(
     """Raise ValueError for settings that networks with shared weights do not support."""
     has_widths = len(widths) > 2 and all(isinstance(width, int) for width in widths)
     for name, need, is_right in (
-        ("hidden_layer_sizes", "widths alone, at least one, e.g. (256, 256)", has_widths),
+        ("hidden_layer_sizes", "one or more integers, e.g. (256, 256)", has_widths),
         ("normalization", "'layer' or None", normalization != "batch"),
         ("parametrization", "'standard'", parametrization == "standard"),
     ):
@@ -89,6 +89,6 @@ def check_members(
 
 
 def _signs(uniform: Make, shape: tuple[int, ...]) -> Any:
-    """Return 1 and -1 at random; leave the results of makers of shapes or counts unchanged."""
+    """Return random signs; if ``uniform`` returns shapes or counts instead, return those."""
     drawn = uniform(-1.0, 1.0, shape)
     return 2.0 * (drawn >= 0.0) - 1.0 if hasattr(drawn, "dtype") else drawn

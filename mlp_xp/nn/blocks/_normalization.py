@@ -35,7 +35,7 @@ class LayerNorm(_Normalization):
 
 @dataclass(frozen=True)
 class BatchNorm(_Normalization):
-    """Batch normalization; ``number`` is the position of its running statistics."""
+    """Batch normalization; ``number`` is the index of its running statistics."""
 
     width: int
     number: int
@@ -60,7 +60,7 @@ class BatchNorm(_Normalization):
 def _as_given(
     x: Array, y: Array, pullback: BlockPullback, *, xp: Namespace
 ) -> tuple[Array, BlockPullback]:
-    """Normalize in the parameters' dtype, then cast to the dtype of x."""
+    """Cast an output, and the gradients in its pullback, to the dtype of the input ``x``."""
     own = y.dtype
     if own == x.dtype:
         return y, pullback

@@ -1,4 +1,4 @@
-"""Embeddings of numbers: settings of `TableInputs`."""
+"""Embeddings of numbers for `TableInputs`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlp_xp.nn.layers import Periodic, Piecewise, periodic, piecewise
 
 
 class NumericEmbedding:
-    """An embedding of each number; hashable."""
+    """The base class of embeddings, which replace each number by several; hashable."""
 
     layer: ClassVar[Callable[..., Any]]  # Of its parameters and (..., batch, numbers).
-    outputs: int  # For each number.
+    outputs: int  # the outputs per number
     adapts: ClassVar[bool] = False  # Whether its parameters depend on the data.
 
     def work(self, n: int) -> int:
-        """Return the operations in the products of a sample with n numbers."""
+        """Return the number of operations in products, for a sample of n numbers."""
         raise NotImplementedError(f"{type(self).__name__} must define work.")
 
     def init(self, n: int, uniform: Make, constant: Make) -> Any:
@@ -28,13 +28,13 @@ class NumericEmbedding:
         raise NotImplementedError(f"{type(self).__name__} must define init.")
 
     def adapt(self, params: Any, x: Array, *, xp: Namespace) -> Any:
-        """Return the parameters for a sample of the data, (samples, numbers)."""
+        """Return parameters adapted to a sample of the data, (samples, numbers)."""
         return params
 
 
 @dataclass(frozen=True)
 class PBLD(NumericEmbedding):
-    """Periodic embeddings with phases, a dense layer, and the number itself.
+    """Periodic embeddings: cosines with learned frequencies, a dense layer, and the number itself.
 
     See `mlp_xp.nn.layers.periodic`.
 
@@ -42,7 +42,7 @@ class PBLD(NumericEmbedding):
     ----------
     waves : int of at least 1, default=16
     outputs : int of at least 2, default=4
-        How many numbers replace one number, including itself.
+        The number of outputs that replace a number, which is one of them.
     sigma : float of at least 0, default=0.1
         Standard deviation of the initial frequencies.
     """
@@ -58,11 +58,11 @@ class PBLD(NumericEmbedding):
             raise ValueError(f"`sigma` must be at least 0 and finite, got {self.sigma!r}.")
 
     def work(self, n: int) -> int:
-        """Count two for each weight."""
+        """Return two operations per weight."""
         return 2 * n * self.waves * (self.outputs - 1)
 
     def init(self, n: int, uniform: Make, constant: Make) -> Periodic:
-        """Draw normal frequencies, uniform phases, and a dense layer as PyTorch does."""
+        """Draw normal frequencies, uniform phases, and a dense layer initialized as in PyTorch."""
         bound, width = 1.0 / math.sqrt(self.waves), self.outputs - 1
         frequency = normal(uniform, (n, self.waves), self.sigma)
         return Periodic(
@@ -75,7 +75,7 @@ class PBLD(NumericEmbedding):
 
 @dataclass(frozen=True)
 class PLE(NumericEmbedding):
-    """Piecewise linear embeddings, with pieces between quantiles of the data.
+    """Piecewise linear embeddings, whose pieces are bounded by quantiles of the data.
 
     See `mlp_xp.nn.layers.piecewise`.
 
@@ -83,7 +83,7 @@ class PLE(NumericEmbedding):
     ----------
     pieces : int of at least 1, default=32
     outputs : int of at least 1, default=16
-        How many numbers replace one number.
+        The number of outputs that replace a number.
     """
 
     pieces: int = 32
@@ -95,11 +95,11 @@ class PLE(NumericEmbedding):
         check_counts(self, pieces=1, outputs=1)
 
     def work(self, n: int) -> int:
-        """Count two for each weight."""
+        """Return two operations per weight."""
         return 2 * n * (self.pieces + 1) * self.outputs
 
     def init(self, n: int, uniform: Make, constant: Make) -> Piecewise:
-        """Start as a random linear function of the number, without pieces."""
+        """Draw a random linear function of each number, without pieces."""
         bound, shape = 1.0 / math.sqrt(self.outputs), (n, self.outputs)
         return Piecewise(
             constant(0.0, (n, self.pieces)),
@@ -110,7 +110,7 @@ class PLE(NumericEmbedding):
         )
 
     def adapt(self, params: Piecewise, x: Array, *, xp: Namespace) -> Piecewise:
-        """Set the pieces between the quantiles of each number; none between equal quantiles."""
+        """Set the pieces between neighboring quantiles of each number; equal ones have no piece."""
         ordered, last = xp.sort(x, axis=0), x.shape[0] - 1
         rows = [round(last * i / self.pieces) for i in range(self.pieces + 1)]
         edges = xp.stack([ordered[row, :] for row in rows], axis=-1)
@@ -123,7 +123,7 @@ NUMERIC_EMBEDDINGS: dict[str, type[PBLD | PLE]] = {"pbld": PBLD, "ple": PLE}
 
 
 def check_counts(settings: Any, **least: int) -> None:
-    """Raise ValueError unless settings are integers of at least these values."""
+    """Raise ValueError unless the named settings are integers of at least the given values."""
     for name, smallest in least.items():
         value = getattr(settings, name)
         if type(value) is not int or value < smallest:

@@ -22,7 +22,7 @@ class Residual(Block):
 
     @property
     def n_keys(self) -> int:  # type: ignore[override]
-        """The random keys of the inner blocks."""
+        """The number of random keys of the inner blocks."""
         return sum(block.n_keys for block in self.blocks)
 
     @property
@@ -36,7 +36,7 @@ class Residual(Block):
         return tuple(width for block in self.blocks for width in block.batch_stats_widths)
 
     def rows(self, width: int) -> tuple[Row, ...]:
-        """Return the lines of the inner blocks."""
+        """Return the summary rows of the inner blocks."""
         first, *others = rows(self.blocks, width)
         return first._replace(name=f"residual, {first.name}"), *others
 
@@ -46,15 +46,15 @@ class Residual(Block):
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
-        """Whether an inner block depends on the data."""
+        """Whether initial parameters of an inner block depend on the data."""
         return any(block.adapts for block in self.blocks)
 
     def adapt(self, params: Tree, x: Any, uniform: Make, context: Context) -> Tree:
-        """Fit the inner blocks to the data."""
+        """Adapt the initial parameters of the inner blocks to the data."""
         return adapt(self.blocks, params, x, uniform, context)
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
-        """Run the inner blocks and add the input."""
+        """Run the inner blocks, and add the input to their output."""
         y, pull, measured = chain(self.blocks, params, x, context)
 
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:

@@ -33,7 +33,7 @@ def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     y = xp.maximum(x, 0.0)
 
     def pullback(dy: Array) -> Array:
-        # Not `where`, which takes eight times as long as a product in NumPy.
+        # A product, since `where` takes eight times as long in NumPy.
         dx = xp.astype(y > 0.0, y.dtype)
         dx *= dy
         return dx
@@ -90,9 +90,8 @@ def tanh(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def exp(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute the exponential function, :math:`y = e^x`, so :math:`\bar x = \bar y\, y`.
 
-    It turns a raw output into a positive one, such as a rate. Since it is unbounded, it is not
-    suitable for hidden layers and not in `ACTIVATIONS`; it overflows above the logarithm of the
-    largest number.
+    It makes a raw output positive, e.g. for a rate. Since it is unbounded, it is not suitable for
+    hidden layers and not in `ACTIVATIONS`; it overflows above the logarithm of the largest number.
 
     Examples
     --------
@@ -249,5 +248,5 @@ ACTIVATIONS: dict[str, Activation] = {
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Apply an activation: the name of one in `ACTIVATIONS`, or a function with that signature."""
+    """Apply an activation, given by its name in `ACTIVATIONS` or as a function like them."""
     return (ACTIVATIONS[function] if isinstance(function, str) else function)(x, xp=xp)

@@ -1,4 +1,4 @@
-"""Block-diagonal dense layers along any axes of the array that a row of features represents."""
+"""Block-diagonal dense layers along any axes of an array of features."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class Arrangement(NamedTuple):
 
     @property
     def fan_in(self) -> int:
-        """Number of inputs of a block."""
+        """The number of inputs per block."""
         return math.prod(self.shape[i] for i in self.mixed)
 
     @property
     def fan_out(self) -> int:
-        """Number of outputs of a block."""
+        """The number of outputs per block."""
         return self.fan_in if self.width is None else self.width
 
     @property
     def blocks(self) -> int:
-        """Number of blocks."""
+        """The number of blocks."""
         return math.prod(self.shape[i] for i in self.kept)
 
     def split(self, x: Array, *, xp: Namespace) -> Array:
-        """Return rows, (..., batch, features), by block: (..., blocks, batch, fan_in)."""
+        """Split rows, (..., batch, features), into blocks, (..., blocks, batch, fan_in)."""
         *leading, n_samples, _ = x.shape
         n = len(leading)
         order = (*range(n), *(n + 1 + i for i in self.kept), n, *(n + 1 + i for i in self.mixed))
@@ -51,7 +51,7 @@ class Arrangement(NamedTuple):
         return xp.reshape(parts, (*leading, self.blocks, n_samples, self.fan_in))
 
     def join(self, y: Array, *, xp: Namespace) -> Array:
-        """Return outputs by block, (..., blocks, batch, fan_out), as (..., batch, outputs)."""
+        """Join outputs of blocks, (..., blocks, batch, fan_out), to (..., batch, outputs)."""
         *leading, _, n_samples, _ = y.shape
         n, n_kept = len(leading), len(self.kept)
         ends = (
@@ -83,14 +83,14 @@ class Arrangement(NamedTuple):
 def block_dense(
     params: Dense, x: Array, arrangement: Arrangement, *, xp: Namespace
 ) -> tuple[Array, DensePullback]:
-    r"""Apply an affine map whose matrix is block-diagonal once the features are in order.
+    r"""Apply an affine map whose matrix is block-diagonal, after reordering the features.
 
     With :math:`x_k` the features of block k, :math:`y_k = x_k W_k + b_k`, so
     :math:`\bar W_k = x_k^T \bar y_k`, :math:`\bar b = \sum_i \bar y_i` and
     :math:`\bar x_k = \bar y_k W_k^T`. No weight is shared between blocks.
 
-    Two such layers in sequence that mix different axes connect every input with every output by far
-    fewer weights than a full matrix: a Monarch matrix.
+    Two such layers in sequence that mix different axes connect every input with every output, with
+    far fewer weights than a full matrix (a Monarch matrix).
 
     References
     ----------

@@ -52,7 +52,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
         dy = xp.astype(dy, x.dtype, copy=False)
         dx = None
         if need_dx:
-            # For a single output, a BLAS takes several times as long as elementwise products.
+            # For a single output, BLAS is several times slower than elementwise products.
             W_t = transpose(W, xp=xp)
             dx = dy * W_t if W.shape[-1] == 1 else dy @ W_t
         return dx, Dense(transpose(x, xp=xp) @ dy, xp.sum(dy, axis=-2))
@@ -61,13 +61,13 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
 
 
 def per_sample(features: Array) -> Array:
-    """Reshape ``features : (..., width)`` of models to broadcast with ``(..., batch, width)``.
+    """Reshape ``features : (..., width)`` to broadcast with ``(..., batch, width)``.
 
-    Features of one model, ``(width,)``, already broadcast.
+    For a single model, ``(width,)`` needs no change.
     """
     return features if features.ndim == 1 else features[..., None, :]
 
 
 def transpose(matrix: Array, *, xp: Namespace) -> Array:
-    """Transpose matrices; sparse matrices, which belong to one model, only have `.T`."""
+    """Transpose matrices, also sparse ones, which only have `.T` and are never stacked."""
     return matrix.T if matrix.ndim == 2 else xp.matrix_transpose(matrix)

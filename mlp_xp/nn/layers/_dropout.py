@@ -7,7 +7,7 @@ from array_api_compat import device
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._layer import ActivationPullback
 
-# Shifts and factors, as signed numbers, since int32 arrays accept no larger Python integers.
+# Shifts and factors of the hash, as signed numbers, because int32 arrays accept no larger integers.
 SPREAD = 0x9E3779B1 - 2**32
 LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 
@@ -47,12 +47,12 @@ def dropout(
     """
     shape = (*key.shape, *x.shape[-2:])
     bits = _hash_positions(x, key, rows, xp=xp)
-    # Not `where`, which is slow in NumPy for random masks.
+    # A product, since `where` is slow in NumPy for random masks.
     scale: Array | float
     if isinstance(rate, float | int):
         kept, scale = bits >= threshold(rate), 1.0 / (1.0 - rate)
     else:
-        last = 2.0**31 - 128.0  # The last float32 below 2^31.
+        last = 2.0**31 - 128.0  # the largest float32 below 2^31
         least = xp.minimum(rate * 2.0**32 - 2.0**31, last)
         kept = bits >= xp.astype(least, xp.int32)[..., None]
         scale = xp.astype(1.0 / (1.0 - rate), x.dtype)[..., None, None]
@@ -90,7 +90,7 @@ def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Name
         bits ^= key
     for shift, factor in LOWBIAS32:
         mixed = bits >> shift
-        # int32 shifts copy the sign; the hash needs zeros in the freed bits.
+        # Right shifts of int32 fill with the sign bit, but the hash needs zeros.
         mixed &= (1 << (32 - shift)) - 1
         bits ^= mixed
         if factor != 1:

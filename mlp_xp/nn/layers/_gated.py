@@ -11,8 +11,8 @@ from mlp_xp.nn.layers._layer import ActivationPullback
 def sigmoid(x: Array, *, xp: Namespace) -> Array:
     """Return the logistic function without overflow, ``1 / (1 + exp(-x))``.
 
-    The input is clipped where ``exp(-x)`` would overflow; the result there is about the smallest
-    normal number.
+    The input is clipped where ``exp(-x)`` would overflow, to a result near the smallest normal
+    number.
     """
     limit = 1.0 - math.log(float(xp.finfo(x.dtype).max))
     y = xp.maximum(x, limit)
@@ -59,7 +59,7 @@ def gelu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     :math:`u = \sqrt{2/\pi}\,(x + 0.044715\,x^3)`, so
     :math:`\bar x = \bar y\,\tfrac12\,(1 + t + x (1 - t^2)\, u')` with
     :math:`u' = \sqrt{2/\pi}\,(1 + 0.134145\,x^2)`. The exact form needs the error function, which
-    the Array API lacks; the two differ by less than 5e-4.
+    is not in the Array API; they differ by less than 5e-4.
 
     References
     ----------
@@ -109,7 +109,8 @@ def mish(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     >>> y, pullback(xp.ones(2))
     (array([    0., 10000.]), array([0.6, 1. ]))
     """
-    limit = min(20.0, 0.49 * math.log(float(xp.finfo(x.dtype).max)))  # Above, it equals x.
+    # For larger x, mish(x) equals x.
+    limit = min(20.0, 0.49 * math.log(float(xp.finfo(x.dtype).max)))
     e = xp.exp(xp.minimum(x, limit))
     n = e * (e + 2.0)
     share = 1.0 / (n + 2.0)

@@ -1,4 +1,4 @@
-"""The interfaces of activations and of layers that treat rows independently."""
+"""The interfaces of activations, and of layers that process each row independently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Activation(Protocol):
 
 
 class LayerPullback(Protocol):
-    """A map from ``dy`` to ``dx`` (or None) and the parameters' gradients."""
+    """A function from ``dy`` to ``dx`` (or None) and the parameters' gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Any]:
         """Return the gradients with respect to the input and to the parameters."""
@@ -29,7 +29,7 @@ def run_layer(
 ) -> tuple[Array, LayerPullback]:
     """Run a layer in which each output row depends only on one row of x.
 
-    A backend may have a faster version of a layer.
+    A backend may replace this function to run faster versions of some layers.
     """
     found: tuple[Array, LayerPullback] = function(params, x, *args, xp=xp)
     return found

@@ -1,4 +1,4 @@
-"""Dense layers of several networks in one, which share weights as in TabM."""
+"""Dense layers of several networks that share weights, called members, as in TabM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlp_xp.nn.layers._layer import LayerPullback
 
 
 class SharedDense(NamedTuple):
-    """Parameters of a dense layer that members share, and those that differ between them.
+    """Parameters of a dense layer with shared weights: the shared ones, and those per member.
 
     ``W : (..., fan_in, fan_out)`` is shared; ``r : (..., members, fan_in)``, and ``s`` and ``b``,
     ``(..., members, fan_out)``, are per member.
@@ -27,7 +27,7 @@ class SharedDense(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """Each member's output layer: ``(..., members, fan_in, fan_out)``, and its biases."""
+    """The output layers of all members: weights ``(..., members, fan_in, fan_out)``, and biases."""
 
     W: Array
     b: Array
@@ -43,8 +43,8 @@ def shared_dense(
 ) -> tuple[Array, LayerPullback]:
     r"""Apply the affine map of each member, :math:`y_m = ((x_m \odot r_m) W) \odot s_m + b_m`.
 
-    One product serves all members, whose rows follow each other: row ``i * members + m`` is for
-    sample i and member m. The first layer's rows are samples, which all members share.
+    A single product computes all members: row ``i * members + m`` is for sample i and member m. The
+    rows of the first layer's input are samples, which all members share.
 
     References
     ----------
@@ -111,19 +111,19 @@ def member_heads(params: Heads, x: Array, *, xp: Namespace) -> tuple[Array, Laye
 
 
 def _by_member(x: Array, n_members: int, width: int, *, xp: Namespace) -> Array:
-    """Return rows, (..., batch * members, width), as (..., batch, members, width)."""
-    n_rows = None if x.shape[-2] is None else x.shape[-2] // n_members  # Unknown for ONNX.
+    """Reshape rows, (..., batch * members, width), to (..., batch, members, width)."""
+    n_rows = None if x.shape[-2] is None else x.shape[-2] // n_members  # None in ONNX
     return xp.reshape(x, (*x.shape[:-2], n_rows, n_members, width))
 
 
 def _in_rows(x: Array, n_members: int, width: int, *, xp: Namespace) -> Array:
-    """Return (..., batch, members, width) as rows, (..., batch * members, width)."""
+    """Reshape (..., batch, members, width) to rows, (..., batch * members, width)."""
     n_rows = None if x.shape[-3] is None else x.shape[-3] * n_members
     return xp.reshape(x, (*x.shape[:-3], n_rows, width))
 
 
 def _swapped(x: Array, *, xp: Namespace) -> Array:
-    """Return x with batch and members exchanged."""
+    """Swap the axes of batch and members."""
     axes = list(range(x.ndim))
     axes[-3], axes[-2] = axes[-2], axes[-3]
     return xp.permute_dims(x, tuple(axes))

@@ -138,7 +138,7 @@ def batch_norm(
         if not need_dx:
             return None, grads
         total = grads
-        if part is not None:  # Copies, since summed arrays are donated.
+        if part is not None:  # Copy, as the sum may overwrite it.
             total = part.sum(Norm(1.0 * grads.scale, 1.0 * grads.shift))
         dx = z * per_sample(-total.scale)
         dx -= per_sample(total.shift)
@@ -189,7 +189,7 @@ def _of_all_parts(tree: Tree, part: BatchPart | None) -> Tree:
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:
-    """Return the factor that scales a centered variable to a variance of about 1."""
+    """Return ``1 / sqrt(variance + eps)``, which scales a centered variable to a variance of 1."""
     return 1.0 / xp.sqrt(variance + epsilon)
 
 

@@ -1,4 +1,4 @@
-"""Layers for single numbers: embeddings, and a learned scale."""
+"""Layers that process each number separately: embeddings, and a learned scale."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class InputScale(NamedTuple):
 
 
 class Periodic(NamedTuple):
-    """Parameters of periodic embeddings: a dense layer on waves per number.
+    """Parameters of periodic embeddings: waves for each number, and a dense layer on them.
 
     ``frequency`` and ``phase`` are ``(..., numbers, waves)``, ``W : (..., numbers, waves, width)``
     and ``b : (..., numbers, width)``.
@@ -40,7 +40,7 @@ class Periodic(NamedTuple):
 
 
 class Piecewise(NamedTuple):
-    """Parameters of piecewise linear embeddings, and the pieces, which are not learned.
+    """Parameters of piecewise linear embeddings, and their pieces, which are not learned.
 
     ``start`` and ``per_unit``, 1 by the length, are ``(..., numbers, pieces)``,
     ``W : (..., numbers, pieces, width)``, ``slope`` and ``b`` are ``(..., numbers, width)``.
@@ -80,7 +80,7 @@ def scale_inputs(params: InputScale, x: Array, *, xp: Namespace) -> tuple[Array,
 
 
 def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Embed each number with waves of learned frequencies and a dense layer, and also keep it.
+    r"""Embed each number with cosines of learned frequencies, a dense layer, and itself.
 
     With :math:`u = 2 \pi \omega x + \varphi` and :math:`c = \cos u`, the embedding of a number is
     :math:`(c W + b, x)`. So :math:`\bar c = \bar y W^T`, :math:`\bar u = -\sin(u)\,\bar c`,
@@ -131,7 +131,7 @@ def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, Layer
 
 
 def piecewise(params: Piecewise, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Embed each number by the fraction of each piece below it, followed by a dense layer.
+    r"""Embed each number by how much of each piece is below it, and a dense layer.
 
     With the fraction of a piece below x, :math:`e = \min(\max((x - s) / l, 0), 1)`, the embedding
     is :math:`e W + x a + b`. So :math:`\bar e = \bar y W^T` and :math:`\bar x = \sum \bar e / l\,[0
@@ -182,7 +182,7 @@ def piecewise(params: Piecewise, x: Array, *, xp: Namespace) -> tuple[Array, Lay
 
 
 def _by_sample(y: Array, *, xp: Namespace) -> Array:
-    """Return (..., numbers, batch, width) as (..., batch, numbers * width)."""
+    """Reshape (..., numbers, batch, width) to (..., batch, numbers * width)."""
     *leading, n_numbers, n_samples, width = y.shape
     return xp.reshape(_swap(y, xp=xp), (*leading, n_samples, n_numbers * width))
 
@@ -200,5 +200,5 @@ def _swap(y: Array, *, xp: Namespace) -> Array:
 
 
 def _of_models(x: Array, y: Array, *, xp: Namespace) -> Array:
-    """Return the numbers of each model, even if models share their samples."""
+    """Return the numbers with one axis per model, even if models share their samples."""
     return x if x.ndim + 1 == y.ndim else xp.broadcast_to(x, (*y.shape[:-3], *x.shape[-2:]))

@@ -10,11 +10,11 @@ from mlp_xp._utils.tree import leaves, rebuild
 
 
 class BatchPart(NamedTuple):
-    """A part of a batch whose other parts are computed elsewhere.
+    """A part of a batch, whose other parts are computed by other processes or devices.
 
-    ``fraction`` is the part's fraction of the batch's weight, 0-d; ``sum`` sums a tree of donated
-    arrays over all parts. With ``n_shards`` of at least 1, rows are summed in n virtual shards, and
-    ``fraction`` is for a row of weight 1.
+    ``fraction`` is the part's fraction of the batch's weight, 0-d; ``sum`` sums a tree of arrays,
+    which it may overwrite, over all parts. If ``n_shards`` is at least 1, rows are summed in this
+    number of virtual shards, and ``fraction`` is that of a row of weight 1.
     """
 
     fraction: Array
@@ -23,9 +23,9 @@ class BatchPart(NamedTuple):
 
 
 def sum_in_pairs(trees: Sequence[Tree]) -> Tree:
-    """Return the sum of trees: of each pair, then of pairs of sums, and so on.
+    """Return the sum of trees, added in pairs, then pairs of pairs, and so on.
 
-    If the number of trees is a power of two, the halves may be summed in different places.
+    If the number of trees is a power of two, the halves may be summed on different devices.
     """
     while len(trees) > 1:
         sums = [
@@ -43,7 +43,7 @@ def cut_rows(x: Array, n_shards: int) -> list[Array]:
 
 
 def sum_rows(x: Array, n_shards: int, *, xp: Namespace) -> Array:
-    """Return the sums of columns, (..., columns): within each shard, then pairwise."""
+    """Return the column sums, (..., columns), computed within each shard, then pairwise."""
     if n_shards <= 1:
         return xp.sum(x, axis=-2)
     return sum_in_pairs([xp.sum(part, axis=-2) for part in cut_rows(x, n_shards)])
@@ -52,8 +52,8 @@ def sum_rows(x: Array, n_shards: int, *, xp: Namespace) -> Array:
 def shares(weights: Array | None, n_samples: int, *, xp: Namespace) -> Array | float:
     """Return the normalized weight of each sample, ``w / sum(w)`` as a column, or ``1 / n``.
 
-    ``weights : (..., batch)`` give ``(..., batch, 1)``. If all weights of a batch are 0, so are the
-    normalized weights, not 0 / 0.
+    ``weights : (..., batch)`` give ``(..., batch, 1)``. If all weights of a batch are 0, the
+    normalized weights are also 0.
     """
     if weights is None:
         return 1.0 / n_samples

@@ -64,7 +64,7 @@ REGRESSION_LOSSES: dict[str, type[Loss]] = {
     "gaussian": Gaussian,
 }
 
-# For one of many classes, and for independent binary outputs.
+# The losses for mutually exclusive classes, and for independent binary outputs.
 CLASSIFICATION_LOSSES: dict[str, tuple[type[Loss], type[Loss]]] = {
     "log_loss": (SoftmaxCrossEntropy, BinaryCrossEntropy),
     "focal": (SoftmaxFocal, BinaryFocal),

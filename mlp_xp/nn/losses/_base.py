@@ -11,7 +11,7 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.nn.layers import shares
 
 LossPullback = Callable[[Any], Array]
-# The terms that add up to the loss of each sample, with their pullback.
+# Terms whose sum is the loss of each sample, and their pullback.
 Terms = tuple[Array, Callable[[Array | float], Array]]
 
 
@@ -30,10 +30,10 @@ class Loss(ABC):
         Whether estimators report the mean over the outputs, as scikit-learn does, although the loss
         is their sum.
     is_own : bool
-        Whether a user wrote the gradient, which is then compared with a finite difference.
+        Whether the gradient is user-defined, so it is checked against a finite difference.
     outputs_per_target : int
-        Outputs of the network per target, grouped by kind: first those outputs for all targets in
-        order, then the next kind.
+        The number of network outputs per target. The outputs are ordered by kind: the first kind
+        for all targets, then the next kind.
     has_std : bool
         Whether predictions have a standard deviation.
     """
@@ -55,22 +55,22 @@ class Loss(ABC):
 
     @property
     def takes_standardized(self) -> bool:
-        """Whether targets may be standardized, i.e. outputs can have any sign and size."""
+        """Whether targets may be standardized, because outputs may have any sign and size."""
         return self.output == "identity"
 
     @abstractmethod
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
-        """Return the terms that add up to each sample's loss, (..., batch, n), and the pullback.
+        """Return terms whose sum is each sample's loss, (..., batch, n), and the pullback.
 
-        ``logits : (..., batch, outputs)`` and ``targets``, integer labels (..., batch), or (...,
-        batch, outputs) of the dtype of the logits, are not written to. ``pullback(dloss)`` returns
-        ``dlogits``, given the derivative with respect to each sample's loss, (..., batch, 1), or
-        one number for all.
+        ``logits : (..., batch, outputs)`` and ``targets`` must not be written to. Targets are
+        integer labels, (..., batch), or numbers, (..., batch, outputs), of the logits' dtype.
+        ``pullback(dloss)`` returns ``dlogits``; ``dloss`` is the derivative with respect to each
+        sample's loss, (..., batch, 1), or one number for all samples.
         """
 
     @abstractmethod
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
-        """Return the prediction, (..., batch, outputs): probabilities, or values."""
+        """Return the activated outputs, probabilities or values, (..., batch, outputs)."""
 
     def __call__(
         self, logits: Array, targets: Array, *, xp: Namespace
@@ -84,7 +84,7 @@ class Loss(ABC):
         return xp.sum(terms, axis=-1), lambda dlosses: pullback(dlosses[..., None])
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether its class is correct; (..., batch)."""
+        """Return 1 for each sample whose predicted class is correct, else 0; (..., batch)."""
         raise TypeError(
             f"{type(self).__name__} has no accuracy; use SoftmaxCrossEntropy for classes."
         )
@@ -92,7 +92,7 @@ class Loss(ABC):
     def check_targets(  # noqa: B027 - any real values will do.
         self, targets: Array, name: str = "y", *, xp: Namespace
     ) -> None:
-        """Raise ValueError unless real targets, (batch,) or (batch, outputs), suit the loss."""
+        """Raise ValueError if real targets, (batch,) or (batch, outputs), are invalid."""
 
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
@@ -108,9 +108,10 @@ class Loss(ABC):
         return outputs
 
     def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
-        """Return the reference values for errors of activated outputs, and their expected size.
+        """Return the values from which errors are measured, and the errors' expected size.
 
-        The first is (..., batch, targets, kinds), e.g. of each quantile; the second is broadcast.
+        Values are of shape (..., batch, targets, kinds), e.g. one kind per quantile; the size
+        broadcasts with them.
         """
         return self.point(outputs, xp=xp)[..., None], 1.0
 
@@ -122,28 +123,28 @@ class Loss(ABC):
         )
 
     def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
-        """Return quantiles of each target, (..., batch, targets, levels), of activated outputs."""
+        """Compute quantiles of each target, (..., batch, targets, levels), from the outputs."""
         raise ValueError(
             f"The network was fitted with loss={self!r}, which has no quantiles: fit with "
             f"loss=Quantile({tuple(levels)}) or Gaussian(), or call "
-            "MLPRegressor.calibrate_intervals(X, y) with samples that were held out."
+            "MLPRegressor.calibrate_intervals(X, y) with held-out samples."
         )
 
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
-        """Return a factor and a summand, (outputs,), for activated outputs of standardized targets.
+        """Return the factor and the offset, (outputs,), that undo the standardization of targets.
 
-        They convert the outputs back to the unit of targets with this mean and standard deviation,
-        (targets,).
+        They convert activated outputs to the unit of the targets, whose mean and standard deviation
+        are ``mean`` and ``deviation``, (targets,).
         """
         n = self.outputs_per_target
         return xp.concat([deviation] * n), xp.concat([mean] * n)
 
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return raw outputs, (..., batch, outputs), that `activate` turns into the given ones."""
+        """Return raw outputs, (..., batch, outputs), for which `activate` returns ``outputs``."""
         return invert(self.output, outputs, xp=xp)
 
     def reported(self, value: Any, n_outputs: int) -> Any:
-        """Return an average loss as estimators report and compare it."""
+        """Return an average loss in the form that estimators report."""
         return value / n_outputs if self.is_mean_of_outputs and n_outputs > 1 else value
 
 
@@ -153,7 +154,7 @@ def mean_loss(
     r"""Compute the weighted average of a loss over a batch, and the pullback to the logits.
 
     :math:`L = \sum_i w_i\,\ell_i / \sum_i w_i`. Samples of weight 0, used as padding, have no
-    effect; if all weights are 0, so are the average and its gradient.
+    effect. If all weights are 0, the average and its gradient are 0.
     """
     terms, pullback = loss.terms(logits, targets, xp=xp)
     weight = shares(weights, logits.shape[-2], xp=xp)
@@ -161,7 +162,7 @@ def mean_loss(
 
 
 def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
-    """Return the weighted average over the batch of a value per sample, (..., batch)."""
+    """Return the weighted average of values, (..., batch), over the batch."""
     weight = shares(weights, values.shape[-1], xp=xp)
     return xp.sum(values[..., None] * weight, axis=(-2, -1))
 
@@ -169,14 +170,14 @@ def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
 def mean_accuracy(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> Array:
-    """Return the weighted fraction of a batch's samples whose predicted class is correct, (...)."""
+    """Return the weighted fraction of samples whose predicted class is correct, (...)."""
     return average(loss.is_correct(logits, targets, xp=xp), weights, xp=xp)
 
 
 def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tuple[Array, Array]:
     """Return the weighted mean and standard deviation of each target, (targets,).
 
-    For a constant target the standard deviation is 1.
+    For a constant target, the returned standard deviation is 1.
     """
     weight = shares(weights, targets.shape[0], xp=xp)
     mean = xp.sum(targets * weight, axis=0)
@@ -185,8 +186,8 @@ def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tup
 
 
 def normal_scores(levels: Sequence[float]) -> list[float]:
-    """Return these quantiles of the standard normal distribution."""
-    from statistics import NormalDist  # Rarely needed.
+    """Return quantiles of the standard normal distribution."""
+    from statistics import NormalDist  # rarely needed
 
     return [NormalDist().inv_cdf(level) for level in levels]
 
@@ -198,7 +199,7 @@ def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:
 
 
 def invert(activation: str, y: Array, *, xp: Namespace) -> Array:
-    """Return raw outputs that an output activation turns into the given ones."""
+    """Return raw outputs for which an output activation returns ``y``."""
     tiny = float(xp.finfo(y.dtype).smallest_normal)
     if activation in ("softmax", "exp"):
         return xp.log(xp.maximum(y, tiny))
@@ -208,4 +209,4 @@ def invert(activation: str, y: Array, *, xp: Namespace) -> Array:
         return y + xp.log(xp.maximum(-xp.expm1(-y), tiny))
     if activation == "tanh":
         return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
-    return y  # "identity", and "relu" of nonnegative values
+    return y  # "identity", or "relu" with outputs of at least 0

@@ -20,7 +20,7 @@ class YesOrNo(Loss):
         return sigmoid(logits, xp=xp)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether all its outputs are on the correct side."""
+        """Return 1 for each sample whose outputs are all correct, else 0."""
         return xp.astype(xp.all((logits > 0.0) == (targets > 0.5), axis=-1), logits.dtype)
 
     def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
@@ -72,7 +72,7 @@ class BinaryCrossEntropy(YesOrNo):
         """Compute the cross-entropy of each output."""
         targets = smoothed(targets, self.label_smoothing, 2)
         lowest, highest = log_bounds(logits.dtype, xp=xp)
-        bound = highest - lowest  # The logit of 1 - eps.
+        bound = highest - lowest  # the logit of 1 - eps
         z = xp.minimum(xp.maximum(logits, -bound), bound)
         terms = xp.log1p(xp.exp(-xp.abs(z)))
         terms += xp.maximum(z, 0.0)

@@ -1,4 +1,4 @@
-"""A loss that is a user's function."""
+"""User-defined losses."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Custom(Loss):
     outputs)`` and the targets that the network is trained with. It returns the loss of each sample,
     (batch,), and a pullback: ``pullback(dlosses)``, with ``dlosses : (batch,)``, returns the
     gradient with respect to the outputs, (batch, outputs), each row multiplied by its entry of
-    ``dlosses``. Weights and averages are applied by `mean_loss`, the chain rule through the output
-    activation here; for a softmax that is :math:`\partial \ell / \partial z = p\,(\bar p - \sum_k
-    \bar p_k p_k)`. `mlp_xp.nn.gradient_check.check_loss` compares a pullback with a finite
+    ``dlosses``. `mean_loss` applies weights and averages, and this class the chain rule through the
+    output activation, which for a softmax is :math:`\partial \ell / \partial z = p\,(\bar p -
+    \sum_k \bar p_k p_k)`. `mlp_xp.nn.gradient_check.check_loss` compares a pullback with a finite
     difference.
 
     Parameters
@@ -65,8 +65,8 @@ class Custom(Loss):
             )
         if not isinstance(self.function, Hashable):
             raise ValueError(
-                f"function is {self.function!r}, which is not hashable; make its class a frozen "
-                "dataclass, or give a plain function."
+                f"`function` must be hashable, got {self.function!r}; make its class a frozen "
+                "dataclass, or pass a plain function."
             )
         if self.output not in (*OUTPUTS, "softmax"):
             raise ValueError(
@@ -79,7 +79,7 @@ class Custom(Loss):
         losses, pullback = self.function(outputs, targets, xp=xp)
 
         def pull(dloss: Array | float) -> Array:
-            # One number per sample, so that the function need not broadcast.
+            # Pass one number per sample, so the user's function need not broadcast.
             dlosses = xp.ones_like(losses)[..., None] * dloss
             return pull_output(pullback(dlosses[..., 0]))
 
@@ -90,10 +90,10 @@ class Custom(Loss):
         return _output(self.output)(logits, xp=xp)[0]
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether its predicted class is correct.
+        """Return 1 for each sample whose predicted class is correct, else 0.
 
-        For softmax outputs or labels, the class has the largest output; for logistic
-        outputs, it depends on the side of one half. Other outputs raise TypeError.
+        For softmax outputs or labels, the class with the largest output is predicted; for logistic
+        outputs, the threshold is one half. Other outputs raise TypeError.
         """
         is_labels = not xp.isdtype(targets.dtype, "real floating")
         if self.output == "softmax" or (is_labels and logits.shape[-1] > 1):

@@ -1,4 +1,4 @@
-"""The mean of the losses of several networks in one, and the mean of their predictions."""
+"""The mean of the losses and predictions of several networks, called members, in one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from mlp_xp.nn.losses._wrapped import Wrapped
 class EachMember(Wrapped):
     r"""The mean of the losses of n networks, :math:`\ell = \frac1n \sum_m \ell(z_m, t)`.
 
-    Their activated outputs are averaged (probabilities, values or quantiles); predicted standard
-    deviations become the mixture's. The outputs of the first network come first.
+    Predictions are the mean of the networks' activated outputs (probabilities, values or
+    quantiles); a predicted standard deviation is that of the mixture of distributions. Outputs are
+    ordered by network.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class EachMember(Wrapped):
 
     @property
     def outputs_per_target(self) -> int:
-        """The outputs of all members for each target."""
+        """The number of outputs of all members together for each target."""
         return self.n_members * self.loss.outputs_per_target
 
     def members(self, logits: Array, *, xp: Namespace) -> Array:
@@ -54,7 +55,7 @@ class EachMember(Wrapped):
         return xp.permute_dims(parts, (n_axes - 2, *range(n_axes - 2), n_axes - 1))
 
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
-        """Compute the mean of the members' terms."""
+        """Compute the mean of the members' loss terms."""
         terms, pull = self.loss.terms(self.members(logits, xp=xp), targets, xp=xp)
 
         def pullback(dloss: Array | float) -> Array:
@@ -86,14 +87,14 @@ class EachMember(Wrapped):
         return xp.sum(values, axis=0) * (1.0 / self.n_members)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether the networks' mean is correct."""
+        """Return 1 for each sample for which the members' mean prediction is correct, else 0."""
         outputs = self.activate(logits, xp=xp)
         return self.loss.is_correct(self.raw_outputs(outputs, xp=xp), targets, xp=xp)
 
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> Array | None:
-        """Return the biases that the output layers start from, (members, outputs), or None."""
+        """Return the initial biases of the members' output layers, (members, outputs), or None."""
         biases = self.loss.initial_biases(targets, weights, xp=xp)
         return None if biases is None else xp.stack([biases] * self.n_members)
 
@@ -103,5 +104,5 @@ class EachMember(Wrapped):
         return self.loss.takes_standardized
 
     def reported(self, value: Any, n_outputs: int) -> Any:
-        """Return an average loss as the loss does."""
+        """Return an average loss in the form that the members' loss reports."""
         return self.loss.reported(value, n_outputs // self.n_members)

@@ -45,7 +45,7 @@ class EachTarget(Wrapped):
         return self.loss.output
 
     def split(self, outputs: Any) -> list[Any]:
-        """Return the outputs of each target, (..., batch, classes)."""
+        """Split the outputs into those of each target, (..., batch, classes)."""
         stops = list(accumulate(self.sizes))
         pairs = zip([0, *stops], stops, strict=False)
         return [outputs[..., start:stop] for start, stop in pairs]
@@ -56,7 +56,7 @@ class EachTarget(Wrapped):
         return [targets[..., j] for j in range(len(self.sizes))]
 
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
-        """Compute the terms of each target's loss, one after the other.
+        """Compute the terms of each target's loss, concatenated.
 
         Targets are labels, (..., batch, targets), or probabilities, (..., batch, outputs).
         """
@@ -73,7 +73,7 @@ class EachTarget(Wrapped):
         return xp.concat([self.loss.activate(own, xp=xp) for own in self.split(logits)], axis=-1)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether all its targets are correct."""
+        """Return 1 for each sample whose targets are all predicted correctly, else 0."""
         pairs = zip(self.split(logits), self._targets(targets, xp=xp), strict=True)
         first, *others = (self.loss.is_correct(own, target, xp=xp) for own, target in pairs)
         for other in others:

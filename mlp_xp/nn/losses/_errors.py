@@ -1,4 +1,4 @@
-"""Losses of the error, the difference between output and target."""
+"""Losses that depend on the error, i.e. the difference between output and target."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from mlp_xp.nn.losses._base import Loss, Terms, invert, mean_and_std, normal_sco
 class ErrorLoss(Loss):
     r"""A loss that depends only on the error, summed over the outputs of a sample.
 
-    :math:`\ell = \sum_k f(z_k - t_k)` and :math:`\partial \ell / \partial z = f'(z - t)`. The
-    outputs are the values themselves, so an output activation may come first (`Through`). A
-    subclass implements :math:`f` and :math:`f'`.
+    :math:`\ell = \sum_k f(z_k - t_k)` and :math:`\partial \ell / \partial z = f'(z - t)`. There is
+    no output activation; `Through` adds one. A subclass implements :math:`f` and :math:`f'`.
     """
 
     output = "identity"
@@ -38,16 +37,16 @@ class ErrorLoss(Loss):
         return terms, lambda dloss: pull_values(pullback(dloss))
 
     def of_values(self, values: Array, targets: Array, *, xp: Namespace) -> Terms:
-        """Compute the loss of each value, with its pullback, as `terms` does."""
+        """Compute the loss of each value, with its pullback, in the form of `terms`."""
         terms, slope = self.of_error(values - targets, xp=xp)
         return terms, lambda dloss: slope * dloss
 
     def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
-        """Return the values of the raw outputs, with their pullback."""
+        """Return the predicted values for raw outputs, with their pullback."""
         return identity(logits, xp=xp)
 
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
-        """Return the values, (..., batch, outputs)."""
+        """Return the predicted values, (..., batch, outputs)."""
         return self.values(logits, xp=xp)[0]
 
 
@@ -86,7 +85,7 @@ class AbsoluteError(ErrorLoss):
     r"""The absolute error, summed over the outputs of a sample; it estimates the median.
 
     :math:`\ell = \sum_k |z_k - t_k|` and
-    :math:`\partial \ell / \partial z = \mathrm{sign}(z - t)`, taken as 0 where :math:`z = t`.
+    :math:`\partial \ell / \partial z = \mathrm{sign}(z - t)`, defined as 0 where :math:`z = t`.
 
     References
     ----------
@@ -112,11 +111,11 @@ class AbsoluteError(ErrorLoss):
 
 @dataclass(frozen=True)
 class Huber(ErrorLoss):
-    r"""Half the squared error where the error is small, linear where it is large.
+    r"""The Huber loss: half the squared error for small errors, linear for large ones.
 
     With :math:`e = z - t` and :math:`c = \min(\max(e, -\delta), \delta)`,
-    :math:`\ell = \sum_k c_k (e_k - c_k / 2)`: that is :math:`e^2 / 2` up to :math:`|e| = \delta`
-    and :math:`\delta\,(|e| - \delta / 2)` from there, and :math:`\partial \ell / \partial z = c`.
+    :math:`\ell = \sum_k c_k (e_k - c_k / 2)`, which is :math:`e^2 / 2` if :math:`|e| \le \delta`
+    and :math:`\delta\,(|e| - \delta / 2)` otherwise, and :math:`\partial \ell / \partial z = c`.
 
     Parameters
     ----------
@@ -145,8 +144,8 @@ class Huber(ErrorLoss):
     def __post_init__(self) -> None:
         if not 0.0 < self.delta < math.inf:
             raise ValueError(
-                f"`delta` must be above 0 and finite, got {self.delta!r}: larger errors count "
-                "linearly. For squared errors of any size, use SquaredError()."
+                f"`delta` must be above 0 and finite, got {self.delta!r}: the loss is linear for "
+                "larger errors. To square errors of any size, use SquaredError()."
             )
 
     def of_error(self, error: Array, *, xp: Namespace) -> tuple[Array, Array]:
@@ -167,11 +166,11 @@ class Quantile(ErrorLoss):
     \tfrac12 \mathrm{sign}(e) + \tfrac12 - q`. With :math:`q = \tfrac{1}{2}` it is half the absolute
     error.
 
-    A single quantile is the network's output, :math:`y = z`. Several quantiles have one output
-    each, and their losses add up. The lowest is :math:`y_1 = z_1`, and the others follow by
-    positive steps, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so they cannot cross. A gradient
-    flows to all outputs below: :math:`\bar z_k = (\bar y_k + \bar y_{k+1} + \dots) / (1 +
-    e^{-z_k})`, without the denominator for the first.
+    A single quantile is the network's output, :math:`y = z`. For several quantiles, there is one
+    output for each, and the losses are added. The lowest quantile is :math:`y_1 = z_1`, and each
+    further one is larger by a positive step, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so they
+    cannot cross. Since a quantile depends on all lower outputs, :math:`\bar z_k = (\bar y_k + \bar
+    y_{k+1} + \dots) / (1 + e^{-z_k})`, without the denominator for the first.
 
     Parameters
     ----------
@@ -243,7 +242,7 @@ class Quantile(ErrorLoss):
         return True
 
     def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
-        """Return the quantiles of the raw outputs, with their pullback."""
+        """Return the predicted quantiles for raw outputs, with their pullback."""
         if len(self.levels) == 1:
             return super().values(logits, xp=xp)
         first, *_ = self._parts(logits)
@@ -275,15 +274,15 @@ class Quantile(ErrorLoss):
         return terms, lambda dloss: slope * dloss
 
     def of_error(self, error: Array, *, xp: Namespace) -> tuple[Array, Array]:
-        """Return the pinball loss of each error of the first quantile, and its slope."""
+        """Return the pinball loss of each error for the first quantile, and its derivative."""
         return _pinball(error, self.levels[0], xp=xp)
 
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> Array | None:
-        """Return biases for which the quantiles match a normal distribution of the targets.
+        """Return biases that give the quantiles of a normal distribution fitted to the targets.
 
-        So the widths of intervals are in the unit of the targets from the start.
+        So the initial widths of intervals are of the targets' order of magnitude.
         """
         if len(self.levels) == 1:
             return None
@@ -294,8 +293,8 @@ class Quantile(ErrorLoss):
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return the median of each target, (..., batch, targets).
 
-        If it is not among the quantiles, interpolate between the next ones below and above; if one
-        side has none, use the nearest.
+        If the median is not among the quantiles, interpolate between the nearest ones below and
+        above it; if there are none on one side, return the nearest quantile.
         """
         levels, parts = self.levels, self._parts(outputs)
         above = bisect_right(levels, 0.5)
@@ -305,7 +304,7 @@ class Quantile(ErrorLoss):
         return (1.0 - fraction) * parts[above - 1] + fraction * parts[above]
 
     def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
-        """Return quantiles of each target, (..., batch, targets, levels), of activated outputs."""
+        """Compute quantiles of each target, (..., batch, targets, levels), from the outputs."""
         parts = self._parts(outputs)
         chosen = []
         for level in levels:
@@ -314,8 +313,8 @@ class Quantile(ErrorLoss):
             ]
             if not known:
                 raise ValueError(
-                    f"quantiles has {level}, and the network was fitted for {self.levels}: choose "
-                    f"among these, or fit with loss=Quantile({tuple(levels)})."
+                    f"`quantiles` must be among {self.levels}, for which the network was fitted, "
+                    f"got {level}; or fit with loss=Quantile({tuple(levels)})."
                 )
             chosen += known
         return xp.stack(chosen, axis=-1)
@@ -325,7 +324,7 @@ class Quantile(ErrorLoss):
         return xp.stack(self._parts(outputs), axis=-1), 1.0
 
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return raw outputs for the given quantiles."""
+        """Return the raw outputs that predict these quantiles."""
         if len(self.levels) == 1:
             return outputs
         first, *others = self._parts(outputs)
@@ -334,7 +333,7 @@ class Quantile(ErrorLoss):
         return xp.concat([first, *steps], axis=-1)
 
     def _parts(self, array: Array, n_parts: int = 0) -> list[Array]:
-        """Return the columns of each quantile."""
+        """Split an array into the columns of each quantile."""
         n_parts = n_parts or len(self.levels)
         if n_parts == 1:
             return [array]
@@ -343,7 +342,7 @@ class Quantile(ErrorLoss):
 
 
 def as_level(level: Any) -> Any:
-    """Return a number as a float: 0.05 in single precision as 0.05, not 0.05000000075."""
+    """Return a number as a float, with float32 0.05 as 0.05, not as 0.05000000075."""
     if not isinstance(level, Real) and not hasattr(level, "ndim"):
         return level
     is_single = str(getattr(level, "dtype", "")).endswith("float32")
@@ -351,7 +350,7 @@ def as_level(level: Any) -> Any:
 
 
 def _pinball(error: Array, level: float, *, xp: Namespace) -> tuple[Array, Array]:
-    """Return the loss of each error and its slope."""
+    """Return the loss of each error, and its derivative."""
     tilt = 0.5 - level
     losses = xp.abs(error)
     losses *= 0.5

@@ -16,9 +16,9 @@ class Poisson(Loss):
     r"""Half the Poisson deviance of rates :math:`\mu = e^z`, summed over the outputs of a sample.
 
     :math:`\ell = \sum_k t_k \log(t_k / \mu_k) - t_k + \mu_k`, where :math:`0 \log 0 = 0`, and
-    :math:`\partial \ell / \partial z = \mu - t`. No rate is divided by: the first term is
-    :math:`t\,(\log t - z)`. An output whose exponential would overflow is clipped just below that,
-    so value and gradient are huge but finite.
+    :math:`\partial \ell / \partial z = \mu - t`. The first term is computed as
+    :math:`t\,(\log t - z)`, without dividing by a rate. Outputs are clipped so that their
+    exponential cannot overflow, so value and gradient are always finite.
 
     References
     ----------
@@ -54,9 +54,9 @@ class Poisson(Loss):
         return xp.exp(xp.minimum(logits, self.largest_logit(logits, xp=xp)))
 
     def largest_logit(self, logits: Array, *, xp: Namespace) -> float:
-        """Return the largest output; others are clipped to it, which prevents overflow.
+        """Return the value to which larger outputs are clipped, to prevent overflow.
 
-        The sum of the rates over the outputs of a sample is then also finite.
+        It is low enough for the sum of a sample's rates to be finite.
         """
         return math.log(float(xp.finfo(logits.dtype).max) / logits.shape[-1]) - 1.0
 
@@ -64,8 +64,7 @@ class Poisson(Loss):
         """Raise ValueError if a target is negative."""
         if xp.any(targets < 0):
             raise ValueError(
-                f"{name} has values below 0, e.g. {xp.min(targets)}, which the Poisson loss does "
-                "not take."
+                f"{name} must be at least 0 for the Poisson loss, got {xp.min(targets)}."
             )
 
 
@@ -76,12 +75,12 @@ class Gaussian(Loss):
     Each target has two outputs, the mean :math:`\mu` and the logarithm of the variance, :math:`s`:
     :math:`\ell = \tfrac12 \sum_k s_k + (t_k - \mu_k)^2 e^{-s_k} + \log 2\pi`, with :math:`\partial
     \ell / \partial \mu = (\mu - t)\,e^{-s}` and :math:`\partial \ell / \partial s = \tfrac12 (1 -
-    (t - \mu)^2 e^{-s})`. Nothing is divided by a variance. The logarithm :math:`s` is clipped so
-    that neither its exponential nor the inverse, times a squared error, overflows: value and
-    gradient are huge there, but finite.
+    (t - \mu)^2 e^{-s})`. There is no division by a variance. The logarithm :math:`s` is clipped so
+    that neither the variance nor a squared error divided by it overflows; value and gradient are
+    always finite.
 
-    Outputs are activated to means and standard deviations, :math:`e^{s / 2}`. The network starts
-    from the mean and variance of the targets.
+    The activated outputs are means and standard deviations, :math:`e^{s / 2}`. The initial
+    prediction is the mean and variance of the targets.
 
     References
     ----------
@@ -105,7 +104,7 @@ class Gaussian(Loss):
 
     @property
     def outputs_per_target(self) -> int:
-        """A mean and the logarithm of a variance."""
+        """Two outputs: the mean and the logarithm of the variance."""
         return 2
 
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
@@ -131,13 +130,13 @@ class Gaussian(Loss):
         return xp.concat([means, stds], axis=-1)
 
     def largest_log_variance(self, logits: Array, *, xp: Namespace) -> float:
-        """Return the magnitude to which logarithms of variances are clipped."""
+        """Return the magnitude to which the logarithms of variances are clipped."""
         return 0.5 * math.log(float(xp.finfo(logits.dtype).max))
 
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> Array | None:
-        """Return the mean of the targets, and the logarithm of their variance."""
+        """Return the mean of the targets, and the logarithm of their variance, as biases."""
         mean, std = mean_and_std(targets, weights, xp=xp)
         return xp.concat([mean, 2.0 * xp.log(std)])
 
@@ -147,7 +146,7 @@ class Gaussian(Loss):
         return True
 
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
-        """Return a factor and a summand: standard deviations are not shifted."""
+        """Return the factor and the offset; the offset of standard deviations is 0."""
         return xp.concat([deviation, deviation]), xp.concat([mean, xp.zeros_like(mean)])
 
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
@@ -164,7 +163,7 @@ class Gaussian(Loss):
         return self._parts(outputs)[1]
 
     def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
-        r"""Return any quantiles of each target, (..., batch, targets, levels).
+        r"""Return quantiles of each target, (..., batch, targets, levels), for any levels.
 
         They are :math:`\mu + \sigma\,\Phi^{-1}(q)`.
         """
@@ -174,12 +173,12 @@ class Gaussian(Loss):
         return xp.stack([means + score * stds for score in normal_scores(levels)], axis=-1)
 
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return means and logarithms of variances for means and standard deviations."""
+        """Return means and logarithms of variances, from means and standard deviations."""
         means, stds = self._parts(outputs)
         return xp.concat([means, 2.0 * xp.log(stds)], axis=-1)
 
     def reported(self, value: Any, n_outputs: int) -> Any:
-        """Return the loss as the mean over the targets."""
+        """Return an average loss divided by the number of targets."""
         return value / (n_outputs // 2)
 
     def _parts(self, array: Array) -> tuple[Array, Array]:
@@ -194,10 +193,10 @@ class Gaussian(Loss):
 def of_mixture(
     means: Sequence[Array], stds: Sequence[Array], *, xp: Namespace
 ) -> tuple[Array, Array]:
-    r"""Return mean and standard deviation of an equal mixture of distributions.
+    r"""Return the mean and standard deviation of a mixture of distributions with equal weights.
 
-    By the law of total variance, :math:`\sigma^2 = \frac1n \sum_i \sigma_i^2 + (\mu_i - \mu)^2`:
-    the average variance of the networks, plus the variance of their means.
+    By the law of total variance, :math:`\sigma^2 = \frac1n \sum_i \sigma_i^2 + (\mu_i - \mu)^2`,
+    the networks' mean variance plus the variance of their means.
 
     References
     ----------

@@ -12,7 +12,7 @@ from mlp_xp.nn.losses._base import Loss, Terms, log_bounds
 
 
 def one_hot(labels: Array, n_classes: int, *, dtype: object, xp: Namespace) -> Array:
-    """Return integer labels, (...), as 0 and 1, (..., n_classes)."""
+    """Return integer labels, (...), as one-hot vectors, (..., n_classes)."""
     classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))
     return xp.astype(labels[..., None] == classes, dtype)
 
@@ -25,7 +25,7 @@ def softmax(logits: Array, *, xp: Namespace) -> Array:
 
 
 def log_softmax(logits: Array, *, xp: Namespace) -> tuple[Array, Array]:
-    """Return the logarithms of the probabilities and the probabilities, both finite."""
+    """Return the logarithms of the probabilities, and the probabilities; all are finite."""
     log_p = logits - xp.max(logits, axis=-1, keepdims=True)
     p = xp.exp(log_p)
     total = xp.sum(p, axis=-1, keepdims=True)
@@ -44,14 +44,14 @@ class OneOfClasses(Loss):
         return softmax(logits, xp=xp)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return for each sample, as 0 or 1, whether the most likely class is the target's."""
+        """Return 1 for each sample whose most likely class is correct, else 0."""
         if xp.isdtype(targets.dtype, "real floating"):
             targets = xp.argmax(targets, axis=-1)
         predicted = xp.astype(xp.argmax(logits, axis=-1), targets.dtype)
         return xp.astype(predicted == targets, logits.dtype)
 
     def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
-        """Raise ValueError unless the rows of the targets are probabilities."""
+        """Raise ValueError unless each row of targets contains the probabilities of classes."""
         is_distribution = (
             targets.ndim == 2
             and xp.min(targets) >= 0
@@ -63,11 +63,11 @@ class OneOfClasses(Loss):
 
 
 def misfit_message(loss: Loss, need: str, targets: Array, name: str, *, xp: Namespace) -> str:
-    """Return the error message for targets that do not suit a classification loss."""
+    """Return the error message for invalid targets of a classification loss."""
     return (
-        f"loss is {loss!r}, for which {name} must {need}; it is of shape {targets.shape} "
-        f"and goes from {xp.min(targets)} to {xp.max(targets)}. For classes use MLPClassifier, "
-        "for values e.g. SquaredError()."
+        f"With loss={loss!r}, {name} must {need}, got values from {xp.min(targets)} to "
+        f"{xp.max(targets)} of shape {targets.shape}. For classes, use MLPClassifier; for numbers, "
+        "another loss, e.g. SquaredError()."
     )
 
 
@@ -133,9 +133,9 @@ class SoftmaxCrossEntropy(OneOfClasses):
 
 
 def smoothed(targets: Array, smoothing: float | Array, n_outcomes: int) -> Array:
-    """Return ``(1 - smoothing) targets + smoothing / n_outcomes``, of the shape of the targets.
+    """Return ``(1 - smoothing) targets + smoothing / n_outcomes``, in the shape of the targets.
 
-    The smoothing is one number, or one per model that broadcasts.
+    ``smoothing`` is a number, or an array with one number per model that broadcasts.
     """
     if is_zero(smoothing):
         return targets
@@ -143,7 +143,7 @@ def smoothed(targets: Array, smoothing: float | Array, n_outcomes: int) -> Array
 
 
 def check_label_smoothing(value: float) -> None:
-    """Raise ValueError unless the weight of the uniform distribution is in [0, 1)."""
+    """Raise ValueError unless the label smoothing is at least 0 and below 1."""
     if not is_array(value) and not 0.0 <= value < 1.0:
         raise ValueError(
             f"`label_smoothing` must be at least 0 and below 1, got {value!r}; 0.1 is common."

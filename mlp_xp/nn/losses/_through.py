@@ -1,4 +1,4 @@
-"""A loss of errors after an output activation."""
+"""Losses of errors with an output activation."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ OUTPUTS: dict[str, Activation] = {
 class Through(Wrapped):
     r"""A loss for real values, applied to activated outputs: :math:`\ell(g(z), t)`.
 
-    By the chain rule :math:`\partial \ell / \partial z` is the pullback of :math:`g` at
-    :math:`\partial \ell / \partial g`. Use it for outputs that are bounded or never negative; a
-    classifier's cross-entropy already includes its output activation, and so does `Poisson`.
+    By the chain rule, :math:`\partial \ell / \partial z` is the pullback of :math:`g`, applied to
+    :math:`\partial \ell / \partial g`. Use this loss for outputs that are bounded or never
+    negative. Cross-entropies and `Poisson` already include their output activation.
 
     Parameters
     ----------
@@ -54,10 +54,10 @@ class Through(Wrapped):
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, ErrorLoss):
-            own = "" if isinstance(self.loss, str) else ", which brings its own outputs,"
+            own = "" if isinstance(self.loss, str) else ", which has its own output activation"
             raise ValueError(
-                f"Through takes a loss of real values, SquaredError(), AbsoluteError(), Huber() or "
-                f"Quantile(); {self.loss!r}{own} is none. Custom takes a function of your own."
+                "The loss of Through must be SquaredError(), AbsoluteError(), Huber() or "
+                f"Quantile(), got {self.loss!r}{own}. For your own function, use Custom."
             )
         if self.output not in OUTPUTS:
             raise ValueError(f"`output` must be one of {list(OUTPUTS)}, got {self.output!r}.")
@@ -74,5 +74,5 @@ class Through(Wrapped):
         return OUTPUTS[self.output](self.loss.activate(logits, xp=xp), xp=xp)[0]
 
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return raw outputs whose activation gives these outputs."""
+        """Return the raw outputs for which `activate` returns ``outputs``."""
         return self.loss.raw_outputs(invert(self.output, outputs, xp=xp), xp=xp)
