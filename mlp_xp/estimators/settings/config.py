@@ -338,8 +338,7 @@ def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
         return config.dtype
     # As in scikit-learn, only data in single precision or bytes are trained in single precision.
     if isinstance(X.x if isinstance(X, Rows | Shard) else X, np.ndarray):
-        # Scikit-learn converts NumPy's float16 to double. Comparing dtypes is faster than their
-        # names.
+        # Scikit-learn converts NumPy's float16 to double. Comparing dtypes is faster than names.
         is_single = X.dtype in (np.float32, np.uint8)
     else:
         singles = "float32", "uint8", "float16", "bfloat16"

@@ -22,8 +22,7 @@ class Targets(ABC):
     ``metric`` is the name of the default score. y is encoded as ``n_outputs`` columns; for some
     losses, the network has several outputs per column. ``classes`` are sorted labels, a list of
     arrays for several targets, or None for real values. ``output`` is the output activation, unless
-    a loss for real values has another. ``is_sparse`` is whether y was sparse; predictions are then
-    sparse, too.
+    a loss for real values has another. ``is_sparse`` is whether y and predictions are sparse.
     """
 
     metric: ClassVar[str]

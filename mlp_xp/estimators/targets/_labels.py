@@ -38,8 +38,7 @@ class LabelTargets(Targets):
     def check(
         y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
     ) -> np.ndarray:
-        # One integer per sample is valid. If more than half are distinct, scikit-learn's check
-        # below warns.
+        # One integer per sample is valid; scikit-learn warns if more than half are distinct.
         if type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "biu":
             if not isinstance(known, np.ndarray) or known.dtype.kind not in "biu":
                 known = np.unique(y)
