@@ -66,7 +66,6 @@ def history_of(folder):
 
 
 def complete(*words):
-    """Return the settings of a new run with these options."""
     return Settings.typed(**vars(parse(["train", *map(str, words)]))).complete()
 
 

@@ -168,9 +168,8 @@ def test_a_deadline_reserves_the_time_of_test_and_pictures(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is unknown")
 def test_the_start_time_of_the_process_is_known():
-    code = "from mlp_xp.cli.terminal.process import start_time as at; "
-    code += "from time import perf_counter as now; "
-    code += "print(at(), now(), at(is_process=False))"
+    code = "from mlp_xp.cli.terminal import process as p; "
+    code += "print(p.start_time(), p.time.perf_counter(), p.start_time(is_process=False))"
     before = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     start, began, asked = map(float, done.stdout.split())

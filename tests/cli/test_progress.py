@@ -21,18 +21,16 @@ from mlp_xp.cli.training.progress import Progress
 from mlp_xp.cli.training.tasks import Classification
 from mlp_xp.training.loop.records import Record, Running
 
+RECORD = Record(1, 1.0, 0.5, 0.001, 1000, 1.0)
+
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = SimpleNamespace(now=1000.0)
+    clock.perf_counter = lambda: clock.now
     for module in ("cli.training.progress", "callbacks._progress_bar", "training.loop.time_budget"):
-        now = SimpleNamespace(perf_counter=lambda: clock.now)
-        monkeypatch.setattr(f"mlp_xp.{module}.time", now)
+        monkeypatch.setattr(f"mlp_xp.{module}.time", clock)
     return clock
-
-
-def record(epoch):
-    return Record(epoch, 1.0, 0.5, 0.001, 1000, 1.0)
 
 
 def display(model, *end):
@@ -50,12 +48,11 @@ def last_line(text):
 
 
 def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
-    model = MLP(max_iter=10**6)
-    with display(model, clock.now + 60.0) as shown:
-        for epoch, seconds in ((1, 18.0), (2, 2.0)):
+    with display(model := MLP(max_iter=10**6), clock.now + 60.0) as shown:
+        for seconds in (18.0, 2.0):
             clock.now += seconds
             shown.on_progress(model, 1, 1, None)
-            shown.on_epoch_end(model, record(epoch))
+            shown.on_epoch_end(model, RECORD)
     lines = capsys.readouterr().out.splitlines()
     assert [line[-9:] for line in lines] == ["0:42 left", "0:40 left"]
 
@@ -69,9 +66,8 @@ SCORES = "val 25.0 %  acc 60.0 %  "
 def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
-    model = MLP(max_iter=12)
-    with display(model) as shown:
-        shown.on_epoch_end(model, record(1)._replace(validation_score=0.25))
+    with display(model := MLP(max_iter=12)) as shown:
+        shown.on_epoch_end(model, RECORD._replace(validation_score=0.25))
         shown.on_progress(model, 5, 10, Running(0.7, 0.6))
     line = last_line(capsys.readouterr().out)
     assert re.fullmatch(rf"2/12 [━╸╺ ]+  12 %  loss 0.700  {facts}\d+:\d\d left", line)
@@ -97,7 +93,6 @@ def test_quiet_prints_the_result_alone_and_json_an_object(mlp_xp, undrawn):
     done = mlp_xp(*TINY, "--epochs", 1, "--out", "run", "--quiet")
     assert re.fullmatch(r"test accuracy [\d.]+ %, [\d.]+ s, [\d,]+ images/s\n", done.out)
     assert done.err == ""
-
     done = mlp_xp(*TINY, "--epochs", 2, "--out", "b", "--json")
     result = json.loads(done.out)
     stored = json.loads(Path("b/config.json").read_text())["result"]

@@ -94,7 +94,7 @@ def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, fin
 def test_a_picture_that_would_fill_the_memory_is_an_error(tmp_path):
     path = tmp_path / "a.png"
     Image.new("L", (9000, 9000)).save(path)
-    said = "a.png cannot be read as .* has 9000x9000 pixels, but at most 16,777,216 are read of"
+    said = "a.png cannot be read as .* has 9000x9000 pixels, but at most 16,777,216 are read from"
     with bounded(), pytest.raises(ValueError, match=said):
         read_image(path, COLOR)
     Image.new("L", (4000, 3000)).save(path)

@@ -57,7 +57,6 @@ def test_the_run_folder_has_settings_history_result_and_pictures(finished):
     seconds = sum(float(row["seconds"]) for row in rows)
     assert result["seconds"] == pytest.approx(seconds)
     assert result["images_per_second"] == pytest.approx(8 * 1078 / seconds)
-
     names = "epoch loss accuracy learning_rate n_samples seconds validation_loss"
     assert list(rows[0]) == [*names.split(), "validation_accuracy"]
     assert [row["epoch"] for row in rows] == list("12345678")
@@ -246,10 +245,8 @@ def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
     ):
         recipe.write_text(re.sub("solver = .*", f"solver = {solver}", RECIPE))
         line = fails("train", "--recipe", recipe, *options, "--weight-decay", 0.5, "--out", "run")
-        assert (
-            f"decay is 0.5, but the solver {name} does not support weight decay: leave it out"
-            in line
-        )
+        said = f"decay is 0.5, but the solver {name} does not support weight decay: leave it out"
+        assert said in line
         assert "set --solver to one of adamw, lion, muon\n" in line
         assert not Path("run").exists()
 
