@@ -119,7 +119,7 @@ class AdamW(Adam):
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Scale a matrix down, then apply Adam."""
+        """Apply the weight decay to a matrix, then apply Adam."""
         _, shrink, *_ = coefs
         if not is_zero(self.weight_decay) and kind != "vector":
             p *= shrink

@@ -29,28 +29,28 @@ class Optimizer(Protocol):
 
     @property
     def state_type(self) -> type[Any]:
-        """A NamedTuple of the arrays, in a parameter's shape, that the rule keeps."""
+        """The NamedTuple of the rule's state: arrays in the shape of a parameter."""
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return the numbers that `update` needs for step ``t``, from 1."""
+        """Return the numbers that `update` needs for step ``t``, counted from 1."""
 
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = ..., xp: Namespace
     ) -> tuple[Array, Any]:
-        """Return the new parameter and state; all but ``coefs`` are donated."""
+        """Return the new parameter and state; all arguments but ``coefs`` are donated."""
 
 
 def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
     """Return the kinds whose gradients a rule accepts in a lower precision than the parameters'.
 
-    A rule that accepts any has an attribute with this name.
+    A rule that accepts them has an attribute with the name of this function.
     """
     kinds: tuple[Kind, ...] = getattr(optimizer, "low_precision", ())
     return kinds
 
 
 def rule_of(optimizer: Optimizer, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
-    """Return the rule that updates parameters of a kind, with its coefficients first.
+    """Return the rule that updates parameters of a kind, and coefficients that begin with its own.
 
     A rule that delegates a kind to another rule has a method ``of_kind(kind, coefs)``. The other
     rule's state is in the first fields of its state.

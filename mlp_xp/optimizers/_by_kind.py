@@ -24,8 +24,8 @@ class ByKind:
     a rule that treats the output layer differently, such as `Muon`, also does so here.
 
     The other kinds are embeddings of categories and of numbers, the learned scale of each input,
-    and the slopes of activations. By default they use the rule for vectors, which decays them like
-    matrices.
+    and the slopes of activations. By default they use the rule for vectors but, unlike vectors,
+    they decay.
 
     Parameters
     ----------
@@ -33,16 +33,14 @@ class ByKind:
     vector : rule, default=AdamW()
     head : rule, default=AdamW()
     embedding, numeric, scale, slope : rule, optional
-        Default: as for vectors.
+        By default the rule for vectors.
     matrix_rate, vector_rate, head_rate, embedding_rate, numeric_rate, scale_rate, slope_rate : \
 float of at least 0, default=1
         Factor for the learning rate; 0 leaves parameters unchanged if the rule's update is
         proportional to the rate.
 
-    Notes
-    -----
-    Every parameter has the state of the rule with the most fields; fields that its own rule does
-    not need stay zero.
+    Notes ----- Every parameter has the state of the rule with the most fields; fields that its own
+    rule does not need remain zero.
 
     Examples
     --------
@@ -53,7 +51,7 @@ float of at least 0, default=1
     >>> rule.coefficients(learning_rate=1.0, t=1)[4:]
     (10.0, 0.25, 1.0, 1.0, 1.0, 1.0, 1.0)
 
-    The rates of RealMLP (arXiv:2407.04491), whose weight decay follows them:
+    The learning rates of RealMLP (arXiv:2407.04491), with weight decay in proportion to them:
 
     >>> from mlp_xp.optimizers import Adam, AdamW
     >>> full, little, much = (AdamW(beta_2=0.95, weight_decay=0.02 * f) for f in (1.0, 0.1, 6.0))
@@ -106,7 +104,7 @@ float of at least 0, default=1
         return tuple(kind for kind in KINDS if kind in low_precision(self._rule(kind)))
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return the coefficients of all three rules, one after the other."""
+        """Return the coefficients of the rules for all kinds, one after the other."""
         return tuple(
             number
             for kind in KINDS
@@ -117,7 +115,7 @@ float of at least 0, default=1
         """Return the rule of a kind, and the coefficients starting with its own."""
         start = 0
         for earlier in KINDS[: KINDS.index(kind)]:
-            # The numbers may be arrays, for which no coefficients are computed.
+            # The rule's numbers may be arrays; placeholders are enough to count its coefficients.
             rule = with_numbers(self._rule(earlier), itertools.repeat(0.5))
             start += len(rule.coefficients(1.0, 1))
         return self._rule(kind), coefs[start:]

@@ -1,4 +1,4 @@
-"""The sign of a momentum."""
+"""Lion, which updates by the sign of a momentum."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ Quintic: TypeAlias = tuple[float, float, float]
 _JORDAN: Quintic = (3.4445, -4.7750, 2.0315)
 # The largest distance of singular values from 1 after the minimax polynomials.
 _SPREAD = 0.25
-# Each polynomial's interval is extended by this factor, since rounding to 8 bits can leave it.
+# Each polynomial's interval is extended by this factor, since values rounded to 8 bits can exceed
+# it.
 _ROOM = 1.01
 # Added to norms, so that a gradient of zeros stays zero.
 _TINY = 1e-7
@@ -37,9 +38,9 @@ class Muon:
 
     .. math:: W \leftarrow (1 - \eta \lambda)\, W - \eta\, s\, U V^\top,
 
-    where :math:`U V^\top` is computed by a few Newton-Schulz steps, using only products, which
-    bring its singular values close to 1, except tiny ones. Vectors and the output layer follow
-    AdamW at the learning rate :math:`\eta` times ``adam_rate``.
+    where :math:`U V^\top` is computed by a few Newton-Schulz steps, which use only products and
+    bring all singular values except tiny ones close to 1. Vectors and the output layer are updated
+    by AdamW with the learning rate :math:`\eta` times ``adam_rate``.
 
     In a stack, ``(blocks, fan_in, fan_out)``, each matrix is updated separately.
 
@@ -54,7 +55,7 @@ class Muon:
         ``ns_steps`` steps: 3, 4 or 5 steps bring all singular values above 1/90, 1/380 or 1/1600 of
         the largest (or its bound) to between 0.75 and 1.25. In bfloat16 more than 4 steps amplify
         rounding errors. ``"jordan"`` uses Jordan's polynomial in each step, best with 5 steps:
-        singular values above 1/600 of the Frobenius norm come to lie between 0.68 and 1.2.
+        singular values above 1/600 of the Frobenius norm are mapped to between 0.68 and 1.2.
     weight_decay : float of at least 0, default=0
         For matrices, including the output layer's; vectors do not decay.
     scale : {"match_rms_adamw", "original"}, default="match_rms_adamw"
@@ -74,8 +75,8 @@ class Muon:
     So Muon pays off for large batches, but not for small ones.
 
     The products are in the gradient's dtype, e.g. bfloat16; everything else is in the parameters'
-    dtype. A hidden matrix keeps its velocity as the mean of AdamW's state, and leaves the variance
-    at zero.
+    dtype. A hidden matrix's velocity is stored as the mean in AdamW's state; the variance remains
+    zero.
 
     References
     ----------
@@ -150,7 +151,7 @@ class Muon:
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
         if self.nesterov and not is_zero(self.momentum):
-            # D is divided by the momentum, which saves passes, since its length does not matter.
+            # D is divided by the momentum, which saves passes: only its direction matters.
             g *= (1.0 - self.momentum) / self.momentum
             velocity += g
             velocity *= self.momentum
@@ -224,11 +225,11 @@ def _orthogonal(
 def _normalised(
     gram: Array, eye: Array, *, is_tight: bool, xp: Namespace
 ) -> tuple[Array, Array, Array]:
-    r"""Divide Gram matrices by a bound on their eigenvalues; also give the squares of the results.
+    r"""Divide Gram matrices by a bound on their eigenvalues; return their squares, too.
 
-    What is called the factor is what divides X, :math:`1 / \sqrt{\text{bound}}`. The trace is the
-    squared Frobenius norm of X. A tighter bound is :math:`\lVert G^2 \rVert_F^{1/2}`, the eighth
-    root of the sum of the eighth powers of singular values, squared: it is at most
+    The third result is the factor for X, :math:`1 / \sqrt{\text{bound}}`. The trace is the squared
+    Frobenius norm of X. A tighter bound is :math:`\lVert G^2 \rVert_F^{1/2}`, the eighth root of
+    the sum of the eighth powers of singular values, squared: it is at most
     :math:`\text{rank}^{1/4}` times the largest eigenvalue, and needs no other product.
     """
     wide = xp.result_type(gram.dtype, xp.float32)
@@ -271,7 +272,7 @@ def _minimax(n_steps: int) -> tuple[Quintic, ...]:
 
 
 def _composed(low: float, n_steps: int) -> tuple[tuple[Quintic, ...], float]:
-    """Return polynomials for singular values from ``low`` to 1, and the least value they reach."""
+    """Return polynomials for singular values from ``low`` to 1, and their smallest result."""
     high = 1.0
     polynomials = []
     for _ in range(n_steps):
@@ -287,11 +288,11 @@ def _value(polynomial: Quintic, x: float) -> float:
 
 
 def _best_quintic(low: float, high: float) -> Quintic:
-    """Return the odd quintic nearest to 1 on an interval, by Remez' exchange.
+    """Return the odd quintic nearest to 1 on an interval, by the Remez algorithm.
 
     It is as far below 1 at ``low`` and at its valley as it is above 1 at its peak and at ``high``.
-    Equality at two points is one linear equation for a, b and c; two such equations determine a
-    direction, their vector product.
+    Equal values at two points are one linear equation for a, b and c; two such equations determine
+    them up to a factor, by a cross product.
     """
     peak, valley = (3.0 * low + high) / 4.0, (low + 3.0 * high) / 4.0
     for _ in range(30):

@@ -25,7 +25,7 @@ class RMSpropMomentumState(NamedTuple):
 
 @dataclass(frozen=True)
 class RMSprop:
-    r"""Gradients divided by the running root of their mean square, as PyTorch writes it.
+    r"""Gradients divided by the running root of their mean square, in PyTorch's form.
 
     :math:`v \leftarrow \rho v + (1 - \rho) g^2`, :math:`d = g / (\sqrt v + \epsilon)`, then
     :math:`p \leftarrow p - \eta d`, or with momentum :math:`b \leftarrow \mu b + d` and

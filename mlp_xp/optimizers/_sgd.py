@@ -18,7 +18,7 @@ class SGDState(NamedTuple):
 
 @dataclass(frozen=True)
 class SGD:
-    r"""Stochastic gradient descent with momentum, as scikit-learn writes it.
+    r"""Stochastic gradient descent with momentum, in scikit-learn's form.
 
     :math:`v \leftarrow \mu v - \eta g`, then :math:`p \leftarrow p + v`, or with Nesterov's
     momentum :math:`p \leftarrow p + \mu v - \eta g`.

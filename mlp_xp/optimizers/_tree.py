@@ -28,8 +28,9 @@ def init_opt_state(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> Any:
 def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
     """Return the kind of each leaf; the last matrix of the tree is the head.
 
-    The first ``n_leading`` axes count models. A block-diagonal layer's three-dimensional array
-    counts as a matrix. A NamedTuple may name the kinds of its arrays in a property ``kinds``.
+    The first ``n_leading`` axes are for the models of a stack. A block-diagonal layer's
+    three-dimensional array counts as a matrix. A NamedTuple may name the kinds of its arrays in a
+    property ``kinds``.
     """
     found: list[Kind] = []
     _append_kinds((params,), (), n_leading, found)
@@ -96,7 +97,7 @@ def update_tree(
 def penalized(
     kind: Kind, p: Array, g: Array, l2: Array | None, *, n_leading: int = 0, xp: Namespace
 ) -> tuple[Array, Array | None]:
-    """Return the gradient plus the penalty's gradient, and any penalty; see `update_tree`."""
+    """Return the gradient including the penalty's, and the penalty or None; see `update_tree`."""
     if l2 is None or kind == "vector":
         return g, None
     flat = xp.reshape(p, (*p.shape[:n_leading], -1))
@@ -120,9 +121,9 @@ def update_array(
     n_leading: int = 0,
     xp: Namespace,
 ) -> tuple[Array, Any, Array | None]:
-    """Update one array as `update_tree` does; return the new array, its state, and any penalty.
+    """Update one array as `update_tree` does; return the array, its state, and a penalty.
 
-    Per-model numbers already broadcast against the array.
+    Per-model numbers must already broadcast against the array.
     """
     g, penalty = penalized(kind, p, g, l2, n_leading=n_leading, xp=xp)
     if g.dtype != p.dtype and kind not in low_precision(optimizer):
@@ -132,7 +133,7 @@ def update_array(
 
 
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
-    r"""Scale all gradients by one factor so that their joint L2 norm is at most a given one.
+    r"""Scale all gradients by one factor so that their joint L2 norm is at most ``max_norm``.
 
     :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, with the norm over all leaves together, but
     separately per model with ``n_leading`` axes. Gradients are donated; sums are at least in
@@ -159,7 +160,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
         for g in leaves(grads)
     ]
     norm = xp.sqrt(sum(xp.vecdot(g, g) for g in flat))
-    # The larger of the two is never 0, and a maximum, unlike a comparison, lets NaN through.
+    # The maximum is never 0 and, unlike a comparison, propagates NaN.
     factor = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
 
     def scaled(g: Array) -> Array:

@@ -14,8 +14,8 @@ from typing import Protocol
 class Schedule(Protocol):
     """The factor of the initial learning rate at each step.
 
-    If a fit has a time limit, steps are fractions of that time. If epochs are calls of
-    `partial_fit` with different numbers of steps, each is counted as if all were equally long.
+    If a fit has a time limit, steps are fractions of that time. If calls of `partial_fit` have
+    different numbers of steps, all epochs count as if they were as long as the current one.
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
@@ -60,7 +60,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class InvScaling:
-    r"""Scikit-learn's inverse scaling, :math:`(n + 1)^{-p}`, ``n`` the samples seen so far.
+    r"""Scikit-learn's inverse scaling, :math:`(n + 1)^{-p}`, after n samples.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ class CosLog:
             raise ValueError(f"`cycles` must be an integer of at least 1, got {self.cycles!r}.")
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Return the factor in its cycle."""
+        """Return the factor at this point of the cycles."""
         done = math.log2(1.0 + (2.0**self.cycles - 1.0) * _progress(step, n_steps))
         return 0.5 * (1.0 - math.cos(2.0 * math.pi * done))
 

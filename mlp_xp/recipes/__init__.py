@@ -23,15 +23,14 @@ __all__ = [
 ]
 
 _FOLDER = Path(__file__).parent
-_LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared time for a key.
+_LONGEST = 1 << 13  # In bytes; `tomllib` takes quadratic time for a long key.
 # A table or list nested deeper than this cannot be a setting.
 _DEEPEST = 32
 FILES = "files"  # The name for the user's own data, in addition to the names in `LOADERS`.
 _TASKS = ("classification", "regression")
 _SECTIONS = (*_TASKS, "ensemble")
 _ENSEMBLE = ("n_estimators", "bootstrap")  # The ensemble parameters that a recipe can set.
-# `objects` is imported where it is needed: `mlp-xp train --help` reads a table and loads no
-# library.
+# `objects` is imported only where needed, so that `mlp-xp train --help` loads no array library.
 
 
 class Recipe(NamedTuple):
@@ -132,9 +131,9 @@ regression, ensemble, hidden_layer_sizes
 
 
 def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's parameters, overridden by others.
+    """Return the parameters of a recipe that remain valid together with overrides.
 
-    If NumPy replaces another backend, device and precision are removed.
+    If an override replaces the backend by NumPy, device and precision are removed.
     """
     params = read.params
     if overrides.get("backend") == "numpy" != params.get("backend"):
@@ -154,7 +153,7 @@ def without_library(source: str | os.PathLike[str], params: Mapping[str, Any]) -
         return None
     package = BACKENDS[name].package
     return (
-        f"{package}, which the recipe {source} asks for, is not installed: training on NumPy in "
+        f"{package}, which the recipe {source} uses, is not installed: training on NumPy in "
         "float32, with about a third of the images in the same time, so accuracy is lower than in "
         f"docs/accuracy.md; for {package} type {how_to_install(name)}"
     )
@@ -174,7 +173,7 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     >>> read_table("default")["data"]
     'cifar10'
     """
-    import tomllib  # The estimators need only the table of parameters.
+    import tomllib  # Imported here, since estimators do not need it.
 
     from mlp_xp._utils.storage.files import read_file
 
@@ -185,7 +184,7 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is not a valid TOML file: {error}") from error
     except RecursionError:
         table = None
-    # Deeply nested values must not end in another error, or a long one.
+    # Deep nesting must not cause a different or a very long error.
     if table is None or not _is_shallow(table):
         raise ValueError(f"{path}: its tables are nested too deeply")
     return table
@@ -212,8 +211,8 @@ def _path_of(source: str | os.PathLike[str]) -> Path:
     from mlp_xp.recipes.objects import expected
 
     if path.suffix == ".toml":
-        raise FileNotFoundError(f"recipe {path} is not there: type its path, or {', '.join(known)}")
-    raise ValueError(f"recipe {str(source)!r} is {expected(source, known)}, and no file")
+        raise FileNotFoundError(f"recipe {path} does not exist: type a path, or {', '.join(known)}")
+    raise ValueError(f"recipe {str(source)!r} is {expected(source, known)}, nor a file")
 
 
 def _decode(value: Any, key: str) -> Any:

@@ -1,8 +1,8 @@
 """The objects that a file can contain, by the parameter that accepts them.
 
-A model's JSON and a recipe's TOML write an object of this library as a table with its class:
-``{"class": "Muon", "ns_steps": 3}``. No other objects can be written, so reading a file runs no
-other code.
+In a model's JSON and a recipe's TOML, an object of this library is a table with its class:
+``{"class": "Muon", "ns_steps": 3}``. No other objects are allowed, so reading a file runs no other
+code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOSSES: tuple[type, ...] = (
     Through,
 )
 _SCHEDULED = "learning_rate", "dropout_schedule", "weight_decay_schedule"
-# By the parameter or field that accepts them, alone or in a list.
+# Objects by the parameter or field that accepts them, alone or in a list.
 OBJECTS: dict[str | None, dict[str, Any]] = {
     place: {kind.__name__: kind for kind in kinds}
     for place, kinds in {
@@ -102,7 +102,7 @@ OneCycle, Linear, FlatCosine, CosLog (did you mean 'Cosine'?)
         for value in given if is_list else (given,):
             if _type_name(value) == _type_name(default):
                 continue
-            raise ValueError(f"{name} has {key}={given!r}, which is nothing like {default!r}")
+            raise ValueError(f"{name} has {key}={given!r}, which must have the type of {default!r}")
     return kinds[name](**settings)
 
 

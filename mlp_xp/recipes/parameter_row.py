@@ -14,7 +14,7 @@ class Number(NamedTuple):
     at_most: float = math.inf
 
     def __str__(self) -> str:
-        """Return it as numpydoc writes a type."""
+        """Return the limits as a type for numpydoc."""
         end = f"{self.below})" if self.at_most == math.inf else f"{self.at_most}]"
         limits = f"in [{self.at_least}, {end}"
         if end == "inf)":
@@ -26,7 +26,7 @@ class Number(NamedTuple):
 class Option(NamedTuple):
     """An option of ``mlp-xp train``.
 
-    By default it has the parameter's name, with the first sentence of its text as help.
+    By default its name is the parameter's, and its help is the first sentence of the text.
     """
 
     metavar: str | None = None
@@ -37,11 +37,10 @@ class Option(NamedTuple):
 class Parameter(NamedTuple):
     """A parameter of the estimators.
 
-    ``values`` are constraints of scikit-learn, except that a tuple lists names, and that a class
-    that is slow to import is named by its path. ``type`` is for the docstring, with {} for the
-    names or the `Number`; "" lists the values. A parameter that is ``free_on_resume`` changes
-    results only by rounding; one that is ``own_per_rank`` may differ between the processes of a
-    fit.
+    ``values`` are constraints as in scikit-learn, but a tuple lists names, and a class that is slow
+    to import is named by its path. ``type`` is the type in the docstring, where {} stands for the
+    names or the `Number`; "" lists the values. A parameter with ``free_on_resume`` may differ in a
+    resumed fit, and a parameter with ``own_per_rank`` between the processes of a fit.
     """
 
     default: Any
@@ -65,7 +64,7 @@ class Parameter(NamedTuple):
         return text[0].lower() + text[1:]
 
     def described(self, name: str) -> str:
-        """Return the entry of a docstring."""
+        """Return the parameter's entry in a docstring."""
         kind = self.type.format(_type_text(self.known)) or " or ".join(map(_type_text, self.values))
         default = f'"{self.default}"' if isinstance(self.default, str) else self.default
         text = self.text.strip().replace("\n        ", "\n    ")
@@ -73,7 +72,7 @@ class Parameter(NamedTuple):
 
 
 def _type_text(value: Any) -> str:
-    """Return a constraint as numpydoc writes a type."""
+    """Return a constraint as a type for numpydoc."""
     if isinstance(value, Number) or not isinstance(value, tuple):
         return "bool" if value == "boolean" else str(value)
     names = ", ".join(f'"{name}"' for name in value)

@@ -17,7 +17,7 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.recipes.parameter_row import Number, Option, Parameter
 
-# Input scalings that treat each number of a table separately, on the host, without categories.
+# Input scalings for tables, which scale each numeric column separately, on the host.
 TABLE_SCALINGS = "standardize", "robust", "quantile"
 
 GROUPS = NETWORK, LOSS, OPTIMIZATION, ONE_SOLVER, END, DATA, WHERE, OUTPUT = (
@@ -30,7 +30,7 @@ GROUPS = NETWORK, LOSS, OPTIMIZATION, ONE_SOLVER, END, DATA, WHERE, OUTPUT = (
     "Where and how to compute",
     "Output",
 )
-# Keeps each row's values and text together, which the formatter would not.
+# Keeps each row's values and text together, unlike the formatter.
 # fmt: off
 _SHARED = {
     "hidden_layer_sizes": Parameter(
@@ -43,8 +43,8 @@ _SHARED = {
         "relu", [(*ACTIVATIONS,), list, tuple, callable], NETWORK,
         "{}, callable, or a list with one for each hidden layer",
         option=Option("NAME", "of the hidden layers"), text="""
-        A callable ``f(x, *, xp)`` returns the output and its pullback, which is compared with a
-        finite difference at the first fit."""),
+        Activation of the hidden layers. A callable ``f(x, *, xp)`` returns the output and its
+        pullback, which is compared with a finite difference at the first fit."""),
     "parametric_activation": Parameter(False, ["boolean"], NETWORK, text="""
         Whether each output of a hidden layer learns how far its activation f bends:
         ``x + slope * (f(x) - x)``, with slopes that start at 1."""),
@@ -69,14 +69,14 @@ _SHARED = {
     "dropout": Parameter(
         0.0, [Number(at_least=0, below=1), list, tuple], NETWORK,
         "{}, or a list with one for each hidden layer", option=Option("P"), text="""
-        Fraction of the outputs of hidden layers that a training step drops."""),
+        Fraction of the hidden layers' outputs that a training step drops."""),
     "input_dropout": Parameter(0.0, [Number(at_least=0, below=1)], NETWORK, text="""
         Fraction of the features that a training step drops."""),
     "dropout_schedule": Parameter(
         None, [(*SCHEDULES,), *SCHEDULES.values(), None], NETWORK,
         "str, schedule of `mlp_xp.optimizers.schedules`, or None", text="""
         Schedule that multiplies the dropout rates at each step, e.g. "flat_cos"; a name that
-        `learning_rate` takes, except "adaptive"."""),
+        `learning_rate` accepts, except "adaptive"."""),
     "numeric_embedding": Parameter(
         None, [(*NUMERIC_EMBEDDINGS,), NumericEmbedding, None], NETWORK,
         "{}, object of `mlp_xp.nn.blocks`, or None", text="""
@@ -86,13 +86,13 @@ _SHARED = {
         `input_scaling`."""),
     "learn_input_scale": Parameter(False, ["boolean"], NETWORK, text="""
         Whether each input of the first layer is multiplied by a learned factor.
-        ``solver=ByKind(..., scale_rate=6.0)`` of `mlp_xp.optimizers` gives them their own
-        rate."""),
+        ``solver=ByKind(..., scale_rate=6.0)`` of `mlp_xp.optimizers` gives these factors their own
+        learning rate."""),
     "solver": Parameter(
         "adam", [(*OPTIMIZERS, "lbfgs"), Optimizer], OPTIMIZATION,
         "{} or a rule of `mlp_xp.optimizers`", option=Option("NAME", "update rule"), text="""
-        A string takes its settings from the parameters below, e.g. `beta_1`; an object such as
-        ``AdamW(weight_decay=0.05)`` brings its own. "lbfgs" is SciPy's."""),
+        A named solver has its settings in the parameters below, e.g. `beta_1`; an object such as
+        ``AdamW(weight_decay=0.05)`` has its own settings. "lbfgs" is SciPy's L-BFGS."""),
     "learning_rate": Parameter(
         "constant", [(*SCHEDULES, "adaptive"), *SCHEDULES.values()], OPTIMIZATION,
         "{} or a schedule of `mlp_xp.optimizers.schedules`",
@@ -100,25 +100,25 @@ _SHARED = {
             "NAME", "of the learning rate (invscaling and adaptive need sgd)", "schedule"
         ), text="""
         Factor of `learning_rate_init` at each step, for every solver but "lbfgs". As in
-        scikit-learn, "invscaling" and "adaptive" act for SGD alone; "adaptive" divides the rate by
-        5 whenever nothing has improved for `n_iter_no_change` epochs."""),
+        scikit-learn, "invscaling" and "adaptive" have an effect only with SGD; "adaptive" divides
+        the rate by 5 whenever nothing has improved for `n_iter_no_change` epochs."""),
     "learning_rate_init": Parameter(
         0.001, [Number(above=0)], OPTIMIZATION, option=Option("R", name="learning_rate"), text="""
         Initial or peak learning rate, which the schedule multiplies."""),
     "batch_size": Parameter(
         "auto", [Number(int, at_least=1), ("auto",)], OPTIMIZATION, option=Option("N"), text="""
-        Samples of a step. "auto" is ``min(200, n_samples)``; "lbfgs" takes all samples."""),
+        Samples per step. "auto" is ``min(200, n_samples)``; "lbfgs" uses all samples."""),
     "max_iter": Parameter(
         200, [Number(int, at_least=1)], OPTIMIZATION, option=Option("N", name="epochs"), text="""
-        Maximum number of epochs; schedules end there. For "lbfgs", iterations."""),
+        Maximum number of epochs, at which schedules end. For "lbfgs", of iterations."""),
     "shuffle": Parameter(True, ["boolean"], OPTIMIZATION, text="""
-        Whether each epoch takes the samples in another order."""),
+        Whether to shuffle the samples in each epoch."""),
     "random_state": Parameter(
         None, ["random_state"], OPTIMIZATION, "int, RandomState instance or None",
         option=Option("N", "of weights, order and validation images", "seed"), text="""
         An int gives the same initial weights, batches and dropout on every backend."""),
     "alpha": Parameter(0.0001, [Number(at_least=0)], OPTIMIZATION, option=Option("A"), text="""
-        Strength of the L2 penalty on the weights, divided by the samples of a batch."""),
+        Strength of the L2 penalty on the weights, which is divided by the batch size."""),
     "weight_decay_schedule": Parameter(
         None, [(*SCHEDULES,), *SCHEDULES.values(), None], OPTIMIZATION,
         "str, schedule of `mlp_xp.optimizers.schedules`, or None", text="""
@@ -126,11 +126,11 @@ _SHARED = {
         at each step; the learning rate multiplies it too."""),
     "max_grad_norm": Parameter(
         None, [Number(above=0), None], OPTIMIZATION, option=Option("G"), text="""
-        Maximum norm of all gradients of a step together; larger ones are scaled down to it."""),
+        Maximum joint norm of all gradients of a step; larger gradients are scaled down to it."""),
     "ema_decay": Parameter(
         None, [Number(at_least=0, below=1), None], OPTIMIZATION, option=Option("D"), text="""
-        Predict with the exponential moving average of the weights, with this decay at each step,
-        such as 0.999."""),
+        Predict with the exponential moving average of the weights, with this decay per step, e.g.
+        0.999."""),
     "momentum": Parameter(0.9, [Number(at_least=0, at_most=1)], ONE_SOLVER, text="""
         Fraction of the last update that is added to a step, for "sgd"."""),
     "nesterovs_momentum": Parameter(True, ["boolean"], ONE_SOLVER, text="""
@@ -152,11 +152,10 @@ _SHARED = {
             "end after N epochs without a better validation accuracy (10), and keep the best "
             "network; without --validation a tenth of the images is held out",
         ), text="""
-        Whether the score on held-out samples ends the training, and the weights of its best epoch
-        are kept. The samples are `validation_fraction` of the training data, unless `fit` is given
-        ``X_val`` and ``y_val``. The split is stratified by class, except for multilabel targets,
-        and where one of more than two classes is too rare. Ignored with "lbfgs", as in
-        scikit-learn."""),
+        Whether to stop by the score on held-out samples, and keep the weights of the best epoch.
+        The samples are `validation_fraction` of the training data, unless `fit` is given ``X_val``
+        and ``y_val``. The split is stratified by class, except for multilabel targets, or if one of
+        more than two classes is too rare. Ignored with "lbfgs", as in scikit-learn."""),
     "validation_fraction": Parameter(0.1, [Number(at_least=0, below=1)], END, text="""
         Fraction of the training data that `early_stopping` holds out."""),
     "scoring": Parameter(
@@ -174,26 +173,27 @@ _SHARED = {
         learns quantiles or a standard deviation."""),
     "tol": Parameter(1e-4, [Number(at_least=0)], END, text="""
         Training ends when the loss (with early stopping, the validation score) has not improved by
-        this for `n_iter_no_change` epochs. For "lbfgs", the largest entry of the gradient."""),
+        this amount for `n_iter_no_change` epochs; with "lbfgs", when no entry of the gradient is
+        larger than this."""),
     "n_iter_no_change": Parameter(10, [Number(int, at_least=1), math.inf], END, text="""
         See `tol`; inf never stops before `max_iter`."""),
     "max_time": Parameter(
         None, [Number(above=0), None], END,
         option=Option("SECONDS", "seconds that the whole command may take"), text="""
-        Seconds that a `fit` may take, validation and preparation included. The learning-rate
-        schedule then follows the share of the time that has passed, or of `max_iter` if that is
-        larger, and the last epoch ends in the middle where it must. Such a fit depends on the
-        clock, so that `random_state` cannot repeat it. `partial_fit` ignores it; "lbfgs" ends after
-        the last iteration that should fit."""),
+        Maximum seconds of a `fit`, including preparation and validation. The learning-rate schedule
+        then follows the fraction of the time that has passed, or of `max_iter` if that is larger,
+        and the last epoch may end early. Such a fit depends on the clock, so `random_state` does
+        not make it reproducible. `partial_fit` ignores the limit; "lbfgs" ends before an iteration
+        that would probably exceed it."""),
     "warm_start": Parameter(False, ["boolean"], END, free_on_resume=True, text="""
-        Whether `fit` continues from where the last one ended, with its optimizer's state."""),
+        Whether `fit` continues from where the last one ended, with its optimizer state."""),
     "categorical_features": Parameter(
         None, [("from_dtype",), "array-like", None], DATA, "{}, array-like or None", text="""
-        The columns of X that are categories: "from_dtype" takes the columns of a data frame
+        The columns of X that are categories: "from_dtype" selects the columns of a data frame
         (pandas, polars, pyarrow) that are categorical, text, objects or bools; or give names,
         positions or a mask. None allows only numbers. A missing value is a category. Rare
-        categories are merged into one: those in fewer than 5 rows or, below 500 rows, in fewer than
-        1 % of them. A category that appears only in later data is treated as rare. Dates become
+        categories, in fewer than 5 rows (or 1 % of the rows, if there are fewer than 500), are
+        merged into one. A category that appears only in later data is treated as rare. Dates become
         year, day of year, weekday and second of day."""),
     "missing_values": Parameter("error", [("error", "impute")], DATA, text="""
         What to do with missing numbers and dates (NaN, None, NA). "impute" replaces them by the
@@ -208,49 +208,49 @@ _SHARED = {
         None, [(*TABLE_SCALINGS, "zca", "pca"), "mlp_xp.training.data.input_scaling:Whiten", None],
         DATA, "{}, Whiten, or None", text="""
         "standardize" gives each feature mean 0 and standard deviation 1 over the training data, on
-        the device; uint8 data stay uint8 until a batch is made. "robust" subtracts the median,
-        divides by the distance between the quartiles and shrinks outliers smoothly to less than 3;
-        "quantile" makes each feature normally distributed. Both are computed on the host, and leave
-        the categories of a table as they are. "zca" and "pca" remove correlations too, by the
-        eigenvectors of a matrix of features x features, and multiply each batch by such a
+        the device; uint8 data remain uint8 until they are used in a batch. "robust" subtracts the
+        median, divides by the distance between the quartiles and shrinks outliers smoothly to less
+        than 3; "quantile" makes each feature normally distributed. Both are computed on the host,
+        and do not change the categories of a table. "zca" and "pca" also remove correlations; they
+        need the eigenvectors of a matrix of features x features, and multiply each batch by such a
         matrix."""),
     "augmentation": Parameter(
         None, [Augmentation, list, tuple, None], DATA,
         "object or list of objects of `mlp_xp.augmentation`, or None", text="""
         Random changes of the images of each training batch, e.g.
         ``[Flip((3, 32, 32)), Shift((3, 32, 32), pixels=4)]``: the geometric ones in their order,
-        then the others. Not for "lbfgs". Held-out samples and predictions are left as they
-        are."""),
+        then the others. Not for "lbfgs". Held-out samples and predictions are not changed."""),
     "tta": Parameter(
         None, [Augmentation, list, tuple, None], DATA, "Flip, Shift, a list of them, or None",
         free_on_resume=True, own_per_rank=True, text="""
         Test-time augmentation: predictions are averaged over all combinations of their views, two
-        of a `Flip` and five of a `Shift`. Not during a fit."""),
+        of a `Flip` and five of a `Shift`. Not used during a fit."""),
     "backend": Parameter(
         None, [("auto", *BACKENDS), None], WHERE, option=Option(), free_on_resume=True, text="""
-        None computes where the data are. A name moves the data there. "auto" takes CUDA where it
-        works, else NumPy."""),
+        Array library to compute with. None uses the library and device of the data, and a name
+        moves the data there; "auto" uses CUDA if it works, otherwise NumPy."""),
     "device": Parameter(
         None, "no_validation", WHERE, "str or None",
         free_on_resume=True, own_per_rank=True, text="""
-        E.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"``, ``"mps"``. None is the backend's default."""),
+        Device of the backend, e.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"`` or ``"mps"``; None is its
+        default."""),
     "precision": Parameter(
         "auto", [("auto", "float32", "float64", *LOW_PRECISIONS)], WHERE, option=Option("NAME"),
         text="""
-        For parameters and products. "auto" keeps the data's float32 or float64, and takes float32
-        for uint8; other integers are computed in float64, as in scikit-learn. The last three train
-        with faster products, on backends "cupy", "torch" and "jax", "bf16" also on "numpy"; the
-        weights, the optimizer's state and the loss stay in float32, and so do predictions. "tf32",
-        on GPUs, rounds the operands of products. "bf16" and "float16" also keep inputs, activations
-        and gradients in 16 bits, except on "cupy" and "numpy". On "numpy", "bf16" needs numba and a
-        processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire Rapids), and predictions
-        of 10^10 multiplications and more have such products too. "float16" scales the loss, and
-        skips the steps whose gradients overflow."""),
+        Precision of parameters and products. "auto" keeps the data's float32 or float64, and uses
+        float32 for uint8; other integers are computed in float64, as in scikit-learn. The last
+        three train with faster products, on backends "cupy", "torch" and "jax", "bf16" also on
+        "numpy"; the weights, the optimizer's state and the loss stay in float32, and so do
+        predictions. "tf32", on GPUs, rounds the operands of products. "bf16" and "float16" also
+        keep inputs, activations and gradients in 16 bits, except on "cupy" and "numpy". On "numpy",
+        "bf16" needs numba and a processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire
+        Rapids), and predictions of 10^10 multiplications and more also use bfloat16 products.
+        "float16" scales the loss, and skips the steps whose gradients overflow."""),
     "placement": Parameter(
         "auto", [("auto", "resident", "streamed")], WHERE,
         option=Option("NAME"), free_on_resume=True, own_per_rank=True, text="""
-        Whether the data are on the device as a whole or arrive batch by batch; by default what fits
-        is resident. Sparse data are streamed, and dense a batch at a time."""),
+        Whether all data are copied to the device ("resident") or one batch at a time ("streamed");
+        "auto" copies data that fit. Sparse data are streamed, and made dense batch by batch."""),
     "distributed": Parameter(
         None, [("mpi", "torch"), "mlp_xp.distributed:Distributed", None], WHERE,
         "{}, object of `mlp_xp.distributed.Distributed`, or None",
@@ -260,9 +260,9 @@ _SHARED = {
             "torchrun (torch)",
         ), free_on_resume=True, text="""
         One fit on many processes, which all call `fit`: ``mpiexec -n 4 python -m mpi4py
-        script.py``, or ``torchrun``. Each takes a part of each batch, and all get the network that
-        one process would, up to rounding. Rank 0 alone prints, warns, calls callbacks and writes
-        files. Predictions are computed by each process for itself."""),
+        script.py``, or ``torchrun``. Each process computes a part of each batch, and all get the
+        same network as a fit in one process, up to rounding. Only rank 0 prints, warns, calls
+        callbacks and writes files. Each process computes its own predictions."""),
     "verbose": Parameter(
         False, ["verbose"], OUTPUT, "bool", free_on_resume=True, own_per_rank=True, text="""
         Print the loss of each epoch."""),
@@ -276,9 +276,9 @@ CLASSIFIER = _SHARED | {
     "loss": Parameter(
         "log_loss", [(*CLASSIFICATION_LOSSES,), callable], LOSS,
         "{}, a loss of `mlp_xp.nn.losses`, or callable", text="""
-        An object must be for the outputs of `output_activation`, e.g. ``SoftmaxCrossEntropy()`` for
-        "softmax". A callable ``loss(outputs, targets, *, xp)`` returns the loss of each sample and
-        a pullback, which is compared with a finite difference at the first fit; see
+        An object must match `output_activation`, e.g. ``SoftmaxCrossEntropy()`` for "softmax". A
+        callable ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback,
+        which is compared with a finite difference at the first fit; see
         `mlp_xp.nn.losses.Custom`."""),
     "label_smoothing": Parameter(
         0.0, [Number(at_least=0, below=1)], LOSS, option=Option("P"), text="""
@@ -286,12 +286,12 @@ CLASSIFIER = _SHARED | {
     "class_weight": Parameter(
         None, [("balanced",), dict, list, None], LOSS, 'dict, "balanced", a list of them, or None',
         text="""
-        Weight of the samples of each class; "balanced" gives all classes the same sum. A list has
+        Weight of the samples of each class; "balanced" gives all classes the same total. A list has
         an entry for each of several targets; a sample's weight is the product over its
         targets."""),
     "output_activation": Parameter("auto", [("auto", "softmax", "logistic")], LOSS, text="""
-        "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
-        trains each of several classes against the rest."""),
+        "auto" is softmax for several classes, and logistic for two classes or multilabel targets.
+        "logistic" trains each of several classes against the rest."""),
     "calibration": Parameter(
         None, [("temperature",), None], END,
         option=Option(
@@ -300,7 +300,7 @@ CLASSIFIER = _SHARED | {
         ), text="""
         "temperature" divides the raw outputs by one number, fitted after the training to the
         held-out samples of ``early_stopping=True`` or ``X_val``, so that classes predicted with a
-        probability of 0.8 are right in about 80 % of cases. Predicted labels stay the same, except
+        probability of 0.8 are right in about 80 % of cases. Predicted labels do not change, except
         with `n_members` or `tta`, which average probabilities."""),
 }
 
@@ -308,23 +308,23 @@ REGRESSOR = _SHARED | {
     "loss": Parameter(
         "squared_error", [(*REGRESSION_LOSSES,), callable], LOSS,
         "{}, a loss of `mlp_xp.nn.losses`, or callable", text="""
-        An object brings its settings, e.g. ``Quantile((0.05, 0.5, 0.95))`` or ``Huber(delta=2.0)``.
-        "poisson" predicts the exponential of the network's output, "gaussian" a mean and a standard
-        deviation. A callable ``loss(outputs, targets, *, xp)`` returns the loss of each sample and
-        a pullback, which is compared with a finite difference at the first fit; see
-        `mlp_xp.nn.losses.Custom`. A loss of classes takes probabilities as targets, and predicts
-        them. The loss of several outputs is their sum."""),
+        An object has its own settings, e.g. ``Quantile((0.05, 0.5, 0.95))`` or
+        ``Huber(delta=2.0)``. "poisson" predicts the exponential of the network's output, "gaussian"
+        a mean and a standard deviation. A callable ``loss(outputs, targets, *, xp)`` returns the
+        loss of each sample and a pullback, which is compared with a finite difference at the first
+        fit; see `mlp_xp.nn.losses.Custom`. With a loss for classes, targets and predictions are
+        probabilities. The losses of several outputs are summed."""),
     "output_activation": Parameter("auto", [("auto", *OUTPUTS)], LOSS, text="""
-        Activation of the network's raw outputs, before the loss and in predictions; "auto" takes it
-        from a loss object; it is the exponential for "poisson", and else the identity."""),
+        Activation of the network's raw outputs, before the loss and in predictions; "auto" is the
+        activation of a loss object, the exponential for "poisson", otherwise the identity."""),
     "clip_predictions": Parameter(False, ["boolean"], LOSS, text="""
         Whether to clip each predicted output to the range of its training targets. Warm starts and
         `partial_fit` keep the first range. Not available for quantiles and standard
         deviations."""),
     "target_scaling": Parameter(None, [("standardize",), None], DATA, text="""
-        "standardize" trains on targets of mean 0 and standard deviation 1, each output by itself,
-        over the samples to fit on with their weights. Predictions and scores are in the unit of y;
-        losses, and what a loss measures by (`Huber`'s ``delta``), are those of the standardized
-        targets. Warm starts and `partial_fit` keep the first mean and deviation. Not for outputs
-        that are bounded or never negative, e.g. of ``loss="poisson"``."""),
+        "standardize" scales each output to mean 0 and standard deviation 1 over the weighted
+        training samples. Predictions and scores are in the unit of y; losses, and settings of a
+        loss such as `Huber`'s ``delta``, refer to the standardized targets. Warm starts and
+        `partial_fit` keep the first mean and deviation. Not for outputs that are bounded or never
+        negative, e.g. of ``loss="poisson"``."""),
 }

@@ -294,7 +294,7 @@ def test_a_recipe_whose_library_is_missing_trains_on_numpy(
     assert '[torch]"' in done.err
     assert load_model("run").precision == "auto"
     assert MLP.from_recipe("one-minute", backend="numpy").precision == "auto"
-    with pytest.warns(UserWarning, match="torch, which the recipe one-minute asks for"):
+    with pytest.warns(UserWarning, match="torch, which the recipe one-minute uses"):
         assert MLP.from_recipe("one-minute").backend == "numpy"
     monkeypatch.setitem(LOADERS, "cifar10", None)  # It is not needed to say so.
     line = fails("train", "--recipe", "record")

@@ -112,7 +112,7 @@ MISTAKES = [
     ('solver = {class = "Moun"}', r"solver is 'Moun', not one of .*\(did you mean 'Muon'\?\)"),
     ('solver = {class = "Cosine"}', "solver is 'Cosine', not one of SGD, Adam"),
     ('solver = {class = "Muon", steps = 3}', "Muon has no 'steps', .*did you mean 'ns_steps'"),
-    ('solver = {class = "Muon", ns_steps = "3"}', "ns_steps='3', which is nothing like 4"),
+    ('solver = {class = "Muon", ns_steps = "3"}', "ns_steps='3', which must have the type of 4"),
     ('solver = {class = "Muon", momentum = 2.0}', "solver: `momentum` must be .* got 2.0"),
     ("solver = {ns_steps = 3}", "solver is the table .* which has no 'class'"),
     ('dropout = {class = "Muon"}', "dropout is 'Muon', not one of none"),
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_told_with_file_key_and_cure(write, tmp_path):
             MLP.from_recipe(path)
     with pytest.raises(ValueError, match=r"recipe 'one-minut' is not one of .*mean 'one-minute'"):
         MLP.from_recipe("one-minut")
-    with pytest.raises(FileNotFoundError, match=r"recipe .*yours.toml is not there"):
+    with pytest.raises(FileNotFoundError, match=r"recipe .*yours.toml does not exist"):
         MLP.from_recipe(tmp_path / "yours.toml")
 
 
@@ -147,7 +147,7 @@ NESTED = {
 
 
 def test_a_file_made_to_exhaust_what_reads_it(write):
-    said = "nested too deeply|valid TOML|nothing like|has no 'class'|'alpha' par|more than the 8192"
+    said = "nested too deeply|valid TOML|the type of|has no 'class'|'alpha' par|more than the 8192"
     for name, line in NESTED.items():
         path = write(line)
         with bounded(), pytest.raises((ValueError, OSError), match=said) as caught:
