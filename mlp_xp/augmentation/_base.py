@@ -11,19 +11,19 @@ from mlp_xp._utils.array_types import Array, Namespace
 
 # A host array and a random generator; only `_utils.random` names their library.
 HostArray = Any
-# An array with one row per sample of a batch or epoch; in a view, a Python number.
+# An array with one row per sample of a batch or epoch, or, in a view, a Python number.
 Values = Any
 # A NamedTuple of such arrays.
 Draws = Any
 
 
 class Epoch(NamedTuple):
-    """The rows of an epoch, step by step, including padding.
+    """The rows of all batches of an epoch, including padding.
 
-    ``generator(stream)`` returns a random generator on the host; ``number`` counts epochs, from 0;
-    ``rows : (rows,)`` are positions among ``n_samples`` samples; ``steps``, ``positions`` and
-    ``batch_sizes``, all ``(rows,)``, hold the step of each row, its position in the batch, and the
-    number of samples in that batch, which come before the padding.
+    ``generator(stream)`` returns a random generator on the host, and ``number`` is the epoch, from
+    0. ``rows : (rows,)`` are indices of samples, of which there are ``n_samples``. ``steps``,
+    ``positions`` and ``batch_sizes``, all ``(rows,)``, are the step of each row, its position in
+    the batch, and the number of samples in the batch, which come before the padding.
     """
 
     generator: Callable[[int], Any]
@@ -35,51 +35,51 @@ class Epoch(NamedTuple):
     batch_sizes: HostArray
 
     def new_generator(self) -> Any:
-        """Return the generator of random numbers that differ between epochs.
+        """Return the generator for random numbers that differ between epochs.
 
-        Draw row by row, so that the first rows are the same with and without padding.
+        Draw the numbers row by row, so the first rows are the same with and without padding.
         """
         return self.generator(self.number + 1)
 
     def fixed_generator(self) -> Any:
-        """Return the generator of random numbers that a sample keeps in all epochs."""
+        """Return the generator for random numbers that are the same in all epochs."""
         return self.generator(0)
 
 
 class Mixture(NamedTuple):
-    """Partners of samples, ``(batch,)`` positions, and the weight of their own targets, 0-d."""
+    """The samples that a batch is mixed with, ``(batch,)`` positions, and the weight of its own."""
 
     partners: Array
     share: Array
 
 
 class Augmentation:
-    """A random change of the samples of a batch: a frozen dataclass of its settings.
+    """The base class of augmentations, which are frozen dataclasses of their settings.
 
-    Your own class implements `draw` and `apply`. `Geometric` is the base class of augmentations
-    that move pixels.
+    A custom augmentation implements `draw` and `apply`. `Geometric` is the base class of
+    augmentations that move pixels.
 
     Attributes
     ----------
     mixes_targets : bool, default=False
-        Whether `mixture` returns a mixture, which at most one augmentation of a model may do.
+        Whether the targets are mixed by `mixture`; at most one augmentation of a model may do that.
     """
 
     mixes_targets: ClassVar[bool] = False
 
     @property
     def views(self) -> tuple[Draws, ...]:
-        """The draws, as Python numbers, that a prediction can average over (``tta``)."""
+        """The draws, as Python numbers, over which predictions can be averaged (``tta``)."""
         return ()
 
     def check(self, n_features: int, name: str) -> None:
-        """Raise ValueError if the number of features does not match; ``name`` is the parameter.
+        """Raise ValueError if the number of features is invalid; by default, any number is valid.
 
-        By default any number is valid.
+        ``name`` is the parameter's name for the message.
         """
 
     def draw(self, epoch: Epoch) -> Draws:
-        """Draw for all rows of an epoch, on the host.
+        """Draw random numbers for all rows of an epoch, on the host.
 
         Parameters
         ----------
@@ -88,18 +88,18 @@ class Augmentation:
         Returns
         -------
         NamedTuple of (rows, ...) arrays
-            Integers are copied to the device unchanged, real numbers in the dtype of the
-            parameters.
+            Integers are copied to the device unchanged; real numbers are converted to the dtype of
+            the parameters.
         """
         raise NotImplementedError
 
     def apply(self, x: Array, draws: Draws, *, xp: Namespace) -> Array:
-        """Return a changed batch, converted to floating point and scaled; by default the same.
+        """Return the changed batch; by default, return it unchanged.
 
         Parameters
         ----------
         x : (batch, features) array
-            Never written to.
+            The batch, in floating point and scaled. It must not be written to.
         draws : NamedTuple of (batch, ...) arrays
             The draws of this batch, from `draw`.
         xp : namespace
@@ -111,12 +111,12 @@ class Augmentation:
         return x
 
     def mixture(self, draws: Draws) -> Mixture:
-        """Return the mixture that `apply` used, for the targets."""
+        """Return the mixture that `apply` used, to mix the targets, too."""
         raise NotImplementedError
 
 
 class ImageAugmentation(Augmentation):
-    """An augmentation of images, (channels, height, width)."""
+    """The base class of augmentations of images, (channels, height, width)."""
 
     image_shape: tuple[int, int, int]
 
@@ -138,11 +138,11 @@ class ImageAugmentation(Augmentation):
             size = " x ".join(map(str, self.image_shape))
             raise ValueError(
                 f"{name} has {self!r}, and {size} is {n_numbers}, but the data have {n_features} "
-                "features: give (channels, height, width) of a row, e.g. dataset.image_shape."
+                "features: set image_shape to the shape of a row, e.g. dataset.image_shape."
             )
 
     def check_number(self, name: str, least: float, most: float, kind: type = int) -> None:
-        """Raise ValueError unless a setting is a number within limits; store a Python number."""
+        """Raise ValueError unless a setting is a number within limits; store it as Python's."""
         value = plain_number(getattr(self, name), kind)
         if value is None or not least <= value <= most:
             what = "an integer" if kind is int else "a number"
@@ -153,7 +153,7 @@ class ImageAugmentation(Augmentation):
 
 
 def plain_number(value: Any, kind: type = float) -> int | float | None:
-    """Return a number, NumPy's included, as a Python number; None if it is not one of this kind."""
+    """Return a number, possibly NumPy's, as a Python number; None if it is not of this kind."""
     is_integer = isinstance(value, Integral)
     if isinstance(value, bool) or not (is_integer or (kind is float and isinstance(value, Real))):
         return None

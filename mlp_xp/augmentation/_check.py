@@ -1,4 +1,4 @@
-"""The checks of the parameters ``augmentation`` and ``tta``, before anything is drawn."""
+"""Checks of the parameters ``augmentation`` and ``tta``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mlp_xp.augmentation._base import Augmentation
 
 
 def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation") -> None:
-    """Raise TypeError or ValueError unless augmentations suit the data and each other.
+    """Raise TypeError or ValueError if augmentations do not match the data or each other.
 
-    ``name`` is the parameter; for "tta" they must have `Augmentation.views`.
+    ``name`` is the parameter's name; for "tta", augmentations must have `Augmentation.views`.
     """
     averages = name == "tta"
     valid = "Flip, Shift" if averages else "Flip, Shift, Cutout, ColorJitter, Mixup"
@@ -24,8 +24,8 @@ def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation")
         entry.check(n_features, name)
     shapes = {shape for entry in chosen if (shape := getattr(entry, "image_shape", None))}
     if len(shapes) > 1:
-        raise ValueError(f"{name} has different shapes of images, {sorted(shapes)}: give one.")
+        raise ValueError(f"{name} has different image shapes, {sorted(shapes)}: use the same one.")
     mixing = [type(entry).__name__ for entry in chosen if entry.mixes_targets]
     if len(mixing) > 1:
         names = " and ".join(dict.fromkeys(mixing))
-        raise ValueError(f"{name} has several {names}, which mix targets: give one.")
+        raise ValueError(f"{name} has several {names}, which mix targets: use only one.")

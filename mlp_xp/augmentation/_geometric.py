@@ -11,22 +11,22 @@ from mlp_xp.augmentation._pixels import Geometric
 
 
 class FlipDraws(NamedTuple):
-    """Whether each image is mirrored, ``(batch,)``, 0 or 1."""
+    """Whether each image is mirrored: 0 or 1, ``(batch,)``."""
 
     is_mirrored: Values
 
 
 @dataclass(frozen=True)
 class Flip(Geometric):
-    """Images mirrored from left to right.
+    """Mirror images from left to right at random.
 
     Parameters
     ----------
     image_shape : (channels, height, width)
     alternate : bool, default=False
-        By default each image is mirrored with probability 1/2 in each epoch. If True, this is drawn
-        only in the first epoch; from then on each image is mirrored in every other epoch, so two
-        epochs show both sides of every image.
+        By default, each image is mirrored with probability 1/2 in each epoch. If True, this is
+        drawn only in the first epoch; afterwards each image is mirrored in every other epoch, so
+        two successive epochs contain both versions of every image.
 
     References
     ----------
@@ -67,13 +67,13 @@ class Flip(Geometric):
     def source_pixels(
         self, lines: Array, columns: Array, draws: FlipDraws, *, xp: Namespace
     ) -> tuple[Array, Array, Array | None]:
-        """Return where pixels come from; see `Geometric.source_pixels`."""
+        """Return the source of each pixel; see `Geometric.source_pixels`."""
         last = self.image_shape[2] - 1
         return lines, columns + draws.is_mirrored[:, None] * (last - columns * 2), None
 
 
 class ShiftDraws(NamedTuple):
-    """The number of pixels by which each image moves up and left, ``(batch,)``."""
+    """The number of pixels by which each image is shifted up and left, ``(batch,)``."""
 
     up: Values
     left: Values
@@ -81,17 +81,17 @@ class ShiftDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Shift(Geometric):
-    """Images shifted vertically and horizontally, each by a whole number of pixels.
+    """Shift images vertically and horizontally at random, by whole pixels.
 
     Parameters
     ----------
     image_shape : (channels, height, width)
     pixels : int, default=4
-        The largest shift, in both directions; all shifts are equally likely. Less than height and
-        width.
+        The largest shift in each direction, less than height and width; all shifts are equally
+        likely.
     padding : {"reflect", "zero"}, default="reflect"
-        What fills the border: the image mirrored at its outermost pixels, or the value 0 *of the
-        data, before input scaling*: black for pixels, whatever the mean.
+        How the border is filled: with the image mirrored at its outermost pixels, or with 0. This
+        is 0 *in the data, before input scaling*, i.e. black.
 
     Examples
     --------
@@ -122,14 +122,14 @@ class Shift(Geometric):
         return tuple(ShiftDraws(*draw) for draw in ((0, 0), (n, 0), (-n, 0), (0, n), (0, -n)))
 
     def draw(self, epoch: Epoch) -> ShiftDraws:
-        """Draw how far each image moves up and left."""
+        """Draw how far each image is shifted up and left."""
         shape = len(epoch.rows), 2
         return ShiftDraws(*epoch.new_generator().integers(-self.pixels, self.pixels + 1, shape).T)
 
     def source_pixels(
         self, lines: Array, columns: Array, draws: ShiftDraws, *, xp: Namespace
     ) -> tuple[Array, Array, Array | None]:
-        """Return where pixels come from; see `Geometric.source_pixels`."""
+        """Return the source of each pixel; see `Geometric.source_pixels`."""
         _, height, width = self.image_shape
         lines, columns = lines + draws.up[:, None], columns + draws.left[:, None]
         mask = None
@@ -140,7 +140,7 @@ class Shift(Geometric):
 
 
 class CutoutDraws(NamedTuple):
-    """The center of each hole, ``(batch,)`` line and column."""
+    """The line and column of each hole's center, ``(batch,)``."""
 
     line: Values
     column: Values
@@ -150,13 +150,13 @@ class CutoutDraws(NamedTuple):
 class Cutout(Geometric):
     """Cut a random square hole out of each image; it may extend beyond the border.
 
-    The hole has the value 0 *of the data, before input scaling*: black for pixels.
+    The hole is filled with 0 *in the data, before input scaling*, i.e. black.
 
     Parameters
     ----------
     image_shape : (channels, height, width)
     size : int
-        Length of a side, in pixels.
+        The length of a side in pixels.
 
     References
     ----------
@@ -188,7 +188,7 @@ class Cutout(Geometric):
     def source_pixels(
         self, lines: Array, columns: Array, draws: CutoutDraws, *, xp: Namespace
     ) -> tuple[Array, Array, Array | None]:
-        """Return where pixels come from; see `Geometric.source_pixels`."""
+        """Return the source of each pixel; see `Geometric.source_pixels`."""
         low = -(self.size // 2)
         inside = (
             _within(places - middle[:, None], low, low + self.size, xp=xp)
@@ -202,10 +202,10 @@ def _within(places: Array, low: int, high: int, *, xp: Namespace) -> Array:
 
 
 def _both(lines: Array, columns: Array, *, xp: Namespace) -> Array:
-    """Return for each pixel whether both its line and its column are True."""
+    """Return True for each pixel whose line and column are both True."""
     return xp.logical_and(lines[:, :, None], columns[:, None, :])
 
 
 def _reflected(places: Array, n: int, *, xp: Namespace) -> Array:
-    """Return positions inside the border, reflected at the outermost pixel without repeating it."""
+    """Return positions, reflected at the outermost pixels, which are not repeated."""
     return (n - 1) - xp.abs((n - 1) - xp.abs(places))

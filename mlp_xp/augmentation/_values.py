@@ -1,4 +1,4 @@
-"""Augmentations of the network's inputs: colors, and mixtures of two samples."""
+"""Augmentations of the network's inputs: color changes, and mixtures of two samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.augmentation._base import (
 
 
 class ColorJitterDraws(NamedTuple):
-    """A factor for each image, ``(batch,)``, and a term for each channel, ``(batch, channels)``."""
+    """A factor per image, ``(batch,)``, and an offset per channel, ``(batch, channels)``."""
 
     contrast: Array
     brightness: Array
@@ -26,11 +26,11 @@ class ColorJitterDraws(NamedTuple):
 class ColorJitter(ImageAugmentation):
     r"""Change the contrast, brightness and color of images.
 
-    Channel :math:`c` of an image, :math:`x_c`, becomes :math:`a\,x_c + b_c` with one
-    :math:`a` for the image, uniform in :math:`1 \pm contrast`, and one :math:`b_c` for each of
-    its channels, uniform in :math:`\pm brightness`. This happens after conversion and input
-    scaling: after ``input_scaling="standardize"`` brightness counts standard deviations, and
-    contrast is a distance from the mean image. Without scaling the unit is the data's unit.
+    Channel :math:`c` of an image, :math:`x_c`, becomes :math:`a\,x_c + b_c`, with one :math:`a` per
+    image, uniform in :math:`1 \pm contrast`, and one :math:`b_c` per channel of the image, uniform
+    in :math:`\pm brightness`. This is done after conversion and input scaling. With
+    ``input_scaling="standardize"``, brightness is in standard deviations, and contrast scales the
+    distance from the mean image; without scaling, brightness is in the data's unit.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ class ColorJitter(ImageAugmentation):
         self.check_number("contrast", 0.0, 1.0, float)
 
     def draw(self, epoch: Epoch) -> ColorJitterDraws:
-        """Draw a factor for each image, and a term for each of its channels."""
+        """Draw a factor for each image, and an offset for each of its channels."""
         shape = len(epoch.rows), 1 + self.image_shape[0]
         numbers = epoch.new_generator().uniform(-1.0, 1.0, shape)
         contrast = 1.0 + self.contrast * numbers[:, 0]
         return ColorJitterDraws(contrast, self.brightness * numbers[:, 1:])
 
     def apply(self, x: Array, draws: ColorJitterDraws, *, xp: Namespace) -> Array:
-        """Return a changed batch, (batch, channels * height * width); it is not written to."""
+        """Return the changed batch, (batch, channels * height * width), as a new array."""
         images = xp.reshape(x, (x.shape[0], self.image_shape[0], -1))
         images = images * draws.contrast[:, None, None]
         images += draws.brightness[:, :, None]
@@ -72,7 +72,7 @@ class ColorJitter(ImageAugmentation):
 
 
 class MixupDraws(NamedTuple):
-    """The partner of each sample, and the sample's own weight, both ``(batch,)``."""
+    """The sample that each sample is mixed with, and its own weight, both ``(batch,)``."""
 
     partners: Array
     share: Array
@@ -80,18 +80,18 @@ class MixupDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixup(Augmentation):
-    r"""Mixtures of two samples of a batch, and of their losses.
+    r"""Mix each sample of a batch, and its loss, with another sample, its partner.
 
-    With one :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` for a batch, sample :math:`i` and
-    its partner :math:`j`, the input of the network is :math:`\lambda x_i + (1 - \lambda) x_j`, and
-    the loss is :math:`\lambda\,\ell(z_i, y_i) + (1 - \lambda)\,\ell(z_i, y_j)`, each part with the
-    weight of the sample that its target belongs to. Partners are the batch in reversed
-    order, so that no number has to be drawn for them.
+    With one :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` per batch, the input for sample
+    :math:`i` with partner :math:`j` is :math:`\lambda x_i + (1 - \lambda) x_j`, and the loss is
+    :math:`\lambda\,\ell(z_i, y_i) + (1 - \lambda)\,\ell(z_i, y_j)`. Each term has the sample weight
+    of its target. The partners are the batch in reverse order, so they need no random numbers.
 
     Parameters
     ----------
     alpha : float above 0, default=0.2
-        Small values leave most batches nearly unmixed; 1 makes all shares equally likely.
+        With small values, most batches are hardly mixed; with 1, all :math:`\lambda` are equally
+        likely.
 
     References
     ----------
@@ -119,9 +119,9 @@ class Mixup(Augmentation):
         object.__setattr__(self, "alpha", alpha)
 
     def draw(self, epoch: Epoch) -> MixupDraws:
-        """Draw the weight of each row's own sample, the same for all rows of a step.
+        """Draw the weight of each sample, the same for all rows of a step.
 
-        A padding row is its own partner.
+        Padding rows are their own partners.
         """
         positions, sizes = epoch.positions, epoch.batch_sizes
         is_sample = positions < sizes
@@ -131,7 +131,7 @@ class Mixup(Augmentation):
         return MixupDraws(partners, share[epoch.steps])
 
     def apply(self, x: Array, draws: MixupDraws, *, xp: Namespace) -> Array:
-        """Return a mixed batch, (batch, features); it is not written to."""
+        """Return the mixed batch, (batch, features), as a new array."""
         mixed = xp.take(x, draws.partners, axis=0)
         mixed -= x
         mixed *= 1.0 - draws.share[:, None]
@@ -139,5 +139,5 @@ class Mixup(Augmentation):
         return mixed
 
     def mixture(self, draws: MixupDraws) -> Mixture:
-        """Return the partners, and the step's weight."""
+        """Return the partners, and the weight of the batch's own samples."""
         return Mixture(draws.partners, draws.share[0])

@@ -224,7 +224,7 @@ def draw_params(
 def adapt_params(
     network: Network, params: Params, x: Array, uniform: Callable[..., Any], *, xp: Namespace
 ) -> Params:
-    """Adapt initial parameters on the host to a sample of the inputs, (samples, inputs).
+    """Fit initial parameters on the host to a sample of the inputs, (samples, inputs).
 
     ``uniform(low, high, shape)`` returns an array of random numbers.
     """

@@ -185,7 +185,7 @@ WRONG_FITS = [
     ({"augmentation": ["flip"]}, TypeError, "'flip', which is none of Flip, Shift, Cutout"),
     ({"augmentation": "flip"}, ValueError, "'augmentation' parameter"),
     ({"augmentation": [Mixup(), Mixup()]}, ValueError, "several Mixup"),
-    ({"augmentation": [Flip(SHAPE), Flip((3, 5, 4))]}, ValueError, "different shapes"),
+    ({"augmentation": [Flip(SHAPE), Flip((3, 5, 4))]}, ValueError, "different image shapes"),
     ({"augmentation": Mixup(), "solver": "lbfgs"}, ValueError, "set augmentation=None"),
     ({"tta": Cutout(SHAPE, 2)}, TypeError, "none of Flip, Shift, and no Augmentation with views"),
     ({"tta": "flip"}, ValueError, "'tta' parameter"),

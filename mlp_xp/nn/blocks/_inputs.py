@@ -98,7 +98,7 @@ class TableInputs(Block):
         return tuple(parts)
 
     def adapt(self, params: Any, x: Any, uniform: Make, context: Context) -> Tree:
-        """Adapt the parameters of the embedding of numbers to the data."""
+        """Fit the parameters of the embedding of numbers to the data."""
         numeric, *others = params
         assert self._numeric is not None
         return self._numeric.adapt(numeric, x[:, : self.numbers], xp=context.xp), *others

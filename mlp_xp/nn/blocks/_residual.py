@@ -50,7 +50,7 @@ class Residual(Block):
         return any(block.adapts for block in self.blocks)
 
     def adapt(self, params: Tree, x: Any, uniform: Make, context: Context) -> Tree:
-        """Adapt the initial parameters of the inner blocks to the data."""
+        """Fit the initial parameters of the inner blocks to the data."""
         return adapt(self.blocks, params, x, uniform, context)
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
