@@ -53,7 +53,7 @@ class ProgressBar(Live):
         self._draw(model, None, ["preparing the first step"], 1)
 
     def _open(self, bar: LiveBar | NotebookBar | None) -> None:
-        """Begin before the first epoch, with printed lines if there is no bar."""
+        """Start showing progress, by printed lines if there is no bar."""
         self._live, self._next_curve, self._fitted = bar, 0.0, None
         self._start, self._epoch, self._line = time.perf_counter(), 0, ""
         self._printed, self._pace, self._is_between_epochs = 0, Pace(), False
