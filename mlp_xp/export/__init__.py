@@ -1,4 +1,4 @@
-"""Conversion of fitted estimators to ONNX, PyTorch and scikit-learn, and from the latter two.
+"""Conversion of fitted estimators to ONNX, and to and from PyTorch and scikit-learn.
 
 Unsupported settings raise an error.
 """

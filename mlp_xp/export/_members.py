@@ -18,7 +18,7 @@ _OTHERWISE = (
 
 
 def members_of(model: Any) -> list[Any]:
-    """Return the estimators of an ensemble, or a single one; raise TypeError for other objects."""
+    """Return the estimators of an ensemble, or the estimator itself; else raise TypeError."""
     if isinstance(model, BaseEnsemble):
         check_is_fitted(model)
         return list(model.estimators_)
@@ -30,7 +30,7 @@ def members_of(model: Any) -> list[Any]:
 
 
 def state_of(model: Any) -> FittedState:
-    """Return the state of a single fitted estimator in NumPy arrays, finite and calibrated."""
+    """Return a fitted estimator's calibrated state as NumPy arrays, after checking for NaN."""
     if isinstance(model, BaseEnsemble):
         raise TypeError(
             f"model is an {type(model).__name__}, of several networks: export each of its "

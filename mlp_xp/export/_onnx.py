@@ -102,7 +102,7 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         raise ValueError(f"`precision` must be 'float32' or 'float64', got {precision!r}.")
     x: Any = None
     if first.columns is not None:
-        from mlp_xp.export._tables import encode_columns, graph_inputs  # Most models have none.
+        from mlp_xp.export._tables import encode_columns, graph_inputs  # rarely needed
 
         inputs = graph_inputs(first.columns, precision)
         encode = functools.cache(lambda columns: encode_columns(columns, inputs, precision))
@@ -246,7 +246,7 @@ def _named_classes(classes: Any, targets: Targets, given: list[Any]) -> dict[str
 
 
 def _labels(classes: np.ndarray) -> np.ndarray:
-    """Return class labels in a dtype of ONNX."""
+    """Return class labels in a dtype that ONNX supports."""
     if classes.dtype.kind in "iub":
         return classes.astype(np.int64)
     if classes.dtype.kind == "f":

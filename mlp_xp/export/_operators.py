@@ -28,19 +28,19 @@ class OnnxNamespace:
         return getattr(ndonnx, name)
 
     def reshape(self, x: Any, shape: Sequence[int | None]) -> Any:
-        """Reshape an array; None in the shape is the number of rows."""
+        """Reshape an array; None in the shape means the number of rows."""
         return ndonnx.reshape(x, tuple(-1 if length is None else length for length in shape))
 
     def take(self, x: Any, indices: Any, *, axis: int = 0) -> Any:
-        """Return entries along an axis."""
+        """Return the entries at the given positions of an axis."""
         return ndonnx.take(x, ndonnx.astype(indices, ndonnx.int64), axis=axis)
 
     def matmul(self, a: Any, b: Any) -> Any:
-        """Return a matrix product."""
+        """Return the matrix product."""
         return _node(operators.matmul, a, b)
 
     def max(self, x: Any, *, axis: int, keepdims: bool = False) -> Any:
-        """Return the largest numbers along an axis."""
+        """Return the maxima along an axis."""
         return _node(operators.reduce_max, x, _axes(axis), keepdims=keepdims)
 
     def sum(self, x: Any, *, axis: int, keepdims: bool = False) -> Any:
@@ -65,7 +65,7 @@ class OnnxNamespace:
 
 
 def _node(operator: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
-    """Return the array that one operator computes."""
+    """Return the result of an ONNX operator."""
     return ndonnx.asarray(operator(*(array.unwrap_spox() for array in inputs), **settings))
 
 

@@ -1,4 +1,4 @@
-"""Export of whole pipelines to ONNX: converters for skl2onnx."""
+"""Converters for skl2onnx, with which it exports whole pipelines to ONNX."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def register_skl2onnx() -> None:
     ['label', 'probabilities']
     """
     skl2onnx = optional("skl2onnx", "onnx")
-    # The format of probabilities, which skl2onnx handles itself.
+    # skl2onnx itself implements these options, which set the format of probabilities.
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
     for kind in (MLPClassifier, MLPEnsembleClassifier, MLPRegressor, MLPEnsembleRegressor):
         name = f"MlpXp{kind.__name__}"
@@ -54,7 +54,7 @@ def _types() -> Any:
 
 
 def _graph(operator: Any) -> Any:
-    # skl2onnx asks for the types of the outputs first, and the operator lives for one conversion.
+    # skl2onnx calls `_set_types` before `_convert` with the same operator, which caches the graph.
     if not hasattr(operator, "mlp_xp_graph"):
         is_single = isinstance(operator.inputs[0].type, _types().FloatTensorType)
         precision = "float32" if is_single else "float64"
@@ -63,7 +63,7 @@ def _graph(operator: Any) -> Any:
 
 
 def _set_types(operator: Any) -> None:
-    """Set dtype and shape of the network's outputs."""
+    """Set the dtypes and shapes of the network's outputs."""
     TensorProto, types = optional("onnx", "onnx").TensorProto, _types()
     kinds = {
         TensorProto.FLOAT: types.FloatTensorType,

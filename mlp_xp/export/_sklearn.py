@@ -1,4 +1,4 @@
-"""Conversion of fitted estimators from and to scikit-learn's."""
+"""Conversion of fitted estimators to and from scikit-learn's MLPs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
 from mlp_xp.nn.network import Network
 
-# Attributes, other than the weights, that have the same names in both.
+# Attributes, besides the weights, that have the same name in scikit-learn.
 _HISTORY = (
     "best_loss_",
     "best_validation_score_",
@@ -162,7 +162,7 @@ _DEFAULTS = {
 
 
 def _check(model: Any, state: FittedState) -> str:
-    """Return the activation; raise ValueError for a network that scikit-learn does not support."""
+    """Return the activation; raise ValueError if scikit-learn does not support the network."""
     for problem in _problems(model, state):
         has_matrix = state.columns is None and model.tta is None
         ways = "to_onnx or to_torch" if has_matrix else "to_onnx"
@@ -177,7 +177,7 @@ def _check(model: Any, state: FittedState) -> str:
 
 
 def _problems(model: Any, state: FittedState) -> Iterator[str]:
-    """Yield the features that scikit-learn's MLP lacks."""
+    """Yield the model's features that scikit-learn's MLP does not support."""
     network, targets, classes = state.network, state.targets, state.targets.classes
     if state.columns is not None:
         yield (

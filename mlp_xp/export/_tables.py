@@ -52,7 +52,7 @@ def graph_inputs(columns: TableColumns, precision: str) -> dict[str, Any]:
 
 
 def encode_columns(columns: TableColumns, inputs: dict[str, Any], precision: str) -> Any:
-    """Return a graph's inputs as the network's input matrix, ``(N, inputs)``."""
+    """Encode a graph's inputs as the network's input matrix, ``(N, inputs)``."""
     dtype = getattr(ndonnx, precision)
     parts = _numbers(columns, inputs, dtype) if len(columns.medians) else []
     codes, first = [], 0

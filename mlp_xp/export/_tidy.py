@@ -118,7 +118,7 @@ def _folded(
 def _keep_names_of_outputs(
     nodes: list[onnx.NodeProto], graph: onnx.GraphProto, copied: dict[str, str]
 ) -> None:
-    """Rename the results that outputs were copies of."""
+    """Rename results that were copied to outputs to the outputs' names."""
     for output in graph.output:
         source = copied.get(output.name)
         if source is None:

@@ -83,7 +83,7 @@ class BlockLinear(nn.Module):  # type: ignore[misc]
 
 
 class Applied(nn.Module):  # type: ignore[misc]
-    """A function with the signature of an activation; see `mlp_xp.nn.layers.activate`."""
+    """An activation computed by a function of arrays; see `mlp_xp.nn.layers.activate`."""
 
     def __init__(self, function: Activation) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Applied(nn.Module):  # type: ignore[misc]
 
 
 class _Run(torch.autograd.Function):  # type: ignore[misc]
-    """A block whose gradients come from its pullback."""
+    """A block whose gradients are computed by its pullback."""
 
     @staticmethod
     def forward(ctx: Any, block: Block, params: Any, x: Any, *arrays: Any) -> Any:
@@ -159,7 +159,7 @@ class Limited(nn.Module):  # type: ignore[misc]
 
 
 def build(state: FittedState, *, activate: bool) -> nn.Sequential:
-    """Return a network with NumPy arrays as a module."""
+    """Return a module equivalent to a network whose parameters are NumPy arrays."""
     params, batch_stats = iter(state.params), list(state.batch_stats)
     modules: list[nn.Module] = [] if state.scaling is None else [Scaled(*state.scaling)]
     for layer in state.network.blocks:
@@ -215,7 +215,7 @@ def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Modu
 
 
 def _filled(module: nn.Module, **arrays: Any) -> nn.Module:
-    """Return a module with its parameters and buffers replaced."""
+    """Replace a module's parameters and buffers, and return the module."""
     for name, array in arrays.items():
         getattr(module, name).data = torch.tensor(np.ascontiguousarray(array))
     return module
