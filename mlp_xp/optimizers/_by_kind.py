@@ -24,8 +24,8 @@ class ByKind:
     a rule that treats the output layer differently, such as `Muon`, also does so here.
 
     The other kinds are embeddings of categories and of numbers, the learned scale of each input,
-    and the slopes of activations. By default they use the rule for vectors but, unlike vectors,
-    they decay.
+    and the slopes of activations. By default they use the rule for vectors but decay, unlike
+    vectors.
 
     Parameters
     ----------

@@ -20,8 +20,7 @@ Quintic: TypeAlias = tuple[float, float, float]
 _JORDAN: Quintic = (3.4445, -4.7750, 2.0315)
 # The largest distance of singular values from 1 after the minimax polynomials.
 _SPREAD = 0.25
-# Each polynomial's interval is extended by this factor, since values rounded to 8 bits can exceed
-# it.
+# Each polynomial's interval is extended by this factor, since rounding to 8 bits can exceed it.
 _ROOM = 1.01
 # Added to norms, so that a gradient of zeros stays zero.
 _TINY = 1e-7

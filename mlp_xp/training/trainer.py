@@ -155,8 +155,8 @@ class Trainer(BaseTrainer):
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             epoch = Epoch(data, plan._replace(draws=None), self.n_epochs, first_step, [])
             self.guard.begin(self, epoch, start)
-            # With a time limit, several processes run single steps, since all must stop after the
-            # same one.
+            # With a time limit, several processes run single steps, so that all stop at the same
+            # step.
             has_loop = self._loop is not None and (budget is None or self.processes.is_single)
             work, *_ = step_work(self, data, plan)
             most = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))

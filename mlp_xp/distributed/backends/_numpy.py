@@ -28,8 +28,8 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 # the maximum number of pieces, their minimum bytes, and a divisor of their number of rows.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
 # Ranks share an array if a rank's part of a piece has at least this many numbers. A compiled step
-# then updates it in a call (`_PIECE` of `updates`), so tracing never writes to memory that other
-# ranks read.
+# then updates it in a call (`_PIECE` of `updates`), so tracing never writes to memory of other
+# ranks.
 _LEAST_SHARED = 1 << 16
 
 

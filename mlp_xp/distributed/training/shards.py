@@ -3,8 +3,8 @@
 A batch is split into shards with the same number of rows. Products and sums are computed per shard,
 and their results are summed in pairs, then in pairs of pairs and so on, first on a rank and then
 over ranks. Activations are also computed per shard, since PyTorch rounds differently at the end of
-an array, where numbers do not fill a vector register. Other rowwise operations are computed for all
-rows at once.
+an array, where numbers do not fill a vector register. Other rowwise operations use all rows at
+once.
 """
 
 from __future__ import annotations

@@ -27,10 +27,9 @@ def standardization(
     One block of rows at a time is converted, to float64 if the device supports it. Blocks are
     merged by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which is numerically stable (Chan,
     Golub, LeVeque, "Algorithms for computing the sample variance", 1983). The first row is
-    subtracted from all rows, so a large offset does not reduce the precision. Features that
-    scikit-learn considers constant are not scaled. If x is only a part of the samples, possibly
-    empty, ``exchange(value)`` returns the values of all parts. Raise ValueError if a result is not
-    finite.
+    subtracted from all rows, so a large offset costs no precision. Features that scikit-learn
+    considers constant are not scaled. If x is only a part of the samples, possibly empty,
+    ``exchange(value)`` returns the values of all parts. Raise ValueError if a result is not finite.
     """
     xp = backend.xp
     wide = "float64" if backend.has_float64 else dtype

@@ -120,7 +120,7 @@ class FitLoop:
         """Train until the fit ends.
 
         ``start`` is the `time.perf_counter` time from which `max_time` counts. ``settings`` replace
-        the earlier ones, except ``stops_by_score``. ``is_interrupted()`` returns whether Ctrl-C was
+        earlier ones, except ``stops_by_score``. ``is_interrupted()`` returns whether Ctrl-C was
         pressed.
         """
         trainer, by_score = self.trainer, self._settings.stops_by_score

@@ -36,8 +36,8 @@ _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 
 class _Kept(NamedTuple):
     """The weights and the loss before each step and after the last, along the first axis.
 
-    Without validation no weights are stored. A step stores only the values before it; `_run` adds
-    the last ones.
+    Without validation no weights are stored. A step stores the values before it; `_run` adds the
+    last ones.
     """
 
     learned: Params

@@ -3,8 +3,7 @@
 The smallest number of float16 is 6e-8. The gradient of the loss is therefore multiplied by a large
 factor before the backward pass, and the gradients of the parameters are divided by it. A step whose
 gradients overflow is skipped and halves the factor; after 2,000 good steps in a row, the factor is
-doubled. All values remain on the device. Without a `LossScale`, the functions return their
-arguments.
+doubled. All values are on the device. Without a `LossScale`, the functions return their arguments.
 
 References
 ----------
