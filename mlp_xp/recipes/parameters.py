@@ -129,7 +129,7 @@ _SHARED = {
         Maximum joint norm of all gradients of a step; larger gradients are scaled down to it."""),
     "ema_decay": Parameter(
         None, [Number(at_least=0, below=1), None], OPTIMIZATION, option=Option("D"), text="""
-        Predict with the exponential moving average of the weights, with this decay per step, e.g.
+        Predict with the exponential moving average of the weights, with this decay, e.g.
         0.999."""),
     "momentum": Parameter(0.9, [Number(at_least=0, at_most=1)], ONE_SOLVER, text="""
         Fraction of the last update that is added to a step, for "sgd"."""),

@@ -38,8 +38,8 @@ class Request:
     ``at_end`` is closed when the fit needs no more epochs. In a request for one epoch,
     ``after_step(done, n_steps)`` is called after each step if ``step_by_step``, otherwise about
     every tenth of a second; it returns True to end the epoch. ``first_step`` is the number of steps
-    of that epoch that are already done. ``n_left`` is the maximum number of epochs left in the fit,
-    including these.
+    of that epoch that are already done. ``n_left`` is the maximum number of epochs left, including
+    these.
     """
 
     trainer: Trainer

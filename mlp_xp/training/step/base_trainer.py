@@ -31,8 +31,7 @@ class BaseTrainer:
     ``seed`` is for dropout and augmentation, ``processes`` compute each step together, and
     ``with_accuracy`` adds the training accuracy to records. ``may_compile`` is whether machine code
     may be compiled, which takes some seconds the first time, and ``is_planned`` is whether only a
-    failure or the user can end the fit before its last epoch. ``function`` is the step before
-    compilation.
+    failure or the user can end the fit before its last epoch. ``function`` is the uncompiled step.
     """
 
     def __init__(
