@@ -18,8 +18,7 @@ class PixelMap(NamedTuple):
 
     Pixel (i, j) of image b is copied from pixel ``(lines[b, i], columns[b, j])`` of the original.
     ``lines : (batch, height)`` and ``columns : (batch, width)`` are int64, or have a single row for
-    all images. Pixels where ``mask : (batch, height, width)`` is False are set to 0; a mask of None
-    is True everywhere.
+    all images. Pixels are 0 where ``mask : (batch, height, width)``, if not None, is False.
     """
 
     lines: Array
@@ -49,8 +48,7 @@ class Geometric(ImageAugmentation):
         -------
         lines, columns : (batch or 1, height), (batch or 1, width) int64
             Positions in the original image, from which the pixels are copied.
-        mask : (batch, height, width) bool, or None if all are True
-            Pixels that are not set to 0.
+        mask : (batch, height, width) bool, False for pixels to set to 0, or None if all are True
         """
         raise NotImplementedError
 

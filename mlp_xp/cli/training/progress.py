@@ -58,7 +58,7 @@ class Progress(ProgressBar):
         self._print()
 
     def on_fit_end(self, model: Any) -> None:
-        """Keep the bar, which is stopped by `close`, also after a fit that did not begin."""
+        """Ignore the end of the fit; `close` stops the bar, also if no fit began."""
 
     def close(self) -> None:
         """Stop the bar, and leave it on the screen."""

@@ -143,11 +143,11 @@ class Settings:
         stored = read_config(folder, cure)
         try:
             values = {**stored["settings"]}
-            before = {name: decode(value, name) for name, value in values.pop("params").items()}
-            kept = Settings(params=before, **values)
+            saved = {name: decode(value, name) for name, value in values.pop("params").items()}
+            kept = Settings(params=saved, **values)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG} has invalid settings: {error}; {cure}") from error
-        return replace(kept, params=before | {"distributed": None} | params, **free)
+        return replace(kept, params=saved | {"distributed": None} | params, **free)
 
     @property
     def folder_name(self) -> str:

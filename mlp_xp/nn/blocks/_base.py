@@ -65,8 +65,7 @@ class Context(NamedTuple):
 class Row(NamedTuple):
     """A row of a summary: a part of the network with its outputs, parameters and operations.
 
-    ``work`` is the number of multiplications and additions in the products of a forward pass, per
-    sample.
+    ``work`` counts the multiplications and additions in the forward pass of one sample.
     """
 
     name: str
