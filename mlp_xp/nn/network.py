@@ -99,8 +99,8 @@ class Network:
             return (value,) * n_hidden
         if len(value) != n_hidden:
             raise ValueError(
-                f"`{name}` must have one entry for each of the {n_hidden} hidden layers, got "
-                f"{len(value)} entries, {value!r}; or set a single value for all."
+                f"`{name}` must be a single value or have one entry for each of the {n_hidden} "
+                f"hidden layers, got {value!r}."
             )
         return value
 

@@ -50,7 +50,7 @@ def blamed_on(path: Path) -> Iterator[None]:
 
 def brief(error: Exception) -> str:
     """Return an error's message on one line, shortened since values from a file can be long."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 
 

@@ -89,7 +89,7 @@ TAMPERED = [
         "tta must have at most .* views",
     ),
     ({"params": {"augmentation": [FLIP]}}, "augmentation has Flip.* but the data have 5"),
-    ({"params": {"activation": ["relu"]}}, "activation has 1 entries"),
+    ({"params": {"activation": ["relu"]}}, "`activation` must be a single value"),
     ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
     ({"params": {"learning_rate": WARMUP}}, "then is 'SGD', not one of Constant"),
     ({"params": {"learning_rate": nested(700)}}, "recursion"),

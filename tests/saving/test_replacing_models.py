@@ -201,7 +201,7 @@ def test_parameters_that_no_longer_fit_are_rejected(tmp_path):
         ({"loss": "huber"}, r"had SquaredError\(\), but now they say Huber\(delta=1\.0\); set"),
         ({"output_activation": "exp"}, "out_activation is 'identity', but params imply 'exp'"),
         ({"alpha": -1.0}, "changed since the fit: The 'alpha' parameter"),
-        ({"dropout": [0.1]}, "changed since the fit: dropout has 1 entries"),
+        ({"dropout": [0.1]}, "changed since the fit: `dropout` must be a single value"),
     ):
         rejects(message, save_model, model.set_params(**before | changed), tmp_path)
     assert list(tmp_path.iterdir()) == []
