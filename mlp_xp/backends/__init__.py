@@ -56,8 +56,8 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
     """Return a backend by name, or the backend of an array.
 
     ``spec`` may be a name in `BACKENDS`; ``"auto"``, which selects the first of CuPy, PyTorch and
-    JAX that can compute a product on a CUDA device, or NumPy if none can; a backend, which is
-    returned unchanged; or an array, whose library and device are used. None and objects that are
+    JAX that can compute a matrix product on a CUDA device, or NumPy if none can; a backend, which
+    is returned unchanged; or an array, whose library and device are used. None and objects that are
     not arrays select NumPy. ``device``, e.g. ``"cuda:1"``, overrides the default device. Raise
     ValueError for an unknown name or device, and BackendError, with the reason, for a backend or
     device that does not work on this machine.
@@ -67,14 +67,14 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
     <NumpyBackend 'numpy' on cpu>
     """
     if device is None and type(spec) is np.ndarray:
-        return _plain_numpy()  # The most common case, and the fastest, for one-row predictions.
+        return _plain_numpy()  # Check the most common case first, to speed up one-row predictions.
     if isinstance(spec, Backend):
         return spec
     if isinstance(spec, str):
         if spec == "auto":
             return _automatic(device)
         if spec not in BACKENDS:
-            from mlp_xp._utils.names import error_end  # Imported here because only errors need it.
+            from mlp_xp._utils.names import error_end  # Only error messages need it.
 
             names = ("auto", *BACKENDS)
             raise ValueError(

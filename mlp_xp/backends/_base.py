@@ -17,12 +17,12 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# The size of a block of rows in bytes, in host memory and on devices that do not report their free
-# memory. On other devices it is an eighth of the free memory, since casts, activations and
+# The size in bytes of a block of rows: first in host memory, then on devices that do not report
+# their free memory. Other devices use an eighth of their free memory, since casts, activations and
 # gradients need several times the size of a block.
 _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
-# The number of forward-pass operations that take two processors about a tenth of a second, backward
-# passes included; a GPU does a hundred times more in that time.
+# The number of forward-pass operations in a training step that takes two processors about a tenth
+# of a second, including the backward pass. A GPU is about a hundred times as fast.
 _WORK_AT_ONCE = 2_000_000_000
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,14 +43,16 @@ class Backend:
     """An array library on one device, and how it executes training steps."""
 
     name: ClassVar[str]
-    # Whether each batch size needs a separate compilation; if so, batches are padded.
+    # If true, each batch size needs a separate compilation, so batches are padded.
     fixed_shapes: ClassVar[bool] = False
-    # Whether a compiled step reuses the memory of its input state, which is invalid afterwards.
+    # If true, a compiled step reuses the memory of its input state and thereby invalidates that
+    # state.
     donates: bool = False
     has_sparse_products: bool = False  # Whether `gather` accepts a `SparseMatrix`.
-    # Whether the results of a step are in host memory when the call returns.
+    # Whether a step's results are in host memory when the call returns.
     returns_results: ClassVar[bool] = False
-    # Whether several threads that train one model each, or one stack each, are faster than one.
+    # Whether training is faster in several threads than in one, with one model or one stack per
+    # thread.
     has_workers: ClassVar[bool] = False
     has_stack_threads: bool = False
     shares_host_memory: bool = False  # Whether computations use NumPy arrays without a copy.
@@ -58,7 +60,7 @@ class Backend:
     xp: Namespace  # The Array API namespace, from array-api-compat if available.
     device: Device
     kernels: Kernels = Kernels()
-    precision: str | None = None  # A lower precision for products, e.g. "bf16", or None.
+    precision: str | None = None  # A lower precision for matrix products, e.g. "bf16", or None.
 
     # Equal backends share compiled functions.
     def __eq__(self, other: object) -> bool:
@@ -85,13 +87,13 @@ class Backend:
         return self.owns(array) and str(array_api_compat.device(array)) == str(self.device)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
-        """Copy an array to the device unless it is there: by DLPack, otherwise through NumPy.
+        """Copy an array to the device if needed, by DLPack if possible, otherwise through NumPy.
 
         ``dtype`` is a name such as ``"float32"``. The result may share memory with the argument.
         """
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
-                # If a library rejects another library's memory, it may raise any exception; it
+                # A library that rejects another library's memory may raise any exception, but
                 # accepts host memory.
                 try:
                     array = self.xp.from_dlpack(array)
@@ -99,7 +101,7 @@ class Backend:
                     array = to_numpy(array)
             if not self.owns(array):
                 array = np.asarray(array)
-                # Cast on the host: this may halve the bytes to copy, and not every device has
+                # Cast on the host, since this may halve the bytes to copy and some devices lack
                 # float64.
                 return self._from_numpy(array if dtype is None else array.astype(dtype, copy=False))
         if dtype is None:
@@ -149,11 +151,11 @@ class Backend:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether the loss must be scaled, because small gradients underflow in float16."""
+        """Whether the loss must be scaled so that small gradients do not underflow in float16."""
         return self.precision == "float16"
 
     def with_precision(self, precision: str) -> Self:
-        """Return a copy of this backend with products in a lower precision, e.g. ``"bf16"``.
+        """Return a copy of this backend with lower-precision products, e.g. ``"bf16"``.
 
         Other names, such as ``"float32"``, return the backend unchanged. Raise ValueError if the
         backend or its device does not support the precision.
@@ -167,7 +169,7 @@ class Backend:
         return backend
 
     def _check_products(self, precision: str) -> None:
-        """Raise ValueError unless the device supports products in a lower precision."""
+        """Raise ValueError unless the device supports matrix products in this precision."""
         where = " on a GPU" if precision == "tf32" else ""
         raise ValueError(
             f"precision={precision!r} is not supported by backend {self.name!r}: use "
@@ -175,7 +177,7 @@ class Backend:
         )
 
     def _kernels_in(self, precision: str) -> Kernels:
-        """Return the kernels for products in a lower precision."""
+        """Return the kernels for matrix products in a lower precision."""
         if precision == "tf32":
             return self.kernels
         gather = rounded(self.kernels.gather, LOW_PRECISIONS[precision])
@@ -205,9 +207,10 @@ class Backend:
         return function
 
     def release(self, compiled: Any, state: Any) -> Any:
-        """Return the state of a function compiled with ``donate``, which no longer uses its memory.
+        """Return the state held by a function that was compiled with ``donate``.
 
-        Afterwards the function can be called with another state.
+        Afterwards the function no longer uses the state's memory, and can be called with another
+        state.
         """
         return state
 
@@ -217,7 +220,8 @@ class Backend:
         The body must be pure. ``i`` is an integer, possibly traced, that is only used as in
         ``array[i, ...]``, to index the first axis (steps) of the arrays in ``steps``. The result,
         ``run(start, stop, state, steps, *shared)``, calls the body for each i in order and donates
-        the state. The default, None, is for backends where one call per step is as fast.
+        the state. The default, None, is for backends where a loop is no faster than one call per
+        step.
         """
         return None
 
@@ -242,7 +246,7 @@ class Backend:
 
     @property
     def work_at_once(self) -> int:
-        """The number of forward-pass operations that take about a tenth of a second."""
+        """The number of forward-pass operations in a training step of about a tenth of a second."""
         return _WORK_AT_ONCE if self.shares_host_memory else 100 * _WORK_AT_ONCE
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
@@ -254,7 +258,7 @@ class Backend:
         return self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
-        """Return the results of a function for each value, computed in threads if that helps."""
+        """Return the function's result for each value, computed in threads if that is faster."""
         return map(function, values)
 
     def training(
@@ -263,13 +267,13 @@ class Backend:
         """Return the context for training steps.
 
         ``work`` and ``sparse_work`` are the numbers of operations in a step's forward pass, in
-        total and in sparse products. ``n_steps`` is the number of steps that are done or certain to
-        follow (0 if there is no time to compile), and ``largest`` is the size of the largest array.
+        total and in sparse products. ``n_steps`` is the number of completed and guaranteed steps (0
+        if there is no time to compile). ``largest`` is the size of the largest array.
         """
         return contextlib.nullcontext()
 
     def is_long(self, work: int, n_steps: int) -> bool:
-        """Whether a fit with this number of operations and steps waits for machine code."""
+        """Whether a fit with this number of operations and steps waits for compilation."""
         return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
@@ -312,11 +316,11 @@ class Backend:
         return None
 
     def block_bytes(self) -> int:
-        """Return the size in bytes of a block of rows, which runs forward and backward on its own.
+        """Return the size in bytes of a block of rows for one forward and backward pass.
 
-        In host memory a block fits in the cache: with 3072 float32 columns and 64 neurons, blocks
-        of 6 to 24 MiB took the same time, and all data at once took 10 % longer. On a device,
-        blocks are larger, since each one needs about forty kernel launches.
+        In host memory a block fits in the cache. With 3072 float32 columns and 64 neurons, block
+        sizes from 6 to 24 MiB were equally fast, and a single block of all data took 10 % longer.
+        On a device, blocks are larger, since each block needs about forty kernel launches.
         """
         if self.shares_host_memory:
             return _CACHED_BYTES
@@ -324,7 +328,7 @@ class Backend:
         return _DEVICE_BYTES if free is None else max(_CACHED_BYTES, free // _PARTS_OF_MEMORY)
 
     def prove(self) -> None:
-        """Compute a small product, to find out whether the device works."""
+        """Compute a small matrix product to check that the device works."""
         with self.scope():
             one = self.put(np.ones((1, 1), np.float32))
             self.get(one @ one)

@@ -1,14 +1,14 @@
 """Training steps as CUDA graphs: captured once, then launched for up to 32 steps at a time.
 
-A kernel launch costs the host 5 to 10 microseconds, more than most kernels of a small network
-compute. A graph launches hundreds of kernels at once. It is a recording: it repeats the same
-kernels on the same memory with the same scalar arguments. Therefore
+A kernel launch costs the host 5 to 10 microseconds. In a small network, most kernels run for less
+time than that. A graph launches hundreds of kernels at once. Each launch of a graph repeats the
+captured kernels with the captured addresses and scalar arguments. Therefore
 
-- the state is updated in place, and the returned state has the same memory;
-- the arguments of an epoch's steps are copied to buffers, from which a graph reads its steps'
-  arguments, starting at a position that is stored on the device and advanced by the graph;
-- intermediate results are in a memory pool that is reserved as long as the graph exists;
-- the graphs run on a separate stream, which events synchronize with the caller's stream.
+- the state is updated in place, and the returned state is in the input state's memory;
+- the arguments of an epoch's steps are copied to buffers; a graph reads them from a position that
+  is stored on the device, and then advances the position;
+- intermediate results are in a memory pool that exists as long as the graph;
+- the graphs run on a separate stream; events synchronize it with the caller's stream.
 
 Steps that cannot be captured (because of a cuBLAS product in CuPy, or a function that waits for the
 device) run one by one, and the log states the reason. References: "CUDA Programming Guide", chapter
@@ -33,7 +33,8 @@ from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 
 # The number of steps that run one by one before the first capture. Capturing graphs of 32, 16, ...,
-# 1 steps costs the host about as much as 63 steps, so captures at most double the time of a fit.
+# 1 steps costs the host about as much as running 63 steps, so captures at most double the time of a
+# fit.
 _STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))
 # The maximum number of steps in a graph; longer graphs would save under a microsecond per step.
 _MOST_STEPS = 32
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class Graphs(ABC):
-    """The operations on CUDA graphs that differ between CuPy and torch, for one device."""
+    """CuPy's or torch's operations on CUDA graphs, for one device."""
 
     def __init__(self, xp: Namespace, device: Any) -> None:
         self.xp = xp
@@ -53,11 +54,11 @@ class Graphs(ABC):
 
     @abstractmethod
     def ordered(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context for work on the graphs' stream, ordered with the caller's stream."""
+        """Return the context for work on the graphs' stream, in order with the caller's stream."""
 
     @abstractmethod
     def new_pool(self) -> Any:
-        """Create a memory pool that graphs share if they never run at the same time."""
+        """Create a memory pool for graphs that never run at the same time."""
 
     @abstractmethod
     def capture(self, run: Callable[[], None], pool: Any) -> Callable[[], None]:
@@ -65,17 +66,17 @@ class Graphs(ABC):
 
     @abstractmethod
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
-        """Copy rows of each pair's first array to the second; the start is stored on the device."""
+        """Copy rows of each pair's first array, from a start on the device, to its second array."""
 
     @abstractmethod
     def memory(self, array: Any) -> int:
-        """Return a number that is the same for arrays that share memory."""
+        """Return a number that identifies the memory of an array."""
 
 
 class Streams(threading.local):
     """The stream for graphs on each device.
 
-    Streams are not shared by threads; otherwise one thread could capture another thread's work.
+    Each thread has separate streams; otherwise one thread could capture another thread's work.
     """
 
     def __init__(self, create: Callable[[Any], Any]) -> None:
@@ -92,7 +93,7 @@ class Streams(threading.local):
 class CapturedLoop:
     """A loop of many steps, as returned by `mlp_xp.backends.Backend.loop`.
 
-    Only one fit at a time may use it, since the returned state is always in the same memory.
+    Only one fit at a time may use a loop, since every call returns the state in the same memory.
     """
 
     def __init__(self, body: Callable[..., Any], graphs: Graphs) -> None:
@@ -135,7 +136,7 @@ class CapturedLoop:
             while start < stop:
                 n = min(_MOST_STEPS, 1 << (stop - start).bit_length() - 1)
                 if not here.is_warm:
-                    # The first step compiles kernels and selects algorithms for products.
+                    # The first step compiles kernels and selects algorithms for matrix products.
                     n, here.is_warm = 1, True
                     here.run(n, self._body, self._state, shared)
                 else:
@@ -171,7 +172,7 @@ class CapturedLoop:
         if list(map(_kind, old)) == list(map(_kind, new)):
             _write(old, new, self._graphs)
         else:
-            self._shapes, self._state = {}, state  # The new state was donated.
+            self._shapes, self._state = {}, state  # Donated, so the memory can be used.
 
     def _steps_like(self, steps: Any) -> _Steps:
         """Return the buffers and graphs for arguments of these shapes; discard the oldest ones."""
@@ -195,7 +196,7 @@ class _Steps:
         self._graphs: dict[int, Callable[[], None]] = {}
         self._loaded: list[Any] = []
         self._position = xp.zeros(1, dtype=xp.int64, device=graphs.device)
-        # The arguments of all steps of an epoch, and of the steps in one graph.
+        # The arguments of all steps in an epoch, then the arguments of the steps in one graph.
         self._all = _map_arrays(xp.empty_like, steps)
         self._few = _map_arrays(lambda leaf: xp.empty_like(leaf[:_MOST_STEPS, ...]), self._all)
 
@@ -251,13 +252,13 @@ def _map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:
 
 
 def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
-    """Copy a new state to the memory of the old one, where some of its arrays may already be."""
+    """Copy a new state to the old state's memory; some arrays may already be there."""
     memory = {graphs.memory(array) for array in old}
     moved = [(mine, value) for mine, value in zip(old, new, strict=True) if mine is not value]
     for mine, value in moved:
         if _kind(mine) != _kind(value):
             raise TypeError(f"a step changes an array from {_kind(mine)} to {_kind(value)}")
-    # Copy first what would be overwritten: an update rule may swap two arrays.
+    # First copy the arrays that would be overwritten, since an update rule may swap two arrays.
     apart = [
         graphs.xp.asarray(value, copy=True) if graphs.memory(value) in memory else value
         for _, value in moved

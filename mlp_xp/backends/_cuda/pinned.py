@@ -16,7 +16,7 @@ from mlp_xp._utils.array_types import Array
 
 
 class Copier(Protocol):
-    """Operations on pinned memory, streams and events that differ between CuPy and torch."""
+    """CuPy's or torch's operations on pinned memory, streams and events."""
 
     def scope(self) -> AbstractContextManager[object]:
         """Return the context in which the other methods, streams and events must be used."""
@@ -46,7 +46,7 @@ def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[
     Two sets of buffers alternate. A set is refilled only after the computation with its last batch,
     and used only after the copy. No batch may have more rows than the first.
     """
-    # No context is open while the caller uses a batch, since the caller may use another device.
+    # Leave the context while the caller uses a batch, since the caller may use another device.
     with copier.scope():
         compute, copy = copier.compute_stream(), copier.copy_stream()
         ring = [_Buffers(copier), _Buffers(copier)]
@@ -63,7 +63,7 @@ def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[
         if previous is not None:
             yield previous.hand_over(compute)
     finally:
-        # Wait for copies to buffers that are about to be freed.
+        # Wait for unfinished copies before the buffers are freed.
         copy.synchronize()
 
 
@@ -81,7 +81,7 @@ class _Buffers:
         """Copy a batch to the device, on the copy stream; a shorter batch uses the first rows."""
         if not self._pairs:
             self._pairs = [self._copier.allocate(array) for array in batch]
-            # Work queued on `compute` may still use the memory that was just allocated.
+            # The new buffers may be in memory that work queued on `compute` still uses.
             self._computed.record(compute)
         else:
             self._copied.synchronize()
@@ -100,7 +100,7 @@ class _Buffers:
             return tuple(array[:n] for (_, array), n in zip(self._pairs, self._rows, strict=True))
 
     def release(self, compute: Any) -> None:
-        """Record on the stream that the work with these arrays has been queued."""
+        """Record an event on the stream after the work that uses these arrays."""
         with self._copier.scope():
             self._computed.record(compute)
 
@@ -121,7 +121,7 @@ def collect(copier: Copier, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
             if previous is not None:
                 previous[0].synchronize()
                 yield previous[1]
-            previous = copied, host, array  # Keeps the array until it has been copied.
+            previous = copied, host, array  # Keeps the array alive until it has been copied.
         if previous is not None:
             previous[0].synchronize()
             yield previous[1]

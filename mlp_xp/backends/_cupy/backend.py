@@ -78,8 +78,8 @@ class CupyBackend(Backend):
             copy = cupy.empty(array.shape, array.dtype)
             copy.set(array)  # `set` waits for the copy.
             return copy
-        # By default, CuPy keeps column-major order. The copy goes through pinned memory,
-        # asynchronously.
+        # Without an order, CuPy would keep column-major order. `asarray` copies asynchronously,
+        # through pinned memory.
         return cupy.asarray(array, order="C")
 
     def contiguous(self, array: Any) -> Array:
@@ -88,7 +88,7 @@ class CupyBackend(Backend):
 
     def _check_products(self, precision: str) -> None:
         name, device = self.name, f"cuda:{self.device.id}"
-        version = self.device.compute_capability  # E.g. "90" for 9.0.
+        version = self.device.compute_capability  # For example, "90" means compute capability 9.0.
         check_capability(name, device, precision, (int(version[:-1]), int(version[-1])))
         if not is_usable():
             command = install_command(f"cuda{cupy.cuda.runtime.runtimeGetVersion() // 1000}")

@@ -15,7 +15,7 @@ from mlp_xp.backends._cupy.kernels.rendering import kernel
 def _create_stream(device: int) -> tuple[Any, Any]:
     """Return a stream, and an event to order it with the caller's stream.
 
-    The stream does not synchronize with the default stream, which would invalidate a capture.
+    The stream does not synchronize with the default stream, since that would invalidate a capture.
     """
     return cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(disable_timing=True)
 
@@ -54,7 +54,7 @@ class CupyGraphs(Graphs):
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
-        launch: Callable[[], None] = graph.launch  # Runs on this thread's current stream.
+        launch: Callable[[], None] = graph.launch  # The graph runs on this thread's current stream.
         return launch
 
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
@@ -66,7 +66,7 @@ class CupyGraphs(Graphs):
 
 
 class _GraphMemory:
-    """A memory pool that frees its memory after, and only after, its graphs are released.
+    """A memory pool that frees its memory once its graphs are released, not earlier.
 
     If memory runs short, CuPy's own pool frees blocks that no array uses, even if graphs write to
     them, and it does not free its blocks when it is deleted (CuPy 14.2, `SingleDeviceMemoryPool`).
@@ -74,7 +74,7 @@ class _GraphMemory:
 
     def __init__(self, device: Any) -> None:
         self._device, self._kept = device, list[Any]()
-        kept = self._kept  # A closure: a method would keep this object alive.
+        kept = self._kept  # Use a closure, because a method would keep this object alive.
 
         def allocate(size: int) -> Any:
             kept.append(cupy.cuda.Memory(size))

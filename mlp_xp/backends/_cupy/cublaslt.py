@@ -1,8 +1,9 @@
 """Matrix products by cuBLASLt, which can add a bias and be captured in a CUDA graph.
 
 CuPy's own products set the stream of a cuBLAS handle, which is not allowed during a capture;
-cuBLASLt receives the stream with each call. A product is described once, by dtype, shapes, strides
-and alignment; cuBLASLt's heuristic then selects the algorithm. nvmath-python provides the bindings.
+cuBLASLt receives the stream with each call. Each combination of dtype, shapes, strides and
+alignment is described once; cuBLASLt's heuristic then selects the algorithm. nvmath-python provides
+the bindings.
 
 cuBLASLt uses column-major order, so it interprets an array in C order as its transpose. Therefore
 it computes ``out.T = b.T @ a.T``, and its first operand is b.
@@ -29,19 +30,20 @@ COMPUTE_TYPES = {
     "bf16": "COMPUTE_32F_FAST_16BF",
     "float16": "COMPUTE_32F_FAST_16F",
 }
-# The types of operands, result and scale, for each dtype. NumPy has no bfloat16, so its bits are
-# stored in 16-bit unsigned integers; the result is float32.
+# The types of operands, result and scale, for each dtype. NumPy has no bfloat16, so bfloat16
+# operands are stored as 16-bit unsigned integers; their product is in float32.
 _TYPES = {
     "e": ("CUDA_R_16F", "CUDA_R_16F", "CUDA_R_32F"),
     "f": ("CUDA_R_32F", "CUDA_R_32F", "CUDA_R_32F"),
     "d": ("CUDA_R_64F", "CUDA_R_64F", "CUDA_R_64F"),
     "H": ("CUDA_R_16BF", "CUDA_R_32F", "CUDA_R_32F"),
 }
-# NVIDIA recommends this size for Hopper and later; a product allocates only what it needs.
+# The maximum workspace in bytes, as NVIDIA recommends for Hopper and later. A product allocates
+# only what it needs.
 _WORKSPACE_BYTES = 32 << 20
 # The largest alignment that is considered; new memory has at least this alignment.
 _ALIGNMENT = 256
-# The bias vector is read 16 bytes at a time.
+# The bias vector's alignment: it is read 16 bytes at a time.
 _VECTOR_ALIGNMENT = 16
 # The number of cached product descriptions; a layer needs three per batch size.
 _MOST_PRODUCTS = 1024
@@ -69,7 +71,7 @@ def multiply(
     if not is_known or _library() is None:
         return None
     batch: tuple[int, ...] = ()
-    if a.ndim + b.ndim > 4:  # Only for stacks, since this takes microseconds.
+    if a.ndim + b.ndim > 4:  # Broadcast only stacks, since this takes microseconds.
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = _readable(a, batch), _readable(b, batch)
     product = _product(
@@ -200,13 +202,13 @@ class _Product:
 
         self._lt, self._handle = lt, _handle(device)
         self._one, self._zero = np.ones(1, number), np.zeros(1, number)
-        # Stored because NumPy takes a microsecond per address.
+        # These addresses are stored because NumPy takes a microsecond to return one.
         self._factors = self._one.ctypes.data, self._zero.ctypes.data
         self._lock = threading.Lock()  # Calls change the bias address.
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
         self._layouts: list[int] = []
-        # At exit the library may already be unloaded.
+        # Do not run the finalizer at exit, when the library may already be unloaded.
         weakref.finalize(self, _destroy, lt, self._description, self._layouts).atexit = False
         for layout in (first, second, out):
             kind = result if layout is out else matrix
@@ -220,7 +222,7 @@ class _Product:
             attribute = lt.MatmulDescAttribute.BIAS_POINTER
             self._vector = np.zeros(1, lt.get_matmul_desc_attribute_dtype(attribute))
             self._pointer = attribute, self._vector.ctypes.data, self._vector.nbytes
-            self._point_to(_ALIGNMENT)  # Any aligned address, for the heuristic.
+            self._point_to(_ALIGNMENT)  # The heuristic accepts any aligned address.
         self._choose(a[-1], b[-1])
 
     def _describe(self, **attributes: int) -> None:
@@ -280,7 +282,7 @@ class _Product:
 
 
 def _set(lt: Any, kind: str, thing: int, attributes: dict[str, int]) -> None:
-    """Set attributes of a cuBLASLt object, whose values are passed by address."""
+    """Set attributes of a cuBLASLt object; their values are passed by address."""
     names = {
         "matrix_layout": "MatrixLayoutAttribute",
         "matmul_desc": "MatmulDescAttribute",

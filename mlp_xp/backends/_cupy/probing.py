@@ -1,4 +1,4 @@
-"""Check that a CUDA device works; if not, report whether the driver or a library is missing.
+"""Check that a CUDA device works; otherwise, report whether the driver or a library is missing.
 
 CuPy's wheels do not include the CUDA libraries, and CuPy can be imported without them. The first
 kernel needs NVRTC and the CUDA headers, and the first product needs cuBLAS.

@@ -1,4 +1,4 @@
-"""Dense layers by cuBLASLt, whose products also add the bias and compute its gradient."""
+"""Dense layers by cuBLASLt; its matrix products also add the bias and compute the bias gradient."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
     """Return the kernel of dense layers, with float32 products in a precision.
 
     Each product is one launch: one forward, two backward. Stacks of models and block-diagonal
-    layers use batched products. Products that cuBLASLt does not support are computed by CuPy, with
-    cuBLAS.
+    layers use batched products. CuPy computes products that cuBLASLt does not support, with cuBLAS.
     """
 
     def product(a: Any, b: Any) -> Any:
@@ -35,7 +34,7 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         if not isinstance(x, cupy.ndarray):  # x is sparse.
             return layers.affine(params, x, arrangement, xp=xp)
         W, b = params
-        if W.dtype != x.dtype:  # This saves a microsecond per layer on the host.
+        if W.dtype != x.dtype:  # This check saves a microsecond per layer.
             W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
         is_plain = arrangement is None and x.ndim == 2 and b.ndim == 1
         parts = x if arrangement is None else arrangement.split(x, xp=xp)

@@ -19,7 +19,7 @@ from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels, Source
 from mlp_xp.nn import layers
 
-# The numbers of steps for which loops are compiled on a GPU.
+# The lengths, in steps, of the loops that are compiled on a GPU.
 _CHUNKS = 64, 8, 1
 
 
@@ -38,21 +38,22 @@ class JaxBackend(Backend):
     def __init__(self, device: jax.Device) -> None:
         self.device = device
         self.shares_host_memory = device.platform == "cpu"
-        # XLA computes small products in one thread on a CPU.
+        # On a CPU, XLA computes small matrix products in one thread, so training is faster in
+        # several threads.
         self.has_stack_threads = self.shares_host_memory
-        if self.shares_host_memory:  # On a GPU, the condition in `_gather` would block.
+        if self.shares_host_memory:  # On a GPU, `_gather`'s `cond` would block.
             self.kernels = Kernels(gather=_gather, run_layer=_run_layer)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, jax.Array)
 
     def get(self, array: Any) -> np.ndarray:
-        # A view would refer to memory that the next step overwrites.
+        # Copy, since the next step overwrites the memory of a view.
         return np.array(array)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
         if self._is_here(array) and (dtype is None or array.dtype == dtype):
-            return array  # Four times as fast as `device_put`.
+            return array  # This is four times as fast as `device_put`.
         with jax.enable_x64(True):
             return super().put(array, dtype)
 
@@ -106,7 +107,8 @@ class JaxBackend(Backend):
         return _loop(body) if self.shares_host_memory else _loop_of_chunks(body)
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        # One model at a time, since its arrays fit in the cache and batched products are slow.
+        # Train one model at a time, since one model's arrays fit in the cache and batched products
+        # are slow.
         return _loop_of_models(body) if self.shares_host_memory else super().loop_of_models(body)
 
     def synchronize(self, tree: Tree | None = None) -> None:
@@ -140,8 +142,8 @@ def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
     """Compute `mlp_xp.backends.kernels.gather`, and store augmented images once.
 
     XLA would otherwise gather the pixels again at each use: with mixup, 512 images of CIFAR-10 take
-    40 ms instead of 4. XLA stores the result of a condition, so a condition that is always true is
-    used.
+    40 ms instead of 4. XLA stores the result of `cond`, so the images are computed in a `cond` that
+    is always true.
     """
     x, rows, scaling, pixel_map = source
     if pixel_map is None:
@@ -151,7 +153,7 @@ def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
         return map_pixels(x if rows is None else xp.take(x, rows, axis=0), pixel_map, xp=xp)
 
     mask = 0 if pixel_map.mask is None else pixel_map.mask[0, 0, 0]
-    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0  # Always true.
+    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0  # This is always true.
     like = jax.eval_shape(images)
     x = jax.lax.cond(is_there, images, lambda: xp.zeros(like.shape, like.dtype))
     return kernels.gather(Source(x, None, scaling), dtype=dtype, xp=xp)
@@ -162,13 +164,13 @@ _row = jax.jit(functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False))
 
 @functools.lru_cache(maxsize=128)
 def _jit(function: F, donate: bool) -> F:
-    """Return the compiled function; fits with equal settings share it."""
+    """Return the compiled function, which fits with equal settings share."""
     return jax.jit(function, donate_argnums=0 if donate else ())
 
 
 @functools.lru_cache(maxsize=128)
 def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the compiled loop; fits with equal settings share it."""
+    """Return the compiled loop, which fits with equal settings share."""
 
     # `lax.scan` would be recompiled for each number of steps; `fori_loop` takes it as an argument.
     def run(start: Any, stop: Any, state: Any, *arguments: Any) -> Any:
@@ -205,7 +207,7 @@ def _loop_of_models(body: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(start: Any, stops: Any, state: Any, steps: Any, x: Any, y: Any, scaling: Any) -> Any:
         def train(model: Any, state: Any) -> Any:
-            # With a leading axis of length 1, a step takes a sixth less time.
+            # A leading axis of length 1 shortens a step by a sixth.
             own, own_scaling = jax.tree.map(lambda leaf: leaf[model][None], (state, scaling))
             own_steps = jax.tree.map(lambda leaf: leaf[:, model][:, None], steps)
             own = jax.lax.fori_loop(

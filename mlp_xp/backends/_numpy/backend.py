@@ -35,17 +35,18 @@ from mlp_xp.backends._precision import lacking
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# The number of operations per step from which starting a thread pool pays off.
+# The minimum number of operations per step for which a thread pool pays off.
 _LEAST_WORK = 2_000_000
-# Between the first two numbers of operations per step, one BLAS thread is used, since synchronizing
-# several takes several times as long as the computation (bench, drop-in/lbfgs). Below the first,
-# the number of BLAS threads is not changed, since finding the BLAS libraries takes milliseconds.
-# The exception is a parameter array of at least the third number: OpenBLAS splits a sum of squares,
-# such as the L2 penalty, from 10,000 numbers on.
+# Steps with `_LEAST_BLAS_WORK` to `_MOST_BLAS_WORK` operations use one BLAS thread, since
+# synchronizing several threads takes several times as long as the computation (bench,
+# drop-in/lbfgs). For shorter steps, the BLAS threads are not limited, since finding the BLAS
+# libraries takes milliseconds. The exception is a step with a parameter array of at least
+# `_LEAST_SHARED` numbers: from this size on, OpenBLAS splits a sum of squares, such as the L2
+# penalty, among threads.
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK, _LEAST_SHARED = 125_000, 20_000_000, 10_000
-# A fit or prediction with at least this number of operations waits for machine code, which takes
-# seconds to compile the first time; without it, this work takes about a second. The overhead of a
-# step takes as long as `_STEP_WORK` operations.
+# A fit or prediction with at least `_LONG` operations waits for machine code, which takes seconds
+# to compile the first time. Without machine code, `_LONG` operations take about a second. A step's
+# overhead costs about as much as `_STEP_WORK` operations.
 _LONG = 10_000_000_000
 _STEP_WORK = 2_000_000
 
@@ -101,7 +102,7 @@ class NumpyBackend(Backend):
         return can_compile()
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        if has_pool():  # Once is enough, since steps update the state in place.
+        if has_pool():  # Align only once, since steps update the state in place.
             params, opt_state = map_leaves(aligned, (params, opt_state))
         return params, opt_state
 
@@ -121,7 +122,7 @@ class NumpyBackend(Backend):
         return thread_pool(usable_threads()) if is_long else contextlib.nullcontext()
 
     def predicting_in(self, precision: str | None) -> Backend:
-        # The model may have been fitted on a processor with bfloat16 products, unlike this one.
+        # This processor may lack the bfloat16 products of the processor that fitted the model.
         return self.with_precision("bf16") if precision == "bf16" and bfloat16_packing() else self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
@@ -135,19 +136,19 @@ class NumpyBackend(Backend):
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> Iterator[None]:
-        # The choice depends only on settings and shapes, which makes results reproducible.
+        # For reproducible results, the choice depends only on settings and shapes.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         products = work - sparse_work
         if self.is_long(work, n_steps):
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
         elif products >= _MOST_BLAS_WORK:
-            if usable_threads() == 1:  # BLAS ignores a container's CPU limit.
+            if usable_threads() == 1:  # The BLAS ignores a container's CPU limit.
                 context = one_blas_thread()
         elif products >= _LEAST_BLAS_WORK or largest >= _LEAST_SHARED:
             context = one_blas_thread()
         # Machine code does not warn either; the training loop checks for infinity and NaN.
         with (
-            flush_subnormals(),  # Before the threads start, since they inherit this mode.
+            flush_subnormals(),  # Set this mode before the threads start, since they inherit it.
             context,
             np.errstate(over="ignore", invalid="ignore"),
         ):

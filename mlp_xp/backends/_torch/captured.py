@@ -14,7 +14,7 @@ _streams = Streams(lambda device: torch.cuda.Stream(device))
 
 
 class TorchGraphs(Graphs):
-    """CUDA graphs of one device."""
+    """CUDA graphs on one device."""
 
     @contextlib.contextmanager
     def ordered(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Kernels for CuPy that need few launches: in small networks a launch takes longer than its work.
+"""Kernels for CuPy that need few launches: in small networks a launch costs more than its work.
 
 The formulas are defined in `nn`, `optimizers` or `backends.kernels`.
 """

@@ -12,8 +12,8 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback
 from mlp_xp.nn.layers._dropout import LOWBIAS32, SPREAD, threshold
 
-# C code for the output y and the derivative d. Comparisons propagate NaN, unlike `max`. dy is
-# multiplied by d even if d is 0, which also propagates NaN.
+# C code for the output y and the derivative d. Unlike `max`, comparisons propagate NaN. To
+# propagate NaN from dy, too, dy is multiplied by d even if d is 0.
 _SQUARE = (
     "T square = x * x; T t = tanh(x * (square * T(0.0356774081363001) + T(0.797884560802865)));"
 )
@@ -34,8 +34,8 @@ _SOURCES: dict[str, tuple[str, str]] = {
         "T d = (y > T(0) ? T(0) : y) + T(1)",
     ),
 }
-# The derivatives of these activations need the input; the others use the output, which is kept
-# anyway.
+# The derivatives of these activations need the input. The derivatives of all other activations use
+# the output, which is kept anyway.
 _OF_INPUT = ("gelu", "silu")
 
 
@@ -73,7 +73,7 @@ def activate(
 
 @kernel()
 def _dropout_kernel() -> Any:
-    # The hash of `nn.layers.dropout`; products of unsigned integers wrap around.
+    # The hash function of `nn.layers.dropout`; unsigned integer multiplication wraps around.
     mixing = "\n".join(
         f"bits ^= bits >> {shift}; bits *= {factor % 2**32}u;" for shift, factor in LOWBIAS32
     )
@@ -95,7 +95,7 @@ def dropout(
 ) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.dropout`; the pullback recomputes the mask."""
     is_plain = rows is None and key.ndim == 0 and x.ndim == 2 and x.dtype.str in FLOATS
-    if not (is_plain and isinstance(rate, float)):  # An array of rates is for a stack of models.
+    if not (is_plain and isinstance(rate, float)):  # In a stack of models, the rate is an array.
         return layers.dropout(x, key, rate, rows, xp=xp)
     least, factor = threshold(rate), 1.0 / (1.0 - rate)
 

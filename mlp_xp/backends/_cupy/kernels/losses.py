@@ -42,7 +42,7 @@ from mlp_xp.nn.losses._base import log_bounds
 
 _LABELS = ("|u1", "<i4", "<i8")
 _OF_CLASSES = (SoftmaxCrossEntropy, SoftmaxFocal)
-# Rows and numbers per group of threads, and the maximum number of blocks.
+# The number of rows, or array elements, per group of threads, and the maximum number of blocks.
 _ROWS_AT_ONCE, _MOST_BLOCKS = 4, 256
 _NUMBERS_AT_ONCE = 16
 
@@ -100,7 +100,7 @@ _SOFTMAX = """
 #endif
   }"""
 
-# The loss of a target t that has PARTS outputs, at a distance of `columns`, and its derivatives.
+# The loss of a target t and its derivatives. The target has PARTS outputs, `columns` apart.
 _EACH_TARGET = """
   FOR_EACH(i, rows * columns) {
     const long long row = i / columns, first = row * columns * PARTS + i % columns;
@@ -236,7 +236,7 @@ def loss(
 
 
 def _settings(loss: Loss, logits: Any, *, xp: Namespace) -> tuple[float, float, float]:
-    """Return the parameter of a loss, such as its label smoothing, and its clipping bounds."""
+    """Return a loss's parameter, such as the label smoothing, and the loss's clipping bounds."""
     match loss:
         case SoftmaxCrossEntropy(label_smoothing):
             return label_smoothing, *log_bounds(logits.dtype, xp=xp)

@@ -11,7 +11,7 @@ from mlp_xp.backends._cupy.kernels.rendering import THREADS, blocks_for
 
 # Array elements per block; small blocks keep a large GPU busy even with a small network.
 _PIECE = 2048
-# The maximum number of arrays per tree in a launch: a kernel's arguments are limited to 4 KB.
+# The maximum number of arrays per tree in a launch, since CUDA limits kernel arguments to 4 KB.
 MOST_ARRAYS = 64
 
 

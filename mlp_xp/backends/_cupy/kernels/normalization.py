@@ -1,7 +1,7 @@
 """Layer and batch normalization: one launch forward, one or two backward.
 
 In layer normalization, a group of threads shares a row. In batch normalization, a block of threads
-processes several columns, and reads them more than once.
+processes several columns, and reads each column more than once.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mlp_xp.nn.layers import BatchPart, BatchStats, Norm, NormPullback
 
 # The number of threads that share a row: one warp.
 _LANES = 32
-# Columns per block: the smallest memory read, 32 bytes, contains 8 float32 numbers. Several threads
-# share a column.
+# The number of columns per block: the smallest memory read, 32 bytes, contains 8 float32 numbers.
+# Several threads share a column.
 _COLUMNS = 8
 
 _ROWS = """
@@ -109,7 +109,8 @@ _BATCH_NORM = f"""(const T* x, const T* weights, T even, T smallest, const T* sc
 }}"""
 
 # The gradients of the parameters and, for batch normalization, of the inputs. With BY_ROW (layer
-# normalization), means and scales are per row; otherwise per column, and scales are variances.
+# normalization), each row has a mean and a scale. Otherwise, each column has a mean, and `scales`
+# contains the variances.
 _COLUMN_GRADIENTS = f"""(const T* x, const T* dy, const T* weights, T even, T smallest,
     const T* scale, const T* means, const T* scales, T epsilon, T* dx, T* dscale, T* dshift,
     long long rows, int width) {{

@@ -1,4 +1,4 @@
-"""Create kernels from source, once each, and list all kernels for the tests."""
+"""Create each kernel once from source, and list all kernels for the tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Factory = Callable[..., Any]
 
 _FACTORIES: list[tuple[Factory, tuple[tuple[Any, ...], ...]]] = []
 
-# NumPy's type codes of the supported dtypes; looking up dtype names would take microseconds.
+# NumPy's type codes for the supported dtypes. Looking up dtypes by name would take microseconds.
 FLOATS = ("<f4", "<f8")
-# Threads per block; the sums below require a power of two.
+# The number of threads per block; the sums below require a power of two.
 THREADS = 256
 _C_NAMES = {
     "<f4": "float",
@@ -33,8 +33,9 @@ __device__ T sigmoid(T x) {
 }
 """
 
-# Sums and maxima are over groups of WIDTH threads, at a distance of STRIDE. All threads of a block
-# must call them. The order is fixed, so results are reproducible. Comparisons propagate NaN.
+# Sums and maxima over groups of WIDTH threads that are STRIDE apart. All threads of a block must
+# call these functions. The order of summation is fixed, so results are reproducible. Comparisons
+# propagate NaN.
 _FUNCTIONS = """
 // A product that is rounded by itself: no sum takes it into a fused multiply-add.
 __device__ float product(float x, float y) { return __fmul_rn(x, y); }
@@ -116,7 +117,7 @@ def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) ->
     """Return a raw kernel; ``body`` is its parameter list in parentheses and its code in braces.
 
     ``types`` maps the letters used for dtypes in the code to NumPy's type codes; T is the dtype of
-    sums. ``constants`` are defined as macros, like THREADS.
+    sums. ``constants`` and THREADS are defined as macros.
     """
     lines = [f"#define {key} {value}" for key, value in ({"THREADS": THREADS} | constants).items()]
     lines += [f"typedef {_C_NAMES[dtype]} {letter};" for letter, dtype in types.items()]
@@ -154,10 +155,10 @@ def _total_kernel(dtype: str, scaled: int) -> Any:
 
 
 def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
-    """Return the sum, 0-d, of the partial sums of a kernel's blocks.
+    """Return the 0-d sum of the partial sums of a kernel's blocks.
 
-    A single part needs no launch. If ``factor``, a 0-d array, is given, the sum is multiplied by
-    the factor and by the constant.
+    A single partial sum needs no launch. If the 0-d array ``factor`` is given, the sum is
+    multiplied by the factor and by the constant.
     """
     if parts.size == 1 and factor is None:
         return parts.reshape(())

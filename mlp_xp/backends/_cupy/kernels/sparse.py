@@ -1,7 +1,7 @@
 """Products with sparse rows, in one launch each, and with sums in a fixed order.
 
-CuPy's sparse matrices copy entries to the host to find their shape and check whether they are
-sorted, and cuSPARSE cannot be captured in a CUDA graph.
+CuPy's sparse matrices copy entries to the host to find the shape and check the order of the
+entries, and cuSPARSE cannot be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mlp_xp.backends._cupy.kernels.rendering import FLOATS, THREADS, blocks_for,
 from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 _INTEGERS = ("<i4", "<i8")
-# The number of features per thread in the transposed product; a thread has one column.
+# The number of features per thread in the transposed product; a thread processes one column.
 _PER_THREAD = 16
-# The maximum number of columns per block; with fewer columns, a block has more features.
+# The maximum number of columns per block. With fewer columns, a block processes more features.
 _MOST_COLUMNS = 128
 
 _ENTRIES = "const T* data, const I* indices, const I* indptr, const R* rows"
@@ -34,10 +34,10 @@ _MULTIPLY = f"""({_ENTRIES}, const T* W, T* out, long long n, int columns) {{
   out[i] = sum;
 }}"""
 
-# A block computes several features and columns of the result, and each thread several features of
+# A block computes several features and columns of the result; a thread computes several features of
 # one column. Each thread first searches one row for entries of the block's features; then all
-# threads add up the entries found. Blocks do not share sums, so no atomic additions are needed,
-# whose random order would make the result irreproducible.
+# threads add up the entries found. Blocks do not share sums, so atomic additions are not needed.
+# Their random order would make the result irreproducible.
 _MULTIPLY_TRANSPOSED = f"""({_ENTRIES}, const T* dy, T* out, long long n_rows, long long features,
     int columns) {{
   __shared__ T sums[PER_THREAD * THREADS];

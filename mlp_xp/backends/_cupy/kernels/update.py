@@ -1,4 +1,4 @@
-"""Update all parameters in one launch; also their moving average, and gradient clipping."""
+"""Update all parameters in one launch, update their moving average, and clip the gradient."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _RULES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 _N_CONSTANTS = 5
 
-# A gradient in a lower precision is rounded after adding the penalty, as in the default kernel.
+# As in the default kernel, a low-precision gradient is rounded after the penalty is added.
 _EACH = """
     T p = params[i], slope = g[i];
     if (PENALTY && mark) {{
@@ -87,7 +87,7 @@ _LEAVE_SUM = """
   sum = sum_of<THREADS, 1>(sum, shared);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;"""
 _END = f"  if (PENALTY) {{{_LEAVE_SUM}\n  }}"
-# Every block adds up the partial sums of the norm. The comparison propagates NaN.
+# Every block adds up all partial sums of the squared norm. The comparison propagates NaN.
 _LENGTH = """
   __shared__ T shared[THREADS];
   T sum = 0;
@@ -152,7 +152,7 @@ def _walk(
 
 def _settings(optimizer: Optimizer) -> tuple[str, tuple[float, ...]] | None:
     """Return the kernel name and the constants of a rule, or None if it has no kernel."""
-    # Subclasses may override the update.
+    # A subclass may override the update, so its rule has no kernel.
     if type(optimizer) not in (SGD, Adam, AdamW, Lion, RMSprop):
         return None
     match optimizer:
@@ -181,7 +181,7 @@ def update_tree(
     n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
-    """Compute `mlp_xp.optimizers.update_tree` in one launch, and a second one for an L2 penalty.
+    """Compute `mlp_xp.optimizers.update_tree` in one launch, or two with an L2 penalty.
 
     Arrays whose rule has no kernel, such as the hidden matrices in Muon, are updated one by one.
     """
@@ -228,7 +228,7 @@ def _update(
     marks: tuple[bool, ...],
     l2: Any,
 ) -> Any:
-    """Update arrays that have the same rule; return the blocks' sums of squares for the penalty."""
+    """Update arrays that share one rule; return each block's sum of squares for the penalty."""
     settings = _settings(rule)
     assert settings is not None
     name, constants = settings

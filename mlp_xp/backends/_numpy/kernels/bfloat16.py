@@ -1,7 +1,7 @@
 """Dense layers in bfloat16 with plain NumPy, for fits that are too short for machine code.
 
-As in the machine code, the operands of products are rounded to bfloat16, and sums are in float32;
-only the order of the sums differs.
+As in the machine code, operands are rounded to bfloat16, and sums are in float32. Only the order of
+summation differs from the machine code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Arrangement, Dense, DensePullback
 
-Array: TypeAlias = Any  # NumPy's array, or a traced one
+Array: TypeAlias = Any  # A NumPy array or a traced array.
 
 
 def affine_in_bfloat16(

@@ -1,7 +1,7 @@
 """Kernels for the forward and backward passes of NumPy: dense layers, data, activations, loss.
 
 They create calls of machine code only within `thread_pool`, in training. Otherwise NumPy computes,
-and the BLAS uses its own threads for products.
+with the BLAS's threads for matrix products.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
 
-Array: TypeAlias = Any  # NumPy's array, or a traced one
+Array: TypeAlias = Any  # A NumPy array or a traced array.
 
 
 def weight_gradient(x: Array, dy: Array, W: Array, multiply: Callable[..., None]) -> Array:
@@ -69,7 +69,7 @@ def dense(
     )
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
-    from mlp_xp.backends._numpy.kernels import products  # Short fits skip this import.
+    from mlp_xp.backends._numpy.kernels import products  # Short fits do not need it.
     from mlp_xp.backends._numpy.native.jobs import ColumnSums
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
@@ -114,7 +114,8 @@ def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) 
     n, n_channels, height, width = images.shape
     turned = np.empty_like(images, shape=(n, width, n_channels, height))
     np.positive(xp.permute_dims(images, (0, 3, 1, 2)), out=turned)
-    # Transposed images are treated as one channel, whose lines contain the columns of all channels.
+    # Transposed images are treated as one channel; each of its lines contains a column of all
+    # channels.
     sides = xp.reshape(turned, (n, 1, width, n_channels * height))
     taken = xp.reshape(take_lines(sides, columns, xp=xp), turned.shape)
     out = np.empty_like(images, shape=images.shape)
@@ -127,7 +128,7 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     x, rows, scaling, pixel_map = source
     if isinstance(x, kernels.SparseMatrix):
-        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only for sparse data.
+        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only sparse data needs it.
 
         return TakenRows(x, rows)
     if pixel_map is not None:

@@ -30,24 +30,26 @@ from mlp_xp.backends._numpy.native.tuning import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-Array: TypeAlias = Any  # NumPy's array, or a traced one
-# Operands that were packed before their product; the key is the id of the array, and the order.
+Array: TypeAlias = Any  # A NumPy array or a traced array.
+# Operands that were packed before the product is computed. The keys are the array's id and the
+# packing order.
 Ahead: TypeAlias = dict[tuple[int, str], Array]
 
 # The number of rows of an AMX tile register.
 _TILE_ROWS = 16
 # Products with fewer multiplications than this are faster in one thread.
 _LEAST_PRODUCTS = 250_000
-# The depth of a block, in steps of the sum, if the right operand is not packed.
+# The depth of a block, in steps along the summed axis, if the right operand is not packed.
 _STEPS = 512
 # Products with at most this number of rows are not computed in tiles.
 _FEW_ROWS = 4
-# Packing the weights pays off for batches of at least 256 rows, or 50 if the rows of W are at least
-# 4,096 bytes long: on an Intel Xeon (family 6, model 207), such rows may map to few sets of the
-# second-level cache, and x W then runs at a third of the speed. Zen 5 is not affected.
+# Packing the weights W pays off for batches of at least 256 rows, or of at least 50 rows if the
+# rows of W are at least 4,096 bytes long. On an Intel Xeon (family 6, model 207), such long rows
+# may map to few sets of the second-level cache; x W then takes three times as long. Zen 5 is not
+# affected.
 _MANY_ROWS, _ROWS_FAR_APART, _FAR = 256, 50, 4096
-# For larger results of x^T dy, in bytes, packing pays off: without it, the result is read and
-# written once per `SAMPLES_AT_ONCE` samples.
+# Packing pays off if the result of x^T dy is larger than this size in bytes. Without packing, the
+# result is read and written once per `SAMPLES_AT_ONCE` samples.
 _LARGE = 2 << 20
 
 
@@ -71,8 +73,8 @@ def multiply(
 ) -> None:
     """Compute the product of two matrices, each possibly transposed, plus a bias, into ``out``.
 
-    With ``in_pairs``, float32 operands are rounded to bfloat16; sums are in float32. Operands that
-    `pack_ahead` has packed are used once.
+    With ``in_pairs``, float32 operands are rounded to bfloat16; sums are in float32. An operand
+    that `pack_ahead` has packed is used once.
     """
     packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
     options: Any = {"ta": ta, "tb": tb, "bias": bias, "in_pairs": in_pairs, "ahead": ahead}
@@ -83,7 +85,7 @@ def multiply(
 def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
     """Round a batch to bfloat16, and pack it for both of its products in one pass.
 
-    The products are the one with the weights, and x^T dy, with the batch as its left or right
+    These are the product with the weights, and x^T dy, in which the batch is the left or right
     operand.
     """
     packing = bfloat16_packing()
@@ -97,7 +99,7 @@ def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
 
 
 def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Factors:
-    """Return which operands to pack: those that tiles would read slowly and more than once.
+    """Return which operands to pack: the ones that tiles would read slowly and more than once.
 
     In x W, x is never packed, and W only if x has many rows. In dy W^T, dy is never packed, and W
     is packed unless dy has few rows. In x^T dy, both are packed if the result is large and the
@@ -215,7 +217,7 @@ def _n_steps(n: int, packing: int) -> int:
 
 
 def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
-    """Return the number of columns per panel, such that all panels have equal widths."""
+    """Return the number of columns per panel that gives all panels equal widths."""
     lanes = tile.vector_bytes // itemsize
     n_vectors = -(-n // lanes)
     return -(-n_vectors // -(-n_vectors // tile.vectors)) * lanes
@@ -248,5 +250,5 @@ def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Job, dic
 
 def _distance(x: Array) -> int:
     """Return the stride between rows, in numbers."""
-    # An axis of length 1 may have any stride, but a BLAS rejects invalid ones.
+    # An axis of length 1 may have any stride in NumPy, but the BLAS rejects invalid strides.
     return x.strides[0] // x.itemsize if x.shape[0] > 1 else x.shape[1]

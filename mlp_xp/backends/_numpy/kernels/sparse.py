@@ -9,19 +9,19 @@ import numpy as np
 from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
-Array: TypeAlias = Any  # NumPy's array, or a traced one
+Array: TypeAlias = Any  # A NumPy array or a traced array.
 
-# Weights up to this size in bytes fit in the caches. Rows of larger weights should be read only
-# once, so entries are then processed by column, which takes 0.4 to 0.9 of the time (bench,
-# drop-in/sparse).
+# Weights up to this size in bytes fit in the caches. Each row of larger weights should be read only
+# once, so the sparse entries are then processed by column. This takes 0.4 to 0.9 times as long as
+# by row (bench, drop-in/sparse).
 _CACHED = 1 << 21
 
 
 class TakenRows:
     """Gathered rows of a sparse matrix (or all rows), as the left operand of a product.
 
-    ``rows @ W`` must be computed before ``rows.T @ dy``. A compiled step keeps this object, so the
-    object must not keep references to the data.
+    ``rows @ W`` must be computed before ``rows.T @ dy``. A compiled step keeps this object, which
+    must therefore not refer to the data.
     """
 
     ndim = 2
@@ -64,7 +64,7 @@ class TakenRows:
         b: np.ndarray | int,
         out: np.ndarray,
     ) -> None:
-        # SciPy's public products would allocate their result: 16 MB for 20,000 x 100.
+        # SciPy's public functions would allocate the result, e.g. 16 MB for 20,000 x 100 numbers.
         from scipy.sparse import _sparsetools as tools
 
         if rows is not None:
@@ -88,7 +88,7 @@ class TakenRows:
     def _multiply_transposed(self, dy: np.ndarray, out: np.ndarray) -> None:
         from scipy.sparse import _sparsetools as tools
 
-        # CSC of a matrix is CSR of its transpose.
+        # A matrix in CSC format is its transpose in CSR format.
         multiply = tools.csr_matvecs if self._by_column else tools.csc_matvecs
         out.fill(0)
         self._add(multiply, (self._n_columns, self._n_rows), dy, out)

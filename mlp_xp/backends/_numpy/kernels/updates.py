@@ -14,15 +14,16 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
-Array: TypeAlias = Any  # NumPy's array, or a traced one
-# Parameters with gradients and states; the kind of each parameter; the optimizer's coefficients.
+Array: TypeAlias = Any  # A NumPy array or a traced array.
+# Each parameter with its gradient and state, the parameters' kinds, and the optimizer's
+# coefficients.
 Rows: TypeAlias = list[tuple[Any, ...]]
 Kinds: TypeAlias = list[Any]
 Coefs: TypeAlias = tuple[Array, ...]
 
-# The number of elements per array for which all arrays of an update fit in the L2 cache.
+# The maximum number of elements per array for all arrays of an update to fit in the L2 cache.
 _PIECE = 1 << 15
-# Blocks for sums of squares: OpenBLAS uses several threads for more than 10,000 numbers.
+# The block size for sums of squares: OpenBLAS uses several threads for more than 10,000 numbers.
 _UNSHARED = 1 << 13
 
 
@@ -40,7 +41,8 @@ def update_tree(
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree` in one pass over memory."""
     rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-    # Without optimizer state (no momentum), there is nothing to fuse.
+    # Without optimizer state (no momentum), there is only one operation, so there is nothing to
+    # fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
         and bool(opt_state)
@@ -48,7 +50,7 @@ def update_tree(
         and has_pool()
         and is_plain(*(array for row in rows for array in row))
         and all(array.shape == row[0].shape for row in rows for array in row)
-        # Arguments may have another address in the next call.
+        # The argument's address may change from one call to the next.
         and not any(getattr(array, "find_view", None) for row in rows for array in row)
         and all(array.flags.writeable for p, _, *own in rows for array in (p, *own))
         and all(
@@ -72,7 +74,7 @@ def update_tree(
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
     like = rows[0][0]
-    # Arrays, because a NumPy scalar has no memory address.
+    # Convert numbers to arrays, because a NumPy scalar has no memory address.
     rate, *shrink = (c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
     factor: Any = 0
     penalty = 0.0
@@ -106,8 +108,8 @@ def _update_as_one(
 ) -> Any:
     """Update small arrays that are adjacent in memory as one array, which saves NumPy calls.
 
-    Return the penalty, or None if the arrays are not suitable. The overhead of a NumPy call is as
-    long as the computation on a few thousand numbers.
+    Return the penalty, or None if the arrays are not suitable. A NumPy call's overhead costs about
+    as much as computing a few thousand numbers.
     """
     params, grads, *states = map(list, zip(*rows, strict=True))
     is_known = (
@@ -137,7 +139,7 @@ def _update_as_one(
 def _update_in_pieces(
     optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
 ) -> Any:
-    """Update large arrays in pieces that fit in the caches, which is 2 to 3 times as fast.
+    """Update large arrays in pieces that fit in the caches, 2 to 3 times as fast as in one piece.
 
     Return the penalty, or None if all arrays fit in the caches.
     """

@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def or_plain(kernel: F) -> F:
-    """Wrap a kernel to run again, without machine code, if that cannot be compiled."""
+    """Wrap a kernel to run again without machine code if the machine code cannot be compiled."""
 
     @functools.wraps(kernel)
     def run(*args: Any, **options: Any) -> Any:
@@ -28,7 +28,7 @@ def or_plain(kernel: F) -> F:
 
 
 def run(fields: Any, is_shared: bool, *others: Any) -> None:
-    """Call machine code now or, if arguments are traced arrays, add the call to their program."""
+    """Call machine code now, or add the call to a program if arguments are traced arrays."""
     from mlp_xp.backends._numpy.native.jobs import Job, step_range, table
 
     job = Job(fields, is_shared)
@@ -60,7 +60,7 @@ def is_plain(*arrays: Any) -> bool:
 
 
 def are_positions(array: Any, like: Any) -> bool:
-    """Whether an array has one int32 for each row of ``like``."""
+    """Whether an array has one int32 number for each row of ``like``."""
     return (
         array.shape == like.shape[:1]
         and array.dtype == np.int32
