@@ -29,9 +29,10 @@ from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
 from mlp_xp.training.trainer import Trainer
 
-# Rows per block, enough for products to run at full speed.
+# Rows per block, enough for matrix products to run at full speed.
 BLOCK = 8192
-# The maximum number of elements in a block's inputs and activations that are kept after a fit.
+# A compiled function is kept for the next fit if the block's inputs and activations have at most
+# this many numbers.
 _SMALL = 1 << 19
 
 AfterIteration = Callable[[Callable[[], Params], float], bool]
@@ -52,9 +53,9 @@ def minimize(
     The trainer receives the new weights; an iteration counts as an epoch. ``after_iteration(params,
     loss)`` returns True to end the search; ``params()`` returns the weights as NumPy arrays. The
     search also ends when no entry of the gradient exceeds ``tol`` in magnitude. Return the number
-    of iterations and the reported loss; for several regression outputs this is their mean loss,
-    although the sum is minimized. The algorithm is L-BFGS-B: Byrd, Lu, Nocedal, Zhu, "A limited
-    memory algorithm for bound constrained optimization" (1995).
+    of iterations and the reported loss. For several regression outputs, the reported loss is their
+    mean, although their sum is minimized. The algorithm is L-BFGS-B: Byrd, Lu, Nocedal, Zhu, "A
+    limited memory algorithm for bound constrained optimization" (1995).
     """
     backend = trainer.backend
     objective = _Objective(trainer, data, weights)
@@ -63,9 +64,9 @@ def minimize(
 
     def callback(intermediate_result: OptimizeResult) -> None:
         nonlocal stopped
-        # A copy, since SciPy overwrites this array.
+        # Copy the array, since SciPy overwrites it.
         params = partial(objective.unravel, intermediate_result.x.copy())
-        trainer.count(0, 0)  # Count an epoch, also for a later fit with another solver.
+        trainer.count(0, 0)  # A later fit may use another solver.
         stopped = after_iteration(params, objective.reported(intermediate_result))
         if stopped:
             raise StopIteration
@@ -129,17 +130,19 @@ class _Objective:
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
         self._is_whole = len(self._plan.totals) == 1 and self._plan.parts is None
-        # On NumPy a compiled function owns its memory, so each thread needs its own. One for small
-        # data is cached for the thread's next fit, since compiling it takes as long as a short fit.
+        # On NumPy a compiled function owns its memory, so each thread needs its own function. A
+        # function for small data is cached for the thread's next fit, since compiling takes as long
+        # as a short fit.
         settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
-        # Several processes trace a function together, so none may reuse one from an earlier fit.
+        # Several processes trace a function together, so none of them may reuse an earlier fit's
+        # function.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
         is_kept = is_small and self._processes.is_single
         compiled = _compiled if is_kept else _compiled.__wrapped__
         self._evaluate = compiled(*settings, threading.get_ident())
         put, xp = self._backend.put, self._backend.xp
         with self._backend.scope():
-            # The weight of each block in the loss, which includes its part of the penalty.
+            # The weight of each block in the loss. A block's loss includes its part of the penalty.
             block_weights = np.asarray(self._plan.totals)[:, None] / total
             if self._plan.parts is not None:
                 block_weights *= self._plan.parts[:, None]
@@ -155,7 +158,7 @@ class _Objective:
         return np.concatenate(host, dtype=np.float64)
 
     def unravel(self, vector: np.ndarray) -> Params:
-        """Split a vector into parameters, which are views of it if the dtype is the same."""
+        """Split a vector into parameters: views of the vector, unless the dtypes are different."""
         vector = vector.astype(self._trainer.dtype, copy=False)
         return _unravel(self._layout, vector, xp=cast(Namespace, np))
 
@@ -169,7 +172,7 @@ class _Objective:
             for batch, fraction in zip(batches, self._block_weights, strict=True):
                 others = self._decay, batch, trainer.scaling, fraction
                 self._sums = self._evaluate(self._sums, given, *others)
-            # Copied, since the next evaluation overwrites the sums.
+            # Copy the results, since the next evaluation overwrites them.
             sums = np.concatenate(list(map(backend.get, self._sums)), dtype=np.float64)
         sums = self._processes.total(sums)
         return float(sums[0]), sums[1:]
@@ -177,7 +180,7 @@ class _Objective:
     def _batches(self) -> AbstractContextManager[Iterable[Batch]]:
         if self._kept is not None:
             return contextlib.nullcontext(self._kept)
-        # Closing ends the thread of streamed batches, even after an error.
+        # Even after an error, closing the iterator ends the thread that streams batches.
         return contextlib.closing(self._data.epoch(self._plan))
 
     def reported(self, result: OptimizeResult) -> float:
@@ -191,9 +194,9 @@ class _Objective:
 
 
 class _Layout(NamedTuple):
-    """The position in a vector, and the shape, of each leaf of a tree."""
+    """The layout of a tree in a vector: each leaf's position and shape."""
 
-    tree: Any  # Its leaves are indices of `pieces`.
+    tree: Any  # The tree's leaves are indices into `pieces`.
     pieces: tuple[tuple[int, int, tuple[int, ...]], ...]
 
 
@@ -222,7 +225,10 @@ def _compiled(
 def _evaluation(
     backend: Backend, network: Network, loss: Loss, layout: _Layout, is_whole: bool
 ) -> Callable[..., tuple[Array, Array]]:
-    """Return the function that evaluates a block; cached, so that XLA compiles it once."""
+    """Return the function that evaluates a block.
+
+    The function is cached, so XLA compiles it only once.
+    """
     xp = backend.xp
     evaluate_batch = value_and_gradient(network, loss, backend.kernels, xp=xp)
 
@@ -234,7 +240,7 @@ def _evaluation(
         scaling: Scaling | Whitening | None,
         fraction: Array,
     ) -> tuple[Array, Array]:
-        """Add the loss and the gradients of a block to their sums, which are donated."""
+        """Add a block's loss and gradients to the sums, which are donated."""
         params = _unravel(layout, vector, xp=xp)
         found = evaluate_batch(params, batch, scaling)
         grads = leaves(found.backward(found.pull_loss()))
@@ -242,7 +248,7 @@ def _evaluation(
         pull = vector * decay
         value = found.loss + 0.5 * xp.vecdot(pull, vector)
         slope += pull
-        if is_whole:  # The only block has weight 1.
+        if is_whole:  # There is only one block, so its weight is 1.
             return xp.reshape(value, (1,)), slope
         total, slopes = sums
         total += fraction * value

@@ -23,9 +23,9 @@ T = TypeVar("T")
 class SingleProcess:
     """The only process of a fit, which computes all rows and makes all decisions.
 
-    The subclass `mlp_xp.distributed.Ranks` implements these methods for several processes.
-    ``is_first`` is whether this process prints, writes files and runs callbacks, and ``overrides``
-    has the estimator parameters that are different in this process.
+    The subclass `mlp_xp.distributed.Ranks` implements these methods for several processes. If
+    ``is_first`` is true, this process prints, writes files and runs callbacks. ``overrides`` has
+    the estimator parameters whose values differ between processes.
     """
 
     number = 0
@@ -59,7 +59,7 @@ class SingleProcess:
         return check(X), y, weights
 
     def agree_on_samples(self, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:
-        """Raise ValueError unless all processes have the same samples, if they should."""
+        """Raise ValueError if the processes should have equal samples but do not."""
 
     def spread(self, backend: Backend) -> Backend:
         """Return the backend that runs steps on all processes together."""
@@ -76,7 +76,7 @@ class SingleProcess:
         return contextlib.nullcontext()
 
     def decide(self, value: T) -> T:
-        """Return the decision of the first process."""
+        """Return the first process's decision in all processes."""
         return value
 
     def lead(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -100,13 +100,13 @@ class SingleProcess:
     def on_all(
         self, measure: Callable[[Any], T], outputs: Any, positions: np.ndarray, backend: Backend
     ) -> T:
-        """Measure the outputs for the samples of all processes together."""
+        """Evaluate the outputs for the samples of all processes together."""
         return measure(outputs)
 
     # --- rows and gradients ------------------------------------------------------------------
 
     def parts(self, n_samples: int) -> list[np.ndarray] | None:
-        """Return the held-out samples to measure here, as arrays of positions; None for all."""
+        """Return the positions of held-out samples to evaluate in this process; None for all."""
         return None
 
     def own_plan(

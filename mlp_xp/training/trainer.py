@@ -52,7 +52,7 @@ class Trainer(BaseTrainer):
         return Guard(self.processes)
 
     def begin_fit(self, *, is_planned: bool, may_compile: bool | None = None) -> None:
-        """Set whether only a failure or the user ends a fit early, and whether it may compile."""
+        """Set `is_planned` and `may_compile` for the next fit; see `BaseTrainer`."""
         self.is_planned = is_planned
         self.may_compile = self.may_compile if may_compile is None else may_compile
 
@@ -62,7 +62,7 @@ class Trainer(BaseTrainer):
 
     @property
     def learned(self) -> Params:
-        """The parameters to predict with: the moving average if there is one."""
+        """The parameters for predictions: the moving average if there is one."""
         return self.state.average or self.state.params
 
     def copy_learned(self) -> tuple[Params, tuple[BatchStats, ...]]:
@@ -73,7 +73,7 @@ class Trainer(BaseTrainer):
             return own
 
     def set_learned(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Replace the weights by copies of arrays, which may be of any library."""
+        """Replace the weights with copies of arrays from any library."""
         self.guard.forget()
         with self.home.scope():
             new = self._own((params, batch_stats, params if self.state.average else ()))
@@ -87,7 +87,7 @@ class Trainer(BaseTrainer):
         self.guard.forget()
 
     def progress(self) -> ResumeState:
-        """Return the state besides the weights that a later fit needs, copied to host memory."""
+        """Copy to host memory what a later fit needs besides the weights."""
         has_average = self.rules.ema_decay is not None
         state = self.copy("opt_state", "loss_scale", *["params"] * has_average)
         return ResumeState(
@@ -137,16 +137,17 @@ class Trainer(BaseTrainer):
         """Train for one epoch of a schedule of ``n_epochs`` that began at ``first_epoch``.
 
         ``after_step(done, n_steps)`` is called after each step, or about every tenth of a second if
-        ``step_by_step`` is False; if it returns True, the epoch ends there, and the record covers
+        ``step_by_step`` is False. If it returns True, the epoch ends there, and the record covers
         the steps so far. With a budget, the schedule follows the remaining time, and the epoch ends
         when no time is left, but after at least one step. ``first_step`` steps of the epoch are
-        already done. ``ahead()`` is called after all steps are queued on the device, when the host
+        already done. ``ahead()`` is called after all steps are queued on the device, while the host
         would otherwise wait. After a `NonFiniteError`, the trainer has its last finite state.
         """
         backend, n_steps, start = self.backend, len(plan.counts), time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), step_context(self, data, plan, position):
-            # Only here, since all processes must take part, and one may have failed earlier.
+            # Not called earlier, since all processes must take part, and one may have failed
+            # before.
             params, opt_state = backend.place_state(self.rules.optimizer, *self.state[:2])
             self.state = self.state._replace(params=params, opt_state=opt_state)
             if not first_step:
@@ -164,7 +165,7 @@ class Trainer(BaseTrainer):
             every = 1 if self.processes.is_single else at_once
             arguments = draw_arguments(self, epoch, plan.draws)
             stacks = data.stacked([arguments.plan]) if has_loop else []
-            # A call may return before its steps have run.
+            # A call may return before the device has run its steps.
             waits = bool(stacks) and not step_by_step and backend.shares_host_memory
             tables = put_tables(self, epoch, position, budget)
             rates, done = [0.0], first_step
@@ -179,7 +180,7 @@ class Trainer(BaseTrainer):
                         self.guard.look(self, done, waits=waits)
             if ahead is not None and not backend.shares_host_memory:
                 ahead()
-            loss, *accuracy = self.read_sums()  # The epoch waits for the device only here.
+            loss, *accuracy = self.read_sums()  # No other line waits for the device.
             self.guard.end(self, done, loss)
         return self.record(plan, rates, [loss, *accuracy], time.perf_counter() - start, done)
 

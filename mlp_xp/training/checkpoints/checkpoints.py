@@ -20,11 +20,11 @@ from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
 _ARRAYS, _FACTS = "training.safetensors", "training.json"
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
 _FORMAT = {"format": "mlp_xp training", "format_version": 1}
-_LIMIT = 1 << 40  # The largest file to read, in bytes.
+_LIMIT = 1 << 40  # The maximum size of a file to read, in bytes.
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
-    """Return the name of a checkpoint taken after some epochs and steps of the next epoch."""
+    """Return a checkpoint's name: the number of epochs, then the steps of the next epoch."""
     return f"epoch-{epoch:04}" + (f"-step-{step:06}" if step else "")
 
 
@@ -70,12 +70,12 @@ def read_checkpoint(folder: Path) -> Snapshot:
         raise
     except OSError as error:
         raise SnapshotError(f"{folder} cannot be read: {error.strerror}") from error
-    except Exception as error:  # The libraries raise errors of many types.
+    except Exception as error:  # safetensors and json raise errors of many types.
         raise SnapshotError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
 
 
 def read_newest(folder: Path) -> Snapshot | None:
-    """Read the newest undamaged checkpoint of a folder; warn about each damaged newer one.
+    """Read the newest undamaged checkpoint of a folder; warn about newer, damaged ones.
 
     Return None if the folder has no checkpoint; raise `SnapshotError` if all are damaged.
     """

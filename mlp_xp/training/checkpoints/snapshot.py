@@ -22,7 +22,7 @@ _NUMPY_FLOATS = ("loss", "best_loss")  # Attributes that scikit-learn's estimato
 
 
 class SnapshotError(ValueError):
-    """A snapshot that cannot be read, or that belongs to another fit; the message says why."""
+    """The error for a snapshot that cannot be read, or that belongs to another fit."""
 
 
 class Snapshot(NamedTuple):
@@ -71,7 +71,7 @@ def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
 
 
 def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
-    """Restore a fit that has not started; raise `SnapshotError` if its settings or data differ."""
+    """Restore a snapshot into a new fit; raise `SnapshotError` if settings or data have changed."""
     trainer, metadata = loop.trainer, snapshot.metadata
     given, found = loop.identity(), metadata["fit"]
     others = [name for name in given | found if given.get(name) != found.get(name)]
@@ -112,7 +112,8 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
 def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
     """Return the arrays whose names begin with ``name`` as a tree.
 
-    ``like`` gives the structure and the shapes; raise `SnapshotError` if the arrays differ.
+    The tree has the structure of ``like``. Raise `SnapshotError` if an array is missing or has
+    another shape.
     """
     expected = {key: tuple(leaf.shape) for key, leaf in named_leaves(like, name)}
     found = {

@@ -12,8 +12,9 @@ from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
-# The last 512 shuffled orders of at most this many samples are cached (8 MB). The models of a
-# search usually have the same seed and therefore the same orders; drawing one takes 40 us or more.
+# Data sets of at most this many samples have their last 512 shuffled orders cached (8 MB). The
+# models of a search usually have the same seed and therefore the same orders. Drawing an order
+# takes 40 us or more.
 _FEW_SAMPLES = 4_096
 
 
@@ -50,17 +51,18 @@ def plan_epoch(
     weights: np.ndarray | None = None,
     pad: bool = False,
 ) -> EpochPlan:
-    """Return the plan of one epoch: every sample once, in batches; the last may be shorter.
+    """Return the plan of one epoch: every sample once, in batches.
 
-    ``seed`` shuffles differently in each epoch; None keeps the order of the data. ``pad`` fills the
-    last batch with samples of weight 0, so that all batches have the same shape; weighted averages
-    do not change.
+    ``seed`` shuffles differently in each epoch; None keeps the order of the data. The last batch
+    may be shorter. ``pad`` fills it with samples of weight 0, so that all batches have the same
+    shape; weighted averages do not change.
     """
     batch_size = min(batch_size, n_samples)
     n_steps = -(-n_samples // batch_size)
     counts = [batch_size] * (n_steps - 1) + [n_samples - (n_steps - 1) * batch_size]
     if n_steps == 1:
-        # The order within a batch affects only rounding, and selecting rows would copy all data.
+        # A single batch is not shuffled: its order affects only rounding, and shuffling copies all
+        # data.
         total = float(n_samples) if weights is None else float(np.sum(weights))
         return EpochPlan(None, weights, batch_size, counts, [total])
     if seed is None:
@@ -79,7 +81,8 @@ def plan_epoch(
     if weights is None:
         totals = [float(count) for count in counts]
     else:
-        # Summing by rows gives the same bits as summing batch by batch, in a hundredth of the time.
+        # Summing the rows of a matrix takes a hundredth of the time of a loop over batches, and
+        # returns the same bits.
         end = len(weights) // batch_size * batch_size
         totals = np.sum(weights[:end].reshape(-1, batch_size), axis=1).astype(float).tolist()
         totals += [float(np.sum(weights[end:]))] if end < len(weights) else []

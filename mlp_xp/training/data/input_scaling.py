@@ -16,7 +16,8 @@ from mlp_xp.training.data.rows import take_rows
 _BLOCK = 512
 
 Exchange = Callable[[Any], list[Any]]
-Part = tuple[int, Any, Any]  # The count, mean and sum of squared deviations of samples.
+# The number of samples, their mean, and the sum of their squared deviations.
+Part = tuple[int, Any, Any]
 
 
 def standardization(
@@ -51,7 +52,8 @@ def standardization(
             n, *merged = reduce(_merge, (part for part in parts if part[0]))
             mean, spread = (backend.put(values, wide) for values in merged)
         variance, mean = spread / n, first + mean
-        # Use float64's precision for every dtype: differences of equal numbers are exactly 0.
+        # The threshold is float64's for every dtype, since differences of equal numbers are exactly
+        # 0.
         noise = n * float(np.finfo(float).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
         scale = 1.0 / xp.sqrt(xp.where(constant, 1.0, variance))
@@ -78,7 +80,7 @@ def _first_row(x: Any, exchange: Exchange | None) -> Any:
 
 
 def _merge(a: Part, b: Part) -> Part:
-    """Return the count, mean and sum of squared deviations of two parts combined."""
+    """Merge the counts, means and sums of squared deviations of two parts."""
     (n, mean, spread), (n_part, part_mean, part_spread) = a, b
     delta, total = part_mean - mean, n + n_part
     spread = spread + part_spread + delta * delta * (n * n_part / total)
@@ -165,7 +167,7 @@ def find_scaling(
             block = backend.put(take_rows(x, slice(start, stop)), dtype)
             block = (block - scaling.shift) * scaling.scale
             total = total + xp.matrix_transpose(block) @ block
-        # On the host: the same directions for every backend, up to rounding.
+        # The directions are computed on the host, so all backends get the same ones up to rounding.
         if exchange is None:
             covariance = backend.get(total / x.shape[0])
         else:
@@ -183,7 +185,7 @@ def _rotation(whiten: Whiten, covariance: np.ndarray) -> np.ndarray:
     # The sign of a direction is arbitrary: make its largest entry positive.
     largest = np.argmax(np.abs(directions), axis=0)
     directions = directions * np.sign(np.take_along_axis(directions, largest[None, :], axis=0))
-    average = np.mean(variances) or 1.0  # It is 0 if all features are constant.
+    average = np.mean(variances) or 1.0  # The mean eigenvalue is 0 if all features are constant.
     stretched = directions / np.sqrt(variances + whiten.epsilon * average)
     if whiten.kind == "zca":
         return stretched @ directions.T

@@ -32,7 +32,7 @@ Placement = Literal["auto", "resident", "streamed"]
 
 _log = logging.getLogger(__name__)
 
-# The rest is for parameters, optimizer state, gradients, activations and the library.
+# The rest of the memory is for parameters, optimizer state, gradients, activations and the library.
 _SHARE_OF_FREE_MEMORY = 0.8
 
 
@@ -40,7 +40,7 @@ class Data(ABC):
     """Training data that are read in every epoch.
 
     ``rows`` are the positions of the samples in x and y. If this process has only some of the
-    samples, ``owned`` has the position of each sample, or -1.
+    samples, ``owned`` has each sample's local position, or -1 for a sample of another process.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Data(ABC):
 
     @abstractmethod
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the batches of epochs, stacked for `Steps`: one stack per shape, or none."""
+        """Return the epochs' batches as stacks for `Steps`: one stack per batch shape, or none."""
 
 
 class Resident(Data):
@@ -89,7 +89,7 @@ class Resident(Data):
             yield Batch(self.x, self.y, Selection(row, *others))
 
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return a stack of all full batches, and one of the shorter last batches of the epochs."""
+        """Return a stack of all full batches, and a stack of the epochs' shorter last batches."""
         plans = [_at(plan, self._rows) for plan in plans]
         plan, size = plans[0], plans[0].batch_size
         if plan.rows is None:
@@ -169,7 +169,7 @@ def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) 
     start, stop, _ = rows.indices(x.shape[0])
     indptr = x.indptr[start : stop + 1]
     first, last = indptr[0], indptr[-1]
-    # SciPy's kernels need one dtype for all positions.
+    # SciPy's kernels require that `indices` and `indptr` have the same dtype.
     data, indices = x.data[first:last], x.indices[first:last].astype(indptr.dtype, copy=False)
     indptr = indptr - first if first else indptr
     return SparseMatrix(backend.put(data, dtype), backend.put(indices), backend.put(indptr))
@@ -212,7 +212,7 @@ def place(
     if placement == "auto":
         is_there = backend.shares_host_memory or (not is_sparse and backend.holds(x))
         free = None if is_there else backend.free_memory()
-        # The Array API has no `nbytes`; a number or a position has at most 8 bytes.
+        # Estimate 8 bytes per number or position, since the Array API has no `nbytes`.
         n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
         fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
         if is_mapped(x):
@@ -235,12 +235,12 @@ def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
 
 
 def _device_dtype(values: np.ndarray, dtype: str) -> str | None:
-    """Return the dtype of real numbers on the device; None for integers, which keep their dtype."""
+    """Return the dtype for floating-point data on the device; None for integers, which are kept."""
     return dtype if values.dtype.kind == "f" else None
 
 
 def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Any]]:
-    """Yield the weights, draws, positions and fractions of all steps."""
+    """Yield four lists with an entry per step: weights, random draws, positions and fractions."""
     yield _split(backend, plan.weights, plan, dtype)
     if plan.draws is None:
         yield [None] * len(plan.counts)

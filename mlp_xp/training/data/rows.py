@@ -12,7 +12,8 @@ from scipy import sparse
 
 from mlp_xp.backends import get_backend
 
-# Rows of smaller arrays are copied, in a few milliseconds, so that steps read contiguous memory.
+# Rows of arrays below this size are copied, so that steps read contiguous memory. The copy takes a
+# few milliseconds.
 _COPIED_BYTES = 1 << 23
 
 
@@ -40,10 +41,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Samples of which this process has only some.
+    """The part of the samples that this process has.
 
-    ``owned`` has the position of each sample in x, or -1. x has at least one row, which is unused
-    if this process has no sample.
+    ``owned`` has the position of each sample in x, or -1 for a sample of another process. x has at
+    least one row, which is unused if this process has no sample.
     """
 
     x: Any
@@ -82,7 +83,7 @@ def take_rows(x: Any, rows: Any) -> Any:
 def kept_dtype(x: Any, dtype: str) -> str | None:
     """Return the dtype to which to convert data before training, or None to keep integers.
 
-    Of NumPy's integers, signed ones and uint8 are kept, which every library can index.
+    NumPy's signed integers and uint8 are kept, since every library can index such arrays.
     """
     if isinstance(x, Rows | Shard):
         return kept_dtype(x.x, dtype)
@@ -91,7 +92,7 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
     if isinstance(x, np.ndarray):
         stays = (x.dtype.kind == "i" or x.dtype == np.uint8) and x.dtype.isnative
         return None if stays else dtype
-    # Not `array_namespace`, which compiles two functions for a JAX array.
+    # `array_namespace` is avoided, since it compiles two functions for a JAX array.
     is_integer = get_backend(x).xp.isdtype(x.dtype, "integral")
     return None if is_integer else dtype
 
@@ -102,7 +103,7 @@ def some_rows(x: Any, rows: np.ndarray) -> Any:
         return Shard(x.x, x.owned[rows])
     if isinstance(x, Rows) and x.shared is not None:
         return Rows(x.x, x.rows[rows], x.shared)
-    if sparse.issparse(x):  # Keep them sparse, since a dense array may not fit into memory.
+    if sparse.issparse(x):  # Sparse rows stay sparse, since a dense array may not fit into memory.
         return x[rows]
     n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
     return take_rows(x, rows) if n_bytes < _COPIED_BYTES else Rows(x, rows)

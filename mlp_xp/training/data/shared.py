@@ -35,7 +35,7 @@ class Column:
         if not np.array_equal(values[rows[is_known]], targets[is_known]):
             return False
         if not np.all(is_known):
-            # A copy, since the device array may share memory with the array it was made from.
+            # Copy the array, since the targets on the device may share its memory.
             values = values.copy()
             values[rows] = targets
             self._values = values
@@ -45,7 +45,7 @@ class Column:
     @property
     def on_device(self) -> Array:
         """The targets on the device."""
-        values, placed = self._values, self._placed  # Other threads may add targets at any time.
+        values, placed = self._values, self._placed  # Other threads may replace both.
         if placed is None or placed[0] is not values:
             self._placed = placed = values, self._backend.put(values)
         return placed[1]
@@ -79,14 +79,14 @@ class SharedData:
 
 
 class SharedResident(Resident):
-    """Rows of data on the device that other fits use, too."""
+    """Rows of a data set on the device that several fits share."""
 
     def __init__(
         self, backend: Backend, x: Array, column: Column, dtype: str, rows: np.ndarray
     ) -> None:
         super().__init__(backend, x, column.on_device, dtype, rows)
-        # Use the same array object as the other fits: a library may have made a second view of its
-        # memory.
+        # Use the array object of the other fits, since the library may have made a second view of
+        # its memory.
         self.x, self.column = x, column
 
     def rows_of(self, plan: EpochPlan) -> np.ndarray:

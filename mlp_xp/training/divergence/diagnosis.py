@@ -20,12 +20,13 @@ from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradie
 
 # Inputs or targets are the likely cause if they exceed 1 and the learning rate by this factor.
 _LARGE = 100.0
-# Sample weights may be the cause if their average is smaller, since the penalty is divided by it.
+# Sample weights may be the cause if their average is below this, since the penalty is divided by
+# it.
 _SMALL = 0.01
 
 
 class _Diagnosis(NamedTuple):
-    """The layer where infinity or NaN appeared, or None, and magnitudes in some steps.
+    """The layer where infinity or NaN appeared, or None, and the magnitudes in recent steps.
 
     ``input`` and ``target`` are the largest magnitudes of inputs and targets (0 for class labels),
     ``weight`` is the smallest average of the sample weights (1 without weights), and ``penalty`` is
@@ -49,7 +50,10 @@ class _Diagnosis(NamedTuple):
         return "rate" if self.target < large else "target"
 
     def error(self, rate: float, *, epoch: int, step: int | None = None) -> NonFiniteError:
-        """Return the error with cause, cure and layer; "lbfgs" has rate 0 and no step."""
+        """Return the error that names the cause, the layer and a cure.
+
+        For "lbfgs", ``rate`` is 0 and there is no step.
+        """
         cause = self.cause(rate)
         cure = {
             "input": "The input data may contain large values and need to be preprocessed. The "
@@ -75,7 +79,7 @@ class _Diagnosis(NamedTuple):
 def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
     """Find the cause in the steps ``given``, and the faulty layer in the last step.
 
-    The trainer's state is from before the last step; ``after`` are the weights after it.
+    The trainer's state precedes the last step; ``after`` are the weights after this step.
     """
     get = trainer.backend.get
     sizes = [
@@ -106,7 +110,7 @@ def explain_minimum(
     """
     penalty = trainer.rules.alpha / sum(plan.totals)
     plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
-    no_scalars = trainer.state.loss  # A placeholder.
+    no_scalars = trainer.state.loss  # Not used.
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [
             _examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
@@ -147,7 +151,7 @@ def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Dia
         yield last, found.logits
         dlogits = found.pull_loss()
         yield "loss", (found.loss, dlogits)
-        # The backward pass begins with the last layer.
+        # Gradients are yielded in the order of the backward pass, from the last layer to the first.
         for name, grads in reversed(_by_layer(network, found.backward(dlogits))):
             yield f"gradient of {name}", grads
 
@@ -176,7 +180,7 @@ def _layer_names(network: Network) -> list[str]:
 
 
 def _by_layer(network: Network, params: Params) -> list[tuple[str, Params]]:
-    """Return the name and the parameters, or their gradients, of each layer that has any."""
+    """Return the names of layers with parameters, each with its parameters or their gradients."""
     entries = iter(params)
     layers = [
         (name, tuple(next(entries) for block in blocks if block.has_params))

@@ -12,7 +12,7 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend
 
 NON_FINITE_WEIGHTS = "Solver produced non-finite parameter weights."  # scikit-learn's words
-# The longest arrays that a BLAS sums in a single thread.
+# The maximum length of an array that a BLAS sums in a single thread.
 _SHORT = 10_000
 
 Cause = Literal["input", "target", "weight", "rate"]
@@ -69,7 +69,7 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
     if all(map(_is_short_and_finite, arrays)):
         return True
     with backend.scope(), np.errstate(all="ignore"):
-        # A sum takes one pass, and is finite only if all its terms are.
+        # A sum reads the array only once, and is finite only if all its terms are.
         total: Any = sum(map(xp.sum, others), start=xp.sum(first))
         if math.isfinite(total):
             return True
@@ -77,10 +77,10 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
 
 
 def _is_short_and_finite(array: Any) -> bool:
-    """Whether a NumPy array is short and finite, in half the time of sums.
+    """Whether a NumPy array is short and finite; may be False for large finite numbers.
 
-    The sum of squares is computed: infinities in it cannot cancel, and it never causes a warning.
-    For large finite numbers the result may be False.
+    This computes the sum of squares, in which infinities cannot cancel and which never warns. It
+    takes half the time of a plain sum.
     """
     return (
         type(array) is np.ndarray and array.size <= _SHORT and math.isfinite(np.vdot(array, array))

@@ -18,13 +18,13 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.step_table import Epoch, repeat
 
-# Seconds between two checks of the loss, since each waits for the device.
+# Seconds between two checks of the loss, which are rare because each waits for the device.
 _LOOK_SECONDS = 0.1
 # The maximum fraction of the training time to spend on copies of the state.
 _COPY_SHARE = 0.0025
-# Estimated seconds for the first copy: a constant, plus a time per number.
+# Estimated time for the first copy: seconds per copy, plus seconds per number.
 _COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
-# The number of recent steps to search for the cause, since its effect may show steps later.
+# The number of recent steps to search for the cause, which may precede the infinity or NaN.
 _RECENT = 8
 
 
@@ -45,10 +45,10 @@ class Guard:
         self.running: Running | None = None
         self._look_at = 0.0
         self._since = 0.0  # The time at which the restore point was set.
-        self._cost: float | None = None  # Seconds for a copy, once measured or estimated.
+        self._cost: float | None = None  # Seconds for a copy; None until estimated or measured.
         self._restore: Callable[[BaseTrainer], None] | None = None
-        self._epochs: list[Epoch] = []  # Since the restore point; the last is current.
-        self._first = 0  # The steps of the first epoch that were done before the restore point.
+        self._epochs: list[Epoch] = []  # The epochs since the restore point, up to the current one.
+        self._first = 0  # The first epoch's steps before the restore point.
 
     def start(self, restore: Callable[[BaseTrainer], None]) -> None:
         """Set the restore point of a new trainer to its current state."""
@@ -57,7 +57,7 @@ class Guard:
         self._cost = None
 
     def forget(self) -> None:
-        """Drop the restore point, since the training has ended or its weights were replaced."""
+        """Drop the restore point after the training has ended or its weights were replaced."""
         self._restore = None
 
     def release(self) -> None:
@@ -65,7 +65,7 @@ class Guard:
         self._epochs, self._first = [], 0
 
     def begin(self, trainer: BaseTrainer, epoch: Epoch, now: float) -> None:
-        """Store an epoch before its first step; copy the state if a copy is due at time ``now``."""
+        """Store an epoch before its first step; copy the state if the time ``now`` requires it."""
         self._epochs.append(epoch)
         self.running = None
         if self._processes.decide(self._is_copy_due(trainer, now)):
@@ -74,7 +74,7 @@ class Guard:
     def look(self, trainer: BaseTrainer, done: int, *, waits: bool) -> None:
         """Check the loss after ``done`` steps of the epoch if a check is due.
 
-        ``waits`` makes every check due; a check waits for the device.
+        A check waits for the device. If ``waits`` is true, every check is due.
         """
         now = time.perf_counter()
         is_due = waits or now >= self._look_at or self._restore is None
@@ -98,7 +98,9 @@ class Guard:
 
         ``done`` is the number of steps of the epoch so far, or None after the epoch.
         """
-        state = trainer.state  # A faulty optimizer state shows in the weights.
+        # Infinity or NaN in the optimizer state also reaches the weights, so these are enough to
+        # check.
+        state = trainer.state
         if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
             raise self._processes.blame(self._error(trainer, done))
 
@@ -112,7 +114,8 @@ class Guard:
         """Copy the current state as the restore point."""
         start = time.perf_counter()
         self.check(trainer, done)
-        self.forget()  # Free the old copy first, so that only one exists at a time.
+        # Free the old copy before making a new one, so that memory holds only one copy.
+        self.forget()
         copied, n_steps = trainer.copy(), trainer.n_steps + done
         self._restore = lambda trainer: trainer.restore(copied, n_steps)
         self._epochs, self._first = self._epochs[-1:], done
@@ -129,7 +132,7 @@ class Guard:
             when = f"step {done} of epoch {last}" if done else "the first step"
             message = f"{NON_FINITE_WEIGHTS} They were already non-finite before {when}."
             return NonFiniteError(message, epoch=last, step=done)
-        from mlp_xp.training.divergence.diagnosis import diagnose  # Nearly all fits stay finite.
+        from mlp_xp.training.divergence.diagnosis import diagnose  # Rarely needed.
 
         restore(trainer)
         rate, n_steps = 0.0, trainer.n_steps

@@ -27,18 +27,20 @@ from mlp_xp.training.step.inputs import in_dtype_of, of_features, rotated
 
 Predict = Callable[..., Array]
 
-# Batch sizes at which products run at full speed. In host memory fewer rows are enough and need
-# less memory, but XLA on a CPU is a quarter slower with them.
+# Batch sizes at which matrix products run at full speed. Smaller batches are enough in host memory,
+# and need less of it, but make XLA on a CPU a quarter slower.
 _BATCH = 2048
 _HOST_BATCH = 384
-# A larger batch if machine code packs the weights per batch: 0.82 to 0.88 of the time.
+# A larger batch size for machine code, which packs the weights once per batch. It saves 12 to 18 %
+# of the time.
 _LONG_BATCH = 1024
-# Narrow networks use larger batches, of up to this many layer outputs, which fit into a cache.
+# Narrow networks use larger batches. Up to this many outputs of a layer fit into a cache.
 _HOST_NUMBERS = 1 << 17
 # Batches of sparse rows are larger, so that more rows share the weights that are read.
 _SPARSE_BATCH = 1024
-# For backends that compile per shape: the operations on padding that take less time than a call,
-# the operations that take as long as an activation, and the largest input to pad.
+# Limits for backends that compile per shape. Padding that adds fewer than `_ADDED_WORK` operations
+# costs less than a call. An activation counts as `_ACTIVATION_WORK` operations. Inputs of more than
+# `_COPIED_NUMBERS` numbers are not padded.
 _ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
 
 
@@ -64,7 +66,7 @@ def predict(
     arrays of any library; ``x`` may be sparse rows. The loss's output activation is applied;
     without a loss the outputs are raw. ``depth`` stops after that many hidden layers. The result is
     averaged over all combinations of the views of ``tta``, and is an array of the backend ``to``. A
-    long prediction may compute its products in ``precision``; see `Backend.predicting_in`.
+    long prediction may compute its matrix products in ``precision``; see `Backend.predicting_in`.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
@@ -78,7 +80,7 @@ def predict(
         most, sizes = _SPARSE_BATCH, sizes[1:]
     row_bytes = _row_bytes(sizes, dtype)
     size = get_chunk_n_rows(row_bytes, max_n_rows=most)
-    # The first case is common, and `kept_dtype` takes longer than a layer with one row.
+    # Equal dtypes are common, and a call of `kept_dtype` takes longer than a layer with one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
 
     def put(leaf: Array) -> Array:
@@ -113,7 +115,7 @@ def predict(
             filled: Any = backend.get(run(backend.put(batch)))
             return put_writable(filled[..., :n_samples, :], to)
         products = [math.prod(layer.W.shape) for layer in denses(params)]
-        if stays_sparse:  # The first layer computes only with the stored entries.
+        if stays_sparse:  # The first layer multiplies only the stored entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
         work = n_samples * len(views) * sum(products)
         is_long = not stays_sparse and backend.is_long(work, 1)
@@ -133,7 +135,8 @@ def predict(
         def predict_from(start: int) -> Array:
             rows = rows_from(start)
             given = put_rows(rows)
-            given = backend.contiguous(given) if is_long else given  # Machine code requires this.
+            # Machine code requires contiguous rows.
+            given = backend.contiguous(given) if is_long else given
             return run(given)[start - rows.start :, :]
 
         def fed() -> Iterator[Array]:
@@ -145,7 +148,8 @@ def predict(
                 yield run(batch)[start - rows_from(start).start :, :]
 
         with backend.predicting(work):
-            # Dense products use all threads themselves.
+            # Only sparse batches run in parallel, since a dense matrix product uses all threads
+            # itself.
             apply = backend.map if stays_sparse else map
             travels = not (backend.shares_host_memory or stays_sparse) and _is_on_host(x)
             outputs = fed() if travels else apply(predict_from, starts)
@@ -175,7 +179,7 @@ def _is_on_host(x: Any) -> bool:
 def put_writable(result: Array, to: Backend) -> Array:
     """Copy a result to a backend; make a NumPy array writable."""
     array: Any = to.put(result)
-    # A view of JAX's memory is read-only.
+    # NumPy's view of a JAX array is read-only.
     is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
     return array.copy() if is_fixed else array
 
@@ -188,9 +192,10 @@ def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
 
 @lru_cache(maxsize=64)
 def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...], n_views: int) -> int:
-    """Return the number of rows to compile a prediction for; a few shapes serve all sizes.
+    """Return the number of rows to compile a prediction for, so that few shapes serve all sizes.
 
-    Rows of zeros fill the batch: at most a sixteenth of it, or less work than the call itself.
+    Rows of zeros fill the batch. They are at most a sixteenth of it, or cost less than the call
+    itself.
     """
     if n_samples == 1 or n_samples * sizes[0] > _COPIED_NUMBERS:
         return n_samples

@@ -40,7 +40,7 @@ def input_gradient(
     ``targets`` are encoded for the loss.
     """
     function = _compiled(backend, network, loss)
-    # The inputs and outputs of all layers are kept until the backward pass.
+    # Memory per row: the inputs and outputs of all layers are kept until the backward pass.
     n_bytes = 4 * sum(network.sizes) * np.dtype(dtype).itemsize
     size = get_chunk_n_rows(n_bytes, max_n_rows=_BATCH)
     found = []

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 def answer(fit: Fit[T]) -> T:
     """Run the epochs that a fit requests until it ends, and return its result."""
-    plans: dict[int, EpochPlan] = {}  # The next plan, made while the device computes.
+    plans: dict[int, EpochPlan] = {}  # The next epoch's plan, made while the device computes.
     several: MultiEpoch | None = None
     is_first = True
     try:

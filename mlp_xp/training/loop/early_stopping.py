@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Plateau:
-    """Scikit-learn's stopping rule: too many epochs in a row without an improvement by ``tol``.
+    """Scikit-learn's rule: stop after too many epochs in a row that do not improve by ``tol``.
 
     Training stops after more than ``patience`` epochs whose loss is not at least ``tol`` below
     ``best``, the lowest loss so far.

@@ -30,19 +30,21 @@ if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
 
 Learned = tuple[Params, tuple[BatchStats, ...]]  # Weights and batch statistics.
 
-_COMPILES_WITHIN = 10.0  # The shortest time limit with compilation, in seconds.
-_MIN_RATE = 1e-6  # Scikit-learn's "adaptive" does not lower the rate further.
+# Machine code is compiled only if the time limit is at least this many seconds.
+_COMPILES_WITHIN = 10.0
+# "adaptive" lowers the learning rate only while it is above this value, as in scikit-learn.
+_MIN_RATE = 1e-6
 
 
 class FitLoop:
     """A fit in progress: it asks for epochs, receives their records, and decides when to end.
 
-    It changes the trainer and its own attributes, but no estimator. ``best`` has the weights and
-    batch statistics with the best score so far; in a resumed fit, this includes the epochs before
-    the interruption. ``identity()`` describes the settings and data, which must be the same when a
-    fit is resumed. ``first_step`` is the number of steps that a resumed fit has already done in its
-    first epoch; ``start`` and ``epoch_start`` are the `time.perf_counter` times at which the fit
-    and the epoch began; before `run` they are minus the seconds already spent.
+    The loop changes the trainer and its own attributes, but no estimator. ``best`` has the weights
+    and batch statistics with the best score so far, including the epochs before an interruption.
+    ``identity()`` describes the settings and data; both must be unchanged when a fit is resumed.
+    ``first_step`` is the number of steps that a resumed fit has already done in its first epoch;
+    ``start`` and ``epoch_start`` are the `time.perf_counter()` values at which the fit and the
+    epoch began. Before `run`, each is the negative number of seconds already spent.
     """
 
     def __init__(
@@ -119,9 +121,9 @@ class FitLoop:
     ) -> Fit[None]:
         """Train until the fit ends.
 
-        ``start`` is the `time.perf_counter` time from which `max_time` counts. ``settings`` replace
-        earlier ones, except ``stops_by_score``. ``is_interrupted()`` returns whether Ctrl-C was
-        pressed.
+        ``start`` is the `time.perf_counter()` value from which `max_time` counts. ``settings``
+        replace earlier ones, except ``stops_by_score``. ``is_interrupted()`` returns True after
+        Ctrl-C.
         """
         trainer, by_score = self.trainer, self._settings.stops_by_score
         self._settings = settings = replace(settings, stops_by_score=by_score)
@@ -130,7 +132,7 @@ class FitLoop:
         if not self.is_resumed:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
-            # With a shorter limit, compilation would take most of the time.
+            # With a shorter time limit, compilation would take most of it.
             may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
             trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
             if settings.max_time is not None:
@@ -155,10 +157,10 @@ class FitLoop:
             trainer.guard.release()
             if not settings.keeps_step:
                 trainer.release_memory()
-            self._watcher = None  # Otherwise a reference cycle keeps the data in memory.
+            self._watcher = None  # Break a reference cycle that would keep the data in memory.
 
     def run_epoch(self, is_interrupted: Callable[[], bool]) -> Fit[None]:
-        """Train for one epoch, which continues the schedule and the epoch count."""
+        """Train for one more epoch; the schedule and the epoch count continue."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
         trainer.begin_fit(is_planned=self._settings.is_planned)
@@ -177,7 +179,7 @@ class FitLoop:
     def learned(self) -> Learned:
         """Return weights and batch statistics that later steps do not overwrite."""
         trainer = self.trainer
-        if trainer.home.donates:  # A compiled step reuses the memory of its old state.
+        if trainer.home.donates:  # Copy them, since a compiled step reuses the old state's memory.
             return trainer.copy_learned()
         return trainer.learned, trainer.state.batch_stats
 
@@ -192,7 +194,7 @@ class FitLoop:
         warn_caller(f"{error} The best weights so far are kept.", RuntimeWarning)
         records = self.history.records
         if records and records[-1].epoch >= error.epoch:
-            return  # Already recorded: only the epoch's last update is not finite.
+            return  # The epoch is already recorded, and only its last update is not finite.
         self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
 
     def _begin_budget(self, seconds: float, start: float) -> Budget:
@@ -212,7 +214,7 @@ class FitLoop:
         is_watched = self._is_watched()
         while not self.is_stopped and history.n_epochs < settings.max_iter:
             n_epochs, n_left = 1, settings.max_iter - history.n_epochs
-            if not is_watched:  # Only the last of these epochs can end the fit.
+            if not is_watched:  # None of these epochs but the last can end the fit.
                 n_epochs = int(min(n_left, self.plateau.n_before))
             elif watcher is not None:
                 watcher.begin_epoch()
@@ -290,15 +292,15 @@ class FitLoop:
         return self._budget.next_steps(1) == 0
 
     def _pause(self, step: int) -> None:
-        """Report that training can be saved now; after Ctrl-C, end the fit."""
+        """Report that the state can be saved now; after Ctrl-C, end the fit."""
         watcher, is_interrupted = self._watcher, self._is_interrupted()
-        # Save only once after Ctrl-C: from then on the unfinished epoch counts as a whole one.
+        # Save only once after Ctrl-C, since the unfinished epoch then counts as a whole epoch.
         if watcher and watcher.watches_pauses and not (is_interrupted and self.is_stopped):
             watcher.pause(step, is_interrupted)
         self.is_stopped = self.is_stopped or is_interrupted
 
     def _end_epoch(self, trained: Trained, is_watched: bool = True) -> bool:
-        """Evaluate, record and report an epoch; return whether the loss is at a plateau."""
+        """Evaluate, record and report an epoch; return whether a plateau is reached."""
         settings, history, watcher = self._settings, self.history, self._watcher
         record, learned = trained
         by_score, is_descent = settings.stops_by_score, settings.max_fun is None
@@ -316,7 +318,7 @@ class FitLoop:
             print(f"Validation score: {score:f}")
         if watcher is not None and is_watched:
             if watcher.watches_epochs:
-                self.trainer.guard.check(self.trainer)  # Callbacks must not save NaN.
+                self.trainer.guard.check(self.trainer)  # A callback must not save NaN.
             self.is_stopped = watcher.end_epoch(record) or self.is_stopped
         worker = current_worker()
         if worker is not None and worker.report is not None:
@@ -343,7 +345,7 @@ class FitLoop:
     # --- L-BFGS ----------------------------------------------------------------------------------
 
     def _minimize(self, max_fun: int) -> None:
-        # Imported here, since most fits do not use L-BFGS.
+        # Most fits do not use L-BFGS.
         from mlp_xp.training.lbfgs import error_of_minimum, minimize
 
         settings, trainer, watcher = self._settings, self.trainer, self._watcher

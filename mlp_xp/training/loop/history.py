@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.training.loop.records import Record
 
-# Fitted attributes, and the fields that they show.
+# Fitted attributes, and the fields of `History` with their values.
 _ATTRIBUTES = {
     "history_": "records",
     "loss_curve_": "losses",
@@ -46,7 +46,7 @@ class History:
 
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> Self:
-        """Return the history from fitted attributes, any of which the user may have assigned."""
+        """Create a history from fitted attributes, any of which the user may have changed."""
         names = _ATTRIBUTES.items()
         return cls(**{name: attributes[key] for key, name in names if key in attributes})
 
@@ -58,7 +58,7 @@ class History:
         return values
 
     def begin(self, *, has_validation: bool, stops_by_score: bool) -> None:
-        """Prepare for the epochs of a fit."""
+        """Reset the counts before the epochs of a fit."""
         if has_validation:
             self.validation_losses, self.scores = self.validation_losses or [], self.scores or []
             if self.best_score is None:
@@ -80,7 +80,7 @@ class History:
             self.validation_losses.append(record.validation_loss)  # type: ignore[arg-type]
             is_best = score > self.best_score
             self.best_score = score if is_best else self.best_score
-        self.loss = np.float64(record.loss)  # The type that scikit-learn uses.
+        self.loss = np.float64(record.loss)  # A NumPy float, as in scikit-learn.
         self.losses.append(self.loss)
         self.records.append(record)
         if self.best_loss is not None:

@@ -16,12 +16,12 @@ from mlp_xp.training.loop.records import Record, Running
 class LoopSettings:
     """The settings of a fit that only its loop needs, not the training steps.
 
-    ``patience`` is how many epochs in a row may pass without an improvement by ``tol``.
-    ``stops_by_score`` is whether early stopping uses the validation score instead of the loss,
-    ``is_adaptive`` whether a plateau lowers the learning rate before training stops, and
-    ``has_open_end`` whether ``max_iter`` is only a limit, not the end of a schedule. ``max_fun`` is
-    the maximum number of function evaluations of L-BFGS, None for other solvers. ``keeps_step`` is
-    whether the memory of the compiled step is kept for another fit.
+    ``patience`` is how many epochs in a row may pass without an improvement by ``tol``. If
+    ``stops_by_score`` is true, early stopping uses the validation score instead of the loss. If
+    ``is_adaptive`` is true, a plateau lowers the learning rate before training stops. If
+    ``has_open_end`` is true, ``max_iter`` is only a limit, not the end of a schedule. ``max_fun``
+    is the maximum number of function evaluations of L-BFGS, None for other solvers. If
+    ``keeps_step`` is true, the memory of the compiled step is kept for another fit.
     """
 
     max_iter: int
@@ -56,9 +56,9 @@ class LoopPosition(NamedTuple):
 
 
 class Validation(Protocol):
-    """Held-out samples, and how to measure the network on them.
+    """Held-out samples, and how to evaluate the network on them.
 
-    ``looks_at_model`` is whether the score depends on more than predictions.
+    If ``looks_at_model`` is true, the score depends on more than predictions.
     """
 
     looks_at_model: bool
@@ -90,7 +90,7 @@ class Watcher(Protocol):
         ...
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Report the steps of the epoch so far, and its averages if they are known."""
+        """Report the number of steps of the epoch so far, and its averages if they are known."""
         ...
 
     def end_epoch(self, record: Record) -> bool:
@@ -98,8 +98,8 @@ class Watcher(Protocol):
         ...
 
     def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report that training can be saved now, after ``step`` steps of an epoch.
+        """Report that the state can be saved now, after ``step`` steps of an epoch.
 
-        ``is_interrupted`` is whether the fit then ends because of Ctrl-C.
+        If ``is_interrupted`` is true, the fit then ends because of Ctrl-C.
         """
         ...

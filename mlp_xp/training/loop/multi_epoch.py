@@ -1,8 +1,8 @@
 """Several epochs of a small fit in one call.
 
-In a small fit, the overhead of an epoch takes longer than its computation. The call stores the loss
-of each step and, if the data are a single batch, the weights for validation, so the fit ends
-exactly as if its epochs had run one by one.
+In a small fit, an epoch's overhead costs more than its computation. The call stores the loss of
+each step. For validation it also stores the weights, if the data are a single batch. The fit
+therefore ends exactly as if its epochs had run one by one.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step
 from mlp_xp.training.step.step_context import n_alike, step_context
 from mlp_xp.training.step.step_table import Epoch, StepTable, draw_keys, step_tables
 
-# The maximum numbers of epochs, steps and rows of a call, and of the weights that it stores.
+# The maximum numbers of epochs, steps, rows and stored weights per call.
 _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
 
 
 class _Kept(NamedTuple):
-    """The weights and the loss before each step and after the last, along the first axis.
+    """The weights and the loss before each step and after the last step, along the first axis.
 
-    Without validation no weights are stored. A step stores the values before it; `_run` adds the
-    last ones.
+    Without validation no weights are stored. Each step stores the values from before its update;
+    `_run` adds the final values.
     """
 
     learned: Params
@@ -98,7 +98,7 @@ class MultiEpoch:
         kept = _Kept((), (), state.loss)
         if self._validation is not None:
             kept = _Kept(trainer.learned, state.batch_stats, state.loss)
-        # The steps of an epoch with full batches, and the one with a shorter last batch, if any.
+        # The steps with full batches, and the step with the shorter last batch, if there is one.
         n_full, n_steps = data.n_samples // plan.batch_size, len(plan.counts)
         self._parts = [range(n_full), range(n_full, n_steps)][: 1 + (n_full < n_steps)]
 
@@ -114,7 +114,7 @@ class MultiEpoch:
         request.at_end.callback(self._release)
 
     def train(self, request: Request) -> list[Trained]:
-        """Train the requested epochs, or fewer, with the results of `Trainer.run_epoch`.
+        """Train the requested epochs, or fewer; the results are as from `Trainer.run_epoch`.
 
         Raise `NonFiniteError` if the loss of the first epoch has become infinite or NaN.
         """
@@ -145,7 +145,7 @@ class MultiEpoch:
             measured = [*self._validation.measure_each(after.learned, after.batch_stats)]
         trained = []
         for epoch in epochs[1 : n_finite + 1]:
-            trainer.guard.begin(trainer, epoch, -math.inf)  # Too late to copy the state.
+            trainer.guard.begin(trainer, epoch, -math.inf)  # It is too late to copy the state.
         for i, (value, score) in enumerate(measured):
             record = trainer.record(plans[i], tables[i].rates, [losses[i]], seconds)
             record = record._replace(validation_loss=value, validation_score=score)
@@ -170,7 +170,7 @@ class MultiEpoch:
 
     def _plans(self, request: Request, n_epochs: int) -> list[EpochPlan]:
         """Return the plans of the next epochs."""
-        if len(self._counts) == 1:  # A single batch: all plans are the same.
+        if len(self._counts) == 1:  # Plans of a single batch are all equal.
             return [request.plan()] * n_epochs
         return [request.plan(i) for i in range(n_epochs)]
 
@@ -227,7 +227,7 @@ class MultiEpoch:
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
-    """Return the arrays of a state that are stored, in the order of the leaves of `_Kept`."""
+    """Return the arrays of a state to store, in the order of the leaves of `_Kept`."""
     learned = state.average or state.params if kept.learned else ()
     return leaves(_Kept(learned, state.batch_stats if kept.learned else (), state.loss))
 

@@ -30,9 +30,9 @@ class Record(NamedTuple):
 
 
 class Running(NamedTuple):
-    """The averages of an epoch so far, as last read from the device.
+    """The averages of an unfinished epoch, as last read from the device.
 
-    ``loss`` and ``accuracy`` are as in `Record`, but over fewer samples.
+    ``loss`` and ``accuracy`` are defined as in `Record`, but cover fewer samples.
     """
 
     loss: float
@@ -46,7 +46,7 @@ class ResumeState(NamedTuple):
     ``best`` has the weights and batch statistics with the best score so far if an unfinished fit
     stops by its validation score, otherwise ``()``. ``rule`` names the kind of update rule to which
     ``opt_state`` belongs, and ``rule_start`` is the step at which this rule began. ``loss_scale``
-    is ``()`` unless products are in float16.
+    is ``()`` unless matrix products are in float16.
     """
 
     params: Params

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Trained(NamedTuple):
-    """A trained epoch; after validation, ``learned()`` copies its weights and batch statistics."""
+    """A trained epoch; after validation, ``learned()`` returns its weights and batch statistics."""
 
     record: Record
     learned: Callable[[], tuple[Params, tuple[BatchStats, ...]]] | None = None
@@ -33,13 +33,13 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A request for the next epochs of a fit: at least one, at most ``n_epochs``.
+    """A request to train the next epochs of a fit: at least one, at most ``n_epochs``.
 
     ``at_end`` is closed when the fit needs no more epochs. In a request for one epoch,
-    ``after_step(done, n_steps)`` is called after each step if ``step_by_step``, otherwise about
-    every tenth of a second; it returns True to end the epoch. ``first_step`` is the number of steps
-    of that epoch that are already done. ``n_left`` is the maximum number of epochs left, including
-    these.
+    ``after_step(done, n_steps)`` is called after each step if ``step_by_step`` is true, otherwise
+    about every tenth of a second. It returns True to end the epoch. ``first_step`` is the number of
+    that epoch's steps that are already done. ``n_left`` is the maximum number of epochs left,
+    including these.
     """
 
     trainer: Trainer

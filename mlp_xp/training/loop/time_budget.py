@@ -7,9 +7,10 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-# Seconds between two readings of the clock, each of which waits until the device's queue is empty.
+# Seconds between two readings of the clock. Each reading waits until the device's queue is empty.
 _LOOK_SECONDS = 0.02
-# The number of measurements kept: few, so that one disturbed by another program is soon dropped.
+# The number of measurements kept: few, so that an outlier caused by another process is soon
+# dropped.
 _REMEMBERED = 5
 _MARK_SECONDS = 0.25
 
@@ -18,9 +19,9 @@ _MARK_SECONDS = 0.25
 class Budget:
     """A time limit, with an estimate of how many steps still fit.
 
-    The clock runs from ``start``. The caller reports progress: it calls `count` after steps, and
-    `between` after the work that follows an epoch's steps (mainly validation), for which time is
-    then reserved. The first step is not measured, since it may compile.
+    The clock runs from ``start``. The caller calls `count` after steps, and `between` after the
+    work that follows an epoch's steps, mainly validation. The budget then reserves time for this
+    work. The first step is not measured, since it may include compilation.
     """
 
     seconds: float
@@ -61,7 +62,7 @@ class Budget:
             fit = math.ceil(math.floor(left / pace) / 2)
         if pace:
             fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
-        # A power of two, so that backends that compile per shape compile for few shapes.
+        # Round down to a power of two, so that backends that compile per shape see few shapes.
         return 1 << (fit.bit_length() - 1) if fit else 0
 
     def fraction(self, ahead: int = 0) -> float:
@@ -93,7 +94,7 @@ class Pace:
 
     _start: float = field(default_factory=lambda: time.perf_counter())
     _first: float = 0.0
-    # Pairs (time, fraction), oldest first: the start of the measured half, then later reports.
+    # Pairs (time, fraction), oldest first. The first pair is the start of the measured half.
     _marks: deque[tuple[float, float]] = field(default_factory=deque)
     _now: tuple[float, float] = (0.0, 0.0)
 
@@ -112,7 +113,7 @@ class Pace:
         """Return the remaining seconds; infinity if nothing is done."""
         now, fraction = self._now
         then, fraction_then = self._marks[0] if self._marks else (self._start, 0.0)
-        if fraction <= fraction_then:  # After a single report, measure from the start.
+        if fraction <= fraction_then:  # With a single report, measure from the start of the fit.
             then, fraction_then = self._start, 0.0
         return (
             (1.0 - fraction) * (now - then) / (fraction - fraction_then)

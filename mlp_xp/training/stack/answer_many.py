@@ -30,9 +30,9 @@ def answer_many(
     """Train the epochs that many fits ask for, and yield their results as they end.
 
     Closing the generator, or Ctrl-C, ends the fits in progress after the current step, without
-    results. Trainers must be `StackedTrainer`. At most ``most`` fits are trained at once, each in
-    the context of ``worker``, whose ``is_stopped`` ends them. Models that could share a stack are
-    divided into ``n_stacks``, one per thread.
+    results. Trainers must be `StackedTrainer` objects. At most ``most`` fits are trained at once,
+    each in the context of ``worker``, whose ``is_stopped`` ends them. Models that could share a
+    stack are divided into ``n_stacks``, one per thread.
     """
     stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
     present: list[_InProgress[T]] = []
@@ -74,7 +74,7 @@ class _InProgress(Generic[T]):
         self.answer: list[Trained] | Exception | None = None
 
     def resume(self) -> bool:
-        """Send the fit its records; return whether it asks for more."""
+        """Send the fit its records; return whether it requests more epochs."""
         given, self.answer = self.answer, None
         resume: Any = self._fit.throw if isinstance(given, Exception) else self._fit.send
         try:
@@ -90,11 +90,11 @@ class _InProgress(Generic[T]):
 
 
 class _Stacks:
-    """The stacks that train models; see `answer_many`."""
+    """The stacks that train the models of `answer_many`."""
 
     def __init__(self, is_stopped: Callable[[], bool], n_stacks: int) -> None:
         self._is_stopped, self._n_stacks = is_stopped, n_stacks
-        self._seconds = math.inf  # Seconds of the last epoch.
+        self._seconds = math.inf  # Duration of the last epoch.
         self._stacks: dict[Hashable, list[ModelStack]] = {}
 
     def train(self, requests: list[Request]) -> list[list[Trained] | Exception]:
@@ -107,12 +107,13 @@ class _Stacks:
             else:
                 answers[id(request)] = StackError("A stack cannot train this model.")
         if groups.keys() - self._stacks.keys():
-            self._seconds = math.inf  # The duration of a new stack's epoch is not known.
+            self._seconds = math.inf  # How long a new stack's epoch takes is not known.
         new = [[ModelStack(self._is_stopped) for _ in range(self._n_stacks)] for _ in groups]
         pairs = zip(groups, new, strict=True)
         self._stacks = {key: self._stacks.get(key) or stacks for key, stacks in pairs}
         parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
-        # Held-out samples are measured after each epoch.
+        # With validation, a call trains one epoch, since the held-out samples are evaluated after
+        # each.
         n_epochs = min(1 if r.validation is not None else r.n_epochs for r in requests)
         n_epochs = max(1, min(n_epochs, int(_MOST_SECONDS / self._seconds)))
 
@@ -145,10 +146,10 @@ def _can_stack(request: Request) -> bool:
 def _parts(
     stacks: list[ModelStack], requests: list[Request]
 ) -> list[tuple[ModelStack, list[Request], int]]:
-    """Return each stack with its requests, and the common size to compile for.
+    """Return each stack with its requests, and the size of the largest stack.
 
-    The common size is the size of the largest stack. Models remain in their stack, and new models
-    are added to the smallest one.
+    All stacks are compiled for this size. Models remain in their stack, and new models are added to
+    the smallest stack.
     """
     parts = [[r for r in requests if stack.has(r.trainer)] for stack in stacks]
     known = {id(request) for part in parts for request in part}

@@ -33,7 +33,7 @@ _SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
 
 @dataclass(frozen=True)
 class StackSettings:
-    """The settings shared by all models of a stack (``key``), and the rules of one of them."""
+    """The settings shared by all models of a stack (``key``), and the rules of one model."""
 
     key: Hashable
     rules: Rules = field(compare=False)
@@ -41,7 +41,7 @@ class StackSettings:
 
 @lru_cache(maxsize=1024)
 def stack_settings(rules: Rules) -> StackSettings:
-    """Return the settings that all models of a stack share; the others are inputs of a step."""
+    """Return the settings that all models of a stack share; other settings are inputs of a step."""
     loss = type(rules.loss) if type(rules.loss) in _SMOOTHED else rules.loss
     common = rules.network.structure, loss, rules.max_grad_norm, rules.ema_decay is None
     key = *common, structure(_settings(rules))
@@ -81,9 +81,9 @@ def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
 class ModelStack:
     """A stack of models: a state with a leading axis, and the trainer at each position.
 
-    A position whose model has ended is None. It is still computed, with sample weights of 0, until
-    the stack shrinks or another model takes the position. ``is_stopped()`` returns whether the
-    training must end after the current step, without results.
+    A position whose model has ended is None. The position is still computed, with sample weights of
+    0, until the stack shrinks or another model takes it. If ``is_stopped()`` returns True, the
+    training ends after the current step, without results.
     """
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
@@ -150,8 +150,8 @@ class ModelStack:
             self._return_state(trainer)
 
     def _copy_of(self, backend: Backend, position: int) -> TrainState:
-        """Return a copy of the state of one model in the host's memory, by one transfer."""
-        if backend.shares_host_memory:  # No transfer, so nothing to compile.
+        """Copy the state of one model to host memory in a single transfer."""
+        if backend.shares_host_memory:  # No transfer and no compilation are needed.
             return map_leaves(lambda leaf: np.array(np.from_dlpack(leaf)[position]), self._state)
         with backend.scope():
             where = backend.put(np.asarray([position], dtype=np.int32))
@@ -171,7 +171,7 @@ class ModelStack:
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
         new = [trainer for trainer in trainers if not self.has(trainer)]
         capacity, n_live = len(self._trainers), len(trainers)
-        # If shapes are fixed, a new size needs a compilation.
+        # With fixed shapes, a new size would require a compilation.
         size = size if backend.fixed_shapes else n_live
         is_wide = 2 * size <= capacity if backend.fixed_shapes else n_live < capacity
         if not new and not is_wide:

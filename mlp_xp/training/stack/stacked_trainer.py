@@ -10,7 +10,7 @@ from mlp_xp.training.trainer import Trainer
 
 
 class StackError(Exception):
-    """A model must be fitted alone: a stack cannot train it, or has reached infinity or NaN."""
+    """The error for a model that a stack cannot train; the model must be fitted alone."""
 
 
 class StackedTrainer(Trainer):
@@ -26,7 +26,7 @@ class StackedTrainer(Trainer):
 
     @property
     def takes_dropout_rates(self) -> bool:
-        """Whether the rates of dropout are inputs of a step."""
+        """Whether the dropout rates are inputs of a step."""
         return self.rules.network.n_keys > 0
 
     def release_memory(self) -> None:
@@ -34,7 +34,7 @@ class StackedTrainer(Trainer):
 
 
 class _StackGuard(Guard):
-    """The guard of a model in a stack: it checks the weights, but repeats no steps."""
+    """The guard of a model in a stack, which checks the weights but repeats no steps."""
 
     def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
         """Raise `StackError` if weights are not finite."""

@@ -1,4 +1,4 @@
-"""The part of a trainer that runs single steps and that copies and restores the state."""
+"""The base class of trainers: it runs single steps, and copies and restores the state."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class BaseTrainer:
 
     ``params`` and ``batch_stats``, arrays of any library, are copied; ``scaling`` is on the device.
     ``seed`` is for dropout and augmentation, ``processes`` compute each step together, and
-    ``with_accuracy`` adds the training accuracy to records. ``may_compile`` is whether machine code
-    may be compiled, which takes some seconds the first time, and ``is_planned`` is whether only a
+    ``with_accuracy`` adds the training accuracy to records. If ``may_compile`` is true, machine
+    code may be compiled, which takes some seconds the first time. If ``is_planned`` is true, only a
     failure or the user can end the fit before its last epoch. ``function`` is the uncompiled step.
     """
 
@@ -82,7 +82,7 @@ class BaseTrainer:
         self._loop = self.backend.loop(make_indexed_step(self.function))
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Reset the state to before the first step, with copies of the arrays."""
+        """Reset the state to the one before the first step, with copies of the arrays."""
         average = params if self.rules.ema_decay is not None else ()
         with self.home.scope():
             own = self._own((params, batch_stats, average))
@@ -98,7 +98,7 @@ class BaseTrainer:
         self.n_steps = 0
 
     def _own(self, tree: Tree) -> Tree:
-        """Copy a tree to the state's backend, since steps overwrite its arrays."""
+        """Copy a tree to the state's backend, since steps overwrite the arrays in the state."""
         return map_leaves(lambda leaf: self.home.put_copy(leaf, self.dtype), tree)
 
     def copy(self, *names: str) -> TrainState:
@@ -108,7 +108,7 @@ class BaseTrainer:
         return map_leaves(lambda leaf: np.array(self.home.get(leaf)), state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
-        """Restore a copy of the state that was made after ``n_steps`` steps in total."""
+        """Restore a copy of the state from after ``n_steps`` steps in total."""
         with self.home.scope():
             self.state = self._own(state)
         self.n_steps = n_steps
@@ -127,7 +127,7 @@ class BaseTrainer:
         self.state = self._step(self.state, *arguments)
 
     def read_sums(self) -> list[float]:
-        """Return the sums of loss and accuracy over the epoch so far; waits for the device."""
+        """Wait for the device, and return the sums of loss and accuracy over the epoch so far."""
         sums = list(leaves((self.state.loss, self.state.accuracy)))
         stacked = sums[0] if len(sums) == 1 else self.backend.xp.stack(sums)
         return self.backend.get(stacked).reshape(-1).tolist()

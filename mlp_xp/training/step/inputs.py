@@ -1,4 +1,4 @@
-"""The network's inputs for a batch (rows, scaling, augmentation, rotation), and its targets."""
+"""The network's inputs and targets for a batch: rows, scaling, augmentation and rotation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Selection(NamedTuple):
 
     ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
     or None where all are 1. ``draws`` has the random draws of each augmentation, a NamedTuple of
-    ``(batch, ...)`` arrays, or is None without augmentations. If other processes compute other
-    parts of the batch, ``positions : (batch,)`` int32 are the positions of these rows in the whole
-    batch, or None without dropout, and ``part``, 0-d, is their fraction of the batch's total
-    weight. If each model of a stack has its own batch, ``rows`` and ``weights`` have leading axes.
+    ``(batch, ...)`` arrays, or is None without augmentations. If several processes share a batch,
+    ``positions : (batch,)`` int32 are the positions of these rows in the whole batch, or None
+    without dropout, and ``part``, 0-d, is the rows' fraction of the batch's total weight. If each
+    model of a stack has its own batch, ``rows`` and ``weights`` have leading axes.
     """
 
     rows: Array | None = None
@@ -33,8 +33,8 @@ class Batch(NamedTuple):
     """A batch: positions of rows in a data set on the device, or the rows themselves.
 
     ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``. The models of a
-    stack share a batch, or each has its own: then either ``rows`` and ``weights``, or ``x``, ``y``
-    and ``weights``, have leading axes.
+    stack share a batch, or each has its own batch. In the second case, either ``rows`` and
+    ``weights``, or ``x``, ``y`` and ``weights``, have leading axes.
     """
 
     x: Array
@@ -53,7 +53,7 @@ def network_inputs(
 ) -> tuple[Array, Array, Mixture | None]:
     """Return the network's inputs for a batch, the targets, and the mixture of samples, if any."""
     draws, rows, scaled = batch.selection.draws, batch.selection.rows, of_features(scaling)
-    is_own = scaled is not None and scaled.shift.ndim > 1  # One for each model of a stack.
+    is_own = scaled is not None and scaled.shift.ndim > 1  # One scaling per model of a stack.
     flat = rows if rows is None or rows.ndim == 1 else xp.reshape(rows, (-1,))
     pixel_map = make_pixel_map(augmentation, draws, xp=xp)
     source = Source(batch.x, flat, None if is_own else scaled, pixel_map)
@@ -70,7 +70,7 @@ def network_inputs(
 
 
 def of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
-    """Return the part of an input scaling that treats each feature separately."""
+    """Return the featurewise part of an input scaling."""
     return Scaling(*scaling[:2]) if isinstance(scaling, Whitening) else scaling
 
 
@@ -78,14 +78,14 @@ def rotated(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> 
     """Apply a whitening's rotation to inputs, after the augmentations, which require images."""
     if not isinstance(scaling, Whitening):
         return x
-    # Not `@`, which would bypass a namespace's own `matmul`.
+    # `@` would bypass a namespace's own `matmul`.
     return xp.matmul(x, xp.astype(scaling.rotation, x.dtype, copy=False))
 
 
 def _augment(
     augmentation: tuple[Augmentation, ...], x: Array, batch: Batch, *, xp: Namespace
 ) -> tuple[Array, Mixture | None]:
-    """Apply the augmentations of values, and return the mixture of samples, if any."""
+    """Apply the non-geometric augmentations, and return the mixture of samples, if any."""
     mixture = None
     for transform, drawn in zip(augmentation, batch.selection.draws or (), strict=True):
         # Factors in float32 would promote values that were rounded to bfloat16.

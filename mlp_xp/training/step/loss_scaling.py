@@ -1,9 +1,10 @@
 """Dynamic loss scaling, which prevents small gradients from becoming 0 in float16.
 
-The smallest number of float16 is 6e-8. The gradient of the loss is therefore multiplied by a large
-factor before the backward pass, and the gradients of the parameters are divided by it. A step whose
-gradients overflow is skipped and halves the factor; after 2,000 good steps in a row, the factor is
-doubled. All values are on the device. Without a `LossScale`, the functions return their arguments.
+The smallest positive float16 number is 6e-8. The gradient of the loss is therefore multiplied by a
+large factor before the backward pass, and the parameters' gradients are divided by the same factor.
+A step whose gradients overflow is skipped and halves the factor; after 2,000 good steps in a row,
+the factor is doubled. All values are on the device. Without a `LossScale`, the functions return
+their arguments.
 
 References
 ----------
@@ -17,14 +18,17 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 
-# Powers of 2 cause no rounding. With a factor of 1 no step is skipped, since an overflow then has
-# another cause.
+# The factors are powers of 2, which cause no rounding. At a factor of 1 no step is skipped, since
+# loss scaling cannot be the cause of an overflow.
 _FIRST, _LEAST, _MOST = 2.0**16, 1.0, 2.0**24
 _GOOD_STEPS = 2_000
 
 
 class LossScale(NamedTuple):
-    """The factor, and the number of good steps since it changed, 0-d or one per stacked model."""
+    """The factor, and the number of good steps since it last changed.
+
+    Both are 0-d, or have one number per model of a stack.
+    """
 
     factor: Array
     good_steps: Array
@@ -71,9 +75,9 @@ def accept_or_revert(
     *,
     xp: Namespace,
 ) -> tuple[Tree, LossScale | tuple[()]]:
-    """Return the new tree, or the old one if the step is skipped, and the next loss scale.
+    """Return the new tree, or the old tree if the step is skipped, and the next loss scale.
 
-    ``old`` is a copy from before the update; ``is_finite`` is the result of `unscale_gradients`.
+    ``old`` is a copy from before the update; `unscale_gradients` returns ``is_finite``.
     """
     if not scale or isinstance(is_finite, tuple):
         return new, scale

@@ -31,7 +31,7 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradien
 
 
 class Steps(NamedTuple):
-    """The arguments that differ from step to step; the first axis is for the steps.
+    """The arguments that change from step to step; the first axis is for the steps.
 
     ``selection`` is as in `Batch`, with rows; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
     ``keys : (steps, dropouts)`` or None. For a stack, the second axis is for the models.
@@ -46,11 +46,11 @@ class StepScalars(NamedTuple):
     """The scalars that change from step to step: 0-d arrays, or floats on the host.
 
     They are copied to the device as one array, ``(..., 4 + k)``, in this order. The models of a
-    stack share them, or each has its own. ``fraction`` is the step's fraction of the epoch's
-    samples, ``l2`` the factor of the penalty, ``average_rate`` and ``batch_stats_rate`` are the
-    weights of new values in the moving average and in the batch statistics, and ``rule`` is the
-    result of `Optimizer.coefficients`. ``dropout_rates`` has the rate of each dropout if rates are
-    inputs of a step.
+    stack share the scalars, or each has its own. ``fraction`` is the step's fraction of the epoch's
+    samples, and ``l2`` is the factor of the penalty. ``average_rate`` is the weight of new values
+    in the moving average, and ``batch_stats_rate`` is their weight in the batch statistics.
+    ``rule`` is the result of `Optimizer.coefficients`. ``dropout_rates`` has the rate of each
+    dropout if rates are inputs of a step.
     """
 
     fraction: Any
@@ -72,11 +72,11 @@ class StepScalars(NamedTuple):
 class TrainState(NamedTuple):
     """The state of training; it is donated to each step, which returns the next state.
 
-    ``batch_stats`` are the running statistics of batch normalization, ``average`` is the moving
+    ``batch_stats`` are the running statistics of batch normalization. ``average`` is the moving
     average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one per model of
     a stack, are sums over the steps of an epoch, weighted by each step's fraction of the samples;
-    they are read once per epoch. ``accuracy`` is an empty tuple unless requested, and so is
-    ``loss_scale`` unless products are in float16.
+    they are read once per epoch. ``accuracy`` is an empty tuple unless requested, and
+    ``loss_scale`` is one unless matrix products are in float16.
     """
 
     params: Params
@@ -135,13 +135,13 @@ def make_step(
 ) -> Step:
     """Return the function of one training step.
 
-    ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old one can no longer
+    ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old state can no longer
     be used. ``coefs : (..., 4 + k)`` are packed `StepScalars`, including dropout rates if a step
     takes them, and ``keys : (..., dropouts)`` are int32, or None. ``max_grad_norm`` clips the joint
     norm of all gradients of the loss, without the penalty, just as PyTorch does not clip weight
-    decay. Geometric augmentations are applied first, in order, then the others. The models of a
-    stack, whose parameters have leading axes, share scalars, batch and scaling, or each has its
-    own.
+    decay. Geometric augmentations are applied first, in order, then all other augmentations. The
+    models of a stack, whose parameters have leading axes, share scalars, batch and scaling, or each
+    has its own.
     """
     gradient = make_gradient(network, loss, kernels, augmentation, xp=xp)
     n_rates = network.n_keys if takes_dropout_rates else 0

@@ -1,4 +1,4 @@
-"""The choice of machine code for training steps, by how much they will compute."""
+"""The choice of machine code for training steps, based on their amount of computation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def step_context(
 def n_alike(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
 ) -> int:
-    """Return how many of the next ``most`` epochs can run in the context of the first."""
+    """Return how many of the next ``most`` epochs can run in the first epoch's context."""
     work, *_ = step_work(trainer, data, plan)
     steps = (_certain_steps(trainer, plan, position, later) for later in range(most))
     is_long, *others = (trainer.backend.is_long(work, n) for n in steps)
@@ -34,10 +34,7 @@ def n_alike(
 
 
 def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, int, int]:
-    """Return the result of `count_work` for a step.
-
-    It is the same in all processes.
-    """
+    """Return the result of `count_work` for a step, which is equal in all processes."""
     n_rows = -(-plan.batch_size // trainer.processes.size)
     return count_work(data, trainer.state.params, n_rows)
 
@@ -45,15 +42,15 @@ def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, i
 def _certain_steps(
     trainer: BaseTrainer, plan: EpochPlan, position: SchedulePosition, later: int
 ) -> int:
-    """Return the number of steps done and certain to come.
+    """Return the number of steps that are done or certain to follow.
 
-    If the fit may stop early, only the steps of the current epoch are certain: users often set
-    ``max_iter`` far above what a fit needs.
+    If the fit may stop early, only the current epoch's steps are certain, since users often set
+    ``max_iter`` far too high.
     """
     if not trainer.may_compile:
         return 0
     n_epochs = (
         max(position.n_epochs - position.done, later + 1) if trainer.is_planned else later + 1
     )
-    # Models fitted at the same time share the machine code.
+    # Models that are fitted at the same time share their machine code.
     return int(trainer.n_steps + n_epochs * len(plan.counts)) * n_models()

@@ -26,12 +26,12 @@ if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
 
 # The weight of a batch in the running statistics of batch normalization, as in PyTorch.
 _BATCH_STATS_RATE = 0.1
-# The number of positions in a schedule that follows the clock.
+# A schedule that follows the clock has this many positions.
 _TICKS = 10**6
 
 
 class SchedulePosition(NamedTuple):
-    """The epochs of a fit so far and in all, and the factor of the learning rate."""
+    """The numbers of epochs done and in total, and the factor of the learning rate."""
 
     done: int
     n_epochs: int
@@ -83,18 +83,18 @@ def step_tables(
     )
     columns = [rule]
     if trainer.takes_dropout_rates:
-        # Computed in the dtype of a step, so that products are rounded as in a step.
+        # Multiply in the dtype of a step, so that the rates are rounded as in a step.
         factors = np.asarray(dropout or np.ones(len(rule)), trainer.dtype)
         columns.append(factors[:, None] * np.asarray(rules.network.dropout_rates, trainer.dtype))
     fixed = np.zeros((len(plans), len(steps), 4))
     fraction, l2, average_rate, batch_stats_rate = (
         fixed[..., i] for i in range(4)
-    )  # See `StepScalars`.
+    )  # The first four fields of `StepScalars`.
     totals = np.asarray([plan.totals[steps.start : steps.stop] for plan in plans])
     fraction[:] = np.asarray(counts[steps.start : steps.stop]) / n_samples
     np.divide(rules.alpha, totals, out=l2, where=totals > 0)
     if rules.ema_decay is not None:
-        # The decay is smaller at first, as in TensorFlow; otherwise the average would depend on the
+        # The decay starts smaller, as in TensorFlow. Otherwise the average would depend on the
         # initial weights for many steps.
         earlier = first + np.arange(len(rule))
         decays_of_average = np.minimum(rules.ema_decay, (1 + earlier) / (10 + earlier))
@@ -107,7 +107,7 @@ def step_tables(
 
 
 def _ticks_by_clock(budget: Budget, ticks: list[int], n_steps: int) -> list[int]:
-    """Return positions in a schedule of `_TICKS`, by the time passed or the steps done."""
+    """Return positions in a schedule of `_TICKS`, based on the time passed or the steps done."""
     passed = [budget.fraction(ahead) for ahead in range(len(ticks))]
     least = (tick / max(n_steps - 1, 1) for tick in ticks)
     return [round(min(max(both), 1.0) * (_TICKS - 1)) for both in zip(passed, least, strict=True)]
@@ -126,8 +126,9 @@ def draw_keys(trainer: BaseTrainer, n_steps: int, epoch: int) -> np.ndarray | No
 class Epoch(NamedTuple):
     """An epoch of a trainer, with the values needed to repeat its steps.
 
-    ``plan`` has no draws. ``number`` epochs were done before it, and ``first`` of its steps before
-    the fit was resumed. Each table of scalars is appended to ``tables`` when it is computed.
+    ``plan`` has no draws. ``number`` epochs were done before this epoch, and ``first`` of its steps
+    were done before the fit was resumed. Each table of scalars is appended to ``tables`` when it is
+    computed.
     """
 
     data: Data
@@ -138,7 +139,7 @@ class Epoch(NamedTuple):
 
 
 class StepRange(NamedTuple):
-    """The steps of one call, from ``start`` to ``stop``, and their learning rates."""
+    """The steps ``start`` to ``stop`` of one call, and their learning rates."""
 
     rates: list[float]
     start: int
@@ -161,10 +162,10 @@ class EpochArguments(NamedTuple):
     def steps(
         self, tables: Iterable[StepTable], trainer: BaseTrainer
     ) -> Generator[tuple[float, StepArguments]]:
-        """Yield the learning rate and the arguments of each step; tables are on the device."""
+        """Yield the learning rate and the arguments of each step; ``tables`` are on the device."""
         unstack = trainer.backend.unstack
         keys = itertools.repeat(None) if self.keys is None else iter(unstack(self.keys))
-        # Closing ends the thread of streamed batches, even if a step fails.
+        # Even if a step fails, closing the iterator ends the thread that streams batches.
         with contextlib.closing(self.data.epoch(self.plan)) as batches:
             for rates, table in tables:
                 for rate, coefs in zip(rates, unstack(table), strict=True):
@@ -178,7 +179,7 @@ def step_ranges(
     backend: Backend,
     most: int,
 ) -> Generator[StepRange]:
-    """Yield the arguments of calls of up to ``most`` steps, each within one table and one stack."""
+    """Yield the arguments of each call of up to ``most`` steps within one table and one stack."""
     counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]
     begin = 0
     for rates, table in tables:
@@ -198,7 +199,7 @@ def step_ranges(
 def draw_arguments(
     trainer: BaseTrainer, epoch: Epoch, draws: tuple[Draws, ...] | None = None
 ) -> EpochArguments:
-    """Return the batches and keys of an epoch's steps; random draws are the same each time."""
+    """Return the batches and keys of an epoch's steps; repeated calls return equal random draws."""
     backend, rules = trainer.backend, trainer.rules
     plan, first = epoch.plan._replace(draws=draws), epoch.first
     if rules.augmentation and draws is None:
@@ -229,7 +230,7 @@ def put_tables(
         yield _put(trainer, epoch.tables[-1])
         done = steps.stop
         if budget is not None:
-            # Wait for the device, which may only have queued the steps.
+            # Wait for the device, since the steps may only be queued.
             trainer.backend.get(trainer.state.loss)
             budget.count(len(steps))
 
@@ -245,7 +246,7 @@ def _put(trainer: BaseTrainer, table: StepTable) -> StepTable:
 
 
 def _part(table: Any, first: int, last: int) -> Any:
-    """Return rows of a table, without slicing if all are returned, since slicing may copy."""
+    """Return rows of a table. If all rows are requested, do not slice, since slicing may copy."""
     if table is None or (first, last) == (0, table.shape[0]):
         return table
     return table[first:last, ...]

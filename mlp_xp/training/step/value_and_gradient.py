@@ -122,8 +122,8 @@ def batch_gradient(
 ) -> Callable[..., BatchGradient]:
     """Return the function that computes the gradient of a batch, times the loss scale, if any.
 
-    The further arguments of ``gradient(params, batch, scale, *given)`` are as for
-    `value_and_gradient`.
+    In ``gradient(params, batch, scale, *given)``, ``given`` are further arguments of ``evaluate``;
+    see `value_and_gradient`.
     """
     evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
 
