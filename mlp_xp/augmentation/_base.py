@@ -13,7 +13,7 @@ from mlp_xp._utils.array_types import Array, Namespace
 HostArray = Any
 # An array with one row per sample of a batch or epoch, or, in a view, a Python number.
 Values = Any
-# A NamedTuple of such arrays.
+# A NamedTuple of `Values`.
 Draws = Any
 
 
@@ -47,7 +47,7 @@ class Epoch(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """The samples that a batch is mixed with, ``(batch,)`` positions, and the weight of its own."""
+    """The positions of each sample's partner, ``(batch,)``, and the weight of the sample itself."""
 
     partners: Array
     share: Array

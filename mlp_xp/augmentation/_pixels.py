@@ -70,7 +70,7 @@ def make_pixel_map(
     lines: Array = xp.arange(height, **options)[None, :]
     columns: Array = xp.arange(width, **options)[None, :]
     mask = None
-    for transform, drawn in reversed(parts):  # from the result back to the original
+    for transform, drawn in reversed(parts):  # Trace each pixel back to the original.
         lines, columns, part = transform.source_pixels(lines, columns, drawn, xp=xp)
         if part is not None:
             mask = part if mask is None else xp.logical_and(mask, part)

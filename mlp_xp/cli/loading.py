@@ -32,7 +32,7 @@ def load_data(
     *,
     is_logged: bool = False,
 ) -> Dataset:
-    """Load a data set, and print this; a download shows its own progress bar.
+    """Load a data set and print a message; a download shows its own progress bar.
 
     ``options`` are arguments of `load_files`, for the user's own data.
     """
@@ -78,7 +78,7 @@ GPU = "a CUDA GPU"
 
 
 def missing_for(recipe: str) -> str | None:
-    """Return what a recipe requires but this machine lacks, or None."""
+    """Return the package or device that a recipe needs but this machine lacks, or None."""
     table = read_table(recipe)
     name = table.get("backend") or "numpy"
     if str(table.get("device")).startswith("cuda") and not has_cuda_driver():

@@ -40,7 +40,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 class _Capped:
-    """A stream that raises an error if a file of its size unpacks to suspiciously many bytes."""
+    """A stream that raises an error if it unpacks to too many bytes for the file's size."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, where: Path) -> None:
         self._file = file

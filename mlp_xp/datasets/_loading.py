@@ -68,7 +68,7 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
             _fetch(spec)
         return _cache.open_stored(spec.name, spec.layout)
     mark = _cache.verified_mark(spec.name, source)  # before reading, to detect later changes
-    if os.path.exists(mark):  # also False if the cache cannot be read
+    if os.path.exists(mark):  # False also if the cache cannot be read.
         return _cache.open_stored(spec.name, spec.layout)
     content = spec.read(source)
     arrays = dict(content.arrays)

@@ -127,7 +127,7 @@ CIFAR100 = Spec(
     name="cifar100",
     paths=_paths(_CIFAR100),
     read=_read_cifar100,
-    # SHA-256 of the files train and test: the pickled ones, then the binary ones.
+    # SHA-256 of the training and the test file: first pickled, then binary.
     official=frozenset(
         {
             (

@@ -149,11 +149,11 @@ def to_sklearn(model: Any) -> Any:
 
 
 def _is_known(name: str, value: Any) -> bool:
-    """Whether scikit-learn supports a setting; the others have no counterpart there."""
+    """Whether scikit-learn has a parameter for a setting and supports its value."""
     return name not in ("activation", "loss") and (name not in _CHOICES or value in _CHOICES[name])
 
 
-# Defaults of `Network`; dropout is not part of a prediction.
+# Defaults of `Network`, except for dropout, which does not affect predictions.
 _DEFAULTS = {
     field.name: field.default
     for field in fields(Network)

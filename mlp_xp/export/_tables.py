@@ -84,7 +84,7 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
     if scaling is not None:
         medians = scaling.apply(medians[None, :].copy())
     if isinstance(scaling, Affine):
-        # Two differences lose nothing, where rounding the shift, e.g. of years, would.
+        # Subtract the rounded shift, then its rounding error, which matters e.g. for years.
         shift = scaling.shift.astype(dtype.unwrap_numpy())
         x = (x - put(shift) - put(scaling.shift - shift)) * put(scaling.scale)
         if scaling.is_clipped:
@@ -128,9 +128,10 @@ def _normal_scores(quantiles: np.ndarray, x: Any) -> Any:
 
 
 def _lines(edges: np.ndarray) -> np.ndarray:
-    """Return the level, slope and start of each line, by how many edges are passed plus reached.
+    """Return the level, slope and start of each line, one column per position of x.
 
-    Positions of equal edges have the mean of their levels.
+    The position is the number of edges below x plus the number of edges that are at most x. Where
+    several edges are equal to x, the level is their mean level.
     """
     levels = np.linspace(0.0, 1.0, len(edges))
     gaps = np.diff(edges)

@@ -17,7 +17,7 @@ def tidy(model: onnx.ModelProto) -> None:
     Constants become initializers; equal constants share one.
     """
     _remove_needless(model)
-    _copy_full_slices(model)  # Their positions are already initializers.
+    _copy_full_slices(model)  # The slices' bounds are initializers by now.
     _remove_needless(model)
 
 
@@ -26,7 +26,7 @@ def _remove_needless(model: onnx.ModelProto) -> None:
     known: dict[str, np.ndarray] = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
     }
-    copied: dict[str, str] = {}  # From the name of a copy to the name of its source.
+    copied: dict[str, str] = {}  # Maps the name of each copy to the name of its source.
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         for i, name in enumerate(node.input):
@@ -63,7 +63,7 @@ def _copy_full_slices(model: onnx.ModelProto) -> None:
         if node.op_type != "Slice" or len(names) < 3 or not constants.keys() >= {*names}:
             continue
         start, stop, axis, *step = (constants[name].item() for name in names)
-        length = shapes[source][axis]  # 0 if unknown.
+        length = shapes[source][axis]  # The length is 0 if it is unknown.
         if length and slice(start, stop, *step).indices(length) == (0, length, 1):
             node.op_type = "Identity"
             del node.input[1:]

@@ -32,8 +32,8 @@ def check_loss(
     smaller mistakes than in float32. The message contains the numbers and says what to do.
     """
     what = f"loss {_name(loss)}"
-    # For a Custom loss, check the signature of its function, but the derivative with respect to the
-    # logits, because softmax outputs cannot change independently.
+    # For a Custom loss, call its function to check the signature. Check the derivative with respect
+    # to the logits, because softmax outputs cannot change independently.
     whole: Any = loss
     function, outputs = whole, logits
     if isinstance(loss, Custom):
@@ -126,7 +126,7 @@ def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
 def _check_signature(
     function: Any, what: str, signature: str, arguments: tuple[Any, ...], *, xp: Namespace
 ) -> None:
-    """Raise ValueError if a call would have invalid arguments; a call could hide the reason."""
+    """Raise ValueError if a function does not accept the arguments; a call may hide the cause."""
     if not callable(function):
         raise ValueError(f"{what} must be a callable {signature}, got {type(function).__name__}.")
     try:
@@ -209,7 +209,7 @@ def _compare(
 
 
 def _advice(found: list[tuple[bool, float, float, float]]) -> str:
-    """Return what to fix: a wrong factor, if the ratio is the same for all directions."""
+    """Return advice: correct the factor if the ratio is equal in all directions."""
     ratios = [given / difference for _, given, difference, _ in found if difference]
     factor = sum(ratios) / max(len(ratios), 1)
     if factor and all(abs(ratio - factor) <= 0.01 * abs(factor) for ratio in ratios):

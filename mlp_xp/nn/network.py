@@ -45,7 +45,7 @@ class Network:
     share hidden weights, ``widths`` ends with the total number of their outputs.
     """
 
-    widths: tuple[Any, ...]  # ints, and Layers except at the ends
+    widths: tuple[Any, ...]  # Integers; hidden layers may also be `Layer` objects.
     activation: str | Activation | tuple[str | Activation, ...] = "relu"
     normalization: Normalization | None = None
     dropout: float | tuple[float, ...] = 0.0
@@ -153,7 +153,7 @@ class Network:
         if self.n_members > 1:
             affine = SharedAffine(self.n_members, i == 0, fan_in, layer, around.start)
         blocks = (affine, *around.normalize(layer), *around.activate(layer))
-        is_first = i == 0 and self.n_members > 1  # All members share its input.
+        is_first = i == 0 and self.n_members > 1  # Here, members share the input.
         return (Residual(blocks),) if self.residual and fan_in == layer and not is_first else blocks
 
     @cached_property
@@ -182,7 +182,7 @@ class Network:
 
     @cached_property
     def dropout_rates(self) -> tuple[float, ...]:
-        """The rate of each key, 0 if a custom block does not define it."""
+        """The dropout rate of each key; 0 if a custom block does not define the rate."""
         rates = (block.dropout_rates or (0.0,) * block.n_keys for block in self._all_blocks)
         return sum(rates, ())
 
@@ -207,7 +207,8 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
     Weights and biases are uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`
     (Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks",
     2010, equation 16), with 2 instead of 6 if the activation is logistic. From a `RandomState`,
-    they are drawn in scikit-learn's order. The layers in `mlp_xp.nn.hidden` say how they differ.
+    they are drawn in scikit-learn's order. Layers in `mlp_xp.nn.hidden` document where their
+    initial weights differ from this.
     """
     generator = host_generator(seed, "weights") if isinstance(seed, int) else seed
     return draw_params(network, generator.uniform)

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _FOLDER = Path(__file__).parent
-_LONGEST = 1 << 13  # In bytes; `tomllib` takes quadratic time for a long key.
+_LONGEST = 1 << 13  # The maximum size in bytes; `tomllib` takes quadratic time for a long key.
 # A table or list nested deeper than this cannot be a setting.
 _DEEPEST = 32
 FILES = "files"  # The name for the user's own data, in addition to the names in `LOADERS`.
@@ -36,9 +36,8 @@ _ENSEMBLE = ("n_estimators", "bootstrap")  # The ensemble parameters that a reci
 class Recipe(NamedTuple):
     """The contents of a recipe.
 
-    ``path`` is its file, ``data`` a key of `LOADERS` or `FILES`, ``params`` the parameters of an
-    estimator, and ``ensemble`` the parameters of an ensemble of such estimators, if the recipe is
-    for one.
+    ``path`` is the recipe's file, and ``data`` a key of `LOADERS` or `FILES`. ``params`` are the
+    parameters of an estimator. If the recipe is for an ensemble, ``ensemble`` are its parameters.
     """
 
     path: Path
@@ -217,7 +216,7 @@ def _path_of(source: str | os.PathLike[str]) -> Path:
 
 def _decode(value: Any, key: str) -> Any:
     if isinstance(value, list):
-        return tuple(_decode(item, key) for item in value)  # Hashable, as frozen settings must be.
+        return tuple(_decode(item, key) for item in value)  # Settings must be hashable.
     if not isinstance(value, dict):
         return value
     if "class" not in value:

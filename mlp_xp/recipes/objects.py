@@ -97,7 +97,7 @@ OneCycle, Linear, FlatCosine, CosLog (did you mean 'Cosine'?)
     for key, default in fields.items():
         given = settings.get(key, default)
         if default is dataclasses.MISSING or default is None:
-            continue  # The object checks the value.
+            continue  # The object itself checks the value.
         is_list = key in lists and isinstance(given, list | tuple)
         for value in given if is_list else (given,):
             if _type_name(value) == _type_name(default):
@@ -121,6 +121,6 @@ def expected(given: Any, valid: Iterable[str]) -> str:
 
 
 def _type_name(value: Any) -> str:
-    """Return the type of a setting, with one type for all numbers."""
+    """Return a word for the type of a setting; all numbers have the type "number"."""
     names = {str: "text", int: "number", bool: "number", float: "number"}
     return names.get(type(value), "object" if dataclasses.is_dataclass(value) else "other")

@@ -30,7 +30,7 @@ GROUPS = NETWORK, LOSS, OPTIMIZATION, ONE_SOLVER, END, DATA, WHERE, OUTPUT = (
     "Where and how to compute",
     "Output",
 )
-# Keeps each row's values and text together, unlike the formatter.
+# The formatter would separate each row's values from its text.
 # fmt: off
 _SHARED = {
     "hidden_layer_sizes": Parameter(

@@ -25,7 +25,7 @@ class Command(NamedTuple):
     """A command: its help line, its options, examples, and the function that runs it.
 
     ``run`` is ``module:function`` in this package; the function's arguments are the parsed options
-    and an `Output`, and it returns the exit status. ``saves`` is whether the command must save or
+    and an `Output`, and it returns the exit status. If ``saves`` is true, the command must save or
     remove files after Ctrl-C. ``group`` is the heading in ``mlp-xp --help``.
     """
 
@@ -85,7 +85,7 @@ def _overview() -> str:
 
 def _add_train(parser: Parser) -> None:
     from mlp_xp.cli.commands.train_options import (
-        add_train,  # Imports the libraries that define the choices.
+        add_train,  # This imports the libraries that define the options' choices.
     )
 
     add_train(parser)

@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parents[3]
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Run the benchmarks of this clone in a new process, which sets the threads per library."""
-    check_installed("matplotlib", "rich")  # fail before the work, not after it
+    check_installed("matplotlib", "rich")  # Report missing packages before the work, not after it.
     if not (_ROOT / "bench" / "__main__.py").is_file():
         raise ValueError(
             "this installation does not contain the benchmarks: install from a clone with "

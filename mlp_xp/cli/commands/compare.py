@@ -94,7 +94,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 
 def _brief(value: Any) -> str:
-    """Return a setting as text, an object without its parameters."""
+    """Return a setting as text; an object is shown without its parameters."""
     return readable(value).partition("(")[0]
 
 

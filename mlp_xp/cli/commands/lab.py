@@ -23,7 +23,7 @@ _FRACTION = 0.9
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train the network, print its accuracy and plot the learning curves."""
-    check_installed("matplotlib")  # fail before the work, not after it
+    check_installed("matplotlib")  # Report a missing package before the work, not after it.
     if args.out.is_dir():
         raise ValueError(f"{args.out} is a folder: type --out {args.out / 'mlp.png'}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     next_line = 0.0
 
     def print_epoch(epoch: int, accuracy: float, loss: float) -> bool:
-        """Print every tenth epoch, and others once per second; return whether to stop."""
+        """Print every tenth epoch, and other epochs once per second; return whether to stop."""
         nonlocal next_line
         is_last = epoch == args.epochs or pressed()
         if epoch % 10 == 0 or is_last or time.perf_counter() >= next_line:

@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
 
 def suggestion(given: str, choices: Iterable[str]) -> str:
     """Return ", did you mean x?" with the nearest choice, or "" if none is near."""
-    from mlp_xp._utils.names import did_you_mean  # Only errors need it.
+    from mlp_xp._utils.names import did_you_mean  # Only needed for errors.
 
     meant = did_you_mean(given, choices).replace("'", "")
     return meant and f", {meant}"
@@ -123,7 +123,7 @@ def number(
 ) -> Callable[[str], Any]:
     """Return a function that parses a finite number within limits, for argparse.
 
-    ``several`` is whether the option accepts several numbers.
+    If ``several`` is true, the option accepts several numbers.
 
     Examples
     --------

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
         with opened as folder, interrupts() as pressed:
             print_prepared(prepared, output)
-            # Written first, because checkpoints are unusable without it.
+            # Written first, because checkpoints are unusable without the configuration.
             config = write_settings(prepared, args.command, folder.path)
             resume = Resume() if is_new else newest_checkpoint(folder.path, output)
             ranks.first((settings, resume))

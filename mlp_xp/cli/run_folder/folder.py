@@ -25,14 +25,14 @@ from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC
 from mlp_xp.training.checkpoints.checkpoints import checkpoints
 
-_OTHER_BYTES = 1_000_000  # bytes for everything except the weights
+_OTHER_BYTES = 1_000_000  # The disk space in bytes for all files except the weights.
 
 
 @dataclass
 class RunFolder:
     """The folder of a run in progress, which is renamed from ``path`` to ``final`` when complete.
 
-    ``is_trained`` is whether the folder must be kept after an error.
+    If ``is_trained`` is true, the folder is kept after an error.
     """
 
     path: Path
@@ -164,8 +164,8 @@ def newest_model(run: Path) -> Path | None:
 def unfinished(name: Path) -> tuple[Path, Path]:
     """Return the folder of an interrupted run, and the name that it will get when complete.
 
-    ``name`` is either of them. Raise ValueError if the run does not exist, is complete, or has no
-    settings.
+    ``name`` is the current or the future name. Raise ValueError if the run does not exist, is
+    complete, or has no settings.
     """
     partial = name.with_name(f"{name.name}.partial")
     folder = partial if partial.exists() else name

@@ -15,7 +15,7 @@ from mlp_xp.saving import encode
 from mlp_xp.training.loop.records import Record
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
-_LARGEST = 1e300  # Results must be smaller than this.
+_LARGEST = 1e300  # The magnitude of valid results is below this.
 _HISTORY = "history.csv"
 # The curves to plot: the label of their axis, their names, and their columns in the history.
 CURVES = {
@@ -135,7 +135,7 @@ def date_of(folder: Path) -> str:
 def history_rows(records: Sequence[Record], score: str) -> list[dict[str, Any]]:
     """Return one row per record, with the validation score in the column ``validation_<score>``.
 
-    A score that is a negative loss becomes a loss; the column ``validation_loss`` exists anyway.
+    A score that is a negative loss becomes a loss. There is always a column ``validation_loss``.
     """
     rows = []
     for record in records:

@@ -8,7 +8,7 @@ import sys
 from textwrap import wrap
 from typing import TextIO
 
-_WIDEST_INDENT = 0.4  # of the width; deeper columns begin on a new line
+_WIDEST_INDENT = 0.4  # As a fraction of the width; a column further right begins on a new line.
 
 
 def print_line(text: object, file: TextIO | None = None) -> None:

@@ -21,8 +21,8 @@ _AGAIN = 0.01  # The seconds after which a lost Ctrl-C is raised again.
 def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
     """Exit with status 130 on Ctrl-C while libraries are loaded.
 
-    An exception during an import would cause a traceback or a half-finished import. If the command
-    does not run in a process of its own, nothing changes.
+    An exception during an import would cause a traceback or a half-finished import. If
+    ``is_process`` is false, i.e. a program calls the command, nothing changes.
     """
     if not exit_on_ctrl_c(is_process=is_process):
         yield
@@ -69,7 +69,7 @@ def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
 
 
 def start_time(*, is_process: bool = True) -> float:
-    """Return the `time.perf_counter` time at which this process started; if unknown, now."""
+    """Return the `time.perf_counter()` value at the start of the process, or now if unknown."""
     now = time.perf_counter()
     if not is_process:
         return now

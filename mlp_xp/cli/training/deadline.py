@@ -28,8 +28,9 @@ class Deadline(Callback):
 
     It times predictions for training images ``x`` to estimate the duration of the test. If time is
     short, it drops test-time augmentation first (``has_views``), then plots (``has_report``), and
-    prints a note. The command must end at ``end``, a time of `time.perf_counter`, if any; a resumed
-    run has ``used`` some seconds before. ``stage(model, text)`` shows what is being done.
+    prints a note. ``end`` is the `time.perf_counter()` value by which the command must end, or
+    None. ``used`` are the seconds that a resumed run used before. ``stage(model, text)`` shows what
+    is being done.
     """
 
     end: float | None
@@ -44,7 +45,7 @@ class Deadline(Callback):
     def on_fit_begin(self, model: Any) -> None:
         """Set the time limit of the fit."""
         x = self.x[:_N_TIMED]
-        del self.x  # so that the images can be freed
+        del self.x  # Allow the images to be freed.
         if self.end is None:
             return
         self.stage(model, "timing predictions")
@@ -65,7 +66,7 @@ class Deadline(Callback):
         model.max_time = self.used + now + max(left, least) - self.start
 
     def _test_seconds(self, model: Any, x: np.ndarray) -> tuple[float, float]:
-        """Return the estimated seconds of a test, and the extra ones of test-time augmentation."""
+        """Estimate the seconds of a test, and the additional seconds of test-time augmentation."""
         scale = 1.25 * self.n_test / len(x)
 
         def seconds(**settings: Any) -> float:

@@ -51,10 +51,10 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
 class Fitted(NamedTuple):
     """The outcome of a fit: the epoch whose network is kept, and why the fit ended.
 
-    ``is_early`` is whether a plateau of the loss or the validation score ended it. ``text`` tells
-    the user why, and is empty if the fit used all its epochs or time and keeps the last network.
-    ``cause`` is why the fit diverged, if it did. ``has_views`` and ``has_report`` are whether there
-    is time for test-time augmentation and for the report.
+    If ``is_early`` is true, the fit ended at a plateau of the loss or the validation score.
+    ``text`` tells the user why the fit ended; it is empty if the fit used all its epochs or time
+    and keeps the last network. ``cause`` tells why the fit diverged, if it did. If ``has_views`` or
+    ``has_report`` is true, there is time for test-time augmentation or for the report.
     """
 
     kept_epoch: int
@@ -103,7 +103,7 @@ def fit(
 ) -> Fitted:
     """Train until the last epoch, Ctrl-C or the deadline, and display the progress.
 
-    ``start`` is the time of `time.perf_counter` at which the command started.
+    ``start`` is the `time.perf_counter()` value at the start of the command.
     """
     settings, data, model, task, _ = prepared
     end = None if model.max_time is None else start + model.max_time - resume.seconds
@@ -139,7 +139,7 @@ def fit_model(
     except NonFiniteError as error:
         return error
     finally:
-        model.set_params(max_time=max_time)  # undo the change by the deadline
+        model.set_params(max_time=max_time)  # Restore the value that `Deadline` has changed.
     return None
 
 

@@ -14,8 +14,8 @@ from mlp_xp.training.loop.records import Record, Running
 class Progress(ProgressBar):
     """A callback that displays the progress of a fit, until `close` is called.
 
-    ``end`` is the time of `time.perf_counter` at which the command must end. The bar ends at 100 %
-    if ``is_done`` is set.
+    ``end`` is the `time.perf_counter()` value by which the command must end. If ``is_done`` is set,
+    the bar ends at 100 %.
     """
 
     wants_accuracy = True
@@ -37,7 +37,7 @@ class Progress(ProgressBar):
         self._draw(model, None, [text], self._epoch + 1)
 
     def on_fit_begin(self, model: Any) -> None:
-        """Show that the first step is next, in which code may be compiled."""
+        """Show that the first step is next; it may take long, because code is compiled."""
         self.stage(model, "preparing the first step")
 
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:

@@ -82,7 +82,7 @@ def write_results(
         write_model(written, path)
 
     folder.is_trained = True
-    folder.keep(write)  # Save it now, because all later work may fail.
+    folder.keep(write)  # Save the model now, because all later work may fail.
     if fitted.text:
         output.print(fitted.text)
     if fitted.cause:

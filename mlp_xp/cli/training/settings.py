@@ -32,7 +32,7 @@ _OPTIONS = {
     name: row.option.name for name, row in CLASSIFIER.items() if row.option and row.option.name
 }
 _OPTIONS["n_iter_no_change"] = "early_stopping"
-# What --resume also accepts, since it changes results only by rounding.
+# Options that --resume also accepts, because they change results only by rounding errors.
 _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 _FREE |= {"data_path", "checkpoint", "tensorboard"}
 _MIN_STEPS = 1000  # The minimum number of steps if there are few samples.
@@ -41,7 +41,7 @@ _INTERVAL = "1 min"  # The default time between two checkpoints.
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run; of `typed`, only those that the user gave.
+    """The settings of a run; `typed` returns only the settings that the user gave.
 
     ``recipe`` is a name or a file; ``params`` are estimator parameters that override the recipe's.
     """

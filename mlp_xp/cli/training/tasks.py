@@ -21,7 +21,7 @@ from mlp_xp.training.loop.records import Running
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
 _N_CLASSES = 3  # The number of classes printed for each prediction.
-_LARGEST = 1e100  # Predictions are clipped to it, so the scores of a diverged network are finite.
+_LARGEST = 1e100  # Predictions are clipped to this, so a diverged network has finite scores.
 
 
 @dataclass(frozen=True)

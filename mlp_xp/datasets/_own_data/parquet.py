@@ -22,10 +22,11 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._own_data.columns import drop_option
 
-# The unpacked size is limited to this multiple of the file's size, or to the second number.
+# The unpacked size is limited to this multiple of the file's size, or to the second number of bytes
+# if that is larger.
 _MAX_RATIO, _MIN_LIMIT = 256, 32 << 20
-_VALUE = 8  # the least number of bytes per value, also for text
-_SPACE = 4 << 30  # polars may use this many bytes of address space plus eight times the limit
+_VALUE = 8  # The minimum number of bytes per value, also for text.
+_SPACE = 4 << 30  # The address space for polars, in addition to eight times the limit.
 # Numbers and times are passed as `.npy` files and other values as JSON, so nothing is unpickled.
 # Equal texts are passed once, since a file of 100 KB may contain 100 GB of them.
 _CODE = """
@@ -82,8 +83,8 @@ def read_parquet(
 ) -> dict[str, NDArray[Any]]:
     """Read the columns of a Parquet file with the first of three libraries that is installed.
 
-    Dates and times become text, with None if missing. Either the ``chosen`` columns are dropped, or
-    all others; dropped columns are returned as empty arrays.
+    Dates and times become text, with None if missing. If ``are_dropped`` is true, the ``chosen``
+    columns are dropped, otherwise all other columns. Dropped columns are returned as empty arrays.
     """
     for read in (_read_pyarrow, _read_polars, _read_fastparquet):
         with suppress(ImportError):
@@ -150,7 +151,7 @@ def _of_arrow(column: Any) -> NDArray[Any]:
         values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return values
     parts = [np.empty(0, dtype=object)]
-    for part in column.chunks:  # None is the last of its texts.
+    for part in column.chunks:  # Missing values have code -1, i.e. the None at the end.
         codes = np.nan_to_num(part.indices.to_numpy(zero_copy_only=False), nan=-1)
         parts.append(_objects([*part.dictionary.to_pylist(), None])[codes.astype(np.int64)])
     return np.concatenate(parts)
@@ -174,7 +175,7 @@ def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[s
         limits = [limit // _VALUE, _SPACE + 8 * limit]
         arguments = [str(path), name, *map(json.dumps, (limits, chosen, are_dropped))]
         command = [sys.executable, "-P", "-c", _CODE, *arguments]
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # Each thread takes space.
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # Each thread needs address space.
         if subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, env=environment
         ).returncode:
@@ -190,7 +191,7 @@ def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[s
 
 
 def _column(path: Path) -> NDArray[Any]:
-    """Return the values of a file, given its texts by number; no values for a column to drop."""
+    """Return the values of a column that polars has written; a dropped column is empty."""
     numbers, texts = path.with_suffix(".npy"), path.with_suffix(".json")
     array: NDArray[Any] = np.load(numbers) if numbers.exists() else np.empty(0)
     if texts.exists():

@@ -31,10 +31,11 @@ _TARGETS = ("target", "label", "class", "y")  # The default names of the column 
 _ARRAYS = ("X", "x", "data", "features", "images")
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
-# The unpacked size is limited to this multiple of the file's size, or to the second number.
+# The unpacked size is limited to this multiple of the file's size, or to the second number of bytes
+# if that is larger.
 _MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
 _BYTES_A_LABEL = 8
-_MIN_PIXELS = 64  # e.g. 8 x 8
+_MIN_PIXELS = 64  # The minimum number of pixels of an image, e.g. 8 x 8.
 
 
 class Table(NamedTuple):
@@ -87,7 +88,7 @@ def read_table(
 
 def holds_images(path: Path) -> bool:
     """Whether an NPZ file contains images: more than two axes, or rows of at least 64 bytes."""
-    with suppress(Exception), zipfile.ZipFile(path) as members:  # Reading raises the error.
+    with suppress(Exception), zipfile.ZipFile(path) as members:  # Reading raises errors later.
         name = next(name for name in _ARRAYS if f"{name}.npy" in members.namelist())
         with members.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import KINDS
 
-NUMBERS = {"number", "flag"}  # kinds of columns
+NUMBERS = {"number", "flag"}  # The kinds of columns that contain numbers.
 NAMES = {"na", "n/a", "null", "none"}  # These mean a missing value or a class.
 MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
 WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}

@@ -13,10 +13,10 @@ from mlp_xp.nn.layers import Arrangement, Dense
 # Initializations. "glorot": weights and biases uniform in Glorot and Bengio's range, as in
 # scikit-learn; "glorot-logistic": as in scikit-learn for logistic activations; "lecun": weights
 # uniform with a standard deviation of 1 / sqrt(fan_in), biases 0; "zero": all 0; "ntk": weights
-# normal, products divided by sqrt(fan_in), then adapted to the data.
+# normal, matrix products divided by sqrt(fan_in), then fitted to the data.
 Start = Literal["glorot", "glorot-logistic", "lecun", "zero", "ntk"]
 
-_SAMPLES = 5  # The number of samples that "ntk" mixes for each bias.
+_SAMPLES = 5  # The number of samples in the random mixture by which "ntk" sets a bias.
 
 
 def _bound(start: Start, fan_in: int, fan_out: int) -> float:
@@ -34,7 +34,7 @@ def draw_dense(
     shape: tuple[int, ...],
     n_outputs: int | tuple[int, ...],
 ) -> Dense:
-    """Draw weights and biases; no random numbers are drawn for zeros."""
+    """Draw weights and biases; arrays that are initially zero need no random numbers."""
     bound = _bound(start, *shape[-2:])
     W = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
     is_glorot = start.startswith("glorot")
@@ -45,7 +45,7 @@ def draw_dense(
 
 @dataclass(frozen=True)
 class Affine(Block):
-    r"""A dense layer; with the start "ntk", :math:`x W / \sqrt{n} + b` for n inputs."""
+    r"""A dense layer; "ntk" divides the matrix product by the root of the number of inputs."""
 
     fan_in: int
     fan_out: int
@@ -59,14 +59,14 @@ class Affine(Block):
 
     @property
     def takes_sparse(self) -> bool:  # type: ignore[override]
-        """Whether the input may be sparse, because it is used only in the product."""
+        """Whether the input may be sparse: it may, because only a matrix product uses it."""
         return not self.adapts
 
     is_dense = takes_sparse
 
     @property
     def factor(self) -> float:
-        """The factor by which the product is multiplied."""
+        """The factor by which the matrix product is multiplied."""
         return 1.0 / math.sqrt(self.fan_in) if self.adapts else 1.0
 
     @property

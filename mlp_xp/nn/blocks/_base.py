@@ -23,7 +23,7 @@ from mlp_xp.nn.layers import (
 Measured = tuple[BatchStats, ...]
 
 
-Make = Callable[..., Any]  # A function that creates an array of the shape in its last argument.
+Make = Callable[..., Any]  # A function that creates an array; its last argument is the shape.
 
 
 class BlockPullback(Protocol):
@@ -43,9 +43,9 @@ class Context(NamedTuple):
     ``dense`` computes `mlp_xp.nn.layers.affine`; ``activate``, ``dropout``, ``layer_norm`` and
     ``batch_norm`` compute the layers with these names; ``run_layer`` runs any other layer with
     parameters. ``batch_stats`` are the running statistics of each batch normalization. In training,
-    batch normalization computes statistics of the batch instead, with ``weights : (..., batch)``.
-    ``keys : (..., dropouts)`` are the int32 keys of dropout. Its rates are those of the blocks, or
-    ``dropout_rates``, arrays with one number per model.
+    batch normalization computes the statistics of the batch instead, weighted by
+    ``weights : (..., batch)``. ``keys : (..., dropouts)`` are the int32 keys of dropout. The blocks
+    define the dropout rates unless ``dropout_rates`` gives arrays with one rate per model.
     """
 
     xp: Namespace
@@ -87,9 +87,9 @@ class Block:
     takes_sparse: bool = False  # Whether the input may be sparse.
     is_dense: bool = False  # Whether the block is a single `Dense`.
     fan_out: int | None = None  # The number of outputs; None if equal to the inputs.
-    work: int = 0  # As in `Row`.
-    n_keys: int = 0  # The number of dropouts, which each need a random key in every step.
-    dropout_rates: tuple[float, ...] = ()  # One per key; a stack of models may override them.
+    work: int = 0  # The operations in the forward pass of one sample; see `Row`.
+    n_keys: int = 0  # The number of dropouts; each needs a key per step.
+    dropout_rates: tuple[float, ...] = ()  # One rate per key; see `Context`.
     batch_stats_widths: tuple[int, ...] = ()  # One width per batch normalization.
     adapts: bool = False  # Whether the initial parameters depend on the data.
 
@@ -128,7 +128,7 @@ class Block:
 def normal(uniform: Make, shape: tuple[int, ...], deviation: float = 1.0) -> Any:
     """Return normal random numbers, computed from uniform ones.
 
-    If ``uniform`` returns shapes or counts instead of an array, return those.
+    If ``uniform`` returns a shape or a count instead of an array, return its result unchanged.
     """
     from scipy.special import ndtri  # slow to import
 

@@ -30,7 +30,7 @@ class Activate(Block):
 
 @dataclass(frozen=True)
 class ParametricActivate(Block):
-    """An activation with a learned slope per feature, initially 1, i.e. the plain activation."""
+    """An activation with one learned slope per feature; all slopes are initially 1."""
 
     function: str | Activation
     width: int

@@ -10,18 +10,19 @@ from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.blocks._numeric import NumericEmbedding, check_counts
 from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
 
-_MOST_ROWS = 1 << 24  # float32 represents only integers up to this exactly.
+_MOST_ROWS = 1 << 24  # Above this, float32 does not represent all integers.
 
 
 @dataclass(frozen=True)
 class TableInputs(Block):
-    """The first block of a network for a table, whose input is a matrix of three parts.
+    """The first block of a network for tables; its input matrix has three parts.
 
-    The columns are ``[numbers | indicators | codes]``. Numbers, which must be scaled, are replaced
-    by the embeddings of ``numeric``, if given. Indicators (missing values, one-hot categories) are
-    unchanged. Codes are replaced by embeddings with ``embedding_dim`` numbers: a code is a row
-    number, as a float, of a single table, which lists the ``categories`` column by column, with
-    this number per column. ``scale`` multiplies all inputs of the first layer by learned factors.
+    The columns are ``[numbers | indicators | codes]``. Numbers must be scaled; if ``numeric`` is
+    given, its embeddings replace them. Indicators (missing values, one-hot categories) are
+    unchanged. Codes are replaced by embeddings with ``embedding_dim`` numbers. All embeddings are
+    in one table, with one row per category, sorted by column. A code is a row's index, as a float.
+    ``categories`` are the numbers of categories per column. ``scale`` multiplies all inputs of the
+    first layer by learned factors.
     """
 
     numbers: int
@@ -62,17 +63,17 @@ class TableInputs(Block):
 
     @property
     def _numeric(self) -> NumericEmbedding | None:
-        """The embedding of numbers, or None."""
+        """The numeric embedding, or None."""
         return self.numeric if self.numbers else None
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
-        """Whether the embedding of numbers depends on the data."""
+        """Whether the numeric embedding's initial parameters depend on the data."""
         return self._numeric is not None and self._numeric.adapts
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """The number of operations of the embedding of numbers."""
+        """The number of operations in the numeric embedding."""
         return 0 if self._numeric is None else self._numeric.work(self.numbers)
 
     @property
@@ -86,7 +87,7 @@ class TableInputs(Block):
         return ", ".join(("inputs", *(name for name, has in parts.items() if has)))
 
     def init(self, uniform: Make, constant: Make) -> Tree:
-        """Draw embeddings of numbers, normal embeddings of categories, and scales of 1."""
+        """Draw the numeric embedding and normal category embeddings, and set scales to 1."""
         parts: list[Any] = []
         if self._numeric is not None:
             parts.append(self._numeric.init(self.numbers, uniform, constant))
@@ -98,7 +99,7 @@ class TableInputs(Block):
         return tuple(parts)
 
     def adapt(self, params: Any, x: Any, uniform: Make, context: Context) -> Tree:
-        """Fit the parameters of the embedding of numbers to the data."""
+        """Fit the numeric embedding's parameters to the data."""
         numeric, *others = params
         assert self._numeric is not None
         return self._numeric.adapt(numeric, x[:, : self.numbers], xp=context.xp), *others
@@ -132,7 +133,7 @@ class TableInputs(Block):
             if pulls[2] is not None:
                 _, grad = pulls[2](dy[..., last:], need_dx=False)
                 grads.insert(0, grad)
-                # A code is an index, without a derivative.
+                # Codes are indices and have no derivative.
                 dparts.append(xp.zeros_like(dy[..., : len(self.categories)]))
             if pulls[0] is not None:
                 dparts[0], grad = pulls[0](dparts[0], need_dx=need_dx)

@@ -89,6 +89,6 @@ def check_members(
 
 
 def _signs(uniform: Make, shape: tuple[int, ...]) -> Any:
-    """Return random signs; if ``uniform`` returns shapes or counts instead, return those."""
+    """Return random signs, or the result of ``uniform`` if that is a shape or a count."""
     drawn = uniform(-1.0, 1.0, shape)
     return 2.0 * (drawn >= 0.0) - 1.0 if hasattr(drawn, "dtype") else drawn

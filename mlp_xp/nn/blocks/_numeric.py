@@ -13,14 +13,14 @@ from mlp_xp.nn.layers import Periodic, Piecewise, periodic, piecewise
 
 
 class NumericEmbedding:
-    """The base class of embeddings, which replace each number by several; hashable."""
+    """The hashable base class of numeric embeddings, which replace each number by several."""
 
-    layer: ClassVar[Callable[..., Any]]  # Of its parameters and (..., batch, numbers).
-    outputs: int  # the outputs per number
-    adapts: ClassVar[bool] = False  # Whether its parameters depend on the data.
+    layer: ClassVar[Callable[..., Any]]  # Its arguments: parameters, (..., batch, numbers).
+    outputs: int  # The number of outputs per input number.
+    adapts: ClassVar[bool] = False  # Whether initial parameters depend on the data.
 
     def work(self, n: int) -> int:
-        """Return the number of operations in products, for a sample of n numbers."""
+        """Return the number of operations in matrix products for one sample of n numbers."""
         raise NotImplementedError(f"{type(self).__name__} must define work.")
 
     def init(self, n: int, uniform: Make, constant: Make) -> Any:
@@ -99,7 +99,7 @@ class PLE(NumericEmbedding):
         return 2 * n * (self.pieces + 1) * self.outputs
 
     def init(self, n: int, uniform: Make, constant: Make) -> Piecewise:
-        """Draw a random linear function of each number, without pieces."""
+        """Draw a random linear function of each number; `adapt` adds the pieces."""
         bound, shape = 1.0 / math.sqrt(self.outputs), (n, self.outputs)
         return Piecewise(
             constant(0.0, (n, self.pieces)),
@@ -110,7 +110,7 @@ class PLE(NumericEmbedding):
         )
 
     def adapt(self, params: Piecewise, x: Array, *, xp: Namespace) -> Piecewise:
-        """Set the pieces between neighboring quantiles of each number; equal ones have no piece."""
+        """Set a piece between any two neighboring quantiles of a number that differ."""
         ordered, last = xp.sort(x, axis=0), x.shape[0] - 1
         rows = [round(last * i / self.pieces) for i in range(self.pieces + 1)]
         edges = xp.stack([ordered[row, :] for row in rows], axis=-1)

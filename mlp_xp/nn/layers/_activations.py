@@ -33,7 +33,7 @@ def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     y = xp.maximum(x, 0.0)
 
     def pullback(dy: Array) -> Array:
-        # A product, since `where` takes eight times as long in NumPy.
+        # Multiply, because `where` takes eight times as long in NumPy.
         dx = xp.astype(y > 0.0, y.dtype)
         dx *= dy
         return dx
@@ -141,8 +141,8 @@ def softplus(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def leaky_relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute the leaky rectified linear unit, :math:`y = \max(x, 0.01\,x)`.
 
-    So :math:`\bar x = \bar y` where :math:`x > 0`, else :math:`0.01\,\bar y`; at 0 the latter, as
-    in PyTorch.
+    So :math:`\bar x = \bar y` where :math:`x > 0`, else :math:`0.01\,\bar y`, also at 0, as in
+    PyTorch.
 
     References
     ----------
@@ -248,5 +248,5 @@ ACTIVATIONS: dict[str, Activation] = {
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Apply an activation, given by its name in `ACTIVATIONS` or as a function like them."""
+    """Apply an activation, given as a name in `ACTIVATIONS` or as a function."""
     return (ACTIVATIONS[function] if isinstance(function, str) else function)(x, xp=xp)

@@ -13,9 +13,9 @@ class Arrangement(NamedTuple):
     """The features that each block of a block-diagonal layer mixes.
 
     A row of features represents a C-contiguous array of ``shape``. Each position along the axes not
-    in ``mixed`` has its own matrix, which mixes the features along ``mixed``. With ``width`` each
-    matrix returns that many outputs, as the last axis; without, as many as inputs, in the same
-    order.
+    in ``mixed`` has its own matrix, which mixes the features along ``mixed``. If ``width`` is
+    given, each matrix returns ``width`` outputs, as the last axis. Otherwise, it returns an output
+    for each input, in the order of the inputs.
     """
 
     shape: tuple[int, ...]

@@ -47,7 +47,7 @@ def dropout(
     """
     shape = (*key.shape, *x.shape[-2:])
     bits = _hash_positions(x, key, rows, xp=xp)
-    # A product, since `where` is slow in NumPy for random masks.
+    # Multiply, because `where` is slow in NumPy for random masks.
     scale: Array | float
     if isinstance(rate, float | int):
         kept, scale = bits >= threshold(rate), 1.0 / (1.0 - rate)

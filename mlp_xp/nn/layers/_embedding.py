@@ -24,7 +24,7 @@ class Embedding(NamedTuple):
 
 
 def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
-    """Sum the gradients of each row of a table, (rows, width), by a one-hot product."""
+    """Sum the gradients of each row of a table, (rows, width), using one-hot vectors."""
     rows = xp.arange(n_rows, dtype=positions.dtype, device=device(lines))
     return xp.matmul(xp.astype(rows[:, None] == positions[None, :], lines.dtype), lines)
 

@@ -59,7 +59,7 @@ def gelu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     :math:`u = \sqrt{2/\pi}\,(x + 0.044715\,x^3)`, so
     :math:`\bar x = \bar y\,\tfrac12\,(1 + t + x (1 - t^2)\, u')` with
     :math:`u' = \sqrt{2/\pi}\,(1 + 0.134145\,x^2)`. The exact form needs the error function, which
-    is not in the Array API; they differ by less than 5e-4.
+    is not in the Array API; the two forms differ by less than 5e-4.
 
     References
     ----------

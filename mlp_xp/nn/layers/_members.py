@@ -9,7 +9,7 @@ from mlp_xp.nn.layers._layer import LayerPullback
 
 
 class SharedDense(NamedTuple):
-    """Parameters of a dense layer with shared weights: the shared ones, and those per member.
+    """Parameters of a dense layer with shared weights, and scales and biases per member.
 
     ``W : (..., fan_in, fan_out)`` is shared; ``r : (..., members, fan_in)``, and ``s`` and ``b``,
     ``(..., members, fan_out)``, are per member.
@@ -43,8 +43,8 @@ def shared_dense(
 ) -> tuple[Array, LayerPullback]:
     r"""Apply the affine map of each member, :math:`y_m = ((x_m \odot r_m) W) \odot s_m + b_m`.
 
-    A single product computes all members: row ``i * members + m`` is for sample i and member m. The
-    rows of the first layer's input are samples, which all members share.
+    A single matrix product computes all members: row ``i * members + m`` is for sample i and member
+    m. The rows of the first layer's input are samples, which all members share.
 
     References
     ----------

@@ -24,7 +24,7 @@ class BatchStats(NamedTuple):
 
 
 class NormPullback(Protocol):
-    """``dy : (..., batch, width)`` to ``dx`` of its shape, or None, and the gradients."""
+    """A function from ``dy : (..., batch, width)`` to ``dx``, or None, and the gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
         """Return the gradients with respect to the input and to the parameters."""
@@ -95,7 +95,7 @@ def batch_norm(
     affects all others in proportion to its weight.
 
     x and ``weights : (..., batch)`` are in the dtype of the parameters; None means weights of 1. A
-    row of weight 0, used as padding, must be finite and does not affect the others. If x is a part
+    row of weight 0, used as padding, must be finite and does not affect other rows. If x is a part
     of a batch, the statistics are over all parts, and parameter gradients are sums over the rows of
     x. The third result is the mean and variance of each feature, 0 if all weights are 0.
 
@@ -138,7 +138,7 @@ def batch_norm(
         if not need_dx:
             return None, grads
         total = grads
-        if part is not None:  # Copy, as the sum may overwrite it.
+        if part is not None:  # Copy, because the sum may overwrite its argument.
             total = part.sum(Norm(1.0 * grads.scale, 1.0 * grads.shift))
         dx = z * per_sample(-total.scale)
         dx -= per_sample(total.shift)

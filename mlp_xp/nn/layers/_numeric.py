@@ -42,7 +42,7 @@ class Periodic(NamedTuple):
 class Piecewise(NamedTuple):
     """Parameters of piecewise linear embeddings, and their pieces, which are not learned.
 
-    ``start`` and ``per_unit``, 1 by the length, are ``(..., numbers, pieces)``,
+    ``start`` and ``per_unit``, the reciprocal length, are ``(..., numbers, pieces)``,
     ``W : (..., numbers, pieces, width)``, ``slope`` and ``b`` are ``(..., numbers, width)``.
     """
 
@@ -80,7 +80,7 @@ def scale_inputs(params: InputScale, x: Array, *, xp: Namespace) -> tuple[Array,
 
 
 def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Embed each number with cosines of learned frequencies, a dense layer, and itself.
+    r"""Embed each number as a dense layer of cosines with learned frequencies, plus the number.
 
     With :math:`u = 2 \pi \omega x + \varphi` and :math:`c = \cos u`, the embedding of a number is
     :math:`(c W + b, x)`. So :math:`\bar c = \bar y W^T`, :math:`\bar u = -\sin(u)\,\bar c`,
@@ -131,7 +131,7 @@ def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, Layer
 
 
 def piecewise(params: Piecewise, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Embed each number by how much of each piece is below it, and a dense layer.
+    r"""Embed each number by a dense layer, whose inputs are the fractions of the pieces below it.
 
     With the fraction of a piece below x, :math:`e = \min(\max((x - s) / l, 0), 1)`, the embedding
     is :math:`e W + x a + b`. So :math:`\bar e = \bar y W^T` and :math:`\bar x = \sum \bar e / l\,[0

@@ -14,7 +14,7 @@ class BatchPart(NamedTuple):
 
     ``fraction`` is the part's fraction of the batch's weight, 0-d; ``sum`` sums a tree of arrays,
     which it may overwrite, over all parts. If ``n_shards`` is at least 1, rows are summed in this
-    number of virtual shards, and ``fraction`` is that of a row of weight 1.
+    number of virtual shards, and ``fraction`` is the fraction of a single row of weight 1.
     """
 
     fraction: Array

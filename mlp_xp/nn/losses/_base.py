@@ -16,10 +16,10 @@ Terms = tuple[Array, Callable[[Array | float], Array]]
 
 
 class Loss(ABC):
-    """A loss of each sample, with its gradient; a frozen object whose fields are its settings.
+    """A per-sample loss with its gradient: a frozen object whose fields are the settings.
 
     A subclass implements `terms` and `activate`, and overrides whatever differs from a loss for
-    real values. `mean_loss` applies weights and averages. All arrays may have leading axes,
+    real-valued targets. `mean_loss` applies weights and averages. All arrays may have leading axes,
     ``...``, e.g. for a stack of models.
 
     Attributes
@@ -92,14 +92,15 @@ class Loss(ABC):
     def check_targets(  # noqa: B027 - any real values will do.
         self, targets: Array, name: str = "y", *, xp: Namespace
     ) -> None:
-        """Raise ValueError if real targets, (batch,) or (batch, outputs), are invalid."""
+        """Raise ValueError if real-valued targets, (batch,) or (batch, outputs), are invalid."""
 
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> Array | None:
         """Return the initial biases of the output layer, (outputs,), or None for random ones.
 
-        ``targets : (samples, targets)`` are real, and ``weights : (samples,)`` have their dtype.
+        ``targets : (samples, targets)`` are real-valued; ``weights : (samples,)`` have the same
+        dtype as ``targets``.
         """
         return None
 
@@ -209,4 +210,4 @@ def invert(activation: str, y: Array, *, xp: Namespace) -> Array:
         return y + xp.log(xp.maximum(-xp.expm1(-y), tiny))
     if activation == "tanh":
         return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
-    return y  # "identity", or "relu" with outputs of at least 0
+    return y  # For "identity"; for "relu", ``y`` must be at least 0.

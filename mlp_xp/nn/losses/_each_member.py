@@ -15,8 +15,8 @@ class EachMember(Wrapped):
     r"""The mean of the losses of n networks, :math:`\ell = \frac1n \sum_m \ell(z_m, t)`.
 
     Predictions are the mean of the networks' activated outputs (probabilities, values or
-    quantiles); a predicted standard deviation is that of the mixture of distributions. Outputs are
-    ordered by network.
+    quantiles); a predicted standard deviation belongs to the mixture of the networks'
+    distributions. Outputs are ordered by network.
 
     Parameters
     ----------

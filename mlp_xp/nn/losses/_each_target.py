@@ -45,7 +45,7 @@ class EachTarget(Wrapped):
         return self.loss.output
 
     def split(self, outputs: Any) -> list[Any]:
-        """Split the outputs into those of each target, (..., batch, classes)."""
+        """Split the outputs by target; each part is (..., batch, classes)."""
         stops = list(accumulate(self.sizes))
         pairs = zip([0, *stops], stops, strict=False)
         return [outputs[..., start:stop] for start, stop in pairs]

@@ -168,9 +168,9 @@ class Quantile(ErrorLoss):
 
     A single quantile is the network's output, :math:`y = z`. For several quantiles, there is one
     output for each, and the losses are added. The lowest quantile is :math:`y_1 = z_1`, and each
-    further one is larger by a positive step, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so they
-    cannot cross. Since a quantile depends on all lower outputs, :math:`\bar z_k = (\bar y_k + \bar
-    y_{k+1} + \dots) / (1 + e^{-z_k})`, without the denominator for the first.
+    further one is larger by a positive step, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so the
+    quantiles cannot cross. Since a quantile depends on all lower outputs, :math:`\bar z_k = (\bar
+    y_k + \bar y_{k+1} + \dots) / (1 + e^{-z_k})`, without the denominator for the first.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ class Quantile(ErrorLoss):
 
 
 def as_level(level: Any) -> Any:
-    """Return a number as a float, with float32 0.05 as 0.05, not as 0.05000000075."""
+    """Return a number as a float; float32 0.05 becomes 0.05, not 0.05000000075."""
     if not isinstance(level, Real) and not hasattr(level, "ndim"):
         return level
     is_single = str(getattr(level, "dtype", "")).endswith("float32")

@@ -22,7 +22,7 @@ OUTPUTS: dict[str, Activation] = {
 
 @dataclass(frozen=True)
 class Through(Wrapped):
-    r"""A loss for real values, applied to activated outputs: :math:`\ell(g(z), t)`.
+    r"""A loss for real-valued targets, applied to activated outputs: :math:`\ell(g(z), t)`.
 
     By the chain rule, :math:`\partial \ell / \partial z` is the pullback of :math:`g`, applied to
     :math:`\partial \ell / \partial g`. Use this loss for outputs that are bounded or never
