@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FEW = 50  # A text column with at most this many distinct values may consist of numbers.
-MANY = 0.9  # With a larger fraction of numbers, or of distinct values, text is not categorical.
+MANY = 0.9  # A text column with a larger fraction of numbers or distinct values is not categorical.
 _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
 
 

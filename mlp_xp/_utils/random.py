@@ -1,4 +1,4 @@
-"""Random numbers, which are drawn on the host to be the same on every backend."""
+"""Random numbers, drawn on the host so that all backends get the same numbers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.ra
     """Return the generator for one of `PURPOSES` in one epoch, or in one part of an epoch.
 
     Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011):
-    the streams of different purposes and epochs are independent, and none depends on how many
-    numbers another one drew.
+    the streams of different purposes and epochs are independent, however many numbers are drawn
+    from each.
     """
     key = (PURPOSES.index(purpose), epoch, *part)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))

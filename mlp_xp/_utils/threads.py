@@ -52,7 +52,7 @@ def working(worker: Worker) -> Iterator[None]:
 
 
 def worker_context(worker: Worker) -> Context:
-    """Return a copy of the current context that has the worker set."""
+    """Return a copy of the current context in which the worker is set."""
     context = copy_context()
     context.run(_worker.set, worker)
     return context

@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _does_nothing(hook: F) -> F:
-    """Mark a method that a fit need not call, so that it can run many steps at once."""
+    """Mark a method that does nothing; a fit need not call it, and can run many steps at once."""
     hook.does_nothing = True  # type: ignore[attr-defined]
     return hook
 
@@ -87,7 +87,8 @@ class Callback:
     def on_epoch_end(self, model: Any, record: Record) -> bool | None:
         """Return True to end the fit after an epoch and its validation.
 
-        `model` can predict with its current weights. `record` is the last in ``model.history_``.
+        `model` can predict with its current weights. `record` is the last entry of
+        ``model.history_``.
         """
 
     def on_fit_end(self, model: Any) -> None:

@@ -133,7 +133,7 @@ class Checkpoint(Live):
         self._stale = set(checkpoints(self.folder).values())
 
     def on_fit_resume(self, model: Any) -> None:
-        """Lock the folder, and continue after its checkpoints."""
+        """Lock the folder, and keep its checkpoints, which are from the resumed fit."""
         self._open(model)
         self._best = max(map(_score, model.history_), default=-math.inf)
         self._stale = set()
@@ -198,7 +198,7 @@ class Checkpoint(Live):
     def _write(
         self, model: Any, pause: Pause, snapshot: Snapshot, best: Any
     ) -> dict[Path, Exception]:
-        """Write a checkpoint, and the best model if it is new; return the failure, if any."""
+        """Write a checkpoint, and the best model if it has changed; return the errors by path."""
         path = self.folder / checkpoint_name(pause.epoch, pause.step)
         try:
             with new_folder(path) as new:
@@ -230,10 +230,10 @@ class Checkpoint(Live):
         _warn_of(failed)
 
     def _prune(self, model: Any, newest: tuple[int, int]) -> None:
-        """Remove checkpoints that are too old, from another fit, or (if damaged) newer."""
+        """Remove old checkpoints, checkpoints of other fits, and newer ones, which are damaged."""
         found = checkpoints(self.folder)
         mine = [key for key, path in found.items() if key <= newest and path not in self._stale]
-        if newest not in mine:  # It replaced a checkpoint of another fit.
+        if newest not in mine:  # It has the path of another fit's checkpoint.
             mine.append(newest)
         scores = {record.epoch: _score(record) for record in model.history_}
         ends = [key for key in mine if not key[1] and key[0] in scores]

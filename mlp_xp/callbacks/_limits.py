@@ -17,8 +17,8 @@ class TimeBudget(Callback):
 
     The fit ends when the next step, or the validation after it, would probably exceed the limit,
     given the durations so far. The time counts from the start of the fit. The learning-rate
-    schedule does not depend on the time limit, and on a GPU, steps are only queued when they "end";
-    if this matters, use the estimators' parameter ``max_time``.
+    schedule does not depend on the time limit. On a GPU, the durations are measured when steps are
+    queued, not when they finish. If either matters, use the estimators' parameter ``max_time``.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class TimeBudget(Callback):
         self._budget, self._has_steps = Budget(self.seconds), False
 
     def on_fit_resume(self, model: Any) -> None:
-        """Start the clock, and count the seconds of earlier epochs."""
+        """Start the clock at the number of seconds that the earlier epochs took."""
         used = sum(record.seconds for record in model.history_[-model.n_iter_ :])
         start = time.perf_counter() - (used if model.n_iter_ else 0.0)
         self._budget, self._has_steps = Budget(self.seconds, start), False

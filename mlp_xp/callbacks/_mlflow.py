@@ -91,7 +91,7 @@ class MLflow(Live):
 
 
 def _log_model(model: Any) -> None:
-    """Log a model, which is modified, in the active run; warn if this fails."""
+    """Log a model in the active run, after removing its callbacks; warn if this fails."""
     sklearn, skops = optional("mlflow.sklearn", "mlflow"), optional("skops.io", "mlflow")
     model.callbacks = None
     try:
@@ -102,7 +102,8 @@ def _log_model(model: Any) -> None:
             signature=_signature(model),
             serialization_format="skops",
             skops_trusted_types=types,
-            # Otherwise MLflow loads the model in another process to infer them.
+            # Without a list, MLflow infers the requirements by loading the model in another
+            # process.
             pip_requirements=[
                 f"mlp-xp=={__version__}",
                 *sklearn.get_default_pip_requirements(include_skops=True),

@@ -15,7 +15,8 @@ from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_sv
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.time_budget import Pace
 
-_CURVE_PAUSE = 20  # Wait at least this many times a drawing's duration between drawings.
+# The pause between two drawings is at least this many times as long as a drawing.
+_CURVE_PAUSE = 20
 
 
 class ProgressBar(Live):
@@ -23,8 +24,8 @@ class ProgressBar(Live):
 
     The time left is estimated from the pace of the steps, excluding compilation before or during
     the first step. If stdout is not a terminal, about twenty lines are printed instead, the last at
-    the end. With ``max_time``, the bar shows the elapsed time if this is expected to end the fit.
-    Requires the ``cli`` extra.
+    the end of the fit. If ``max_time`` is expected to end the fit, the bar shows the elapsed
+    fraction of this time. Requires the ``cli`` extra.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class ProgressBar(Live):
         self._draw(model, None, ["preparing the first step"], 1)
 
     def _open(self, bar: LiveBar | NotebookBar | None) -> None:
-        """Start showing progress, by printed lines if there is no bar."""
+        """Start showing progress; without a bar, print lines."""
         self._live, self._next_curve, self._fitted = bar, 0.0, None
         self._start, self._epoch, self._line = time.perf_counter(), 0, ""
         self._printed, self._pace, self._is_between_epochs = 0, Pace(), False
@@ -75,7 +76,8 @@ class ProgressBar(Live):
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Update the bar with the loss and score of the epoch."""
-        self._epoch += 1  # Counted here, since a warm start continues the records of the last fit.
+        # Not the record's epoch number, which a warm start continues from the last fit.
+        self._epoch += 1
         self._is_between_epochs = True
         if record.validation_score is not None:
             self._score = [self._score_text(model, record.validation_score)]

@@ -218,8 +218,8 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         """Return the gradient of the loss with respect to the inputs.
 
         The magnitude of the gradient shows which features a prediction depends on (a saliency map);
-        its sign shows how to change the features to make the prediction worse (an adversarial
-        example). Dropout and `tta` are not used; batch normalization uses its running statistics.
+        its sign shows which change of the features increases the loss (an adversarial example).
+        Dropout and `tta` are not used; batch normalization uses its running statistics.
 
         Parameters
         ----------
@@ -320,7 +320,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
             attributes["_state"] = state.to_host(progress)
             for name in (*state.arrays, "columns_"):
                 attributes.pop(name, None)
-        elif "coefs_" in attributes:  # Assigned by the user, not used yet.
+        elif "coefs_" in attributes:  # The user has assigned weights, which were not used yet.
             for name in ("coefs_", "intercepts_"):
                 attributes[name] = [map_leaves(to_numpy, params) for params in attributes[name]]
         return packed(attributes)
@@ -355,10 +355,10 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         """
         there = get_backend(backend, device)
         moved = type(self).__new__(type(self))
-        # Arrays are copied as for a pickle; lists are copied because a fit appends to them.
+        # Copy arrays as for a pickle, and lists because a fit appends to them.
         attributes = self.__getstate__().items()
         moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
-        moved.backend, moved.device = backend, device  # A subclass may not have them.
+        moved.backend, moved.device = backend, device  # A subclass may not have these parameters.
         if "_state" in vars(moved) or "coefs_" in vars(moved):
             publish(moved, fitted_state(moved).to(there))
         return moved

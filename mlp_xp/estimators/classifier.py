@@ -170,7 +170,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         known: Any = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        # Skip scikit-learn's check if the same sorted classes are passed again.
+        # Skip scikit-learn's check if the sorted classes are the same as in the first call.
         is_plain = type(classes) in (np.ndarray, list, tuple, range)
         is_same = isinstance(known, np.ndarray) and is_plain and np.array_equal(known, classes)
         if classes is not None and not is_same:

@@ -103,7 +103,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         if self.n_jobs == 0:
             raise ValueError("`n_jobs` must not be 0: use 1 or more, or -1 for all processors.")
         members = self._members()
-        if any(asks_for_table(member) for member, _ in members):  # Each network checks the columns.
+        # The networks check the columns themselves.
+        if any(asks_for_table(member) for member, _ in members):
             validate_data(self, X, reset=True, skip_check_array=True)
             n_samples = _num_samples(X)
         else:
@@ -166,7 +167,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
             return X
         is_array = namespace_backend(X) not in (None, "numpy")
         if is_array or any(columns is not first for columns in others):
-            return X  # Each network encodes X.
+            return X  # Let each network encode X.
         matrix = check_x(self.estimators_[0], X, reset=False)
         rows = np.arange(matrix.shape[0])
         return Rows(matrix, rows, SharedData(matrix, {"columns_": first}))

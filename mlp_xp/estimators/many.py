@@ -42,14 +42,14 @@ from mlp_xp.training.stack.answer_many import answer_many
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.stack.workers import work_in_threads
 
-# Attributes set by the check of X, and the settings on which the check depends.
+# The attributes that the check of X sets, and the settings on which the check depends.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = (
     *("categorical_features", "missing_values", "input_scaling", "precision", "max_one_hot"),
 )
 # The maximum number of models in a stack.
 _MOST_MODELS = 512
-# Threads slow down fits with fewer operations in the forward passes of an epoch, and of a fit.
+# Threads slow down a fit whose forward passes have fewer operations, in an epoch and in total.
 _TINY_EPOCH, _TINY_FIT = 1_000_000, 100_000_000
 # The fraction of free memory for the models' states, gradients and activations.
 _SHARE_OF_MEMORY = 0.5
@@ -60,8 +60,8 @@ class FitTask(NamedTuple):
 
     ``model`` is an estimator of this package that is not used elsewhere, such as a clone. ``X``,
     ``y`` and ``sample_weight`` are passed to its `fit`. ``rows`` are the integer positions of the
-    samples to use, None for all. Tasks with the identical object X share its copy on the device.
-    ``fit_params`` are the held-out samples, by their names in `fit`.
+    samples to use; None means all samples. Tasks with the identical object X share one copy of X on
+    the device. ``fit_params`` are the held-out samples, by their parameter names in `fit`.
     """
 
     model: Any
@@ -73,9 +73,10 @@ class FitTask(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """The result of a fit: the position of its task, the error or None, and the seconds taken.
+    """The result of a fit: the task's position, the error or None, and the duration in seconds.
 
-    Without an error, the task's model is fitted. Models that train together report the same time.
+    If the error is None, the task's model is fitted. Models that train together report the same
+    duration.
     """
 
     number: int
@@ -159,7 +160,7 @@ def fit_all(
 class _Data:
     """A cache of the checked data of tasks, by object identity.
 
-    The columns of a table are fitted to the rows of a task, and shared by tasks with the same rows.
+    A table's columns are learned from the rows of a task, and shared by tasks with these rows.
     """
 
     def __init__(self, tasks: Sequence[FitTask]) -> None:
@@ -169,7 +170,7 @@ class _Data:
         self._n_left = Counter(map(_key, tasks))
 
     def shared(self, task: FitTask) -> SharedData | None:
-        """Return the checked data for fits to share; None if sparse or if the check fails."""
+        """Return the checked data that fits can share; None if X is sparse or invalid."""
         key = _key(task)
         with self._lock:
             if key not in self._shared:
@@ -185,7 +186,7 @@ class _Data:
         model = copy.copy(task.model)
         try:
             X = check_x(model, X, reset=True)
-        except (ValueError, TypeError):  # Each fit will raise the error.
+        except (ValueError, TypeError):  # Each fit will raise this error.
             return None
         found = vars(model)
         return SharedData(X, {name: found[name] for name in _NAMES if name in found})
@@ -285,7 +286,7 @@ def _is_tiny(task: FitTask, data: _Data) -> bool:
 
 
 class _Size(NamedTuple):
-    """The numbers of weights, neurons, samples per batch, and epochs; 0 if unknown."""
+    """The number of weights, neurons, samples per batch and epochs; 0 if unknown."""
 
     weights: int = 0
     widths: int = 0
@@ -300,7 +301,7 @@ def _size(task: FitTask, data: _Data) -> _Size:
         network = known_network((task.X.shape[1], *layers, data.n_outputs(task.y)))
         batch = resolve_batch_size(params["batch_size"])
         max_iter = int(params["max_iter"])
-    except (ValueError, TypeError, AttributeError):  # The fit will raise the error.
+    except (ValueError, TypeError, AttributeError):  # The fit will raise this error.
         return _Size()
     weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
     return _Size(weights, sum(network.sizes), batch, max_iter)
@@ -327,7 +328,7 @@ def _fit(
             _detach(model)
     except Exception as raised:
         error = raised
-    # Outside the handler, so that a second error does not show the first as its context.
+    # Fit again outside the handler, so that a second error does not show the first as its context.
     if is_stack and isinstance(error, StackError | NonFiniteError):
         model.random_state = untouched
         try:

@@ -249,10 +249,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
         Afterwards, ``predict(X, quantiles=(0.05, 0.95))`` encloses 90 % of new targets, for any
         loss and any noise, if new samples have the same distribution as these (split conformal
-        prediction). Errors are measured from each quantile for `Quantile`, in standard deviations
-        for `Gaussian`, and from the prediction for other losses, whose intervals therefore all have
-        the same width. Predictions and standard deviations do not change. The next fit discards the
-        calibration.
+        prediction). With the loss `Quantile`, errors are measured from each quantile; with
+        `Gaussian`, in standard deviations. With other losses, errors are measured from the
+        prediction, so all intervals have the same width. Predictions and standard deviations do not
+        change. The next fit discards the calibration.
 
         Parameters
         ----------

@@ -21,7 +21,7 @@ def train_mlp(
     learning_rate: float,
     num_epoch: int,
 ) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
-    """Train for ``num_epoch`` epochs, each one call of `learn_once_cross_entropy` on all data.
+    """Train for ``num_epoch`` epochs, calling `learn_once_cross_entropy` on all data in each.
 
     The forward pass of each epoch also measures the accuracy after the previous epoch, so one more
     forward pass follows the last epoch.
@@ -177,7 +177,7 @@ def run_mlp_training(
         xp.asarray(array, dtype=dtype, device=device(data_train))
         for array in to_weights(init_params(network, seed))
     )
-    # Check both sets before the first epoch.
+    # Check the training data and the test data before the first epoch.
     xp, params, labels_train = prepare_labels(w1, b1, w2, b2, "_train", data_train, labels_train)
     *_, labels_test = prepare_labels(w1, b1, w2, b2, "_test", data_test, labels_test)
     params, train_accuracies, losses = train(

@@ -40,7 +40,7 @@ def one_hot(labels: Array) -> Array:
            [1., 0., 0.]])
     """
     xp = array_namespace(labels)
-    # Must run before the scope, which enables float64 in JAX.
+    # The default dtype must be read first, since the scope enables float64 in JAX.
     dtype = default_dtype("real floating", labels, xp=xp)
     with get_backend(labels).scope():
         labels, largest = check_range("labels", labels, xp=xp)
@@ -101,7 +101,7 @@ def learn_once_mse(
     targets = xp.astype(targets, w1.dtype, copy=False)
     squares = Through(SquaredError(), "logistic")
     loss, _, grads = loss_and_gradients(params, data, targets, squares, xp=xp)
-    # SquaredError is half the sum over the outputs; the lab's loss is their mean.
+    # `SquaredError` is half the sum of the outputs' squared errors; the lab's loss is their mean.
     scale = 2.0 / w2.shape[1]
     return (*to_weights(updated(params, grads, scale * learning_rate)), scale * float(loss))
 

@@ -18,7 +18,7 @@ from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
 
 Weights = tuple[Array, Array, Array, Array]
-# Called with the epoch (from 1), its accuracy and its loss; True stops the training.
+# A function of the epoch number (from 1), the accuracy and the loss; it returns True to stop.
 AfterEpoch = Callable[[int, float, float], bool | None]
 
 
@@ -33,7 +33,7 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     and nothing overflows.
     """
     n_samples, n_classes = logits.shape
-    # Classes are the first axis in memory: NumPy is several times faster along samples.
+    # Put the classes on the first axis: NumPy is several times faster along long inner axes.
     z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
     classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
     is_top = classes == xp.astype(xp.argmax(z, axis=0), labels.dtype)[None, :]
@@ -46,7 +46,7 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     second = xp.max(others, axis=0, keepdims=True)
     others -= second
     log_rest_of_top = xp.log(xp.sum(xp.exp(others), axis=0, keepdims=True)) + second
-    # `log_rest_of_top` replaces the largest term's entries; 1 avoids a warning for log(0).
+    # The entries of the largest term are replaced below; until then, 1 avoids a log(0) warning.
     log_rest = xp.log(xp.where(is_top, 1.0, total - terms))
     log_rest = xp.where(is_top, log_rest_of_top, log_rest)
     logs = xp.where(classes == labels[None, :], z, log_rest)
@@ -66,7 +66,7 @@ def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> It
 
 
 def _work(params: Params, data: Array) -> int:
-    """Return the number of multiplications in the first layer, by which threads are chosen."""
+    """Return the number of multiplications in the first layer, to choose the number of threads."""
     return data.shape[0] * params[0].W.shape[0] * params[0].W.shape[1]
 
 

@@ -51,7 +51,7 @@ class Call:
 
     @classmethod
     def read(cls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """Return the call, with its parameters set, or None if it must be fitted on its own."""
+        """Return the call with its parameters set; None if its estimator must be fitted alone."""
         if getattr(function, "__name__", "") not in _FUNCTIONS:
             return None
         call = cls(function, args, kwargs)
@@ -61,7 +61,7 @@ class Call:
             parameters = call._named.get("parameters")
             if parameters:
                 call.estimator.set_params(**clone(parameters, safe=False))
-        except Exception:  # Scikit-learn will raise the error.
+        except Exception:  # Scikit-learn will raise the error for wrong parameters.
             return None
         return call if call._is_plain and call._can_share() else None
 
@@ -122,7 +122,7 @@ class Call:
 
     @cached_property
     def preprocessing(self) -> tuple[int, str] | None:
-        """A key for the samples and settings of a pipeline's other steps, or None without steps."""
+        """A key for the samples and the steps before the network; None without such steps."""
         if not self.is_pipeline or len(self.estimator.steps) == 1:
             return None
         try:
@@ -137,16 +137,19 @@ class Call:
         traceback = None if error is None else error.__traceback__
 
         def fit(*args: Any, **kwargs: Any) -> Any:
-            del estimator.fit, estimator.set_params  # Restore the methods of the class.
-            if error is not None:  # The error may be raised repeatedly.
+            # Deleting these attributes restores the class's methods.
+            del estimator.fit, estimator.set_params
+            # Avoid a growing traceback, since the same error may be raised several times.
+            if error is not None:
                 raise error.with_traceback(traceback)
             return estimator
 
         estimator.fit, estimator.set_params = fit, lambda **parameters: estimator
         if not self._named.get("return_train_score"):
-            self._bound.arguments["train"] = np.empty(0, dtype=np.intp)  # Avoids a copy.
+            # The training samples are not needed: avoid copying them.
+            self._bound.arguments["train"] = np.empty(0, dtype=np.intp)
         printed = io.StringIO()
-        # Scikit-learn's message has the time of this call only: replace it.
+        # Scikit-learn's message reports the time of this call alone: replace it by the fit's time.
         with contextlib.redirect_stdout(printed) if verbose > 1 else contextlib.nullcontext():
             result = self._function(*self._bound.args, **self._bound.kwargs)
         if isinstance(result, dict) and "fit_time" in result:

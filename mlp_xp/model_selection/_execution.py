@@ -28,7 +28,7 @@ _LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBacken
 
 
 class Unfinished(dict[str, Any]):
-    """A placeholder for the result of a fit that Ctrl-C prevented, with a result's keys."""
+    """A placeholder, with the usual keys, for the result of a fit that Ctrl-C prevented."""
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def many_models(
 
 
 def _is_called_by_joblib() -> bool:
-    # Only the call stack shows sequential joblib.
+    # Sequential joblib leaves no trace except in the call stack.
     names = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))
     return joblib.parallel.__name__ in names
 
@@ -71,7 +71,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     """A joblib backend that collects scikit-learn's calls and trains their networks at once.
 
     Other calls are passed to the previously active backend. Parameters are as in `many_models`;
-    ``is_interrupted`` is whether Ctrl-C has ended the last fits.
+    ``is_interrupted`` is true if Ctrl-C ended the last fits.
     """
 
     supports_retrieve_callback = True
@@ -97,7 +97,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
         """Configure joblib to submit all calls at once, silently; return the number of workers."""
-        # Not pre_dispatch="all", with which joblib loses an error of the first split.
+        # With pre_dispatch="all", joblib would lose an error of the first split.
         self.parallel, parallel.pre_dispatch, parallel.verbose = parallel, sys.maxsize, 0
         return self.effective_n_jobs(n_jobs)
 
@@ -110,14 +110,15 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     @property
     def _n_threads(self) -> int | None:
         if self._n_jobs is None:
-            return 1 if self.nesting_level else None  # Nested: other fits are running.
+            # A nested call uses one thread, since other fits are running.
+            return 1 if self.nesting_level else None
         return self._n_jobs if self._n_jobs > 0 else max(1, joblib.cpu_count() + 1 + self._n_jobs)
 
     def submit(self, func: Any, callback: Any = None) -> None:
         """Store a call for `retrieval_context`."""
         self._submitted[func] = callback
 
-    apply_async = submit  # The name of `submit` before joblib 1.5.
+    apply_async = submit  # Before joblib 1.5, `submit` has this name.
 
     def retrieve_result_callback(self, out: Any) -> Any:
         """Return a result that is ready."""
@@ -131,7 +132,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         bar = TaskBar("models", len(self._submitted)) if shows_bar else None
         result, scores = None, _BestScore(self._metric)
         try:
-            # Steps of pipelines and scorers may use joblib, too.
+            # Let pipeline steps and scorers that call joblib use the outer backend.
             with parallel_config(backend=self._outer):
                 for batch, result in self._results():
                     self._submitted.pop(batch)([result])
@@ -165,7 +166,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 
 
 class _BestScore:
-    """The best mean score so far among candidates of a search with all folds scored."""
+    """The best mean score so far, among a search's candidates whose folds have all been scored."""
 
     def __init__(self, metric: Any) -> None:
         self._metric = metric

@@ -93,5 +93,5 @@ def _trained(
             tasks[result.number] = None
             call, seconds = waiting.pop(result.number)
             yield call, result.error, seconds + result.seconds
-        if waiting or is_pressed():  # Also if pressed during the last scoring.
+        if waiting or is_pressed():  # Ctrl-C may have been pressed during the last scoring.
             raise KeyboardInterrupt

@@ -12,12 +12,12 @@ from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
 
 class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignore[misc]
-    """scikit-learn's reliability diagram, extended to several classes, with its error (ECE).
+    """scikit-learn's reliability diagram for two or more classes, with the calibration error.
 
-    With several classes it plots the fraction of correct predictions against the probability of the
-    predicted class. Bars at the bottom show the fraction of samples in each bin. `from_estimator`
-    and `from_predictions` are as in scikit-learn; `from_predictions` also accepts a (samples,
-    classes) array.
+    With more than two classes, it plots the fraction of correct predictions against the probability
+    of the predicted class. Bars at the bottom show the fraction of samples in each bin.
+    `from_estimator` and `from_predictions` are as in scikit-learn; `from_predictions` also accepts
+    a (samples, classes) array.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         if is_multiclass:
             labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)
             truth, p, pos_label = labels[np.argmax(p, axis=1)] == truth, np.max(p, axis=1), True
-        p = np.clip(p, 0.0, 1.0)  # Rounded sums may exceed 1.
+        p = np.clip(p, 0.0, 1.0)  # Probabilities may exceed 1 by a rounding error.
         bins = {"n_bins": n_bins, "strategy": strategy, "pos_label": pos_label}
         shown, predicted = sklearn.calibration.calibration_curve(truth, p, **bins)
         positive = pos_label if pos_label is not None else np.max(truth)

@@ -82,7 +82,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         rotation = xticks_rotation or ("horizontal" if is_short else 45)
         aligned = {"ha": "right", "rotation_mode": "anchor"} if rotation == 45 else {}
         small = {} if n <= _MAX_LABELLED else {"fontsize": 6}
-        # Without math, since a "$" in a name does not start a formula.
+        # Class names are not formulas, even if they contain "$".
         self.ax_.set_xticks(
             range(n), names, rotation=rotation, parse_math=False, **aligned, **small
         )

@@ -250,7 +250,7 @@ def _as_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def _shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
-    """Return (channels, height, width); raise ValueError if the number of features differs."""
+    """Return (channels, height, width); raise ValueError unless it has ``n_features`` numbers."""
     shape = tuple(image_shape)
     shape = (1, *shape) if len(shape) == 2 else shape
     if len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features:

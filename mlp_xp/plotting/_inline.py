@@ -53,7 +53,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
         "figure.facecolor": "none",
         "axes.facecolor": "none",
         "savefig.facecolor": "none",
-        "image.interpolation": "none",  # The page scales the pixels.
+        "image.interpolation": "none",  # The page scales the image, not matplotlib.
         "svg.fonttype": "none",
         "svg.hashsalt": title,
     }
@@ -68,7 +68,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
 
 
 def in_notebook_colors(svg: str) -> str:
-    """Return figures of `inline_svg` with the colors of `THEME`, for a light or dark notebook.
+    """Return figures of `inline_svg` with the colors of `THEME`, for light and dark notebooks.
 
     Examples
     --------
@@ -98,7 +98,8 @@ def _themed(svg: str, title: str) -> str:
     body = re.sub(
         r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.S
     )
-    body = re.sub(r'<g id="[^"]*"', "<g", body)  # Other figures have the same ids.
+    # Ids must be unique in a page, but all figures have the same ones.
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
     body = body.replace(_INK, "currentColor")
     for i, color in enumerate(COLORS):
         body = body.replace(color.lower(), f"var(--line-{i},{color})")

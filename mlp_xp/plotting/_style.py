@@ -23,7 +23,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def ink() -> str:
-    """Return the color of text, which differs in a dark theme."""
+    """Return the text color of the current theme, light or dark."""
     color: str = optional("matplotlib").rcParams["text.color"]
     return color
 
@@ -55,7 +55,7 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
         return [ax]
     else:
         ax.set_axis_off()
-        # Only a layout engine makes room for labels.
+        # Without a layout engine, leave room for the labels.
         space = 0.6 if ax.figure.get_layout_engine() is None else None
         grid = ax.get_subplotspec().subgridspec(rows, columns, wspace=space)
         axes = [ax.figure.add_subplot(grid[i // columns, i % columns]) for i in range(n)]
@@ -65,7 +65,7 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
 
 
 def set_figure_title(figure: Any, ax: Any, title: str) -> None:
-    """Write a title over all axes of a figure, unless the caller owns it."""
+    """Write a title over all axes of a figure, unless the caller passed axes."""
     if ax is None:
         figure.suptitle(title, fontsize="medium")
 
@@ -84,7 +84,7 @@ def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> No
     axes : Axes
     labels : sequence of (x, y, text, color)
     """
-    axes.get_ylim()  # Limits are computed when requested, not by transforms.
+    axes.get_ylim()  # Reading the limits updates them; the transforms below do not.
     finite = [label for label in labels if np.isfinite(label[1])]
     height = axes.bbox.height / axes.figure.dpi * 72  # Points.
     to_points = axes.transData.transform
@@ -93,7 +93,7 @@ def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> No
     moved = np.asarray(places, dtype=float)
     for lower, upper in pairwise(order):
         moved[upper] = max(moved[upper], moved[lower] + _LINE)
-    if len(moved):  # Shift back down what exceeds the top.
+    if len(moved):  # Move all labels down if one exceeds the top.
         top = axes.bbox.y0 / axes.figure.dpi * 72 + height
         moved -= max(0.0, moved.max() - top)
     for (x, y, text, color), place, shifted in zip(finite, places, moved, strict=True):

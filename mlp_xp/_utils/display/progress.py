@@ -19,9 +19,9 @@ _ECHO = len("^C")
 
 
 class LiveBar:
-    """A line in a terminal: a label, a bar, percent, metrics, and the time left, which counts down.
+    """A terminal line with a label, a bar, a percentage, metrics and a countdown of the time left.
 
-    ``unit`` is what still finishes after Ctrl-C, e.g. ``"epoch"``.
+    ``unit`` names what is still completed after Ctrl-C, e.g. ``"epoch"``.
     """
 
     def __init__(self, console: Any, unit: str = "step", refresh_per_second: float = 8) -> None:
@@ -94,7 +94,7 @@ class LiveBar:
 
 
 class NotebookBar:
-    """The line of `LiveBar` below a notebook cell, with optional HTML below the line."""
+    """The notebook version of `LiveBar`: a line below the cell, with optional HTML under it."""
 
     def __init__(self) -> None:
         self._place, self._bar, self._text, self._below = NotebookPlace(), "", "", ""
@@ -132,7 +132,7 @@ def open_bar(
 
 @contextlib.contextmanager
 def spinner(text: str, file: TextIO) -> Iterator[bool]:
-    """Show a text next to a spinner if the file is a terminal; yield whether it is one."""
+    """Show a text next to a spinner if the file is a terminal; yield whether it is a terminal."""
     console = _terminal(file)
     if console is None:
         yield False

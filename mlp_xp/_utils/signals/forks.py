@@ -19,7 +19,8 @@ from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 _POLL = 0.001  # Seconds.
-_LONGEST = 30.0  # Seconds. Avoids a deadlock if the computing thread waits for the forking one.
+# Seconds to wait at most, in case the computing thread waits for the forking thread.
+_LONGEST = 30.0
 _computing: set[int] = set()  # Thread ids.
 _forking: set[int] = set()
 _interrupted: set[int] = set()

@@ -103,7 +103,7 @@ def _flush_all(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files of killed writers from a folder that is `locked`."""
+    """Remove the temporary files of killed writers from a folder that the caller has `locked`."""
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             if path.is_dir():
@@ -156,7 +156,8 @@ else:
         stack.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-            # Unlock explicitly: a process forked meanwhile has a copy of the descriptor.
+            # Closing is not enough to unlock: a process forked meanwhile has a copy of the
+            # descriptor.
             stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         except OSError as error:
             # The file system does not support locks; saving without one is better than not saving.

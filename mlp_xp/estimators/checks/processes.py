@@ -17,7 +17,8 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-# Parameters that may differ: one process prints and runs callbacks, and each has its own device.
+# Parameters that may differ between processes: only one process prints and runs callbacks, and each
+# process has its device.
 _OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -71,7 +72,7 @@ def describe_fit(
 def text_of(value: Any) -> str:
     """Return a parameter as text, the same in every process."""
     if isinstance(value, np.random.RandomState):
-        return "a RandomState"  # The snapshot has the seed drawn from it.
+        return "a RandomState"  # The seed drawn from it is part of the snapshot.
     if isinstance(value, np.generic):
         value = value.item()
     return _ADDRESS.sub("", repr(value))

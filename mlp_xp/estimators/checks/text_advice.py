@@ -41,10 +41,11 @@ def _text_columns(X: Any) -> tuple[list[str], list[str]]:
     numbers: list[str] = []
     texts: list[str] = []
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
-    # Without column names, the advice cannot name a column.
+    # The advice is about named columns.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
         return numbers, texts
-    to_numeric = importlib.import_module("pandas").to_numeric  # Already imported by the user.
+    # The user has imported pandas already.
+    to_numeric = importlib.import_module("pandas").to_numeric
 
     def is_text(values: Any) -> Any:
         return to_numeric(values.astype(object), errors="coerce").isna()

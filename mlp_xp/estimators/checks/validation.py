@@ -22,11 +22,11 @@ from mlp_xp.backends import Backend, get_backend, host, namespace_backend
 from mlp_xp.training.data.rows import Rows, is_mapped, some_rows, take_rows
 from mlp_xp.training.processes import SingleProcess
 
-# Dtypes that are kept; others are converted to the first.
+# Arrays of these dtypes are not converted; all others are converted to the first dtype.
 _DTYPES = (np.float64, np.float32, np.uint8)
-_vdot = between_forks(np.vdot)  # A fork during a product in another thread would hang.
+_vdot = between_forks(np.vdot)  # A fork while another thread computes a dot product would hang.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
-# Parts of the messages of scikit-learn's errors.
+# Parts of scikit-learn's error messages.
 _TEXT, _NAN = "could not convert string to float", "contains NaN"
 # The number of entries of a memory-mapped file to check at once.
 _BLOCK = 1 << 18
@@ -36,9 +36,10 @@ Given = tuple[Any, Any, Any]  # X, y and sample_weight.
 
 
 class Sample(NamedTuple):
-    """Checked data: X, or `Rows` of X, on its device; targets and weights on the host.
+    """Checked data: X, or `Rows` of X, on the device of X; targets and weights on the host.
 
-    If each process passes its own rows, X is a `Shard`, and y has the targets of all processes.
+    If each process passes a different part of the samples, X is a `Shard`, and y has the targets of
+    all processes.
     """
 
     X: Any
@@ -78,13 +79,13 @@ def check_held_out(model: Any, given: Given, processes: SingleProcess) -> Sample
 
 
 def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
-    """Check X or X_val; the error about X_val says how to transform it in a pipeline."""
+    """Check X or X_val; an error about X_val says how to transform X_val in a pipeline."""
     try:
         return check_x(model, X, **settings)
     except ValueError as error:
         if not suffix:
             raise
-        cause = str(error.__cause__ or error).rstrip(".")  # Without advice on text in X.
+        cause = str(error.__cause__ or error).rstrip(".")  # The cause has no advice on text in X.
         raise ValueError(
             f"X{suffix}: {cause}. A Pipeline transforms only X: type "
             "sklearn.set_config(enable_metadata_routing=True), Pipeline(..., "
@@ -99,16 +100,17 @@ def check_x(
 ) -> Any:
     """Check X: by scikit-learn if NumPy can convert it, otherwise on its device.
 
-    The estimator's ``n_features_in_`` is set if ``reset``, else compared. ``exchange`` is given if
-    X is one process's part of the samples, perhaps without rows; the result has at least one row.
-    NumPy results are uint8, float32, float64 or of a memory-mapped file's dtype; sparse, CSR.
+    If ``reset``, the estimator's ``n_features_in_`` is set, otherwise compared with X. If X is one
+    process's part of the samples, ``exchange`` is given, and X may have no rows; the result has at
+    least one row. A NumPy result has dtype uint8, float32, float64 or the dtype of a memory-mapped
+    file. A sparse result is in CSR format.
     """
     if reset:
         vars(estimator).pop("columns_", None)  # From an earlier fit.
     is_table = asks_for_table(estimator) if reset else "columns_" in vars(estimator)
     if isinstance(X, Rows) and (X.shared is not None or not is_table):
         return _check_rows(estimator, X, reset=reset)
-    if isinstance(X, Rows):  # Table columns are fitted to the selected rows only.
+    if isinstance(X, Rows):  # Learn the table's columns from the selected rows only.
         X = take_rows(X, slice(None))
     if exchange is not None and not is_table:
         X = _fill_rows(X)
@@ -147,7 +149,7 @@ def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
         vars(estimator).update(X.shared.names)
         return X
     if X.shared is not None and "columns_" in X.shared.names:
-        return X.x  # Already encoded for every estimator with these columns.
+        return X.x  # The matrix was encoded for all estimators with these columns.
     checked = check_x(estimator, X.x, reset=reset)
     return X if checked.dtype == X.dtype else Rows(checked, X.rows)
 
@@ -158,7 +160,7 @@ def _fill_rows(X: Any) -> Any:
         return X
     if sparse.issparse(X):
         return sparse.csr_array((1, X.shape[1]), dtype=X.dtype)
-    if hasattr(X, "reindex"):  # A data frame keeps its names.
+    if hasattr(X, "reindex"):  # A data frame keeps its column names.
         return X.reindex(range(1), fill_value=0)
     if isinstance(X, np.ndarray):
         return np.zeros((1, X.shape[1]), X.dtype)
@@ -189,7 +191,7 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
                 "which converts them to year, day of year, weekday and second of day."
             ) from error
         raise
-    # Selecting the rows of a batch from column-major sparse data would read all of it each time.
+    # In column-major sparse data, selecting the rows of a batch would read all the data.
     return checked.tocsr() if sparse.issparse(checked) else checked
 
 
@@ -214,7 +216,8 @@ def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> An
     if xp.isdtype(X.dtype, "bool"):
         raise ValueError("X has dtype bool: convert it first, e.g. xp.astype(X, xp.float32).")
     if xp.isdtype(X.dtype, "real floating"):
-        with backend.scope():  # max and min propagate NaN, and need no temporary as large as X.
+        # `max` and `min` propagate NaN, without a temporary array as large as X.
+        with backend.scope():
             is_finite = bool(xp.isfinite(xp.max(X)) & xp.isfinite(xp.min(X)))
         if not is_finite:
             raise _nan_error("NaN or infinity")
@@ -259,11 +262,11 @@ def _is_plain(X: Any) -> bool:
         and X.dtype in _KEPT
         and X.ndim == 2
         and X.size > 0
-        and X.flags.forc  # Contiguous: flattened without a copy.
+        and X.flags.forc  # A contiguous array can be flattened without a copy.
     ):
         return False
-    # The sum of squares is finite only if every number is, since squares cannot cancel out. This
-    # product never warns, and uses all BLAS threads.
+    # The sum of squares is finite only if every number is finite, since squares cannot cancel out.
+    # `vdot` never warns, and uses all BLAS threads.
     flat = X.ravel(order="K")
     return X.dtype.kind == "u" or math.isfinite(_vdot(flat, flat))
 

@@ -13,8 +13,8 @@ from mlp_xp.backends import Backend
 class DeviceCopies:
     """Copies of arrays on devices, made at first use and not pickled.
 
-    ``is_shared`` is whether the user has a reference to one of the arrays, and may write to it at
-    any time. Nothing is cached then, since writes cannot be detected.
+    If ``is_shared`` is true, the user has a reference to one of the arrays and may write to it at
+    any time. Then nothing is cached, since writes cannot be detected.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,8 @@ class DeviceCopies:
     def on(self, backend: Backend, dtype: str, tree: Any) -> Any:
         """Return a tree of arrays (or None) of any library as copies on a backend.
 
-        Copies are cached until the tree has other arrays. Shared arrays are returned unchanged.
+        The copies are cached until an array of the tree is replaced. Shared arrays are returned
+        unchanged.
         """
 
         def put(leaf: Any) -> Any:
@@ -49,7 +50,8 @@ class DeviceCopies:
             if key not in self._copies:
                 with backend.scope():
                     self._copies[key] = map_leaves(put, tree)
-                # Streams of other threads would not wait until the arrays are copied.
+                # Finish copying now, since the streams of other threads would not wait for the
+                # copies.
                 backend.synchronize(self._copies[key])
             return self._copies[key]
 

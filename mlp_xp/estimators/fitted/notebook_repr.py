@@ -8,7 +8,7 @@ from typing import Any
 
 from sklearn.utils import estimator_html_repr
 
-# On a dark page, scikit-learn's box has the fixed colors of a light page: invert them.
+# Parts of scikit-learn's box have fixed colors for a light page: invert them on a dark page.
 _DARK_BOX = (
     "<style>.mlp-xp-box .sk-global.dark .sk-estimator{filter:invert(.9) hue-rotate(180deg)}</style>"
 )

@@ -38,9 +38,9 @@ def network_outputs(
     """Return the outputs of an estimator's network, (samples, outputs).
 
     ``method`` is the name of the calling method, for errors. ``raw`` omits the output activation.
-    ``only_order`` allows skipping a softmax, which does not change the order of a sample's outputs.
-    ``depth`` selects the activations of a hidden layer instead, from 1. ``to`` is the backend of
-    the result, by default X's.
+    With ``only_order``, a softmax may be skipped, since it does not change the order of a sample's
+    outputs. ``depth``, from 1, selects the activations of a hidden layer instead of the outputs.
+    ``to`` is the backend of the result, by default the backend of X.
     """
     state = fitted_state(model)
     X, caller, backend, dtype = _place(model, X, state, method)
@@ -56,7 +56,7 @@ def network_outputs(
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
     params, batch_stats, scaling = state.on(backend, dtype)
-    # A softmax over one output, possible if the user assigns it, is always 1.
+    # Users can assign a softmax to a network with one output; its result is always 1.
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
     keeps_order = keeps_order and state.network.n_members == 1
     is_raw = not views and (raw or (only_order and keeps_order))
@@ -74,9 +74,9 @@ def network_outputs(
         dtype=dtype,
         precision=model.precision,
     )
-    # Check new weights even if outputs are finite: tanh(inf) is 1, and XLA's max(NaN, 0) is 0. Do
-    # not read the outputs of weights known to be finite: this would wait for the device, and large
-    # inputs may cause overflow.
+    # Check new weights even if the outputs are finite: tanh(inf) is 1, and XLA's max(NaN, 0) is 0.
+    # If the weights are known to be finite, do not check the outputs: reading them would wait for
+    # the device, and large inputs may cause overflow.
     is_known = state.is_checked and not state.copies.is_shared
     if not (is_known or (state.is_checked and is_finite(to, outputs))):
         model._state = state.checked()
@@ -122,7 +122,8 @@ def member_std(model: Any, X: Any) -> Any:
                     targets.scaling[1], str(spread.dtype).rpartition(".")[2]
                 )
             return targets.decode(spread)
-        if targets.kind == "binary" and spread.shape[-1] == 1:  # The same for both classes.
+        # Both classes have the same standard deviation.
+        if targets.kind == "binary" and spread.shape[-1] == 1:
             return backend.xp.concat([spread, spread], axis=1)
         return targets.margins(spread) if isinstance(targets.classes, list) else spread
 

@@ -26,9 +26,9 @@ def _has_classes(predictions: Any) -> bool:
 
 
 class Predictions:
-    """A wrapper that replaces an estimator's predictions by known ones, for scikit-learn's scorers.
+    """An estimator wrapper that returns known predictions, for scikit-learn's scorers.
 
-    It returns the known predictions for any X; other attributes are the estimator's.
+    The predictions do not depend on X. All other attributes are the estimator's.
     """
 
     def __init__(
@@ -125,7 +125,8 @@ def score_on_host(
     if metric is accuracy_score and sample_weight is None and _are_plain(y, predicted):
         return float(np.count_nonzero(predicted == y) / len(y))
     weights = check_weights(sample_weight, predicted.shape[0])
-    if metric is accuracy_score and isinstance(model.classes_, list):  # accuracy_score fails.
+    # `accuracy_score` rejects several targets.
+    if metric is accuracy_score and isinstance(model.classes_, list):
         truth = ClassTargets.check(y, type(model).__name__, len(predicted))
         return float(np.average(np.all(truth == predicted, axis=1), weights=weights))
     return float(metric(host(y), predicted, sample_weight=weights))
@@ -153,7 +154,7 @@ def predict_values(
     quantiles: float | Sequence[float] | None = None,
     calibration: Calibration | None = None,
 ) -> Any:
-    """Return predictions for real targets from activated outputs; see `MLPRegressor.predict`."""
+    """Return real-valued predictions from activated outputs; see `MLPRegressor.predict`."""
     _check_wanted(return_std, quantiles)
     backend = get_backend(outputs)
     with backend.scope():

@@ -1,4 +1,4 @@
-"""Private attributes of scikit-learn's MLP that users read or override, and what replaces them."""
+"""Private attributes of scikit-learn's MLP that users read or override, and their replacements."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SklearnNamesMixin:
                 )
             if name == "_label_binarizer" and "classes_" in vars(self):
                 return _label_binarizer(self)
-            return object.__getattribute__(self, name)  # Raises the usual error.
+            return object.__getattribute__(self, name)  # Raise the usual error.
 
 
 def _label_binarizer(model: Any) -> LabelBinarizer:

@@ -47,11 +47,11 @@ class FittedState:
     """Everything that predictions and a later fit need; pickled, moved and saved together.
 
     ``n_features`` is the number of columns of the encoded inputs; with whitening the network may
-    have fewer inputs. ``scaling`` has the values computed for ``input_scaling``. ``progress``, the
-    optimizer state in NumPy arrays, and ``position``, in the schedule, are for a later fit without
-    the trainer. ``is_checked`` is whether all weights are known to be finite. ``calibration``
-    corrects quantiles; predictions divide raw outputs by ``temperature``. ``copies`` caches arrays
-    on devices.
+    have fewer inputs. ``scaling`` has the values computed for ``input_scaling``. A later fit
+    without the trainer continues from ``progress``, the optimizer state in NumPy arrays, and from
+    ``position``, the position in the schedule. If ``is_checked`` is true, all weights are known to
+    be finite. ``calibration`` corrects quantiles; predictions divide raw outputs by
+    ``temperature``. ``copies`` caches arrays on devices.
     """
 
     network: Network
@@ -76,7 +76,7 @@ class FittedState:
     @cached_property
     def arrays(self) -> dict[str, list[Any]]:
         """The nonempty lists of arrays that are published as attributes, by name."""
-        # Flat parameters are a sequence of layers already.
+        # If the network is flat, its parameters are already a sequence of layers.
         found = self.params if self.network.is_flat else entries(self.params)
         layers = [entry for entry in found if type(entry) is Dense]
         published: dict[str, list[Any]] = {
@@ -188,7 +188,7 @@ class FittedState:
         Copies on a device are cached for the next prediction.
         """
         weights = self.params, self.batch_stats, self.scaling
-        # Other backends on the host need no copy. With XLA, converting each array takes time.
+        # On the host, cache copies only for XLA, where converting an array takes time.
         if not backend.shares_host_memory or backend.fixed_shapes:
             weights = cast(Any, self.copies.on(backend, dtype, weights))
         return divided(weights[0], self.temperature), *weights[1:]
@@ -201,7 +201,7 @@ class FittedState:
         return replace(self, params=divided(self.params, self.temperature), temperature=None)
 
     def checked(self) -> FittedState:
-        """Return the state as checked; raise ValueError for the first array that is not finite."""
+        """Return the state, marked as checked; raise ValueError if an array is not finite."""
         for name, arrays in self.arrays.items():
             for i, entry in enumerate(arrays):
                 if not is_finite(get_backend(next(leaves(entry))), entry):
@@ -338,7 +338,7 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
     attributes.pop("columns_", None)
     if state.columns is not None:
         attributes["columns_"] = state.columns
-    # New lists, since users may assign to entries.
+    # Create new lists, since users may assign to their entries.
     attributes.update({name: list(arrays) for name, arrays in state.arrays.items()})
     attributes.update(
         _state=state,
@@ -361,7 +361,7 @@ def host_copy(estimator: Any) -> Any:
     """
     copied: Any = object.__new__(type(estimator))
     attributes = vars(estimator).items()
-    # Lists grow in place, so they are copied.
+    # Copy the lists, since a fit appends to them.
     vars(copied).update({k: list(v) if isinstance(v, list) else v for k, v in attributes})
     # Leave out the trainer, and scikit-learn's callbacks and references to them.
     for name in ("_training", "_skl_callbacks", "_callback_fit_ctx", "_skl_callbacks_to_teardown"):

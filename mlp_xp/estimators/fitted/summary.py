@@ -19,8 +19,9 @@ class Summary:
     """A summary of a network; prints as text, and displays as HTML in a notebook.
 
     ``state_bytes`` is the size of parameters, optimizer state and moving average; ``batch_bytes``
-    is the size of the activations that a step stores for the backward pass. ``training_work``
-    counts the multiplications and additions in products for one sample, forward and backward.
+    is the size of the activations that a step stores for the backward pass. ``training_work`` is
+    the number of multiplications and additions in one sample's matrix products, forward and
+    backward.
     """
 
     rows: tuple[Row, ...]
@@ -35,7 +36,7 @@ class Summary:
 
     @property
     def work(self) -> int:
-        """The multiplications and additions in the forward pass's products for one sample."""
+        """The number of operations in one sample's matrix products in the forward pass."""
         return sum(row.work for row in self.rows)
 
     def _cells(self) -> Iterator[tuple[str, str, str, str]]:
@@ -100,12 +101,12 @@ def summary_of(model: Any) -> Summary:
     n_copies = 1 + len(state_type._fields) + (params["ema_decay"] is not None)
     last = model.history_[-1].n_samples if model.history_ else 1
     batch_size = min(resolve_batch_size(params["batch_size"]), last)
-    # The backward pass does not need the outputs.
+    # The backward pass does not need the last layer's outputs.
     kept = network.sizes[0] + sum(row.output for row in found[:-1])
     return Summary(
         tuple(found),
         sum(row.parameters for row in found) * itemsize * n_copies,
         kept * itemsize * batch_size,
-        # Backward: a product for the weights, and one for the input except in the first layer.
+        # Each layer has two matrix products in the backward pass, the first layer only one.
         3 * sum(row.work for row in found) - next(row.work for row in found if row.work),
     )

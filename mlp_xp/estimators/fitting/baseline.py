@@ -26,16 +26,18 @@ from mlp_xp.nn.losses import (
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.loop.fit_loop import FitLoop
 
-# The loss, divided by a constant prediction's, above which a fit is useless. Noise and dropout can
-# raise a good fit's loss slightly; the limit is higher if a plateau was reached in a few steps.
+# A fit is useless if its loss, divided by a constant prediction's loss, is above this limit. The
+# limit is above 1, since noise and dropout can raise a good fit's loss slightly. The second limit
+# is for fits that reached a plateau in a few steps.
 _MARGIN, _MARGIN_AT_REST = 1.1, 2.0
-# Shorter fits might still improve.
+# Shorter fits get no warning, since they might still improve.
 _EPOCHS, _STEPS = 10, 200
-# Below this loss, nearly all labels are of one class.
+# If a constant prediction's loss is lower, nearly all labels are of one class.
 _LEAST_ENTROPY = 0.01
-_LAST = 11  # The best of this many epochs counts, since a single one may be an outlier.
+_LAST = 11  # The best of this many epochs counts, since a single epoch may be an outlier.
 _ROWS = 1000
-# The range of the magnitudes of suitable data, a rate too large for any optimizer, and a usual one.
+# The range of suitable magnitudes of X and y, then a learning rate that is too large for any
+# optimizer, and a usual learning rate.
 _SMALL, _LARGE, _LARGE_RATE, _USUAL_RATE = 0.03, 30.0, 1.0, 0.001
 
 

@@ -57,8 +57,8 @@ def fit_requests(
 ) -> Fit[bool]:
     """Fit a model; return whether to warn in this process that Ctrl-C ended the fit.
 
-    ``start`` is the `time.perf_counter` time from which `max_time` counts; ``resume`` is the folder
-    with checkpoints of this fit.
+    ``start`` is the `time.perf_counter()` value from which `max_time` counts; ``resume`` is the
+    folder with checkpoints of this fit.
     """
     processes = processes_of(model.distributed)
     with processes.fitting(), contextlib.ExitStack() as stack:
@@ -122,7 +122,7 @@ def _prepare(
     """Check everything, copy it to the device, and publish the untrained network.
 
     With ``continues``, training continues with the existing network. All processes prepare the same
-    fit. Return the loop, not yet started, and its targets and training samples.
+    fit. Return the loop, which has not started, the targets and the training samples.
     """
     # Check: parameters, then samples.
     check_overrides(model)
@@ -160,7 +160,7 @@ def _prepare(
     processes.agree(lambda: describe_backend(backend), advise_numba)
     if state is not None:
         if config.rules.loss != state.loss:
-            history.best_loss = None  # Losses of another kind are not comparable.
+            history.best_loss = None  # Values of different losses are not comparable.
         state = continue_state(state, config, params)
     else:
         state = new_state(
@@ -182,7 +182,7 @@ def _prepare(
     targets = state.targets
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     if state is not vars(model).get("_state"):
-        publish(model, state, history)  # Visible to scorers and callbacks.
+        publish(model, state, history)  # Scorers and callbacks read the model's attributes.
 
     # Prepare: the trainer, its data on the device, and the loop.
     sample = sample._replace(weights=weights)
@@ -198,7 +198,7 @@ def _prepare(
         from mlp_xp.estimators.fitting.validation_set import HeldOut  # Rarely needed.
 
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
-    # Not standardized: other machines may round mean and deviation differently.
+    # Do not standardize: other machines may round mean and standard deviation differently.
     encode = partial(targets.plain.encode, whole.y, trainer.dtype)
     loop = FitLoop(
         trainer,
@@ -227,7 +227,7 @@ def _unchanged_by_errors(model: Any) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # Scikit-learn removes the attributes of its callbacks itself.
+        # Keep the attributes of scikit-learn's callbacks, which scikit-learn removes itself.
         theirs = {name: value for name, value in vars(model).items() if "_callback" in name}
         vars(model).clear()
         vars(model).update(theirs | attributes)
@@ -242,5 +242,5 @@ def _draw_epochs(model: Any, epochs: Sequence[Record]) -> None:
     if epochs and is_drawn and not isinstance(model.random_state, Integral):
         generator = check_random_state(model.random_state)
         rows = np.zeros(epochs[0].n_samples, np.int8)
-        for _ in epochs:  # The state afterwards depends only on the length.
+        for _ in epochs:  # The generator's final state depends only on the number of rows.
             generator.shuffle(rows)

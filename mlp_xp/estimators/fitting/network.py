@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 # The maximum number of rows used to adapt initial weights.
 _MOST_ROWS = 4096
-# Fields of a network that may change when training continues.
+# Network settings that may change when training continues.
 _OF_A_STEP = "activation", "dropout", "input_dropout"
 
 
 class Training(NamedTuple):
-    """A trainer kept for the next fit, and the weights and statistics last published from it.
+    """A trainer kept for the next fit, and the weights and batch statistics last published from it.
 
-    ``best`` has the weights and statistics of the best validation score, if early stopping uses it.
-    ``is_at_plateau`` is whether there was no improvement for `n_iter_no_change` epochs.
+    With early stopping, ``best`` has the weights and batch statistics of the best validation score.
+    If ``is_at_plateau`` is true, the last `n_iter_no_change` epochs brought no improvement.
     """
 
     trainer: Trainer
@@ -76,11 +76,12 @@ def new_state(
     start = init_params(network, generator), init_batch_stats(network)
     untrained = [] if columns is None else columns.untrained_codes
     for entry in entries(start[0]) if untrained else ():
-        if isinstance(entry, Embedding):  # Never trained: use the mean of the initial distribution.
+        # Rows that are never trained are set to 0, the mean of the initial distribution.
+        if isinstance(entry, Embedding):
             table: Any = entry.table
             table[..., untrained, :] = 0.0
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
-    # Draw from a copy, so that the generator's state is the same as after scikit-learn's MLP.
+    # Draw from a copy, so that the generator's state is the same as after a scikit-learn fit.
     seed = int(random_state if is_seed else copy.deepcopy(generator).randint(2**31 - 1))
     state = FittedState(
         network,
@@ -122,7 +123,7 @@ def _adapt_to_data(
         shift, scale, *rotation = (to_numpy(leaf).astype(np.float64) for leaf in state.scaling)
         x = (x - shift) * scale
         x = x @ rotation[0] if rotation else x
-    # Processors may round differently, so all processes use the first one's weights.
+    # Processors may round differently, so all processes use the weights of the first process.
     adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
     adapted: Params = processes.first_of(
         partial(adapt, state.network, params, x, generator.uniform)
@@ -139,7 +140,7 @@ def _some_rows(X: Any, most: int) -> np.ndarray:
 def continue_state(
     state: FittedState, config: TrainingConfig, params: dict[str, Any]
 ) -> FittedState:
-    """Return the state with changed settings; raise ValueError if they need a new network."""
+    """Return the state with new settings; raise ValueError if the settings need a new network."""
     kept = state.network.widths[1:-1]
     if resolve_layers(params["hidden_layer_sizes"]) != kept:
         warn_caller(
@@ -184,7 +185,7 @@ def trainer_for(
     processes: SingleProcess,
     trainer_type: type[Trainer] = Trainer,
 ) -> Trainer:
-    """Return the last fit's trainer, which has a compiled step, or a new one that resumes it."""
+    """Return the last fit's trainer, with its compiled step, or a new trainer in the same state."""
     rules, weights = config.rules, (state.params, state.batch_stats)
     trainer = None if last is None else last.trainer
     if last is not None and last.trainer.backend == backend and last.trainer.rules == rules:

@@ -38,12 +38,13 @@ class RankZeroReporter(Reporter):
             else:
                 self._begin()
                 is_pressed = stack.enter_context(interrupts())
-                if self.watches_pauses:  # Wait until rank 0 has saved the training state.
+                # On SIGTERM, wait until rank 0 has saved the training state.
+                if self.watches_pauses:
                     stack.enter_context(terminations())
             yield self._processes.asking_first(is_pressed)
 
     def settings(self) -> LoopSettings:
-        """Return the settings of rank 0, the only one that prints."""
+        """Return rank 0's settings; the other ranks print nothing."""
         settings = self._processes.first(super().settings())
         return settings if self._processes.is_first else replace(settings, verbose=False)
 

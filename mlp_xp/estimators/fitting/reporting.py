@@ -52,11 +52,11 @@ def set_temperature(model: Any, loop: FitLoop) -> None:
 
 
 class Pause(NamedTuple):
-    """A point between two steps, or calls of many steps, at which the training state can be saved.
+    """A point between two calls of one or more steps, at which the training state can be saved.
 
-    ``epoch`` is the number of finished epochs, ``step`` of finished steps in the next epoch, and
-    ``n_steps`` of steps in all fits. ``is_interrupted`` is whether Ctrl-C ends the fit now.
-    ``take()`` returns the current `Snapshot` and updates the model.
+    ``epoch`` is the number of finished epochs, ``step`` is the number of finished steps in the next
+    epoch, and ``n_steps`` is the number of steps in all fits. If ``is_interrupted`` is true, Ctrl-C
+    ends the fit now. ``take()`` returns the current `Snapshot` and updates the model.
     """
 
     epoch: int
@@ -120,12 +120,12 @@ class Reporter:
         model, backend = self._model, self._loop.trainer.backend
         self._loop.begin()
         if self._to == backend and not backend.donates:
-            self.publish()  # Without a copy of the trainer's arrays.
+            self.publish()  # Publish the trainer's arrays without a copy.
         else:
             publish(model, model._state, self._loop.history)
 
     def settings(self) -> LoopSettings:
-        """Return the settings of the loop, including changes made by callbacks at the start."""
+        """Return the loop's settings, which callbacks may have changed at the start."""
         return resolve_loop(self._model._params())
 
     def begin_epoch(self) -> None:

@@ -67,7 +67,7 @@ def refuse_without_held_out(params: Mapping[str, Any]) -> None:
             )
 
 
-# Cached for small data, since the models of a search often use the same split.
+# The split of small data is cached, since the models of a search often use the same split.
 @functools.lru_cache(maxsize=64)
 def _split(
     n_samples: int, fraction: float, seed: int, groups: tuple[bytes, str, int] | None

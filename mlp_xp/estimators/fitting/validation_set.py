@@ -33,8 +33,8 @@ _FEW = 8  # The maximum MiB of outputs when several networks are evaluated at on
 class HeldOut:
     """Held-out samples on which loss and score are measured.
 
-    ``model`` is passed to scorers; ``looks_at_model`` is whether a callable scorer may use its
-    attributes. ``x_fit`` are the training inputs, and ``data`` the same inputs as placed on the
+    ``model`` is passed to scorers; If ``looks_at_model`` is true, a callable scorer may use the
+    model's attributes. ``x_fit`` has the training inputs on the host, and ``data`` has them on the
     device.
     """
 
@@ -52,7 +52,7 @@ class HeldOut:
         self._scoring = params["scoring"]
         loss = trainer.rules.loss
         if self._scoring is None and (loss.has_std or loss.levels):
-            self._scoring = "loss"  # R2 does not assess intervals.
+            self._scoring = "loss"  # R2 does not measure the quality of intervals.
         if self._scoring == REFINEMENT:
             targets.log_loss  # noqa: B018 - an error for real values.
         self.looks_at_model = callable(self._scoring)
@@ -71,9 +71,9 @@ class HeldOut:
         x = sample.X
         base = x.x if isinstance(x, Shard) else x
         if sparse.issparse(base):
-            pass  # Sparse rows stay sparse for scorers.
+            pass  # Keep sparse rows sparse for scorers.
         elif isinstance(x, Rows | Shard) and isinstance(x_fit, type(x)) and x.x is x_fit.x:
-            x = replace(x, x=data.x)  # Do not copy the same array again.
+            x = replace(x, x=data.x)  # The array is on the device already.
         else:
             there = place(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
             x = replace(x, x=there) if isinstance(x, Shard) else there
@@ -106,7 +106,7 @@ class HeldOut:
         return self._on_all(lambda logits: self._tempered(self._scores_on.get(logits)).temperature)
 
     def _on_all(self, measure: Callable[[Array], _T]) -> _T:
-        """Return ``measure`` of the outputs for all samples, equal in all processes."""
+        """Return ``measure`` of all samples' outputs; the result is the same in all processes."""
         trainer = self._trainer
         logits = self._logits(trainer.learned, trainer.state.batch_stats)
         return trainer.processes.on_all(measure, logits, self._positions, self._scores_on)
@@ -119,7 +119,7 @@ class HeldOut:
         n_networks = next(leaves(params)).shape[0]
         takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))
         n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
-        # For larger outputs, one call for all networks is not faster.
+        # With larger outputs, one call for all networks is no faster than separate calls.
         if takes_axes and n_bytes <= min(_FEW, get_config()["working_memory"]) * 2**20:
             return self._score_each(*self._evaluate(self._logits(params, batch_stats)))
 
@@ -173,7 +173,7 @@ class HeldOut:
     def _score_each(
         self, averages: np.ndarray, outputs: np.ndarray
     ) -> Iterable[tuple[float, float]]:
-        """Return `_score` for each entry of the first axis."""
+        """Return the result of `_score` for each entry of the first axis."""
         if self._scoring is not None or not np.all(np.isfinite(outputs)):
             return map(self._score, averages, outputs)
         n_networks, n_samples, n_outputs = outputs.shape
@@ -191,7 +191,7 @@ class HeldOut:
 
     @property
     def _width(self) -> int:
-        """The number of outputs of the network, over all `n_members` networks."""
+        """The total number of outputs of all `n_members` networks."""
         return self._trainer.rules.network.sizes[-1]
 
     def _tempered(self, logits: np.ndarray) -> Tempered:
@@ -214,7 +214,8 @@ class HeldOut:
             score = self._targets.score(self._y, predictions.predict(), self._weights)
         else:
             x = self._x
-            if isinstance(x, Rows) and callable(self._scoring):  # Others use only predictions.
+            # A callable scorer may use X; others use only predictions.
+            if isinstance(x, Rows) and callable(self._scoring):
                 x = take_rows(x, slice(None))
             score = predictions.score(self._scorer, x, self._y, self._weights)
         return value, float(score)

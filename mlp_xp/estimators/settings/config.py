@@ -28,13 +28,14 @@ LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
 REFINEMENT = "refinement"
 _HOOKS = "on_fit_begin", "on_progress", "on_step_end", "on_epoch_end", "on_pause", "on_fit_end"
-# Cached, since resolving the settings takes as long as a small epoch.
+# Networks are cached, since resolving the settings takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
 _OF_PYTHON = {float, int, bool, str, type(None)}  # Types that need no conversion.
-# "lbfgs" requires these values, since its loss must depend on the weights alone.
+# The solver "lbfgs" requires these values, since its loss must depend on the weights alone.
 _OF_WEIGHTS_ALONE = {"input_dropout": 0, "max_grad_norm": None, "ema_decay": None}
 _OF_WEIGHTS_ALONE |= {"augmentation": None, "dropout": 0, "normalization": None}
-_FOR_SGD = (ADAPTIVE, "invscaling")  # Other solvers ignore them, as in scikit-learn.
+# As in scikit-learn, solvers other than "sgd" ignore these schedules.
+_FOR_SGD = (ADAPTIVE, "invscaling")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def resolve_config(
     ``inputs`` is the block before the first layer for a table's encoded columns. Raise an error for
     parameters that contradict each other, the data or the targets.
     """
-    resolve_augmentation("tta", params["tta"], n_features)  # Raises errors before the training.
+    # An invalid `tta` must raise an error before the training.
+    resolve_augmentation("tta", params["tta"], n_features)
     loss, n_members = targets.resolve_loss(params), int(params["n_members"])
     if n_members > 1:
         loss = EachMember(loss, n_members)
@@ -99,7 +101,7 @@ def resolve_config(
     )
     dtype = None if params["precision"] == "auto" else params["precision"]
     if dtype in LOW_PRECISIONS:
-        dtype = "float32"  # Weights in fewer bits would lose small updates.
+        dtype = "float32"  # Weights in lower precision would lose small updates.
     scalings = scaling, params.get("target_scaling")
     return TrainingConfig(
         _plain_numbers(rules), resolve_loop(params), loss.output, *scalings, dtype
@@ -141,10 +143,10 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
         shuffle=params["shuffle"],
         tol=params["tol"],
         patience=params["n_iter_no_change"],
-        # "lbfgs" ignores it, as in scikit-learn.
+        # As in scikit-learn, "lbfgs" ignores early stopping.
         stops_by_score=bool(params["early_stopping"]) and not is_lbfgs,
         is_adaptive=_schedule_name(params) == ADAPTIVE,
-        # For these schedules, max_iter is only a limit.
+        # These schedules do not depend on max_iter, which is then only a limit.
         has_open_end=isinstance(_resolve_schedule(params), Constant | InvScaling),
         max_time=params["max_time"],
         max_fun=params["max_fun"] if is_lbfgs else None,
@@ -240,7 +242,7 @@ def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
         return cast(Optimizer, solver)
     if solver == "sgd":
         return SGD(params["momentum"], params["nesterovs_momentum"])
-    if solver == LBFGS:  # SciPy updates the weights; this rule is unused, and has no state.
+    if solver == LBFGS:  # SciPy updates the weights; SGD is an unused placeholder without state.
         return SGD(momentum=0.0)
     rule: Any = OPTIMIZERS[solver]
     is_adam = solver in ("adam", "adamw")
@@ -274,7 +276,7 @@ def _resolve_schedule(params: Mapping[str, Any]) -> Schedule:
 
 
 def _other_schedule(params: Mapping[str, Any], name: str) -> Schedule | None:
-    """Return the schedule of a number other than the learning rate."""
+    """Return the schedule of a setting other than the learning rate."""
     given = params[name]
     return SCHEDULES[given]() if isinstance(given, str) else given
 
@@ -286,8 +288,8 @@ def _hashable(value: Any) -> Any:
 def _plain_numbers(settings: Any) -> Any:
     """Return settings with Python numbers instead of NumPy's, even in tuples and dataclasses.
 
-    They are equal and have the same hash, but NumPy numbers may change the precision of results,
-    and its small integers overflow.
+    Both are equal and have the same hash, but NumPy's numbers may change the precision of results,
+    and NumPy's small integers overflow.
     """
     kind = type(settings)
     if kind in _OF_PYTHON:
@@ -323,12 +325,12 @@ def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
 
 
 def training_backend(params: Mapping[str, Any], X: Any) -> Backend:
-    """Return the backend of a fit, with products in the requested precision."""
+    """Return the backend of a fit, with matrix products in the requested precision."""
     return choose_backend(params, X).with_precision(params["precision"])
 
 
 def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
-    """Return the dtype of the weights for training on X with a backend."""
+    """Return the weights' dtype for training on X with a backend."""
     if config.dtype == "float64" and not backend.has_float64:
         raise ValueError(
             f"precision='float64' is not supported by device {backend.device!s} of backend "
@@ -336,9 +338,10 @@ def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
         )
     if config.dtype is not None:
         return config.dtype
-    # As in scikit-learn, only data in single precision or bytes are trained in single precision.
+    # As in scikit-learn, train in single precision only if X is in single precision or in bytes.
     if isinstance(X.x if isinstance(X, Rows | Shard) else X, np.ndarray):
-        # Scikit-learn converts NumPy's float16 to double. Comparing dtypes is faster than names.
+        # Scikit-learn converts NumPy's float16 to double. Compare dtypes, since comparing their
+        # names is slower.
         is_single = X.dtype in (np.float32, np.uint8)
     else:
         singles = "float32", "uint8", "float16", "bfloat16"

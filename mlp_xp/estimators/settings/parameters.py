@@ -1,4 +1,4 @@
-"""The table of parameters as scikit-learn's constraints, docstrings and checks."""
+"""Constraints, docstrings and checks that are generated from the table of parameters."""
 
 import functools
 import inspect
@@ -30,7 +30,7 @@ _Class = TypeVar("_Class", bound=type)
 _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 
-# Shared by the docstrings of both classes.
+# The attributes in the docstrings of both classes.
 _ATTRIBUTES = """\
 coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
     Weight matrices, or stacks of them, in the library and on the device of the training data.
@@ -87,7 +87,7 @@ def _constraint(value: Any) -> Any:
         closed = "neither" if low == above else "both" if high == at_most < math.inf else "left"
         limits = (None if math.isinf(n) else n for n in (low, high))
         return Interval(Real if kind is float else Integral, *limits, closed=closed)
-    if isinstance(value, tuple):  # Listed in errors in this order.
+    if isinstance(value, tuple):  # Errors list the options in this order.
         return StrOptions(dict.fromkeys(value).keys())
     if value == math.inf:
         return Options(Real, {math.inf})
@@ -97,7 +97,7 @@ def _constraint(value: Any) -> Any:
 def documented(cls: _Class) -> _Class:
     """Add parameters and attributes to the docstring, and hints to the constructor's errors."""
     kind: Any = cls
-    if cls.__doc__ is not None:  # With -OO there is no docstring.
+    if cls.__doc__ is not None:  # With ``python -OO``, there are no docstrings.
         names = inspect.signature(kind).parameters
         rows = [kind._parameters[name].described(name) for name in names]
         text = inspect.cleandoc(cls.__doc__).replace("[parameters]\n", "".join(rows))
@@ -106,14 +106,14 @@ def documented(cls: _Class) -> _Class:
     return cls
 
 
-# Cached, since scikit-learn inspects the constructor's signature at each call.
+# Cache the names, since scikit-learn inspects the constructor's signature at each call.
 @functools.cache
 def _names(cls: Any) -> tuple[str, ...]:
     return tuple(BaseEstimator._get_param_names.__func__(cls))
 
 
 def _list_names(cls: Any) -> list[str]:
-    return list(_names(cls))  # A new list for each caller, since a subclass may add names.
+    return list(_names(cls))  # Return a new list, since a subclass may add names to it.
 
 
 param_names: Any = classmethod(_list_names)
@@ -124,7 +124,7 @@ def validate(estimator: Any) -> None:
     kind: Any = type(estimator)
     params = estimator.get_params(deep=False)
     if all(map(_is_plain, params.values())):
-        # With their types, since True equals 1.
+        # Compare the types, too, since True equals 1.
         _validate_plain(kind, *((name, type(value), value) for name, value in params.items()))
     else:
         _validate(kind, params)

@@ -100,7 +100,7 @@ class TableColumns:
 
     @cached_property
     def indicators(self) -> list[int]:
-        """The position of the number that each missing-value indicator belongs to."""
+        """For each missing-value indicator, the position of its number."""
         counts = [len(column.number_names) for column in self.columns]
         return [sum(counts[:i]) for i in self._gaps]
 
@@ -135,7 +135,7 @@ class TableColumns:
 
     @property
     def untrained_codes(self) -> list[int]:
-        """The codes that do not occur in training: unknown and missing values."""
+        """The codes of unknown and missing values, if they do not occur in training."""
         codes, first = [], 0
         for _, column in self._embedded:
             codes += [] if column.has_rare else [first]

@@ -26,7 +26,7 @@ from mlp_xp.estimators.tables.scaling import learn_scaling
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
 _MOST_ROWS = 200_000  # The maximum number of rows to learn columns from, over all processes.
-_NAMED = 5  # The number of columns that an error names.
+_NAMED = 5  # The maximum number of columns that an error names.
 
 
 def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
@@ -43,7 +43,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     columns: list[Column] = []
     useless: dict[str, UselessError] = {}
     for raw, name, is_category in zip(raws, names, are_categories, strict=True):
-        if raw.is_empty:  # Allowed, since folds may have empty columns.
+        if raw.is_empty:  # Accept empty columns, since cross-validation folds may have them.
             if raw.kind == "number" and estimator.missing_values == "error":
                 raise ValueError(f"{raw.label} is missing (NaN) in row 0: {IMPUTE}.")
             columns.append(EmptyColumn(name, True))
@@ -77,7 +77,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     check_finite(labels, parts)
     there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
     medians = np.asarray([np.median(values) for values in there])
-    # A precision below float64 uses float32 numbers, whatever the dtypes of the columns.
+    # With a precision below float64, numbers are float32, whatever the dtypes of the columns.
     is_single = estimator.precision not in ("auto", "float64")
     is_single |= bool(parts) and all(values.dtype == np.float32 for values in parts)
     scaling = estimator.input_scaling
@@ -154,7 +154,7 @@ def encode_table(
                 f"max_one_hot={estimator.max_one_hot} categories are codes, which cannot be mixed: "
                 "set max_one_hot=float('inf'), or input_scaling='robust'."
             )
-    if is_empty:  # The row is unused.
+    if is_empty:  # This row is a placeholder for an empty part of the samples.
         return np.zeros((1, len(estimator.columns_.input_names)), estimator.columns_.dtype)
     return estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
 

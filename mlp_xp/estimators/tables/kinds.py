@@ -1,4 +1,4 @@
-"""The kinds of columns: what each learns and checks, and its inputs for the network."""
+"""The kinds of columns: what each kind learns and checks, and its inputs for the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UselessError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the first fit; ``has_missing`` is whether values were missing there."""
+    """A column of the first fit; ``has_missing`` is true if values were missing in that fit."""
 
     name: str
     has_missing: bool
@@ -117,7 +117,7 @@ class DateColumn(Column):
         days, years = (raw.values.astype(f"datetime64[{unit}]") for unit in "DY")
         year, day = years.astype(np.float64) + 1970.0, (days - years.astype("datetime64[D]")) / _DAY
         number = days.astype(np.float64)
-        parts = [year, day, (number + 3.0) % 7.0]  # The first of January 1970 was a Thursday.
+        parts = [year, day, (number + 3.0) % 7.0]  # January 1, 1970, was a Thursday.
         if self.has_time:
             parts.append((raw.values - days) / _SECOND)
         is_gap = np.isnat(raw.values)
@@ -128,8 +128,9 @@ class DateColumn(Column):
 class CategoryColumn(Column):
     """A categorical column, with sorted ``values``, either all text or all numbers.
 
-    With ``has_rare``, there were also rare categories; unknown categories are treated like them.
-    With ``is_embedded``, the input is the code of a category instead of a one-hot vector.
+    If ``has_rare`` is true, the training data had rare categories, too; unknown categories are
+    treated like rare ones. If ``is_embedded`` is true, the input is a category's code instead of a
+    one-hot vector.
     """
 
     values: tuple[Category, ...] = ()
@@ -205,8 +206,8 @@ class CategoryColumn(Column):
     def codes(self, raw: RawColumn) -> np.ndarray:
         """Return the code of the category in each row, ``(rows,)``.
 
-        Code 0 is for unknown or rare categories, the next are for `values`, the last for missing
-        values.
+        Code 0 is for unknown or rare categories, the next codes are for `values`, and the last code
+        is for missing values.
         """
         codes, found = raw.factors
         known = {value: code for code, value in enumerate(self.values, 1)}
@@ -234,7 +235,7 @@ def _changed(label: str, now: str, earlier: str) -> ValueError:
 
 
 def _check_text(label: str, found: Sequence[Category]) -> None:
-    """Raise ValueError for a mix of numbers and text, also if the numbers are stored as text."""
+    """Raise ValueError for a mix of numbers and text, even if the numbers are stored as text."""
     texts = [value for value in found if isinstance(value, str)]
     if texts and len(texts) < len(found):
         raise text_and_numbers(label)
@@ -266,7 +267,7 @@ def _shown(value: Category) -> str:
 def _as_numbers(raw: RawColumn) -> np.ndarray:
     if raw.kind == "number":
         return raw.values
-    codes, found = raw.factors  # Booleans, or no values at all.
+    codes, found = raw.factors  # A column of booleans, or without values.
     return np.asarray([*found, np.nan], dtype=np.float64)[codes]
 
 

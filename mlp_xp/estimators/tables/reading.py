@@ -94,7 +94,8 @@ def _of_series(label: str, series: Any) -> RawColumn:
     dtype = series.dtype
     if isinstance(dtype, narwhals.Datetime):
         return RawColumn(label, "date", series.dt.replace_time_zone(None).to_numpy())
-    if isinstance(dtype, narwhals.Categorical | narwhals.Enum):  # pyarrow's array loses nulls.
+    # Arrays from pyarrow would lose nulls.
+    if isinstance(dtype, narwhals.Categorical | narwhals.Enum):
         return RawColumn(label, "category", np.fromiter(series.to_list(), object, len(series)))
     if dtype.is_nested():
         raise _no_values(label, series.to_list()[0])

@@ -86,12 +86,14 @@ def learn_scaling(
         values if len(values) <= _ROWS else generator.choice(values, _ROWS, replace=False)
         for values in numbers
     ]
-    # Positions are rounded, so that a quantile at a sample equals it exactly, also in float32.
+    # Round the positions, so that a quantile at a sample equals the sample exactly, even in
+    # float32.
     places = [np.round(levels * (len(values) - 1), 6) for values in some]
     pairs = zip(places, some, strict=True)
     curves = [np.interp(at, np.arange(len(values)), np.sort(values)) for at, values in pairs]
     quantiles = np.stack(curves, axis=1)
-    return Quantile(np.maximum.accumulate(quantiles, axis=0))  # Rounding may change the order.
+    # Rounding may have changed the order.
+    return Quantile(np.maximum.accumulate(quantiles, axis=0))
 
 
 def _width(values: np.ndarray) -> float:

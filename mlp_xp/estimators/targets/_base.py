@@ -22,7 +22,8 @@ class Targets(ABC):
     ``metric`` is the name of the default score. y is encoded as ``n_outputs`` columns; for some
     losses, the network has several outputs per column. ``classes`` are sorted labels, a list of
     arrays for several targets, or None for real values. ``output`` is the output activation, unless
-    a loss for real values has another. ``is_sparse`` is whether y and predictions are sparse.
+    a loss for real values defines a different one. If ``is_sparse`` is true, y and predictions are
+    sparse.
     """
 
     metric: ClassVar[str]
@@ -85,7 +86,7 @@ class Targets(ABC):
 
     @property
     def plain(self) -> Self:
-        """These targets without standardization."""
+        """A version of the targets without standardization."""
         return self
 
     def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> Self:
@@ -95,7 +96,7 @@ class Targets(ABC):
     def restore(
         self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any], *, xp: Namespace
     ) -> Any:
-        """Return activated outputs, (..., outputs), in the unit and within the limits of y.
+        """Return activated outputs, (..., outputs), in the unit of y and within its limits.
 
         ``put`` returns a host array in the dtype and on the device of the outputs.
         """
@@ -113,7 +114,7 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
             f"This {estimator} estimator requires y to be passed, but the target y is None."
         )
     y = host(y)
-    if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # scikit-learn cannot read it.
+    if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # scikit-learn cannot read StringDType.
         y = np.asarray(y.tolist())
     settings = {"accept_sparse": "csr", "ensure_2d": False, "ensure_all_finite": False}
     try:
@@ -153,7 +154,7 @@ def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) 
     """Return a loss, given its name, an object, or a function of the outputs."""
     if isinstance(given, str):
         return named[given]()
-    # `Custom` would hide the mistake of passing a class.
+    # Otherwise the class would be wrapped by `Custom` as if it were a function.
     if isinstance(given, type):
         raise TypeError(
             f"loss is the class {given.__name__}: pass an instance, {given.__name__}(...)."

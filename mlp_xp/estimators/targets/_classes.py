@@ -53,7 +53,7 @@ class ClassTargets(LabelTargets):
         """Return targets of the right kind for weights that were assigned to an estimator."""
         classes = attributes.get("classes_")
         if classes is None:
-            binarizer = attributes.get("_label_binarizer")  # From scikit-learn's MLP.
+            binarizer = attributes.get("_label_binarizer")  # An attribute of scikit-learn's MLP.
             if binarizer is None:
                 raise AttributeError(
                     "coefs_ are assigned, but classes_ are not: assign the sorted class labels."
@@ -103,7 +103,7 @@ class ClassTargets(LabelTargets):
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:
         if self._is_column:
             return xp.concat([1.0 - outputs, outputs], axis=1)
-        if self.output == "logistic":  # One versus rest.
+        if self.output == "logistic":  # One-versus-rest probabilities do not sum to 1.
             return outputs / xp.sum(outputs, axis=1, keepdims=True)
         return outputs
 
@@ -113,10 +113,10 @@ class ClassTargets(LabelTargets):
         return logits[:, 0] if self._is_column else logits[:, 1] - logits[:, 0]
 
     def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
-        """Return the classes to stratify by, or None if one is too rare to be in both parts."""
+        """Return the classes to stratify by, or None if a class is too rare to be in both parts."""
         codes = encode_labels(y, self.classes)
         if self.kind == "binary":
-            # A column of bool, so that scikit-learn raises its error about a rare class.
+            # Return a column of bool, so that scikit-learn raises its error about a rare class.
             return codes[:, None].astype(bool)
         is_rare = 1 in np.bincount(codes).tolist()
         is_possible = not is_rare and len(y) * fraction >= len(self.classes)
@@ -189,7 +189,7 @@ class MultioutputTargets(LabelTargets):
 
     def _is_same(self, y: np.ndarray) -> bool:
         if y.ndim == 1:
-            return True  # The shape is checked later.
+            return True  # The shape of y is checked later.
         found = [unique(column) for column in _columns(y)]
         return len(found) == len(self.classes) and all(map(np.array_equal, found, self.classes))
 

@@ -15,15 +15,16 @@ from mlp_xp.backends import host
 from mlp_xp.estimators.targets._base import Targets, dense_targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
 
-_TINY = 1e-150  # Squares of smaller numbers underflow, and y seems constant.
+_TINY = 1e-150  # Squares of smaller numbers underflow, so that y would seem constant.
 
 
 @dataclass(frozen=True, eq=False)
 class RealTargets(Targets):
     """One or several real values for each sample.
 
-    ``scaling`` (mean and standard deviation) standardizes them, and predictions are clipped to
-    ``limits`` (lowest and highest). Each is a pair of (outputs,) float64 arrays, or None.
+    The values are standardized with ``scaling`` (mean and standard deviation), and predictions are
+    clipped to ``limits`` (lowest and highest value). Both are None or a pair of (outputs,) float64
+    arrays.
     """
 
     n_outputs: int
