@@ -1,9 +1,10 @@
-"""Mixed precision: products in a lower precision than the float32 parameters.
+"""Mixed precision: matrix products in a lower precision than the float32 parameters.
 
 "bf16" and "float16" round the inputs of a step. A layer casts its parameters to the dtype of its
-input, so all later activations, products and gradients have 16 bits. CuPy instead casts the
-operands of each product. "tf32" changes no arrays; the products round their operands. Parameters,
-optimizer state, the loss and normalization statistics are always in float32.
+input, so all later activations, matrix products and gradients have 16 bits. The CuPy backend
+instead casts the operands of each matrix product. "tf32" changes no arrays; the matrix products
+round their operands. Parameters, optimizer state, the loss and normalization statistics are always
+in float32.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mlp_xp.backends.kernels import Source
 
 # The number format for each value of the estimators' `precision`.
 LOW_PRECISIONS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
-# The lowest compute capability of NVIDIA GPUs that support each precision.
+# The minimum compute capability of NVIDIA GPUs for each precision.
 _CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "float16": (5, 3)}
 
 

@@ -1,4 +1,4 @@
-"""array-api-strict, for tests: it has only what the standard requires, and GPU-like devices."""
+"""array-api-strict, for tests: only functions that the standard requires, and GPU-like devices."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ from mlp_xp.optimizers import averaged, clip, update_tree
 
 
 class Scaling(NamedTuple):
-    """Scaling of each feature: ``(x - shift) * scale``, with ``shift, scale : (features,)``."""
+    """The scaling of each feature: ``(x - shift) * scale``, with ``shift, scale : (features,)``."""
 
     shift: Array
     scale: Array
 
 
 class Whitening(NamedTuple):
-    """Whitening of the features: ``((x - shift) * scale) @ rotation``.
+    """The whitening of the features: ``((x - shift) * scale) @ rotation``.
 
     Shapes: ``shift, scale : (features,)``, ``rotation : (features, inputs)``.
     """
@@ -68,8 +68,8 @@ class Source(NamedTuple):
     """A data set, the rows to gather from it (None for all), and how to transform them.
 
     ``x : (samples, features)`` has any real dtype and is never written to. Backends with sparse
-    products also accept a `SparseMatrix` in the dtype of the products, without scaling or pixel
-    map.
+    products also accept a `SparseMatrix` without scaling or pixel map, in the dtype in which
+    products are computed.
     """
 
     x: Any
@@ -97,15 +97,15 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
 
 
 def accumulate(total: Array, fraction: Array, *terms: Array | float) -> Array:
-    """Add a step to the sum over an epoch, which is donated: ``total + fraction * sum(terms)``."""
+    """Add a step to an epoch's donated sum: ``total + fraction * sum(terms)``."""
     return total + fraction * reduce(operator.add, terms)
 
 
 class Kernels(NamedTuple):
     """Functions that a backend may replace with faster ones.
 
-    A replacement has the same signature and result as the default below, and calls it for arguments
-    that it does not support.
+    A replacement has the signature and the result of the default below. For arguments that it does
+    not support, it calls the default.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine

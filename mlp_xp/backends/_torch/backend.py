@@ -60,8 +60,8 @@ class TorchBackend(Backend):
             array = array.copy()
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda" and 0 < array.nbytes <= _PINNED_BYTES:
-            # Copies of unpinned memory wait for all work on the device, and the host waits for
-            # them.
+            # A copy of unpinned memory waits for all work on the device, and the host waits for the
+            # copy.
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return self._move(tensor)
 
@@ -70,7 +70,7 @@ class TorchBackend(Backend):
 
     @property
     def has_float64(self) -> bool:
-        if self.device.type == "xpu":  # Arc GPUs lack float64.
+        if self.device.type == "xpu":  # Intel's Arc GPUs lack float64.
             return bool(torch.xpu.get_device_properties(self.device).has_fp64)
         return bool(self.device.type != "mps")
 
@@ -94,7 +94,8 @@ class TorchBackend(Backend):
             ) from error
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        # Results of inference_mode could not be used in a caller's autograd graph.
+        # Use no_grad, since results of inference_mode could not be used in a caller's autograd
+        # graph.
         is_cuda = self.device.type == "cuda"
         return _tf32(self.precision == "tf32") if is_cuda else torch.no_grad()
 
@@ -145,9 +146,9 @@ class TorchBackend(Backend):
 
 @contextlib.contextmanager
 def _tf32(is_wanted: bool) -> Iterator[None]:
-    """Disable autograd, and allow or forbid TF32 in CUDA products, within the context."""
+    """Disable autograd, and allow or forbid TF32 in CUDA matrix products, within the context."""
     products = torch.backends.cuda.matmul
-    is_new = hasattr(products, "fp32_precision")  # torch 2.9 or later.
+    is_new = hasattr(products, "fp32_precision")  # This attribute exists in torch 2.9 or later.
     name, on, off = ("fp32_precision", "tf32", "ieee") if is_new else ("allow_tf32", True, False)
     former = getattr(products, name)
     if (former == on) != is_wanted:
@@ -172,8 +173,8 @@ def create(device: Any) -> TorchBackend:
             f"{device!r}."
         ) from error
     try:
-        # The first allocation detects a missing driver, a wrong build or a wrong device number.
-        device = torch.empty(1, device=device).device  # "cuda" becomes "cuda:0".
+        # Allocate memory to detect a missing driver, a wrong build or a wrong device number.
+        device = torch.empty(1, device=device).device  # This turns "cuda" into "cuda:0".
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BackendError(

@@ -1,9 +1,9 @@
 """Buffers for large arrays, which the torch kernels reuse at each step.
 
 On a CPU, torch allocates each tensor with the C library, which returns large blocks to the
-operating system when they are freed. Fresh pages are slow: with batches of 4,096 rows and layers
-1,024 or 2,048 wide, steps take 10 to 20 % longer. Smaller blocks are cached by the C library, which
-is faster than these buffers. On a GPU, torch has its own cache.
+operating system when they are freed. Newly mapped pages are slow: with batches of 4,096 rows and
+layers of 1,024 or 2,048 neurons, they make steps 10 to 20 % longer. Smaller blocks are cached by
+the C library, which is faster than these buffers. On a GPU, torch has its own cache.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _ALIGNMENT = 64
 
 _Kept = dict[str, tuple[np.ndarray, int]]
 
-# The key is the owner's id. Buffers are always written before they are read.
+# The key is the owner's id. A buffer is always written before it is read.
 _kept: dict[int, _Kept] = {}
 
 
 def _take(kept: _Kept, role: str) -> tuple[np.ndarray | None, int, int]:
-    """Remove and return a buffer (None if there is none), with its start and reference count."""
+    """Remove and return a buffer, or None, with its start and reference count."""
     raw, start = kept.pop(role, (None, 0))
     return raw, start, sys.getrefcount(raw)
 
 
 def _count_of_unused() -> int:
-    """Measure the reference count of an unused buffer, which depends on the Python version.
+    """Measure an unused buffer's reference count, since the count depends on the Python version.
 
     Return 0, so that no buffer is reused, if a tensor does not increase the count by one.
     """
@@ -77,7 +77,7 @@ def empty(
 
 
 def cast(owner: torch.Tensor, role: str, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Cast a tensor, into a buffer as in `empty`; return it unchanged if it has the dtype."""
+    """Cast a tensor into a buffer from `empty`; return a tensor that has the dtype unchanged."""
     if array.dtype == dtype:
         return array
     return empty(owner, role, tuple(array.shape), dtype).copy_(array)

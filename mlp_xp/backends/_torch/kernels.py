@@ -1,4 +1,4 @@
-"""Kernels for PyTorch: products that write to existing memory, and torch's fused updates."""
+"""Kernels for PyTorch: matrix products that write to existing memory, and torch's fused updates."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 _aten = torch.ops.aten
 _FLOATS = (torch.float32, torch.float64)
-# With fewer outputs than this, a CPU computes the transpose of dW faster than dW: ten times faster
-# with 10 outputs and 1,024 rows.
+# With fewer outputs than this, computing the transpose of dW is faster than computing dW on a CPU:
+# ten times as fast with 10 outputs and 1,024 rows.
 _NARROW = 32
-# Copying shorter runs of consecutive numbers is slower than transposing the whole array.
+# Copying runs of consecutive numbers that are shorter than this is slower than transposing the
+# whole array.
 _RUN = 4
 
 
@@ -70,8 +71,8 @@ def _block_dense(
 ) -> tuple[Any, Callable[..., Any]]:
     """Compute `layers.block_dense` on contiguous blocks.
 
-    With non-contiguous blocks, the product for dW copies elements one at a time and takes twice as
-    long.
+    With non-contiguous blocks, the matrix product for dW copies elements one at a time and takes
+    twice as long.
     """
     owner: Any
     b: Any
@@ -95,7 +96,8 @@ def _block_dense(
 def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
     """Compute `Arrangement.split`, from the transpose of ``x`` if the runs of numbers are short.
 
-    With the transpose, blocks of 2 x 2 pixels take a quarter of the time; 4 x 4 gain nothing.
+    For blocks of 2 x 2 pixels, the transpose is four times as fast; for 4 x 4 pixels, it gains
+    nothing.
     """
     parts: Any
     shape, mixed, _ = arrangement
@@ -112,7 +114,7 @@ def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
     return parts.reshape(arrangement.blocks, arrangement.fan_in, -1).mT
 
 
-# Forward and backward functions of activations, each in one pass over memory.
+# The forward and backward functions of each activation; each takes one pass over memory.
 _ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "logistic": (torch.sigmoid, lambda dy, x, y: _aten.sigmoid_backward(dy, y)),
     "tanh": (torch.tanh, lambda dy, x, y: _aten.tanh_backward(dy, y)),
@@ -159,7 +161,7 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
 def _take_pixels(owner: Any, images: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
     """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 15.
 
-    The indices are broadcast without a copy, and the output memory is reused, because allocating it
+    The indices are broadcast without a copy. The output memory is reused, because allocating it
     would take longer than the rest.
     """
     images = take_lines(images, lines, xp=xp)
@@ -222,7 +224,7 @@ def update_tree(
 
 
 def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
-    """Whether torch has a fused update for these arrays; torch itself does not check strides."""
+    """Whether torch's fused update supports these arrays; torch itself does not check strides."""
     kind = type(optimizer)
     if kind not in _FUSED or len(trees) < 3:
         return False

@@ -1,9 +1,10 @@
-"""Fast BLAS products even if another program uses a processor.
+"""Matrix products by the BLAS that remain fast if another program uses a processor.
 
 In each product, the BLAS's threads wait for each other. A thread that shares its processor with
-another program may be late by a scheduler time slice, in which one thread could compute the whole
-product. In that case one thread does, in the same pieces as the BLAS's threads, provided that the
-result is identical to the bit; this is tested with random numbers first.
+another program may be late by a scheduler time slice. In that time, a single thread could compute
+the whole product. If threads are late, one thread therefore computes products in the pieces that
+the BLAS would give to its threads, provided that the results are bitwise identical. This is tested
+with random numbers first.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ import numpy as np
 
 from mlp_xp.backends._numpy.native.thread_pool import one_blas_thread, openblas_threads
 
-# The number of products computed by all threads before their time is compared with one thread's;
-# then the least and greatest number computed by one thread before all threads are tried again,
-# which doubles with each failed trial.
+# All threads compute `_WINDOW` products before their time is compared with one thread's time. If
+# one thread is faster, it computes `_SHORTEST` products before all threads are tried again. Each
+# failed trial doubles this number, up to `_LONGEST`.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
-# The first products of a window are not measured, since threads may have to wake up.
+# The number of products at the start of a window that are not measured, since threads may have to
+# wake up.
 _WAKING = 2
-# The weight of the last product in the moving average of one thread's time.
+# The weight of the latest product in the moving average of one thread's time.
 _LAST = 0.1
 
-# A limit on BLAS threads applies to the whole process, so products in other threads must wait, to
-# get the same bits. This costs little, since the BLAS computes one product at a time anyway.
+# A limit on BLAS threads applies to the whole process and changes the bits of other threads'
+# products, so those must wait. This costs little, since the BLAS computes one product at a time
+# anyway.
 _lock = threading.Lock()
 
 
@@ -42,11 +45,11 @@ class TimedProduct:
 
     def __init__(self, *layout: Any) -> None:
         self.layout = layout
-        self.shortest = math.inf  # The shortest time of all threads, in seconds.
-        self.alone: float | None = None  # The average time of one thread, in seconds.
-        self.n_alone = 0  # The number of products left for one thread.
+        self.shortest = math.inf  # The shortest time with all threads, in seconds.
+        self.alone: float | None = None  # The average time with one thread, in seconds.
+        self.n_alone = 0  # The number of products that one thread still computes.
         self.stretch = _SHORTEST // 2
-        self.n_products, self.excess = 0, 0.0  # In this window; excess is in seconds.
+        self.n_products, self.excess = 0, 0.0  # In the current window; excess is in seconds.
 
     def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         """Compute ``numpy.matmul(a, b, out)``."""
@@ -98,7 +101,7 @@ def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[
 
 @functools.lru_cache(maxsize=256)
 def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
-    """Return the rows at which one thread must split a product to get the same bits, or ()."""
+    """Return the rows at which one thread must split a product to get all threads' bits, or ()."""
     rng = np.random.default_rng(0)
     a, b = (
         rng.random(shape, dtype) if is_c else rng.random(shape[::-1], dtype).T
@@ -115,7 +118,7 @@ def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
 
 
 def _possible_cuts(n_rows: int, n_threads: int) -> Iterator[tuple[int, ...]]:
-    """Yield the ways in which OpenBLAS may split rows: not at all, or each thread's part in two."""
+    """Yield the ways in which OpenBLAS may split rows: not at all, or into two parts per thread."""
     yield 0, n_rows
     for multiple in (1, 4, 8):
         cuts = [0]

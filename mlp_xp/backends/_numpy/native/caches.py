@@ -9,26 +9,26 @@ from typing import NamedTuple
 from mlp_xp.backends._numpy.native.tuning import AMX_TILE, Tile
 
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
-# The default if the system reports no size, or 0K as in some virtual machines: the smallest cache
-# of current processors with AVX-512.
+# The default size in bytes if the system reports no size (or 0K, as in some virtual machines). It
+# is the smallest second-level cache of current processors with AVX-512.
 _LEAST_BYTES = 512 << 10
-# The number of rows and columns, of a block's depth, that must fit in the cache: 96 rows of the
-# left operand, a panel of 48 float32 columns of the right operand, and a margin.
+# The number of rows and columns, each `depth` numbers long, that must fit in the cache: 96 rows of
+# the left operand, a panel of 48 float32 columns of the right operand, and a margin.
 _HELD = 256
 # The number of tiles per block, vertically and horizontally.
 _DOWN, _ACROSS = 12, 4
 
 
 class Blocks(NamedTuple):
-    """The size of a block of a product: steps of the sum, rows, and columns."""
+    """The size of a block of a matrix product: steps along the summed axis, rows, and columns."""
 
     depth: int
     rows: int
     columns: int
 
 
-# For AMX, on processors with caches of 48 KiB and 2 MiB: the second-level cache is too slow to
-# supply all operands, so a panel of 16 KiB remains in the first-level cache.
+# The block size for AMX, on processors with caches of 48 KiB and 2 MiB. The second-level cache is
+# too slow to supply all operands, so a panel of 16 KiB remains in the first-level cache.
 _AMX_BLOCKS = Blocks(128, 384, 384)
 
 

@@ -1,7 +1,8 @@
 """Allocate memory that is aligned to cache lines.
 
-An AVX-512 vector is as long as a cache line. `malloc` aligns only to 16 bytes, so that each load of
-a product reads two lines, which takes up to a third longer (docs/performance.md).
+An AVX-512 vector is as long as a cache line. `malloc` aligns only to 16 bytes. Each load in a
+matrix product then reads two lines, and the product takes up to a third longer
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 _LINE = 64  # The size of a cache line in bytes.
-_SMALL = 1 << 16  # Arrays below this size in bytes are not aligned, but stored together.
+_SMALL = 1 << 16  # Arrays below this size in bytes are stored together instead of aligned.
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -25,7 +26,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-    """Align an array to a cache line by a copy; return small and aligned arrays unchanged."""
+    """Copy an array to aligned memory; return small arrays and aligned arrays unchanged."""
     if array.nbytes < _SMALL or array.ctypes.data % _LINE == 0:
         return array
     copy = empty(array.shape, array.dtype)
@@ -52,14 +53,14 @@ def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def in_one_piece(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Return one vector that has the memory of adjacent arrays; None if they are not adjacent."""
+    """Return adjacent arrays as one vector in the same memory; None if they are not adjacent."""
     first, memory = arrays[0], arrays[0].base
     start = first.ctypes.data
     for array in arrays:
         if array.base is not memory or array.ctypes.data != start or array.dtype != first.dtype:
             return None
         start += array.nbytes
-    if memory is None or memory.ndim != 1:  # The view below needs one axis.
+    if memory is None or memory.ndim != 1:  # The view below needs at least one axis.
         return None
     offset = first.ctypes.data - memory.ctypes.data
     return memory.view(np.uint8)[offset:][: start - first.ctypes.data].view(first.dtype)

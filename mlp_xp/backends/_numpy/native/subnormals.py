@@ -1,6 +1,6 @@
 """Flush subnormal numbers to zero: they are up to 100 times slower on many processors.
 
-Adam's moments become subnormal long after convergence. NumPy has no setting for this, so the C
+Long after convergence, Adam's moments become subnormal. NumPy has no setting for this, so the C
 library's ``fesetenv`` sets the mode of the current thread, which new threads inherit.
 """
 
@@ -48,5 +48,5 @@ def flush_subnormals() -> Iterator[None]:
 @functools.cache
 def _c_library() -> ctypes.CDLL:
     for name in ("float16", "float32", "float64"):
-        np.finfo(name)  # Cached now: NumPy would warn if its smallest number were flushed to 0.
+        np.finfo(name)  # Cached now: later, NumPy would warn that the smallest number is 0.
     return ctypes.CDLL(None)

@@ -1,6 +1,6 @@
-"""The threads that run machine code, and the limit on BLAS threads while they do.
+"""The threads that run machine code, and the limit on BLAS threads while they run.
 
-Machine code is compiled and loaded by `machine_code` when it is first called.
+`machine_code` compiles and loads each function when it is first called.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def _machine_code() -> Any:
 
 
 def find_tile() -> Tile | None:
-    """Return the tile for products on this processor, None if there is none; imports llvmlite."""
+    """Return this processor's tile for matrix products, or None; imports llvmlite."""
     found: Tile | None = _machine_code().find_tile()
     return found
 
 
 def bfloat16_packing() -> int:
-    """Return how bfloat16 is packed for this processor, 0 if it has none; imports llvmlite."""
+    """Return how bfloat16 is packed for this processor, 0 without bfloat16; imports llvmlite."""
     found: int = _machine_code().bfloat16_packing()
     return found
 
@@ -89,7 +89,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
     units = [Unit.for_job(job) for job in jobs]
     try:
         codes = _machine_code().addresses([Unit(0), *units])
-    except (MachineCodeError, ImportError, OSError) as error:  # OSError if LLVM cannot be loaded.
+    except (MachineCodeError, ImportError, OSError) as error:  # OSError: LLVM cannot be loaded.
         _has_failed = True
         warnings.warn(
             "The machine code for NumPy cannot be compiled by this version of numba "
@@ -120,7 +120,7 @@ def rows_error(positions: np.ndarray, size: int) -> IndexError:
 
 
 class ThreadPool:
-    """Threads that compute each call together; the calling thread is one of them."""
+    """A pool of threads, including the calling thread, that compute each call together."""
 
     def __init__(self, n_threads: int) -> None:
         from mlp_xp.backends._numpy.native.jobs import address
@@ -142,7 +142,7 @@ class ThreadPool:
         from mlp_xp.backends._numpy.native.tuning import LAST_TABLE
 
         run_jobs = self._run_jobs or self._start()
-        if not is_repeated:  # Times measured for another table at this address do not apply.
+        if not is_repeated:  # Times measured for an earlier table at this address do not apply.
             self._mail[LAST_TABLE] = 0
         failed = run_jobs(*self._memory, address(turns), len(turns), 0)
         if failed:
@@ -184,7 +184,7 @@ _limits: list[Any] = []
 def _after_fork() -> None:
     """Reset the state of threads that do not exist in the forked process.
 
-    `_limits` is kept, so that the limit on BLAS threads at the time of the fork remains.
+    `_limits` is kept, so that a limit on BLAS threads continues after the fork.
     """
     global _lock
     _of_this_thread.pool = None
@@ -202,7 +202,7 @@ def runner() -> Callable[..., None]:
 
 
 def _run_nothing(*_: Any) -> None:
-    """Raise an error, since machine code must not be called without a pool."""
+    """Raise an error, because machine code was called without a pool."""
     raise RuntimeError("Machine code was called outside of `thread_pool`.")
 
 
@@ -213,7 +213,7 @@ def has_pool() -> bool:
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """Return the controller of the BLAS libraries; finding them takes milliseconds."""
+    """Return the controller of the BLAS libraries; finding the libraries takes milliseconds."""
     import scipy.linalg.cython_blas  # noqa: F401 - loads the BLAS that computes our products.
 
     return ThreadpoolController().select(user_api="blas")
@@ -250,15 +250,16 @@ def one_blas_thread() -> Iterator[int]:
 def thread_pool(n_threads: int) -> Iterator[None]:
     """Open a thread pool for this thread, and limit the BLAS to one thread.
 
-    Otherwise the BLAS's threads, which spin before they sleep, would compete with the pool.
+    Without the limit, the BLAS's threads would compete with the pool, since they spin before they
+    sleep.
     """
     with one_blas_thread() as others:
-        # Fits that run at the same time divide the threads.
+        # Concurrent fits divide the threads among them.
         own = n_threads if current_worker() else max(1, n_threads // (others + 1))
         outer, pool = _of_this_thread.pool, ThreadPool(own)
         _of_this_thread.pool = pool
         try:
             yield
         finally:
-            pool.end()  # Not `_of_this_thread.pool`, which is None after a fork.
+            pool.end()  # Stop `pool` directly, since `_of_this_thread.pool` is None after a fork.
             _of_this_thread.pool = outer

@@ -1,4 +1,4 @@
-"""The arguments of a program: how they are identified, and how later calls find them."""
+"""Program arguments: how a program identifies them, and how later calls find them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# Arguments of at most this size in bytes are copied; larger ones are used in place.
+# Arguments of at most this size in bytes are copied; larger arguments are used in place.
 _SMALL = 1 << 16
 
 
@@ -18,7 +18,7 @@ def is_small(argument: np.ndarray) -> bool:
 
 
 def form(argument: Any) -> tuple[Any, ...]:
-    """Return the key of an argument: an array's layout, or the id of another object."""
+    """Return an argument's key: the layout of an array, or the id of any other object."""
     if not isinstance(argument, np.ndarray):
         return (id(argument),)
     layout = type(argument), argument.shape, argument.dtype
@@ -26,5 +26,5 @@ def form(argument: Any) -> tuple[Any, ...]:
 
 
 def reference(argument: Any) -> Callable[[], Any]:
-    """Return a function that returns the argument, or None if it is an array that was deleted."""
+    """Return a function that returns the argument, or None if the argument is a deleted array."""
     return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument

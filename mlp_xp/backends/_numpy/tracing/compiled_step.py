@@ -26,17 +26,17 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool, machine_code_err
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
-# The maximum number of programs that a compiled step keeps; each one keeps its memory.
+# The maximum number of programs, with their memory, that a compiled step keeps.
 _MOST_PROGRAMS = 8
-# The maximum number of idle plans that a thread keeps, and their maximum size in bytes. Tracing a
-# step takes as long as running it 20 times.
+# The maximum number of idle plans that a thread keeps, and their maximum size in bytes. Keeping
+# plans pays off because tracing a step costs about as much as running it 20 times.
 _MOST_IDLE, _SMALL_PLAN = 4, 1 << 21
 
 
 class _Plan:
-    """The programs of a compiled function, one for each shape of arguments, and their memory.
+    """The programs of a compiled function, one for each set of argument shapes, and their memory.
 
-    Only one fit at a time may use a plan, since the state is always in the same memory.
+    Only one fit at a time may use a plan, since every call returns the state in the same memory.
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,8 @@ class _Plan:
     def adopt(self, state: Any, *, stays: bool) -> None:
         """Copy a new state to the plan's memory if shapes match; otherwise discard all programs.
 
-        Then the plan uses the new state's memory, after joining small arrays unless ``stays`` is
-        True.
+        If it discards its programs, the plan uses the new state's memory; small arrays are first
+        joined, unless ``stays`` is True.
         """
         new = list(leaves(state))
         if len(new) == len(self.leaves):
@@ -65,18 +65,18 @@ class _Plan:
         self.state = rebuild(state, self.leaves)
 
     def without(self, state: Any) -> Any:
-        """Return a state in which arrays that are in the plan's memory are replaced by copies."""
+        """Return a state in which arrays in the plan's memory are replaced by copies."""
         mine = set(map(id, self.leaves))
         return rebuild(state, [x.copy() if id(x) in mine else x for x in leaves(state)])
 
     @property
     def n_bytes(self) -> int:
-        """The size of the plan's memory in bytes, without small arguments."""
+        """The size of the plan's memory in bytes, excluding small arguments."""
         return sum(array.nbytes for array in (*self.leaves, *self.pool))
 
 
 class _Idle(threading.local):
-    """The idle plans of this thread, with their classes and functions; the most recent is last."""
+    """The thread's idle plans, with their classes and functions; the most recent plan is last."""
 
     def __init__(self) -> None:
         self.plans: list[tuple[type, Callable[..., Any], _Plan]] = []
@@ -96,7 +96,7 @@ class Compiled:
 
     @property
     def is_traceable(self) -> bool:
-        """Whether calls run a program, not the Python function."""
+        """Whether calls run a program instead of the Python function."""
         return self._plan is None or self._plan.is_traceable
 
     @property
@@ -105,7 +105,7 @@ class Compiled:
         return [] if self._plan is None else self._plan.programs
 
     def release(self, state: Any) -> Any:
-        """Return the state in separate memory; keep a small plan for the next equal function."""
+        """Return the state in separate memory; keep a small plan for later equal functions."""
         plan, self._plan = self._plan, None
         if plan is None or not plan.programs or plan.n_bytes > _SMALL_PLAN:
             return state
@@ -129,7 +129,7 @@ class Compiled:
         return state
 
     def _prepare(self, state: Any, arguments: Any, flat: list[Any]) -> tuple[Any, Program | None]:
-        """Return the state in the plan's memory, and the program for the arguments or None."""
+        """Return the state in the plan's memory, and the program for the arguments, or None."""
         plan = self._plan
         if plan is None:
             plan = self._plan = self._find_plan()
@@ -160,7 +160,8 @@ class Compiled:
         program = Program(plan.pool, plan.leaves)
         try:
             state = rebuild(plan.state, [Traced(program, leaf) for leaf in plan.leaves])
-            # Machine code runs only in the program, so later values in a trace are meaningless.
+            # During tracing, machine code does not run, so values computed from its results are
+            # meaningless.
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
@@ -168,7 +169,7 @@ class Compiled:
             program.undo()
             self._end_trace(error)
             return self._write(plan, arguments, flat)  # Try again without machine code.
-        except Exception as error:  # The untraced call raises a bug in the function again.
+        except Exception as error:  # The untraced call raises the function's errors again.
             self._end_trace(error)
             plan.is_traceable = False
             return None

@@ -1,4 +1,4 @@
-"""Fuse the weight gradient of a layer with the update of the weights."""
+"""Fuse the computation of a layer's weight gradient with the update of the weights."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def _can_be_fused(job: Job) -> bool:
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     size = 8 if product.is_double else 4
     fits = LEAST_TILED <= product.n <= FUSED_ROW // size and product.n_steps <= SAMPLES_AT_ONCE
-    is_transposed = product.a_row == 1 and product.a_step == product.m  # No gaps between rows.
+    is_transposed = product.a_row == 1 and product.a_step == product.m  # Rows have no gaps.
     return bool(fits and is_transposed and not is_movable)

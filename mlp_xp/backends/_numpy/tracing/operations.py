@@ -10,11 +10,14 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-# NumPy's check of positions copies the result, which is faster than ours up to this many bytes.
+# NumPy's `take` copies the result to check positions. Up to this size in bytes, it is still faster
+# than our check.
 _SHORT_DETOUR = 1 << 14
-# The numbers of multiplications that take one thread 0.05 ms and 4 ms (a scheduler time slice).
+# The numbers of multiplications for which one thread needs 0.05 ms and 4 ms (a scheduler time
+# slice).
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
-# The maximum size of their matrices: the test with random numbers takes 20 ms and 16 MB.
+# The maximum size of the matrices in `TimedProduct`, whose test with random numbers takes 20 ms and
+# 16 MB.
 _LARGEST_LATE = 1 << 22
 
 REDUCTIONS = {
@@ -26,15 +29,16 @@ REDUCTIONS = {
     np.all: np.logical_and,
 }
 
-# The number of columns up to which rows are reduced faster after transposing. Sums have the same
-# bits, since NumPy adds up to seven numbers sequentially, and only longer rows pairwise.
+# The maximum number of columns for which rows are reduced faster after transposing. Transposing
+# does not change the bits of a sum, since NumPy adds up to seven numbers sequentially, and only
+# longer rows pairwise.
 _MOST_COLUMNS = {np.maximum: 32, np.minimum: 32, np.add: 7}
 # Up to this size in bytes, NumPy compares an array faster with another array than with a number.
 _MOST_COMPARED = 1 << 18
 
 
 def constant(number: float, ufunc: Any, out: Traced) -> Any:
-    """Convert a Python number to an array once, instead of at each call."""
+    """Convert a Python number to an array once, instead of in each call."""
     if out.dtype.kind != "f":
         return number
     is_compared = ufunc in (np.maximum, np.minimum) and out.value.nbytes <= _MOST_COMPARED
@@ -85,7 +89,7 @@ def can_be_taken(source: Any, rows: Traced) -> bool:
 
 
 def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
-    """Compute `numpy.take`, but check the positions without copying a large result."""
+    """Compute `numpy.take`, and check the positions without copying a large result."""
     size = x.size if axis is None else x.shape[axis]
     if out.nbytes <= _SHORT_DETOUR:
         try:
@@ -111,11 +115,11 @@ def punctual(function: Any, *operands: Any) -> Any:
         and max(a.size, b.size) <= _LARGEST_LATE
         and min(*a.shape, *b.shape) > 1
         and all(x.flags.c_contiguous or x.flags.f_contiguous for x in operands)
-        and not np.may_share_memory(a, b)  # NumPy uses syrk for a @ a.T.
+        and not np.may_share_memory(a, b)  # NumPy computes a @ a.T by another BLAS function, syrk.
     )
     if not is_known:
         return function
-    # Imported here, since short fits have smaller products.
+    # Import this here, since short fits have smaller products.
     from mlp_xp.backends._numpy.native.busy import timed_product
 
     return timed_product(a.dtype, a.shape, b.shape, a.flags.c_contiguous, b.flags.c_contiguous)

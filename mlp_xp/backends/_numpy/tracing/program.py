@@ -33,7 +33,7 @@ from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableErr
 if TYPE_CHECKING:  # Not imported at run time, since short fits do not need it.
     from mlp_xp.backends._numpy.native.jobs import Job
 
-# The maximum size in bytes of the results of pending calls, whose buffers cannot be reused yet.
+# The maximum size in bytes of the results of pending calls; their buffers cannot be reused yet.
 _KEPT = 1 << 25
 
 
@@ -50,7 +50,7 @@ class Program:
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
         self._tables: list[np.ndarray] = []
-        self._n_bytes = 0  # The size of results since the last table.
+        self._n_bytes = 0  # The size of all results since the last table.
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[Any, int | str, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
@@ -60,7 +60,7 @@ class Program:
         self._places: list[np.ndarray | None] = []
         self._n_steps: float = math.inf  # The number of steps in the arguments.
         self._code: Callable[[Callable[..., None], int, int], None]
-        self._steps: np.ndarray | None = None  # None unless a step is a single table.
+        self._steps: np.ndarray | None = None  # None unless a step is a single table of calls.
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class Program:
         return Traced(self, place)
 
     def keep(self, place: Traced, value: Traced) -> None:
-        """Record that an array is copied, before each step, to that step's entry in the state."""
+        """Record that each step first copies an array to the step's entry in the state."""
         is_plain = place.flags.c_contiguous and value.flags.c_contiguous
         is_plain = is_plain and not value.value.nbytes % 4
         if id(place.value) not in self._state or self._lines or self._jobs or not is_plain:
@@ -105,14 +105,14 @@ class Program:
         self._kept.append((place.value, value.value))
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
-        """Set the arguments if their number, shapes and dtypes match; return whether they do."""
+        """Set the arguments if their number, shapes and dtypes match; return whether they match."""
         if len(arguments) != len(self._forms):
             return False
         has_moved = False
         given = zip(arguments, self._last, self._forms, self._places, strict=True)
         for argument, last, known, place in given:
-            # Small arrays are always copied, since their contents may have changed. `last()` is
-            # None if the array was freed.
+            # Small arrays are always copied, since their contents may have changed. If `last()`
+            # returns None, the array was freed.
             if place is None and argument is not None and last() is argument:
                 continue
             if form(argument) != known:
@@ -137,7 +137,7 @@ class Program:
             inner = "".join(self._name(item) + ", " for item in operand)
             return f"[{inner}]" if isinstance(operand, list) else f"({inner})"
         value = value_of(operand)
-        # Named objects are kept alive, so their ids remain unique.
+        # The program keeps named objects alive, so their ids remain unique.
         name = self._known.setdefault(id(value), f"_{len(self._names)}")
         if name not in self._names:
             self._names[name] = value
@@ -189,7 +189,7 @@ class Program:
         return Traced(self, value)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
-        """Return an uninitialized array, which reuses the memory of a freed one if possible."""
+        """Return an uninitialized array, in the memory of a freed array if possible."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
         if self._n_bytes > _KEPT:
             self._flush()
@@ -211,7 +211,7 @@ class Program:
         return result
 
     def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
-        """Record a call of a function that has no ``out``; its result is then copied."""
+        """Record a call of a function that has no ``out``, and a copy of its result."""
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
         result = self._result(value)
@@ -316,7 +316,7 @@ class Program:
     # --- the end -------------------------------------------------------------------------------
 
     def finish(self, state: Any, new: Any) -> None:
-        """Record the copy of the new state to the old state, and compile the program."""
+        """Record the operations that copy the new state into the old state; compile the program."""
         mine = {id(leaf.value) for leaf in leaves(state)}
         for old, leaf in zip(leaves(state), leaves(new), strict=True):
             if leaf is old:
@@ -329,19 +329,19 @@ class Program:
                 self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
         self._flush()
         link(self._tables)
-        # Free memory that only fused calls would have used.
+        # Free the memory of results that fused calls no longer write.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         if len(self._lines) == 1 and self._tables:
             self._steps = self._range_of_table()
         else:
             source = "\n".join(("def program(run_turns, start, stop):", *self._body(), " return"))
             exec(_compiled(source), self._names)
-            # Removed from its own globals: a reference cycle would delay freeing the memory.
+            # Remove the program from its globals: a reference cycle would delay freeing the memory.
             self._code = self._names.pop("program")
         self._picks, self._kept = [], []
 
     def step_range(self, start: int, stop: int) -> np.ndarray | None:
-        """Return the step range for machine code; None if a step is not a single table."""
+        """Return the step range for machine code; None if a step is not a single table of calls."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps must be from 0 to {self._n_steps - 1}, got {start} to {stop - 1}."
@@ -365,7 +365,7 @@ class Program:
         """Return the step range for the only table, with the copies before each step."""
         from mlp_xp.backends._numpy.native.jobs import PICK, address, step_range
 
-        # For a record array, NumPy would take ten microseconds to return the address.
+        # Take addresses from a plain array: for a record array, this would take ten microseconds.
         n_kept = len(self._kept)
         picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
         records = picks.view(PICK)[:, 0]
@@ -395,5 +395,5 @@ class Program:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> CodeType:
-    """Compile Python code. Its operands are numbered, so similar fits share the code."""
+    """Compile generated Python code. Operands are numbered, so similar fits share the result."""
     return compile(source, "<compiled step>", "exec")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-# A function that returns a view of one of a call's arguments.
+# A function that receives a call's arguments and returns a view of one of them.
 Finder = Callable[[Sequence[Any]], np.ndarray]
 
-# The step number in a trace: ``array[STEP, ...]`` is the entry for the current step.
+# A placeholder for the step number in a trace: ``array[STEP, ...]`` is the current step's entry.
 STEP: Any = object()
 
 
@@ -23,7 +23,7 @@ class Traced(NDArrayOperatorsMixin):
     """An array that records its operations; `value` is the memory that the `Program` will use.
 
     For a view, ``source`` is the array that owns the memory. For an argument that is not copied, or
-    a view of one, ``find_view`` returns the new `value` from the arguments of a later call.
+    a view of such an argument, ``find_view`` returns the new `value` from a later call's arguments.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Traced(NDArrayOperatorsMixin):
             return self.program.pick(self)
         if any(isinstance(k, Traced | np.ndarray | list) for k in keys):
             raise UntraceableError("Indexing by arrays, masks or lists cannot be traced.")
-        # Unlike in NumPy, a single number is a view.
+        # Unlike in NumPy, indexing a single number returns a view.
         return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
 
     def __setitem__(self, key: Any, value: Traced) -> None:
