@@ -57,7 +57,7 @@ __all__ = [
     "view_draws",
 ]
 
-# Built-in augmentations, which a model folder or a recipe can name.
+# The built-in augmentations that a model folder or a recipe can name.
 AUGMENTATIONS = (Flip, Shift, Cutout, ColorJitter, Mixup)
 # Augmentations that a prediction can average over.
 WITH_VIEWS = (Flip, Shift)

@@ -23,7 +23,7 @@ class Epoch(NamedTuple):
     ``generator(stream)`` returns a random generator on the host, and ``number`` is the epoch, from
     0. ``rows : (rows,)`` are indices of samples, of which there are ``n_samples``. ``steps``,
     ``positions`` and ``batch_sizes``, all ``(rows,)``, are the step of each row, its position in
-    the batch, and the number of samples in the batch, which come before the padding.
+    the batch, and the number of samples in the batch; padding rows come last.
     """
 
     generator: Callable[[int], Any]
@@ -153,7 +153,7 @@ class ImageAugmentation(Augmentation):
 
 
 def plain_number(value: Any, kind: type = float) -> int | float | None:
-    """Return a number, possibly NumPy's, as a Python number; None if it is not of this kind."""
+    """Return a number, possibly NumPy's, as a Python number; None if it is of another kind."""
     is_integer = isinstance(value, Integral)
     if isinstance(value, bool) or not (is_integer or (kind is float and isinstance(value, Real))):
         return None

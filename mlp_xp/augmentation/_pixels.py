@@ -1,4 +1,4 @@
-"""Pixel maps, which contain the source of each pixel of an image, and their application."""
+"""Pixel maps and their application; a map contains the source of each pixel of an image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Geometric(ImageAugmentation):
         Parameters
         ----------
         lines, columns : (batch or 1, height), (batch or 1, width) int64
-            Positions in the changed image.
+            The requested positions in the augmented image.
         draws : NamedTuple of (batch, ...) arrays
         xp : namespace
 

@@ -72,7 +72,7 @@ class ColorJitter(ImageAugmentation):
 
 
 class MixupDraws(NamedTuple):
-    """The sample that each sample is mixed with, and its own weight, both ``(batch,)``."""
+    """The partner of each sample, and the weight of the sample itself, both ``(batch,)``."""
 
     partners: Array
     share: Array
@@ -80,7 +80,7 @@ class MixupDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixup(Augmentation):
-    r"""Mix each sample of a batch, and its loss, with another sample, its partner.
+    r"""Mix each sample of a batch with another sample, its partner; mix their losses, too.
 
     With one :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` per batch, the input for sample
     :math:`i` with partner :math:`j` is :math:`\lambda x_i + (1 - \lambda) x_j`, and the loss is
@@ -90,8 +90,8 @@ class Mixup(Augmentation):
     Parameters
     ----------
     alpha : float above 0, default=0.2
-        With small values, most batches are hardly mixed; with 1, all :math:`\lambda` are equally
-        likely.
+        With small values, most batches are hardly mixed; with a value of 1, all
+        :math:`\lambda` are equally likely.
 
     References
     ----------

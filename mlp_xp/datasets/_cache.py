@@ -1,7 +1,7 @@
 """The user's cache of decoded arrays: one folder per data set, one ``.npy`` file per array.
 
 A folder is written completely or not at all, after its content has been verified. Loading checks
-only shape, dtype and file size, which detects a truncated file at no cost, but not a changed byte.
+only shape, dtype and file size. This detects a truncated file at no cost, but not a changed byte.
 """
 
 import hashlib

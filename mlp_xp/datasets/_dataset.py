@@ -116,8 +116,8 @@ def split_dataset(
     Raises
     ------
     ValueError
-        `data` and `labels` differ in length, `split` is not between 0 and 1, or leaves one part
-        empty.
+        `data` and `labels` differ in length, `split` is not between 0 and 1, or one part
+        would be empty.
 
     Examples
     --------

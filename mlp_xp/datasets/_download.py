@@ -13,8 +13,8 @@ from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._files import LIMIT, sha256_of_file
 
 _CHUNK = 1 << 18
-_TIMEOUT = (5.0, 10.0)  # seconds to connect, and between two chunks
-_PATIENCE = 8.0  # seconds until the first byte; name servers can take longer
+_TIMEOUT = (5.0, 10.0)  # The seconds to wait for a connection and between chunks.
+_PATIENCE = 8.0  # The seconds to wait for the first byte; name servers can take longer.
 _TOO_BUSY = 429
 _RANGE_NOT_SATISFIABLE = 416
 _PARTIAL = 206
@@ -155,7 +155,7 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
         tasks: list[Any] = []
 
         def report(done: int, total: int) -> None:
-            if not tasks:  # no bar before the first byte
+            if not tasks:  # The bar appears with the first byte.
                 tasks.append(bar.add_task(title, total=None))
             bar.update(tasks[0], completed=done, total=total or None)
 

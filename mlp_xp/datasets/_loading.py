@@ -110,7 +110,7 @@ def _fetch(spec: Spec) -> None:
         downloads = cache_dir() / f"{spec.name}.download"
         make_folder(downloads)
         with locked(downloads, waits=True):
-            if _cache.is_stored(spec.name):  # stored by the process that held the lock before
+            if _cache.is_stored(spec.name):  # Another process has stored it.
                 return
             _check_room(spec, downloads)
             content = _fetch_content(spec, downloads)
@@ -149,7 +149,7 @@ def _fetch_content(spec: Spec, downloads: Path) -> Content:
     else:
         return spec.read(files[0] if len(files) == 1 else downloads)
     if spec.fallback is not None:
-        scratch = downloads / "scratch"  # used only by this process, which holds the lock
+        scratch = downloads / "scratch"  # Not shared, because this process holds the lock.
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:

@@ -39,8 +39,8 @@ def to_onnx(
     path : str or path-like, optional
         File to write, e.g. ``"digits.onnx"``; an existing file is replaced as a whole.
     precision : {"float32", "float64"}, optional
-        For inputs, weights and outputs; by default as in the fit. Runtimes for browsers and phones
-        require float32.
+        The dtype of inputs, weights and outputs; by default as in the fit. Runtimes for browsers
+        and phones require float32.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         raise ValueError(f"`precision` must be 'float32' or 'float64', got {precision!r}.")
     x: Any = None
     if first.columns is not None:
-        from mlp_xp.export._tables import encode_columns, graph_inputs  # rarely needed
+        from mlp_xp.export._tables import encode_columns, graph_inputs  # Only needed for tables.
 
         inputs = graph_inputs(first.columns, precision)
         encode = functools.cache(lambda columns: encode_columns(columns, inputs, precision))
@@ -170,7 +170,7 @@ def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: 
 def _sources(
     views: tuple[Any, ...], n_features: int
 ) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Return the source of each feature for each view, and a factor of 0 for missing ones."""
+    """Return the source of each feature for each view, and factors of 0 for pixels without one."""
     if not views:
         return [(None, None)]
     xp = get_backend("numpy").xp

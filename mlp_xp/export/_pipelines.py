@@ -41,7 +41,7 @@ def register_skl2onnx() -> None:
     ['label', 'probabilities']
     """
     skl2onnx = optional("skl2onnx", "onnx")
-    # skl2onnx itself implements these options, which set the format of probabilities.
+    # These options set the format of probabilities; skl2onnx itself implements them.
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
     for kind in (MLPClassifier, MLPEnsembleClassifier, MLPRegressor, MLPEnsembleRegressor):
         name = f"MlpXp{kind.__name__}"
@@ -54,7 +54,7 @@ def _types() -> Any:
 
 
 def _graph(operator: Any) -> Any:
-    # skl2onnx calls `_set_types` before `_convert` with the same operator, which caches the graph.
+    # The operator caches the graph, because `_set_types` and `_convert` both need it.
     if not hasattr(operator, "mlp_xp_graph"):
         is_single = isinstance(operator.inputs[0].type, _types().FloatTensorType)
         precision = "float32" if is_single else "float64"

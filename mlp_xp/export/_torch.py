@@ -31,12 +31,12 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
     -------
     torch.nn.Sequential
         On the CPU and in evaluation mode, with ``Linear``, ``LayerNorm``, ``ReLU`` and so on, and
-        small modules for what PyTorch lacks. Like the estimator it takes rows, in the dtype of the
-        fit. Outputs are (rows, outputs); two classes have a single output, the log-odds of the
-        second. With ``loss="gaussian"`` the outputs are means, then logarithms of variances, or
-        activated standard deviations; with several quantiles they are the lowest one, then raw
-        steps or activated quantiles. With `target_scaling` raw outputs are in standardized units.
-        For a table the module takes ``model.columns_.transform(X)``.
+        small custom modules for blocks that PyTorch lacks. Like the estimator it takes rows, in the
+        dtype of the fit. Outputs are (rows, outputs); two classes have a single output, the
+        log-odds of the second. With ``loss="gaussian"`` the outputs are means, then logarithms of
+        variances, or activated standard deviations; with several quantiles they are the lowest one,
+        then raw steps or activated quantiles. With `target_scaling` raw outputs are in standardized
+        units. For a table the module takes ``model.columns_.transform(X)``.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
         out.
     classes : (classes,) array-like, optional
         Sorted labels of the outputs of a classifier; a single output has two labels. Without
-        classes, the outputs are real values.
+        classes, the module becomes a regressor.
 
     Returns
     -------

@@ -300,7 +300,7 @@ def _dense(module: nn.Linear) -> Dense:
 
 
 def _add_norm(module: Any, norms: list[Norm], batch_stats: list[BatchStats]) -> str:
-    """Append the arrays of a normalization to the lists, and return its kind."""
+    """Append a normalization's arrays to the lists; return "layer" or "batch"."""
     if module.eps != 1e-5 or module.weight is None or module.bias is None:
         raise ValueError(f"{module!r} must have eps=1e-5, a weight and a bias, as in an estimator.")
     norms.append(Norm(_array(module.weight), _array(module.bias)))

@@ -94,7 +94,7 @@ class Layer:
 class Project(Layer):
     """A plain dense layer, without normalization and activation.
 
-    Its initial weights are uniform with a standard deviation of ``1 / sqrt(fan_in)``, its biases 0.
+    Initial weights are uniform with a standard deviation of ``1 / sqrt(fan_in)``; biases are 0.
 
     Parameters
     ----------
@@ -136,9 +136,8 @@ class Blocks(Layer):
     mixed : tuple of int
         The axes to mix, at least one.
     width : int of at least 1, optional
-        The number of outputs per block, which are the last axis: with a width of 64, the squares
-        above give the shape (8, 8, 64). By default, each block has as many outputs as inputs, in
-        the same positions.
+        The number of outputs per block. They form the last axis of the output's shape: with a
+        width of 64, the squares above give (8, 8, 64). By default, the shape stays the same.
 
     References
     ----------

@@ -114,7 +114,7 @@ class Network:
         return tuple(sizes)
 
     def _fan_in(self, sizes: Sequence[int]) -> int:
-        """Return the number of inputs of the layer that follows these sizes."""
+        """Return the number of inputs of the next layer, given the sizes so far."""
         if self.inputs is not None and len(sizes) == 1:
             return self.inputs.fan_out
         return sizes[-1]
@@ -217,7 +217,7 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
 def draw_params(
     network: Network, uniform: Callable[..., Any], constant: Callable[..., Any] = constant
 ) -> Params:
-    """Create initial parameters with ``uniform(low, high, shape)``, ``constant(value, shape)``."""
+    """Create initial parameters by ``uniform(low, high, shape)`` and ``constant(value, shape)``."""
     blocks = (block for block in network._all_blocks if block.has_params)
     return tuple(block.init(uniform, constant) for block in blocks)
 

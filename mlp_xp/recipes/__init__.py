@@ -84,7 +84,7 @@ def read_recipe(
     Returns
     -------
     Recipe
-        With the objects created; the estimator still has to check the values.
+        The recipe, with its objects created. The estimator checks the values later.
 
     Raises
     ------

@@ -56,7 +56,7 @@ def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], A
     form : dict
         ``"class"`` and the fields that differ from their defaults.
     place : str
-        The parameter or field for the object.
+        The name of the parameter or field that the object is for.
     decode : callable
         ``decode(value, field)`` returns the value of a field.
 
@@ -68,7 +68,7 @@ def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], A
     ------
     ValueError
         If the parameter does not accept such an object, or a field is unknown or has the wrong
-        type; the message lists the valid ones.
+        type; the message lists the valid names or types.
 
     Examples
     --------

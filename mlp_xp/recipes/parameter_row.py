@@ -38,9 +38,10 @@ class Parameter(NamedTuple):
     """A parameter of the estimators.
 
     ``values`` are constraints as in scikit-learn, but a tuple lists names, and a class that is slow
-    to import is named by its path. ``type`` is the type in the docstring, where {} stands for the
-    names or the `Number`; "" lists the values. A parameter with ``free_on_resume`` may differ in a
-    resumed fit, and a parameter with ``own_per_rank`` between the processes of a fit.
+    to import is named by its path. ``type`` is the type in the docstring; {} stands for the names
+    or the `Number`, and if ``type`` is "", the values are listed. If ``free_on_resume`` is true, a
+    resumed fit may change the parameter. If ``own_per_rank`` is true, each process of a fit may
+    have its own value.
     """
 
     default: Any

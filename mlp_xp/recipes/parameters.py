@@ -17,7 +17,7 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.recipes.parameter_row import Number, Option, Parameter
 
-# Input scalings for tables, which scale each numeric column separately, on the host.
+# The input scalings for tables: each scales every numeric column separately, on the host.
 TABLE_SCALINGS = "standardize", "robust", "quantile"
 
 GROUPS = NETWORK, LOSS, OPTIMIZATION, ONE_SOLVER, END, DATA, WHERE, OUTPUT = (

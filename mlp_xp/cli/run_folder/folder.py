@@ -155,7 +155,7 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
 
 
 def newest_model(run: Path) -> Path | None:
-    """Return the folder that was saved last: the run's model, a checkpoint, or None if neither."""
+    """Return the newest saved folder: the run's model or a checkpoint; None if there is neither."""
     # The name of an unfinished checkpoint begins with a dot.
     specs = [*run.glob(SPEC), *run.glob(f"{CHECKPOINTS}/[!.]*/{SPEC}")]
     return max(specs, key=lambda path: path.stat().st_mtime_ns).parent if specs else None
@@ -224,7 +224,7 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
 
 
 def _move_aside(partial: Path) -> None:
-    """Rename a killed run's folder, or remove it if it has no model; raise if it is in use."""
+    """Rename a killed run's folder, or remove it if it has no model; fail if it is in use."""
     if not partial.exists():
         return
     with locked(partial):

@@ -46,7 +46,7 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
             raise TypeError(
                 f"expected a model of class {kind.__name__}, got {type(model).__name__}"
             )
-        if names and model.classes_.dtype.kind == "U":  # written by `named`
+        if names and model.classes_.dtype.kind == "U":  # `named` returns such models.
             model.classes_ = np.asarray([names.index(name) for name in model.classes_.tolist()])
         info = data_info(config, model)
     except (KeyError, TypeError, ValueError) as error:

@@ -101,7 +101,8 @@ def starting(text: str) -> Iterator[None]:
 def without_pandas(*, is_process: bool) -> Iterator[None]:
     """Import libraries as if pandas were not installed; afterwards, it can be imported again.
 
-    scikit-learn imports pandas for data frames, which takes 30 MB and 0.3 s; no command uses them.
+    scikit-learn imports pandas to support data frames. This takes 30 MB and 0.3 s, but no command
+    uses data frames.
     """
     if not is_process or "pandas" in sys.modules:
         yield

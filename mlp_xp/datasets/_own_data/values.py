@@ -13,7 +13,7 @@ from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import KINDS
 
 NUMBERS = {"number", "flag"}  # The kinds of columns that contain numbers.
-NAMES = {"na", "n/a", "null", "none"}  # These mean a missing value or a class.
+NAMES = {"na", "n/a", "null", "none"}  # These texts mean a missing value or name a class.
 MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
 WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 
@@ -69,7 +69,7 @@ def parse(text: str) -> float | str:
 
 
 def _date(text: str) -> datetime | None:
-    """Return the date in an ISO 8601 text, None for an empty one; raise ValueError for others."""
+    """Parse an ISO 8601 date; return None for an empty text, raise ValueError if invalid."""
     if text and text[4:5] != "-":
         raise ValueError(text)
     return datetime.fromisoformat(text).replace(tzinfo=None) if text else None

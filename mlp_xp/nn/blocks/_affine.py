@@ -71,7 +71,7 @@ class Affine(Block):
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """Two for each weight."""
+        """The number of operations: two per weight."""
         return 2 * self.fan_in * self.fan_out
 
     def init(self, uniform: Make, constant: Make) -> Dense:
@@ -124,12 +124,12 @@ class BlockAffine(Block):
 
     @property
     def label(self) -> str:
-        """The name in a summary."""
+        """The block's name in a summary."""
         return f"{self.arrangement.blocks} dense blocks"
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """Two for each weight."""
+        """The number of operations: two per weight."""
         return 2 * self.fan_out * self.arrangement.fan_in
 
     @property

@@ -107,7 +107,7 @@ class Block:
 
     @property
     def label(self) -> str:
-        """The name in a summary."""
+        """The block's name in a summary."""
         return type(self).__name__.lower()
 
     @property

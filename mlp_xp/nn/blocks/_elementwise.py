@@ -19,7 +19,7 @@ class Activate(Block):
 
     @property
     def label(self) -> str:
-        """The name in a summary."""
+        """The block's name in a summary."""
         return _name_of(self.function)
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
@@ -37,7 +37,7 @@ class ParametricActivate(Block):
 
     @property
     def label(self) -> str:
-        """The name in a summary."""
+        """The block's name in a summary."""
         return f"parametric {_name_of(self.function)}"
 
     def init(self, uniform: Make, constant: Make) -> Slope:
@@ -69,7 +69,7 @@ class Dropout(Block):
 
     @property
     def label(self) -> str:
-        """The name in a summary."""
+        """The block's name in a summary."""
         return f"dropout {self.rate:g}"
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:

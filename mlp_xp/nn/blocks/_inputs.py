@@ -78,7 +78,7 @@ class TableInputs(Block):
 
     @property
     def label(self) -> str:
-        """The name in a summary."""
+        """The block's name in a summary."""
         parts = {
             "numbers embedded": self._numeric is not None,
             "categories embedded": bool(self.categories),

@@ -23,12 +23,12 @@ class SharedAffine(Block):
 
     @property
     def label(self) -> str:
-        """The name in a summary."""
+        """The block's name in a summary."""
         return f"dense, shared by {self.n_members}"
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """Two for each weight and member."""
+        """The number of operations: two per weight and member."""
         return 2 * self.fan_in * self.fan_out * self.n_members
 
     def init(self, uniform: Make, constant: Make) -> SharedDense:
@@ -59,7 +59,7 @@ class MemberHeads(Block):
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """Two for each weight."""
+        """The number of operations: two per weight."""
         return 2 * self.fan_in * self.fan_out
 
     def init(self, uniform: Make, constant: Make) -> Heads:

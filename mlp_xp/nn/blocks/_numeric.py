@@ -42,7 +42,7 @@ class PBLD(NumericEmbedding):
     ----------
     waves : int of at least 1, default=16
     outputs : int of at least 2, default=4
-        The number of outputs that replace a number, which is one of them.
+        The number of outputs that replace a number, including the number itself.
     sigma : float of at least 0, default=0.1
         Standard deviation of the initial frequencies.
     """
@@ -58,7 +58,7 @@ class PBLD(NumericEmbedding):
             raise ValueError(f"`sigma` must be at least 0 and finite, got {self.sigma!r}.")
 
     def work(self, n: int) -> int:
-        """Return two operations per weight."""
+        """Return the number of operations: two per weight."""
         return 2 * n * self.waves * (self.outputs - 1)
 
     def init(self, n: int, uniform: Make, constant: Make) -> Periodic:
@@ -95,7 +95,7 @@ class PLE(NumericEmbedding):
         check_counts(self, pieces=1, outputs=1)
 
     def work(self, n: int) -> int:
-        """Return two operations per weight."""
+        """Return the number of operations: two per weight."""
         return 2 * n * (self.pieces + 1) * self.outputs
 
     def init(self, n: int, uniform: Make, constant: Make) -> Piecewise:

@@ -6,10 +6,10 @@ parameters. The closure keeps what the backward pass needs. Pullbacks are pure: 
 gradients and accumulate nothing. (The name comes from differential geometry; see e.g. the JAX
 "Autodiff Cookbook" on vector-Jacobian products.)
 
-Rows are ``x : (..., batch, features)``. Leading axes, which may be on the parameters only, count
-models; results are in the dtype of x. ``pullback(dy, need_dx=...)`` returns ``(dx, grads)``, with
-``dx`` None unless needed; without parameters it is ``pullback(dy)``. Inputs are never written to. A
-layer may write to arrays that it has just created.
+Rows are ``x : (..., batch, features)``. Leading axes count models, and may be on the parameters
+only; results are in the dtype of x. ``pullback(dy, need_dx=...)`` returns ``(dx, grads)``, with
+``dx`` None unless needed. For a layer without parameters, ``pullback(dy)`` returns ``dx``. Inputs
+are never written to. A layer may write to arrays that it has just created.
 """
 
 from __future__ import annotations

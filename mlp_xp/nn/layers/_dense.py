@@ -26,7 +26,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
 
     With :math:`\bar y = \partial L / \partial y`, the chain rule gives :math:`\bar W = x^T \bar y`,
     :math:`\bar b = \sum_i \bar y_i` and :math:`\bar x = \bar y W^T`. The first layer does not need
-    :math:`\bar x`, which saves the largest product of the backward pass.
+    :math:`\bar x`; this saves the largest matrix product of the backward pass.
 
     References
     ----------

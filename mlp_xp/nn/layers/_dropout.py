@@ -15,7 +15,7 @@ LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 def dropout(
     x: Array, key: Array, rate: float | Array, rows: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    r"""Set a random fraction of the elements to 0 and scale the others up to keep the mean.
+    r"""Set a random fraction of the elements to 0, and scale up the rest to keep the mean.
 
     :math:`y = x\,k / (1 - r)` with :math:`k` 1 with probability :math:`1 - r`, else 0; so
     :math:`\bar x = \bar y\,k / (1 - r)`.

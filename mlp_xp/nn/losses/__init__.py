@@ -1,10 +1,10 @@
 r"""Losses of the network's raw outputs, each with its gradient in one small file.
 
-A loss returns the loss of each sample and a pullback, which turns the derivative with respect to
-the samples' losses into the gradient with respect to the raw outputs (the *logits*, before any
-output activation). Weights and averages are applied in one place, `mean_loss`. The output
-activation is folded into the loss, so no loss computes the logarithm of a number that may have been
-rounded to zero.
+A loss returns the loss of each sample and a pullback. The pullback turns the derivative with
+respect to the samples' losses into the gradient with respect to the raw outputs (the *logits*,
+before any output activation). Weights and averages are applied in one place, `mean_loss`. The
+output activation is folded into the loss, so no loss computes the logarithm of a number that may
+have been rounded to zero.
 
 A new loss is one new file and one line here. The L2 penalty is not a loss but part of the update
 (`mlp_xp.optimizers`).

@@ -30,7 +30,7 @@ class Loss(ABC):
         Whether estimators report the mean over the outputs, as scikit-learn does, although the loss
         is their sum.
     is_own : bool
-        Whether the gradient is user-defined, so it is checked against a finite difference.
+        Whether the gradient is user-defined; if so, it is checked by a finite difference.
     outputs_per_target : int
         The number of network outputs per target. The outputs are ordered by kind: the first kind
         for all targets, then the next kind.
@@ -188,7 +188,7 @@ def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tup
 
 def normal_scores(levels: Sequence[float]) -> list[float]:
     """Return quantiles of the standard normal distribution."""
-    from statistics import NormalDist  # rarely needed
+    from statistics import NormalDist  # Imported only when needed.
 
     return [NormalDist().inv_cdf(level) for level in levels]
 

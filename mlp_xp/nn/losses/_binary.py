@@ -72,7 +72,7 @@ class BinaryCrossEntropy(YesOrNo):
         """Compute the cross-entropy of each output."""
         targets = smoothed(targets, self.label_smoothing, 2)
         lowest, highest = log_bounds(logits.dtype, xp=xp)
-        bound = highest - lowest  # the logit of 1 - eps
+        bound = highest - lowest  # The logit of the probability 1 - eps.
         z = xp.minimum(xp.maximum(logits, -bound), bound)
         terms = xp.log1p(xp.exp(-xp.abs(z)))
         terms += xp.maximum(z, 0.0)

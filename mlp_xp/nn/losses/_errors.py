@@ -114,13 +114,14 @@ class Huber(ErrorLoss):
     r"""The Huber loss: half the squared error for small errors, linear for large ones.
 
     With :math:`e = z - t` and :math:`c = \min(\max(e, -\delta), \delta)`,
-    :math:`\ell = \sum_k c_k (e_k - c_k / 2)`, which is :math:`e^2 / 2` if :math:`|e| \le \delta`
-    and :math:`\delta\,(|e| - \delta / 2)` otherwise, and :math:`\partial \ell / \partial z = c`.
+    :math:`\ell = \sum_k c_k (e_k - c_k / 2)`. An output's loss is :math:`e^2 / 2` if
+    :math:`|e| \le \delta` and :math:`\delta\,(|e| - \delta / 2)` otherwise, and
+    :math:`\partial \ell / \partial z = c`.
 
     Parameters
     ----------
     delta : float > 0, default=1.0
-        The error, in the unit of the targets, above which the loss is linear.
+        The magnitude of the error, in the unit of the targets, above which the loss is linear.
 
     References
     ----------
