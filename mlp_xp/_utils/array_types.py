@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias
 
-# An array library's namespace (``array_api_compat.numpy``, ...). The Array API standard publishes
+# An array library's namespace, such as ``array_api_compat.numpy``. The Array API standard publishes
 # no protocol for namespaces, so type checkers cannot check them.
 Namespace: TypeAlias = Any
 DType: TypeAlias = Any

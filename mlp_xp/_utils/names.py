@@ -1,4 +1,4 @@
-"""Suggest the valid name nearest to an unknown one."""
+"""Suggest the valid name that is nearest to an unknown name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _BACKENDS = {"cuda": "auto", "gpu": "auto"}
 
 
 def did_you_mean(given: Any, names: Iterable[str]) -> str:
-    """Return "did you mean ...?" with the valid name nearest to an unknown one, or "".
+    """Return "did you mean ...?" with the valid name nearest to an unknown name, or "".
 
     Examples
     --------
@@ -64,7 +64,7 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
 
 def nearest(given: Any, names: Iterable[str]) -> str:
     """Return the valid name that is probably meant, or ""."""
-    # Leading dashes are ignored, since every option has them.
+    # Ignore leading dashes, since every option has them.
     lower = {name.lower().lstrip("-"): name for name in names}
     wanted = str(given).lower().lstrip("-")
     elsewhere = _ELSEWHERE | _BACKENDS if "numpy" in lower else _ELSEWHERE

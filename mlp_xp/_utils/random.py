@@ -41,7 +41,7 @@ _own = _Own()
 def seeded(seed: int) -> RandomState:
     """Return ``RandomState(seed)``, valid until the next call in this thread.
 
-    The object is reused, since creating one takes sixty times as long as seeding it.
+    The object is reused, since creating a generator takes sixty times as long as seeding it.
 
     Examples
     --------

@@ -25,7 +25,7 @@ def is_zero(setting: Any) -> bool:
 
 @cache
 def _fields(kind: Hashable) -> tuple[tuple[str, bool], ...]:
-    """Return the field names of one of this package's classes, and whether each is a number."""
+    """Return the field names of a class of this package, and whether each field is a number."""
     if not (is_dataclass(kind) and kind.__module__.startswith("mlp_xp.")):
         return ()
     return tuple((field.name, field.type == "float") for field in fields(kind))

@@ -15,7 +15,7 @@ THREADS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 class Worker(NamedTuple):
-    """A thread that fits one of ``n_models`` models, using ``n_threads`` threads for each.
+    """A thread that fits one of ``n_models`` models; each fit uses ``n_threads`` threads.
 
     ``is_stopped()`` returns whether all fits must stop; ``report(record)`` is called after each
     epoch.
@@ -93,7 +93,7 @@ def quota(system: Path = Path("/")) -> int:
         lines = []
     found = [math.inf]
     for _, controllers, path in (line.split(":", 2) for line in lines):
-        # cgroups version 2 names no controllers; version 1 mounts them together or separately.
+        # Version 2 of cgroups names no controllers; version 1 mounts them together or separately.
         mounts = {"", "unified"} if not controllers else {controllers, *controllers.split(",")}
         if controllers and "cpu" not in mounts:
             continue

@@ -23,7 +23,7 @@ class Callback:
 
     A `fit` calls the callbacks in the order of the estimator's parameter ``callbacks``. It does not
     copy the callbacks, so their attributes can be read afterwards. Cloning the estimator, as in a
-    grid search, also clones its callbacks. A callback object can be used by one fit at a time.
+    grid search, also clones its callbacks. A callback object can serve only one fit at a time.
     `partial_fit` does not call callbacks.
 
     Attributes
@@ -71,8 +71,8 @@ class Callback:
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
         """Report the progress of an epoch, at most ten times a second.
 
-        `done` of the epoch's `n_steps` steps have been started. `running` has the average ``loss``
-        and ``accuracy`` of the epoch so far; it is None until they are first read from the device.
+        `done` of the epoch's `n_steps` steps have been started. `running` has the epoch's average
+        ``loss`` and ``accuracy`` so far; it is None until they are first read from the device.
         """
 
     @_does_nothing

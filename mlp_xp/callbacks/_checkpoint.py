@@ -70,12 +70,12 @@ class Checkpoint(Live):
     """Checkpoints of a fit, from which ``fit(..., resume=folder)`` resumes after any interruption.
 
     Each checkpoint is a folder ``epoch-0003``, or ``epoch-0003-step-000120`` within an epoch, with
-    everything needed to resume the fit as if it had not been interrupted. It is written atomically;
-    older checkpoints are removed afterwards. `mlp_xp.saving.load_model` can load checkpoints and
-    the best model, in the folder ``best``. If writing fails, the fit continues with a warning.
-    Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends the process with
-    status 143. If the model cannot be saved, or the folder cannot be created or is used by another
-    fit, an error is raised before the first step. Requires the ``cli`` extra.
+    everything needed to resume the fit as if it had not been interrupted. Each checkpoint is
+    written atomically; older checkpoints are removed afterwards. `mlp_xp.saving.load_model` can
+    load checkpoints and the best model, in the folder ``best``. If writing fails, the fit continues
+    with a warning. Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends
+    the process with status 143. If the model cannot be saved, or the folder cannot be created or is
+    used by another fit, an error is raised before the first step. Requires the ``cli`` extra.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class Checkpoint(Live):
             self._live = _Work(stack.pop_all(), is_terminated, thread)
 
     def on_pause(self, model: Any, pause: Pause) -> None:
-        """Write a checkpoint if one is due."""
+        """Write a checkpoint if it is due."""
         work = self._live
         if work.write is not None and work.write[0].done():
             self._end_write()
@@ -230,10 +230,10 @@ class Checkpoint(Live):
         _warn_of(failed)
 
     def _prune(self, model: Any, newest: tuple[int, int]) -> None:
-        """Remove old checkpoints, checkpoints of other fits, and newer ones, which are damaged."""
+        """Remove old checkpoints, checkpoints of other fits, and damaged newer checkpoints."""
         found = checkpoints(self.folder)
         mine = [key for key, path in found.items() if key <= newest and path not in self._stale]
-        if newest not in mine:  # It has the path of another fit's checkpoint.
+        if newest not in mine:  # The new checkpoint has the path of another fit's checkpoint.
             mine.append(newest)
         scores = {record.epoch: _score(record) for record in model.history_}
         ends = [key for key in mine if not key[1] and key[0] in scores]
@@ -246,7 +246,7 @@ class Checkpoint(Live):
 
 
 def _warn_of(failed: dict[Path, Exception]) -> None:
-    """Warn of failed writes, which must not end the fit."""
+    """Warn about failed writes; they must not end the fit."""
     for path, error in failed.items():
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(

@@ -44,7 +44,7 @@ class TimeBudget(Callback):
         self._budget, self._has_steps = Budget(self.seconds), False
 
     def on_fit_resume(self, model: Any) -> None:
-        """Start the clock at the number of seconds that the earlier epochs took."""
+        """Start the clock at the seconds that the earlier epochs took."""
         used = sum(record.seconds for record in model.history_[-model.n_iter_ :])
         start = time.perf_counter() - (used if model.n_iter_ else 0.0)
         self._budget, self._has_steps = Budget(self.seconds, start), False

@@ -34,8 +34,8 @@ from mlp_xp.training.loop.history import packed, unpacked
 class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """The base class of `MLPClassifier` and `MLPRegressor`, with scikit-learn's interface.
 
-    A subclass stores its parameters with `_store` and sets the table of its parameters and the type
-    of its targets.
+    A subclass stores its parameters with `_store`, and sets the table of parameters and the target
+    type.
     """
 
     _parameters: dict[str, Parameter]
@@ -165,7 +165,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         return next(leaves(self._state.params))
 
     def member_std(self, X: Any) -> Any:
-        """Return the standard deviation of the predictions over the networks of `n_members`.
+        """Return the standard deviation of the predictions over the `n_members` networks.
 
         Parameters
         ----------

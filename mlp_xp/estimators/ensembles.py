@@ -148,7 +148,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         settings = list(self.settings or [{}])
         members = []
         for number in range(self.n_estimators):
-            # Each network has its own seed, so the first networks do not depend on `n_estimators`.
+            # Each network has a different seed, so the first networks do not depend on
+            # `n_estimators`.
             own = np.random.RandomState(generator.randint(2**31 - 1))
             params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
             members.append((clone(template).set_params(**params), own))
@@ -157,7 +158,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     def _checked(self, X: Any, method: str) -> Any:
         """Return X for prediction; a table is encoded once if all networks have the same columns.
 
-        Raise an error that names `method` if the networks are not fitted, or cannot use X.
+        Raise an error that names `method` if the networks are not fitted or X is not valid.
         """
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_any_weights", method=method)

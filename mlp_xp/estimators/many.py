@@ -90,7 +90,7 @@ def fit_many(
     n_jobs: int | None = None,
     on_epoch: Callable[[int, Record], None] | None = None,
 ) -> Generator[FitResult]:
-    """Fit many models at once, with the same results as `fit`; yield each when it is ready.
+    """Fit many models at once, with the same results as `fit`; yield each result when ready.
 
     On NumPy, each of several threads fits one model at a time. On other backends, models with the
     same training step are stacked and trained by one compiled step; a stack uses at most half of
@@ -106,7 +106,7 @@ def fit_many(
         is_stack = not backend.has_workers and data.is_shared(task) and _can_share(task.model)
         groups.setdefault((backend, is_stack), []).append(number)
     n_threads = usable_threads()
-    with interrupts() as is_pressed:  # Ctrl-C ends all groups.
+    with interrupts() as is_pressed:  # Ctrl-C ends the fits of all groups.
         for (backend, is_stack), numbers in groups.items():
             fit = partial(_fit, data=data, on_epoch=on_epoch, is_stack=is_stack)
             n_models = len(numbers)
@@ -135,7 +135,7 @@ def fit_many(
 def fit_all(
     tasks: Sequence[FitTask], *, n_jobs: int | None, verbose: bool | int
 ) -> tuple[list[int], dict[int, Exception]]:
-    """Fit many models; return the positions of the fitted models, and the errors of the others.
+    """Fit many models; return the positions of the fitted models, and the errors of failed fits.
 
     As in scikit-learn, ``n_jobs=-1`` uses all processors. ``verbose`` shows a progress bar.
     """
@@ -158,7 +158,7 @@ def fit_all(
 
 
 class _Data:
-    """A cache of the checked data of tasks, by object identity.
+    """A cache of the tasks' checked data, by object identity.
 
     A table's columns are learned from the rows of a task, and shared by tasks with these rows.
     """
@@ -192,7 +192,7 @@ class _Data:
         return SharedData(X, {name: found[name] for name in _NAMES if name in found})
 
     def end(self, task: FitTask) -> None:
-        """Release a task's data if no other task needs them."""
+        """Release a task's data unless a later task needs the same data."""
         key = _key(task)
         with self._lock:
             self._n_left[key] -= 1
@@ -239,7 +239,7 @@ class _Data:
 
 
 def _key(task: FitTask) -> Any:
-    """Return the key of the encoded matrix of a task."""
+    """Return the key under which a task's encoded matrix is cached."""
     if not asks_for_table(task.model):
         return id(task.X)
     params = task.model._params()
@@ -271,8 +271,8 @@ def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int
     largest = 1
     for task in tasks:
         size = _size(task, data)
-        # Per weight: a state of three arrays, before and after a step, a gradient and a temporary.
-        # Per neuron: activations, their gradients and a mask.
+        # For each weight, a step needs three state arrays before and after the step, a gradient and
+        # a temporary. For each neuron, it needs activations, their gradients and a mask.
         largest = max(largest, 8 * size.weights + 4 * size.batch * size.widths)
     return max(1, min(int(_SHARE_OF_MEMORY * free) // (8 * largest), _MOST_MODELS))
 
@@ -315,7 +315,7 @@ def _fit(
     on_epoch: Callable[[int, Record], None] | None,
     is_stack: bool,
 ) -> Fit[FitResult]:
-    """Fit a model; if it diverges in a stack, fit it again on its own."""
+    """Fit a model; if it diverges in a stack, fit it again alone."""
     start = time.perf_counter()
     report = None if on_epoch is None else partial(on_epoch, number)
     model = task.model

@@ -23,8 +23,8 @@ def train_mlp(
 ) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
     """Train for ``num_epoch`` epochs, calling `learn_once_cross_entropy` on all data in each.
 
-    The forward pass of each epoch also measures the accuracy after the previous epoch, so one more
-    forward pass follows the last epoch.
+    Each epoch's forward pass also measures the accuracy after the previous epoch. One more forward
+    pass therefore follows the last epoch.
 
     Parameters
     ----------

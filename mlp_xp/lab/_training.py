@@ -27,10 +27,10 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
 
     With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are :math:`p_k
     = t_k / t`, and the loss of a sample is the mean over the classes of :math:`-\log p_k = \log t -
-    \log t_k` for the true class and of :math:`-\log (1 - p_k) = \log t - \log (t - t_k)` for the
-    others. For the largest logit, :math:`t - t_k` may round to 0, so the terms of the other classes
-    are summed again, relative to the second largest logit. Thus the logarithm of 0 is never taken,
-    and nothing overflows.
+    \log t_k` for the true class and of :math:`-\log (1 - p_k) = \log t - \log (t - t_k)` for every
+    other class. For the largest logit, :math:`t - t_k` may round to 0, so the terms of the other
+    classes are summed again, relative to the second largest logit. Thus the logarithm of 0 is never
+    taken, and nothing overflows.
     """
     n_samples, n_classes = logits.shape
     # Put the classes on the first axis: NumPy is several times faster along long inner axes.
@@ -56,8 +56,8 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
 def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> Iterator[slice]:
     """Yield the rows of each block.
 
-    Each block runs forward and backward before the next block starts, which keeps casts and
-    temporaries small.
+    Each block runs forward and backward before the next block starts, so that casts and temporary
+    arrays stay small.
     """
     n_samples, d_in = data.shape
     n_rows = max(1, backend.block_bytes() * 8 // (d_in * xp.finfo(dtype).bits))

@@ -1,8 +1,8 @@
 """Scikit-learn's searches and cross-validation, which train many networks at once.
 
 Each function and class is scikit-learn's own, with the same parameters, results and errors. Only
-the fits are run by `mlp_xp.estimators`, which keeps one copy of the data on the device and decides
-how many networks to train in one step.
+the fits differ from scikit-learn: `mlp_xp.estimators` runs them, keeps one copy of the data on the
+device and decides how many networks to train in one step.
 """
 
 from mlp_xp.model_selection._searches import (

@@ -28,7 +28,7 @@ _WEIGHTS = "sample_weight"
 
 
 def is_network(estimator: Any) -> bool:
-    """Whether an estimator is a network of this package, or a pipeline that ends in one."""
+    """Whether an estimator is a network of this package, or a pipeline that ends in a network."""
     if isinstance(estimator, Pipeline):
         return bool(estimator.steps) and isinstance(estimator.steps[-1][1], BaseMLP)
     return isinstance(estimator, BaseMLP)
@@ -55,7 +55,7 @@ class Call:
         if getattr(function, "__name__", "") not in _FUNCTIONS:
             return None
         call = cls(function, args, kwargs)
-        if not call._is_plain:  # Scikit-learn sets the parameters.
+        if not call._is_plain:  # Let scikit-learn set the parameters and fit.
             return None
         try:
             parameters = call._named.get("parameters")

@@ -62,7 +62,7 @@ def many_models(
 
 
 def _is_called_by_joblib() -> bool:
-    # Sequential joblib leaves no trace except in the call stack.
+    # Sequential joblib can be detected only in the call stack.
     names = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))
     return joblib.parallel.__name__ in names
 
@@ -91,7 +91,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         self._outer, self._n_jobs = outer, n_jobs
         self._shows_bar, self._keeps_finished = shows_bar, keeps_finished
         self._metric = metric
-        # Maps joblib's batches of calls to the callbacks for their results.
+        # A map from joblib's batches of calls to the callbacks for their results.
         self._submitted: dict[Any, Callable[[Any], None]] = {}
         self.is_interrupted = False
 
@@ -102,7 +102,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Return at least two workers; with one, joblib would not use this backend."""
+        """Return at least two workers; with one worker, joblib would not use this backend."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         return max(2, self._n_threads or joblib.cpu_count())

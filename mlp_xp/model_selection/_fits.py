@@ -1,4 +1,4 @@
-"""Run the fits of scikit-learn's calls, including the other steps of pipelines."""
+"""Run the fits of scikit-learn's calls, including the preprocessing steps of pipelines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from mlp_xp.model_selection._calls import Call
 def fitted(
     calls: Iterable[Call], n_jobs: int | None
 ) -> Iterator[tuple[Call, Exception | None, float]]:
-    """Fit the estimators of calls, in any order; yield each call, its error or None, and seconds.
+    """Fit the calls' estimators in any order; yield each call, its error or None, and its seconds.
 
-    In pipelines, the other steps are fitted once per combination of samples and settings; the
-    seconds include their time. Ctrl-C raises KeyboardInterrupt before the next fit is yielded.
+    In pipelines, the steps before the network are fitted once per combination of samples and
+    settings; the seconds include the time of these steps. Ctrl-C raises KeyboardInterrupt before
+    the next fit is yielded.
     """
     alone: list[tuple[Call, FitTask, float]] = []
     piped: dict[Any, list[Call]] = defaultdict(list)
@@ -49,7 +50,7 @@ def fitted(
 
 
 class _Inputs:
-    """The network inputs of pipelines with the same samples and the same other steps."""
+    """The network inputs of pipelines with the same samples and the same preprocessing steps."""
 
     def __init__(self, calls: list[Call]) -> None:
         first, rows = calls[0], calls[0].rows

@@ -1,4 +1,4 @@
-"""Plots of an estimator, as methods of its property ``plot``."""
+"""Plots of an estimator, as methods of the estimator's property ``plot``."""
 
 from __future__ import annotations
 

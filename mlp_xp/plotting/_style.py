@@ -1,4 +1,4 @@
-"""The style of all figures, and writing them to files."""
+"""The style of all figures, and a function to write them to files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ink() -> str:
 
 
 def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None = None) -> Any:
-    """Return n axes: the given ones, subdivisions of a given one, or axes of a new figure.
+    """Return n axes: the given axes, subdivisions of a given axes, or axes of a new figure.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> No
     """
     axes.get_ylim()  # Reading the limits updates them; the transforms below do not.
     finite = [label for label in labels if np.isfinite(label[1])]
-    height = axes.bbox.height / axes.figure.dpi * 72  # Points.
+    height = axes.bbox.height / axes.figure.dpi * 72  # Height in points.
     to_points = axes.transData.transform
     places = [to_points((x, y))[1] / axes.figure.dpi * 72 for x, y, _, _ in finite]
     order = np.argsort(places)

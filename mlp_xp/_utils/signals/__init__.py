@@ -1,4 +1,4 @@
-"""Handle Ctrl-C, SIGTERM and forks, so that none of them interrupts a training step.
+"""Handle Ctrl-C, SIGTERM and forks without interrupting a training step.
 
 Handlers only set flags; `training.loop` reads them and ends the fit.
 """

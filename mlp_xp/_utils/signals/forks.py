@@ -1,7 +1,8 @@
 """Delay forks until no other thread is computing.
 
 OpenBLAS stops its threads before a fork, even if another Python thread is waiting for them. The
-parent may then hang, and so may the child, where that thread's locks are never released.
+parent process may then hang. The child process may hang, too, since it never releases that thread's
+locks.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
-_POLL = 0.001  # Seconds.
+_POLL = 0.001  # Seconds between two checks.
 # Seconds to wait at most, in case the computing thread waits for the forking thread.
 _LONGEST = 30.0
-_computing: set[int] = set()  # Thread ids.
+_computing: set[int] = set()  # The ids of computing threads.
 _forking: set[int] = set()
 _interrupted: set[int] = set()
 

@@ -51,8 +51,8 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
     A step modifies the training state in place, so an exception in the middle would corrupt it. A
     second Ctrl-C raises `KeyboardInterrupt` as usual. Nested contexts share one flag. Outside the
-    main thread the handler is not replaced; a thread that fits one of many models stops when all of
-    them stop.
+    main thread, the handler is not replaced; a thread that fits one of many models stops when all
+    fits stop.
     """
     worker = current_worker()
     if worker is not None:
@@ -108,8 +108,8 @@ def postponed() -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Raise `KeyboardInterrupt` at once on Ctrl-C, even within `interrupts`.
 
-    Use it around long waits between steps. It has no effect in other threads, because the main
-    thread may be in the middle of a step.
+    Use it around long waits between steps. It has no effect outside the main thread, which may be
+    in the middle of a step.
     """
     global _raises_at_once
     if threading.current_thread() is not threading.main_thread():

@@ -138,7 +138,8 @@ if sys.platform == "win32":
         file = folder / ".lock"
         while True:
             try:
-                file.unlink(missing_ok=True)  # Fails if another process has the file open.
+                # On Windows, this fails if another process has the file open.
+                file.unlink(missing_ok=True)
                 break
             except _IN_USE:
                 if not waits:

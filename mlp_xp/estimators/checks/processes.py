@@ -1,4 +1,4 @@
-"""The processes of a fit, and the settings that must be the same in all of them."""
+"""The processes of a fit, and the settings that must be the same in all processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 # Parameters that may differ between processes: only one process prints and runs callbacks, and each
-# process has its device.
+# process uses a different device.
 _OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -33,7 +33,7 @@ def processes_of(setting: Any) -> SingleProcess:
 
 
 def validating(fit: _Method) -> _Method:
-    """Wrap a fit method so that all processes raise if one has an invalid parameter."""
+    """Wrap a fit method so that all processes raise an error if one has an invalid parameter."""
 
     @functools.wraps(fit)
     def method(self: Any, *arguments: Any, **settings: Any) -> Any:
@@ -70,7 +70,7 @@ def describe_fit(
 
 
 def text_of(value: Any) -> str:
-    """Return a parameter as text, the same in every process."""
+    """Return a parameter as text that is the same in every process."""
     if isinstance(value, np.random.RandomState):
         return "a RandomState"  # The seed drawn from it is part of the snapshot.
     if isinstance(value, np.generic):

@@ -37,11 +37,11 @@ def text_advice(X: Any, estimator: str) -> str:
 
 
 def _text_columns(X: Any) -> tuple[list[str], list[str]]:
-    """Return two lists of text columns of a pandas frame: mostly numbers, and other text."""
+    """Return two lists of a pandas frame's text columns: mostly numbers, and other text."""
     numbers: list[str] = []
     texts: list[str] = []
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
-    # The advice is about named columns.
+    # The advice must name the columns.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
         return numbers, texts
     # The user has imported pandas already.

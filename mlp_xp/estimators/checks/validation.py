@@ -32,7 +32,7 @@ _TEXT, _NAN = "could not convert string to float", "contains NaN"
 _BLOCK = 1 << 18
 
 
-Given = tuple[Any, Any, Any]  # X, y and sample_weight.
+Given = tuple[Any, Any, Any]  # The arguments X, y and sample_weight.
 
 
 class Sample(NamedTuple):
@@ -98,7 +98,7 @@ def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
 def check_x(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
 ) -> Any:
-    """Check X: by scikit-learn if NumPy can convert it, otherwise on its device.
+    """Check X: with scikit-learn if NumPy can convert X, otherwise on the device of X.
 
     If ``reset``, the estimator's ``n_features_in_`` is set, otherwise compared with X. If X is one
     process's part of the samples, ``exchange`` is given, and X may have no rows; the result has at
@@ -123,7 +123,7 @@ def check_x(
     if not is_table and is_mapped(X) and X.dtype.kind in "biuf":
         return _check_mapped(estimator, X, reset=reset)
     if is_table:
-        from mlp_xp.estimators.tables.encoding import encode_table  # Only for tables.
+        from mlp_xp.estimators.tables.encoding import encode_table  # Import only for tables.
 
         on_host = X if backend is None else backend.get(X)
         matrix = encode_table(estimator, on_host, reset=reset, exchange=exchange)
@@ -178,7 +178,7 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
         checked = validate_data(estimator, X, **settings)
     except ValueError as error:
         if _TEXT in str(error):
-            from mlp_xp.estimators.checks.text_advice import text_advice  # Only for text.
+            from mlp_xp.estimators.checks.text_advice import text_advice  # Import only for text.
 
             raise ValueError(f"{error}. {text_advice(X, name)}") from error
         if _NAN in str(error):
@@ -196,7 +196,7 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
 
 
 def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> Any:
-    """Check an array of another library on its device.
+    """Check an array that is not NumPy's on its device.
 
     Scikit-learn accepts such arrays only if array API dispatch is enabled for the whole process.
     """
@@ -228,7 +228,7 @@ def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> An
 
 
 def _nan_error(what: str = "NaN") -> ValueError:
-    from mlp_xp.estimators.checks.text_advice import IMPUTE  # Only for errors.
+    from mlp_xp.estimators.checks.text_advice import IMPUTE  # Import only for errors.
 
     return ValueError(f"Input X contains {what}: {IMPUTE}.")
 

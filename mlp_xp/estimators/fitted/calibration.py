@@ -40,7 +40,7 @@ def fit_temperature(
     and keeps T near 1 unless the samples are clear evidence for another value. Guo, Pleiss, Sun,
     Weinberger, "On calibration of modern neural networks" (2017), arXiv:1706.04599, section 4.2.
     """
-    from scipy.optimize import minimize_scalar  # Rarely needed.
+    from scipy.optimize import minimize_scalar  # Import late, since few fits need it.
 
     z, xp = np.asarray(logits, np.float64), np
     if not np.all(np.isfinite(z)):
@@ -104,12 +104,12 @@ def calibrated_quantiles(
 ) -> Any:
     r"""Return calibrated quantiles, (samples, targets, levels), for activated outputs.
 
-    The quantile :math:`q` is the network's quantile plus the quantile :math:`q` of its errors on
-    the n calibration samples, at position :math:`q\,(n + 1)`. A new error is equally likely to have
-    each of the n + 1 ranks among these errors. A fraction :math:`q` of new errors is therefore
-    below that position, even if the network's quantiles are wrong. If two quantiles would cross,
-    the upper quantile is raised. ``put`` returns a host array in the dtype and on the device of the
-    outputs.
+    The calibrated quantile :math:`q` is the network's quantile plus the quantile :math:`q` of the
+    network's errors on the n calibration samples, at position :math:`q\,(n + 1)`. A new error is
+    equally likely to have each of the n + 1 ranks among these errors. A fraction :math:`q` of new
+    errors is therefore below that position, even if the network's quantiles are wrong. If two
+    quantiles would cross, the upper quantile is raised. ``put`` returns a host array in the dtype
+    and on the device of the outputs.
 
     Romano, Patterson, Candès, "Conformalized quantile regression" (2019), arXiv:1905.03222, theorem
     2; Papadopoulos, Proedrou, Vovk, Gammerman, "Inductive confidence machines for regression"

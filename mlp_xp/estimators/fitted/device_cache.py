@@ -57,7 +57,7 @@ class DeviceCopies:
 
 
 class FittedArrays:
-    """A descriptor of a fitted attribute: once read, its arrays count as shared with the user.
+    """A descriptor of a fitted attribute: once read, the arrays count as shared with the user.
 
     The value is stored in the estimator's ``__dict__`` under the same name.
     """

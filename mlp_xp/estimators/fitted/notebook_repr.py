@@ -57,7 +57,7 @@ class NotebookMixin(DescriptionMixin):
 
         See `mlp_xp.plotting.Plots`; requires matplotlib, which the ``cli`` extra installs.
         """
-        from mlp_xp.plotting import Plots  # Rarely used.
+        from mlp_xp.plotting import Plots  # Import late, since few users need it.
 
         return Plots(self)
 

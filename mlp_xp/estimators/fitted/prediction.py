@@ -95,7 +95,7 @@ def network_outputs(
 def _place(
     model: Any, X: Any, state: FittedState, method: str
 ) -> tuple[Any, Backend, Backend, str]:
-    """Return checked data, their backend, and the backend and dtype for the computation."""
+    """Return the checked data, the data's backend, and the computation's backend and dtype."""
     caller = get_backend(X)
     check_same_namespace(X, model, attribute="_any_weights", method=method)
     X = check_x(model, X, reset=False)
@@ -129,7 +129,7 @@ def member_std(model: Any, X: Any) -> Any:
 
 
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
-    """Return labels in the library of X, if it supports their dtype; sparse if y was sparse."""
+    """Return labels in the library of X, if it has the labels' dtype; sparse if y was sparse."""
     if targets.is_sparse:
         return as_sparse(labels)
     if labels.dtype.kind not in "biuf":
@@ -141,7 +141,8 @@ def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
 
 def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
     """Return each sample's gradient with respect to its features; see `BaseMLP.input_gradient`."""
-    from mlp_xp.training.inference.input_gradient import input_gradient  # Rarely needed.
+    # Import late, since it is rarely needed.
+    from mlp_xp.training.inference.input_gradient import input_gradient
 
     state = fitted_state(model).checked()
     X, caller, backend, dtype = _place(model, X, state, "input_gradient")

@@ -86,7 +86,7 @@ class Predictions:
 
 
 def log_of(probabilities: Any) -> Any:
-    """Return the logarithms of an array of any library, or of each array of a list."""
+    """Return the logarithms of an array, or of each array of a list, in any library."""
     if isinstance(probabilities, list):
         return [log_of(array) for array in probabilities]
     backend = get_backend(probabilities)
@@ -100,7 +100,7 @@ def _takes_weights(scorer: Any) -> bool:
 
 
 def named_metrics(metrics: Metrics) -> Mapping[str, Any]:
-    """Return the metrics by name; raise ValueError if two have the same name."""
+    """Return the metrics by name; raise ValueError if two metrics have the same name."""
     if isinstance(metrics, Mapping):
         pairs = list(metrics.items())
     else:

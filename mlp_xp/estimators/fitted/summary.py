@@ -16,7 +16,7 @@ from mlp_xp.nn.blocks import Row, rows
 
 @dataclass(frozen=True)
 class Summary:
-    """A summary of a network; prints as text, and displays as HTML in a notebook.
+    """A summary of a network, which prints as text and displays as HTML in a notebook.
 
     ``state_bytes`` is the size of parameters, optimizer state and moving average; ``batch_bytes``
     is the size of the activations that a step stores for the backward pass. ``training_work`` is
@@ -107,6 +107,6 @@ def summary_of(model: Any) -> Summary:
         tuple(found),
         sum(row.parameters for row in found) * itemsize * n_copies,
         kept * itemsize * batch_size,
-        # Each layer has two matrix products in the backward pass, the first layer only one.
+        # In the backward pass, each layer has two matrix products; the first layer has only one.
         3 * sum(row.work for row in found) - next(row.work for row in found if row.work),
     )

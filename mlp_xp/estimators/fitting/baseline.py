@@ -44,9 +44,9 @@ _SMALL, _LARGE, _LARGE_RATE, _USUAL_RATE = 0.03, 30.0, 1.0, 0.001
 def constant_loss(
     loss: Loss, targets: Targets, y: np.ndarray, weights: np.ndarray | None
 ) -> float | None:
-    """Return the loss of predicting the weighted mean of y, or the frequencies of its classes.
+    """Return the loss of predicting the weighted mean of y, or the class frequencies.
 
-    It has the unit of reported losses; None if the loss has no simple formula.
+    The result is in the unit of reported losses, or None if there is no simple formula.
     """
     formula = _FORMULAS.get(type(loss))
     if formula is None:

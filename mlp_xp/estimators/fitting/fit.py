@@ -68,7 +68,7 @@ def fit_requests(
             loop, targets, sample = _prepare(model, given, held_out, **options)
             reporter_type: type[Reporter] = Reporter
             if not processes.is_single:
-                from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter  # Rarely needed.
+                from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter
 
                 reporter_type = RankZeroReporter
             reporter = reporter_type(model, loop, given, processes)
@@ -89,7 +89,7 @@ def fit_requests(
 def partial_fit_requests(
     model: Any, given: Given, held_out: Given, classes: Any = None
 ) -> Fit[None]:
-    """Train a model for one epoch, without callbacks, which only `fit` calls."""
+    """Train a model for one epoch, without callbacks; only `fit` calls callbacks."""
     processes = processes_of(model.distributed)
     with processes.fitting():
         with _unchanged_by_errors(model), processes.sharing_errors():
@@ -170,7 +170,7 @@ def _prepare(
         if snapshot is not None:
             state = with_snapshot(state, snapshot)
 
-    # Split.
+    # Split: training and held-out samples.
     if config.loop.stops_by_score and validation is None:
         split = params["validation_fraction"], state.seed, params["random_state"]
         sample, validation = split_sample(sample, targets, *split)
@@ -195,7 +195,7 @@ def _prepare(
     model._training = Training(trainer, ())
     measured = None
     if validation is not None:
-        from mlp_xp.estimators.fitting.validation_set import HeldOut  # Rarely needed.
+        from mlp_xp.estimators.fitting.validation_set import HeldOut
 
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
     # Do not standardize: other machines may round mean and standard deviation differently.

@@ -190,8 +190,8 @@ def trainer_for(
     trainer = None if last is None else last.trainer
     if last is not None and last.trainer.backend == backend and last.trainer.rules == rules:
         trainer = last.trainer
-        # If the estimator has the trainer's own arrays, no copy is needed, unless a compiled step
-        # donates the memory of its state.
+        # If the estimator has the trainer's arrays, no copy is needed, unless the compiled step
+        # donates the state's memory.
         is_own = _have_same_arrays(weights, (trainer.learned, trainer.state.batch_stats))
         # Training continues from the weights, not from the published moving average.
         is_average = rules.ema_decay is not None and _have_same_arrays(weights, last.published)

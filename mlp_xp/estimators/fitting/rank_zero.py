@@ -15,7 +15,7 @@ from mlp_xp.training.loop.records import Record, Running
 if TYPE_CHECKING:  # Imported late, since few fits have checkpoints.
     from mlp_xp.training.checkpoints.snapshot import Snapshot
 
-# Rank 0 sends this to the other ranks before it saves the training state.
+# Rank 0 sends this message to the other ranks before it saves the training state.
 _CHECK = "check that the weights are finite"
 
 

@@ -134,7 +134,7 @@ class Reporter:
         self._task.call_on_fit_task_begin(estimator=self._model, **self._facts)
 
     def end_step(self, done: int, n_steps: int) -> bool:
-        """Report a step to every callback; return whether one of them ends the fit."""
+        """Report a step to every callback; return whether a callback ends the fit."""
         asked = [bool(hook(self._model, done, n_steps)) for hook in self._step_hooks]
         return any(asked)
 
@@ -161,7 +161,7 @@ class Reporter:
         return snapshot
 
     def end_epoch(self, record: Record) -> bool:
-        """Report an epoch to every callback; return whether one of them ends the fit."""
+        """Report an epoch to every callback; return whether a callback ends the fit."""
         if self.watches_epochs:
             self.publish()
         asked = [bool(hook(self._model, record)) for hook in self._hooks("on_epoch_end")]
@@ -181,7 +181,7 @@ class Reporter:
         )
 
     def _fitted_attributes(self) -> dict[str, Any]:
-        """Return the attributes that turn an unfitted estimator into a copy of this one."""
+        """Return the attributes that turn an unfitted estimator into a copy of the model."""
         params = self._model.get_params(deep=False)
         attributes = vars(self._model).items()
         return {k: v for k, v in attributes if k not in params and "callback" not in k} | {

@@ -23,7 +23,7 @@ _FEW = 10_000  # The maximum number of samples whose split is cached.
 def split_sample(
     sample: Sample, targets: Targets, fraction: float, seed: int, random_state: Any
 ) -> tuple[Sample, Sample]:
-    """Split off held-out samples; the split depends only on their number, targets and seed.
+    """Split off held-out samples; the split depends only on the number of samples, y and the seed.
 
     If `random_state` is a generator, it is advanced as by scikit-learn's split.
     """
@@ -74,9 +74,9 @@ def _split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the training samples and of the held-out samples.
 
-    ``groups``, by which to stratify, are given as bytes, dtype, and number of axes.
+    ``groups``, by which to stratify, are given as bytes, dtype and number of axes.
     """
-    from sklearn.model_selection import train_test_split  # Slow to import.
+    from sklearn.model_selection import train_test_split  # Import late, since it is slow.
 
     strata = None
     if groups is not None:
@@ -90,7 +90,7 @@ def _split(
 def place_sample(
     trainer: Trainer, sample: Sample, targets: Targets, placement: Any, batch_size: Any
 ) -> Data:
-    """Return the training data, on the device or to be streamed to it batch by batch."""
+    """Return the training data, either on the device or to be streamed there batch by batch."""
     encoded = targets.encode(sample.y, trainer.dtype)
     _check_pullbacks(trainer, encoded)
     backend, rules = trainer.backend, trainer.rules
@@ -115,7 +115,7 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
     own = [function for function in settings if callable(function)]
     if trainer.n_steps or not (own or loss.is_own):
         return
-    # Rarely needed.
+    # Import late, since the check is rarely needed.
     from mlp_xp.nn.gradient_check import check_activation, check_loss
 
     dtype = "float64" if backend.has_float64 else "float32"

@@ -33,9 +33,9 @@ _FEW = 8  # The maximum MiB of outputs when several networks are evaluated at on
 class HeldOut:
     """Held-out samples on which loss and score are measured.
 
-    ``model`` is passed to scorers; If ``looks_at_model`` is true, a callable scorer may use the
-    model's attributes. ``x_fit`` has the training inputs on the host, and ``data`` has them on the
-    device.
+    ``model`` is passed to scorers. If ``looks_at_model`` is true, a callable scorer may use the
+    model's attributes. ``x_fit`` has the training inputs as passed, and ``data`` has them as placed
+    on the device.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ REFINEMENT = "refinement"
 _HOOKS = "on_fit_begin", "on_progress", "on_step_end", "on_epoch_end", "on_pause", "on_fit_end"
 # Networks are cached, since resolving the settings takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
-_OF_PYTHON = {float, int, bool, str, type(None)}  # Types that need no conversion.
+_OF_PYTHON = {float, int, bool, str, type(None)}  # Values of these types need no conversion.
 # The solver "lbfgs" requires these values, since its loss must depend on the weights alone.
 _OF_WEIGHTS_ALONE = {"input_dropout": 0, "max_grad_norm": None, "ema_decay": None}
 _OF_WEIGHTS_ALONE |= {"augmentation": None, "dropout": 0, "normalization": None}
@@ -57,11 +57,11 @@ def resolve_config(
     layers: tuple[int | Layer, ...] | None = None,
     inputs: TableInputs | None = None,
 ) -> TrainingConfig:
-    """Return the training defined by an estimator's parameters.
+    """Return the training configuration that an estimator's parameters define.
 
-    ``layers`` are the hidden layers of an existing network, used instead of ``hidden_layer_sizes``;
-    ``inputs`` is the block before the first layer for a table's encoded columns. Raise an error for
-    parameters that contradict each other, the data or the targets.
+    If ``layers`` are given, the hidden layers of an existing network, they replace
+    ``hidden_layer_sizes``. ``inputs`` is the block before the first layer for a table's encoded
+    columns. Raise an error for parameters that contradict each other, the data or the targets.
     """
     # An invalid `tta` must raise an error before the training.
     resolve_augmentation("tta", params["tta"], n_features)
@@ -146,7 +146,7 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
         # As in scikit-learn, "lbfgs" ignores early stopping.
         stops_by_score=bool(params["early_stopping"]) and not is_lbfgs,
         is_adaptive=_schedule_name(params) == ADAPTIVE,
-        # These schedules do not depend on max_iter, which is then only a limit.
+        # These schedules do not depend on max_iter, which is therefore only an upper limit.
         has_open_end=isinstance(_resolve_schedule(params), Constant | InvScaling),
         max_time=params["max_time"],
         max_fun=params["max_fun"] if is_lbfgs else None,

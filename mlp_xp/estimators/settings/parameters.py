@@ -26,7 +26,7 @@ from mlp_xp.recipes.parameter_row import Number, Parameter
 
 _Class = TypeVar("_Class", bound=type)
 
-# Types of which equal values have the same effect.
+# For parameters of these types, equal values have the same effect.
 _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 
@@ -131,7 +131,7 @@ def validate(estimator: Any) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a parameter can be cached: it is a number, text, None, or a tuple of integers."""
+    """Whether a parameter is a number, text, None or tuple of integers, which can be cached."""
     kind = type(value)
     return kind in _PLAIN or (kind is tuple and all(type(entry) is int for entry in value))
 
@@ -154,7 +154,7 @@ def _validate(kind: Any, params: dict[str, Any]) -> None:
 def _hint(name: str, value: Any, constraints: list[Any]) -> str:
     """Return a suggestion for a wrong parameter, or ""."""
     if isinstance(value, str):
-        from mlp_xp._utils.names import did_you_mean  # Only for errors.
+        from mlp_xp._utils.names import did_you_mean  # Import only for errors.
 
         names = [option for c in constraints if isinstance(c, StrOptions) for option in c.options]
         return did_you_mean(value, names).replace("did", " Did", 1)

@@ -128,8 +128,9 @@ def encode_table(
 ) -> np.ndarray:
     """Return the encoded matrix of a table on the host; with ``reset``, learn the columns first.
 
-    If X is one process's part of the samples, perhaps without rows, ``exchange`` returns the values
-    of all processes. Raise ValueError if the table does not match the fit, or cannot be encoded.
+    If X is one process's part of the samples, perhaps without rows, ``exchange`` collects the
+    values of all processes. Raise ValueError if the table cannot be encoded or does not match the
+    fitted table.
     """
     if sparse.issparse(X):
         raise ValueError(

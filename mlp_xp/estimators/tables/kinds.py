@@ -55,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True)
 class EmptyColumn(Column):
-    """A column without values in the fit, which is not used as input."""
+    """A column without values in the fit; it is not an input of the network."""
 
     kind = "empty"
 
@@ -141,7 +141,7 @@ class CategoryColumn(Column):
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
-        """Return the column of the training data; raise UselessError if it has no information.
+        """Return the column of the training data; raise UselessError for a useless column.
 
         A column with more than ``max_one_hot`` categories is embedded.
         """
@@ -169,7 +169,7 @@ class CategoryColumn(Column):
 
     @property
     def category_names(self) -> tuple[str, ...]:
-        """The names of the inputs; two categories share one input, -1 or 1."""
+        """The names of the inputs; if there are two categories, they share one input, -1 or 1."""
         if self.is_embedded:
             return ()
         shown = [f"{self.name}={_shown(value)}" for value in self.values]

@@ -26,9 +26,9 @@ _MISSING = {"NoneType", "NAType", "NaTType"}
 class RawColumn:
     """A column before encoding.
 
-    ``label`` names it in errors. ``values``, of shape ``(rows,)``, holds numbers (NaN if missing),
-    ``datetime64`` (NaT if missing), or, for the kinds "bool" and "category", any values, where
-    None, NaN and pandas' NA mean missing.
+    ``label`` is the column's name in errors. ``values``, of shape ``(rows,)``, holds numbers (NaN
+    if missing) or ``datetime64`` (NaT if missing). For the kinds "bool" and "category", it holds
+    any values, and None, NaN and pandas' NA mean missing.
     """
 
     label: str
@@ -144,7 +144,7 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
 
 
 def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
-    """Return a column's rows from several processes; raise ValueError for different kinds."""
+    """Return a column's rows from all processes; raise ValueError if the kinds of values differ."""
     kinds = {part.kind for part in parts if not part.is_empty} or {parts[0].kind}
     if len(kinds) > 1:
         raise ValueError(

@@ -50,7 +50,8 @@ class Quantile:
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Return scaled float64 numbers ``(rows, numbers)``."""
-        from sklearn.preprocessing import QuantileTransformer  # Rarely needed.
+        # Import late, since few fits need it.
+        from sklearn.preprocessing import QuantileTransformer
 
         transformer = QuantileTransformer(output_distribution="normal", copy=False)
         transformer.quantiles_ = self.quantiles

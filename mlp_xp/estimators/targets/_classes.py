@@ -1,4 +1,4 @@
-"""Class labels as targets: one per sample, several (multilabel), or one per target."""
+"""Class labels as targets: one label per sample, several (multilabel), or one per target."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class MultilabelTargets(LabelTargets):
 
 @dataclass(frozen=True, eq=False)
 class MultioutputTargets(LabelTargets):
-    """Several targets per sample, each with its own classes and softmax."""
+    """Several targets per sample; each target has separate classes and a separate softmax."""
 
     kind = "multiclass-multioutput"
 

@@ -26,7 +26,7 @@ from mlp_xp.nn.losses import (
 
 @dataclass(frozen=True, eq=False)
 class LabelTargets(Targets):
-    """Targets that are class labels, one or several per sample."""
+    """Targets that are class labels, with one or several labels per sample."""
 
     classes: Any
     output: str = "softmax"
