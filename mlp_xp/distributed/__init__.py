@@ -1,8 +1,8 @@
 """Training on many processes and machines, and the engines through which they communicate.
 
 Each engine is one file with a `Communicator`. The folder `training` has the code for training on
-several ranks, and `backends` the sums for each library. A fit in one process uses
-`mlp_xp.training.processes.SingleProcess`; its counterpart for several processes is in `_ranks`.
+several ranks, and `backends` has the sums for each library. A fit in one process uses
+`mlp_xp.training.processes.SingleProcess`; `_ranks` has the class for several processes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 
 @cache
 def get_communicator(engine: str) -> Communicator:
-    """Return the communicator of an engine from `ENGINES`; every call returns the same object.
+    """Return the communicator of an engine, a key of `ENGINES`; every call returns the same object.
 
     The first call divides the processors of each machine among its ranks, by limiting their
-    threads, unless ``OMP_NUM_THREADS`` is set. After it, an error that ends one rank ends all
-    ranks. Raise ImportError, with the install command, if the engine is not installed, and
+    threads, unless ``OMP_NUM_THREADS`` is set. After this call, an error that ends one rank ends
+    all ranks. Raise ImportError, with the install command, if the engine is not installed, and
     RuntimeError if it cannot start here.
     """
     if engine not in ENGINES:
@@ -48,7 +48,7 @@ def get_communicator(engine: str) -> Communicator:
 
 
 def join_ranks(setting: Any) -> SingleProcess:
-    """Return the processes of a fit for an estimator's setting ``distributed``."""
+    """Return a fit's processes for the estimator's parameter ``distributed``."""
     if setting is None:
         return SINGLE_PROCESS
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)
@@ -64,9 +64,9 @@ def join_ranks(setting: Any) -> SingleProcess:
 def in_fixed_order(communicator: Communicator) -> Communicator:
     """Return the communicator for deterministic fits; every call returns the same object.
 
-    Each rank is limited to one thread, since several may split products differently, unless
-    ``OMP_NUM_THREADS`` is set. Raise ValueError unless the number of ranks divides the number of
-    virtual shards.
+    Unless ``OMP_NUM_THREADS`` is set, each rank is limited to one thread, since several threads may
+    split matrix products differently. Raise ValueError unless the number of ranks divides the
+    number of virtual shards.
     """
     from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder  # Rarely needed.
     from mlp_xp.distributed._processors import limit_threads

@@ -13,7 +13,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 T = TypeVar("T")
 
-# Smaller arrays are summed together, since even a short sum takes about ten microseconds.
+# Arrays below this size are summed together, since even a short sum takes about ten microseconds.
 _SHORT = 1 << 14
 
 
@@ -22,7 +22,7 @@ class MpiCommunicator(Communicator):
 
     def __init__(self, mpi: Any) -> None:
         self._mpi = mpi
-        # A duplicate, so that our messages are kept apart from others.
+        # Duplicate the communicator, so that other code's messages are kept apart.
         self._comm = mpi.COMM_WORLD.Dup()
         self.rank = self._comm.rank
         self.size = self._comm.size

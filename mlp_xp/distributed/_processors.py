@@ -11,15 +11,15 @@ from threadpoolctl import threadpool_limits
 from mlp_xp._utils.threads import THREADS_VARIABLES, usable_threads
 from mlp_xp.distributed.communicator import Communicator
 
-# Values set by `limit_threads`, not by the user.
+# The number of threads that `limit_threads` has set, to tell it from the user's setting.
 _ours: dict[str, str] = {}
 
 
 def divide_processors(communicator: Communicator) -> None:
     """Limit this rank's threads to its part of the machine's processors; all ranks must call this.
 
-    A rank that a launcher has bound to its own processors uses all of them. A number of threads
-    that is set in the environment is not changed.
+    A rank that a launcher has bound to its own processors uses all of them. If the environment
+    already sets a number of threads, it is not changed.
     """
     processors = _processors()
     ranks = communicator.gather((platform.node(), processors))
@@ -35,7 +35,7 @@ def limit_threads(n_threads: int) -> None:
     if any(text.isdigit() and text != _ours.get("n_threads") for text in given):
         return
     _ours["n_threads"] = str(n_threads)
-    # Libraries that are loaded later read the environment; NPROC is XLA's.
+    # Libraries that are loaded later read these variables; XLA reads NPROC.
     os.environ |= dict.fromkeys((*THREADS_VARIABLES, "NPROC"), str(n_threads))
     threadpool_limits(n_threads)
 

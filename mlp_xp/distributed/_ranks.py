@@ -1,7 +1,7 @@
 """The ranks of a fit: errors that all ranks raise, and decisions that rank 0 makes for all ranks.
 
-While a fit is prepared, ranks communicate only through `Ranks.exchange`, so a rank can send an
-error instead of its next value. During training, an error on one rank ends all ranks.
+Before training, ranks communicate only through `Ranks.exchange`, so a rank can send an error
+instead of its next value. During training, an error on one rank ends all ranks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PRINTING = 1.0  # Seconds to wait while rank 0 prints an error of all ranks.
 
 
 class _Failure(NamedTuple):
-    """An error to send to other processes, which may be unable to unpickle the original."""
+    """A description of an error for other processes, which may be unable to unpickle the error."""
 
     rank: int
     kind: str
@@ -50,7 +50,7 @@ class _Failure(NamedTuple):
     code: Any
 
     def error(self) -> BaseException:
-        """Return the error that the other ranks raise."""
+        """Return the error for the other ranks to raise."""
         if self.kind == "SystemExit":
             return SystemExit(self.code)
         if self.kind == "KeyboardInterrupt":
@@ -146,8 +146,8 @@ class Ranks(SingleProcess):
         n_shards = self.communicator.n_shards
         if self.size == 1 and not n_shards:
             return None
-        # A library may round differently for a different number of rows, so in a deterministic fit
-        # the parts do not depend on the number of ranks.
+        # A library's rounding may depend on the number of rows, so in a deterministic fit the parts
+        # do not depend on the number of ranks.
         n_own = max(1, n_shards)
         parts = np.array_split(np.arange(n_samples), self.size * n_own)
         return parts[self.rank * n_own : (self.rank + 1) * n_own]
@@ -240,7 +240,7 @@ def _is_shared(error: BaseException) -> bool:
 
 
 def _end_all(communicator: Communicator, error: BaseException) -> None:
-    """Print an error and its rank, and end the processes of all ranks."""
+    """Print an error and the rank where it occurred, and end all ranks' processes."""
     rank, size = communicator.rank, communicator.size
     text = "".join(traceback.format_exception(error))
     print(f"rank {rank} of {size} has failed, which ends all:\n{text}", file=sys.stderr, flush=True)
@@ -248,7 +248,7 @@ def _end_all(communicator: Communicator, error: BaseException) -> None:
 
 
 def end_all_on_errors(communicator: Communicator) -> None:
-    """Stop all ranks if an error ends this process, since others may be waiting for it."""
+    """Stop all ranks if an error ends this process, since other ranks may be waiting for it."""
     former = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

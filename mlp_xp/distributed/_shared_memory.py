@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# How many numbers to add at a time, few enough to remain in the cache for all ranks.
+# How many numbers to add at a time. The blocks of all ranks fit into the cache.
 _CHUNK = 1 << 15
 
 
 class _Location(NamedTuple):
-    """The address of an array for other processes: the process, file, offset and size in bytes."""
+    """The location of an array for other processes: the process, file, offset and size in bytes."""
 
     process: int
     file: int
@@ -28,18 +28,19 @@ class SharedMemory:
     """Arrays that the ranks of a machine sum in place; each rank sums one part.
 
     A rank adds the other ranks' numbers to its part, then copies the other parts. Between machines,
-    the ranks with the same part sum it with MPI: ``node`` has the ranks of this machine, and
-    ``others`` the ranks with the same number on all machines. With MPI alone, all data are copied
-    and each rank updates all parameters; bench/studies/ranks.py times both.
+    the ranks that sum the same part of the array use MPI: ``node`` has the ranks of this machine,
+    and ``others`` has one rank of each machine, all with this rank's number on its machine. With
+    MPI alone, all data would be copied and each rank would update all parameters;
+    bench/studies/ranks.py times both ways.
     """
 
     def __init__(self, mpi: Any, node: Any, others: Any) -> None:
         self._mpi, self._node, self._others = mpi, node, others
         self.size = node.size
-        # The location of an array, and the other ranks' memory for it, by its address.
+        # By the address of an array: its location, and the other ranks' memory for it.
         self._locations: dict[int, _Location] = {}
         self._mapped: dict[int, dict[tuple[int, int], list[np.ndarray]]] = {}
-        self._shared: set[int] = set()  # Addresses of arrays from `share`.
+        self._shared: set[int] = set()  # Addresses of the arrays that `share` returned.
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return memory for an array that is summed repeatedly."""
@@ -70,7 +71,7 @@ class SharedMemory:
             weakref.finalize(flat, self._shared.discard, _address(flat))
             shared = flat.reshape(array.shape)
         self._shared.add(_address(shared))
-        self._node.Barrier()  # All ranks have mapped the file, so it can be closed.
+        self._node.Barrier()  # Wait until all ranks have mapped the file; it can then be closed.
         return shared
 
     def is_shared(self, array: np.ndarray) -> bool:
@@ -87,15 +88,16 @@ class SharedMemory:
         self._node.Barrier()
 
     def sum_number(self, number: np.ndarray) -> None:
-        """Sum a number over the ranks in place, with the same bits on all machines."""
+        """Sum a number over the ranks in place; all machines get the same bits."""
         numbers = np.empty(self._node.size, number.dtype)
         self._node.Allgather(number, numbers)
         number[...] = np.sum(numbers)
 
     def start_sum(self, array: np.ndarray) -> SharedSum | None:
-        """Start to sum an array; return the function that waits for it, None if it is not shared.
+        """Start to sum an array; return a function that waits for the sum.
 
-        The result is None on all ranks of a machine or on none.
+        Return None if the array is not shared. All ranks of a machine return None, or none of them
+        does.
         """
         root = array.base if isinstance(array.base, np.ndarray) else array
         known = self._mapped.get(_address(root), {})
@@ -122,7 +124,7 @@ class SharedMemory:
 
 
 class SharedSum:
-    """The sum of an array over the memory of all ranks of this machine."""
+    """An unfinished sum of an array over the memory of all ranks of this machine."""
 
     def __init__(self, parts: list[np.ndarray], mpi: Any, node: Any, others: Any) -> None:
         self._parts, self._mpi, self._node, self._others = parts, mpi, node, others
@@ -152,19 +154,20 @@ class SharedSum:
 
     def __call__(self) -> None:
         """Wait for the sum of the whole array."""
-        self._node.Barrier()  # All parts are written.
+        self._node.Barrier()  # Wait until all ranks have written their parts.
         self.sum_part()
-        self._node.Barrier()  # All parts are summed.
+        self._node.Barrier()  # Wait until all parts are summed.
         rank = self._node.rank
         for i, part in enumerate(self._parts):
             if i != rank:
                 span = slice(*self._bounds[i : i + 2])
                 self._parts[rank][span] = part[span]
-        self._node.Barrier()  # All ranks have read our part, so it may be overwritten.
+        # Wait until all ranks have read this rank's part, which may then be overwritten.
+        self._node.Barrier()
 
 
 def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
-    """Return the shared memory of a communicator's ranks, or None if not available."""
+    """Return the shared memory of a communicator's ranks, or None if the system has none."""
     node = comm.Split_type(mpi.COMM_TYPE_SHARED)
     others = comm.Split(node.rank, comm.rank)
     sizes = comm.allgather(node.size)
@@ -175,12 +178,12 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
     try:
         probe = shared.empty((node.size,), np.float64)
         probe[:] = token
-    except (AttributeError, OSError):  # Not available on this system.
+    except (AttributeError, OSError):  # This system has no shared memory for other processes.
         probe = np.zeros(node.size)
     try:
         wait = shared.start_sum(probe)
         works = wait is not None
-    except OSError:  # The ranks are in containers that do not see each other's processes.
+    except OSError:  # The ranks run in containers that cannot see each other's processes.
         wait = None
     if not comm.allreduce(works, op=mpi.LAND):
         return None
@@ -191,7 +194,7 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
 
 
 def _map(location: _Location, dtype: Any, size: int) -> np.ndarray:
-    """Map an array of another process into this one."""
+    """Map an array of another process into this process."""
     file = os.open(f"/proc/{location.process}/fd/{location.file}", os.O_RDWR)
     try:
         memory = mmap.mmap(file, location.size)

@@ -50,7 +50,7 @@ class TorchCommunicator(Communicator):
         self.gather(None)
 
     def abort(self, code: int = 1) -> None:
-        os._exit(code)  # torchrun then ends the others.
+        os._exit(code)  # torchrun then ends the other ranks.
 
 
 def create() -> TorchCommunicator:

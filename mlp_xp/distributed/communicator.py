@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # Only one engine needs it.
 
 T = TypeVar("T")
 
-# Summing this many bytes takes longer than starting a sum; shorter arrays are summed together.
+# Arrays of at least this many bytes are summed one by one, since a sum then takes longer than its
+# start. Shorter arrays are summed together.
 LONG_BYTES = 1 << 16
 
 
@@ -37,7 +38,7 @@ class Communicator(ABC):
     machine: SharedMemory | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Allocate an array that is summed repeatedly; its memory may make sums faster."""
+        """Allocate an array that is summed repeatedly, in memory where sums may be faster."""
         return np.empty(shape, dtype)
 
     @abstractmethod
@@ -57,7 +58,7 @@ class Communicator(ABC):
         """Return the objects of all ranks, in rank order, on every rank."""
 
     def gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
-        """Return the arrays of all ranks, which have one shape, in rank order, on every rank."""
+        """Return the arrays of all ranks, of equal shape, in rank order, on every rank."""
         return self.gather(array)
 
     @abstractmethod
@@ -66,4 +67,4 @@ class Communicator(ABC):
 
     @abstractmethod
     def abort(self, code: int = 1) -> None:
-        """Stop the processes of all ranks at once; this does not return."""
+        """Stop the processes of all ranks at once, without returning."""

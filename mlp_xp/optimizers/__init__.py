@@ -1,9 +1,9 @@
 """Update rules: frozen settings and pure functions of one array, one file per family.
 
-A rule has two parts. `coefficients` runs on the host in plain Python floats, once per step: it
-computes everything that depends only on the step's number (the scheduled rate, Adam's bias
-corrections) at full precision. `update` runs on the device and only does array work with these
-numbers, which are passed as 0-d arrays, so a compiled step never sees a host constant change.
+A rule has two parts. `coefficients` runs on the host once per step, in Python floats. It computes
+everything that depends only on the step's number, such as the scheduled rate and Adam's bias
+corrections. `update` runs on the device and only computes with arrays. The coefficients are passed
+to it as 0-d arrays, so a compiled step contains no constant that changes.
 
 The old parameters, gradients and states are donated: `update` may write to them.
 """

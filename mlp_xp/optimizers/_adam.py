@@ -12,7 +12,7 @@ from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
 
 class AdamState(NamedTuple):
-    """Exponential moving averages of the gradient and of its square."""
+    """Exponential moving averages of the gradient and of the squared gradient."""
 
     mean: Array
     variance: Array
@@ -60,13 +60,13 @@ class Adam:
         check_at_least_0("epsilon", self.epsilon)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return the rate with both bias corrections."""
+        """Return the learning rate with both bias corrections."""
         return (learning_rate * math.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t),)
 
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move along the mean divided by the root of the variance; see the class."""
+        """Move along the mean divided by the root of the mean square; see the class."""
         rate, *_ = coefs
         m, v = state.mean, state.variance
         m *= self.beta_1
@@ -113,7 +113,7 @@ class AdamW(Adam):
         check_at_least_0("weight_decay", self.weight_decay)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return Adam's rate, and the decay factor for matrices."""
+        """Return Adam's learning rate, and the decay factor for matrices."""
         return (*super().coefficients(learning_rate, t), 1.0 - learning_rate * self.weight_decay)
 
     def update(

@@ -14,9 +14,9 @@ class Stateless(NamedTuple):
     """The state of a rule without state."""
 
 
-# Kinds of parameters: the output layer's matrix; any other matrix or stack of matrices; a vector (a
-# bias or gain); an embedding of categories or of numbers; a scale of inputs; a slope of an
-# activation. Rules orthogonalize only matrices, and decay everything except vectors.
+# Kinds of parameters: a hidden matrix or a stack of them; a vector (a bias or gain); the output
+# layer's matrix ("head"); a category embedding; a numeric embedding; an input scale; the slope of
+# an activation. Rules orthogonalize only hidden matrices, and decay everything except vectors.
 Kind: TypeAlias = Literal["matrix", "vector", "head", "embedding", "numeric", "scale", "slope"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -41,19 +41,19 @@ class Optimizer(Protocol):
 
 
 def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
-    """Return the kinds whose gradients a rule accepts in a lower precision than the parameters'.
+    """Return the kinds whose gradients a rule accepts in a lower precision than the parameters.
 
-    A rule that accepts them has an attribute with the name of this function.
+    A rule that accepts such gradients has an attribute with the name of this function.
     """
     kinds: tuple[Kind, ...] = getattr(optimizer, "low_precision", ())
     return kinds
 
 
 def rule_of(optimizer: Optimizer, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
-    """Return the rule that updates parameters of a kind, and coefficients that begin with its own.
+    """Return the rule for a kind of parameter, and coefficients that begin with this rule's.
 
-    A rule that delegates a kind to another rule has a method ``of_kind(kind, coefs)``. The other
-    rule's state is in the first fields of its state.
+    A rule that delegates a kind to another rule has a method ``of_kind(kind, coefs)``. The first
+    fields of its state are the other rule's state.
     """
     while hasattr(optimizer, "of_kind"):
         rule, coefs = optimizer.of_kind(kind, coefs)

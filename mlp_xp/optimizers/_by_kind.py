@@ -115,7 +115,7 @@ float of at least 0, default=1
         """Return the rule of a kind, and the coefficients starting with its own."""
         start = 0
         for earlier in KINDS[: KINDS.index(kind)]:
-            # The rule's numbers may be arrays; placeholders are enough to count its coefficients.
+            # Numbers of a rule may be arrays. To count its coefficients, placeholders are enough.
             rule = with_numbers(self._rule(earlier), itertools.repeat(0.5))
             start += len(rule.coefficients(1.0, 1))
         return self._rule(kind), coefs[start:]
@@ -141,7 +141,7 @@ def family(optimizer: Optimizer) -> str:
 
 
 def with_decay(rule: Any, factor: float) -> Any:
-    """Return a rule with its weight decay, and its parts' weight decay, multiplied by a factor."""
+    """Return a rule with all its weight decay, including its parts', multiplied by a factor."""
     changed: dict[str, Any] = {}
     for field in fields(rule):
         value = getattr(rule, field.name)

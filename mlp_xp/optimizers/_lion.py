@@ -11,7 +11,7 @@ from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
 
 class LionState(NamedTuple):
-    """Exponential moving average of the gradient."""
+    """The exponential moving average of the gradient."""
 
     mean: Array
 
@@ -24,8 +24,8 @@ class Lion:
     :math:`p \leftarrow (1 - \eta \lambda)\, p - \eta\, \mathrm{sign}(c)`,
     :math:`m \leftarrow \beta_2 m + (1 - \beta_2) g`.
 
-    Only matrices decay; biases do not. The authors recommend a learning rate 3 to 10 times smaller
-    than Adam's, and a weight decay larger by the same factor.
+    Only matrices decay; biases do not. The authors recommend dividing Adam's learning rate by 3 to
+    10, and multiplying its weight decay by the same factor.
 
     Parameters
     ----------

@@ -18,11 +18,11 @@ from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0, ch
 Quintic: TypeAlias = tuple[float, float, float]
 
 _JORDAN: Quintic = (3.4445, -4.7750, 2.0315)
-# The largest distance of singular values from 1 after the minimax polynomials.
+# How far singular values may be from 1 after the minimax polynomials.
 _SPREAD = 0.25
 # Each polynomial's interval is extended by this factor, since rounding to 8 bits can exceed it.
 _ROOM = 1.01
-# Added to norms, so that a gradient of zeros stays zero.
+# A small number added to norms, so that an update for a zero gradient is zero.
 _TINY = 1e-7
 
 
@@ -150,7 +150,8 @@ class Muon:
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
         if self.nesterov and not is_zero(self.momentum):
-            # D is divided by the momentum, which saves passes: only its direction matters.
+            # D is divided by the momentum factor, which saves passes over the arrays: only D's
+            # direction matters.
             g *= (1.0 - self.momentum) / self.momentum
             velocity += g
             velocity *= self.momentum
@@ -183,20 +184,21 @@ class Muon:
 def _orthogonal(
     D: Array, polynomials: tuple[Quintic, ...], *, is_tight: bool, xp: Namespace
 ) -> Array:
-    """Return matrices, (..., rows, columns), with singular values near 1, using only products.
+    """Return matrices with singular values near 1, using only matrix products.
 
-    Each step sends a singular value s to a s + b s^3 + c s^5: X becomes P X with P = a I + b G + c
-    G^2, where G = X X^T is the Gram matrix. All of these commute, so the next G is P G P: several
-    steps need only small products, P by P, and one large product at the end. Rounding errors in G
-    grow from step to step, so it is recomputed after a few steps.
+    ``D`` and the result are (..., rows, columns). Each step maps a singular value s to a s + b s^3
+    + c s^5: X becomes P X with P = a I + b G + c G^2, where G = X X^T is the Gram matrix. These
+    matrices commute, so the next G is P G P. Several steps therefore need only products of small
+    matrices, and one large product at the end. Rounding errors in G grow from step to step, so it
+    is recomputed after a few steps.
     """
     rows, columns = D.shape[-2:]
-    product = xp.matmul  # A namespace may have its own product.
-    # The Gram matrix has the number of rows of X, so they should be the shorter side.
+    product = xp.matmul  # `@` would bypass a namespace's own `matmul`.
+    # The Gram matrix has as many rows as X, so X should not have more rows than columns.
     X = xp.matrix_transpose(D) if rows > columns else D
     width = min(rows, columns)
     eye = xp.eye(width, dtype=D.dtype, device=device(D))
-    n = 1  # Steps per Gram matrix; for a square X this saves nothing.
+    n = 1  # Steps per Gram matrix. More than one step saves nothing for a square X.
     if 2 * max(rows, columns) > 3 * width:
         n = 2 if xp.finfo(D.dtype).eps > 1e-3 else 4
     for start in range(0, len(polynomials), n):
@@ -224,12 +226,12 @@ def _orthogonal(
 def _normalised(
     gram: Array, eye: Array, *, is_tight: bool, xp: Namespace
 ) -> tuple[Array, Array, Array]:
-    r"""Divide Gram matrices by a bound on their eigenvalues; return their squares, too.
+    r"""Return Gram matrices divided by a bound on their eigenvalues, their squares, and a factor.
 
-    The third result is the factor for X, :math:`1 / \sqrt{\text{bound}}`. The trace is the squared
-    Frobenius norm of X. A tighter bound is :math:`\lVert G^2 \rVert_F^{1/2}`, the eighth root of
-    the sum of the eighth powers of singular values, squared: it is at most
-    :math:`\text{rank}^{1/4}` times the largest eigenvalue, and needs no other product.
+    The factor for X is :math:`1 / \sqrt{\text{bound}}`. The simplest bound is the trace, which is
+    the squared Frobenius norm of X. A tighter bound is :math:`\lVert G^2 \rVert_F^{1/2}`, the
+    fourth root of the sum of the eigenvalues' fourth powers. It is at most
+    :math:`\text{rank}^{1/4}` times the largest eigenvalue, and needs no further matrix product.
     """
     wide = xp.result_type(gram.dtype, xp.float32)
 
@@ -256,10 +258,10 @@ def _normalised(
 def _minimax(n_steps: int) -> tuple[Quintic, ...]:
     """Return the polynomials that bring the widest range of singular values within `_SPREAD` of 1.
 
-    Each is optimal for the interval that the previous one maps to, so their composition is optimal;
-    see Amsel et al. (2025).
+    Each polynomial is optimal for the interval that the previous polynomial maps to, so their
+    composition is optimal; see Amsel et al. (2025).
     """
-    # The range is found by bisection of its logarithm.
+    # Find the lower end of the range by bisection of its logarithm.
     low, high = -4.0 * n_steps, -0.1
     for _ in range(50):
         middle = (low + high) / 2
@@ -289,9 +291,9 @@ def _value(polynomial: Quintic, x: float) -> float:
 def _best_quintic(low: float, high: float) -> Quintic:
     """Return the odd quintic nearest to 1 on an interval, by the Remez algorithm.
 
-    It is as far below 1 at ``low`` and at its valley as it is above 1 at its peak and at ``high``.
-    Equal values at two points are one linear equation for a, b and c; two such equations determine
-    them up to a factor, by a cross product.
+    The polynomial is as far below 1 at ``low`` and at its valley as it is above 1 at its peak and
+    at ``high``. Equal values at two points are a linear equation for a, b and c. Two such equations
+    determine the coefficients up to a factor, by a cross product.
     """
     peak, valley = (3.0 * low + high) / 4.0, (low + 3.0 * high) / 4.0
     for _ in range(30):
@@ -299,7 +301,7 @@ def _best_quintic(low: float, high: float) -> Quintic:
         a, b, c = a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0
         scale = 2.0 / (_value((a, b, c), low) + _value((a, b, c), high))
         a, b, c = a * scale, b * scale, c * scale
-        # Where the derivative, a + 3 b x^2 + 5 c x^4, is 0.
+        # Find the zeros of the derivative, a + 3 b x^2 + 5 c x^4.
         root = math.sqrt(9.0 * b * b - 20.0 * a * c)
         peak = math.sqrt((-3.0 * b - root) / (10.0 * c))
         valley = math.sqrt((-3.0 * b + root) / (10.0 * c))

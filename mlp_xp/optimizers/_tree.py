@@ -12,7 +12,7 @@ from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, low_precision
 
 
 class Updated(NamedTuple):
-    """The result of an update of the whole tree."""
+    """The result of updating a whole tree."""
 
     params: Tree
     opt_state: Any
@@ -26,11 +26,11 @@ def init_opt_state(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> Any:
 
 
 def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
-    """Return the kind of each leaf; the last matrix of the tree is the head.
+    """Return the kind of each leaf; the last matrix of the tree is the output layer's.
 
     The first ``n_leading`` axes are for the models of a stack. A block-diagonal layer's
-    three-dimensional array counts as a matrix. A NamedTuple may name the kinds of its arrays in a
-    property ``kinds``.
+    three-dimensional array counts as a matrix. A NamedTuple may have a property ``kinds`` with the
+    kinds of its arrays.
     """
     found: list[Kind] = []
     _append_kinds((params,), (), n_leading, found)
@@ -67,11 +67,11 @@ def update_tree(
 
     Parameters, gradients and state are donated; the returned penalty is for the old parameters.
     Gradients in a lower precision are converted to the parameters' dtype, unless the rule accepts
-    them unconverted. For a stack of models, whose ``n_leading`` axes come first, the rule's
-    numbers, ``coefs`` and ``l2`` may be arrays with these axes, and each model has its own penalty.
+    lower precision. For a stack of models, whose ``n_leading`` axes come first, the rule's numbers,
+    ``coefs`` and ``l2`` may be arrays with these axes, and each model has its own penalty.
     """
     penalty: Array | float = 0.0
-    shaped: dict[int, tuple[Optimizer, Coefs]] = {}  # By the number of axes of an array.
+    shaped: dict[int, tuple[Optimizer, Coefs]] = {}  # Keys: numbers of axes.
     new_params = []
     new_states = []
     trees = (params, grads, *opt_state)
@@ -97,7 +97,7 @@ def update_tree(
 def penalized(
     kind: Kind, p: Array, g: Array, l2: Array | None, *, n_leading: int = 0, xp: Namespace
 ) -> tuple[Array, Array | None]:
-    """Return the gradient including the penalty's, and the penalty or None; see `update_tree`."""
+    """Return the penalized gradient, and the penalty or None; see `update_tree`."""
     if l2 is None or kind == "vector":
         return g, None
     flat = xp.reshape(p, (*p.shape[:n_leading], -1))
@@ -121,7 +121,7 @@ def update_array(
     n_leading: int = 0,
     xp: Namespace,
 ) -> tuple[Array, Any, Array | None]:
-    """Update one array as `update_tree` does; return the array, its state, and a penalty.
+    """Update one array as in `update_tree`; return the array, its state, and the penalty.
 
     Per-model numbers must already broadcast against the array.
     """
@@ -137,8 +137,8 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
 
     :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, with the norm over all leaves together, but
     separately per model with ``n_leading`` axes. Gradients are donated; sums are at least in
-    float32. NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN. The second
-    result is the norm before clipping.
+    float32. NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN. The norm before
+    clipping is also returned.
 
     References
     ----------

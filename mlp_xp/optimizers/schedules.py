@@ -14,8 +14,9 @@ from typing import Protocol
 class Schedule(Protocol):
     """The factor of the initial learning rate at each step.
 
-    If a fit has a time limit, steps are fractions of that time. If calls of `partial_fit` have
-    different numbers of steps, all epochs count as if they were as long as the current one.
+    If a fit has a time limit, progress is the fraction of time that has passed. If calls of
+    `partial_fit` have different numbers of steps, all epochs count as if they had as many steps as
+    the current epoch.
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
@@ -110,7 +111,7 @@ class LinearWarmup:
         _check_fraction("fraction", self.fraction)
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Return the rising factor, or the factor of the schedule that follows."""
+        """Return the rising factor, or the following schedule's factor."""
         warm = round(self.fraction * n_steps)
         if step < warm:
             return (step + 1) / warm
@@ -211,7 +212,7 @@ class OneCycle:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)!r}.")
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Return the factor on the rise or on the fall."""
+        """Return the factor during the rise or the fall."""
         s = _progress(step, n_steps)
         if s < self.rise:
             low, position = 1.0 / self.start_div, 1.0 - s / self.rise

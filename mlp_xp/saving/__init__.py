@@ -131,7 +131,7 @@ def write_model(estimator: Saved | Pipeline, folder: Path) -> None:
 
 
 class _Files:
-    """The contents of a model's files: two, and a third one for a Pipeline."""
+    """The contents of a model's two files, and of a third file for a Pipeline."""
 
     def __init__(self, estimator: Saved | Pipeline) -> None:
         self._steps: dict[str, bytes] = {}
@@ -145,7 +145,7 @@ class _Files:
 
     def write(self, folder: Path) -> None:
         name = WEIGHTS
-        # Keep the old weights until the new model is complete.
+        # The old weights are kept until the new model is complete.
         if self._steps or has_columns(self._spec) or (folder / SPEC).exists():
             name = weights_name(self._sha256)
             point_to(self._spec, name, *self._steps)
@@ -185,7 +185,7 @@ def _remove_unused_files(folder: Path) -> None:
 
 def _read_spec(folder: Path) -> dict[str, Any]:
     path = folder / SPEC
-    if not os.path.exists(path):  # The user may have meant another folder.
+    if not os.path.exists(path):  # The user may have meant a nearby folder.
         near = _near(folder)
         such_as = "" if near is None else f", such as {near}"
         return read_json(path, f"expected a folder that mlp_xp.saving.save_model wrote{such_as}")
@@ -193,19 +193,19 @@ def _read_spec(folder: Path) -> dict[str, Any]:
 
 
 def _near(folder: Path) -> Path | None:
-    """Return a model folder near a path: the folder of a file, or a folder inside a folder."""
+    """Return a model folder near a path: a file's parent, or a folder's subfolder."""
     with contextlib.suppress(OSError):
         if folder.is_file() and (folder.parent / SPEC).is_file():
             return folder.parent
-        # Folders with a leading dot are left over from killed saves.
+        # Skip folders with a leading dot: interrupted saves have left them.
         return min((path.parent for path in folder.glob(f"[!.]*/{SPEC}")), default=None)
     return None
 
 
 def check_can_save(estimator: Saved) -> None:
-    """Raise the errors of `save_model`, except for non-finite weights; write nothing.
+    """Raise the errors of `save_model`, except for non-finite weights, without writing files.
 
-    A fit whose checkpoints could not be saved then fails before its first step.
+    A fit whose checkpoints cannot be saved therefore fails before its first step.
     """
     _checked_spec(estimator)
 
@@ -213,9 +213,9 @@ def check_can_save(estimator: Saved) -> None:
 def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState]]:
     """Return the content of the JSON file, and the networks' states by name.
 
-    Raise SavingError if they do not describe the estimator completely.
+    Raise SavingError if content and states do not describe the estimator completely.
     """
-    optional("safetensors.numpy")  # Report a missing package first.
+    optional("safetensors.numpy")  # Raise the error for a missing package first.
     if isinstance(estimator, BaseEnsemble):
         check_is_fitted(estimator)
         described = [_checked_spec(network) for network in estimator.estimators_]
@@ -246,8 +246,8 @@ def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState
 def load_model(folder: str | os.PathLike[str]) -> Any:
     """Read a model that `save_model` wrote.
 
-    Nothing in the files is executed, and everything is checked before use: sizes and shapes before
-    memory is allocated, the SHA-256 of both files, and that all weights are finite.
+    Nothing in the files is executed, and everything is checked before use: sizes and shapes (before
+    memory is allocated), the SHA-256 of both files, and whether all weights are finite.
 
     Parameters
     ----------

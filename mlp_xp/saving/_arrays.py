@@ -29,8 +29,8 @@ from mlp_xp.nn.network import Params, draw_params, with_layers
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.data.input_scaling import Whiten
 
-_DTYPES = {"F32": "float32", "F64": "float64"}  # The dtypes' names in a header.
-_HEADER_LIMIT = 4 << 20  # In bytes, enough for about 30,000 tensors.
+_DTYPES = {"F32": "float32", "F64": "float64"}  # The names of dtypes in a safetensors header.
+_HEADER_LIMIT = 4 << 20  # Bytes, enough for about 30,000 tensors.
 
 
 _GROUPS: dict[type, str] = {Dense: "layers", Norm: "norms"}
@@ -62,7 +62,7 @@ def _by_tensor(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def shapes(state: FittedState) -> dict[str, Any]:
-    """Return the entries that a state without arrays needs, with the shape of each array."""
+    """Return the entries required by a state without arrays, with each array's shape."""
     network = state.network
     params = draw_params(network, lambda low, high, shape: shape, lambda value, shape: shape)
     return _entries(
@@ -107,7 +107,7 @@ def _check_finite(tensors: dict[str, np.ndarray]) -> None:
 
 
 class Header(NamedTuple):
-    """The header of a file: its tensors by name, and the sizes of the file and of the tensors."""
+    """The header of a file: tensors by name, the size of the file, and the size of all tensors."""
 
     tensors: dict[str, str]
     file_size: int
@@ -155,7 +155,7 @@ def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[Fitte
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)
-    except Exception as error:  # safetensors raises several types.
+    except Exception as error:  # safetensors raises errors of several types.
         raise SavingError(f"invalid safetensors file: {error}") from error
     _check_finite(tensors)
     return [_with_arrays(state, tensors, prefix) for prefix, state in states.items()]

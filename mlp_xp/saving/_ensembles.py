@@ -29,7 +29,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         raise SavingError(f"{type(ensemble).__name__} is not one of {', '.join(ENSEMBLES)}")
     params = ensemble.get_params(deep=False)
     if not isinstance(params["random_state"], int | None):
-        params["random_state"] = None  # The networks store their own seeds.
+        params["random_state"] = None  # Each network's spec has its seed.
     template, settings = (params.pop(name) for name in _ENCODED)
     if template is not None:
         params["estimator"] = _encoded(template.get_params(deep=False))
@@ -42,7 +42,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         "networks": networks,
     }
     spec = json.loads(json.dumps(spec, allow_nan=False))
-    _rebuilt_params(spec)  # Raise an error if it could not be loaded.
+    _rebuilt_params(spec)  # Raise an error if the spec could not be loaded.
     return spec
 
 

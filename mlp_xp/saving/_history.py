@@ -22,7 +22,7 @@ def encode_history(estimator: Any) -> dict[str, Any]:
     return {
         "n_iter": int(attributes["n_iter_"]),
         "t": int(attributes["t_"]),
-        # After an error in the first epoch a network has no loss.
+        # A network has no loss if an error ended its first epoch.
         **{name: encode(f"{name}_", attributes.get(f"{name}_")) for name in (*_NUMBERS, *_CURVES)},
         "history": [
             {name: encode("history_", value) for name, value in record._asdict().items()}
@@ -44,7 +44,7 @@ def decode_history(training: dict[str, Any]) -> History:
             else curve is None and name != "loss_curve",
             f"{name} is not a list of numbers",
         )
-        if name == "loss_curve":  # The type after a fit, as in scikit-learn.
+        if name == "loss_curve":  # A fit also sets NumPy floats.
             curve = [np.float64(value) for value in curve]
         values[f"{name}_"] = curve
     for name in _NUMBERS:

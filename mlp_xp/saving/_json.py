@@ -1,8 +1,8 @@
 """JSON forms of parameters, results and classes.
 
-JSON has no infinity, no tuples, and no numbers as keys. They are written as ``{"float": "inf"}``,
-``{"tuple": [...]}`` and ``{"items": [[key, value], ...]}``, and an object of
-`mlp_xp.recipes.objects` as ``{"class": "SGD", "momentum": 0.9}``, alone or in a list.
+JSON has no infinity, no tuples, and no numbers as keys. These are written as ``{"float": "inf"}``,
+``{"tuple": [...]}`` and ``{"items": [[key, value], ...]}``. An object of `mlp_xp.recipes.objects`,
+alone or in a list, is written as ``{"class": "SGD", "momentum": 0.9}``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 from mlp_xp.recipes.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
-_LONGEST_DTYPE = 16  # In characters; "<U1000" has six.
-_MOST_CLASSES = 64 << 20  # In bytes, since NumPy stores each string at the size of the longest.
+_LONGEST_DTYPE = 16  # Number of characters; "<U1000" has six.
+# Limited in bytes, since NumPy stores every string at the size of the longest.
+_MOST_CLASSES = 64 << 20
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
     """Return the JSON form of a value; errors refer to it as ``what``.
 
-    ``place`` is its parameter or field.
+    ``place`` is the parameter or field of the value.
     """
     if type(value) in OBJECTS.get(place, {}).values():
         fields = dataclasses.fields(value)

@@ -16,9 +16,9 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import read_file
 from mlp_xp.saving._files import SPEC, SavingError, blamed_on, brief, expect
 
-LIMIT = 4 << 30  # In bytes; vocabularies and tables of nearest neighbors are large.
-_HOLE = "passthrough"  # A placeholder for the network.
-_TRUSTED = ["numpy.dtype"]  # For the dtypes in imputers and encoders, which skops trusts.
+LIMIT = 4 << 30  # Bytes; vocabularies and nearest-neighbor tables are large.
+_HOLE = "passthrough"  # Placeholder for the network.
+_TRUSTED = ["numpy.dtype"]  # A type in imputers and encoders that skops does not trust by default.
 
 
 def dump_steps(pipeline: Pipeline) -> bytes:

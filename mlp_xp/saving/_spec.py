@@ -1,4 +1,4 @@
-"""The content of ``model.json``: everything in a fitted estimator but its arrays."""
+"""The content of ``model.json``: everything in a fitted estimator except its arrays."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
 _FORMAT, _VERSION = "mlp_xp", 7  # Version 7 added `columns`, for tables.
-_DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a file named in the spec.
-_STEPS = 6  # The version for a Pipeline.
+# The versions with weights in `WEIGHTS`, and in a file that the spec names.
+_DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5
+_STEPS = 6  # Version 6 added the steps of a Pipeline.
 _OF_COLUMNS = ("categorical_features", "max_one_hot")
 _MAX_VIEWS = 1000
-_NAME_LENGTH = 16  # Hexadecimal digits.
+_NAME_LENGTH = 16  # Number of hexadecimal digits.
 
 
 # --- to JSON -------------------------------------------------------------------------------------
@@ -86,7 +87,7 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
 
 
 def _encode_params(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
-    # A subclass is saved as its base class; its constructor may differ.
+    # A subclass is saved as its base class, since the subclass may have another constructor.
     names = ESTIMATORS[kind]._get_param_names()
     params = {name: getattr(estimator, name) for name in names if name != "callbacks"}
     if not isinstance(params["random_state"], int | None):
@@ -111,7 +112,8 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
             (state.dtype, config.dtype or rebuilt.state.dtype),
         ):
             expect(old == new, f"the fit had {old!r}, but now they say {new!r}")
-    except Exception as error:  # Parameters set since the fit are checked only here.
+    # Parameters that were set after the fit have not been checked before.
+    except Exception as error:
         raise SavingError(
             f"the parameters have been changed since the fit: {brief(error)}; set them back, or "
             "fit again"
@@ -122,7 +124,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
 
 
 def check_version(spec: dict[str, Any]) -> None:
-    """Raise SavingError for the format of another version or program."""
+    """Raise SavingError for a format of another program, or a version that cannot be read."""
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
     known = f"format_version is {version!r}, but this mlp-xp reads {_DEFAULT_WEIGHTS} to {_VERSION}"
@@ -189,7 +191,7 @@ def check_digest(spec: dict[str, Any], weights: bytes) -> None:
 
 
 class Rebuilt(NamedTuple):
-    """An unfitted estimator, and the parts of its fit except the arrays."""
+    """An unfitted estimator, and the parts of its fitted state except the arrays."""
 
     model: Any
     state: FittedState
@@ -226,7 +228,7 @@ def rebuild(
         from mlp_xp.estimators.tables.columns import decode_columns  # Most models have no table.
 
         if columns is None:
-            settings = spec["columns"].get("settings", {})  # Earlier versions have none.
+            settings = spec["columns"].get("settings", {})  # Earlier versions have no settings.
             expect({*settings} <= {*_OF_COLUMNS}, f"settings of columns are {settings!r:.200}")
             settings = {name: decode(value, name) for name, value in settings.items()}
             columns = replace(decode_columns(spec["columns"]), settings=settings)
@@ -353,7 +355,7 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
 def _target_numbers(
     spec: dict[str, Any], name: str, n_outputs: int, params: dict[str, Any], setting: str = ""
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return two numbers for each output, or None if ``setting`` (by default ``name``) is off."""
+    """Return two numbers per output, or None if the parameter ``setting`` (or ``name``) is off."""
     found, given = spec.get(name), params[setting or name]
     expect((found is None) == (not given), f"{name} is {found!r}, but params have {given!r}")
     if found is None:
@@ -371,7 +373,7 @@ def _target_numbers(
 
 
 def _check_late_settings(model: Any, n_features: int) -> None:
-    """Check the settings that estimators check only in a fit or a prediction."""
+    """Check the settings that estimators otherwise check only in a fit or a prediction."""
     device = "cpu" if model.device is None else model.device
     expect(
         bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII)),

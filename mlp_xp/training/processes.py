@@ -80,7 +80,7 @@ class SingleProcess:
         return value
 
     def lead(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function in the first process only, and return or raise the same in all."""
+        """Call a function in the first process; return its result or raise its error in all."""
         return function(*arguments)
 
     def asking_first(self, function: Callable[[], T]) -> Callable[[], T]:

@@ -102,7 +102,10 @@ class Trainer(BaseTrainer):
         )
 
     def resume(self, progress: ResumeState) -> None:
-        """Continue from another trainer's state; a new kind of update rule starts from scratch."""
+        """Continue from another trainer's state.
+
+        If the kind of update rule is new, the optimizer starts afresh.
+        """
         self.guard.forget()
         shapes = [leaf.shape for leaf in leaves(progress.opt_state)]
         fits = shapes == [leaf.shape for leaf in leaves(self.state.opt_state)]

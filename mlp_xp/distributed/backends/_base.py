@@ -16,7 +16,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.distributed.training.gradient import RankGradient
 
-# Libraries with their own file in this folder; the others use `RankBackend`.
+# Libraries with a file in this folder; all other libraries use `RankBackend`.
 _FILES = {"cupy", "jax", "numpy", "torch"}
 
 
@@ -35,7 +35,10 @@ class SumOnHost:
 
 
 class RankBackend(Backend):
-    """The base class of backends for several ranks; equal backends have equal ``gradient``."""
+    """The base class of backends for several ranks.
+
+    Backends that compare equal have equal ``gradient`` attributes.
+    """
 
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         vars(self).update(vars(backend))
@@ -49,7 +52,7 @@ class RankBackend(Backend):
         return *super()._key, self.gradient
 
     def _summing(self, backend: Backend) -> Callable[[Tree], Tree]:
-        """Return the function that sums over ranks; equal for equal backends."""
+        """Return the function that sums over ranks; equal backends return equal functions."""
         return SumOnHost(backend, self.communicator)
 
 
@@ -61,7 +64,7 @@ def share_steps(backend: Backend, communicator: Communicator) -> RankBackend:
 
 @cache
 def _kind(kind: Any) -> Any:
-    """Return the class for several ranks that corresponds to a backend's class."""
+    """Return the subclass of a backend's class for several ranks."""
     if kind.name in _FILES:
         return importlib.import_module(f"mlp_xp.distributed.backends._{kind.name}").KIND
     return type(f"{kind.__name__}OfRanks", (RankBackend, kind), {})

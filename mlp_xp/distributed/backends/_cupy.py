@@ -23,7 +23,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 @cache
 def _nccl() -> Any:
-    """Import CuPy's NCCL module without its warning; `_check_nccl` raises an error instead."""
+    """Import CuPy's NCCL module without its warning, since `_check_nccl` raises an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("cupy.cuda.nccl")
@@ -41,7 +41,7 @@ def _check_nccl() -> None:
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The sum over the ranks of a communicator, on the device with this number."""
+    """The sum over the ranks of a communicator, on one device of each rank."""
 
     communicator: Communicator
     device: int
@@ -53,7 +53,7 @@ class SumOverRanks:
         nccl, ring = _nccl(), _connect(self.communicator, self.device)
         numbers = {"f": nccl.NCCL_FLOAT32, "d": nccl.NCCL_FLOAT64}
         stream = cupy.cuda.get_current_stream().ptr
-        nccl.groupStart()  # One launch for all arrays.
+        nccl.groupStart()  # Launch the sums of all arrays at once.
         for array in arrays:
             place, number = array.data.ptr, numbers[array.dtype.char]
             ring.allReduce(place, place, array.size, number, nccl.NCCL_SUM, stream)
@@ -69,7 +69,8 @@ class CupyRankBackend(RankBackend, CupyBackend):
         return SumOverRanks(self.communicator, self.device.id)
 
     def loop(self, body: Callable[..., Any]) -> None:
-        report(body, "sums over ranks")  # A capture would wait for other ranks' launches.
+        # Capturing a CUDA graph would wait for other ranks' launches.
+        report(body, "sums over ranks")
 
 
 KIND = CupyRankBackend

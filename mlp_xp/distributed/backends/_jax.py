@@ -6,7 +6,8 @@ copy the callback's arguments, on the threads that wait for the callback
 split at the sums, and each piece is compiled separately.
 
 With virtual shards, compiled functions compute one shard. A rank runs each piece once per shard and
-sums over its shards, then over ranks, so any number of ranks runs the same compiled functions.
+sums over its shards, then over ranks. The compiled functions therefore do not depend on the number
+of ranks.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
     copies, places = [], []
     for value in values:
         arrays = value if isinstance(value, _OfShards) else [value]
-        # Sums of 0-d arrays are scalars in NumPy.
+        # NumPy returns the sum of 0-d arrays as a scalar.
         copies.append(np.asarray(sum_in_pairs([np.array(a, order="C") for a in arrays])))
-        places.append(getattr(arrays[0], "sharding", None))  # A constant has no sharding.
+        places.append(getattr(arrays[0], "sharding", None))  # Constants have no sharding.
     communicator.sum(copies)
     return list(map(jax.device_put, copies, places))
 
@@ -78,12 +79,12 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class TakeShard:
-    """The selection of one virtual shard's rows; a rank has ``n_shards`` shards."""
+    """The selection of one of a rank's ``n_shards`` virtual shards."""
 
     n_shards: int
 
     def __call__(self, tree: Tree) -> Tree:
-        """Return one shard's rows of each array; an array may be None."""
+        """Return one shard's rows of each array or None."""
         flat = list(leaves(tree))
         given = [leaf for leaf in flat if leaf is not None]
         taken = iter(_take.bind(*given, n_shards=self.n_shards))
@@ -127,7 +128,7 @@ class SplitFunction:
             if (cut := piece.following) is not None:
                 found = _BETWEEN[cut.primitive](*read(cut.invars), **cut.params)
                 values |= dict(zip(cut.outvars, found, strict=True))
-        # The results of the function are the same for all shards.
+        # All shards have equal results, so return the first shard's.
         return jax.tree.unflatten(result, _of_shard(read(graph.jaxpr.outvars), 0))
 
     def _compile(self, arguments: Any) -> tuple[Any, list[_Piece], Any]:
@@ -142,7 +143,10 @@ class SplitFunction:
 
 
 def _run(piece: _Piece, inputs: list[Any]) -> list[Any]:
-    """Run a piece, once per virtual shard if inputs differ by shard; run the last piece once."""
+    """Run a piece, once per virtual shard if its inputs depend on the shard.
+
+    The last piece runs only once.
+    """
     n_shards = max([len(value) for value in inputs if isinstance(value, _OfShards)], default=0)
     if n_shards == 0 or piece.following is None:
         outputs: list[Any] = piece.run(*_of_shard(inputs, 0))
@@ -198,8 +202,8 @@ class JaxRankBackend(RankBackend, JaxBackend):
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
         if n_shards := communicator.n_shards:
-            # The rounding of XLA's sums depends on shapes and neighboring operations, so code is
-            # always compiled for one shard.
+            # The rounding of XLA's sums depends on shapes and neighboring operations, so functions
+            # are always compiled for a single shard.
             self.gradient = replace(self.gradient, n_shards=1, take_shard=TakeShard(n_shards))
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -214,7 +218,7 @@ class JaxRankBackend(RankBackend, JaxBackend):
 
 KIND = JaxRankBackend
 
-# Cached, so that equal fits compile once.
+# The split functions are cached, so that fits with equal settings compile once.
 _split = lru_cache(maxsize=128)(SplitFunction)
 
 

@@ -24,12 +24,13 @@ from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
-# Between machines, a layer's gradient is summed in pieces, each while the next ones are computed:
-# the maximum number of pieces, their minimum bytes, and a divisor of their number of rows.
+# Between machines, a layer's gradient is summed in pieces. Each piece is summed while the next ones
+# are computed. These are the maximum number of pieces, their minimum size in bytes, and a divisor
+# of their number of rows.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
 # Ranks share an array if a rank's part of a piece has at least this many numbers. A compiled step
-# then updates it in a call (`_PIECE` of `updates`), so tracing never writes to memory of other
-# ranks.
+# then updates the array in a call (`_PIECE` of `updates`), so tracing never writes to the memory of
+# other ranks.
 _LEAST_SHARED = 1 << 16
 
 
@@ -41,7 +42,8 @@ class SumOverRanks:
     """
 
     communicator: Communicator
-    # The rows of an array's pieces, and the functions that wait for their sums, by its address.
+    # By the address of an array: the rows of its pieces, and the functions that wait for their
+    # sums.
     _started: dict[int, list[slice]] = field(default_factory=dict, compare=False, repr=False)
     _waits: dict[int, list[Callable[[], None]]] = field(
         default_factory=dict, compare=False, repr=False
@@ -65,7 +67,7 @@ class SumOverRanks:
     def weight_gradient(self, x: Any, dy: Any, W: Any, multiply: Callable[..., None]) -> Any:
         """Compute the gradient of a dense layer's weights, and start summing its pieces.
 
-        A small gradient is summed later, since its sum takes no longer than starting one.
+        A small gradient is summed later, since starting a sum costs about as much as the sum.
         """
         if W.size * W.itemsize < LONG_BYTES:
             return weight_gradient(x, dy, W, multiply)
@@ -92,7 +94,7 @@ class SumOverRanks:
         return [slice(i, i + step) for i in range(0, array.shape[0], step)]
 
     def start(self, array: Any, rows: slice) -> None:
-        """Start to sum some rows of an array."""
+        """Start to sum a range of an array's rows."""
         self._started.setdefault(address(array), []).append(rows)
         call(self._start, array, rows)
 
@@ -132,7 +134,7 @@ class SumOverRanks:
         return parts
 
     def share(self, array: Any) -> Any:
-        """Return a parameter or optimizer state, in memory shared by the machine if it is large."""
+        """Return an array of the state; if it is large, in memory shared by the machine's ranks."""
         machine = self.communicator.machine
         if machine is None or array.ndim < 2 or machine.is_shared(array):
             return array
@@ -141,7 +143,7 @@ class SumOverRanks:
 
     def _finish_parts(self, *arrays: np.ndarray) -> None:
         sums = [wait for array in arrays for wait in self._waits.pop(address(array))]
-        # The other ranks have written their gradients, since they have summed the loss afterwards.
+        # No wait is needed: the other ranks wrote their gradients before they summed the loss.
         for one in sums:
             if isinstance(one, SharedSum):
                 one.sum_part()
@@ -229,7 +231,7 @@ class UpdateOfRanks:
 
 @dataclass(frozen=True)
 class DenseOfRanks:
-    """The kernel ``dense``, which sums gradients over ranks while it computes the next ones."""
+    """The kernel ``dense``, which sums gradients over ranks while it computes further gradients."""
 
     dense: Callable[..., Any]
     ranks: SumOverRanks
@@ -253,16 +255,16 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
                 clip=ClipOfRanks(self.kernels.clip, self._sums),
                 update=UpdateOfRanks(self.kernels.update, self._sums),
             )
-            # Other ranks overwrite shared memory, so a state in it must be copied to be kept.
+            # Other ranks overwrite shared memory, so a state there must be copied to be kept.
             self.donates = communicator.machine is not None
 
     def _summing(self, backend: Backend) -> SumOverRanks:
         return SumOverRanks(self.communicator)
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        # All ranks call this together; `UpdateOfRanks` then divides the work among them.
+        # All ranks call this method together. `UpdateOfRanks` then divides the updates among them.
         placed = super().place_state(optimizer, params, opt_state)
-        if type(optimizer) in (SGD, Adam, AdamW):  # Elementwise update rules.
+        if type(optimizer) in (SGD, Adam, AdamW):  # These rules are elementwise.
             placed = map_leaves(self._sums.share, placed)
         return placed
 
@@ -275,7 +277,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
         return _AgreedLoop(body, self.communicator)
 
     def release(self, compiled: Any, state: Any) -> Any:
-        return state  # Ranks may share this memory; the next fit allocates its own.
+        return state  # Ranks may share this memory, so the next fit allocates new memory.
 
     @contextlib.contextmanager
     def training(
@@ -292,17 +294,18 @@ KIND = NumpyRankBackend
 class _Agreed(Compiled):
     """A compiled function with sums over ranks, traced by all ranks or by none."""
 
-    state_stays = True  # Other ranks may use the arrays' addresses.
+    state_stays = True  # Other ranks may use the addresses of these arrays.
 
     def __init__(self, function: Callable[..., Any], communicator: Communicator) -> None:
         super().__init__(function)
         self._communicator = communicator
-        self._is_known = False  # Whether the function has been traced before, or could not be.
+        self._is_known = False  # True once all ranks have tried to trace the function.
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Raise the error of a trace unless all ranks have it; they would sum different arrays.
+        """Raise an error of tracing unless all ranks have it.
 
-        All ranks first trace a function at the same step, and trace it again for new shapes.
+        Otherwise ranks would sum different arrays. All ranks first trace a function at the same
+        step, and trace it again for new shapes.
         """
         is_alike = error is None
         if not self._is_known:

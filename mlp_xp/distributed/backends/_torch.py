@@ -21,7 +21,7 @@ from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 
 
 class Sums:
-    """The sum over ranks; some tensors' sums may already have been started."""
+    """The sum over ranks; the sums of some tensors may already have started."""
 
     _started: dict[int, tuple[Any, Callable[[], Any]]]
 
@@ -30,7 +30,7 @@ class Sums:
         taken: set[int] = set()
         tensors, others, waits = [], [], []
         for leaf in leaves(tree):
-            # A tensor whose sum has started is still referenced, which keeps its id unique.
+            # `_started` still references a tensor whose sum has started, which keeps its id unique.
             started = self._started.pop(id(leaf), None)
             if started is None:
                 others.append(_own(leaf, taken))
@@ -44,7 +44,7 @@ class Sums:
         return rebuild(tree, tensors)
 
     def start(self, tensor: Any) -> None:
-        """Start to sum a tensor in place; it must not be written to until the sum is done."""
+        """Start to sum a tensor in place; do not write to the tensor until the sum is done."""
         is_whole = tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous()
         if is_whole and tensor.nbytes >= LONG_BYTES:
             self._started[id(tensor)] = tensor, self._start(tensor)
@@ -73,7 +73,7 @@ class SumOverRanks(Sums):
         return self.communicator.start_sum(tensor.numpy())
 
     def _sum(self, tensors: list[Any]) -> None:
-        self.communicator.sum([tensor.numpy() for tensor in tensors])  # This packs short tensors.
+        self.communicator.sum([tensor.numpy() for tensor in tensors])  # `sum` packs short tensors.
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class SumInGroup(Sums):
 
 @dataclass(frozen=True)
 class SentDense:
-    """The kernel ``dense``, which sums gradients over ranks while it computes earlier layers'."""
+    """The kernel ``dense``, which sums gradients over ranks while it computes further gradients."""
 
     dense: Callable[..., Any]
     sums: Sums
@@ -119,7 +119,8 @@ class TorchRankBackend(RankBackend, TorchBackend):
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
         sums = self.gradient.sum_over_ranks
-        # On one machine, sums compete for processors, so summing at the end is 5 % faster.
+        # On one machine, sums and gradients compete for processors, so summing at the end is 5 %
+        # faster.
         is_far = communicator.n_machines > 1 or isinstance(sums, SumInGroup)
         if isinstance(sums, Sums) and is_far and not communicator.n_shards:
             self.gradient = replace(self.gradient, dense=SentDense(self.kernels.dense, sums))
@@ -139,7 +140,7 @@ class TorchRankBackend(RankBackend, TorchBackend):
         return super().training(work, n_steps, sparse_work, largest)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
-        if self.device.type == "cuda":  # A CUDA graph would wait for other ranks.
+        if self.device.type == "cuda":  # Capturing a CUDA graph would wait for other ranks.
             report(body, "sums over ranks")
         return None
 
@@ -149,7 +150,7 @@ KIND = TorchRankBackend
 
 @cache
 def _start_group(communicator: Communicator, kind: str) -> None:
-    """Start torch's default process group among the ranks, unless it exists."""
+    """Start torch's default process group of all ranks, unless it exists."""
     if torch.distributed.is_initialized():
         return
     rank, size = communicator.rank, communicator.size
@@ -165,7 +166,7 @@ def _start_group(communicator: Communicator, kind: str) -> None:
 
 
 def _own(tensor: Any, taken: set[int]) -> Any:
-    """Return a contiguous tensor, a copy if its address is in ``taken``; add the address."""
+    """Return a contiguous tensor whose address is not in ``taken``, and add the address."""
     tensor = tensor.detach().contiguous()
     if (address := tensor.untyped_storage().data_ptr()) in taken:
         return tensor.clone()

@@ -1,6 +1,6 @@
 """The time limit of a distributed fit, which rank 0 enforces for all ranks.
 
-Other decisions depend on computed numbers, which are bitwise equal on all ranks.
+All other decisions depend on computed numbers, which are bitwise equal on all ranks.
 """
 
 from __future__ import annotations
@@ -31,6 +31,6 @@ class AgreedBudget(Budget):
         return steps
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the fraction of the steps' time that will have passed, by rank 0's clock."""
+        """Return the fraction of the steps' time that will have passed on rank 0's clock."""
         passed = self._elapsed + ahead * self._seconds_of_step
         return passed / self._usable if passed < self._usable else 1.0

@@ -1,7 +1,7 @@
-"""The gradient of a batch on several ranks: each computes its rows, then all sum the results.
+"""The gradient of a batch on several ranks, each of which computes a part of the rows.
 
-A loss is a weighted average over the batch. Each rank multiplies the average over its rows by their
-fraction of the batch's weight, so the sums over ranks are the results for the whole batch.
+A loss is a weighted average over the batch. Each rank multiplies the average over its rows by the
+rows' fraction of the batch's weight. The sums over ranks are then the results for the whole batch.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, value_and_gra
 
 @dataclass(frozen=True)
 class RankGradient:
-    """The replacement of `batch_gradient` for several ranks.
+    """The counterpart of `batch_gradient` for several ranks.
 
     ``sum_over_ranks`` sums a tree of donated float32 or float64 arrays over all ranks, with the
     same bits on each. ``n_shards`` is the number of virtual shards of a rank's rows. ``dense``
-    replaces the kernel of that name; its pullback starts to sum large gradients. If a step runs
-    once per virtual shard, ``take_shard`` selects the rows of a shard in a tree of arrays, and
+    replaces the kernel ``dense``; its pullback starts to sum large gradients. If a step runs once
+    per virtual shard, ``take_shard`` selects the rows of a shard in a tree of arrays, and
     ``n_shards`` is 1.
     """
 
@@ -86,7 +86,7 @@ class RankGradient:
         return Batch(x, y, Selection(rows, weights, draws, positions, part))
 
     def _kernels_of(self, kernels: Kernels, part: Array, positions: Array | None) -> Kernels:
-        """Return kernels that apply batch normalization and dropout to a part of a whole batch."""
+        """Return kernels for batch normalization and dropout in one rank's part of a batch."""
         whole = BatchPart(part, self.sum_over_ranks, self.n_shards)
         return kernels._replace(
             batch_norm=partial(kernels.batch_norm, part=whole),
@@ -96,7 +96,8 @@ class RankGradient:
     def _sums(self, params: Params, grads: Tree, averages: Tree, *, xp: Namespace) -> Tree:
         """Sum the gradients and averages over all ranks in the parameters' dtype.
 
-        16-bit sums would lose precision. With virtual shards, averages have one entry per shard.
+        Sums in 16 bits would lose precision. With virtual shards, averages have one entry per
+        shard.
         """
         if self.n_shards:
             averages = map_leaves(lambda of_shards: sum_in_pairs(_entries(of_shards)), averages)

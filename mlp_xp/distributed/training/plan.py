@@ -13,8 +13,8 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.training.data.epoch_plan import EpochPlan
 
-# With sharded data, a rank's number of rows varies from batch to batch. It is padded to a multiple
-# of ``batch_size // _FRACTION``, since a new shape may require a compilation.
+# With sharded data, a rank's number of rows varies from batch to batch. Rows are padded to a
+# multiple of ``batch_size // _FRACTION``, since a new shape may require a compilation.
 _FRACTION = 16
 
 
@@ -31,13 +31,13 @@ def rank_plan(
 ) -> EpochPlan:
     """Return one rank's part of a plan; each row of a batch belongs to one rank.
 
-    A rank computes a contiguous part of each batch, in which samples remain with the samples that
-    they are mixed with. With ``owned``, the position of each sample on this rank or -1, it computes
-    the rows that it owns. Rows of weight 0 pad shorter parts, so that all batches have the same
-    shape. With ``n_shards``, each rank's part of a batch consists of that many virtual shards with
-    equal numbers of rows; ``parts`` are then the fractions of a sample with weight 1.
-    ``takes_shards`` is whether a step processes one shard after another; positions in draws then
-    refer to the shard. Raise ValueError if mixed samples are on different ranks.
+    A rank computes a contiguous part of each batch; samples that are mixed with each other are in
+    the same part. With ``owned``, which has each sample's position on this rank or -1, a rank
+    computes the rows that it owns. Rows of weight 0 pad shorter parts, so that all batches have the
+    same shape. With ``n_shards``, each rank's part of a batch consists of that many virtual shards
+    with equal numbers of rows; ``parts`` are then the fractions of a sample with weight 1. If
+    ``takes_shards`` is true, a step processes one shard after another, and positions in draws refer
+    to the shard. Raise ValueError if mixed samples are on different ranks.
     """
     n_samples, batch_size = sum(plan.counts), plan.batch_size
     here = np.arange(n_samples)
@@ -51,7 +51,7 @@ def rank_plan(
         numbers = _part_numbers(plan, partners, size * n_own)
         shards = numbers % n_own
         chosen = np.flatnonzero(numbers // n_own == rank)
-        if n_shards:  # The same on every rank.
+        if n_shards:  # `n_widest` is equal on all ranks.
             n_widest = int(np.bincount(steps * size * n_own + numbers).max())
     elif partners is not None:
         name = next(type(entry).__name__ for entry in augmentation if entry.mixes_targets)
@@ -64,7 +64,7 @@ def rank_plan(
         rows = owned[rows].astype(np.int32)
         chosen = np.flatnonzero(rows >= 0)
 
-    # The position of each chosen row, and the padding.
+    # Compute the position of each chosen row in the padded batches.
     groups = steps * n_own + shards
     chosen = chosen[np.argsort(groups[chosen], kind="stable")]
     counts = np.bincount(groups[chosen], minlength=len(plan.counts) * n_own)
@@ -111,7 +111,7 @@ def rank_plan(
 
 
 def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarray | None:
-    """Return the draws' array of mixing partners, if any."""
+    """Return the drawn mixing partners of the samples, if any."""
     for transform, drawn in zip(augmentation, plan.draws or (), strict=True):
         if transform.mixes_targets:
             partners: Any = transform.mixture(drawn).partners
@@ -120,9 +120,9 @@ def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarr
 
 
 def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) -> np.ndarray:
-    """Return the number of each row's part of its batch, without padding.
+    """Return which part of its batch each row belongs to, without padding.
 
-    Rows and their partners form one unit.
+    Rows that are mixed with each other form a unit, which is not split.
     """
     n_samples = sum(plan.counts)
     steps, units = np.divmod(np.arange(n_samples), plan.batch_size)
@@ -135,7 +135,7 @@ def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) ->
         firsts = labels[:: plan.batch_size]
         units = labels - firsts[steps]
         n_units = np.diff(firsts, append=labels.max() + 1)
-    # As in `numpy.array_split`, the first parts get one more unit.
+    # The first parts get one more unit, as in `numpy.array_split`.
     share, extra = (number[steps] for number in np.divmod(n_units, n_parts))
     longer = extra * (share + 1)  # Units in the larger parts.
     later = extra + (units - longer) // np.maximum(share, 1)

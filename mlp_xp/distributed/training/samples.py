@@ -1,4 +1,4 @@
-"""The samples of a distributed fit: the same on all ranks, or gathered from each rank's rows."""
+"""The samples of a distributed fit: equal on all ranks, or gathered from each rank's rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.processes import SingleProcess
 
 _NUMBERS = "biufc"
-_FEW = 16  # The number of rows of X to compare.
+_FEW = 16  # How many rows of X to compare.
 
 
 def gather_samples(
@@ -24,7 +24,7 @@ def gather_samples(
     """Return the samples of all ranks: a shard, the targets and the weights.
 
     A rank may have no rows if its y has the right number of axes. ``check(X, exchange=...)``
-    returns its rows, or a placeholder row; ``suffix`` is appended to names in errors.
+    returns the rank's rows, or a placeholder row. ``suffix`` is appended to names in errors.
     """
     X, y, weights = given
     n_rows = int(X.shape[0]) if hasattr(X, "shape") else len(X)

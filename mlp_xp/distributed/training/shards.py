@@ -1,9 +1,9 @@
 """Kernels that compute a batch in virtual shards, with the same bits on any number of ranks.
 
-A batch is split into shards with the same number of rows. Products and sums are computed per shard,
-and their results are summed in pairs, then in pairs of pairs and so on, first on a rank and then
+A batch is split into shards with equal numbers of rows. Matrix products and sums are computed per
+shard. Their results are summed in pairs, then in pairs of pairs and so on, first on a rank and then
 over ranks. Activations are also computed per shard, since PyTorch rounds differently at the end of
-an array, where numbers do not fill a vector register. Other rowwise operations use all rows at
+an array, where numbers do not fill a vector register. All other rowwise operations use all rows at
 once.
 """
 
@@ -19,7 +19,7 @@ from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 
 
 def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
-    """Return the kernels of a step with products and sums that are computed shard by shard."""
+    """Return the kernels of a step that compute matrix products and sums shard by shard."""
 
     def shards(*arrays: Array) -> Iterator[tuple[Array, ...]]:
         return zip(*(cut_rows(array, n_shards) for array in arrays), strict=True)
@@ -52,7 +52,7 @@ def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
 
         return _joined([y for y, _ in parts], xp), pullback
 
-    # Return weighted sums over each shard's samples, (shards,), not averages.
+    # Losses and accuracies are weighted sums over each shard's samples, (shards,), not averages.
     def loss(loss: Any, *arrays: Array, xp: Namespace) -> tuple[Array, Callable[[], Array]]:
         parts = [
             (kernels.loss(loss, *shard, xp=xp), xp.sum(shard[-1])) for shard in shards(*arrays)

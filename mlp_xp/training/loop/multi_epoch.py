@@ -234,7 +234,7 @@ def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
 
 @lru_cache(maxsize=64)
 def _make_keeping_step(step: Step) -> Callable[..., Any]:
-    """Return a step function for `Backend.loop` that also stores the values before each step."""
+    """Return a step function for `Backend.loop` that also stores the values it starts from."""
     indexed_step = make_indexed_step(step)
 
     def keeping_step(

@@ -102,7 +102,7 @@ class ModelStack:
     def train(
         self, requests: list[Request], size: int, n_epochs: int
     ) -> list[list[Trained] | StackError]:
-        """Train each model, in at least ``size`` positions; return its epochs or an error."""
+        """Train all models in at least ``size`` positions; return each one's epochs or error."""
         backend = requests[0].trainer.backend
         self._width = max(self._width, *(request.batch_size for request in requests))
         trained: list[list[Trained]] = [[] for _ in requests]
