@@ -4,8 +4,8 @@ Rows are images, one channel plane after another, (batch, channels * height * wi
 `Shift` and `Cutout` move whole pixels exactly, in the dtype of the data, and any number of them in
 a single pass. `ColorJitter` and `Mixup` change the network's inputs, after conversion to floating
 point and input scaling. Random numbers are drawn on the host, from (seed, "augmentation", epoch),
-so the same seed gives the same images on every backend. The fast gathering of images is in
-`backends`, and the order of a training step is in `training`.
+so the same seed gives the same images on every backend. `backends` gathers images fast, and
+`training` defines the order of a training step.
 """
 
 from mlp_xp.augmentation._base import Augmentation, Draws, Epoch, ImageAugmentation, Mixture

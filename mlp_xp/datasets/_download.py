@@ -41,7 +41,7 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
 
     Received bytes are kept in ``<name>.part``, from which the next attempt or call resumes. After
     ``attempts`` consecutive attempts without data, the download fails. ``pause`` is the number of
-    seconds before the second attempt, and doubles before each further one.
+    seconds before the second attempt, and doubles for each further attempt.
     """
     requests = optional("requests")
     target = folder / remote.filename
@@ -122,10 +122,10 @@ def _attempt(requests: Any, url: str, part: Path, report: Callable[[int, int], N
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with _response(requests, url, headers) as response:
         if response.status_code == _RANGE_NOT_SATISFIABLE:
-            return  # the file is complete; its SHA-256 is checked later
+            return  # The file is complete; its SHA-256 is checked later.
         response.raise_for_status()
         if response.status_code != _PARTIAL:
-            have = 0  # the server cannot resume and sends the whole file
+            have = 0  # The server cannot resume and sends the whole file.
         total = have + int(response.headers.get("Content-Length", 0))
         with part.open("ab" if have else "wb") as file:
             for chunk in response.iter_content(_CHUNK):

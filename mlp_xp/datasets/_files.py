@@ -22,7 +22,7 @@ LIMIT = 256 << 20
 _MAX_RATIO = 32
 _MIN_LIMIT = 32 << 20
 _MAX_MEMBERS = 1000
-_MAX_HEADER_BYTES = 1 << 20  # bytes for an archive's long names and other extended headers
+_MAX_HEADER_BYTES = 1 << 20  # The maximum bytes of long names and other extended headers.
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:
@@ -79,7 +79,7 @@ def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
     link, a device or a path outside its folder.
     """
     try:
-        # A single pass over a limited stream, so everything in it counts, headers included.
+        # Read the limited stream in a single pass, so headers count towards the limit, too.
         with open_file(path) as file, gzip.open(file) as unzipped:
             stream = _Capped(unzipped, path)
             with tarfile.open(
@@ -89,11 +89,11 @@ def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
                     _check_member(path, member, count)
                     if member.name in names:
                         yield member.name, _bytes_of(archive, member, path)
-            while stream.read(1 << 20):  # read gzip's checksum at the end
+            while stream.read(1 << 20):  # Read and check gzip's checksum at the end.
                 pass
     except DatasetError:
         raise
-    except Exception as error:  # hostile bytes can raise anything
+    except Exception as error:  # Hostile bytes can raise any error.
         raise _damaged(path, error) from error
 
 
@@ -143,7 +143,7 @@ def _check_member(path: Path, member: tarfile.TarInfo, count: int) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:
-    if isinstance(error, OSError) and error.strerror:  # an error of the system, not of the content
+    if isinstance(error, OSError) and error.strerror:  # A system error, not a damaged file.
         return DatasetError(
             f"{path} cannot be read ({error.strerror}): check that the path is correct and that "
             "you have permission to read it"

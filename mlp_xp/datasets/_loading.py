@@ -67,7 +67,8 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
         if not _cache.is_stored(spec.name):
             _fetch(spec)
         return _cache.open_stored(spec.name, spec.layout)
-    mark = _cache.verified_mark(spec.name, source)  # before reading, to detect later changes
+    # Computed before reading, so changes made while reading are detected.
+    mark = _cache.verified_mark(spec.name, source)
     if os.path.exists(mark):  # False also if the cache cannot be read.
         return _cache.open_stored(spec.name, spec.layout)
     content = spec.read(source)

@@ -20,7 +20,7 @@ _FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
-_UINT8 = 8  # the type code in an IDX header
+_UINT8 = 8  # The code of uint8 in an IDX header.
 
 
 def _read_idx(path: Path, item: tuple[int, ...]) -> Pixels:

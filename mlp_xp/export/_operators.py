@@ -117,7 +117,7 @@ _SINGLE: dict[str, Callable[[Any], Any]] = {
 
 
 def _operator(name: str | Activation, x: Any) -> Callable[[Any], Any] | None:
-    """Return the operator of an activation in the dtype of x, or None."""
+    """Return the ONNX operator of an activation, or None if there is none for the dtype of x."""
     if not isinstance(name, str):
         return None
     return (_OPERATORS | _SINGLE if x.dtype == ndonnx.float32 else _OPERATORS).get(name)

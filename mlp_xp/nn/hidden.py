@@ -35,7 +35,7 @@ _MOST_AXES = 31  # Array libraries may be limited to 32 axes, including the batc
 class Surroundings:
     """The estimator's settings for the blocks around a dense layer: normalization, activation etc.
 
-    ``keys`` and ``batch_stats`` count the dropouts and batch normalizations of a network.
+    ``keys`` and ``batch_stats`` number the dropouts and batch normalizations of a network.
     """
 
     activation: str | Activation

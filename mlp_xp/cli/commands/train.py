@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     # Divergence is reported in one sentence, so NumPy's warnings are redundant.
     with ranks.sharing_errors(), np.errstate(over="ignore", invalid="ignore"):
         settings = typed.complete() if is_new else typed.resume(args.resume)
-        check_installed("matplotlib", "safetensors")  # needed to write the results
+        check_installed("matplotlib", "safetensors")  # Results need these packages.
         if settings.tensorboard:
             check_installed("tensorboardX", extra="tensorboard")
         try:
@@ -101,7 +101,7 @@ def _follow(ranks: SingleProcess) -> int:
     """Train on a rank other than 0, without printing or writing; return the exit status."""
     try:
         with ranks.sharing_errors():
-            # Rank 0 sends them when it has prepared the training and downloaded the data.
+            # Rank 0 sends the settings after it has downloaded the data and prepared the training.
             settings, resume = ranks.first((Settings(), Resume()))
             prepared = prepare(settings, Output(argparse.Namespace(quiet=True)))
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):

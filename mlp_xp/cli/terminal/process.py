@@ -56,7 +56,7 @@ def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
         if not issubclass(found.exc_type, KeyboardInterrupt):
             former(found)
             return
-        # Raise it after the callback has returned.
+        # Raise the interrupt again after the callback has returned.
         timer = threading.Timer(_AGAIN, _thread.interrupt_main)
         timer.daemon = True
         timer.start()

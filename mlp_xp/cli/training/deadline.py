@@ -18,7 +18,7 @@ from mlp_xp.cli.terminal.lines import print_line
 # and writing the report took 1.5 s of CPU time for 10 classes, and 2.5 s for 100.
 _END = 1.5
 _REPORT = 2.6
-_LEAST_FRACTION = 0.1  # the minimum fraction of the time for training
+_LEAST_FRACTION = 0.1  # The minimum fraction of the time for training.
 _N_TIMED = 512
 
 

@@ -10,7 +10,7 @@ from mlp_xp.datasets._cifar.pickles import load_pickle, pixels_of
 from mlp_xp.datasets._dataset import DatasetError, Labels, Pixels
 from mlp_xp.datasets._files import read_archive, read_file, sha256
 
-ROW = 3072  # three planes of 32 by 32 pixels
+ROW = 3072  # An image has three planes of 32 by 32 pixels.
 
 
 class Files(NamedTuple):
@@ -46,7 +46,7 @@ def is_archive(path: Path) -> bool:
 
 
 def decode_batch(raw: bytes, where: str, kind: Kind) -> BatchFile:
-    """Decode the bytes of a batch file named ``where``: binary if that ends in ``.bin``."""
+    """Decode the bytes of the batch file ``where``; files that end in ``.bin`` are binary."""
     decode = _decode_binary if where.endswith(".bin") else _decode_pickle
     pixels, labels = decode(raw, where, kind)
     return BatchFile(pixels, labels, sha256(raw))

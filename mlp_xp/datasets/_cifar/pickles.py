@@ -54,7 +54,7 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
 _NUMBERS = frozenset(("BININT1", "BININT2", "BININT", "INT", "LONG", "LONG1", "LONG4"))
 _VALUES = frozenset(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "FLOAT"))
 _VALUES |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINFLOAT"}
-_STRINGS = frozenset(("SHORT_BINSTRING", "BINSTRING", "STRING"))  # bytes in Python 2
+_STRINGS = frozenset(("SHORT_BINSTRING", "BINSTRING", "STRING"))  # These are bytes in Python 2.
 _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
@@ -75,7 +75,7 @@ def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
     """
     try:
         batch = _interpret(raw)
-    except Exception as error:  # hostile bytes can raise anything
+    except Exception as error:  # Hostile bytes can raise any error.
         reason = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
         raise DatasetError(
             f"{where} was not read: {reason}. It is damaged or malicious, and nothing in it was "
@@ -178,7 +178,7 @@ def _allowed(module: object, name: object) -> Callable[..., Any] | str:
 
 def _fill(dictionary: dict[str | bytes, Any], items: list[Any]) -> None:
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str | bytes):  # other keys can be crafted to collide
+        if not isinstance(key, str | bytes):  # Keys of other types can be crafted to collide.
             raise _NotAllowedError(f"a key is a {type(key).__name__}, but only text is allowed")
         dictionary[key] = value
 

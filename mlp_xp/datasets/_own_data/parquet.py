@@ -81,7 +81,7 @@ except BaseException as error:
 def read_parquet(
     path: Path, chosen: Sequence[str] = (), *, are_dropped: bool = True
 ) -> dict[str, NDArray[Any]]:
-    """Read the columns of a Parquet file with the first of three libraries that is installed.
+    """Read the columns of a Parquet file with pyarrow, polars or fastparquet.
 
     Dates and times become text, with None if missing. If ``are_dropped`` is true, the ``chosen``
     columns are dropped, otherwise all other columns. Dropped columns are returned as empty arrays.

@@ -32,7 +32,7 @@ class Values:
         self._known: dict[str, str] = {}
 
     def add(self, text: str) -> None:
-        """Append the value in a text."""
+        """Parse a text, and append its value."""
         if self.texts is None:
             number = parse(text)
             if isinstance(number, float):

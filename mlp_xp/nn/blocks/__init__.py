@@ -2,7 +2,8 @@
 
 A block is called with its parameters, its input and a `Context`, and returns its output, the
 pullback, and the batch statistics of a batch normalization. Everything learned is in the
-parameters; a block without parameters has ``has_params`` False and is passed ``()``.
+parameters; a block without parameters sets ``has_params = False`` and gets ``()`` as its
+parameters.
 """
 
 from mlp_xp.nn.blocks._affine import Affine, BlockAffine, Start

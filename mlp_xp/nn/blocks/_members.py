@@ -1,4 +1,4 @@
-"""The layers of several networks that share weights, called members, as in TabM."""
+"""Layers for several networks, called members, that share weights, as in TabM."""
 
 from __future__ import annotations
 

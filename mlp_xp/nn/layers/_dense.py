@@ -52,7 +52,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
         dy = xp.astype(dy, x.dtype, copy=False)
         dx = None
         if need_dx:
-            # For a single output, BLAS is several times slower than elementwise products.
+            # For a single output, BLAS is several times slower than elementwise multiplication.
             W_t = transpose(W, xp=xp)
             dx = dy * W_t if W.shape[-1] == 1 else dy @ W_t
         return dx, Dense(transpose(x, xp=xp) @ dy, xp.sum(dy, axis=-2))

@@ -36,10 +36,11 @@ def embed(
     sum_rows: Callable[..., Array] = sum_rows_of_table,
     xp: Namespace,
 ) -> tuple[Array, LayerPullback]:
-    r"""Gather rows of a table, :math:`y_{i} = E_{c_i}`, by integers, (..., batch, columns).
+    r"""Gather rows of a table by integer positions, (..., batch, columns): :math:`y_{i} = E_{c_i}`.
 
-    The gradient of a row is the sum over the entries that use it, :math:`\bar E_r = \sum_{i : c_i =
-    r} \bar y_i`. ``sum_rows`` computes `sum_rows_of_table`.
+    The gradient of a row is the sum over the entries that use it,
+    :math:`\bar E_r = \sum_{i : c_i = r} \bar y_i`. ``sum_rows`` is a backend's version of
+    `sum_rows_of_table`.
 
     Examples
     --------

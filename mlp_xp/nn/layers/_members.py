@@ -1,4 +1,4 @@
-"""Dense layers of several networks that share weights, called members, as in TabM."""
+"""Dense layers for several networks, called members, that share weights, as in TabM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mean of the losses and predictions of several networks, called members, in one."""
+"""A loss for several networks, called members: the mean of their losses and predictions."""
 
 from __future__ import annotations
 
