@@ -2,14 +2,14 @@
 
 A kernel call is a record with named fields (`native.jobs`). A table of kernel calls runs without
 the Python interpreter, in one thread or in a pool whose threads wait in machine code for the next
-kernel call. They synchronize within a microsecond; threads of a BLAS, OpenMP or Python take 10 to
-50. Products are computed by our own code, or by SciPy's BLAS, which each thread calls for its part
-of the result.
+kernel call. The pool's threads synchronize within a microsecond; threads of a BLAS, OpenMP or
+Python need 10 to 50 microseconds. Matrix products use our own generated code, or SciPy's BLAS,
+which each thread calls for its part of the result.
 
 Each kind of kernel call is compiled when it is first needed (`_entry_points`), in a separate
-process (`_build`), and stored as an object file. The code that runs is always loaded from that
-file, so cold and warm caches give the same bits. This module finds, checks and loads the files,
-which needs llvmlite but not numba.
+process (`_build`), and stored as an object file. Machine code is always loaded from that file, so
+results do not depend on whether it was cached. This module finds, checks and loads the files. It
+needs llvmlite but not numba.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ sys.path[:] = path
 from mlp_xp.backends._numpy.machine_code._build import main
 main(units)
 """
-_POLL = 0.05  # Seconds between checks whether a compiler has finished.
+_POLL = 0.05  # The number of seconds between checks whether a compiler has finished.
 # Approximate compile times in tenths of a second, to divide the units evenly among processes.
 _EFFORT = {0: 8} | {
     number_of(kind): effort
@@ -87,7 +87,7 @@ _lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    """Create a new lock in a forked process: a thread of the parent may have held the old one."""
+    """Create a new lock in a forked process, since another thread may have held the old lock."""
     global _lock
     _lock = threading.Lock()
 
@@ -109,7 +109,7 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
         if missing:
             codes = _kept(missing)
             if len(codes) < len(missing):
-                with _one_process():  # Another process may have compiled them.
+                with _one_process():  # Another process may have compiled these units.
                     codes = _kept(missing)
                     absent = [unit for unit in missing if unit not in codes]
                     compiled = _compile(absent) if absent else {}
@@ -185,7 +185,7 @@ def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
     try:
         codes = _compile_apart(units)
     except (OSError, ValueError, subprocess.SubprocessError):
-        codes = _compile_here(units)  # No process can be started, or it fails.
+        codes = _compile_here(units)  # A compiler process cannot start, or fails.
     seconds = time.perf_counter() - start
     print(f"mlp_xp: compiled in {seconds:.1f} s.", file=sys.stderr, flush=True)
     return codes
@@ -259,9 +259,10 @@ def _key() -> str:
 
 def _folders() -> Iterator[Path]:
     """Yield the folders where machine code may be stored, in order of preference."""
-    # As for bytecode: code compiled while a container is built can be used by all its users.
+    # Prefer the folder of Python's bytecode: all users can use code that is compiled while a
+    # container image is built.
     yield Path(__file__).parent / "__pycache__"
-    with contextlib.suppress(RuntimeError):  # There may be no home folder.
+    with contextlib.suppress(RuntimeError):  # The user may have no home folder.
         yield cache_dir() / "machine-code"
     yield Path(tempfile.gettempdir()) / f"mlp-xp-{os.getuid()}"
 
@@ -290,12 +291,12 @@ def _file(folder: Path, unit: Unit) -> Path:
 
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
-    """Wait until no other process, such as another rank, compiles for the same folder."""
+    """Wait while another process, such as another rank, compiles for the same folder."""
     folder = _writable()
     if folder is None:
         yield
         return
-    import fcntl  # Windows lacks fcntl, and compiles nothing.
+    import fcntl  # Windows lacks fcntl, but compiles nothing.
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # Some network file systems lack locks.
@@ -338,7 +339,7 @@ def _write(unit: Unit, code: bytes) -> None:
         try:
             with os.fdopen(number, "wb") as file:
                 file.write(hashlib.sha256(code).digest() + code)
-            os.chmod(name, 0o644)  # Readable by all users.
+            os.chmod(name, 0o644)  # Let all users read the file.
             os.replace(name, _file(folder, unit))
         except BaseException:
             os.unlink(name)

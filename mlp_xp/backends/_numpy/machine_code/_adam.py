@@ -1,9 +1,9 @@
 """Adam's update loop in vector instructions, without the processor's slow square root.
 
-Divisions and square roots share one execution unit and take about 17 cycles each for a vector of
-512 bits, as long as the rest of Adam's computation. With AVX-512, the root is therefore computed by
-multiplications from a 14-bit estimate, while that unit divides (Markstein, "Computation of
-elementary functions on the IBM RISC System/6000 processor", 1990).
+Divisions and square roots share one execution unit. For a vector of 512 bits, each takes about 17
+cycles, roughly the cost of the rest of Adam's computation. With AVX-512, the root is therefore
+computed by multiplications from a 14-bit estimate, while the shared unit divides (Markstein,
+"Computation of elementary functions on the IBM RISC System/6000 processor", 1990).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def adam(context, n, p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, e
         with cgutils.for_range_slice(builder, _I64(0), whole, _I64(vectors.lanes)) as (i, _):
             _update(vectors, [builder.gep(x, [i]) for x in arrays], repeated, total, None)
         with builder.if_then(builder.icmp_unsigned("!=", n_left, _I64(0))):
-            # With a mask, the bits are the same wherever an array is divided among threads.
+            # A masked load gives the same bits wherever an array is divided among threads.
             last, mask = [builder.gep(x, [whole]) for x in arrays], vectors.mask(n_left)
             _update(vectors, last, repeated, total, mask)
         return vectors.sum(builder.load(total))
@@ -74,7 +74,7 @@ def _root(vectors: Vectors, x: Any) -> Any:
         error = fma(builder.fneg(g), h, half)
         g, h = fma(g, error, g), fma(h, error, h)
     g = fma(h, fma(builder.fneg(g), g, x), g)
-    # For 0 and infinity g is NaN, and the root is x itself; the root of NaN is NaN.
+    # If x is 0 or infinity, g is NaN and the root is x. The root of NaN is NaN.
     return builder.select(builder.fcmp_unordered("uno", g, g), x, g)
 
 

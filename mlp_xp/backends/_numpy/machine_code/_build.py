@@ -20,7 +20,7 @@ from mlp_xp.backends._numpy.machine_code._entry_points import signature, source
 from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.native.jobs import Unit
 
-# External functions that machine code may call: LLVM intrinsics and the C library.
+# The external functions that machine code may call: LLVM intrinsics and C library functions.
 _ALLOWED = re.compile(r"llvm\..*|logf?|sqrtf?|clock_gettime|sched_yield|syscall|mem(cpy|set|move)")
 
 
@@ -32,15 +32,15 @@ def build(unit: Unit) -> bytes:
     for value in (*module.functions, *module.global_variables):
         if value.name != unit.name and not value.is_declaration:
             value.linkage = "internal"
-    # Numba's wrapper handles exceptions by calls to Python. This code raises none, and with these
-    # passes LLVM finds that out and removes the calls.
+    # Numba's wrapper calls Python to handle exceptions. These units raise no exceptions. With these
+    # passes, LLVM proves that and removes the calls.
     passes, machine = binding.create_new_module_pass_manager(), target_machine()
     passes.add_ipsccp_pass()
     passes.add_simplify_cfg_pass()
     passes.add_instruction_combine_pass()
     passes.add_global_dead_code_eliminate_pass()
     passes.add_strip_dead_prototype_pass()
-    passes.add_strip_symbols_pass()  # Numba numbers its names by what was compiled before.
+    passes.add_strip_symbols_pass()  # Numba's names depend on what was compiled before.
     options = binding.create_pipeline_tuning_options()
     passes.run(module, binding.create_pass_builder(machine, options))
     called = [function.name for function in module.functions if function.is_declaration]

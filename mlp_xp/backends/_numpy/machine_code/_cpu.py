@@ -41,7 +41,7 @@ def has_avx512() -> bool:
 
 @cache
 def bfloat16_packing() -> int:
-    """Return how pairs of bfloat16 are packed for this processor; `NUMBERS` without bfloat16."""
+    """Return how pairs of bfloat16 are packed for this processor, `NUMBERS` without bfloat16."""
     if not (has_avx512() and _features().get("avx512bf16")):
         return NUMBERS
     has_amx = all(_features().get(name) for name in ("amx-tile", "amx-bf16"))
@@ -62,7 +62,7 @@ def _may_use_tiles() -> bool:
 
 @cache
 def find_tile() -> Tile | None:
-    """Return the tile for products on this processor; None without AVX2, which tiles need."""
+    """Return this processor's tile for matrix products; None without AVX2, which tiles need."""
     if has_avx512():
         return AVX512_TILE
     return AVX2_TILE if _features().get("avx2") and _features().get("fma") else None
@@ -70,7 +70,7 @@ def find_tile() -> Tile | None:
 
 @cache
 def is_zen() -> bool:
-    """Whether this is an AMD Zen processor, on which a large stride between rows is not slower."""
+    """Whether this is an AMD Zen processor, on which a large stride between rows costs no time."""
     return describe_cpu()[0].startswith("znver")
 
 

@@ -1,7 +1,7 @@
-"""The units of machine code: one for each kind of kernel call, and a loop that runs tables.
+"""The units of machine code: one unit for each kind of kernel call, and a loop that runs tables.
 
 A unit reads the fields of a kernel call by name, and computes one thread's part. This module needs
-numba, and is imported only in processes that compile.
+numba, so only processes that compile import it.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def _has_its_rows(address, kind):  # type: ignore[no-untyped-def]
 
 @jit
 def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
-    """Write the L2 penalty: half the factor times the sum of all threads' squares."""
+    """Write the L2 penalty: half the factor times the total of all threads' sums of squares."""
     squares = 0.0
     for thread in range(n_threads):
         squares += totals[thread * MAIL_OF_THREAD]

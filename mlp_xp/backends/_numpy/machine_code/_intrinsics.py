@@ -1,4 +1,4 @@
-"""Operations that numba lacks: pointers, atomic integers, waiting, and powers of two."""
+"""Operations that numba lacks: pointers, atomic integers, waiting, rounding, and powers of two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# "reassoc" allows sums to be vectorized; NaN and infinity are still handled correctly. The "numpy"
+# "reassoc" allows LLVM to vectorize sums; NaN and infinity are still handled correctly. The "numpy"
 # error model omits the check for division by zero, which would prevent vectorization.
 OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
@@ -44,7 +44,7 @@ def call(context, code, job, thread, n_threads, totals, scratch):  # type: ignor
 
 @intrinsic
 def load(context, address):  # type: ignore[no-untyped-def]
-    """Read an integer atomically; whatever another thread wrote before it is then visible."""
+    """Read an integer atomically; writes that precede it in the writing thread are then visible."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -77,7 +77,7 @@ def add(context, address, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def replace(context, address, old, new):  # type: ignore[no-untyped-def]
-    """Compare and swap: write an integer if it has the old value; return whether it did."""
+    """Compare and swap: write an integer if it has the old value; return whether it was written."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -103,7 +103,7 @@ def spin(context):  # type: ignore[no-untyped-def]
 
 # The number of the system call `futex` on Linux; on other systems, waiting threads yield.
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
-_WAIT, _WAKE = 128, 129  # Private to this process.
+_WAIT, _WAKE = 128, 129  # Futex operations that are private to this process.
 
 
 def _call_futex(builder: Any, address: Any, operation: int, value: Any) -> None:

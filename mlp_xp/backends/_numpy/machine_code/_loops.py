@@ -24,7 +24,7 @@ from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Up
 from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
 
 _UPDATE_JOB = record(Update)
-SOFTMAX_ROWS = 16  # Rows per block, which remains in the cache for several passes.
+SOFTMAX_ROWS = 16  # The number of rows per block; a block remains in the cache for several passes.
 
 
 @jit
@@ -36,7 +36,7 @@ def _pack(source, distance, width, target, n_rows, size):  # type: ignore[no-unt
 
 @jit
 def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
-    """Sum the columns from ``low`` to ``high`` by adding slices of rows, which is vectorized."""
+    """Sum the columns from ``low`` to ``high`` by adding slices of rows, which LLVM vectorizes."""
     sums = total[low:high]
     sums[:] = 0
     for i in range(x.shape[0]):
@@ -58,7 +58,7 @@ def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high, left, r
                 target[j] = number(source[j])
 
 
-# Taylor coefficients of e^x, highest power first: enough for float64 and |x| <= ln(2) / 2.
+# The Taylor coefficients of e^x, highest power first; enough for float64 if |x| <= ln(2) / 2.
 _TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
 
 
@@ -92,7 +92,7 @@ def make_activation(function: int) -> tuple[Any, Any]:
     def activate(x, y):  # type: ignore[no-untyped-def]
         zero, one = x.dtype.type(0), x.dtype.type(1)
         if is_logistic:
-            # If e^-x would overflow, the result is practically 0.
+            # Where e^-x would overflow, the result is practically 0.
             most = _largest_power(x)
             for i in range(x.size):
                 y[i] = one / (one + _exp(-x[i], most))
@@ -156,7 +156,7 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, pow
             sum_ = number(0)
             for j in range(k):
                 sum_ += grad[j]
-            # If all weights are 0, so is the gradient.
+            # If all weights are 0, the gradient is 0.
             share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
             top, log, of_label = largest[i - first], np.log(sum_), share * (number(1) - smoothing)
             if smoothing != 0:
@@ -185,9 +185,10 @@ def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
 def make_update(is_double: bool, rule: int) -> Any:
     """Return the unit that updates arrays, and sums the squares of matrices for the penalty.
 
-    If a gradient is a product x^T dy that has not been computed (see `fused`), a few of its rows at
-    a time are computed in ``scratch`` and used while they are in the cache. If dy is wide, columns
-    of x are packed first: with a large stride, their elements would share a set of the cache.
+    A gradient may be a product x^T dy that has not been computed yet (see `fused`). Then, a few
+    rows of the gradient at a time are computed in ``scratch`` and used while they are in the cache.
+    If dy is wide, columns of x are packed first: with a large stride, a column's elements would
+    share one set of the cache.
     """
     number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
     is_adam, computes = rule == ADAM, find_tile() is not None

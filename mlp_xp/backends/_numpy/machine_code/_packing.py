@@ -22,7 +22,7 @@ from mlp_xp.backends._numpy.native.jobs import AMX, Pack, record
 __all__ = ["make_pack"]
 
 _PACK_JOB = record(Pack)
-# The number of columns packed together: a multiple of all panel widths and of cache lines.
+# The number of columns packed together: a multiple of each panel width and of a cache line.
 _STRIPE = 96
 # The number of bfloat16 numbers in a row of an AMX tile.
 _TILE = 32
@@ -63,7 +63,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
     def pack(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PACK_JOB)[0]
         top, bottom, left, right = 0, job.n_rows, 0, job.n_columns
-        down = -(-bottom // multiple) * multiple // per_step  # In steps.
+        down = -(-bottom // multiple) * multiple // per_step  # Counted in steps.
         across = -(-right // multiple) * multiple // per_step
         if right >= bottom:
             left = part_of(thread, n_threads, job.n_columns, _STRIPE)
@@ -97,7 +97,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
 
 
 class _Block:
-    """The code that packs a block of n rows and n steps, for vectors of n lanes."""
+    """The generated code that packs a block of n rows and n steps, for vectors of n lanes."""
 
     def __init__(self, vectors: Vectors, in_pairs: int, *arguments: Any) -> None:
         self.vectors, self.builder, self.in_pairs = vectors, vectors.builder, in_pairs
@@ -122,7 +122,7 @@ class _Block:
         self.word = _I64 if vectors.is_double else _I32
 
     def write(self) -> None:
-        """Write the block in each requested order; only an incomplete block needs masks."""
+        """Write the block in each requested order, with masks if the block is incomplete."""
         builder = self.builder
         has_rows = builder.icmp_signed(">=", self.n_rows, _I64(self.lanes))
         has_columns = builder.icmp_signed(">=", self.n_columns, _I64(self.lanes * self.per_step))
@@ -152,7 +152,7 @@ class _Block:
         return self.builder.select(self.builder.icmp_signed("<", _I64(i), n), value, other)
 
     def _line(self, place: Any, n: Any) -> Any:
-        """Return a row's steps as a vector, of which only n numbers are read unless n is None."""
+        """Return a row's steps as a vector; if n is not None, read only n numbers."""
         builder, vectors, found = self.builder, self.vectors, []
         for v in range(self.per_step):
             mask = None
@@ -164,7 +164,7 @@ class _Block:
         return vectors.round_pairs(*found) if self.in_pairs else found[0]
 
     def _write_columns(self, lines: Any, is_whole: bool) -> None:
-        """Write panels of columns; a pair has numbers from two rows."""
+        """Write panels of columns; each pair has numbers from two rows."""
         steps: list[Any] = [(line,) for line in lines]
         if self.in_pairs:
             halves = zip(lines[::2], lines[1::2], strict=True)
@@ -180,7 +180,7 @@ class _Block:
                 self._write_panels(steps, is_whole)
 
     def _write_tiles(self, steps: Any, is_whole: bool) -> None:
-        """Write half the steps of two AMX tiles, whose rows are columns of the source."""
+        """Write half the steps of two AMX tiles; the tiles' rows are columns of the source."""
         builder, lanes, n_steps = self.builder, self.lanes, len(steps)
         nothing = ir.Constant(steps[0][0].type, ir.Undefined)
         first = builder.udiv(self.row, _I64(self.per_step))
@@ -201,7 +201,7 @@ class _Block:
         is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
         for t, step in enumerate(steps):
             for v, value in enumerate(step):
-                # AMX needs all steps of a tile, including zeros.
+                # AMX reads all steps of a tile, including the zeros of the padding.
                 row = None if self.is_amx else t * self.per_step
                 with self._unless(is_whole, row, v * lanes):
                     first = self._in_panel(self.columns, width, self.down, self.column, v * lanes)
@@ -217,7 +217,7 @@ class _Block:
                                 self._store(high, builder.gep(place, [offset]))
 
     def _write_rows(self, lines: Any, is_whole: bool) -> None:
-        """Write panels of rows, which are transposed."""
+        """Transpose rows, and write them as panels."""
         builder, width = self.builder, self.rows_width
         first = self._in_panel(self.rows, width, self.across, self.row, 0)
         for t, value in enumerate(self._transposed(lines)):
@@ -227,7 +227,7 @@ class _Block:
 
     def _write_lines(self, lines: Any, is_whole: bool) -> None:
         builder, step, ld = self.builder, self._step(self.column, 0), self.lines_ld
-        if self.is_amx:  # Stored in tiles.
+        if self.is_amx:  # Rows are stored in tiles.
             step, ld = builder.mul(step, _I64(self.lanes)), _I64(self.lanes)
         first = builder.add(builder.mul(self.row, self.lines_ld), step)
         for i, value in enumerate(lines):
@@ -236,7 +236,7 @@ class _Block:
                 self._store(value, builder.gep(self._pointer(self.lines), [place]))
 
     def _unless(self, is_whole: bool, row: int | None, column: int) -> Any:
-        """Return the context for code that runs only if the block has this row and column."""
+        """Return the context for generated code that runs if the block has this row and column."""
         if is_whole:
             return contextlib.nullcontext()
         is_there = self.builder.icmp_signed("<", _I64(column), self.n_columns)
@@ -274,7 +274,7 @@ class _Block:
         )
 
     def _transposed(self, rows: list[Any]) -> list[Any]:
-        """Transpose rows and lanes, by swapping blocks whose size is halved in each pass."""
+        """Transpose rows and lanes by swapping blocks; each pass halves the block size."""
         n, rows = self.lanes, list(rows)
         distance = n // 2
         while distance:

@@ -1,4 +1,4 @@
-"""Matrix products: our own, in tiles, or by SciPy's BLAS on processors without AVX2."""
+"""Matrix products: our own code in tiles, or SciPy's BLAS on processors without AVX2."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def by_columns(width, n_threads):  # type: ignore[no-untyped-def]
 def _splits_steps(job, n_threads):  # type: ignore[no-untyped-def]
     """Whether each thread multiplies some columns of A by the corresponding rows of B.
 
-    They are in its cache, since the thread has gathered these columns and updated these weights.
+    These columns and rows are in the thread's cache, since it has gathered or updated them.
     """
     return job.way == MAY_SPLIT_STEPS and by_columns(job.n_steps, n_threads)
 
@@ -118,7 +118,7 @@ def _make_tile_width(is_double: bool) -> Any:
 
     @jit
     def tile_width(n):  # type: ignore[no-untyped-def]
-        """Return the number of columns per tile such that all tiles have equal widths."""
+        """Return the number of columns per tile that gives all tiles equal widths."""
         n_vectors = (n + lanes - 1) // lanes
         n_tiles = at_least_one((n_vectors + VECTORS - 1) // VECTORS)
         return at_least_one((n_vectors + n_tiles - 1) // n_tiles) * lanes
@@ -147,12 +147,12 @@ def make_gradient(is_double: bool) -> Any:
 
 @cache
 def _make_few_rows(is_double: bool) -> Any:
-    """Return the function for a C with few rows, which reads B only once, since that dominates."""
+    """Return the function for a C with few rows; it reads B once, since that dominates the time."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
 
     @jit
     def few_rows(job, left, right):  # type: ignore[no-untyped-def]
-        """Write columns of C; if B is transposed, each element is the product of two rows."""
+        """Write columns of C; if B is transposed, each element is the dot product of two rows."""
         n = right - left
         for i in range(job.m):
             c = carray(pointer(job.c + size * (i * job.ldc + left)), n, number)
@@ -192,7 +192,7 @@ def _add_multiple(c, factor, row):  # type: ignore[no-untyped-def]
 def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
     """Return the unit for C = A B + bias in tiles, with the loops of Goto and van de Geijn (2008).
 
-    Threads divide the rows or columns of C. Each number of C is summed in the same order, starting
+    Threads divide the rows or columns of C. Each element of C is summed in the same order, starting
     with the bias, however C is divided.
     """
     size, tile_rows, is_amx = 8 if is_double else 4, ROWS, in_pairs == AMX
@@ -208,7 +208,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
         top, bottom, left, right, low, high = 0, job.m, 0, n, 0, job.n_steps
         if _splits_steps(job, n_threads):
             low, high = start_of(thread, n_threads, high), start_of(thread + 1, n_threads, high)
-            if thread > 0:  # See `add_parts`.
+            if thread > 0:  # `add_parts` adds this part later.
                 c, bias = scratch, 0
         elif job.way == FEW_ROWS or (
             (job.m <= n) if width == 0 else (job.m < 2 * tile_rows * n_threads)
@@ -271,7 +271,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
 
 
 def make_product(is_double: bool, _: int = 0) -> Any:
-    """Return the unit for C = A B + bias by the BLAS; threads divide the longer side of C."""
+    """Return the unit for C = A B + bias by the BLAS; the threads divide C's longer side."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
 
@@ -292,8 +292,7 @@ def make_product(is_double: bool, _: int = 0) -> Any:
             n = high - low
         if m == 0 or n == 0:
             return
-        # Fortran uses column-major order, in which each matrix here is transposed, as is the
-        # product.
+        # Fortran's column-major order transposes each matrix, so this computes C^T = B^T A^T.
         blas(job.blas, tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
         if bias:
             row = carray(pointer(bias), n, number)

@@ -1,4 +1,4 @@
-"""Synchronize the threads of a pool: who computes which part of a kernel call, and waiting."""
+"""Synchronize the threads of a pool: divide kernel calls among threads, wait, and wake up."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ _LINE = 8 * MAIL_OF_THREAD  # The size of a cache line in bytes.
 def run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
     """Compute the thread's part of a kernel call, then all parts that no thread has started.
 
-    So no thread waits for one whose processor is used by another program. The bits of a part do not
-    depend on the thread that computes it.
+    So no thread waits for a thread whose processor is used by another program. The bits of a part
+    do not depend on the thread that computes it.
     """
     for i in range(n_threads):
         part = (thread + i) % n_threads
@@ -117,10 +117,11 @@ def choose_threads(letters, n_threads, table, spent):  # type: ignore[no-untyped
     """Decide, after a step of ``spent`` nanoseconds, whether the caller computes alone from now on.
 
     Other threads slow down training if another program uses their processor, or if steps are short
-    and the processors are far apart. From time to time, some steps are tried the other way. Both
-    ways give the same bits, so the decision may depend on measured times.
+    and the processors are far apart. From time to time, a few steps are run with one thread instead
+    of all, or the reverse. Both choices give the same bits, so the decision may depend on measured
+    times.
     """
-    if table != letters[LAST_TABLE]:  # Times of different tables cannot be compared.
+    if table != letters[LAST_TABLE]:  # Times for different tables are not comparable.
         letters[LAST_TABLE] = table
         return
     n_steps, as_before = letters[N_STEPS] + 1, letters[AS_BEFORE]

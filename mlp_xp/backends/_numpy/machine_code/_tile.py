@@ -1,11 +1,11 @@
 """The inner kernel of matrix products, which keeps a tile of results in registers.
 
-A BLAS first copies its operands into panels, which pays off only if each number is used hundreds of
-times. For a batch of 128 rows, copying takes a fifth of the time. Here, a tile of 8 rows (4 with
+A BLAS first copies its operands into panels. This pays off only if each number is used hundreds of
+times: for a batch of 128 rows, copying takes a fifth of the time. Here, a tile of 8 rows (4 with
 AVX2) of 3 vectors is kept in registers while packed or unpacked operands are read (the inner kernel
 of Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", 2008). Tiles have 8 rows
 because batch sizes are multiples of 8 more often than of 6. If the number of columns is not a
-multiple of the vector length, the last vector of a row is masked.
+multiple of the vector length, each row's last vector is masked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
 __all__ = ["ROWS", "VECTORS", "VECTOR_BYTES", "make_tile"]
 
 ROWS, VECTORS, VECTOR_BYTES = find_tile() or AVX512_TILE
-# AVX2 has no mask registers, and masked loads take twice as long as others.
+# AVX2 has no mask registers, and masked loads take twice as long as plain loads.
 _HAS_SLOW_MASKS = VECTOR_BYTES < 64
 _I64 = ir.IntType(64)
 _SIGNATURE = types.void(*[types.int64] * 13)
@@ -33,7 +33,7 @@ _SIGNATURE = types.void(*[types.int64] * 13)
 
 @cache
 def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
-    """Return the function that computes a tile; all callers share its compiled code.
+    """Return the function that computes a tile; all callers share the function's compiled code.
 
     With ``in_pairs``, each element of a and b is a pair of bfloat16 numbers along the summed axis,
     and c is in float32.
@@ -48,7 +48,7 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             vectors = Vectors(builder, number, VECTOR_BYTES)
             for n_vectors in range(1, VECTORS + 1):
-                # The number of registers must be known, so each width has a separate loop.
+                # The compiler must know the number of registers, so each width has its own loop.
                 columns, most = arguments[6], _I64(n_vectors * vectors.lanes)
                 is_wider = builder.icmp_signed(">", columns, _I64((n_vectors - 1) * vectors.lanes))
                 is_whole = builder.icmp_signed("==", columns, most)
@@ -85,7 +85,7 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
 def _loop(
     vectors: Vectors, arguments: Any, n_vectors: int, in_pairs: bool, is_whole: bool = False
 ) -> None:
-    """Compute a tile that is ``n_vectors`` wide, of which the last may be incomplete."""
+    """Compute a tile that is ``n_vectors`` vectors wide; the last vector may be incomplete."""
     a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row = arguments
     builder, wide = vectors.builder, vectors.kind
     multiply_add = vectors.multiply_add_pairs if in_pairs else vectors.multiply_add
@@ -100,7 +100,7 @@ def _loop(
         return vectors.load(at(pointer, offset, v), mask if v == n_vectors - 1 else None)
 
     has_start = builder.icmp_signed("!=", start, _I64(0))
-    # If start is 0, c is read instead, and the result is ignored.
+    # If start is 0, read c instead, and ignore the numbers.
     start = builder.select(has_start, start, c)
     start_row = builder.select(has_start, start_row, c_row)
     pointers = (builder.inttoptr(x, vectors.number.as_pointer()) for x in (a, b, c, start))
@@ -108,7 +108,7 @@ def _loop(
     last = builder.sub(rows, _I64(1))
 
     def up_to_last(row: int) -> Any:
-        """Return the row, or the last row if it does not exist; duplicates are not stored."""
+        """Return the row, or the last row if ``row`` does not exist; duplicates are not stored."""
         is_there = builder.icmp_signed("<", _I64(row), rows)
         return builder.select(is_there, _I64(row), last)
 
@@ -142,7 +142,7 @@ def _loop(
     builder.cbranch(builder.icmp_signed("<", following, n), body, after)
 
     builder.position_at_end(after)
-    # On some processors, masked stores take ten times as long as others.
+    # On some processors, masked stores take ten times as long as plain stores.
     has_all = builder.icmp_signed("==", n_last, _I64(vectors.lanes))
     for row in range(ROWS):
         with builder.if_then(builder.icmp_signed("<", _I64(row), rows)):

@@ -1,6 +1,6 @@
 """Vector operations in LLVM's intermediate language, which numba does not support.
 
-On processors with shorter vectors, LLVM uses several instructions per operation.
+On processors with shorter vectors, LLVM emits several instructions per operation.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Vectors:
         return self.call("llvm.fmuladd", a, b, c)
 
     def multiply_add_pairs(self, a: Any, b: Any, c: Any) -> Any:
-        """Return c plus the sum of both products of bfloat16 numbers in each lane of a and b."""
+        """Return c plus, in each lane, the dot product of the bfloat16 pairs in a and b."""
         pairs = ir.VectorType(_I32, self.lanes)
         kind = ir.FunctionType(self.kind, [self.kind, pairs, pairs])
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
@@ -94,7 +94,7 @@ class Vectors:
         kind = ir.FunctionType(ir.VectorType(_BFloat(), 2 * self.lanes), [self.kind, self.kind])
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        rounded = self.builder.call(function, [second, first])  # The last has the lower lanes.
+        rounded = self.builder.call(function, [second, first])  # `first` is in the lower lanes.
         return self.builder.bitcast(rounded, ir.VectorType(_I32, self.lanes))
 
     def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 WORDS = 24  # The number of 64-bit integers in a record.
-# Update rules: gradient descent with momentum, or Adam (also with weight decay).
+# The update rules: gradient descent with momentum, and Adam (also with weight decay).
 MOMENTUM, ADAM = range(2)
 RELU, LOGISTIC = range(2)
-# How a product is computed: in tiles, in tiles with the sums split among threads, or without tiles.
+# How a matrix product is computed: in tiles, in tiles with sums split among threads, or untiled.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
 # How operands are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
 NUMBERS, PAIRS, AMX = range(3)
@@ -47,7 +47,7 @@ class ColumnSums(namedtuple("ColumnSums", "is_double n_rows n_columns x sums")):
 
 
 class Take(namedtuple("Take", "is_double n_source n_rows width source positions out")):
-    """Copy rows of ``source``: those at ``positions`` (int32), or if that is 0, the first ones.
+    """Copy rows of ``source``: the rows at ``positions`` (int32), or the first if that is 0.
 
     ``width`` is the length of a row in 32-bit words; ``is_double`` is not used.
     """
@@ -60,7 +60,7 @@ class Gather(
 ):
     """Copy rows of ``source``, cast and scaled: (x - shift) * scale.
 
-    The first fields are the same as in `Take`, but ``width`` is in numbers. ``is_bytes`` is whether
+    The first fields are the fields of `Take`, but ``width`` is in numbers. If ``is_bytes`` is true,
     the source is uint8.
     """
 
@@ -72,7 +72,7 @@ class ActivateArray(namedtuple("ActivateArray", "is_double size x dy out functio
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
     """The average softmax cross-entropy of ``logits : (n, k)``, and its gradient.
 
-    ``smoothing`` is an array of one float64.
+    ``smoothing`` is an array with one float64 number.
     """
 
 
@@ -97,13 +97,14 @@ class Pack(
         defaults=(0, 0, 0, 0, 0, 0),
     )
 ):
-    """Pack an operand of a product in up to three orders; the address of an unused order is 0.
+    """Pack an operand of a matrix product in up to three orders; an unused order's address is 0.
 
     ``columns`` and ``rows`` are panels of ``width`` lanes, stored one step of the sum after
-    another. In ``columns``, lanes are columns of the source, and sums are over its rows; in
-    ``rows`` it is the reverse. ``lines`` are the rows of the source, with a stride of ``lines_ld``
-    words. With ``in_pairs``, each step has two numbers, rounded to bfloat16 and padded with 0.
-    ``ld`` is the stride between rows of the source, in numbers.
+    another. In ``columns``, lanes are columns of the source, and sums are over the source's rows.
+    In ``rows``, lanes are rows of the source, and sums are over columns. ``lines`` are the rows of
+    the source, with a stride of ``lines_ld`` words. With ``in_pairs``, each step has two numbers,
+    rounded to bfloat16 and padded with 0. ``ld`` is the stride between rows of the source, in
+    numbers.
 
     For AMX, the number of steps is a multiple of 16, and left operands are stored in tiles of 16
     rows and 16 steps, one tile after another: ``lines``, and ``columns`` with a width of 0.
@@ -122,9 +123,9 @@ class TiledProduct(
     Each operand may be packed or not. Strides are in steps of the sum or in numbers: ``a_row`` is
     between the rows of a tile of A, ``a_tile`` between tiles, per row, and ``a_step`` between
     steps; ``b_column`` is between panels of B, per column, and ``b_step`` between steps. Panels of
-    B have ``width`` columns, 0 if B is not packed. The loops, from outer to inner, are over
-    ``steps_at_once``, blocks of C of ``rows_at_once`` by ``columns_at_once``, ``depth`` steps, and
-    tiles.
+    B have ``width`` columns; ``width`` is 0 if B is not packed. The loops, from outer to inner, are
+    over ``steps_at_once``, blocks of C of ``rows_at_once`` by ``columns_at_once``, ``depth`` steps,
+    and tiles.
     """
 
 
@@ -143,7 +144,7 @@ KINDS: tuple[type, ...] = (
 
 
 class Job(NamedTuple):
-    """A kernel call: a record of one of `KINDS`, and whether several threads share the work."""
+    """A kernel call: a record of one of the `KINDS`, and whether threads share the work."""
 
     fields: Any
     is_shared: bool = False
@@ -165,10 +166,10 @@ HEADER = _dtype(_HEADER, WORDS)
 _UPDATED = ("size", "is_matrix", "param", "grad", "state_1", "state_2")
 _UPDATED_BY_PRODUCT = ("x", "dy", "n_samples", "width")
 UPDATED_ARRAY = _dtype((*_UPDATED, *_UPDATED_BY_PRODUCT), 10)
-# A copy of ``n_words`` 32-bit words before each step. The strides, in bytes, are between the
-# addresses for one step and the next; 0 for a fixed address.
+# A copy of ``n_words`` 32-bit words before each step. Each stride is the distance in bytes from one
+# step's address to the next; 0 for a fixed address.
 PICK = _dtype(("source", "source_stride", "n_words", "target", "target_stride"), 5)
-# A step range: the table of kernel calls to run for each step from ``start`` to ``stop``.
+# A step range: the table of kernel calls that run for each step from ``start`` to ``stop``.
 TURN = _dtype(("table", "n_jobs", "picks", "n_picks", "start", "stop"), 6)
 
 
@@ -179,12 +180,12 @@ def record(kind: Any) -> np.dtype:
 
 
 def number_of(kind: type) -> int:
-    """Return the number of a kind in records, from 1."""
+    """Return the number, from 1, that identifies a kind in records."""
     return KINDS.index(kind) + 1
 
 
 def read(row: np.ndarray) -> Any:
-    """Return a row of a table as a record, which shares the row's memory."""
+    """Return a row of a table as a record that shares the row's memory."""
     kind = KINDS[int(row.view(HEADER)[0]["kind"]) - 1]
     return row.view(record(kind))[0]
 
@@ -221,9 +222,9 @@ _VARIANTS: dict[type, str] = {
 
 
 def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
-    """Return all units for a processor, which may or may not support products in tiles.
+    """Return all units for a processor, including products in tiles if ``has_tile`` is true.
 
-    ``packing`` is the processor's format for bfloat16, `NUMBERS` if it has none.
+    ``packing`` is the processor's format for bfloat16, or `NUMBERS` without bfloat16.
     """
     units = [Unit(0), Unit(number_of(Take))]
     for kind in KINDS:

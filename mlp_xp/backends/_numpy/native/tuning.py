@@ -1,4 +1,4 @@
-"""Sizes and memory positions that the thread pool and the machine code both use."""
+"""Sizes and memory positions that both the thread pool and the machine code use."""
 
 from __future__ import annotations
 
@@ -42,41 +42,46 @@ __all__ = [
 ]
 
 # The pool's shared memory, in 64-bit integers. A cache line has 8 of them, and values that are
-# written at different times are in different lines. The values: the number of the current kernel
-# call (its ticket), its address, the number of threads, how many of them sleep until the next call,
-# and whether the calling thread sleeps.
+# written at different times are in different lines. The values are the number of the current kernel
+# call (its ticket), the call's address, the number of threads, the number of threads that sleep
+# until the next call, and whether the calling thread sleeps.
 TICKET, JOB, N_THREADS, N_ASLEEP, CALLER_SLEEPS = 0, 8, 9, 16, 24
 # The calling thread's measurements of its steps; see `choose_threads`.
 LAST_TABLE, IS_ALONE, N_STEPS, NANOSECONDS, AS_BEFORE, STRETCH = range(32, 38)
-# Then one line per part of a kernel call: the last tickets for which the part was started and done.
+# One cache line follows per part of a kernel call. It holds the last tickets for which the part was
+# started and done.
 MAIL, MAIL_OF_THREAD = 40, 8
 BEGUN, DONE = MAIL, MAIL + 1
 QUIT = -1  # The ticket that stops the threads; kernel calls have 1, 2, ...
-# The number of checks before a waiting thread sleeps, about 30 microseconds, as long as waking up
-# takes. Another program, or the thread that it waits for, may need the processor.
+# How many times a waiting thread polls before it sleeps. This takes about 30 microseconds, roughly
+# the cost of waking up. A sleeping thread leaves the processor to other programs and threads.
 SPINS = 1000
-# One thread is tried instead of all, or the reverse, for `TRIED_STEPS` steps, of which the first
-# are not measured. The first trial is after `FIRST_STRETCH` steps per thread; each failed one
-# doubles that number, up to `LONGEST_STRETCH`. Steps longer than `LONGEST_TRIED` nanoseconds always
-# use all threads, which is faster even if another program runs.
+# A trial runs `TRIED_STEPS` steps with one thread instead of all, or the reverse; the first
+# `UNMEASURED` steps are not measured. The first trial is after `FIRST_STRETCH` steps per thread.
+# Each failed trial doubles this interval, up to `LONGEST_STRETCH`. Steps longer than
+# `LONGEST_TRIED` nanoseconds always use all threads, which is faster even if another program runs.
 TRIED_STEPS, UNMEASURED = 8, 2
 FIRST_STRETCH, LONGEST_STRETCH, LONGEST_TRIED = 32, 4096, 300_000
 
-# The minimum size of an array that threads share; for smaller ones, synchronizing costs more.
+# The minimum size of an array that threads share; for smaller arrays, synchronizing costs more than
+# it saves.
 LEAST_NUMBERS = 30_000
-# The minimum number of columns of a gradient that an update computes itself. The number of samples
-# that x^T dy processes at a time: the rows of x would not fit in the second-level cache otherwise.
-# The maximum size in bytes of a row of the gradient: eight must fit in the first-level cache.
+# Three limits for a gradient that an update computes itself. `LEAST_TILED` is the gradient's
+# minimum number of columns. `SAMPLES_AT_ONCE` is the number of samples that x^T dy processes at a
+# time, such that the rows of x fit in the second-level cache. `FUSED_ROW` is the maximum size in
+# bytes of a row of the gradient, since eight rows must fit in the first-level cache.
 LEAST_TILED, SAMPLES_AT_ONCE, FUSED_ROW = 32, 256, 4096
-# Bytes of work space per thread, for such rows and packed columns of x, or a part of a product.
+# The work space in bytes per thread: for the gradient's rows and packed columns of x, or for a
+# thread's part of a matrix product.
 SCRATCH = 1 << 18
-# The number of columns per thread from which a batch is divided by columns, not by rows. The number
-# of columns that an update packs together, and the minimum width of the gradient for packing.
+# A batch with at least `LEAST_COLUMNS` columns per thread is divided among threads by columns, not
+# by rows. An update packs `PANEL` columns of x together if the gradient has at least `LEAST_PACKED`
+# columns.
 LEAST_COLUMNS, PANEL, LEAST_PACKED = 256, 48, 128
 
 
 class Tile(NamedTuple):
-    """The part of a result that registers hold: rows, vectors per row, bytes per vector."""
+    """The part of a matrix product that registers hold: rows, vectors per row, bytes per vector."""
 
     rows: int
     vectors: int
