@@ -41,7 +41,7 @@ _ELSEWHERE = {
     "weight_decay": "alpha",
     "zscore": "standardize",
 }
-# Names of devices, which users may pass as a backend.
+# Device names that users may pass as a backend by mistake.
 _BACKENDS = {"cuda": "auto", "gpu": "auto"}
 
 

@@ -57,7 +57,7 @@ def _parse(every: Any) -> _Interval:
 
 @dataclass
 class _Work:
-    """The resources of a fit, its best model since the last checkpoint, and the current write."""
+    """A fit's open resources, its best model since the last checkpoint, and the pending write."""
 
     resources: contextlib.ExitStack
     is_terminated: Callable[[], bool]

@@ -311,7 +311,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     # --- pickles and copies --------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, with NumPy arrays, so that loading needs no other library."""
+        """Return the state to pickle, in NumPy arrays, so that loading needs no other library."""
         attributes: dict[str, Any] = dict(super().__getstate__())
         training = attributes.pop("_training", None)
         if "_state" in attributes:

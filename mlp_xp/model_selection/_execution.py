@@ -42,11 +42,12 @@ def many_models(
 ) -> Iterator[None]:
     """Train many networks at once in scikit-learn's functions, within this context.
 
-    Other estimators are unaffected, and so are joblib backends with other machines, such as Dask.
-    ``n_jobs`` is the number of threads, as in joblib; None chooses it. ``verbose=1`` shows a
-    progress bar, with the best score so far of ``metric``, the search's ``refit``. With
-    ``keeps_finished``, the remaining results after Ctrl-C are `Unfinished`, except inside another
-    joblib call, such as a cross-validation of a search, where Ctrl-C ends everything.
+    Estimators of other packages are unaffected, and so are joblib backends that use several
+    machines, such as Dask. ``n_jobs`` is the number of threads, as in joblib; None chooses it.
+    ``verbose=1`` shows a progress bar with the best score so far; ``metric`` is the search's
+    ``refit``. With ``keeps_finished``, a fit that Ctrl-C prevented has the result `Unfinished`.
+    Inside another joblib call, such as a cross-validation of a search, Ctrl-C ends all fits
+    instead.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)

@@ -96,7 +96,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
     def _write(
         self, shown: np.ndarray, mistakes: np.ndarray, values_format: str | None, style: Any
     ) -> np.ndarray:
-        """Write the numbers, in white if the color is dark."""
+        """Write each cell's number, in white if the cell's color is dark."""
         texts = np.empty(shown.shape, dtype=object)
         for (row, column), value in np.ndenumerate(shown):
             is_dark = mistakes[row, column] > 0.6 * mistakes.max() > 0

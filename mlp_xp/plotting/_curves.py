@@ -1,4 +1,4 @@
-"""Loss, score and learning rate by epoch."""
+"""Plots of loss, score and learning rate by epoch."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class WeightsDisplay:
         return largest_weights(estimator, image_shape, n_neurons).plot(ax=ax)
 
     def pictures(self) -> list[np.ndarray]:
-        """Return the pictures, (height, width, 3) uint8 arrays.
+        """Return the images as (height, width, 3) uint8 arrays.
 
         Each image is scaled by its largest weight. With one channel, negative weights are blue, 0
         is white, and positive weights are red; with three channels, 0 is gray.
@@ -177,7 +177,7 @@ class MistakesDisplay:
         return found.plot(ax=ax)
 
     def pictures(self) -> list[np.ndarray]:
-        """Return the pictures, (height, width, 3) uint8 arrays."""
+        """Return the images as (height, width, 3) uint8 arrays."""
         drawn = []
         for pixels in self.images:
             image = _stretched(pixels).reshape(self.image_shape).transpose(1, 2, 0)

@@ -20,7 +20,7 @@ THEME = (
     "".join(f"--line-{i}:{color};" for i, color in enumerate(_DARK)),
 )
 
-# How JupyterLab, Visual Studio Code and Colab mark a dark page.
+# The selectors for dark pages in JupyterLab, Visual Studio Code and Colab.
 _DARK_PAGES = ("[data-jp-theme-light=false]", "[data-vscode-theme-kind*=dark]", "[theme=dark]")
 
 

@@ -1,4 +1,4 @@
-"""Predicted against true values."""
+"""A plot of predicted against true values."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def make_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; at the end it atomically replaces the file."""
+    """Yield a temporary path to write to; at the end, the new file atomically replaces `path`."""
     temporary = _temporary(path)
     try:
         yield temporary
@@ -67,7 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to write to; at the end it replaces `path`."""
+    """Yield a temporary folder to write to; at the end, the folder replaces `path`."""
     temporary = _temporary(path)
     temporary.mkdir()
     try:

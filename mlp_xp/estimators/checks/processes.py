@@ -84,5 +84,5 @@ def describe_backend(backend: Backend) -> dict[str, str]:
 
 
 def advise_numba() -> str:
-    """Return what to install if processes have different backends."""
+    """Return advice on what to install if the processes have different backends."""
     return f", e.g. numba on each ({install_command('fast')})"

@@ -196,7 +196,7 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
 
 
 def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> Any:
-    """Check an array that is not NumPy's on its device.
+    """Check an array of a library other than NumPy, on the array's device.
 
     Scikit-learn accepts such arrays only if array API dispatch is enabled for the whole process.
     """

@@ -204,7 +204,7 @@ def combined_values(
 
 
 def mean_and_spread(predictions: Sequence[Any]) -> tuple[Any, Any]:
-    """Return mean and standard deviation over arrays of one shape, or over lists of arrays."""
+    """Return the elementwise mean and standard deviation of arrays, or of lists of arrays."""
     if isinstance(predictions[0], list):
         pairs = [mean_and_spread(of_target) for of_target in zip(*predictions, strict=True)]
         return [mean for mean, _ in pairs], [std for _, std in pairs]

@@ -94,7 +94,7 @@ class FittedState:
 
     @property
     def n_columns(self) -> int:
-        """The number of columns of X; for a table, before encoding."""
+        """The number of columns of X, before a table is encoded."""
         return self.n_features if self.columns is None else len(self.columns.columns)
 
     @property
@@ -147,7 +147,7 @@ class FittedState:
     def with_weights(
         self, params: Params, batch_stats: tuple[BatchStats, ...], **others: Any
     ) -> FittedState:
-        """Return the state with new weights, which must not be referenced elsewhere."""
+        """Return the state with new weights; no other object may refer to the weights' arrays."""
         weights: dict[str, Any] = {"params": params, "batch_stats": batch_stats}
         state = replace(self, **weights, copies=DeviceCopies(), **others)
         state.copies.is_shared = self.copies.is_shared and any(
@@ -166,8 +166,8 @@ class FittedState:
     ) -> FittedState:
         """Return a new state with statistics of the training targets.
 
-        They are the mean and standard deviation if targets are standardized, and for some losses
-        the initial biases of the output layer.
+        If targets are standardized, these are the mean and standard deviation. For some losses,
+        they include the initial biases of the output layer.
         """
         targets, params = self.targets, self.params
         if target_scaling is not None:

@@ -1,4 +1,4 @@
-"""Reports during a fit: fitted attributes, callbacks of this package and of scikit-learn."""
+"""Reports during a fit: to fitted attributes, our callbacks and scikit-learn's callbacks."""
 
 from __future__ import annotations
 

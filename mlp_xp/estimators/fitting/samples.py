@@ -25,7 +25,7 @@ def split_sample(
 ) -> tuple[Sample, Sample]:
     """Split off held-out samples; the split depends only on the number of samples, y and the seed.
 
-    If `random_state` is a generator, it is advanced as by scikit-learn's split.
+    If `random_state` is a generator, it advances as in scikit-learn's split.
     """
     n_samples = sample.X.shape[0]
     strata = targets.strata(sample.y, fraction)

@@ -40,7 +40,7 @@ _FOR_SGD = (ADAPTIVE, "invscaling")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The settings of a training run; if ``dtype`` is None, the data decide."""
+    """The settings of a training run; if ``dtype`` is None, the data determine the dtype."""
 
     rules: Rules
     loop: LoopSettings
@@ -59,7 +59,7 @@ def resolve_config(
 ) -> TrainingConfig:
     """Return the training configuration that an estimator's parameters define.
 
-    If ``layers`` are given, the hidden layers of an existing network, they replace
+    If the hidden layers of an existing network are given as ``layers``, they replace
     ``hidden_layer_sizes``. ``inputs`` is the block before the first layer for a table's encoded
     columns. Raise an error for parameters that contradict each other, the data or the targets.
     """

@@ -73,7 +73,7 @@ columns_ : TableColumns
 
 
 def constraints_of(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Return scikit-learn's constraints for the parameters of a table."""
+    """Return scikit-learn's constraints for the parameters in a parameter table."""
     return {
         name: row.values if isinstance(row.values, str) else list(map(_constraint, row.values))
         for name, row in parameters.items()
@@ -131,7 +131,7 @@ def validate(estimator: Any) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a parameter is a number, text, None or tuple of integers, which can be cached."""
+    """Whether a parameter can be cached, as a number, text, None or a tuple of integers."""
     kind = type(value)
     return kind in _PLAIN or (kind is tuple and all(type(entry) is int for entry in value))
 

@@ -81,7 +81,7 @@ class TableColumns:
 
     @cached_property
     def _embedded(self) -> list[tuple[int, CategoryColumn]]:
-        """The embedded columns of categories, and their positions."""
+        """The embedded categorical columns, and their positions."""
         pairs = enumerate(self.columns)
         return [(i, c) for i, c in pairs if isinstance(c, CategoryColumn) and c.is_embedded]
 

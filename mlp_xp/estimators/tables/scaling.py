@@ -23,7 +23,7 @@ class Affine:
     shift: np.ndarray
     scale: np.ndarray
     is_clipped: bool = False
-    bound: ClassVar[float] = 3.0  # The bound of clipped numbers.
+    bound: ClassVar[float] = 3.0  # Clipped numbers are below this bound in magnitude.
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Scale float64 numbers ``(rows, numbers)`` in place, and return them."""
@@ -34,7 +34,7 @@ class Affine:
         return x
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scaling as values that JSON has."""
+        """Return the scaling as JSON values."""
         lists = {"shift": self.shift.tolist(), "scale": self.scale.tolist()}
         return {**lists, "is_clipped": self.is_clipped}
 
@@ -61,14 +61,14 @@ class Quantile:
         return scaled
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scaling as values that JSON has."""
+        """Return the scaling as JSON values."""
         return {"quantiles": self.quantiles.tolist()}
 
 
 def learn_scaling(
     setting: str | None, numbers: Sequence[np.ndarray], medians: np.ndarray
 ) -> Affine | Quantile | None:
-    """Compute a scaling from the non-missing values of each column, and their medians."""
+    """Compute a scaling from each column's non-missing values and their medians."""
     if setting is None or not numbers:
         return None
     if setting == "standardize":

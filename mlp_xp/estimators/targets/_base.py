@@ -60,7 +60,7 @@ class Targets(ABC):
         """Return the default score."""
 
     def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:  # noqa: B027
-        """Raise ValueError if the loss does not support such values."""
+        """Raise ValueError if the loss does not support the values of y."""
 
     def check_known(  # noqa: B027
         self, y: np.ndarray, output_activation: str, *, warm_start: bool
