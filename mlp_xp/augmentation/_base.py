@@ -142,7 +142,7 @@ class ImageAugmentation(Augmentation):
             )
 
     def check_number(self, name: str, least: float, most: float, kind: type = int) -> None:
-        """Raise ValueError unless a setting is a number within limits; store it as Python's."""
+        """Validate that a setting is a number within limits; store it as a Python number."""
         value = plain_number(getattr(self, name), kind)
         if value is None or not least <= value <= most:
             what = "an integer" if kind is int else "a number"

@@ -68,7 +68,7 @@ _SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 
 FASHION_MNIST = Spec(
     name="fashion-mnist",
-    paths=("fashion-mnist", "/usr/share/datasets/fashion-mnist"),  # Debian's package
+    paths=("fashion-mnist", "/usr/share/datasets/fashion-mnist"),  # The second is Debian's.
     read=_read,
     official=frozenset(
         {

@@ -115,7 +115,7 @@ def _copy(array: Array, *, xp: Namespace) -> Array:
 
 
 def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
-    """Return the ``k``-th direction: numbers from -1 to 1 without a pattern."""
+    """Return the ``k``-th direction: irregular numbers from -1 to 1."""
     size = 1
     for length in like.shape:
         size *= length

@@ -81,7 +81,7 @@ def _devices(name: str) -> Iterator[tuple[str, str]]:
                 text = describe(get_backend(name, device))
             except Exception as error:  # A broken installation or driver can raise any error.
                 if index == 0:
-                    reason = str(error).partition("; `mlp-xp backends`")[0]  # Leave out the advice.
+                    reason = str(error).partition("; `mlp-xp backends`")[0]  # Omit the advice.
                     reason = reason.replace(": leave out backend and device", "")
                     yield device or "", f"unusable: {shorten(reason, 200)}"
                 break

@@ -252,7 +252,7 @@ def _network(summary: Any) -> str:
 def _first_layer(model: Any, test: Evaluation) -> str:
     """Return the weights of a dense first layer as images, if its inputs are images."""
     shape = test.image_shape
-    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # None if n_members > 1.
+    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # Missing if n_members > 1.
     if shape is None or shape[0] not in (1, 3) or len(getattr(weights, "shape", ())) != 2:
         return ""
     shown = largest_weights(model, shape, _N_NEURONS).pictures()

@@ -121,7 +121,7 @@ def resumed_run(name: Path) -> Iterator[RunFolder]:
     with locked(folder):
         sweep(folder)
         with _in_progress(folder, final) as run:
-            run.is_trained = True  # Keep the existing files.
+            run.is_trained = True  # Keep the files of the interrupted run.
             yield run
 
 

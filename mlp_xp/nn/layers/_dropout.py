@@ -52,7 +52,7 @@ def dropout(
     if isinstance(rate, float | int):
         kept, scale = bits >= threshold(rate), 1.0 / (1.0 - rate)
     else:
-        last = 2.0**31 - 128.0  # the largest float32 below 2^31
+        last = 2.0**31 - 128.0  # The largest float32 below 2^31.
         least = xp.minimum(rate * 2.0**32 - 2.0**31, last)
         kept = bits >= xp.astype(least, xp.int32)[..., None]
         scale = xp.astype(1.0 / (1.0 - rate), x.dtype)[..., None, None]

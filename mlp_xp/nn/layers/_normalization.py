@@ -102,7 +102,7 @@ def batch_norm(
     References
     ----------
     Ioffe, Szegedy, "Batch normalization: accelerating deep network training by reducing internal
-    covariate shift" (2015), arXiv:1502.03167; the weights are ours.
+    covariate shift" (2015), arXiv:1502.03167, which has no sample weights.
 
     Examples
     --------
