@@ -31,7 +31,7 @@ def get_communicator(engine: str) -> Communicator:
     RuntimeError if it cannot start here.
     """
     if engine not in ENGINES:
-        from mlp_xp._utils.names import error_end  # Only for errors.
+        from mlp_xp._utils.names import error_end  # Only errors need it.
 
         names, end = " or ".join(map(repr, ENGINES)), error_end(engine, ENGINES)
         raise ValueError(f"`distributed` must be {names}, got {engine!r}{end}")
@@ -39,7 +39,9 @@ def get_communicator(engine: str) -> Communicator:
         f"mlp_xp.distributed.{ENGINES[engine]}"
     ).create()
     if communicator.size > 1:
-        from mlp_xp.distributed._processors import divide_processors  # Only for several processes.
+        from mlp_xp.distributed._processors import (
+            divide_processors,
+        )  # Only several processes need it.
         from mlp_xp.distributed._ranks import end_all_on_errors
 
         divide_processors(communicator)
@@ -55,7 +57,7 @@ def join_ranks(setting: Any) -> SingleProcess:
     communicator = get_communicator(settings.engine)
     if settings.deterministic:
         communicator = in_fixed_order(communicator)
-    from mlp_xp.distributed._ranks import Ranks  # Only for several processes.
+    from mlp_xp.distributed._ranks import Ranks  # Only several processes need it.
 
     return Ranks(communicator, settings)
 

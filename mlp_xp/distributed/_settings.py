@@ -10,7 +10,7 @@ DATA = ("replicated", "sharded")
 
 @dataclass(frozen=True)
 class Distributed:
-    """Training of one network on many processes (*ranks*), with the same results as on one.
+    """Training of one network on many processes (*ranks*), with the same results as on one process.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Distributed:
 
     def __post_init__(self) -> None:
         if self.data not in DATA:
-            from mlp_xp._utils.names import error_end  # Only for errors.
+            from mlp_xp._utils.names import error_end  # Only errors need it.
 
             end = error_end(self.data, DATA)
             raise ValueError(f"`data` must be 'replicated' or 'sharded', got {self.data!r}{end}")

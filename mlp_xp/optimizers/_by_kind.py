@@ -21,11 +21,10 @@ class ByKind:
 
     Each rule has its own settings, and its own factor for the learning rate. A vector is a bias or
     a gain; `mlp_xp.optimizers.kinds` returns the kind of each parameter. Rules receive the kind, so
-    a rule that treats the output layer differently, such as `Muon`, also does so here.
-
-    The other kinds are embeddings of categories and of numbers, the learned scale of each input,
-    and the slopes of activations. By default they use the rule for vectors but decay, unlike
-    vectors.
+    a rule with a special update for the output layer, such as `Muon`, also uses it here. The
+    remaining kinds are category embeddings, numeric embeddings, the learned scale of each input,
+    and the slopes of activations. By default, the rule for vectors updates these, but with weight
+    decay, which vectors do not have.
 
     Parameters
     ----------
@@ -104,7 +103,7 @@ float of at least 0, default=1
         return tuple(kind for kind in KINDS if kind in low_precision(self._rule(kind)))
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return the coefficients of the rules for all kinds, one after the other."""
+        """Return the concatenated coefficients of the rules for all kinds."""
         return tuple(
             number
             for kind in KINDS

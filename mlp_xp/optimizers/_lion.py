@@ -1,4 +1,4 @@
-"""Lion, which updates by the sign of a momentum."""
+"""Lion, whose updates are the signs of a momentum."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class SumOverRanks:
                 wait()
 
     def finish_parts(self, arrays: list[Any]) -> list[list[slice]]:
-        """Wait for the sums of this rank's parts of long arrays, and return them."""
+        """Wait for the sums of this rank's parts of long arrays, and return the parts."""
         machine = self.communicator.machine
         assert machine is not None
         parts = []
@@ -325,7 +325,7 @@ class _AgreedLoop(_Agreed, CompiledLoop):
 
 
 def _writable(array: Any, taken: set[int]) -> Any:
-    """Return an array, or a copy if its memory is shared; add its owner to ``taken``."""
+    """Return an array, or a copy if it must not be overwritten; add its owner to ``taken``."""
     owner: Any
     if isinstance(array, Traced):
         owner = array.owner

@@ -137,7 +137,7 @@ def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) ->
         n_units = np.diff(firsts, append=labels.max() + 1)
     # The first parts get one more unit, as in `numpy.array_split`.
     share, extra = (number[steps] for number in np.divmod(n_units, n_parts))
-    longer = extra * (share + 1)  # Units in the larger parts.
+    longer = extra * (share + 1)  # The number of units in the larger parts.
     later = extra + (units - longer) // np.maximum(share, 1)
     numbers: np.ndarray = np.where(units < longer, units // (share + 1), later)
     return numbers

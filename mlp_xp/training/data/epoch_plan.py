@@ -27,9 +27,9 @@ class EpochPlan(NamedTuple):
     ``draws`` has the random draws of each augmentation, a NamedTuple of ``(steps * batch_size,
     ...)`` arrays, or is None; see `with_draws`.
 
-    A plan may contain only a part of each batch; counts and totals still refer to whole batches.
-    Then ``positions``, one per row, are int32 positions in the whole batch, or None without
-    dropout, and ``parts : (steps,)`` are fractions of the totals.
+    A plan may contain only a part of each batch. In this case, counts and totals still refer to
+    whole batches; ``positions``, one per row, are int32 positions in the whole batch, or None
+    without dropout, and ``parts : (steps,)`` are fractions of the totals.
     """
 
     rows: np.ndarray | None

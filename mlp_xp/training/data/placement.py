@@ -1,9 +1,9 @@
-"""Placement of training data on the device, and their batches.
+"""Training data that are resident on the device or streamed to it, and their batches.
 
 Resident data are on the device in their own dtype (uint8 stays uint8), where each step selects its
 rows. Streamed data remain in host memory or in a memory-mapped file, and each batch is copied to
-the device while the previous one is processed. Both give the same results. A subset of a large
-array is stored as a list of positions (`Rows`).
+the device while the previous one is processed. Both placements lead to equal results. A subset of a
+large array is stored as a list of positions (`Rows`).
 """
 
 from __future__ import annotations

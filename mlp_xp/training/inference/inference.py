@@ -127,8 +127,9 @@ def predict(
         starts = range(0, n_samples, size)
 
         def rows_from(start: int) -> slice:
-            # With fixed shapes, a short last batch would need another compilation. It therefore
-            # starts early enough to be full, and rows that are already predicted are dropped.
+            # With fixed shapes, a short last batch would need another compilation. The last batch
+            # therefore starts early enough to be full, and its rows that are already predicted are
+            # dropped.
             stop = min(start + size, n_samples)
             return slice(stop - size if backend.fixed_shapes else start, stop)
 

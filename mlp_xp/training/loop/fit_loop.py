@@ -122,7 +122,7 @@ class FitLoop:
         """Train until the fit ends.
 
         ``start`` is the `time.perf_counter()` value from which `max_time` counts. ``settings``
-        replace earlier ones, except ``stops_by_score``. ``is_interrupted()`` returns True after
+        replace earlier settings, except ``stops_by_score``. ``is_interrupted()`` returns True after
         Ctrl-C.
         """
         trainer, by_score = self.trainer, self._settings.stops_by_score
@@ -250,7 +250,7 @@ class FitLoop:
             or settings.verbose
             or settings.max_time is not None
             or self.is_resumed
-            or not self.trainer.processes.is_single  # Only the first process is verbose.
+            or not self.trainer.processes.is_single  # Only the first process prints.
             or (validation is not None and validation.looks_at_model)
         )
 
@@ -352,7 +352,7 @@ class FitLoop:
         problem = trainer, self._data, self._weights
         start = time.perf_counter()
         learned = trainer.learned
-        # Weights are extracted from SciPy's vector only when they are used.
+        # SciPy's vector is split into weights only when they are used.
         is_watched = self.validation is not None or (watcher is not None and watcher.watches_epochs)
 
         def last_finite() -> Params:

@@ -100,7 +100,7 @@ def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     packed = dict(attributes, history_=json.dumps(records))
     for name, curve in _curves(records).items():
         given = packed.get(name)
-        if isinstance(given, list) and given == curve:  # Otherwise the user has assigned a value.
+        if isinstance(given, list) and given == curve:  # Leave values that the user has assigned.
             del packed[name]
     return packed
 

@@ -14,7 +14,7 @@ from mlp_xp.training.loop.records import Record, Running
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """The settings of a fit that only its loop needs, not the training steps.
+    """The settings of a fit that its loop uses and its training steps do not.
 
     ``patience`` is how many epochs in a row may pass without an improvement by ``tol``. If
     ``stops_by_score`` is true, early stopping uses the validation score instead of the loss. If
@@ -44,7 +44,7 @@ class LoopSettings:
 
 
 class LoopPosition(NamedTuple):
-    """Values that a fit passes on to the next one, besides the state of the trainer.
+    """Values that a fit passes on to the next fit, besides the state of the trainer.
 
     ``first_epoch`` is the trainer's epoch at which the schedule begins, ``rate_factor`` multiplies
     the learning rate, and ``stale_epochs`` counts epochs without improvement.

@@ -57,7 +57,7 @@ class Budget:
             return min(most, 1 if left > 0.0 else 0)
         fit = most
         if left < most * pace:
-            # Plan half of the remaining time, then half of the rest: short forecasts are more
+            # Plan half of the remaining time, then half of the rest, since short forecasts are more
             # accurate.
             fit = math.ceil(math.floor(left / pace) / 2)
         if pace:

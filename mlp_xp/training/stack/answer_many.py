@@ -31,8 +31,8 @@ def answer_many(
 
     Closing the generator, or Ctrl-C, ends the fits in progress after the current step, without
     results. Trainers must be `StackedTrainer` objects. At most ``most`` fits are trained at once,
-    each in the context of ``worker``, whose ``is_stopped`` ends them. Models that could share a
-    stack are divided into ``n_stacks``, one per thread.
+    each in the context of ``worker``; ``worker.is_stopped`` ends the fits. Models that could share
+    a stack are divided into ``n_stacks``, one per thread.
     """
     stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
     present: list[_InProgress[T]] = []

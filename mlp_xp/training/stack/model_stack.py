@@ -55,7 +55,7 @@ def _settings(rules: Rules) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=64)
 def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
-    """Return the step function of a stack; ``coefs`` end with the settings that differ by model."""
+    """Return the step function of a stack; ``coefs`` end with the per-model settings."""
     rules = common.rules
     n_rule, n_loss = (len(numbers(part)) for part in _settings(rules))
 

@@ -114,7 +114,7 @@ class BaseTrainer:
         self.n_steps = n_steps
 
     def adopt(self, state: TrainState) -> None:
-        """Replace the state with one that was trained elsewhere."""
+        """Replace the state with a state that was trained elsewhere."""
         self.state = state
 
     def release(self, compiled: Any) -> None:

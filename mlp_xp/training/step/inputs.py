@@ -107,7 +107,7 @@ def targets_and_weights(
 
 
 def mixed(values: list[Array], mixture: Mixture | None) -> Array:
-    """Return the values of the samples mixed with the values of their partners."""
+    """Mix the values of samples with their partners' values."""
     if mixture is None:
         return values[0]
     return values[0] * mixture.share + values[1] * (1.0 - mixture.share)

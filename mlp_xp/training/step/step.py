@@ -75,8 +75,8 @@ class TrainState(NamedTuple):
     ``batch_stats`` are the running statistics of batch normalization. ``average`` is the moving
     average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one per model of
     a stack, are sums over the steps of an epoch, weighted by each step's fraction of the samples;
-    they are read once per epoch. ``accuracy`` is an empty tuple unless requested, and
-    ``loss_scale`` is one unless matrix products are in float16.
+    they are read once per epoch. ``accuracy`` is an empty tuple unless requested. ``loss_scale`` is
+    an empty tuple unless matrix products are in float16.
     """
 
     params: Params

@@ -13,12 +13,12 @@ from mlp_xp.optimizers.schedules import Constant, Schedule
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings of a training step and of its schedule, which multiplies the learning rate.
+    """The settings of a training step, and the schedule that multiplies the learning rate.
 
     ``alpha`` is the strength of the L2 penalty, which is divided by the batch size as in
     scikit-learn. ``max_grad_norm`` clips the joint norm of all gradients, and ``ema_decay`` is the
     decay of the exponential moving average of the weights. The schedules of dropout and weight
-    decay multiply their rates.
+    decay multiply the dropout rates and the weight decay.
     """
 
     network: Network
