@@ -80,8 +80,8 @@ class Checkpoint(Live):
     Parameters
     ----------
     folder : str or path-like
-        A folder for this fit only. Checkpoints of another fit in it are removed after this fit's
-        first checkpoint.
+        A folder for this fit only. If it has checkpoints of a different fit, they are removed after
+        this fit's first checkpoint.
     every : int or str, default=1
         Number of epochs between checkpoints; or ``"100 steps"``, ``"30 s"``, ``"10 min"`` or ``"1
         h"``, which also allow checkpoints within an epoch, at the next pause of the training (about

@@ -213,8 +213,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         -------
         (samples,) array, (samples, targets), or (samples, classes) of 0 and 1 where several are \
 right at once
-            In the library and on the device of X, but labels that it cannot store, such as strings,
-            are in NumPy. Sparse if y was sparse, as in scikit-learn.
+            In the library and on the device of X, or in NumPy if this library cannot store the
+            labels, such as strings. As in scikit-learn, sparse if y was sparse.
         """
         here = get_backend("numpy")
         outputs = self._outputs(X, "predict", to=here, tta=tta, only_order=True)

@@ -119,7 +119,8 @@ def fit_many(
                 continue
             n_workers = 1
             if backend.has_workers and all(_is_tiny(tasks[i], data) for i in numbers):
-                n_models = 1  # Loading machine code would take longer than it saves.
+                # Loading the machine code would take longer than it saves in tiny fits.
+                n_models = 1
             elif backend.has_workers:
                 n_workers = min(n_jobs or n_threads, n_models)
             yield from work_in_threads(

@@ -22,8 +22,8 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
     Attributes
     ----------
     calibration_error : float or None
-        Expected calibration error, from 0 to 1: the mean over samples of their bin's distance from
-        the diagonal. None if the display was created from ``prob_true`` and ``prob_pred``.
+        Expected calibration error, from 0 to 1: each bin's distance from the diagonal, averaged
+        over the samples. None if the display was created from ``prob_true`` and ``prob_pred``.
 
     References
     ----------

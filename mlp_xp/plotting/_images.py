@@ -145,8 +145,8 @@ class MistakesDisplay:
         ----------
         estimator : classifier with ``predict_proba`` and ``classes_``
         X : (samples, features) array
-            Pixels from 0 to 1; uint8, of which the largest number in X is white; or other numbers,
-            of which the smallest in each image is black, and the largest white.
+            Pixels from 0 to 1; uint8, where the largest number in X is drawn in white; or other
+            numbers, where the smallest of each image is drawn in black and the largest in white.
         y : (samples,) labels
         image_shape : (channels, height, width) or (height, width)
         class_names : sequence of str, optional

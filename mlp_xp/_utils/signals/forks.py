@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 _POLL = 0.001  # Seconds between two checks.
-# Seconds to wait at most, in case the computing thread waits for the forking thread.
+# The maximum wait in seconds, in case the computing thread waits for the forking thread.
 _LONGEST = 30.0
 _computing: set[int] = set()  # The ids of computing threads.
 _forking: set[int] = set()

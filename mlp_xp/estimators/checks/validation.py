@@ -85,7 +85,8 @@ def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
     except ValueError as error:
         if not suffix:
             raise
-        cause = str(error.__cause__ or error).rstrip(".")  # The cause has no advice on text in X.
+        # The original error has no advice on text in X.
+        cause = str(error.__cause__ or error).rstrip(".")
         raise ValueError(
             f"X{suffix}: {cause}. A Pipeline transforms only X: type "
             "sklearn.set_config(enable_metadata_routing=True), Pipeline(..., "

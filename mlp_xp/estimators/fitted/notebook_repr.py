@@ -53,7 +53,7 @@ class NotebookMixin(DescriptionMixin):
 
     @property
     def plot(self) -> Any:
-        """Plots: ``plot()`` for training curves, ``plot.confusion(X, y)`` and so on for others.
+        """Plots: ``plot()`` for training curves, ``plot.confusion(X, y)`` and others.
 
         See `mlp_xp.plotting.Plots`; requires matplotlib, which the ``cli`` extra installs.
         """

@@ -1,4 +1,4 @@
-"""The stages of a fit: preparation, requests for epochs, reports to callbacks, resuming.
+"""The stages of a fit: preparing, requesting epochs, reporting to callbacks, and resuming.
 
 The training loop is in `mlp_xp.training`.
 """

@@ -1,4 +1,4 @@
-"""Reports during a fit: to fitted attributes, our callbacks and scikit-learn's callbacks."""
+"""Report the progress of a fit in fitted attributes and to callbacks."""
 
 from __future__ import annotations
 

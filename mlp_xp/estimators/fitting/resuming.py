@@ -63,7 +63,7 @@ def identity(
     weights: np.ndarray | None,
     columns: TableColumns | None = None,
 ) -> dict[str, str]:
-    """Return the settings and targets that must be the same in a resumed fit, as text."""
+    """Return a text description of the settings and targets that a resumed fit must not change."""
     texts = {name: text_of(value) for name, value in params.items() if name not in _FREE}
     targets = np.ascontiguousarray(encode())
     digest = hashlib.sha256(targets.tobytes())

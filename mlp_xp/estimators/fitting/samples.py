@@ -107,7 +107,7 @@ def place_sample(
 
 
 def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
-    """Check gradients of the user's functions against finite differences on a few samples, once."""
+    """Check the gradients of the user's functions once, by finite differences on a few samples."""
     backend, network, loss = trainer.backend, trainer.rules.network, trainer.rules.loss
     settings = (
         network.activation if isinstance(network.activation, tuple) else (network.activation,)

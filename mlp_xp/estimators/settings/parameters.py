@@ -203,7 +203,7 @@ class RecipeMixin:
         >>> MLP.from_recipe("default", random_state=0).hidden_layer_sizes
         (512, 512)
         """
-        # Slow to import, and rarely needed.
+        # Import late: the import is slow, and rarely needed.
         from mlp_xp.recipes import params_with, read_recipe, recipe_parameters, without_library
 
         kind: Any = cls

@@ -160,12 +160,12 @@ class TableColumns:
         ----------
         raws : sequence of RawColumn
         imputes : bool
-            Whether to replace missing numbers, or else raise an error.
+            Whether to replace missing numbers; otherwise, a missing number raises an error.
 
         Raises
         ------
         ValueError
-            If a column has values of another kind than in the fit, infinite values, or missing
+            If a column has values of a different kind than in the fit, infinite values, or missing
             values that the settings do not allow.
         """
         pairs = list(zip(self.columns, raws, strict=True))
