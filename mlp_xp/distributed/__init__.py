@@ -39,9 +39,7 @@ def get_communicator(engine: str) -> Communicator:
         f"mlp_xp.distributed.{ENGINES[engine]}"
     ).create()
     if communicator.size > 1:
-        from mlp_xp.distributed._processors import (
-            divide_processors,
-        )  # Only several processes need it.
+        from mlp_xp.distributed._processors import divide_processors  # Rarely needed.
         from mlp_xp.distributed._ranks import end_all_on_errors
 
         divide_processors(communicator)

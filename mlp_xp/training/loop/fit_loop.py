@@ -250,7 +250,8 @@ class FitLoop:
             or settings.verbose
             or settings.max_time is not None
             or self.is_resumed
-            or not self.trainer.processes.is_single  # Only the first process prints.
+            # Several processes must act alike, although only the first process is verbose.
+            or not self.trainer.processes.is_single
             or (validation is not None and validation.looks_at_model)
         )
 
