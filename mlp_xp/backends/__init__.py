@@ -1,4 +1,4 @@
-"""Backends: array libraries and how they execute training steps; one folder or file each.
+"""Backends: array libraries, and how they execute training steps. Each has a folder or a file.
 
 A library is imported only if the user requests it or passes one of its arrays. All formulas are
 defined elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists the functions that a backend
@@ -173,7 +173,7 @@ def _check_kind(name: str, device: Any) -> None:
         raise ValueError(f"{only}. {_NO_DRIVER}.")
     raise ValueError(
         f"{only}: use backend={' or '.join(map(repr, others))} "
-        # Only CuPy's command: other libraries' extras may install CPU-only builds.
+        # Suggest only CuPy's command, since other libraries' extras may install CPU-only builds.
         + (f"(installed: {here})" if here else f"(none is installed: {how_to_install(others[0])})")
     )
 

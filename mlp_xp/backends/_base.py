@@ -217,8 +217,8 @@ class Backend:
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         """Compile ``body(i, state, steps, *shared)``, which returns the next state, for many steps.
 
-        The body must be pure. ``i`` is an integer, possibly traced, that is only used as in
-        ``array[i, ...]``, to index the first axis (steps) of the arrays in ``steps``. The result,
+        The body must be pure. The body may use the integer ``i``, possibly traced, only to index
+        the first axis (steps) of the arrays in ``steps``, as in ``array[i, ...]``. The result,
         ``run(start, stop, state, steps, *shared)``, calls the body for each i in order and donates
         the state. The default, None, is for backends where a loop is no faster than one call per
         step.
@@ -266,9 +266,9 @@ class Backend:
     ) -> contextlib.AbstractContextManager[object]:
         """Return the context for training steps.
 
-        ``work`` and ``sparse_work`` are the numbers of operations in a step's forward pass, in
-        total and in sparse products. ``n_steps`` is the number of completed and guaranteed steps (0
-        if there is no time to compile). ``largest`` is the size of the largest array.
+        ``work`` and ``sparse_work`` are the numbers of operations in a step's forward pass: in
+        total, and in sparse matrix products. ``n_steps`` is the number of completed and guaranteed
+        steps (0 if there is no time to compile). ``largest`` is the size of the largest array.
         """
         return contextlib.nullcontext()
 
@@ -284,7 +284,7 @@ class Backend:
         """Wait until the device has finished, or at least until a tree's arrays are computed."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-        """Copy host batches to the device, each while the previous batch is used.
+        """Copy host batches to the device, each while the caller uses the previous batch.
 
         A batch's arrays may be overwritten once the next batch is requested. No batch may have more
         rows than the first.

@@ -8,7 +8,7 @@ captured kernels with the captured addresses and scalar arguments. Therefore
 - the arguments of an epoch's steps are copied to buffers; a graph reads them from a position that
   is stored on the device, and then advances the position;
 - intermediate results are in a memory pool that exists as long as the graph;
-- the graphs run on a separate stream; events synchronize it with the caller's stream.
+- the graphs run on a separate stream, and events order this stream with the caller's stream.
 
 Steps that cannot be captured (because of a cuBLAS product in CuPy, or a function that waits for the
 device) run one by one, and the log states the reason. References: "CUDA Programming Guide", chapter
@@ -38,7 +38,7 @@ from mlp_xp._utils.tree import leaves, map_leaves
 _STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))
 # The maximum number of steps in a graph; longer graphs would save under a microsecond per step.
 _MOST_STEPS = 32
-# The number of array shapes for which graphs are kept, e.g. full batches and a shorter last one.
+# The number of array shapes for which graphs are kept, e.g. full batches and a shorter last batch.
 _MOST_SHAPES = 4
 
 
@@ -74,7 +74,7 @@ class Graphs(ABC):
 
 
 class Streams(threading.local):
-    """The stream for graphs on each device.
+    """The thread's stream for graphs on each device.
 
     Each thread has separate streams; otherwise one thread could capture another thread's work.
     """
@@ -175,7 +175,7 @@ class CapturedLoop:
             self._shapes, self._state = {}, state  # Donated, so the memory can be used.
 
     def _steps_like(self, steps: Any) -> _Steps:
-        """Return the buffers and graphs for arguments of these shapes; discard the oldest ones."""
+        """Return the buffers and graphs for arguments of these shapes; discard the oldest."""
         key = tuple(None if leaf is None else _kind(leaf) for leaf in leaves(steps))
         found = self._shapes.pop(key, None) or _Steps(steps, self._graphs)
         self._shapes[key] = found

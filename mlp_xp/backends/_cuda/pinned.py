@@ -41,7 +41,7 @@ class Copier(Protocol):
 
 
 def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-    """Copy host batches to the device, each while the previous batch is used.
+    """Copy host batches to the device, each while the caller uses the previous batch.
 
     Two sets of buffers alternate. A set is refilled only after the computation with its last batch,
     and used only after the copy. No batch may have more rows than the first.
@@ -94,7 +94,7 @@ class _Buffers:
         self._copied.record(copy)
 
     def hand_over(self, compute: Any) -> tuple[Any, ...]:
-        """Return the device arrays; later work on the stream waits for their copy."""
+        """Return the device arrays; later work on the stream waits until they have been copied."""
         with self._copier.scope():
             compute.wait_event(self._copied)
             return tuple(array[:n] for (_, array), n in zip(self._pairs, self._rows, strict=True))
@@ -106,7 +106,7 @@ class _Buffers:
 
 
 def collect(copier: Copier, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
-    """Copy device arrays to the host, each while the next one is computed."""
+    """Copy device arrays to the host, each while the next array is computed."""
     with copier.scope():
         compute, copy = copier.compute_stream(), copier.copy_stream()
     previous = None

@@ -4,8 +4,8 @@ This folder only executes: all formulas are defined in `nn`, `optimizers` or `ba
 
 - `backend`: arrays and transfers; `probing`: checks whether a device works
 - `namespace`: the Array API without functions that wait for the device
-- `kernels`: all kernels except products; `rendering` lists them, `multi_tensor` is for trees of
-  arrays, and `sparse` for sparse rows
-- `products`: dense layers with the products of `cublaslt`, which can be captured in a CUDA graph
+- `kernels`: all kernels except matrix products; `rendering` lists the kernels, `multi_tensor` is
+  for trees of arrays, and `sparse` is for sparse rows
+- `products`: dense layers with the matrix products of `cublaslt`, which a CUDA graph can capture
 - `captured`: CUDA graphs in CuPy, for `mlp_xp.backends._cuda.captured`
 """

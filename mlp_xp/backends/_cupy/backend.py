@@ -30,7 +30,8 @@ from mlp_xp.backends._cupy.products import dense_in
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels
 
-# Larger arrays are not pinned: CuPy rounds pinned memory up to a power of two and never frees it.
+# Arrays above this size in bytes are not pinned: CuPy rounds pinned memory up to a power of two and
+# never frees it.
 _MOST_PINNED = 1 << 26
 
 

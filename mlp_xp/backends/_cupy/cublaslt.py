@@ -1,6 +1,6 @@
-"""Matrix products by cuBLASLt, which can add a bias and be captured in a CUDA graph.
+"""Matrix products by cuBLASLt. They can add a bias, and a CUDA graph can capture them.
 
-CuPy's own products set the stream of a cuBLAS handle, which is not allowed during a capture;
+CuPy's own matrix products set the stream of a cuBLAS handle, and a capture does not allow that;
 cuBLASLt receives the stream with each call. Each combination of dtype, shapes, strides and
 alignment is described once; cuBLASLt's heuristic then selects the algorithm. nvmath-python provides
 the bindings.
@@ -23,7 +23,7 @@ from cupy.cuda import runtime
 
 from mlp_xp._utils.optional import install_command
 
-# The cuBLAS compute type for float32 products in each precision.
+# The cuBLAS compute type for float32 matrix products in each precision.
 COMPUTE_TYPES = {
     "float32": "COMPUTE_32F",
     "tf32": "COMPUTE_32F_FAST_TF32",

@@ -19,7 +19,8 @@ from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
 from mlp_xp.backends.kernels import Kernels
 
-# Larger arrays are data sets, for which a pinned copy would double the host memory.
+# Arrays above this size in bytes are data sets; pinned copies would double the host memory they
+# need.
 _PINNED_BYTES = 2**26
 
 

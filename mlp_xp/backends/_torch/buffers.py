@@ -1,7 +1,7 @@
 """Buffers for large arrays, which the torch kernels reuse at each step.
 
-On a CPU, torch allocates each tensor with the C library, which returns large blocks to the
-operating system when they are freed. Newly mapped pages are slow: with batches of 4,096 rows and
+On a CPU, torch allocates each tensor with the C library. When a large block is freed, the C library
+returns it to the operating system. Newly mapped pages are slow: with batches of 4,096 rows and
 layers of 1,024 or 2,048 neurons, they make steps 10 to 20 % longer. Smaller blocks are cached by
 the C library, which is faster than these buffers. On a GPU, torch has its own cache.
 """
@@ -65,7 +65,7 @@ def empty(
     if kept is None:
         kept = _kept[number] = {}
         weakref.finalize(owner, _kept.pop, number, None).atexit = False
-    # The buffer is removed during the check, so that other threads allocate their own.
+    # The buffer is removed during the check, so that other threads allocate separate buffers.
     raw, start, holders = _take(kept, role)
     if raw is None or raw.nbytes - start < n_bytes or holders > _UNUSED:
         raw = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)

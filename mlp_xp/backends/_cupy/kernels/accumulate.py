@@ -1,4 +1,4 @@
-"""Add a step's loss to the sum over an epoch, in one launch."""
+"""Add a step's loss to the epoch's sum, in one launch."""
 
 from __future__ import annotations
 

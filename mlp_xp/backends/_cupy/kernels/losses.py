@@ -1,4 +1,4 @@
-"""Average losses and accuracies of a batch, in one launch or, for large batches, two.
+"""Compute a batch's average loss or accuracy, in one launch or, for large batches, in two.
 
 A small batch is summed by one block of threads. For a larger batch, a second launch adds up the
 sums of several blocks.

@@ -252,7 +252,7 @@ def _update(
 
 
 def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
-    """Whether the kernels support the arrays: contiguous, of one dtype, gradients of one dtype."""
+    """Whether the kernels support the arrays: contiguous, each tree with one dtype."""
     dtype, gradient = (array.dtype for array in members[0][:2])
     return is_plain(dtype, *scalars) and all(
         is_plain(dtype, p, *states)
@@ -275,7 +275,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
 
 
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
-    """Compute `mlp_xp.optimizers.clip`, with one launch for the norm and one for the scaling."""
+    """Compute `mlp_xp.optimizers.clip` in two launches: for the norm, and for the scaling."""
     members = [(g,) for g in leaves(grads)]
     is_known = members and all(is_plain(members[0][0].dtype, g) for (g,) in members)
     if not is_known or n_leading or not 0.0 < max_norm < math.inf:

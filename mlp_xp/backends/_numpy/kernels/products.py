@@ -1,4 +1,4 @@
-"""Matrix products in machine code: in tiles, with packed or unpacked operands, also in bfloat16."""
+"""Matrix products in machine code: in tiles, with packed or unpacked operands, and in bfloat16."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ Ahead: TypeAlias = dict[tuple[int, str], Array]
 
 # The number of rows of an AMX tile register.
 _TILE_ROWS = 16
-# Products with fewer multiplications than this are faster in one thread.
+# Matrix products with fewer multiplications than this are faster in one thread.
 _LEAST_PRODUCTS = 250_000
 # The depth of a block, in steps along the summed axis, if the right operand is not packed.
 _STEPS = 512
-# Products with at most this number of rows are not computed in tiles.
+# Matrix products with at most this number of rows are not computed in tiles.
 _FEW_ROWS = 4
 # Packing the weights W pays off for batches of at least 256 rows, or of at least 50 rows if the
 # rows of W are at least 4,096 bytes long. On an Intel Xeon (family 6, model 207), such long rows
@@ -54,7 +54,7 @@ _LARGE = 2 << 20
 
 
 class Factors(NamedTuple):
-    """Whether each operand of a product is packed."""
+    """Whether each operand of a matrix product is packed."""
 
     a: bool
     b: bool

@@ -1,4 +1,4 @@
-"""Update parameters in one pass over memory; small arrays are updated together."""
+"""Update parameters in one pass over memory, and small arrays together."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def update_tree(
 def _update_as_one(
     optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
 ) -> Any:
-    """Update small arrays that are adjacent in memory as one array, which saves NumPy calls.
+    """Update small arrays that are adjacent in memory as one array, to save NumPy calls.
 
     Return the penalty, or None if the arrays are not suitable. A NumPy call's overhead costs about
     as much as computing a few thousand numbers.

@@ -1,10 +1,10 @@
 """Matrix products by the BLAS that remain fast if another program uses a processor.
 
-In each product, the BLAS's threads wait for each other. A thread that shares its processor with
-another program may be late by a scheduler time slice. In that time, a single thread could compute
-the whole product. If threads are late, one thread therefore computes products in the pieces that
-the BLAS would give to its threads, provided that the results are bitwise identical. This is tested
-with random numbers first.
+In each matrix product, the BLAS's threads wait for each other. A thread that shares its processor
+with another program may be late by a scheduler time slice. In that time, a single thread could
+compute the whole product. If threads are late, one thread therefore computes products in the pieces
+that the BLAS would give to its threads, provided that the results are bitwise identical. This is
+tested with random numbers first.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _WAKING = 2
 # The weight of the latest product in the moving average of one thread's time.
 _LAST = 0.1
 
-# A limit on BLAS threads applies to the whole process and changes the bits of other threads'
-# products, so those must wait. This costs little, since the BLAS computes one product at a time
-# anyway.
+# A limit on BLAS threads applies to the whole process. It would change the bits of products that
+# other threads compute, so these products must wait. This costs little, since the BLAS computes one
+# product at a time anyway.
 _lock = threading.Lock()
 
 

@@ -1,4 +1,4 @@
-"""The size of the processor's second-level cache, and block sizes for products that fit in it."""
+"""The size of the second-level cache, and block sizes of matrix products that fit in it."""
 
 from __future__ import annotations
 

@@ -232,7 +232,8 @@ def openblas_threads() -> int:
 def one_blas_thread() -> Iterator[int]:
     """Limit the BLAS to one thread; yield the number of other contexts that are open.
 
-    The limit applies to the whole process, so the last context that closes restores it.
+    The limit applies to the whole process, so the last context that closes restores the number of
+    threads.
     """
     with _lock:
         _limits.append(_limits[-1] if _limits else _blas().limit(limits=1))

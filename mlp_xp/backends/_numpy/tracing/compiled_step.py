@@ -3,8 +3,8 @@
 The first call runs the function on `Traced` arrays, which execute and record NumPy's operations;
 then the state is restored. The result is a straight-line `Program`: NumPy functions with ``out=``
 and fixed operands, and tables of calls of machine code. The first call and later calls run this
-program. When the last array in a buffer is freed, the buffer returns to a pool, and later
-operations reuse it while it is in the caches.
+program. When the last array in a buffer is freed, the buffer returns to a pool. Later operations
+reuse the buffer while it is in the caches.
 
 The rules of JAX's ``jit`` apply: the function must be pure, it may depend on shapes but not on
 values, and a Python value is fixed at the first call. A function that needs a value, or uses
@@ -86,7 +86,7 @@ _idle = _Idle()
 
 
 class Compiled:
-    """A compiled function, which owns a plan from its first call until `release`."""
+    """A compiled function that owns a plan from its first call until `release`."""
 
     state_stays: ClassVar[bool] = False
 
