@@ -215,7 +215,7 @@ class Backend:
         return state
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
-        """Compile ``body(i, state, steps, *shared)``, which returns the next state, for many steps.
+        """Compile a loop that calls ``body(i, state, steps, *shared)`` to compute each next state.
 
         The body must be pure. The body may use the integer ``i``, possibly traced, only to index
         the first axis (steps) of the arrays in ``steps``, as in ``array[i, ...]``. The result,

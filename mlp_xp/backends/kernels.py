@@ -56,7 +56,7 @@ class SparseMatrix(NamedTuple):
 
 
 class Transposed(NamedTuple):
-    """The transpose of gathered rows of a sparse matrix."""
+    """The transpose of rows gathered from a sparse matrix."""
 
     rows: Any
 

@@ -204,7 +204,7 @@ class _Product:
         self._one, self._zero = np.ones(1, number), np.zeros(1, number)
         # These addresses are stored because NumPy takes a microsecond to return one.
         self._factors = self._one.ctypes.data, self._zero.ctypes.data
-        self._lock = threading.Lock()  # Calls change the bias address.
+        self._lock = threading.Lock()  # Needed because calls change the bias address.
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
         self._layouts: list[int] = []

@@ -85,8 +85,7 @@ def multiply(
 def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
     """Round a batch to bfloat16, and pack it for both of its products in one pass.
 
-    These are the product with the weights, and x^T dy, in which the batch is the left or right
-    operand.
+    One product is with the weights; the other is x^T dy, in which the batch is either operand.
     """
     packing = bfloat16_packing()
     tile = _find_tile(packing)

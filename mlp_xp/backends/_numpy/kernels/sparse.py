@@ -37,7 +37,7 @@ class TakenRows:
         return self.affine(W, 0)
 
     def affine(self, W: Array, b: Array | int) -> Array:
-        """Return ``x W + b``. Sums start at ``b``, which saves a pass over the result."""
+        """Return ``x W + b``. Sums start at ``b`` to save a pass over the result."""
         self._n_columns = W.shape[0]
         y = np.empty_like(W, shape=(self._n_rows, W.shape[1]), order="C")
         given, self._given = self._given, None

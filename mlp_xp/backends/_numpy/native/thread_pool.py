@@ -151,7 +151,7 @@ class ThreadPool:
             raise rows_error(np.asarray(positions), int(job["n_source"]))
 
     def _start(self) -> Callable[..., int]:
-        """Start the other threads, which wait for calls; the machine code must be linked."""
+        """Start the pool's other threads to wait for calls; the machine code must be linked."""
         self._run_jobs = run_jobs = _machine_code().run_jobs()
         for thread_number in range(1, self.n_threads):
             thread = threading.Thread(
@@ -165,7 +165,7 @@ class ThreadPool:
         return run_jobs
 
     def end(self) -> None:
-        """Stop the other threads."""
+        """Stop the pool's other threads."""
         if self._run_jobs is not None:
             self._run_jobs(*self._memory, 0, -1, 0)
         for thread in self._threads:

@@ -105,7 +105,7 @@ class Compiled:
         return [] if self._plan is None else self._plan.programs
 
     def release(self, state: Any) -> Any:
-        """Return the state in separate memory; keep a small plan for later equal functions."""
+        """Return the state in separate memory; keep a small plan for reuse by an equal function."""
         plan, self._plan = self._plan, None
         if plan is None or not plan.programs or plan.n_bytes > _SMALL_PLAN:
             return state
@@ -183,7 +183,7 @@ class Compiled:
 
 
 def _flatten(tree: tuple[Any, ...], flat: list[Any]) -> None:
-    """Append the leaves of a tree to a list; faster than `leaves`."""
+    """Append the leaves of a tree to a list; this is faster than `leaves`."""
     for branch in tree:
         if isinstance(branch, tuple):
             _flatten(branch, flat)

@@ -308,7 +308,7 @@ class Program:
         self.job(Job(Take(False, n_source, n, width, source, rows, target)))
 
     def undo(self) -> None:
-        """Restore the state, which the traced function has changed."""
+        """Undo the traced function's changes to the state."""
         for key, value in self._overwritten.items():
             self._state[key][...] = value
         self._overwritten = {}
