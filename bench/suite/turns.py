@@ -27,6 +27,7 @@ import numpy as np
 from bench.suite.contenders import Entry
 from bench.suite.records import ROOT, Result, thread_pools
 from bench.suite.workloads import Workload, load
+from mlp_xp._utils.signals.interrupts import postponed
 
 PAUSE = 0.1  # Seconds to wait, because the threads of the last contender spin for some 20 ms.
 PATIENCE = 600  # Seconds for a turn, including the first, which compiles.
@@ -135,7 +136,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._log, (self._pipe, end) = log, context.Pipe()
         self._process = context.Process(target=work, args=(end, job, log), daemon=True)
-        with _ctrl_c_held():
+        # The mask is for the new process. Another thread may still receive the signal.
+        with postponed(), _ctrl_c_held():
             self._process.start()
         end.close()
 

@@ -120,7 +120,7 @@ def test_an_engine_that_is_missing_says_how_to_get_it(monkeypatch):
 def test_torch_without_torchrun_says_what_to_type(torch, monkeypatch):
     get_communicator.cache_clear()
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(RuntimeError, match=r"RANK is not set\): type torchrun"):
+    with pytest.raises(RuntimeError, match="RANK is not set: type torchrun"):
         get_communicator("torch")
 
 
