@@ -148,8 +148,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         settings = list(self.settings or [{}])
         members = []
         for number in range(self.n_estimators):
-            # Each network has a different seed, so the first networks do not depend on
-            # `n_estimators`.
+            # A seed for each network, so that the first networks do not depend on `n_estimators`.
             own = np.random.RandomState(generator.randint(2**31 - 1))
             params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
             members.append((clone(template).set_params(**params), own))
