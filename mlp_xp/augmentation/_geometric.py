@@ -201,9 +201,9 @@ def _within(places: Array, low: int, high: int, *, xp: Namespace) -> Array:
     return xp.logical_and(places >= low, places < high)
 
 
-def _both(lines: Array, columns: Array, *, xp: Namespace) -> Array:
-    """Return True for each pixel whose line and column are both True."""
-    return xp.logical_and(lines[:, :, None], columns[:, None, :])
+def _both(rows: Array, columns: Array, *, xp: Namespace) -> Array:
+    """Return True for each pixel whose row and column are both True."""
+    return xp.logical_and(rows[:, :, None], columns[:, None, :])
 
 
 def _reflected(places: Array, n: int, *, xp: Namespace) -> Array:

@@ -60,7 +60,7 @@ class Callback:
     def on_fit_begin(self, model: Any) -> None:
         """Prepare for a fit of `model`; ``model.max_iter`` is the planned number of epochs.
 
-        ``model.max_time`` can still be set here; it counts from the call of `fit`.
+        ``model.max_time`` can still be set here; the time is counted from the call to `fit`.
         """
 
     def on_fit_resume(self, model: Any) -> None:

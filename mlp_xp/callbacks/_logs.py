@@ -58,8 +58,8 @@ class CSVLog(Callback):
         self._write("a", record)
 
     def _write(self, mode: str, row: tuple[Any, ...]) -> None:
-        # Open the file for each row, so that no open file must be flushed, closed or excluded from
-        # copies.
+        # Reopen the file for each row, so that there is no open file to flush, to close or to leave
+        # out of copies.
         with open(self.path, mode, newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
 

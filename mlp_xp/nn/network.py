@@ -217,7 +217,7 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
 def draw_params(
     network: Network, uniform: Callable[..., Any], constant: Callable[..., Any] = constant
 ) -> Params:
-    """Create initial parameters by ``uniform(low, high, shape)`` and ``constant(value, shape)``."""
+    """Create parameters with ``uniform(low, high, shape)`` and ``constant(value, shape)``."""
     blocks = (block for block in network._all_blocks if block.has_params)
     return tuple(block.init(uniform, constant) for block in blocks)
 

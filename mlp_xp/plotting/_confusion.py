@@ -55,10 +55,10 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         im_kw: dict[str, Any] | None = None,
         text_kw: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the matrix; parameters are scikit-learn's.
+        """Draw the matrix, with the same parameters as in scikit-learn.
 
-        ``xticks_rotation`` is by default "horizontal" for short names and 45 degrees otherwise;
-        with more than 20 classes, cells have no numbers.
+        By default, ``xticks_rotation`` is "horizontal" for short names and 45 degrees otherwise.
+        With more than 20 classes, no numbers are shown in the cells.
         """
         matrix = np.asarray(self.confusion_matrix)
         is_share = matrix.dtype.kind == "f"

@@ -14,7 +14,7 @@ from mlp_xp._utils.signals import ctrl_c_pressed
 
 _LINES = 20
 _SHORTEST, _LONGEST = 6, 40  # Width of a bar, in characters.
-# The terminal appends "^C" when Ctrl-C is pressed; a line that wraps cannot be cleared.
+# Room for the "^C" that the terminal prints on Ctrl-C: a line that wraps cannot be cleared.
 _ECHO = len("^C")
 
 

@@ -281,5 +281,5 @@ def _no_collection() -> Iterator[None]:
 
 @lru_cache(maxsize=128)
 def report(body: Callable[..., Any], reason: str) -> None:
-    """Log once per function and reason that its steps cannot be captured."""
+    """Log that a function's steps cannot be captured, once per function and reason."""
     _log.warning("Training steps run one by one, without CUDA graphs (%s).", reason)

@@ -193,7 +193,7 @@ def trainer_for(
         # If the estimator has the trainer's arrays, no copy is needed, unless the compiled step
         # donates the state's memory.
         is_own = _have_same_arrays(weights, (trainer.learned, trainer.state.batch_stats))
-        # Training continues from the weights, not from the published moving average.
+        # Training continues from the raw weights, not from the moving average that users see.
         is_average = rules.ema_decay is not None and _have_same_arrays(weights, last.published)
         if not is_average and (not is_own or backend.donates):
             trainer.set_learned(*weights)

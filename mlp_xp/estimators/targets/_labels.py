@@ -142,7 +142,7 @@ class LabelTargets(Targets):
         return self._weights_of(class_weight, y, self.classes)
 
     def _weights_of(self, class_weight: Any, y: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the weight of each sample by its label, from a dict, "balanced" or None."""
+        """Return the weight of each sample's label; the class weights are as in `fit`."""
         if isinstance(class_weight, dict):
             return self._named_weights(class_weight, labels)[encode_labels(y, labels)]
         weights: np.ndarray = compute_sample_weight(class_weight, y)

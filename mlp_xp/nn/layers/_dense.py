@@ -15,7 +15,7 @@ class Dense(NamedTuple):
 
 
 class DensePullback(Protocol):
-    """A function from ``dy : (..., batch, fan_out)`` to ``dx``, or None, and the gradients."""
+    """A function of ``dy : (..., batch, fan_out)`` that returns ``(dx or None, gradients)``."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         """Return the gradients with respect to the input and to the parameters."""

@@ -25,7 +25,7 @@ class Plateau:
 
     @property
     def is_over(self) -> bool:
-        """Whether more than ``patience`` epochs in a row have not improved the loss."""
+        """Whether the loss has not improved for more than ``patience`` consecutive epochs."""
         return self.count > self.patience
 
     def reached(self, loss: float) -> bool:

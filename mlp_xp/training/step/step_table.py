@@ -230,7 +230,7 @@ def put_tables(
         yield _put(trainer, epoch.tables[-1])
         done = steps.stop
         if budget is not None:
-            # Wait for the device, since the steps may only be queued.
+            # Wait for the device: it may not have run all queued steps.
             trainer.backend.get(trainer.state.loss)
             budget.count(len(steps))
 

@@ -83,7 +83,7 @@ class Arithmetic(namedtuple("Arithmetic", "is_double is_product a b out")):
 class Update(
     namedtuple("Update", "is_double n_arrays arrays rule constants rate l2 penalty shrink")
 ):
-    """One step of an update rule for all arrays, and the L2 penalty before the step.
+    """The L2 penalty, then one step of an update rule, for all arrays.
 
     ``arrays`` has dtype `UPDATED_ARRAY`; the ``constants`` of the rule are float64.
     """
@@ -222,9 +222,9 @@ _VARIANTS: dict[type, str] = {
 
 
 def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
-    """Return all units for a processor, including products in tiles if ``has_tile`` is true.
+    """Return all units of code for a processor, with tiled products if ``has_tile`` is true.
 
-    ``packing`` is the processor's format for bfloat16, or `NUMBERS` without bfloat16.
+    ``packing`` is the processor's bfloat16 format, or `NUMBERS` if it has none.
     """
     units = [Unit(0), Unit(number_of(Take))]
     for kind in KINDS:

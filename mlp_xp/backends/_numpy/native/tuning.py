@@ -52,7 +52,7 @@ LAST_TABLE, IS_ALONE, N_STEPS, NANOSECONDS, AS_BEFORE, STRETCH = range(32, 38)
 # started and done.
 MAIL, MAIL_OF_THREAD = 40, 8
 BEGUN, DONE = MAIL, MAIL + 1
-QUIT = -1  # The ticket that stops the threads; kernel calls have 1, 2, ...
+QUIT = -1  # The ticket that stops the threads; those of kernel calls are 1, 2, ...
 # How many times a waiting thread polls before it sleeps. This takes about 30 microseconds, roughly
 # the cost of waking up. A sleeping thread leaves the processor to other programs and threads.
 SPINS = 1000
