@@ -1,4 +1,4 @@
-"""scikit-learn's interface: this library and scikit-learn's MLP, in fits that continue the last."""
+"""scikit-learn's interface: this library and scikit-learn's MLP; an epoch is a `partial_fit`."""
 
 import importlib
 import warnings
@@ -11,9 +11,9 @@ from bench.peers.contest import MOMENTUM, Contender, Task
 
 
 def make(
-    task: Task, *, library: str = "mlp_xp", by_epoch: bool = False, **options: Any
+    task: Task, *, library: str = "mlp_xp", in_one_fit: bool = False, **options: Any
 ) -> Contender:
-    """Return the contender, whose epochs are one fit, or with ``by_epoch`` a `partial_fit` each."""
+    """Return the contender; with ``in_one_fit``, the epochs of a turn are a fit with warm start."""
     if task.solver == "descent":
         return _make_lab(task)
     x = task.x
@@ -23,7 +23,9 @@ def make(
         # The data are on the device, as for the peers. Only JAX copies them.
         x = get_backend(options.get("backend")).put(x)
         # Pixels are scaled by the library per batch; scaled data are not scaled again.
-        options["input_scaling"] = "standardize" if task.x.dtype == np.uint8 else None
+        scaling = "standardize" if task.x.dtype == np.uint8 else None
+        # All epochs are run, so they are compiled from the first one on.
+        options |= {"input_scaling": scaling, "warm_start": True, "n_iter_no_change": np.inf}
     model = importlib.import_module(library).MLPClassifier(
         task.widths[1:-1],
         task.activation,
@@ -33,14 +35,12 @@ def make(
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,
         random_state=0,
-        warm_start=True,
-        n_iter_no_change=np.inf,  # All epochs are run, so they are compiled from the first one on.
         **options,
     )
     classes = np.arange(task.widths[-1])
 
     def train(epochs: int) -> float:
-        if by_epoch:
+        if not in_one_fit:
             for _ in range(epochs):
                 model.partial_fit(x, task.y, classes=classes)
             return float(model.loss_)

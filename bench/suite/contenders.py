@@ -37,7 +37,7 @@ def _ours(backend: str, **more: Any) -> Entry:
 
 _CONTENDERS = {
     OURS: _ours("numpy", quick=True),
-    "mlp_xp, NumPy, an epoch a call": _entry("estimators", {"by_epoch": True}),
+    "mlp_xp, NumPy, epochs in one fit": _entry("estimators", {"in_one_fit": True}),
     "mlp_xp, NumPy, from uint8": _ours("numpy", data="raw"),
     "mlp_xp, NumPy, bf16": _ours("numpy", precision="bfloat16"),
     "mlp_xp, torch": _ours("torch"),
@@ -75,6 +75,6 @@ def entries(workload: Workload, *, quick: bool = False) -> dict[str, Entry]:
     chosen = _FULL_BATCH if workload.solver == "descent" else _CONTENDERS
     if workload.kind == "predict":
         # Predictions do not depend on how steps or epochs are called.
-        calls = {"scan", "by_epoch"}
+        calls = {"scan", "in_one_fit"}
         chosen = {name: one for name, one in chosen.items() if not calls & one.options.keys()}
     return {name: entry for name, entry in chosen.items() if entry.quick or not quick}

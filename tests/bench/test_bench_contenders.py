@@ -12,7 +12,7 @@ import sklearn.neural_network
 import mlp_xp
 
 # These need no more than this library does.
-NUMPY = ("mlp_xp, NumPy", "mlp_xp, NumPy, an epoch a call", "mlp_xp, NumPy, from uint8")
+NUMPY = ("mlp_xp, NumPy", "mlp_xp, NumPy, epochs in one fit", "mlp_xp, NumPy, from uint8")
 OURS = (*NUMPY, "scikit-learn", "plain NumPy, float64")
 # One compiles C++ for long, the other needs a process without the first Keras.
 ALONE = ("torch, compiled", "Keras on torch")
