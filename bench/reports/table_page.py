@@ -30,17 +30,25 @@ def blocks() -> dict[str, str]:
         table = study.contenders_table(names, aside, "aside")
         tables = {f"The {len(aside)} data sets not used for tuning": [table]} | tables
     parts += [folded(title, "\n\n".join(map(markdown, each))) for title, each in tables.items()]
+    on_cores, of_cores = study.newest_run(study.ON_CORES)
+    larger, each = study.measured(of_cores)
+    cores = [study.contenders_table(larger, each, ""), *study.sets_tables(larger, each)]
+    cores.append(study.seconds_table(larger, each))
     of_paper = newest(tabm.PART)[1]
     return {
         "tables": "\n\n".join(parts),
-        "tables-machine": _conditions(record, found, every),
+        "tables-machine": _conditions(record[study.PART], record, found, every),
+        "tables-on-cores": "\n\n".join(
+            [*map(markdown, cores), _conditions(on_cores[study.ON_CORES], on_cores, {}, each)]
+        ),
         "tabm": f"{markdown(tabm.table(of_paper))}\n\n{measured_on(of_paper['environment'])}",
     }
 
 
-def _conditions(record: Result, found: dict[Any, Result], every: Sequence[Any]) -> str:
+def _conditions(
+    part: Result, record: Result, found: dict[Any, Result], every: Sequence[Any]
+) -> str:
     """Return sentences about the data, the machine, and the contenders that could not run."""
-    part = record[study.PART]
     splits = sorted({s.losses.shape[1] for s in every})
     one = count(splits[0], "random split")
     spread = one if len(splits) == 1 else f"{splits[0]} to {splits[-1]} random splits"
@@ -49,7 +57,8 @@ def _conditions(record: Result, found: dict[Any, Result], every: Sequence[Any]) 
         f"{count(part['threads'], 'thread')}. {part.get('note', '')}".strip(),
         measured_on(record["environment"]),
     ]
-    if left_out := [name for name in SETS if name not in {s.name for s in every}]:
+    compared = {s.name for s in every}
+    if left_out := [name for name in SETS if name not in compared and found]:
         lines.append(f"Not compared, because not all contenders ran: {', '.join(left_out)}.")
     lost = study.failures(found).items()
     lines += [f"- {name} cannot run: {reason}" for name, reason in lost]

