@@ -75,8 +75,10 @@ def draw(folder: Path) -> None:
             is_ours = name.startswith("mlp_xp")
             other = COLORS["jax:cuda" if "MLP" in name else "torch:cpu"]
             axes.plot(second, loss, "o", color=OURS if is_ours else other)
-            # Labels of our contenders are below and to the left, so they do not cover others.
-            offset, side = ((-4, -12), "right") if is_ours else ((0, 7), "center")
+            # Labels are on different sides of the points, so that they do not cover others.
+            offset, side = ((0, 7), "center") if "MLP" in name else ((6, -3), "left")
+            if is_ours:
+                offset, side = (-4, -12), "right"
             kinds = {"textcoords": "offset points", "ha": side, "fontsize": 8}
             axes.annotate(name, (second, loss), offset, **kinds)
         axes.set_xscale("log")
