@@ -31,38 +31,40 @@ def blocks() -> dict[str, str]:
         tables = {f"The {len(aside)} data sets not used for tuning": [table]} | tables
     parts += [folded(title, "\n\n".join(map(markdown, each))) for title, each in tables.items()]
     on_cores, of_cores = study.newest_run(study.ON_CORES)
-    larger, each = study.measured(of_cores)
-    cores = [study.contenders_table(larger, each, ""), *study.sets_tables(larger, each)]
-    cores.append(study.seconds_table(larger, each))
+    names, larger = study.measured(of_cores)
+    cores = [study.contenders_table(names, larger, ""), *study.sets_tables(names, larger)]
+    cores.append(study.seconds_table(names, larger))
     of_paper = newest(tabm.PART)[1]
     return {
         "tables": "\n\n".join(parts),
-        "tables-machine": _conditions(record[study.PART], record, found, every),
+        "tables-machine": "\n\n".join(
+            [*_conditions(study.PART, record, every), *_left_out(found, every)]
+        ),
         "tables-on-cores": "\n\n".join(
-            [*map(markdown, cores), _conditions(on_cores[study.ON_CORES], on_cores, {}, each)]
+            [*map(markdown, cores), *_conditions(study.ON_CORES, on_cores, larger)]
         ),
         "tabm": f"{markdown(tabm.table(of_paper))}\n\n{measured_on(of_paper['environment'])}",
     }
 
 
-def _conditions(
-    part: Result, record: Result, found: dict[Any, Result], every: Sequence[Any]
-) -> str:
-    """Return sentences about the data, the machine, and the contenders that could not run."""
-    splits = sorted({s.losses.shape[1] for s in every})
+def _conditions(name: str, record: Result, every: Sequence[Any]) -> list[str]:
+    """Return sentences about the data and the machine of a part of a record."""
+    part, splits = record[name], sorted({s.losses.shape[1] for s in every})
     one = count(splits[0], "random split")
     spread = one if len(splits) == 1 else f"{splits[0]} to {splits[-1]} random splits"
-    lines = [
+    return [
         f"{count(len(every), 'data set')} with at most {part['rows']:,} rows, {spread}, "
         f"{count(part['threads'], 'thread')}. {part.get('note', '')}".strip(),
         measured_on(record["environment"]),
     ]
-    compared = {s.name for s in every}
-    if left_out := [name for name in SETS if name not in compared and found]:
-        lines.append(f"Not compared, because not all contenders ran: {', '.join(left_out)}.")
+
+
+def _left_out(found: dict[Any, Result], every: Sequence[Any]) -> list[str]:
+    """Return sentences about the data sets that are not compared, and why."""
+    missing = [name for name in SETS if name not in {s.name for s in every}]
+    sentence = f"Not compared, because not all contenders ran: {', '.join(missing)}."
     lost = study.failures(found).items()
-    lines += [f"- {name} cannot run: {reason}" for name, reason in lost]
-    return "\n\n".join(lines)
+    return [sentence] * bool(missing) + [f"- {name} cannot run: {why}" for name, why in lost]
 
 
 def draw(folder: Path) -> None:
@@ -76,9 +78,10 @@ def draw(folder: Path) -> None:
             other = COLORS["jax:cuda" if "MLP" in name else "torch:cpu"]
             axes.plot(second, loss, "o", color=OURS if is_ours else other)
             # Labels are on different sides of the points, so that they do not cover others.
-            offset, side = ((0, 7), "center") if "MLP" in name else ((6, -3), "left")
             if is_ours:
                 offset, side = (-4, -12), "right"
+            else:
+                offset, side = ((0, 7), "center") if "MLP" in name else ((6, -3), "left")
             kinds = {"textcoords": "offset points", "ha": side, "fontsize": 8}
             axes.annotate(name, (second, loss), offset, **kinds)
         axes.set_xscale("log")

@@ -71,7 +71,7 @@ def predict_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
 
 
 def sparse_rows(rows: int, columns: int, per_row: int) -> tuple[Any, np.ndarray]:
-    """Draw sparse rows like those of TfidfVectorizer, with few numbers per row and some common
+    """Draw sparse rows as TfidfVectorizer returns them, with few numbers per row and some common
     columns."""
     from scipy import sparse
 

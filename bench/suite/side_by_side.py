@@ -30,7 +30,7 @@ def _hidden(*widths: int) -> Workload:
     return BASE._replace(widths=(BASE.widths[0], *widths, BASE.widths[-1]))
 
 
-# Workloads by the varied value. All other values are those of BASE, which is part of each sweep.
+# Workloads by the varied value. All other values are from BASE, which is part of each sweep.
 SWEEPS = {
     "width of both hidden layers": {n: _hidden(n, n) for n in (64, 256, 512, 2048)},
     "hidden layers of 512": {n: _hidden(*[512] * n) for n in (1, 2, 4, 8)},

@@ -119,14 +119,15 @@ def _joined(first: Result, *turns: tuple[float, Any, int | None]) -> Result:
 @contextlib.contextmanager
 def _ctrl_c_held() -> Iterator[None]:
     """Delay Ctrl-C, and hide it from processes that start meanwhile."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows lacks pthread_sigmask.
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with postponed():  # Other threads may receive the signal, whatever this one blocks.
+        if not hasattr(signal, "pthread_sigmask"):  # Windows lacks pthread_sigmask.
+            yield
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Worker:
@@ -136,8 +137,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._log, (self._pipe, end) = log, context.Pipe()
         self._process = context.Process(target=work, args=(end, job, log), daemon=True)
-        # The mask is for the new process. Another thread may still receive the signal.
-        with postponed(), _ctrl_c_held():
+        with _ctrl_c_held():
             self._process.start()
         end.close()
 

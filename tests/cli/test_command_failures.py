@@ -141,6 +141,7 @@ def test_options_that_change_the_numbers_are_refused(fails, partial_run):
         "--recipe record",
         "--data digits",
         "--early-stopping",
+        "--out x",
         "--no-residual",
     ):
         line = fails("train", "--resume", "run", *typed.split())

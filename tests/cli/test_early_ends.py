@@ -87,9 +87,11 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         _, err = process.communicate(timeout=60)  # To write to what has ended is an error.
     assert process.returncode == 130
     run, partial = tmp_path / "run", tmp_path / "run.partial"
-    said = f"kept; to test it, type mlp-xp evaluate {partial}; to resume it, type mlp-xp train "
+    said = (
+        f"note: {partial} was kept; to test it, type mlp-xp evaluate {partial}; to resume it, type"
+    )
     # The first long training of an installation says that it compiles.
-    assert re.sub(r"(?m)^mlp_xp: compil.*\n", "", err).endswith(f"{said}--resume {run}\n")
+    assert re.sub(r"(?m)^mlp_xp: compil.*\n", "", err) == f"{said} mlp-xp train --resume {run}\n"
     assert load_model(partial).n_iter_ >= 3
 
 

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         return _follow(ranks)
     # Divergence is reported in one sentence, so NumPy's warnings are redundant.
     with ranks.sharing_errors(), np.errstate(over="ignore", invalid="ignore"):
-        settings = typed.complete() if is_new else typed.resume(args.resume)
+        settings = typed.complete() if is_new else typed.resume(args.resume, out=args.out)
         check_installed("matplotlib", "safetensors")  # Results need these packages.
         if settings.tensorboard:
             check_installed("tensorboardX", extra="tensorboard")

@@ -146,12 +146,11 @@ def _column_names(text: str) -> tuple[str, ...]:
 
 
 def _add_output(group: Options) -> None:
-    folder = group.add_mutually_exclusive_group()
     is_path: dict[str, Any] = {"type": Path, "default": None}
-    folder.add_argument(
+    group.add_argument(
         "--out", metavar="DIR", help="new run folder (runs/<date>-<time>-<data>)", **is_path
     )
-    folder.add_argument(
+    group.add_argument(
         "--resume",
         metavar="RUN",
         help="resume an interrupted run with its settings; RUN is its folder",

@@ -127,17 +127,19 @@ class Settings:
             )
         return data, path
 
-    def resume(self, run: Path) -> Settings:
+    def resume(self, run: Path, out: Path | None = None) -> Settings:
         """Return an interrupted run's settings, updated by these if --resume accepts them all."""
         folder, _ = unfinished(run)
         given = {name: value for name, value in vars(self).items() if value}
         params = given.pop("params", {})
         free = {name: given.pop(name) for name in _FREE if name in given}
         fixed = given.keys() | {_OPTIONS.get(name, name) for name in params.keys() - _FREE}
-        for name in sorted(fixed):
+        fixed |= set() if out is None else {"out"}
+        if fixed:
+            option = f"--{min(fixed).replace('_', '-')}"
             raise ValueError(
-                f"--{name.replace('_', '-')} cannot be combined with --resume, which keeps the "
-                "settings of the run: leave it out, or start a new run without --resume"
+                f"{option} cannot be combined with --resume, which keeps the settings of the run: "
+                "leave it out, or start a new run without --resume"
             )
         cure = f"{folder} cannot be resumed; start a new run with `mlp-xp train`"
         stored = read_config(folder, cure)

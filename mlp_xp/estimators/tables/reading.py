@@ -132,11 +132,11 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
         return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
     if all(issubclass(one, _DATES) for one in others):
         gap = np.datetime64("NaT", "us")
-        dates = [gap if _is_missing(v) else _without_zone(v) for v in values]
+        dates = [gap if is_missing(v) else _without_zone(v) for v in values]
         return RawColumn(label, "date", np.asarray(dates, "datetime64[us]"))
     for type_, seconds in _SECONDS_OF.items():
         if all(issubclass(one, type_) for one in others):
-            numbers = [np.nan if _is_missing(v) else seconds(v) for v in values]
+            numbers = [np.nan if is_missing(v) else seconds(v) for v in values]
             return RawColumn(label, "number", np.asarray(numbers))
     if is_text and any(issubclass(one, Number) for one in others):
         raise text_and_numbers(label)
@@ -161,7 +161,8 @@ def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
     return RawColumn(parts[0].label, kind, np.concatenate(values))
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Return whether a value is None, NaN, or pandas' NA or NaT."""
     if isinstance(value, float | np.floating):
         return bool(value != value)
     return type(value).__name__ in _MISSING
@@ -202,7 +203,7 @@ def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
         raw = unique.tolist()
     merged: dict[Category, int] = {}
     targets = [
-        -1 if _is_missing(value) else merged.setdefault(_plain(label, value), len(merged))
+        -1 if is_missing(value) else merged.setdefault(_plain(label, value), len(merged))
         for value in raw
     ]
     return np.asarray(targets, dtype=np.int32)[inverse], [*merged]

@@ -120,9 +120,10 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
     try:
         y = check_array(y, **settings, dtype=None, input_name=name, estimator=estimator)
         row = _missing_row(y) if y.dtype == object else None
-        if numeric and row is None and y.dtype.kind in "OUS":
-            y = y.astype(np.float64)
-        assert_all_finite(y if row is None else 0.0, input_name=name, estimator_name=estimator)
+        if row is None:
+            if numeric and y.dtype.kind in "OUS":
+                y = y.astype(np.float64)
+            assert_all_finite(y, input_name=name, estimator_name=estimator)
     except (TypeError, ValueError):
         row = _missing_row(y)
         if row is None:
@@ -137,16 +138,12 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
 
 def _missing_row(y: Any) -> int | None:
     """Return the first row that is None, NaN, or pandas' NA or NaT; None if there is none."""
+    from mlp_xp.estimators.tables.reading import is_missing  # Few targets are objects.
+
     values = np.asarray(y, dtype=object)
     if values.ndim == 0:  # Sparse.
         return None
-    places = (
-        i
-        for i, value in enumerate(values.flat)
-        if type(value).__name__ in ("NoneType", "NAType", "NaTType")
-        or (isinstance(value, float | np.floating) and value != value)
-    )
-    place = next(places, None)
+    place = next((i for i, value in enumerate(values.flat) if is_missing(value)), None)
     return None if place is None else place // (values.size // len(values))
 
 
