@@ -38,7 +38,9 @@ float of at least 0, default=1
         Factor for the learning rate; 0 leaves parameters unchanged if the rule's update is
         proportional to the rate.
 
-    Notes ----- Every parameter has the state of the rule with the most fields; fields that its own
+    Notes
+    -----
+    Every parameter has the state of the rule with the most fields; fields that its own
     rule does not need remain zero.
 
     Examples
