@@ -20,7 +20,7 @@ from mlp_xp.backends._precision import LOW_PRECISIONS
 
 
 class Library(NamedTuple):
-    """A library: its module in this folder, its package, the extra to install it, its devices."""
+    """An array library: its module in this folder, package, `pip` extra, devices, and a note."""
 
     module: str
     package: str
@@ -74,7 +74,7 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
         if spec == "auto":
             return _automatic(device)
         if spec not in BACKENDS:
-            from mlp_xp._utils.names import error_end  # Only error messages need it.
+            from mlp_xp._utils.names import error_end  # Imported only for errors.
 
             names = ("auto", *BACKENDS)
             raise ValueError(
@@ -179,7 +179,10 @@ def _check_kind(name: str, device: Any) -> None:
 
 
 def _automatic(device: Any) -> Backend:
-    """Return the first backend with a working GPU, otherwise NumPy, unless a GPU was requested."""
+    """Return the first backend with a working GPU, or NumPy if there is none.
+
+    Raise BackendError if ``device`` requests a GPU and there is none.
+    """
     asked = str(device).startswith("cuda")
     able = [name for name in BACKENDS if "cuda" in BACKENDS[name].devices]
     reasons = []

@@ -17,12 +17,12 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-# The size in bytes of a block of rows: first in host memory, then on devices that do not report
-# their free memory. Other devices use an eighth of their free memory, since casts, activations and
-# gradients need several times the size of a block.
+# Sizes in bytes of a block of rows in host memory, and on devices that do not report their free
+# memory. On other devices, a block fills an eighth of the free memory, since casts, activations and
+# gradients need several times the size of the block.
 _CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
-# The number of forward-pass operations in a training step that takes two processors about a tenth
-# of a second, including the backward pass. A GPU is about a hundred times as fast.
+# On two CPU cores, a training step with this many forward-pass operations takes about 0.1 s,
+# including the backward pass. A GPU is about 100 times as fast.
 _WORK_AT_ONCE = 2_000_000_000
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -93,8 +93,8 @@ class Backend:
         """
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
-                # A library that rejects another library's memory may raise any exception, but
-                # accepts host memory.
+                # If a library rejects another library's memory, it may raise any exception. Then
+                # copy the array through host memory.
                 try:
                     array = self.xp.from_dlpack(array)
                 except Exception:
@@ -116,7 +116,7 @@ class Backend:
         return self.xp.asarray(self.put(array, dtype), copy=True)
 
     def zeros_like(self, array: Array) -> Array:
-        """Return zeros on the device, with the shape and dtype of a small array."""
+        """Return zeros on the device, with the shape and dtype of ``array``."""
         return self.xp.zeros_like(array)
 
     def unstack(self, array: Array) -> Sequence[Array]:
@@ -155,10 +155,10 @@ class Backend:
         return self.precision == "float16"
 
     def with_precision(self, precision: str) -> Self:
-        """Return a copy of this backend with lower-precision products, e.g. ``"bf16"``.
+        """Return a copy of this backend with matrix products in a lower precision.
 
-        Other names, such as ``"float32"``, return the backend unchanged. Raise ValueError if the
-        backend or its device does not support the precision.
+        ``precision`` is e.g. ``"bf16"``; for ``"float32"``, return the backend unchanged. Raise
+        ValueError if the backend or its device does not support the precision.
         """
         if precision not in LOW_PRECISIONS:
             return self
@@ -187,7 +187,7 @@ class Backend:
 
     @property
     def has_machine_code(self) -> bool:
-        """Whether steps may run as machine code, which not every machine supports."""
+        """Whether this machine can run training steps as machine code."""
         return False
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
@@ -199,10 +199,10 @@ class Backend:
         return contextlib.nullcontext()
 
     def compile(self, function: F, *, donate: bool = False) -> F:
-        """Compile a pure function of trees; with ``donate``, it reuses the first argument's memory.
+        """Compile a pure function of trees.
 
-        With ``donate``, each call must receive the state that the previous call returned, until
-        `release` is called.
+        With ``donate``, the compiled function reuses the first argument's memory. Each call must
+        then receive the state that the previous call returned, until `release` is called.
         """
         return function
 
@@ -220,8 +220,7 @@ class Backend:
         The body must be pure. The body may use the integer ``i``, possibly traced, only to index
         the first axis (steps) of the arrays in ``steps``, as in ``array[i, ...]``. The result,
         ``run(start, stop, state, steps, *shared)``, calls the body for each i in order and donates
-        the state. The default, None, is for backends where a loop is no faster than one call per
-        step.
+        the state. Backends on which a loop is no faster than one call per step return None.
         """
         return None
 
@@ -246,7 +245,7 @@ class Backend:
 
     @property
     def work_at_once(self) -> int:
-        """The number of forward-pass operations in a training step of about a tenth of a second."""
+        """The number of forward-pass operations in a training step that takes about 0.1 s."""
         return _WORK_AT_ONCE if self.shares_host_memory else 100 * _WORK_AT_ONCE
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
@@ -267,8 +266,9 @@ class Backend:
         """Return the context for training steps.
 
         ``work`` and ``sparse_work`` are the numbers of operations in a step's forward pass: in
-        total, and in sparse matrix products. ``n_steps`` is the number of completed and guaranteed
-        steps (0 if there is no time to compile). ``largest`` is the size of the largest array.
+        total, and in sparse matrix products. ``n_steps`` is the number of steps that are completed
+        or certain to run (0 if there is no time to compile). ``largest`` is the size of the largest
+        array.
         """
         return contextlib.nullcontext()
 
@@ -336,6 +336,6 @@ class Backend:
     # --- information ---------------------------------------------------------------------------
 
     def describe(self) -> dict[str, str]:
-        """Return the library, version and device, as benchmarks report them."""
+        """Return the library, version and device, for benchmark reports."""
         version = importlib.import_module(self.name).__version__
         return {"library": f"{self.name} {version}", "device": str(self.device)}

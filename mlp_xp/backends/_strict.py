@@ -1,4 +1,4 @@
-"""array-api-strict, for tests: only functions that the standard requires, and GPU-like devices."""
+"""array-api-strict, for tests: it has only the standard's functions, and simulated devices."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StrictBackend(Backend):
 
 
 def create(device: Any) -> StrictBackend:
-    """Return the backend on a device, given as an object or a name; default ``"CPU_DEVICE"``."""
+    """Return the backend on a device (an object or a name), by default ``"CPU_DEVICE"``."""
     if device is None or isinstance(device, str):
         try:
             device = array_api_strict.Device(device or "CPU_DEVICE")

@@ -97,7 +97,7 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Array:
 
 
 def accumulate(total: Array, fraction: Array, *terms: Array | float) -> Array:
-    """Add a step to an epoch's donated sum: ``total + fraction * sum(terms)``."""
+    """Add a step's loss to the epoch's sum; the result may reuse the memory of ``total``."""
     return total + fraction * reduce(operator.add, terms)
 
 

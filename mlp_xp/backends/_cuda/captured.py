@@ -66,7 +66,7 @@ class Graphs(ABC):
 
     @abstractmethod
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
-        """Copy rows of each pair's first array, from a start on the device, to its second array."""
+        """Fill each pair's second array with rows of the first, from row ``position[0]`` on."""
 
     @abstractmethod
     def memory(self, array: Any) -> int:
@@ -172,7 +172,8 @@ class CapturedLoop:
         if list(map(_kind, old)) == list(map(_kind, new)):
             _write(old, new, self._graphs)
         else:
-            self._shapes, self._state = {}, state  # Donated, so the memory can be used.
+            # The caller donated the state, so its memory can be reused.
+            self._shapes, self._state = {}, state
 
     def _steps_like(self, steps: Any) -> _Steps:
         """Return the buffers and graphs for arguments of these shapes; discard the oldest."""
@@ -196,7 +197,8 @@ class _Steps:
         self._graphs: dict[int, Callable[[], None]] = {}
         self._loaded: list[Any] = []
         self._position = xp.zeros(1, dtype=xp.int64, device=graphs.device)
-        # The arguments of all steps in an epoch, then the arguments of the steps in one graph.
+        # `_all` stores the arguments of all steps in an epoch; `_few` stores the arguments of the
+        # steps in one graph.
         self._all = _map_arrays(xp.empty_like, steps)
         self._few = _map_arrays(lambda leaf: xp.empty_like(leaf[:_MOST_STEPS, ...]), self._all)
 

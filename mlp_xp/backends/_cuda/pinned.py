@@ -81,7 +81,8 @@ class _Buffers:
         """Copy a batch to the device, on the copy stream; a shorter batch uses the first rows."""
         if not self._pairs:
             self._pairs = [self._copier.allocate(array) for array in batch]
-            # The new buffers may be in memory that work queued on `compute` still uses.
+            # Copy only after all work queued on `compute`, which may still use the new buffers'
+            # memory.
             self._computed.record(compute)
         else:
             self._copied.synchronize()
@@ -121,7 +122,7 @@ def collect(copier: Copier, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
             if previous is not None:
                 previous[0].synchronize()
                 yield previous[1]
-            previous = copied, host, array  # Keeps the array alive until it has been copied.
+            previous = copied, host, array  # Keep the array alive until it has been copied.
         if previous is not None:
             previous[0].synchronize()
             yield previous[1]

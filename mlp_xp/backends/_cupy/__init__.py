@@ -1,6 +1,6 @@
 """CuPy on a CUDA GPU: few kernel launches per step, and many steps per graph launch.
 
-This folder only executes: all formulas are defined in `nn`, `optimizers` or `backends.kernels`.
+This folder contains no formulas: `nn`, `optimizers` and `backends.kernels` define them.
 
 - `backend`: arrays and transfers; `probing`: checks whether a device works
 - `namespace`: the Array API without functions that wait for the device

@@ -71,16 +71,16 @@ class CupyBackend(Backend):
         return cupy.asnumpy(array)
 
     def _move(self, array: Any) -> Array:
-        # This copies only if the array is on another device.
+        # `cupy.asarray` copies only if the array is on another device.
         return cupy.asarray(array)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
         if array.nbytes > _MOST_PINNED:
             copy = cupy.empty(array.shape, array.dtype)
-            copy.set(array)  # `set` waits for the copy.
+            copy.set(array)  # `set` returns after the copy.
             return copy
-        # Without an order, CuPy would keep column-major order. `asarray` copies asynchronously,
-        # through pinned memory.
+        # `asarray` copies asynchronously, through pinned memory. By default it would keep
+        # column-major order.
         return cupy.asarray(array, order="C")
 
     def contiguous(self, array: Any) -> Array:

@@ -39,7 +39,7 @@ class CupyGraphs(Graphs):
                 caller.wait_event(stream.record(event))
 
     def new_pool(self) -> Any:
-        # The graphs' pool cannot use memory that CuPy's default pool has cached.
+        # Free the memory that CuPy's default pool has cached, since the graphs' pool cannot use it.
         cupy.get_default_memory_pool().free_all_blocks()
         return _GraphMemory(self.device)
 
@@ -50,7 +50,7 @@ class CupyGraphs(Graphs):
             try:
                 run()
             except BaseException:
-                with contextlib.suppress(Exception):  # The capture is already invalid.
+                with contextlib.suppress(Exception):  # Ending a failed capture raises.
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
@@ -66,10 +66,11 @@ class CupyGraphs(Graphs):
 
 
 class _GraphMemory:
-    """A memory pool that frees its memory once its graphs are released, not earlier.
+    """A memory pool that keeps all its memory until its graphs are released.
 
-    If memory runs short, CuPy's own pool frees blocks that no array uses, even if graphs write to
-    them, and it does not free its blocks when it is deleted (CuPy 14.2, `SingleDeviceMemoryPool`).
+    CuPy's own pool is unsuitable. If memory runs short, it frees blocks that no array uses, even if
+    graphs write to them. It also does not free its blocks when it is deleted (CuPy 14.2,
+    `SingleDeviceMemoryPool`).
     """
 
     def __init__(self, device: Any) -> None:
@@ -84,7 +85,7 @@ class _GraphMemory:
         self.malloc = self._pool.malloc
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception), self._device:  # CUDA may be shut down at exit.
+        with contextlib.suppress(Exception), self._device:  # At exit, CUDA may be shut down.
             self._kept.clear()
             self._pool.free_all_blocks()
 

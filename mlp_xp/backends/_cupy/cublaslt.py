@@ -41,7 +41,7 @@ _TYPES = {
 # The maximum workspace in bytes, as NVIDIA recommends for Hopper and later. A product allocates
 # only what it needs.
 _WORKSPACE_BYTES = 32 << 20
-# The largest alignment that is considered; new memory has at least this alignment.
+# The largest alignment to distinguish, in bytes; new memory always has it.
 _ALIGNMENT = 256
 # The bias vector's alignment: it is read 16 bytes at a time.
 _VECTOR_ALIGNMENT = 16
@@ -71,7 +71,7 @@ def multiply(
     if not is_known or _library() is None:
         return None
     batch: tuple[int, ...] = ()
-    if a.ndim + b.ndim > 4:  # Broadcast only stacks, since this takes microseconds.
+    if a.ndim + b.ndim > 4:  # Skip this for matrices, since it takes microseconds.
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = _readable(a, batch), _readable(b, batch)
     product = _product(
@@ -204,7 +204,7 @@ class _Product:
         self._one, self._zero = np.ones(1, number), np.zeros(1, number)
         # These addresses are stored because NumPy takes a microsecond to return one.
         self._factors = self._one.ctypes.data, self._zero.ctypes.data
-        self._lock = threading.Lock()  # Needed because calls change the bias address.
+        self._lock = threading.Lock()  # Each call sets the bias address, so calls cannot overlap.
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
         self._layouts: list[int] = []
@@ -222,7 +222,8 @@ class _Product:
             attribute = lt.MatmulDescAttribute.BIAS_POINTER
             self._vector = np.zeros(1, lt.get_matmul_desc_attribute_dtype(attribute))
             self._pointer = attribute, self._vector.ctypes.data, self._vector.nbytes
-            self._point_to(_ALIGNMENT)  # The heuristic accepts any aligned address.
+            # The heuristic needs an address, but only its alignment matters.
+            self._point_to(_ALIGNMENT)
         self._choose(a[-1], b[-1])
 
     def _describe(self, **attributes: int) -> None:

@@ -19,7 +19,7 @@ from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 
 class _Part(NamedTuple):
-    """A CUDA component: name, package for CUDA 13, and a word in the error if it is missing."""
+    """A CUDA component: its name, its package for CUDA 13, and a word in errors about it."""
 
     name: str
     package: str

@@ -20,7 +20,7 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
     """Return the kernel of dense layers, with float32 products in a precision.
 
     Each product is one launch: one forward, two backward. Stacks of models and block-diagonal
-    layers use batched products. CuPy computes products that cuBLASLt does not support, with cuBLAS.
+    layers use batched products. For products that cuBLASLt does not support, CuPy uses cuBLAS.
     """
 
     def product(a: Any, b: Any) -> Any:
@@ -31,10 +31,10 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
     ) -> tuple[Any, Callable[..., Any]]:
         """Compute `mlp_xp.nn.layers.affine`."""
-        if not isinstance(x, cupy.ndarray):  # x is sparse.
+        if not isinstance(x, cupy.ndarray):  # x is a sparse matrix.
             return layers.affine(params, x, arrangement, xp=xp)
         W, b = params
-        if W.dtype != x.dtype:  # This check saves a microsecond per layer.
+        if W.dtype != x.dtype:  # The check saves 1 µs per layer.
             W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
         is_plain = arrangement is None and x.ndim == 2 and b.ndim == 1
         parts = x if arrangement is None else arrangement.split(x, xp=xp)

@@ -41,7 +41,7 @@ class JaxBackend(Backend):
         # On a CPU, XLA computes small matrix products in one thread, so training is faster in
         # several threads.
         self.has_stack_threads = self.shares_host_memory
-        if self.shares_host_memory:  # On a GPU, `_gather`'s `cond` would block.
+        if self.shares_host_memory:  # `_gather` uses `cond`, which blocks on a GPU.
             self.kernels = Kernels(gather=_gather, run_layer=_run_layer)
 
     def owns(self, array: object) -> bool:
@@ -58,7 +58,7 @@ class JaxBackend(Backend):
             return super().put(array, dtype)
 
     def _is_here(self, array: Any) -> bool:
-        # An uncommitted array would cause recompilation.
+        # JAX would recompile a function for an array that is not committed to its device.
         return isinstance(array, jax.Array) and array.committed and array.device == self.device
 
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
@@ -153,7 +153,8 @@ def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
         return map_pixels(x if rows is None else xp.take(x, rows, axis=0), pixel_map, xp=xp)
 
     mask = 0 if pixel_map.mask is None else pixel_map.mask[0, 0, 0]
-    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0  # This is always true.
+    # The condition is always true.
+    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0
     like = jax.eval_shape(images)
     x = jax.lax.cond(is_there, images, lambda: xp.zeros(like.shape, like.dtype))
     return kernels.gather(Source(x, None, scaling), dtype=dtype, xp=xp)
@@ -164,13 +165,13 @@ _row = jax.jit(functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False))
 
 @functools.lru_cache(maxsize=128)
 def _jit(function: F, donate: bool) -> F:
-    """Return the compiled function, which fits with equal settings share."""
+    """Return the compiled function, shared by all fits with equal settings."""
     return jax.jit(function, donate_argnums=0 if donate else ())
 
 
 @functools.lru_cache(maxsize=128)
 def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the compiled loop, which fits with equal settings share."""
+    """Return the compiled loop, shared by all fits with equal settings."""
 
     # `lax.scan` would be recompiled for each number of steps; `fori_loop` takes it as an argument.
     def run(start: Any, stop: Any, state: Any, *arguments: Any) -> Any:

@@ -102,7 +102,7 @@ class NumpyBackend(Backend):
         return can_compile()
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        if has_pool():  # Align only once, since steps update the state in place.
+        if has_pool():  # Align once; steps work in place.
             params, opt_state = map_leaves(aligned, (params, opt_state))
         return params, opt_state
 
@@ -122,7 +122,8 @@ class NumpyBackend(Backend):
         return thread_pool(usable_threads()) if is_long else contextlib.nullcontext()
 
     def predicting_in(self, precision: str | None) -> Backend:
-        # This processor may lack the bfloat16 products of the processor that fitted the model.
+        # The model may have been fitted on another machine, and this processor may not support
+        # bfloat16.
         return self.with_precision("bf16") if precision == "bf16" and bfloat16_packing() else self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
@@ -136,19 +137,19 @@ class NumpyBackend(Backend):
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> Iterator[None]:
-        # For reproducible results, the choice depends only on settings and shapes.
+        # Choose only by settings and shapes, so results are reproducible.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         products = work - sparse_work
         if self.is_long(work, n_steps):
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
         elif products >= _MOST_BLAS_WORK:
-            if usable_threads() == 1:  # The BLAS ignores a container's CPU limit.
+            if usable_threads() == 1:  # BLAS ignores container CPU limits.
                 context = one_blas_thread()
         elif products >= _LEAST_BLAS_WORK or largest >= _LEAST_SHARED:
             context = one_blas_thread()
-        # Machine code does not warn either; the training loop checks for infinity and NaN.
+        # Disable NumPy's warnings, since the training loop checks for infinity and NaN itself.
         with (
-            flush_subnormals(),  # Set this mode before the threads start, since they inherit it.
+            flush_subnormals(),  # Before `context` starts threads, which inherit the mode.
             context,
             np.errstate(over="ignore", invalid="ignore"),
         ):

@@ -61,8 +61,7 @@ class TorchBackend(Backend):
             array = array.copy()
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda" and 0 < array.nbytes <= _PINNED_BYTES:
-            # A copy of unpinned memory waits for all work on the device, and the host waits for the
-            # copy.
+            # Copying unpinned memory would block the host until all work on the device is done.
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return self._move(tensor)
 

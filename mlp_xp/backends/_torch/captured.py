@@ -37,7 +37,7 @@ class TorchGraphs(Graphs):
         try:
             run()
         except BaseException:
-            with contextlib.suppress(Exception):  # The capture is already invalid.
+            with contextlib.suppress(Exception):  # Ending a failed capture raises.
                 graph.capture_end()
             raise
         graph.capture_end()

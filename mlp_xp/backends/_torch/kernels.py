@@ -26,8 +26,8 @@ _FLOATS = (torch.float32, torch.float64)
 # With fewer outputs than this, computing the transpose of dW is faster than computing dW on a CPU:
 # ten times as fast with 10 outputs and 1,024 rows.
 _NARROW = 32
-# Copying runs of consecutive numbers that are shorter than this is slower than transposing the
-# whole array.
+# If the runs of consecutive numbers are shorter than this, transposing the whole array is faster
+# than copying the runs.
 _RUN = 4
 
 

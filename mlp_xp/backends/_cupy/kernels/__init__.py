@@ -1,4 +1,4 @@
-"""Kernels for CuPy that need few launches: in small networks a launch costs more than its work.
+"""CuPy kernels with few launches: in small networks, launching a kernel costs more than running it.
 
 The formulas are defined in `nn`, `optimizers` or `backends.kernels`.
 """

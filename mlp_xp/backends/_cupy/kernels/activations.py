@@ -12,8 +12,8 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback
 from mlp_xp.nn.layers._dropout import LOWBIAS32, SPREAD, threshold
 
-# C code for the output y and the derivative d. Unlike `max`, comparisons propagate NaN. To
-# propagate NaN from dy, too, dy is multiplied by d even if d is 0.
+# C code for the output y and the derivative d. Comparisons propagate NaN, unlike `max`. dy is
+# multiplied by d even if d is 0, so NaN in dy propagates as well.
 _SQUARE = (
     "T square = x * x; T t = tanh(x * (square * T(0.0356774081363001) + T(0.797884560802865)));"
 )
@@ -95,7 +95,7 @@ def dropout(
 ) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.dropout`; the pullback recomputes the mask."""
     is_plain = rows is None and key.ndim == 0 and x.ndim == 2 and x.dtype.str in FLOATS
-    if not (is_plain and isinstance(rate, float)):  # In a stack of models, the rate is an array.
+    if not (is_plain and isinstance(rate, float)):  # A stack has an array of rates.
         return layers.dropout(x, key, rate, rows, xp=xp)
     least, factor = threshold(rate), 1.0 / (1.0 - rate)
 

@@ -42,7 +42,7 @@ from mlp_xp.nn.losses._base import log_bounds
 
 _LABELS = ("|u1", "<i4", "<i8")
 _OF_CLASSES = (SoftmaxCrossEntropy, SoftmaxFocal)
-# The number of rows, or array elements, per group of threads, and the maximum number of blocks.
+# The number of rows (or array elements) per group of threads. The maximum number of blocks.
 _ROWS_AT_ONCE, _MOST_BLOCKS = 4, 256
 _NUMBERS_AT_ONCE = 16
 
@@ -100,7 +100,8 @@ _SOFTMAX = """
 #endif
   }"""
 
-# The loss of a target t and its derivatives. The target has PARTS outputs, `columns` apart.
+# C code for the loss of a target t and its derivatives with respect to the target's PARTS outputs,
+# which are `columns` elements apart.
 _EACH_TARGET = """
   FOR_EACH(i, rows * columns) {
     const long long row = i / columns, first = row * columns * PARTS + i % columns;

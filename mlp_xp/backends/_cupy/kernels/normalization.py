@@ -108,9 +108,9 @@ _BATCH_NORM = f"""(const T* x, const T* weights, T even, T smallest, const T* sc
   }}
 }}"""
 
-# The gradients of the parameters and, for batch normalization, of the inputs. With BY_ROW (layer
-# normalization), each row has a mean and a scale. Otherwise, each column has a mean, and `scales`
-# contains the variances.
+# Compute the gradients of the parameters and, in batch normalization, of the inputs. With BY_ROW
+# (layer normalization), each row has a mean and a scale. Otherwise, each column has a mean, and
+# `scales` contains the variances.
 _COLUMN_GRADIENTS = f"""(const T* x, const T* dy, const T* weights, T even, T smallest,
     const T* scale, const T* means, const T* scales, T epsilon, T* dx, T* dscale, T* dshift,
     long long rows, int width) {{

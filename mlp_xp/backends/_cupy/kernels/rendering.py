@@ -155,7 +155,7 @@ def _total_kernel(dtype: str, scaled: int) -> Any:
 
 
 def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
-    """Return the 0-d sum of the partial sums of a kernel's blocks.
+    """Return the sum of the partial sums computed by a kernel's blocks, as a 0-d array.
 
     A single partial sum needs no launch. If the 0-d array ``factor`` is given, the sum is
     multiplied by the factor and by the constant.

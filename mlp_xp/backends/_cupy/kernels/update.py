@@ -106,7 +106,7 @@ _UPDATE_VARIANTS = (
 def _update_kernel(
     rule: str, dtype: str, gradient: str, marks: tuple[bool, ...], penalty: int, decay: int
 ) -> Any:
-    """Return the update kernel; ``marks`` are True for matrices, which have penalty and decay."""
+    """Return the update kernel; ``marks`` select the matrices, which have penalty and decay."""
     states, move = _RULES[rule]
     constants = ", ".join(f"T c{k}" for k in range(_N_CONSTANTS))
     scalars = f"const T* rate, const T* shrink, const T* l2, T* parts, {constants}"

@@ -1,4 +1,4 @@
-"""Kernels for NumPy: each one creates calls of machine code, or falls back to its default.
+"""Kernels for NumPy: each kernel calls machine code, or falls back to the default kernel.
 
 The compiled functions are in `machine_code`, and the formulas in `nn` and `optimizers`.
 """

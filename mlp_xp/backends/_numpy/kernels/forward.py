@@ -1,7 +1,7 @@
 """Kernels for the forward and backward passes of NumPy: dense layers, data, activations, loss.
 
-They create calls of machine code only within `thread_pool`, in training. Otherwise NumPy computes,
-with the BLAS's threads for matrix products.
+The kernels use machine code only in a `thread_pool` context. Otherwise they use NumPy, and the
+BLAS's threads for matrix products.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def dense(
     affine = layers.affine
     if in_bfloat16:
         from mlp_xp.backends._numpy.kernels.bfloat16 import affine_in_bfloat16 as affine
-    if hasattr(x, "affine"):  # x is sparse.
+    if hasattr(x, "affine"):  # x is a sparse matrix.
         return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
     is_known = (
         arrangement is None
@@ -69,7 +69,7 @@ def dense(
     )
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
-    from mlp_xp.backends._numpy.kernels import products  # Short fits do not need it.
+    from mlp_xp.backends._numpy.kernels import products  # Skipped in short fits.
     from mlp_xp.backends._numpy.native.jobs import ColumnSums
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
@@ -77,7 +77,7 @@ def dense(
     multiply = partial(products.multiply, in_pairs=in_bfloat16, ahead=ahead)
     shape = x.shape[0], W.shape[1]
     y = np.empty_like(x, shape=shape)
-    if in_bfloat16 and isinstance(x, Traced):  # The pullback uses the packed x.
+    if in_bfloat16 and isinstance(x, Traced):  # The pullback uses packed x, too.
         products.pack_ahead(ahead, x, is_left=True)
     multiply(x, W, y, bias=b)
 
@@ -114,7 +114,7 @@ def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) 
     n, n_channels, height, width = images.shape
     turned = np.empty_like(images, shape=(n, width, n_channels, height))
     np.positive(xp.permute_dims(images, (0, 3, 1, 2)), out=turned)
-    # Transposed images are treated as one channel; each of its lines contains a column of all
+    # After the transpose, all channels form one image, in which each line is a column of all
     # channels.
     sides = xp.reshape(turned, (n, 1, width, n_channels * height))
     taken = xp.reshape(take_lines(sides, columns, xp=xp), turned.shape)
@@ -128,7 +128,7 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     x, rows, scaling, pixel_map = source
     if isinstance(x, kernels.SparseMatrix):
-        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only sparse data needs it.
+        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Imports SciPy.
 
         return TakenRows(x, rows)
     if pixel_map is not None:

@@ -31,8 +31,7 @@ from mlp_xp.backends._numpy.native.tuning import (
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
-# Operands that were packed before the product is computed. The keys are the array's id and the
-# packing order.
+# Operands that are already packed. The keys are the array's id and the packing order.
 Ahead: TypeAlias = dict[tuple[int, str], Array]
 
 # The number of rows of an AMX tile register.
@@ -48,8 +47,8 @@ _FEW_ROWS = 4
 # may map to few sets of the second-level cache; x W then takes three times as long. Zen 5 is not
 # affected.
 _MANY_ROWS, _ROWS_FAR_APART, _FAR = 256, 50, 4096
-# Packing pays off if the result of x^T dy is larger than this size in bytes. Without packing, the
-# result is read and written once per `SAMPLES_AT_ONCE` samples.
+# Packing x and dy pays off if x^T dy is larger than this size in bytes. Without packing, x^T dy is
+# read and written once per `SAMPLES_AT_ONCE` samples.
 _LARGE = 2 << 20
 
 
@@ -83,9 +82,9 @@ def multiply(
 
 
 def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
-    """Round a batch to bfloat16, and pack it for both of its products in one pass.
+    """Round a batch to bfloat16, and pack it for two matrix products in one pass.
 
-    One product is with the weights; the other is x^T dy, in which the batch is either operand.
+    The batch is multiplied by the weights, and is an operand of x^T dy.
     """
     packing = bfloat16_packing()
     tile = _find_tile(packing)
@@ -126,7 +125,7 @@ def product_jobs(
     in_pairs: bool = False,
     ahead: Ahead | None = None,
 ) -> list[Job]:
-    """Return the machine code calls for a product, including those that pack operands."""
+    """Return the kernel calls that compute a matrix product, including calls that pack operands."""
     (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
     is_double, is_shared = out.dtype == np.float64, m * n * k >= _LEAST_PRODUCTS
     packing = bfloat16_packing() if in_pairs else NUMBERS
@@ -204,7 +203,7 @@ def _find_tile(packing: int) -> Tile | None:
 
 
 def _left_width(tile: Tile) -> int:
-    """Return the width of a left operand's column panels; 0 for AMX, which has tiles instead."""
+    """Return the width of a left operand's column panels: 0 for AMX, which uses tiles instead."""
     return 0 if tile == AMX_TILE else tile.rows
 
 
@@ -223,7 +222,7 @@ def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
 
 
 def _line_words(n: int) -> int:
-    """Return the 32-bit words that n bfloat16 numbers need, rounded up to whole vectors."""
+    """Return the number of 32-bit words for n bfloat16 numbers, padded to whole vectors."""
     return -(-n // 32) * 16
 
 

@@ -20,8 +20,8 @@ _CACHED = 1 << 21
 class TakenRows:
     """Gathered rows of a sparse matrix (or all rows), as the left operand of a product.
 
-    ``rows @ W`` must be computed before ``rows.T @ dy``. A compiled step keeps this object, which
-    must therefore not refer to the data.
+    ``rows @ W`` must be computed before ``rows.T @ dy``. This object must not refer to the data,
+    since a compiled step keeps the object.
     """
 
     ndim = 2
@@ -37,7 +37,7 @@ class TakenRows:
         return self.affine(W, 0)
 
     def affine(self, W: Array, b: Array | int) -> Array:
-        """Return ``x W + b``. Sums start at ``b`` to save a pass over the result."""
+        """Return ``x W + b``. Starting the sums at ``b`` saves a pass over the result."""
         self._n_columns = W.shape[0]
         y = np.empty_like(W, shape=(self._n_rows, W.shape[1]), order="C")
         given, self._given = self._given, None
@@ -64,7 +64,8 @@ class TakenRows:
         b: np.ndarray | int,
         out: np.ndarray,
     ) -> None:
-        # SciPy's public functions would allocate the result, e.g. 16 MB for 20,000 x 100 numbers.
+        # Call a private SciPy function, because the public ones would allocate the result, e.g. 16
+        # MB for 20,000 x 100 numbers.
         from scipy.sparse import _sparsetools as tools
 
         if rows is not None:

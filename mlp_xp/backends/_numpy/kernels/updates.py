@@ -1,4 +1,4 @@
-"""Update parameters in one pass over memory, and small arrays together."""
+"""Update parameters in one pass over memory, or small arrays in one NumPy call per operation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
-# Each parameter with its gradient and state, the parameters' kinds, and the optimizer's
-# coefficients.
+# `Rows` are tuples of a parameter, its gradient and its state. `Kinds` are the parameters' kinds,
+# and `Coefs` the optimizer's coefficients.
 Rows: TypeAlias = list[tuple[Any, ...]]
 Kinds: TypeAlias = list[Any]
 Coefs: TypeAlias = tuple[Array, ...]
 
-# The maximum number of elements per array for all arrays of an update to fit in the L2 cache.
+# The maximum number of elements per array, so that all arrays of an update fit in the L2 cache.
 _PIECE = 1 << 15
 # The block size for sums of squares: OpenBLAS uses several threads for more than 10,000 numbers.
 _UNSHARED = 1 << 13
@@ -50,7 +50,7 @@ def update_tree(
         and has_pool()
         and is_plain(*(array for row in rows for array in row))
         and all(array.shape == row[0].shape for row in rows for array in row)
-        # The argument's address may change from one call to the next.
+        # The kernel stores addresses, but an argument's address may change between calls.
         and not any(getattr(array, "find_view", None) for row in rows for array in row)
         and all(array.flags.writeable for p, _, *own in rows for array in (p, *own))
         and all(

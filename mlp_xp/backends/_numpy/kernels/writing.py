@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def or_plain(kernel: F) -> F:
-    """Wrap a kernel to run again without machine code if the machine code cannot be compiled."""
+    """Wrap a kernel: if its machine code cannot be compiled, it runs again without machine code."""
 
     @functools.wraps(kernel)
     def run(*args: Any, **options: Any) -> Any:
@@ -28,7 +28,7 @@ def or_plain(kernel: F) -> F:
 
 
 def run(fields: Any, is_shared: bool, *others: Any) -> None:
-    """Call machine code now, or add the call to a program if arguments are traced arrays."""
+    """Call machine code, or record the call in a program if arguments are traced arrays."""
     from mlp_xp.backends._numpy.native.jobs import Job, step_range, table
 
     job = Job(fields, is_shared)
@@ -70,7 +70,7 @@ def are_positions(array: Any, like: Any) -> bool:
 
 
 def made_plain(array: Any, like: Any) -> Any:
-    """Return an array in row-major order and in the dtype of ``like``, for machine code."""
+    """Return an array in row-major order, cast to the dtype of ``like``."""
     return array if is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
 
 

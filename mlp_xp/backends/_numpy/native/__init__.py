@@ -1,4 +1,4 @@
-"""Calls of machine code, the thread pool that runs them, memory, and processor modes.
+"""Kernel calls, the thread pool that runs them, aligned memory, and processor modes.
 
 The machine code is in `machine_code`.
 """

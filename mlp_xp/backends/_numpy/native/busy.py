@@ -1,10 +1,10 @@
-"""Matrix products by the BLAS that remain fast if another program uses a processor.
+"""BLAS matrix products that remain fast while another program uses a processor.
 
-In each matrix product, the BLAS's threads wait for each other. A thread that shares its processor
-with another program may be late by a scheduler time slice. In that time, a single thread could
-compute the whole product. If threads are late, one thread therefore computes products in the pieces
-that the BLAS would give to its threads, provided that the results are bitwise identical. This is
-tested with random numbers first.
+In each matrix product, the BLAS's threads wait for each other. If another program runs on a
+thread's processor, the thread may be late by a scheduler time slice. In that time, a single thread
+could compute the whole product. If threads are late, one thread therefore computes the pieces that
+the BLAS would assign to its threads. A test with random numbers first checks that the results are
+bitwise identical.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from mlp_xp.backends._numpy.native.thread_pool import one_blas_thread, openblas_
 # one thread is faster, it computes `_SHORTEST` products before all threads are tried again. Each
 # failed trial doubles this number, up to `_LONGEST`.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
-# The number of products at the start of a window that are not measured, since threads may have to
-# wake up.
+# The number of unmeasured products at the start of a window, while threads wake up.
 _WAKING = 2
-# The weight of the latest product in the moving average of one thread's time.
+# The weight of the latest time in the moving average of one thread's times.
 _LAST = 0.1
 
 # A limit on BLAS threads applies to the whole process. It would change the bits of products that
@@ -38,18 +37,18 @@ _lock = threading.Lock()
 
 
 class TimedProduct:
-    """A product of matrices with fixed shapes and orders, by one thread or by all threads.
+    """A matrix product for fixed shapes and memory orders, computed by one or by all threads.
 
-    Both give the same bits, so the choice may depend on measured times.
+    Results do not depend on the number of threads, so measured times may decide.
     """
 
     def __init__(self, *layout: Any) -> None:
         self.layout = layout
         self.shortest = math.inf  # The shortest time with all threads, in seconds.
         self.alone: float | None = None  # The average time with one thread, in seconds.
-        self.n_alone = 0  # The number of products that one thread still computes.
+        self.n_alone = 0  # The number of products left for one thread.
         self.stretch = _SHORTEST // 2
-        self.n_products, self.excess = 0, 0.0  # In the current window; excess is in seconds.
+        self.n_products, self.excess = 0, 0.0  # Current window; seconds.
 
     def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         """Compute ``numpy.matmul(a, b, out)``."""
@@ -108,7 +107,7 @@ def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
         for shape, is_c in zip(layout[:2], layout[2:], strict=True)
     )
     wanted, found = a @ b, np.empty((a.shape[0], b.shape[1]), dtype)
-    if openblas_threads() != n_threads:  # Another thread has changed the limit.
+    if openblas_threads() != n_threads:  # Another thread changed the BLAS limit.
         return ()
     for cuts in _possible_cuts(a.shape[0], n_threads):
         _multiply_pieces(a, b, found, cuts)

@@ -12,8 +12,8 @@ _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 # The default size in bytes if the system reports no size (or 0K, as in some virtual machines). It
 # is the smallest second-level cache of current processors with AVX-512.
 _LEAST_BYTES = 512 << 10
-# The number of rows and columns, each `depth` numbers long, that must fit in the cache: 96 rows of
-# the left operand, a panel of 48 float32 columns of the right operand, and a margin.
+# The number of rows and columns (`depth` numbers each) that must fit in the cache: 96 rows of the
+# left operand, a panel of 48 float32 columns of the right operand, and a margin.
 _HELD = 256
 # The number of tiles per block, vertically and horizontally.
 _DOWN, _ACROSS = 12, 4
@@ -27,8 +27,9 @@ class Blocks(NamedTuple):
     columns: int
 
 
-# The block size for AMX, on processors with caches of 48 KiB and 2 MiB. The second-level cache is
-# too slow to supply all operands, so a panel of 16 KiB remains in the first-level cache.
+# The block size for AMX, on processors with 48 KiB of first-level and 2 MiB of second-level cache.
+# The second-level cache is too slow to supply all operands, so a panel of 16 KiB remains in the
+# first-level cache.
 _AMX_BLOCKS = Blocks(128, 384, 384)
 
 
@@ -49,9 +50,9 @@ def cache_bytes(folder: Path = _FOLDER) -> int:
 def make_blocks(tile: Tile, item_bytes: int, n_bytes: int | None = None) -> Blocks:
     """Return the block sizes for numbers of ``item_bytes`` bytes and a cache of ``n_bytes``.
 
-    With deeper blocks, results are written less often: on Zen 5, blocks of 1,024 steps and 96 rows
-    take 9 % less time than blocks of 256 steps and 192 rows, whose panels fit in the first-level
-    cache.
+    Deeper blocks write results less often: on Zen 5, blocks of 1,024 steps and 96 rows take 9 %
+    less time than blocks of 256 steps and 192 rows, although the panels of the latter fit in the
+    first-level cache.
     """
     if tile == AMX_TILE:
         return _AMX_BLOCKS

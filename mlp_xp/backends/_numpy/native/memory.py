@@ -1,7 +1,7 @@
 """Allocate memory that is aligned to cache lines.
 
-An AVX-512 vector is as long as a cache line. `malloc` aligns only to 16 bytes. Each load in a
-matrix product then reads two lines, and the product takes up to a third longer
+An AVX-512 vector is as long as a cache line. `malloc` aligns only to 16 bytes, so each load in a
+matrix product would read two lines, and the product would take up to a third longer
 (docs/performance.md).
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 _LINE = 64  # The size of a cache line in bytes.
-_SMALL = 1 << 16  # Arrays below this size in bytes are stored together instead of aligned.
+_SMALL = 1 << 16  # Arrays below this size in bytes are stored next to each other, not aligned.
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -53,7 +53,7 @@ def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def in_one_piece(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Return adjacent arrays as one vector in the same memory; None if they are not adjacent."""
+    """Return adjacent arrays as one vector in the same memory, or None if they are not adjacent."""
     first, memory = arrays[0], arrays[0].base
     start = first.ctypes.data
     for array in arrays:

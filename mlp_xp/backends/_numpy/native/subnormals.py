@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# The position of the control register in the C library's `fenv_t`, in 32-bit words, and the bits to
-# set: flush-to-zero and denormals-are-zero in x86's MXCSR, or flush-to-zero in ARM's FPCR.
+# For each platform: the position of the control register in the C library's `fenv_t`, in 32-bit
+# words, and the bits to set: flush-to-zero and denormals-are-zero in x86's MXCSR, or flush-to-zero
+# in ARM's FPCR.
 _REGISTERS = {
     ("linux", "x86_64"): (7, 0x8040),
     ("linux", "aarch64"): (0, 1 << 24),
@@ -48,5 +49,6 @@ def flush_subnormals() -> Iterator[None]:
 @functools.cache
 def _c_library() -> ctypes.CDLL:
     for name in ("float16", "float32", "float64"):
-        np.finfo(name)  # Cached now: later, NumPy would warn that the smallest number is 0.
+        # Fill NumPy's cache: in the new mode, NumPy would warn that the smallest number is 0.
+        np.finfo(name)
     return ctypes.CDLL(None)

@@ -22,7 +22,7 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends._numpy.native.memory import empty
 
-if TYPE_CHECKING:  # Not imported at run time, since short fits do not need it.
+if TYPE_CHECKING:  # Skipped at run time, to speed up short fits.
     from mlp_xp.backends._numpy.native.tuning import Tile
 
 _has_failed = False
@@ -45,7 +45,7 @@ def _is_installed() -> bool:
 
 @functools.cache
 def _machine_code() -> Any:
-    from mlp_xp.backends._numpy import machine_code  # This imports llvmlite.
+    from mlp_xp.backends._numpy import machine_code  # Imports llvmlite.
 
     return machine_code
 
@@ -57,7 +57,7 @@ def find_tile() -> Tile | None:
 
 
 def bfloat16_packing() -> int:
-    """Return how bfloat16 is packed for this processor, 0 without bfloat16; imports llvmlite."""
+    """Return this processor's packing of bfloat16, 0 if there is none; imports llvmlite."""
     found: int = _machine_code().bfloat16_packing()
     return found
 
@@ -89,7 +89,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
     units = [Unit.for_job(job) for job in jobs]
     try:
         codes = _machine_code().addresses([Unit(0), *units])
-    except (MachineCodeError, ImportError, OSError) as error:  # OSError: LLVM cannot be loaded.
+    except (MachineCodeError, ImportError, OSError) as error:  # OSError: no LLVM.
         _has_failed = True
         warnings.warn(
             "The machine code for NumPy cannot be compiled by this version of numba "
@@ -142,7 +142,7 @@ class ThreadPool:
         from mlp_xp.backends._numpy.native.tuning import LAST_TABLE
 
         run_jobs = self._run_jobs or self._start()
-        if not is_repeated:  # Times measured for an earlier table at this address do not apply.
+        if not is_repeated:  # Discard times measured for another table at this address.
             self._mail[LAST_TABLE] = 0
         failed = run_jobs(*self._memory, address(turns), len(turns), 0)
         if failed:
@@ -184,7 +184,7 @@ _limits: list[Any] = []
 def _after_fork() -> None:
     """Reset the state of threads that do not exist in the forked process.
 
-    `_limits` is kept, so that a limit on BLAS threads continues after the fork.
+    A limit on BLAS threads, which `_limits` stores, remains in effect.
     """
     global _lock
     _of_this_thread.pool = None
@@ -220,7 +220,7 @@ def _blas() -> ThreadpoolController:
 
 
 def openblas_threads() -> int:
-    """Return the number of threads that OpenBLAS uses at present; 1 without OpenBLAS.
+    """Return the number of threads that OpenBLAS uses now, or 1 without OpenBLAS.
 
     NumPy and SciPy may have separate copies of OpenBLAS, and a limit may apply to only one of them.
     """
@@ -230,9 +230,9 @@ def openblas_threads() -> int:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[int]:
-    """Limit the BLAS to one thread; yield the number of other contexts that are open.
+    """Limit the BLAS to one thread; yield the number of earlier contexts that are still open.
 
-    The limit applies to the whole process, so the last context that closes restores the number of
+    The limit applies to the whole process. The last context to close restores the number of
     threads.
     """
     with _lock:

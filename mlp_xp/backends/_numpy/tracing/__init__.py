@@ -1,4 +1,4 @@
-"""Compiled steps: a step is traced into a program; later calls run the program without allocations.
+"""Compiled steps: a step is traced into a program, which later calls run without allocations.
 
-Calls of machine code in a program are created by `kernels` and run by `native`.
+`kernels` creates the program's calls of machine code, and `native` runs them.
 """

@@ -1,4 +1,4 @@
-"""Program arguments: how a program identifies them, and how later calls find them."""
+"""Keys that identify a program's arguments, and references to the arguments of the last call."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def form(argument: Any) -> tuple[Any, ...]:
 
 
 def reference(argument: Any) -> Callable[[], Any]:
-    """Return a function that returns the argument, or None if the argument is a deleted array."""
+    """Return a function that returns the argument, or None once the array has been freed."""
     return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument

@@ -1,10 +1,10 @@
 """Compile steps for NumPy: trace them once, then run them without allocations.
 
-The first call runs the function on `Traced` arrays, which execute and record NumPy's operations;
-then the state is restored. The result is a straight-line `Program`: NumPy functions with ``out=``
-and fixed operands, and tables of calls of machine code. The first call and later calls run this
-program. When the last array in a buffer is freed, the buffer returns to a pool. Later operations
-reuse the buffer while it is in the caches.
+The first call traces the function with `Traced` arrays, which execute and record NumPy's
+operations, and then restores the state. The trace is a straight-line `Program`: NumPy functions
+with ``out=`` and fixed operands, and tables of calls of machine code. The first call and later
+calls run this program. When the last array in a buffer is freed, the buffer returns to a pool.
+Later operations reuse the buffer while it is in the caches.
 
 The rules of JAX's ``jit`` apply: the function must be pure, it may depend on shapes but not on
 values, and a Python value is fixed at the first call. A function that needs a value, or uses
@@ -28,8 +28,8 @@ from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
 # The maximum number of programs, with their memory, that a compiled step keeps.
 _MOST_PROGRAMS = 8
-# The maximum number of idle plans that a thread keeps, and their maximum size in bytes. Keeping
-# plans pays off because tracing a step costs about as much as running it 20 times.
+# The maximum number of idle plans that a thread keeps, and their maximum size in bytes. Reusing a
+# plan saves tracing, which takes about as long as running the step 20 times.
 _MOST_IDLE, _SMALL_PLAN = 4, 1 << 21
 
 
@@ -49,8 +49,8 @@ class _Plan:
     def adopt(self, state: Any, *, stays: bool) -> None:
         """Copy a new state to the plan's memory if shapes match; otherwise discard all programs.
 
-        If it discards its programs, the plan uses the new state's memory; small arrays are first
-        joined, unless ``stays`` is True.
+        After discarding its programs, the plan uses the new state's memory. Unless ``stays`` is
+        True, small arrays are first joined.
         """
         new = list(leaves(state))
         if len(new) == len(self.leaves):
@@ -60,7 +60,7 @@ class _Plan:
                     mine[...] = leaf
                 return
         self.programs, self.pool = [], []
-        # The state was donated, so its memory can be used.
+        # The caller donated the state, so its memory can be reused.
         self.leaves = [np.asarray(leaf, order="C") for leaf in new] if stays else joined(new)
         self.state = rebuild(state, self.leaves)
 
@@ -169,7 +169,7 @@ class Compiled:
             program.undo()
             self._end_trace(error)
             return self._write(plan, arguments, flat)  # Try again without machine code.
-        except Exception as error:  # The untraced call raises the function's errors again.
+        except Exception as error:  # Errors of the function will recur in the untraced call.
             self._end_trace(error)
             plan.is_traceable = False
             return None
@@ -206,7 +206,7 @@ class CompiledStep(Compiled):
 class CompiledLoop(Compiled):
     """A compiled loop over a pure function ``function(i, state, *arguments) -> state``.
 
-    The function reads the inputs of step i as ``argument[i, ...]``.
+    In step i, the function reads its inputs as ``argument[i, ...]``.
     """
 
     def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:

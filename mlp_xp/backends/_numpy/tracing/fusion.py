@@ -11,9 +11,9 @@ from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_TILED, SAMPLES
 def fused(jobs: Sequence[Job]) -> list[Job]:
     """Remove the products x^T dy that a later update can compute; return the remaining calls.
 
-    The update computes and uses such a gradient eight rows at a time, without writing it to memory.
-    This is safe because only the update reads the gradients, and the calls of a table run without
-    interruption, so x and dy do not change in between.
+    The update computes and uses eight rows of a gradient x^T dy at a time, without writing them to
+    memory. This is safe because only the update reads the gradients, and because x and dy do not
+    change between two calls of a table.
     """
     products = {address(job.fields.c): job.fields for job in jobs if _can_be_fused(job)}
     left_out = set()
@@ -35,5 +35,5 @@ def _can_be_fused(job: Job) -> bool:
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     size = 8 if product.is_double else 4
     fits = LEAST_TILED <= product.n <= FUSED_ROW // size and product.n_steps <= SAMPLES_AT_ONCE
-    is_transposed = product.a_row == 1 and product.a_step == product.m  # Rows have no gaps.
+    is_transposed = product.a_row == 1 and product.a_step == product.m  # No gaps between rows.
     return bool(fits and is_transposed and not is_movable)

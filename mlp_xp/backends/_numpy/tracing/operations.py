@@ -10,14 +10,13 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-# NumPy's `take` copies the result to check positions. Up to this size in bytes, it is still faster
-# than our check.
+# NumPy's `take` checks positions by copying the result. For results up to this size in bytes,
+# `take` is still faster than our own check.
 _SHORT_DETOUR = 1 << 14
-# The numbers of multiplications for which one thread needs 0.05 ms and 4 ms (a scheduler time
-# slice).
+# One thread computes this many multiplications in 0.05 ms and in 4 ms (a scheduler time slice).
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
-# The maximum size of the matrices in `TimedProduct`, whose test with random numbers takes 20 ms and
-# 16 MB.
+# The maximum number of elements per matrix in `TimedProduct`. At this size, its test with random
+# numbers takes 20 ms and 16 MB.
 _LARGEST_LATE = 1 << 22
 
 REDUCTIONS = {
@@ -29,9 +28,9 @@ REDUCTIONS = {
     np.all: np.logical_and,
 }
 
-# The maximum number of columns for which rows are reduced faster after transposing. Transposing
-# does not change the bits of a sum, since NumPy adds up to seven numbers sequentially, and only
-# longer rows pairwise.
+# Rows with at most this number of columns are reduced faster after transposing. The result is
+# bitwise identical, since NumPy adds up to seven numbers one after another; only longer rows are
+# added pairwise.
 _MOST_COLUMNS = {np.maximum: 32, np.minimum: 32, np.add: 7}
 # Up to this size in bytes, NumPy compares an array faster with another array than with a number.
 _MOST_COMPARED = 1 << 18
@@ -74,7 +73,7 @@ def are_numbers(*operands: Any) -> bool:
 
 
 def can_be_taken(source: Any, rows: Traced) -> bool:
-    """Whether machine code can gather these rows."""
+    """Whether machine code can gather rows of ``source``."""
     return (
         has_pool()
         and isinstance(source, Traced)
@@ -119,7 +118,7 @@ def punctual(function: Any, *operands: Any) -> Any:
     )
     if not is_known:
         return function
-    # Import this here, since short fits have smaller products.
+    # Imported only here, to speed up short fits, which have smaller products.
     from mlp_xp.backends._numpy.native.busy import timed_product
 
     return timed_product(a.dtype, a.shape, b.shape, a.flags.c_contiguous, b.flags.c_contiguous)

@@ -30,10 +30,11 @@ from mlp_xp.backends._numpy.tracing.operations import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, value_of
 
-if TYPE_CHECKING:  # Not imported at run time, since short fits do not need it.
+if TYPE_CHECKING:  # Skipped at run time, to speed up short fits.
     from mlp_xp.backends._numpy.native.jobs import Job
 
-# The maximum size in bytes of the results of pending calls; their buffers cannot be reused yet.
+# Pending calls run once their results exceed this size in bytes. Until then, the results' buffers
+# cannot be reused.
 _KEPT = 1 << 25
 
 
@@ -83,7 +84,7 @@ class Program:
         return traced
 
     def pick(self, given: Traced) -> Traced:
-        """Return the traced array to which the input of each step is copied."""
+        """Return a traced array into which each step first copies its input."""
         if given.owner.is_pooled or id(given.owner.value) in self._state:
             raise UntraceableError("The inputs of a step must be arguments, not results.")
         self._n_steps = min(self._n_steps, given.shape[0])
@@ -180,7 +181,7 @@ class Program:
         self._write(self._call(function, args, {}))
 
     def joined(self, arrays: Sequence[Traced]) -> Traced | None:
-        """Return adjacent arrays of the state as one vector; None if they are not adjacent."""
+        """Return adjacent arrays of the state as one vector, or None if they are not adjacent."""
         are_mine = all(id(array.value) in self._state for array in arrays)
         value = in_one_piece([array.value for array in arrays]) if are_mine else None
         if value is None:
@@ -293,7 +294,7 @@ class Program:
             and isinstance(value, np.ndarray)
             and np.may_share_memory(value, first.value)
         ):
-            # Keep only values: traced arrays would keep arguments alive.
+            # Keep the values only, since traced arrays would keep the call's arguments alive.
             others = [value_of(arg) for arg in args[1:]]
             kept = {key: value_of(option) for key, option in options.items()}
             return first._view(lambda array: function(array, *others, **kept))
@@ -329,7 +330,7 @@ class Program:
                 self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
         self._flush()
         link(self._tables)
-        # Free the memory of results that fused calls no longer write.
+        # Free the buffers that are no longer used because calls were fused.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         if len(self._lines) == 1 and self._tables:
             self._steps = self._range_of_table()
@@ -341,7 +342,7 @@ class Program:
         self._picks, self._kept = [], []
 
     def step_range(self, start: int, stop: int) -> np.ndarray | None:
-        """Return the step range for machine code; None if a step is not a single table of calls."""
+        """Return the step range for machine code, or None if a step is not a single table."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps must be from 0 to {self._n_steps - 1}, got {start} to {stop - 1}."
@@ -359,13 +360,13 @@ class Program:
         try:
             self._code(run_turns, start, stop)
         finally:
-            self._names.update((name, None) for name, _ in self._moving)  # Release arguments.
+            self._names.update((name, None) for name, _ in self._moving)  # Release the arguments.
 
     def _range_of_table(self) -> np.ndarray:
-        """Return the step range for the only table, with the copies before each step."""
+        """Return the step range for the only table, including the copies that begin each step."""
         from mlp_xp.backends._numpy.native.jobs import PICK, address, step_range
 
-        # Take addresses from a plain array: for a record array, this would take ten microseconds.
+        # Find addresses through a plain array, since a record array would take 10 µs.
         n_kept = len(self._kept)
         picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
         records = picks.view(PICK)[:, 0]

@@ -20,10 +20,11 @@ class UntraceableError(TypeError):
 
 
 class Traced(NDArrayOperatorsMixin):
-    """An array that records its operations; `value` is the memory that the `Program` will use.
+    """An array that records the operations on it; the `Program` will use the memory of ``value``.
 
-    For a view, ``source`` is the array that owns the memory. For an argument that is not copied, or
-    a view of such an argument, ``find_view`` returns the new `value` from a later call's arguments.
+    If the array is a view, ``source`` is the array that owns the memory. If the array is an
+    argument that is not copied, or a view of one, ``find_view`` returns its new value from the
+    arguments of a later call.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Traced(NDArrayOperatorsMixin):
 
     @property
     def owner(self) -> Traced:
-        """The array that owns the memory of a view; otherwise the array itself."""
+        """The array that owns the memory: for a view, another array."""
         return self if self._source is None else self._source.owner
 
     shape = property(lambda self: self.value.shape)
@@ -69,7 +70,7 @@ class Traced(NDArrayOperatorsMixin):
             return self.program.pick(self)
         if any(isinstance(k, Traced | np.ndarray | list) for k in keys):
             raise UntraceableError("Indexing by arrays, masks or lists cannot be traced.")
-        # Unlike in NumPy, indexing a single number returns a view.
+        # In contrast to NumPy, indexing a single number returns a view.
         return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
 
     def __setitem__(self, key: Any, value: Traced) -> None:
