@@ -31,8 +31,8 @@ from mlp_xp.training.trainer import Trainer
 
 # Rows per block, enough for matrix products to run at full speed.
 BLOCK = 8192
-# A compiled function is kept for the next fit if the block's inputs and activations have at most
-# this many numbers.
+# A compiled function is kept for the next fit if a block's inputs and activations have at most this
+# many numbers.
 _SMALL = 1 << 19
 
 AfterIteration = Callable[[Callable[[], Params], float], bool]
@@ -66,7 +66,7 @@ def minimize(
         nonlocal stopped
         # Copy the array, since SciPy overwrites it.
         params = partial(objective.unravel, intermediate_result.x.copy())
-        trainer.count(0, 0)  # A later fit may use another solver.
+        trainer.count(0, 0)  # Count the iteration: a later fit may use another solver.
         stopped = after_iteration(params, objective.reported(intermediate_result))
         if stopped:
             raise StopIteration
@@ -113,7 +113,7 @@ def _not_converged(result: OptimizeResult, max_iter: int) -> str:
 
 
 class _Objective:
-    """The loss, including the penalty, and its gradient, as functions of one float64 vector."""
+    """The loss, including the penalty, and its gradient, for a vector of float64 parameters."""
 
     def __init__(self, trainer: Trainer, data: Data, weights: np.ndarray | None) -> None:
         self._trainer = trainer
@@ -134,7 +134,7 @@ class _Objective:
         # function for small data is cached for the thread's next fit, since compiling takes as long
         # as a short fit.
         settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
-        # Several processes trace a function together, so none of them may reuse an earlier fit's
+        # Several processes trace a function together, so no process may reuse an earlier fit's
         # function.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
         is_kept = is_small and self._processes.is_single
@@ -142,7 +142,8 @@ class _Objective:
         self._evaluate = compiled(*settings, threading.get_ident())
         put, xp = self._backend.put, self._backend.xp
         with self._backend.scope():
-            # The weight of each block in the loss. A block's loss includes its part of the penalty.
+            # The weight of each block in the total loss, which also divides the penalty between the
+            # blocks.
             block_weights = np.asarray(self._plan.totals)[:, None] / total
             if self._plan.parts is not None:
                 block_weights *= self._plan.parts[:, None]
@@ -158,7 +159,7 @@ class _Objective:
         return np.concatenate(host, dtype=np.float64)
 
     def unravel(self, vector: np.ndarray) -> Params:
-        """Split a vector into parameters: views of the vector, unless the dtypes are different."""
+        """Split a vector into parameters, without a copy unless the dtype must be converted."""
         vector = vector.astype(self._trainer.dtype, copy=False)
         return _unravel(self._layout, vector, xp=cast(Namespace, np))
 
@@ -180,7 +181,7 @@ class _Objective:
     def _batches(self) -> AbstractContextManager[Iterable[Batch]]:
         if self._kept is not None:
             return contextlib.nullcontext(self._kept)
-        # Even after an error, closing the iterator ends the thread that streams batches.
+        # Close the iterator even after an error, which ends the thread that streams batches.
         return contextlib.closing(self._data.epoch(self._plan))
 
     def reported(self, result: OptimizeResult) -> float:

@@ -1,4 +1,4 @@
-"""The methods of a fit that depend on its processes, for a fit in a single process."""
+"""The methods of a fit that communicate between processes, for a fit in a single process."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class SingleProcess:
         return value
 
     def lead(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function in the first process; return its result or raise its error in all."""
+        """Call a function in the first process; return its result or raise its error on each."""
         return function(*arguments)
 
     def asking_first(self, function: Callable[[], T]) -> Callable[[], T]:
@@ -126,7 +126,7 @@ class SingleProcess:
         return sums
 
     def gradient(self, backend: Backend) -> Callable[..., Callable[..., BatchGradient]]:
-        """Return the factory of gradient functions, such as `batch_gradient`."""
+        """Return the function that makes gradient functions, e.g. `batch_gradient`."""
         return batch_gradient
 
 

@@ -87,7 +87,7 @@ class Trainer(BaseTrainer):
         self.guard.forget()
 
     def progress(self) -> ResumeState:
-        """Copy to host memory what a later fit needs besides the weights."""
+        """Return the state that a later fit needs besides the weights, in host memory."""
         has_average = self.rules.ema_decay is not None
         state = self.copy("opt_state", "loss_scale", *["params"] * has_average)
         return ResumeState(
@@ -149,8 +149,8 @@ class Trainer(BaseTrainer):
         backend, n_steps, start = self.backend, len(plan.counts), time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), step_context(self, data, plan, position):
-            # Not called earlier, since all processes must take part, and one may have failed
-            # before.
+            # Call `place_state` only now: all processes must take part, and one could have failed
+            # earlier.
             params, opt_state = backend.place_state(self.rules.optimizer, *self.state[:2])
             self.state = self.state._replace(params=params, opt_state=opt_state)
             if not first_step:
@@ -168,7 +168,7 @@ class Trainer(BaseTrainer):
             every = 1 if self.processes.is_single else at_once
             arguments = draw_arguments(self, epoch, plan.draws)
             stacks = data.stacked([arguments.plan]) if has_loop else []
-            # A call may return before the device has run its steps.
+            # A call may return before its steps have run, so check the loss after every call.
             waits = bool(stacks) and not step_by_step and backend.shares_host_memory
             tables = put_tables(self, epoch, position, budget)
             rates, done = [0.0], first_step
@@ -183,7 +183,7 @@ class Trainer(BaseTrainer):
                         self.guard.look(self, done, waits=waits)
             if ahead is not None and not backend.shares_host_memory:
                 ahead()
-            loss, *accuracy = self.read_sums()  # No other line waits for the device.
+            loss, *accuracy = self.read_sums()  # Only this line waits for the device.
             self.guard.end(self, done, loss)
         return self.record(plan, rates, [loss, *accuracy], time.perf_counter() - start, done)
 

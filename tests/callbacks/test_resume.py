@@ -205,7 +205,7 @@ def test_without_any_whole_checkpoint_nothing_is_trained(tmp_path):
     for path in checkpoints.checkpoints(tmp_path).values():
         (path / "training.json").write_text("{}")
     before = names(tmp_path)
-    with pytest.raises(SnapshotError, match=r"has no checkpoint that can be read: .* copy"):
+    with pytest.raises(SnapshotError, match=r"has no readable checkpoint: .* backup"):
         make(watch=[Checkpoint(tmp_path)]).fit(X, Y, resume=tmp_path)
     assert names(tmp_path) == before
 

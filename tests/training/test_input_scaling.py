@@ -120,7 +120,7 @@ def test_pictures_are_augmented_before_they_are_whitened(digits):
 def test_mistakes_are_told():
     for given, message in (
         ({"kind": "zcA"}, "`kind` must be 'zca' or 'pca', got 'zcA'"),
-        ({"n_components": 3}, "`n_components` must .* with kind='pca', got 3"),
+        ({"n_components": 3}, "`n_components` must .* requires kind='pca', got 3"),
         ({"kind": "pca", "n_components": 0}, "`n_components` must be an integer .* got 0"),
         ({"epsilon": 0.0}, r"`epsilon` must be above 0, got 0\.0"),
     ):

@@ -1,7 +1,7 @@
-"""Checkpoints: each is a folder with one snapshot, as safetensors and JSON, without pickle.
+"""Checkpoints: folders with one snapshot each, stored as safetensors and JSON, not as pickle.
 
-``training.json`` contains the counts, the history and the SHA-256 of both files. A folder is
-renamed to its final name only once all its files are on disk (`mlp_xp._utils.storage.durable`).
+``training.json`` contains the counts, the history and the SHA-256 of both files. A folder gets its
+final name only after all its files are on disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LIMIT = 1 << 40  # The maximum size of a file to read, in bytes.
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
-    """Return a checkpoint's name: the number of epochs, then the steps of the next epoch."""
+    """Return a checkpoint's name, e.g. ``epoch-0002-step-000010`` after 2 epochs and 10 steps."""
     return f"epoch-{epoch:04}" + (f"-step-{step:06}" if step else "")
 
 
@@ -54,7 +54,7 @@ def _digest(arrays: bytes, content: dict[str, Any]) -> str:
 
 
 def read_checkpoint(folder: Path) -> Snapshot:
-    """Read a checkpoint; raise `SnapshotError` if it is damaged or from a newer version."""
+    """Read a checkpoint; raise `SnapshotError` if it is damaged or from another version."""
     safetensors = optional("safetensors.numpy")
     try:
         content = json.loads(read_file(folder / _FACTS, _LIMIT))
@@ -95,7 +95,7 @@ def read_newest(folder: Path) -> Snapshot | None:
         return snapshot
     if damages:
         raise SnapshotError(
-            f"{folder} has no checkpoint that can be read: {'; '.join(damages)}. Restore one "
-            "from a copy, or start over in another folder"
+            f"{folder} has no readable checkpoint: {'; '.join(damages)}. Restore a checkpoint "
+            "from a backup, or start over in another folder"
         )
     return None

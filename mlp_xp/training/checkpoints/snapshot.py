@@ -18,7 +18,8 @@ from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition
 from mlp_xp.training.loop.records import Record, ResumeState
 
-_NUMPY_FLOATS = ("loss", "best_loss")  # Attributes that scikit-learn's estimators also have.
+# scikit-learn's estimators store these attributes as NumPy floats.
+_NUMPY_FLOATS = ("loss", "best_loss")
 
 
 class SnapshotError(ValueError):
@@ -28,8 +29,8 @@ class SnapshotError(ValueError):
 class Snapshot(NamedTuple):
     """The state of a training run at one point, in host memory.
 
-    ``arrays`` are the state of the trainer, the best weights and the input scaling, by name;
-    ``metadata`` has the counts, the history and everything else, as JSON values.
+    ``arrays`` contains the training state, the best weights and the input scaling, by name.
+    ``metadata`` contains the counts, the history and everything else, as JSON values.
     """
 
     arrays: dict[str, np.ndarray]
@@ -37,7 +38,7 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(loop: FitLoop, step: int) -> Snapshot:
-    """Return a snapshot of a fit after some steps of an epoch (0 between epochs).
+    """Return a snapshot of a fit after ``step`` steps of an epoch; 0 means between two epochs.
 
     Raise `NonFiniteError` if the weights are not finite.
     """
@@ -110,10 +111,9 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
 
 
 def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
-    """Return the arrays whose names begin with ``name`` as a tree.
+    """Return the arrays whose names begin with ``name``, as a tree with the structure of ``like``.
 
-    The tree has the structure of ``like``. Raise `SnapshotError` if an array is missing or has
-    another shape.
+    Raise `SnapshotError` if an array is missing or has another shape.
     """
     expected = {key: tuple(leaf.shape) for key, leaf in named_leaves(like, name)}
     found = {
@@ -148,7 +148,6 @@ def _encode(value: Any) -> Any:
 
 
 def _decode_history(values: dict[str, Any]) -> History:
-    """Decode what `_encode_history` returned."""
     decoded = {name: _decode(value) for name, value in values.items()}
     decoded["records"] = [Record(*record) for record in decoded["records"]]
     decoded["losses"] = [np.float64(loss) for loss in decoded["losses"]]

@@ -12,24 +12,24 @@ from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
-# Data sets of at most this many samples have their last 512 shuffled orders cached (8 MB). The
-# models of a search usually have the same seed and therefore the same orders. Drawing an order
-# takes 40 us or more.
+# The last 512 shuffled orders of data sets up to this size are cached (8 MB), because the models of
+# a hyperparameter search usually share a seed and therefore the orders. Drawing an order takes at
+# least 40 us.
 _FEW_SAMPLES = 4_096
 
 
 class EpochPlan(NamedTuple):
     """The rows and weights of the steps of one epoch.
 
-    ``rows : (steps * batch_size,)`` are int32 positions, step after step, or None for a single step
-    that uses all rows in order; ``weights`` has the same length, or is None if all are 1.
-    ``counts`` and ``totals`` have the number of samples and the sum of their weights for each step.
+    ``rows : (steps * batch_size,)`` are the samples' int32 positions, step after step, or None if a
+    single step uses all samples in order. ``weights`` has the same length, or is None if all
+    weights are 1. ``counts`` and ``totals`` are each step's number of samples and sum of weights.
     ``draws`` has the random draws of each augmentation, a NamedTuple of ``(steps * batch_size,
     ...)`` arrays, or is None; see `with_draws`.
 
-    A plan may contain only a part of each batch. In this case, counts and totals still refer to
-    whole batches; ``positions``, one per row, are int32 positions in the whole batch, or None
-    without dropout, and ``parts : (steps,)`` are fractions of the totals.
+    If several processes share each batch, a plan contains one process's rows, but counts and totals
+    still describe whole batches. ``positions``, one per row, are int32 positions in the whole
+    batch, or None without dropout, and ``parts : (steps,)`` are fractions of the totals.
     """
 
     rows: np.ndarray | None
@@ -53,9 +53,9 @@ def plan_epoch(
 ) -> EpochPlan:
     """Return the plan of one epoch: every sample once, in batches.
 
-    ``seed`` shuffles differently in each epoch; None keeps the order of the data. The last batch
-    may be shorter. ``pad`` fills it with samples of weight 0, so that all batches have the same
-    shape; weighted averages do not change.
+    The order is new in each epoch, or the order of the data if ``seed`` is None. The last batch may
+    be shorter. If ``pad`` is true, it is filled with samples of weight 0, which gives all batches
+    the same shape and does not change weighted averages.
     """
     batch_size = min(batch_size, n_samples)
     n_steps = -(-n_samples // batch_size)
@@ -81,8 +81,7 @@ def plan_epoch(
     if weights is None:
         totals = [float(count) for count in counts]
     else:
-        # Summing the rows of a matrix takes a hundredth of the time of a loop over batches, and
-        # returns the same bits.
+        # Summing over an axis is 100 times faster than a loop over batches, and bitwise equal.
         end = len(weights) // batch_size * batch_size
         totals = np.sum(weights[:end].reshape(-1, batch_size), axis=1).astype(float).tolist()
         totals += [float(np.sum(weights[end:]))] if end < len(weights) else []
@@ -90,7 +89,7 @@ def plan_epoch(
 
 
 def _order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the rows of a shuffled epoch, (samples,) int32."""
+    """Return the samples' positions in shuffled order, (samples,) int32."""
     return host_generator(seed, "shuffle", epoch).permutation(n_samples).astype(np.int32)
 
 
@@ -106,8 +105,8 @@ def with_draws(
 ) -> EpochPlan:
     """Return the plan with the augmentations' draws for the whole epoch.
 
-    Each augmentation draws from its own stream, row by row, so other augmentations and padding do
-    not change its draws.
+    Each augmentation has its own random stream, so its draws do not depend on padding or on other
+    augmentations.
     """
     n_samples = sum(plan.counts)
     here = np.arange(n_samples if plan.rows is None else len(plan.rows))
@@ -124,7 +123,7 @@ def with_draws(
 
 
 def without_first(plan: EpochPlan, n_steps: int) -> EpochPlan:
-    """Return the rest of a plan after its first steps."""
+    """Return a plan without its first ``n_steps`` steps."""
     if not n_steps:
         return plan
     start = n_steps * plan.batch_size

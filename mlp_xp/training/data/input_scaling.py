@@ -25,12 +25,12 @@ def standardization(
 ) -> Scaling:
     r"""Compute the shift and scale that give each feature mean 0 and standard deviation 1.
 
-    One block of rows at a time is converted, to float64 if the device supports it. Blocks are
-    merged by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which is numerically stable (Chan,
-    Golub, LeVeque, "Algorithms for computing the sample variance", 1983). The first row is
-    subtracted from all rows, so a large offset costs no precision. Features that scikit-learn
-    considers constant are not scaled. If x is only a part of the samples, possibly empty,
-    ``exchange(value)`` returns the values of all parts. Raise ValueError if a result is not finite.
+    Rows are converted block by block, to float64 if the device supports it. Blocks are merged by
+    :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which is numerically stable (Chan, Golub, LeVeque,
+    "Algorithms for computing the sample variance", 1983). The first row is subtracted from all
+    rows, so a large offset costs no precision. Features that scikit-learn considers constant are
+    not scaled. If several processes have parts of the samples, ``exchange(value)`` returns the
+    values of all processes, and ``x`` may be empty. Raise ValueError if a result is not finite.
     """
     xp = backend.xp
     wide = "float64" if backend.has_float64 else dtype
@@ -52,7 +52,7 @@ def standardization(
             n, *merged = reduce(_merge, (part for part in parts if part[0]))
             mean, spread = (backend.put(values, wide) for values in merged)
         variance, mean = spread / n, first + mean
-        # The threshold is float64's for every dtype, since differences of equal numbers are exactly
+        # Use float64's epsilon for every dtype, since a constant feature has deviations of exactly
         # 0.
         noise = n * float(np.finfo(float).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
@@ -72,7 +72,7 @@ def standardization(
 
 
 def _first_row(x: Any, exchange: Exchange | None) -> Any:
-    """Return the first row of x, or of the first part that has rows."""
+    """Return the first row of x, or of the first process that has rows."""
     if exchange is None:
         return take_rows(x, slice(0, 1))
     rows = exchange(to_numpy(take_rows(x, slice(0, min(1, x.shape[0])))))
@@ -133,7 +133,8 @@ class Whiten:
         n = self.n_components
         if n is not None and (self.kind == "zca" or type(n) is not int or n < 1):
             raise ValueError(
-                f"`n_components` must be an integer of at least 1, with kind='pca', got {n!r}."
+                "`n_components` must be an integer of at least 1 and requires kind='pca', "
+                f"got {n!r}."
             )
         if not self.epsilon > 0.0:
             raise ValueError(f"`epsilon` must be above 0, got {self.epsilon!r}.")
@@ -154,7 +155,7 @@ SCALINGS = {"standardize": None, "zca": Whiten("zca"), "pca": Whiten("pca")}
 def find_scaling(
     setting: str | Whiten, backend: Backend, x: Any, dtype: str, exchange: Exchange | None = None
 ) -> Scaling | Whitening:
-    """Compute the input scaling of a setting: a key of `SCALINGS`, or a `Whiten`."""
+    """Compute the input scaling for a setting, which is a key of `SCALINGS` or a `Whiten`."""
     scaling = standardization(backend, x, dtype, exchange)
     whiten = SCALINGS[setting] if isinstance(setting, str) else setting
     if whiten is None:
@@ -167,7 +168,7 @@ def find_scaling(
             block = backend.put(take_rows(x, slice(start, stop)), dtype)
             block = (block - scaling.shift) * scaling.scale
             total = total + xp.matrix_transpose(block) @ block
-        # The directions are computed on the host, so all backends get the same ones up to rounding.
+        # Compute the directions on the host, so that all backends use the same ones up to rounding.
         if exchange is None:
             covariance = backend.get(total / x.shape[0])
         else:
@@ -179,7 +180,7 @@ def find_scaling(
 
 
 def _rotation(whiten: Whiten, covariance: np.ndarray) -> np.ndarray:
-    """Return the matrix that whitens standardized features, in the dtype of their covariance."""
+    """Return the matrix that whitens standardized features."""
     variances, directions = np.linalg.eigh(covariance)
     variances, directions = np.maximum(variances[::-1], 0.0), directions[:, ::-1]
     # The sign of a direction is arbitrary: make its largest entry positive.

@@ -1,9 +1,8 @@
-"""Training data that are resident on the device or streamed to it, and their batches.
+"""Training data, resident on the device or streamed to it in batches.
 
-Resident data are on the device in their own dtype (uint8 stays uint8), where each step selects its
-rows. Streamed data remain in host memory or in a memory-mapped file, and each batch is copied to
-the device while the previous one is processed. Both placements lead to equal results. A subset of a
-large array is stored as a list of positions (`Rows`).
+Resident data are on the device, where each step selects its rows; integers keep their dtype.
+Streamed data remain in host memory or in a memory-mapped file. Each batch is copied to the device
+while the previous batch is processed. Both placements give equal results.
 """
 
 from __future__ import annotations
@@ -32,15 +31,17 @@ Placement = Literal["auto", "resident", "streamed"]
 
 _log = logging.getLogger(__name__)
 
-# The rest of the memory is for parameters, optimizer state, gradients, activations and the library.
+# Resident data may use this fraction of the free memory. The rest is for parameters, optimizer
+# state, gradients and activations.
 _SHARE_OF_FREE_MEMORY = 0.8
 
 
 class Data(ABC):
     """Training data that are read in every epoch.
 
-    ``rows`` are the positions of the samples in x and y. If this process has only some of the
-    samples, ``owned`` has each sample's local position, or -1 for a sample of another process.
+    ``rows`` are the samples' positions in x and y, or None for all rows. If the samples are divided
+    between processes, ``owned`` has each sample's local position, or -1 for a sample of another
+    process.
     """
 
     def __init__(
@@ -64,14 +65,14 @@ class Data(ABC):
 
     @abstractmethod
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the epochs' batches as stacks for `Steps`: one stack per batch shape, or none."""
+        """Return the epochs' batches, one stack per batch shape, or [] if they are not stacked."""
 
 
 class Resident(Data):
     """Data on the device.
 
-    Floating-point data are converted to ``dtype`` once; integers are not converted. x may be a
-    sparse matrix (CSR) if the backend has sparse products.
+    Floating-point data are converted to ``dtype`` once; integers are not converted. ``x`` may be a
+    sparse matrix (CSR) if the backend supports sparse matrix products.
     """
 
     def __init__(self, backend: Backend, x: Any, y: Any, dtype: str, *where: Any) -> None:
@@ -127,7 +128,7 @@ class Streamed(Data):
     _is_told = False
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Yield the batches of a plan as rows."""
+        """Yield the rows of each batch of a plan."""
         plan = _at(plan, self._rows)
         batches = self._backend.feed(self._gather(plan))
         for (x, y), *others in zip(
@@ -158,7 +159,10 @@ def multiplies_sparse(
 
 
 def count_work(data: Data, params: Params, n_rows: int) -> tuple[int, int, int]:
-    """Return a forward pass's multiplications, sparse multiplications and largest array size."""
+    """Count the multiplications of a forward pass.
+
+    Return the total, the number in a sparse first layer, and the size of the largest parameter.
+    """
     n_sparse = math.prod(denses(params)[0].W.shape) if isinstance(data.x, SparseMatrix) else 0
     sizes = [math.prod(leaf.shape) for leaf in leaves(params)]
     return n_rows * sum(sizes), n_rows * n_sparse, max(sizes)
@@ -186,11 +190,11 @@ def place(
 ) -> Resident | Streamed:
     """Choose between resident and streamed data.
 
-    With "auto", data on the device are used there, and host data are copied to it if they fit into
-    80 % of its free memory. A memory-mapped file is streamed if it must be converted or its rows
-    are not contiguous. Sparse rows are streamed and made dense batch by batch, unless steps can
-    multiply them directly (``multiplies_sparse``). x may be `Rows` or a `Shard`; with a `Shard`, y
-    has the targets of all samples.
+    With "auto", host data become resident if they fit into 80 % of the device's free memory; data
+    on the device stay there. A memory-mapped file is streamed if it must be converted or its rows
+    are not contiguous. Sparse rows are streamed and made dense batch by batch, unless
+    ``multiplies_sparse`` is true. ``x`` may be `Rows` or a `Shard`; with a `Shard`, ``y`` has the
+    targets of all samples.
     """
     if placement not in ("auto", "resident", "streamed"):
         raise ValueError(
@@ -235,7 +239,7 @@ def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
 
 
 def _device_dtype(values: np.ndarray, dtype: str) -> str | None:
-    """Return the dtype for floating-point data on the device; None for integers, which are kept."""
+    """Return ``dtype`` for floating-point values, or None to keep integers."""
     return dtype if values.dtype.kind == "f" else None
 
 
@@ -257,7 +261,7 @@ def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Any]
 def _split(
     backend: Backend, values: np.ndarray | None, plan: EpochPlan, dtype: str
 ) -> list[Array | None]:
-    """Copy an epoch's rows, weights or draws to the device at once; return them by step."""
+    """Copy an epoch's rows, weights or draws to the device at once; return one array per step."""
     n_steps = len(plan.counts)
     if values is None:
         return [None] * n_steps

@@ -12,14 +12,14 @@ from scipy import sparse
 
 from mlp_xp.backends import get_backend
 
-# Rows of arrays below this size are copied, so that steps read contiguous memory. The copy takes a
-# few milliseconds.
+# Below this array size, rows are copied, so that training steps read contiguous memory. The copy
+# takes a few milliseconds.
 _COPIED_BYTES = 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of an array by position, without a copy.
+    """Rows of an array, stored as positions instead of a copy.
 
     ``shared`` is the array's `SharedData` if many fits use its rows.
     """
@@ -41,10 +41,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The part of the samples that this process has.
+    """The samples that this process stores.
 
-    ``owned`` has the position of each sample in x, or -1 for a sample of another process. x has at
-    least one row, which is unused if this process has no sample.
+    ``owned`` has each sample's position in ``x``, or -1 if another process stores the sample. If
+    this process stores no sample, ``x`` has a single, unused row.
     """
 
     x: Any
@@ -62,7 +62,7 @@ class Shard:
 
     @property
     def mine(self) -> Any:
-        """The rows stored here, in the order of the samples; possibly none."""
+        """The rows of this process, in the order of the samples; may be empty."""
         rows = self.owned[self.owned >= 0]
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 
@@ -83,7 +83,8 @@ def take_rows(x: Any, rows: Any) -> Any:
 def kept_dtype(x: Any, dtype: str) -> str | None:
     """Return the dtype to which to convert data before training, or None to keep integers.
 
-    NumPy's signed integers and uint8 are kept, since every library can index such arrays.
+    NumPy's signed integers and uint8 are kept, since every library can index arrays of these
+    dtypes.
     """
     if isinstance(x, Rows | Shard):
         return kept_dtype(x.x, dtype)

@@ -16,7 +16,7 @@ from mlp_xp.training.data.rows import kept_dtype
 
 
 class Column:
-    """Targets of all rows, filled in by the fits that use them.
+    """Targets of all rows of a data set; each fit adds the targets of its rows.
 
     The constructor uses only the dtype and the shape of ``targets``.
     """
@@ -45,14 +45,14 @@ class Column:
     @property
     def on_device(self) -> Array:
         """The targets on the device."""
-        values, placed = self._values, self._placed  # Other threads may replace both.
+        values, placed = self._values, self._placed  # Other threads may replace these attributes.
         if placed is None or placed[0] is not values:
             self._placed = placed = values, self._backend.put(values)
         return placed[1]
 
 
 class SharedData:
-    """Samples that many fits share, and the column names found by their validation (``names``)."""
+    """Samples that many fits share; ``names`` are the fitted attributes with column names."""
 
     def __init__(self, x: Any, names: Mapping[str, Any] | None = None) -> None:
         self.x, self.names = x, names or {}
@@ -85,11 +85,11 @@ class SharedResident(Resident):
         self, backend: Backend, x: Array, column: Column, dtype: str, rows: np.ndarray
     ) -> None:
         super().__init__(backend, x, column.on_device, dtype, rows)
-        # Use the array object of the other fits, since the library may have made a second view of
-        # its memory.
+        # Use the array object of the other fits, since `put` may have returned a second view of its
+        # memory.
         self.x, self.column = x, column
 
     def rows_of(self, plan: EpochPlan) -> np.ndarray:
-        """Return the positions of an epoch's samples in the whole data, (steps * batch_size,)."""
+        """Return the positions of an epoch's samples in the data set, (steps * batch_size,)."""
         assert self._rows is not None
         return self._rows if plan.rows is None else self._rows[plan.rows]

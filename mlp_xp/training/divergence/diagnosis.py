@@ -20,8 +20,8 @@ from mlp_xp.training.step.value_and_gradient import Evaluation, value_and_gradie
 
 # Inputs or targets are the likely cause if they exceed 1 and the learning rate by this factor.
 _LARGE = 100.0
-# Sample weights may be the cause if their average is below this, since the penalty is divided by
-# it.
+# Sample weights may be the cause if their average is below this value, since the L2 penalty is
+# divided by the average.
 _SMALL = 0.01
 
 
@@ -77,9 +77,10 @@ class _Diagnosis(NamedTuple):
 
 
 def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
-    """Find the cause in the steps ``given``, and the faulty layer in the last step.
+    """Find the cause in recent steps, and the faulty layer in the last of these steps.
 
-    The trainer's state precedes the last step; ``after`` are the weights after this step.
+    ``given`` are the steps' arguments. The trainer has the state before the last step; ``after``
+    are the weights after it.
     """
     get = trainer.backend.get
     sizes = [
@@ -104,13 +105,13 @@ def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params
 def explain_minimum(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, iteration: int
 ) -> NonFiniteError:
-    """Return the error for an iteration of "lbfgs" that started from the trainer's weights.
+    """Return the error for a failed L-BFGS iteration that started from the trainer's weights.
 
     The plan contains all samples, in the blocks that L-BFGS uses.
     """
     penalty = trainer.rules.alpha / sum(plan.totals)
     plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
-    no_scalars = trainer.state.loss  # Not used.
+    no_scalars = trainer.state.loss  # `_examine` does not read this value.
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [
             _examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
@@ -161,7 +162,7 @@ def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Dia
         found = evaluate(params, batch, given.scaling, stats, given.keys, dropout_rates=rates)
         is_real = xp.isdtype(found.targets.dtype, "real floating")
         average = 1.0
-        if weights is not None:  # Samples of weight 0 are padding.
+        if weights is not None:  # Exclude padding.
             average = float(xp.sum(weights)) / max(int(xp.count_nonzero(weights)), 1)
         faulty = (name for name, value in values(found) if not is_finite(backend, value))
         return _Diagnosis(
@@ -180,7 +181,7 @@ def _layer_names(network: Network) -> list[str]:
 
 
 def _by_layer(network: Network, params: Params) -> list[tuple[str, Params]]:
-    """Return the names of layers with parameters, each with its parameters or their gradients."""
+    """Return (layer name, parameters) pairs; ``params`` may also be gradients."""
     entries = iter(params)
     layers = [
         (name, tuple(next(entries) for block in blocks if block.has_params))

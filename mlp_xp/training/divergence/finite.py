@@ -12,23 +12,24 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend
 
 NON_FINITE_WEIGHTS = "Solver produced non-finite parameter weights."  # scikit-learn's words
-# The maximum length of an array that a BLAS sums in a single thread.
+
+# A BLAS computes dot products of arrays up to this length in a single thread.
 _SHORT = 10_000
 
 Cause = Literal["input", "target", "weight", "rate"]
 
 
 class NonFiniteError(ValueError):
-    """A fit has reached infinity or NaN; the model keeps the last finite weights.
+    """The error of a fit that reached infinity or NaN; the model keeps the last finite weights.
 
     Attributes
     ----------
     epoch : int
-        Number of the epoch, from 1, as in ``history_``; for "lbfgs", of the iteration.
+        The epoch's number, from 1, as in ``history_``; for "lbfgs", the iteration's number.
     step : int or None
-        Step of the epoch, from 1; None for "lbfgs".
+        The step's number in the epoch, from 1; None for "lbfgs".
     layer : str or None
-        Where the first such number appeared, e.g. ``"hidden layer 1"``, ``"loss"``, ``"gradient of
+        Where infinity or NaN first appeared, e.g. ``"hidden layer 1"``, ``"loss"``, ``"gradient of
         output layer"`` or ``"update of hidden layer 1"``; None if repeating the step does not
         reproduce it.
     cause : {"input", "target", "weight", "rate"}
@@ -63,13 +64,16 @@ class NonFiniteError(ValueError):
 
 
 def is_finite(backend: Backend, tree: Tree) -> bool:
-    """Whether all arrays are finite; if they are, this reads one number from the device."""
+    """Whether all arrays are finite.
+
+    If they are, only one number is read from the device.
+    """
     xp = backend.xp
     first, *others = arrays = list(leaves(tree))
     if all(map(_is_short_and_finite, arrays)):
         return True
     with backend.scope(), np.errstate(all="ignore"):
-        # A sum reads the array only once, and is finite only if all its terms are.
+        # A finite sum means that all terms are finite, and reads each array only once.
         total: Any = sum(map(xp.sum, others), start=xp.sum(first))
         if math.isfinite(total):
             return True
@@ -79,8 +83,7 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
 def _is_short_and_finite(array: Any) -> bool:
     """Whether a NumPy array is short and finite; may be False for large finite numbers.
 
-    This computes the sum of squares, in which infinities cannot cancel and which never warns. It
-    takes half the time of a plain sum.
+    The sum of squares never warns, and takes half the time of a plain sum.
     """
     return (
         type(array) is np.ndarray and array.size <= _SHORT and math.isfinite(np.vdot(array, array))

@@ -18,26 +18,26 @@ from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.step_table import Epoch, repeat
 
-# Seconds between two checks of the loss, which are rare because each waits for the device.
+# Seconds between two checks of the loss. Checks are rare because each one waits for the device.
 _LOOK_SECONDS = 0.1
 # The maximum fraction of the training time to spend on copies of the state.
 _COPY_SHARE = 0.0025
 # Estimated time for the first copy: seconds per copy, plus seconds per number.
 _COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
-# The number of recent steps to search for the cause, which may precede the infinity or NaN.
+# The number of recent steps to search for the cause, which may precede the first infinity or NaN.
 _RECENT = 8
 
 
 class Guard:
     """Detect a loss or weights that are not finite, and restore the last finite state.
 
-    The loss is read every tenth of a second; ``running`` then has the averages of the epoch so far.
-    The trainer can return to a restore point: first the state it started from, later a copy of its
-    state. Copies may take `_COPY_SHARE` of the time. When a number is not finite, the steps since
-    the restore point are repeated one by one to find the faulty step and layer, and the state
-    before that step. No data are kept between two fits or two calls of `partial_fit`, so an error
-    then discards the updates since the last copy. All processes check at the same time and raise
-    the same error.
+    The loss is checked every tenth of a second, which also updates ``running``, the averages of the
+    epoch so far. If a number is not finite, the trainer returns to its restore point, which is the
+    initial state or a later copy. It then repeats the steps one by one until it finds the faulty
+    step and layer, and restores the state before this step. Copies may take `_COPY_SHARE` of the
+    time. Epochs are not kept between two calls of `partial_fit`, so an error in a later call also
+    discards the earlier calls' updates since the last copy. All processes check at the same time
+    and raise the same error.
     """
 
     def __init__(self, processes: SingleProcess = SINGLE_PROCESS) -> None:
@@ -48,24 +48,24 @@ class Guard:
         self._cost: float | None = None  # Seconds for a copy; None until estimated or measured.
         self._restore: Callable[[BaseTrainer], None] | None = None
         self._epochs: list[Epoch] = []  # The epochs since the restore point, up to the current one.
-        self._first = 0  # The first epoch's steps before the restore point.
+        self._first = 0  # The number of steps of `_epochs[0]` before the restore point.
 
     def start(self, restore: Callable[[BaseTrainer], None]) -> None:
-        """Set the restore point of a new trainer to its current state."""
+        """Set the function that restores a new trainer's initial state."""
         self._restore = restore
         self._since = time.perf_counter()
         self._cost = None
 
     def forget(self) -> None:
-        """Drop the restore point after the training has ended or its weights were replaced."""
+        """Drop the restore point after training has ended or the weights were replaced."""
         self._restore = None
 
     def release(self) -> None:
-        """Discard the stored epochs, which refer to the data."""
+        """Discard the stored epochs, which keep the data in memory."""
         self._epochs, self._first = [], 0
 
     def begin(self, trainer: BaseTrainer, epoch: Epoch, now: float) -> None:
-        """Store an epoch before its first step; copy the state if the time ``now`` requires it."""
+        """Store an epoch before its first step, and copy the state if a copy is due."""
         self._epochs.append(epoch)
         self.running = None
         if self._processes.decide(self._is_copy_due(trainer, now)):
@@ -98,8 +98,8 @@ class Guard:
 
         ``done`` is the number of steps of the epoch so far, or None after the epoch.
         """
-        # Infinity or NaN in the optimizer state also reaches the weights, so these are enough to
-        # check.
+        # Infinity or NaN in the optimizer state also reaches the weights, so checking the weights
+        # and statistics is enough.
         state = trainer.state
         if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
             raise self._processes.blame(self._error(trainer, done))
@@ -132,7 +132,8 @@ class Guard:
             when = f"step {done} of epoch {last}" if done else "the first step"
             message = f"{NON_FINITE_WEIGHTS} They were already non-finite before {when}."
             return NonFiniteError(message, epoch=last, step=done)
-        from mlp_xp.training.divergence.diagnosis import diagnose  # Rarely needed.
+        # Imported on first use, since few fits diverge.
+        from mlp_xp.training.divergence.diagnosis import diagnose
 
         restore(trainer)
         rate, n_steps = 0.0, trainer.n_steps

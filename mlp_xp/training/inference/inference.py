@@ -27,20 +27,20 @@ from mlp_xp.training.step.inputs import in_dtype_of, of_features, rotated
 
 Predict = Callable[..., Array]
 
-# Batch sizes at which matrix products run at full speed. Smaller batches are enough in host memory,
-# and need less of it, but make XLA on a CPU a quarter slower.
+# Batch sizes at which matrix products reach full speed. On the CPU, a smaller batch suffices and
+# saves memory, except with XLA, which becomes 25 % slower.
 _BATCH = 2048
 _HOST_BATCH = 384
-# A larger batch size for machine code, which packs the weights once per batch. It saves 12 to 18 %
-# of the time.
+# The batch size for generated machine code, which packs the weights once per batch. It saves 12 to
+# 18 % of the time.
 _LONG_BATCH = 1024
-# Narrow networks use larger batches. Up to this many outputs of a layer fit into a cache.
+# Narrow networks use larger batches, limited to this many activations, which fit into a cache.
 _HOST_NUMBERS = 1 << 17
-# Batches of sparse rows are larger, so that more rows share the weights that are read.
+# Sparse batches are larger than `_HOST_BATCH`, so that the weights are read less often.
 _SPARSE_BATCH = 1024
-# Limits for backends that compile per shape. Padding that adds fewer than `_ADDED_WORK` operations
-# costs less than a call. An activation counts as `_ACTIVATION_WORK` operations. Inputs of more than
-# `_COPIED_NUMBERS` numbers are not padded.
+# Padding for backends that compile per shape. It may always add `_ADDED_WORK` operations, which
+# take less time than a call. An activation counts as `_ACTIVATION_WORK` operations. Inputs of more
+# than `_COPIED_NUMBERS` numbers are not padded, because padding copies them.
 _ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
 
 
@@ -61,12 +61,13 @@ def predict(
 ) -> Array:
     """Predict for all rows: probabilities, values, or the output of a hidden layer.
 
-    Rows are copied to the device, and results back, batch by batch. A batch takes no more memory
-    than ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and scaling are
-    arrays of any library; ``x`` may be sparse rows. The loss's output activation is applied;
-    without a loss the outputs are raw. ``depth`` stops after that many hidden layers. The result is
-    averaged over all combinations of the views of ``tta``, and is an array of the backend ``to``. A
-    long prediction may compute its matrix products in ``precision``; see `Backend.predicting_in`.
+    Each batch of rows is copied to the device, and its result is copied back. A batch uses no more
+    memory than ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and
+    scaling may be arrays of any library; ``x`` may be sparse. The loss's output activation is
+    applied; without a loss, the outputs are raw. If ``depth`` is given, the result is the output of
+    this hidden layer. The result is averaged over all combinations of the views of ``tta``, and is
+    an array of the backend ``to``. A long prediction may compute its matrix products in
+    ``precision``; see `Backend.predicting_in`.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
@@ -80,7 +81,7 @@ def predict(
         most, sizes = _SPARSE_BATCH, sizes[1:]
     row_bytes = _row_bytes(sizes, dtype)
     size = get_chunk_n_rows(row_bytes, max_n_rows=most)
-    # Equal dtypes are common, and a call of `kept_dtype` takes longer than a layer with one row.
+    # Skip `kept_dtype` for equal dtypes, since it takes longer than a layer with one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
 
     def put(leaf: Array) -> Array:
@@ -115,7 +116,7 @@ def predict(
             filled: Any = backend.get(run(backend.put(batch)))
             return put_writable(filled[..., :n_samples, :], to)
         products = [math.prod(layer.W.shape) for layer in denses(params)]
-        if stays_sparse:  # The first layer multiplies only the stored entries.
+        if stays_sparse:  # The first layer multiplies only nonzero entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
         work = n_samples * len(views) * sum(products)
         is_long = not stays_sparse and backend.is_long(work, 1)
@@ -127,9 +128,8 @@ def predict(
         starts = range(0, n_samples, size)
 
         def rows_from(start: int) -> slice:
-            # With fixed shapes, a short last batch would need another compilation. The last batch
-            # therefore starts early enough to be full, and its rows that are already predicted are
-            # dropped.
+            # A shorter last batch would need another compilation. With fixed shapes, the last batch
+            # therefore overlaps the previous batch, and the repeated rows are dropped.
             stop = min(start + size, n_samples)
             return slice(stop - size if backend.fixed_shapes else start, stop)
 
@@ -178,7 +178,7 @@ def _is_on_host(x: Any) -> bool:
 
 
 def put_writable(result: Array, to: Backend) -> Array:
-    """Copy a result to a backend; make a NumPy array writable."""
+    """Copy a result to a backend; if the result is a NumPy array, make it writable."""
     array: Any = to.put(result)
     # NumPy's view of a JAX array is read-only.
     is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
@@ -187,16 +187,15 @@ def put_writable(result: Array, to: Backend) -> Array:
 
 @lru_cache(maxsize=64)
 def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
-    # A layer's input, its output and a temporary of the activation exist at the same time.
+    # A layer's input, its output and a temporary array for the activation are in memory together.
     return 3 * max(sizes) * np.dtype(dtype).itemsize
 
 
 @lru_cache(maxsize=64)
 def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...], n_views: int) -> int:
-    """Return the number of rows to compile a prediction for, so that few shapes serve all sizes.
+    """Round a batch size up, so that few shapes need a compilation.
 
-    Rows of zeros fill the batch. They are at most a sixteenth of it, or cost less than the call
-    itself.
+    The added rows of zeros are at most 1/16 of the batch, or take less time than the call itself.
     """
     if n_samples == 1 or n_samples * sizes[0] > _COPIED_NUMBERS:
         return n_samples
@@ -215,10 +214,10 @@ def make_predict(
     tta: tuple[Augmentation, ...] = (),
     xp: Namespace,
 ) -> Predict:
-    """Return the function of a prediction for a batch; see `predict`.
+    """Return a function that predicts a batch; see `predict`.
 
     ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
-    ``draws`` are an element of `view_draws`, as arrays with one row for all images.
+    ``draws`` is an element of `view_draws`, as arrays with one row for all images.
     """
 
     def predict(

@@ -40,7 +40,7 @@ def input_gradient(
     ``targets`` are encoded for the loss.
     """
     function = _compiled(backend, network, loss)
-    # Memory per row: the inputs and outputs of all layers are kept until the backward pass.
+    # Memory per row: the inputs and outputs of all layers are in memory until the backward pass.
     n_bytes = 4 * sum(network.sizes) * np.dtype(dtype).itemsize
     size = get_chunk_n_rows(n_bytes, max_n_rows=_BATCH)
     found = []
@@ -57,7 +57,7 @@ def input_gradient(
 def make_input_gradient(
     network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace
 ) -> Callable[..., Array]:
-    r"""Return the function of the gradient for a batch.
+    r"""Return a function that computes the input gradient of a batch.
 
     ``gradient(params, batch_stats, scaling, x, targets)`` returns (batch, features). For scaled
     inputs :math:`z = (x - \mu)\,\sigma^{-1} R`, where R is the rotation of a whitening or the
@@ -73,7 +73,7 @@ def make_input_gradient(
         targets: Array,
     ) -> Array:
         found = evaluate(params, Batch(x, targets), scaling, batch_stats, is_training=False)
-        # The loss is an average over the batch, but each sample needs its own gradient.
+        # Undo the average over the batch, since each sample needs the gradient of its own loss.
         factor = loss.reported(float(x.shape[0]), found.logits.shape[-1])
         dx, _ = found.pullback(found.pull_loss() * factor, need_dx=True)
         assert dx is not None

@@ -6,10 +6,10 @@ import numpy as np
 
 
 class Plateau:
-    """Scikit-learn's rule: stop after too many epochs in a row that do not improve by ``tol``.
+    """Scikit-learn's stopping rule: stop after too many epochs in a row without improvement.
 
-    Training stops after more than ``patience`` epochs whose loss is not at least ``tol`` below
-    ``best``, the lowest loss so far.
+    Training stops after more than ``patience`` epochs in a row whose loss is not at least ``tol``
+    below ``best``, the lowest loss so far.
     """
 
     def __init__(self, tol: float, patience: float, best: float = np.inf, count: int = 0) -> None:

@@ -37,14 +37,14 @@ _MIN_RATE = 1e-6
 
 
 class FitLoop:
-    """A fit in progress: it asks for epochs, receives their records, and decides when to end.
+    """A fit in progress: it requests epochs, receives their records, and decides when to stop.
 
     The loop changes the trainer and its own attributes, but no estimator. ``best`` has the weights
     and batch statistics with the best score so far, including the epochs before an interruption.
-    ``identity()`` describes the settings and data; both must be unchanged when a fit is resumed.
-    ``first_step`` is the number of steps that a resumed fit has already done in its first epoch;
+    ``identity()`` describes the settings and data, which must be unchanged when a fit is resumed.
+    ``first_step`` is the number of steps that a resumed fit has already done in its first epoch.
     ``start`` and ``epoch_start`` are the `time.perf_counter()` values at which the fit and the
-    epoch began. Before `run`, each is the negative number of seconds already spent.
+    epoch began. Before `run`, they are the seconds already spent, with a minus sign.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class FitLoop:
         self.start, self.epoch_start = -seconds, -epoch_seconds
 
     def begin(self) -> None:
-        """Reset the epoch count; in a continued fit, the current network is the best so far."""
+        """Reset the epoch count; a continued fit starts with the current network as its best."""
         if self.is_resumed:
             return
         self.history.n_epochs = 0
@@ -132,7 +132,7 @@ class FitLoop:
         if not self.is_resumed:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
-            # With a shorter time limit, compilation would take most of it.
+            # Under a shorter time limit, compilation would take most of the time.
             may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
             trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
             if settings.max_time is not None:
@@ -152,7 +152,7 @@ class FitLoop:
             if self.best is not None:
                 trainer.set_learned(*self.best)
                 self.best = None
-            # A later `partial_fit` starts its own schedule.
+            # A later `partial_fit` starts a new schedule.
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
             trainer.guard.release()
             if not settings.keeps_step:
@@ -190,7 +190,7 @@ class FitLoop:
             return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)
 
     def _keep_best(self, error: NonFiniteError) -> None:
-        """Warn that the best weights are kept, like scikit-learn, and record the epoch with NaN."""
+        """Warn that the best weights are kept, as scikit-learn does; record the epoch with NaN."""
         warn_caller(f"{error} The best weights so far are kept.", RuntimeWarning)
         records = self.history.records
         if records and records[-1].epoch >= error.epoch:
@@ -198,7 +198,7 @@ class FitLoop:
         self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
 
     def _begin_budget(self, seconds: float, start: float) -> Budget:
-        """Return the time budget, with time reserved for the validation after each epoch."""
+        """Return the time budget, which reserves time for the validation after each epoch."""
         budget = self.trainer.processes.budget(seconds, start)
         # With L-BFGS, validation is measured as part of an iteration.
         if self.validation is not None and self._settings.max_fun is None:
@@ -214,13 +214,13 @@ class FitLoop:
         is_watched = self._is_watched()
         while not self.is_stopped and history.n_epochs < settings.max_iter:
             n_epochs, n_left = 1, settings.max_iter - history.n_epochs
-            if not is_watched:  # None of these epochs but the last can end the fit.
+            if not is_watched:  # Only the last of these epochs can end the fit.
                 n_epochs = int(min(n_left, self.plateau.n_before))
             elif watcher is not None:
                 watcher.begin_epoch()
             request = self._request(n_epochs, n_left=n_left)
             trained = yield request
-            if request.first_step:  # Add the seconds from before the interruption.
+            if request.first_step:  # Include the seconds before the interruption.
                 seconds = time.perf_counter() - self.epoch_start
                 trained = [Trained(epoch.record._replace(seconds=seconds)) for epoch in trained]
             self.epoch_start = 0.0
@@ -250,7 +250,7 @@ class FitLoop:
             or settings.verbose
             or settings.max_time is not None
             or self.is_resumed
-            # Several processes must act alike, although only the first process is verbose.
+            # All processes must act alike, although only the first process is verbose.
             or not self.trainer.processes.is_single
             or (validation is not None and validation.looks_at_model)
         )
@@ -295,7 +295,8 @@ class FitLoop:
     def _pause(self, step: int) -> None:
         """Report that the state can be saved now; after Ctrl-C, end the fit."""
         watcher, is_interrupted = self._watcher, self._is_interrupted()
-        # Save only once after Ctrl-C, since the unfinished epoch then counts as a whole epoch.
+        # After Ctrl-C, save only once: a second save would count the unfinished epoch as a whole
+        # epoch.
         if watcher and watcher.watches_pauses and not (is_interrupted and self.is_stopped):
             watcher.pause(step, is_interrupted)
         self.is_stopped = self.is_stopped or is_interrupted
@@ -346,14 +347,14 @@ class FitLoop:
     # --- L-BFGS ----------------------------------------------------------------------------------
 
     def _minimize(self, max_fun: int) -> None:
-        # Most fits do not use L-BFGS.
+        # Imported on first use, since few fits use L-BFGS.
         from mlp_xp.training.lbfgs import error_of_minimum, minimize
 
         settings, trainer, watcher = self._settings, self.trainer, self._watcher
         problem = trainer, self._data, self._weights
         start = time.perf_counter()
         learned = trainer.learned
-        # SciPy's vector is split into weights only when they are used.
+        # Convert SciPy's vector to weights only if validation or a callback reads the weights.
         is_watched = self.validation is not None or (watcher is not None and watcher.watches_epochs)
 
         def last_finite() -> Params:

@@ -14,13 +14,13 @@ from mlp_xp.training.loop.records import Record, Running
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """The settings of a fit that its loop uses and its training steps do not.
+    """The settings of a fit's loop.
 
     ``patience`` is how many epochs in a row may pass without an improvement by ``tol``. If
     ``stops_by_score`` is true, early stopping uses the validation score instead of the loss. If
     ``is_adaptive`` is true, a plateau lowers the learning rate before training stops. If
     ``has_open_end`` is true, ``max_iter`` is only a limit, not the end of a schedule. ``max_fun``
-    is the maximum number of function evaluations of L-BFGS, None for other solvers. If
+    is the maximum number of function evaluations of L-BFGS, or None for other solvers. If
     ``keeps_step`` is true, the memory of the compiled step is kept for another fit.
     """
 
@@ -39,7 +39,7 @@ class LoopSettings:
 
     @property
     def is_planned(self) -> bool:
-        """Whether all epochs are expected to run: with a schedule, or without early stopping."""
+        """Whether all epochs are expected to run (with a schedule, or without early stopping)."""
         return not self.has_open_end or self.patience == math.inf
 
 
@@ -58,7 +58,7 @@ class LoopPosition(NamedTuple):
 class Validation(Protocol):
     """Held-out samples, and how to evaluate the network on them.
 
-    If ``looks_at_model`` is true, the score depends on more than predictions.
+    If ``looks_at_model`` is true, the score may use the model itself, not only its predictions.
     """
 
     looks_at_model: bool

@@ -1,8 +1,8 @@
 """Several epochs of a small fit in one call.
 
-In a small fit, an epoch's overhead costs more than its computation. The call stores the loss of
-each step. For validation it also stores the weights, if the data are a single batch. The fit
-therefore ends exactly as if its epochs had run one by one.
+In a small fit, an epoch's overhead takes longer than its computation. Each call stores the loss of
+every step and, for validation, the weights. The fit therefore ends exactly as if its epochs had run
+one by one.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 
 
 
 class _Kept(NamedTuple):
-    """The weights and the loss before each step and after the last step, along the first axis.
+    """The losses and weights of all steps of a call, along the first axis.
 
-    Without validation no weights are stored. Each step stores the values from before its update;
-    `_run` adds the final values.
+    Each step stores the values before its update; `_run` adds the final values. Weights are stored
+    only for validation.
     """
 
     learned: Params
@@ -114,7 +114,7 @@ class MultiEpoch:
         request.at_end.callback(self._release)
 
     def train(self, request: Request) -> list[Trained]:
-        """Train the requested epochs, or fewer; the results are as from `Trainer.run_epoch`.
+        """Train at most the requested epochs, with the same results as `Trainer.run_epoch`.
 
         Raise `NonFiniteError` if the loss of the first epoch has become infinite or NaN.
         """
@@ -144,8 +144,9 @@ class MultiEpoch:
             after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0])
             measured = [*self._validation.measure_each(after.learned, after.batch_stats)]
         trained = []
+        # Pass -inf to copy no state, since the state already includes these epochs.
         for epoch in epochs[1 : n_finite + 1]:
-            trainer.guard.begin(trainer, epoch, -math.inf)  # It is too late to copy the state.
+            trainer.guard.begin(trainer, epoch, -math.inf)
         for i, (value, score) in enumerate(measured):
             record = trainer.record(plans[i], tables[i].rates, [losses[i]], seconds)
             record = record._replace(validation_loss=value, validation_score=score)
@@ -169,8 +170,7 @@ class MultiEpoch:
         return copied
 
     def _plans(self, request: Request, n_epochs: int) -> list[EpochPlan]:
-        """Return the plans of the next epochs."""
-        if len(self._counts) == 1:  # Plans of a single batch are all equal.
+        if len(self._counts) == 1:  # With a single batch, all plans are equal.
             return [request.plan()] * n_epochs
         return [request.plan(i) for i in range(n_epochs)]
 
@@ -205,7 +205,7 @@ class MultiEpoch:
     def _arguments(self, plans: list[EpochPlan], tables: list[StepTable]) -> list[tuple[Any, ...]]:
         """Return the step arguments of each part, padded to ``most`` epochs.
 
-        All calls then have the shapes for which the backend has traced a step.
+        All calls then have the same shapes, so the backend traces a step only once.
         """
         trainer, n_steps, n_unused = self._trainer, len(self._counts), self._most - len(plans)
         put, has_keys = trainer.backend.put, trainer.rules.network.n_keys > 0
@@ -227,14 +227,14 @@ class MultiEpoch:
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
-    """Return the arrays of a state to store, in the order of the leaves of `_Kept`."""
+    """Return the arrays of a state that `_Kept` stores, in the order of its leaves."""
     learned = state.average or state.params if kept.learned else ()
     return leaves(_Kept(learned, state.batch_stats if kept.learned else (), state.loss))
 
 
 @lru_cache(maxsize=64)
 def _make_keeping_step(step: Step) -> Callable[..., Any]:
-    """Return a step function for `Backend.loop` that also stores the values it starts from."""
+    """Return a step function for `Backend.loop` that also stores the values before its update."""
     indexed_step = make_indexed_step(step)
 
     def keeping_step(

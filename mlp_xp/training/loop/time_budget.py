@@ -39,7 +39,7 @@ class Budget:
         self._lap()
 
     def count(self, n_steps: int) -> None:
-        """Record steps done since the last call of any method."""
+        """Record the time of the steps done since the last call."""
         seconds = self._lap()
         if self._has_stepped:
             self._paces.append(seconds / n_steps)
@@ -66,7 +66,7 @@ class Budget:
         return 1 << (fit.bit_length() - 1) if fit else 0
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the fraction of the steps' time that will have passed ``ahead`` steps from now."""
+        """Return the fraction of the training time that has passed after ``ahead`` more steps."""
         passed = time.perf_counter() - self.start + ahead * (self._pace or 0.0)
         usable = self.seconds - self._reserve
         return passed / usable if passed < usable else 1.0

@@ -27,7 +27,7 @@ _MOST_SECONDS = 1.0
 def answer_many(
     fits: Iterable[Fit[T]], *, most: int, worker: Worker, n_stacks: int = 1
 ) -> Generator[T]:
-    """Train the epochs that many fits ask for, and yield their results as they end.
+    """Train the epochs that many fits request, and yield each fit's result when it ends.
 
     Closing the generator, or Ctrl-C, ends the fits in progress after the current step, without
     results. Trainers must be `StackedTrainer` objects. At most ``most`` fits are trained at once,
@@ -107,7 +107,7 @@ class _Stacks:
             else:
                 answers[id(request)] = StackError("A stack cannot train this model.")
         if groups.keys() - self._stacks.keys():
-            self._seconds = math.inf  # How long a new stack's epoch takes is not known.
+            self._seconds = math.inf  # The duration of a new stack's epoch is unknown.
         new = [[ModelStack(self._is_stopped) for _ in range(self._n_stacks)] for _ in groups]
         pairs = zip(groups, new, strict=True)
         self._stacks = {key: self._stacks.get(key) or stacks for key, stacks in pairs}
@@ -161,7 +161,7 @@ def _parts(
 
 
 def _key(request: Request) -> Hashable:
-    """Return the key that the models of a stack have in common."""
+    """Return a key; models with equal keys can share a stack."""
     trainer, data, size = request.trainer, request.data, request.batch_size
     assert isinstance(data, SharedResident)
     n_steps = -(-data.n_samples // size)

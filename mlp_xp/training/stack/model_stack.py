@@ -55,7 +55,7 @@ def _settings(rules: Rules) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=64)
 def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
-    """Return the step function of a stack; ``coefs`` end with the per-model settings."""
+    """Return a stack's step function, whose ``coefs`` end with the per-model settings."""
     rules = common.rules
     n_rule, n_loss = (len(numbers(part)) for part in _settings(rules))
 
@@ -81,8 +81,8 @@ def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
 class ModelStack:
     """A stack of models: a state with a leading axis, and the trainer at each position.
 
-    A position whose model has ended is None. The position is still computed, with sample weights of
-    0, until the stack shrinks or another model takes it. If ``is_stopped()`` returns True, the
+    When a model ends, its position becomes None, but is still computed with sample weights of 0
+    until the stack shrinks or a new model takes the position. If ``is_stopped()`` returns True, the
     training ends after the current step, without results.
     """
 
@@ -102,7 +102,7 @@ class ModelStack:
     def train(
         self, requests: list[Request], size: int, n_epochs: int
     ) -> list[list[Trained] | StackError]:
-        """Train all models in at least ``size`` positions; return each one's epochs or error."""
+        """Train all models in a stack of at least ``size``; return each model's epochs or error."""
         backend = requests[0].trainer.backend
         self._width = max(self._width, *(request.batch_size for request in requests))
         trained: list[list[Trained]] = [[] for _ in requests]
@@ -151,7 +151,7 @@ class ModelStack:
 
     def _copy_of(self, backend: Backend, position: int) -> TrainState:
         """Copy the state of one model to host memory in a single transfer."""
-        if backend.shares_host_memory:  # No transfer and no compilation are needed.
+        if backend.shares_host_memory:  # No transfer or compilation is needed.
             return map_leaves(lambda leaf: np.array(np.from_dlpack(leaf)[position]), self._state)
         with backend.scope():
             where = backend.put(np.asarray([position], dtype=np.int32))
@@ -171,7 +171,7 @@ class ModelStack:
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
         new = [trainer for trainer in trainers if not self.has(trainer)]
         capacity, n_live = len(self._trainers), len(trainers)
-        # With fixed shapes, a new size would require a compilation.
+        # With fixed shapes, keep ``size``, since a new size would require a compilation.
         size = size if backend.fixed_shapes else n_live
         is_wide = 2 * size <= capacity if backend.fixed_shapes else n_live < capacity
         if not new and not is_wide:

@@ -36,7 +36,7 @@ def work_in_threads(
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
     remaining, lock, is_closed = iter(tasks), threading.Lock(), threading.Event()
-    config = sklearn.get_config()  # Passed on, since new threads start with the defaults.
+    config = sklearn.get_config()  # New threads would start with scikit-learn's defaults.
     end: Any = object()
 
     def next_task() -> Any:
@@ -65,8 +65,8 @@ def work_in_threads(
 
         worker = Worker(n_threads, n_tasks, is_stopped)
         if n_workers == 1:
-            # Run the tasks in this thread: a worker thread would compete with it for the
-            # interpreter lock.
+            # Run the tasks here: a worker thread would compete with this thread for the interpreter
+            # lock.
             while not is_stopped() and (task := next_task()) is not end:
                 with working(worker):
                     result = work(task)

@@ -25,13 +25,14 @@ from mlp_xp.training.step.step_settings import Rules
 
 
 class BaseTrainer:
-    """The state of a network in training, on the device, and the function of one step.
+    """The state of a network in training, on the device, and the function of a step.
 
-    ``params`` and ``batch_stats``, arrays of any library, are copied; ``scaling`` is on the device.
-    ``seed`` is for dropout and augmentation, ``processes`` compute each step together, and
-    ``with_accuracy`` adds the training accuracy to records. If ``may_compile`` is true, machine
-    code may be compiled, which takes some seconds the first time. If ``is_planned`` is true, only a
-    failure or the user can end the fit before its last epoch. ``function`` is the uncompiled step.
+    ``params`` and ``batch_stats`` are copied from arrays of any library; ``scaling`` is already on
+    the device. ``seed`` determines dropout and augmentation, ``processes`` compute each step
+    together, and ``with_accuracy`` adds the training accuracy to records. If ``may_compile`` is
+    true, machine code may be compiled, which takes some seconds the first time. If ``is_planned``
+    is true, only a failure or the user can end the fit before its last epoch. ``function`` is the
+    uncompiled step.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class BaseTrainer:
         self._loop = self.backend.loop(make_indexed_step(self.function))
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Reset the state to the one before the first step, with copies of the arrays."""
+        """Reset the state to before the first step, with copies of the given arrays."""
         average = params if self.rules.ema_decay is not None else ()
         with self.home.scope():
             own = self._own((params, batch_stats, average))
@@ -108,7 +109,7 @@ class BaseTrainer:
         return map_leaves(lambda leaf: np.array(self.home.get(leaf)), state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
-        """Restore a copy of the state from after ``n_steps`` steps in total."""
+        """Restore a copied state, taken after ``n_steps`` steps in total."""
         with self.home.scope():
             self.state = self._own(state)
         self.n_steps = n_steps

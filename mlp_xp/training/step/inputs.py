@@ -14,12 +14,12 @@ from mlp_xp.nn.network import Params
 class Selection(NamedTuple):
     """The rows, weights and random draws of a batch, or of several steps along a first axis.
 
-    ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
-    or None where all are 1. ``draws`` has the random draws of each augmentation, a NamedTuple of
-    ``(batch, ...)`` arrays, or is None without augmentations. If several processes share a batch,
-    ``positions : (batch,)`` int32 are the positions of these rows in the whole batch, or None
-    without dropout, and ``part``, 0-d, is the rows' fraction of the batch's total weight. If each
-    model of a stack has its own batch, ``rows`` and ``weights`` have leading axes.
+    ``rows : (batch,)`` are the samples' integer positions, or None for all samples. ``weights :
+    (batch,)`` is None if all weights are 1. ``draws`` has the random draws of each augmentation, a
+    NamedTuple of ``(batch, ...)`` arrays, or is None without augmentations. If several processes
+    share a batch, ``positions : (batch,)`` int32 are the positions of these rows in the whole
+    batch, or None without dropout, and ``part``, 0-d, is the rows' fraction of the batch's total
+    weight. If each model of a stack has its own batch, ``rows`` and ``weights`` have leading axes.
     """
 
     rows: Array | None = None
@@ -32,9 +32,9 @@ class Selection(NamedTuple):
 class Batch(NamedTuple):
     """A batch: positions of rows in a data set on the device, or the rows themselves.
 
-    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``. The models of a
-    stack share a batch, or each has its own batch. In the second case, either ``rows`` and
-    ``weights``, or ``x``, ``y`` and ``weights``, have leading axes.
+    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``. If each model of a
+    stack has its own batch, either ``rows`` and ``weights``, or ``x``, ``y`` and ``weights``, have
+    leading axes.
     """
 
     x: Array
@@ -88,7 +88,7 @@ def _augment(
     """Apply the non-geometric augmentations, and return the mixture of samples, if any."""
     mixture = None
     for transform, drawn in zip(augmentation, batch.selection.draws or (), strict=True):
-        # Factors in float32 would promote values that were rounded to bfloat16.
+        # Convert back, since float32 factors promote bfloat16 values.
         x = xp.astype(transform.apply(x, drawn, xp=xp), x.dtype, copy=False)
         if transform.mixes_targets:
             mixture = transform.mixture(drawn)

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 
-# The factors are powers of 2, which cause no rounding. At a factor of 1 no step is skipped, since
-# loss scaling cannot be the cause of an overflow.
+# The factors are powers of 2, which cause no rounding error. At a factor of 1 no step is skipped,
+# since loss scaling cannot have caused an overflow.
 _FIRST, _LEAST, _MOST = 2.0**16, 1.0, 2.0**24
 _GOOD_STEPS = 2_000
 

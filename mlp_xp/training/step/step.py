@@ -1,7 +1,7 @@
 """One training step: a pure function that a backend may compile.
 
-A step computes the gradient (inputs, forward and loss, backward), clips it, updates the parameters,
-and then the averages. Parameters may have leading axes, for a stack of models trained together.
+A step computes the gradient, clips it, updates the parameters, and then updates the moving
+averages. Parameters may have leading axes, for a stack of models trained together.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradien
 class Steps(NamedTuple):
     """The arguments that change from step to step; the first axis is for the steps.
 
-    ``selection`` is as in `Batch`, with rows; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
-    ``keys : (steps, dropouts)`` or None. For a stack, the second axis is for the models.
+    ``selection`` is as in `Batch`; ``coefs : (steps, 4 + k)`` are packed `StepScalars`; ``keys :
+    (steps, dropouts)`` or None. For a stack, the second axis is for the models.
     """
 
     selection: Selection
@@ -137,11 +137,11 @@ def make_step(
 
     ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old state can no longer
     be used. ``coefs : (..., 4 + k)`` are packed `StepScalars`, including dropout rates if a step
-    takes them, and ``keys : (..., dropouts)`` are int32, or None. ``max_grad_norm`` clips the joint
-    norm of all gradients of the loss, without the penalty, just as PyTorch does not clip weight
-    decay. Geometric augmentations are applied first, in order, then all other augmentations. The
-    models of a stack, whose parameters have leading axes, share scalars, batch and scaling, or each
-    has its own.
+    takes them, and ``keys : (..., dropouts)`` are int32, or None. ``max_grad_norm`` limits the
+    joint norm of all gradients of the loss. The penalty is not clipped, just as PyTorch does not
+    clip weight decay. Geometric augmentations are applied first, in order, then all other
+    augmentations. The models of a stack, whose parameters have leading axes, share scalars, batch
+    and scaling, or each has its own.
     """
     gradient = make_gradient(network, loss, kernels, augmentation, xp=xp)
     n_rates = network.n_keys if takes_dropout_rates else 0

@@ -1,4 +1,4 @@
-"""The choice of machine code for training steps, based on their amount of computation."""
+"""The decision to use machine code for training steps, based on their amount of computation."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def _certain_steps(
     n_epochs = (
         max(position.n_epochs - position.done, later + 1) if trainer.is_planned else later + 1
     )
-    # Models that are fitted at the same time share their machine code.
+    # Models fitted at the same time share machine code, so count the steps of all models.
     return int(trainer.n_steps + n_epochs * len(plan.counts)) * n_models()

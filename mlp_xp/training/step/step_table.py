@@ -26,12 +26,12 @@ if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
 
 # The weight of a batch in the running statistics of batch normalization, as in PyTorch.
 _BATCH_STATS_RATE = 0.1
-# A schedule that follows the clock has this many positions.
+# The number of positions in a schedule that follows a time limit.
 _TICKS = 10**6
 
 
 class SchedulePosition(NamedTuple):
-    """The numbers of epochs done and in total, and the factor of the learning rate."""
+    """The number of epochs done, their total number, and the factor of the learning rate."""
 
     done: int
     n_epochs: int
@@ -54,7 +54,7 @@ def step_tables(
 ) -> list[StepTable]:
     """Compute the scalars of a trainer's next epochs, or of some steps of each, on the host.
 
-    The plans have equal counts. Schedules assume that every epoch has as many steps.
+    The plans have equal counts. Schedules assume that every epoch has the same number of steps.
     """
     rules, counts = trainer.rules, plans[0].counts
     n_steps, n_samples = len(counts), sum(counts)
@@ -99,7 +99,7 @@ def step_tables(
         earlier = first + np.arange(len(rule))
         decays_of_average = np.minimum(rules.ema_decay, (1 + earlier) / (10 + earlier))
         average_rate[:] = np.reshape(1.0 - decays_of_average, average_rate.shape)
-    # A small last batch moves the running statistics less.
+    # A smaller last batch changes the running statistics less.
     largest = np.asarray([[max(plan.totals) or 1.0] for plan in plans])
     np.divide(_BATCH_STATS_RATE * totals, largest, out=batch_stats_rate)
     coefs = np.concatenate([fixed.reshape(-1, 4), *columns], axis=1)
@@ -107,7 +107,10 @@ def step_tables(
 
 
 def _ticks_by_clock(budget: Budget, ticks: list[int], n_steps: int) -> list[int]:
-    """Return positions in a schedule of `_TICKS`, based on the time passed or the steps done."""
+    """Return positions in a schedule of `_TICKS`.
+
+    A position is the fraction of the time passed, or of the steps done if it is larger.
+    """
     passed = [budget.fraction(ahead) for ahead in range(len(ticks))]
     least = (tick / max(n_steps - 1, 1) for tick in ticks)
     return [round(min(max(both), 1.0) * (_TICKS - 1)) for both in zip(passed, least, strict=True)]
@@ -165,7 +168,7 @@ class EpochArguments(NamedTuple):
         """Yield the learning rate and the arguments of each step; ``tables`` are on the device."""
         unstack = trainer.backend.unstack
         keys = itertools.repeat(None) if self.keys is None else iter(unstack(self.keys))
-        # Even if a step fails, closing the iterator ends the thread that streams batches.
+        # Close the iterator even if a step fails, which ends the thread that streams batches.
         with contextlib.closing(self.data.epoch(self.plan)) as batches:
             for rates, table in tables:
                 for rate, coefs in zip(rates, unstack(table), strict=True):
@@ -230,13 +233,13 @@ def put_tables(
         yield _put(trainer, epoch.tables[-1])
         done = steps.stop
         if budget is not None:
-            # Wait for the device: it may not have run all queued steps.
+            # Wait until the device has run all queued steps.
             trainer.backend.get(trainer.state.loss)
             budget.count(len(steps))
 
 
 def repeat(trainer: BaseTrainer, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
-    """Yield again the learning rate and the arguments of each prepared step of an epoch."""
+    """Yield the learning rate and the arguments of an epoch's prepared steps again."""
     tables = [_put(trainer, table) for table in epoch.tables]
     return draw_arguments(trainer, epoch).steps(tables, trainer)
 
