@@ -1,8 +1,8 @@
 """The ``mlp-xp`` command: its options, its run folders and its output.
 
-`commands` contains one module per command, `training` the parts of ``mlp-xp train``, `run_folder`
-reads and writes the files of a run, `report` writes HTML pages, and `terminal` prints. Options are
-parsed before any numerical library is loaded.
+Each module in `commands` runs one or more commands. `training` contains the parts of ``mlp-xp
+train``, `run_folder` reads and writes the files of a run, `report` writes HTML pages, and
+`terminal` prints text.
 """
 
 from __future__ import annotations

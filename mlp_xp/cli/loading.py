@@ -20,7 +20,7 @@ from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import FILES, names, read_table
 
-DEFAULT = "default"  # the default recipe
+DEFAULT = "default"
 TABLE = "table"  # the default recipe for the user's own tables
 
 
@@ -32,9 +32,9 @@ def load_data(
     *,
     is_logged: bool = False,
 ) -> Dataset:
-    """Load a data set and print a message; a download shows its own progress bar.
+    """Load a data set, and show a spinner or the progress of the download.
 
-    ``options`` are arguments of `load_files`, for the user's own data.
+    If the data are the user's own files, ``options`` are passed to `load_files`.
     """
     is_here = path is not None or locate(name) is not None
     if not is_here:
@@ -56,17 +56,17 @@ def load_data(
 
 
 def load_backend(name: str | None, device: str | None) -> Backend:
-    """Return a backend; Ctrl-C is deferred during its import, where it could abort the process."""
+    """Return a backend; defer Ctrl-C, which could abort the process during the import."""
     with postponed():
         return get_backend(name, device)
 
 
 def load_recipe_backend(recipe: str, model: Any) -> Backend:
-    """Return the backend of a recipe's estimator; if it fails, the error lists recipes that run."""
+    """Return the backend of a recipe's estimator; errors list the recipes that run here."""
     try:
         return load_backend(model.backend or "numpy", model.device)
     except BackendError as error:
-        if missing_for(recipe) is None:  # An option chose the backend.
+        if missing_for(recipe) is None:  # The user chose the backend.
             raise
         here = ", ".join(name for name in names() if missing_for(name) != GPU)
         raise BackendError(

@@ -17,16 +17,16 @@ from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed
 
 __all__ = ["COLUMNS", "COMMANDS", "parse"]
 
-# The columns of the table that `mlp-xp runs` prints; --sort accepts their names.
+# The columns of the table that `mlp-xp runs` prints, and the choices of --sort.
 COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backend", "network")
 
 
 class Command(NamedTuple):
     """A command: its help line, its options, examples, and the function that runs it.
 
-    ``run`` is ``module:function`` in this package; the function's arguments are the parsed options
-    and an `Output`, and it returns the exit status. If ``saves`` is true, the command must save or
-    remove files after Ctrl-C. ``group`` is the heading in ``mlp-xp --help``.
+    ``run`` names the function, as ``module:function`` in this package. The function takes the
+    parsed options and an `Output`, and returns the exit status. If ``saves`` is true, the command
+    must save or remove files after Ctrl-C. ``group`` is the heading in ``mlp-xp --help``.
     """
 
     summary: str
@@ -85,7 +85,7 @@ def _overview() -> str:
 
 def _add_train(parser: Parser) -> None:
     from mlp_xp.cli.commands.train_options import (
-        add_train,  # This imports the libraries that define the options' choices.
+        add_train,  # This import loads the libraries that define the options' choices.
     )
 
     add_train(parser)

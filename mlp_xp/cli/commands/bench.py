@@ -16,7 +16,7 @@ _ROOT = Path(__file__).parents[3]
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Run the benchmarks of this clone in a new process, with threads set per library."""
+    """Run the benchmarks of this clone in a new process."""
     check_installed("matplotlib", "rich")  # Report missing packages before the work, not after it.
     if not (_ROOT / "bench" / "__main__.py").is_file():
         raise ValueError(

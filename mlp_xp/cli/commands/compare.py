@@ -27,7 +27,8 @@ def run_runs(args: argparse.Namespace, output: Output) -> int:
     rows = [_row(folder, run) for folder, run in find_runs(args.folder)]
     if not rows:
         raise ValueError(
-            f"{args.folder} contains no runs: type another folder, or start one by `mlp-xp train`"
+            f"{args.folder} contains no runs: type another folder, or start a run with "
+            "`mlp-xp train`"
         )
     is_text = args.sort in ("run", "data", "backend", "network")
     known = [row for row in rows if row[args.sort] is not None]
@@ -49,7 +50,7 @@ def run_compare(args: argparse.Namespace, output: Output) -> int:
     names = _names(args.runs)
     results, settings = _results(runs), _differences(runs)
     _print_comparison([["", *names], *results, *settings])
-    from mlp_xp.cli.report import write_comparison  # slow to import
+    from mlp_xp.cli.report import write_comparison  # This import is slow.
 
     write_comparison(args.out, dict(zip(names, runs, strict=True)), results, settings)
     print_line(f"curves in {args.out}")
@@ -57,7 +58,7 @@ def run_compare(args: argparse.Namespace, output: Output) -> int:
 
 
 def _row(folder: Path, run: RunSummary | None) -> dict[str, Any]:
-    """Return the table row of a run, as numbers and text by column, None if unknown."""
+    """Return the table row of a run by column name; unknown values are None."""
     row: dict[str, Any] = {"run": folder.name, "date": date_of(folder)}
     if run is None:
         others = dict.fromkeys((*COLUMNS[2:], "score_name"))
@@ -94,7 +95,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 
 def _brief(value: Any) -> str:
-    """Return a setting as text; an object is shown without its parameters."""
+    """Return a setting as text, and an object as the name of its class."""
     return readable(value).partition("(")[0]
 
 
@@ -121,7 +122,7 @@ def _score_cell(run: RunSummary, name: str) -> str:
 
 
 def _differences(runs: Sequence[RunSummary]) -> list[list[str]]:
-    """Return one row for each setting, machine property or version that differs."""
+    """Return a row for each setting, machine property or version that differs between the runs."""
     settings = [_settings(run) for run in runs]
     names = dict.fromkeys(name for found in settings for name in found)
     rows = [[name, *(found.get(name, "") for found in settings)] for name in names]
@@ -143,13 +144,13 @@ def _settings(run: RunSummary) -> dict[str, str]:
 
 
 def _fit_columns(rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
-    """Return the cells, shortened and escaped for printing, and the widths of their columns."""
+    """Return the cells, shortened and escaped for printing, and the column widths."""
     cells = [[_shorten(printable(cell)) for cell in row] for row in rows]
     return cells, [max(map(len, column)) for column in zip(*cells, strict=True)]
 
 
 def _print_runs(rows: Sequence[Sequence[str]]) -> None:
-    """Print runs in columns, numbers right-aligned; omit columns that do not fit a terminal."""
+    """Print a table of runs with right-aligned numbers; omit columns that exceed the terminal."""
     cells, widths = _fit_columns(rows)
     room = terminal_width(sys.stdout)
     ends = [*itertools.accumulate(width + 2 for width in widths)]
@@ -163,7 +164,7 @@ def _print_runs(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _print_comparison(rows: Sequence[Sequence[str]]) -> None:
-    """Print one column per run; if they do not fit the terminal, one line per run and row."""
+    """Print one column per run, or one line per run and row if the columns are too wide."""
     cells, widths = _fit_columns(rows)
     room = terminal_width(sys.stdout)
     if room is None or sum(widths) + 2 * len(widths) - 2 <= room:

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     next_line = 0.0
 
     def print_epoch(epoch: int, accuracy: float, loss: float) -> bool:
-        """Print every tenth epoch, and other epochs once per second; return whether to stop."""
+        """Print every tenth epoch, and a line at least every second; return whether to stop."""
         nonlocal next_line
         is_last = epoch == args.epochs or pressed()
         if epoch % 10 == 0 or is_last or time.perf_counter() >= next_line:

@@ -70,7 +70,7 @@ def run_compile(args: argparse.Namespace, output: Output) -> int:
 
 
 def _devices(name: str) -> Iterator[tuple[str, str]]:
-    """Yield each device of a backend with its description, or with the reason why it fails."""
+    """Yield each device of a backend, with its description or the reason why it fails."""
     if not installed(name):
         yield "", f"not installed: type {how_to_install(name)}"
         return
@@ -81,7 +81,7 @@ def _devices(name: str) -> Iterator[tuple[str, str]]:
                 text = describe(get_backend(name, device))
             except Exception as error:  # A broken installation or driver can raise any error.
                 if index == 0:
-                    reason = str(error).partition("; `mlp-xp backends`")[0]  # Omit the advice.
+                    reason = str(error).partition("; `mlp-xp backends`")[0]
                     reason = reason.replace(": leave out backend and device", "")
                     yield device or "", f"unusable: {shorten(reason, 200)}"
                 break

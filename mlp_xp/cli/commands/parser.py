@@ -24,9 +24,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
         for line in text.splitlines():
-            if line and not line.startswith(" "):  # Prose.
+            if line and not line.startswith(" "):  # A paragraph.
                 lines += wrap(line, width)
-            elif line.startswith("  mlp-xp") and "  " not in line.strip():  # An example.
+            elif line.startswith("  mlp-xp") and "  " not in line.strip():  # An example command.
                 lines += " \\\n".join(fitted(line, width - 2)).split("\n")
             else:
                 lines += fitted(line, width)
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Raise ValueError, which `main` prints; for an invalid choice, suggest the nearest one."""
+        """Raise ValueError, which `main` prints; suggest the nearest valid choice, if any."""
         if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             choices = found[2].replace("'", "").split(", ")
             kept = message[: found.start()] + f"invalid choice: '{found[1]}'"
@@ -123,7 +123,7 @@ def number(
 ) -> Callable[[str], Any]:
     """Return a function that parses a finite number within limits, for argparse.
 
-    If ``several`` is true, the option accepts several numbers.
+    If ``several`` is true, the option accepts several numbers, and errors tell how to type them.
 
     Examples
     --------

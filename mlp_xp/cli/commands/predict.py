@@ -1,4 +1,4 @@
-"""``mlp-xp predict``: predict the class of images, or the class or number of rows of tables."""
+"""``mlp-xp predict``: classify images, or predict the targets of table rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Read all images or rows, then print one line for each of them."""
+    """Print a prediction for each image or table row."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
-    """Return the files, with each folder replaced by its files with these endings."""
+    """Replace each folder by the files in it that have one of the endings."""
     files: list[Path] = []
     for path in paths:
         found = [path]
@@ -49,15 +49,15 @@ def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
             found = [file for file in found if file.is_file() and not file.name.startswith(".")]
         if not found:
             raise ValueError(
-                f"{path} contains no file that ends in {', '.join(endings)}, like the files that "
-                "the network was trained on: type one, or a folder with some"
+                f"{path} contains no file that ends in {', '.join(endings)}: type a file that is "
+                "like the training data, or a folder of such files"
             )
         files += found
     return files
 
 
 def read_image(path: Path, info: DataInfo) -> np.ndarray:
-    """Read an image as a row of features, with the training data's size, channels and range."""
+    """Read an image, and convert it to the training data's size, channels and pixel range."""
     assert info.image_shape is not None
     channels, height, width = info.image_shape
     picture = open_image(path)
@@ -72,7 +72,7 @@ def read_image(path: Path, info: DataInfo) -> np.ndarray:
 
 
 def _read_rows(paths: list[Path], info: DataInfo) -> tuple[list[str], np.ndarray]:
-    """Read tables; return the name of each row, and the rows as a matrix."""
+    """Read tables, and return the name of each row and a matrix of all rows."""
     names, rows = [], []
     for path in paths:
         if path.suffix.lower() not in TABLES:
@@ -85,7 +85,8 @@ def _read_rows(paths: list[Path], info: DataInfo) -> tuple[list[str], np.ndarray
             row, column = np.argwhere(is_gap)[0].tolist()
             raise ValueError(
                 f"{path}: row {row + 1} has no value in column {columns[column].name!r}, but the "
-                "network was trained without missing values: fill it in, or train on data with some"
+                "network was trained without missing values: fill in the value, or train on data "
+                "that has missing values"
             )
         names += [f"{path}, row {row}" for row in range(1, len(x) + 1)]
         rows.append(x)

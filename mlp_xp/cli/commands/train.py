@@ -34,7 +34,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     # Divergence is reported in one sentence, so NumPy's warnings are redundant.
     with ranks.sharing_errors(), np.errstate(over="ignore", invalid="ignore"):
         settings = typed.complete() if is_new else typed.resume(args.resume, out=args.out)
-        check_installed("matplotlib", "safetensors")  # Results need these packages.
+        # Fail before training if a package is missing.
+        check_installed("matplotlib", "safetensors")
         if settings.tensorboard:
             check_installed("tensorboardX", extra="tensorboard")
         try:
@@ -46,12 +47,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
         opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
         with opened as folder, interrupts() as pressed:
             print_prepared(prepared, output)
-            # Written first, because checkpoints are unusable without the configuration.
+            # Write the configuration first, because checkpoints are unusable without it.
             config = write_settings(prepared, args.command, folder.path)
             resume = Resume() if is_new else newest_checkpoint(folder.path, output)
             ranks.first((settings, resume))
             fitted = fit(prepared, folder.path, resume, args.start_time, output, pressed)
-            data = prepared.data  # Free memory for testing and plotting.
+            data = prepared.data  # Free the training data before testing and plotting.
             prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
             del data
             result = write_results(prepared, fitted, folder, config, output)
@@ -101,7 +102,7 @@ def _follow(ranks: SingleProcess) -> int:
     """Train on a rank other than 0, without printing or writing; return the exit status."""
     try:
         with ranks.sharing_errors():
-            # Rank 0 sends the settings after it has downloaded the data and prepared the training.
+            # Wait for rank 0, which downloads the data before it sends the settings.
             settings, resume = ranks.first((Settings(), Resume()))
             prepared = prepare(settings, Output(argparse.Namespace(quiet=True)))
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):

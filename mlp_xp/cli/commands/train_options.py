@@ -25,9 +25,9 @@ def solvers_with_decay() -> list[str]:
 
 
 def add_train(parser: Parser) -> None:
-    """Add the options of ``mlp-xp train``, in groups; the help shows the default recipe."""
+    """Add the options of ``mlp-xp train``; the help shows the default recipe's values."""
     defaults = read_table(DEFAULT)
-    parser.argument_default = SUPPRESS  # Only options that the user types are in the namespace.
+    parser.argument_default = SUPPRESS  # The namespace omits options that the user does not type.
     parser.usage = "mlp-xp train [DATA] [OPTION ...]"
     _add_data(parser.add_argument_group("data and recipe"), defaults["data"])
     options = {name: row.option for name, row in CLASSIFIER.items() if row.option}
@@ -40,7 +40,7 @@ def add_train(parser: Parser) -> None:
 
 
 def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str, Any]) -> None:
-    """Add the option of a parameter; its help ends with the choices and the default."""
+    """Add a parameter's option, whose help ends with the choices and the default."""
     if name == "backend":
         add_backend(group, default=SUPPRESS)  # This also adds --device.
         return
@@ -76,7 +76,7 @@ def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str
 
 
 def _shown(default: Any) -> str:
-    """Return the default of an option as the help shows it."""
+    """Format the default of an option for the help."""
     if isinstance(default, dict):
         return str(default["class"]).lower()
     if isinstance(default, list):

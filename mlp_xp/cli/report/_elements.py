@@ -1,4 +1,4 @@
-"""The HTML elements of a report; they escape all text."""
+"""The HTML elements of a report, with all text escaped."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def preformatted(text: str) -> str:
 
 
 def tiles(values: Mapping[str, str]) -> str:
-    """Return a row of numbers, each above its name; the first number is larger."""
+    """Return a row of numbers, each above its name; the first number has a larger font."""
     drawn = (
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
         for name, value in values.items()
@@ -72,7 +72,7 @@ def tiles(values: Mapping[str, str]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], n_text: int = 1) -> str:
-    """Return a table whose columns after the first ``n_text`` contain numbers."""
+    """Return a table; all columns after the first ``n_text`` contain numbers."""
 
     def cells(kind: str, values: Sequence[object]) -> str:
         styles = ['class="number"' if i >= n_text else "" for i in range(len(values))]
@@ -105,7 +105,7 @@ def figures(drawn: Mapping[str, str]) -> str:
 def image_grid(
     images: Sequence[np.ndarray], captions: Sequence[tuple[str, str]], side: str = "6rem"
 ) -> str:
-    """Return a grid of (height, width, 3) uint8 images, each above a bold and a plain line."""
+    """Return a grid of (height, width, 3) uint8 images with a bold and a plain caption line."""
     drawn = []
     for image, (bold, plain) in zip(images, captions, strict=True):
         caption = f"<b>{escape(bold)}</b><br>{escape(plain)}" if bold or plain else ""
@@ -126,8 +126,8 @@ def curve_figures(
 ) -> dict[str, str]:
     """Return plots of loss, scores and learning rate by epoch, as SVG, keyed by caption.
 
-    For one run, training and validation curves share a plot; for several, they have separate plots.
-    ``test`` maps axis labels to test scores, which are marked in the plots.
+    Training and validation curves share a plot, unless several runs are compared. ``test`` maps
+    axis labels to test scores, which are marked in the plots.
     """
     panels: dict[str, dict[str, list[Any]]] = {}
     for name, rows in islice(runs.items(), MOST_RUNS):

@@ -50,7 +50,7 @@ from mlp_xp.plotting import (
 
 _CHOSEN = ("data", "data_path", "target", "task", "drop", "recipe", "validation")
 _N_NEURONS, _N_MISTAKES = 32, 24
-_MAX_OPEN = 25  # A table with more classes is collapsed.
+_MAX_OPEN = 25  # Tables with more classes are collapsed.
 _N_POINTS = 2000  # The maximum number of points in a plot of predictions.
 _PREDICTIONS = {
     "actual_vs_predicted": "test samples: true against predicted",
@@ -252,7 +252,7 @@ def _network(summary: Any) -> str:
 def _first_layer(model: Any, test: Evaluation) -> str:
     """Return the weights of a dense first layer as images, if its inputs are images."""
     shape = test.image_shape
-    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # Missing if n_members > 1.
+    weights: Any = next(iter(getattr(model, "coefs_", ())), None)  # No coefs_ if n_members > 1.
     if shape is None or shape[0] not in (1, 3) or len(getattr(weights, "shape", ())) != 2:
         return ""
     shown = largest_weights(model, shape, _N_NEURONS).pictures()

@@ -1,4 +1,4 @@
-"""The ``config.json`` of a run, with its settings, data, machine and result."""
+"""The ``config.json`` of a run: its settings, data, machine and result."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The description of a run's data set, with which its model can be used without the data.
+    """A description of a run's data set that allows using the model without the data.
 
-    ``class_names`` is empty for regression, and ``columns`` for data that are not tables.
+    ``class_names`` is empty for regression. ``columns`` is empty if the data are not a table.
     """
 
     name: str
@@ -53,7 +53,7 @@ class DataInfo:
 
 
 def read_config(folder: Path, cure: str = CURE) -> dict[str, Any]:
-    """Return the content of a run's ``config.json``; errors end with ``cure``."""
+    """Read the ``config.json`` of a run; error messages end with ``cure``."""
     return read_json(folder / CONFIG, cure)
 
 

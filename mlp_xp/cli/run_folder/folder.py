@@ -1,4 +1,4 @@
-"""The folder of a run in progress, which is renamed when complete, or removed if empty."""
+"""The folder of a run, which is renamed at the end of the run, or removed if empty."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OTHER_BYTES = 1_000_000  # The disk space in bytes for all files except the wei
 
 @dataclass
 class RunFolder:
-    """The folder of a run in progress, which is renamed from ``path`` to ``final`` when complete.
+    """The folder of a run, which is renamed from ``path`` to ``final`` at the end of the run.
 
     If ``is_trained`` is true, the folder is kept after an error.
     """
@@ -88,7 +88,7 @@ class DiskSpace(Callback):
         self._folder = folder
 
     def on_fit_begin(self, model: Any) -> None:
-        """Raise OSError if the weights are larger than the free disk space."""
+        """Raise OSError if the free disk space is too small for the run."""
         n_bytes = sum(array.nbytes for array in leaves(fitted_state(model).params))
         needed, free = 2 * n_bytes + _OTHER_BYTES, shutil.disk_usage(self._folder).free
         if free < needed:
@@ -102,10 +102,10 @@ class DiskSpace(Callback):
 
 @contextlib.contextmanager
 def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
-    """Create a run folder that gets its final name when it is complete.
+    """Create the folder of a run, which gets its final name at the end of the run.
 
-    After an error, it is removed unless it contains a model, a checkpoint or a history. ``out``
-    defaults to ``runs/<date>-<time>-<data>``, with a number appended if that exists.
+    After an error, the folder is removed unless it contains a model, a checkpoint or a history.
+    ``out`` defaults to ``runs/<date>-<time>-<data>``, with a number appended if that folder exists.
     """
     with contextlib.ExitStack() as stack:
         yield stack.enter_context(_in_progress(*_create_folder(out, data, stack)))
@@ -113,7 +113,7 @@ def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
 
 @contextlib.contextmanager
 def resumed_run(name: Path) -> Iterator[RunFolder]:
-    """Open the folder of an interrupted run, which gets its final name when complete.
+    """Open the folder of an interrupted run, which gets its final name at the end of the run.
 
     Raise BlockingIOError if the run is still in progress.
     """
@@ -121,7 +121,7 @@ def resumed_run(name: Path) -> Iterator[RunFolder]:
     with locked(folder):
         sweep(folder)
         with _in_progress(folder, final) as run:
-            run.is_trained = True  # Keep the files of the interrupted run.
+            run.is_trained = True  # Keep the files of the interrupted run after an error.
             yield run
 
 
@@ -155,17 +155,16 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
 
 
 def newest_model(run: Path) -> Path | None:
-    """Return the newest saved folder: the run's model or a checkpoint; None if there is neither."""
+    """Return the folder of the newest model or checkpoint of a run, or None."""
     # The name of an unfinished checkpoint begins with a dot.
     specs = [*run.glob(SPEC), *run.glob(f"{CHECKPOINTS}/[!.]*/{SPEC}")]
     return max(specs, key=lambda path: path.stat().st_mtime_ns).parent if specs else None
 
 
 def unfinished(name: Path) -> tuple[Path, Path]:
-    """Return the folder of an interrupted run, and the name that it will get when complete.
+    """Return the current and the final folder of an interrupted run; ``name`` is one of the two.
 
-    ``name`` is the current or the future name. Raise ValueError if the run does not exist, is
-    complete, or has no settings.
+    Raise ValueError if the run does not exist, is complete, or has no settings.
     """
     partial = name.with_name(f"{name.name}.partial")
     folder = partial if partial.exists() else name
@@ -224,7 +223,7 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
 
 
 def _move_aside(partial: Path) -> None:
-    """Rename a killed run's folder, or remove it if it has no model; fail if it is in use."""
+    """Rename the folder of a killed run, or remove the folder if it contains no model."""
     if not partial.exists():
         return
     with locked(partial):
@@ -240,7 +239,7 @@ def _move_aside(partial: Path) -> None:
 
 
 def _with_path(error: OSError, path: Path) -> OSError:
-    """Return the error, with ``path`` as its file name if it has none."""
+    """Set the file name of an error to ``path`` if it has none; return the error."""
     if error.filename is None and error.errno is not None:
         error.filename = str(path)
     return error

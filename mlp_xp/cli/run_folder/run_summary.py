@@ -15,9 +15,9 @@ from mlp_xp.saving import encode
 from mlp_xp.training.loop.records import Record
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
-_LARGEST = 1e300  # The magnitude of valid results is below this.
+_LARGEST = 1e300  # Results with a larger magnitude are invalid.
 _HISTORY = "history.csv"
-# The curves to plot: the label of their axis, their names, and their columns in the history.
+# The curves to plot: axis label -> name of the curve -> column of the history.
 CURVES = {
     "loss": {
         "training": "loss",
@@ -51,7 +51,7 @@ class RunSummary(NamedTuple):
 
     @property
     def result(self) -> dict[str, Any]:
-        """The result; empty if the run has not ended."""
+        """The result of the run; empty if the run has not ended."""
         return cast("dict[str, Any]", self.config.get("result", {}))
 
     @property
@@ -85,7 +85,7 @@ def read_summary(folder: Path) -> RunSummary:
 
 
 def _check(run: RunSummary) -> None:
-    """Raise TypeError for values whose types tables and reports cannot show."""
+    """Raise TypeError for values that tables and reports cannot show."""
     config, result = run.config, run.result
     mappings = (run.params, config["backend"], config.get("versions", {}), result)
     texts = (run.data, config["backend"].get("name", ""))
@@ -100,7 +100,7 @@ def _check(run: RunSummary) -> None:
 
 
 def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
-    """Yield the folder and summary of each run in a folder, by name; None for a damaged run."""
+    """Yield the folder and summary of each run, by name; the summary of a damaged run is None."""
     for path in sorted(folder.glob(f"*/{CONFIG}")):
         try:
             yield path.parent, read_summary(path.parent)
@@ -110,7 +110,7 @@ def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
 
 
 def _is_of_run(path: Path) -> bool:
-    """Whether an unreadable configuration may belong to a run, rather than to another program."""
+    """Whether an invalid ``config.json`` may belong to a run, not to another program."""
     try:
         return "settings" in read_config(path.parent, _CURE)
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ def _is_of_run(path: Path) -> bool:
 
 
 def changed_settings(model: Any, params: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters that differ from an estimator's defaults, for display."""
+    """Return the parameters that differ from the estimator's defaults, as text."""
     defaults = type(model)().get_params(deep=False)
     return {
         name: readable(value)
@@ -135,7 +135,7 @@ def date_of(folder: Path) -> str:
 def history_rows(records: Sequence[Record], score: str) -> list[dict[str, Any]]:
     """Return one row per record, with the validation score in the column ``validation_<score>``.
 
-    A score that is a negative loss becomes a loss. There is always a column ``validation_loss``.
+    Scores that are negative losses are converted to losses. ``validation_loss`` is always a column.
     """
     rows = []
     for record in records:
@@ -159,7 +159,7 @@ def write_history(folder: Path, records: Sequence[Record], score: str) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``history.csv``, if it exists, with None for missing values."""
+    """Return the rows of ``history.csv``, with None for missing values; [] if it does not exist."""
     if not (folder / _HISTORY).exists():
         return []
     with (folder / _HISTORY).open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Loading of a run's network, for the commands that use it."""
+"""Loading of a run's network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
             raise TypeError(
                 f"expected a model of class {kind.__name__}, got {type(model).__name__}"
             )
-        if names and model.classes_.dtype.kind == "U":  # `named` returns such models.
+        # `named` has replaced the class indices by class names.
+        if names and model.classes_.dtype.kind == "U":
             model.classes_ = np.asarray([names.index(name) for name in model.classes_.tolist()])
         info = data_info(config, model)
     except (KeyError, TypeError, ValueError) as error:
@@ -56,7 +57,7 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
 
 
 def named(model: Any, class_names: Sequence[str], feature_names: Sequence[str]) -> Any:
-    """Return a copy of a model that predicts class names and has its columns' names."""
+    """Return a copy of a model that predicts class names and has column names."""
     model = copy.copy(model)
     if class_names:
         model.classes_ = np.asarray(class_names)[model.classes_]

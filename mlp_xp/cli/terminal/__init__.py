@@ -1,1 +1,1 @@
-"""Terminal output, Ctrl-C and error messages of the commands; imports nothing slow."""
+"""Terminal output, Ctrl-C and error messages of the commands; no module imports slow libraries."""

@@ -1,4 +1,4 @@
-"""Printing of text that is wrapped to the width of a terminal; imports nothing slow."""
+"""Printing of text, wrapped to the width of a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 from textwrap import wrap
 from typing import TextIO
 
-_WIDEST_INDENT = 0.4  # As a fraction of the width; a column further right begins on a new line.
+# A second column further right than this fraction of the width begins on a new line.
+_WIDEST_INDENT = 0.4
 
 
 def print_line(text: object, file: TextIO | None = None) -> None:
@@ -18,14 +19,14 @@ def print_line(text: object, file: TextIO | None = None) -> None:
 
 
 def terminal_width(file: TextIO) -> int | None:
-    """Return the width of a terminal in characters, or None for any other file."""
+    """Return the width of a terminal in characters, or None if the file is not a terminal."""
     return shutil.get_terminal_size().columns if file.isatty() else None
 
 
 def fitted(line: str, width: int | None) -> list[str]:
     """Wrap a line to at most ``width`` characters, without splitting words.
 
-    Text after a gap of two or more spaces is a second column, whose lines are indented.
+    Text after a gap of two or more spaces is a second column; its continuation lines are indented.
 
     Examples
     --------

@@ -14,10 +14,10 @@ from mlp_xp.cli.terminal.lines import print_line, printable
 
 
 class Output:
-    """The output of a command: on stdout, on stderr with ``--json``, or nowhere with ``--quiet``.
+    """The output of a command.
 
-    With ``--json``, stdout contains a single JSON object. ``samples`` is the word for samples in
-    messages, e.g. "images".
+    With ``--json``, stdout contains a single JSON object, and messages are printed on stderr. With
+    ``--quiet``, only the result is printed. ``samples`` is the word for samples in messages.
     """
 
     samples = "images"
@@ -36,7 +36,7 @@ class Output:
             print_line(text, self._file)
 
     def result(self, text: str, content: dict[str, Any]) -> None:
-        """Print the result, even with ``--quiet``: as JSON with ``--json``, otherwise as text."""
+        """Print the result as text, or as JSON with ``--json``."""
         if self._is_json:
             print(json.dumps(content, indent=2), flush=True)
             return
@@ -44,7 +44,7 @@ class Output:
             print_line(line)
 
     def suggest(self, commands: dict[str, str]) -> None:
-        """Print commands to type next and their purposes, if the output is a terminal."""
+        """Print suggested commands and their purposes, if the output is a terminal."""
         if self._is_quiet or self._is_json or not sys.stdout.isatty():
             return
         width = max(map(len, commands))
@@ -54,7 +54,7 @@ class Output:
 
     @contextlib.contextmanager
     def doing(self, text: str, *, is_logged: bool = False) -> Iterator[None]:
-        """Show what is being done: a spinner on a terminal, elsewhere a line if ``is_logged``."""
+        """Show a spinner on a terminal; elsewhere, print the text if ``is_logged`` is true."""
         if self._is_quiet:
             yield
             return

@@ -1,4 +1,4 @@
-"""The process of a command: Ctrl-C, start time, output and errors; imports nothing slow."""
+"""The process of a command: Ctrl-C, start time, closed pipes and error messages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 
 from mlp_xp.cli.terminal.lines import printable
 
-_AGAIN = 0.01  # The seconds after which a lost Ctrl-C is raised again.
+_AGAIN = 0.01  # Seconds until a lost Ctrl-C is raised again.
 
 
 @contextlib.contextmanager
 def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
     """Exit with status 130 on Ctrl-C while libraries are loaded.
 
-    An exception during an import would cause a traceback or a half-finished import. If
-    ``is_process`` is false, i.e. a program calls the command, nothing changes.
+    An exception during an import would cause a traceback or a half-finished import. If a program
+    calls the command, ``is_process`` is false and Ctrl-C is not handled here.
     """
     if not exit_on_ctrl_c(is_process=is_process):
         yield
@@ -34,7 +34,7 @@ def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
 
 
 def exit_on_ctrl_c(*, is_process: bool) -> bool:
-    """Exit with status 130 on Ctrl-C from now on; return whether this handler was installed."""
+    """Install a handler that exits with status 130 on Ctrl-C; return whether this was possible."""
     if not is_process or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return False
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
@@ -45,7 +45,7 @@ def exit_on_ctrl_c(*, is_process: bool) -> bool:
 def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
     """Raise a `KeyboardInterrupt` again if it occurred where Python prints and ignores exceptions.
 
-    This happens, for example, in the import system's callbacks of weak references.
+    This happens, for example, in the import system's weak-reference callbacks.
     """
     if not is_process:
         yield
@@ -74,7 +74,7 @@ def start_time(*, is_process: bool = True) -> float:
     if not is_process:
         return now
     try:
-        # The start time in ticks since boot; the name in parentheses may contain spaces.
+        # Read the start time in ticks since boot. The name in parentheses may contain spaces.
         with open("/proc/self/stat") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -99,10 +99,9 @@ def starting(text: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_pandas(*, is_process: bool) -> Iterator[None]:
-    """Import libraries as if pandas were not installed; afterwards, it can be imported again.
+    """Disable the import of pandas during the context.
 
-    scikit-learn imports pandas to support data frames. This takes 30 MB and 0.3 s, but no command
-    uses data frames.
+    scikit-learn would import pandas, which takes 30 MB and 0.3 s, but no command uses data frames.
     """
     if not is_process or "pandas" in sys.modules:
         yield
@@ -120,7 +119,7 @@ def discard_output() -> None:
 
 
 def message_for_user(error: Exception) -> str | None:
-    r"""Return one line for an error that the user can fix, or None for a bug in this library."""
+    r"""Return a message for an error that the user can fix, or None for a bug in this library."""
     expected: tuple[type[Exception], ...] = (ValueError, ImportError, OSError, OverflowError)
     if (backends := sys.modules.get("mlp_xp.backends")) is not None:
         expected = (*expected, backends.BackendError)

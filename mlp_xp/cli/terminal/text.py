@@ -1,4 +1,4 @@
-"""Settings, scores, times and counts as readable text; imports nothing slow."""
+"""Settings, scores, times and counts as readable text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def readable(value: Any) -> str:
-    """Return a setting, given as a JSON value, as readable text.
+    """Format the JSON value of a setting as readable text.
 
     Examples
     --------
@@ -31,25 +31,25 @@ def readable(value: Any) -> str:
 
 
 def score_name(name: str) -> str:
-    """Return the displayed name of a score: "test accuracy", "test RMSE"."""
+    """Return the displayed name of a score, e.g. "test accuracy" for "test_accuracy"."""
     part, _, metric = name.partition("_")
     return f"{part} {metric if metric == 'accuracy' else metric.upper()}"
 
 
 def score_text(name: str, value: float) -> str:
-    """Return a score as text, accuracies in percent."""
+    """Format a score; accuracies are in percent."""
     if name.endswith("accuracy"):
         return f"{100 * value:.2f} %"
     return f"{value:.4f}" if name.endswith("r2") and value > -10 else value_text(value)
 
 
 def value_text(value: float) -> str:
-    """Return a target value or an error as text with at least four digits: "231,457", "3.142"."""
+    """Format a target value or an error with at least four digits: "231,457", "3.142"."""
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a duration as text with about three digits.
+    """Format a duration with about three digits.
 
     Examples
     --------
@@ -65,5 +65,5 @@ def seconds_text(seconds: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a count as text with thousands separators, or "" if it is not finite."""
+    """Format a count with thousands separators, or as "" if it is not finite."""
     return "" if not math.isfinite(value) else f"{value:,.0f}"

@@ -18,7 +18,7 @@ from mlp_xp.cli.terminal.lines import print_line
 # and writing the report took 1.5 s of CPU time for 10 classes, and 2.5 s for 100.
 _END = 1.5
 _REPORT = 2.6
-_LEAST_FRACTION = 0.1  # The minimum fraction of the time for training.
+_LEAST_FRACTION = 0.1  # The minimum fraction of ``max_time`` for training.
 _N_TIMED = 512
 
 
@@ -29,8 +29,8 @@ class Deadline(Callback):
     It times predictions for training images ``x`` to estimate the duration of the test. If time is
     short, it drops test-time augmentation first (``has_views``), then plots (``has_report``), and
     prints a note. ``end`` is the `time.perf_counter()` value by which the command must end, or
-    None. ``used`` are the seconds that a resumed run used before. ``stage(model, text)`` shows what
-    is being done.
+    None. ``used`` is the time in seconds that a resumed run has already used. ``stage(model,
+    text)`` displays the current stage.
     """
 
     end: float | None
@@ -45,7 +45,7 @@ class Deadline(Callback):
     def on_fit_begin(self, model: Any) -> None:
         """Set the time limit of the fit."""
         x = self.x[:_N_TIMED]
-        del self.x  # Allow the images to be freed.
+        del self.x  # Allow the training data to be freed.
         if self.end is None:
             return
         self.stage(model, "timing predictions")
@@ -66,7 +66,7 @@ class Deadline(Callback):
         model.max_time = self.used + now + max(left, least) - self.start
 
     def _test_seconds(self, model: Any, x: np.ndarray) -> tuple[float, float]:
-        """Estimate the seconds of a test, and the additional seconds of test-time augmentation."""
+        """Estimate the time of a test, and the additional time of test-time augmentation."""
         scale = 1.25 * self.n_test / len(x)
 
         def seconds(**settings: Any) -> float:

@@ -1,4 +1,4 @@
-"""Training with a progress bar, a deadline and checkpoints, from which it can be resumed."""
+"""Training with a progress bar, a deadline and checkpoints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def newest_checkpoint(run: Path, output: Output) -> Resume:
     """Find the newest checkpoint of a run, and print where training resumes."""
     folder = run / CHECKPOINTS
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The fit repeats these warnings.
+        warnings.simplefilter("ignore")  # The fit emits these warnings again.
         snapshot = read_newest(folder)
     if snapshot is None:
         output.print("no checkpoint yet: the training starts at its first epoch")
@@ -53,8 +53,9 @@ class Fitted(NamedTuple):
 
     If ``is_early`` is true, the fit ended at a plateau of the loss or the validation score.
     ``text`` tells the user why the fit ended; it is empty if the fit used all its epochs or time
-    and keeps the last network. ``cause`` tells why the fit diverged, if it did. If ``has_views`` or
-    ``has_report`` is true, there is time for test-time augmentation or for the report.
+    and keeps the last network. ``cause`` tells why the fit diverged; it is empty otherwise.
+    ``has_views`` and ``has_report`` tell whether time is left for test-time augmentation and for
+    the report.
     """
 
     kept_epoch: int
@@ -124,7 +125,7 @@ def fit(
 def fit_model(
     prepared: Prepared, callbacks: list[Callback], resume: Resume
 ) -> NonFiniteError | None:
-    """Train until the last epoch, Ctrl-C or the deadline; return an error if training diverged."""
+    """Train until the last epoch, Ctrl-C or the deadline; return the error if training diverged."""
     model, data = prepared.model, prepared.data
     x, y, validation_set = _validation_split(data, prepared.settings.validation, model.random_state)
     max_time = model.max_time
@@ -133,7 +134,8 @@ def fit_model(
         with warnings.catch_warnings():
             # The user chose the number of epochs, so a warning that it is too low is unwanted.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.filterwarnings("ignore", "Training interrupted by user")  # printed elsewhere
+            # `ending_of` reports the interruption.
+            warnings.filterwarnings("ignore", "Training interrupted by user")
             warnings.showwarning = _print_warning  # type: ignore[assignment]
             model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:
@@ -150,7 +152,7 @@ def _print_warning(message: Warning | str, *_: Any) -> None:
 def _validation_split(
     data: Dataset, fraction: float | None, seed: int
 ) -> tuple[Any, np.ndarray, dict[str, Any]]:
-    """Return training samples and targets, and the arguments of ``fit`` for held-out samples."""
+    """Return the training samples, their targets, and the held-out data as arguments of ``fit``."""
     if fraction is None:
         return data.x_train, data.y_train, {}
     rows = np.arange(len(data.y_train))

@@ -34,7 +34,7 @@ def prepare(settings: Settings, output: Output) -> Prepared:
         output.samples = "samples"
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
-    backend.with_precision(model.precision)  # Raise errors before the run folder is created.
+    backend.with_precision(model.precision)  # Raise errors before the run folder exists.
     names = "target", "image_size", "task", "drop"
     options = {name: getattr(settings, name) for name in names}
     data = load_data(settings.data, settings.data_path, options, output, is_logged=True)

@@ -37,7 +37,7 @@ class Progress(ProgressBar):
         self._draw(model, None, [text], self._epoch + 1)
 
     def on_fit_begin(self, model: Any) -> None:
-        """Show that the first step is next; it may take long, because code is compiled."""
+        """Show that the first step is being prepared, which may include a long compilation."""
         self.stage(model, "preparing the first step")
 
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
@@ -58,7 +58,7 @@ class Progress(ProgressBar):
         self._print()
 
     def on_fit_end(self, model: Any) -> None:
-        """Ignore the end of the fit; `close` stops the bar, also if no fit began."""
+        """Ignore the end of the fit; `close` stops the bar."""
 
     def close(self) -> None:
         """Stop the bar, and leave it on the screen."""

@@ -35,7 +35,7 @@ from mlp_xp.saving import encode, write_model
 
 
 def write_settings(prepared: Prepared, command: str, folder: Path) -> dict[str, Any]:
-    """Write and return a run's ``config.json``, so that its model can be used without the data."""
+    """Write the ``config.json`` of a run, and return its content."""
     settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     info = DataInfo(
@@ -69,7 +69,7 @@ def write_settings(prepared: Prepared, command: str, folder: Path) -> dict[str, 
 def write_results(
     prepared: Prepared, fitted: Fitted, folder: RunFolder, config: dict[str, Any], output: Output
 ) -> dict[str, Any]:
-    """Save the network first, then test it, draw the plots, and write and return the result."""
+    """Save the network, test it, draw the plots, and write and return the result."""
     settings, data, model, task, _ = prepared
     is_own, records = settings.data == FILES, model.history_
     baseline = baseline_of(task, data) if is_own else {}

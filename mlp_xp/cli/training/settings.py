@@ -27,7 +27,7 @@ from mlp_xp.recipes import FILES, read_recipe, recipe_parameters, without_librar
 from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.saving import decode
 
-# Options that are not named like their parameter.
+# Options whose name differs from the name of their parameter.
 _OPTIONS = {
     name: row.option.name for name, row in CLASSIFIER.items() if row.option and row.option.name
 }
@@ -35,15 +35,15 @@ _OPTIONS["n_iter_no_change"] = "early_stopping"
 # Options that --resume also accepts, because they change results only by rounding errors.
 _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 _FREE |= {"data_path", "checkpoint", "tensorboard"}
-_MIN_STEPS = 1000  # The minimum number of steps if there are few samples.
+_MIN_STEPS = 1000  # The minimum number of training steps for small data sets.
 _INTERVAL = "1 min"  # The default time between two checkpoints.
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run; `typed` returns only the settings that the user gave.
+    """The settings of a run.
 
-    ``recipe`` is a name or a file; ``params`` are estimator parameters that override the recipe's.
+    ``recipe`` is a name or a file. ``params`` are estimator parameters that override the recipe's.
     """
 
     data: str = ""
@@ -60,7 +60,7 @@ class Settings:
 
     @classmethod
     def typed(cls, **options: Any) -> Settings:
-        """Return the settings that the user gave, from all options of the command."""
+        """Return the settings that the user typed, given all options of the command."""
         known = cls.__dataclass_fields__.keys() & options
         params = {
             name: options[name] for name in options if name in CLASSIFIER or name == "weight_decay"
@@ -68,10 +68,10 @@ class Settings:
         return cls(params=params, **{name: options[name] for name in known})
 
     def complete(self) -> Settings:
-        """Return the settings of a new run: a recipe, overridden by these settings."""
+        """Return the settings of a new run: the recipe's settings, overridden by these settings."""
         path, typed = Path(self.data), self.params
         is_table = self.data not in LOADERS and path.is_file() and not holds_images(path)
-        # The table recipe trains in batches, but L-BFGS uses all samples at once.
+        # L-BFGS uses all samples at once, so the table recipe is unsuitable: it uses batches.
         by_default = TABLE if is_table and typed.get("solver") != "lbfgs" else DEFAULT
         name, task = self.recipe or by_default, self.task or "classification"
         recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
@@ -80,7 +80,7 @@ class Settings:
                 f"recipe {name} is an ensemble, but this command trains a single network: type "
                 f"--recipe table, or in Python MLPClassifier.from_recipe({name!r}).fit(X, y)"
             )
-        # Any recipe can run on several processes.
+        # Only an option sets `distributed`, never the recipe.
         params = {"random_state": recipe.params.get("random_state", 0), "distributed": None} | typed
         if "hidden_layer_sizes" in typed:
             params["hidden_layer_sizes"] = tuple(typed["hidden_layer_sizes"])
@@ -97,7 +97,7 @@ class Settings:
         return replace(self, data=data, recipe=name, params=params, data_path=data_path)
 
     def _located(self, recipe: str, by_default: str) -> tuple[str, str | None]:
-        """Return the name and path of the data, by default those of the recipe."""
+        """Return the name and path of the data set, by default the data set of the recipe."""
         data, path = self.data or by_default, self.data_path
         is_there = Path(data).exists()
         if data == FILES and not self.data:
@@ -128,7 +128,7 @@ class Settings:
         return data, path
 
     def resume(self, run: Path, out: Path | None = None) -> Settings:
-        """Return an interrupted run's settings, updated by these if --resume accepts them all."""
+        """Return the settings of an interrupted run, updated by these if --resume allows it."""
         folder, _ = unfinished(run)
         given = {name: value for name, value in vars(self).items() if value}
         params = given.pop("params", {})
@@ -160,15 +160,15 @@ class Settings:
         """Return the settings adapted to the task and number of samples of the user's own data.
 
         The batch size and epochs of the default recipe are for 50,000 images. With fewer samples,
-        batches are smaller and epochs more, unless the user has set them.
+        batches are smaller and there are more epochs, unless the user has set them.
         """
         if self.data != FILES:
             return self
         settings = replace(self, task="classification" if data.class_names else "regression")
         model, n_samples = settings.estimator(), len(data.x_train)
         params: dict[str, Any] = {}
-        # A loss object has settings in target units. Without scaling, a network that predicts
-        # prices would spend its training on reaching their scale.
+        # Without scaling, a network that predicts prices would spend its training on reaching their
+        # scale. Loss objects are used without scaling: their settings are in target units.
         if isinstance(model, MLPRegressor) and isinstance(model.loss, str):
             loss = RealTargets(1).resolve_loss(model.get_params(deep=False))
             params |= {"target_scaling": "standardize"} if loss.takes_standardized else {}
@@ -182,7 +182,7 @@ class Settings:
         return replace(settings, params=params | self.params)
 
     def estimator(self) -> MLPClassifier | MLPRegressor:
-        """Return the unfitted estimator; a classifier if the task is not known yet."""
+        """Return the unfitted estimator, which is a classifier if the task is not known yet."""
         kind = ESTIMATORS[self.task or "classification"]
         known = {*recipe_parameters(kind)}
         if unknown := sorted(self.params.keys() - known):
@@ -191,7 +191,7 @@ class Settings:
                 f"{self.data_path} is numeric: leave it out, or type --task classification"
             )
         if self.params.keys() >= known:
-            return kind(**self.params)  # A recipe file may have been deleted.
+            return kind(**self.params)  # Do not read the recipe file, which may have been deleted.
         return kind.from_recipe(self.recipe, **self.params)
 
     def check_held_out(self, model: Any) -> None:

@@ -1,4 +1,4 @@
-"""The differences between training for classification and for regression."""
+"""The parts of the commands that differ between classification and regression."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Classification:
         """Return the test data with predicted classes and probabilities."""
         p = model.predict_proba(data.x_test, **settings)
         predicted = model.classes_[np.argmax(p, axis=1)]
-        # Escape control characters, for which matplotlib warns of missing glyphs.
+        # Escape control characters, because matplotlib warns that it has no glyphs for them.
         names = list(map(printable, data.class_names))
         shape, largest = data.image_shape, data.max_value
         return Evaluation(data.x_test, data.y_test, predicted, p, names, shape, largest)
@@ -153,7 +153,7 @@ class Regression:
     def running(self, running: Running, model: Any) -> list[str]:
         """Return the training error as text, in the unit of the targets."""
         scaling = model._state.targets.scaling
-        # The loss includes the penalty, so an RMSE follows from it only if alpha is 0.
+        # The loss includes the L2 penalty, so it yields the RMSE only if alpha is 0.
         if scaling is None or model.loss != "squared_error" or model.alpha != 0:
             return []
         rmse = math.sqrt(2.0 * max(running.loss, 0.0)) * float(scaling[1][0])
