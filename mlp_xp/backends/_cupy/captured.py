@@ -50,7 +50,7 @@ class CupyGraphs(Graphs):
             try:
                 run()
             except BaseException:
-                with contextlib.suppress(Exception):  # Ending a failed capture raises.
+                with contextlib.suppress(Exception):  # Ending an invalid capture raises an error.
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
@@ -85,7 +85,7 @@ class _GraphMemory:
         self.malloc = self._pool.malloc
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception), self._device:  # At exit, CUDA may be shut down.
+        with contextlib.suppress(Exception), self._device:  # CUDA may already be shut down at exit.
             self._kept.clear()
             self._pool.free_all_blocks()
 

@@ -71,7 +71,7 @@ def multiply(
     if not is_known or _library() is None:
         return None
     batch: tuple[int, ...] = ()
-    if a.ndim + b.ndim > 4:  # Skip this for matrices, since it takes microseconds.
+    if a.ndim + b.ndim > 4:  # Broadcasting takes microseconds, so do it only for stacks.
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = _readable(a, batch), _readable(b, batch)
     product = _product(

@@ -102,7 +102,7 @@ class NumpyBackend(Backend):
         return can_compile()
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        if has_pool():  # Align once; steps work in place.
+        if has_pool():  # Align only once, since steps update the state in place.
             params, opt_state = map_leaves(aligned, (params, opt_state))
         return params, opt_state
 
@@ -149,7 +149,7 @@ class NumpyBackend(Backend):
             context = one_blas_thread()
         # Disable NumPy's warnings, since the training loop checks for infinity and NaN itself.
         with (
-            flush_subnormals(),  # Before `context` starts threads, which inherit the mode.
+            flush_subnormals(),  # Set this mode before the threads start, since they inherit it.
             context,
             np.errstate(over="ignore", invalid="ignore"),
         ):

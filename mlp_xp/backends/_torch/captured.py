@@ -37,7 +37,7 @@ class TorchGraphs(Graphs):
         try:
             run()
         except BaseException:
-            with contextlib.suppress(Exception):  # Ending a failed capture raises.
+            with contextlib.suppress(Exception):  # Ending an invalid capture raises an error.
                 graph.capture_end()
             raise
         graph.capture_end()

@@ -69,7 +69,7 @@ def dense(
     )
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
-    from mlp_xp.backends._numpy.kernels import products  # Skipped in short fits.
+    from mlp_xp.backends._numpy.kernels import products  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.native.jobs import ColumnSums
     from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 
@@ -128,7 +128,7 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     x, rows, scaling, pixel_map = source
     if isinstance(x, kernels.SparseMatrix):
-        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Imports SciPy.
+        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only sparse data needs SciPy.
 
         return TakenRows(x, rows)
     if pixel_map is not None:

@@ -1,10 +1,9 @@
 """Machine code for NumPy: compile, cache and load it.
 
 A kernel call is a record with named fields (`native.jobs`). A table of kernel calls runs without
-the Python interpreter, in one thread or in a pool whose threads wait in machine code for the next
-kernel call. The pool's threads synchronize within a microsecond; threads of a BLAS, OpenMP or
-Python need 10 to 50 microseconds. Matrix products use our own generated code, or SciPy's BLAS,
-which each thread calls for its part of the result.
+the Python interpreter, in one thread or in a thread pool. The pool's threads synchronize within a
+microsecond; threads of a BLAS, OpenMP or Python need 10 to 50 microseconds. Matrix products use our
+own generated code, or SciPy's BLAS. Each thread then calls the BLAS for its part of the result.
 
 Each kind of kernel call is compiled when it is first needed (`_entry_points`), in a separate
 process (`_build`), and stored as an object file. Machine code is always loaded from that file, so
@@ -61,12 +60,12 @@ _CHILD = """
 import json, sys
 path, units = map(json.loads, sys.argv[1:])
 sys.path[:] = [*filter(None, sys.path), *path]
-import numba  # The path still lacks the user's folder, which may have a `coverage.py`.
+import numba  # The user's folder, added below, may have a `coverage.py`.
 sys.path[:] = path
 from mlp_xp.backends._numpy.machine_code._build import main
 main(units)
 """
-_POLL = 0.05  # The number of seconds between checks whether a compiler has finished.
+_POLL = 0.05  # The interval in seconds at which to check for finished compilers.
 # Approximate compile times in tenths of a second, to divide the units evenly among processes.
 _EFFORT = {0: 8} | {
     number_of(kind): effort
@@ -185,7 +184,7 @@ def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
     try:
         codes = _compile_apart(units)
     except (OSError, ValueError, subprocess.SubprocessError):
-        codes = _compile_here(units)  # A compiler process cannot start, or fails.
+        codes = _compile_here(units)  # Compile in this process instead.
     seconds = time.perf_counter() - start
     print(f"mlp_xp: compiled in {seconds:.1f} s.", file=sys.stderr, flush=True)
     return codes
@@ -197,7 +196,7 @@ def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
     parts: list[list[Unit]] = [[] for _ in range(min(usable_threads(), 2, len(units)))]
     for unit in sorted(units, key=lambda unit: -_EFFORT.get(unit.kind, 1)):
         min(parts, key=lambda part: sum(_EFFORT.get(u.kind, 1) for u in part)).append(unit)
-    # Compiled code must not depend on the random order of Python's sets.
+    # Make the order of Python's sets, and so the compiled code, reproducible.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-c", _CHILD, json.dumps([str(path) for path in sys.path])]
     codes: dict[Unit, bytes] = {}
@@ -233,7 +232,7 @@ def _compile_here(units: Sequence[Unit]) -> dict[Unit, bytes]:
         from mlp_xp.backends._numpy.machine_code._build import build
 
         return {unit: build(unit) for unit in units}
-    except Exception as error:  # Other versions of numba may lack internals that we use.
+    except Exception as error:  # Numba's internals may have changed.
         line = str(error).partition("\n")[0]
         raise MachineCodeError(f"{type(error).__name__}: {line}") from error
 
@@ -251,7 +250,7 @@ def _key() -> str:
         digest.update(file.read_bytes())
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
     settings = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_")}
-    settings.pop("NUMBA_NUM_THREADS", None)  # Numba's threads are not used.
+    settings.pop("NUMBA_NUM_THREADS", None)  # Numba's threads are unused.
     facts = sys.version, versions, describe_cpu(), sorted(settings.items())
     digest.update(repr(facts).encode())
     return digest.hexdigest()[:20]
@@ -259,8 +258,8 @@ def _key() -> str:
 
 def _folders() -> Iterator[Path]:
     """Yield the folders where machine code may be stored, in order of preference."""
-    # Prefer the folder of Python's bytecode: all users can use code that is compiled while a
-    # container image is built.
+    # Prefer the folder of Python's bytecode, so that code compiled while a container image is built
+    # works for all users.
     yield Path(__file__).parent / "__pycache__"
     with contextlib.suppress(RuntimeError):  # The user may have no home folder.
         yield cache_dir() / "machine-code"
@@ -296,7 +295,7 @@ def _one_process() -> Iterator[None]:
     if folder is None:
         yield
         return
-    import fcntl  # Windows lacks fcntl, but compiles nothing.
+    import fcntl  # Windows lacks `fcntl`, but compiles nothing.
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # Some network file systems lack locks.
@@ -334,7 +333,7 @@ def _write(unit: Unit, code: bytes) -> None:
     folder = _writable()
     if folder is None:
         return
-    with contextlib.suppress(OSError):  # The disk may be full; the next process compiles again.
+    with contextlib.suppress(OSError):  # Ignore a full disk: the cache only saves time.
         number, name = tempfile.mkstemp(dir=folder)
         try:
             with os.fdopen(number, "wb") as file:

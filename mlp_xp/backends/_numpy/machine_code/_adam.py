@@ -1,9 +1,9 @@
 """Adam's update loop in vector instructions, without the processor's slow square root.
 
-Divisions and square roots share one execution unit. For a vector of 512 bits, each takes about 17
-cycles, roughly the cost of the rest of Adam's computation. With AVX-512, the root is therefore
-computed by multiplications from a 14-bit estimate, while the shared unit divides (Markstein,
-"Computation of elementary functions on the IBM RISC System/6000 processor", 1990).
+Divisions and square roots share one execution unit. For a 512-bit vector, each operation takes
+about 17 cycles, roughly as long as the rest of Adam's computation. With AVX-512, the square root is
+therefore computed from a 14-bit estimate by multiplications, at the same time as the division
+(Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def adam(context, n, p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, e
         with cgutils.for_range_slice(builder, _I64(0), whole, _I64(vectors.lanes)) as (i, _):
             _update(vectors, [builder.gep(x, [i]) for x in arrays], repeated, total, None)
         with builder.if_then(builder.icmp_unsigned("!=", n_left, _I64(0))):
-            # A masked load gives the same bits wherever an array is divided among threads.
+            # Use a masked load: results then do not depend on how threads divide an array.
             last, mask = [builder.gep(x, [whole]) for x in arrays], vectors.mask(n_left)
             _update(vectors, last, repeated, total, mask)
         return vectors.sum(builder.load(total))
@@ -66,8 +66,8 @@ def _root(vectors: Vectors, x: Any) -> Any:
     if not has_avx512():
         return vectors.call("llvm.sqrt", x)
     builder, fma, half = vectors.builder, vectors.multiply_add, vectors.constant(0.5)
-    # y approximates x^-1/2 to 14 bits. g converges to x^1/2 and h to x^-1/2 / 2; each step doubles
-    # the number of correct bits.
+    # y approximates x^-1/2 to 14 bits. g converges to x^1/2 and h to x^-1/2 / 2; each iteration
+    # doubles the number of correct bits.
     y = _estimate(vectors, x)
     g, h = builder.fmul(x, y), builder.fmul(y, half)
     if vectors.is_double:

@@ -23,8 +23,8 @@ __all__ = ["emit", "make_amx"]
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _HIGH, _WIDE = AMX_TILE.rows, AMX_TILE.vectors * 16
-# The tile configuration: palette 1, start row 0, each tile's bytes per row (as 16-bit numbers), and
-# each tile's rows.
+# The tile configuration: palette 1, start row 0, then the bytes per row of each tile (as 16-bit
+# numbers), then the number of rows of each tile.
 _SETTINGS = bytes([1, *[0] * 15, *[64, 0] * 8, *[0] * 16, *[16] * 8, *[0] * 8])
 
 
@@ -33,8 +33,7 @@ def emit(
 ) -> None:
     """Emit an AMX instruction, given its tile numbers, an address, and the stride between rows.
 
-    On other processors, tests replace this function by one that calls a model of AMX, which stores
-    the tile registers per work space.
+    On processors without AMX, tests replace this function by calls of a simulator.
     """
     values = [_I8(tile) for tile in tiles]
     if memory:
@@ -72,7 +71,7 @@ def _transfer(name: str, write: Any, builder: Any, place: Any, distance: Any) ->
 def _multiply(
     write: Any, builder: Any, a: Any, a_lower: Any, b: Any, b_right: Any, distance: Any
 ) -> None:
-    """Add the products of 16 pairs to tiles 0 to 3; ``distance`` is the row stride of b."""
+    """Add products of 16 pairs to tiles 0 to 3; ``distance`` is the stride between rows of b."""
     write("tileloadd64", (4,), a, _I64(64))
     write("tileloadd64", (6,), b, distance)
     write("tdpbf16ps", (0, 4, 6))
@@ -98,7 +97,7 @@ def make_amx() -> tuple[Any, Any, Any]:
 
             return types.void(*arguments), generate
 
-        # Numba requires named arguments.
+        # Numba needs named arguments instead of ``*arguments``.
         names = ("context", *[*signature(generator).parameters][2:], "work_space")
         given = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         run.__signature__ = Signature(given)  # type: ignore[attr-defined]
@@ -111,7 +110,7 @@ def make_amx() -> tuple[Any, Any, Any]:
     def block(  # type: ignore[no-untyped-def]
         a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row, scratch
     ):
-        """Compute a product like the function from `make_tile`, for up to 32 rows and columns.
+        """Compute a product with up to 32 rows and columns, like the function from `make_tile`.
 
         ``n`` is a multiple of 16. A block with fewer rows or columns is padded to 32 in the work
         space; the padding repeats rows of A or columns of B.

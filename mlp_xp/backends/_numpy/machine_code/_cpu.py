@@ -1,4 +1,4 @@
-"""Detect the processor's features with llvmlite, which is fast to import, unlike numba."""
+"""Detect the processor's features with llvmlite, which is faster to import than numba."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE, Tile
 
 @cache
 def _features() -> Any:
-    """Return the processor's features, except those that start with a prefix in MLP_XP_WITHOUT.
+    """Return the processor's features, without those that start with a prefix in MLP_XP_WITHOUT.
 
     For example, ``MLP_XP_WITHOUT=avx512`` compiles the code for a processor with only AVX2.
     """
@@ -41,7 +41,7 @@ def has_avx512() -> bool:
 
 @cache
 def bfloat16_packing() -> int:
-    """Return how pairs of bfloat16 are packed for this processor, `NUMBERS` without bfloat16."""
+    """Return the packing of bfloat16 for this processor; `NUMBERS` if it has no bfloat16."""
     if not (has_avx512() and _features().get("avx512bf16")):
         return NUMBERS
     has_amx = all(_features().get(name) for name in ("amx-tile", "amx-bf16"))
@@ -51,7 +51,7 @@ def bfloat16_packing() -> int:
 def _may_use_tiles() -> bool:
     """Request permission from Linux to use AMX's tile registers, for all threads of this process.
 
-    Return False if it is denied, e.g. because the signal stack of a thread is too small.
+    Return False if Linux denies it, e.g. because a thread's signal stack is too small.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -62,7 +62,7 @@ def _may_use_tiles() -> bool:
 
 @cache
 def find_tile() -> Tile | None:
-    """Return this processor's tile for matrix products; None without AVX2, which tiles need."""
+    """Return this processor's tile for matrix products, or None if it lacks AVX2."""
     if has_avx512():
         return AVX512_TILE
     return AVX2_TILE if _features().get("avx2") and _features().get("fma") else None

@@ -1,7 +1,7 @@
-"""The units of machine code: one unit for each kind of kernel call, and a loop that runs tables.
+"""The units of machine code: one per kind of kernel call, and a loop that runs tables of calls.
 
-A unit reads the fields of a kernel call by name, and computes one thread's part. This module needs
-numba, so only processes that compile import it.
+A unit reads the fields of a kernel call by name, and computes one thread's part. Only processes
+that compile import this module, since it needs numba.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
 
 @jit
 def _has_its_rows(address, kind):  # type: ignore[no-untyped-def]
-    """Whether all row positions are valid; negative ones count from the end, as in NumPy."""
+    """Whether all row positions are valid; negative positions count from the end, as in NumPy."""
     if kind != _GATHER and kind != _TAKE:
         return True
     job = carray(pointer(address), 1, _TAKE_JOB)[0]  # `Gather` starts with the same fields.
@@ -224,10 +224,10 @@ def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
 def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-untyped-def]
     """Run step ranges of tables of kernel calls (thread 0), or help thread 0 (other threads).
 
-    Thread 0 is the caller. It runs the kernel calls in order; the other threads compute parts of
-    each kernel call that is marked as shared. Thread 0 stops them by a call with ``n_turns=-1``. A
-    kernel call is announced by a single integer, its ticket, so threads never see an incomplete
-    state.
+    Thread 0 is the caller. It runs the kernel calls in order, and the other threads compute parts
+    of each kernel call that is marked as shared. A call with ``n_turns=-1`` stops the other
+    threads. Thread 0 announces a kernel call by writing a single integer, the ticket, so threads
+    never see an incomplete state.
 
     Parameters
     ----------

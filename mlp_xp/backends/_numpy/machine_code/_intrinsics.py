@@ -13,8 +13,8 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# "reassoc" allows LLVM to vectorize sums; NaN and infinity are still handled correctly. The "numpy"
-# error model omits the check for division by zero, which would prevent vectorization.
+# "reassoc" allows LLVM to vectorize sums, and handles NaN and infinity correctly. The "numpy" error
+# model omits the check for division by zero, since the check would prevent vectorization.
 OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
@@ -44,7 +44,7 @@ def call(context, code, job, thread, n_threads, totals, scratch):  # type: ignor
 
 @intrinsic
 def load(context, address):  # type: ignore[no-untyped-def]
-    """Read an integer atomically; writes that precede it in the writing thread are then visible."""
+    """Read an integer atomically; also make the writer's earlier writes visible to this thread."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -101,9 +101,9 @@ def spin(context):  # type: ignore[no-untyped-def]
     return types.void(), generate
 
 
-# The number of the system call `futex` on Linux; on other systems, waiting threads yield.
+# The number of Linux's system call `futex`. On other systems, waiting threads yield the processor.
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
-_WAIT, _WAKE = 128, 129  # Futex operations that are private to this process.
+_WAIT, _WAKE = 128, 129  # The futex operations that wait and wake within this process.
 
 
 def _call_futex(builder: Any, address: Any, operation: int, value: Any) -> None:
@@ -167,7 +167,7 @@ def nearest(context, x):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def power_of_two(context, n):  # type: ignore[no-untyped-def]
-    """Compute 2 to an integer power by setting the exponent bits."""
+    """Compute a power of 2 by setting the exponent bits."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         is_double = isinstance(arguments[0].type, ir.DoubleType)
@@ -189,13 +189,13 @@ def copy(source, target, n):  # type: ignore[no-untyped-def]
 
 @jit
 def start_of(thread, n_threads, n):  # type: ignore[no-untyped-def]
-    """Return the start of a thread's part of ``range(n)``, a multiple of 16 (whole vectors)."""
+    """Return where a thread's part of ``range(n)`` starts: at a multiple of 16 (whole vectors)."""
     return n if thread == n_threads else (n * thread // n_threads) // 16 * 16
 
 
 @jit
 def part_of(thread, n_threads, n, multiple):  # type: ignore[no-untyped-def]
-    """Return the start of a thread's part of ``range(n)``, a multiple of ``multiple``."""
+    """Return the start of a thread's part of ``range(n)``; it is a multiple of ``multiple``."""
     return min(n, -(-n // at_least_one(multiple)) * thread // n_threads * multiple)
 
 

@@ -1,4 +1,4 @@
-"""Loops other than products: gathering rows, sums, activations, the softmax, and updates."""
+"""Loops except matrix products: gathering rows, sums, activations, the softmax, and updates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Up
 from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
 
 _UPDATE_JOB = record(Update)
-SOFTMAX_ROWS = 16  # The number of rows per block; a block remains in the cache for several passes.
+# The number of rows per block, such that a block remains in the cache for several passes.
+SOFTMAX_ROWS = 16
 
 
 @jit
@@ -58,7 +59,8 @@ def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high, left, r
                 target[j] = number(source[j])
 
 
-# The Taylor coefficients of e^x, highest power first; enough for float64 if |x| <= ln(2) / 2.
+# The Taylor coefficients of e^x, highest power first. For |x| <= ln(2) / 2, they give the precision
+# of float64.
 _TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
 
 
@@ -92,7 +94,7 @@ def make_activation(function: int) -> tuple[Any, Any]:
     def activate(x, y):  # type: ignore[no-untyped-def]
         zero, one = x.dtype.type(0), x.dtype.type(1)
         if is_logistic:
-            # Where e^-x would overflow, the result is practically 0.
+            # Clip x so that e^-x does not overflow; the logistic function is practically 0 there.
             most = _largest_power(x)
             for i in range(x.size):
                 y[i] = one / (one + _exp(-x[i], most))
@@ -183,12 +185,12 @@ def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
 
 
 def make_update(is_double: bool, rule: int) -> Any:
-    """Return the unit that updates arrays, and sums the squares of matrices for the penalty.
+    """Return the unit that updates arrays and sums the squares of matrices for the L2 penalty.
 
-    A gradient may be a product x^T dy that has not been computed yet (see `fused`). Then, a few
-    rows of the gradient at a time are computed in ``scratch`` and used while they are in the cache.
-    If dy is wide, columns of x are packed first: with a large stride, a column's elements would
-    share one set of the cache.
+    A gradient may be a product x^T dy that has not been computed yet (see `fused`). The unit then
+    computes a few rows of the gradient at a time in ``scratch``, and uses them while they are in
+    the cache. If dy is wide, the unit first packs columns of x, since elements of a column with a
+    large stride would compete for one cache set.
     """
     number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
     is_adam, computes = rule == ADAM, find_tile() is not None

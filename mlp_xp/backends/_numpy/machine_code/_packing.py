@@ -1,4 +1,4 @@
-"""Pack operands of products in the order in which tiles read them.
+"""Pack operands of matrix products in the order in which tiles read them.
 
 A block of the source, with one row per vector lane, is read once, rounded to bfloat16 if requested,
 and written in up to three orders: panels of columns; panels of rows, which are transposed in
@@ -63,7 +63,8 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
     def pack(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PACK_JOB)[0]
         top, bottom, left, right = 0, job.n_rows, 0, job.n_columns
-        down = -(-bottom // multiple) * multiple // per_step  # Counted in steps.
+        # The height and width of the padded matrix, counted in steps.
+        down = -(-bottom // multiple) * multiple // per_step
         across = -(-right // multiple) * multiple // per_step
         if right >= bottom:
             left = part_of(thread, n_threads, job.n_columns, _STRIPE)
@@ -152,7 +153,7 @@ class _Block:
         return self.builder.select(self.builder.icmp_signed("<", _I64(i), n), value, other)
 
     def _line(self, place: Any, n: Any) -> Any:
-        """Return a row's steps as a vector; if n is not None, read only n numbers."""
+        """Return a row's steps as a vector. If n is not None, read only the first n numbers."""
         builder, vectors, found = self.builder, self.vectors, []
         for v in range(self.per_step):
             mask = None
@@ -164,7 +165,7 @@ class _Block:
         return vectors.round_pairs(*found) if self.in_pairs else found[0]
 
     def _write_columns(self, lines: Any, is_whole: bool) -> None:
-        """Write panels of columns; each pair has numbers from two rows."""
+        """Write panels of columns; a pair contains numbers from two rows."""
         steps: list[Any] = [(line,) for line in lines]
         if self.in_pairs:
             halves = zip(lines[::2], lines[1::2], strict=True)
@@ -201,7 +202,7 @@ class _Block:
         is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
         for t, step in enumerate(steps):
             for v, value in enumerate(step):
-                # AMX reads all steps of a tile, including the zeros of the padding.
+                # Write all steps, since AMX reads a tile's padding, too.
                 row = None if self.is_amx else t * self.per_step
                 with self._unless(is_whole, row, v * lanes):
                     first = self._in_panel(self.columns, width, self.down, self.column, v * lanes)
@@ -227,7 +228,7 @@ class _Block:
 
     def _write_lines(self, lines: Any, is_whole: bool) -> None:
         builder, step, ld = self.builder, self._step(self.column, 0), self.lines_ld
-        if self.is_amx:  # Rows are stored in tiles.
+        if self.is_amx:  # AMX reads rows in tiles.
             step, ld = builder.mul(step, _I64(self.lanes)), _I64(self.lanes)
         first = builder.add(builder.mul(self.row, self.lines_ld), step)
         for i, value in enumerate(lines):
@@ -236,7 +237,7 @@ class _Block:
                 self._store(value, builder.gep(self._pointer(self.lines), [place]))
 
     def _unless(self, is_whole: bool, row: int | None, column: int) -> Any:
-        """Return the context for generated code that runs if the block has this row and column."""
+        """Return the context for code that runs only if the block has this row and column."""
         if is_whole:
             return contextlib.nullcontext()
         is_there = self.builder.icmp_signed("<", _I64(column), self.n_columns)

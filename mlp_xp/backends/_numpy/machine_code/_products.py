@@ -45,7 +45,7 @@ def _make_blas(kind: Any) -> Any:
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc = arguments
 
-            # Fortran passes all arguments by address.
+            # Fortran takes all arguments by address.
             def place(value: Any, kind: Any) -> Any:
                 slot = cgutils.alloca_once(builder, kind)
                 builder.store(value, slot)
@@ -118,7 +118,7 @@ def _make_tile_width(is_double: bool) -> Any:
 
     @jit
     def tile_width(n):  # type: ignore[no-untyped-def]
-        """Return the number of columns per tile that gives all tiles equal widths."""
+        """Return the number of columns per tile for which all tiles have equal widths."""
         n_vectors = (n + lanes - 1) // lanes
         n_tiles = at_least_one((n_vectors + VECTORS - 1) // VECTORS)
         return at_least_one((n_vectors + n_tiles - 1) // n_tiles) * lanes
@@ -147,7 +147,7 @@ def make_gradient(is_double: bool) -> Any:
 
 @cache
 def _make_few_rows(is_double: bool) -> Any:
-    """Return the function for a C with few rows; it reads B once, since that dominates the time."""
+    """Return the function for a C with few rows. It reads B only once, to save memory traffic."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
 
     @jit
@@ -192,8 +192,8 @@ def _add_multiple(c, factor, row):  # type: ignore[no-untyped-def]
 def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
     """Return the unit for C = A B + bias in tiles, with the loops of Goto and van de Geijn (2008).
 
-    Threads divide the rows or columns of C. Each element of C is summed in the same order, starting
-    with the bias, however C is divided.
+    Threads divide the rows or columns of C. The order of summation, starting with the bias, does
+    not depend on how threads divide C.
     """
     size, tile_rows, is_amx = 8 if is_double else 4, ROWS, in_pairs == AMX
     if is_amx:
@@ -271,7 +271,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
 
 
 def make_product(is_double: bool, _: int = 0) -> Any:
-    """Return the unit for C = A B + bias by the BLAS; the threads divide C's longer side."""
+    """Return the unit that computes C = A B + bias by the BLAS; threads divide C's longer side."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
 
@@ -292,7 +292,7 @@ def make_product(is_double: bool, _: int = 0) -> Any:
             n = high - low
         if m == 0 or n == 0:
             return
-        # Fortran's column-major order transposes each matrix, so this computes C^T = B^T A^T.
+        # Fortran reads each matrix as its transpose, so compute C^T = B^T A^T.
         blas(job.blas, tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
         if bias:
             row = carray(pointer(bias), n, number)

@@ -51,8 +51,8 @@ _LINE = 8 * MAIL_OF_THREAD  # The size of a cache line in bytes.
 def run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
     """Compute the thread's part of a kernel call, then all parts that no thread has started.
 
-    So no thread waits for a thread whose processor is used by another program. The bits of a part
-    do not depend on the thread that computes it.
+    Therefore no thread has to wait for a thread whose processor runs another program. A part's
+    result does not depend on which thread computes it.
     """
     for i in range(n_threads):
         part = (thread + i) % n_threads
@@ -118,10 +118,10 @@ def choose_threads(letters, n_threads, table, spent):  # type: ignore[no-untyped
 
     Other threads slow down training if another program uses their processor, or if steps are short
     and the processors are far apart. From time to time, a few steps are run with one thread instead
-    of all, or the reverse. Both choices give the same bits, so the decision may depend on measured
-    times.
+    of all, or the reverse. Results do not depend on the number of threads, so the decision may
+    depend on measured times.
     """
-    if table != letters[LAST_TABLE]:  # Times for different tables are not comparable.
+    if table != letters[LAST_TABLE]:  # Do not compare times of different tables.
         letters[LAST_TABLE] = table
         return
     n_steps, as_before = letters[N_STEPS] + 1, letters[AS_BEFORE]

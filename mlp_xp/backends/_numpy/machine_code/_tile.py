@@ -1,7 +1,7 @@
 """The inner kernel of matrix products, which keeps a tile of results in registers.
 
-A BLAS first copies its operands into panels. This pays off only if each number is used hundreds of
-times: for a batch of 128 rows, copying takes a fifth of the time. Here, a tile of 8 rows (4 with
+A BLAS first copies its operands into panels. Copying pays off only if each number is used hundreds
+of times; for a batch of 128 rows, it takes a fifth of the time. Here, a tile of 8 rows (4 with
 AVX2) of 3 vectors is kept in registers while packed or unpacked operands are read (the inner kernel
 of Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", 2008). Tiles have 8 rows
 because batch sizes are multiples of 8 more often than of 6. If the number of columns is not a
@@ -44,7 +44,7 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
     def emit(  # type: ignore[no-untyped-def]
         context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row
     ):
-        # Numba has no vector types, so this emits LLVM's intermediate language.
+        # Emit LLVM's intermediate language, since numba has no vector types.
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             vectors = Vectors(builder, number, VECTOR_BYTES)
             for n_vectors in range(1, VECTORS + 1):
@@ -100,7 +100,7 @@ def _loop(
         return vectors.load(at(pointer, offset, v), mask if v == n_vectors - 1 else None)
 
     has_start = builder.icmp_signed("!=", start, _I64(0))
-    # If start is 0, read c instead, and ignore the numbers.
+    # If start is 0, read c instead, and ignore the values.
     start = builder.select(has_start, start, c)
     start_row = builder.select(has_start, start_row, c_row)
     pointers = (builder.inttoptr(x, vectors.number.as_pointer()) for x in (a, b, c, start))
@@ -108,7 +108,7 @@ def _loop(
     last = builder.sub(rows, _I64(1))
 
     def up_to_last(row: int) -> Any:
-        """Return the row, or the last row if ``row`` does not exist; duplicates are not stored."""
+        """Return the row, or the last row if ``row`` does not exist."""
         is_there = builder.icmp_signed("<", _I64(row), rows)
         return builder.select(is_there, _I64(row), last)
 

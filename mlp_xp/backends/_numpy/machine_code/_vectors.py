@@ -51,7 +51,7 @@ class Vectors:
         return ir.Constant(self.kind, [value] * self.lanes)
 
     def repeat(self, value: Any) -> Any:
-        """Return a vector whose elements all equal a value computed at run time."""
+        """Return a vector whose elements all equal a run-time value."""
         nowhere = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(nowhere, value, _I32(0))
         order = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
@@ -82,7 +82,7 @@ class Vectors:
         return self.call("llvm.fmuladd", a, b, c)
 
     def multiply_add_pairs(self, a: Any, b: Any, c: Any) -> Any:
-        """Return c plus, in each lane, the dot product of the bfloat16 pairs in a and b."""
+        """Return c plus the dot product, in each lane, of the bfloat16 pairs in a and b."""
         pairs = ir.VectorType(_I32, self.lanes)
         kind = ir.FunctionType(self.kind, [self.kind, pairs, pairs])
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
@@ -94,7 +94,7 @@ class Vectors:
         kind = ir.FunctionType(ir.VectorType(_BFloat(), 2 * self.lanes), [self.kind, self.kind])
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        rounded = self.builder.call(function, [second, first])  # `first` is in the lower lanes.
+        rounded = self.builder.call(function, [second, first])  # `first` fills the lower lanes.
         return self.builder.bitcast(rounded, ir.VectorType(_I32, self.lanes))
 
     def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:

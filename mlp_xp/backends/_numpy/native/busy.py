@@ -46,9 +46,10 @@ class TimedProduct:
         self.layout = layout
         self.shortest = math.inf  # The shortest time with all threads, in seconds.
         self.alone: float | None = None  # The average time with one thread, in seconds.
-        self.n_alone = 0  # The number of products left for one thread.
+        self.n_alone = 0  # How many more products one thread will compute.
         self.stretch = _SHORTEST // 2
-        self.n_products, self.excess = 0, 0.0  # Current window; seconds.
+        # The number of products in the current window, and the excess time in seconds.
+        self.n_products, self.excess = 0, 0.0
 
     def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         """Compute ``numpy.matmul(a, b, out)``."""

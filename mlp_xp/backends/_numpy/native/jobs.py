@@ -47,7 +47,7 @@ class ColumnSums(namedtuple("ColumnSums", "is_double n_rows n_columns x sums")):
 
 
 class Take(namedtuple("Take", "is_double n_source n_rows width source positions out")):
-    """Copy rows of ``source``: the rows at ``positions`` (int32), or the first if that is 0.
+    """Copy the rows of ``source`` at ``positions`` (int32), or its first rows if that is 0.
 
     ``width`` is the length of a row in 32-bit words; ``is_double`` is not used.
     """
@@ -66,7 +66,7 @@ class Gather(
 
 
 class ActivateArray(namedtuple("ActivateArray", "is_double size x dy out function")):
-    """An activation, or its gradient; for the gradient, ``x`` is the activation's output."""
+    """An activation or its gradient. For the gradient, ``x`` is the activation's output."""
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
@@ -83,9 +83,9 @@ class Arithmetic(namedtuple("Arithmetic", "is_double is_product a b out")):
 class Update(
     namedtuple("Update", "is_double n_arrays arrays rule constants rate l2 penalty shrink")
 ):
-    """The L2 penalty, then one step of an update rule, for all arrays.
+    """The computation of the L2 penalty, then one step of an update rule, for all arrays.
 
-    ``arrays`` has dtype `UPDATED_ARRAY`; the ``constants`` of the rule are float64.
+    ``arrays`` has dtype `UPDATED_ARRAY`. ``constants`` are the update rule's constants in float64.
     """
 
 
@@ -106,8 +106,8 @@ class Pack(
     rounded to bfloat16 and padded with 0. ``ld`` is the stride between rows of the source, in
     numbers.
 
-    For AMX, the number of steps is a multiple of 16, and left operands are stored in tiles of 16
-    rows and 16 steps, one tile after another: ``lines``, and ``columns`` with a width of 0.
+    For AMX, the number of steps is a multiple of 16. ``lines``, and ``columns`` with a width of 0,
+    are left operands: they are stored in tiles of 16 rows and 16 steps, one tile after another.
     """
 
 
@@ -120,12 +120,12 @@ class TiledProduct(
 ):
     """The product C = A B + bias in tiles, for ``C : (m, n)`` and sums of ``n_steps`` steps.
 
-    Each operand may be packed or not. Strides are in steps of the sum or in numbers: ``a_row`` is
-    between the rows of a tile of A, ``a_tile`` between tiles, per row, and ``a_step`` between
-    steps; ``b_column`` is between panels of B, per column, and ``b_step`` between steps. Panels of
-    B have ``width`` columns; ``width`` is 0 if B is not packed. The loops, from outer to inner, are
-    over ``steps_at_once``, blocks of C of ``rows_at_once`` by ``columns_at_once``, ``depth`` steps,
-    and tiles.
+    Each operand may be packed or not. Strides are in steps of the sum or in numbers. In A,
+    ``a_row`` is the stride between the rows of a tile, ``a_tile`` the stride between tiles (per
+    row), and ``a_step`` the stride between steps. In B, ``b_column`` is the stride between panels
+    (per column), and ``b_step`` the stride between steps. Panels of B have ``width`` columns;
+    ``width`` is 0 if B is not packed. The loops, from outer to inner, are over ``steps_at_once``,
+    blocks of C of ``rows_at_once`` by ``columns_at_once``, ``depth`` steps, and tiles.
     """
 
 
@@ -159,15 +159,15 @@ def _dtype(names: Sequence[str], n_words: int) -> np.dtype:
     return np.dtype(layout | {"itemsize": 8 * n_words})
 
 
-# The first fields of every record; ``code`` is the address of the compiled function.
+# The first fields in every record; ``code`` is the address of the compiled function.
 HEADER = _dtype(_HEADER, WORDS)
 # An array to update. If ``n_samples`` is not 0, its gradient is a product x^T dy that the update
 # computes itself; see `fused`.
 _UPDATED = ("size", "is_matrix", "param", "grad", "state_1", "state_2")
 _UPDATED_BY_PRODUCT = ("x", "dy", "n_samples", "width")
 UPDATED_ARRAY = _dtype((*_UPDATED, *_UPDATED_BY_PRODUCT), 10)
-# A copy of ``n_words`` 32-bit words before each step. Each stride is the distance in bytes from one
-# step's address to the next; 0 for a fixed address.
+# A copy of ``n_words`` 32-bit words at the start of each step. A stride is the distance in bytes
+# between the addresses for consecutive steps, or 0 for a fixed address.
 PICK = _dtype(("source", "source_stride", "n_words", "target", "target_stride"), 5)
 # A step range: the table of kernel calls that run for each step from ``start`` to ``stop``.
 TURN = _dtype(("table", "n_jobs", "picks", "n_picks", "start", "stop"), 6)

@@ -22,7 +22,7 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends._numpy.native.memory import empty
 
-if TYPE_CHECKING:  # Skipped at run time, to speed up short fits.
+if TYPE_CHECKING:  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.native.tuning import Tile
 
 _has_failed = False
@@ -89,7 +89,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
     units = [Unit.for_job(job) for job in jobs]
     try:
         codes = _machine_code().addresses([Unit(0), *units])
-    except (MachineCodeError, ImportError, OSError) as error:  # OSError: no LLVM.
+    except (MachineCodeError, ImportError, OSError) as error:  # OSError if LLVM cannot be loaded.
         _has_failed = True
         warnings.warn(
             "The machine code for NumPy cannot be compiled by this version of numba "

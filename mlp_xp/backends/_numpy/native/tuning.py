@@ -41,42 +41,42 @@ __all__ = [
     "Tile",
 ]
 
-# The pool's shared memory, in 64-bit integers. A cache line has 8 of them, and values that are
-# written at different times are in different lines. The values are the number of the current kernel
-# call (its ticket), the call's address, the number of threads, the number of threads that sleep
-# until the next call, and whether the calling thread sleeps.
+# The pool's shared memory, in 64-bit integers. A cache line has 8 integers. Values that are written
+# at different times are in different lines. The values are the number of the current kernel call
+# (its ticket), the call's address, the number of threads, the number of threads that sleep until
+# the next call, and whether the calling thread sleeps.
 TICKET, JOB, N_THREADS, N_ASLEEP, CALLER_SLEEPS = 0, 8, 9, 16, 24
 # The calling thread's measurements of its steps; see `choose_threads`.
 LAST_TABLE, IS_ALONE, N_STEPS, NANOSECONDS, AS_BEFORE, STRETCH = range(32, 38)
-# One cache line follows per part of a kernel call. It holds the last tickets for which the part was
-# started and done.
+# Then each part of a kernel call has a cache line, with the last ticket for which the part was
+# started, and the last ticket for which it was done.
 MAIL, MAIL_OF_THREAD = 40, 8
 BEGUN, DONE = MAIL, MAIL + 1
-QUIT = -1  # The ticket that stops the threads; those of kernel calls are 1, 2, ...
+QUIT = -1  # The ticket that stops the threads; kernel calls have the tickets 1, 2, ...
 # How many times a waiting thread polls before it sleeps. This takes about 30 microseconds, roughly
-# the cost of waking up. A sleeping thread leaves the processor to other programs and threads.
+# the cost of waking up. While a thread sleeps, other programs and threads can use its processor.
 SPINS = 1000
-# A trial runs `TRIED_STEPS` steps with one thread instead of all, or the reverse; the first
-# `UNMEASURED` steps are not measured. The first trial is after `FIRST_STRETCH` steps per thread.
-# Each failed trial doubles this interval, up to `LONGEST_STRETCH`. Steps longer than
+# A trial runs `TRIED_STEPS` steps with one thread instead of all, or with all instead of one; the
+# first `UNMEASURED` steps are not measured. The first trial begins after `FIRST_STRETCH` steps per
+# thread. Each failed trial doubles this interval, up to `LONGEST_STRETCH`. Steps longer than
 # `LONGEST_TRIED` nanoseconds always use all threads, which is faster even if another program runs.
 TRIED_STEPS, UNMEASURED = 8, 2
 FIRST_STRETCH, LONGEST_STRETCH, LONGEST_TRIED = 32, 4096, 300_000
 
-# The minimum size of an array that threads share; for smaller arrays, synchronizing costs more than
-# it saves.
+# The minimum size at which threads divide an array. For smaller arrays, synchronizing threads takes
+# longer than it saves.
 LEAST_NUMBERS = 30_000
 # Three limits for a gradient that an update computes itself. `LEAST_TILED` is the gradient's
-# minimum number of columns. `SAMPLES_AT_ONCE` is the number of samples that x^T dy processes at a
-# time, such that the rows of x fit in the second-level cache. `FUSED_ROW` is the maximum size in
-# bytes of a row of the gradient, since eight rows must fit in the first-level cache.
+# minimum number of columns. `SAMPLES_AT_ONCE` is the number of samples processed at a time to
+# compute x^T dy, such that the rows of x fit in the second-level cache. `FUSED_ROW` is the maximum
+# size in bytes of a row of the gradient, since eight rows must fit in the first-level cache.
 LEAST_TILED, SAMPLES_AT_ONCE, FUSED_ROW = 32, 256, 4096
-# The work space in bytes per thread: for the gradient's rows and packed columns of x, or for a
-# thread's part of a matrix product.
+# The size in bytes of a thread's work space, for rows of the gradient and packed columns of x, or
+# for the thread's part of a matrix product.
 SCRATCH = 1 << 18
 # A batch with at least `LEAST_COLUMNS` columns per thread is divided among threads by columns, not
-# by rows. An update packs `PANEL` columns of x together if the gradient has at least `LEAST_PACKED`
-# columns.
+# by rows. If the gradient has at least `LEAST_PACKED` columns, an update packs `PANEL` columns of x
+# at a time.
 LEAST_COLUMNS, PANEL, LEAST_PACKED = 256, 48, 128
 
 

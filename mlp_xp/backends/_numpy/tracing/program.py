@@ -30,7 +30,7 @@ from mlp_xp.backends._numpy.tracing.operations import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, value_of
 
-if TYPE_CHECKING:  # Skipped at run time, to speed up short fits.
+if TYPE_CHECKING:  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.native.jobs import Job
 
 # Pending calls run once their results exceed this size in bytes. Until then, the results' buffers
