@@ -1,8 +1,7 @@
-"""Training on many processes and machines, and the engines through which they communicate.
+"""Training on several processes (*ranks*) and machines, which communicate through an engine.
 
-Each engine is one file with a `Communicator`. The folder `training` has the code for training on
-several ranks, and `backends` has the sums for each library. A fit in one process uses
-`mlp_xp.training.processes.SingleProcess`; `_ranks` has the class for several processes.
+Each engine is one file with a `Communicator`. `training` divides a fit among ranks, `backends` sums
+arrays of each library over ranks, and `_ranks` contains the class for the ranks of a fit.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 
 @cache
 def get_communicator(engine: str) -> Communicator:
-    """Return the communicator of an engine, a key of `ENGINES`; every call returns the same object.
+    """Return the communicator of an engine; every call returns the same object.
 
-    The first call divides the processors of each machine among its ranks, by limiting their
-    threads, unless ``OMP_NUM_THREADS`` is set. After this call, an error that ends one rank ends
-    all ranks. Raise ImportError, with the install command, if the engine is not installed, and
-    RuntimeError if it cannot start here.
+    The first call divides each machine's processors among its ranks, by limiting their threads,
+    unless ``OMP_NUM_THREADS`` is set. After this call, an error that ends one rank ends all ranks.
+    Raise ImportError, with the install command, if the engine is not installed, and RuntimeError if
+    it cannot start.
     """
     if engine not in ENGINES:
-        from mlp_xp._utils.names import error_end  # Only errors need it.
+        from mlp_xp._utils.names import error_end  # Imported only for error messages.
 
         names, end = " or ".join(map(repr, ENGINES)), error_end(engine, ENGINES)
         raise ValueError(f"`distributed` must be {names}, got {engine!r}{end}")
@@ -39,7 +38,8 @@ def get_communicator(engine: str) -> Communicator:
         f"mlp_xp.distributed.{ENGINES[engine]}"
     ).create()
     if communicator.size > 1:
-        from mlp_xp.distributed._processors import divide_processors  # Rarely needed.
+        # Imported only for several ranks.
+        from mlp_xp.distributed._processors import divide_processors
         from mlp_xp.distributed._ranks import end_all_on_errors
 
         divide_processors(communicator)
@@ -48,14 +48,14 @@ def get_communicator(engine: str) -> Communicator:
 
 
 def join_ranks(setting: Any) -> SingleProcess:
-    """Return a fit's processes for the estimator's parameter ``distributed``."""
+    """Return the processes of a fit for a value of the estimators' parameter ``distributed``."""
     if setting is None:
         return SINGLE_PROCESS
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)
     communicator = get_communicator(settings.engine)
     if settings.deterministic:
         communicator = in_fixed_order(communicator)
-    from mlp_xp.distributed._ranks import Ranks  # Only several processes need it.
+    from mlp_xp.distributed._ranks import Ranks  # Imported only for several processes.
 
     return Ranks(communicator, settings)
 
@@ -68,7 +68,8 @@ def in_fixed_order(communicator: Communicator) -> Communicator:
     split matrix products differently. Raise ValueError unless the number of ranks divides the
     number of virtual shards.
     """
-    from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder  # Rarely needed.
+    # Imported only if deterministic.
+    from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder
     from mlp_xp.distributed._processors import limit_threads
 
     if N_SHARDS % communicator.size:

@@ -12,11 +12,11 @@ from mlp_xp.nn.layers import sum_in_pairs
 
 T = TypeVar("T")
 
-N_SHARDS = 8  # The number of virtual shards of a batch, in total over all ranks.
+N_SHARDS = 8  # The number of virtual shards per batch, over all ranks.
 
 
 class InFixedOrder(Communicator):
-    """A communicator of 1, 2, 4 or 8 ranks that sums over them in a fixed order."""
+    """A communicator of 1, 2, 4 or 8 ranks that sums their arrays in a fixed order."""
 
     def __init__(self, communicator: Communicator) -> None:
         self.rank, self.size = communicator.rank, communicator.size

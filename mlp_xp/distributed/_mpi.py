@@ -22,7 +22,7 @@ class MpiCommunicator(Communicator):
 
     def __init__(self, mpi: Any) -> None:
         self._mpi = mpi
-        # Duplicate the communicator, so that other code's messages are kept apart.
+        # Duplicate the communicator, to separate our messages from other code's messages.
         self._comm = mpi.COMM_WORLD.Dup()
         self.rank = self._comm.rank
         self.size = self._comm.size

@@ -11,15 +11,15 @@ from threadpoolctl import threadpool_limits
 from mlp_xp._utils.threads import THREADS_VARIABLES, usable_threads
 from mlp_xp.distributed.communicator import Communicator
 
-# The number of threads that `limit_threads` has set, to tell it from the user's setting.
+# The number of threads set by `limit_threads`, to distinguish it from the user's setting.
 _ours: dict[str, str] = {}
 
 
 def divide_processors(communicator: Communicator) -> None:
     """Limit this rank's threads to its part of the machine's processors; all ranks must call this.
 
-    A rank that a launcher has bound to its own processors uses all of them. If the environment
-    already sets a number of threads, it is not changed.
+    A rank that its launcher has bound to certain processors uses all of these. If the environment
+    sets a number of threads, nothing changes.
     """
     processors = _processors()
     ranks = communicator.gather((platform.node(), processors))

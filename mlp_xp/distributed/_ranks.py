@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 _DEFAULT = Distributed()
 _KEYBOARD = 130  # The exit status that shells give for Ctrl-C.
-_PRINTING = 1.0  # Seconds to wait while rank 0 prints an error of all ranks.
+_PRINTING = 1.0  # Seconds to wait while rank 0 prints an error that all ranks raise.
 
 
 class _Failure(NamedTuple):
@@ -100,7 +100,7 @@ class Ranks(SingleProcess):
                 )
                 raise ValueError(
                     f"rank {rank} of {self.size} has {differences}: "
-                    f"give all ranks the same{cure()}."
+                    f"pass the same values to all ranks{cure()}."
                 )
 
     def join_samples(
@@ -112,7 +112,7 @@ class Ranks(SingleProcess):
 
     def agree_on_samples(self, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:
         if not self.is_sharded:
-            cure = ", or its own rows, with Distributed(data='sharded')"
+            cure = ", or pass each rank its own rows with Distributed(data='sharded')"
             self.agree(lambda: describe_samples(X, y, weights, suffix), lambda: cure)
 
     def spread(self, backend: Backend) -> Backend:
@@ -122,7 +122,7 @@ class Ranks(SingleProcess):
         return self.communicator.broadcast(value)
 
     def blame(self, error: Any) -> Any:
-        """Return the error of the rank whose samples caused it, or otherwise rank 0's."""
+        """Return the error of the rank whose samples caused it, or else the error of rank 0."""
         found = self.communicator.gather((str(error), error.layer, error.cause))
         text, layer, cause = next((f for f in found if f[2] != "rate"), found[0])
         return NonFiniteError(text, epoch=error.epoch, step=error.step, layer=layer, cause=cause)
@@ -146,8 +146,8 @@ class Ranks(SingleProcess):
         n_shards = self.communicator.n_shards
         if self.size == 1 and not n_shards:
             return None
-        # A library's rounding may depend on the number of rows, so in a deterministic fit the parts
-        # do not depend on the number of ranks.
+        # A library's rounding may depend on the number of rows. In a deterministic fit, the parts
+        # are therefore equal for any number of ranks.
         n_own = max(1, n_shards)
         parts = np.array_split(np.arange(n_samples), self.size * n_own)
         return parts[self.rank * n_own : (self.rank + 1) * n_own]
@@ -170,7 +170,8 @@ class Ranks(SingleProcess):
     def own_blocks(
         self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
     ) -> EpochPlan:
-        # L-BFGS has no virtual shards for sums in a fixed order, so each rank computes all samples.
+        # L-BFGS does not support virtual shards, so each rank of a deterministic fit computes all
+        # samples.
         return plan if self.communicator.n_shards else self.own_plan(plan, backend, rules, owned)
 
     def total(self, sums: np.ndarray) -> np.ndarray:
@@ -243,7 +244,7 @@ def _end_all(communicator: Communicator, error: BaseException) -> None:
     """Print an error and the rank where it occurred, and end all ranks' processes."""
     rank, size = communicator.rank, communicator.size
     text = "".join(traceback.format_exception(error))
-    print(f"rank {rank} of {size} has failed, which ends all:\n{text}", file=sys.stderr, flush=True)
+    print(f"rank {rank} of {size} failed, so all ranks end:\n{text}", file=sys.stderr, flush=True)
     communicator.abort(_KEYBOARD if isinstance(error, KeyboardInterrupt) else 1)
 
 

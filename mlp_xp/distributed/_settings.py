@@ -42,7 +42,7 @@ class Distributed:
 
     def __post_init__(self) -> None:
         if self.data not in DATA:
-            from mlp_xp._utils.names import error_end  # Only errors need it.
+            from mlp_xp._utils.names import error_end  # Imported only for error messages.
 
             end = error_end(self.data, DATA)
             raise ValueError(f"`data` must be 'replicated' or 'sharded', got {self.data!r}{end}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# How many numbers to add at a time. The blocks of all ranks fit into the cache.
+# The number of array elements to add at a time, so that the blocks of all ranks fit into the cache.
 _CHUNK = 1 << 15
 
 
@@ -27,17 +27,17 @@ class _Location(NamedTuple):
 class SharedMemory:
     """Arrays that the ranks of a machine sum in place; each rank sums one part.
 
-    A rank adds the other ranks' numbers to its part, then copies the other parts. Between machines,
-    the ranks that sum the same part of the array use MPI: ``node`` has the ranks of this machine,
-    and ``others`` has one rank of each machine, all with this rank's number on its machine. With
-    MPI alone, all data would be copied and each rank would update all parameters;
-    bench/studies/ranks.py times both ways.
+    Each rank adds the other ranks' numbers to its part, and then copies the other parts. Between
+    machines, MPI sums each part over the ranks that have the same number on their machines.
+    ``node`` contains the ranks of this machine, and ``others`` contains the ranks with this rank's
+    number on all machines. MPI alone would copy all data, and each rank would update all
+    parameters; bench/studies/ranks.py compares both ways.
     """
 
     def __init__(self, mpi: Any, node: Any, others: Any) -> None:
         self._mpi, self._node, self._others = mpi, node, others
         self.size = node.size
-        # By the address of an array: its location, and the other ranks' memory for it.
+        # The location of each array, and the other ranks' memory for the array, by address.
         self._locations: dict[int, _Location] = {}
         self._mapped: dict[int, dict[tuple[int, int], list[np.ndarray]]] = {}
         self._shared: set[int] = set()  # Addresses of the arrays that `share` returned.
@@ -88,7 +88,7 @@ class SharedMemory:
         self._node.Barrier()
 
     def sum_number(self, number: np.ndarray) -> None:
-        """Sum a number over the ranks in place; all machines get the same bits."""
+        """Sum a number over the machine's ranks in place; all machines get equal results."""
         numbers = np.empty(self._node.size, number.dtype)
         self._node.Allgather(number, numbers)
         number[...] = np.sum(numbers)
@@ -96,8 +96,7 @@ class SharedMemory:
     def start_sum(self, array: np.ndarray) -> SharedSum | None:
         """Start to sum an array; return a function that waits for the sum.
 
-        Return None if the array is not shared. All ranks of a machine return None, or none of them
-        does.
+        Return None on all ranks of the machine if the array is not shared.
         """
         root = array.base if isinstance(array.base, np.ndarray) else array
         known = self._mapped.get(_address(root), {})
@@ -118,13 +117,13 @@ class SharedMemory:
         parts = list(known[offset, array.size])
         parts.insert(self._node.rank, array.reshape(-1))
         started = SharedSum(parts, self._mpi, self._node, self._others)
-        if self._others.size > 1:  # Other machines wait for this call.
+        if self._others.size > 1:  # Begin now, since other machines wait.
             started.begin()
         return started
 
 
 class SharedSum:
-    """An unfinished sum of an array over the memory of all ranks of this machine."""
+    """An unfinished sum of an array over all ranks of this machine."""
 
     def __init__(self, parts: list[np.ndarray], mpi: Any, node: Any, others: Any) -> None:
         self._parts, self._mpi, self._node, self._others = parts, mpi, node, others

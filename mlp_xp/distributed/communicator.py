@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:  # Only one engine needs it.
+if TYPE_CHECKING:  # Only the MPI engine imports this module.
     from mlp_xp.distributed._shared_memory import SharedMemory
 
 T = TypeVar("T")
@@ -19,16 +19,16 @@ LONG_BYTES = 1 << 16
 
 
 class RankError(RuntimeError):
-    """The error of another rank, with the rank in its message."""
+    """An error of another rank; the message contains the rank's number."""
 
 
 class Communicator(ABC):
     """The ranks of one fit: processes that have the same state and each compute a part of a batch.
 
     All ranks call the same methods in the same order. ``n_machines`` is 1 if unknown; ``n_shards``
-    is the number of virtual shards per rank, 0 unless sums have a fixed order. ``machine`` is the
-    shared memory of this machine's ranks, or None; with it, `start_sum` may return a `SharedSum`
-    for an array from `empty`.
+    is the number of virtual shards per rank, or 0 unless sums have a fixed order. ``machine`` is
+    the shared memory of this machine's ranks, or None. If it is set, `start_sum` may return a
+    `SharedSum` for an array from `empty`.
     """
 
     rank: int
@@ -58,7 +58,7 @@ class Communicator(ABC):
         """Return the objects of all ranks, in rank order, on every rank."""
 
     def gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
-        """Return the arrays of all ranks, of equal shape, in rank order, on every rank."""
+        """Return all ranks' arrays, which have equal shapes, in rank order, on every rank."""
         return self.gather(array)
 
     @abstractmethod

@@ -117,5 +117,5 @@ def test_an_error_in_a_fit_on_threads_ends_all(on_threads, capsys, monkeypatch):
     with pytest.raises((threading.BrokenBarrierError, SystemExit)):
         on_threads(3, lambda: helpers.small(distributed="mpi").fit(*helpers.problem()))
     said = capsys.readouterr().err
-    assert "rank 2 of 3 has failed, which ends all:" in said
+    assert "rank 2 of 3 failed, so all ranks end:" in said
     assert "MemoryError: this one" in said

@@ -58,7 +58,7 @@ def fail_in_all_ways(*left_out: str) -> None:
         ),
         "kinds": (
             partial(fit, X[own], y[own].astype(str if is_last else int), distributed=SHARDED),
-            *(None, "rank 2 has y of <U21"),
+            *(None, "rank 2 has y of dtype <U21"),
         ),
         "lengths": (
             partial(fit, X[own], y[own][is_last:], distributed=SHARDED),

@@ -64,7 +64,7 @@ def share_steps(backend: Backend, communicator: Communicator) -> RankBackend:
 
 @cache
 def _kind(kind: Any) -> Any:
-    """Return the subclass of a backend's class for several ranks."""
+    """Return a backend class's subclass for several ranks."""
     if kind.name in _FILES:
         return importlib.import_module(f"mlp_xp.distributed.backends._{kind.name}").KIND
     return type(f"{kind.__name__}OfRanks", (RankBackend, kind), {})

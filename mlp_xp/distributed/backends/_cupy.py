@@ -47,7 +47,7 @@ class SumOverRanks:
     device: int
 
     def __call__(self, tree: Tree) -> Tree:
-        """Sum arrays, which are donated, over all ranks."""
+        """Sum donated arrays over all ranks."""
         taken: set[int] = set()
         arrays = [_own(leaf, taken) for leaf in leaves(tree)]
         nccl, ring = _nccl(), _connect(self.communicator, self.device)
@@ -69,7 +69,7 @@ class CupyRankBackend(RankBackend, CupyBackend):
         return SumOverRanks(self.communicator, self.device.id)
 
     def loop(self, body: Callable[..., Any]) -> None:
-        # Capturing a CUDA graph would wait for other ranks' launches.
+        # Do not capture a CUDA graph, since the capture would wait for other ranks' launches.
         report(body, "sums over ranks")
 
 

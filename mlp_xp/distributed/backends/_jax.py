@@ -44,7 +44,7 @@ def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
     copies, places = [], []
     for value in values:
         arrays = value if isinstance(value, _OfShards) else [value]
-        # NumPy returns the sum of 0-d arrays as a scalar.
+        # Convert back to an array, since NumPy returns the sum of 0-d arrays as a scalar.
         copies.append(np.asarray(sum_in_pairs([np.array(a, order="C") for a in arrays])))
         places.append(getattr(arrays[0], "sharding", None))  # Constants have no sharding.
     communicator.sum(copies)
@@ -84,7 +84,7 @@ class TakeShard:
     n_shards: int
 
     def __call__(self, tree: Tree) -> Tree:
-        """Return one shard's rows of each array or None."""
+        """Return one shard's rows of each array; None remains None."""
         flat = list(leaves(tree))
         given = [leaf for leaf in flat if leaf is not None]
         taken = iter(_take.bind(*given, n_shards=self.n_shards))

@@ -42,15 +42,14 @@ class SumOverRanks:
     """
 
     communicator: Communicator
-    # By the address of an array: the rows of its pieces, and the functions that wait for their
-    # sums.
+    # The rows of each array's pieces, and the functions that wait for the pieces' sums, by address.
     _started: dict[int, list[slice]] = field(default_factory=dict, compare=False, repr=False)
     _waits: dict[int, list[Callable[[], None]]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     def __call__(self, tree: Tree) -> Tree:
-        """Sum arrays, which are donated, over all ranks."""
+        """Sum donated arrays over all ranks."""
         taken: set[int] = set()
         arrays = [
             leaf if self._has_started(leaf) else _writable(leaf, taken) for leaf in leaves(tree)
@@ -134,7 +133,7 @@ class SumOverRanks:
         return parts
 
     def share(self, array: Any) -> Any:
-        """Return an array of the state; if it is large, in memory shared by the machine's ranks."""
+        """Return an array of the state, in memory shared by the machine's ranks if it is large."""
         machine = self.communicator.machine
         if machine is None or array.ndim < 2 or machine.is_shared(array):
             return array
@@ -151,7 +150,7 @@ class SumOverRanks:
                 one()
 
     def forget(self) -> None:
-        """Drop the sums that a failed step has started."""
+        """Discard the sums that a failed step has started."""
         self._started.clear()
         self._waits.clear()
 
@@ -255,7 +254,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
                 clip=ClipOfRanks(self.kernels.clip, self._sums),
                 update=UpdateOfRanks(self.kernels.update, self._sums),
             )
-            # Other ranks overwrite shared memory, so a state there must be copied to be kept.
+            # Other ranks overwrite shared memory, so keeping a state requires a copy.
             self.donates = communicator.machine is not None
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -264,7 +263,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
         # All ranks call this method together. `UpdateOfRanks` then divides the updates among them.
         placed = super().place_state(optimizer, params, opt_state)
-        if type(optimizer) in (SGD, Adam, AdamW):  # These rules are elementwise.
+        if type(optimizer) in (SGD, Adam, AdamW):  # Elementwise rules can be divided.
             placed = map_leaves(self._sums.share, placed)
         return placed
 
@@ -302,10 +301,9 @@ class _Agreed(Compiled):
         self._is_known = False  # True once all ranks have tried to trace the function.
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Raise an error of tracing unless all ranks have it.
+        """Raise a tracing error unless all ranks have it, since they would sum different arrays.
 
-        Otherwise ranks would sum different arrays. All ranks first trace a function at the same
-        step, and trace it again for new shapes.
+        All ranks first trace a function at the same step, and trace it again for new shapes.
         """
         is_alike = error is None
         if not self._is_known:

@@ -26,7 +26,7 @@ class Sums:
     _started: dict[int, tuple[Any, Callable[[], Any]]]
 
     def __call__(self, tree: Tree) -> Tree:
-        """Sum tensors, which are donated, over all ranks."""
+        """Sum donated tensors over all ranks."""
         taken: set[int] = set()
         tensors, others, waits = [], [], []
         for leaf in leaves(tree):
@@ -50,7 +50,7 @@ class Sums:
             self._started[id(tensor)] = tensor, self._start(tensor)
 
     def forget(self) -> None:
-        """Drop the sums that a failed step has started."""
+        """Discard the sums that a failed step has started."""
         self._started.clear()
 
     def _start(self, tensor: Any) -> Callable[[], Any]:

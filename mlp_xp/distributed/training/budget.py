@@ -14,7 +14,7 @@ from mlp_xp.training.loop.time_budget import Budget
 
 @dataclass
 class AgreedBudget(Budget):
-    """A time limit with rank 0's clock and forecasts on all ranks."""
+    """A time limit for all ranks, based on rank 0's clock and forecasts."""
 
     communicator: Communicator = field(kw_only=True)
     _elapsed: float = field(default=0.0, init=False)
@@ -31,6 +31,6 @@ class AgreedBudget(Budget):
         return steps
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the fraction of the steps' time that will have passed on rank 0's clock."""
+        """Return the fraction of the training time that has passed on rank 0's clock."""
         passed = self._elapsed + ahead * self._seconds_of_step
         return passed / self._usable if passed < self._usable else 1.0

@@ -32,12 +32,12 @@ def rank_plan(
     """Return one rank's part of a plan; each row of a batch belongs to one rank.
 
     A rank computes a contiguous part of each batch; samples that are mixed with each other are in
-    the same part. With ``owned``, which has each sample's position on this rank or -1, a rank
-    computes the rows that it owns. Rows of weight 0 pad shorter parts, so that all batches have the
-    same shape. With ``n_shards``, each rank's part of a batch consists of that many virtual shards
-    with equal numbers of rows; ``parts`` are then the fractions of a sample with weight 1. If
-    ``takes_shards`` is true, a step processes one shard after another, and positions in draws refer
-    to the shard. Raise ValueError if mixed samples are on different ranks.
+    the same part. If ``owned`` is given, a rank computes the rows that it owns; ``owned`` has each
+    sample's position on this rank, or -1. Rows of weight 0 pad shorter parts, so that all batches
+    have the same shape. If ``n_shards`` is given, each rank's part of a batch consists of that many
+    virtual shards with equal numbers of rows, and ``parts`` are 1 divided by the total weight of a
+    batch. If ``takes_shards`` is true, a step processes one shard after another, and positions in
+    draws refer to the shard. Raise ValueError if mixed samples are on different ranks.
     """
     n_samples, batch_size = sum(plan.counts), plan.batch_size
     here = np.arange(n_samples)
@@ -57,7 +57,7 @@ def rank_plan(
         name = next(type(entry).__name__ for entry in augmentation if entry.mixes_targets)
         raise ValueError(
             f"augmentation has {name}, which mixes samples of a batch, but with data='sharded' "
-            "they are on different ranks: pass all data to every rank with data='replicated', "
+            "these are on different ranks: pass all data to every rank with data='replicated', "
             f"or leave out {name}."
         )
     else:

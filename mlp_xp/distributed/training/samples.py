@@ -15,7 +15,7 @@ from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.processes import SingleProcess
 
 _NUMBERS = "biufc"
-_FEW = 16  # How many rows of X to compare.
+_FEW = 16  # The number of rows of X to compare between ranks.
 
 
 def gather_samples(
@@ -45,7 +45,7 @@ def gather_samples(
     counts = [n for n, _, _ in parts]
     total, start = sum(counts), sum(counts[: ranks.number])
     if not total:
-        raise ValueError(f"X{suffix} is empty, and no rank has a row: pass at least one sample.")
+        raise ValueError(f"X{suffix} is empty on all ranks: pass at least one sample.")
     owned = np.full(total, -1, dtype=np.int32)
     owned[start : start + n_rows] = np.arange(n_rows)
     all_weights = None if weights is None else np.concatenate([w for _, _, w in parts])
@@ -60,8 +60,9 @@ def _check_targets(parts: list[tuple[int, np.ndarray, np.ndarray | None]], suffi
         is_same = y.shape[1:] == first_y.shape[1:]
         if not is_same or (y.dtype.kind in _NUMBERS) != (first_y.dtype.kind in _NUMBERS):
             raise ValueError(
-                f"rank {rank} has y{suffix} of {y.dtype} and shape {y.shape}, but rank {first} of "
-                f"{first_y.dtype} and shape {first_y.shape}: pass the same kind of y on all ranks."
+                f"rank {rank} has y{suffix} of dtype {y.dtype} and shape {y.shape}, but rank "
+                f"{first} has dtype {first_y.dtype} and shape {first_y.shape}: pass the same kind "
+                "of y on all ranks."
             )
 
 
