@@ -1,7 +1,7 @@
 """Multilayer perceptrons with scikit-learn's interface, on NumPy, CuPy, PyTorch or JAX.
 
-The estimators are here. The folders hold what they are built from (`nn`, `optimizers`, `backends`,
-`training`, ...) and what goes with them (`datasets`, `recipes`, `saving`, `callbacks`, `lab`).
+The package exports the estimators. Subpackages contain their building blocks (`nn`, `optimizers`,
+`backends`, `training`, ...) and related tools (`datasets`, `recipes`, `saving`, `lab`, ...).
 
 >>> from mlp_xp import MLP
 >>> from mlp_xp.datasets import load_digits
@@ -37,8 +37,8 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# The estimators import scikit-learn, which takes a second and which `mlp_xp.lab` and
-# `mlp_xp.datasets` do not need: so a name is imported on first use (PEP 562).
+# Import each name on first use (PEP 562): importing scikit-learn takes a second, and `mlp_xp.lab`
+# and `mlp_xp.datasets` do not need it.
 _MODULES = dict.fromkeys(("MLP", "MLPClassifier", "MLPRegressor"), "mlp_xp.estimators")
 _ENSEMBLES = "MLPEnsembleClassifier", "MLPEnsembleRegressor"
 _MODULES |= dict.fromkeys(_ENSEMBLES, "mlp_xp.estimators.ensembles")

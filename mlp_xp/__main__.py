@@ -1,4 +1,4 @@
-"""``python -m mlp_xp``: the command ``mlp-xp``."""
+"""Run the command ``mlp-xp`` as ``python -m mlp_xp``."""
 
 from mlp_xp.cli import main
 

@@ -1,8 +1,6 @@
 """The estimators `MLPClassifier` and `MLPRegressor`, the main classes of the package.
 
-They are composed of parts that do not depend on the estimators: `targets`, `config`, `state`, and
-the fit loop in `mlp_xp.training`. The module `ensembles` averages the predictions of several
-networks. Networks, losses, optimizers and the model format are in other packages.
+The module `ensembles` averages the predictions of several networks.
 """
 
 from mlp_xp.estimators.classifier import MLPClassifier

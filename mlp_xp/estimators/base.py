@@ -34,8 +34,7 @@ from mlp_xp.training.loop.history import packed, unpacked
 class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """The base class of `MLPClassifier` and `MLPRegressor`, with scikit-learn's interface.
 
-    A subclass stores its parameters with `_store`, and sets the table of parameters and the target
-    type.
+    A subclass calls `_store` in its constructor, and sets `_parameters` and `_targets_type`.
     """
 
     _parameters: dict[str, Parameter]
@@ -62,16 +61,13 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     _training: Any = None  # The trainer of the last fit; not pickled.
 
     def _store(self, given: dict[str, Any]) -> None:
-        """Store the constructor's arguments as unchanged attributes, as scikit-learn requires.
-
-        A subclass with further arguments stores them itself.
-        """
+        """Store the constructor's arguments unchanged, as scikit-learn requires."""
         for name, value in given.items():
             if name != "self":
                 setattr(self, name, value)
 
     def _params(self) -> dict[str, Any]:
-        """Return all parameters by name, including any that a subclass does not accept."""
+        """Return all parameters by name, including any that a subclass's constructor lacks."""
         return {name: getattr(self, name) for name in self._parameters}
 
     # --- fitting -------------------------------------------------------------------------------
@@ -92,7 +88,8 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     ) -> Any:
         """Fit the network.
 
-        Ctrl-C ends the fit after the current step, with a warning; the trained network is kept.
+        Ctrl-C stops training after the current step with a warning, and keeps the network as
+        trained so far.
 
         Parameters
         ----------
@@ -103,13 +100,13 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         sample_weight : array-like of shape (samples,), optional
             At least 0.
         X_val, y_val, sample_weight_val : as X, y and sample_weight, optional
-            Data on which loss and score are measured after each epoch. With ``early_stopping=True``
-            they decide when to stop, and no part of X is held out.
+            Validation data, on which loss and score are measured after each epoch. If
+            ``early_stopping=True``, the score decides when to stop, and no part of X is held out.
         resume : str or path-like, optional
             Folder with checkpoints of this fit, written by `mlp_xp.callbacks.Checkpoint`. The fit
             resumes from the newest checkpoint, as if it had not been interrupted. Settings and data
-            must be the same; backend and device may differ. Without a checkpoint, the fit starts
-            from the beginning, with a warning.
+            must be the same as before; backend and device may differ. If the folder has no
+            checkpoint, the fit starts from the beginning with a warning.
 
         Returns
         -------
@@ -118,11 +115,11 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Raises
         ------
         ValueError
-            If data or settings are invalid, in which case the estimator is unchanged, or if the
-            weights become infinite or NaN.
+            If data or settings are invalid (the estimator is then unchanged), or if the weights
+            become infinite or NaN.
         """
         start = time.perf_counter()
-        # Imported here, since predictions do not need the trainer.
+        # Import late, since predictions do not need the trainer.
         from mlp_xp.estimators.fitting.fit import fit_requests
         from mlp_xp.training.loop.answer import answer
 
@@ -174,7 +171,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Returns
         -------
         array
-            In the shape that `predict_proba` returns, or `predict` for a regressor.
+            In the shape of the classifier's `predict_proba` or the regressor's `predict`.
         """
         return member_std(self, X)
 
@@ -231,8 +228,8 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         -------
         (samples, features) array
             Derivative of each sample's loss, as reported by `evaluate`, with respect to its
-            features; in the library and on the device of X. For a data frame, the derivative is by
-            the encoded inputs; ``columns_.by_column`` returns its norm for each column.
+            features; in the library and on the device of X. For a data frame, the derivative is
+            with respect to the encoded inputs; ``columns_.by_column`` returns its norm per column.
 
         References
         ----------
@@ -311,7 +308,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     # --- pickles and copies --------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, in NumPy arrays, so that loading needs no other library."""
+        """Return the state to pickle, in NumPy arrays, so that NumPy alone can load it."""
         attributes: dict[str, Any] = dict(super().__getstate__())
         training = attributes.pop("_training", None)
         if "_state" in attributes:
@@ -320,7 +317,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
             attributes["_state"] = state.to_host(progress)
             for name in (*state.arrays, "columns_"):
                 attributes.pop(name, None)
-        elif "coefs_" in attributes:  # The user has assigned weights, which were not used yet.
+        elif "coefs_" in attributes:  # The user assigned weights, but has not used them yet.
             for name in ("coefs_", "intercepts_"):
                 attributes[name] = [map_leaves(to_numpy, params) for params in attributes[name]]
         return packed(attributes)
@@ -355,10 +352,10 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         """
         there = get_backend(backend, device)
         moved = type(self).__new__(type(self))
-        # Copy arrays as for a pickle, and lists because a fit appends to them.
+        # Copy arrays as for a pickle. Copy lists, too, since a fit appends to them.
         attributes = self.__getstate__().items()
         moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
-        moved.backend, moved.device = backend, device  # A subclass may not have these parameters.
+        moved.backend, moved.device = backend, device  # `set_params` may not accept these names.
         if "_state" in vars(moved) or "coefs_" in vars(moved):
             publish(moved, fitted_state(moved).to(there))
         return moved

@@ -27,7 +27,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """Multilayer perceptron classifier, on NumPy, CuPy, PyTorch, JAX or array-api-strict.
 
     Parameters of `sklearn.neural_network.MLPClassifier` keep their names, defaults and meanings;
-    ``docs/migrate.md`` lists the few differences. Parameters from `loss` on are new.
+    ``docs/migrate.md`` lists the few differences. `loss` and the parameters after it are new.
 
     Parameters
     ----------
@@ -36,19 +36,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     Attributes
     ----------
     classes_ : (classes,) NumPy array, or a list of them
-        Sorted class labels; a list with one array per target if y is (samples, targets) with labels
-        other than 0 and 1.
+        Sorted class labels, or a list with one array per target if y is (samples, targets) with
+        labels other than 0 and 1.
     n_classes_ : int or list of int
         Number of classes, per target if there are several.
     temperature_ : float
-        With `calibration`, the temperature by which raw outputs are divided; above 1 if the network
-        was overconfident. `coefs_` are unchanged; probabilities, `logits`, losses and exported
-        models are calibrated.
+        Temperature by which raw outputs are divided if `calibration` is set; above 1 if the network
+        was overconfident. Probabilities, `logits`, losses and exported models are calibrated;
+        `coefs_` is unchanged.
     [attributes of every fit]
 
     See Also
     --------
-    sklearn.neural_network.MLPClassifier : The estimator that this replaces.
+    sklearn.neural_network.MLPClassifier : The estimator that this class replaces.
 
     Examples
     --------
@@ -146,11 +146,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Self:
-        """Train for one epoch over the given samples, continuing from where the last call ended.
+        """Train for one epoch on the given samples, continuing from where the last call ended.
 
-        A learning-rate schedule spans `max_iter` calls. With validation samples, or
-        ``early_stopping=True``, each call adds to `validation_scores_`; the caller decides when to
-        stop, and the newest weights are kept.
+        A learning-rate schedule spans `max_iter` calls. If validation samples are passed or
+        ``early_stopping=True``, each call appends to `validation_scores_`. The caller decides when
+        to stop; the newest weights are kept, not the best.
 
         Parameters
         ----------
@@ -211,10 +211,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         Returns
         -------
-        (samples,) array, (samples, targets), or (samples, classes) of 0 and 1 where several are \
-right at once
-            In the library and on the device of X, or in NumPy if this library cannot store the
-            labels, such as strings. As in scikit-learn, sparse if y was sparse.
+        (samples,) or (samples, targets) array, or (samples, classes) of 0 and 1 if multilabel
+            In the library and on the device of X, or in NumPy if the library of X cannot store the
+            labels, e.g. strings. As in scikit-learn, a sparse matrix if y was sparse.
         """
         here = get_backend("numpy")
         outputs = self._outputs(X, "predict", to=here, tta=tta, only_order=True)
@@ -290,8 +289,8 @@ right at once
     def logits(self, X: Any) -> Any:
         """Return the raw outputs of the network, which scikit-learn's MLP does not expose.
 
-        With `tta` or `n_members`, the outputs are computed from averaged probabilities to be
-        consistent with `predict`: logarithms for softmax outputs, log-odds for logistic outputs.
+        If `tta` is set or `n_members` is above 1, they are computed from the averaged probabilities
+        to be consistent with `predict`: logarithms for softmax outputs, log-odds for logistic ones.
 
         Parameters
         ----------
@@ -299,8 +298,7 @@ right at once
 
         Returns
         -------
-        (samples, classes) array, (samples,) for two classes, or a list with one for each of \
-several targets
+        (samples, classes) array, (samples,) for two classes, or a list with one array per target
             The values before the softmax or logistic function; for two classes, positive values
             mean the second class.
         """

@@ -98,12 +98,12 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If data or settings are invalid, or all fits have failed.
         KeyboardInterrupt
-            If no network has finished.
+            If Ctrl-C ends the fit before a network has finished.
         """
         if self.n_jobs == 0:
             raise ValueError("`n_jobs` must not be 0: use 1 or more, or -1 for all processors.")
         members = self._members()
-        # The networks check the columns themselves.
+        # If tables are encoded, each network checks the columns itself.
         if any(asks_for_table(member) for member, _ in members):
             validate_data(self, X, reset=True, skip_check_array=True)
             n_samples = _num_samples(X)
@@ -148,7 +148,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         settings = list(self.settings or [{}])
         members = []
         for number in range(self.n_estimators):
-            # A seed for each network, so that the first networks do not depend on `n_estimators`.
+            # Draw one seed per network, so that the first networks do not depend on `n_estimators`.
             own = np.random.RandomState(generator.randint(2**31 - 1))
             params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
             members.append((clone(template).set_params(**params), own))
@@ -193,12 +193,12 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
     n_estimators : int of at least 1, default=10
         Number of networks.
     bootstrap : bool, default=False
-        Whether to fit each network to a bootstrap sample, by weighting each sample with its number
-        of draws. Otherwise the networks differ only in their seeds.
+        Whether to fit each network to a bootstrap sample, by weighting each sample by how often it
+        was drawn. Otherwise the networks differ only in their seeds.
     settings : list of dict or None, default=None
-        Parameters used by the networks in turn, e.g. ``[{"alpha": 1e-4}, {"alpha": 1e-2}]``.
+        Parameter sets that the networks use in turn, e.g. ``[{"alpha": 1e-4}, {"alpha": 1e-2}]``.
     random_state : int, RandomState instance or None, default=None
-        Seed for the networks' seeds and the draws.
+        Seed for the networks' seeds and for bootstrapping.
     n_jobs : int or None, default=None
         Number of threads; None and -1 use all available processors.
     verbose : bool, default=False
@@ -212,11 +212,11 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
         Class labels, sorted.
     n_features_in_ : int
     feature_names_in_ : (features,) array
-        Where X has column names.
+        Column names, if X has any.
 
     See Also
     --------
-    mlp_xp.model_selection : Searches, which also train their networks together.
+    mlp_xp.model_selection : Searches that train their networks together, as an ensemble does.
 
     Examples
     --------
@@ -248,10 +248,10 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
         Returns
         -------
         labels : (samples,) or (samples, targets) array, or (samples, classes) of 0 and 1
-            As from `MLPClassifier.predict`, for the averaged probabilities.
+            As returned by `MLPClassifier.predict`, but for the averaged probabilities.
         std : (samples,), (samples, targets) or (samples, classes) array
-            If `return_std`: standard deviation of the predicted label's probability over the
-            networks, or for multilabel targets, of each class's probability.
+            If `return_std`: standard deviation over the networks of the predicted label's
+            probability (for multilabel targets, of each class's probability).
         """
         mean, std = self._averaged(X, "predict")
         targets = fitted_state(self.estimators_[0]).targets
@@ -337,7 +337,7 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
         The fitted networks.
     n_features_in_ : int
     feature_names_in_ : (features,) array
-        Where X has column names.
+        Column names, if X has any.
 
     See Also
     --------
@@ -375,11 +375,12 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
         mean : (samples,) or (samples, outputs) array
             In the library and on the device of X.
         std : (samples,) or (samples, outputs) array
-            If `return_std`: standard deviation over the networks. With ``loss="gaussian"``, it also
-            includes the noise: the mean of the predicted variances.
+            If `return_std`: standard deviation over the networks. For ``loss="gaussian"``, it also
+            includes the noise, i.e. the mean of the predicted variances.
 
-        With `quantiles`, the result is the mean of the networks' quantiles; with
-        ``loss="gaussian"``, the quantiles of a normal distribution with this mean and deviation.
+        If `quantiles` is given, the result is the mean of the networks' quantiles. For
+        ``loss="gaussian"``, it is the quantiles of a normal distribution with the mean and standard
+        deviation above.
         """
         X = self._checked(X, "predict")
         return combined_values(self.estimators_, X, return_std=return_std, quantiles=quantiles)

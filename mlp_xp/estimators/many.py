@@ -42,14 +42,15 @@ from mlp_xp.training.stack.answer_many import answer_many
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.stack.workers import work_in_threads
 
-# The attributes that the check of X sets, and the settings on which the check depends.
+# The attributes that the check of X sets, and the settings that the check depends on.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = (
     *("categorical_features", "missing_values", "input_scaling", "precision", "max_one_hot"),
 )
 # The maximum number of models in a stack.
 _MOST_MODELS = 512
-# Threads slow down a fit whose forward passes have fewer operations, in an epoch and in total.
+# If the forward passes of a fit need fewer operations, per epoch and in total, do not use threads,
+# which would slow the fit down.
 _TINY_EPOCH, _TINY_FIT = 1_000_000, 100_000_000
 # The fraction of free memory for the models' states, gradients and activations.
 _SHARE_OF_MEMORY = 0.5
@@ -61,7 +62,7 @@ class FitTask(NamedTuple):
     ``model`` is an estimator of this package that is not used elsewhere, such as a clone. ``X``,
     ``y`` and ``sample_weight`` are passed to its `fit`. ``rows`` are the integer positions of the
     samples to use; None means all samples. Tasks with the identical object X share one copy of X on
-    the device. ``fit_params`` are the held-out samples, by their parameter names in `fit`.
+    the device. ``fit_params`` are the held-out samples, as keyword arguments of `fit`.
     """
 
     model: Any
@@ -75,7 +76,7 @@ class FitTask(NamedTuple):
 class FitResult(NamedTuple):
     """The result of a fit: the task's position, the error or None, and the duration in seconds.
 
-    If the error is None, the task's model is fitted. Models that train together report the same
+    If the error is None, the task's model is fitted. Models that train together have the same
     duration.
     """
 
@@ -161,7 +162,7 @@ def fit_all(
 class _Data:
     """A cache of the tasks' checked data, by object identity.
 
-    A table's columns are learned from the rows of a task, and shared by tasks with these rows.
+    Tasks with the same table and rows share the column encoding that is learned from these rows.
     """
 
     def __init__(self, tasks: Sequence[FitTask]) -> None:
@@ -341,6 +342,6 @@ def _fit(
 
 
 def _detach(model: Any) -> None:
-    """Replace the trainer with the optimizer state for a later fit, as in a pickle."""
+    """Replace the trainer with the optimizer state for a later fit, as pickling does."""
     model._state = replace(model._state, progress=model._training.progress())
     model._training = None

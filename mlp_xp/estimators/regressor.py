@@ -27,7 +27,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     """Multilayer perceptron regressor, on NumPy, CuPy, PyTorch, JAX or array-api-strict.
 
     Parameters of `sklearn.neural_network.MLPRegressor` keep their names, defaults and meanings;
-    ``docs/migrate.md`` lists the few differences. Parameters from `output_activation` on are new.
+    ``docs/migrate.md`` lists the few differences. `output_activation` and the parameters after it
+    are new.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     See Also
     --------
-    sklearn.neural_network.MLPRegressor : The estimator that this replaces.
+    sklearn.neural_network.MLPRegressor : The estimator that this class replaces.
 
     Examples
     --------
@@ -131,11 +132,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Self:
-        """Train for one epoch over the given samples, continuing from where the last call ended.
+        """Train for one epoch on the given samples, continuing from where the last call ended.
 
-        A learning-rate schedule spans `max_iter` calls. With validation samples, or
-        ``early_stopping=True``, each call adds to `validation_scores_`; the caller decides when to
-        stop, and the newest weights are kept.
+        A learning-rate schedule spans `max_iter` calls. If validation samples are passed or
+        ``early_stopping=True``, each call appends to `validation_scores_`. The caller decides when
+        to stop; the newest weights are kept, not the best.
 
         Parameters
         ----------
@@ -199,21 +200,22 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
             Whether to also return the standard deviation of the targets, after a fit with
             ``loss="gaussian"``.
         quantiles : float or sequence of float, optional
-            Return these quantiles instead: with ``loss=Quantile(...)``, some of the loss's; with
-            ``loss="gaussian"`` or after `calibrate_intervals`, any in (0, 1).
+            Return these quantiles instead. For ``loss=Quantile(...)``, they must be among the
+            loss's quantiles. For ``loss="gaussian"``, or after `calibrate_intervals`, they can be
+            any numbers in (0, 1).
         tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
             Test-time augmentation; by default the parameter `tta` of the estimator.
 
         Returns
         -------
         values : (samples,) array, or (samples, outputs) for several outputs
-            In the library and on the device of X. For `Quantile` the median, interpolated between
-            two quantiles if necessary; for `Gaussian` the mean.
+            In the library and on the device of X. The loss `Quantile` predicts the median,
+            interpolated between two quantiles if necessary; `Gaussian` predicts the mean.
         std : array of the same shape
-            If `return_std`.
+            Standard deviation of the targets, if `return_std`.
 
-        With `quantiles`, the result is a single array: of the same shape for one quantile,
-        otherwise with one more axis, (samples, quantiles) or (samples, outputs, quantiles).
+        If `quantiles` is given, the result is a single array, in the shape of `values` for one
+        quantile, otherwise (samples, quantiles) or (samples, outputs, quantiles).
 
         Raises
         ------
@@ -248,9 +250,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         """Calibrate quantiles with the prediction errors on samples not used in the fit.
 
         Afterwards, ``predict(X, quantiles=(0.05, 0.95))`` encloses 90 % of new targets, for any
-        loss and any noise, if new samples have the same distribution as these (split conformal
-        prediction). With the loss `Quantile`, errors are measured from each quantile; with
-        `Gaussian`, in standard deviations. With other losses, errors are measured from the
+        loss and any noise, if new samples have the same distribution as X (split conformal
+        prediction). For the loss `Quantile`, errors are measured from each quantile; for
+        `Gaussian`, in standard deviations. For other losses, errors are measured from the
         prediction, so all intervals have the same width. Predictions and standard deviations do not
         change. The next fit discards the calibration.
 
@@ -258,8 +260,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
             Samples used neither for the fit nor for early stopping. The quantiles 0.05 and 0.95
-            need at least 19 samples; with 100, the fraction enclosed is within 6 percentage points
-            in two of three cases.
+            need at least 19 samples. With 100 samples, the interval encloses 84 to 96 % of new
+            targets in 19 of 20 cases.
         y : array-like of shape (samples,) or (samples, outputs)
 
         Returns

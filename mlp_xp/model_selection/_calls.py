@@ -98,7 +98,7 @@ class Call:
 
     @property
     def network(self) -> Any:
-        """The estimator to train, the last step of a pipeline."""
+        """The network to train: the estimator, or the last step of a pipeline."""
         return self.estimator.steps[-1][1] if self.is_pipeline else self.estimator
 
     @cached_property
@@ -122,12 +122,12 @@ class Call:
 
     @cached_property
     def preprocessing(self) -> tuple[int, str] | None:
-        """A key for the samples and the steps before the network; None without such steps."""
+        """A key for the samples and the steps before the network; None if it is the only step."""
         if not self.is_pipeline or len(self.estimator.steps) == 1:
             return None
         try:
             settings = joblib.hash(self.estimator.steps[:-1])
-        except Exception:  # Settings that cannot be pickled are not compared.
+        except Exception:  # Do not compare settings that cannot be pickled.
             settings = str(id(self))
         return id(self._named["train"]), settings
 
@@ -146,10 +146,10 @@ class Call:
 
         estimator.fit, estimator.set_params = fit, lambda **parameters: estimator
         if not self._named.get("return_train_score"):
-            # The training samples are not needed: avoid copying them.
+            # Do not copy the training samples, since they are not scored.
             self._bound.arguments["train"] = np.empty(0, dtype=np.intp)
         printed = io.StringIO()
-        # Scikit-learn's message reports the time of this call alone: replace it by the fit's time.
+        # Scikit-learn prints the time of this call: replace it by the time of fit and scoring.
         with contextlib.redirect_stdout(printed) if verbose > 1 else contextlib.nullcontext():
             result = self._function(*self._bound.args, **self._bound.kwargs)
         if isinstance(result, dict) and "fit_time" in result:

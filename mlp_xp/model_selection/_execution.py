@@ -28,7 +28,7 @@ _LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBacken
 
 
 class Unfinished(dict[str, Any]):
-    """A placeholder, with the usual keys, for the result of a fit that Ctrl-C prevented."""
+    """A placeholder, with the usual keys, for the result of a fit that Ctrl-C canceled."""
 
 
 @contextlib.contextmanager
@@ -43,11 +43,11 @@ def many_models(
     """Train many networks at once in scikit-learn's functions, within this context.
 
     Estimators of other packages are unaffected, and so are joblib backends that use several
-    machines, such as Dask. ``n_jobs`` is the number of threads, as in joblib; None chooses it.
-    ``verbose=1`` shows a progress bar with the best score so far; ``metric`` is the search's
-    ``refit``. With ``keeps_finished``, a fit that Ctrl-C prevented has the result `Unfinished`.
-    Inside another joblib call, such as a cross-validation of a search, Ctrl-C ends all fits
-    instead.
+    machines, such as Dask. ``n_jobs`` is the number of threads, as in joblib; None chooses the
+    number. ``verbose=1`` shows a progress bar with the best score so far; ``metric`` is the
+    search's ``refit``. If ``keeps_finished``, Ctrl-C keeps finished fits, and all other results are
+    `Unfinished`. Inside another joblib call, such as a cross-validation of a search, Ctrl-C raises
+    KeyboardInterrupt instead.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)
@@ -119,7 +119,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         """Store a call for `retrieval_context`."""
         self._submitted[func] = callback
 
-    apply_async = submit  # Before joblib 1.5, `submit` has this name.
+    apply_async = submit  # The name of `submit` before joblib 1.5.
 
     def retrieve_result_callback(self, out: Any) -> Any:
         """Return a result that is ready."""

@@ -18,10 +18,10 @@ from mlp_xp.model_selection._calls import Call
 def fitted(
     calls: Iterable[Call], n_jobs: int | None
 ) -> Iterator[tuple[Call, Exception | None, float]]:
-    """Fit the calls' estimators in any order; yield each call, its error or None, and its seconds.
+    """Fit the calls' estimators in any order; yield each call, its error or None, and its duration.
 
     In pipelines, the steps before the network are fitted once per combination of samples and
-    settings; the seconds include the time of these steps. Ctrl-C raises KeyboardInterrupt before
+    settings; the duration, in seconds, includes these steps. Ctrl-C raises KeyboardInterrupt before
     the next fit is yielded.
     """
     alone: list[tuple[Call, FitTask, float]] = []
@@ -75,7 +75,7 @@ class _Inputs:
         return int(getattr(array, "nbytes", 0))
 
     def tasks(self) -> list[tuple[Call, FitTask, float]]:
-        """Return the fits of the networks."""
+        """Return the networks to fit on these inputs, with the time that the inputs took."""
         return [
             (call, FitTask(call.network, self.X, self.y, self.weights), self.seconds)
             for call in self.calls

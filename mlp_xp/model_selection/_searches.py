@@ -41,7 +41,7 @@ def _ending(run_search: Any) -> Any:
 
 
 class _ManyModels:
-    """Mixin for searches that train their networks at once."""
+    """A mixin for searches that train many networks at once."""
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
         """Run the search, as in scikit-learn.
@@ -111,12 +111,12 @@ class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[m
     Parameters
     ----------
     estimator : estimator
-        An estimator of this package, alone or as the last step of a `sklearn.pipeline.Pipeline`,
-        whose other steps are then fitted once per combination of fold and settings.
+        An estimator of this package, alone or as the last step of a `sklearn.pipeline.Pipeline`.
+        The other steps of a pipeline are fitted once per combination of fold and settings.
     param_grid : dict or list of dict
-        From parameters to the values to try.
+        The values to try, by parameter name.
     n_jobs : int or None, default=None
-        Number of threads; None chooses it automatically.
+        Number of threads; None chooses the number automatically.
     verbose : int, default=0
         1 shows a progress bar; more than 1 prints a line per fit, as in scikit-learn.
     scoring, refit, cv, pre_dispatch, error_score, return_train_score
@@ -124,7 +124,7 @@ class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[m
 
     See Also
     --------
-    sklearn.model_selection.GridSearchCV : The search that this replaces.
+    sklearn.model_selection.GridSearchCV : The search that this class replaces.
 
     Examples
     --------
@@ -154,7 +154,7 @@ class RandomizedSearchCV(_ManyModels, model_selection.RandomizedSearchCV):  # ty
     ----------
     estimator : estimator
     param_distributions : dict or list of dict
-        From parameters to lists, or distributions with a method ``rvs``.
+        Lists of values, or distributions with a method ``rvs``, by parameter name.
     n_iter : int, default=10
         Number of candidates.
     random_state : int, RandomState instance or None, default=None
@@ -166,7 +166,7 @@ class RandomizedSearchCV(_ManyModels, model_selection.RandomizedSearchCV):  # ty
 
     See Also
     --------
-    sklearn.model_selection.RandomizedSearchCV : The search that this replaces.
+    sklearn.model_selection.RandomizedSearchCV : The search that this class replaces.
     """
 
     _run_search = _ending(model_selection.RandomizedSearchCV._run_search)
@@ -183,9 +183,10 @@ class HalvingGridSearchCV(_ManyModels, halving.HalvingGridSearchCV):  # type: ig
     ----------
     estimator : estimator
     param_grid : dict or list of dict
-        From parameters to the values to try.
+        The values to try, by parameter name.
     factor : float, default=3
-        The factor by which the number of candidates is divided and the resource multiplied.
+        Each iteration divides the number of candidates by this factor, and multiplies the resource
+        by it.
     resource : str, default="n_samples"
         The resource to increase: "n_samples", or an integer parameter such as "max_iter", for which
         `max_resources` must be set.
@@ -197,7 +198,7 @@ return_train_score, random_state
 
     See Also
     --------
-    sklearn.model_selection.HalvingGridSearchCV : The search that this replaces.
+    sklearn.model_selection.HalvingGridSearchCV : The search that this class replaces.
     """
 
     _run_search = _ending(halving.HalvingGridSearchCV._run_search)
@@ -213,7 +214,7 @@ class HalvingRandomSearchCV(_ManyModels, halving.HalvingRandomSearchCV):  # type
     ----------
     estimator : estimator
     param_distributions : dict or list of dict
-        From parameters to lists, or distributions with a method ``rvs``.
+        Lists of values, or distributions with a method ``rvs``, by parameter name.
     n_candidates : "exhaust" or int, default="exhaust"
         Number of candidates in the first iteration.
     n_jobs, verbose
@@ -224,7 +225,7 @@ error_score, return_train_score, random_state
 
     See Also
     --------
-    sklearn.model_selection.HalvingRandomSearchCV : The search that this replaces.
+    sklearn.model_selection.HalvingRandomSearchCV : The search that this class replaces.
     """
 
     _run_search = _ending(halving.HalvingRandomSearchCV._run_search)

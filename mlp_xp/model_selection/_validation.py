@@ -12,7 +12,7 @@ from mlp_xp.model_selection._execution import many_models
 
 
 def _at_once(theirs: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that calls scikit-learn's function, with networks trained at once."""
+    """Return a decorator that calls scikit-learn's function and trains all networks at once."""
 
     def decorate(documented: Callable[..., Any]) -> Callable[..., Any]:
         def function(*args: Any, **settings: Any) -> Any:
@@ -39,8 +39,8 @@ def cross_validate(estimator: Any, X: Any, y: Any = None, **settings: Any) -> An
     X : array-like or sparse matrix of shape (samples, features)
     y : array-like of shape (samples,) or (samples, outputs)
     **settings
-        As in `sklearn.model_selection.cross_validate`; ``n_jobs`` is the number of threads, by
-        default chosen automatically, and ``verbose=1`` shows a progress bar.
+        As in `sklearn.model_selection.cross_validate`. ``n_jobs`` is the number of threads, chosen
+        automatically by default; ``verbose=1`` shows a progress bar.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def cross_val_score(estimator: Any, X: Any, y: Any = None, **settings: Any) -> A
     Parameters
     ----------
     estimator, X, y, **settings
-        As in `cross_validate`, and `sklearn.model_selection.cross_val_score`.
+        As in `cross_validate` and `sklearn.model_selection.cross_val_score`.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def cross_val_predict(estimator: Any, X: Any, y: Any = None, **settings: Any) ->
     Parameters
     ----------
     estimator, X, y, **settings
-        As in `cross_validate`, and `sklearn.model_selection.cross_val_predict`.
+        As in `cross_validate` and `sklearn.model_selection.cross_val_predict`.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def learning_curve(estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
     Parameters
     ----------
     estimator, X, y, **settings
-        As in `cross_validate`, and `sklearn.model_selection.learning_curve`.
+        As in `cross_validate` and `sklearn.model_selection.learning_curve`.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def validation_curve(estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
     Parameters
     ----------
     estimator, X, y, **settings
-        As in `cross_validate`, and `sklearn.model_selection.validation_curve`.
+        As in `cross_validate` and `sklearn.model_selection.validation_curve`.
 
     Returns
     -------

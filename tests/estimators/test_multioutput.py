@@ -129,7 +129,7 @@ def test_what_several_targets_cannot_have_is_said(settings, y, message):
 def test_another_number_of_targets_or_labels_is_said():
     model = MLPClassifier(max_iter=1, learning_rate="cosine").fit(X, Y)
     for call in (model.evaluate, model.partial_fit, model.set_params(warm_start=True).fit):
-        with pytest.raises(ValueError, match="fitted on 2 targets of classes"):
+        with pytest.raises(ValueError, match="fitted on 2 targets with classes"):
             call(X, first)
     with pytest.raises(ValueError, match="`y` has the same classes"):
         model.fit(X, Y + 1)

@@ -231,7 +231,7 @@ UNFIT = [
     (X[:0], r"Found array with 0 sample\(s\)"),
     (X[["age", "age"]], r"duplicate columns, \['age'\]: .*X.loc\[:, ~X.columns.duplicated"),
     (X["age"], r"Expected 2D array.*X.to_frame\(\) for a column.*, or X.to_frame\(\).T for a row"),
-    ([{"age": 3}] * N, r"Expected 2D array.*pandas.DataFrame\(X\), of a list of dicts"),
+    ([{"age": 3}] * N, r"Expected 2D array.*pandas.DataFrame\(X\) for a list of dicts"),
 ]
 # And in a prediction.
 UNLIKE = [

@@ -1,4 +1,4 @@
-"""Checks of arguments: X, y, weights, keywords, and settings that must be equal on all ranks.
+"""Checks of X, y, sample weights, keyword arguments, and settings that all ranks must share.
 
-Parameters are checked in `settings`.
+The package `settings` checks an estimator's parameters.
 """

@@ -28,7 +28,7 @@ def checking_keywords(constructor: _Method) -> _Method:
 
 def check_fit_keywords(fit: Any, estimator: Any, given: Iterable[str]) -> None:
     """Raise TypeError for an unknown keyword of `fit` or `partial_fit`."""
-    from mlp_xp._utils.names import nearest  # Only errors need it.
+    from mlp_xp._utils.names import nearest  # Import only for errors.
 
     known, kind = _parameters_of(fit), type(estimator)
     for name in given:
@@ -75,7 +75,7 @@ def set_params(self: Any, **params: Any) -> Any:
 
 def _meant(name: str, known: Iterable[str]) -> str:
     """Return a suggestion for an unknown parameter, to append to the error, or ""."""
-    from mlp_xp._utils.names import did_you_mean  # Only errors need it.
+    from mlp_xp._utils.names import did_you_mean  # Import only for errors.
 
     if name in _VALIDATION:
         return ": pass X_val=..., y_val=... to fit."

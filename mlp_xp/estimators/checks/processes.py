@@ -17,14 +17,14 @@ from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-# Parameters that may differ between processes: only one process prints and runs callbacks, and each
-# process uses a different device.
+# Parameters that may differ between processes: each process may use its own device, and only one
+# process prints and runs callbacks.
 _OWN = {name for name, row in CLASSIFIER.items() if row.own_per_rank}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def processes_of(setting: Any) -> SingleProcess:
-    """Return the processes for the parameter `distributed`."""
+    """Return the processes that the parameter `distributed` specifies."""
     if setting is None:
         return SINGLE_PROCESS
     from mlp_xp.distributed import join_ranks
@@ -72,7 +72,7 @@ def describe_fit(
 def text_of(value: Any) -> str:
     """Return a parameter as text that is the same in every process."""
     if isinstance(value, np.random.RandomState):
-        return "a RandomState"  # The seed drawn from it is part of the snapshot.
+        return "a RandomState"  # A snapshot contains the seed drawn from the generator.
     if isinstance(value, np.generic):
         value = value.item()
     return _ADDRESS.sub("", repr(value))

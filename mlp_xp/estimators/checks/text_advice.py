@@ -37,14 +37,14 @@ def text_advice(X: Any, estimator: str) -> str:
 
 
 def _text_columns(X: Any) -> tuple[list[str], list[str]]:
-    """Return two lists of a pandas frame's text columns: mostly numbers, and other text."""
+    """Return a pandas frame's text columns that have mostly numbers, and its other text columns."""
     numbers: list[str] = []
     texts: list[str] = []
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
-    # The advice must name the columns.
+    # Without text column names, the advice cannot name columns.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
         return numbers, texts
-    # The user has imported pandas already.
+    # Pandas is already imported, since X is a pandas frame.
     to_numeric = importlib.import_module("pandas").to_numeric
 
     def is_text(values: Any) -> Any:

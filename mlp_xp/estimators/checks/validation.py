@@ -1,4 +1,4 @@
-"""Checks of X, y and sample weights, by scikit-learn if possible."""
+"""Checks of X, y and sample weights, with scikit-learn's own checks if possible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Given = tuple[Any, Any, Any]  # The arguments X, y and sample_weight.
 
 
 class Sample(NamedTuple):
-    """Checked data: X, or `Rows` of X, on the device of X; targets and weights on the host.
+    """Checked samples: X (or `Rows` of X) on its own device, targets and weights on the host.
 
     If each process passes a different part of the samples, X is a `Shard`, and y has the targets of
     all processes.
@@ -85,7 +85,7 @@ def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
     except ValueError as error:
         if not suffix:
             raise
-        # The original error has no advice on text in X.
+        # Use the cause, which has no advice on text in X.
         cause = str(error.__cause__ or error).rstrip(".")
         raise ValueError(
             f"X{suffix}: {cause}. A Pipeline transforms only X: type "
@@ -99,15 +99,15 @@ def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
 def check_x(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
 ) -> Any:
-    """Check X: with scikit-learn if NumPy can convert X, otherwise on the device of X.
+    """Check X with scikit-learn if NumPy can convert X, otherwise on the device of X.
 
-    If ``reset``, the estimator's ``n_features_in_`` is set, otherwise compared with X. If X is one
-    process's part of the samples, ``exchange`` is given, and X may have no rows; the result has at
-    least one row. A NumPy result has dtype uint8, float32, float64 or the dtype of a memory-mapped
+    If ``reset``, set the estimator's ``n_features_in_``; otherwise compare it with X. ``exchange``
+    is given if X is one process's part of the samples. X may then have no rows, but the result has
+    at least one. A NumPy result has dtype uint8, float32, float64 or the dtype of a memory-mapped
     file. A sparse result is in CSR format.
     """
     if reset:
-        vars(estimator).pop("columns_", None)  # From an earlier fit.
+        vars(estimator).pop("columns_", None)  # Left over from an earlier fit.
     is_table = asks_for_table(estimator) if reset else "columns_" in vars(estimator)
     if isinstance(X, Rows) and (X.shared is not None or not is_table):
         return _check_rows(estimator, X, reset=reset)
@@ -150,13 +150,13 @@ def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
         vars(estimator).update(X.shared.names)
         return X
     if X.shared is not None and "columns_" in X.shared.names:
-        return X.x  # The matrix was encoded for all estimators with these columns.
+        return X.x  # Already encoded, for all estimators with these columns.
     checked = check_x(estimator, X.x, reset=reset)
     return X if checked.dtype == X.dtype else Rows(checked, X.rows)
 
 
 def _fill_rows(X: Any) -> Any:
-    """Return X, or an unused row of zeros if X has no rows."""
+    """Return X, or a placeholder row of zeros if X has no rows."""
     if X.shape[0] if hasattr(X, "shape") else len(X):
         return X
     if sparse.issparse(X):
@@ -236,7 +236,7 @@ def _nan_error(what: str = "NaN") -> ValueError:
 
 def _note_features(estimator: Any, X: Any) -> Any:
     """Set the number of features of an estimator, and return X, which has no column names."""
-    vars(estimator).pop("feature_names_in_", None)  # From an earlier fit.
+    vars(estimator).pop("feature_names_in_", None)  # Left over from an earlier fit.
     _check_n_features(estimator, X, reset=True)
     return X
 

@@ -16,10 +16,9 @@ from mlp_xp.nn.losses import EachMember, Loss, mean_loss
 from mlp_xp.nn.network import Params
 
 _LARGEST = 50.0
-# Standard deviation of the prior of log T. It was chosen by 36 fits on nine tables with 46 to 400
-# held-out samples. With 0.15, log loss fell by 1.0 % on average and rose by at most 1.6 %; with
-# 0.25, it fell by 0.9 % and rose by at most 4.6 %; with 0.1, it fell by 0.8 % and rose by at most
-# 0.8 %.
+# Standard deviation of the prior on log T, chosen in 36 fits on nine tables with 46 to 400 held-out
+# samples. With 0.15, log loss fell by 1.0 % on average and rose by at most 1.6 %; with 0.25, it
+# fell by 0.9 % and rose by at most 4.6 %; with 0.1, it fell by 0.8 % and rose by at most 0.8 %.
 _SPREAD = 0.15
 
 
@@ -35,10 +34,11 @@ def fit_temperature(
 ) -> Tempered:
     r"""Return the temperature T that minimizes the log loss of :math:`z / T` on held-out samples.
 
-    If all of a few samples are classified correctly, log loss alone is lowest at T = 0. A prior
-    with s = 0.15, :math:`\tfrac12 (\log T / s)^2`, is therefore added to the sum over the samples,
-    and keeps T near 1 unless the samples are clear evidence for another value. Guo, Pleiss, Sun,
-    Weinberger, "On calibration of modern neural networks" (2017), arXiv:1706.04599, section 4.2.
+    If the samples are few and all classified correctly, log loss alone is lowest at T = 0. The
+    prior :math:`\tfrac12 (\log T / s)^2` with s = 0.15 is therefore added to the sum over the
+    samples. It keeps T near 1 unless the samples are clear evidence for another value. Guo, Pleiss,
+    Sun, Weinberger, "On calibration of modern neural networks" (2017), arXiv:1706.04599, section
+    4.2.
     """
     from scipy.optimize import minimize_scalar  # Import late, since few fits need it.
 
@@ -65,7 +65,7 @@ def fit_temperature(
 
 
 def divided(params: Params, temperature: float | None) -> Params:
-    """Return the parameters of a network whose raw outputs are divided by a temperature."""
+    """Return a network's parameters, changed to divide its raw outputs by a temperature."""
     if temperature is None:
         return params
     *others, last = params  # Dividing the last layer's weights and biases divides the outputs.
@@ -74,10 +74,11 @@ def divided(params: Params, temperature: float | None) -> Params:
 
 
 class Calibration(NamedTuple):
-    """Prediction errors on held-out samples, (samples, targets, kinds), sorted along axis 0.
+    """Prediction errors on held-out samples, sorted along axis 0.
 
-    An error is the target minus a quantile of the loss, or minus the prediction. It is divided by
-    the predicted standard deviation, if there is one.
+    The shape is (samples, targets, n), where n is the number of quantiles that the loss predicts,
+    or 1. An error is the target minus the predicted quantile or value, divided by the predicted
+    standard deviation if the loss predicts one.
     """
 
     scores: Any
@@ -134,7 +135,7 @@ def calibrated_quantiles(
 
 
 def _check_levels(levels: Sequence[float], n_samples: int) -> None:
-    """Raise ValueError for levels that the number of samples cannot support."""
+    """Raise ValueError if a quantile level is invalid, or needs more samples."""
     for level in levels:
         if not 0.0 < level < 1.0:
             raise ValueError(f"`quantiles` must be above 0 and below 1, got {level}.")

@@ -11,10 +11,10 @@ from mlp_xp.backends import Backend
 
 
 class DeviceCopies:
-    """Copies of arrays on devices, made at first use and not pickled.
+    """A cache of array copies on devices, filled on first use and not pickled.
 
     If ``is_shared`` is true, the user has a reference to one of the arrays and may write to it at
-    any time. Then nothing is cached, since writes cannot be detected.
+    any time. Nothing is then cached, since writes cannot be detected.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class DeviceCopies:
         return DeviceCopies, ()
 
     def on(self, backend: Backend, dtype: str, tree: Any) -> Any:
-        """Return a tree of arrays (or None) of any library as copies on a backend.
+        """Return a tree of arrays (or None), copied to a backend.
 
         The copies are cached until an array of the tree is replaced. Shared arrays are returned
         unchanged.
@@ -50,16 +50,15 @@ class DeviceCopies:
             if key not in self._copies:
                 with backend.scope():
                     self._copies[key] = map_leaves(put, tree)
-                # Finish copying now, since the streams of other threads would not wait for the
-                # copies.
+                # Finish copying now: other threads' CUDA streams do not wait for the copies.
                 backend.synchronize(self._copies[key])
             return self._copies[key]
 
 
 class FittedArrays:
-    """A descriptor of a fitted attribute: once read, the arrays count as shared with the user.
+    """A descriptor for a fitted attribute; reading it marks the arrays as shared with the user.
 
-    The value is stored in the estimator's ``__dict__`` under the same name.
+    The value is stored in the estimator's ``__dict__`` under the attribute's name.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -20,7 +20,7 @@ from mlp_xp.nn.losses import EachMember, mean_loss
 from mlp_xp.training.divergence.finite import is_finite
 from mlp_xp.training.inference.inference import predict
 
-# The default of `tta`: the estimator's parameter.
+# The default of the argument `tta`: use the estimator's parameter.
 AS_SET = "estimator"
 
 
@@ -38,8 +38,8 @@ def network_outputs(
     """Return the outputs of an estimator's network, (samples, outputs).
 
     ``method`` is the name of the calling method, for errors. ``raw`` omits the output activation.
-    With ``only_order``, a softmax may be skipped, since it does not change the order of a sample's
-    outputs. ``depth``, from 1, selects the activations of a hidden layer instead of the outputs.
+    If ``only_order``, the softmax may be skipped, since it does not change the order of a sample's
+    outputs. ``depth`` selects a hidden layer, from 1, whose activations are returned instead.
     ``to`` is the backend of the result, by default the backend of X.
     """
     state = fitted_state(model)
@@ -56,7 +56,7 @@ def network_outputs(
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
     params, batch_stats, scaling = state.on(backend, dtype)
-    # Users can assign a softmax to a network with one output; its result is always 1.
+    # Do not skip the softmax of a single output (assigned by the user), which is always 1.
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
     keeps_order = keeps_order and state.network.n_members == 1
     is_raw = not views and (raw or (only_order and keeps_order))
@@ -122,14 +122,14 @@ def member_std(model: Any, X: Any) -> Any:
                     targets.scaling[1], str(spread.dtype).rpartition(".")[2]
                 )
             return targets.decode(spread)
-        # Both classes have the same standard deviation.
+        # The probabilities of the two classes have the same standard deviation.
         if targets.kind == "binary" and spread.shape[-1] == 1:
             return backend.xp.concat([spread, spread], axis=1)
         return targets.margins(spread) if isinstance(targets.classes, list) else spread
 
 
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
-    """Return labels in the library of X, if it has the labels' dtype; sparse if y was sparse."""
+    """Return labels as a sparse matrix if y was sparse, else in the library of X if possible."""
     if targets.is_sparse:
         return as_sparse(labels)
     if labels.dtype.kind not in "biuf":
@@ -141,8 +141,7 @@ def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
 
 def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
     """Return each sample's gradient with respect to its features; see `BaseMLP.input_gradient`."""
-    # Import late, since it is rarely needed.
-    from mlp_xp.training.inference.input_gradient import input_gradient
+    from mlp_xp.training.inference.input_gradient import input_gradient  # Import only if needed.
 
     state = fitted_state(model).checked()
     X, caller, backend, dtype = _place(model, X, state, "input_gradient")

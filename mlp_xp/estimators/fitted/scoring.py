@@ -1,4 +1,4 @@
-"""Predictions of regressors, and scores of known predictions."""
+"""Predictions of regressors, and scores of precomputed predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _has_classes(predictions: Any) -> bool:
 
 
 class Predictions:
-    """An estimator wrapper that returns known predictions, for scikit-learn's scorers.
+    """An estimator wrapper for scikit-learn's scorers; it returns precomputed predictions.
 
     The predictions do not depend on X. All other attributes are the estimator's.
     """
@@ -72,7 +72,7 @@ class Predictions:
         y: np.ndarray,
         sample_weight: np.ndarray | None = None,
     ) -> float:
-        """Return the score of the predictions; weights are used by scorers that support them."""
+        """Return the scorer's result, without weights if the scorer does not support weights."""
         takes = sample_weight is not None and _takes_weights(scorer)
         try:
             return float(scorer(self, X, y, **({"sample_weight": sample_weight} if takes else {})))
@@ -125,7 +125,7 @@ def score_on_host(
     if metric is accuracy_score and sample_weight is None and _are_plain(y, predicted):
         return float(np.count_nonzero(predicted == y) / len(y))
     weights = check_weights(sample_weight, predicted.shape[0])
-    # `accuracy_score` rejects several targets.
+    # Compute the accuracy for several targets here, since `accuracy_score` does not support them.
     if metric is accuracy_score and isinstance(model.classes_, list):
         truth = ClassTargets.check(y, type(model).__name__, len(predicted))
         return float(np.average(np.all(truth == predicted, axis=1), weights=weights))

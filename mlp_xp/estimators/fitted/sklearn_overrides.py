@@ -42,7 +42,7 @@ _READ_INSTEAD = {
 
 
 class SklearnNamesMixin:
-    """A mixin for private attributes of scikit-learn's MLP, with values or a helpful error."""
+    """A mixin that supports private names of scikit-learn's MLP, or raises an error with advice."""
 
     if not TYPE_CHECKING:  # Otherwise type checkers would accept any name.
 

@@ -1,4 +1,4 @@
-"""The fitted state of an estimator, and its publication as attributes."""
+"""The fitted state of an estimator, and the fitted attributes that expose it."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
 
 @dataclass(frozen=True, eq=False)
 class FittedState:
-    """Everything that predictions and a later fit need; pickled, moved and saved together.
+    """Everything that predictions and a later fit need; pickled, moved and saved as one object.
 
-    ``n_features`` is the number of columns of the encoded inputs; with whitening the network may
-    have fewer inputs. ``scaling`` has the values computed for ``input_scaling``. A later fit
-    without the trainer continues from ``progress``, the optimizer state in NumPy arrays, and from
+    ``n_features`` is the number of columns of the encoded inputs; the network has fewer inputs if
+    whitening drops some. ``scaling`` has the values computed for ``input_scaling``. If the trainer
+    is gone, a later fit continues from ``progress``, the optimizer state in NumPy arrays, and
     ``position``, the position in the schedule. If ``is_checked`` is true, all weights are known to
     be finite. ``calibration`` corrects quantiles; predictions divide raw outputs by
     ``temperature``. ``copies`` caches arrays on devices.
@@ -125,7 +125,7 @@ class FittedState:
         return Through(loss if isinstance(loss, ErrorLoss) else SquaredError(), output)
 
     def with_assigned(self, attributes: Mapping[str, Any], activation: Any) -> FittedState:
-        """Return the state with the values assigned to fitted attributes and to `activation`."""
+        """Return the state, updated from fitted attributes and `activation` that users assigned."""
         state = self
         given = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
         known = self._entries
@@ -147,7 +147,7 @@ class FittedState:
     def with_weights(
         self, params: Params, batch_stats: tuple[BatchStats, ...], **others: Any
     ) -> FittedState:
-        """Return the state with new weights; no other object may refer to the weights' arrays."""
+        """Return the state with new weights, whose arrays must not be used elsewhere."""
         weights: dict[str, Any] = {"params": params, "batch_stats": batch_stats}
         state = replace(self, **weights, copies=DeviceCopies(), **others)
         state.copies.is_shared = self.copies.is_shared and any(
@@ -164,10 +164,10 @@ class FittedState:
     def learning_from(
         self, y: np.ndarray, weights: np.ndarray | None, target_scaling: str | None
     ) -> FittedState:
-        """Return a new state with statistics of the training targets.
+        """Return a new state with what is computed from the training targets.
 
-        If targets are standardized, these are the mean and standard deviation. For some losses,
-        they include the initial biases of the output layer.
+        This is the mean and standard deviation if targets are standardized, and for some losses
+        the initial biases of the output layer.
         """
         targets, params = self.targets, self.params
         if target_scaling is not None:
@@ -195,7 +195,7 @@ class FittedState:
 
     @property
     def calibrated(self) -> FittedState:
-        """The state of a network whose raw outputs are divided by the temperature."""
+        """The state with weights that include the division by the temperature."""
         if self.temperature is None:
             return self
         return replace(self, params=divided(self.params, self.temperature), temperature=None)

@@ -32,9 +32,9 @@ from mlp_xp.training.loop.fit_loop import FitLoop
 _MARGIN, _MARGIN_AT_REST = 1.1, 2.0
 # Shorter fits get no warning, since they might still improve.
 _EPOCHS, _STEPS = 10, 200
-# If a constant prediction's loss is lower, nearly all labels are of one class.
+# If a constant prediction's loss is below this, nearly all labels are of one class, so never warn.
 _LEAST_ENTROPY = 0.01
-_LAST = 11  # The best of this many epochs counts, since a single epoch may be an outlier.
+_LAST = 11  # Use the best of this many last epochs, since a single epoch may be an outlier.
 _ROWS = 1000
 # The range of suitable magnitudes of X and y, then a learning rate that is too large for any
 # optimizer, and a usual learning rate.
@@ -89,10 +89,10 @@ _FORMULAS: dict[type[Loss], Callable[..., Any]] = {
 
 
 def warn_if_useless(model: Any, loop: FitLoop, targets: Targets, sample: Sample) -> None:
-    """Warn, with what to type, if the training loss ends above a constant prediction's loss.
+    """Warn, with advice, if the training loss ends above a constant prediction's loss.
 
-    Short fits never warn. Neither do fits in a search or cross-validation, since these try bad
-    candidates on purpose.
+    Never warn after short fits, or in a search or cross-validation, which tries bad candidates on
+    purpose.
     """
     history, plateau = loop.history, loop.plateau
     n_epochs = history.n_epochs
@@ -120,7 +120,7 @@ def warn_if_useless(model: Any, loop: FitLoop, targets: Targets, sample: Sample)
 
 
 def _cause(model: Any, targets: Targets, sample: Sample, *, is_rising: bool) -> tuple[str, str]:
-    """Return the most likely cause, and what to type."""
+    """Return the most likely cause, and the parameters to set."""
     x, y, _ = sample
     rate = None if model.solver == LBFGS else model.learning_rate_init
     if rate is not None and rate >= _LARGE_RATE:

@@ -1,4 +1,4 @@
-"""A fit: check, encode and split the data, prepare and run the training loop, publish results."""
+"""Fit a model: check, encode and split the data, run the training loop, and publish the result."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def fit_requests(
     resume: Any = None,
     trainer_type: type[Trainer] = Trainer,
 ) -> Fit[bool]:
-    """Fit a model; return whether to warn in this process that Ctrl-C ended the fit.
+    """Fit a model; return True if this process should warn that Ctrl-C ended the fit.
 
     ``start`` is the `time.perf_counter()` value from which `max_time` counts; ``resume`` is the
     folder with checkpoints of this fit.
@@ -89,7 +89,7 @@ def fit_requests(
 def partial_fit_requests(
     model: Any, given: Given, held_out: Given, classes: Any = None
 ) -> Fit[None]:
-    """Train a model for one epoch, without callbacks; only `fit` calls callbacks."""
+    """Train a model for one epoch, without calling callbacks."""
     processes = processes_of(model.distributed)
     with processes.fitting():
         with _unchanged_by_errors(model), processes.sharing_errors():
@@ -119,12 +119,12 @@ def _prepare(
     trainer_type: type[Trainer] = Trainer,
     processes: SingleProcess,
 ) -> tuple[FitLoop, Targets, Sample]:
-    """Check everything, copy it to the device, and publish the untrained network.
+    """Check parameters and samples, copy them to the device, and publish the untrained network.
 
-    With ``continues``, training continues with the existing network. All processes prepare the same
-    fit. Return the loop, which has not started, the targets and the training samples.
+    If ``continues``, training continues with the existing network. All processes prepare the same
+    fit. Return the loop, ready to start, the targets and the training samples.
     """
-    # Check: parameters, then samples.
+    # Check the parameters, then the samples.
     check_overrides(model)
     params = {**model._params(), **processes.overrides}
     check_params(params)
@@ -140,7 +140,7 @@ def _prepare(
     whole = sample = check_sample(model, given, reset=is_new, processes=processes)
     validation = check_held_out(model, held_out, processes)
 
-    # Encode: targets, settings and the network that they describe.
+    # Encode the targets, and create or continue the network.
     history, columns, n_features = History(), vars(model).get("columns_"), sample.X.shape[1]
     if state is None:
         output, is_sparse = params["output_activation"], sparse.issparse(given[1])
@@ -170,7 +170,7 @@ def _prepare(
         if snapshot is not None:
             state = with_snapshot(state, snapshot)
 
-    # Split: training and held-out samples.
+    # Split the samples into training and held-out samples.
     if config.loop.stops_by_score and validation is None:
         split = params["validation_fraction"], state.seed, params["random_state"]
         sample, validation = split_sample(sample, targets, *split)
@@ -184,7 +184,7 @@ def _prepare(
     if state is not vars(model).get("_state"):
         publish(model, state, history)  # Scorers and callbacks read the model's attributes.
 
-    # Prepare: the trainer, its data on the device, and the loop.
+    # Prepare the trainer, its data on the device, and the loop.
     sample = sample._replace(weights=weights)
     last: Training | None = model._training
     trainer = trainer_for(state, config, backend, last, processes, trainer_type)
@@ -198,7 +198,8 @@ def _prepare(
         from mlp_xp.estimators.fitting.validation_set import HeldOut
 
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
-    # Do not standardize: other machines may round mean and standard deviation differently.
+    # Checkpoints identify the fit by unstandardized targets, since other machines may round the
+    # mean and standard deviation differently.
     encode = partial(targets.plain.encode, whole.y, trainer.dtype)
     loop = FitLoop(
         trainer,

@@ -40,8 +40,8 @@ _OF_A_STEP = "activation", "dropout", "input_dropout"
 class Training(NamedTuple):
     """A trainer kept for the next fit, and the weights and batch statistics last published from it.
 
-    With early stopping, ``best`` has the weights and batch statistics of the best validation score.
-    If ``is_at_plateau`` is true, the last `n_iter_no_change` epochs brought no improvement.
+    With early stopping, ``best`` has the weights and batch statistics that had the best validation
+    score. If ``is_at_plateau``, the last `n_iter_no_change` epochs brought no improvement.
     """
 
     trainer: Trainer
@@ -64,7 +64,7 @@ def new_state(
     processes: SingleProcess,
     columns: TableColumns | None = None,
 ) -> FittedState:
-    """Return a network with its initial weights, and the input scaling of the data."""
+    """Return the state before training: the network, its initial weights and the input scaling."""
     X, dtype = sample.X, resolve_dtype(config, backend, sample.X)
     network = config.rules.network
     # The same seed gives the same initial weights as in scikit-learn.
@@ -76,7 +76,7 @@ def new_state(
     start = init_params(network, generator), init_batch_stats(network)
     untrained = [] if columns is None else columns.untrained_codes
     for entry in entries(start[0]) if untrained else ():
-        # Rows that are never trained are set to 0, the mean of the initial distribution.
+        # Set rows that are never trained to 0, the mean of the initial distribution.
         if isinstance(entry, Embedding):
             table: Any = entry.table
             table[..., untrained, :] = 0.0
@@ -123,7 +123,7 @@ def _adapt_to_data(
         shift, scale, *rotation = (to_numpy(leaf).astype(np.float64) for leaf in state.scaling)
         x = (x - shift) * scale
         x = x @ rotation[0] if rotation else x
-    # Processors may round differently, so all processes use the weights of the first process.
+    # All processes use the first process's weights, since different CPUs may round differently.
     adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
     adapted: Params = processes.first_of(
         partial(adapt, state.network, params, x, generator.uniform)
@@ -190,7 +190,7 @@ def trainer_for(
     trainer = None if last is None else last.trainer
     if last is not None and last.trainer.backend == backend and last.trainer.rules == rules:
         trainer = last.trainer
-        # If the estimator has the trainer's arrays, no copy is needed, unless the compiled step
+        # If the estimator has the trainer's arrays, do not copy them, unless the compiled step
         # donates the state's memory.
         is_own = _have_same_arrays(weights, (trainer.learned, trainer.state.batch_stats))
         # Training continues from the raw weights, not from the moving average that users see.

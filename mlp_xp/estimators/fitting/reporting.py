@@ -29,7 +29,7 @@ _REPORT_SECONDS = 0.1  # Seconds between two progress reports.
 
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
-    """Publish the current state of a fit, in arrays of the given backend."""
+    """Set a model's fitted attributes to the current state of the fit, in arrays of a backend."""
     learned = map_leaves(lambda leaf: put_writable(leaf, to), loop.learned())
     # Training has checked that the weights are finite.
     state = model._state.with_weights(
@@ -52,10 +52,10 @@ def set_temperature(model: Any, loop: FitLoop) -> None:
 
 
 class Pause(NamedTuple):
-    """A point between two calls of one or more steps, at which the training state can be saved.
+    """A point in a fit, between two steps, at which the training state can be saved.
 
-    ``epoch`` is the number of finished epochs, ``step`` is the number of finished steps in the next
-    epoch, and ``n_steps`` is the number of steps in all fits. If ``is_interrupted`` is true, Ctrl-C
+    ``epoch`` is the number of finished epochs, ``step`` is the number of finished steps in the
+    current epoch, and ``n_steps`` is the number of steps in all fits. If ``is_interrupted``, Ctrl-C
     ends the fit now. ``take()`` returns the current `Snapshot` and updates the model.
     """
 
@@ -87,7 +87,7 @@ class Reporter:
         self.watches_epochs = bool(self._callbacks or getattr(model, "_skl_callbacks", None))
 
     def _hooks(self, name: str) -> list[Callable[..., Any]]:
-        """Return the callbacks' methods of this name, without those that do nothing."""
+        """Return the callbacks' methods with this name, except methods that do nothing."""
         hooks = [getattr(call, name) for call in self._callbacks if hasattr(call, name)]
         return [hook for hook in hooks if not getattr(hook, "does_nothing", False)]
 

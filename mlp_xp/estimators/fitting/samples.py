@@ -23,9 +23,9 @@ _FEW = 10_000  # The maximum number of samples whose split is cached.
 def split_sample(
     sample: Sample, targets: Targets, fraction: float, seed: int, random_state: Any
 ) -> tuple[Sample, Sample]:
-    """Split off held-out samples; the split depends only on the number of samples, y and the seed.
+    """Split off held-out samples, given only the number of samples, y and the seed.
 
-    If `random_state` is a generator, it advances as in scikit-learn's split.
+    If `random_state` is a generator, advance it as scikit-learn's split does.
     """
     n_samples = sample.X.shape[0]
     strata = targets.strata(sample.y, fraction)
@@ -48,7 +48,7 @@ def split_sample(
     for part, what in zip(parts, ("to fit on", "held out"), strict=True):
         check_weights(part.weights, len(part.y), name=f"sample_weight of the samples {what}")
     if not isinstance(random_state, Integral):
-        from sklearn.model_selection import train_test_split  # Slow to import, and rarely needed.
+        from sklearn.model_selection import train_test_split  # Import late, since it is slow.
 
         generator, rows = check_random_state(random_state), np.arange(n_samples)
         strata = strata if targets.kind == "binary" else None
@@ -74,7 +74,7 @@ def _split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the training samples and of the held-out samples.
 
-    ``groups``, by which to stratify, are given as bytes, dtype and number of axes.
+    ``groups`` are the groups to stratify by, as bytes, dtype and number of axes.
     """
     from sklearn.model_selection import train_test_split  # Import late, since it is slow.
 
@@ -115,8 +115,7 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
     own = [function for function in settings if callable(function)]
     if trainer.n_steps or not (own or loss.is_own):
         return
-    # Import late, since the check is rarely needed.
-    from mlp_xp.nn.gradient_check import check_activation, check_loss
+    from mlp_xp.nn.gradient_check import check_activation, check_loss  # Import only if needed.
 
     dtype = "float64" if backend.has_float64 else "float32"
     generator = np.random.default_rng(trainer.seed)

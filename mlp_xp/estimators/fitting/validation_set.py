@@ -27,15 +27,15 @@ from mlp_xp.training.inference.inference import predict
 from mlp_xp.training.trainer import Trainer
 
 _T = TypeVar("_T")
-_FEW = 8  # The maximum MiB of outputs when several networks are evaluated at once.
+_FEW = 8  # The maximum MiB of activations when several networks are evaluated in one call.
 
 
 class HeldOut:
     """Held-out samples on which loss and score are measured.
 
     ``model`` is passed to scorers. If ``looks_at_model`` is true, a callable scorer may use the
-    model's attributes. ``x_fit`` has the training inputs as passed, and ``data`` has them as placed
-    on the device.
+    model's attributes. ``x_fit`` is the X passed to the fit, and ``data`` has its copy on the
+    device.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class HeldOut:
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
-        # Predict like the fitted model: with float32 kernels even if training uses lower precision.
+        # Predict in float32, as the fitted model does, even if training uses lower precision.
         self._backend = get_backend(backend.name, backend.device)
         # Score on the host if the backend would compile operations for this number of samples,
         # unless a user's loss may require the backend's library.
@@ -73,7 +73,7 @@ class HeldOut:
         if sparse.issparse(base):
             pass  # Keep sparse rows sparse for scorers.
         elif isinstance(x, Rows | Shard) and isinstance(x_fit, type(x)) and x.x is x_fit.x:
-            x = replace(x, x=data.x)  # The array is on the device already.
+            x = replace(x, x=data.x)  # Use the array that is already on the device.
         else:
             there = place(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
             x = replace(x, x=there) if isinstance(x, Shard) else there
@@ -106,7 +106,7 @@ class HeldOut:
         return self._on_all(lambda logits: self._tempered(self._scores_on.get(logits)).temperature)
 
     def _on_all(self, measure: Callable[[Array], _T]) -> _T:
-        """Return ``measure`` of all samples' outputs; the result is the same in all processes."""
+        """Apply ``measure`` to the outputs for all samples; all processes get the same result."""
         trainer = self._trainer
         logits = self._logits(trainer.learned, trainer.state.batch_stats)
         return trainer.processes.on_all(measure, logits, self._positions, self._scores_on)
@@ -114,7 +114,7 @@ class HeldOut:
     def measure_each(
         self, params: Params, batch_stats: tuple[BatchStats, ...]
     ) -> Iterable[tuple[float, float]]:
-        """Return the result of `measure` for each entry of the first axis of the weights."""
+        """Return the result of `measure` for each network, stacked on the weights' first axis."""
         rules = self._trainer.rules
         n_networks = next(leaves(params)).shape[0]
         takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))
@@ -158,7 +158,7 @@ class HeldOut:
     def _evaluate(self, logits: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return the average loss and the activated outputs on the host.
 
-        For the score "refinement", the outputs are not activated.
+        If the score is "refinement", the outputs are not activated.
         """
         loss, backend = self._trainer.rules.loss, self._scores_on
         with backend.scope():
@@ -173,7 +173,7 @@ class HeldOut:
     def _score_each(
         self, averages: np.ndarray, outputs: np.ndarray
     ) -> Iterable[tuple[float, float]]:
-        """Return the result of `_score` for each entry of the first axis."""
+        """Return the result of `_score` for each network, stacked on the first axis."""
         if self._scoring is not None or not np.all(np.isfinite(outputs)):
             return map(self._score, averages, outputs)
         n_networks, n_samples, n_outputs = outputs.shape

@@ -1,4 +1,4 @@
 """The estimators' parameters: constraints, descriptions, and the resulting training settings.
 
-Values are resolved without data; anything that depends on targets is in `targets`.
+The package `targets` contains everything that depends on the targets.
 """

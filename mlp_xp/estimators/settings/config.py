@@ -1,4 +1,4 @@
-"""The resolution of an estimator's parameters into a frozen `TrainingConfig`."""
+"""Resolve an estimator's parameters into a frozen `TrainingConfig`."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _check_members(params: Mapping[str, Any]) -> None:
 
 
 def resolve_layers(given: Any) -> tuple[int | Layer, ...]:
-    """Return the hidden layers; raise ValueError unless each is an object or a width above 0."""
+    """Return the hidden layers; raise ValueError unless each is a `Layer` or a width above 0."""
     entries = given if isinstance(given, list | tuple) else (given,)
     for entry in entries:
         _refuse_class("hidden_layer_sizes", entry)
@@ -235,7 +235,7 @@ def resolve_batch_size(given: int | str) -> int:
 
 
 def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
-    """Return the update rule of `solver`, a name or an object."""
+    """Return the optimizer that `solver` specifies by name or as an object."""
     solver = params["solver"]
     if not isinstance(solver, str):
         _refuse_class("solver", solver)
@@ -251,7 +251,7 @@ def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
 
 
 def resolve_augmentation(name: str, given: Any, n_features: int) -> tuple[Augmentation, ...]:
-    """Return the augmentations of a parameter; raise an error if they do not suit X."""
+    """Return a parameter's augmentations; raise an error if they do not fit X's features."""
     if given is None:
         return ()
     chosen = tuple(given) if isinstance(given, list | tuple) else (given,)
@@ -338,7 +338,7 @@ def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
         )
     if config.dtype is not None:
         return config.dtype
-    # As in scikit-learn, train in single precision only if X is in single precision or in bytes.
+    # As in scikit-learn, train in single precision only if X is in single precision or uint8.
     if isinstance(X.x if isinstance(X, Rows | Shard) else X, np.ndarray):
         # Scikit-learn converts NumPy's float16 to double. Compare dtypes, since comparing their
         # names is slower.

@@ -26,7 +26,7 @@ from mlp_xp.recipes.parameter_row import Number, Parameter
 
 _Class = TypeVar("_Class", bound=type)
 
-# For parameters of these types, equal values have the same effect.
+# Equal values of these types have the same effect, so their check is cached.
 _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 
@@ -41,7 +41,7 @@ norms_ : list of (scale, shift)
 other_weights_ : list of NamedTuples of arrays
     Other learned parameters, such as embeddings.
 moments_ : list of (mean, variance)
-    Running statistics of each batch normalization.
+    Running statistics of each batch normalization layer.
 loss_ : float
     Loss of the last epoch.
 best_loss_ : float or None
@@ -55,7 +55,7 @@ best_validation_score_ : float or None
 history_ : list of Record
     One record per epoch; ``pandas.DataFrame(model.history_)`` converts them to a table.
 n_iter_ : int
-    Number of epochs since the start of the last call of `fit`.
+    Number of epochs since the last call of `fit` started.
 t_ : int
     Number of training samples seen, including repetitions.
 n_features_in_, n_layers_, n_outputs_ : int
@@ -65,8 +65,8 @@ out_activation_ : str
 feature_names_in_ : (features,) array
     Column names, if X has any.
 columns_ : TableColumns
-    Encoding of the columns of a table, learned if `categorical_features`, `missing_values` or a
-    similar parameter is set. ``columns_.input_names`` are the names of the network's inputs;
+    Encoding of a table's columns, if `categorical_features`, `missing_values` or a similar
+    parameter is set. ``columns_.input_names`` are the names of the network's inputs;
     ``columns_.by_column(values)`` returns, for each column, the norm of its inputs' weights or
     gradients.
 """
@@ -120,7 +120,7 @@ param_names: Any = classmethod(_list_names)
 
 
 def validate(estimator: Any) -> None:
-    """Check an estimator's parameters as scikit-learn does; skip unchanged ones."""
+    """Check an estimator's parameters as scikit-learn does; skip values checked before."""
     kind: Any = type(estimator)
     params = estimator.get_params(deep=False)
     if all(map(_is_plain, params.values())):
@@ -131,7 +131,7 @@ def validate(estimator: Any) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a parameter can be cached, as a number, text, None or a tuple of integers."""
+    """Whether a parameter's check can be cached: a number, text, None or a tuple of integers."""
     kind = type(value)
     return kind in _PLAIN or (kind is tuple and all(type(entry) is int for entry in value))
 
@@ -179,23 +179,24 @@ class RecipeMixin:
         Parameters
         ----------
         recipe : str or path-like
-            A name from `mlp_xp.recipes.names`, or your own TOML file; see `docs/cli.md`. Its
-            ``max_time`` limits the fit.
+            A name from `mlp_xp.recipes.names`, or your own TOML file; see `docs/cli.md`. The
+            recipe's ``max_time`` limits the fit.
         **overrides
-            Parameters that replace the recipe's. ``backend="numpy"`` also replaces its precision
-            and device; it is used, with a warning, if the recipe's library is missing.
+            Parameters that replace the recipe's. ``backend="numpy"`` also replaces the recipe's
+            precision and device. If the recipe's library is not installed, NumPy is used, with a
+            warning.
 
         Returns
         -------
         MLPClassifier or MLPRegressor
-            An unfitted estimator. A recipe with ``[ensemble]``, such as "table-best", returns an
-            `MLPEnsembleClassifier` or `MLPEnsembleRegressor`; parameters that both have, such as
-            ``random_state``, are set on the ensemble.
+            An unfitted estimator. A recipe with a section ``[ensemble]``, such as "table-best",
+            returns an `MLPEnsembleClassifier` or `MLPEnsembleRegressor`. Overrides that network and
+            ensemble both accept, such as ``random_state``, are set on the ensemble.
 
         Raises
         ------
         ValueError
-            If the recipe does not exist, or has a key that is not a parameter, or an invalid value.
+            If the recipe does not exist, or has an unknown parameter or an invalid value.
 
         Examples
         --------
@@ -203,7 +204,7 @@ class RecipeMixin:
         >>> MLP.from_recipe("default", random_state=0).hidden_layer_sizes
         (512, 512)
         """
-        # Import late: the import is slow, and rarely needed.
+        # Import late, since the import is slow.
         from mlp_xp.recipes import params_with, read_recipe, recipe_parameters, without_library
 
         kind: Any = cls
@@ -230,7 +231,7 @@ def _ensemble_of(model: Any, params: dict[str, Any]) -> Any:
     """Return an ensemble with a recipe's parameters, or None if the recipe has no ensemble."""
     if not params:
         return None
-    # Imported late, since ensembles are built on estimators.
+    # Import late, since the ensembles' module imports the estimators.
     from mlp_xp import MLPEnsembleClassifier, MLPEnsembleRegressor
 
     is_regressor = isinstance(model, RegressorMixin)

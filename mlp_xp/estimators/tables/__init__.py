@@ -1,4 +1,4 @@
-"""Tables as inputs of a network: numbers, categories, dates and missing values.
+"""The encoding of tables as network inputs: numbers, categories, dates and missing values.
 
-Imported only if a setting needs it.
+This package is imported only if a parameter requires it.
 """

@@ -24,7 +24,7 @@ class TableColumns:
     """The columns of a table, and their encoding learned from the training data.
 
     The encoded matrix contains numbers, then indicators of missing numbers, then one-hot
-    categories, then codes of embedded categories. Codes are consecutive over all embedded columns.
+    categories, then codes of embedded categories. No two embedded columns have the same code.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class TableColumns:
     dtype : {"float32", "float64"}
         The dtype of the encoded matrix.
     settings : dict
-        The parameters that determine the columns; empty for a model saved by an earlier version.
+        The parameters that determine the columns; empty if an earlier version saved the model.
     """
 
     columns: tuple[Column, ...]
@@ -100,12 +100,12 @@ class TableColumns:
 
     @cached_property
     def indicators(self) -> list[int]:
-        """For each missing-value indicator, the position of its number."""
+        """The positions of the numbers that have a missing-value indicator."""
         counts = [len(column.number_names) for column in self.columns]
         return [sum(counts[:i]) for i in self._gaps]
 
     def by_column(self, values: Any) -> np.ndarray:
-        """Return the norm of weights or gradients over the inputs of each column.
+        """Return, for each column, the norm of its inputs' weights or gradients.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class TableColumns:
 
     @property
     def untrained_codes(self) -> list[int]:
-        """The codes of unknown and missing values, if they do not occur in training."""
+        """The codes for unknown and missing values that do not occur in the training data."""
         codes, first = [], 0
         for _, column in self._embedded:
             codes += [] if column.has_rare else [first]
@@ -160,7 +160,7 @@ class TableColumns:
         ----------
         raws : sequence of RawColumn
         imputes : bool
-            Whether to replace missing numbers; otherwise, a missing number raises an error.
+            Whether to replace missing numbers by medians instead of raising an error.
 
         Raises
         ------

@@ -25,7 +25,7 @@ from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
-_MOST_ROWS = 200_000  # The maximum number of rows to learn columns from, over all processes.
+_MOST_ROWS = 200_000  # The maximum total number of rows, on all processes, to learn columns from.
 _NAMED = 5  # The maximum number of columns that an error names.
 
 
@@ -77,7 +77,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     check_finite(labels, parts)
     there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
     medians = np.asarray([np.median(values) for values in there])
-    # With a precision below float64, numbers are float32, whatever the dtypes of the columns.
+    # If `precision` is below float64, use float32, even if columns have a different dtype.
     is_single = estimator.precision not in ("auto", "float64")
     is_single |= bool(parts) and all(values.dtype == np.float32 for values in parts)
     scaling = estimator.input_scaling
@@ -95,7 +95,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
 
 
 def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) -> list[bool]:
-    """Return for each column whether it is categorical."""
+    """Return, for each column, whether it is categorical."""
     if given is None:
         return [False] * len(raws)
     if isinstance(given, str):
@@ -126,9 +126,9 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
 def encode_table(
     estimator: Any, X: Any, *, reset: bool, exchange: Callable[[Any], list[Any]] | None = None
 ) -> np.ndarray:
-    """Return the encoded matrix of a table on the host; with ``reset``, learn the columns first.
+    """Return the encoded matrix of a table on the host; if ``reset``, learn the columns first.
 
-    If X is one process's part of the samples, perhaps without rows, ``exchange`` collects the
+    If X is one process's part of the samples (perhaps without rows), ``exchange`` collects the
     values of all processes. Raise ValueError if the table cannot be encoded or does not match the
     fitted table.
     """
@@ -155,7 +155,7 @@ def encode_table(
                 f"max_one_hot={estimator.max_one_hot} categories are codes, which cannot be mixed: "
                 "set max_one_hot=float('inf'), or input_scaling='robust'."
             )
-    if is_empty:  # This row is a placeholder for an empty part of the samples.
+    if is_empty:  # Return a placeholder row, since this process has no samples.
         return np.zeros((1, len(estimator.columns_.input_names)), estimator.columns_.dtype)
     return estimator.columns_.encode(raws, imputes=estimator.missing_values != "error")
 

@@ -1,4 +1,4 @@
-"""The kinds of columns: what each kind learns and checks, and its inputs for the network."""
+"""The kinds of columns: each learns from training data, checks new data, and encodes inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UselessError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the first fit; ``has_missing`` is true if values were missing in that fit."""
+    """A column learned from training data; ``has_missing`` is true if values were missing there."""
 
     name: str
     has_missing: bool
@@ -45,7 +45,7 @@ class Column:
         return ()
 
     def numbers(self, raw: RawColumn) -> list[np.ndarray]:
-        """Return the numbers ``(rows,)`` of a column, with NaN for missing values."""
+        """Return the column's numeric inputs, each ``(rows,)``, with NaN for missing values."""
         return []
 
     def to_json(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class EmptyColumn(Column):
     kind = "empty"
 
     def check(self, raw: RawColumn) -> None:
-        """Check nothing."""
+        """Ignore the values, which are not an input."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class NumberColumn(Column):
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn) -> Self:
-        """Return the column of the training data."""
+        """Create the column from the training data."""
         return cls(name, bool(np.any(np.isnan(_as_numbers(raw)))))
 
     def check(self, raw: RawColumn) -> None:
@@ -99,7 +99,7 @@ class DateColumn(Column):
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn) -> Self:
-        """Return the column of the training data."""
+        """Create the column from the training data."""
         there = raw.values[~np.isnat(raw.values)]
         has_time = bool(np.any(there != there.astype("datetime64[D]")))
         return cls(name, len(there) < len(raw.values), has_time)
@@ -141,7 +141,7 @@ class CategoryColumn(Column):
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
-        """Return the column of the training data; raise UselessError for a useless column.
+        """Create the column from the training data; raise UselessError for a useless column.
 
         A column with more than ``max_one_hot`` categories is embedded.
         """
@@ -169,7 +169,7 @@ class CategoryColumn(Column):
 
     @property
     def category_names(self) -> tuple[str, ...]:
-        """The names of the inputs; if there are two categories, they share one input, -1 or 1."""
+        """The names of the one-hot inputs; two categories share a single input, -1 or 1."""
         if self.is_embedded:
             return ()
         shown = [f"{self.name}={_shown(value)}" for value in self.values]
@@ -267,7 +267,7 @@ def _shown(value: Category) -> str:
 def _as_numbers(raw: RawColumn) -> np.ndarray:
     if raw.kind == "number":
         return raw.values
-    codes, found = raw.factors  # A column of booleans, or without values.
+    codes, found = raw.factors  # The column is boolean or empty.
     return np.asarray([*found, np.nan], dtype=np.float64)[codes]
 
 

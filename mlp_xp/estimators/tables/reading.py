@@ -17,7 +17,7 @@ Category = str | float
 
 _SECOND = np.timedelta64(1, "s")
 _SECONDS = 86_400
-_LARGEST = 1 << 53  # The largest number up to which float64 represents each integer.
+_LARGEST = 1 << 53  # float64 represents every integer up to this number exactly.
 _DATES = datetime.date, np.datetime64
 _MISSING = {"NoneType", "NAType", "NaTType"}
 
@@ -71,7 +71,7 @@ def read_table(X: Any) -> list[RawColumn]:
         if hasattr(X, "to_frame"):
             cure = "X.to_frame() for a column of a frame, or X.to_frame().T for a row"
         elif matrix.dtype == object:
-            cure = "pandas.DataFrame(X), of a list of dicts or a dict of lists"
+            cure = "pandas.DataFrame(X) for a list of dicts or a dict of lists"
         raise ValueError(
             f"Expected 2D array, got {matrix.ndim}D array instead: shape {matrix.shape}. Reshape "
             f"your data using {cure}."
@@ -80,7 +80,7 @@ def read_table(X: Any) -> list[RawColumn]:
 
 
 def _as_matrix(X: Any) -> np.ndarray:
-    """Return the rows of a list as a matrix: numbers if all are numeric, otherwise objects."""
+    """Return a list of rows as a matrix: numeric if all values are, otherwise of objects."""
     try:
         matrix = np.asarray(X)
         return np.asarray(X, dtype=object) if matrix.dtype.kind in "USO" else matrix
@@ -94,7 +94,7 @@ def _of_series(label: str, series: Any) -> RawColumn:
     dtype = series.dtype
     if isinstance(dtype, narwhals.Datetime):
         return RawColumn(label, "date", series.dt.replace_time_zone(None).to_numpy())
-    # Arrays from pyarrow would lose nulls.
+    # Convert to a list first, since arrays from pyarrow would lose nulls.
     if isinstance(dtype, narwhals.Categorical | narwhals.Enum):
         return RawColumn(label, "category", np.fromiter(series.to_list(), object, len(series)))
     if dtype.is_nested():
@@ -144,7 +144,7 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
 
 
 def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
-    """Return a column's rows from all processes; raise ValueError if the kinds of values differ."""
+    """Join a column's rows from all processes; raise ValueError if their kinds differ."""
     kinds = {part.kind for part in parts if not part.is_empty} or {parts[0].kind}
     if len(kinds) > 1:
         raise ValueError(

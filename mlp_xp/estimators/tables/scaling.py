@@ -41,9 +41,9 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Quantile:
-    """The scaling to a normal distribution, by scikit-learn's `QuantileTransformer`.
+    """A mapping to a normal distribution, with scikit-learn's `QuantileTransformer`.
 
-    ``quantiles``, ``(quantiles, numbers)``, are increasing quantiles of the training data.
+    ``quantiles`` has increasing quantiles of the training data, of shape ``(quantiles, numbers)``.
     """
 
     quantiles: np.ndarray
@@ -93,11 +93,11 @@ def learn_scaling(
     pairs = zip(places, some, strict=True)
     curves = [np.interp(at, np.arange(len(values)), np.sort(values)) for at, values in pairs]
     quantiles = np.stack(curves, axis=1)
-    # Rounding may have changed the order.
+    # Make the quantiles increase again, since rounding may have changed their order.
     return Quantile(np.maximum.accumulate(quantiles, axis=0))
 
 
 def _width(values: np.ndarray) -> float:
-    """Return the interquartile range; if it is 0, half the range, or 1."""
+    """Return the interquartile range, half the range, or 1: the first that is not 0."""
     low, high = np.quantile(values, [0.25, 0.75])
     return float(high - low) or 0.5 * float(np.ptp(values)) or 1.0

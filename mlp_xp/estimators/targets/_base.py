@@ -40,7 +40,7 @@ class Targets(ABC):
     ) -> np.ndarray:
         """Return y on the host; raise ValueError if it is not valid for this kind of targets.
 
-        ``known`` are the classes of an earlier fit, if any; labels are compared with them later.
+        ``known`` are the classes of an earlier fit, if any, which only make the check faster.
         """
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Targets(ABC):
     def check_known(  # noqa: B027
         self, y: np.ndarray, output_activation: str, *, warm_start: bool
     ) -> None:
-        """Raise ValueError if this network cannot be trained further on y."""
+        """Raise ValueError if a network with these targets cannot continue training on y."""
 
     @property
     def log_loss(self) -> Loss:
@@ -96,7 +96,7 @@ class Targets(ABC):
     def restore(
         self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any], *, xp: Namespace
     ) -> Any:
-        """Return activated outputs, (..., outputs), in the unit of y and within its limits.
+        """Return activated outputs, (..., outputs), in the unit of y and clipped to its limits.
 
         ``put`` returns a host array in the dtype and on the device of the outputs.
         """
@@ -138,17 +138,17 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
 
 def _missing_row(y: Any) -> int | None:
     """Return the first row that is None, NaN, or pandas' NA or NaT; None if there is none."""
-    from mlp_xp.estimators.tables.reading import is_missing  # Few targets are objects.
+    from mlp_xp.estimators.tables.reading import is_missing  # Import only if needed.
 
     values = np.asarray(y, dtype=object)
-    if values.ndim == 0:  # Sparse.
+    if values.ndim == 0:  # y is a sparse matrix.
         return None
     place = next((i for i, value in enumerate(values.flat) if is_missing(value)), None)
     return None if place is None else place // (values.size // len(values))
 
 
 def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) -> Loss:
-    """Return a loss, given its name, an object, or a function of the outputs."""
+    """Return the loss for a name, a loss object, or a function of the outputs."""
     if isinstance(given, str):
         return named[given]()
     # Otherwise the class would be wrapped by `Custom` as if it were a function.

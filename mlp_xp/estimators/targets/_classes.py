@@ -22,7 +22,7 @@ class ClassTargets(LabelTargets):
     def learn(
         cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
     ) -> LabelTargets:
-        """Return targets of the kind that y and the settings determine."""
+        """Return targets of the kind that fits y and the settings."""
         kind: type[LabelTargets] = ClassTargets
         if y.ndim == 1:
             classes = unique(y) if classes is None else classes
@@ -68,7 +68,7 @@ class ClassTargets(LabelTargets):
 
     @property
     def kind(self) -> str:  # type: ignore[override]
-        """The name of the targets: "binary" or "multiclass"."""
+        """The kind of targets: "binary" or "multiclass"."""
         return "binary" if len(self.classes) == 2 else "multiclass"
 
     @property
@@ -103,7 +103,7 @@ class ClassTargets(LabelTargets):
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:
         if self._is_column:
             return xp.concat([1.0 - outputs, outputs], axis=1)
-        if self.output == "logistic":  # One-versus-rest probabilities do not sum to 1.
+        if self.output == "logistic":  # Normalize one-versus-rest probabilities to a sum of 1.
             return outputs / xp.sum(outputs, axis=1, keepdims=True)
         return outputs
 
@@ -182,7 +182,7 @@ class MultioutputTargets(LabelTargets):
     def _output_of(self, output_activation: str) -> str:
         if output_activation == "logistic":
             raise ValueError(
-                "`output_activation` must be 'auto' or 'softmax' for several targets of classes, "
+                "`output_activation` must be 'auto' or 'softmax' for several targets with classes, "
                 "got 'logistic'."
             )
         return "softmax"
@@ -196,7 +196,7 @@ class MultioutputTargets(LabelTargets):
     def _shape_error(self, y: np.ndarray, name: str) -> ValueError:
         return ValueError(
             f"{name} has shape {y.shape}, but the network was fitted on {len(self.classes)} "
-            "targets of classes: pass a column for each."
+            "targets with classes: pass one column per target."
         )
 
     @property

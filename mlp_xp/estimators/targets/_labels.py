@@ -133,7 +133,7 @@ class LabelTargets(Targets):
         return check_weights(balance if weights is None else weights * balance, len(balance))
 
     def _balance(self, class_weight: Any, y: np.ndarray) -> np.ndarray:
-        """Return the weight of each sample from the class weight of its label."""
+        """Return each sample's weight, i.e. the class weight of its label."""
         if isinstance(class_weight, list | tuple):
             raise ValueError(
                 f"`class_weight` must be a dict or 'balanced' for {self.kind} targets, got a "
@@ -142,7 +142,7 @@ class LabelTargets(Targets):
         return self._weights_of(class_weight, y, self.classes)
 
     def _weights_of(self, class_weight: Any, y: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the weight of each sample's label; the class weights are as in `fit`."""
+        """Return each sample's weight for one target with these labels."""
         if isinstance(class_weight, dict):
             return self._named_weights(class_weight, labels)[encode_labels(y, labels)]
         weights: np.ndarray = compute_sample_weight(class_weight, y)

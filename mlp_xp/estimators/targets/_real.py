@@ -23,8 +23,8 @@ class RealTargets(Targets):
     """One or several real values for each sample.
 
     The values are standardized with ``scaling`` (mean and standard deviation), and predictions are
-    clipped to ``limits`` (lowest and highest value). Both are None or a pair of (outputs,) float64
-    arrays.
+    clipped to ``limits`` (lowest and highest value). ``scaling`` and ``limits`` are pairs of
+    (outputs,) float64 arrays, or None.
     """
 
     n_outputs: int
@@ -97,9 +97,9 @@ class RealTargets(Targets):
         if setting is None or loss.takes_standardized:
             return loss
         raise ValueError(
-            f"`target_scaling` must be None with outputs of {loss.output!r} "
+            f"`target_scaling` must be None for {loss.output!r} outputs "
             f"(loss={params['loss']!r}, output_activation={output!r}), got {setting!r}: "
-            "standardized targets have any sign, but such outputs do not. Type "
+            "standardized targets can be any number, but such outputs cannot. Type "
             "target_scaling=None, or loss='squared_error' with output_activation='identity'."
         )
 
@@ -123,7 +123,7 @@ class RealTargets(Targets):
         return replace(self, scaling=None)
 
     def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> RealTargets:
-        from sklearn.preprocessing import StandardScaler  # Most fits do not scale targets.
+        from sklearn.preprocessing import StandardScaler  # Import only if needed.
 
         with np.errstate(over="ignore", invalid="ignore"):
             columns = self.plain.encode(y, "float64")
@@ -151,7 +151,7 @@ class RealTargets(Targets):
         return replace(self, scaling=(mean, deviation))
 
     def limited(self, y: np.ndarray | None) -> RealTargets:
-        """Return targets whose predictions are clipped to the range of y, if given."""
+        """Return targets whose predictions are clipped to the range of y, or not if y is None."""
         if y is None:
             return replace(self, limits=None)
         columns = self.plain.encode(y, "float64")
