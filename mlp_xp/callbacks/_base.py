@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _does_nothing(hook: F) -> F:
-    """Mark a method that does nothing; a fit need not call it, and can run many steps at once."""
+    """Mark a method that does nothing, so a fit can skip it and run many steps at once."""
     hook.does_nothing = True  # type: ignore[attr-defined]
     return hook
 
@@ -23,7 +23,7 @@ class Callback:
 
     A `fit` calls the callbacks in the order of the estimator's parameter ``callbacks``. It does not
     copy the callbacks, so their attributes can be read afterwards. Cloning the estimator, as in a
-    grid search, also clones its callbacks. A callback object can serve only one fit at a time.
+    grid search, also clones its callbacks. A callback object can be used by only one fit at a time.
     `partial_fit` does not call callbacks.
 
     Attributes

@@ -33,7 +33,7 @@ _FORMS = 'a number of epochs of at least 1, or text such as "100 steps", "30 s" 
 
 
 class _Interval(NamedTuple):
-    """The interval between two checkpoints in ``"epoch"``, ``"step"`` or ``"s"``."""
+    """The interval between two checkpoints; ``unit`` is "epoch", "step" or "s"."""
 
     amount: float
     unit: str
@@ -219,7 +219,7 @@ class Checkpoint(Live):
         return {}
 
     def _end_write(self) -> None:
-        """Wait for the write in progress, and warn of failures."""
+        """Wait until the current checkpoint has been written, and warn if this failed."""
         work = self._live
         if work.write is None:
             return
@@ -233,7 +233,7 @@ class Checkpoint(Live):
         """Remove old checkpoints, checkpoints of other fits, and damaged newer checkpoints."""
         found = checkpoints(self.folder)
         mine = [key for key, path in found.items() if key <= newest and path not in self._stale]
-        if newest not in mine:  # The new checkpoint has the path of another fit's checkpoint.
+        if newest not in mine:  # The new checkpoint has replaced one of another fit.
             mine.append(newest)
         scores = {record.epoch: _score(record) for record in model.history_}
         ends = [key for key in mine if not key[1] and key[0] in scores]

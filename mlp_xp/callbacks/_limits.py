@@ -15,10 +15,11 @@ from mlp_xp.training.loop.time_budget import Budget
 class TimeBudget(Callback):
     """A time limit for a fit.
 
-    The fit ends when the next step, or the validation after it, would probably exceed the limit,
-    given the durations so far. The time counts from the start of the fit. The learning-rate
-    schedule does not depend on the time limit. On a GPU, the durations are measured when steps are
-    queued, not when they finish. If either matters, use the estimators' parameter ``max_time``.
+    The fit ends when the next step, or the validation after the step, would probably exceed the
+    limit, given the durations so far. The time is counted from the start of the fit. The
+    learning-rate schedule does not depend on the limit, and on a GPU, durations are measured when
+    steps are queued, not when they finish. The parameter ``max_time`` of the estimators has neither
+    limitation.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class TimeBudget(Callback):
         self._budget, self._has_steps = Budget(self.seconds), False
 
     def on_fit_resume(self, model: Any) -> None:
-        """Start the clock at the seconds that the earlier epochs took."""
+        """Start the clock, and count the time of the earlier epochs."""
         used = sum(record.seconds for record in model.history_[-model.n_iter_ :])
         start = time.perf_counter() - (used if model.n_iter_ else 0.0)
         self._budget, self._has_steps = Budget(self.seconds, start), False
@@ -66,7 +67,7 @@ class TimeBudget(Callback):
 
 
 class TargetScore(Callback):
-    """A target score: the fit ends after the first epoch whose validation score reaches it.
+    """A target score: the fit ends after the first epoch that reaches this validation score.
 
     Parameters
     ----------

@@ -15,9 +15,10 @@ from mlp_xp.training.loop.records import Record
 
 
 class CSVLog(Callback):
-    """A CSV file with one row per epoch: the fields of the record, empty if None.
+    """A CSV log with one row per epoch, which contains the fields of the epoch's record.
 
-    Floats are written with full precision. The file is complete after each epoch.
+    Fields that are None are empty. Floats are written with full precision. The file is complete
+    after each epoch.
 
     Parameters
     ----------
@@ -58,8 +59,7 @@ class CSVLog(Callback):
         self._write("a", record)
 
     def _write(self, mode: str, row: tuple[Any, ...]) -> None:
-        # Reopen the file for each row, so that there is no open file to flush, to close or to leave
-        # out of copies.
+        # Open the file again for each row, so this object can be copied and pickled.
         with open(self.path, mode, newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
 
@@ -96,7 +96,7 @@ class TensorBoard(Live):
 
     def _open(self, first_epoch: int) -> None:
         # tensorboardX names files by the second, so two short fits would write to the same file.
-        # TensorBoard reads files in the order of their names.
+        # TensorBoard reads files in the order of their names, so the suffix begins with the time.
         suffix = f".{time.time_ns()}.{os.getpid()}"
         self._live = optional("tensorboardX", "tensorboard").SummaryWriter(
             self.folder, purge_step=first_epoch, flush_secs=5, filename_suffix=suffix

@@ -15,7 +15,7 @@ from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_sv
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.time_budget import Pace
 
-# The pause between two drawings is at least this many times as long as a drawing.
+# The minimum pause between two drawings, as a multiple of the time that a drawing takes.
 _CURVE_PAUSE = 20
 
 
@@ -54,7 +54,7 @@ class ProgressBar(Live):
         self._draw(model, None, ["preparing the first step"], 1)
 
     def _open(self, bar: LiveBar | NotebookBar | None) -> None:
-        """Start showing progress; without a bar, print lines."""
+        """Start showing progress; print lines if there is no bar."""
         self._live, self._next_curve, self._fitted = bar, 0.0, None
         self._start, self._epoch, self._line = time.perf_counter(), 0, ""
         self._printed, self._pace, self._is_between_epochs = 0, Pace(), False
@@ -62,7 +62,7 @@ class ProgressBar(Live):
         self._texts: list[str] = []
 
     def on_fit_resume(self, model: Any) -> None:
-        """Start a bar that counts the epochs so far."""
+        """Start a bar that includes the epochs so far."""
         self.on_fit_begin(model)
         self._epoch = model.n_iter_
 
@@ -76,7 +76,7 @@ class ProgressBar(Live):
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Update the bar with the loss and score of the epoch."""
-        # Not the record's epoch number, which a warm start continues from the last fit.
+        # Count epochs here, because record.epoch includes the epochs before a warm start.
         self._epoch += 1
         self._is_between_epochs = True
         if record.validation_score is not None:

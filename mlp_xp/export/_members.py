@@ -11,14 +11,14 @@ from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 
 _OTHERWISE = (
-    "Take the estimator out of a pipeline or a search, e.g. pipeline[-1] or "
-    "search.best_estimator_, or export all of it by register_skl2onnx(); from_sklearn converts an "
-    "MLP of scikit-learn."
+    "Pass the estimator in a pipeline or search, e.g. pipeline[-1] or search.best_estimator_. To "
+    "export a whole pipeline to ONNX, use register_skl2onnx(). To convert scikit-learn's MLP, use "
+    "from_sklearn."
 )
 
 
 def members_of(model: Any) -> list[Any]:
-    """Return the estimators of an ensemble, or the estimator itself; else raise TypeError."""
+    """Return the estimators of an ensemble, or a list that contains a single estimator."""
     if isinstance(model, BaseEnsemble):
         check_is_fitted(model)
         return list(model.estimators_)
@@ -33,8 +33,8 @@ def state_of(model: Any) -> FittedState:
     """Return a fitted estimator's calibrated state as NumPy arrays, after checking for NaN."""
     if isinstance(model, BaseEnsemble):
         raise TypeError(
-            f"model is an {type(model).__name__}, of several networks: export each of its "
-            "estimators_, or all as one graph with to_onnx."
+            f"model is an {type(model).__name__}, which has several networks: export each of its "
+            "estimators_, or export the ensemble with to_onnx."
         )
     (member,) = members_of(model)
     return fitted_state(member).to_host(None).checked().calibrated

@@ -30,7 +30,7 @@ def to_onnx(
     """Return a fitted classifier, regressor or ensemble as an ONNX model.
 
     Like the estimator, the graph takes any number of unscaled rows. Input scaling, test-time
-    augmentation, output activation and class labels are part of it.
+    augmentation, output activation and class labels are part of the graph.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def to_onnx(
 def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
     """Return an estimator as an ONNX model.
 
-    In a pipeline, a single output is a column, and a regressor returns only the prediction.
+    In a pipeline, a single output has shape (N, 1), and a regressor returns only the prediction.
     """
     onnx = optional("onnx", "onnx")
     ndonnx = optional("ndonnx", "onnx")
@@ -108,7 +108,7 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         encode = functools.cache(lambda columns: encode_columns(columns, inputs, precision))
         if in_pipeline and len(inputs) > 1:
             raise ValueError(
-                "The network takes the columns of a table, and skl2onnx gives it one matrix: "
+                "The network needs the columns of a table, but skl2onnx passes one matrix: "
                 "export the network alone with to_onnx, or encode categories in the pipeline."
             )
     else:
@@ -125,8 +125,8 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         outputs = _named_classes(model.classes_, first.targets, predictions)
         if in_pipeline and isinstance(model.classes_, list):
             raise ValueError(
-                f"y has {len(model.classes_)} targets of classes, and a converted pipeline returns "
-                "one label: export the estimator alone by mlp_xp.export.to_onnx."
+                f"y has {len(model.classes_)} classification targets, but a converted pipeline "
+                "returns one label: export the estimator alone with mlp_xp.export.to_onnx."
             )
     graph = ndonnx.build(inputs, outputs)
     tidy(graph)
@@ -143,7 +143,7 @@ def _mean(arrays: list[Any]) -> Any:
 
 
 def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: str) -> Any:
-    """Return probabilities or values, (rows, classes or outputs); a list for several targets."""
+    """Return the probabilities, as a list if there are several targets, or the predicted values."""
     import ndonnx
 
     from mlp_xp.export._operators import KERNELS, OnnxNamespace, activate_outputs
@@ -170,7 +170,7 @@ def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: 
 def _sources(
     views: tuple[Any, ...], n_features: int
 ) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Return the source of each feature for each view, and factors of 0 for pixels without one."""
+    """Return the source index of each pixel in each view, and a mask that is 0 if there is none."""
     if not views:
         return [(None, None)]
     xp = get_backend("numpy").xp
@@ -212,7 +212,7 @@ def _named_values(
 
 
 def _quantiles(state: FittedState, outputs: Any, xp: Any) -> Any:
-    """Return all quantiles of a loss, calibrated if the model is."""
+    """Return all quantiles of a loss, calibrated if the model is calibrated."""
     loss, calibration = state.activating_loss, state.calibration
     if calibration is None:
         return loss.quantiles(outputs, loss.levels, xp=xp)
@@ -254,6 +254,6 @@ def _labels(classes: np.ndarray) -> np.ndarray:
     if classes.dtype.kind == "U" or all(isinstance(label, str) for label in classes):
         return classes.astype(str)
     raise ValueError(
-        f"classes_ is {classes!r}, and ONNX has numbers and text: fit on one of them, or export "
-        "with model.classes_ set to their names."
+        f"ONNX labels must be numbers or text, but classes_ is {classes!r}: fit on such labels, or "
+        "set model.classes_ to the names of the classes before the export."
     )

@@ -1,8 +1,8 @@
-"""ONNX as an array library: ndonnx, and kernels for missing or slow operations.
+"""ONNX as an array library: ndonnx, with kernels for missing or slow operations.
 
-The kernels are for operations that ndonnx lacks or expands into many nodes. If the number of rows
-is unknown, ndonnx checks at run time whether an array is empty, a branch of about ten nodes per
-product or sum; ONNX's own operators do not need that.
+The kernels replace operations that ndonnx lacks or expands into many nodes. For example, if the
+number of rows is unknown, ndonnx adds about ten nodes to each product or sum to check whether an
+array is empty. ONNX's own operators do not need this check.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OnnxNamespace:
         return _node(operators.arg_max, x, axis=axis, keepdims=0)
 
     def cos(self, x: Any) -> Any:
-        """Return the cosine, which runtimes support only in float32."""
+        """Return the cosine from the sine, because runtimes support cosine only in float32."""
         return ndonnx.sin(x + 0.5 * math.pi)
 
     def log1p(self, x: Any) -> Any:
@@ -70,7 +70,7 @@ def _node(operator: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
 
 
 def mean(arrays: Sequence[Any]) -> Any:
-    """Return the mean of several arrays of one shape."""
+    """Return the mean of several arrays of the same shape."""
     # Runtimes support the operator Mean only in float32.
     return ndonnx.asarray(operators.sum([array.unwrap_spox() for array in arrays])) / len(arrays)
 
@@ -98,7 +98,7 @@ def _silu(x: Any) -> Any:
     return operators.mul(x, operators.sigmoid(x))
 
 
-# Activations that are ONNX operators. Runtimes support the second group only in float32.
+# Activations that are ONNX operators. Runtimes support those in `_SINGLE` only in float32.
 _OPERATORS: dict[str, Callable[[Any], Any]] = {
     "relu": operators.relu,
     "tanh": operators.tanh,
@@ -129,7 +129,7 @@ def _activate(function: str | Activation, x: Any, *, xp: Namespace) -> tuple[Any
 
 
 def activate_outputs(loss: Loss, logits: Any, *, xp: Namespace) -> Any:
-    """Return the outputs of a network after the loss's output activation."""
+    """Apply the loss's output activation to the outputs of a network."""
     operator = None if isinstance(loss, EachTarget | EachMember) else _operator(loss.output, logits)
     return loss.activate(logits, xp=xp) if operator is None else _node(operator, logits)
 

@@ -1,4 +1,4 @@
-"""Converters for skl2onnx, with which it exports whole pipelines to ONNX."""
+"""Converters for skl2onnx, so it can export pipelines that contain our estimators."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mlp_xp.export._onnx import trace
 def register_skl2onnx() -> None:
     """Register converters for this package's estimators, including those in pipelines and searches.
 
-    Call this once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. If the pipeline's inputs are
-    float32, the network is float32, otherwise float64; ``target_opset`` must be at least 21. A
-    regressor's prediction is converted; to export its standard deviation or quantiles, use
-    `to_onnx`.
+    Call this once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. The exported network uses
+    float32 if the pipeline's inputs are float32, otherwise float64. ``target_opset`` must be at
+    least 21. For a regressor, only the prediction is exported; to export the standard deviation or
+    quantiles, use `to_onnx`.
 
     Raises
     ------

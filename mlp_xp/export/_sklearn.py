@@ -16,7 +16,7 @@ from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
 from mlp_xp.nn.network import Network
 
-# Attributes, besides the weights, that have the same name in scikit-learn.
+# Attributes with the same name in scikit-learn, except for the weights.
 _HISTORY = (
     "best_loss_",
     "best_validation_score_",
@@ -40,8 +40,8 @@ _ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
     """Return scikit-learn's fitted MLP as an estimator of this package, with the same predictions.
 
-    Settings and curves are converted, too. The optimizer state is not: `partial_fit` and warm
-    starts continue from the weights with a new state.
+    Settings and curves are converted, but not the optimizer state: `partial_fit` and warm starts
+    continue from the weights with a new optimizer state.
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ def to_sklearn(model: Any) -> Any:
     """Return a fitted estimator as scikit-learn's own MLP, with the same predictions.
 
     Scikit-learn must support the network: dense layers that all have the same activation,
-    "identity", "logistic", "tanh" or "relu". Settings that matter only in training are left out:
-    dropout, and losses and solvers of this package. Input scaling becomes part of the first layer,
-    and target scaling part of the last.
+    "identity", "logistic", "tanh" or "relu". Settings that matter only in training, such as dropout
+    and the losses and solvers of this package, are left out. Input scaling is merged into the first
+    layer, and target scaling into the last layer.
 
     Parameters
     ----------
@@ -169,8 +169,8 @@ def _check(model: Any, state: FittedState) -> str:
         raise ValueError(f"{problem}: export with {ways}.")
     if model.tta is not None:
         raise ValueError(
-            f"tta is {model.tta!r}, and scikit-learn's MLP predicts from one view: set tta=None, "
-            "or export with to_onnx."
+            f"tta is {model.tta!r}, but scikit-learn's MLP does not support test-time "
+            "augmentation: set tta=None, or export with to_onnx."
         )
     activation = state.network.activation
     return str(activation[0] if isinstance(activation, tuple) else activation)
@@ -181,8 +181,8 @@ def _problems(model: Any, state: FittedState) -> Iterator[str]:
     network, targets, classes = state.network, state.targets, state.targets.classes
     if state.columns is not None:
         yield (
-            f"The network sees the columns of a table as {', '.join(_TABLE)} say, and "
-            "scikit-learn's has no encoder"
+            f"The network encodes the columns of a table ({', '.join(_TABLE)}), but "
+            "scikit-learn's MLP has no encoder"
         )
     if not network.is_flat or any(not isinstance(width, int) for width in network.widths):
         found = {name: getattr(network, name) for name in _DEFAULTS}
@@ -191,31 +191,31 @@ def _problems(model: Any, state: FittedState) -> Iterator[str]:
             found |= {"numeric_embedding": inputs.numeric, "learn_input_scale": inputs.scale}
         found["hidden_layer_sizes"] = network.widths[1:-1]
         yield (
-            f"The network has {', '.join(f'{n}={v!r}' for n, v in found.items())}, and "
-            "scikit-learn's has plain dense layers alone"
+            f"The network has {', '.join(f'{n}={v!r}' for n, v in found.items())}, but "
+            "scikit-learn's MLP has only plain dense layers"
         )
     given = network.activation if isinstance(network.activation, tuple) else (network.activation,)
     if len(set(given)) > 1 or given[0] not in _ACTIVATIONS:
         yield (
-            f"activation is {network.activation!r}, and scikit-learn's MLP has one of "
-            f"{list(_ACTIVATIONS)} for all layers"
+            f"activation is {network.activation!r}, but scikit-learn's MLP must have one of "
+            f"{list(_ACTIVATIONS)} in all layers"
         )
     if state.loss.outputs_per_target > 1:
         yield (
-            f"loss is {state.loss!r}, with several outputs for each target, and scikit-learn's MLP "
-            "has one"
+            f"loss is {state.loss!r}, which needs several outputs per target, but scikit-learn's "
+            "MLP has one"
         )
     if state.clips_predictions:
-        yield "clip_predictions is True, and scikit-learn's MLP predicts any value"
+        yield "clip_predictions is True, but scikit-learn's MLP does not clip predictions"
     if isinstance(classes, list):
-        yield f"y has {len(classes)} targets of classes, and scikit-learn's MLP takes one"
+        yield f"y has {len(classes)} classification targets, but scikit-learn's MLP supports one"
     wanted = "exp" if isinstance(state.loss, Poisson) else "identity"
     if classes is not None:
         wanted = "softmax" if targets.kind == "multiclass" else "logistic"
     if state.output != wanted:
         yield (
-            f"output_activation is {state.output!r}, and scikit-learn's for {targets.kind} targets "
-            f"is {wanted!r}"
+            f"output_activation is {state.output!r}, but scikit-learn's MLP uses {wanted!r} for "
+            f"{targets.kind} targets"
         )
 
 

@@ -33,9 +33,9 @@ _TAIL_BOTTOM += [2.05319162663775882187, 1.0]
 def graph_inputs(columns: TableColumns, precision: str) -> dict[str, Any]:
     """Return the inputs of a graph by name.
 
-    A table of only numbers is one input, ``X : (N, columns)``. Otherwise each column is an input,
-    ``(N,)``: text, or numbers in the given precision; a date has one input per number. Columns that
-    were empty in the fit are left out.
+    A table that contains only numbers is one input, ``X : (N, columns)``. Otherwise, each column is
+    an input of shape ``(N,)`` with text or numbers; a date has an input for each of its numbers.
+    Columns that were empty during the fit have no input.
     """
     dtype = getattr(ndonnx, precision)
     if all(isinstance(column, NumberColumn) for column in columns.columns):
@@ -100,7 +100,7 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
 
 
 def _round_jumps(quantiles: np.ndarray, dtype: Any) -> np.ndarray:
-    """Round the quantiles at which scores jump, so that numbers equal to them stay equal."""
+    """Round each quantile at a jump of the scores to ``dtype``, so equal numbers still match."""
     is_equal = np.diff(quantiles, axis=0) == 0.0
     sides = (np.pad(is_equal, (pad, (0, 0)), constant_values=True) for pad in ((1, 0), (0, 1)))
     is_jump = np.logical_or(*sides)
@@ -128,10 +128,10 @@ def _normal_scores(quantiles: np.ndarray, x: Any) -> Any:
 
 
 def _lines(edges: np.ndarray) -> np.ndarray:
-    """Return the level, slope and start of each line, one column per position of x.
+    """Return the level, slope and start of each line segment, one column per position of x.
 
-    The position is the number of edges below x plus the number of edges that are at most x. Where
-    several edges are equal to x, the level is their mean level.
+    The position is the number of edges below x plus the number of edges that are at most x. If
+    several edges are equal to x, the level is the mean of their levels.
     """
     levels = np.linspace(0.0, 1.0, len(edges))
     gaps = np.diff(edges)
@@ -144,7 +144,7 @@ def _lines(edges: np.ndarray) -> np.ndarray:
 
 
 def _normal_quantile(p: Any) -> Any:
-    """Return quantiles of the normal distribution, to float64's precision, for p from 1e-11 on.
+    """Return quantiles of the normal distribution in float64 precision, for p of at least 1e-11.
 
     Wichura, "Algorithm AS 241: the percentage points of the normal distribution" (1988), PPND16.
     """

@@ -14,10 +14,10 @@ from onnx.reference import ReferenceEvaluator
 def tidy(model: onnx.ModelProto) -> None:
     """Compute constants, and remove copies and unused nodes, in place.
 
-    Constants become initializers; equal constants share one.
+    Constants become initializers; equal constants share an initializer.
     """
     _remove_needless(model)
-    _copy_full_slices(model)  # The slices' bounds are initializers by now.
+    _copy_full_slices(model)  # By now, slice bounds are initializers.
     _remove_needless(model)
 
 
@@ -51,7 +51,7 @@ def _remove_needless(model: onnx.ModelProto) -> None:
 
 
 def _copy_full_slices(model: onnx.ModelProto) -> None:
-    """Replace slices that select all entries of an array by copies."""
+    """Replace slices that select a whole array by Identity nodes."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {
@@ -85,9 +85,9 @@ def _value(node: onnx.NodeProto, known: dict[str, np.ndarray], model: onnx.Model
 def _folded(
     nodes: list[onnx.NodeProto], known: dict[str, np.ndarray], outputs: set[str]
 ) -> list[onnx.NodeProto]:
-    """Return the nodes, with scales and shifts of products merged into the weights.
+    """Merge scales and shifts that follow a dense layer into its weights; return the rest.
 
-    This removes batch normalization, whose statistics are constants in predictions.
+    This removes batch normalization, because its statistics are constant during prediction.
     """
     uses = Counter(name for node in nodes for name in node.input) + Counter(outputs)
     products: dict[str, onnx.NodeProto] = {}
@@ -118,7 +118,7 @@ def _folded(
 def _keep_names_of_outputs(
     nodes: list[onnx.NodeProto], graph: onnx.GraphProto, copied: dict[str, str]
 ) -> None:
-    """Rename results that were copied to outputs to the outputs' names."""
+    """Rename each result that was copied to an output to the name of the output."""
     for output in graph.output:
         source = copied.get(output.name)
         if source is None:

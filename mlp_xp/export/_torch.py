@@ -68,8 +68,8 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
     state = state_of(model)
     if model.tta is not None:
         raise ValueError(
-            f"tta is {model.tta!r}, and a module predicts from one view: set tta=None, or export "
-            "with to_onnx."
+            f"tta is {model.tta!r}, but a module does not support test-time augmentation: set "
+            "tta=None, or export with to_onnx."
         )
     return build(state, activate=activate)
 
@@ -123,7 +123,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
         labels = np.asarray(classes)
         if len(labels) != max(n_outputs, 2):
             raise ValueError(
-                f"classes has {len(labels)} entries, {labels!r}, and the module has {n_outputs} "
+                f"classes has {len(labels)} entries, {labels!r}, but the module has {n_outputs} "
                 f"outputs: give {max(n_outputs, 2)} labels."
             )
         model, attributes = MLPClassifier(**settings), {"classes_": labels}

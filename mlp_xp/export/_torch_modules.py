@@ -44,7 +44,7 @@ _OUTPUTS: dict[str, Any] = _ACTIVATIONS | {"softmax": partial(nn.Softmax, -1)}
 
 
 class Scaled(nn.Module):  # type: ignore[misc]
-    """The input scaling: ``(x - shift) * scale``, and then the rotation of a whitening."""
+    """The input scaling ``(x - shift) * scale``, followed by a rotation for whitening."""
 
     def __init__(self, shift: Any, scale: Any, rotation: Any = None) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class OwnBlock(nn.Module):  # type: ignore[misc]
 
 
 class Activated(nn.Module):  # type: ignore[misc]
-    """The output activation of a loss: quantiles, or means and standard deviations."""
+    """The output activation of a loss that predicts quantiles, or mean and standard deviation."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Activated(nn.Module):  # type: ignore[misc]
 
 
 class Restored(nn.Module):  # type: ignore[misc]
-    """Outputs in the targets' unit: ``x * factor + summand``."""
+    """The conversion of outputs to the unit of the targets: ``x * factor + summand``."""
 
     def __init__(self, factor: Any, summand: Any) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Limited(nn.Module):  # type: ignore[misc]
 
 
 def build(state: FittedState, *, activate: bool) -> nn.Sequential:
-    """Return a module equivalent to a network whose parameters are NumPy arrays."""
+    """Return a module that is equivalent to a network."""
     params, batch_stats = iter(state.params), list(state.batch_stats)
     modules: list[nn.Module] = [] if state.scaling is None else [Scaled(*state.scaling)]
     for layer in state.network.blocks:
@@ -210,7 +210,7 @@ def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Modu
         case Residual():
             return Added(nn.Sequential(*_modules(block.blocks, iter(params), batch_stats)))
     if not block.has_params:
-        raise ValueError(f"{block!r} has no module of PyTorch: export with to_onnx.")
+        raise ValueError(f"PyTorch has no module for {block!r}: export with to_onnx.")
     return OwnBlock(block, params)
 
 
@@ -276,8 +276,8 @@ def _joined(layers: list[dict[str, Any]]) -> dict[str, Any]:
     kinds = {layer["normalization"] for layer in layers}
     if len(kinds) > 1:
         raise ValueError(
-            "The module has a normalization after some layers only, or two kinds of it: an "
-            "estimator has one kind after every hidden layer, or none."
+            "The module has normalization after only some layers, or two kinds of normalization, "
+            "but an estimator has one kind after every hidden layer, or none."
         )
     if not layers:
         return {}
@@ -300,7 +300,7 @@ def _dense(module: nn.Linear) -> Dense:
 
 
 def _add_norm(module: Any, norms: list[Norm], batch_stats: list[BatchStats]) -> str:
-    """Append a normalization's arrays to the lists; return "layer" or "batch"."""
+    """Append the arrays of a normalization to the lists; return its kind, "layer" or "batch"."""
     if module.eps != 1e-5 or module.weight is None or module.bias is None:
         raise ValueError(f"{module!r} must have eps=1e-5, a weight and a bias, as in an estimator.")
     norms.append(Norm(_array(module.weight), _array(module.bias)))
@@ -327,7 +327,7 @@ def _activation(module: nn.Module) -> str | None:
 
 def _unknown(module: nn.Module) -> ValueError:
     return ValueError(
-        f"{module!r} is not part of an estimator's network: Linear layers, each with then "
+        f"{module!r} is not part of an estimator's network: use Linear layers, each followed by "
         "LayerNorm or BatchNorm1d, an activation with its default settings (GELU with "
-        "approximate='tanh'), Dropout."
+        "approximate='tanh') and Dropout."
     )

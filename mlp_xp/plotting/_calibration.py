@@ -16,7 +16,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
 
     With more than two classes, it plots the fraction of correct predictions against the probability
     of the predicted class. Bars at the bottom show the fraction of samples in each bin.
-    `from_estimator` and `from_predictions` are as in scikit-learn; `from_predictions` also accepts
+    `from_estimator` and `from_predictions` work as in scikit-learn; `from_predictions` also accepts
     a (samples, classes) array.
 
     Attributes
@@ -114,7 +114,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         edges = np.linspace(0, 1, n_bins + 1)
         if strategy == "quantile":
             edges = np.percentile(p, 100 * edges)
-        # As in scikit-learn, a probability on an edge belongs to the bin below.
+        # As in scikit-learn, a probability on an edge belongs to the lower bin.
         place = np.searchsorted(edges[1:-1], p)
         counts = np.bincount(place, minlength=n_bins)
         gaps = np.bincount(place, p, n_bins) - np.bincount(place, truth == positive, n_bins)
@@ -125,7 +125,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
     def plot(
         self, *, ax: Any = None, name: str | None = None, ref_line: bool = True, **settings: Any
     ) -> Self:
-        """Draw the diagram; parameters are scikit-learn's."""
+        """Draw the diagram, with the same parameters as in scikit-learn."""
         (self.ax_,) = new_axes(ax, 1, (4.6, 4.2))
         self.figure_ = self.ax_.figure
         style = {"color": COLORS[0], "marker": "o", "markersize": 4} | settings

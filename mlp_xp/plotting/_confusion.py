@@ -15,11 +15,11 @@ _MAX_LABELLED = 20
 class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: ignore[misc]
     """scikit-learn's display of a confusion matrix, with colors for mistakes.
 
-    With a good classifier, nearly all samples are on the diagonal, and on the usual scale all other
-    cells have the same pale color. Here the scale ends at the largest mistake, and the diagonal is
-    gray. By default, each row is in percent of the samples of the true class.
+    If a classifier is good, nearly all samples are on the diagonal, so on the usual color scale all
+    other cells are pale. Here, the scale ends at the largest mistake, and the diagonal is gray. By
+    default, cells show percentages of the true class.
 
-    `from_estimator` and `from_predictions` are as in scikit-learn, with default
+    `from_estimator` and `from_predictions` work as in scikit-learn, but the default is
     ``normalize="true"``.
 
     Examples

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set_figure_title
 
-# Up to this many epochs are drawn with markers, since a line needs two points.
+# Curves of at most this many epochs have markers, because a line needs two points.
 _MARKED = 50
 
 
@@ -93,7 +93,7 @@ class TrainingCurvesDisplay:
         """
         check_is_fitted(estimator)
         is_share = is_classifier(estimator)
-        # The training accuracy is known only if requested.
+        # The training accuracy is recorded only if requested.
         score = "accuracy [%]" if is_share else "R²"
         columns = {
             "loss": {"training": "loss", "validation": "validation_loss"},
@@ -110,8 +110,8 @@ class TrainingCurvesDisplay:
             }
         if not estimator.history_:
             raise ValueError(
-                "There are no curves to draw, since the fit ended before its first epoch: fit with "
-                f"a smaller tol, got {estimator.tol!r}."
+                "There are no curves to draw, because the fit ended before its first epoch: fit "
+                f"with a tol below {estimator.tol!r}."
             )
         panels = training_panels([record._asdict() for record in estimator.history_], columns)
         test = None

@@ -224,10 +224,10 @@ def surest_mistakes(
     class_names: Sequence[str] | None = None,
     n_images: int = 16,
 ) -> MistakesDisplay | None:
-    """Return the display of the most confident mistakes without drawing it, or None.
+    """Return the display of the most confident mistakes, or None if there are no mistakes.
 
-    Parameters are as for `MistakesDisplay.from_estimator`, with NumPy arrays, and with the
-    (samples, classes) probabilities instead of an estimator.
+    The display is not drawn. Parameters are as in `MistakesDisplay.from_estimator`, but with
+    probabilities of shape (samples, classes) instead of an estimator.
     """
     classes, found = np.asarray(classes), np.argmax(probabilities, axis=1)
     wrong = np.flatnonzero(classes[found] != y)
@@ -239,13 +239,13 @@ def surest_mistakes(
     names = classes if class_names is None else np.asarray(class_names)
     truth = names[np.searchsorted(classes, y[rows])]
     images = x[rows]
-    if images.dtype == np.uint8:  # Not always 255: scikit-learn's digits go up to 16.
+    if images.dtype == np.uint8:  # The largest pixel is 16 in scikit-learn's digits, not 255.
         images = images / max(1, x.max())
     return MistakesDisplay(images, image_shape, truth, names[found[rows]], confidence[surest])
 
 
 def _as_bytes(image: np.ndarray) -> np.ndarray:
-    """Return an image from 0 to 1 as uint8."""
+    """Return an image with values from 0 to 1 as uint8."""
     return np.rint(255 * image).astype(np.uint8)
 
 

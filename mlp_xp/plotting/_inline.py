@@ -14,7 +14,7 @@ from mlp_xp.plotting._style import COLORS, new_figure
 _INK = "#010203"  # A unique color as a placeholder for the page's text color.
 _DARK = ("#4BA3E3", "#F0874A", "#2FC79B", "#E3A0C6", "#8FD0F5")
 
-# The colors of lines, lighter on a dark page.
+# CSS variables with the colors of lines, for light and dark pages.
 THEME = (
     "".join(f"--line-{i}:{color};" for i, color in enumerate(COLORS)),
     "".join(f"--line-{i}:{color};" for i, color in enumerate(_DARK)),
@@ -68,7 +68,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
 
 
 def in_notebook_colors(svg: str) -> str:
-    """Return figures of `inline_svg` with the colors of `THEME`, for light and dark notebooks.
+    """Add the colors of `THEME` for light and dark notebooks to a figure of `inline_svg`.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def in_notebook_colors(svg: str) -> str:
 
 
 def _themed(svg: str, title: str) -> str:
-    """Return the <svg> element alone, with the colors of the page."""
+    """Return only the ``<svg>`` element, with the colors of the page's theme."""
     svg = svg[svg.index("<svg") :]
     width, box = re.findall(r'width="([\d.]+)pt"|viewBox="([^"]+)"', svg)[:2]
     label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
@@ -93,12 +93,12 @@ def _themed(svg: str, title: str) -> str:
         f'viewBox="{box[1] or width[1]}" role="img" aria-label="{label}" '
         f'style="width:{float(width[0] or box[0]) * 96 / 72:.0f}px;max-width:100%;height:auto">'
     )
-    # Control characters in names are not allowed in a page.
+    # HTML does not allow control characters, which names may contain.
     body = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", svg[svg.index(">") + 1 :])
     body = re.sub(
         r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.S
     )
-    # Ids must be unique in a page, but all figures have the same ones.
+    # Remove ids, which must be unique in a page, but are the same in all figures.
     body = re.sub(r'<g id="[^"]*"', "<g", body)
     body = body.replace(_INK, "currentColor")
     for i, color in enumerate(COLORS):

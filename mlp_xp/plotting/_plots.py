@@ -30,7 +30,7 @@ class Plots:
         self._estimator = estimator
 
     def __call__(self, X: Any = None, y: Any = None, **settings: Any) -> TrainingCurvesDisplay:
-        """Draw the training curves, with the result on test data if given."""
+        """Draw the training curves, and the results on test data if test data are given."""
         return TrainingCurvesDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def __repr__(self) -> str:

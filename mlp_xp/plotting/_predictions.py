@@ -12,9 +12,9 @@ from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
 
 class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignore[misc]
-    """scikit-learn's display of a regressor's predictions, against the true values by default.
+    """scikit-learn's plot of a regressor's predictions, by default with the true values.
 
-    `from_estimator` and `from_predictions` are as in scikit-learn.
+    `from_estimator` and `from_predictions` work as in scikit-learn.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignor
         )
 
     def plot(self, ax: Any = None, *, kind: str = "actual_vs_predicted", **settings: Any) -> Self:
-        """Draw the points and the diagonal; parameters are scikit-learn's."""
+        """Draw the points and the diagonal, with the same parameters as in scikit-learn."""
         (axes,) = new_axes(ax, 1, (4.6, 4.2))
         styles: dict[str, dict[str, Any]] = {
             "scatter_kwargs": {"color": COLORS[0], "alpha": 0.5, "s": 10, "linewidths": 0},
@@ -49,7 +49,8 @@ class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignor
         is_truth = kind == "actual_vs_predicted"
         axes.set(xlabel="predicted", ylabel="true" if is_truth else "true - predicted")
         ticker = optional("matplotlib.ticker")
-        for axis in (axes.xaxis, axes.yaxis):  # scikit-learn draws five ticks at uneven values.
+        # scikit-learn does not place ticks at round numbers.
+        for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(ticker.MaxNLocator(5))
             axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.10g}"))
         plain(axes)

@@ -55,7 +55,7 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
         return [ax]
     else:
         ax.set_axis_off()
-        # Without a layout engine, leave room for the labels.
+        # If there is no layout engine, leave room for the labels.
         space = 0.6 if ax.figure.get_layout_engine() is None else None
         grid = ax.get_subplotspec().subgridspec(rows, columns, wspace=space)
         axes = [ax.figure.add_subplot(grid[i // columns, i % columns]) for i in range(n)]
@@ -84,7 +84,7 @@ def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> No
     axes : Axes
     labels : sequence of (x, y, text, color)
     """
-    axes.get_ylim()  # Reading the limits updates them; the transforms below do not.
+    axes.get_ylim()  # Read the limits to update them, because the transforms below do not.
     finite = [label for label in labels if np.isfinite(label[1])]
     height = axes.bbox.height / axes.figure.dpi * 72  # Height in points.
     to_points = axes.transData.transform

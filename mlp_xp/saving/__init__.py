@@ -1,7 +1,6 @@
-"""Saved models: arrays as safetensors, everything else as JSON, without pickle.
+"""Saved models, with arrays as safetensors and everything else as JSON, without pickle.
 
-A folder's digest is verified before anything in it is used. `estimators.fitted.state` defines the
-fitted state.
+A model is returned only after its files have been checked against their digest.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ def save_model(estimator: Saved | Pipeline, folder: str | os.PathLike[str]) -> N
 
     All fitted attributes and constructor parameters are saved bit for bit. The optimizer state is
     not saved, so `partial_fit` on a loaded model starts with a new state, at the first step of its
-    schedule. With a moving average of the weights, only the average is saved. `callbacks` and
+    schedule. If the weights have a moving average, only the average is saved. `callbacks` and
     device objects are left out, and a `RandomState` is replaced by the seed drawn from it.
 
     Parameters
@@ -193,11 +192,11 @@ def _read_spec(folder: Path) -> dict[str, Any]:
 
 
 def _near(folder: Path) -> Path | None:
-    """Return a model folder near a path: a file's parent, or a folder's subfolder."""
+    """Return a nearby model folder: the parent of a file, or a subfolder of a folder."""
     with contextlib.suppress(OSError):
         if folder.is_file() and (folder.parent / SPEC).is_file():
             return folder.parent
-        # Skip folders with a leading dot: interrupted saves have left them.
+        # Folders whose name begins with a dot are from interrupted saves.
         return min((path.parent for path in folder.glob(f"[!.]*/{SPEC}")), default=None)
     return None
 
@@ -205,7 +204,7 @@ def _near(folder: Path) -> Path | None:
 def check_can_save(estimator: Saved) -> None:
     """Raise the errors of `save_model`, except for non-finite weights, without writing files.
 
-    A fit whose checkpoints cannot be saved therefore fails before its first step.
+    `Checkpoint` calls this before the first step of a fit.
     """
     _checked_spec(estimator)
 
@@ -215,7 +214,7 @@ def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState
 
     Raise SavingError if content and states do not describe the estimator completely.
     """
-    optional("safetensors.numpy")  # Raise the error for a missing package first.
+    optional("safetensors.numpy")  # Report a missing package before other errors.
     if isinstance(estimator, BaseEnsemble):
         check_is_fitted(estimator)
         described = [_checked_spec(network) for network in estimator.estimators_]
@@ -277,7 +276,7 @@ def load_model(folder: str | os.PathLike[str]) -> Any:
 
 
 def _version(folder: Path) -> Any:
-    """Return a value that changes with each save, or None without a model."""
+    """Return a value that changes with each save, or None if there is no model."""
     with contextlib.suppress(OSError):
         status = (folder / SPEC).stat()
         return status.st_ino, status.st_mtime_ns

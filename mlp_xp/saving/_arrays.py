@@ -1,8 +1,8 @@
 """The tensors of ``model.safetensors``: ``layers.0.W``, ``norms.0.scale``, ``scaling.shift`` etc.
 
 An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling` that contains arrays or their shapes. A
-tensor's name is the entry's name followed by the field's name; in an ensemble, the network's number
-precedes it, e.g. ``2.``. Other parameters of blocks are named ``others.0.table`` and so on.
+tensor is named after its entry and its field, e.g. ``layers.0`` and ``W``. In an ensemble, the name
+begins with the number of the network. Other block parameters are named ``others.0.table`` etc.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.data.input_scaling import Whiten
 
 _DTYPES = {"F32": "float32", "F64": "float64"}  # The names of dtypes in a safetensors header.
-_HEADER_LIMIT = 4 << 20  # Bytes, enough for about 30,000 tensors.
+_HEADER_LIMIT = 4 << 20  # The maximum in bytes, enough for about 30,000 tensors.
 
 
 _GROUPS: dict[type, str] = {Dense: "layers", Norm: "norms"}
@@ -62,7 +62,7 @@ def _by_tensor(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def shapes(state: FittedState) -> dict[str, Any]:
-    """Return the entries required by a state without arrays, with each array's shape."""
+    """Return the entries that a state needs, with shapes instead of arrays."""
     network = state.network
     params = draw_params(network, lambda low, high, shape: shape, lambda value, shape: shape)
     return _entries(
@@ -83,7 +83,7 @@ def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int
 
 
 def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
-    """Return the content of the weights file; keys of ``states`` are prefixes of tensor names."""
+    """Return the content of the weights file; tensor names begin with the keys of ``states``."""
     tensors: dict[str, np.ndarray] = {}
     for prefix, state in states.items():
         found = _entries(state.params, state.batch_stats, state.scaling, state.calibration)
@@ -107,7 +107,7 @@ def _check_finite(tensors: dict[str, np.ndarray]) -> None:
 
 
 class Header(NamedTuple):
-    """The header of a file: tensors by name, the size of the file, and the size of all tensors."""
+    """The header of a file: tensors by name, file size, and the total size of all tensors."""
 
     tensors: dict[str, str]
     file_size: int
@@ -151,7 +151,7 @@ def _described(dtype: str, shape: Iterable[int]) -> str:
 
 
 def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[FittedState]:
-    """Return the states with arrays, after `check_header` has passed."""
+    """Return the states with their arrays; call `check_header` before."""
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)

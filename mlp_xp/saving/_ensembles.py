@@ -14,11 +14,11 @@ from mlp_xp.saving._spec import ESTIMATORS, Rebuilt
 ENSEMBLES = {kind.__name__: kind for kind in (MLPEnsembleClassifier, MLPEnsembleRegressor)}
 
 _LEFT_OUT = "callbacks"
-_ENCODED = "estimator", "settings"  # Ensemble parameters that contain parameters of networks.
+_ENCODED = "estimator", "settings"  # Ensemble parameters that contain network parameters.
 
 
 def name_members(states: list[FittedState]) -> dict[str, FittedState]:
-    """Return the states by the prefix of their tensor names."""
+    """Return the states of the networks by the prefix of their tensor names."""
     return {f"{number}.": state for number, state in enumerate(states)}
 
 
@@ -29,7 +29,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         raise SavingError(f"{type(ensemble).__name__} is not one of {', '.join(ENSEMBLES)}")
     params = ensemble.get_params(deep=False)
     if not isinstance(params["random_state"], int | None):
-        params["random_state"] = None  # Each network's spec has its seed.
+        params["random_state"] = None  # The spec of each network has a seed.
     template, settings = (params.pop(name) for name in _ENCODED)
     if template is not None:
         params["estimator"] = _encoded(template.get_params(deep=False))
@@ -42,7 +42,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         "networks": networks,
     }
     spec = json.loads(json.dumps(spec, allow_nan=False))
-    _rebuilt_params(spec)  # Raise an error if the spec could not be loaded.
+    _rebuilt_params(spec)  # Check that the spec can be loaded.
     return spec
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from mlp_xp._utils.storage.files import read_file
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
-JSON_LIMIT = 64 << 20  # Bytes, enough for the history of 200,000 epochs.
+JSON_LIMIT = 64 << 20  # The maximum in bytes, enough for the history of 200,000 epochs.
 
 # Errors that unexpected data in a file can cause.
 _DAMAGES = (
@@ -37,7 +37,7 @@ def expect(condition: bool, otherwise: str) -> None:
 
 @contextlib.contextmanager
 def blamed_on(path: Path) -> Iterator[None]:
-    """Convert all errors that a changed file can cause into an error that names the file."""
+    """Convert errors caused by a damaged file into an error that names the file."""
     try:
         yield
     except OSError as error:
@@ -49,7 +49,7 @@ def blamed_on(path: Path) -> Iterator[None]:
 
 
 def brief(error: Exception) -> str:
-    """Return an error's message as one shortened line, since values from a file can be long."""
+    """Return the message of an error on one line, shortened if it is long."""
     text = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 

@@ -1,4 +1,4 @@
-"""The history of the fits in ``model.json``."""
+"""The training history in ``model.json``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
 
 
 def encode_history(estimator: Any) -> dict[str, Any]:
-    """Return the JSON form of the history of an estimator."""
+    """Return the JSON form of the training history of an estimator."""
     attributes = History.read(vars(estimator)).attributes()
     return {
         "n_iter": int(attributes["n_iter_"]),
@@ -32,7 +32,7 @@ def encode_history(estimator: Any) -> dict[str, Any]:
 
 
 def decode_history(training: dict[str, Any]) -> History:
-    """Return the history from its JSON form."""
+    """Decode the JSON form of a training history."""
     counts = training["n_iter"], training["t"]
     expect(all(map(_is_count, counts)), "n_iter and t must be integers of at least 0")
     values: dict[str, Any] = {"n_iter_": counts[0], "t_": counts[1]}
@@ -44,7 +44,7 @@ def decode_history(training: dict[str, Any]) -> History:
             else curve is None and name != "loss_curve",
             f"{name} is not a list of numbers",
         )
-        if name == "loss_curve":  # A fit also sets NumPy floats.
+        if name == "loss_curve":  # Use NumPy floats, as in a fitted estimator.
             curve = [np.float64(value) for value in curve]
         values[f"{name}_"] = curve
     for name in _NUMBERS:

@@ -16,15 +16,15 @@ import numpy as np
 from mlp_xp.recipes.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
-_LONGEST_DTYPE = 16  # Number of characters; "<U1000" has six.
-# Limited in bytes, since NumPy stores every string at the size of the longest.
+_LONGEST_DTYPE = 16  # The maximum length of a dtype such as "<U1000".
+# The maximum in bytes, because NumPy stores every string at the size of the longest string.
 _MOST_CLASSES = 64 << 20
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
-    """Return the JSON form of a value; errors refer to it as ``what``.
+    """Return the JSON form of a value, which is called ``what`` in errors.
 
-    ``place`` is the parameter or field of the value.
+    ``place`` is the name of the parameter or field that contains the value.
     """
     if type(value) in OBJECTS.get(place, {}).values():
         fields = dataclasses.fields(value)

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
 _FORMAT, _VERSION = "mlp_xp", 7  # Version 7 added `columns`, for tables.
-# The versions with weights in `WEIGHTS`, and in a file that the spec names.
+# In version 4, the weights are in `WEIGHTS`; since version 5, the spec names their file.
 _DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5
 _STEPS = 6  # Version 6 added the steps of a Pipeline.
 _OF_COLUMNS = ("categorical_features", "max_one_hot")
 _MAX_VIEWS = 1000
-_NAME_LENGTH = 16  # Number of hexadecimal digits.
+_NAME_LENGTH = 16  # The number of hexadecimal digits in the name of a weights file.
 
 
 # --- to JSON -------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def _encode_params(estimator: Any, state: FittedState, kind: str) -> dict[str, A
 
 
 def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
-    """Raise SavingError if the parameters describe another network than the fitted one."""
+    """Raise SavingError if the parameters do not describe the fitted network."""
     try:
         rebuilt = rebuild(spec)
         params = rebuilt.model.get_params(deep=False)
@@ -112,7 +112,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
             (state.dtype, config.dtype or rebuilt.state.dtype),
         ):
             expect(old == new, f"the fit had {old!r}, but now they say {new!r}")
-    # Parameters that were set after the fit have not been checked before.
+    # Parameters that were set after the fit may be invalid and cause any error.
     except Exception as error:
         raise SavingError(
             f"the parameters have been changed since the fit: {brief(error)}; set them back, or "
@@ -124,7 +124,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
 
 
 def check_version(spec: dict[str, Any]) -> None:
-    """Raise SavingError for a format of another program, or a version that cannot be read."""
+    """Raise SavingError for the format of another program, or an unsupported version."""
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
     known = f"format_version is {version!r}, but this mlp-xp reads {_DEFAULT_WEIGHTS} to {_VERSION}"
@@ -143,14 +143,14 @@ def weights_name(sha256: hashlib._Hash) -> str:
 
 
 def is_weights_name(name: Any) -> bool:
-    """Whether a file is named like a weights file."""
+    """Whether a name has the form of the names of weights files."""
     stem, dot, suffix = WEIGHTS.partition(".")
     pattern = rf"{stem}(-[0-9a-f]{{{_NAME_LENGTH}}})?{dot}{suffix}"
     return isinstance(name, str) and bool(re.fullmatch(pattern, name))
 
 
 def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
-    """Set the name of the weights file and, for a Pipeline, of the file of its other steps."""
+    """Store the names of the weights file and, for a Pipeline, of the skops file."""
     spec.update(format_version=_NAMED_WEIGHTS, weights=name)
     if steps is not None:
         spec.update(format_version=_STEPS, steps=steps)
@@ -159,7 +159,7 @@ def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
 
 
 def has_columns(spec: dict[str, Any]) -> bool:
-    """Whether a network has table inputs, which earlier format versions lack."""
+    """Whether a network has table columns, which need the newest format version."""
     return any("columns" in network for network in spec.get("networks", [spec]))
 
 
@@ -191,7 +191,7 @@ def check_digest(spec: dict[str, Any], weights: bytes) -> None:
 
 
 class Rebuilt(NamedTuple):
-    """An unfitted estimator, and the parts of its fitted state except the arrays."""
+    """An unfitted estimator, its fitted state without the arrays, and its training history."""
 
     model: Any
     state: FittedState
@@ -225,10 +225,10 @@ def rebuild(
     n_features = _take(spec, "features", _is_width, "an integer above 0")
     names, n_columns = spec["feature_names"], n_features
     if "columns" in spec:
-        from mlp_xp.estimators.tables.columns import decode_columns  # Most models have no table.
+        from mlp_xp.estimators.tables.columns import decode_columns  # Only needed for tables.
 
         if columns is None:
-            settings = spec["columns"].get("settings", {})  # Earlier versions have no settings.
+            settings = spec["columns"].get("settings", {})  # Older files have no settings.
             expect({*settings} <= {*_OF_COLUMNS}, f"settings of columns are {settings!r:.200}")
             settings = {name: decode(value, name) for name, value in settings.items()}
             columns = replace(decode_columns(spec["columns"]), settings=settings)
@@ -355,7 +355,7 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
 def _target_numbers(
     spec: dict[str, Any], name: str, n_outputs: int, params: dict[str, Any], setting: str = ""
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return two numbers per output, or None if the parameter ``setting`` (or ``name``) is off."""
+    """Return two arrays of a number per output, or None if the parameter is off."""
     found, given = spec.get(name), params[setting or name]
     expect((found is None) == (not given), f"{name} is {found!r}, but params have {given!r}")
     if found is None:
@@ -373,7 +373,7 @@ def _target_numbers(
 
 
 def _check_late_settings(model: Any, n_features: int) -> None:
-    """Check the settings that estimators otherwise check only in a fit or a prediction."""
+    """Check settings that estimators check only when they fit or predict."""
     device = "cpu" if model.device is None else model.device
     expect(
         bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII)),

@@ -64,7 +64,7 @@ def test_they_go_where_one_target_goes(tmp_path):
         np.testing.assert_array_equal(copy.predict(X), model.predict(X))
         for mine, theirs in zip(copy.predict_proba(X), expected, strict=True):
             np.testing.assert_array_equal(mine, theirs)
-    with pytest.raises(ValueError, match="2 targets of classes"):
+    with pytest.raises(ValueError, match="2 classification targets"):
         to_sklearn(model)
 
 

@@ -141,7 +141,7 @@ def test_errors():
     for each, precision, message in (
         (model, "bf16", r"`precision` must be 'float32' or 'float64', got 'bf16'\."),
         (broken, None, r"coefs_\[0\] has infinity or NaN"),
-        (mixed, None, "ONNX has numbers and text"),
+        (mixed, None, "ONNX labels must be numbers or text"),
     ):
         with pytest.raises(ValueError, match=message):
             to_onnx(each, precision=precision)

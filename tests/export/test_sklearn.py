@@ -65,7 +65,7 @@ def test_other_objects_are_refused_with_what_to_do(export):
         with case(model), pytest.raises(NotFittedError):
             WAYS[export](model)
     if export != "onnx":
-        with pytest.raises(TypeError, match=r"of several networks: .* each of its estimators_"):
+        with pytest.raises(TypeError, match=r"has several networks: .* each of its estimators_"):
             WAYS[export](ensemble.fit(X, Y))
     if export == "sklearn":
         with pytest.raises(NotFittedError):

@@ -101,5 +101,5 @@ def test_modules_that_are_no_estimators_network(nn):
         from_torch(nn.Linear(2, 3), classes=["a", "b"])
     assert isinstance(from_torch(nn.Linear(2, 1), classes=[0, 1]), MLPClassifier)
     model, _ = fitted(tta=Flip((1, 3, 4)))
-    with pytest.raises(ValueError, match="a module predicts from one view: set tta=None"):
+    with pytest.raises(ValueError, match="does not support test-time augmentation: set tta=None"):
         to_torch(model)
