@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent)]
-# What an example starts must find this checkout too.
+# Processes that examples start must also import this checkout.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])
 )
@@ -27,8 +27,7 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
-    # In docs/extensions.
-    "gradients",
+    "gradients",  # This and the next three are in docs/extensions.
     "mathml",
     "parameter_groups",
     "repository",
@@ -38,22 +37,22 @@ exclude_patterns = [
     "extensions",
     "gallery",
     "jobs",
-    "paper.md",  # The draft for a journal, which builds it.
+    "paper.md",  # A journal builds this draft.
     "templates",
     "**/README.rst",
     "sg_execution_times.rst",
-    "examples/sg_execution_times.rst",  # They load scripts from other sites.
+    "examples/sg_execution_times.rst",  # This page would load scripts from other sites.
 ]
 
 # Pages are Markdown, with links to headings as GitHub names them.
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # A page that is included begins at another level.
+suppress_warnings = ["myst.header"]  # Included pages begin at another heading level.
 
-# Docstrings are numpydoc. A name in backticks becomes a link where the site has it.
+# Names in backticks in docstrings become links if the site documents them.
 default_role = "autolink"
-smartquotes = False  # A value such as "relu" can be copied.
-# Values of class variables are of private modules, which the site leaves out.
+smartquotes = False  # Readers can then copy values such as "relu".
+# The site does not document private modules, so references to their classes are not found.
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:class", r"mlp_xp\..*\._.*")]
 autodoc_typehints = "none"
 autodoc_member_order = "groupwise"
@@ -68,19 +67,18 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "examples",
     "filename_pattern": "/plot_",
-    # In docs/extensions.
     "within_subsection_order": "gallery.ReadingOrder",
     "reset_modules": ("matplotlib", "gallery.check_example"),
     "reset_modules_order": "both",
     "backreferences_dir": None,
     "download_all_examples": False,
-    "min_reported_time": 60,  # Seconds; told, and no error.
+    "min_reported_time": 60,  # Seconds; slower examples are reported, but are not an error.
     "show_memory": False,
     "remove_config_comments": True,
     "matplotlib_animations": False,
     "image_scrapers": ("matplotlib",),
     "abort_on_example_error": False,
-    "capture_repr": (),  # What an example prints is shown, and not the address of an object.
+    "capture_repr": (),  # Show printed output, but not the repr of the last expression.
 }
 
 html_theme = "pydata_sphinx_theme"
@@ -93,7 +91,7 @@ html_sidebars = {
     "how-it-works": [],
     "quickstart": [],
     "faq": [],
-    "features": [],  # Its tables have seven columns.
+    "features": [],  # Tables with seven columns need the width.
     "migrate": [],
     "cli": [],
     "changelog": [],
@@ -110,7 +108,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-# No file of others is fetched, and what is outside is looked up by `nox -s links` alone.
+# Builds need no network; only `nox -s links` checks external links.
 linkcheck_timeout = 20
 linkcheck_retries = 2
 linkcheck_anchors = False

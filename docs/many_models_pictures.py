@@ -1,4 +1,4 @@
-"""Run the examples of many-models.md, and draw its pictures from their values.
+"""Run the examples in many-models.md and plot their results.
 
 python docs/many_models_pictures.py
 """
@@ -18,7 +18,7 @@ BLUE, GRAY = "#0072B2", "#999999"
 
 
 def example_values() -> dict[str, Any]:
-    """Return the variables of the page's examples, which are run."""
+    """Run the page's examples and return their variables."""
     blocks = re.findall(
         r"^```python\n(.*?)^```$", (DOCS / "many-models.md").read_text(), re.MULTILINE | re.DOTALL
     )
@@ -30,7 +30,7 @@ def example_values() -> dict[str, Any]:
 
 
 def draw_many_models(values: dict[str, Any], folder: Path = DOCS) -> None:
-    """Draw a search, an ensemble and a learning curve from the values of the page's examples."""
+    """Plot the search, the ensemble and the learning curve of the page."""
     from matplotlib.figure import Figure
 
     ours = BLUE
@@ -44,7 +44,7 @@ def draw_many_models(values: dict[str, Any], folder: Path = DOCS) -> None:
     axes = figure("search")
     search, grid = values["search"], values["grid"]
     rates, penalties = grid["learning_rate_init"], grid["alpha"]
-    # The last name of a sorted grid varies fastest.
+    # scikit-learn sorts the names of a grid, and the last one varies fastest.
     scores = search.cv_results_["mean_test_score"].reshape(len(penalties), len(rates))
     axes.imshow(scores, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(rates)), rates)

@@ -1,4 +1,4 @@
-"""A headless Chromium and a local web server, for tests of pages."""
+"""Headless Chromium and a local web server for tests of web pages."""
 
 import shutil
 import threading
@@ -14,7 +14,8 @@ import pytest
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 _FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 _FLAGS += ["--force-color-profile=srgb", "--no-proxy-server"]
-_TYPES = {".mjs": "text/javascript", ".wasm": "application/wasm"}  # The system may lack them.
+# Some systems do not define these types.
+_TYPES = {".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -26,7 +27,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on localhost; yield the address of its root, which ends in a slash."""
+    """Serve a folder on localhost and yield its URL, which ends with a slash."""
     handler = partial(_Handler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -40,7 +41,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def headless_chromium(user_data: Path) -> Iterator[Any]:
-    """Open Chromium with a profile in a folder; skip the test where there is no Chromium."""
+    """Open Chromium with a profile in the given folder; skip the test without Chromium."""
     webdriver = pytest.importorskip("selenium.webdriver")
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = next(filter(None, map(shutil.which, names)), None)

@@ -1,8 +1,8 @@
-"""Which tests run, on which backends, within which limits of time; and what tests share.
+"""Selection of tests and backends, time limits, and shared fixtures.
 
-`pytest` alone is the default run: each public behavior once, on NumPy and array-api-strict, each
-value of a parameter once. ``nox -s matrix`` runs everything else too: marks, ``--backends`` and
-``--grid`` say what.
+By default, `pytest` tests each public behavior once, on NumPy and array-api-strict, with each
+parameter value once. ``nox -s matrix`` runs all tests; the mark ``matrix``, ``--backends`` and
+``--grid`` select them.
 """
 
 import gc
@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
+# JAX reads this when it is imported. With two CPU devices, transfers are tested without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 import browser
@@ -29,7 +29,7 @@ import pytest
 from mlp_xp.backends import Backend, BackendError
 
 DEFAULT = "numpy,array_api_strict"
-# What needs one of these takes a library, a browser or processes that the default run has not.
+# Tests with these fixtures need libraries, a browser or processes that the default run lacks.
 MATRIX_FIXTURES = {"torch", "chromium", "run_ranks", "mlflow"}
 collect_ignore = ["stand_in/packages", "callbacks/killed_fits.py", "faults.py"]
 RAN = pytest.StashKey[Counter[str]]()
@@ -61,9 +61,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # Before pytest-xdist's own.
+@pytest.hookimpl(tryfirst=True)  # Before the hook of pytest-xdist.
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Share all tests among two processes; some tests are ready sooner in this one."""
+    """Use two processes to run all tests, and a single process to run selected tests."""
     option = config.option
     if hasattr(config, "workerinput") or not hasattr(option, "numprocesses"):
         return
@@ -73,7 +73,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if option.numprocesses:
         if option.dist == "no":
             option.dist = "worksteal"
-        # Where there are more threads than cores, those of OpenMP spin: 33 s instead of 3 s.
+        # OpenMP's threads spin if there are more threads than cores: 33 s instead of 3 s.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(os.cpu_count()))
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -93,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class OtherLibraries:
-    """Leave doctests to the matrix that need what the default run has not."""
+    """Skip doctests that need optional libraries in the default run."""
 
     PATHS = re.compile(
         r"mlp_xp/((distributed/)?backends/_(cupy|torch|jax)|"
@@ -109,10 +109,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     specs = metafunc.config.specs
     if marker := metafunc.definition.get_closest_marker("libraries"):
-        named = tuple(f"{name}:" for name in marker.args)  # "torch", or "torch:cuda".
+        named = tuple(f"{name}:" for name in marker.args)  # Such as "torch" or "torch:cuda".
         specs = [spec for spec in specs if f"{spec}:".startswith(named)]
     if not metafunc.definition.get_closest_marker("every_device"):
-        # The last named of each library's devices: not the default one, where there is another.
+        # Use only the last device named for each library, usually not the default device.
         specs = list({spec.partition(":")[0]: spec for spec in specs}.values())
     metafunc.parametrize("backend_spec", specs or [None], indirect=True, scope="session")
 
@@ -123,21 +123,21 @@ def parameters_of(item: pytest.Item) -> dict[str, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collect_file() -> Iterator[None]:
-    """Leave out doctests of test files: there are none, and folders' conftests share a name."""
+    """Skip doctests of test files, because conftest.py occurs in several folders."""
     found = yield
     return [collector for collector in found if type(collector).__name__ != "DoctestModule"]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
-    """Mark what the default run cannot have, and choose among the cases that pytest has left."""
+    """Mark tests that only the matrix can run, and select cases according to ``--grid``."""
     for item in items:
         if MATRIX_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("matrix")
     yield
     tests = defaultdict(list)
     for item in items:
-        # None where none of the chosen backends is of the libraries that the test names.
+        # The test names libraries, and none of the selected backends uses one of them.
         if parameters_of(item).get("backend_spec", "") is None:
             continue
         if config.getoption("--only-backends") and "backend_spec" not in parameters_of(item):
@@ -171,13 +171,13 @@ def backend(backend_spec: str, request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def on(backend_spec: str) -> dict[str, str | None]:
-    """Return the settings of an estimator that computes on the backend."""
+    """Return the estimator parameters that select the backend."""
     return helpers.place_of(backend_spec)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def release_compiled_code() -> Iterator[None]:
-    """Release what JAX compiled for the tests of a file: that of all files takes gigabytes."""
+    """Clear JAX's compiled functions after each file; otherwise they would need gigabytes."""
     yield
     if jax := sys.modules.get("jax"):
         jax.clear_caches()
@@ -200,7 +200,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error) -> None:
-    """Add what one of several processes ran."""
+    """Add the number of tests that a worker process ran per backend."""
     node.config.stash[RAN].update(getattr(node, "workeroutput", {}).get("ran", {}))
 
 
@@ -228,7 +228,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C do what it usually does: a process started in the background ignores it."""
+    """Let SIGINT raise KeyboardInterrupt, because background processes ignore the signal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -236,9 +236,9 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def machine_code() -> None:
-    """Compile all machine code, unless it is kept: at once it takes ten seconds, once.
+    """Compile all machine code that is not cached, in about ten seconds.
 
-    Without that, each test that is the first to need a part of it would wait for a compiler.
+    Otherwise, the first test of each part would wait for the compiler.
     """
     from mlp_xp.backends._numpy.native.thread_pool import can_compile
 
@@ -250,13 +250,12 @@ def machine_code() -> None:
 
 @pytest.fixture(scope="session")
 def problem():
-    """Return the function that makes the small problem of the tests: samples of three classes."""
     return helpers.problem
 
 
 @pytest.fixture
 def new_objects() -> Iterator[None]:
-    """Freeze the objects of other tests: the garbage collector looks through new ones alone."""
+    """Freeze the objects of other tests, so garbage collection visits only new objects."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -274,9 +273,9 @@ def torch():
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
-    """Return Selenium's driver of a headless Chromium, one for all tests of pages.
+    """Return Selenium's driver of a headless Chromium, shared by all tests.
 
-    It is as wide as a laptop's window; ``set_window_size`` changes that for the tests to come.
+    The window is as wide as a laptop's. ``set_window_size`` also affects later tests.
     """
     with browser.headless_chromium(tmp_path_factory.mktemp("chromium")) as driver:
         driver.set_window_size(1280, 900)
@@ -285,7 +284,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def pool_of():
-    """Return a context with threads for jobs, as in training; 0 for none."""
+    """Return a function that opens a pool of n threads, or no pool for 0."""
     import contextlib
 
     from mlp_xp.backends._numpy.native.thread_pool import can_compile, thread_pool
@@ -295,7 +294,7 @@ def pool_of():
 
 @pytest.fixture
 def terminal(monkeypatch) -> Callable[[], io.StringIO]:
-    """Make stdout a terminal; to be called in the test, as pytest sets stdout before each."""
+    """Return a function that replaces stdout with a terminal; call it within the test."""
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -1,20 +1,20 @@
-"""Plant the small faults of `faults.json` one at a time, and note which the tests find.
+"""Insert the small faults in `faults.json` one at a time, and report which faults the tests find.
 
-mutmut 3.8.1 drew them, seven for each of twelve rooms, from all of its mutations but those of text;
-one went with the code it was in. Each is planted in a copy of the checkout; the tests of its room
-run until one fails, and with ``--whole`` all others then. ``--keep`` writes the test that found it
-into the list, or null, and ``--table`` shows those: ``old`` is before most tests were cut. What
-follows ``--`` goes to pytest::
+mutmut 3.8.1 generated the faults: seven random mutations, but not of text, for each of twelve
+subpackages. Each fault is inserted in a copy of the checkout. Then the tests of its subpackage run
+until one fails; if all pass, ``--whole`` runs all other tests. ``--keep`` stores the test that
+found the fault, or null, in the list. ``--table`` shows these results; its column ``old`` is from
+before most tests were removed. Options after ``--`` are passed to pytest::
 
     python tests/faults.py --whole --keep default
     python tests/faults.py --only 3 7 --keep matrix -- -m "" --grid=pairs --backends=numpy,torch:cpu
 
-Those of the stand-in, which CUDA would keep quiet about, each name their tests::
+The faults in the use of CuPy, which would not raise errors on a GPU, name their own tests::
 
     PYTHONPATH=tests/stand_in/packages python tests/faults.py --faults tests/stand_in/faults.json \
         -- -m "" --grid=values --backends=cupy:cuda:1
 
-So are those of `tests/bench/faults.json`, which would take the minutes on a GPU.
+The faults in `tests/bench/faults.json` also name their tests. They would waste time on a GPU.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = Path(__file__).with_suffix(".json")
-RUNS = "old", "default", "matrix"  # The matrix was asked for what the default run does not find.
+RUNS = "old", "default", "matrix"  # "matrix" is run for faults that "default" does not find.
 
 
 def copy_checkout(folder: Path) -> None:
-    """Copy the files that git tracks, or would."""
+    """Copy all files that git tracks or would add."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
@@ -43,14 +43,14 @@ def copy_checkout(folder: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
             shutil.copymode(ROOT / name, folder / name)
-    # Machine code has a key of its sources: what a fault does not touch is not compiled again.
+    # Machine code is cached by the hash of its sources, so most of it is not compiled again.
     kept = Path("mlp_xp", "backends", "_numpy", "machine_code", "__pycache__")
     if (ROOT / kept).is_dir():
         shutil.copytree(ROOT / kept, folder / kept, ignore=shutil.ignore_patterns("*.pyc"))
 
 
 def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> str | None:
-    """Return the first test that fails, None if all pass."""
+    """Return the first test that fails, or None if all tests pass."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
     paths = filter(None, [str(folder), os.environ.get("PYTHONPATH")])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
@@ -79,7 +79,7 @@ def find(number: int, fault: dict[str, str], args: argparse.Namespace) -> dict[s
         places = [path for path in sorted(folder.glob("*/**/*.py"))
                   if path.read_text(encoding="utf-8").count(fault["was"]) == 1]  # fmt: skip
         named = folder / fault["file"]
-        if named not in places and len(places) != 1:  # Nor has the file another name by now.
+        if named not in places and len(places) != 1:  # The code was changed or moved.
             return {"number": number, "by": None, "stale": True}
         path = named if named in places else places[0]
         path.write_text(path.read_text().replace(fault["was"], fault["now"]))
@@ -92,7 +92,7 @@ def find(number: int, fault: dict[str, str], args: argparse.Namespace) -> dict[s
 
 
 def show_table(faults: list[dict[str, str | None]]) -> None:
-    """Print what each run has found, and how much of what the old tests found."""
+    """Print which faults each run found, and the fraction of the old tests' faults."""
     print(f"   {'file':50} {'old':8} {'default':8} matrix")
     for number, fault in enumerate(faults):
         found = ["?" if run not in fault else "found" if fault[run] else "-" for run in RUNS]
@@ -106,14 +106,14 @@ def show_table(faults: list[dict[str, str | None]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=2, help="how many at once")
-    parser.add_argument("--seconds", type=float, default=300, help="the most for one run of pytest")
-    whole = "run all tests where the room's find nothing"
+    parser.add_argument("--jobs", type=int, default=2, help="number of faults to test at once")
+    parser.add_argument("--seconds", type=float, default=300, help="time limit for a run of pytest")
+    whole = "run all tests if the tests of the subpackage find nothing"
     parser.add_argument("--whole", action="store_true", help=whole)
-    parser.add_argument("--faults", type=Path, default=FAULTS, help="a list of faults")
-    parser.add_argument("--only", type=int, nargs="*", help="numbers of faults")
-    parser.add_argument("--keep", choices=RUNS, help="write the results into the list")
-    parser.add_argument("--table", action="store_true", help="show the results that were kept")
+    parser.add_argument("--faults", type=Path, default=FAULTS, help="path of the list of faults")
+    parser.add_argument("--only", type=int, nargs="*", help="test only these faults, by number")
+    parser.add_argument("--keep", choices=RUNS, help="store the results in the list")
+    parser.add_argument("--table", action="store_true", help="show the stored results")
     parser.add_argument("options", nargs="*", help="options for pytest, after --")
     args = parser.parse_args()
     faults = json.loads(args.faults.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A gradient against a finite difference."""
+"""Comparison of a gradient with a finite difference."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def directional(function, point, direction) -> float:
 
 
 def check_gradient(backend: Backend, function, point, rng) -> None:
-    """Compare ``function(tree) -> (value, gradient tree)``, NumPy trees, with a difference."""
+    """Check the gradient returned by ``function(tree) -> (value, gradient tree)``."""
 
     def value_and_gradient(tree):
         return map_leaves(backend.get, function(map_leaves(backend.put, tree)))
@@ -34,7 +34,7 @@ def check_gradient(backend: Backend, function, point, rng) -> None:
         exact = sum(float(np.sum(product)) for product in products)
         scale = sum(float(np.sum(np.abs(product))) for product in products)
         numeric = directional(lambda tree: float(value_and_gradient(tree)[0]), point, direction)
-    # Rounding of the difference, eps / h, and its remaining error, h^4.
+    # The difference has a rounding error of eps / h and a truncation error of h^4.
     assert abs(exact - numeric) <= 1e-9 * (1 + scale), (exact, numeric)
 
 
@@ -44,6 +44,6 @@ def fourth_power(outputs, targets, *, xp):
 
 
 def cross_entropy_of(p, targets, *, xp):
-    """Return the cross-entropy of probabilities that no rounding has made 0, targets in columns."""
+    """Return the cross-entropy of positive probabilities and one-hot targets."""
     losses = -xp.sum(targets * xp.log(p), axis=-1)
     return losses, lambda dlosses: -targets / p * dlosses[..., None]

@@ -1,4 +1,4 @@
-"""Choose a few cases of a parametrized test, so that grids of parameters stay affordable."""
+"""Select a few cases of a parametrized test, so that large grids do not take too long."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
@@ -7,10 +7,10 @@ SIZES = {"values": 1, "pairs": 2}
 
 
 def covering(cases: Sequence[Mapping[str, Hashable]], size: int) -> list[int]:
-    """Return the positions of cases that have every combination of ``size`` values of parameters.
+    """Return the indices of cases that cover every combination of ``size`` parameter values.
 
-    A combination counts where one of the cases has it. Greedy: the next case is the first of those
-    that have the most combinations that are missing yet.
+    Only combinations that occur in the given cases must be covered. The algorithm is greedy: it
+    repeatedly selects the case with the most missing combinations.
     """
     found = []
     for case in cases:
@@ -26,7 +26,7 @@ def covering(cases: Sequence[Mapping[str, Hashable]], size: int) -> list[int]:
 
 
 def value_of(parameter: object) -> Hashable:
-    """Return a key for the value of a parameter: itself where it can be hashed."""
+    """Return a hashable key for a parameter's value."""
     try:
         hash(parameter)
     except TypeError:

@@ -1,4 +1,4 @@
-"""What several test files use."""
+"""Helpers for several test files."""
 
 import contextlib
 import gc
@@ -21,16 +21,16 @@ def make_backend(spec: str) -> Backend:
 
 
 def place_of(spec: str) -> dict[str, str | None]:
-    """Return an estimator's settings for a backend: names, as JAX's devices cannot be copied."""
+    """Return the estimator parameters that select a backend, as strings."""
     name, _, device = spec.partition(":")
     return {"backend": name, "device": device or None}
 
 
 def tolerance(dtype: str, terms: int = 1) -> float:
-    """Return what two orders of the same arithmetic may differ by, relative to the largest term.
+    """Return the allowed relative difference between sums computed in different orders.
 
-    Rounding errors of a sum of ``terms`` numbers grow with the square root of their number; 32
-    covers the few roundings of each term.
+    The rounding error of a sum grows with the square root of the number of terms. The factor 32
+    covers the rounding of each term.
     """
     return 32 * float(np.finfo(dtype).eps) * max(terms, 1) ** 0.5
 
@@ -43,12 +43,12 @@ def close(actual: np.ndarray, expected: np.ndarray, terms: int) -> None:
 
 
 def mpiexec() -> str:
-    """Return the launcher of the environment that runs, which need not be activated."""
+    """Return the path of mpiexec in the current environment, even if it is not activated."""
     return str(Path(sysconfig.get_path("scripts"), "mpiexec"))
 
 
 def title(value: object) -> str:
-    """Return an id for a parameter, without addresses, which differ between processes."""
+    """Return a parameter's id without memory addresses, which differ between processes."""
     return re.sub(" at 0x[0-9a-fA-F]+", "", str(value))
 
 
@@ -56,20 +56,20 @@ QUIET = {"n_iter_no_change": float("inf")}
 
 
 def problem(n=60, features=6, classes=3):
-    """Return samples of as many classes, X and y."""
+    """Return X and y of a small classification problem."""
     rng = np.random.default_rng(2)
     X = rng.standard_normal((n, features))
     return X, np.argmax(X[:, :classes] + 0.1 * rng.standard_normal((n, classes)), axis=1)
 
 
 def small(estimator=MLP, /, **settings):
-    """Return a small estimator for `problem`, quick to fit."""
+    """Return a small, fast estimator for `problem`."""
     defaults = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 16}
     return estimator(**(defaults | QUIET | settings))
 
 
 def pickled_and_saved(model, folder):
-    """Return the model as it comes back from a pickle, and from a saved file."""
+    """Return two copies of the model, one through pickle and one through `save_model`."""
     from mlp_xp.saving import load_model, save_model
 
     save_model(model, folder / "saved")
@@ -77,16 +77,16 @@ def pickled_and_saved(model, folder):
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does, a minute at most: the machine may be busy."""
+    """Wait for at most a minute until the condition is true."""
     end = time.monotonic() + 60.0
     while not condition():
-        assert time.monotonic() < end, "it has not happened in a minute"
+        assert time.monotonic() < end, "the condition is still false after a minute"
         time.sleep(0.01)
 
 
 @contextlib.contextmanager
 def case(name: object) -> Iterator[None]:
-    """Add the name of a case in a table to the error of a check that fails."""
+    """Add the name of the case to errors that are raised in the block."""
     try:
         yield
     except BaseException as error:
@@ -96,16 +96,16 @@ def case(name: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
-    """Check what a block takes of the processor's time, and on Linux of memory."""
+    """Check the processor time of a block, and on Linux also its memory."""
     status, memory = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
     def resident(name: str) -> int:
         return int(re.search(rf"{name}:\s+(\d+) kB", status.read_text())[1]) // 1000
 
-    gc.freeze()  # What other tests have left would be looked through again and again.
+    gc.freeze()  # Garbage collection then skips the objects of other tests.
     start = time.process_time()
     if memory.exists():
-        memory.write_text("5")  # Forget the peak.
+        memory.write_text("5")  # Reset the peak.
         before = resident("VmRSS")
     try:
         yield
@@ -117,11 +117,11 @@ def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
 
 
 def mutate(content: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
-    """Return a file with one to four changes: bits, bytes, numbers, pieces of this or another."""
+    """Return a file's content with one to four random changes."""
     changed = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         at = int(rng.integers(len(changed) + 1))
-        if rng.random() < 0.5:  # As often near an end, where the headers are.
+        if rng.random() < 0.5:  # Half of the changes are near an end, where headers are.
             at = at % 200 if rng.random() < 0.5 else max(len(changed) - at % 200, 0)
         length = int(rng.integers(1, 40))
         other = others[rng.integers(len(others))]

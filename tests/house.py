@@ -1,6 +1,6 @@
-"""Count the code: lines by folder, entries by folder, and how far the words of ranks reach.
+"""Count lines of code, entries per folder, and files that mention ranks.
 
-``python tests/house.py`` prints a table; the limits are those the library has set itself.
+``python tests/house.py`` prints the counts and marks those above the project's limits.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _NO_CODE = {
 
 
 def sources(folder: str) -> list[Path]:
-    """Return the Python files of a folder and of the folders in it."""
+    """Return the Python files in a folder and its subfolders."""
     return sorted(ROOT.joinpath(folder).rglob("*.py"))
 
 
 def text_lines(text: str) -> Iterator[int]:
-    """Yield the lines of imports and docstrings."""
+    """Yield the line numbers of imports and docstrings."""
     for node in ast.walk(ast.parse(text)):
         is_import = isinstance(node, ast.Import | ast.ImportFrom)
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -40,7 +40,7 @@ def text_lines(text: str) -> Iterator[int]:
 
 
 def code_lines(text: str) -> int:
-    """Return the number of lines without imports, docstrings, comments and blanks."""
+    """Return the number of lines that are not imports, docstrings, comments or blank."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in _NO_CODE:
@@ -49,9 +49,9 @@ def code_lines(text: str) -> int:
 
 
 def entries(folder: str) -> tuple[int, str]:
-    """Return the number of modules and packages in the fullest package, and its name.
+    """Return the name of the package with the most modules and subpackages, and their number.
 
-    ``__init__.py`` is not counted, nor are the rooms of the package itself.
+    ``__init__.py`` and the top level of `mlp_xp` are not counted.
     """
     top = ROOT / folder
     folders = {file.parent for file in sources(folder)} - {ROOT / "mlp_xp"}

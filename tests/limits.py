@@ -1,4 +1,4 @@
-"""The limits of time that each test of the default run has."""
+"""Time limits for each test of the default run."""
 
 import os
 import sys
@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 PROCESSOR_SECONDS, SECONDS = 1.0, 2.0
-# The same test has taken 0.65 and 1.1 s on two machines that do `_work` equally fast.
+# The same test took 0.65 s and 1.1 s on two machines that run `_work` equally fast.
 MARGIN = 1.5
 MANY_MODULES = 20
-# What `_work` takes on the machine that the limits were set on; slower ones have more time.
+# The time of `_work` on the machine for which the limits were set; slower machines get more time.
 WORK_SECONDS = 0.02
 
 
 def _processor_seconds() -> float:
-    """Return what this process and its children, once they ended, have used."""
+    """Return the processor time of this process and its finished children."""
     return sum(os.times()[:4])
 
 
 def _shares() -> tuple[float, float]:
-    """Return the seconds that this thread has run and waited for a processor, if known."""
+    """Return the seconds that this thread has run, and has waited for a processor."""
     path = Path("/proc/thread-self/schedstat")
     ran, waited = map(int, path.read_text().split()[:2]) if path.exists() else (1, 0)
     return ran / 1e9, waited / 1e9
@@ -35,14 +35,14 @@ def _work() -> float:
 
 
 def _slowness() -> float:
-    """Return how many times longer than on that machine the same work takes now; at least 1."""
+    """Return the time of `_work` relative to `WORK_SECONDS`, at least 1."""
     return max(1.0, min(_work() for _ in range(3)) / WORK_SECONDS)
 
 
 class Limits:
-    """Fail a test that passes and takes too long for this machine, which may be slow or busy.
+    """Fail tests that pass but take too long for this machine.
 
-    How slow it is now is measured after a test that took long: clock rates and neighbors change.
+    The speed of the machine is measured after each long test, because it varies with the load.
     """
 
     @pytest.hookimpl(wrapper=True)
@@ -52,9 +52,9 @@ class Limits:
         used, took = _processor_seconds() - used, time.perf_counter() - took
         if used <= PROCESSOR_SECONDS and took <= SECONDS:
             return
-        # The first test of a process that needs a library waits for its import.
+        # A test that imports a library gets more time.
         factor = MARGIN * _slowness() * (2 if len(sys.modules) - loaded > MANY_MODULES else 1)
-        ran, waited = _shares()  # From the start: a child's own are not known.
+        ran, waited = _shares()  # Since the start of the thread.
         most_used = PROCESSOR_SECONDS * factor
         most = SECONDS * factor * (1 + waited / ran)
         if used > most_used or took > most:

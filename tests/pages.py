@@ -1,6 +1,6 @@
-"""Run the Python blocks of a page, and compare what they print with what the page shows.
+"""Run the Python blocks of a page, and compare their output with the output on the page.
 
-``python tests/pages.py PAGE...`` writes what they print into the pages.
+``python tests/pages.py PAGE...`` writes the output into the pages.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-# A fence, its language, its text; what is before the fence says why a block is not run.
+# A fenced block, preceded by the reason why it is not run, if any.
 FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?"
     r"^(?P<fence>```)(?P<language>\w*)\n(?P<text>.*?)^```$",
@@ -23,13 +23,13 @@ NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[+-]\d+)?")
 
 
 class Block(NamedTuple):
-    """A block of code, and the output that the page shows for it."""
+    """A block of code, and its output on the page."""
 
     code: str
     line: int
-    reason: str | None  # Why it is not run.
+    reason: str | None  # The reason why the block is not run.
     shown: str
-    end: int  # Where the block ends in the page, output excluded.
+    end: int  # The end of the block without its output.
     shown_end: int
 
 
@@ -50,15 +50,15 @@ def blocks(text: str) -> list[Block]:
 
 
 def run(page: Path) -> list[tuple[Block, str]]:
-    """Run a page's blocks as one module, and return each with what it printed."""
+    """Run a page's blocks as one module, and return each block with its output."""
     module = types.ModuleType(f"page_{page.stem.replace('-', '_')}")
-    sys.modules[module.__name__] = module  # Pickles of its classes name it.
+    sys.modules[module.__name__] = module  # Pickled classes need the module.
     results = []
     try:
         for block in blocks(page.read_text(encoding="utf-8")):
             if block.reason:
                 continue
-            # So that a traceback has the line of the page.
+            # Newlines make tracebacks show the line number on the page.
             code = compile("\n" * block.line + block.code, str(page), "exec")
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 exec(code, module.__dict__)
@@ -69,7 +69,7 @@ def run(page: Path) -> list[tuple[Block, str]]:
 
 
 def differs(shown: str, printed: str) -> bool:
-    """Whether texts differ, but for one unit in the last digit of a number with a fraction."""
+    """Whether texts differ by more than one unit in the last digit of a decimal number."""
     shown, printed = " ".join(shown.split()), " ".join(printed.split())
     if NUMBER.sub("#", shown) != NUMBER.sub("#", printed):
         return True
@@ -83,7 +83,7 @@ def differs(shown: str, printed: str) -> bool:
 
 
 def write(page: Path) -> None:
-    """Write into a page what its blocks print."""
+    """Write the output of a page's blocks into the page."""
     text, parts, start = page.read_text(encoding="utf-8"), [], 0
     for block, printed in run(page):
         if not differs(block.shown, printed):

@@ -1,7 +1,7 @@
-"""Processes for tests, forked from a server that has imported what they need: ready in 50 ms.
+"""Start processes in 50 ms by forking a server that has already imported the library.
 
-A new ``python -c`` spends a second or two on its imports. A process from here has those done: a
-test of an import, or of an environment variable that is read at one, needs a new Python instead.
+A new ``python -c`` would spend one or two seconds on imports. Tests of imports, or of environment
+variables that are read during an import, need a new Python instead.
 """
 
 import atexit
@@ -22,7 +22,7 @@ IMPORTED += " mlp_xp.cli.commands.predict"
 
 @functools.cache
 def warm_python(modules: str = IMPORTED, **variables: str) -> list[str]:
-    """Start the server, and return the command that stands for python."""
+    """Start the server, and return a command to use instead of python."""
     folder = tempfile.mkdtemp()
     program = str(Path(__file__).with_name("warm_python.py"))
     names = [name for name in modules.split() if find_spec(name.partition(".")[0])]
@@ -39,7 +39,7 @@ def warm_python(modules: str = IMPORTED, **variables: str) -> list[str]:
 
 
 class Process(subprocess.Popen):
-    """A process that is killed where a block is left."""
+    """A process that is killed at the end of a with block."""
 
     def send_signal(self, number: int) -> None:
         super().send_signal(signal.SIGUSR2 if number == signal.SIGKILL else number)

@@ -1,4 +1,4 @@
-"""The update rules that the tests go through, trees of parameters, and a run of a few steps."""
+"""Update rules, parameter trees, and a function that runs a few steps, for tests."""
 
 import numpy as np
 
@@ -32,7 +32,7 @@ RULES = {
 
 
 def params_and_gradients(rng, dtype="float64"):
-    """Return parameters and the gradients of seven steps."""
+    """Return random parameters and gradients for seven steps."""
     shapes = ((4, 3), (3,), (3, 2), (2,))
     params = tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
     steps = [tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes) for _ in range(7)]
@@ -40,7 +40,7 @@ def params_and_gradients(rng, dtype="float64"):
 
 
 def nested(rng, dtype="float64"):
-    """Return parameters as of a network with a gain, a residual block, and a head."""
+    """Return nested parameters of a network with a gain, a residual block and a head."""
 
     def layer(fan_in, fan_out):
         shapes = (fan_in, fan_out), (fan_out,)
@@ -51,7 +51,7 @@ def nested(rng, dtype="float64"):
 
 
 def run(backend, update, rule, params, steps, l2=None, rate=RATE):
-    """Return the parameters after all steps, and the penalties on the way, in NumPy."""
+    """Return the parameters after all steps, and the penalty of each step, in NumPy."""
     dtype = str(next(leaves(params)).dtype)
     penalties = []
     with backend.scope():

@@ -1,7 +1,7 @@
-"""What the maths calls of a library: what the array API standard has, and what CuPy has.
+"""The formulas call only functions that the Array API standard and CuPy have.
 
-Array-api-strict has only the standard, and the stand-in for CuPy only CuPy's own names, with their
-parameters: on either, each loss, rule and layer trains and predicts.
+array-api-strict has only the functions of the standard, and the imitation of CuPy only CuPy's
+functions. Each loss, update rule and layer trains and predicts on both.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ from mlp_xp.training.data.placement import place
 from mlp_xp.training.inference.inference import predict
 
 PLAIN = Network((5, 5))
-BATCHES_OF = 29  # Two an epoch, the second padded.
+BATCHES_OF = 29  # Two batches per epoch; the second is padded.
 
 
 def has_accuracy(loss):
@@ -37,7 +37,7 @@ def has_accuracy(loss):
 
 
 def cases(labels):
-    """Return each loss with targets for it, and how many outputs they take."""
+    """Return each loss with suitable targets and the number of outputs."""
     soft = np.eye(4)[labels]
     kinds = losses.REGRESSION_LOSSES.values()
     errors = [kind() for kind in kinds if issubclass(kind, losses.ErrorLoss)]
@@ -48,7 +48,7 @@ def cases(labels):
     ones += [losses.Gaussian(), losses.Quantile((0.2, 0.7))]
     ones += [losses.Through(loss, output) for loss in errors for output in losses.OUTPUTS]
     ones += [losses.Custom(fourth_power, output) for output in losses.OUTPUTS]
-    # A function of probabilities takes targets given whole.
+    # A custom loss of probabilities needs one-hot targets.
     whole = [*classes, losses.Custom(cross_entropy_of, "softmax")]
     hard = [(loss, labels, 4) for loss in classes] + [(loss, soft, 4) for loss in whole]
     return hard + [(loss, soft[:, :1], loss.outputs_per_target) for loss in ones]

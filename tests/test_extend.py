@@ -1,4 +1,4 @@
-"""The library extended from outside: the objects of docs/extending.md train on every backend."""
+"""The objects defined in docs/extending.md train on every backend."""
 
 import copy
 import pickle
@@ -27,7 +27,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 
 
 def run_page():
-    """Return the page's code blocks as a module, which pickles can name."""
+    """Return the page's code as a module, so that its objects can be pickled."""
     module = types.ModuleType("extension")
     sys.modules["extension"] = module
     code = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
@@ -36,7 +36,7 @@ def run_page():
 
 
 EXTENSION = run_page()
-# The parameter that takes each object, and what else the fit needs.
+# The parameter for each object: the estimator and its settings.
 CASES = {
     "activation": (MLP, {"activation": EXTENSION.snake}),
     "loss": (MLPRegressor, {"loss": EXTENSION.log_cosh}),
@@ -120,7 +120,7 @@ class Rolls(NamedTuple):
 
 @dataclass(frozen=True)
 class Roll(Geometric):
-    """Images whose columns move to the left and come in again at the right."""
+    """Cyclic shift of an image's columns to the left."""
 
     image_shape: tuple[int, int, int]
 

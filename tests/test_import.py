@@ -1,4 +1,4 @@
-"""What an import loads: no optional library, nothing slow before it is needed."""
+"""Imports load no optional libraries, and load slow modules only when they are needed."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import mlp_xp
 OPTIONAL = {"array_api_strict", "cupy", "jax", "llvmlite", "matplotlib", "numba", "pandas", "PIL"}
 OPTIONAL |= {"polars", "requests", "rich", "safetensors", "torch"}
 HEAVY = {*OPTIONAL, "scipy", "sklearn"}
-# Each stage loads what the ones before it have loaded, and more.
+# Each stage also includes all earlier stages.
 STAGES = {
     "root": "import mlp_xp",
     "maths": "import mlp_xp.lab, mlp_xp.nn.losses, mlp_xp.datasets",
@@ -26,7 +26,7 @@ STAGES = {
 
 @pytest.fixture(scope="module")
 def loaded():
-    """Return the modules of a new process after each stage."""
+    """Return the modules that a new process has loaded after each stage."""
     lines = ["import json, sys, warnings", "warnings.simplefilter('ignore')", "found = {}"]
     for name, code in STAGES.items():
         lines += [code, f"found[{name!r}] = sorted(sys.modules)"]
@@ -41,7 +41,7 @@ def test_what_needs_no_scikit_learn_does_not_load_it(loaded):
 
 
 def test_no_optional_library_is_loaded(loaded):
-    # Scikit-learn itself may load one that is there, for its progress bars.
+    # scikit-learn may load an optional library for its progress bars.
     assert OPTIONAL & loaded["estimators"] == OPTIONAL & loaded["scikit-learn"]
 
 

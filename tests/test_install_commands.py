@@ -1,4 +1,4 @@
-"""Commands that install something work as they are typed, also in zsh and before a release."""
+"""Installation commands in pages and messages work unchanged, also in zsh and before a release."""
 
 import ast
 import importlib.util
@@ -27,7 +27,7 @@ TEXTS = [
 
 
 def words(command: str) -> list[str]:
-    """Return what a shell makes of a command; as in zsh, bare brackets are a failing pattern."""
+    """Return the words of a command, parsed by bash; as in zsh, unquoted brackets are an error."""
     bash = os.name == "posix" and shutil.which("bash")
     if not bash:
         pytest.skip("bash is missing")
@@ -48,7 +48,7 @@ def test_a_command_is_for_the_python_that_runs_and_for_uv_where_pip_is_missing(m
 
 
 def test_messages_of_the_package_have_these_commands():
-    """A bare ``pip`` may be another environment's."""
+    # A bare `pip` may belong to another environment.
     for path in PACKAGE.rglob("*.py"):
         code = path.read_text(encoding="utf-8")
         if path == PACKAGE / "_utils" / "optional.py" or not re.search(r"install|mlp-xp\[", code):

@@ -1,4 +1,4 @@
-"""The blocks of docs/migrate.md run as they stand, and reach the same accuracy."""
+"""The blocks in docs/migrate.md run unchanged and reach the expected accuracy."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "migrate.md"
 PEERS = ("scikit-learn", "skorch", "Keras")
-ACCURACY = 0.93  # of 450 digits; all six blocks are at 0.95 or above
+ACCURACY = 0.93  # On 450 test images; all six blocks reach at least 0.95.
 
 
 def blocks(peer):
@@ -21,7 +21,7 @@ def blocks(peer):
 
 
 def accuracy_of(code, tmp_path, *options):
-    """Run a block in a process of its own: Keras chooses its backend at the import."""
+    """Run a block in a separate process, because Keras selects its backend when it is imported."""
     script = tmp_path / "block.py"
     script.write_text(f"{code}\nprint(float(accuracy))\n")
     environment = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path / "keras")}
@@ -58,7 +58,7 @@ def test_fewer_than_ten_differences_from_scikit_learn_are_left_each_with_a_reaso
 def test_a_block_reaches_the_accuracy(when, peer, tmp_path):
     if when == "before" and peer != "scikit-learn":
         pytest.importorskip("torch")
-        # Not imported: Keras would look for its default backend.
+        # Importing Keras would load its default backend.
         if importlib.util.find_spec(peer.lower()) is None:
             pytest.skip(f"{peer} is not installed")
     options = ["-W", "error"] * (when == "after")

@@ -1,4 +1,4 @@
-"""README and pages: examples print what is shown, links lead somewhere, each job has its page."""
+"""README and pages: examples print the output shown, links work, and each task has a page."""
 
 import ast
 import functools
@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 PAGES = [*sorted(ROOT.glob("*.md")), *SOURCES, ROOT / "bench" / "README.md"]
-# Their blocks are programs of their own, which tests/test_migrate.py runs.
+# Each block of these pages is a complete program; tests/test_migrate.py runs them.
 PROGRAMS = {"migrate.md"}
 EXAMPLES = sorted((DOCS / "gallery").glob("plot_*.py"))
 NEEDED = {"device.md": "torch", "export.md": "torch", "gpu-arrays.md": "torch", "tune.md": "optuna"}
@@ -27,7 +27,7 @@ WITH_CODE = [
     for page in [ROOT / "README.md", *SOURCES]
     if page.name not in PROGRAMS and pages.blocks(page.read_text(encoding="utf-8"))
 ]
-# What a stranger wants to do: its page, and a word that the page must have.
+# The tasks of a new user: the page of each task, and a word that the page must contain.
 JOBS = {
     "choose a device": ("device", "`device`"),
     "an own validation set and early stopping": ("validation", "X_val"),
@@ -55,7 +55,7 @@ def fenced(text: str, language: str) -> list[str]:
 
 
 def links(page: Path) -> list[tuple[str, str]]:
-    """Return the links to other files and to headings, each with its anchor."""
+    """Return the links to files and headings, as paths and anchors."""
     return re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
 
 
@@ -64,7 +64,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-# Readers would see a warning, also one that other tests expect.
+# A warning would be visible on the page.
 @pytest.mark.matrix
 @pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -123,7 +123,7 @@ def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
     exec(code, {})
     *_, last_epoch, printed = capsys.readouterr().out.splitlines()
     assert printed == accuracy
-    # Where stdout is no terminal, each epoch prints the facts of the bar in a line.
+    # Here stdout is not a terminal, so each epoch prints a line instead of a bar.
     shown = re.fullmatch(r"(epoch 20/20) ━+ 100 %  loss (0\.\d{4})  took 0:00", shown_bar)
     ran = re.fullmatch(r"(epoch 20/20)  loss (0\.\d{4})  0:00 left", last_epoch)
     assert ran[1] == shown[1]
@@ -166,7 +166,7 @@ def test_the_recipe_on_the_page_of_the_command_is_one(tmp_path):
 
 
 def test_a_job_is_two_clicks_from_the_front_page():
-    # One click leads to the how-to, a second to the pages with all details that it links to.
+    # The front page links to each how-to, which links to pages with details.
     front = {(DOCS / link).resolve() for link, _ in links(DOCS / "index.md")}
     for name, word in JOBS.values():
         page = DOCS / "how-to" / f"{name}.md"
@@ -196,7 +196,7 @@ def test_every_page_is_in_a_menu():
     assert found - listed == {(DOCS / "index.md").resolve(), (DOCS / "paper.md").resolve()}
 
 
-# --- the gallery, whose examples the build of the site runs ---------------------------------------
+# --- the gallery; the build of the site runs its examples -----------------------------------------
 
 
 def test_every_example_has_its_place_in_the_gallery():
@@ -223,7 +223,7 @@ def test_an_example_has_a_title_and_a_picture():
 OURS = "mlp_xp"
 PEERS = {"feature", OURS, "scikit-learn", "skorch", "Keras", "thinc", "pytabkit"}
 LINK = re.compile(r"\[test\]\(\.\./(tests/[\w/]+\.py)\) `(\w+)`")
-# Messages of CUDA, CuPy and torch themselves.
+# Messages from CUDA, CuPy and torch.
 THEIRS = re.compile("cudaError|Failed to find|libnvrtc|cannot open|not compiled|OutOf|out of mem")
 
 
@@ -262,8 +262,8 @@ def test_each_message_on_the_page_of_gpus_is_in_the_code():
     assert len(rows) == 10
     messages = [m for row in rows for m in re.findall("`([^`]+)`", row) if not THEIRS.search(m)]
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mlp_xp").rglob("*.py"))
-    code = re.sub(r'"\s*\n\s*f?"', "", code)  # A literal over several lines.
-    # What is filled in matches any word.
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # Join adjacent string literals.
+    # These words are inserted at run time, so they match any word.
     filled = "'cupy'|cupy|torch|jax|'cpu'|bfloat16"
     patterns = {message: re.sub(filled, r"\\S+", re.escape(message)) for message in messages}
     assert [m for m, pattern in patterns.items() if not re.search(pattern, code)] == []

@@ -1,4 +1,4 @@
-"""The files that surround the package agree: one version, one list of checks, pinned actions."""
+"""The project's files agree on versions, checks and dependencies."""
 
 import os
 import re
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONSTRAINTS = (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8")
-# With the Pythons that a version is for, where a package has several.
+# Name, version and, if a package is pinned to several versions, the Python versions.
 PINS = re.findall(r"(?m)^([\w.-]+)==([\w.]+)(?: ; ([^\\\n]*))?", CONSTRAINTS)
 
 
@@ -38,7 +38,7 @@ def test_the_citation_has_version_and_license_of_the_package():
 
 
 def test_the_whole_check_runs_every_session():
-    # `readme` runs `tests`, which `coverage` runs under a tracer; `links` asks other sites, and
+    # `readme` already runs `tests`, and `coverage` runs the same tests. `links` needs a network.
     # `oldest` and `nightly` need other versions.
     (line,) = re.findall(r"(?m)^nox .*--session (.+)$", (ROOT / ".ci" / "run").read_text())
     assert set(line.split()) == sessions() - {"tests", "coverage", "links", "oldest", "nightly"}
@@ -67,7 +67,7 @@ def test_workflows_pin_their_actions_to_a_commit_and_may_only_read():
 
 
 def test_the_tests_run_on_every_python_and_system():
-    # pip takes no constraints with hashes for a name without one.
+    # With hashes in the constraints, pip rejects packages without a hash.
     assert not [path for path in WORKFLOWS if "-c .ci" in path.read_text(encoding="utf-8")]
     tests = read(ROOT / ".github" / "workflows" / "tests.yml")
     matrix = tests["jobs"]["session"]["strategy"]["matrix"]
@@ -91,8 +91,8 @@ def number(version):
 
 def test_every_dependency_is_pinned_within_its_bounds():
     extras = PROJECT["project"]["optional-dependencies"]
-    # torch comes in a build for each machine, an extra for a GPU is several GB, and no check runs
-    # the benchmark of real tables.
+    # torch has different builds for CPU and CUDA, the GPU extras need several GB, and no check runs
+    # the benchmark on tables.
     unpinned = ("torch", "cuda12", "cuda13", "tables")
     needed = [line for name in extras if name not in unpinned for line in extras[name]]
     for line in [*PROJECT["project"]["dependencies"], *needed]:

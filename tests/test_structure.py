@@ -1,4 +1,4 @@
-"""The rooms of the package: few at the root, imports in one direction, no library in the maths."""
+"""Structure of the package: subpackages (rooms), the direction of imports, and file sizes."""
 
 import ast
 from functools import cache
@@ -10,7 +10,7 @@ import pytest
 import mlp_xp
 
 PACKAGE = Path(mlp_xp.__file__).parent
-# A room may import from rooms of earlier levels, and from itself.
+# A room may import only from rooms in earlier levels, and from itself.
 LEVELS = ["_utils", "augmentation datasets nn optimizers", "backends", "training"]
 LEVELS += ["distributed lab", "plotting recipes", "estimators", "export model_selection saving"]
 LEVELS += ["callbacks", "cli __init__", "__main__"]
@@ -34,7 +34,7 @@ def room_of(file: Path) -> str:
 
 @cache
 def imports(file: Path) -> set[str]:
-    """Return the modules that code imports, by their whole names; also inside of functions."""
+    """Return the full names of all imports in a file, including imports inside of functions."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -46,14 +46,14 @@ def imports(file: Path) -> set[str]:
 
 
 def target_of(name: str) -> str | None:
-    """Return the module of ours that an imported name stands in, None for somebody else's."""
+    """Return the module of this package that contains an imported name, or None."""
     while name not in MODULES and "." in name:
         name = name.rpartition(".")[0]
     return name if name in MODULES and name != "mlp_xp" else None
 
 
 def violations(room: str, names: set[str]) -> list[str]:
-    """Return the imports that a room may not have."""
+    """Return the imports that are not allowed in a room."""
     bad = []
     for name in sorted(names):
         target = target_of(name)
@@ -81,7 +81,7 @@ def test_no_imports_go_in_a_circle():
     for file in FILES:
         targets = {target_of(name) for name in imports(file)}
         graph[name_of(file)] = targets - {None, name_of(file)}
-    # A folder's `__init__` imports its own modules to show their names, which they do not need.
+    # `__init__` imports the modules of its folder only to export their names.
     for name, targets in graph.items():
         graph[name] = {t for t in targets if not t.startswith(f"{name}.")}
     try:
@@ -106,7 +106,7 @@ def test_each_folder_says_what_lives_there():
     for file in FILES:
         if file.name == "__init__.py" and room_of(file) not in {"__init__", "cli"}:
             text = ast.get_docstring(ast.parse(file.read_text())).replace("\n", " ")
-            assert len(text.split(". ")) >= 2, f"{file}: what lives there, and what does not"
+            assert len(text.split(". ")) >= 2, f"{file}: say what the folder contains, and what not"
 
 
 def test_a_file_is_read_in_one_sitting():

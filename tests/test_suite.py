@@ -1,4 +1,4 @@
-"""The default run stays small, and its grids have each value of each parameter."""
+"""Limits on the default run's size, and tests of the selection of grid cases."""
 
 from itertools import product
 

@@ -15,7 +15,7 @@ MODULES = sorted([*(ROOT / "mlp_xp").rglob("*.py"), *(ROOT / "bench").rglob("*.p
 TESTS = sorted({*(ROOT / "tests").rglob("*.py")} - {Path(__file__)})
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "README.md"]
 
-# A function's docstring begins with one of these. Add a plain verb where none fits.
+# A function's docstring begins with one of these. If none of them fits, add a plain verb.
 VERBS = set(
     """
     Accumulate Add Advance Align Allocate Append Apply Ask Assert Assign Average Broadcast Build
@@ -34,7 +34,7 @@ VERBS = set(
     Visit Wait Wake Warn Whether Wrap Write Yield
     """.split()  # noqa: SIM905
 )
-# The docstring of a class, a property or a module is a noun phrase: it begins with none of these.
+# Docstrings of classes, properties and modules are noun phrases, so they begin with none of these.
 NO_NOUNS = set(
     """
     As Bring Brings Do Does Give Gives How Leave Leaves Let Lets Look Looks Make Makes Of Refuse
@@ -62,14 +62,14 @@ BANNED = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
-# Names that say nothing without their file.
+# Names whose meaning is not clear without their file.
 BANNED_NAMES = re.findall(
     r"\w+", "before begun do each find full many moves of rest same show through words"
 )
 
 
 def wrong_first_word(node):
-    """Return the first word of a docstring that is not what its kind begins with."""
+    """Return the first word of a docstring if the rules above forbid it."""
     if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
         return None
     words = re.findall(r"[^\s:,.;]+", ast.get_docstring(node) or "")
@@ -82,7 +82,7 @@ def wrong_first_word(node):
 
 
 def prose(path):
-    """Return a page, or the comments and strings of a module, with the line where each begins."""
+    """Return a page, or a module's comments and strings, each with its line number."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return [(1, text)]

@@ -1,4 +1,4 @@
-"""A small problem and its trainer, for the tests of what lies below the estimators."""
+"""A small problem and its trainer, for tests of `training` without estimators."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def byte_data(dtype="float64"):
 
 
 def neutral_batch_stats(network):
-    """Return the running statistics that a training starts from, NumPy arrays."""
+    """Return the initial running statistics of batch normalization, as NumPy arrays."""
     widths = network.batch_stats_widths
     return tuple(BatchStats(np.zeros(width), np.ones(width)) for width in widths)
 
@@ -58,7 +58,7 @@ def train(trainer, data=None, n_epochs=2, weights=None):
 
 
 def host(backend, tree):
-    """Return the leaves, copied: the next step writes to the state."""
+    """Return copies of the leaves, because the next step overwrites the state."""
     return [np.array(backend.get(leaf)) for leaf in leaves(tree)]
 
 
@@ -67,7 +67,7 @@ def learned(trainer):
 
 
 def assert_close(found, expected, *, rtol=0.0, atol=0.0):
-    """Compare arrays of any library pair by pair; without a tolerance they must be equal."""
+    """Compare arrays of any library in pairs; by default, they must be equal."""
     pairs = zip(leaves(tuple(found)), leaves(tuple(expected)), strict=True)
     for i, (mine, reference) in enumerate(pairs):
         np.testing.assert_allclose(
@@ -76,7 +76,7 @@ def assert_close(found, expected, *, rtol=0.0, atol=0.0):
 
 
 def assert_same_fit(model, other, tolerance=1e-10):
-    """Compare what two estimators have learned, absolutely, and their curves."""
+    """Compare weights and learning curves of two estimators."""
     assert_close(model.coefs_, other.coefs_, atol=tolerance)
     assert_close(model.intercepts_, other.intercepts_, atol=tolerance)
     for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_", "n_iter_"):
@@ -87,6 +87,6 @@ def assert_same_fit(model, other, tolerance=1e-10):
 
 
 def assert_same_bits(ranks, model):
-    """Check that all ranks have the same model."""
+    """Check that all ranks have the same bits."""
     arrays = [W.tobytes() for W in (*model.coefs_, *model.intercepts_)], model.n_iter_, model.t_
     assert len({repr(found) for found in ranks.gather(arrays)}) == 1

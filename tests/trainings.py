@@ -1,4 +1,4 @@
-"""A grid of trainings of estimators: each case is data, settings and what is done."""
+"""Cases for tests of whole fits: data, settings, and the function that fits."""
 
 import os
 import pickle
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")  # As conftest.py.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")  # As in conftest.py.
 
 import numpy as np
 from helpers import place_of
@@ -19,14 +19,14 @@ from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.optimizers import SGD, ByKind, Lion, Muon
 
 N, FEATURES, SHAPE = 30, 6, (3, 8, 8)
-# The last of the four batches of an epoch is smaller.
+# An epoch has four batches; the last one is smaller.
 SETTINGS = {"hidden_layer_sizes": (8, 5), "batch_size": 8, "max_iter": 3, "random_state": 0}
 SETTINGS |= {"learning_rate_init": 0.01, "n_iter_no_change": float("inf")}
 
 
 @cache
 def data(kind: str) -> tuple[Any, Any]:
-    """Return X and y; the legacy generator gives the same numbers for every version of NumPy."""
+    """Return X and y, the same with every version of NumPy."""
     rng = np.random.RandomState(3)
     X, noise = rng.standard_normal((N, FEATURES)), 0.1 * rng.standard_normal((N, 3))
     score = X[:, :3] + noise
@@ -75,7 +75,7 @@ def move_and_continue(model, X, y):
 
 @dataclass(frozen=True)
 class Case:
-    """A training; ``is_core`` ones run on every backend, all on NumPy."""
+    """A fit. Cases with ``is_core`` run on every backend, other cases only on NumPy."""
 
     kind: str = "classes"
     settings: dict[str, Any] = field(default_factory=dict)
@@ -100,7 +100,7 @@ for solver in ("sgd", "adam", "adamw", "rmsprop", "lion", "muon", "beta_lasso", 
 by_kind = ByKind(Muon(), SGD(), Lion(), vector_rate=2.0, head_rate=0.25)
 add("rules by kind", solver=by_kind, core=True)
 
-# Other rules, losses and activations compute on each rank what they compute alone.
+# Other losses do not depend on the number of ranks, so they have no cases.
 add("loss log_loss, binary", "binary", core=True)
 add("loss squared_error", "reals", core=True)
 
@@ -109,7 +109,7 @@ add("normalization batch", normalization="batch", solver="sgd", core=True)
 add("dropout", dropout=[0.3, 0.5], core=True)
 hidden = (Blocks((2, 3), (0,)), Branch((Blocks((2, 3), (1,)), Project(6))), 5)
 add("hidden objects, layer", hidden_layer_sizes=hidden, normalization="layer", solver="muon")
-# With Adam the bias before a batch normalization would follow the rounding of a gradient of zero.
+# Adam would amplify rounding: the gradient of a bias before batch normalization is zero.
 batch = {"solver": "sgd", "dropout": 0.2, "normalization": "batch"}
 hidden = (Project(8), Branch((16, 8)), Branch((16, 8)))
 add("hidden objects, batch", hidden_layer_sizes=hidden, **batch)

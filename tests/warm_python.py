@@ -1,9 +1,10 @@
-"""A python that is ready at once: what it runs is a fork of a server that has imported libraries.
+"""Run Python programs in forks of a server that has already imported libraries.
 
-``python warm_python.py serve SOCKET MODULE ...`` is the server, of one thread, which ends with its
-stdin. ``python -I -S warm_python.py SOCKET`` takes ``-m MODULE`` or ``-c CODE`` or a script, and
-arguments, as python does: mpiexec and torchrun start it instead of python. The fork has its
-environment and files, those of MPI too; either ends as the other does, also by a signal.
+``python warm_python.py serve SOCKET MODULE ...`` starts the server, which has one thread and exits
+when its stdin is closed. ``python -I -S warm_python.py SOCKET`` accepts ``-m MODULE``, ``-c CODE``
+or a script, and arguments, like python; mpiexec and torchrun start this client instead of python.
+The fork gets the client's environment and files, including those of MPI. If one of the two ends,
+the other ends with the same status or signal.
 """
 
 import os
@@ -13,16 +14,16 @@ import sys
 
 
 def start(path: str, argv: list[str]) -> None:
-    """Send the server a program that stands for this process, and end as it does."""
+    """Send the program to the server, and exit with the program's status."""
     server = socket.socket(socket.AF_UNIX)
     server.connect(path)
     files = [0, 1, 2, *filter(None, [int(os.environ.get("PMI_FD", 0))])]
     text = repr((argv, os.getcwd(), os.environ | {"LAUNCHER": str(os.getppid())})).encode()
     socket.send_fds(server, [len(text).to_bytes(8, "big")], files)
     server.sendall(text)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # By mpiexec, when another rank has ended.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # mpiexec sends this after another rank ends.
     sent = {number: bytes([number]) for number in (signal.SIGTERM, signal.SIGINT)}
-    sent[signal.SIGUSR2] = bytes([signal.SIGKILL])  # It ends when the program has ended.
+    sent[signal.SIGUSR2] = bytes([signal.SIGKILL])  # The client waits for the end of the program.
     for number in sent:
         signal.signal(number, lambda number, frame: server.send(sent[number]))
     status = int.from_bytes(server.recv(2), "big", signed=True)
@@ -34,12 +35,12 @@ def start(path: str, argv: list[str]) -> None:
 
 
 def serve(path: str) -> list[str]:
-    """Return in a fork for each program, with its arguments."""
+    """Fork for each program, and return the program's arguments in the fork."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
     print("ready", flush=True)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody asks how those that watch end.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # No zombies: nothing waits for the watchers.
     while sys.stdin not in select.select([sys.stdin, listener], [], [])[0]:
         client, _ = listener.accept()
         if os.fork() == 0:
@@ -51,7 +52,7 @@ def serve(path: str) -> list[str]:
 
 
 def watch(client: socket.socket) -> list[str]:
-    """Return in a fork that is the program; pass on the client's signals, and how that ends."""
+    """Fork again. The new process runs the program; this one relays signals and the exit status."""
     size, files, *_ = socket.recv_fds(client, 8, 8)
     text = b""
     while len(text) < int.from_bytes(size, "big"):
@@ -75,20 +76,19 @@ def watch(client: socket.socket) -> list[str]:
         if not number:
             os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with contextlib.suppress(BrokenPipeError):  # Another rank has ended all.
+    with contextlib.suppress(BrokenPipeError):  # The client was ended by another rank.
         client.send(status.to_bytes(2, "big", signed=True))
     os._exit(0)
 
 
 def move_up(file: int) -> int:
-    """Return a descriptor of a file that is not in the way of a program's."""
+    """Move a file descriptor to a number that programs do not use."""
     moved = fcntl.fcntl(file, fcntl.F_DUPFD, 500)
     os.close(file)
     return moved
 
 
 def run(argv: list[str]) -> None:
-    """Run a program as `__main__`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
@@ -108,7 +108,7 @@ def run(argv: list[str]) -> None:
 
 
 def end(status: int) -> None:
-    """Exit without the seconds that releasing all modules takes."""
+    """Exit without releasing all modules, which would take seconds."""
     threading._shutdown()
     atexit._run_exitfuncs()
     if (mpi := sys.modules.get("mpi4py.MPI")) and not mpi.Is_finalized():
@@ -121,7 +121,7 @@ def end(status: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1] != "serve":
         start(sys.argv[1], sys.argv[2:])
-    # What only the server needs, as the others start for each rank.
+    # Only the server needs these modules. Clients start once per rank and must be fast.
     import ast
     import atexit
     import contextlib

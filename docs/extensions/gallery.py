@@ -1,4 +1,4 @@
-"""The rules of the gallery: no warnings in an example, and the order on its page."""
+"""The order of the gallery's examples, and a hook that turns their warnings into errors."""
 
 from __future__ import annotations
 
@@ -31,22 +31,18 @@ ORDER = (
 
 
 class ReadingOrder:
-    """The key by which sphinx-gallery sorts examples: as in `ORDER`, then those that it lacks."""
+    """Sort key of the gallery: the examples in `ORDER` first, then all others by name."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def __call__(self, filename: str) -> tuple[int, str]:
-        """Return the key of a file."""
         name = Path(filename).stem.removeprefix("plot_")
         return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
 def check_example(gallery_conf: dict[str, Any], filename: str, when: str) -> None:
-    """Raise in an example what would be a warning.
-
-    sphinx-gallery calls this before and after each example.
-    """
+    """Turn warnings into errors while an example runs; called before and after each example."""
     if when == "before":
         warnings.simplefilter("error")
     else:

@@ -1,4 +1,4 @@
-"""The directive ``gradient``: a formula from a docstring beside the code that computes it."""
+"""The directive ``gradient`` shows the formula in a docstring next to the code."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ def without_docstring(source: str) -> str:
 
 
 class Gradient(SphinxDirective):
-    """A heading, the formulas of the docstring with their source, and the code."""
+    """A section with a heading, the formulas and references of a docstring, and the code."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Create the section."""
         path, _, name = self.arguments[0].rpartition(".")
         thing = getattr(importlib.import_module(path), name)
         doc = NumpyDocString(inspect.getdoc(thing))
@@ -61,6 +60,5 @@ class Gradient(SphinxDirective):
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Register the directive."""
     app.add_directive("gradient", Gradient)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""The directive ``parameter-groups``: an estimator's parameters, by what they are about."""
+"""The directive ``parameter-groups`` lists an estimator's parameters in groups."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from mlp_xp.recipes.parameters import GROUPS
 
 
 class ParameterGroups(SphinxDirective):
-    """A section for each group of the table of parameters."""
+    """One section per group of parameters."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Create the sections."""
         path, _, name = self.arguments[0].rpartition(".")
         rows = getattr(importlib.import_module(path), name)._parameters
         sections = []
@@ -37,6 +36,5 @@ class ParameterGroups(SphinxDirective):
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Register the directive."""
     app.add_directive("parameter-groups", ParameterGroups)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

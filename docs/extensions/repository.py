@@ -1,8 +1,8 @@
-"""Links to files of the repository: each file that a page links to gets a page of the site.
+"""Make links from pages to files of the repository work on the site.
 
-The pages are read on GitHub too, where such links work as they stand. Here a link to a page leads
-to the page, and one to another file or folder to a page that shows it. A link to nothing is a
-warning, so an error of the build.
+On GitHub, these links work unchanged. On the site, a link to a Markdown page leads to its HTML
+page, and a link to any other file or folder leads to a page that shows its content. A link to a
+missing file causes a warning, which is an error in the build.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sphinx.transforms import SphinxTransform
 
 DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
-# Pages outside of this folder, which pages inside include.
+# Pages outside of docs, and the pages in docs that include them.
 INCLUDED = {
     "README.md": "index",
     "CONTRIBUTING.md": "contributing",
@@ -34,22 +34,21 @@ TEXTS = {".cpp", ".cu", ".md", ".py", ".rst", ".sh", ".toml", ".yml"}
 
 
 def find(target: str, docname: str) -> str | None:
-    """Return the path in the repository that a link of a page leads to."""
+    """Return the target of a link as a path relative to the repository, or None."""
     sources = {page: source for source, page in INCLUDED.items() if page != "index"}
     page = ROOT / sources[docname] if docname in sources else DOCS / docname
     path = Path(os.path.normpath(page.parent / target))
     if not path.is_relative_to(ROOT) or not (path.is_dir() or path.suffix in TEXTS):
-        return None  # Sphinx copies pictures and other files that are not shown.
+        return None  # Sphinx copies images and other files.
     return path.relative_to(ROOT).as_posix() if path.exists() else None
 
 
 class RepositoryLinks(SphinxTransform):
-    """Links to files of the repository, resolved before Sphinx copies files that pages link to."""
+    """Resolve links to files of the repository before Sphinx copies the linked files."""
 
     default_priority = 900
 
     def apply(self, **kwargs: Any) -> None:
-        """Replace the links of a page."""
         for node in list(self.document.findall(addnodes.pending_xref)):
             if node.get("reftype") == "myst":
                 self._replace(node)
@@ -60,7 +59,7 @@ class RepositoryLinks(SphinxTransform):
         target, _, anchor = node["reftarget"].partition("#")
         anchor = anchor or node.get("reftargetid") or ""
         if node.get("refdomain") == "doc":
-            # MyST names a page outside of `docs` by its whole path; a link to one inside is right.
+            # MyST resolves links to pages in docs, and gives absolute paths for all others.
             if not target.startswith("/"):
                 return
             target = f"{target}.md"
@@ -93,7 +92,7 @@ class RepositoryLinks(SphinxTransform):
 
 
 def pages(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Generate a page for each file and folder that a page links to, and for what folders list."""
+    """Yield a page for each linked file and folder, and for the entries of these folders."""
     waiting, done = sorted(getattr(app.env, "repository_files", ())), set()
     while waiting:
         path = waiting.pop()
@@ -110,7 +109,7 @@ def pages(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def folder(path: str) -> tuple[str, list[str]]:
-    """Render the list of a folder, and return what is in it."""
+    """Return a folder's listing as HTML, and the paths of its entries."""
     names = [
         entry.name
         for entry in sorted((ROOT / path).iterdir())
@@ -123,7 +122,7 @@ def folder(path: str) -> tuple[str, list[str]]:
 
 
 def file(path: str, highlighter: Any) -> str:
-    """Render a file with its colors."""
+    """Return a file as HTML with highlighted syntax."""
     try:
         lexer = get_lexer_for_filename(path).aliases[0]
     except ClassNotFound:
@@ -133,13 +132,12 @@ def file(path: str, highlighter: Any) -> str:
 
 
 def link_pages(*args: Any) -> None:
-    """Turn the name of a page in a docstring, such as ``docs/cli.md``, into a link to it."""
+    """Replace names of pages in a docstring, such as ``docs/cli.md``, with links."""
     lines: list[str] = args[-1]
     lines[:] = [re.sub(r"`+docs/([\w-]+)\.md`+", r":doc:`/\1`", line) for line in lines]
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Register the transform and the pages."""
     app.add_transform(RepositoryLinks)
     app.connect("html-collect-pages", pages)
     app.connect("autodoc-process-docstring", link_pages)
