@@ -1,6 +1,6 @@
 """The mathematics of a network: layers, losses, blocks, hidden layers, and the network itself.
 
-Everything is a pure function of arrays in the Python Array API standard, defined together with its
-gradient. Update rules are in `optimizers`, the training step is in `training`, and faster versions
+All functions are pure, use only the Python Array API standard, and are defined together with their
+gradients. Update rules are in `optimizers`, the training step is in `training`, and faster kernels
 are in `backends`.
 """

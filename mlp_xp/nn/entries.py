@@ -26,7 +26,7 @@ def norms(params: Tree) -> list[Norm]:
 
 
 def one_number(params: Tree) -> Array:
-    """Return each model's first output bias, in the shape of the leading axes."""
+    """Return the first output bias of each model; the shape is the leading axes."""
     heads = [entry for entry in entries(params) if isinstance(entry, Heads)]
     number: Array = heads[-1].b[..., 0, 0] if heads else denses(params)[-1].b[..., 0]
     return number

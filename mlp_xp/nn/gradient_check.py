@@ -1,10 +1,10 @@
-r"""A check of the gradient of a user's loss or activation against a finite difference.
+r"""A check that compares the gradient of a user's loss or activation with a finite difference.
 
-A wrong gradient rarely causes an error: the network just learns less well. So a pullback is
-compared with the central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few directions
-:math:`v`. With :math:`h = \varepsilon^{1/3}` the error of the difference is of order
-:math:`\varepsilon^{2/3}` (Press et al., "Numerical Recipes" (2007), section 5.7), and the tolerance
-is a hundred times larger. The check reads values on the host, so it cannot be part of a step.
+A wrong gradient rarely causes an error: the network just learns less well. The check therefore
+compares a pullback with the central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few
+directions :math:`v`. For :math:`h = \varepsilon^{1/3}`, the difference has an error of order
+:math:`\varepsilon^{2/3}` (Press et al., "Numerical Recipes" (2007), section 5.7). The tolerance is
+a hundred times larger. The check reads values on the host, so a compiled step cannot contain it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def check_loss(
 ) -> None:
     """Raise ValueError unless a loss is well-formed and its pullback is its derivative.
 
-    ``loss`` is a `Loss`, or a function as for `Custom`. Use a few samples of ordinary size, e.g.
-    logits from -2 to 2, that are not at a kink of the loss. In float64, the check finds much
-    smaller mistakes than in float32. The message contains the numbers and says what to do.
+    ``loss`` is a `Loss`, or a function as in `Custom`. Use a few samples with ordinary logits, e.g.
+    from -2 to 2, and not at a kink of the loss. In float64, the check finds much smaller mistakes
+    than in float32. The error message contains the numbers and says what to do.
     """
     what = f"loss {_name(loss)}"
-    # For a Custom loss, call its function to check the signature. Check the derivative with respect
-    # to the logits, because softmax outputs cannot change independently.
+    # For a Custom loss, check the signature of its function, but the derivative with respect to the
+    # logits, because softmax outputs cannot change independently.
     whole: Any = loss
     function, outputs = whole, logits
     if isinstance(loss, Custom):
@@ -77,7 +77,8 @@ def check_activation(
     """Raise ValueError unless an activation is well-formed and its pullback is its derivative.
 
     ``activation(x, *, xp)`` returns ``(y, pullback)``, and ``pullback(dy)`` returns ``dx``. Use a
-    few numbers of ordinary size that are not at a kink. ``name`` is for messages.
+    few numbers of ordinary size that are not at a kink of the activation. ``name`` is the name in
+    error messages.
     """
     what = f"activation {name or _name(activation)}"
     shape, dtype = x.shape, x.dtype
@@ -86,7 +87,7 @@ def check_activation(
     x_before = _copy(x, xp=xp)
     y, pullback = _check_pair(activation(x, xp=xp), what, "(y, pullback)", "xp.tanh(x)")
     _check_array(y, shape, dtype, f"the output of {what}", "one number for each input", xp=xp)
-    # Check the gradient of a weighted sum of outputs, for which dy is the weights.
+    # Check the gradient of the sum of y * dy.
     dy = _direction(y, _N_DIRECTIONS, xp=xp)
     dy_before = _copy(dy, xp=xp)
     _check_signature(pullback, f"the pullback of {what}", "(dy)", (dy,), xp=None)
@@ -115,7 +116,7 @@ def _copy(array: Array, *, xp: Namespace) -> Array:
 
 
 def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
-    """Return the ``k``-th direction: irregular numbers from -1 to 1."""
+    """Return the ``k``-th direction, which contains irregular numbers from -1 to 1."""
     size = 1
     for length in like.shape:
         size *= length
@@ -126,12 +127,12 @@ def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
 def _check_signature(
     function: Any, what: str, signature: str, arguments: tuple[Any, ...], *, xp: Namespace
 ) -> None:
-    """Raise ValueError if a function does not accept the arguments; a call may hide the cause."""
+    """Raise ValueError if a function does not accept the arguments."""
     if not callable(function):
         raise ValueError(f"{what} must be a callable {signature}, got {type(function).__name__}.")
     try:
         bind = inspect.signature(function).bind
-    except (TypeError, ValueError):  # A compiled function may not have a signature.
+    except (TypeError, ValueError):  # A compiled function may lack a signature.
         return
     try:
         bind(*arguments, **({} if xp is None else {"xp": xp}))
@@ -192,7 +193,7 @@ def _compare(
         v = _direction(x, k, xp=xp)
         given = float(xp.sum(dx * v))
         difference = (function(x + h * v) - function(x - h * v)) / (2 * h)
-        # Rounding errors are relative to the value and x.
+        # Rounding errors are proportional to the value and to x.
         scale = 1.0 + abs(value) + (1.0 + size) * float(xp.sum(xp.abs(dx * v)))
         apart = abs(given - difference)
         # `<=` makes NaN fail.
@@ -209,7 +210,7 @@ def _compare(
 
 
 def _advice(found: list[tuple[bool, float, float, float]]) -> str:
-    """Return advice: correct the factor if the ratio is equal in all directions."""
+    """Return advice, e.g. a factor to correct if the ratio is equal in all directions."""
     ratios = [given / difference for _, given, difference, _ in found if difference]
     factor = sum(ratios) / max(len(ratios), 1)
     if factor and all(abs(ratio - factor) <= 0.01 * abs(factor) for ratio in ratios):

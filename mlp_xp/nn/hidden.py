@@ -1,4 +1,4 @@
-"""Hidden layers other than plain widths: objects in `hidden_layer_sizes`.
+"""Hidden layers as objects in `hidden_layer_sizes`, for networks other than plain ones.
 
 An integer n is a dense layer with n outputs, followed by the normalization, activation and
 dropout that are set in the estimator. The objects here build other networks, e.g. a residual
@@ -33,9 +33,9 @@ _MOST_AXES = 31  # Array libraries may be limited to 32 axes, including the batc
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The estimator's settings for the blocks around a dense layer: normalization, activation etc.
+    """The estimator's settings for the blocks after a dense layer: normalization, activation etc.
 
-    ``keys`` and ``batch_stats`` number the dropouts and batch normalizations of a network.
+    ``keys`` numbers the network's dropouts, and ``batch_stats`` its batch normalizations.
     """
 
     activation: str | Activation
@@ -48,7 +48,7 @@ class Surroundings:
 
     @property
     def start(self) -> Start:
-        """The initialization of a dense layer that suits its activation."""
+        """The initialization of a dense layer, which depends on the activation."""
         if self.parametrization == "ntk":
             return "ntk"
         return "glorot-logistic" if self.activation == "logistic" else "glorot"
@@ -70,7 +70,7 @@ class Surroundings:
 
 
 class Layer:
-    """The base class of hidden layers, which build a block for a number of inputs; hashable."""
+    """The hashable base class for hidden layers, which build a block for a number of inputs."""
 
     @property
     def n_layers(self) -> int:
@@ -86,7 +86,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} must define build to be a layer.")
 
     def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
-        """Return the blocks of the output layer, if it follows this layer."""
+        """Return the blocks of an output layer that follows this layer."""
         return (Affine(fan_in, fan_out, around.start),)
 
 
@@ -125,10 +125,10 @@ class Project(Layer):
 class Blocks(Layer):
     """A plain block-diagonal dense layer, without normalization and activation.
 
-    The features represent an array of ``shape``. Each position along the axes that are not mixed
-    has its own dense layer over the features along the mixed axes; no weights are shared. For
-    example, the pixels of an image, (3, 32, 32), cut into 8 x 8 squares of 4 x 4 pixels, have shape
-    (3, 8, 4, 8, 4); mixing axes 0, 2 and 4 mixes the pixels of each square.
+    The features represent an array of ``shape``. A dense layer mixes the features along the mixed
+    axes. Each position along the other axes has its own dense layer; no weights are shared. For
+    example, if an image of shape (3, 32, 32) is cut into 8 x 8 squares of 4 x 4 pixels, the shape
+    is (3, 8, 4, 8, 4), and mixing axes 0, 2 and 4 mixes the pixels in each square.
 
     Parameters
     ----------
@@ -136,8 +136,9 @@ class Blocks(Layer):
     mixed : tuple of int
         The axes to mix, at least one.
     width : int of at least 1, optional
-        The number of outputs per block. They form the last axis of the output's shape: with a
-        width of 64, the squares above give (8, 8, 64). By default, the shape stays the same.
+        The number of outputs per block. The outputs are the last axis of the output's shape: for
+        the squares above, a width of 64 gives (8, 8, 64). By default, the output has the same shape
+        as the input.
 
     References
     ----------
@@ -194,9 +195,9 @@ class Blocks(Layer):
 class Branch(Layer):
     r"""A residual branch, :math:`x + f(x)`; initially :math:`f(x) = 0`.
 
-    f consists of the normalization that is set in the estimator, if any, and the layers, with
-    activation and dropout between them. The last layer is initialized with zeros, so a deep network
-    is initially close to a shallow one.
+    f consists of the estimator's normalization, if any, and the layers, with activation and dropout
+    between the layers. The last layer is initialized with zeros, so a deep network is initially
+    close to a shallow one.
 
     Parameters
     ----------
@@ -234,7 +235,7 @@ class Branch(Layer):
         return [Project(layer) if isinstance(layer, int) else layer for layer in self.layers]
 
     def outputs(self, fan_in: int) -> int:
-        """Return the number of inputs, since the branch is added to them."""
+        """Return the number of inputs, since the branch's outputs are added to its inputs."""
         width = fan_in
         for layer in self._inner:
             width = layer.outputs(width)

@@ -37,15 +37,16 @@ class Network:
 
     ``widths`` are the number of inputs, the width of each hidden layer, and the number of outputs;
     a hidden layer may also be an object of `mlp_xp.nn.hidden`. A hidden layer is a dense layer,
-    followed by normalization, activation and dropout if set. The output layer is only a dense
-    layer, because losses use raw outputs; after a `Branch`, it normalizes its input and starts at
-    zero. Tuples of activations and dropouts have one entry per hidden layer. ``residual`` adds the
-    input of a layer to its output if both have the same width. ``inputs`` is a block before the
-    first layer; ``widths`` then begins with its number of columns. With ``n_members`` networks that
-    share hidden weights, ``widths`` ends with the total number of their outputs.
+    followed by normalization, activation and dropout if set. The output layer is a dense layer
+    without an activation, because losses use raw outputs; after a `Branch`, the output layer
+    normalizes its input and starts at zero. Tuples of activations and dropouts have one entry per
+    hidden layer. If ``residual`` is true, a layer's input is added to its output if both have the
+    same width. ``inputs`` is a block before the first layer; ``widths`` then begins with the
+    block's number of columns. If ``n_members`` networks share hidden weights, ``widths`` ends with
+    the total number of their outputs.
     """
 
-    widths: tuple[Any, ...]  # Integers; hidden layers may also be `Layer` objects.
+    widths: tuple[Any, ...]  # Integers, or `Layer` objects for hidden layers.
     activation: str | Activation | tuple[str | Activation, ...] = "relu"
     normalization: Normalization | None = None
     dropout: float | tuple[float, ...] = 0.0
@@ -84,7 +85,7 @@ class Network:
         self.sizes  # noqa: B018 - each layer checks its number of inputs.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return only the settings, because everything else is derived from them."""
+        """Return only the settings, from which everything else is derived."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _given(self, name: str) -> tuple:  # type: ignore[type-arg]
@@ -121,7 +122,7 @@ class Network:
 
     @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], ...]:
-        """The blocks of each layer, the output layer last."""
+        """The blocks of each layer; the output layer is last."""
         keys, stats = count(), count()
         built: list[tuple[Block, ...]] = []
         rates, activations = map(self._one_for_each_layer, ("dropout", "activation"))
@@ -153,7 +154,7 @@ class Network:
         if self.n_members > 1:
             affine = SharedAffine(self.n_members, i == 0, fan_in, layer, around.start)
         blocks = (affine, *around.normalize(layer), *around.activate(layer))
-        is_first = i == 0 and self.n_members > 1  # Here, members share the input.
+        is_first = i == 0 and self.n_members > 1  # In the first layer, members share the input.
         return (Residual(blocks),) if self.residual and fan_in == layer and not is_first else blocks
 
     @cached_property
@@ -188,7 +189,7 @@ class Network:
 
     @property
     def structure(self) -> Hashable:
-        """The settings on which the compiled step of a stack depends: all except dropout rates."""
+        """The settings that determine a stack's compiled step: all except dropout rates."""
         if any(block.n_keys > len(block.dropout_rates) for block in self._all_blocks):
             return self
         names = (field.name for field in fields(self) if "dropout" not in field.name)
@@ -197,7 +198,7 @@ class Network:
 
     @cached_property
     def batch_stats_widths(self) -> tuple[int, ...]:
-        """The number of features of each batch normalization."""
+        """The number of features in each batch normalization."""
         return tuple(width for block in self._all_blocks for width in block.batch_stats_widths)
 
 
@@ -206,9 +207,9 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
 
     Weights and biases are uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`
     (Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks",
-    2010, equation 16), with 2 instead of 6 if the activation is logistic. From a `RandomState`,
-    they are drawn in scikit-learn's order. Layers in `mlp_xp.nn.hidden` document where their
-    initial weights differ from this.
+    2010, equation 16), with 2 instead of 6 if the activation is logistic. A `RandomState` draws
+    them in scikit-learn's order. Layers in `mlp_xp.nn.hidden` document where they use other initial
+    weights.
     """
     generator = host_generator(seed, "weights") if isinstance(seed, int) else seed
     return draw_params(network, generator.uniform)
@@ -217,7 +218,7 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
 def draw_params(
     network: Network, uniform: Callable[..., Any], constant: Callable[..., Any] = constant
 ) -> Params:
-    """Create parameters with ``uniform(low, high, shape)`` and ``constant(value, shape)``."""
+    """Create parameters by calling ``uniform(low, high, shape)`` and ``constant(value, shape)``."""
     blocks = (block for block in network._all_blocks if block.has_params)
     return tuple(block.init(uniform, constant) for block in blocks)
 
@@ -243,7 +244,7 @@ def init_batch_stats(network: Network) -> Measured:
 def forward(
     network: Network, params: Params, x: Array, context: Context | None = None, *, xp: Namespace
 ) -> tuple[Array, BlockPullback, Measured]:
-    """Run the network, by default for prediction and without a backend's faster layers.
+    """Run the network; by default for prediction, with plain layers.
 
     Return the logits, (..., batch, outputs), the pullback, ``pullback(dlogits, need_dx=...)``, and,
     in training, the statistics of the batch for each batch normalization.

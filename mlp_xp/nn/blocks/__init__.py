@@ -1,9 +1,8 @@
 """Blocks, the parts of a network: their settings, initial parameters and computation.
 
-A block is called with its parameters, its input and a `Context`, and returns its output, the
-pullback, and the batch statistics of a batch normalization. Everything learned is in the
-parameters; a block without parameters sets ``has_params = False`` and gets ``()`` as its
-parameters.
+A block is called with its parameters, its input and a `Context`. It returns the output, the
+pullback, and, for batch normalization, the batch statistics. Parameters contain everything that is
+learned; a block without parameters sets ``has_params = False`` and gets ``()`` as its parameters.
 """
 
 from mlp_xp.nn.blocks._affine import Affine, BlockAffine, Start

@@ -10,13 +10,13 @@ from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.layers import Arrangement, Dense
 
-# Initializations. "glorot": weights and biases uniform in Glorot and Bengio's range, as in
-# scikit-learn; "glorot-logistic": as in scikit-learn for logistic activations; "lecun": weights
-# uniform with a standard deviation of 1 / sqrt(fan_in), biases 0; "zero": all 0; "ntk": weights
-# normal, matrix products divided by sqrt(fan_in), then fitted to the data.
+# The initializations. "glorot": uniform weights and biases in Glorot and Bengio's range, as in
+# scikit-learn. "glorot-logistic": the same with scikit-learn's range for logistic activations.
+# "lecun": uniform weights with a standard deviation of 1 / sqrt(fan_in), biases 0. "zero": all 0.
+# "ntk": normal weights, matrix products divided by sqrt(fan_in), then fitted to the data.
 Start = Literal["glorot", "glorot-logistic", "lecun", "zero", "ntk"]
 
-_SAMPLES = 5  # The number of samples in the random mixture by which "ntk" sets a bias.
+_SAMPLES = 5  # "ntk" sets a bias with a random mixture of this many samples.
 
 
 def _bound(start: Start, fan_in: int, fan_out: int) -> float:
@@ -34,7 +34,7 @@ def draw_dense(
     shape: tuple[int, ...],
     n_outputs: int | tuple[int, ...],
 ) -> Dense:
-    """Draw weights and biases; arrays that are initially zero need no random numbers."""
+    """Draw weights and biases; arrays that start at zero use no random numbers."""
     bound = _bound(start, *shape[-2:])
     W = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
     is_glorot = start.startswith("glorot")
@@ -45,7 +45,7 @@ def draw_dense(
 
 @dataclass(frozen=True)
 class Affine(Block):
-    r"""A dense layer; "ntk" divides the matrix product by the root of the number of inputs."""
+    r"""A dense layer; "ntk" divides the matrix product by ``sqrt(fan_in)``."""
 
     fan_in: int
     fan_out: int
@@ -59,7 +59,7 @@ class Affine(Block):
 
     @property
     def takes_sparse(self) -> bool:  # type: ignore[override]
-        """Whether the input may be sparse: it may, because only a matrix product uses it."""
+        """Whether the input may be sparse. True, because only a matrix product uses the input."""
         return not self.adapts
 
     is_dense = takes_sparse

@@ -27,13 +27,13 @@ Make = Callable[..., Any]  # A function that creates an array; its last argument
 
 
 class BlockPullback(Protocol):
-    """A function from ``dy`` to ``dx`` (None if not needed) and the parameters' gradients."""
+    """A function that maps ``dy`` to ``dx`` (None if not needed) and the parameters' gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
         """Return the gradients with respect to the input and to the parameters."""
 
 
-# An output, its pullback, and the statistics that batch normalization has computed.
+# A block's output, its pullback, and the batch statistics from batch normalization.
 Applied = tuple[Array, BlockPullback, Measured]
 
 
@@ -63,7 +63,7 @@ class Context(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a summary: a part of the network with its outputs, parameters and operations.
+    """A row of a network summary: a part's name, and its outputs, parameters and operations.
 
     ``work`` counts the multiplications and additions in the forward pass of one sample.
     """
@@ -78,19 +78,19 @@ class Block:
     """A part of a network, with hashable settings.
 
     A custom block defines `__call__`, and also `init` if it has parameters. Parameters are a
-    NamedTuple of arrays, such as `Dense` and `Norm`, or a tuple of NamedTuples, whose property
-    ``kinds`` names the kind of each array; see `mlp_xp.optimizers.kinds`. All other attributes have
-    defaults.
+    NamedTuple of arrays, such as `Dense` and `Norm`, or a tuple of NamedTuples. The property
+    ``kinds`` of a NamedTuple names the kind of each array; see `mlp_xp.optimizers.kinds`. All other
+    attributes of a block have defaults.
     """
 
     has_params: ClassVar[bool] = True
     takes_sparse: bool = False  # Whether the input may be sparse.
     is_dense: bool = False  # Whether the block is a single `Dense`.
-    fan_out: int | None = None  # The number of outputs; None if equal to the inputs.
-    work: int = 0  # The operations in the forward pass of one sample; see `Row`.
+    fan_out: int | None = None  # The number of outputs; None if it equals the number of inputs.
+    work: int = 0  # The number of operations per sample; see `Row`.
     n_keys: int = 0  # The number of dropouts; each needs a key per step.
-    dropout_rates: tuple[float, ...] = ()  # One rate per key; see `Context`.
-    batch_stats_widths: tuple[int, ...] = ()  # One width per batch normalization.
+    dropout_rates: tuple[float, ...] = ()  # One dropout rate per key; see `Context`.
+    batch_stats_widths: tuple[int, ...] = ()  # The width of each batch normalization.
     adapts: bool = False  # Whether the initial parameters depend on the data.
 
     def init(self, uniform: Make, constant: Make) -> Tree:
@@ -102,7 +102,7 @@ class Block:
         return params
 
     def __call__(self, params: Any, x: Array, context: Context) -> Applied:
-        """Return the output, the pullback, and batch statistics."""
+        """Return the output, the pullback, and the batch statistics."""
         raise NotImplementedError(f"{type(self).__name__} is a block, so it must define __call__.")
 
     @property
@@ -112,7 +112,7 @@ class Block:
 
     @property
     def n_parameters(self) -> int:
-        """The number of learned numbers."""
+        """The number of learned parameters."""
         sizes: list[int] = []
         self.init(
             lambda low, high, shape: sizes.append(math.prod(shape)),
@@ -130,7 +130,7 @@ def normal(uniform: Make, shape: tuple[int, ...], deviation: float = 1.0) -> Any
 
     If ``uniform`` returns a shape or a count instead of an array, return its result unchanged.
     """
-    from scipy.special import ndtri  # slow to import
+    from scipy.special import ndtri  # `scipy.special` is slow to import.
 
     drawn = uniform(0.0, 1.0, shape)
     return deviation * ndtri(drawn) if hasattr(drawn, "dtype") else drawn

@@ -12,7 +12,7 @@ from mlp_xp.nn.layers import Activation, Slope, parametric
 
 @dataclass(frozen=True)
 class Activate(Block):
-    """An activation from `mlp_xp.nn.layers.ACTIVATIONS`, or a function with the same signature."""
+    """An activation: a name in `mlp_xp.nn.layers.ACTIVATIONS`, or a function like them."""
 
     function: str | Activation
     has_params: ClassVar[bool] = False
@@ -41,7 +41,7 @@ class ParametricActivate(Block):
         return f"parametric {_name_of(self.function)}"
 
     def init(self, uniform: Make, constant: Make) -> Slope:
-        """Start with slopes of 1."""
+        """Return slopes of 1."""
         return Slope(constant(1.0, (self.width,)))
 
     def __call__(self, params: Slope, x: Array, context: Context) -> Applied:

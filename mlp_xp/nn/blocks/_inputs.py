@@ -10,19 +10,19 @@ from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.blocks._numeric import NumericEmbedding, check_counts
 from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
 
-_MOST_ROWS = 1 << 24  # Above this, float32 does not represent all integers.
+_MOST_ROWS = 1 << 24  # float32 represents all integers up to this number.
 
 
 @dataclass(frozen=True)
 class TableInputs(Block):
-    """The first block of a network for tables; its input matrix has three parts.
+    """The first block of a network for tables: it embeds numbers and categories.
 
-    The columns are ``[numbers | indicators | codes]``. Numbers must be scaled; if ``numeric`` is
-    given, its embeddings replace them. Indicators (missing values, one-hot categories) are
-    unchanged. Codes are replaced by embeddings with ``embedding_dim`` numbers. All embeddings are
-    in one table, with one row per category, sorted by column. A code is a row's index, as a float.
-    ``categories`` are the numbers of categories per column. ``scale`` multiplies all inputs of the
-    first layer by learned factors.
+    The columns of the input matrix are ``[numbers | indicators | codes]``. Numbers must be scaled;
+    if ``numeric`` is given, its embeddings replace the numbers. Indicators (missing values, one-hot
+    categories) are unchanged. Embeddings with ``embedding_dim`` numbers replace the codes. All
+    category embeddings are in one table, with one row per category, sorted by column. A code is the
+    index of a row, as a float. ``categories`` is the number of categories in each column. If
+    ``scale`` is true, learned factors multiply all inputs of the first layer.
     """
 
     numbers: int
@@ -48,7 +48,7 @@ class TableInputs(Block):
 
     @property
     def columns(self) -> int:
-        """The number of columns of the matrix."""
+        """The number of columns in the input matrix."""
         return self.numbers + self.indicators + len(self.categories)
 
     @property
@@ -87,7 +87,7 @@ class TableInputs(Block):
         return ", ".join(("inputs", *(name for name, has in parts.items() if has)))
 
     def init(self, uniform: Make, constant: Make) -> Tree:
-        """Draw the numeric embedding and normal category embeddings, and set scales to 1."""
+        """Draw parameters of the numeric embedding and category embeddings; set scales to 1."""
         parts: list[Any] = []
         if self._numeric is not None:
             parts.append(self._numeric.init(self.numbers, uniform, constant))
@@ -133,7 +133,7 @@ class TableInputs(Block):
             if pulls[2] is not None:
                 _, grad = pulls[2](dy[..., last:], need_dx=False)
                 grads.insert(0, grad)
-                # Codes are indices and have no derivative.
+                # The derivative by a code is 0, since codes are indices.
                 dparts.append(xp.zeros_like(dy[..., : len(self.categories)]))
             if pulls[0] is not None:
                 dparts[0], grad = pulls[0](dparts[0], need_dx=need_dx)
@@ -146,7 +146,7 @@ class TableInputs(Block):
 
 
 def _joined(parts: list[Array], *, xp: Namespace) -> Array:
-    """Concatenate features; parts that all models of a stack share are broadcast."""
+    """Concatenate features; broadcast parts that all models of a stack share."""
     if len(parts) == 1:
         return parts[0]
     leading = max((part.shape[:-1] for part in parts), key=len)

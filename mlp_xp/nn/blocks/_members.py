@@ -13,7 +13,7 @@ from mlp_xp.nn.layers import Heads, SharedDense, member_heads, shared_dense
 
 @dataclass(frozen=True)
 class SharedAffine(Block):
-    """A dense layer whose weights all members share; only scales and biases are per member."""
+    """A dense layer whose weights all members share; each member has its own scales and biases."""
 
     n_members: int
     is_first: bool
@@ -32,7 +32,7 @@ class SharedAffine(Block):
         return 2 * self.fan_in * self.fan_out * self.n_members
 
     def init(self, uniform: Make, constant: Make) -> SharedDense:
-        """Draw the weights and, in the first layer, each member's random signs of the inputs."""
+        """Draw the weights and, in the first layer, random signs for each member's inputs."""
         W, b = draw_dense(uniform, constant, self.start, (self.fan_in, self.fan_out), self.fan_out)
         shape = self.n_members, self.fan_in
         r = _signs(uniform, shape) if self.is_first else constant(1.0, shape)
@@ -89,6 +89,6 @@ def check_members(
 
 
 def _signs(uniform: Make, shape: tuple[int, ...]) -> Any:
-    """Return random signs, or the result of ``uniform`` if that is a shape or a count."""
+    """Return random signs; if ``uniform`` returns a shape or a count, return that instead."""
     drawn = uniform(-1.0, 1.0, shape)
     return 2.0 * (drawn >= 0.0) - 1.0 if hasattr(drawn, "dtype") else drawn

@@ -11,12 +11,12 @@ from mlp_xp.nn.layers import Norm, apply_norm
 
 
 class _Normalization(Block):
-    """The base class of normalizations, with initial scales of 1 and shifts of 0."""
+    """The base class for normalizations, with initial scales of 1 and shifts of 0."""
 
     width: int
 
     def init(self, uniform: Make, constant: Make) -> Norm:
-        """Start with a scale of 1 and a shift of 0, without random numbers."""
+        """Return scales of 1 and shifts of 0."""
         return Norm(constant(1.0, (self.width,)), constant(0.0, (self.width,)))
 
 
@@ -60,7 +60,7 @@ class BatchNorm(_Normalization):
 def _as_given(
     x: Array, y: Array, pullback: BlockPullback, *, xp: Namespace
 ) -> tuple[Array, BlockPullback]:
-    """Cast an output, and the gradients in its pullback, to the dtype of the input ``x``."""
+    """Cast the output, and the pullback's ``dx``, to the dtype of the input ``x``."""
     own = y.dtype
     if own == x.dtype:
         return y, pullback

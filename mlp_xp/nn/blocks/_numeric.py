@@ -1,4 +1,4 @@
-"""Embeddings of numbers for `TableInputs`."""
+"""Numeric embeddings for `TableInputs`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlp_xp.nn.layers import Periodic, Piecewise, periodic, piecewise
 
 
 class NumericEmbedding:
-    """The hashable base class of numeric embeddings, which replace each number by several."""
+    """The hashable base class for numeric embeddings, which map each number to several numbers."""
 
-    layer: ClassVar[Callable[..., Any]]  # Its arguments: parameters, (..., batch, numbers).
-    outputs: int  # The number of outputs per input number.
+    layer: ClassVar[Callable[..., Any]]  # Called as layer(params, x), x : (..., batch, numbers).
+    outputs: int  # The number of outputs per number.
     adapts: ClassVar[bool] = False  # Whether initial parameters depend on the data.
 
     def work(self, n: int) -> int:
-        """Return the number of operations in matrix products for one sample of n numbers."""
+        """Return the number of operations in the matrix products for one sample with n numbers."""
         raise NotImplementedError(f"{type(self).__name__} must define work.")
 
     def init(self, n: int, uniform: Make, constant: Make) -> Any:
@@ -42,7 +42,7 @@ class PBLD(NumericEmbedding):
     ----------
     waves : int of at least 1, default=16
     outputs : int of at least 2, default=4
-        The number of outputs that replace a number, including the number itself.
+        The number of outputs per number, including the number itself.
     sigma : float of at least 0, default=0.1
         Standard deviation of the initial frequencies.
     """
@@ -75,7 +75,7 @@ class PBLD(NumericEmbedding):
 
 @dataclass(frozen=True)
 class PLE(NumericEmbedding):
-    """Piecewise linear embeddings, whose pieces are bounded by quantiles of the data.
+    """Piecewise linear embeddings, with pieces between quantiles of the data.
 
     See `mlp_xp.nn.layers.piecewise`.
 
@@ -83,7 +83,7 @@ class PLE(NumericEmbedding):
     ----------
     pieces : int of at least 1, default=32
     outputs : int of at least 1, default=16
-        The number of outputs that replace a number.
+        The number of outputs per number.
     """
 
     pieces: int = 32
@@ -110,7 +110,7 @@ class PLE(NumericEmbedding):
         )
 
     def adapt(self, params: Piecewise, x: Array, *, xp: Namespace) -> Piecewise:
-        """Set a piece between any two neighboring quantiles of a number that differ."""
+        """Set the pieces: one between any two neighboring quantiles, empty if they are equal."""
         ordered, last = xp.sort(x, axis=0), x.shape[0] - 1
         rows = [round(last * i / self.pieces) for i in range(self.pieces + 1)]
         edges = xp.stack([ordered[row, :] for row in rows], axis=-1)

@@ -22,7 +22,7 @@ class Residual(Block):
 
     @property
     def n_keys(self) -> int:  # type: ignore[override]
-        """The number of random keys of the inner blocks."""
+        """The number of random keys that the inner blocks need."""
         return sum(block.n_keys for block in self.blocks)
 
     @property
@@ -32,7 +32,7 @@ class Residual(Block):
 
     @property
     def batch_stats_widths(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The batch normalization widths of the inner blocks."""
+        """The width of each batch normalization in the inner blocks."""
         return tuple(width for block in self.blocks for width in block.batch_stats_widths)
 
     def rows(self, width: int) -> tuple[Row, ...]:
@@ -46,7 +46,7 @@ class Residual(Block):
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
-        """Whether initial parameters of an inner block depend on the data."""
+        """Whether an inner block's initial parameters depend on the data."""
         return any(block.adapts for block in self.blocks)
 
     def adapt(self, params: Tree, x: Any, uniform: Make, context: Context) -> Tree:

@@ -1,15 +1,15 @@
 """Layers: forward pass and pullback in one function each, below their formula.
 
-A layer returns its output together with a *pullback*: a function that turns the gradient of the
-loss with respect to the output, ``dy``, into the gradients with respect to the input and the
-parameters. The closure keeps what the backward pass needs. Pullbacks are pure: they return
-gradients and accumulate nothing. (The name comes from differential geometry; see e.g. the JAX
-"Autodiff Cookbook" on vector-Jacobian products.)
+A layer returns its output together with a *pullback*: a function that converts the gradient of the
+loss with respect to the output, ``dy``, to the gradients with respect to the input and the
+parameters. The pullback is a closure over the values that the backward pass needs. Pullbacks are
+pure: they return gradients and accumulate nothing. (The name comes from differential geometry; see
+e.g. the JAX "Autodiff Cookbook" on vector-Jacobian products.)
 
-Rows are ``x : (..., batch, features)``. Leading axes count models, and may be on the parameters
-only; results are in the dtype of x. ``pullback(dy, need_dx=...)`` returns ``(dx, grads)``, with
-``dx`` None unless needed. For a layer without parameters, ``pullback(dy)`` returns ``dx``. Inputs
-are never written to. A layer may write to arrays that it has just created.
+Rows are ``x : (..., batch, features)``. The leading axes count models; the parameters may have them
+even if x has none. Results are in the dtype of x. ``pullback(dy, need_dx=...)`` returns ``(dx,
+grads)``; ``dx`` is None unless needed. If a layer has no parameters, ``pullback(dy)`` returns
+``dx``. A layer never writes to its inputs, only to arrays that it has created.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
 from mlp_xp.nn.layers._layer import Activation, ActivationPullback
 
-# Klambauer et al. (2017), equation 2, to double precision.
+# The constants in equation 2 of Klambauer et al. (2017), in double precision.
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
@@ -33,7 +33,7 @@ def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     y = xp.maximum(x, 0.0)
 
     def pullback(dy: Array) -> Array:
-        # Multiply, because `where` takes eight times as long in NumPy.
+        # Multiply, because NumPy's `where` takes eight times as long.
         dx = xp.astype(y > 0.0, y.dtype)
         dx *= dy
         return dx
@@ -90,8 +90,9 @@ def tanh(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def exp(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute the exponential function, :math:`y = e^x`, so :math:`\bar x = \bar y\, y`.
 
-    It makes a raw output positive, e.g. for a rate. Since it is unbounded, it is not suitable for
-    hidden layers and not in `ACTIVATIONS`; it overflows above the logarithm of the largest number.
+    Use it as an output activation for positive values, e.g. rates. It grows too fast for hidden
+    layers, so `ACTIVATIONS` does not contain it. It overflows above the logarithm of the largest
+    number.
 
     Examples
     --------
@@ -108,8 +109,9 @@ def exp(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def softplus(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute a smooth relu, :math:`y = \log(1 + e^x)`, so :math:`\bar x = \bar y / (1 + e^{-x})`.
 
-    Computed as :math:`\max(x, 0) + \log(1 + e^{-|x|})`, which cannot overflow. The derivative is
-    computed from the output, :math:`1 / (1 + e^{-x}) = 1 - e^{-y}`, so the input need not be kept.
+    The output is computed as :math:`\max(x, 0) + \log(1 + e^{-|x|})`, which cannot overflow. The
+    derivative is computed from the output, :math:`1 / (1 + e^{-x}) = 1 - e^{-y}`, so the pullback
+    does not keep the input.
 
     References
     ----------
@@ -141,8 +143,8 @@ def softplus(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def leaky_relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute the leaky rectified linear unit, :math:`y = \max(x, 0.01\,x)`.
 
-    So :math:`\bar x = \bar y` where :math:`x > 0`, else :math:`0.01\,\bar y`, also at 0, as in
-    PyTorch.
+    So :math:`\bar x = \bar y` where :math:`x > 0`, else :math:`0.01\,\bar y`. As in PyTorch, this
+    includes :math:`x = 0`.
 
     References
     ----------
@@ -248,5 +250,5 @@ ACTIVATIONS: dict[str, Activation] = {
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Apply an activation, given as a name in `ACTIVATIONS` or as a function."""
+    """Apply an activation: a name in `ACTIVATIONS`, or a function."""
     return (ACTIVATIONS[function] if isinstance(function, str) else function)(x, xp=xp)

@@ -14,8 +14,8 @@ class Arrangement(NamedTuple):
 
     A row of features represents a C-contiguous array of ``shape``. Each position along the axes not
     in ``mixed`` has its own matrix, which mixes the features along ``mixed``. If ``width`` is
-    given, each matrix returns ``width`` outputs, as the last axis. Otherwise, it returns an output
-    for each input, in the order of the inputs.
+    given, each matrix has ``width`` outputs, which form the last axis. Otherwise, a matrix has one
+    output per input, in the order of the inputs.
     """
 
     shape: tuple[int, ...]
@@ -89,8 +89,8 @@ def block_dense(
     :math:`\bar W_k = x_k^T \bar y_k`, :math:`\bar b = \sum_i \bar y_i` and
     :math:`\bar x_k = \bar y_k W_k^T`. No weight is shared between blocks.
 
-    Two such layers in sequence that mix different axes connect every input with every output, with
-    far fewer weights than a full matrix (a Monarch matrix).
+    Two such layers in sequence, which mix different axes, connect every input with every output.
+    They need far fewer weights than a full matrix (a Monarch matrix).
 
     References
     ----------

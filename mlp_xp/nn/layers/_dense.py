@@ -15,7 +15,7 @@ class Dense(NamedTuple):
 
 
 class DensePullback(Protocol):
-    """A function of ``dy : (..., batch, fan_out)`` that returns ``(dx or None, gradients)``."""
+    """A function that maps ``dy : (..., batch, fan_out)`` to ``(dx or None, gradients)``."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         """Return the gradients with respect to the input and to the parameters."""
@@ -25,8 +25,8 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
     r"""Apply an affine map, :math:`y = x W + b`.
 
     With :math:`\bar y = \partial L / \partial y`, the chain rule gives :math:`\bar W = x^T \bar y`,
-    :math:`\bar b = \sum_i \bar y_i` and :math:`\bar x = \bar y W^T`. The first layer does not need
-    :math:`\bar x`; this saves the largest matrix product of the backward pass.
+    :math:`\bar b = \sum_i \bar y_i` and :math:`\bar x = \bar y W^T`. The first layer skips
+    :math:`\bar x`, which saves the largest matrix product of the backward pass.
 
     References
     ----------
@@ -61,13 +61,13 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
 
 
 def per_sample(features: Array) -> Array:
-    """Reshape ``features : (..., width)`` to broadcast with ``(..., batch, width)``.
+    """Reshape ``features : (..., width)``, so they broadcast with ``(..., batch, width)``.
 
-    For a single model, ``(width,)`` needs no change.
+    A single model's features, ``(width,)``, are returned unchanged.
     """
     return features if features.ndim == 1 else features[..., None, :]
 
 
 def transpose(matrix: Array, *, xp: Namespace) -> Array:
-    """Transpose matrices, also sparse ones, which only have `.T` and are never stacked."""
+    """Transpose dense or sparse matrices; sparse matrices are never stacked, and have only `.T`."""
     return matrix.T if matrix.ndim == 2 else xp.matrix_transpose(matrix)

@@ -1,4 +1,4 @@
-"""Dropout, with a mask that is the same on every backend."""
+"""Dropout, with the same mask on every backend."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from array_api_compat import device
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._layer import ActivationPullback
 
-# Shifts and factors of the hash, as signed numbers, because int32 arrays accept no larger integers.
+# Shifts and factors of the hash function, as signed numbers that fit in int32 arrays.
 SPREAD = 0x9E3779B1 - 2**32
 LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 
@@ -20,13 +20,13 @@ def dropout(
     :math:`y = x\,k / (1 - r)` with :math:`k` 1 with probability :math:`1 - r`, else 0; so
     :math:`\bar x = \bar y\,k / (1 - r)`.
 
-    A model's mask depends only on its key, its shape (batch, width) and the rate: no state is kept,
-    and every library gives the same mask bit for bit. An element is kept if the hash of its
-    position and the key, an integer distributed evenly over int32, is above a threshold. Drawing
-    the mask on the host and sending it would take longer than computing it on the device. The key,
-    an int32 array with the leading axes, differs for each layer and step; the rate is a number, or
-    an array like the key. ``rows : (batch,)`` are the positions of the rows if they are part of a
-    larger batch.
+    A model's mask depends only on the key, the shape (batch, width) and the rate. Dropout has no
+    state, and every library computes a bitwise identical mask. An element is kept if a hash of its
+    position and the key, an evenly distributed int32, is above a threshold. Computing the mask on
+    the device takes less time than drawing it on the host and copying it. The key, an int32 array
+    with the leading axes, is different in each layer and step. The rate is a number, or an array
+    like the key. If the rows are part of a larger batch, ``rows : (batch,)`` are their positions in
+    that batch.
 
     References
     ----------
@@ -47,7 +47,7 @@ def dropout(
     """
     shape = (*key.shape, *x.shape[-2:])
     bits = _hash_positions(x, key, rows, xp=xp)
-    # Multiply, because `where` is slow in NumPy for random masks.
+    # Multiply, because NumPy's `where` is slow for random masks.
     scale: Array | float
     if isinstance(rate, float | int):
         kept, scale = bits >= threshold(rate), 1.0 / (1.0 - rate)
@@ -62,20 +62,20 @@ def dropout(
 
 
 def threshold(rate: float) -> int:
-    """Return the smallest hash value, an int32, that keeps its element."""
+    """Return the smallest hash value, an int32, for which an element is kept."""
     return min(round(rate * 2**32), 2**32 - 1) - 2**31
 
 
 def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Namespace) -> Array:
-    """Hash the position of each element of a model together with its key; (..., size) int32.
+    """Hash each element's position together with the model's key; (..., size) int32.
 
-    After multiplication by an odd number near 2^32 over the golden ratio (Knuth, "The Art of
-    Computer Programming", volume 3, section 6.4), neighboring positions are far apart. Otherwise
-    two keys that differ in a low bit would give the same mask with neighbors swapped. Then follows
+    First multiply positions by an odd number near 2^32 / golden ratio (Knuth, "The Art of Computer
+    Programming", volume 3, section 6.4), so that neighboring positions are far apart. Otherwise two
+    keys that differ only in a low bit would give the same mask with neighbors swapped. Then apply
     Chris Wellons' ``lowbias32`` ("Prospecting for hash functions", 2018,
-    https://nullprogram.com/blog/2018/07/31/; public domain). Each step maps the integers of 32 bits
-    one to one, so no value of the hash is likelier than another. A product that overflows wraps
-    around in every library.
+    https://nullprogram.com/blog/2018/07/31/; public domain). Each step is a one-to-one map of
+    32-bit integers, so all hash values are equally likely. In every library, products that overflow
+    wrap around.
     """
     n, width = x.shape[-2:]
     if rows is None:
@@ -90,7 +90,7 @@ def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Name
         bits ^= key
     for shift, factor in LOWBIAS32:
         mixed = bits >> shift
-        # Right shifts of int32 fill with the sign bit, but the hash needs zeros.
+        # A right shift of int32 fills in the sign bit, but the hash needs zeros.
         mixed &= (1 << (32 - shift)) - 1
         bits ^= mixed
         if factor != 1:

@@ -13,7 +13,7 @@ from mlp_xp.nn.layers._layer import LayerPullback, run_layer
 
 
 class Embedding(NamedTuple):
-    """Parameters of embeddings: ``table : (..., rows, width)``, the rows of all columns."""
+    """Parameters of embeddings: ``table : (..., rows, width)``, with the rows of all columns."""
 
     table: Array
 
@@ -38,9 +38,8 @@ def embed(
 ) -> tuple[Array, LayerPullback]:
     r"""Gather rows of a table by integer positions, (..., batch, columns): :math:`y_{i} = E_{c_i}`.
 
-    The gradient of a row is the sum over the entries that use it,
-    :math:`\bar E_r = \sum_{i : c_i = r} \bar y_i`. ``sum_rows`` is a backend's version of
-    `sum_rows_of_table`.
+    The gradient of a row is the sum over all positions that use the row, :math:`\bar E_r = \sum_{i
+    : c_i = r} \bar y_i`. ``sum_rows`` is a backend's version of `sum_rows_of_table`.
 
     Examples
     --------
@@ -78,7 +77,7 @@ def embed(
 def run_layer_with(
     sum_rows: Callable[..., Array], function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
 ) -> tuple[Array, LayerPullback]:
-    """Run a layer, with a backend's function instead of `sum_rows_of_table`."""
+    """Run a layer with a backend's replacement for `sum_rows_of_table`."""
     if function is not embed:
         return run_layer(function, params, x, *args, xp=xp)
     return embed(params, x, sum_rows=sum_rows, xp=xp)

@@ -11,8 +11,8 @@ from mlp_xp.nn.layers._layer import ActivationPullback
 def sigmoid(x: Array, *, xp: Namespace) -> Array:
     """Return the logistic function without overflow, ``1 / (1 + exp(-x))``.
 
-    The input is clipped where ``exp(-x)`` would overflow, to a result near the smallest normal
-    number.
+    Where ``exp(-x)`` would overflow, the input is clipped, and the result is near the smallest
+    normal number.
     """
     limit = 1.0 - math.log(float(xp.finfo(x.dtype).max))
     y = xp.maximum(x, limit)
@@ -55,11 +55,10 @@ def silu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def gelu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute the Gaussian error linear unit in its tanh form.
 
-    :math:`y = \tfrac12 x (1 + t)` with :math:`t = \tanh u` and
-    :math:`u = \sqrt{2/\pi}\,(x + 0.044715\,x^3)`, so
-    :math:`\bar x = \bar y\,\tfrac12\,(1 + t + x (1 - t^2)\, u')` with
-    :math:`u' = \sqrt{2/\pi}\,(1 + 0.134145\,x^2)`. The exact form needs the error function, which
-    is not in the Array API; the two forms differ by less than 5e-4.
+    :math:`y = \tfrac12 x (1 + t)` with :math:`t = \tanh u` and :math:`u = \sqrt{2/\pi}\,(x +
+    0.044715\,x^3)`, so :math:`\bar x = \bar y\,\tfrac12\,(1 + t + x (1 - t^2)\, u')` with :math:`u'
+    = \sqrt{2/\pi}\,(1 + 0.134145\,x^2)`. The exact form needs the error function, which the Array
+    API lacks. The two forms differ by less than 5e-4.
 
     References
     ----------
@@ -94,8 +93,8 @@ def gelu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def mish(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     r"""Compute mish, :math:`y = x t` with :math:`t = \tanh(\log(1 + e^x))`.
 
-    With :math:`n = e^x (e^x + 2)` it is :math:`t = n / (n + 2)`, and its derivative
-    :math:`t' = 4 e^x (e^x + 1) / (n + 2)^2`; so :math:`\bar x = \bar y\,(t + x t')`.
+    With :math:`n = e^x (e^x + 2)`, :math:`t = n / (n + 2)` has the derivative :math:`t' = 4 e^x
+    (e^x + 1) / (n + 2)^2`, so :math:`\bar x = \bar y\,(t + x t')`.
 
     References
     ----------
@@ -109,7 +108,7 @@ def mish(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     >>> y, pullback(xp.ones(2))
     (array([    0., 10000.]), array([0.6, 1. ]))
     """
-    # For larger x, mish(x) equals x.
+    # mish(x) equals x for larger x.
     limit = min(20.0, 0.49 * math.log(float(xp.finfo(x.dtype).max)))
     e = xp.exp(xp.minimum(x, limit))
     n = e * (e + 2.0)

@@ -11,14 +11,14 @@ ActivationPullback = Callable[[Array], Array]
 
 
 class Activation(Protocol):
-    """An elementwise function with its pullback, from ``dy`` to ``dx`` of the same shape."""
+    """A function from ``dy`` to ``dx``, which has the same shape: an activation's pullback."""
 
     def __call__(self, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
         """Return the output, in the shape of the input, and the pullback."""
 
 
 class LayerPullback(Protocol):
-    """A function from ``dy`` to ``dx`` (or None) and the parameters' gradients."""
+    """A function that maps ``dy`` to ``dx`` (or None) and the parameters' gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Any]:
         """Return the gradients with respect to the input and to the parameters."""
@@ -29,7 +29,7 @@ def run_layer(
 ) -> tuple[Array, LayerPullback]:
     """Run a layer in which each output row depends only on one row of x.
 
-    A backend may replace this function to run faster versions of some layers.
+    A backend may replace this function by one that runs faster versions of some layers.
     """
     found: tuple[Array, LayerPullback] = function(params, x, *args, xp=xp)
     return found

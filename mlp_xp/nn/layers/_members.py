@@ -9,10 +9,11 @@ from mlp_xp.nn.layers._layer import LayerPullback
 
 
 class SharedDense(NamedTuple):
-    """Parameters of a dense layer with shared weights, and scales and biases per member.
+    """Parameters of a dense layer in which members share weights, but not scales and biases.
 
-    ``W : (..., fan_in, fan_out)`` is shared; ``r : (..., members, fan_in)``, and ``s`` and ``b``,
-    ``(..., members, fan_out)``, are per member.
+    All members share ``W : (..., fan_in, fan_out)``. Each member has its own input scales, ``r :
+    (..., members, fan_in)``, and its own output scales and biases, ``s, b : (..., members,
+    fan_out)``.
     """
 
     W: Array
@@ -44,7 +45,7 @@ def shared_dense(
     r"""Apply the affine map of each member, :math:`y_m = ((x_m \odot r_m) W) \odot s_m + b_m`.
 
     A single matrix product computes all members: row ``i * members + m`` is for sample i and member
-    m. The rows of the first layer's input are samples, which all members share.
+    m. Only in the first layer, each row of the input is a sample, which all members share.
 
     References
     ----------
@@ -90,8 +91,8 @@ def shared_dense(
 def member_heads(params: Heads, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
     r"""Apply the output layer of each member, :math:`y_m = x_m W_m + b_m`.
 
-    Rows are as in `shared_dense`. In the result, (..., batch, members * fan_out), all outputs of
-    the first member come first.
+    The input has the rows of `shared_dense`. The result, (..., batch, members * fan_out), begins
+    with all outputs of the first member.
     """
     W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
     n_members, fan_in, fan_out = W.shape[-3:]
@@ -112,7 +113,7 @@ def member_heads(params: Heads, x: Array, *, xp: Namespace) -> tuple[Array, Laye
 
 def _by_member(x: Array, n_members: int, width: int, *, xp: Namespace) -> Array:
     """Reshape rows, (..., batch * members, width), to (..., batch, members, width)."""
-    n_rows = None if x.shape[-2] is None else x.shape[-2] // n_members  # None in ONNX
+    n_rows = None if x.shape[-2] is None else x.shape[-2] // n_members  # None in ONNX export
     return xp.reshape(x, (*x.shape[:-2], n_rows, n_members, width))
 
 

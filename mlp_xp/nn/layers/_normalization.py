@@ -24,7 +24,7 @@ class BatchStats(NamedTuple):
 
 
 class NormPullback(Protocol):
-    """A function from ``dy : (..., batch, width)`` to ``dx``, or None, and the gradients."""
+    """A function that maps ``dy : (..., batch, width)`` to ``dx`` (or None) and the gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
         """Return the gradients with respect to the input and to the parameters."""
@@ -91,13 +91,14 @@ def batch_norm(
     x_i`, :math:`\sigma^2 = \sum_i s_i (x_i - \mu)^2`, :math:`z = (x - \mu) / \sqrt{\sigma^2 +
     \epsilon}` and :math:`y = \gamma z + \beta`. Then :math:`\bar\gamma = \sum_i \bar y_i z_i`,
     :math:`\bar\beta = \sum_i \bar y_i` and :math:`\bar x_i = \gamma\,(\bar y_i - s_i\,(\bar\beta +
-    z_i \bar\gamma)) / \sqrt{\sigma^2 + \epsilon}`: through the mean and the variance, a sample
-    affects all others in proportion to its weight.
+    z_i \bar\gamma)) / \sqrt{\sigma^2 + \epsilon}`. A sample affects all others through the mean and
+    the variance, in proportion to its weight.
 
-    x and ``weights : (..., batch)`` are in the dtype of the parameters; None means weights of 1. A
-    row of weight 0, used as padding, must be finite and does not affect other rows. If x is a part
-    of a batch, the statistics are over all parts, and parameter gradients are sums over the rows of
-    x. The third result is the mean and variance of each feature, 0 if all weights are 0.
+    x and ``weights : (..., batch)`` are in the dtype of the parameters; None means that all weights
+    are 1. Rows of weight 0 serve as padding: they must be finite, and do not affect other rows. If
+    ``part`` is given, x is a part of a batch; the statistics are over the whole batch, but
+    parameter gradients are sums over the rows of x only. The third result is the mean and variance
+    of each feature, or 0 if all weights are 0.
 
     References
     ----------
@@ -138,7 +139,7 @@ def batch_norm(
         if not need_dx:
             return None, grads
         total = grads
-        if part is not None:  # Copy, because the sum may overwrite its argument.
+        if part is not None:  # Copy, because `part.sum` may overwrite its argument.
             total = part.sum(Norm(1.0 * grads.scale, 1.0 * grads.shift))
         dx = z * per_sample(-total.scale)
         dx -= per_sample(total.shift)
@@ -153,7 +154,7 @@ def batch_norm(
 def apply_norm(
     params: Norm, batch_stats: BatchStats, x: Array, *, xp: Namespace, epsilon: float = 1e-5
 ) -> tuple[Array, NormPullback]:
-    r"""Apply batch normalization with given statistics, so samples do not affect each other.
+    r"""Apply batch normalization with given statistics, in which samples do not affect each other.
 
     :math:`y = \gamma z + \beta` with :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}`, so
     :math:`\bar x = \gamma\,\bar y / \sqrt{\sigma^2 + \epsilon}`,
@@ -189,7 +190,7 @@ def _of_all_parts(tree: Tree, part: BatchPart | None) -> Tree:
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:
-    """Return ``1 / sqrt(variance + eps)``, which scales a centered variable to a variance of 1."""
+    """Return ``1 / sqrt(variance + eps)``, the factor that scales a variable to a variance of 1."""
     return 1.0 / xp.sqrt(variance + epsilon)
 
 

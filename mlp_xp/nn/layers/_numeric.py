@@ -22,10 +22,10 @@ class InputScale(NamedTuple):
 
 
 class Periodic(NamedTuple):
-    """Parameters of periodic embeddings: waves for each number, and a dense layer on them.
+    """Parameters of periodic embeddings: waves for each number, and a dense layer over the waves.
 
-    ``frequency`` and ``phase`` are ``(..., numbers, waves)``, ``W : (..., numbers, waves, width)``
-    and ``b : (..., numbers, width)``.
+    Shapes: ``frequency, phase : (..., numbers, waves)``, ``W : (..., numbers, waves, width)``, ``b
+    : (..., numbers, width)``.
     """
 
     frequency: Array
@@ -40,10 +40,10 @@ class Periodic(NamedTuple):
 
 
 class Piecewise(NamedTuple):
-    """Parameters of piecewise linear embeddings, and their pieces, which are not learned.
+    """Parameters of piecewise linear embeddings, and the pieces, which are not learned.
 
-    ``start`` and ``per_unit``, the reciprocal length, are ``(..., numbers, pieces)``,
-    ``W : (..., numbers, pieces, width)``, ``slope`` and ``b`` are ``(..., numbers, width)``.
+    ``per_unit`` is the reciprocal of a piece's length. Shapes: ``start, per_unit : (..., numbers,
+    pieces)``, ``W : (..., numbers, pieces, width)``, ``slope, b : (..., numbers, width)``.
     """
 
     start: Array
@@ -80,12 +80,12 @@ def scale_inputs(params: InputScale, x: Array, *, xp: Namespace) -> tuple[Array,
 
 
 def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Embed each number as a dense layer of cosines with learned frequencies, plus the number.
+    r"""Embed each number as a dense layer over cosines with learned frequencies, plus the number.
 
     With :math:`u = 2 \pi \omega x + \varphi` and :math:`c = \cos u`, the embedding of a number is
     :math:`(c W + b, x)`. So :math:`\bar c = \bar y W^T`, :math:`\bar u = -\sin(u)\,\bar c`,
     :math:`\bar \omega = 2 \pi \sum_i x_i \bar u_i` and :math:`\bar\varphi = \sum_i \bar u_i`. In
-    the result, (..., batch, numbers * (width + 1)), the numbers themselves are last.
+    the result, (..., batch, numbers * (width + 1)), the last columns are the numbers themselves.
 
     References
     ----------
@@ -131,11 +131,12 @@ def periodic(params: Periodic, x: Array, *, xp: Namespace) -> tuple[Array, Layer
 
 
 def piecewise(params: Piecewise, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
-    r"""Embed each number by a dense layer, whose inputs are the fractions of the pieces below it.
+    r"""Embed each number by a dense layer over the fractions of pieces that are below the number.
 
-    With the fraction of a piece below x, :math:`e = \min(\max((x - s) / l, 0), 1)`, the embedding
-    is :math:`e W + x a + b`. So :math:`\bar e = \bar y W^T` and :math:`\bar x = \sum \bar e / l\,[0
-    < e < 1] + \sum \bar y a`. A piece of length 0 has :math:`1 / l = 0`.
+    The fraction of a piece that is below x is :math:`e = \min(\max((x - s) / l, 0), 1)`, for a
+    piece of length l that starts at s. The embedding is :math:`e W + x a + b`. So :math:`\bar e =
+    \bar y W^T` and :math:`\bar x = \sum \bar e / l\,[0 < e < 1] + \sum \bar y a`. A piece of length
+    0 has :math:`1 / l = 0`.
 
     References
     ----------
@@ -200,5 +201,5 @@ def _swap(y: Array, *, xp: Namespace) -> Array:
 
 
 def _of_models(x: Array, y: Array, *, xp: Namespace) -> Array:
-    """Return the numbers with one axis per model, even if models share their samples."""
+    """Return the numbers with the axes that count models, even if models share samples."""
     return x if x.ndim + 1 == y.ndim else xp.broadcast_to(x, (*y.shape[:-3], *x.shape[-2:]))

@@ -1,4 +1,4 @@
-"""Sums over a batch or a part of it, and the weights of its samples."""
+"""Sums over a batch or a part of a batch, and the weights of samples."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from mlp_xp._utils.tree import leaves, rebuild
 
 
 class BatchPart(NamedTuple):
-    """A part of a batch, whose other parts are computed by other processes or devices.
+    """A part of a batch; other processes or devices compute the other parts.
 
-    ``fraction`` is the part's fraction of the batch's weight, 0-d; ``sum`` sums a tree of arrays,
-    which it may overwrite, over all parts. If ``n_shards`` is at least 1, rows are summed in this
-    number of virtual shards, and ``fraction`` is the fraction of a single row of weight 1.
+    ``fraction``, 0-d, is the part's fraction of the batch's total weight. ``sum`` sums a tree of
+    arrays over all parts, and may overwrite the arrays. If ``n_shards`` is at least 1, rows are
+    summed in this number of virtual shards, and ``fraction`` is the fraction of a single row of
+    weight 1.
     """
 
     fraction: Array
@@ -23,7 +24,7 @@ class BatchPart(NamedTuple):
 
 
 def sum_in_pairs(trees: Sequence[Tree]) -> Tree:
-    """Return the sum of trees, added in pairs, then pairs of pairs, and so on.
+    """Return the sum of trees: first the sums of pairs, then the sums of pairs of sums, and so on.
 
     If the number of trees is a power of two, the halves may be summed on different devices.
     """
@@ -43,7 +44,7 @@ def cut_rows(x: Array, n_shards: int) -> list[Array]:
 
 
 def sum_rows(x: Array, n_shards: int, *, xp: Namespace) -> Array:
-    """Return the column sums, (..., columns), computed within each shard, then pairwise."""
+    """Return the column sums, (..., columns): first within shards, then over pairs of shards."""
     if n_shards <= 1:
         return xp.sum(x, axis=-2)
     return sum_in_pairs([xp.sum(part, axis=-2) for part in cut_rows(x, n_shards)])

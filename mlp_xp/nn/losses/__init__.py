@@ -1,12 +1,12 @@
-r"""Losses of the network's raw outputs, each with its gradient in one small file.
+r"""Losses of the network's raw outputs; each loss and its gradient are in one small file.
 
 A loss returns the loss of each sample and a pullback. The pullback turns the derivative with
 respect to the samples' losses into the gradient with respect to the raw outputs (the *logits*,
-before any output activation). Weights and averages are applied in one place, `mean_loss`. The
-output activation is folded into the loss, so no loss computes the logarithm of a number that may
-have been rounded to zero.
+before any output activation). Weights and averages are applied in one place, `mean_loss`. The loss
+includes the output activation, so no loss computes the logarithm of a number that may have been
+rounded to zero.
 
-A new loss is one new file and one line here. The L2 penalty is not a loss but part of the update
+To add a loss, add a file, and a line below. The L2 penalty is part of the update, not a loss
 (`mlp_xp.optimizers`).
 """
 
@@ -64,7 +64,8 @@ REGRESSION_LOSSES: dict[str, type[Loss]] = {
     "gaussian": Gaussian,
 }
 
-# The losses for mutually exclusive classes, and for independent binary outputs.
+# For each name: the loss for mutually exclusive classes, and the loss for independent binary
+# outputs.
 CLASSIFICATION_LOSSES: dict[str, tuple[type[Loss], type[Loss]]] = {
     "log_loss": (SoftmaxCrossEntropy, BinaryCrossEntropy),
     "focal": (SoftmaxFocal, BinaryFocal),

@@ -1,4 +1,4 @@
-"""The base class of losses, and their weighted average."""
+"""The base class for losses, and weighted averages of losses."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.nn.layers import shares
 
 LossPullback = Callable[[Any], Array]
-# Terms whose sum is the loss of each sample, and their pullback.
+# Terms that add up to each sample's loss, and their pullback.
 Terms = tuple[Array, Callable[[Array | float], Array]]
 
 
 class Loss(ABC):
-    """A per-sample loss with its gradient: a frozen object whose fields are the settings.
+    """A loss per sample, with its gradient: a frozen object whose fields are the settings.
 
-    A subclass implements `terms` and `activate`, and overrides whatever differs from a loss for
-    real-valued targets. `mean_loss` applies weights and averages. All arrays may have leading axes,
-    ``...``, e.g. for a stack of models.
+    A subclass implements `terms` and `activate`. The other defaults suit real-valued targets.
+    `mean_loss` applies weights and averages. All arrays may have leading axes, ``...``, e.g. for a
+    stack of models.
 
     Attributes
     ----------
     output : str
-        Name of the output activation.
+        The name of the output activation.
     is_mean_of_outputs : bool
-        Whether estimators report the mean over the outputs, as scikit-learn does, although the loss
-        is their sum.
+        Whether estimators report the mean over the outputs, as in scikit-learn, although the loss
+        is the sum over the outputs.
     is_own : bool
-        Whether the gradient is user-defined; if so, it is checked by a finite difference.
+        Whether the gradient is user-defined, and must be checked by a finite difference.
     outputs_per_target : int
-        The number of network outputs per target. The outputs are ordered by kind: the first kind
-        for all targets, then the next kind.
+        The number of network outputs per target. The outputs are ordered by kind, e.g. the means of
+        all targets, then the variances of all targets.
     has_std : bool
         Whether predictions have a standard deviation.
     """
@@ -60,17 +60,17 @@ class Loss(ABC):
 
     @abstractmethod
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
-        """Return terms whose sum is each sample's loss, (..., batch, n), and the pullback.
+        """Return terms, (..., batch, n), that add up to each sample's loss, and the pullback.
 
-        ``logits : (..., batch, outputs)`` and ``targets`` must not be written to. Targets are
-        integer labels, (..., batch), or numbers, (..., batch, outputs), of the logits' dtype.
+        Never write to ``logits : (..., batch, outputs)`` or ``targets``. Targets are integer
+        labels, (..., batch), or numbers in the logits' dtype, (..., batch, outputs).
         ``pullback(dloss)`` returns ``dlogits``; ``dloss`` is the derivative with respect to each
         sample's loss, (..., batch, 1), or one number for all samples.
         """
 
     @abstractmethod
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
-        """Return the activated outputs, probabilities or values, (..., batch, outputs)."""
+        """Return the activated outputs (probabilities or values), (..., batch, outputs)."""
 
     def __call__(
         self, logits: Array, targets: Array, *, xp: Namespace
@@ -97,7 +97,7 @@ class Loss(ABC):
     def initial_biases(
         self, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> Array | None:
-        """Return the initial biases of the output layer, (outputs,), or None for random ones.
+        """Return the initial biases of the output layer, (outputs,), or None for random biases.
 
         ``targets : (samples, targets)`` are real-valued; ``weights : (samples,)`` have the same
         dtype as ``targets``.
@@ -105,19 +105,19 @@ class Loss(ABC):
         return None
 
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the prediction of each target, (..., batch, targets), from activated outputs."""
+        """Return the prediction for each target, (..., batch, targets), given activated outputs."""
         return outputs
 
     def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
-        """Return the values from which errors are measured, and the errors' expected size.
+        """Return predicted values to subtract from targets, and the expected size of these errors.
 
-        Values are of shape (..., batch, targets, kinds), e.g. one kind per quantile; the size
-        broadcasts with them.
+        Values have shape (..., batch, targets, kinds), e.g. one kind per quantile. The expected
+        size broadcasts with the values.
         """
         return self.point(outputs, xp=xp)[..., None], 1.0
 
     def std(self, outputs: Array, *, xp: Namespace) -> Array:
-        """Return the standard deviation of each target, (..., batch, targets)."""
+        """Return the predicted standard deviation of each target, (..., batch, targets)."""
         raise ValueError(
             f"The network was fitted with loss={self!r}, which has no standard deviation: fit with "
             "loss=Gaussian(), or predict with an MLPEnsembleRegressor."
@@ -134,8 +134,8 @@ class Loss(ABC):
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
         """Return the factor and the offset, (outputs,), that undo the standardization of targets.
 
-        They convert activated outputs to the unit of the targets, whose mean and standard deviation
-        are ``mean`` and ``deviation``, (targets,).
+        The factor and the offset convert activated outputs to the unit of the targets. ``mean`` and
+        ``deviation``, (targets,), are the targets' mean and standard deviation.
         """
         n = self.outputs_per_target
         return xp.concat([deviation] * n), xp.concat([mean] * n)
@@ -188,13 +188,13 @@ def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tup
 
 def normal_scores(levels: Sequence[float]) -> list[float]:
     """Return quantiles of the standard normal distribution."""
-    from statistics import NormalDist  # Imported only when needed.
+    from statistics import NormalDist  # Avoid this import elsewhere.
 
     return [NormalDist().inv_cdf(level) for level in levels]
 
 
 def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:
-    """Return the logarithms of eps and 1 - eps, to which scikit-learn clips probabilities."""
+    """Return the logarithms of eps and 1 - eps, between which scikit-learn clips probabilities."""
     eps = float(xp.finfo(dtype).eps)
     return math.log(eps), math.log1p(-eps)
 
@@ -210,4 +210,4 @@ def invert(activation: str, y: Array, *, xp: Namespace) -> Array:
         return y + xp.log(xp.maximum(-xp.expm1(-y), tiny))
     if activation == "tanh":
         return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
-    return y  # For "identity"; for "relu", ``y`` must be at least 0.
+    return y  # For "identity", and for "relu", where ``y`` must be at least 0.

@@ -11,7 +11,7 @@ from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit_message, smo
 
 
 class YesOrNo(Loss):
-    """A loss for logistic outputs; targets are numbers from 0 to 1, one per output."""
+    """A loss for logistic outputs. Each output has a target from 0 to 1."""
 
     output = "logistic"
 
@@ -33,17 +33,16 @@ class YesOrNo(Loss):
 class BinaryCrossEntropy(YesOrNo):
     r"""Cross-entropy of independent logistic outputs, summed over the outputs of a sample.
 
-    With targets :math:`t` in [0, 1] and :math:`p = 1 / (1 + e^{-z})`,
-    :math:`\ell = -\sum_k t_k \log p_k + (1 - t_k) \log(1 - p_k)`, computed as
-    :math:`\sum_k \max(z_k, 0) - z_k t_k + \log(1 + e^{-|z_k|})`, and
-    :math:`\partial \ell / \partial z = p - t`. In the value, as in scikit-learn, each :math:`p_k`
-    is clipped to :math:`[\epsilon, 1 - \epsilon]` with the machine epsilon of the dtype; the
-    gradient is not.
+    With targets :math:`t` in [0, 1] and :math:`p = 1 / (1 + e^{-z})`, :math:`\ell = -\sum_k t_k
+    \log p_k + (1 - t_k) \log(1 - p_k)`, computed as :math:`\sum_k \max(z_k, 0) - z_k t_k + \log(1 +
+    e^{-|z_k|})`, and :math:`\partial \ell / \partial z = p - t`. As in scikit-learn, the loss clips
+    each :math:`p_k` to :math:`[\epsilon, 1 - \epsilon]`, where :math:`\epsilon` is the machine
+    epsilon of the dtype; the gradient uses the exact :math:`p_k`.
 
     Parameters
     ----------
     label_smoothing : float in [0, 1), default=0
-        Weight s of one half in the targets: :math:`(1 - s)\,t + s / 2`.
+        The weight s of one half in the targets, :math:`(1 - s)\,t + s / 2`.
 
     References
     ----------

@@ -18,19 +18,19 @@ class Custom(Loss):
     r"""A user-defined loss of activated outputs.
 
     The function is called as ``function(outputs, targets, *, xp)`` with ``outputs : (batch,
-    outputs)`` and the targets that the network is trained with. It returns the loss of each sample,
-    (batch,), and a pullback: ``pullback(dlosses)``, with ``dlosses : (batch,)``, returns the
-    gradient with respect to the outputs, (batch, outputs), each row multiplied by its entry of
-    ``dlosses``. `mean_loss` applies weights and averages, and this class the chain rule through the
-    output activation, which for a softmax is :math:`\partial \ell / \partial z = p\,(\bar p -
-    \sum_k \bar p_k p_k)`. `mlp_xp.nn.gradient_check.check_loss` compares a pullback with a finite
+    outputs)`` and the targets for training. It returns the loss of each sample, (batch,), and a
+    pullback. ``pullback(dlosses)``, with ``dlosses : (batch,)``, returns the gradient with respect
+    to the outputs, (batch, outputs), in which each row is multiplied by the row's entry in
+    ``dlosses``. `mean_loss` applies weights and averages. This class applies the chain rule through
+    the output activation; for a softmax, :math:`\partial \ell / \partial z = p\,(\bar p - \sum_k
+    \bar p_k p_k)`. `mlp_xp.nn.gradient_check.check_loss` compares a pullback with a finite
     difference.
 
     Parameters
     ----------
     function : callable
         A function that uses only the Array API. It must not write to its arguments or branch on
-        their values, since a backend may compile it. If it uses only ``...`` and the last axes, as
+        their values, since a backend may compile it. If the function indexes only the last axes, as
         below, it also works for a stack of models.
     output : str, default="identity"
         A name in `OUTPUTS`, or ``"softmax"``.
@@ -79,7 +79,7 @@ class Custom(Loss):
         losses, pullback = self.function(outputs, targets, xp=xp)
 
         def pull(dloss: Array | float) -> Array:
-            # Pass one number per sample, so the user's function need not broadcast.
+            # Pass one number per sample, so the user's pullback need not broadcast.
             dlosses = xp.ones_like(losses)[..., None] * dloss
             return pull_output(pullback(dlosses[..., 0]))
 
@@ -92,8 +92,8 @@ class Custom(Loss):
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
         """Return 1 for each sample whose predicted class is correct, else 0.
 
-        For softmax outputs or labels, the class with the largest output is predicted; for logistic
-        outputs, the threshold is one half. Other outputs raise TypeError.
+        For softmax outputs or labels, the predicted class has the largest output. For logistic
+        outputs, the threshold is one half. Raise TypeError for other outputs.
         """
         is_labels = not xp.isdtype(targets.dtype, "real floating")
         if self.output == "softmax" or (is_labels and logits.shape[-1] > 1):

@@ -1,4 +1,4 @@
-"""A loss for several networks, called members: the mean of their losses and predictions."""
+"""A loss for several networks (members): the mean of the members' losses and predictions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class EachMember(Wrapped):
     r"""The mean of the losses of n networks, :math:`\ell = \frac1n \sum_m \ell(z_m, t)`.
 
     Predictions are the mean of the networks' activated outputs (probabilities, values or
-    quantiles); a predicted standard deviation belongs to the mixture of the networks'
-    distributions. Outputs are ordered by network.
+    quantiles). A predicted standard deviation is the standard deviation of the mixture of the
+    networks' distributions. Outputs are ordered by network.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class EachMember(Wrapped):
 
     @property
     def outputs_per_target(self) -> int:
-        """The number of outputs of all members together for each target."""
+        """The total number of outputs of all members per target."""
         return self.n_members * self.loss.outputs_per_target
 
     def members(self, logits: Array, *, xp: Namespace) -> Array:
@@ -87,7 +87,7 @@ class EachMember(Wrapped):
         return xp.sum(values, axis=0) * (1.0 / self.n_members)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return 1 for each sample for which the members' mean prediction is correct, else 0."""
+        """Return 1 for each sample whose class the members' mean predicts correctly, else 0."""
         outputs = self.activate(logits, xp=xp)
         return self.loss.is_correct(self.raw_outputs(outputs, xp=xp), targets, xp=xp)
 

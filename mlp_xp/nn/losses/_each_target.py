@@ -1,4 +1,4 @@
-"""The sum of the losses of several targets, each with its own outputs."""
+"""The sum of the losses for several targets, which have separate outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EachTarget(Wrapped):
     loss : Loss
         The loss of one target, with softmax outputs.
     sizes : tuple of int
-        Number of classes of each target.
+        The number of classes of each target.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class EachTarget(Wrapped):
         return [targets[..., j] for j in range(len(self.sizes))]
 
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
-        """Compute the terms of each target's loss, concatenated.
+        """Compute the loss terms for each target, and concatenate them.
 
         Targets are labels, (..., batch, targets), or probabilities, (..., batch, outputs).
         """

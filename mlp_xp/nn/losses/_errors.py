@@ -19,8 +19,8 @@ from mlp_xp.nn.losses._base import Loss, Terms, invert, mean_and_std, normal_sco
 class ErrorLoss(Loss):
     r"""A loss that depends only on the error, summed over the outputs of a sample.
 
-    :math:`\ell = \sum_k f(z_k - t_k)` and :math:`\partial \ell / \partial z = f'(z - t)`. There is
-    no output activation; `Through` adds one. A subclass implements :math:`f` and :math:`f'`.
+    :math:`\ell = \sum_k f(z_k - t_k)` and :math:`\partial \ell / \partial z = f'(z - t)`. The loss
+    has no output activation; `Through` adds one. A subclass implements :math:`f` and :math:`f'`.
     """
 
     output = "identity"
@@ -28,7 +28,7 @@ class ErrorLoss(Loss):
 
     @abstractmethod
     def of_error(self, error: Array, *, xp: Namespace) -> tuple[Array, Array]:
-        """Return the loss of each error and its derivative, both of the error's shape."""
+        """Return the loss of each error, and the derivative, both in the error's shape."""
 
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each output."""
@@ -37,12 +37,12 @@ class ErrorLoss(Loss):
         return terms, lambda dloss: pull_values(pullback(dloss))
 
     def of_values(self, values: Array, targets: Array, *, xp: Namespace) -> Terms:
-        """Compute the loss of each value, with its pullback, in the form of `terms`."""
+        """Compute the loss terms of predicted values, and their pullback, as in `terms`."""
         terms, slope = self.of_error(values - targets, xp=xp)
         return terms, lambda dloss: slope * dloss
 
     def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
-        """Return the predicted values for raw outputs, with their pullback."""
+        """Return the predicted values for raw outputs, and their pullback."""
         return identity(logits, xp=xp)
 
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
@@ -82,7 +82,7 @@ class SquaredError(ErrorLoss):
 
 @dataclass(frozen=True)
 class AbsoluteError(ErrorLoss):
-    r"""The absolute error, summed over the outputs of a sample; it estimates the median.
+    r"""The absolute error, summed over the outputs of a sample, for estimates of the median.
 
     :math:`\ell = \sum_k |z_k - t_k|` and
     :math:`\partial \ell / \partial z = \mathrm{sign}(z - t)`, defined as 0 where :math:`z = t`.
@@ -160,24 +160,24 @@ class Huber(ErrorLoss):
 
 @dataclass(frozen=True)
 class Quantile(ErrorLoss):
-    r"""The pinball loss, summed over the outputs of a sample; it estimates quantiles.
+    r"""The pinball loss, summed over the outputs of a sample, for estimates of quantiles.
 
     With :math:`e = y - t`, :math:`\ell = \sum_k \max((1 - q)\,e_k, -q\,e_k)`, computed as
-    :math:`\tfrac12 |e| + (\tfrac12 - q)\,e`, and :math:`\partial \ell / \partial y =
-    \tfrac12 \mathrm{sign}(e) + \tfrac12 - q`. With :math:`q = \tfrac{1}{2}` it is half the absolute
+    :math:`\tfrac12 |e| + (\tfrac12 - q)\,e`, and :math:`\partial \ell / \partial y = \tfrac12
+    \mathrm{sign}(e) + \tfrac12 - q`. For :math:`q = \tfrac{1}{2}`, the loss is half the absolute
     error.
 
     A single quantile is the network's output, :math:`y = z`. For several quantiles, there is one
-    output for each, and the losses are added. The lowest quantile is :math:`y_1 = z_1`, and each
-    further one is larger by a positive step, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so the
-    quantiles cannot cross. Since a quantile depends on all lower outputs, :math:`\bar z_k = (\bar
-    y_k + \bar y_{k+1} + \dots) / (1 + e^{-z_k})`, without the denominator for the first.
+    output for each, and the losses are added. The lowest quantile is :math:`y_1 = z_1`. Each higher
+    quantile adds a positive step, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so quantiles cannot
+    cross. Since a quantile depends on all lower outputs, :math:`\bar z_k = (\bar y_k + \bar y_{k+1}
+    + \dots) / (1 + e^{-z_k})`, without the denominator for the first.
 
     Parameters
     ----------
     quantile : float in (0, 1), or an increasing sequence of them, default=0.5
-        The fraction of targets that the output should exceed. ``(0.05, 0.5, 0.95)`` is a median
-        with an interval that contains nine in ten targets.
+        The fraction of targets that the output should exceed. ``(0.05, 0.5, 0.95)`` predicts the
+        median and an interval that contains nine in ten targets.
 
     References
     ----------
@@ -283,7 +283,7 @@ class Quantile(ErrorLoss):
     ) -> Array | None:
         """Return biases that give the quantiles of a normal distribution fitted to the targets.
 
-        So the initial widths of intervals are of the targets' order of magnitude.
+        Initially, intervals then have widths in the targets' order of magnitude.
         """
         if len(self.levels) == 1:
             return None
@@ -294,8 +294,8 @@ class Quantile(ErrorLoss):
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return the median of each target, (..., batch, targets).
 
-        If the median is not among the quantiles, interpolate between the nearest ones below and
-        above it; if there are none on one side, return the nearest quantile.
+        If the median is not among the quantiles, interpolate between the nearest lower and higher
+        quantiles. If all quantiles are on one side of the median, return the nearest quantile.
         """
         levels, parts = self.levels, self._parts(outputs)
         above = bisect_right(levels, 0.5)
@@ -343,7 +343,7 @@ class Quantile(ErrorLoss):
 
 
 def as_level(level: Any) -> Any:
-    """Return a number as a float; float32 0.05 becomes 0.05, not 0.05000000075."""
+    """Return a number as a float; convert 0.05 in float32 to 0.05, not to 0.05000000075."""
     if not isinstance(level, Real) and not hasattr(level, "ndim"):
         return level
     is_single = str(getattr(level, "dtype", "")).endswith("float32")

@@ -1,4 +1,4 @@
-"""Focal losses: cross-entropies that give less weight to samples that are already correct."""
+"""Focal losses: cross-entropies with less weight for samples that are already correct."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class SoftmaxFocal(OneOfClasses):
         """Compute the focal loss of each class; targets are labels or probabilities."""
         targets = probabilities(targets, logits, xp=xp)
         log_p, p = log_softmax(logits, xp=xp)
-        # 1 - p would lose digits where p is near 1.
+        # If p is near 1, 1 - p would lose digits.
         q = -xp.expm1(log_p)
         factor = xp.pow(q, float(self.gamma))
         factor *= targets
 
         def pullback(dloss: Array | float) -> Array:
-            # Where q is 0, the divisor has no effect, because factor or gamma is 0.
+            # If q is 0, any divisor will do, because factor or gamma is 0.
             g = log_p / xp.where(q > 0.0, q, 1.0)
             g *= p
             g *= self.gamma

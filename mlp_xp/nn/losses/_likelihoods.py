@@ -1,4 +1,4 @@
-"""Likelihood losses: for counts, and for a normal distribution."""
+"""Likelihood losses for counts, and for normal distributions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Poisson(Loss):
     r"""Half the Poisson deviance of rates :math:`\mu = e^z`, summed over the outputs of a sample.
 
     :math:`\ell = \sum_k t_k \log(t_k / \mu_k) - t_k + \mu_k`, where :math:`0 \log 0 = 0`, and
-    :math:`\partial \ell / \partial z = \mu - t`. The first term is computed as
-    :math:`t\,(\log t - z)`, without dividing by a rate. Outputs are clipped so that their
-    exponential cannot overflow, so value and gradient are always finite.
+    :math:`\partial \ell / \partial z = \mu - t`. The first term is computed as :math:`t\,(\log t -
+    z)`, without dividing by a rate. Outputs are clipped so that their exponentials cannot overflow.
+    The loss and its gradient are therefore always finite.
 
     References
     ----------
@@ -56,7 +56,7 @@ class Poisson(Loss):
     def largest_logit(self, logits: Array, *, xp: Namespace) -> float:
         """Return the value to which larger outputs are clipped, to prevent overflow.
 
-        It is low enough for the sum of a sample's rates to be finite.
+        The value is low enough that the sum of a sample's rates is finite.
         """
         return math.log(float(xp.finfo(logits.dtype).max) / logits.shape[-1]) - 1.0
 
@@ -75,12 +75,12 @@ class Gaussian(Loss):
     Each target has two outputs, the mean :math:`\mu` and the logarithm of the variance, :math:`s`:
     :math:`\ell = \tfrac12 \sum_k s_k + (t_k - \mu_k)^2 e^{-s_k} + \log 2\pi`, with :math:`\partial
     \ell / \partial \mu = (\mu - t)\,e^{-s}` and :math:`\partial \ell / \partial s = \tfrac12 (1 -
-    (t - \mu)^2 e^{-s})`. There is no division by a variance. The logarithm :math:`s` is clipped so
-    that neither the variance nor a squared error divided by it overflows; value and gradient are
-    always finite.
+    (t - \mu)^2 e^{-s})`. The computation never divides by a variance. The logarithm :math:`s` is
+    clipped so that neither the variance nor a squared error divided by the variance overflows. The
+    loss and its gradient are therefore always finite.
 
-    The activated outputs are means and standard deviations, :math:`e^{s / 2}`. The initial
-    prediction is the mean and variance of the targets.
+    The activated outputs are means and standard deviations, :math:`e^{s / 2}`. The network
+    initially predicts the mean and variance of the targets.
 
     References
     ----------
@@ -146,7 +146,7 @@ class Gaussian(Loss):
         return True
 
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
-        """Return the factor and the offset; the offset of standard deviations is 0."""
+        """Return the factor and the offset; for standard deviations, the offset is 0."""
         return xp.concat([deviation, deviation]), xp.concat([mean, xp.zeros_like(mean)])
 
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
@@ -165,7 +165,7 @@ class Gaussian(Loss):
     def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
         r"""Return quantiles of each target, (..., batch, targets, levels), for any levels.
 
-        They are :math:`\mu + \sigma\,\Phi^{-1}(q)`.
+        A quantile is :math:`\mu + \sigma\,\Phi^{-1}(q)`.
         """
         if not all(0.0 < level < 1.0 for level in levels):
             raise ValueError(f"`quantiles` must be above 0 and below 1, got {tuple(levels)}.")
@@ -196,7 +196,7 @@ def of_mixture(
     r"""Return the mean and standard deviation of a mixture of distributions with equal weights.
 
     By the law of total variance, :math:`\sigma^2 = \frac1n \sum_i \sigma_i^2 + (\mu_i - \mu)^2`,
-    the networks' mean variance plus the variance of their means.
+    the mean of the variances plus the variance of the means.
 
     References
     ----------

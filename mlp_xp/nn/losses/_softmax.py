@@ -25,7 +25,7 @@ def softmax(logits: Array, *, xp: Namespace) -> Array:
 
 
 def log_softmax(logits: Array, *, xp: Namespace) -> tuple[Array, Array]:
-    """Return the logarithms of the probabilities, and the probabilities; all are finite."""
+    """Return the logarithms of the probabilities, which are finite, and the probabilities."""
     log_p = logits - xp.max(logits, axis=-1, keepdims=True)
     p = xp.exp(log_p)
     total = xp.sum(p, axis=-1, keepdims=True)
@@ -35,7 +35,7 @@ def log_softmax(logits: Array, *, xp: Namespace) -> tuple[Array, Array]:
 
 
 class OneOfClasses(Loss):
-    """A loss for softmax outputs; targets are integer labels, or probabilities that sum to 1."""
+    """A loss for softmax outputs. Targets are integer labels, or probabilities that add up to 1."""
 
     output = "softmax"
 
@@ -82,15 +82,15 @@ def probabilities(targets: Array, logits: Array, *, xp: Namespace) -> Array:
 class SoftmaxCrossEntropy(OneOfClasses):
     r"""Cross-entropy of a softmax over classes.
 
-    With targets :math:`t` that sum to 1 and :math:`p = \mathrm{softmax}(z)`,
-    :math:`\ell = -\sum_k t_k \log p_k` and :math:`\partial \ell / \partial z = p - t`. In the
-    value, as in scikit-learn, each :math:`p_k` is clipped to :math:`[\epsilon, 1 - \epsilon]` with
-    the machine epsilon of the dtype; the gradient is not.
+    With targets :math:`t` that sum to 1 and :math:`p = \mathrm{softmax}(z)`, :math:`\ell = -\sum_k
+    t_k \log p_k` and :math:`\partial \ell / \partial z = p - t`. As in scikit-learn, the loss clips
+    each :math:`p_k` to :math:`[\epsilon, 1 - \epsilon]`, where :math:`\epsilon` is the machine
+    epsilon of the dtype; the gradient uses the exact :math:`p_k`.
 
     Parameters
     ----------
     label_smoothing : float in [0, 1), default=0
-        Weight s of the uniform distribution in the targets: :math:`(1 - s)\,t + s / K`.
+        The weight s of the uniform distribution in the targets, :math:`(1 - s)\,t + s / K`.
 
     References
     ----------
@@ -133,7 +133,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
 
 
 def smoothed(targets: Array, smoothing: float | Array, n_outcomes: int) -> Array:
-    """Return ``(1 - smoothing) targets + smoothing / n_outcomes``, in the shape of the targets.
+    """Return the smoothed targets, ``(1 - smoothing) targets + smoothing / n_outcomes``.
 
     ``smoothing`` is a number, or an array with one number per model that broadcasts.
     """

@@ -1,4 +1,4 @@
-"""Losses of errors with an output activation."""
+"""Error losses with an output activation."""
 
 from __future__ import annotations
 

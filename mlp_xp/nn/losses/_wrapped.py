@@ -1,4 +1,4 @@
-"""The base class of losses that wrap another loss."""
+"""The base class for losses that wrap another loss."""
 
 from __future__ import annotations
 
