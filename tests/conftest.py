@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="comma-separated backends, e.g. numpy,torch:cuda:1; all of them must be usable",
     )
     parser.addoption(
-        "--only-backends", action="store_true", help="run only tests that take a backend"
+        "--only-backends", action="store_true", help="run only tests that use a backend"
     )
     parser.addoption(
         "--grid",
@@ -52,12 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run each value of a test's parameters once, each pair of values, or all cases",
     )
     parser.addoption(
-        "--no-limits", action="store_true", help="let a test take any time, as under a tracer"
+        "--no-limits", action="store_true", help="disable time limits, as for coverage"
     )
     parser.addoption(
         "--forbid-missing",
         action="store_true",
-        help="fail if a test was skipped for a library or a data set that is not there",
+        help="fail if a test was skipped because a library or data set is missing",
     )
 
 
@@ -206,11 +206,11 @@ def pytest_testnodedown(node, error) -> None:
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     if config.getoption("--forbid-missing") and SKIPPED:
-        terminalreporter.section("skipped for what is missing, which is forbidden", red=True)
+        terminalreporter.section("skipped because something is missing: an error", red=True)
         for nodeid in SKIPPED:
             terminalreporter.write_line(nodeid)
     if config.getoption("durations") == 0:
-        terminalreporter.section("seconds by folder")
+        terminalreporter.section("seconds per folder")
         seconds = Counter()
         for report in itertools.chain(*terminalreporter.stats.values()):
             folder = "/".join(getattr(report, "nodeid", "").split("/")[:-1][:2])

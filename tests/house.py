@@ -78,11 +78,11 @@ def main() -> None:
     ]
     rows = [
         ("code lines of the package", sum(map(code_lines, texts.values())), 19_000),
-        ("lines of the package in all", lines, 34_000),
+        ("all lines of the package", lines, 34_000),
         ("lines of bench", bench, 4_500),
         ("lines of tests", tests, 32_000),
         *((f"entries of {name}", n, 12) for n, name in map(entries, ("mlp_xp", "bench"))),
-        ("files outside of distributed with a word of ranks", len(knowing), 15),
+        ("files outside of distributed that mention ranks", len(knowing), 15),
     ]
     for name, count, most in rows:
         print(f"{name:<52}{count:>8,}{'' if count <= most else f'   above {most:,}'}")

@@ -59,8 +59,8 @@ class Limits:
         most = SECONDS * factor * (1 + waited / ran)
         if used > most_used or took > most:
             pytest.fail(
-                f"took {used:.1f} s of processor time and {took:.1f} s in all; on this machine a "
-                f"test of the default run has {most_used:.1f} and {most:.1f}: make it smaller, or "
-                "mark it with pytest.mark.matrix",
+                f"took {used:.1f} s of processor time and {took:.1f} s in total; on this machine "
+                f"the limits are {most_used:.1f} and {most:.1f}: make the test smaller, or mark it "
+                "with pytest.mark.matrix",
                 pytrace=False,
             )

@@ -66,7 +66,7 @@ for model, name, color in ((usual, "squared error", "#0072B2"), (ours, "our loss
         color=color,
         arrowprops={"arrowstyle": "-", "color": color},
     )
-axis.set(title="loaves to bake, by two losses", xlabel="hour of the day", ylabel="loaves")
+axis.set(title="loaves to bake with each loss", xlabel="hour of the day", ylabel="loaves")
 axis.grid(alpha=0.3)
 
 # %%

@@ -78,7 +78,7 @@ errors = [
 ]
 figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
 axis.loglog(sizes, errors, "o-", color="#0072B2", markersize=4)
-axis.set(title="finite difference against gradient", xlabel="step", ylabel="relative error")
+axis.set(title="finite difference vs. gradient", xlabel="step", ylabel="relative error")
 axis.annotate("rounding", (1e-9, 3e-6), color="0.3")
 axis.annotate("curvature", (2e-3, 1e-4), color="0.3", ha="right")
 axis.grid(alpha=0.3)

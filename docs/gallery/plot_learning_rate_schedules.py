@@ -27,7 +27,7 @@ schedules = {
     "warm-up, then constant": LinearWarmup(0.2),
     "warm-up, then cosine": LinearWarmup(0.2, then=Cosine()),
 }
-warnings.simplefilter("ignore", ConvergenceWarning)  # A constant rate is cut off, on purpose.
+warnings.simplefilter("ignore", ConvergenceWarning)  # The constant rate does not converge.
 
 digits = load_digits()
 models = {

@@ -42,7 +42,7 @@ print(f"{100 * accuracy:.1f} % right, guessing {100 * guessing:.1f} %")
 # Browsers compute in float32. The input of the graph is rows of 64 pixels, from 0 to 16 as in the
 # data set, and its outputs are labels and probabilities.
 
-here = Path("../_static/browser")  # In the documentation; anywhere else, a new folder.
+here = Path("../_static/browser")  # Exists only in the documentation.
 folder = here if here.is_dir() else Path(tempfile.mkdtemp())
 graph = to_onnx(model, folder / "digits.onnx", precision="float32").graph
 print(*(node.op_type for node in graph.node))

@@ -66,7 +66,7 @@ axis.text(0.2, 100 * random[8] + 3, "random changes", color="#0072B2")
 axis.text(0.17, 100 * aimed[6] + 2, "changes along the gradient", color="#D55E00")
 axis.set(
     title="accuracy on changed images",
-    xlabel="change of each pixel [share of the range]",
+    xlabel="change of each pixel [fraction of the range]",
     ylabel="accuracy [%]",
     ylim=(0, 102),
 )
@@ -85,6 +85,6 @@ for row, (above, below) in zip(rows, axes.T, strict=False):
     above.imshow(X_test[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
     below.imshow(changed[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
     above.set_title(f"is {digits.y_test[row]}", fontsize="small")
-    below.set_title(f"taken for {model.predict(changed[[row]])[0]}", fontsize="small")
+    below.set_title(f"predicted {model.predict(changed[[row]])[0]}", fontsize="small")
 for axis in axes.flat:
     axis.set_axis_off()

@@ -1,9 +1,9 @@
 #!/bin/bash
-# One training on the machines of a list, without a scheduler: `hosts.sh hosts`. Each line of the list
-# is a machine and its number of ranks, such as `node1:2`. Needed: the same environment and the same
-# paths on all of them, a common disk, and ssh without a password.
+# One training on a list of machines, without a scheduler: `hosts.sh hosts`. Each line of the file
+# `hosts` is a machine and its number of ranks, such as `node1:2`. All machines need the same
+# environment, the same paths, a shared disk, and ssh without a password.
 set -eu
-HOSTS=${1:?a file with a line such as node1:2 for each machine}
+HOSTS=${1:?a file with one line per machine, such as node1:2}
 RUN=${RUN:-runs/mine}
 RANKS=$(awk -F: '{ ranks += $2 ? $2 : 1 } END { print ranks }' "$HOSTS")
 

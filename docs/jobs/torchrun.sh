@@ -1,13 +1,13 @@
 #!/bin/bash
-# One training under torchrun, on the GPUs or processors of one or more machines. On one machine:
-# `torchrun.sh train.py`. On each of four: `NODES=4 HOST=node1 torchrun.sh train.py`, where node1 is
-# any one of them. In train.py, as in README's: MLP(backend="torch", distributed="torch", ...), with
-# resume=FOLDER in fit.
+# One training with torchrun, on the GPUs or CPUs of one or more machines. On one machine, run
+# `torchrun.sh train.py`. On four machines, run `NODES=4 HOST=node1 torchrun.sh train.py` on each of
+# them, where node1 is one of the four. In train.py, use MLP(backend="torch", distributed="torch", ...)
+# and fit(..., resume=FOLDER).
 set -eu
 SCRIPT=${1:?a script that calls fit}
 shift
 HOST=${HOST:-localhost}
-# The ranks of a machine: its GPUs, or 2 on the processor.
+# One rank per GPU, or two ranks without a GPU.
 RANKS=${RANKS:-$(nvidia-smi --list-gpus 2>/dev/null | grep -c GPU || true)}
 [ "$RANKS" -gt 0 ] || RANKS=2
 
