@@ -1,7 +1,7 @@
-"""Recipes: all settings of a training run in a TOML file, and the files that come with the library.
+"""Recipes: TOML files with all settings of a training run, some of which come with the library.
 
-`parameters` is the table of all settings; `objects` lists the objects that recipes and saved models
-may name. `estimators` defines what a setting means; the data that a recipe names are in `datasets`.
+`parameters` is the table of all settings; `objects` lists the classes that recipes and saved models
+can contain.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # The maximum size in bytes; `tomllib` takes quadratic time for a long key.
 # A table or list nested deeper than this cannot be a setting.
 _DEEPEST = 32
-FILES = "files"  # The name for the user's own data, in addition to the names in `LOADERS`.
+FILES = "files"  # The value of ``data`` that stands for the user's own files.
 _TASKS = ("classification", "regression")
 _SECTIONS = (*_TASKS, "ensemble")
 _ENSEMBLE = ("n_estimators", "bootstrap")  # The ensemble parameters that a recipe can set.
@@ -36,8 +36,8 @@ _ENSEMBLE = ("n_estimators", "bootstrap")  # The ensemble parameters that a reci
 class Recipe(NamedTuple):
     """The contents of a recipe.
 
-    ``path`` is the recipe's file, and ``data`` a key of `LOADERS` or `FILES`. ``params`` are the
-    parameters of an estimator. If the recipe is for an ensemble, ``ensemble`` are its parameters.
+    ``path`` is the recipe's file, and ``data`` is a key of `LOADERS`, or `FILES`. ``params`` has an
+    estimator's parameters, and ``ensemble`` has an ensemble's parameters if the recipe is for one.
     """
 
     path: Path
@@ -60,7 +60,7 @@ def names() -> list[str]:
 
 
 def recipe_parameters(estimator: Any) -> list[str]:
-    """Return the parameters of a class of estimators that a recipe can set."""
+    """Return the names of an estimator's parameters that a recipe can set."""
     return [name for name in estimator._get_param_names() if name != "callbacks"]
 
 
@@ -73,9 +73,9 @@ def read_recipe(
     ----------
     source : str or path-like
         A name, or a TOML file with ``description``, ``data``, and any parameters of the estimator.
-        An object is a table with its class: ``{class = "Muon", ns_steps = 3}``. The tables
-        ``[classification]`` and ``[regression]`` have parameters for one task only. The table
-        ``[ensemble]`` makes it a recipe for an ensemble with these parameters.
+        An object is written as a table with its class: ``{class = "Muon", ns_steps = 3}``. The
+        tables ``[classification]`` and ``[regression]`` have parameters for one task only. If there
+        is a table ``[ensemble]``, the recipe is for an ensemble with these parameters.
     parameters : iterable of str
         The names of the estimator's parameters.
     task : {"classification", "regression"}, default="classification"
@@ -130,10 +130,7 @@ regression, ensemble, hidden_layer_sizes
 
 
 def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a recipe that remain valid together with overrides.
-
-    If an override replaces the backend by NumPy, device and precision are removed.
-    """
+    """Return a recipe's parameters, without device and precision if NumPy overrides the backend."""
     params = read.params
     if overrides.get("backend") == "numpy" != params.get("backend"):
         return {key: params[key] for key in params if key not in ("device", "precision")}
@@ -141,9 +138,9 @@ def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_library(source: str | os.PathLike[str], params: Mapping[str, Any]) -> str | None:
-    """Return the notice that NumPy replaces a recipe's backend; None if the backend is available.
+    """Return the notice that NumPy replaces a recipe's missing backend, or None.
 
-    If a recipe names a device, its backend is not replaced.
+    NumPy does not replace the backend if the recipe names a device.
     """
     from mlp_xp.backends import BACKENDS, how_to_install, installed
 
@@ -159,7 +156,7 @@ def without_library(source: str | os.PathLike[str], params: Mapping[str, Any]) -
 
 
 def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the table of a recipe without checks and without loading objects.
+    """Read a recipe's TOML table, without checking it or creating objects.
 
     Raises
     ------
@@ -172,14 +169,14 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     >>> read_table("default")["data"]
     'cifar10'
     """
-    import tomllib  # Imported here, since estimators do not need it.
+    import tomllib  # Import late, since estimators do not need it.
 
     from mlp_xp._utils.storage.files import read_file
 
     path = _path_of(source)
     try:
         table = tomllib.loads(read_file(path, _LONGEST).decode())
-    except ValueError as error:  # Raised for invalid text or TOML, or a number of 5,000 digits.
+    except ValueError as error:  # Raised for invalid UTF-8, invalid TOML, or huge integers.
         raise ValueError(f"{path} is not a valid TOML file: {error}") from error
     except RecursionError:
         table = None

@@ -1,8 +1,7 @@
-"""The objects that a file can contain, by the parameter that accepts them.
+"""The objects that recipes and saved models can contain, by the parameter that accepts them.
 
 In a model's JSON and a recipe's TOML, an object of this library is a table with its class:
-``{"class": "Muon", "ns_steps": 3}``. No other objects are allowed, so reading a file runs no other
-code.
+``{"class": "Muon", "ns_steps": 3}``. No other objects are allowed, so a file cannot run other code.
 """
 
 from __future__ import annotations

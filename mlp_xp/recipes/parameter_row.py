@@ -26,7 +26,7 @@ class Number(NamedTuple):
 class Option(NamedTuple):
     """An option of ``mlp-xp train``.
 
-    By default its name is the parameter's, and its help is the first sentence of the text.
+    By default, it has the parameter's name, and its help is the parameter's `summary`.
     """
 
     metavar: str | None = None
@@ -37,11 +37,11 @@ class Option(NamedTuple):
 class Parameter(NamedTuple):
     """A parameter of the estimators.
 
-    ``values`` are constraints as in scikit-learn, but a tuple lists names, and a class that is slow
-    to import is named by its path. ``type`` is the type in the docstring; {} stands for the names
-    or the `Number`, and if ``type`` is "", the values are listed. If ``free_on_resume`` is true, a
-    resumed fit may change the parameter. If ``own_per_rank`` is true, each process of a fit may
-    have its own value.
+    ``values`` are scikit-learn's constraints, except that a tuple lists names, and that a string
+    "module:Class" stands for a class that is slow to import. ``type`` is the type in the docstring,
+    where {} stands for the names or the `Number`; if it is "", the docstring lists the values. If
+    ``free_on_resume`` is true, a resumed fit may change the parameter. If ``own_per_rank`` is true,
+    each process of a fit may have its own value.
     """
 
     default: Any

@@ -1,8 +1,7 @@
-"""The table of all parameters: valid values, meanings, and other uses.
+"""The table of all parameters, with their valid values and descriptions.
 
-It defines the estimators' constraints and docstrings, the reference, the options of ``mlp-xp
-train``, and which parameters may differ in a resumed fit and between processes. `estimators`
-defines what a value means.
+The table defines the estimators' constraints and docstrings, the options of ``mlp-xp train``, and
+which parameters may differ in a resumed fit and between processes.
 """
 
 import math
@@ -17,7 +16,7 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.recipes.parameter_row import Number, Option, Parameter
 
-# The input scalings for tables: each scales every numeric column separately, on the host.
+# The input scalings that tables support. Each scales every numeric column separately, on the host.
 TABLE_SCALINGS = "standardize", "robust", "quantile"
 
 GROUPS = NETWORK, LOSS, OPTIMIZATION, ONE_SOLVER, END, DATA, WHERE, OUTPUT = (
@@ -44,28 +43,28 @@ _SHARED = {
         "{}, callable, or a list with one for each hidden layer",
         option=Option("NAME", "of the hidden layers"), text="""
         Activation of the hidden layers. A callable ``f(x, *, xp)`` returns the output and its
-        pullback, which is compared with a finite difference at the first fit."""),
+        pullback. The first fit checks the pullback by finite differences."""),
     "parametric_activation": Parameter(False, ["boolean"], NETWORK, text="""
-        Whether each output of a hidden layer learns how far its activation f bends:
-        ``x + slope * (f(x) - x)``, with slopes that start at 1."""),
+        Whether each hidden unit learns the strength of its activation f:
+        ``x + slope * (f(x) - x)``, where the slope starts at 1."""),
     "parametrization": Parameter("standard", [("standard", "ntk")], NETWORK, text="""
-        "ntk" divides the product of each dense layer by the square root of its number of inputs.
-        Weights then start from a normal distribution, scaled so that outputs have variance 1 over
-        the data; each bias starts so that its output is 0 at a random mixture of five samples.
-        `coefs_` are the weights before the division. Not available with objects of
-        `mlp_xp.nn.hidden`."""),
+        "ntk" divides the matrix product of each dense layer by the square root of its number of
+        inputs. Initial weights are then normally distributed, and scaled so that each layer's
+        outputs have variance 1 over the data. Initial biases are chosen so that each output is 0
+        for a random mixture of five samples. `coefs_` are the weights before the division. Not
+        available with objects of `mlp_xp.nn.hidden`."""),
     "normalization": Parameter(
         None, [("layer", "batch"), None], NETWORK, option=Option("NAME"), text="""
         Normalization between each hidden dense layer and its activation."""),
     "residual": Parameter(False, ["boolean"], NETWORK, option=Option(), text="""
-        Whether a hidden layer as wide as the one before it adds its output to its input."""),
+        Whether a hidden layer adds its input to its output if the two have the same width."""),
     "n_members": Parameter(
         1, [Number(int, at_least=1)], NETWORK, option=Option("N", name="members"), text="""
-        Number of networks trained as one (TabM, arXiv:2410.24210); 32 is common. They share the
-        weights of the hidden layers; each has its own output layer, biases, and scales of inputs
-        and outputs. Training minimizes the mean of their losses, and predictions are their mean;
-        `member_std` returns the spread. All weights are in `other_weights_`, and there are no
-        `coefs_`."""),
+        Number of networks trained as one (TabM, arXiv:2410.24210); 32 is common. The networks share
+        the weights of the hidden layers, but each has its own output layer, biases, and scales for
+        the inputs and outputs of layers. Training minimizes the mean of their losses; predictions
+        are averaged, and `member_std` returns their spread. All weights are in `other_weights_`;
+        there is no `coefs_`."""),
     "dropout": Parameter(
         0.0, [Number(at_least=0, below=1), list, tuple], NETWORK,
         "{}, or a list with one for each hidden layer", option=Option("P"), text="""
@@ -75,8 +74,8 @@ _SHARED = {
     "dropout_schedule": Parameter(
         None, [(*SCHEDULES,), *SCHEDULES.values(), None], NETWORK,
         "str, schedule of `mlp_xp.optimizers.schedules`, or None", text="""
-        Schedule that multiplies the dropout rates at each step, e.g. "flat_cos"; a name that
-        `learning_rate` accepts, except "adaptive"."""),
+        Schedule that multiplies the dropout rates at each step, e.g. "flat_cos". The names are as
+        for `learning_rate`, without "adaptive"."""),
     "numeric_embedding": Parameter(
         None, [(*NUMERIC_EMBEDDINGS,), NumericEmbedding, None], NETWORK,
         "{}, object of `mlp_xp.nn.blocks`, or None", text="""
@@ -90,18 +89,19 @@ _SHARED = {
         learning rate."""),
     "solver": Parameter(
         "adam", [(*OPTIMIZERS, "lbfgs"), Optimizer], OPTIMIZATION,
-        "{} or a rule of `mlp_xp.optimizers`", option=Option("NAME", "update rule"), text="""
-        A named solver has its settings in the parameters below, e.g. `beta_1`; an object such as
-        ``AdamW(weight_decay=0.05)`` has its own settings. "lbfgs" is SciPy's L-BFGS."""),
+        "{} or an optimizer of `mlp_xp.optimizers`", option=Option("NAME", "optimizer"), text="""
+        Optimizer. If it is given by name, parameters such as `beta_1` are its settings; an object
+        such as ``AdamW(weight_decay=0.05)`` has its own settings. "lbfgs" is SciPy's L-BFGS."""),
     "learning_rate": Parameter(
         "constant", [(*SCHEDULES, "adaptive"), *SCHEDULES.values()], OPTIMIZATION,
         "{} or a schedule of `mlp_xp.optimizers.schedules`",
         option=Option(
             "NAME", "of the learning rate (invscaling and adaptive need sgd)", "schedule"
         ), text="""
-        Factor of `learning_rate_init` at each step, for every solver but "lbfgs". As in
-        scikit-learn, "invscaling" and "adaptive" have an effect only with SGD; "adaptive" divides
-        the rate by 5 whenever nothing has improved for `n_iter_no_change` epochs."""),
+        Schedule that multiplies `learning_rate_init` at each step; "lbfgs" ignores it. As in
+        scikit-learn, "invscaling" and "adaptive" have an effect only with SGD. "adaptive" divides
+        the rate by 5 whenever the loss or validation score has not improved for `n_iter_no_change`
+        epochs."""),
     "learning_rate_init": Parameter(
         0.001, [Number(above=0)], OPTIMIZATION, option=Option("R", name="learning_rate"), text="""
         Initial or peak learning rate, which the schedule multiplies."""),
@@ -110,7 +110,8 @@ _SHARED = {
         Samples per step. "auto" is ``min(200, n_samples)``; "lbfgs" uses all samples."""),
     "max_iter": Parameter(
         200, [Number(int, at_least=1)], OPTIMIZATION, option=Option("N", name="epochs"), text="""
-        Maximum number of epochs, at which schedules end. For "lbfgs", of iterations."""),
+        Maximum number of epochs. Schedules end at this epoch. For "lbfgs", maximum number of
+        iterations."""),
     "shuffle": Parameter(True, ["boolean"], OPTIMIZATION, text="""
         Whether to shuffle the samples in each epoch."""),
     "random_state": Parameter(
@@ -118,23 +119,22 @@ _SHARED = {
         option=Option("N", "of weights, order and validation images", "seed"), text="""
         An int gives the same initial weights, batches and dropout on every backend."""),
     "alpha": Parameter(0.0001, [Number(at_least=0)], OPTIMIZATION, option=Option("A"), text="""
-        Strength of the L2 penalty on the weights, which is divided by the batch size."""),
+        Strength of the L2 penalty on the weights; the penalty is divided by the batch size."""),
     "weight_decay_schedule": Parameter(
         None, [(*SCHEDULES,), *SCHEDULES.values(), None], OPTIMIZATION,
         "str, schedule of `mlp_xp.optimizers.schedules`, or None", text="""
-        Schedule that multiplies the weight decay of `solver`, e.g. of ``AdamW(weight_decay=0.02)``,
-        at each step; the learning rate multiplies it too."""),
+        Schedule that multiplies the weight decay of `solver`, e.g. ``AdamW(weight_decay=0.02)``, at
+        each step, in addition to the learning rate."""),
     "max_grad_norm": Parameter(
         None, [Number(above=0), None], OPTIMIZATION, option=Option("G"), text="""
-        Maximum joint norm of all gradients of a step; larger gradients are scaled down to it."""),
+        Maximum global norm of a step's gradients; larger gradients are scaled down to it."""),
     "ema_decay": Parameter(
         None, [Number(at_least=0, below=1), None], OPTIMIZATION, option=Option("D"), text="""
-        Predict with the exponential moving average of the weights, with this decay, e.g.
-        0.999."""),
+        Decay, such as 0.999, of an exponential moving average of the weights for predictions."""),
     "momentum": Parameter(0.9, [Number(at_least=0, at_most=1)], ONE_SOLVER, text="""
         Fraction of the last update that is added to a step, for "sgd"."""),
     "nesterovs_momentum": Parameter(True, ["boolean"], ONE_SOLVER, text="""
-        Whether `momentum` is Nesterov's, for "sgd"."""),
+        Whether "sgd" uses Nesterov momentum."""),
     "beta_1": Parameter(0.9, [Number(at_least=0, below=1)], ONE_SOLVER, text="""
         Decay of the average of gradients, for "adam" and "adamw"."""),
     "beta_2": Parameter(0.999, [Number(at_least=0, below=1)], ONE_SOLVER, text="""
@@ -142,7 +142,7 @@ _SHARED = {
     "epsilon": Parameter(1e-8, [Number(above=0)], ONE_SOLVER, text="""
         Added to the denominator of the update, for "adam" and "adamw"."""),
     "power_t": Parameter(0.5, [Number(at_least=0)], ONE_SOLVER, text="""
-        Exponent of "invscaling"."""),
+        Exponent of the schedule "invscaling"."""),
     "max_fun": Parameter(15000, [Number(int, at_least=1)], ONE_SOLVER, text="""
         For "lbfgs": maximum number of evaluations of the loss."""),
     "early_stopping": Parameter(
@@ -152,10 +152,11 @@ _SHARED = {
             "end after N epochs without a better validation accuracy (10), and keep the best "
             "network; without --validation a tenth of the images is held out",
         ), text="""
-        Whether to stop by the score on held-out samples, and keep the weights of the best epoch.
-        The samples are `validation_fraction` of the training data, unless `fit` is given ``X_val``
-        and ``y_val``. The split is stratified by class, except for multilabel targets, or if one of
-        more than two classes is too rare. Ignored with "lbfgs", as in scikit-learn."""),
+        Whether to stop if the score on held-out samples no longer improves, and keep the weights of
+        the best epoch. The samples are `validation_fraction` of the training data, unless ``X_val``
+        and ``y_val`` are passed to `fit`. The split is stratified by class, except for multilabel
+        targets, or if one of more than two classes is too rare. "lbfgs" ignores early stopping, as
+        in scikit-learn."""),
     "validation_fraction": Parameter(0.1, [Number(at_least=0, below=1)], END, text="""
         Fraction of the training data that `early_stopping` holds out."""),
     "scoring": Parameter(
@@ -166,31 +167,32 @@ _SHARED = {
             "after calibration), or a name of scikit-learn's scorers",
         ), text="""
         Score for early stopping: a name of scikit-learn's scorers, ``scorer(model, X, y)``, or
-        "loss" for the validation loss; for a classifier also "refinement", the log loss after the
-        best temperature (arXiv:2501.19195), for use with `calibration`. A callable is tried once
-        before the first epoch; the model it receives predicts for these samples only, and in NumPy.
-        None means accuracy for a classifier, R2 for a regressor, and "loss" for a regressor that
-        learns quantiles or a standard deviation."""),
+        "loss" for the validation loss; for a classifier also "refinement", the log loss after
+        temperature scaling (arXiv:2501.19195), for use with `calibration`. A callable is called
+        once before the first epoch, to raise errors early; the model passed to it returns
+        predictions only for the held-out samples, in NumPy. None means accuracy for a classifier,
+        R2 for a regressor, and "loss" for a regressor that learns quantiles or a standard
+        deviation."""),
     "tol": Parameter(1e-4, [Number(at_least=0)], END, text="""
         Training ends when the loss (with early stopping, the validation score) has not improved by
         this amount for `n_iter_no_change` epochs; with "lbfgs", when no entry of the gradient is
         larger than this."""),
     "n_iter_no_change": Parameter(10, [Number(int, at_least=1), math.inf], END, text="""
-        See `tol`; inf never stops before `max_iter`."""),
+        See `tol`; with inf, training does not stop before `max_iter`."""),
     "max_time": Parameter(
         None, [Number(above=0), None], END,
         option=Option("SECONDS", "seconds that the whole command may take"), text="""
-        Maximum seconds of a `fit`, including preparation and validation. The learning-rate schedule
-        then follows the fraction of the time that has passed, or of `max_iter` if that is larger,
-        and the last epoch may end early. Such a fit depends on the clock, so `random_state` does
-        not make it reproducible. `partial_fit` ignores the limit; "lbfgs" ends before an iteration
-        that would probably exceed it."""),
+        Maximum duration of a `fit` in seconds, including preparation and validation. The
+        learning-rate schedule then follows the fraction of the time that has passed, or of
+        `max_iter` if that is larger, and the last epoch may end early. Such a fit depends on the
+        clock, so `random_state` does not make it reproducible. `partial_fit` ignores the limit;
+        "lbfgs" ends before an iteration that would probably exceed it."""),
     "warm_start": Parameter(False, ["boolean"], END, free_on_resume=True, text="""
-        Whether `fit` continues from where the last one ended, with its optimizer state."""),
+        Whether `fit` continues with the weights and optimizer state of the last fit."""),
     "categorical_features": Parameter(
         None, [("from_dtype",), "array-like", None], DATA, "{}, array-like or None", text="""
         The columns of X that are categories: "from_dtype" selects the columns of a data frame
-        (pandas, polars, pyarrow) that are categorical, text, objects or bools; or give names,
+        (pandas, polars, pyarrow) that are categorical, text, objects or bools; or pass names,
         positions or a mask. None allows only numbers. A missing value is a category. Rare
         categories, in fewer than 5 rows (or 1 % of the rows, if there are fewer than 500), are
         merged into one. A category that appears only in later data is treated as rare. Dates become
@@ -203,54 +205,56 @@ _SHARED = {
         Columns with at most this number of categories are one-hot encoded. For a column with more,
         the network learns an embedding of each category."""),
     "embedding_dim": Parameter(8, [Number(int, at_least=1)], DATA, text="""
-        Size of the embedding of a category."""),
+        Size of each category's embedding."""),
     "input_scaling": Parameter(
         None, [(*TABLE_SCALINGS, "zca", "pca"), "mlp_xp.training.data.input_scaling:Whiten", None],
         DATA, "{}, Whiten, or None", text="""
         "standardize" gives each feature mean 0 and standard deviation 1 over the training data, on
         the device; uint8 data remain uint8 until they are used in a batch. "robust" subtracts the
-        median, divides by the distance between the quartiles and shrinks outliers smoothly to less
-        than 3; "quantile" makes each feature normally distributed. Both are computed on the host,
-        and do not change the categories of a table. "zca" and "pca" also remove correlations; they
-        need the eigenvectors of a matrix of features x features, and multiply each batch by such a
-        matrix."""),
+        median, divides by the interquartile range, and shrinks outliers smoothly to less than 3 in
+        magnitude; "quantile" makes each feature normally distributed. Both are computed on the
+        host, and do not change a table's categories. "zca" and "pca" also remove correlations; they
+        compute the eigenvectors of a (features, features) matrix, and multiply each batch by a
+        matrix of this size."""),
     "augmentation": Parameter(
         None, [Augmentation, list, tuple, None], DATA,
         "object or list of objects of `mlp_xp.augmentation`, or None", text="""
-        Random changes of the images of each training batch, e.g.
-        ``[Flip((3, 32, 32)), Shift((3, 32, 32), pixels=4)]``: the geometric ones in their order,
-        then the others. Not for "lbfgs". Held-out samples and predictions are not changed."""),
+        Random changes to the images in each training batch, e.g.
+        ``[Flip((3, 32, 32)), Shift((3, 32, 32), pixels=4)]``. Geometric changes are applied first,
+        in the given order, then the others. Held-out samples and inputs of predictions are not
+        changed. Not available with "lbfgs"."""),
     "tta": Parameter(
         None, [Augmentation, list, tuple, None], DATA, "Flip, Shift, a list of them, or None",
         free_on_resume=True, own_per_rank=True, text="""
-        Test-time augmentation: predictions are averaged over all combinations of their views, two
-        of a `Flip` and five of a `Shift`. Not used during a fit."""),
+        Test-time augmentation: predictions are averaged over all combinations of views. A `Flip`
+        has two views, a `Shift` five. Not used during a fit."""),
     "backend": Parameter(
         None, [("auto", *BACKENDS), None], WHERE, option=Option(), free_on_resume=True, text="""
-        Array library to compute with. None uses the library and device of the data, and a name
-        moves the data there; "auto" uses CUDA if it works, otherwise NumPy."""),
+        Array library to compute with. None uses the library and device of the data; a name moves
+        the data to that library. "auto" uses CUDA if it works, otherwise NumPy."""),
     "device": Parameter(
         None, "no_validation", WHERE, "str or None",
         free_on_resume=True, own_per_rank=True, text="""
-        Device of the backend, e.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"`` or ``"mps"``; None is its
-        default."""),
+        Device of the backend, e.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"`` or ``"mps"``; None means the
+        backend's default."""),
     "precision": Parameter(
         "auto", [("auto", "float32", "float64", *LOW_PRECISIONS)], WHERE, option=Option("NAME"),
         text="""
-        Precision of parameters and products. "auto" keeps the data's float32 or float64, and uses
-        float32 for uint8; other integers are computed in float64, as in scikit-learn. The last
-        three train with faster products, on backends "cupy", "torch" and "jax", "bf16" also on
-        "numpy"; the weights, the optimizer's state and the loss stay in float32, and so do
-        predictions. "tf32", on GPUs, rounds the operands of products. "bf16" and "float16" also
-        keep inputs, activations and gradients in 16 bits, except on "cupy" and "numpy". On "numpy",
+        Precision of parameters and matrix products. "auto" keeps the data's float32 or float64, and
+        uses float32 for uint8; other integers are converted to float64, as in scikit-learn. "tf32",
+        "bf16" and "float16" train with faster matrix products, on the backends "cupy", "torch" and
+        "jax" ("bf16" also on "numpy"); weights, optimizer state, loss and predictions remain in
+        float32. On GPUs, "tf32" rounds the operands of products. "bf16" and "float16" also store
+        inputs, activations and gradients in 16 bits, except on "cupy" and "numpy". On "numpy",
         "bf16" needs numba and a processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire
-        Rapids), and predictions of 10^10 multiplications and more also use bfloat16 products.
-        "float16" scales the loss, and skips the steps whose gradients overflow."""),
+        Rapids), and predictions with at least 10^10 multiplications also use bfloat16 products.
+        "float16" scales the loss, and skips steps whose gradients overflow."""),
     "placement": Parameter(
         "auto", [("auto", "resident", "streamed")], WHERE,
         option=Option("NAME"), free_on_resume=True, own_per_rank=True, text="""
-        Whether all data are copied to the device ("resident") or one batch at a time ("streamed");
-        "auto" copies data that fit. Sparse data are streamed, and made dense batch by batch."""),
+        Whether to copy all data to the device at once ("resident") or one batch at a time
+        ("streamed"); "auto" copies all data if they fit. Sparse data are streamed, and made dense
+        batch by batch."""),
     "distributed": Parameter(
         None, [("mpi", "torch"), "mlp_xp.distributed:Distributed", None], WHERE,
         "{}, object of `mlp_xp.distributed.Distributed`, or None",
@@ -259,36 +263,36 @@ _SHARED = {
             "share the training among the processes of `mpiexec -n N mlp-xp train` (mpi), or of "
             "torchrun (torch)",
         ), free_on_resume=True, text="""
-        One fit on many processes, which all call `fit`: ``mpiexec -n 4 python -m mpi4py
-        script.py``, or ``torchrun``. Each process computes a part of each batch, and all get the
-        same network as a fit in one process, up to rounding. Only rank 0 prints, warns, calls
-        callbacks and writes files. Each process computes its own predictions."""),
+        How the processes of a distributed fit communicate. Start them with ``mpiexec -n 4 python -m
+        mpi4py script.py`` or ``torchrun``; each must call `fit`. Each process computes a part of
+        each batch, and all get the same network as a fit in one process, up to rounding. Only
+        rank 0 prints, warns, calls callbacks and writes files. Each process computes its own
+        predictions."""),
     "verbose": Parameter(
         False, ["verbose"], OUTPUT, "bool", free_on_resume=True, own_per_rank=True, text="""
-        Print the loss of each epoch."""),
+        Whether to print the loss of each epoch."""),
     "callbacks": Parameter(
         None, [list, tuple, None], OUTPUT, "list of callbacks or None",
         free_on_resume=True, own_per_rank=True, text="""
-        See `mlp_xp.callbacks`."""),
+        Objects whose methods are called during a fit; see `mlp_xp.callbacks`."""),
 }
 
 CLASSIFIER = _SHARED | {
     "loss": Parameter(
         "log_loss", [(*CLASSIFICATION_LOSSES,), callable], LOSS,
         "{}, a loss of `mlp_xp.nn.losses`, or callable", text="""
-        An object must match `output_activation`, e.g. ``SoftmaxCrossEntropy()`` for "softmax". A
-        callable ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback,
-        which is compared with a finite difference at the first fit; see
-        `mlp_xp.nn.losses.Custom`."""),
+        A loss object must match `output_activation`, e.g. ``SoftmaxCrossEntropy()`` for "softmax".
+        A callable ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback,
+        which the first fit checks by finite differences; see `mlp_xp.nn.losses.Custom`."""),
     "label_smoothing": Parameter(
         0.0, [Number(at_least=0, below=1)], LOSS, option=Option("P"), text="""
         Fraction of the uniform distribution that is mixed into the targets, for "log_loss"."""),
     "class_weight": Parameter(
         None, [("balanced",), dict, list, None], LOSS, 'dict, "balanced", a list of them, or None',
         text="""
-        Weight of the samples of each class; "balanced" gives all classes the same total. A list has
-        an entry for each of several targets; a sample's weight is the product over its
-        targets."""),
+        Weight of the samples of each class; "balanced" gives all classes the same total weight. For
+        several targets, a list has one entry per target, and a sample's weight is the product over
+        its targets."""),
     "output_activation": Parameter("auto", [("auto", "softmax", "logistic")], LOSS, text="""
         "auto" is softmax for several classes, and logistic for two classes or multilabel targets.
         "logistic" trains each of several classes against the rest."""),
@@ -298,33 +302,33 @@ CLASSIFIER = _SHARED | {
             "NAME",
             "of the probabilities, on the samples held out by --validation or --early-stopping",
         ), text="""
-        "temperature" divides the raw outputs by one number, fitted after the training to the
-        held-out samples of ``early_stopping=True`` or ``X_val``, so that classes predicted with a
-        probability of 0.8 are right in about 80 % of cases. Predicted labels do not change, except
-        with `n_members` or `tta`, which average probabilities."""),
+        "temperature" divides the raw outputs by one number, fitted after training to the held-out
+        samples of ``early_stopping=True`` or ``X_val``, so that classes predicted with a
+        probability of 0.8 are correct in about 80 % of cases. Predicted labels do not change,
+        except with `n_members` or `tta`, which average probabilities."""),
 }
 
 REGRESSOR = _SHARED | {
     "loss": Parameter(
         "squared_error", [(*REGRESSION_LOSSES,), callable], LOSS,
         "{}, a loss of `mlp_xp.nn.losses`, or callable", text="""
-        An object has its own settings, e.g. ``Quantile((0.05, 0.5, 0.95))`` or
+        A loss object has its own settings, e.g. ``Quantile((0.05, 0.5, 0.95))`` or
         ``Huber(delta=2.0)``. "poisson" predicts the exponential of the network's output, "gaussian"
         a mean and a standard deviation. A callable ``loss(outputs, targets, *, xp)`` returns the
-        loss of each sample and a pullback, which is compared with a finite difference at the first
-        fit; see `mlp_xp.nn.losses.Custom`. With a loss for classes, targets and predictions are
+        loss of each sample and a pullback, which the first fit checks by finite differences; see
+        `mlp_xp.nn.losses.Custom`. For a classification loss, targets and predictions are
         probabilities. The losses of several outputs are summed."""),
     "output_activation": Parameter("auto", [("auto", *OUTPUTS)], LOSS, text="""
         Activation of the network's raw outputs, before the loss and in predictions; "auto" is the
         activation of a loss object, the exponential for "poisson", otherwise the identity."""),
     "clip_predictions": Parameter(False, ["boolean"], LOSS, text="""
         Whether to clip each predicted output to the range of its training targets. Warm starts and
-        `partial_fit` keep the first range. Not available for quantiles and standard
+        `partial_fit` keep the range of the first fit. Not available for quantiles and standard
         deviations."""),
     "target_scaling": Parameter(None, [("standardize",), None], DATA, text="""
         "standardize" scales each output to mean 0 and standard deviation 1 over the weighted
         training samples. Predictions and scores are in the unit of y; losses, and settings of a
         loss such as `Huber`'s ``delta``, refer to the standardized targets. Warm starts and
-        `partial_fit` keep the first mean and deviation. Not for outputs that are bounded or never
-        negative, e.g. of ``loss="poisson"``."""),
+        `partial_fit` keep the mean and standard deviation of the first fit. Not available for
+        outputs that are bounded or never negative, e.g. with ``loss="poisson"``."""),
 }

@@ -33,9 +33,10 @@ _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 # The attributes in the docstrings of both classes.
 _ATTRIBUTES = """\
 coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
-    Weight matrices, or stacks of them, in the library and on the device of the training data.
+    Weight matrices (stacks of matrices for block-diagonal layers), in the library and on the device
+    of the training data.
 intercepts_ : list of (fan_out,) arrays
-    Biases, in the same library and on the same device.
+    Biases, in the library and on the device of the training data.
 norms_ : list of (scale, shift)
     Parameters of each normalization layer.
 other_weights_ : list of NamedTuples of arrays
