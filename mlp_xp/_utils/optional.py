@@ -37,8 +37,8 @@ def check_installed(*packages: str, extra: str = "cli") -> None:
 def install_command(extra: str) -> str:
     """Return the command that installs an extra of this package for the running Python.
 
-    No release is on PyPI yet, so the command installs from a clone: by its path if this package
-    runs from a clone. The quotes are for zsh, which expands brackets.
+    No release is on PyPI yet, so the command installs from a clone, by its path if this package
+    runs from that clone. The quotes are for zsh, which expands brackets.
     """
     clone = Path(__file__).absolute().parents[2]
     is_clone = (clone / "pyproject.toml").is_file()
@@ -53,7 +53,7 @@ def pip_command(options: str = "") -> str:
     A bare ``pip`` would install into a different environment if this one is not activated, and
     environments created by uv have no pip.
     """
-    import shlex  # Imported here because only errors need it.
+    import shlex  # Imported only for error messages.
 
     quote = shlex.join if os.name == "posix" else subprocess.list2cmdline
     python = quote([sys.executable])

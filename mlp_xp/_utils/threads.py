@@ -36,7 +36,7 @@ def current_worker() -> Worker | None:
 
 
 def n_models() -> int:
-    """Return the number of models that are fitted at the same time, this thread's included."""
+    """Return the number of models fitted at the same time, including this thread's model."""
     worker = _worker.get()
     return 1 if worker is None else worker.n_models
 
@@ -60,7 +60,7 @@ def worker_context(worker: Worker) -> Context:
 
 @contextlib.contextmanager
 def reporting(report: Callable[[Any], None] | None) -> Iterator[None]:
-    """Set the function that receives the epochs of this worker's fit."""
+    """Call ``report`` after each epoch of this worker's fit."""
     worker = _worker.get()
     assert worker is not None
     with working(worker._replace(report=report)):

@@ -1,7 +1,8 @@
-"""Data sets of small images (found or downloaded, verified and cached), and the user's own files.
+"""Loaders for published data sets of small images, and for the user's own files.
 
-Every loader returns a `Dataset` with unscaled values; scaling and batches are in `training`. Files
-are treated as hostile: nothing in them is executed or extracted, and their sizes are limited.
+Published data are found on disk or downloaded, then verified and cached. Every loader returns a
+`Dataset` with unscaled values. All files are treated as hostile: nothing in them is executed or
+extracted, and their sizes are limited.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
 
 
 def locate(name: str) -> Path | None:
-    """Return the path that a data set would be loaded from; None if it must be downloaded.
+    """Return the path from which a data set would be loaded, or None if it must be downloaded.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The user's cache of decoded arrays: one folder per data set, one ``.npy`` file per array.
 
 A folder is written completely or not at all, after its content has been verified. Loading checks
-only shape, dtype and file size. This detects a truncated file at no cost, but not a changed byte.
+only shapes, dtypes and file sizes, which detects truncated files, but not changed bytes.
 """
 
 import hashlib
@@ -42,8 +42,8 @@ def open_stored(
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of a cached data set: images as read-only memory maps, labels in memory.
 
-    ``layout`` has their names, shapes and dtypes. Raise DatasetError for a missing, truncated or
-    unexpected file.
+    ``layout`` contains the arrays' names, shapes and dtypes. Raise DatasetError for a missing,
+    truncated or unexpected file.
     """
     folder = cache_dir() / name
     arrays: dict[str, NDArray[Any]] = {}
@@ -60,8 +60,8 @@ def open_stored(
         if fault != expected:
             raise DatasetError(
                 f"the cached file {path} must be {expected}, but is missing or damaged ({fault}): "
-                f"delete the folder {folder} and load the data set again, or, if it is not yours, "
-                "use another cache folder: export MLP_XP_CACHE=/path/to/folder"
+                f"delete the folder {folder} and load the data set again, or use another cache "
+                "folder: export MLP_XP_CACHE=/path/to/folder"
             )
         arrays[key] = array if array.ndim == 2 else np.array(array)
     return arrays

@@ -45,8 +45,8 @@ class Dataset(NamedTuple):
     ----------
     x_train, x_test : (n_images, channels * height * width) uint8
         One image per row, one channel plane after the other. May be a read-only memory map. For a
-        table, numbers with NaN for missing values; or objects with None for missing values, if it
-        contains text or dates.
+        table: numbers, with NaN for missing values; or objects, with None for missing values, if
+        the table contains text or dates.
     y_train, y_test : (n_images,) int64 or float64
         Class indices from 0 to ``len(class_names) - 1``, or, for a table, numbers to predict.
     class_names : tuple of str

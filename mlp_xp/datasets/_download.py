@@ -70,7 +70,7 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
         part.unlink()
         raise DatasetError(
             f"the file at {remote.url} must have the SHA-256 {remote.sha256}, got {found}; it was "
-            "deleted. Try again; if this happens repeatedly, something on the way changes the file"
+            "deleted. Try again; if this happens again, a proxy may be changing the file"
         )
     return part.replace(target)
 

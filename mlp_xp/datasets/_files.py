@@ -17,8 +17,8 @@ from mlp_xp.datasets._dataset import DatasetError
 # The largest official file has 155 MB, and the largest official archive unpacks to 187 MB. Larger
 # files may be decompression bombs.
 LIMIT = 256 << 20
-# gzip compresses images by a factor of 2 to 20, and zeros by 1000. The unpacked size is limited to
-# this multiple of the file's size, or to the second number of bytes if that is larger.
+# A file may unpack to `_MAX_RATIO` times its size, or to `_MIN_LIMIT` bytes if that is more. gzip
+# compresses images by a factor of 2 to 20, and zeros by 1000.
 _MAX_RATIO = 32
 _MIN_LIMIT = 32 << 20
 _MAX_MEMBERS = 1000
@@ -102,10 +102,11 @@ def _member_class() -> type[tarfile.TarInfo]:
     room = _MAX_HEADER_BYTES
 
     class Member(tarfile.TarInfo):
-        # `frombuf` would do, but recent patch releases of Python no longer call it.
+        # Overriding `frombuf` would be enough, but recent patch releases of Python no longer call
+        # it.
         def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
             nonlocal room
-            if not (self.isfile() or self.isdir()):  # a long name or other metadata
+            if not (self.isfile() or self.isdir()):  # Count long names and other metadata.
                 room -= abs(self.size)
             if room < 0 or self.size < 0:
                 raise tarfile.ReadError("its headers are too long")
@@ -115,7 +116,7 @@ def _member_class() -> type[tarfile.TarInfo]:
         def _raise_sparse(self, *_: object) -> NoReturn:
             raise tarfile.ReadError("it contains a sparse file")
 
-        # The map of a sparse file may be as long as the archive.
+        # Reject sparse files, since their maps may be as long as the archive.
         _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _raise_sparse
 
     return Member

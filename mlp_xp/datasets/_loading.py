@@ -1,4 +1,4 @@
-"""Load a data set: find or download it, read it, verify it, cache it."""
+"""Find or download a data set, then read, verify and cache it."""
 
 import errno
 import math
@@ -44,7 +44,7 @@ class Spec:
 
 
 def existing_path(spec: Spec) -> Path | None:
-    """Return the first path that exists, or None."""
+    """Return the first of the data set's paths that exists, or None."""
     paths = (Path("data") / path for path in spec.paths)
     return next((path for path in paths if path.exists()), None)
 
@@ -67,7 +67,7 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
         if not _cache.is_stored(spec.name):
             _fetch(spec)
         return _cache.open_stored(spec.name, spec.layout)
-    # Computed before reading, so changes made while reading are detected.
+    # Compute the mark before reading, so that changes made while reading are detected.
     mark = _cache.verified_mark(spec.name, source)
     if os.path.exists(mark):  # False also if the cache cannot be read.
         return _cache.open_stored(spec.name, spec.layout)
@@ -111,7 +111,7 @@ def _fetch(spec: Spec) -> None:
         downloads = cache_dir() / f"{spec.name}.download"
         make_folder(downloads)
         with locked(downloads, waits=True):
-            if _cache.is_stored(spec.name):  # Another process has stored it.
+            if _cache.is_stored(spec.name):  # Another process has stored the data.
                 return
             _check_room(spec, downloads)
             content = _fetch_content(spec, downloads)
@@ -150,7 +150,7 @@ def _fetch_content(spec: Spec, downloads: Path) -> Content:
     else:
         return spec.read(files[0] if len(files) == 1 else downloads)
     if spec.fallback is not None:
-        scratch = downloads / "scratch"  # Not shared, because this process holds the lock.
+        scratch = downloads / "scratch"  # Only the process that holds the lock uses this folder.
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:

@@ -100,8 +100,8 @@ CIFAR10 = Spec(
     name="cifar10",
     paths=_paths(_CIFAR10),
     read=_read_cifar10,
-    # SHA-256 of x_train, y_train, x_test, y_test. Arrays with these digests, written as
-    # cifar-10-binary.tar.gz, have the digests that MXNet and torchvision for Ruby expect.
+    # The SHA-256 of x_train, y_train, x_test and y_test. MXNet and torchvision for Ruby expect
+    # these arrays, too: written as cifar-10-binary.tar.gz, they have the digests in both libraries.
     official=frozenset(
         {
             (
@@ -127,7 +127,7 @@ CIFAR100 = Spec(
     name="cifar100",
     paths=_paths(_CIFAR100),
     read=_read_cifar100,
-    # SHA-256 of the training and the test file: first pickled, then binary.
+    # The SHA-256 of the training file and of the test file, first pickled, then binary.
     official=frozenset(
         {
             (

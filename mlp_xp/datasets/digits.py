@@ -33,7 +33,7 @@ def load_digits(*, seed: int = 0) -> Dataset:
     >>> digits.x_train.shape, digits.x_test.shape, digits.max_value
     ((1438, 64), (359, 64), 16)
     """
-    from sklearn import datasets  # slow to import
+    from sklearn import datasets  # Imported here, since it is slow to import.
 
     pixels, labels = datasets.load_digits(return_X_y=True)
     x_train, y_train, x_test, y_test = split_dataset(

@@ -13,8 +13,9 @@ from mlp_xp._utils.display.notebook import NotebookPlace, bar_html, in_notebook
 from mlp_xp._utils.signals import ctrl_c_pressed
 
 _LINES = 20
-_SHORTEST, _LONGEST = 6, 40  # Width of a bar, in characters.
-# Room for the "^C" that the terminal prints on Ctrl-C: a line that wraps cannot be cleared.
+_SHORTEST, _LONGEST = 6, 40  # The width of a bar, in characters.
+
+# Leave room for the "^C" that the terminal prints, since a line that wraps cannot be cleared.
 _ECHO = len("^C")
 
 
@@ -47,7 +48,8 @@ class LiveBar:
         if seconds_left is not None and math.isfinite(seconds_left):
             self._end = time.perf_counter() + seconds_left
         if fraction is None:
-            self.draw()  # Draw now, since the next call may hold the interpreter lock for long.
+            # Draw now, since the next call may hold the interpreter lock for a long time.
+            self.draw()
 
     def draw(self) -> None:
         """Draw the bar immediately."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 _POLL = 0.001  # Seconds between two checks.
+
 # The maximum wait in seconds, in case the computing thread waits for the forking thread.
 _LONGEST = 30.0
 _computing: set[int] = set()  # The ids of computing threads.

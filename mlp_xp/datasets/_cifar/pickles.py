@@ -1,7 +1,7 @@
 """Read pickled CIFAR batches without executing them.
 
-A pickle is a program for a stack machine that can call any Python function. The machine here has
-only the instructions that a batch needs: they build dictionaries, lists, tuples, numbers and
+A pickle is a program for a stack machine that can call any Python function. This module's machine
+has only the instructions that a batch needs: they build dictionaries, lists, tuples, numbers and
 strings, and record the few names that NumPy's pickled arrays refer to. The number of objects is
 limited, and the array is created last, from checked parts.
 """
@@ -15,9 +15,9 @@ import numpy as np
 from mlp_xp.datasets._dataset import DatasetError, Pixels
 from mlp_xp.datasets._files import LIMIT
 
-# CIFAR-100 rewritten by Python 3 has half a million instructions, ten per file name. Each creates
-# an object of at most 100 bytes plus its bytes in the file. The few instructions that create larger
-# objects count twenty times.
+# The pickle of CIFAR-100 rewritten by Python 3 has half a million instructions, ten per file name.
+# Each instruction creates an object of at most 100 bytes plus its bytes in the file. Instructions
+# that create larger objects count twenty times.
 _MAX_INSTRUCTIONS = 600_000
 _MAX_ARGUMENTS = 3
 _COSTS = dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST", "DICT", "LIST", "GLOBAL", "STACK_GLOBAL"), 20)
@@ -47,7 +47,7 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
     ("numpy._core.multiarray", "_reconstruct"): Pickled,
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): Pickled,
-    ("_codecs", "encode"): _encode,  # how Python 3 writes bytes into a protocol 2 pickle
+    ("_codecs", "encode"): _encode,  # Python 3 calls this in protocol 2 pickles.
 }
 
 # Instructions of the pickle format, by kind.
@@ -185,10 +185,10 @@ def _fill(dictionary: dict[str | bytes, Any], items: list[Any]) -> None:
 
 def pixels_of(value: object, where: str, row: int) -> Pixels:
     """Return a pickled (n_images, row) uint8 array; raise DatasetError if it is anything else."""
-    expected = f"expected uint8 of shape (n_images, {row})"
+    expected = f"{where}: 'data' must be uint8 of shape (n_images, {row})"
     if not (isinstance(value, Pickled) and value.arguments[:1] == (_NDARRAY,)):
         kind = "dtype" if isinstance(value, Pickled) else type(value).__name__
-        raise DatasetError(f"{where}: 'data' is a {kind}, {expected}")
+        raise DatasetError(f"{expected}, got a {kind}")
     match value.state:
         case (
             int(),
@@ -199,12 +199,10 @@ def pixels_of(value: object, where: str, row: int) -> Pixels:
         ):
             pass
         case _:
-            raise DatasetError(f"{where}: 'data' is not a plain two-dimensional array, {expected}")
+            raise DatasetError(f"{expected}, got an object that is not a plain 2-d array")
     if name not in ("u1", b"u1"):
-        raise DatasetError(f"{where}: 'data' has the dtype {name!r:.40}, {expected}")
+        raise DatasetError(f"{expected}, got the dtype {name!r:.40}")
     if n < 1 or width != row or len(data) != n * width:
-        raise DatasetError(
-            f"{where}: 'data' has shape ({n}, {width}) and {len(data)} bytes, {expected}"
-        )
+        raise DatasetError(f"{expected}, got shape ({n}, {width}) and {len(data)} bytes")
     pixels = np.frombuffer(data, dtype=np.uint8)
     return np.ascontiguousarray(pixels.reshape((n, width), order="F" if fortran else "C"))

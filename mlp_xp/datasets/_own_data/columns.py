@@ -1,4 +1,4 @@
-"""The choice of the columns of a table that a network can use, with notes for the user."""
+"""Choice of the table columns that a network can use, with notes for the user."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ def first_value(column: NDArray[Any]) -> Any:
 
 
 def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
-    """Raise DatasetError if columns cannot be inputs; it lists them, and says what to type."""
+    """Raise DatasetError if columns cannot be inputs; the error lists them and what to type."""
     if x.dtype != object and (x.dtype.kind != "f" or not np.any(np.isinf(x))):
         return
     problems = {}

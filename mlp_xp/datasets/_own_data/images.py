@@ -13,7 +13,8 @@ from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
-# The maximum number of pixels per byte of the file, and the least and the greatest limit.
+# An image may have `_PIXELS_PER_BYTE` pixels per byte of its file, always `_MIN_LIMIT` pixels, and
+# never more than `_MAX_LIMIT` pixels.
 _PIXELS_PER_BYTE, _MIN_LIMIT, _MAX_LIMIT = 32, 16 << 20, 64 << 20
 _GRAY = {"1", "L", "LA"}
 
@@ -59,9 +60,9 @@ def read_images(
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int, int]]:
     """Read the images of a folder that contains one subfolder per class.
 
-    Return x of shape (images, channels * height * width), in color unless all images are gray, the
-    class name of each image, and (channels, height, width). Images are resized to ``size`` (width,
-    height) if given; otherwise they must all have the same size.
+    Return the pixels, (images, channels * height * width), the class name of each image, and
+    (channels, height, width). Pixels are in color unless all images are gray. Images are resized to
+    ``size`` (width, height) if given; otherwise they must all have the same size.
     """
     classes = sorted(entry for entry in folder.iterdir() if _is_class(entry))
     if len(classes) < 2:

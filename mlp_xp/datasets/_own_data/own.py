@@ -115,7 +115,7 @@ def load_files(
         return _split(path, x, y, shape)
     if path.suffix.lower() not in TABLES:
         raise DatasetError(
-            f"{path} is not a data set: expected a folder with a subfolder of images per class, "
+            f"{path} must be a folder with one subfolder of images per class, "
             f"or an existing file that ends in {', '.join(TABLES)}"
         )
     if image_size is not None:
@@ -190,7 +190,7 @@ def _labels(y: NDArray[Any]) -> NDArray[Any]:
         numbers = y.astype(np.float64)
         if np.all((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT)):
             return numbers.astype(np.int64)
-    # Objects, because one long value would widen all entries of a string array.
+    # Use objects, since one long value would widen all entries of a string array.
     return np.asarray([str(value) for value in y.tolist()], dtype=object)
 
 
@@ -200,7 +200,7 @@ def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
         raise DatasetError(f"{path}: {table.target!r} is {y[0]:g} in every row: nothing to predict")
     if len(y) < 4:
         raise DatasetError(f"{path} must have at least 4 rows, got {len(y)}")
-    fraction = min(1 - _TEST_FRACTION, (len(y) - 2) / len(y))  # R2 needs two test samples.
+    fraction = min(1 - _TEST_FRACTION, (len(y) - 2) / len(y))  # The R2 score needs 2 samples.
     x_train, y_train, x_test, y_test = split_dataset(table.x, y, fraction)
     return Dataset(x_train, y_train, x_test, y_test, (), None, 1, table.names)
 

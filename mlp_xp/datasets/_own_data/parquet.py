@@ -1,7 +1,6 @@
 """Parquet files, read with any installed library after their size is checked.
 
-polars reads in another process, since a damaged file may make it panic, with a backtrace on stderr
-and an exception that is not an `Exception`, or abort the process.
+polars runs in a separate process, since a damaged file may make it panic or abort.
 """
 
 import importlib
@@ -22,13 +21,13 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._own_data.columns import drop_option
 
-# The unpacked size is limited to this multiple of the file's size, or to the second number of bytes
-# if that is larger.
+# A file may unpack to `_MAX_RATIO` times its size, or to `_MIN_LIMIT` bytes if that is more.
 _MAX_RATIO, _MIN_LIMIT = 256, 32 << 20
 _VALUE = 8  # The minimum number of bytes per value, also for text.
-_SPACE = 4 << 30  # The address space for polars, in addition to eight times the limit.
-# Numbers and times are passed as `.npy` files and other values as JSON, so nothing is unpickled.
-# Equal texts are passed once, since a file of 100 KB may contain 100 GB of them.
+_SPACE = 4 << 30  # The address space for polars in bytes, in addition to eight times the limit.
+
+# The polars process writes numbers and times as `.npy` files and other values as JSON, so nothing
+# is unpickled. It writes equal texts once, since a file of 100 KB may contain 100 GB of them.
 _CODE = """
 import json, pathlib, sys
 
@@ -184,7 +183,7 @@ def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[s
                     check(path, *json.loads(found.read_text()))
             reason = folder / "error.txt"
             raise ValueError(
-                reason.read_text(encoding="utf-8") if reason.exists() else "polars aborts"
+                reason.read_text(encoding="utf-8") if reason.exists() else "polars aborted"
             )
         names = json.loads((folder / "names.json").read_text())
         return {name: _column(folder / str(i)) for name, i in names}

@@ -31,8 +31,7 @@ _TARGETS = ("target", "label", "class", "y")  # The default names of the column 
 _ARRAYS = ("X", "x", "data", "features", "images")
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
-# The unpacked size is limited to this multiple of the file's size, or to the second number of bytes
-# if that is larger.
+# A file may unpack to `_MAX_RATIO` times its size, or to `_MIN_LIMIT` bytes if that is more.
 _MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
 _BYTES_A_LABEL = 8
 _MIN_PIXELS = 64  # The minimum number of pixels of an image, e.g. 8 x 8.
@@ -64,9 +63,9 @@ def read_table(
 ) -> Table:
     """Read a table from a CSV (with or without a header), NPZ or Parquet file.
 
-    By default, the target is the column named target, label, class or y, otherwise the last one,
-    and all others are features. ``columns`` are the columns that a model was trained on. If
-    ``has_target`` is true, the target is read.
+    By default, the target is the column named target, label, class or y, otherwise the last column,
+    and all other columns are features. ``columns`` are the columns that a model was trained on. The
+    target is read only if ``has_target`` is true.
     """
     try:
         open_file(path).close()
@@ -107,7 +106,7 @@ class _Wanted(NamedTuple):
     has_target: bool
 
     def expected(self, n_columns: int) -> list[Column | None]:
-        """Return the column that the model expects at each position; without a model, Nones."""
+        """Return the column that the model expects at each position, or Nones without a model."""
         return [None] * n_columns if self.columns is None else [*self.columns]
 
 
@@ -126,7 +125,7 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
             f"{path} has {names.count(repeated[0])} columns named {repeated[0]!r}: rename all but "
             "one, or begin the file with a line of names"
         )
-    from mlp_xp._utils.names import error_end  # imports difflib
+    from mlp_xp._utils.names import error_end  # Imported here, since difflib is slow to import.
 
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     if unknown := [name for name in wanted.drop if name not in names]:
@@ -166,7 +165,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         first = next(rows, [])
         if not first:
-            raise DatasetError(f"{path} is empty: expected a line of names, and a line per sample")
+            raise DatasetError(f"{path} is empty: write a line of names, then a line per sample")
         texts = [name for name in first if isinstance(parse(name), str) or not name.strip()]
         signs = ("target", "label", "class", str(wanted.target).lower())
         expected = {column.name for column in wanted.columns or ()}
@@ -276,13 +275,13 @@ def _table(
 def _read_parquet(path: Path, wanted: _Wanted) -> Table:
     if wanted.columns is None or (wanted.has_target and wanted.target is None):
         columns = read_parquet(path, wanted.drop)
-    else:  # A file may have columns that the model does not need, of any kind.
+    else:  # Read only the columns that the model needs, since a file may have others of any kind.
         used = [column.name for column in wanted.columns]
         used += [str(wanted.target)] * wanted.has_target
         columns = read_parquet(path, used, are_dropped=False)
     names = list(columns)
     if not names:
-        raise DatasetError(f"{path} has no columns: expected features and a column to predict")
+        raise DatasetError(f"{path} has no columns: add features and a column to predict")
     choice = _choose(path, names, wanted)
     known = wanted.expected(len(choice.features))
     found = []

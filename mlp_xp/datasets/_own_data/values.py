@@ -87,7 +87,7 @@ def is_no_number(text: str) -> bool:
 
 
 def _as_text(value: float | str) -> str:
-    """Return a value for a text column, with equal numbers as equal texts."""
+    """Return a value as text; equal numbers give equal texts."""
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.15g}"
