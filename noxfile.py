@@ -1,7 +1,8 @@
-"""The checks, one session each: `nox` runs those of a pull request, `nox --list` shows them all.
+"""All checks, as nox sessions. `nox` runs the checks of a pull request; `nox --list` lists all.
 
-Each session has its environment, at the versions of ``.ci/constraints.txt``; ``--force-python``
-chooses another Python. ``.ci/run`` runs the same sessions in the one that ``develop`` fills.
+Each session has a separate environment with the versions in ``.ci/constraints.txt``.
+``--force-python`` selects another Python. ``.ci/run`` runs the sessions in a single environment,
+which ``develop`` creates.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ nox.options.reuse_venv = "yes"
 
 CONSTRAINTS = Path(".ci", "constraints.txt")
 
-# What the matrix runs on, without a GPU.
+# The backends of the matrix, which need no GPU.
 BACKENDS = (
     "numpy,torch:cpu,jax:cpu,jax:cpu:1,"
     "array_api_strict,array_api_strict:device1,array_api_strict:device2"
@@ -28,7 +29,7 @@ BACKENDS = (
 def install(session: nox.Session, extras: str) -> None:
     """Install this package and its extras at the pinned versions.
 
-    Without hashes: pip refuses an editable package where there are any.
+    Hashes are removed, because pip rejects editable packages if any package has a hash.
     """
     pins = Path(session.create_tmp(), "pins.txt")
     pins.write_text(re.sub(r" \\\n +--hash=\S+", "", CONSTRAINTS.read_text()))
@@ -37,13 +38,13 @@ def install(session: nox.Session, extras: str) -> None:
 
 @nox.session(venv_backend="none")
 def develop(session: nox.Session) -> None:
-    """Install what all sessions need into the active environment, by version and hash."""
+    """Install the pinned dependencies of all sessions into the active environment."""
     pinned = ["--require-hashes", "--no-deps", "-r", str(CONSTRAINTS)]
     session.run("python", "-m", "pip", "install", "--quiet", *pinned, external=True)
-    # This package, and torch, whose builds have hashes of their own.
+    # Install this package, and torch, whose builds have different hashes.
     extras = ".[dev,fast,torch,jax,peers]"
     session.run("python", "-m", "pip", "install", "--quiet", "-e", extras, external=True)
-    # For the tests of pages in a browser.
+    # Browser tests need Chromium.
     session.run(".ci/get_chromium", external=True)
     session.run("tests/export/get_onnxruntime_web.sh", external=True)
 
@@ -57,7 +58,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests of the README's command, at pinned versions."""
+    """Run the tests that the README's command runs, with pinned versions."""
     install(session, "test,fast")
     session.run("pytest", *session.posargs)
 
@@ -69,16 +70,16 @@ def oldest(session: nox.Session) -> None:
     extras = [project["optional-dependencies"][name] for name in ("cli", "fast", "test")]
     needed = [line for lines in (project["dependencies"], *extras) for line in lines]
     lowest = [line.replace(">=", "==") for line in needed if not line.startswith("mlp-xp")]
-    # Matplotlib's oldest uses names that newer versions of pyparsing deprecate.
+    # The oldest Matplotlib uses names that newer versions of pyparsing deprecate.
     session.install(*lowest, "pyparsing<3.3", "-e", ".[test,fast]")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """Run the README's tests, without numba, on the newest wheels, pre-releases included.
+    """Run the README's tests with the newest wheels, including pre-releases, and without numba.
 
-    ``PIP_EXTRA_INDEX_URL`` names the index of nightly wheels that Scientific Python keeps.
+    ``PIP_EXTRA_INDEX_URL`` must be the URL of Scientific Python's nightly wheels.
     """
     packages = ["numpy", "scipy", "scikit-learn", "pandas"]
     session.install("-e", ".[test]")
@@ -88,16 +89,16 @@ def nightly(session: nox.Session) -> None:
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Run all tests on every backend that needs no GPU; what is missing is an error."""
+    """Run all tests on every backend that needs no GPU; a missing dependency is an error."""
     install(session, "dev,fast,peers")
     chosen = session.posargs
     everything = ["pytest", "--forbid-missing", "--grid=pairs", *(chosen or ["tests", "mlp_xp"])]
-    # None of the chosen tests may be of one of these kinds.
+    # pytest exits with 5 if no selected test has this mark.
     codes = [0, 5] if chosen else [0]
     backends = f"--backends={BACKENDS}"
     session.run(*everything, backends, "-n", "2", "-m", "not all_cores", success_codes=codes)
     session.run(*everything, backends, "-n", "0", "-m", "all_cores", success_codes=codes)
-    # CuPy without a GPU, see tests/stand_in/README.md.
+    # Test CuPy without a GPU; see tests/stand_in/README.md.
     on_cupy = [*everything, "--only-backends", "--backends=cupy:cuda:0,cupy:cuda:1"]
     stand_in = {"PYTHONPATH": "tests/stand_in/packages"}
     session.run(*on_cupy, "-n", "2", "-m", "", env=stand_in, success_codes=codes)
@@ -115,21 +116,21 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the README's tests, and fail if they cover less than ``pyproject.toml`` asks for."""
+    """Run the README's tests with the minimum coverage set in ``pyproject.toml``."""
     install(session, "dev,fast")
     session.run("pytest", "--no-limits", "--cov", "-n", "2", *session.posargs)
 
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Look for known vulnerabilities in what is pinned."""
+    """Search the pinned dependencies for known vulnerabilities."""
     install(session, "dev")
     session.run(".ci/audit", external=True)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the sdist and the wheel in ``dist``; ``-- v1.2.3`` checks that this is their tag."""
+    """Build the sdist and the wheel in ``dist``; ``-- v1.2.3`` checks the version against a tag."""
     install(session, "dev")
     found = re.search(r'__version__ = "(.+)"', Path("mlp_xp", "__init__.py").read_text())
     tag = f"v{found[1]}"
@@ -140,7 +141,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def readme(session: nox.Session) -> None:
-    """Run the README's two commands as they stand: train on CIFAR-10, and run the tests."""
+    """Run the README's two commands unchanged: train on CIFAR-10, and run the tests."""
     text = Path("README.md").read_text(encoding="utf-8")
     for command in re.findall(r"^```bash\n(.+)\n```$", text, flags=re.MULTILINE)[:2]:
         session.run("bash", "-c", command, external=True)
@@ -149,15 +150,15 @@ def readme(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation site in ``docs/_build``, without network; a warning is an error."""
-    install(session, "docs,fast,onnx,torch,jax")  # One example runs on each library.
-    session.run("mlp-xp", "compile")  # No example prints that it compiles.
+    install(session, "docs,fast,onnx,torch,jax")  # One example uses every library.
+    session.run("mlp-xp", "compile")  # Otherwise, an example would print that it compiles.
     options = ["-W", "-n", "--keep-going", *session.posargs]
     session.run("sphinx-build", *options, "-b", "html", "docs", "docs/_build")
 
 
 @nox.session
 def links(session: nox.Session) -> None:
-    """Look up every link of the documentation to another site, which needs a network."""
+    """Check all external links of the documentation; needs a network."""
     install(session, "docs,fast,onnx")
     options = ["-D", "plot_gallery=0", *session.posargs]
     session.run("sphinx-build", *options, "-b", "linkcheck", "docs", "docs/_build/links")
