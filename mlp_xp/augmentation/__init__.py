@@ -1,11 +1,11 @@
-"""Augmentation: random changes of the samples at each step that keep their labels correct.
+"""Augmentation: random changes to the samples at each step. The labels remain correct.
 
 Rows are images, one channel plane after another, (batch, channels * height * width). `Flip`,
-`Shift` and `Cutout` move whole pixels exactly, in the dtype of the data, and any number of them in
-a single pass. `ColorJitter` and `Mixup` change the network's inputs, after conversion to floating
-point and input scaling. Random numbers are drawn on the host, from (seed, "augmentation", epoch),
-so the same seed gives the same images on every backend. `backends` gathers images fast, and
-`training` defines the order of a training step.
+`Shift` and `Cutout` move whole pixels, in the dtype of the data; a single pass applies any number
+of these augmentations. `ColorJitter` and `Mixup` change the network's inputs, after conversion to
+floating point and input scaling. The host draws random numbers from (seed, "augmentation", epoch),
+so a seed gives the same images on every backend. `backends` has fast kernels that gather images,
+and `training` defines the order of operations in a step.
 """
 
 from mlp_xp.augmentation._base import Augmentation, Draws, Epoch, ImageAugmentation, Mixture
@@ -57,7 +57,7 @@ __all__ = [
     "view_draws",
 ]
 
-# The built-in augmentations that a model folder or a recipe can name.
+# The built-in augmentations, by the names in model folders and recipes.
 AUGMENTATIONS = (Flip, Shift, Cutout, ColorJitter, Mixup)
-# Augmentations that a prediction can average over.
+# The augmentations over which a prediction can average.
 WITH_VIEWS = (Flip, Shift)

@@ -1,4 +1,4 @@
-"""The base classes of augmentations, and the rows of an epoch that they draw random numbers for."""
+"""The base classes for augmentations, and the rows for which augmentations draw random numbers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 
-# A host array and a random generator; only `_utils.random` names their library.
+# A host array and a random generator. Only `_utils.random` depends on their library.
 HostArray = Any
-# An array with one row per sample of a batch or epoch, or, in a view, a Python number.
+# An array with one row per sample in a batch or epoch. In a view, a Python number.
 Values = Any
 # A NamedTuple of `Values`.
 Draws = Any
 
 
 class Epoch(NamedTuple):
-    """The rows of all batches of an epoch, including padding.
+    """The rows of all batches in an epoch, including padding.
 
     ``generator(stream)`` returns a random generator on the host, and ``number`` is the epoch, from
-    0. ``rows : (rows,)`` are indices of samples, of which there are ``n_samples``. ``steps``,
-    ``positions`` and ``batch_sizes``, all ``(rows,)``, are the step of each row, its position in
-    the batch, and the number of samples in the batch; padding rows come last.
+    0. ``rows : (rows,)`` are indices into the ``n_samples`` samples. For each row, ``steps``,
+    ``positions`` and ``batch_sizes``, all ``(rows,)``, are the step, the row's position in the
+    batch, and the number of samples in the batch. Padding rows come last.
     """
 
     generator: Callable[[int], Any]
@@ -35,9 +35,9 @@ class Epoch(NamedTuple):
     batch_sizes: HostArray
 
     def new_generator(self) -> Any:
-        """Return the generator for random numbers that differ between epochs.
+        """Return the generator for random numbers that are different in each epoch.
 
-        Draw the numbers row by row, so the first rows are the same with and without padding.
+        Draw the numbers row by row, so that padding does not change the numbers of earlier rows.
         """
         return self.generator(self.number + 1)
 
@@ -47,35 +47,35 @@ class Epoch(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """The positions of each sample's partner, ``(batch,)``, and the weight of the sample itself."""
+    """The position of each sample's partner, ``(batch,)``, and the weight of the sample itself."""
 
     partners: Array
     share: Array
 
 
 class Augmentation:
-    """The base class of augmentations, which are frozen dataclasses of their settings.
+    """The base class for augmentations: frozen dataclasses whose fields are the settings.
 
-    A custom augmentation implements `draw` and `apply`. `Geometric` is the base class of
+    A custom augmentation implements `draw` and `apply`. `Geometric` is the base class for
     augmentations that move pixels.
 
     Attributes
     ----------
     mixes_targets : bool, default=False
-        Whether the targets are mixed by `mixture`; at most one augmentation of a model may do that.
+        Whether `mixture` mixes the targets. Only one augmentation per model can mix targets.
     """
 
     mixes_targets: ClassVar[bool] = False
 
     @property
     def views(self) -> tuple[Draws, ...]:
-        """The draws, as Python numbers, over which predictions can be averaged (``tta``)."""
+        """The draws, as Python numbers, over which a prediction with ``tta`` averages."""
         return ()
 
     def check(self, n_features: int, name: str) -> None:
         """Raise ValueError if the number of features is invalid; by default, any number is valid.
 
-        ``name`` is the parameter's name for the message.
+        ``name`` is the parameter's name in the message.
         """
 
     def draw(self, epoch: Epoch) -> Draws:
@@ -99,9 +99,9 @@ class Augmentation:
         Parameters
         ----------
         x : (batch, features) array
-            The batch, in floating point and scaled. It must not be written to.
+            The batch, in floating point and scaled. Never write to it.
         draws : NamedTuple of (batch, ...) arrays
-            The draws of this batch, from `draw`.
+            This batch's part of the numbers from `draw`.
         xp : namespace
 
         Returns
@@ -111,12 +111,12 @@ class Augmentation:
         return x
 
     def mixture(self, draws: Draws) -> Mixture:
-        """Return the mixture that `apply` used, to mix the targets, too."""
+        """Return the mixture that `apply` used, in order to mix the targets."""
         raise NotImplementedError
 
 
 class ImageAugmentation(Augmentation):
-    """The base class of augmentations of images, (channels, height, width)."""
+    """The base class for image augmentations; images are (channels, height, width)."""
 
     image_shape: tuple[int, int, int]
 
@@ -142,7 +142,7 @@ class ImageAugmentation(Augmentation):
             )
 
     def check_number(self, name: str, least: float, most: float, kind: type = int) -> None:
-        """Validate that a setting is a number within limits; store it as a Python number."""
+        """Raise ValueError unless a setting is a number within limits; store a Python number."""
         value = plain_number(getattr(self, name), kind)
         if value is None or not least <= value <= most:
             what = "an integer" if kind is int else "a number"
@@ -153,7 +153,7 @@ class ImageAugmentation(Augmentation):
 
 
 def plain_number(value: Any, kind: type = float) -> int | float | None:
-    """Return a number, possibly NumPy's, as a Python number; None if it is of another kind."""
+    """Return a Python or NumPy number as a Python number, or None for another kind of number."""
     is_integer = isinstance(value, Integral)
     if isinstance(value, bool) or not (is_integer or (kind is float and isinstance(value, Real))):
         return None

@@ -9,9 +9,9 @@ from mlp_xp.augmentation._base import Augmentation
 
 
 def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation") -> None:
-    """Raise TypeError or ValueError if augmentations do not match the data or each other.
+    """Raise TypeError or ValueError if augmentations do not match the data, or each other.
 
-    ``name`` is the parameter's name; for "tta", augmentations must have `Augmentation.views`.
+    ``name`` is the parameter's name. If it is "tta", augmentations must have `Augmentation.views`.
     """
     averages = name == "tta"
     valid = "Flip, Shift" if averages else "Flip, Shift, Cutout, ColorJitter, Mixup"

@@ -24,9 +24,9 @@ class Flip(Geometric):
     ----------
     image_shape : (channels, height, width)
     alternate : bool, default=False
-        By default, each image is mirrored with probability 1/2 in each epoch. If True, this is
-        drawn only in the first epoch; afterwards each image is mirrored in every other epoch, so
-        two successive epochs contain both versions of every image.
+        By default, each image is mirrored with probability 1/2 in each epoch. If True, chance
+        decides only in the first epoch; then each image is mirrored in every other epoch, so two
+        successive epochs contain both versions of every image.
 
     References
     ----------
@@ -54,11 +54,11 @@ class Flip(Geometric):
 
     @property
     def views(self) -> tuple[FlipDraws, ...]:
-        """The views of a prediction: unchanged, mirrored."""
+        """The views for a prediction: the original image, and the mirrored image."""
         return FlipDraws(0), FlipDraws(1)
 
     def draw(self, epoch: Epoch) -> FlipDraws:
-        """Draw whether each image is mirrored."""
+        """Draw which images are mirrored."""
         if not self.alternate:
             return FlipDraws(epoch.new_generator().integers(0, 2, len(epoch.rows)))
         first = epoch.fixed_generator().integers(0, 2, epoch.n_samples)
@@ -87,11 +87,11 @@ class Shift(Geometric):
     ----------
     image_shape : (channels, height, width)
     pixels : int, default=4
-        The largest shift in each direction, less than height and width; all shifts are equally
+        The largest shift in each direction, less than height and width. All shifts are equally
         likely.
     padding : {"reflect", "zero"}, default="reflect"
-        How the border is filled: with the image mirrored at its outermost pixels, or with 0. This
-        is 0 *in the data, before input scaling*, i.e. black.
+        How to fill the border: ``"reflect"`` mirrors the image at its outermost pixels; ``"zero"``
+        inserts 0 *in the data, before input scaling*, i.e. black.
 
     Examples
     --------
@@ -117,7 +117,7 @@ class Shift(Geometric):
 
     @property
     def views(self) -> tuple[ShiftDraws, ...]:
-        """The views of a prediction: unchanged, up, down, left, right."""
+        """The views for a prediction: the original image, and shifts up, down, left and right."""
         n = self.pixels
         return tuple(ShiftDraws(*draw) for draw in ((0, 0), (n, 0), (-n, 0), (0, n), (0, -n)))
 
@@ -140,7 +140,7 @@ class Shift(Geometric):
 
 
 class CutoutDraws(NamedTuple):
-    """The line and column of each hole's center, ``(batch,)``."""
+    """The row and column of each hole's center, ``(batch,)``."""
 
     line: Values
     column: Values
@@ -148,7 +148,7 @@ class CutoutDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Cutout(Geometric):
-    """Cut a random square hole out of each image; it may extend beyond the border.
+    """Cut a random square hole, which may extend beyond the border, out of each image.
 
     The hole is filled with 0 *in the data, before input scaling*, i.e. black.
 
@@ -156,7 +156,7 @@ class Cutout(Geometric):
     ----------
     image_shape : (channels, height, width)
     size : int
-        The length of a side in pixels.
+        The side length of the hole in pixels.
 
     References
     ----------
@@ -202,10 +202,10 @@ def _within(places: Array, low: int, high: int, *, xp: Namespace) -> Array:
 
 
 def _both(rows: Array, columns: Array, *, xp: Namespace) -> Array:
-    """Return True for each pixel whose row and column are both True."""
+    """Return a mask that is True for each pixel whose row and column are both True."""
     return xp.logical_and(rows[:, :, None], columns[:, None, :])
 
 
 def _reflected(places: Array, n: int, *, xp: Namespace) -> Array:
-    """Return positions, reflected at the outermost pixels, which are not repeated."""
+    """Return positions, reflected at the outermost pixels without repeating these pixels."""
     return (n - 1) - xp.abs((n - 1) - xp.abs(places))

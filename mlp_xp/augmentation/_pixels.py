@@ -1,4 +1,4 @@
-"""Pixel maps and their application; a map contains the source of each pixel of an image."""
+"""Pixel maps, which contain the source of each pixel in an image, and their application."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mlp_xp.augmentation._base import Augmentation, Draws, ImageAugmentation
 
 
 class PixelMap(NamedTuple):
-    """The source of each pixel of a batch of images, the same for all channels.
+    """The source of each pixel in a batch of images; all channels use the same source.
 
     Pixel (i, j) of image b is copied from pixel ``(lines[b, i], columns[b, j])`` of the original.
-    ``lines : (batch, height)`` and ``columns : (batch, width)`` are int64, or have a single row for
-    all images. Pixels are 0 where ``mask : (batch, height, width)``, if not None, is False.
+    ``lines : (batch, height)`` and ``columns : (batch, width)``, both int64, may have a single row
+    for all images. If ``mask : (batch, height, width)`` is given, pixels are 0 where it is False.
     """
 
     lines: Array
@@ -27,7 +27,7 @@ class PixelMap(NamedTuple):
 
 
 class Geometric(ImageAugmentation):
-    """The base class of augmentations that move pixels or set them to 0.
+    """The base class for augmentations that move pixels or set pixels to 0.
 
     A subclass implements `draw` and `source_pixels`.
     """
@@ -47,7 +47,7 @@ class Geometric(ImageAugmentation):
         Returns
         -------
         lines, columns : (batch or 1, height), (batch or 1, width) int64
-            Positions in the original image, from which the pixels are copied.
+            The positions in the original image from which to copy the pixels.
         mask : (batch, height, width) bool, False for pixels to set to 0, or None if all are True
         """
         raise NotImplementedError
@@ -56,7 +56,7 @@ class Geometric(ImageAugmentation):
 def make_pixel_map(
     augmentation: Sequence[Augmentation], draws: Sequence[Draws] | None, *, xp: Namespace
 ) -> PixelMap | None:
-    """Return the geometric augmentations of a batch combined into a map, or None without any."""
+    """Return a batch's geometric augmentations combined into one map, or None if there are none."""
     parts = [
         (transform, drawn)
         for transform, drawn in zip(augmentation, draws or (), strict=draws is not None)
@@ -78,7 +78,7 @@ def make_pixel_map(
 
 
 def view_draws(augmentation: Sequence[Augmentation]) -> list[tuple[Draws, ...]]:
-    """Return all combinations of views, over which predictions are averaged."""
+    """Return all combinations of views, over which a prediction averages."""
     return list(product(*(transform.views for transform in augmentation)))
 
 
@@ -89,7 +89,7 @@ def take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -
 
 
 def take_lines(images: Array, lines: Array, *, xp: Namespace) -> Array:
-    """Copy whole lines of images, which takes a tenth of the time of single pixels on a CPU."""
+    """Copy whole lines of images, which is ten times as fast on a CPU as copying pixels."""
     n, n_channels, height, width = images.shape
     options = {"dtype": lines.dtype, "device": device(lines)}
     first = xp.arange(0, n * n_channels * height, height, **options)
@@ -105,7 +105,7 @@ def map_pixels(
     take_pixels: Callable[..., Array] = take_pixels,
     xp: Namespace,
 ) -> Array:
-    """Return images, (batch, features), with their pixels rearranged, in the same dtype."""
+    """Return images, (batch, features), with pixels rearranged, in the same dtype."""
     lines, columns, mask = pixel_map
     shape = x.shape[0], -1, lines.shape[1], columns.shape[1]
     images = take_pixels(xp.reshape(x, shape), lines, columns, xp=xp)

@@ -1,4 +1,4 @@
-"""Augmentations of the network's inputs: color changes, and mixtures of two samples."""
+"""Augmentations of the network's inputs: changes to colors, and mixtures of two samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.augmentation._base import (
 
 
 class ColorJitterDraws(NamedTuple):
-    """A factor per image, ``(batch,)``, and an offset per channel, ``(batch, channels)``."""
+    """A factor for each image, ``(batch,)``, and offsets for channels, ``(batch, channels)``."""
 
     contrast: Array
     brightness: Array
@@ -26,11 +26,12 @@ class ColorJitterDraws(NamedTuple):
 class ColorJitter(ImageAugmentation):
     r"""Change the contrast, brightness and color of images.
 
-    Channel :math:`c` of an image, :math:`x_c`, becomes :math:`a\,x_c + b_c`, with one :math:`a` per
-    image, uniform in :math:`1 \pm contrast`, and one :math:`b_c` per channel of the image, uniform
-    in :math:`\pm brightness`. This is done after conversion and input scaling. With
-    ``input_scaling="standardize"``, brightness is in standard deviations, and contrast scales the
-    distance from the mean image; without scaling, brightness is in the data's unit.
+    Channel :math:`c` of an image, :math:`x_c`, becomes :math:`a\,x_c + b_c`. Each image has a
+    factor :math:`a`, uniform in :math:`1 \pm contrast`. Each of its channels has an offset
+    :math:`b_c`, uniform in :math:`\pm brightness`. Colors change after conversion to floating point
+    and input scaling. With ``input_scaling="standardize"``, brightness is in standard deviations,
+    and contrast scales the distance from the mean image. Without scaling, brightness is in the unit
+    of the data.
 
     Parameters
     ----------
@@ -80,18 +81,18 @@ class MixupDraws(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixup(Augmentation):
-    r"""Mix each sample of a batch with another sample, its partner; mix their losses, too.
+    r"""Mix each sample in a batch with another sample, its partner, and mix the two losses.
 
     With one :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` per batch, the input for sample
     :math:`i` with partner :math:`j` is :math:`\lambda x_i + (1 - \lambda) x_j`, and the loss is
     :math:`\lambda\,\ell(z_i, y_i) + (1 - \lambda)\,\ell(z_i, y_j)`. Each term has the sample weight
-    of its target. The partners are the batch in reverse order, so they need no random numbers.
+    of its target. The partners are the batch in reverse order, which needs no random numbers.
 
     Parameters
     ----------
     alpha : float above 0, default=0.2
-        With small values, most batches are hardly mixed; with a value of 1, all
-        :math:`\lambda` are equally likely.
+        If ``alpha`` is small, most batches are hardly mixed. If ``alpha`` is 1, all :math:`\lambda`
+        are equally likely.
 
     References
     ----------
@@ -119,7 +120,7 @@ class Mixup(Augmentation):
         object.__setattr__(self, "alpha", alpha)
 
     def draw(self, epoch: Epoch) -> MixupDraws:
-        """Draw the weight of each sample, the same for all rows of a step.
+        """Draw the weight of each sample; all rows in a step have the same weight.
 
         Padding rows are their own partners.
         """
@@ -139,5 +140,5 @@ class Mixup(Augmentation):
         return mixed
 
     def mixture(self, draws: MixupDraws) -> Mixture:
-        """Return the partners, and the weight of the batch's own samples."""
+        """Return the partners, and the weight of each sample itself."""
         return Mixture(draws.partners, draws.share[0])

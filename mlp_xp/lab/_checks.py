@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_scope(function: F) -> F:
-    """Wrap a function to run in the scope of its first argument's backend.
+    """Wrap a function, so that it runs in the scope of its first argument's backend.
 
     The scope sets the device and the precision, and turns off autograd.
     """
@@ -79,15 +79,15 @@ def prepare(
 
 
 def default_dtype(kind: str, x: Array, *, xp: Namespace) -> DType:
-    """Return the namespace's default dtype of a kind on the device of ``x``."""
+    """Return the namespace's default dtype of this kind on the device of ``x``."""
     return xp.__array_namespace_info__().default_dtypes(device=device(x))[kind]
 
 
 def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]:
     """Check that labels are integers of at least 0; return the labels and the largest label.
 
-    The labels are converted to the default integer dtype, since the number of classes may overflow
-    in uint8.
+    The labels are converted to the default integer dtype, because the number of classes may exceed
+    the range of uint8.
     """
     if not xp.isdtype(labels.dtype, "integral"):
         raise ValueError(
@@ -110,7 +110,7 @@ def prepare_labels(
 ) -> tuple[Namespace, Params, Array]:
     """Check that weights, data and labels match; return the results of `prepare`, and the labels.
 
-    ``part`` is the suffix of the argument names in messages, e.g. ``"_train"``.
+    ``part`` is the suffix of argument names in messages, e.g. ``"_train"``.
     """
     xp, params = prepare(w1, b1, w2, b2, f"data{part}", data, labels)
     name = f"labels{part or '_train'}"

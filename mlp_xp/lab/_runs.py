@@ -21,7 +21,7 @@ def train_mlp(
     learning_rate: float,
     num_epoch: int,
 ) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
-    """Train for ``num_epoch`` epochs, calling `learn_once_cross_entropy` on all data in each.
+    """Train for ``num_epoch`` epochs; each epoch is a step of `learn_once_cross_entropy`.
 
     Each epoch's forward pass also measures the accuracy after the previous epoch. One more forward
     pass therefore follows the last epoch.
@@ -40,14 +40,14 @@ def train_mlp(
     w1, b1, w2, b2 : arrays
         The new weights, with the same shapes.
     train_accuracies : list of float
-        The accuracy after the step of each epoch, from 0 to 1.
+        The accuracy after each epoch's step, from 0 to 1.
     losses : list of float
         The loss of each epoch, before its step.
 
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit together, or a label or `num_epoch` is out of range.
+        If shapes or dtypes do not match, or a label or `num_epoch` is out of range.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def train_mlp(
 def test_mlp(
     w1: Array, b1: Array, w2: Array, b2: Array, data_test: Array, labels_test: Array
 ) -> float:
-    """Return the accuracy: the fraction of samples for which the label's output is largest.
+    """Return the accuracy: the fraction of samples for which the label has the largest output.
 
     Parameters
     ----------
@@ -82,12 +82,12 @@ def test_mlp(
     Returns
     -------
     float
-        From 0 to 1.
+        The accuracy, from 0 to 1.
 
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit together, or a label is out of range.
+        If shapes or dtypes do not match, or a label is out of range.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def test_mlp(
     return accuracy(logits_of(params, data_test, xp=xp), labels, xp=xp)
 
 
-# Otherwise pytest would collect this function as a test.
+# Prevent pytest from collecting this function as a test.
 test_mlp.__test__ = False  # type: ignore[attr-defined]
 
 
@@ -130,15 +130,15 @@ def run_mlp_training(
         Integers from 0.
     data_test : (m, d_in)
     labels_test : (m,)
-        Integers from 0. The number of classes is the largest label of both sets plus 1.
+        Integers from 0. The number of classes is the largest label in both sets plus 1.
     d_h : int of at least 1
-        Number of hidden neurons.
+        The number of hidden neurons.
     learning_rate : float
     num_epoch : int of at least 0
     seed : int of at least 0, default=0
     after_epoch : callable, optional
-        ``after_epoch(epoch, accuracy, loss)`` is called after each epoch, where epoch counts from
-        1; return True to stop the training.
+        A function that is called after each epoch, as ``after_epoch(epoch, accuracy, loss)``;
+        ``epoch`` counts from 1. To stop the training, return True.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def run_mlp_training(
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit together, or a label, `d_h` or `num_epoch` is out of range.
+        If shapes or dtypes do not match, or a label, `d_h` or `num_epoch` is out of range.
 
     Examples
     --------

@@ -23,7 +23,7 @@ def one_hot(labels: Array) -> Array:
     Returns
     -------
     (..., max(labels) + 1)
-        In the namespace's default real dtype.
+        The one-hot encoding, in the namespace's default real dtype.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def one_hot(labels: Array) -> Array:
            [1., 0., 0.]])
     """
     xp = array_namespace(labels)
-    # The default dtype must be read first, since the scope enables float64 in JAX.
+    # Read the default dtype first, since the scope enables float64 in JAX.
     dtype = default_dtype("real floating", labels, xp=xp)
     with get_backend(labels).scope():
         labels, largest = check_range("labels", labels, xp=xp)
@@ -75,7 +75,7 @@ def learn_once_mse(
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit together.
+        If shapes or dtypes do not match.
 
     References
     ----------
@@ -101,7 +101,7 @@ def learn_once_mse(
     targets = xp.astype(targets, w1.dtype, copy=False)
     squares = Through(SquaredError(), "logistic")
     loss, _, grads = loss_and_gradients(params, data, targets, squares, xp=xp)
-    # `SquaredError` is half the sum of the outputs' squared errors; the lab's loss is their mean.
+    # `SquaredError` is half the sum of squared errors over the outputs, but our loss is their mean.
     scale = 2.0 / w2.shape[1]
     return (*to_weights(updated(params, grads, scale * learning_rate)), scale * float(loss))
 
@@ -118,8 +118,8 @@ def learn_once_cross_entropy(
 ) -> tuple[Array, Array, Array, Array, float]:
     r"""Update the weights by one step of gradient descent on the cross-entropy of softmax outputs.
 
-    With the one-hot labels :math:`Y`, the gradient with respect to the logits is :math:`(A_2 - Y) /
-    n`, as for the softmax cross-entropy; the reported loss is the binary cross-entropy,
+    With one-hot labels :math:`Y`, the gradient with respect to the logits is :math:`(A_2 - Y) / n`,
+    as in the softmax cross-entropy. The reported loss is the binary cross-entropy,
     :math:`-\frac{1}{n\,d_{out}} \sum Y \log A_2 + (1 - Y) \log(1 - A_2)`.
 
     Parameters
@@ -127,7 +127,7 @@ def learn_once_cross_entropy(
     w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
     data : (n, d_in)
     labels_train : (n,)
-        Integers from 0 to ``d_out - 1``; not every class must occur.
+        Integers from 0 to ``d_out - 1``. Classes may be missing.
     learning_rate : float
 
     Returns
@@ -140,7 +140,7 @@ def learn_once_cross_entropy(
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit together, or a label is out of range.
+        If shapes or dtypes do not match, or a label is out of range.
 
     References
     ----------

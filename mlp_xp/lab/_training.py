@@ -1,4 +1,4 @@
-"""The training loop of the lab's network; forward and backward passes run in blocks of rows."""
+"""The lab's training loop, whose forward and backward passes run in blocks of rows."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     r"""Return the loss that the lab reports: the binary cross-entropy of all softmax outputs.
 
     With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are :math:`p_k
-    = t_k / t`, and the loss of a sample is the mean over the classes of :math:`-\log p_k = \log t -
-    \log t_k` for the true class and of :math:`-\log (1 - p_k) = \log t - \log (t - t_k)` for every
-    other class. For the largest logit, :math:`t - t_k` may round to 0, so the terms of the other
-    classes are summed again, relative to the second largest logit. Thus the logarithm of 0 is never
-    taken, and nothing overflows.
+    = t_k / t`. The loss of a sample is a mean over the classes. The true class contributes
+    :math:`-\log p_k = \log t - \log t_k`, and every other class contributes :math:`-\log (1 - p_k)
+    = \log t - \log (t - t_k)`. For the largest logit, :math:`t - t_k` may round to 0, so the terms
+    of the other classes are summed again, relative to the second largest logit. This avoids
+    overflow and the logarithm of 0.
     """
     n_samples, n_classes = logits.shape
-    # Put the classes on the first axis: NumPy is several times faster along long inner axes.
+    # Put the classes on the first axis, because NumPy is several times faster along long inner
+    # axes.
     z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
     classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
     is_top = classes == xp.astype(xp.argmax(z, axis=0), labels.dtype)[None, :]
@@ -46,7 +47,7 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     second = xp.max(others, axis=0, keepdims=True)
     others -= second
     log_rest_of_top = xp.log(xp.sum(xp.exp(others), axis=0, keepdims=True)) + second
-    # The entries of the largest term are replaced below; until then, 1 avoids a log(0) warning.
+    # Use 1 for the largest term, to avoid a log(0) warning; the result is replaced below.
     log_rest = xp.log(xp.where(is_top, 1.0, total - terms))
     log_rest = xp.where(is_top, log_rest_of_top, log_rest)
     logs = xp.where(classes == labels[None, :], z, log_rest)
@@ -56,8 +57,8 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
 def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> Iterator[slice]:
     """Yield the rows of each block.
 
-    Each block runs forward and backward before the next block starts, so that casts and temporary
-    arrays stay small.
+    Casts and temporary arrays are small, because each block runs forward and backward before the
+    next block starts.
     """
     n_samples, d_in = data.shape
     n_rows = max(1, backend.block_bytes() * 8 // (d_in * xp.finfo(dtype).bits))
@@ -78,7 +79,7 @@ def _network(params: Params) -> Network:
 def loss_and_gradients(
     params: Params, data: Array, targets: Array, loss: Loss, *, xp: Namespace
 ) -> tuple[Any, Array, list[Array]]:
-    """Return the average loss (0-d), all logits, and the gradients.
+    """Return the average loss (0-d), the logits of all samples, and the gradients.
 
     Each block's average is weighted by the block's fraction of the rows.
     """
@@ -117,13 +118,13 @@ def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
 def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
     """Return the fraction of samples for which the label's logit is largest."""
     correct = SoftmaxCrossEntropy().is_correct(logits, labels, xp=xp)
-    # Count as integers, since a sum of ones in low precision stops growing.
+    # Count integers, since a sum of ones in low precision stops growing.
     return int(xp.count_nonzero(correct)) / labels.shape[0]
 
 
 def updated(params: Params, grads: list[Array], learning_rate: float) -> Params:
     """Return the weights after a step of gradient descent."""
-    # A NumPy float64 would promote float32 weights to float64.
+    # Convert to a Python float, since a NumPy float64 would promote float32 weights to float64.
     rate = float(learning_rate)
     (W1, b1), (W2, b2) = params
     dW1, db1, dW2, db2 = grads
@@ -140,7 +141,7 @@ def train(
     after_epoch: AfterEpoch | None = None,
     xp: Namespace,
 ) -> tuple[Params, list[float], list[float]]:
-    """Train for ``num_epoch`` epochs; return the weights, and each epoch's accuracy and loss."""
+    """Train for ``num_epoch`` epochs; return the weights, accuracies and losses."""
     check_count("num_epoch", num_epoch, 0)
     accuracies: list[float] = []
     losses: list[float] = []

@@ -1,11 +1,11 @@
-"""Update rules: frozen settings and pure functions of one array, one file per family.
+"""Update rules: frozen settings, and pure functions that update one array.
 
 A rule has two parts. `coefficients` runs on the host once per step, in Python floats. It computes
-everything that depends only on the step's number, such as the scheduled rate and Adam's bias
-corrections. `update` runs on the device and only computes with arrays. The coefficients are passed
-to it as 0-d arrays, so a compiled step contains no constant that changes.
+everything that depends only on the step number, such as the scheduled learning rate and Adam's bias
+corrections. `update` runs on the device and computes only with arrays. It receives the coefficients
+as 0-d arrays, because constants in a compiled step could not change.
 
-The old parameters, gradients and states are donated: `update` may write to them.
+The caller donates the old parameters, gradients and states: `update` may overwrite them.
 """
 
 from mlp_xp.optimizers._adam import Adam, AdamW

@@ -20,7 +20,7 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam:
-    r"""Adaptive moment estimation (Adam), with the bias corrections folded into the learning rate.
+    r"""Adaptive moment estimation (Adam); the learning rate includes the bias corrections.
 
     :math:`m \leftarrow \beta_1 m + (1 - \beta_1) g`,
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) g^2`,
@@ -35,7 +35,7 @@ class Adam:
     References
     ----------
     Kingma, Ba, "Adam" (2015), arXiv:1412.6980, end of section 2. Scikit-learn uses this form;
-    PyTorch adds epsilon after correcting v, which differs by less than epsilon.
+    PyTorch adds epsilon after correcting v; the difference is less than epsilon.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class Adam:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move along the mean divided by the root of the mean square; see the class."""
+        """Move a parameter by the formula of the class."""
         rate, *_ = coefs
         m, v = state.mean, state.variance
         m *= self.beta_1
@@ -87,7 +87,7 @@ class Adam:
 class AdamW(Adam):
     r"""Adam with decoupled weight decay: first :math:`p \leftarrow (1 - \eta \lambda)\, p`.
 
-    Only matrices decay; biases do not.
+    Weight decay applies to matrices, not to biases.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The interface of an update rule, and shared checks."""
+"""The interface for update rules, and checks that they share."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ Coefs: TypeAlias = tuple[Array, ...]
 
 
 class Stateless(NamedTuple):
-    """The state of a rule without state."""
+    """The empty state of a rule that needs no state."""
 
 
 # Kinds of parameters: a hidden matrix or a stack of them; a vector (a bias or gain); the output
 # layer's matrix ("head"); a category embedding; a numeric embedding; an input scale; the slope of
-# an activation. Rules orthogonalize only hidden matrices, and decay everything except vectors.
+# an activation. Rules orthogonalize only hidden matrices. Weight decay applies to everything except
+# vectors.
 Kind: TypeAlias = Literal["matrix", "vector", "head", "embedding", "numeric", "scale", "slope"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """An update rule: coefficients of a step, computed on the host, and an update of one array."""
+    """An update rule: a step's coefficients, computed on the host, and the update of one array."""
 
     def __hash__(self) -> int: ...
 
     @property
     def state_type(self) -> type[Any]:
-        """The NamedTuple of the rule's state: arrays in the shape of a parameter."""
+        """The rule's state type: a NamedTuple of arrays, each in the shape of the parameter."""
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
         """Return the numbers that `update` needs for step ``t``, counted from 1."""
@@ -41,19 +42,19 @@ class Optimizer(Protocol):
 
 
 def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
-    """Return the kinds whose gradients a rule accepts in a lower precision than the parameters.
+    """Return the kinds of parameters for which a rule accepts low-precision gradients.
 
-    A rule that accepts such gradients has an attribute with the name of this function.
+    A rule that accepts low-precision gradients has an attribute ``low_precision``.
     """
     kinds: tuple[Kind, ...] = getattr(optimizer, "low_precision", ())
     return kinds
 
 
 def rule_of(optimizer: Optimizer, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
-    """Return the rule for a kind of parameter, and coefficients that begin with this rule's.
+    """Return the rule for a kind of parameter, and coefficients that begin with the rule's own.
 
     A rule that delegates a kind to another rule has a method ``of_kind(kind, coefs)``. The first
-    fields of its state are the other rule's state.
+    fields of its state are the state of the other rule.
     """
     while hasattr(optimizer, "of_kind"):
         rule, coefs = optimizer.of_kind(kind, coefs)

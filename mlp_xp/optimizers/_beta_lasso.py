@@ -14,13 +14,13 @@ from mlp_xp.optimizers._sgd import SGD
 class BetaLasso(SGD):
     r"""SGD with an L1 penalty that also sets small weights to zero.
 
-    For a hidden matrix, :math:`g = \nabla f(p) + \lambda\, \mathrm{sign}(p)` is the gradient that
-    `SGD` uses, and then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, elementwise.
+    For a hidden matrix, `SGD` uses the gradient :math:`g = \nabla f(p) + \lambda\,
+    \mathrm{sign}(p)`. Then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, elementwise.
     The threshold does not depend on the learning rate.
 
-    Vectors and the output layer are neither penalized nor set to zero, since only hidden layers
-    should become sparse, and an output layer that starts at zero would remain zero. A weight of a
-    hidden matrix that is zero only changes if the step is longer than :math:`\beta \lambda`.
+    The penalty and the threshold do not apply to vectors and the output layer, since only hidden
+    layers should become sparse, and an output layer that starts at zero would remain zero. A zero
+    weight in a hidden matrix changes only if the step is longer than :math:`\beta \lambda`.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ class BetaLasso(SGD):
     l1 : float of at least 0, default=1e-5
         The :math:`\lambda` above.
     beta : float of at least 0, default=50
-        The :math:`\beta` above: 0 is SGD with an L1 penalty; larger values set more weights to
-        zero.
+        The :math:`\beta` above. With 0, the rule is SGD with an L1 penalty; larger values set more
+        weights to zero.
 
     References
     ----------
@@ -64,7 +64,7 @@ class BetaLasso(SGD):
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Apply SGD, then set small weights to zero; see the class."""
+        """Apply SGD, then set small weights to zero."""
         if kind != "matrix":
             return super().update(p, g, state, coefs, kind=kind, xp=xp)
         pull = xp.sign(p)

@@ -20,11 +20,10 @@ class ByKind:
     """Separate rules for hidden matrices, vectors, and the output layer's matrix.
 
     Each rule has its own settings, and its own factor for the learning rate. A vector is a bias or
-    a gain; `mlp_xp.optimizers.kinds` returns the kind of each parameter. Rules receive the kind, so
-    a rule with a special update for the output layer, such as `Muon`, also uses it here. The
-    remaining kinds are category embeddings, numeric embeddings, the learned scale of each input,
-    and the slopes of activations. By default, the rule for vectors updates these, but with weight
-    decay, which vectors do not have.
+    a gain; `mlp_xp.optimizers.kinds` returns the kind of each parameter. Rules receive the kind: as
+    the rule for the output layer, `Muon` uses AdamW. The remaining kinds are category embeddings,
+    numeric embeddings, learned input scales, and slopes of activations. By default, the rule for
+    vectors updates the remaining kinds; its weight decay applies to them, but not to vectors.
 
     Parameters
     ----------
@@ -32,15 +31,15 @@ class ByKind:
     vector : rule, default=AdamW()
     head : rule, default=AdamW()
     embedding, numeric, scale, slope : rule, optional
-        By default the rule for vectors.
+        The default is the rule for vectors.
     matrix_rate, vector_rate, head_rate, embedding_rate, numeric_rate, scale_rate, slope_rate : \
 float of at least 0, default=1
-        Factor for the learning rate; 0 leaves parameters unchanged if the rule's update is
-        proportional to the rate.
+        The factor for the learning rate. With 0, the parameters do not change if the rule's update
+        is proportional to the learning rate.
 
     Notes
     -----
-    Every parameter has the state of the rule with the most fields; fields that its own
+    Every parameter has the state of the rule with the most fields. Fields that the parameter's own
     rule does not need remain zero.
 
     Examples
@@ -52,7 +51,8 @@ float of at least 0, default=1
     >>> rule.coefficients(learning_rate=1.0, t=1)[4:]
     (10.0, 0.25, 1.0, 1.0, 1.0, 1.0, 1.0)
 
-    The learning rates of RealMLP (arXiv:2407.04491), with weight decay in proportion to them:
+    RealMLP's learning rates (arXiv:2407.04491), with weight decay proportional to the learning
+    rate:
 
     >>> from mlp_xp.optimizers import Adam, AdamW
     >>> full, little, much = (AdamW(beta_2=0.95, weight_decay=0.02 * f) for f in (1.0, 0.1, 6.0))
@@ -113,10 +113,11 @@ float of at least 0, default=1
         )
 
     def of_kind(self, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:
-        """Return the rule of a kind, and the coefficients starting with its own."""
+        """Return the rule for a kind, and coefficients that begin with the rule's own."""
         start = 0
         for earlier in KINDS[: KINDS.index(kind)]:
-            # Numbers of a rule may be arrays. To count its coefficients, placeholders are enough.
+            # Replace the rule's settings, which may be arrays, by placeholders to count its
+            # coefficients.
             rule = with_numbers(self._rule(earlier), itertools.repeat(0.5))
             start += len(rule.coefficients(1.0, 1))
         return self._rule(kind), coefs[start:]
@@ -124,7 +125,7 @@ float of at least 0, default=1
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Apply the rule of this kind."""
+        """Apply the rule for this kind."""
         rule, own = self.of_kind(kind, coefs)
         n_fields = len(rule.state_type._fields)
         mine = rule.state_type(*state[:n_fields])
@@ -133,7 +134,7 @@ float of at least 0, default=1
 
 
 def family(optimizer: Optimizer) -> str:
-    """Return the names of an optimizer's rules, which determine the meaning of its state."""
+    """Return the names of an optimizer's rules, on which the meaning of its state depends."""
     name = type(optimizer).__name__
     if not isinstance(optimizer, ByKind):
         return name
@@ -142,7 +143,7 @@ def family(optimizer: Optimizer) -> str:
 
 
 def with_decay(rule: Any, factor: float) -> Any:
-    """Return a rule with all its weight decay, including its parts', multiplied by a factor."""
+    """Return a rule with all weight decay, also in nested rules, multiplied by a factor."""
     changed: dict[str, Any] = {}
     for field in fields(rule):
         value = getattr(rule, field.name)

@@ -1,4 +1,4 @@
-"""Lion, whose updates are the signs of a momentum."""
+"""Lion, which updates parameters by the sign of a momentum."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class LionState(NamedTuple):
 
 @dataclass(frozen=True)
 class Lion:
-    r"""The sign of a momentum: every number moves by the learning rate, up or down.
+    r"""Updates by the sign of a momentum: every number moves up or down by the learning rate.
 
     :math:`c = \beta_1 m + (1 - \beta_1) g`,
     :math:`p \leftarrow (1 - \eta \lambda)\, p - \eta\, \mathrm{sign}(c)`,
     :math:`m \leftarrow \beta_2 m + (1 - \beta_2) g`.
 
-    Only matrices decay; biases do not. The authors recommend dividing Adam's learning rate by 3 to
-    10, and multiplying its weight decay by the same factor.
+    Weight decay applies to matrices, not to biases. The authors recommend dividing Adam's learning
+    rate by 3 to 10, and multiplying its weight decay by the same factor.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Lion:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move by the learning rate; see the class."""
+        """Move a parameter by the formula of the class."""
         rate, shrink, *_ = coefs
         m = state.mean
         mixed = self.beta_1 * m

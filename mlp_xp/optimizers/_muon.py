@@ -1,4 +1,4 @@
-"""Orthogonalized momentum: all directions of a matrix move equally far."""
+"""Orthogonalized momentum: updates with equal singular values."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from mlp_xp._utils.settings import is_zero
 from mlp_xp.optimizers._adam import AdamState, AdamW
 from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0, check_decay
 
-# Coefficients a, b and c of a x + b x^3 + c x^5.
+# The coefficients a, b and c of the polynomial a x + b x^3 + c x^5.
 Quintic: TypeAlias = tuple[float, float, float]
 
 _JORDAN: Quintic = (3.4445, -4.7750, 2.0315)
-# How far singular values may be from 1 after the minimax polynomials.
+# The maximum distance of singular values from 1 after the minimax polynomials.
 _SPREAD = 0.25
-# Each polynomial's interval is extended by this factor, since rounding to 8 bits can exceed it.
+# Extend each polynomial's interval by this factor, since rounding to 8 bits can exceed the
+# interval.
 _ROOM = 1.01
-# A small number added to norms, so that an update for a zero gradient is zero.
+# A small number to add to norms, so that the update for a zero gradient is zero.
 _TINY = 1e-7
 
 
@@ -30,16 +31,16 @@ _TINY = 1e-7
 class Muon:
     r"""Orthogonalized momentum for hidden matrices; AdamW for everything else.
 
-    For a matrix :math:`W` that is not the output layer's,
-    :math:`B \leftarrow \mu B + (1 - \mu) G`, then with Nesterov's momentum
-    :math:`D = \mu B + (1 - \mu) G`, else :math:`D = B`; with the singular value decomposition
-    :math:`D = U \Sigma V^\top`,
+    For a hidden layer's matrix :math:`W` with gradient :math:`G`, the momentum is :math:`B
+    \leftarrow \mu B + (1 - \mu) G`. The direction is :math:`D = \mu B + (1 - \mu) G` with
+    Nesterov's momentum, else :math:`D = B`. With the singular value decomposition :math:`D = U
+    \Sigma V^\top`,
 
     .. math:: W \leftarrow (1 - \eta \lambda)\, W - \eta\, s\, U V^\top,
 
-    where :math:`U V^\top` is computed by a few Newton-Schulz steps, which use only products and
-    bring all singular values except tiny ones close to 1. Vectors and the output layer are updated
-    by AdamW with the learning rate :math:`\eta` times ``adam_rate``.
+    where :math:`U V^\top` is computed by a few Newton-Schulz steps. The steps use only matrix
+    products, and bring all singular values except tiny ones close to 1. AdamW, with the learning
+    rate :math:`\eta` times ``adam_rate``, updates vectors and the output layer.
 
     In a stack, ``(blocks, fan_in, fan_out)``, each matrix is updated separately.
 
@@ -48,34 +49,34 @@ class Muon:
     momentum : float in [0, 1), default=0.95
     nesterov : bool, default=True
     ns_steps : int of at least 1, default=4
-        Newton-Schulz steps.
+        The number of Newton-Schulz steps.
     ns_polynomial : {"minimax", "jordan"}, default="minimax"
-        How a step maps singular values. ``"minimax"`` uses the best possible polynomials for
-        ``ns_steps`` steps: 3, 4 or 5 steps bring all singular values above 1/90, 1/380 or 1/1600 of
-        the largest (or its bound) to between 0.75 and 1.25. In bfloat16 more than 4 steps amplify
-        rounding errors. ``"jordan"`` uses Jordan's polynomial in each step, best with 5 steps:
-        singular values above 1/600 of the Frobenius norm are mapped to between 0.68 and 1.2.
+        The polynomials that map singular values. ``"minimax"`` uses the best polynomials for
+        ``ns_steps`` steps. 3, 4 or 5 steps map all singular values above 1/90, 1/380 or 1/1600 of
+        the largest (or its bound) to between 0.75 and 1.25. In bfloat16, more than 4 steps amplify
+        rounding errors. ``"jordan"`` uses Jordan's polynomial in each step, and works best with 5
+        steps, which map singular values above 1/600 of the Frobenius norm to between 0.68 and 1.2.
     weight_decay : float of at least 0, default=0
-        For matrices, including the output layer's; vectors do not decay.
+        Weight decay for matrices, including the output layer's, but not for vectors.
     scale : {"match_rms_adamw", "original"}, default="match_rms_adamw"
-        The factor :math:`s`. The first, :math:`0.2 \sqrt{\max(n_{in}, n_{out})}`, moves a matrix
-        about as far as Adam does, so Adam's learning rates can be used unchanged. The second is
-        :math:`\sqrt{\max(1, n_{out} / n_{in})}`, usually with a ``learning_rate`` of 0.02 and an
-        ``adam_rate`` of 0.015.
+        The factor :math:`s`. ``"match_rms_adamw"``, :math:`0.2 \sqrt{\max(n_{in}, n_{out})}`, moves
+        a matrix about as far as Adam does, so use Adam's learning rates. ``"original"`` is
+        :math:`\sqrt{\max(1, n_{out} / n_{in})}`; usual settings are a ``learning_rate`` of 0.02 and
+        an ``adam_rate`` of 0.015.
     adam_rate : float of at least 0, default=1
     beta_1, beta_2 : float in [0, 1), default=0.9, 0.95
-        Like ``epsilon``, for AdamW.
+        AdamW's settings, like ``epsilon``.
     epsilon : float of at least 0, default=1e-8
 
     Notes
     -----
-    For a square matrix the Newton-Schulz steps cost about ``ns_steps * width / batch_size`` times
-    as much as its other products in a training step; for an elongated matrix, about half of that.
-    So Muon pays off for large batches, but not for small ones.
+    For a square matrix, the Newton-Schulz steps cost about ``ns_steps * width / batch_size`` times
+    as much as the matrix's other products in a training step; for an elongated matrix, they cost
+    about half of that. Therefore Muon pays off for large batches, but not for small ones.
 
-    The products are in the gradient's dtype, e.g. bfloat16; everything else is in the parameters'
-    dtype. A hidden matrix's velocity is stored as the mean in AdamW's state; the variance remains
-    zero.
+    Matrix products are in the gradient's dtype, e.g. bfloat16; everything else is in the
+    parameters' dtype. AdamW's state stores a hidden matrix's velocity as ``mean``; its ``variance``
+    remains zero.
 
     References
     ----------
@@ -141,7 +142,7 @@ class Muon:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move along the orthogonal matrix nearest to the momentum; see the class."""
+        """Move along the orthogonal matrix that is nearest to the momentum."""
         if kind != "matrix":
             rule, own = self.of_kind(kind, coefs)
             return rule.update(p, g, state, own, kind=kind, xp=xp)
@@ -150,7 +151,7 @@ class Muon:
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
         if self.nesterov and not is_zero(self.momentum):
-            # D is divided by the momentum factor, which saves passes over the arrays: only D's
+            # To save passes over the arrays, divide D by the momentum factor, since only D's
             # direction matters.
             g *= (1.0 - self.momentum) / self.momentum
             velocity += g
@@ -189,16 +190,17 @@ def _orthogonal(
     ``D`` and the result are (..., rows, columns). Each step maps a singular value s to a s + b s^3
     + c s^5: X becomes P X with P = a I + b G + c G^2, where G = X X^T is the Gram matrix. These
     matrices commute, so the next G is P G P. Several steps therefore need only products of small
-    matrices, and one large product at the end. Rounding errors in G grow from step to step, so it
-    is recomputed after a few steps.
+    matrices, and one large product at the end. Rounding errors in G grow from step to step, so G is
+    recomputed after a few steps.
     """
     rows, columns = D.shape[-2:]
-    product = xp.matmul  # `@` would bypass a namespace's own `matmul`.
-    # The Gram matrix has as many rows as X, so X should not have more rows than columns.
+    # Use a namespace's own `matmul`, which `@` would bypass. The Gram matrix has as many rows as X,
+    # so transpose X if it has more rows than columns.
+    product = xp.matmul
     X = xp.matrix_transpose(D) if rows > columns else D
     width = min(rows, columns)
     eye = xp.eye(width, dtype=D.dtype, device=device(D))
-    n = 1  # Steps per Gram matrix. More than one step saves nothing for a square X.
+    n = 1  # The number of steps per Gram matrix. If X is square, more than one step saves nothing.
     if 2 * max(rows, columns) > 3 * width:
         n = 2 if xp.finfo(D.dtype).eps > 1e-3 else 4
     for start in range(0, len(polynomials), n):
@@ -230,7 +232,7 @@ def _normalised(
 
     The factor for X is :math:`1 / \sqrt{\text{bound}}`. The simplest bound is the trace, which is
     the squared Frobenius norm of X. A tighter bound is :math:`\lVert G^2 \rVert_F^{1/2}`, the
-    fourth root of the sum of the eigenvalues' fourth powers. It is at most
+    fourth root of the sum of the eigenvalues' fourth powers. This bound is at most
     :math:`\text{rank}^{1/4}` times the largest eigenvalue, and needs no further matrix product.
     """
     wide = xp.result_type(gram.dtype, xp.float32)
@@ -256,9 +258,9 @@ def _normalised(
 
 @cache
 def _minimax(n_steps: int) -> tuple[Quintic, ...]:
-    """Return the polynomials that bring the widest range of singular values within `_SPREAD` of 1.
+    """Return polynomials that map the widest range of singular values to within `_SPREAD` of 1.
 
-    Each polynomial is optimal for the interval that the previous polynomial maps to, so their
+    Each polynomial is optimal for the output interval of the previous polynomial, so the
     composition is optimal; see Amsel et al. (2025).
     """
     # Find the lower end of the range by bisection of its logarithm.
@@ -273,7 +275,7 @@ def _minimax(n_steps: int) -> tuple[Quintic, ...]:
 
 
 def _composed(low: float, n_steps: int) -> tuple[tuple[Quintic, ...], float]:
-    """Return polynomials for singular values from ``low`` to 1, and their smallest result."""
+    """Return polynomials for singular values from ``low`` to 1, and the smallest final value."""
     high = 1.0
     polynomials = []
     for _ in range(n_steps):
@@ -289,11 +291,11 @@ def _value(polynomial: Quintic, x: float) -> float:
 
 
 def _best_quintic(low: float, high: float) -> Quintic:
-    """Return the odd quintic nearest to 1 on an interval, by the Remez algorithm.
+    """Return the odd quintic polynomial nearest to 1 on an interval, by the Remez algorithm.
 
     The polynomial is as far below 1 at ``low`` and at its valley as it is above 1 at its peak and
-    at ``high``. Equal values at two points are a linear equation for a, b and c. Two such equations
-    determine the coefficients up to a factor, by a cross product.
+    at ``high``. The condition that two values are equal is a linear equation for a, b and c. The
+    cross product of two such equations gives the coefficients up to a factor.
     """
     peak, valley = (3.0 * low + high) / 4.0, (low + 3.0 * high) / 4.0
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""Gradients divided by the running root of their mean square."""
+"""RMSprop: gradients divided by their running root mean square."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
 
 class RMSpropState(NamedTuple):
-    """Moving average of the squared gradient."""
+    """The moving average of the squared gradient."""
 
     variance: Array
 
 
 class RMSpropMomentumState(NamedTuple):
-    """Moving average of the squared gradient, and the velocity."""
+    """The moving average of the squared gradient, and the velocity."""
 
     variance: Array
     velocity: Array
@@ -25,7 +25,7 @@ class RMSpropMomentumState(NamedTuple):
 
 @dataclass(frozen=True)
 class RMSprop:
-    r"""Gradients divided by the running root of their mean square, in PyTorch's form.
+    r"""Gradients divided by their running root mean square (RMSprop), in PyTorch's form.
 
     :math:`v \leftarrow \rho v + (1 - \rho) g^2`, :math:`d = g / (\sqrt v + \epsilon)`, then
     :math:`p \leftarrow p - \eta d`, or with momentum :math:`b \leftarrow \mu b + d` and
@@ -34,7 +34,7 @@ class RMSprop:
     Parameters
     ----------
     rho : float in [0, 1), default=0.9
-        PyTorch calls it ``alpha``, with default 0.99.
+        PyTorch's name is ``alpha``, and its default is 0.99.
     epsilon : float of at least 0, default=1e-8
     momentum : float in [0, 1), default=0
 
@@ -65,7 +65,7 @@ class RMSprop:
 
     @property
     def state_type(self) -> type[RMSpropState | RMSpropMomentumState]:
-        """The mean square, and with momentum the velocity."""
+        """The mean square and, with momentum, the velocity."""
         return RMSpropState if is_zero(self.momentum) else RMSpropMomentumState
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
@@ -75,7 +75,7 @@ class RMSprop:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move along the normalized gradient; see the class."""
+        """Move a parameter by the formula of the class."""
         rate, *_ = coefs
         v = state.variance
         square = g * g

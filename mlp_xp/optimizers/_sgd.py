@@ -52,7 +52,7 @@ class SGD:
 
     @property
     def state_type(self) -> type[SGDState | Stateless]:
-        """One velocity, or nothing without momentum."""
+        """The velocity, or nothing if the momentum is 0."""
         return Stateless if is_zero(self.momentum) else SGDState
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
@@ -62,7 +62,7 @@ class SGD:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move along the velocity; see the class."""
+        """Move a parameter by the formula of the class."""
         rate, *_ = coefs
         g *= rate
         if not state:

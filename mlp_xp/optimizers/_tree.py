@@ -12,7 +12,7 @@ from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, low_precision
 
 
 class Updated(NamedTuple):
-    """The result of updating a whole tree."""
+    """The result of `update_tree`."""
 
     params: Tree
     opt_state: Any
@@ -20,7 +20,7 @@ class Updated(NamedTuple):
 
 
 def init_opt_state(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> Any:
-    """Return the rule's state before the first step: trees of zeros like the parameters."""
+    """Return the rule's initial state: trees of zeros in the shape of the parameters."""
     kind = optimizer.state_type
     return kind(*(map_leaves(xp.zeros_like, params) for _ in kind._fields))
 
@@ -29,7 +29,7 @@ def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
     """Return the kind of each leaf; the last matrix of the tree is the output layer's.
 
     The first ``n_leading`` axes are for the models of a stack. A block-diagonal layer's
-    three-dimensional array counts as a matrix. A NamedTuple may have a property ``kinds`` with the
+    three-dimensional array counts as a matrix. A NamedTuple's property ``kinds``, if any, lists the
     kinds of its arrays.
     """
     found: list[Kind] = []
@@ -65,13 +65,13 @@ def update_tree(
 ) -> Updated:
     r"""Update all parameters, with an L2 penalty :math:`\tfrac12 \lambda \sum W^2` on matrices.
 
-    Parameters, gradients and state are donated; the returned penalty is for the old parameters.
-    Gradients in a lower precision are converted to the parameters' dtype, unless the rule accepts
-    lower precision. For a stack of models, whose ``n_leading`` axes come first, the rule's numbers,
-    ``coefs`` and ``l2`` may be arrays with these axes, and each model has its own penalty.
+    Parameters, gradients and state are donated. The returned penalty is for the old parameters.
+    Low-precision gradients are converted to the parameters' dtype, unless the rule accepts them. In
+    a stack of models, the first ``n_leading`` axes count models. The rule's numbers, ``coefs`` and
+    ``l2`` may then be arrays with these axes, and each model has its own penalty.
     """
     penalty: Array | float = 0.0
-    shaped: dict[int, tuple[Optimizer, Coefs]] = {}  # Keys: numbers of axes.
+    shaped: dict[int, tuple[Optimizer, Coefs]] = {}  # Keys: the number of axes.
     new_params = []
     new_states = []
     trees = (params, grads, *opt_state)
@@ -121,9 +121,9 @@ def update_array(
     n_leading: int = 0,
     xp: Namespace,
 ) -> tuple[Array, Any, Array | None]:
-    """Update one array as in `update_tree`; return the array, its state, and the penalty.
+    """Update one array as in `update_tree`; return the array, the state, and the penalty.
 
-    Per-model numbers must already broadcast against the array.
+    Per-model numbers must broadcast against the array.
     """
     g, penalty = penalized(kind, p, g, l2, n_leading=n_leading, xp=xp)
     if g.dtype != p.dtype and kind not in low_precision(optimizer):
@@ -135,10 +135,10 @@ def update_array(
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
     r"""Scale all gradients by one factor so that their joint L2 norm is at most ``max_norm``.
 
-    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, with the norm over all leaves together, but
-    separately per model with ``n_leading`` axes. Gradients are donated; sums are at least in
-    float32. NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN. The norm before
-    clipping is also returned.
+    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, with a single norm over all leaves; in a
+    stack, each model has its own norm. Gradients are donated. Sums are at least in float32. If a
+    gradient contains NaN, all gradients become NaN. Infinity becomes NaN. Also return the norm
+    before clipping.
 
     References
     ----------
@@ -160,7 +160,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
         for g in leaves(grads)
     ]
     norm = xp.sqrt(sum(xp.vecdot(g, g) for g in flat))
-    # The maximum is never 0 and, unlike a comparison, propagates NaN.
+    # The maximum is never 0, and propagates NaN, unlike a comparison.
     factor = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
 
     def scaled(g: Array) -> Array:
@@ -174,14 +174,15 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
 
 
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
-    r"""Move an exponential moving average of the parameters: :math:`a \leftarrow a + r (p - a)`.
+    r"""Update an exponential moving average of the parameters, :math:`a \leftarrow a + r (p - a)`.
 
-    The average is donated. The rate, 1 minus the decay, is one number or one per model of a stack.
+    The average is donated. The rate, 1 minus the decay, is a number, or an array with one number
+    per model.
 
     References
     ----------
     Polyak, Juditsky, "Acceleration of stochastic approximation by averaging" (1992), for the idea;
-    here with exponential weights.
+    their weights are equal.
     """
 
     def moved(pair: tuple[Array, Array]) -> Array:
@@ -197,13 +198,13 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
 def _shaped(
     optimizer: Optimizer, coefs: Coefs, ndim: int, *, xp: Namespace
 ) -> tuple[Optimizer, Coefs]:
-    """Reshape a rule's per-model numbers and coefficients for arrays of ``ndim`` axes."""
+    """Reshape a rule's per-model numbers and coefficients for arrays with ``ndim`` axes."""
     own = (_for_axes(number, ndim, xp=xp) for number in numbers(optimizer))
     return with_numbers(optimizer, own), tuple(_for_axes(coef, ndim, xp=xp) for coef in coefs)
 
 
 def _for_axes(of_models: Any, ndim: int, *, xp: Namespace) -> Any:
-    """Return numbers, one per model, reshaped to broadcast against arrays of ``ndim`` axes."""
+    """Reshape per-model numbers to broadcast against arrays with ``ndim`` axes."""
     if not is_array(of_models):
         return of_models
     return xp.reshape(of_models, (*of_models.shape, *[1] * (ndim - of_models.ndim)))

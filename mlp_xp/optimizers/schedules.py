@@ -1,7 +1,6 @@
-"""Learning-rate schedules: frozen settings that return a Python float per step.
+"""Learning-rate schedules: frozen settings that return a factor for each step.
 
-A schedule is called on the host once per step with the progress of the fit; the step itself only
-receives the number.
+A schedule runs on the host, once per step; the step only receives the number.
 """
 
 from __future__ import annotations
@@ -12,29 +11,29 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """The factor of the initial learning rate at each step.
+    """The factor that multiplies the initial learning rate at each step.
 
-    If a fit has a time limit, progress is the fraction of time that has passed. If calls of
-    `partial_fit` have different numbers of steps, all epochs count as if they had as many steps as
-    the current epoch.
+    If a fit has a time limit, progress is the fraction of time that has passed. If calls to
+    `partial_fit` have different numbers of steps, progress is computed as if all epochs had as many
+    steps as the current epoch.
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Return the factor of a step.
+        """Return the factor for a step.
 
         Parameters
         ----------
         step : int
-            Steps done before this one, from 0.
+            The number of steps before this one.
         n_steps : int
-            Steps of the whole fit, at least 1.
+            The number of steps in the whole fit, at least 1.
         n_samples : int
-            Samples seen before this step, repeats included.
+            The number of samples before this step, including repeats.
         """
 
 
 def _progress(step: int, n_steps: int) -> float:
-    """Return the progress of a step, 0 for the first and 1 for the last."""
+    """Return the progress at a step: 0 for the first step, 1 for the last step."""
     return min(step / max(n_steps - 1, 1), 1.0)
 
 
@@ -45,7 +44,7 @@ def _check_fraction(name: str, value: float) -> None:
 
 @dataclass(frozen=True)
 class Constant:
-    """The same learning rate throughout.
+    """A constant learning rate.
 
     Examples
     --------
@@ -61,7 +60,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class InvScaling:
-    r"""Scikit-learn's inverse scaling, :math:`(n + 1)^{-p}`, after n samples.
+    r"""Scikit-learn's inverse scaling: :math:`(n + 1)^{-p}` after n samples.
 
     Parameters
     ----------
@@ -69,8 +68,8 @@ class InvScaling:
 
     Notes
     -----
-    Scikit-learn changes the rate only at the end of each epoch, so the training loop passes the
-    samples seen before the current epoch.
+    Scikit-learn changes the learning rate only at the end of each epoch. The training loop
+    therefore passes the number of samples before the current epoch as ``n_samples``.
 
     Examples
     --------
@@ -88,14 +87,14 @@ class InvScaling:
 
 @dataclass(frozen=True)
 class LinearWarmup:
-    """Linear rise over the first steps, then another schedule.
+    """A linear rise over the first steps, then another schedule.
 
     Parameters
     ----------
     fraction : float from 0 to 1, default=0.1
-        Fraction of the fit's steps that the rise takes.
+        The fraction of the fit's steps in which the rate rises.
     then : Schedule, default=Constant()
-        The schedule that follows; it counts only the steps after the rise.
+        The schedule after the rise; it counts only the steps after the rise.
 
     Examples
     --------
@@ -120,12 +119,14 @@ class LinearWarmup:
 
 @dataclass(frozen=True)
 class Cosine:
-    r"""Fall along half a cosine, :math:`f + (1 - f)\,\tfrac12 (1 + \cos \pi s)`, s from 0 to 1.
+    r"""A fall along half a cosine.
+
+    The factor is :math:`f + (1 - f)\,\tfrac12 (1 + \cos \pi s)`, for s from 0 to 1.
 
     Parameters
     ----------
     final : float from 0 to 1, default=0
-        Factor ``f`` of the last step.
+        The factor ``f`` at the last step.
 
     References
     ----------
@@ -151,12 +152,12 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    r"""Fall in a straight line, :math:`f + (1 - f)(1 - s)`, s from 0 to 1.
+    r"""A fall in a straight line, :math:`f + (1 - f)(1 - s)`, for s from 0 to 1.
 
     Parameters
     ----------
     final : float from 0 to 1, default=0
-        Factor ``f`` of the last step.
+        The factor ``f`` at the last step.
 
     Examples
     --------
@@ -179,16 +180,16 @@ class Linear:
 
 @dataclass(frozen=True)
 class OneCycle:
-    r"""Rise from ``1 / start_div`` to 1 along a cosine, then fall to ``1 / final_div``.
+    r"""A rise from ``1 / start_div`` to 1 along a cosine, then a fall to ``1 / final_div``.
 
-    The initial learning rate of the solver is the peak.
+    The peak is the solver's initial learning rate.
 
     Parameters
     ----------
     rise : float from 0 to 1, default=0.3
-        Fraction of the fit's steps that the rise takes.
+        The fraction of the fit's steps in which the rate rises.
     start_div, final_div : float of at least 1, default=25, 250000
-        Divisors of the peak at the first and at the last step.
+        The divisors of the peak at the first step and at the last step.
 
     References
     ----------
@@ -224,12 +225,12 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class FlatCosine:
-    r"""Stay at 1, then fall along half a cosine to 0.
+    r"""A constant rate, then a fall along half a cosine to 0.
 
     Parameters
     ----------
     flat : float from 0 to 1, default=0.5
-        Fraction of the fit's steps before the rate starts to fall.
+        The fraction of the fit's steps before the rate starts to fall.
 
     Examples
     --------
@@ -253,9 +254,9 @@ class FlatCosine:
 
 @dataclass(frozen=True)
 class CosLog:
-    r"""Rise and fall in cycles, each twice as long as the one before.
+    r"""Cycles of a rise and a fall, each twice as long as the previous cycle.
 
-    With s from 0 to 1, :math:`\tfrac12 (1 - \cos(2 \pi \log_2(1 + (2^c - 1) s)))`.
+    The factor is :math:`\tfrac12 (1 - \cos(2 \pi \log_2(1 + (2^c - 1) s)))`, for s from 0 to 1.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class Loss(ABC):
     def __call__(
         self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, LossPullback]:
-        """Return the loss of each sample, (..., batch), and the pullback; arguments as in `terms`.
+        """Return the loss of each sample, (..., batch), and the pullback; see `terms`.
 
         ``pullback(dlosses)``, with ``dlosses : (..., batch)``, returns the gradient with respect to
         the logits.
