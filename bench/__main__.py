@@ -58,7 +58,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, Options]]:
-    """Return the parts selected by the options, in order, each with its options."""
+    """Return the selected parts in order, each with its options."""
     suite, usual = (QUICK, [*QUICK_WORKLOADS, *QUICK_EXTRAS]) if args.quick else (SUITE, NAMES)
     cases: dict[str, list[str]] = {}
     for word in args.only or usual:
@@ -77,7 +77,7 @@ def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, O
 def main() -> int:
     args = parse()
     set_threads(args.threads)
-    # With this variable, a clone is compiled again at every import.
+    # PYTHONDONTWRITEBYTECODE would make every import compile this clone again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     out = args.out or HISTORY / time.strftime("%Y-%m-%d-%H%M%S")
     out.mkdir(parents=True, exist_ok=True)

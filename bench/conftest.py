@@ -42,5 +42,5 @@ def benchmark(request: pytest.FixtureRequest, benchmark: Any, backend: Backend) 
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
-    del machine_info["node"]  # The host name is irrelevant for the speed.
+    del machine_info["node"]  # The host name is irrelevant to the speed.
     machine_info["environment"] = environment()

@@ -1,4 +1,4 @@
-"""The program that check.sh starts, which runs the parts within a time limit and writes each result
+"""The program that check.sh starts. It runs the parts within a time limit, and writes each result
 immediately."""
 
 import os
@@ -25,7 +25,7 @@ WANTED = "cupy,torch:cuda,jax:cuda"
 SECONDS = 530
 # GPU code is tested first. Ranks are not tested, because they need several GPUs.
 FIRST = "test_captured_steps.py", "test_kernels.py", "test_precision.py"
-# If time is short, the contenders in the goals come first. Compilers get twice the time.
+# The contenders in the goals come first, in case time is short. Compilers get twice the time.
 PEERS = "torch, compiled", "JAX, epoch in a scan", "torch"
 WEIGHTS = {"torch, compiled": 2}
 TOOLS = "memcheck", "racecheck"
@@ -62,8 +62,7 @@ def install(check: Check) -> None:
 
 
 def find_usable(check: Check) -> None:
-    """Record the backends that work on this machine and why the others do not, each in its own
-    process."""
+    """Test each backend in its own process; record those that work, and why others do not."""
     wanted, seconds = check.result["wanted"], check.left("probe")
     commands = {spec: [sys.executable, "-m", "bench.gpu.summary", spec] for spec in wanted}
     for spec, end in check.run(commands, seconds).items():
@@ -115,8 +114,7 @@ def run_tests(check: Check) -> None:
 
 
 def steps_of(check: Check) -> dict[str, list[str]]:
-    """Return the contenders with the options of their measurements, contenders in the goals
-    first."""
+    """Return the options for measuring each contender, starting with those in the goals."""
     from bench.suite.contenders import GPU_PEERS
 
     usable = check.result["usable"]
@@ -160,7 +158,7 @@ def run_sanitizer(check: Check) -> None:
         why = "no CuPy" if check.sanitizer else "compute-sanitizer is not installed"
         found |= dict.fromkeys(TOOLS, why)
         return
-    # Ignore errors returned by CUDA's functions, which CuPy handles; only check kernels.
+    # Check only kernels, because CuPy handles the errors that CUDA's functions return.
     options = ["--report-api-errors", "no", "--target-processes", "all", *PYTEST]
     options += ["tests/backends/test_kernels.py", "--backends=cupy"]
     commands = {tool: [check.sanitizer, "--tool", tool, *options] for tool in TOOLS}

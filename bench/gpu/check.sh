@@ -3,11 +3,10 @@
 #
 #   bench/gpu/check.sh [FOLDER]          (default: bench/history)
 #
-# It installs what is missing from wheels/ (bench/gpu/get_wheels.sh fills it) or the package index, where pip
-# reaches one, and says first what works and what stays missing.
-# JSON and Markdown are written anew every five seconds, so a run that is cut keeps what it has.
-# PYTHON names the interpreter, MLP_XP_CHECK_SECONDS the time (default 530). A trial without a GPU, with
-# small networks, here with the tests' stand-in for CuPy:
+# It installs missing packages from wheels/ (see get_wheels.sh) or from a package index, and prints first
+# which libraries work and which packages remain missing. Results are written every five seconds, so they
+# are kept if the run is killed. PYTHON is the interpreter, and MLP_XP_CHECK_SECONDS the time limit
+# (default: 530). For a trial with small networks and without a GPU, use the tests' stand-in for CuPy:
 #
 #   PYTHONPATH=tests/stand_in/packages MLP_XP_CHECK=cupy,torch:cpu MLP_XP_CHECK_TINY=1 bench/gpu/check.sh /tmp/check
 set -uo pipefail

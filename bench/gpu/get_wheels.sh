@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Put what a machine with a GPU and without a package index may lack into wheels/, some 35 MB.
+# Download packages that a GPU machine without a package index may lack to wheels/ (about 35 MB).
 #
 #   bench/gpu/get_wheels.sh [PYTHON [CUDA]]         (default: 3.12 13)
 #
-# check.sh installs what is missing from there, without dependencies, into a folder of its own, and
-# trains on the images of CIFAR-10 in wheels/data. They are written where this machine has CIFAR-10
-# (mlp-xp data cifar10), or can fetch it.
+# check.sh installs missing packages from wheels/, without dependencies, into wheels/installed, and trains
+# on the images in wheels/data. To write these images, this machine must have CIFAR-10 or download it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 packages=(array-api-compat array-api-extra array-api-strict nvmath-python cuda-pathfinder

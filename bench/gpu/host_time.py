@@ -1,4 +1,4 @@
-"""The Python time on the host for a product on CuPy, in microseconds, measured without a GPU.
+"""The Python time on the host for a matrix product on CuPy, measured without a GPU.
 
 python -m bench.gpu.host_time      (with CuPy and nvmath-python installed)
 
@@ -46,7 +46,7 @@ def _library() -> SimpleNamespace:
 
 
 def measure(n_rows: int, n_inputs: int, n_outputs: int) -> dict[str, float]:
-    """Return the microseconds of a product by its purpose."""
+    """Return the microseconds per product, by the purpose of the product."""
     x, y, dx = _array(n_rows, n_inputs), _array(n_rows, n_outputs), _array(n_rows, n_inputs)
     params, grads = (Dense(_array(n_inputs, n_outputs), _array(n_outputs)) for _ in range(2))
     new = {array.shape: array for array in (y, dx, *grads)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.suite.records import ROOT
 
 WHEELS = ROOT / "wheels"  # See get_wheels.sh.
-# The package to install for each module, with the driver's major CUDA version.
+# The package to install for each module; {cuda} is the driver's major CUDA version.
 PACKAGES = {
     "cupy": "cupy-cuda{cuda}x[ctk]>=14",
     "nvmath": "nvmath-python>=1.0",
@@ -28,7 +28,7 @@ PACKAGES = {
     "array_api_compat": "array-api-compat>=1.12",
     "array_api_extra": "array-api-extra>=0.9",
 }
-# The module of each wheel whose name differs.
+# The modules of wheels that have another name.
 MODULES = {
     "nvmath_python": "nvmath",
     "cuda_bindings": "cuda.bindings",
@@ -39,7 +39,7 @@ MODULES = {
 
 
 def requirements(gpus: list[str], wanted: list[str]) -> dict[str, str]:
-    """Return the packages that some backends lack, by module."""
+    """Return the missing packages that the wanted backends need, by module."""
     driver = re.search(r"driver (\d+)", " ".join(gpus))
     cuda = 13 if driver and int(driver[1]) >= 580 else 12
     absent = {"cupy", "torch", "jax"} - {spec.partition(":")[0] for spec in wanted}
@@ -50,13 +50,13 @@ def requirements(gpus: list[str], wanted: list[str]) -> dict[str, str]:
 
 
 def is_there(name: str) -> bool:
-    """Whether the parts can import a module, also from the folder of wheels."""
+    """Whether the parts can import a module, which may be in the folder of wheels."""
     if (WHEELS / "installed" / name.replace(".", "/")).exists():
         return True
     importlib.invalidate_caches()
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # Its parent package is missing, too.
+    except ModuleNotFoundError:  # The parent package is missing.
         return False
 
 
@@ -73,8 +73,8 @@ def missing_wheels() -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment variables of the parts: this clone comes first on the path, and
-    several libraries can use the GPU's memory."""
+    """Return the environment variables of the parts: this clone comes first on the path, and JAX
+    leaves GPU memory to other libraries."""
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     # An absolute path, because the recipe runs in another folder.
     paths = [str(Path(path).resolve()) for path in (ROOT, *given, WHEELS / "installed")]
@@ -88,8 +88,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def find_cifar10() -> Path | None:
-    """Return the folder to train in; its folder ``data`` or the cache contains CIFAR-10 or some of
-    its images."""
+    """Return a folder to train in where the loader finds CIFAR-10 or some of its images."""
     from mlp_xp.datasets import locate
 
     here = Path.cwd()

@@ -41,11 +41,11 @@ from mlp_xp.training.data.placement import Streamed
 
 PRECISIONS = ("float32", "tf32", "bf16")
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30
-# Steps before any is timed: compilers and captures have done their work by then. A trial has fewer.
+# The number of steps before timing, which include compilation and capture. A trial has fewer.
 WARM_STEPS, TRIAL_STEPS = 100, 4
-# What a backend of CuPy that rounds operands to 16 bits is called, see sixteen_bits.py.
+# The name suffix for CuPy with operands rounded to 16 bits; see sixteen_bits.py.
 ROUNDING = ", 16-bit operands"
-# Seconds for imports before a training and for reading its results, and for the last case of steps.
+# Seconds for the imports and results of a training run, and for the last case of steps.
 AROUND, ENDING = 15, 5
 
 Line = dict[str, Any]
@@ -72,7 +72,7 @@ def attempt(line: Line, measure: Callable[[], Line]) -> Line:
 
 
 def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
-    """Return the seconds of epochs, after epochs that compile and warm up."""
+    """Return the seconds of epochs after warm-up epochs, which include compilation."""
     for _ in range(n_warm):
         epoch()
     taken: list[float] = []
@@ -87,7 +87,7 @@ def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
 
 
 class Measure(NamedTuple):
-    """A function of an epoch, its steps and its contender, and when it is called no longer."""
+    """A function that measures an epoch, and the time after which no case is measured."""
 
     run: Callable[[Epoch, int, str], Line]
     end: float
@@ -109,7 +109,7 @@ def count_launches(warm: int, epoch: Epoch, n_steps: int, contender: str) -> Lin
         from cupy import _launch  # The tests' stand-in for CuPy counts launches itself.
 
         found = []
-        for _ in range(3):  # Some epochs also copy the last finite state.
+        for _ in range(3):  # Use the minimum: some epochs also copy a state.
             _launch.launches.clear()
             epoch()
             found.append(sum(_launch.launches.values()))
@@ -130,7 +130,7 @@ def count_launches(warm: int, epoch: Epoch, n_steps: int, contender: str) -> Lin
 
 
 def workloads_of(*, tiny: bool) -> list[Workload]:
-    """Return the networks, networks in the goals first."""
+    """Return the networks, starting with those in the goals."""
     by_name = {workload.name: workload for workload in WORKLOADS}
     wide, medium, lab = (by_name[n]._replace(n_images=50_000) for n in ("wide", "medium", "lab"))
     goal = medium._replace(name="goal", widths=(3072, 1024, 512, 10))
@@ -181,7 +181,7 @@ def ways(name: str, spec: str, precision: str) -> Iterator[tuple[Line, Callable[
 
 
 def steps(part: str, name: str, spec: str, measure: Measure, *, tiny: bool) -> Iterator[Line]:
-    """Yield the steps of a contender; launches are the same in all precisions."""
+    """Yield the results for a contender; launches are the same in all precisions."""
     workloads, precisions = workloads_of(tiny=tiny), ("tf32", "float32", "bf16")
     if part == "launches":
         workloads, precisions = workloads[:2], ("float32",)
@@ -205,7 +205,7 @@ def step_line(
             n_steps = -(-workload.n_images // workload.batch_size)
             found = measure.run(epoch, n_steps, facts["contender"])
         if refused and facts.get("mode") == "captured":
-            raise RuntimeError(refused[0].getMessage())  # The steps were eager.
+            raise RuntimeError(refused[0].getMessage())  # The steps ran eagerly.
         return found | {"flop": operations(workload.widths, workload.batch_size, train=True)}
 
     return attempt(line, run)
@@ -252,7 +252,7 @@ def peaks(spec: str, *, tiny: bool) -> Iterator[Line]:
 def _large_product(backend: Backend, precision: str, n: int) -> Epoch:
     xp = backend.xp
     a = backend.put(np.ones((n, n), np.float32))
-    if backend.name == "cupy":  # Low precisions are used only within the product.
+    if backend.name == "cupy":  # CuPy uses low precisions only in layers.
         layer = Dense(a, backend.put(np.zeros(n, np.float32)))
         return lambda: backend.kernels.dense(layer, a, xp=xp)[0]
     if precision == "bf16":
@@ -261,7 +261,7 @@ def _large_product(backend: Backend, precision: str, n: int) -> Epoch:
 
 
 def transfers(spec: str, *, tiny: bool) -> Iterator[Line]:
-    """Yield the rates of CIFAR-10 batches to the device: pageable, pinned, overlapped."""
+    """Yield the transfer rates of CIFAR-10 batches to the device: pageable, pinned, overlapped."""
     backend = backend_of(spec)
     x, y, source = load("cifar10", 256 if tiny else 50_000)
 
@@ -304,7 +304,7 @@ def _copy_pageable(backend: Backend, chunk: np.ndarray) -> None:
 def record(spec: str, folder: Path | None, *, tiny: bool, seconds: float) -> Iterator[Line]:
     """Yield the accuracy of the recipe `record` after the remaining time.
 
-    The data is CIFAR-10, or the images of it in the folder ``data``.
+    The data are CIFAR-10, or the subset of its images in the folder ``data``.
     """
     from bench.studies.speedrun import run_seed
     from mlp_xp.datasets import load_cifar10, load_digits
@@ -341,8 +341,7 @@ def main() -> None:
     who, tiny, warm = args.contender, args.tiny, TRIAL_STEPS if args.tiny else WARM_STEPS
     measure = Measure(partial(count_launches, warm), math.inf)
     if args.job == "steps":
-        # A third of the time is measured. The last cases are skipped so that this process is not
-        # stopped.
+        # Measure for a third of the time. Skip the last cases, so the process is not stopped.
         end = math.inf if tiny else time.monotonic() + args.seconds - ENDING
         n_cases = len(PRECISIONS) * len(workloads_of(tiny=tiny))
         seconds = 0.0 if tiny else args.seconds / 3 / n_cases

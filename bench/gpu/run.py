@@ -19,11 +19,9 @@ LIMITS = {
     "install": 80, "probe": 60, "tests": 120, "peaks": 45, "steps": 170, "launches": 40,
     "transfers": 36, "record": 90, "sanitizer": 60,
 }  # fmt: skip
-# Seconds reserved for the last results, the minimum for starting a part, and between two reads of
-# results.
+# Seconds reserved for the last results, needed to start a part, and between two reads of results.
 RESERVE, LEAST, TICK = 8, 4, 5
-# Seconds for an interrupted process to write its results, as pytest does, and for a killed process
-# to end, because it may wait for a GPU forever.
+# Seconds that an interrupted process has to write results, and that a killed process has to end.
 GRACE, LAST = 8, 2
 LISTS = ("usable", "missing", "problems", "not_reached", "failed", "goals", "lines")
 
@@ -37,7 +35,7 @@ class Process:
             self._process = subprocess.Popen(command, **given, start_new_session=True)
 
     def wait(self, seconds: float) -> int | None:
-        """Return the exit status, or None if the command still runs after some seconds."""
+        """Wait for some seconds; return the exit status, or None if the command still runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(max(seconds, 0.0))
         return None
@@ -77,8 +75,8 @@ class Ended(NamedTuple):
 class Check:
     """A run: its result, which is written after each part, and the time that is left.
 
-    ``tiny`` takes small networks, and as long as that takes; ``now`` returns seconds, and ``start``
-    makes a `Process`.
+    ``tiny`` uses small networks, and has no time limit per part. ``now`` returns the time in
+    seconds, and ``start`` creates a `Process`.
     """
 
     def __init__(
@@ -120,19 +118,19 @@ class Check:
         self.result["failed"] = [
             f"{line['contender']}, {line['mode']}, {line['workload']}: {line['cannot_run']}"
             for line in self.result["lines"]
-            # A GPU may lack a low precision; this is listed, but not as a failure.
+            # A low precision that the GPU lacks is not a failure.
             if line["part"] == "steps" and line["precision"] == "float32" and "mode" in line
             if line.get("cannot_run", NOT_REACHED) != NOT_REACHED
         ]
         self.path = write(self.result, self.folder, with_chart=with_chart)
 
     def add(self, kind: str, line: str) -> None:
-        """Add to the problems, the skipped parts or the missing packages, and print it."""
+        """Add a line to the problems, skipped parts or missing packages, and print the line."""
         self.result[kind].append(line)
         print(f"  {line}", flush=True)
 
     def run(self, commands: dict[str, list[str]], seconds: float, **more: str) -> dict[str, Ended]:
-        """Run commands at the same time, write results as they arrive, and return how each
+        """Run commands at the same time, write results as they arrive, and return how they
         ended."""
         if seconds < LEAST:
             for name in commands:

@@ -25,7 +25,7 @@ to_bf16 = cupy.ElementwiseKernel(
 
 def _product(a: Any, b: Any, **more: Any) -> Any:
     if (out := multiply(a, b, **more)) is None:
-        raise NotImplementedError("cuBLASLt has no such product of operands in 16 bits")
+        raise NotImplementedError("cuBLASLt does not support this product of 16-bit operands")
     return out
 
 

@@ -22,8 +22,8 @@ from bench.suite.tables import grid, seconds
 NOT_REACHED = "not reached"
 EMPTY = {"passed": 0, "failed": 0, "skipped": 0}
 CAPTURED = "mlp_xp, cupy, captured"
-# What captured steps on CuPy should show on an H100: network, precision, the other contender, and
-# how many times as fast they are at least.
+# Goals for captured steps on CuPy on an H100: network, precision, the other contender, and how many
+# times as fast captured steps must be.
 GOALS = (
     ("goal", "tf32", "torch, compiled", 1.5),
     ("goal", "tf32", "JAX, epoch in a scan", 1.5),
@@ -33,7 +33,7 @@ Result = dict[str, Any]
 
 
 def usable(spec: str) -> str | None:
-    """Return why a backend does not work here, None if it does."""
+    """Return why a backend does not work here, or None if it works."""
     from mlp_xp.backends import BackendError, get_backend
 
     name, _, device = spec.partition(":")
@@ -58,7 +58,7 @@ def count_tests(junit: Path) -> tuple[dict[str, int], float, dict[str, tuple[str
         skipped = "passed" if case.find("skipped") is None else "skipped"
         counts["failed" if bad else skipped] += 1
         taken += float(case.get("time", 0))
-        # A file that could not be imported has no class.
+        # A file that could not be imported has no class name.
         name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
         for child in bad:
             message = " ".join(child.get("message", "").split())[:300]
@@ -90,7 +90,7 @@ def name_of(line: Result) -> str:
 
 
 def key_of(line: Result) -> tuple[str, ...]:
-    """Return what a contender's launches and seconds have in common."""
+    """Return the key under which a contender's launches and seconds are matched."""
     return line["workload"], line["precision"], name_of(line)
 
 
@@ -187,7 +187,7 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
     columns = "backend, images, time, test accuracy, epochs"
     yield "Recipe record", rows_of("record", columns, backend, *trained)
     yield "Cannot run here", grid(["part", "network", "contender", "precision", "reason"], absent)
-    with contextlib.suppress(ImportError):  # This reads the number of BLAS threads.
+    with contextlib.suppress(ImportError):  # threadpoolctl may be missing.
         facts = environment()
         yield "Measured on", f"{records.machine(facts)}; {records.versions(facts)}"
 
@@ -230,7 +230,7 @@ def write(result: Result, folder: Path, *, with_chart: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     records.replace(folder / f"{stem}.json", json.dumps(result, indent=2) + "\n")
     records.replace(folder / f"{stem}.md", markdown(result))
-    with contextlib.suppress(ImportError):  # Without matplotlib, there are only tables.
+    with contextlib.suppress(ImportError):  # matplotlib may be missing.
         if with_chart and (figure := chart(result)):
             figure.savefig(folder / f"{stem}.png", dpi=150)
     return folder / f"{stem}.md"

@@ -3,9 +3,9 @@
 python -m bench.gpu.wheels CUDA      (12 or 13, as the wheel of cuda-bindings)
 
 Files that are not needed to import cuBLASLt's bindings are removed from the wheels, which reduces
-them from 20 to 15 MB. For example, cuda-core has each module for CUDA 12 and for 13. Licenses are
-kept, and `RECORD` lists the remaining files. The images (20 MB in the official binary format) are
-for machines that cannot download CIFAR-10.
+their size from 20 to 15 MB. For example, cuda-core has each module for CUDA 12 and for CUDA 13.
+Licenses are kept, and `RECORD` lists the remaining files. The images (20 MB in the official binary
+format) are for machines that cannot download CIFAR-10.
 """
 
 import io
@@ -25,7 +25,7 @@ _FOR_COMPILERS = (".pxd", ".pyi", ".h", ".hpp")
 
 
 def trim(path: Path, cuda: str) -> int:
-    """Write a wheel again without these files; return its size in bytes."""
+    """Remove unneeded files from a wheel; return its size in bytes."""
 
     def is_read(name: str) -> bool:
         unread = (*_NEVER_IMPORTED, _OTHER_CUDA[cuda])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOMENTUM = 0.9  # Nesterov's, of "sgd".
+MOMENTUM = 0.9  # The Nesterov momentum of "sgd".
 
 
 class Task(NamedTuple):
@@ -13,9 +13,9 @@ class Task(NamedTuple):
 
     widths: tuple[int, ...]
     activation: str  # "relu" or "logistic"
-    solver: str  # "adam", "sgd" with Nesterov's momentum, or "descent" without any
+    solver: str  # "adam", "sgd" with Nesterov momentum, or "descent" without momentum
     learning_rate: float
-    batch_size: int  # the number of rows for the full batch in its order
+    batch_size: int  # the number of rows for full-batch training without shuffling
     x: np.ndarray  # (images, features), float32, or uint8 for contenders that scale by themselves
     y: np.ndarray  # (images,), int32
     threads: int

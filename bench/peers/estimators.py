@@ -13,16 +13,16 @@ from bench.peers.contest import MOMENTUM, Contender, Task
 def make(
     task: Task, *, library: str = "mlp_xp", in_one_fit: bool = False, **options: Any
 ) -> Contender:
-    """Return the contender; with ``in_one_fit``, the epochs of a turn are a fit with warm start."""
+    """Return the contender; if ``in_one_fit`` is true, each turn is one fit with warm start."""
     if task.solver == "descent":
         return _make_lab(task)
     x = task.x
     if library == "mlp_xp":
         from mlp_xp.backends import get_backend
 
-        # The data are on the device, as for the peers. Only JAX copies them.
+        # The data are on the device before timing, as for the peers.
         x = get_backend(options.get("backend")).put(x)
-        # Pixels are scaled by the library per batch; scaled data are not scaled again.
+        # The library scales pixels batch by batch; scaled data are not scaled again.
         scaling = "standardize" if task.x.dtype == np.uint8 else None
         # All epochs are run, so they are compiled from the first one on.
         options |= {"input_scaling": scaling, "warm_start": True, "n_iter_no_change": np.inf}
@@ -30,7 +30,7 @@ def make(
         task.widths[1:-1],
         task.activation,
         solver="adam" if task.solver == "adam" else "sgd",
-        alpha=0.0,  # No contender uses a penalty on the weights.
+        alpha=0.0,  # No contender penalizes weights.
         batch_size=task.batch_size,
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,

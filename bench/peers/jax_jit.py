@@ -1,4 +1,4 @@
-"""JAX: a step under `jit`, or a whole epoch of steps in one `lax.scan`; its state is donated."""
+"""JAX: a step under `jit`, or an epoch of steps in one `lax.scan`, with a donated state."""
 
 from functools import partial
 from itertools import pairwise

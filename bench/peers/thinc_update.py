@@ -12,7 +12,7 @@ def make(task: Task) -> Contender:
     model = chain(*[layer(width) for width in task.widths[1:-1]], Softmax(task.widths[-1]))
     y = to_categorical(task.y, n_classes=task.widths[-1])
     model.initialize(task.x[:16], y[:16])
-    # SGD has no momentum here. No other contender clips gradients or averages parameters.
+    # thinc's SGD has no momentum. Clipping and averaging are off, as in the other contenders.
     rule = (Adam if task.solver == "adam" else SGD)(
         task.learning_rate, L2=0.0, grad_clip=0.0, use_averages=False
     )

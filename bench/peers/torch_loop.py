@@ -33,7 +33,7 @@ def make(
 ) -> Contender:
     """Return the functions that train with the data on a device.
 
-    ``mode`` is "eager", "compiled" or "graph"; ``precision`` "float32", "tf32" or "bf16".
+    ``mode`` is "eager", "compiled" or "graph"; ``precision`` is "float32", "tf32" or "bf16".
     """
     torch.manual_seed(0)
     on_cpu = device == "cpu"

@@ -30,7 +30,7 @@ def blocks() -> dict[str, str]:
     """Return the text of each generated block of the pages, by the name in its markers."""
     _, suite = newest("workloads", "one-row")
     missed = targets(suite, only_missed=True)
-    # Newer records of these networks are in the tables by processor.
+    # Omit networks with newer records, which are in the tables by processor.
     older = [row for row in missed.rows if not row[0].startswith(processors.MEASURED)]
     found = {
         "speed": markdown(speed_table(suite["workloads"])),
@@ -62,7 +62,7 @@ def benchmarks_page() -> str:
     picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"
     sections = [
         "# Benchmarks",
-        # All headings of the report move one level down.
+        # Move all headings of the report one level down.
         re.sub("^#", "##", report(suite), flags=re.MULTILINE).strip(),
         f"## {epochs.title}",
         epochs.terms,

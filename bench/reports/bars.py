@@ -30,7 +30,7 @@ def rate_panels(
     note: str = "",
     lines: Mapping[str, float] | None = None,
 ) -> Any:
-    """Plot rates as bars, two panels per row, with a dotted line if it is close to the bars.
+    """Plot rates as bars, two panels per row; show only dotted lines that are close to bars.
 
     The figure has the width of a page, so the text is legible. Each panel has its own scale,
     because rates differ by a factor of a thousand.

@@ -1,6 +1,7 @@
-"""The images of the README, drawn from the newest records, whose names are in the metadata.
+"""The images of the README, drawn from the newest records.
 
-They are narrow enough for phones; on wide pages, they are shown side by side.
+The images are narrow enough for phones; on wide pages, they are side by side. Their metadata
+contains the names of the records.
 """
 
 import json
@@ -18,7 +19,7 @@ WORKLOAD = "medium"
 RECIPES = ("one-minute", "five-minutes", "ten-minutes", "hour")
 TEXT = "#797979"  # This gray has the same contrast, 4.3 to 1, on white and on GitHub's dark pages.
 STYLE = {
-    "svg.fonttype": "none",  # Text remains text, which is sharp and readable by tests.
+    "svg.fonttype": "none",  # Keep text as text, so it is sharp and tests can read it.
     "svg.hashsalt": "readme",
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
@@ -53,12 +54,12 @@ def sources() -> list[Path]:
 
 
 def draw(records: Sequence[Path], folder: Path) -> None:
-    """Draw the records that `sources` returns as `PICTURES` of a folder."""
+    """Draw the records that `sources` returns, and write `PICTURES` into a folder."""
     suite, *runs = [json.loads(file.read_text()) for file in records]
     source = "; ".join(file.resolve().relative_to(ROOT).as_posix() for file in records)
     for name, show in zip(PICTURES, (_draw_speed, _draw_accuracy), strict=True):
         with picture(folder / name, (4.2, 3.1), source) as axes:
-            axes.figure.get_layout_engine().set(w_pad=0.15)  # Other fonts may be wider.
+            axes.figure.get_layout_engine().set(w_pad=0.15)  # Leave room for wider fonts.
             show(axes, suite, runs)
 
 

@@ -12,7 +12,7 @@ from bench.suite.tables import Spread, Table, folded, grid, markdown, median, ra
 from bench.suite.turns import Part
 
 LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")
-# The parts besides the workloads, by key in a record; the options write "drop-in" for "drop_in".
+# The parts besides the workloads, by key in a record; options have "-" instead of "_".
 PARTS: dict[str, Part] = {
     "drop_in": drop_in.PART,
     "search": search.PART,
@@ -21,7 +21,7 @@ PARTS: dict[str, Part] = {
     "end_to_end": train_command.PART,
     "growth": GROWTH,
 }
-# These run only if named.
+# Parts that run only if --only names them.
 STUDIES: dict[str, Part] = {
     "backends": backends.PART,
     "products": products.PART,
@@ -98,7 +98,7 @@ def fastest(workload: Result) -> dict[tuple[str, str], tuple[str, Spread]]:
 
 
 def _float32(workload: Result) -> dict[str, float]:
-    """Return the time of each library's fastest contender in float32, with the same inputs."""
+    """Return the time of each library's fastest float32 contender on scaled data."""
     runs = workload["contenders"].items()
     same = {name: run for name, run in runs if not name.endswith("uint8")}
     return {

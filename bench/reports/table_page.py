@@ -77,7 +77,7 @@ def draw(folder: Path) -> None:
             is_ours = name.startswith("mlp_xp")
             other = COLORS["jax:cuda" if "MLP" in name else "torch:cpu"]
             axes.plot(second, loss, "o", color=OURS if is_ours else other)
-            # Labels are on different sides of the points, so that they do not cover others.
+            # Place labels on different sides of the points, so they do not overlap.
             if is_ours:
                 offset, side = (-4, -12), "right"
             else:

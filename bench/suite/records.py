@@ -69,8 +69,7 @@ def _cpu_name() -> str:
 
 
 def processor_kind(cpuinfo: str | None = None) -> str:
-    """Return the processor's vendor and widest vector extension, used as key of the floors, or
-    ""."""
+    """Return the processor's vendor and widest vector extension, the key of its floors, or ""."""
     path = Path("/proc/cpuinfo")
     if cpuinfo is None:
         cpuinfo = path.read_text() if path.exists() else ""

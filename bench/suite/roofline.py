@@ -1,8 +1,8 @@
 """A lower bound on the time of an epoch: its matrix products and the bytes of its updates.
 
-All products run at the speed of a large product, and the update only reads and writes its arrays at
-the speed of a large copy. Activations, the loss and reading the data cost nothing. Both speeds are
-measured in turns with the contenders, each in its own process, with products in float32.
+The bound assumes that all products run at the speed of a large float32 product, that updates read
+and write their arrays at the speed of a large copy, and that everything else takes no time. Both
+speeds are measured in turns with the contenders, each in its own process.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from bench.suite.tables import spread
 from bench.suite.workloads import Workload
 
 FLOAT = 4  # bytes
-# How many arrays of the parameters' size an update reads and writes, and an optimizer stores.
+# How many parameter-sized arrays an update reads and writes, and how many an optimizer stores.
 TRAFFIC = {
     "adam": 7,  # reads p, g, m, v; writes p, m, v
     "sgd": 5,  # reads p, g, v; writes p, v
@@ -26,10 +26,10 @@ TRAFFIC = {
 }
 STATE_ARRAYS = {"adam": 2, "sgd": 1, "descent": 0}
 WIDTH = 2048
-OPERATIONS = 2 * WIDTH**3  # The size of the large product.
+OPERATIONS = 2 * WIDTH**3  # Operations of the large product.
 FLOATS = 2**25  # 128 MiB, larger than any cache.
 COPIED = 2 * 4 * FLOATS  # Bytes read and written.
-# Meters need no data; the labels are the smallest file.
+# Meters need no data, so they load the smallest file, the labels.
 METERS = {
     name: Entry(__name__, {"what": what}, data="labels", quick=quick, repeats=3)
     for name, what, quick in (
@@ -59,7 +59,7 @@ def state_bytes(widths: tuple[int, ...], solver: str) -> int:
 
 
 def roofline(workload: Workload, rows: int, meters: Result) -> Result:
-    """Return the work of an epoch or a prediction, and its time at the speeds of the meters."""
+    """Return the work of an epoch or a prediction, and its time at the measured speeds."""
     medians = {
         name: spread(meter["seconds"]).median
         for name, meter in meters.items()

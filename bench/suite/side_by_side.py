@@ -1,4 +1,4 @@
-"""Workloads with all contenders in turns and the roofline, and the growth of the time per epoch."""
+"""Times of all contenders and the roofline by workload, and the growth of the time per epoch."""
 
 import tempfile
 from pathlib import Path
@@ -68,8 +68,7 @@ def measure_workload(workload: Workload, options: Options, announce: Announce) -
         }
         for name, entry in METERS.items():
             if entry.quick or not options.quick:
-                # A meter runs like a training workload, of which it uses only the number of
-                # threads.
+                # Meters run like training workloads, but use only the number of threads.
                 plain = workload._replace(kind="train")
                 jobs[name] = Measurement(entry, plain, Path(scratch), options.threads)
         results = measure(jobs, options.rounds, announce)

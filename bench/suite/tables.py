@@ -13,7 +13,7 @@ NOT_COMPARED = "not compared"
 
 
 class Table(NamedTuple):
-    """A table with columns in order of importance; narrow terminals omit the last ones.
+    """A table with columns in order of importance; narrow terminals omit the last columns.
 
     ``missing`` has the reason for each name that could not be compared. ``terms`` explains the
     table on pages.
@@ -105,7 +105,7 @@ def contender_table(
 ) -> Table:
     """Return the table of the contenders that ran, and the reasons why others did not."""
     ran = {name: run for name, run in runs.items() if "cannot_run" not in run}
-    missing = reasons(runs) if runs else {"the chosen contenders": "they take no part in this"}
+    missing = reasons(runs) if runs else {"the chosen contenders": "they are not in this part"}
     rows = [[name, *cells(name, run)] for name, run in ran.items()]
     return Table(title, columns, rows, missing, **more)
 
@@ -155,7 +155,7 @@ def print_tables(
     head: list[str], tables: list[Table], bold: str = "", file: TextIO | None = None
 ) -> None:
     """Print tables for a pipe or a terminal of any width, with one contender's row in bold."""
-    from rich.console import Console  # Here, because a peer's process must load only the peer.
+    from rich.console import Console  # Here: a peer's process must load only the peer.
     from rich.text import Text
 
     file = sys.stdout if file is None else file

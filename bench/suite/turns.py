@@ -29,10 +29,10 @@ from bench.suite.records import ROOT, Result, thread_pools
 from bench.suite.workloads import Workload, load
 from mlp_xp._utils.signals.interrupts import postponed
 
-PAUSE = 0.1  # Seconds to wait, because the threads of the last contender spin for some 20 ms.
-PATIENCE = 600  # Seconds for a turn, including the first, which compiles.
-TRAINED_ON = 1_024  # Images for the training before a prediction.
-SLOW = "The machine code for NumPy cannot be compiled"  # The library's warning.
+PAUSE = 0.1  # Seconds between turns, because the last threads spin for some 20 ms.
+PATIENCE = 600  # The time limit of a turn in seconds, including compilation.
+TRAINED_ON = 1_024  # The number of images to train on before predictions.
+SLOW = "The machine code for NumPy cannot be compiled"  # The warning of the library.
 POOLS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "NUMBA")
 
 Announce = Callable[[str], None]  # Called with the name of the turn that starts.
@@ -45,8 +45,8 @@ class Options(NamedTuple):
     threads: int = 1
     scratch: Path = Path()  # A folder for temporary files.
     quick: bool = False
-    images: int | None = None  # The most of an epoch.
-    contenders: list[str] | None = None  # None for all.
+    images: int | None = None  # The maximum number of images per epoch.
+    contenders: list[str] | None = None  # Names; None for all.
     cases: tuple[str, ...] = ()  # Prefixes of case names; empty for all.
 
     def chosen(self, names: Iterable[str]) -> list[str]:
@@ -59,7 +59,7 @@ class Part(NamedTuple):
 
     title: str
     measure: Callable[[Options, Announce], Result]
-    tables: Callable[[Result], list[Any]]  # of `bench.suite.tables.Table`
+    tables: Callable[[Result], list[Any]]  # returns `bench.suite.tables.Table` objects
 
 
 # --- turns ---------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def say(text: str) -> None:
 def in_turns(
     names: Iterable[str], rounds: int, act: Callable[[str], Any], announce: Announce = say
 ) -> Result:
-    """Return the results of a function for each name and round, or why it cannot run."""
+    """Return the results of a function for each name and round, or why the function cannot run."""
     found: Result = {name: [] for name in names}
     for number in range(rounds):
         for name, runs in found.items():
@@ -91,8 +91,8 @@ def in_turns(
 def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Result:
     """Return the seconds of each contender's epochs or calls, or why it cannot run.
 
-    A job is a `Measurement`, or another NamedTuple with its ``threads``, ``repeats`` and
-    ``get_ready``. Each has a turn to warm up, and one in each round.
+    A job is a `Measurement`, or another NamedTuple with ``threads``, ``repeats`` and
+    ``get_ready``. Each job has a warm-up turn, and one turn per round.
     """
     with tempfile.TemporaryDirectory() as logs:
         # All processes import at the same time; after that, only one computes at a time.
@@ -118,8 +118,8 @@ def _joined(first: Result, *turns: tuple[float, Any, int | None]) -> Result:
 
 @contextlib.contextmanager
 def _ctrl_c_held() -> Iterator[None]:
-    """Delay Ctrl-C, and hide it from processes that start meanwhile."""
-    with postponed():  # Other threads may receive the signal, whatever this one blocks.
+    """Delay Ctrl-C, and hide it from processes that start during the context."""
+    with postponed():  # Other threads may receive the signal if this thread blocks it.
         if not hasattr(signal, "pthread_sigmask"):  # Windows lacks pthread_sigmask.
             yield
             return
@@ -186,7 +186,7 @@ def work(pipe: Connection, job: Any, log: Path) -> None:
         show_slow_path()
         turn = job.get_ready()
         pipe.recv()
-        loss = turn()  # Compiles and warms up.
+        loss = turn()  # This turn compiles and warms up.
     except Exception as error:  # A peer may raise any error, which is shown in the table.
         pipe.send(failure(error))
         return
@@ -262,7 +262,7 @@ def peak_bytes() -> int | None:
 
 
 def show_slow_path() -> None:
-    """Show the warning that machine code cannot be compiled, even if others are ignored."""
+    """Show the warning that machine code cannot be compiled, even if warnings are ignored."""
     warnings.filterwarnings("always", SLOW, RuntimeWarning)
 
 

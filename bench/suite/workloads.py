@@ -71,7 +71,7 @@ QUICK = (
 def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Return at most `n_images` uint8 images, int32 labels, and the name of their source.
 
-    Without CIFAR-10 on this machine, random images of the same shape are used, because speed does
+    If this machine lacks CIFAR-10, random images of the same shape are used, because the speed does
     not depend on the content.
     """
     # Imported here because a peer's process imports this file and must load only the peer.

@@ -109,7 +109,7 @@ def test_an_interval_knows_that_training_sets_overlap(study):
 
 def test_a_folder_is_of_one_size_and_measures_again_what_it_is_told_to(study, folder):
     words = ["--sets", "cells", "--splits", "2", "--into", str(folder)]
-    with pytest.raises(SystemExit, match=r"is of {.*'rows': 20000, .*}, not of {.*'rows': 50"):
+    with pytest.raises(SystemExit, match=r"is from {.*'rows': 20000, .*}, not from {.*'rows': 50"):
         study.main([*words, "--rows", "50"])
     before = (folder / "cells.jsonl").read_text()
     study.main([*words, "--contenders", WHO[1], "--again", WHO[1]])

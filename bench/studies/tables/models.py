@@ -19,7 +19,7 @@ import numpy as np
 from bench.studies.tables.sets import MOST_ROWS, SETS
 
 TEST_SHARE = 0.2
-# Smaller probabilities are replaced with this value, so that a single row cannot dominate.
+# Smaller probabilities are replaced with this value, so a single row cannot dominate the loss.
 _SMALLEST = 1e-7
 Model = Any
 Maker = Callable[[Any, bool, int, int], Model]  # Arguments: features, task, seed and threads.
@@ -75,7 +75,7 @@ def _realmlp(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
     network = getattr(pytabkit, f"RealMLP_TD_{kind}")(
         random_state=seed, device="cpu", n_threads=threads
     )
-    # This model does not accept missing numbers.
+    # RealMLP does not accept missing numbers.
     filled = make_column_transformer(
         (
             SimpleImputer(strategy="median", add_indicator=True),

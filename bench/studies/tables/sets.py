@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MOST_ROWS = 20_000  # A longer table is sampled.
+MOST_ROWS = 20_000  # Longer tables are sampled.
 
 
 class TableSet(NamedTuple):
@@ -35,7 +35,7 @@ class TableSet(NamedTuple):
         unused = ("rownames", self.target, *self.drop)
         names = [n for n in frame.columns if not any(_matches(n, pattern) for pattern in unused)]
         X = frame[names].reset_index(drop=True)
-        # Text is a category for all contenders, in the form that each one documents.
+        # Text columns are categories for all contenders.
         for name in names:
             if not np.issubdtype(X[name].dtype, np.number):
                 X[name] = X[name].astype(object).where(X[name].notna(), None).astype("category")
@@ -100,9 +100,8 @@ DEVELOPMENT = {
     "concrete": _regression("modeldata/concrete", "compressive_strength"),
     "diabetes": _regression("scikit-learn/diabetes", "target"),
 }
-# These are evaluated only once, after all recipes are chosen. `churn` and `chile` were evaluated
-# twice, before `table-best`; `slid` and `hmda` replaced them before anything was measured on these
-# two.
+# These sets are evaluated only once, after all recipes have been chosen. Since `churn` and `chile`
+# were evaluated twice, before `table-best` existed, `slid` and `hmda` were added unseen.
 ASIDE = {
     "churn": TableSet("modeldata/wa_churn", "churn"),
     "chile": TableSet("carData/Chile", "vote"),

@@ -4,9 +4,9 @@
     python -m bench.studies.tables.tabm "california, shared"    # scikit-learn downloads it
 
 The file is kaggle.com/shrutimechlearn/churn-modelling. Each seed is added to the newest record with
-this part; the same command resumes the run. The paper's figures are means and standard deviations
-over 15 seeds, from the reports in github.com/yandex-research/tabm. In cases that end in "shared",
-all networks train on the same batches, as in this library.
+this part; to resume an interrupted run, type the command again. The paper's figures are means and
+standard deviations over 15 seeds, from the reports in github.com/yandex-research/tabm. In cases
+that end in "shared", all networks train on the same batches, as in this library.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def load(name: str, file: Path | None) -> Data:
         raise SystemExit("pass the table of kaggle.com/shrutimechlearn/churn-modelling with --file")
     frame = pandas.read_csv(file)
     numbers = ["CreditScore", "Age", "Tenure", "Balance", "NumOfProducts"]
-    numbers += ["EstimatedSalary", "EstimatedSalary"]  # Twice, as in the paper.
+    numbers += ["EstimatedSalary", "EstimatedSalary"]  # The paper has this column twice.
     categories = ["Gender", "HasCrCard", "IsActiveMember", "Geography"]
     one_hot = pandas.get_dummies(frame[categories], columns=categories)
     return frame[numbers].to_numpy(np.float64), one_hot.to_numpy(), frame["Exited"].to_numpy()
