@@ -154,7 +154,6 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     # --- prediction ----------------------------------------------------------------------------
 
     def _outputs(self, X: Any, method: str, **settings: Any) -> Array:
-        """Return the network's outputs; see `network_outputs`."""
         return network_outputs(self, X, method, **settings)
 
     @property

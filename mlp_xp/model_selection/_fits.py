@@ -75,7 +75,7 @@ class _Inputs:
         return int(getattr(array, "nbytes", 0))
 
     def tasks(self) -> list[tuple[Call, FitTask, float]]:
-        """Return the networks to fit on these inputs, with the time that the inputs took."""
+        """Return the calls, each with the network to fit and the time of the preprocessing."""
         return [
             (call, FitTask(call.network, self.X, self.y, self.weights), self.seconds)
             for call in self.calls

@@ -26,7 +26,7 @@ def _is_interrupted() -> bool:
 def _ending(run_search: Any) -> Any:
     """Wrap a method that runs a search, so that no candidate is evaluated after Ctrl-C."""
 
-    @functools.wraps(run_search)  # Scikit-learn reads the method's signature.
+    @functools.wraps(run_search)  # Keep the signature, which scikit-learn reads.
     def ended(self: Any, evaluate_candidates: Any, **context: Any) -> None:
         def evaluate(*args: Any, **kwargs: Any) -> Any:
             results = evaluate_candidates(*args, **kwargs)

@@ -150,8 +150,8 @@ def without_library(source: str | os.PathLike[str], params: Mapping[str, Any]) -
     package = BACKENDS[name].package
     return (
         f"{package}, which the recipe {source} uses, is not installed: training on NumPy in "
-        "float32, with about a third of the images in the same time, so accuracy is lower than in "
-        f"docs/accuracy.md; for {package} type {how_to_install(name)}"
+        "float32, which processes about a third of the images in the same time, so accuracy is "
+        f"lower than in docs/accuracy.md; to install {package}, type {how_to_install(name)}"
     )
 
 
@@ -180,7 +180,7 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is not a valid TOML file: {error}") from error
     except RecursionError:
         table = None
-    # Deep nesting must not cause a different or a very long error.
+    # Raise the same short error for any deep nesting.
     if table is None or not _is_shallow(table):
         raise ValueError(f"{path}: its tables are nested too deeply")
     return table

@@ -72,7 +72,7 @@ def describe_fit(
 def text_of(value: Any) -> str:
     """Return a parameter as text that is the same in every process."""
     if isinstance(value, np.random.RandomState):
-        return "a RandomState"  # A snapshot contains the seed drawn from the generator.
+        return "a RandomState"  # Do not compare its state, since a snapshot has the seed it drew.
     if isinstance(value, np.generic):
         value = value.item()
     return _ADDRESS.sub("", repr(value))

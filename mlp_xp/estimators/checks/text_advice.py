@@ -22,7 +22,7 @@ def text_advice(X: Any, estimator: str) -> str:
         column = f"X[{numbers[0]!r}]"
         advice.append(
             f"{_have(numbers)} text among numbers: {column} = pandas.to_numeric({column}, "
-            "errors='coerce') makes the text missing, and missing_values='impute' fills it in."
+            "errors='coerce') turns the text into NaN, and missing_values='impute' fills it in."
         )
     if texts:
         has_gaps = bool(X.drop(columns=texts).isna().to_numpy().any())
@@ -41,7 +41,7 @@ def _text_columns(X: Any) -> tuple[list[str], list[str]]:
     numbers: list[str] = []
     texts: list[str] = []
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
-    # Without text column names, the advice cannot name columns.
+    # The advice names columns, so their names must be text.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
         return numbers, texts
     # Pandas is already imported, since X is a pandas frame.

@@ -24,7 +24,7 @@ from mlp_xp.training.processes import SingleProcess
 
 # Arrays of these dtypes are not converted; all others are converted to the first dtype.
 _DTYPES = (np.float64, np.float32, np.uint8)
-_vdot = between_forks(np.vdot)  # A fork while another thread computes a dot product would hang.
+_vdot = between_forks(np.vdot)  # Delay forks, since a fork during a dot product would hang.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
 # Parts of scikit-learn's error messages.
 _TEXT, _NAN = "could not convert string to float", "contains NaN"
@@ -85,13 +85,13 @@ def _check_inputs(model: Any, X: Any, *, suffix: str, **settings: Any) -> Any:
     except ValueError as error:
         if not suffix:
             raise
-        # Use the cause, which has no advice on text in X.
+        # Use the original error, without the advice on text in X.
         cause = str(error.__cause__ or error).rstrip(".")
         raise ValueError(
-            f"X{suffix}: {cause}. A Pipeline transforms only X: type "
+            f"X{suffix}: {cause}. By default, a Pipeline does not transform X{suffix}: type "
             "sklearn.set_config(enable_metadata_routing=True), Pipeline(..., "
-            f"transform_input=['X{suffix}']) and "
-            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or transform "
+            f"transform_input=['X{suffix}']) and, in the Pipeline, "
+            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True), or transform "
             f"X{suffix} with the steps before the network."
         ) from error
 
@@ -150,7 +150,7 @@ def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
         vars(estimator).update(X.shared.names)
         return X
     if X.shared is not None and "columns_" in X.shared.names:
-        return X.x  # Already encoded, for all estimators with these columns.
+        return X.x  # The caller has encoded X for all estimators with these columns.
     checked = check_x(estimator, X.x, reset=reset)
     return X if checked.dtype == X.dtype else Rows(checked, X.rows)
 
@@ -192,7 +192,7 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
                 "which converts them to year, day of year, weekday and second of day."
             ) from error
         raise
-    # In column-major sparse data, selecting the rows of a batch would read all the data.
+    # Convert to CSR, since selecting the rows of a batch from CSC would read all the data.
     return checked.tocsr() if sparse.issparse(checked) else checked
 
 
@@ -217,7 +217,7 @@ def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> An
     if xp.isdtype(X.dtype, "bool"):
         raise ValueError("X has dtype bool: convert it first, e.g. xp.astype(X, xp.float32).")
     if xp.isdtype(X.dtype, "real floating"):
-        # `max` and `min` propagate NaN, without a temporary array as large as X.
+        # Check `max` and `min`, which propagate NaN, to avoid a temporary array as large as X.
         with backend.scope():
             is_finite = bool(xp.isfinite(xp.max(X)) & xp.isfinite(xp.min(X)))
         if not is_finite:

@@ -1,4 +1,4 @@
-"""A cache on devices for the weights of a fitted estimator."""
+"""A cache for copies of a fitted estimator's weights on devices."""
 
 from __future__ import annotations
 

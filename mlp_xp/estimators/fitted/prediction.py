@@ -56,7 +56,7 @@ def network_outputs(
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
     params, batch_stats, scaling = state.on(backend, dtype)
-    # Do not skip the softmax of a single output (assigned by the user), which is always 1.
+    # Do not skip the softmax of a single output, which is always 1. (A user can assign softmax.)
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
     keeps_order = keeps_order and state.network.n_members == 1
     is_raw = not views and (raw or (only_order and keeps_order))

@@ -11,7 +11,7 @@ from sklearn.preprocessing import LabelBinarizer
 from mlp_xp.estimators.fitted.state import fitted_state
 
 _WEIGHTS = "set coefs_ and intercepts_ before a fit with warm_start=True"
-_LOOP = "use callbacks=[...], a rule of mlp_xp.optimizers as solver, or partial_fit"
+_LOOP = "use callbacks=[...], an optimizer of mlp_xp.optimizers as solver, or partial_fit"
 _LOSS = "pass loss=..., a callable that returns losses and pullback (mlp_xp.nn.losses.Custom)"
 _LAYERS = "pass a function as activation, or objects of mlp_xp.nn.hidden in hidden_layer_sizes"
 _SCORE = "pass scoring=..., a name or a callable"
@@ -36,8 +36,8 @@ _READ_INSTEAD = {
     "_optimizer": "read history_[-1].learning_rate; change set_params(learning_rate_init=...)",
     "_no_improvement_count": "compute len(loss_curve_) - 1 - numpy.argmin(loss_curve_)",
     "_random_state": "pass random_state=numpy.random.RandomState(...), and use that object",
-    "_best_coefs": "read coefs_: early stopping keeps the best",
-    "_best_intercepts": "read intercepts_: early stopping keeps the best",
+    "_best_coefs": "read coefs_, which has the best weights after early stopping",
+    "_best_intercepts": "read intercepts_, which has the best biases after early stopping",
 }
 
 

@@ -125,7 +125,7 @@ class FittedState:
         return Through(loss if isinstance(loss, ErrorLoss) else SquaredError(), output)
 
     def with_assigned(self, attributes: Mapping[str, Any], activation: Any) -> FittedState:
-        """Return the state, updated from fitted attributes and `activation` that users assigned."""
+        """Return the state, updated with the attributes and `activation` that a user assigned."""
         state = self
         given = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
         known = self._entries
@@ -164,9 +164,9 @@ class FittedState:
     def learning_from(
         self, y: np.ndarray, weights: np.ndarray | None, target_scaling: str | None
     ) -> FittedState:
-        """Return a new state with what is computed from the training targets.
+        """Return a new state with values computed from the training targets.
 
-        This is the mean and standard deviation if targets are standardized, and for some losses
+        These are the mean and standard deviation if targets are standardized, and for some losses
         the initial biases of the output layer.
         """
         targets, params = self.targets, self.params
@@ -195,7 +195,7 @@ class FittedState:
 
     @property
     def calibrated(self) -> FittedState:
-        """The state with weights that include the division by the temperature."""
+        """The state with the division by the temperature folded into the weights."""
         if self.temperature is None:
             return self
         return replace(self, params=divided(self.params, self.temperature), temperature=None)
@@ -234,7 +234,7 @@ def _numpy_copy(array: Any) -> np.ndarray:
 
 
 def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a state, given the arrays in an estimator's attributes."""
+    """Return the weights and batch statistics in fitted attributes, as fields of a state."""
     for name in ("coefs_", "intercepts_"):
         for i, array in enumerate(attributes[name]):
             if array is None:

@@ -107,6 +107,6 @@ def summary_of(model: Any) -> Summary:
         tuple(found),
         sum(row.parameters for row in found) * itemsize * n_copies,
         kept * itemsize * batch_size,
-        # In the backward pass, each layer has two matrix products; the first layer has only one.
+        # In the backward pass, each layer has two matrix products, except the first, which has one.
         3 * sum(row.work for row in found) - next(row.work for row in found if row.work),
     )

@@ -92,7 +92,7 @@ class Reporter:
         return [hook for hook in hooks if not getattr(hook, "does_nothing", False)]
 
     def publish(self) -> None:
-        """Publish the current state."""
+        """Set the fitted attributes to the current state of the fit."""
         publish_training(self._model, self._loop, self._to)
 
     @contextlib.contextmanager

@@ -69,7 +69,7 @@ def identity(
     digest = hashlib.sha256(targets.tobytes())
     if weights is not None:
         digest.update(np.ascontiguousarray(weights).tobytes())
-    if columns is not None:  # Leave out the numbers, which other machines may round differently.
+    if columns is not None:  # Leave out medians and scaling, which may be rounded differently.
         parts = repr([column.to_json() for column in columns.columns])
         texts["columns"] = hashlib.sha256(parts.encode()).hexdigest()[:12]
     return {**texts, "samples": str(len(targets)), "y and sample_weight": digest.hexdigest()[:12]}

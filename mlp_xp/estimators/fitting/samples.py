@@ -23,7 +23,7 @@ _FEW = 10_000  # The maximum number of samples whose split is cached.
 def split_sample(
     sample: Sample, targets: Targets, fraction: float, seed: int, random_state: Any
 ) -> tuple[Sample, Sample]:
-    """Split off held-out samples, given only the number of samples, y and the seed.
+    """Split off held-out samples; the split depends only on the number of samples, y and the seed.
 
     If `random_state` is a generator, advance it as scikit-learn's split does.
     """

@@ -63,7 +63,7 @@ def resolve_config(
     ``hidden_layer_sizes``. ``inputs`` is the block before the first layer for a table's encoded
     columns. Raise an error for parameters that contradict each other, the data or the targets.
     """
-    # An invalid `tta` must raise an error before the training.
+    # Raise an error for an invalid `tta` before training.
     resolve_augmentation("tta", params["tta"], n_features)
     loss, n_members = targets.resolve_loss(params), int(params["n_members"])
     if n_members > 1:
@@ -213,7 +213,7 @@ def resolve_layers(given: Any) -> tuple[int | Layer, ...]:
 
 
 def _refuse_class(name: str, given: Any) -> None:
-    """Raise TypeError for a class instead of an object."""
+    """Raise TypeError if a class is given instead of an instance."""
     if isinstance(given, type):
         raise TypeError(
             f"{name} has the class {given.__name__}: pass an instance, {given.__name__}(...)."
@@ -288,8 +288,8 @@ def _hashable(value: Any) -> Any:
 def _plain_numbers(settings: Any) -> Any:
     """Return settings with Python numbers instead of NumPy's, even in tuples and dataclasses.
 
-    Both are equal and have the same hash, but NumPy's numbers may change the precision of results,
-    and NumPy's small integers overflow.
+    NumPy's numbers have the same values and hashes as Python's, but they may change the precision
+    of results, and small NumPy integers overflow.
     """
     kind = type(settings)
     if kind in _OF_PYTHON:

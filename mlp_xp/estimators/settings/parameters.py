@@ -169,7 +169,7 @@ def _hint(name: str, value: Any, constraints: list[Any]) -> str:
 
 
 class RecipeMixin:
-    """Mixin with the class method `from_recipe`, and `set_params` with better errors."""
+    """A mixin with the class method `from_recipe`, and `set_params` with better errors."""
 
     set_params = set_params
 

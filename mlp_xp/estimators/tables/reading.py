@@ -80,7 +80,7 @@ def read_table(X: Any) -> list[RawColumn]:
 
 
 def _as_matrix(X: Any) -> np.ndarray:
-    """Return a list of rows as a matrix: numeric if all values are, otherwise of objects."""
+    """Return a list of rows as a matrix, of dtype object unless all values are numbers."""
     try:
         matrix = np.asarray(X)
         return np.asarray(X, dtype=object) if matrix.dtype.kind in "USO" else matrix

@@ -151,7 +151,7 @@ def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) 
     """Return the loss for a name, a loss object, or a function of the outputs."""
     if isinstance(given, str):
         return named[given]()
-    # Otherwise the class would be wrapped by `Custom` as if it were a function.
+    # Reject a class here, since `Custom` would wrap it like a function.
     if isinstance(given, type):
         raise TypeError(
             f"loss is the class {given.__name__}: pass an instance, {given.__name__}(...)."
