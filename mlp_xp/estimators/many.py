@@ -188,7 +188,7 @@ class _Data:
         model = copy.copy(task.model)
         try:
             X = check_x(model, X, reset=True)
-        except (ValueError, TypeError):  # Each fit will raise this error.
+        except (ValueError, TypeError):  # Ignore the error, since each fit will raise it.
             return None
         found = vars(model)
         return SharedData(X, {name: found[name] for name in _NAMES if name in found})
@@ -274,7 +274,7 @@ def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int
     for task in tasks:
         size = _size(task, data)
         # For each weight, a step needs three state arrays before and after the step, a gradient and
-        # a temporary. For each neuron, it needs activations, their gradients and a mask.
+        # a temporary array. For each neuron, it needs activations, their gradients and a mask.
         largest = max(largest, 8 * size.weights + 4 * size.batch * size.widths)
     return max(1, min(int(_SHARE_OF_MEMORY * free) // (8 * largest), _MOST_MODELS))
 
@@ -303,7 +303,7 @@ def _size(task: FitTask, data: _Data) -> _Size:
         network = known_network((task.X.shape[1], *layers, data.n_outputs(task.y)))
         batch = resolve_batch_size(params["batch_size"])
         max_iter = int(params["max_iter"])
-    except (ValueError, TypeError, AttributeError):  # The fit will raise this error.
+    except (ValueError, TypeError, AttributeError):  # Ignore the error: the fit will raise it.
         return _Size()
     weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
     return _Size(weights, sum(network.sizes), batch, max_iter)

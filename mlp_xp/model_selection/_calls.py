@@ -61,7 +61,7 @@ class Call:
             parameters = call._named.get("parameters")
             if parameters:
                 call.estimator.set_params(**clone(parameters, safe=False))
-        except Exception:  # Scikit-learn will raise the error for wrong parameters.
+        except Exception:  # Let scikit-learn raise the error about invalid parameters.
             return None
         return call if call._is_plain and call._can_share() else None
 

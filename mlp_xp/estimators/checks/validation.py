@@ -161,7 +161,7 @@ def _fill_rows(X: Any) -> Any:
         return X
     if sparse.issparse(X):
         return sparse.csr_array((1, X.shape[1]), dtype=X.dtype)
-    if hasattr(X, "reindex"):  # A data frame keeps its column names.
+    if hasattr(X, "reindex"):  # Keep the column names of a data frame.
         return X.reindex(range(1), fill_value=0)
     if isinstance(X, np.ndarray):
         return np.zeros((1, X.shape[1]), X.dtype)

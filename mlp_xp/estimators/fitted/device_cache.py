@@ -27,7 +27,7 @@ class DeviceCopies:
         return DeviceCopies, ()
 
     def on(self, backend: Backend, dtype: str, tree: Any) -> Any:
-        """Return a tree of arrays (or None), copied to a backend.
+        """Copy a tree of arrays (or None) to a backend.
 
         The copies are cached until an array of the tree is replaced. Shared arrays are returned
         unchanged.

@@ -44,7 +44,7 @@ _READ_INSTEAD = {
 class SklearnNamesMixin:
     """A mixin that supports private names of scikit-learn's MLP, or raises an error with advice."""
 
-    if not TYPE_CHECKING:  # Otherwise type checkers would accept any name.
+    if not TYPE_CHECKING:  # Hide this from type checkers, which would accept any name.
 
         def __getattr__(self, name: str) -> Any:
             if name in _METHODS:

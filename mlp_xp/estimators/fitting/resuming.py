@@ -27,7 +27,7 @@ _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -> Snapshot | None:
     """Return the newest undamaged checkpoint in a folder.
 
-    If there is none, warn and return None, so that the fit starts from the beginning.
+    If there is none, warn and return None. The fit then starts from the beginning.
     """
     if params["solver"] == LBFGS:
         raise ValueError(

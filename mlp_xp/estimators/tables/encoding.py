@@ -152,7 +152,7 @@ def encode_table(
         if setting is not None and setting not in TABLE_SCALINGS and estimator.columns_.categories:
             raise ValueError(
                 f"input_scaling={setting!r} mixes all inputs, but columns with more than "
-                f"max_one_hot={estimator.max_one_hot} categories are codes, which cannot be mixed: "
+                f"max_one_hot={estimator.max_one_hot} categories are encoded as integer codes: "
                 "set max_one_hot=float('inf'), or input_scaling='robust'."
             )
     if is_empty:  # Return a placeholder row, since this process has no samples.
