@@ -1,7 +1,7 @@
 """Read and replace the numbers in frozen settings, such as Adam's decay rates.
 
-The compiled step of a stack of models receives these numbers as arrays. They are the values of
-fields declared as float. Zeros are excluded, since a setting of 0 may need a different compiled
+The compiled step of a stack of models receives these numbers as arrays. The numbers are the values
+of fields declared as float. Zeros are excluded, since a setting of 0 may need a different compiled
 step. Classes outside this package are excluded, since they may use their fields in other ways.
 """
 

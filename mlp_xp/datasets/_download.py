@@ -137,7 +137,7 @@ def _attempt(requests: Any, url: str, part: Path, report: Callable[[int, int], N
                     )
                 report(have, total)
     if have < total:
-        raise requests.exceptions.ConnectionError(f"cut after {have} of {total} bytes")
+        raise requests.exceptions.ConnectionError(f"the server sent {have} of {total} bytes")
 
 
 @contextmanager

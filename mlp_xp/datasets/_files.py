@@ -109,12 +109,12 @@ def _member_class() -> type[tarfile.TarInfo]:
             if not (self.isfile() or self.isdir()):  # Count long names and other metadata.
                 room -= abs(self.size)
             if room < 0 or self.size < 0:
-                raise tarfile.ReadError("its headers are too long")
+                raise tarfile.ReadError("the archive's headers are too long")
             member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
             return member
 
         def _raise_sparse(self, *_: object) -> NoReturn:
-            raise tarfile.ReadError("it contains a sparse file")
+            raise tarfile.ReadError("the archive contains a sparse file")
 
         # Reject sparse files, since their maps may be as long as the archive.
         _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _raise_sparse

@@ -100,8 +100,8 @@ CIFAR10 = Spec(
     name="cifar10",
     paths=_paths(_CIFAR10),
     read=_read_cifar10,
-    # The SHA-256 of x_train, y_train, x_test and y_test. MXNet and torchvision for Ruby expect
-    # these arrays, too: written as cifar-10-binary.tar.gz, they have the digests in both libraries.
+    # The SHA-256 of x_train, y_train, x_test and y_test. The arrays were checked against
+    # the digests of cifar-10-binary.tar.gz in MXNet and torchvision for Ruby.
     official=frozenset(
         {
             (

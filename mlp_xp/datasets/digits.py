@@ -13,8 +13,8 @@ _TRAINING_FRACTION = 0.8
 def load_digits(*, seed: int = 0) -> Dataset:
     """Load scikit-learn's digits: 1,797 images of 8 by 8 gray pixels in 10 classes.
 
-    They come with scikit-learn, so nothing is downloaded or cached. There is no official split;
-    four fifths, drawn at random, are for training.
+    The images come with scikit-learn, so nothing is downloaded or cached. There is no official
+    split: four fifths of the images, drawn at random, are for training.
 
     Parameters
     ----------

@@ -28,14 +28,16 @@ def _read_idx(path: Path, item: tuple[int, ...]) -> Pixels:
     raw = read_file(path)
     n_axes = len(item) + 1
     size = 4 + 4 * n_axes
-    expected = f"{path} must be an IDX file of uint8 with the axes {('n', *item)}"
+    expected = f"an IDX file of uint8 with the axes {('n', *item)}"
     if len(raw) < size or raw[:4] != bytes((0, 0, _UINT8, n_axes)):
-        raise DatasetError(f"{expected}, but starts with {raw[:4]!r}: download it again")
+        raise DatasetError(
+            f"{path} must be {expected}, but starts with {raw[:4]!r}: download it again"
+        )
     shape = struct.unpack_from(f">{n_axes}I", raw, 4)
     if shape[1:] != item or not shape[0] or len(raw) - size != math.prod(shape):
         raise DatasetError(
-            f"{expected}, but has the axes {shape} and {len(raw) - size} bytes after the header: "
-            "download it again"
+            f"{path} must be {expected}, but has the axes {shape} and {len(raw) - size} bytes "
+            "after the header: download it again"
         )
     return np.frombuffer(raw, dtype=np.uint8, offset=size).reshape(shape)
 

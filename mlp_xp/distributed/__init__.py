@@ -68,7 +68,7 @@ def in_fixed_order(communicator: Communicator) -> Communicator:
     split matrix products differently. Raise ValueError unless the number of ranks divides the
     number of virtual shards.
     """
-    # Imported only if deterministic.
+    # Imported only for deterministic fits.
     from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder
     from mlp_xp.distributed._processors import limit_threads
 

@@ -13,7 +13,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 T = TypeVar("T")
 
-# Arrays below this size are summed together, since even a short sum takes about ten microseconds.
+# Arrays below this many bytes are summed together, since even a short sum takes about 10 us.
 _SHORT = 1 << 14
 
 

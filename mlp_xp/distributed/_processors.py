@@ -18,7 +18,7 @@ _ours: dict[str, str] = {}
 def divide_processors(communicator: Communicator) -> None:
     """Limit this rank's threads to its part of the machine's processors; all ranks must call this.
 
-    A rank that its launcher has bound to certain processors uses all of these. If the environment
+    A rank that its launcher has bound to certain processors uses all of them. If the environment
     sets a number of threads, nothing changes.
     """
     processors = _processors()

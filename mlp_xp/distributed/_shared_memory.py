@@ -145,7 +145,7 @@ class SharedSum:
         self._has_begun = True
 
     def sum_part(self) -> None:
-        """Sum this rank's part, after all ranks of the machine have written theirs."""
+        """Sum this rank's part, after all ranks of the machine have written their parts."""
         if not self._has_begun:
             self.begin()
         if self._request is not None:

@@ -241,7 +241,7 @@ def _evaluation(
         scaling: Scaling | Whitening | None,
         fraction: Array,
     ) -> tuple[Array, Array]:
-        """Add a block's loss and gradients to the sums, which are donated."""
+        """Add a block's loss and gradients to the donated sums."""
         params = _unravel(layout, vector, xp=xp)
         found = evaluate_batch(params, batch, scaling)
         grads = leaves(found.backward(found.pull_loss()))

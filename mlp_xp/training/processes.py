@@ -80,7 +80,7 @@ class SingleProcess:
         return value
 
     def lead(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function in the first process; return its result or raise its error on each."""
+        """Call a function in the first process; all processes get its result or its error."""
         return function(*arguments)
 
     def asking_first(self, function: Callable[[], T]) -> Callable[[], T]:

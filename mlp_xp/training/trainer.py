@@ -179,7 +179,7 @@ class Trainer(BaseTrainer):
                         continue
                     if after_step is not None and after_step(done, n_steps):
                         break
-                    if done < n_steps:  # `end` checks the last step.
+                    if done < n_steps:  # `Guard.end` checks the last step.
                         self.guard.look(self, done, waits=waits)
             if ahead is not None and not backend.shares_host_memory:
                 ahead()

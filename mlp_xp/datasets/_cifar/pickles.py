@@ -15,7 +15,7 @@ import numpy as np
 from mlp_xp.datasets._dataset import DatasetError, Pixels
 from mlp_xp.datasets._files import LIMIT
 
-# The pickle of CIFAR-100 rewritten by Python 3 has half a million instructions, ten per file name.
+# The CIFAR-100 pickle, rewritten by Python 3, has half a million instructions, ten per file name.
 # Each instruction creates an object of at most 100 bytes plus its bytes in the file. Instructions
 # that create larger objects count twenty times.
 _MAX_INSTRUCTIONS = 600_000
@@ -47,14 +47,14 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
     ("numpy._core.multiarray", "_reconstruct"): Pickled,
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): Pickled,
-    ("_codecs", "encode"): _encode,  # Python 3 calls this in protocol 2 pickles.
+    ("_codecs", "encode"): _encode,  # Python 3's protocol 2 pickles call this.
 }
 
 # Instructions of the pickle format, by kind.
 _NUMBERS = frozenset(("BININT1", "BININT2", "BININT", "INT", "LONG", "LONG1", "LONG4"))
 _VALUES = frozenset(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "FLOAT"))
 _VALUES |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINFLOAT"}
-_STRINGS = frozenset(("SHORT_BINSTRING", "BINSTRING", "STRING"))  # These are bytes in Python 2.
+_STRINGS = frozenset(("SHORT_BINSTRING", "BINSTRING", "STRING"))  # Python 2 strings are bytes.
 _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
@@ -71,7 +71,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
     """Return the dictionary in a pickled batch, with keys of type str.
 
-    Arrays are returned as `Pickled`, for `pixels_of`. ``where`` names the file in errors.
+    Arrays are returned as `Pickled`, which `pixels_of` decodes. ``where`` names the file in errors.
     """
     try:
         batch = _interpret(raw)
@@ -107,10 +107,10 @@ def _interpret(raw: bytes) -> object:
         name = opcode.name
         instructions -= _COSTS.get(name, 1)
         if instructions < 0:
-            raise _NotAllowedError("it is made to exhaust the memory")
+            raise _NotAllowedError("the pickle would exhaust the memory")
         if name in _NUMBERS:
             if not -(2**63) <= argument < 2**63:
-                raise _NotAllowedError("it has a number of more than 64 bits")
+                raise _NotAllowedError("the pickle has a number of more than 64 bits")
             stack.append(argument)
         elif name in _VALUES:
             stack.append(argument)
@@ -130,13 +130,13 @@ def _interpret(raw: bytes) -> object:
         elif name == "REDUCE":
             arguments, function = stack.pop(), stack.pop()
             if not callable(function):
-                raise _NotAllowedError(f"it calls a {type(function).__name__}")
+                raise _NotAllowedError(f"the pickle calls a {type(function).__name__}")
             if not isinstance(arguments, tuple) or len(arguments) > _MAX_ARGUMENTS:
-                raise _NotAllowedError("it calls a function with arguments that no array has")
+                raise _NotAllowedError("the pickle calls a function with invalid arguments")
             if function is _encode:
                 room -= len(arguments[0]) if arguments else 0
                 if room < 0:
-                    raise _NotAllowedError("it is made to exhaust the memory")
+                    raise _NotAllowedError("the pickle would exhaust the memory")
             stack.append(function(*arguments))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             names = argument.split(" ", 1) if argument else [stack.pop(), stack.pop()][::-1]
@@ -144,7 +144,7 @@ def _interpret(raw: bytes) -> object:
         elif name == "BUILD":
             state = stack.pop()
             if not isinstance(stack[-1], Pickled):
-                raise _NotAllowedError(f"it sets the state of a {type(stack[-1]).__name__}")
+                raise _NotAllowedError(f"the pickle sets the state of a {type(stack[-1]).__name__}")
             stack[-1].state = state
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
@@ -164,15 +164,15 @@ def _interpret(raw: bytes) -> object:
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
-            raise _NotAllowedError(f"it contains the instruction {name}, which no batch needs")
-    raise _NotAllowedError("it is incomplete")
+            raise _NotAllowedError(f"the pickle contains the unexpected instruction {name}")
+    raise _NotAllowedError("the pickle is incomplete")
 
 
 def _allowed(module: object, name: object) -> Callable[..., Any] | str:
     if not (isinstance(module, str) and isinstance(name, str)):
-        raise _NotAllowedError("it imports an object without a name")
+        raise _NotAllowedError("the pickle imports an object without a name")
     if (module, name) not in _ALLOWED:
-        raise _NotAllowedError(f"it imports {module}.{name}, but only arrays are allowed")
+        raise _NotAllowedError(f"the pickle imports {module}.{name}, but only arrays are allowed")
     return _ALLOWED[module, name]
 
 
@@ -185,10 +185,10 @@ def _fill(dictionary: dict[str | bytes, Any], items: list[Any]) -> None:
 
 def pixels_of(value: object, where: str, row: int) -> Pixels:
     """Return a pickled (n_images, row) uint8 array; raise DatasetError if it is anything else."""
-    expected = f"{where}: 'data' must be uint8 of shape (n_images, {row})"
+    expected = f"uint8 of shape (n_images, {row})"
     if not (isinstance(value, Pickled) and value.arguments[:1] == (_NDARRAY,)):
         kind = "dtype" if isinstance(value, Pickled) else type(value).__name__
-        raise DatasetError(f"{expected}, got a {kind}")
+        raise DatasetError(f"{where}: 'data' must be {expected}, got a {kind}")
     match value.state:
         case (
             int(),
@@ -199,10 +199,12 @@ def pixels_of(value: object, where: str, row: int) -> Pixels:
         ):
             pass
         case _:
-            raise DatasetError(f"{expected}, got an object that is not a plain 2-d array")
+            raise DatasetError(f"{where}: 'data' must be {expected}, got another kind of object")
     if name not in ("u1", b"u1"):
-        raise DatasetError(f"{expected}, got the dtype {name!r:.40}")
+        raise DatasetError(f"{where}: 'data' must be {expected}, got the dtype {name!r:.40}")
     if n < 1 or width != row or len(data) != n * width:
-        raise DatasetError(f"{expected}, got shape ({n}, {width}) and {len(data)} bytes")
+        raise DatasetError(
+            f"{where}: 'data' must be {expected}, got shape ({n}, {width}) and {len(data)} bytes"
+        )
     pixels = np.frombuffer(data, dtype=np.uint8)
     return np.ascontiguousarray(pixels.reshape((n, width), order="F" if fortran else "C"))

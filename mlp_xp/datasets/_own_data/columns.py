@@ -110,11 +110,11 @@ def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bo
 
 
 def decode_columns(entries: Any) -> tuple[Column, ...]:
-    """Return the columns in untrusted JSON; raise ValueError if it is invalid."""
+    """Return the columns in untrusted JSON; raise ValueError if the JSON is invalid."""
     columns = tuple(Column(**entry) for entry in entries)
     for column in columns:
         if not isinstance(column.name, str) or column.kind not in KINDS:
-            raise ValueError(f"columns contains the invalid {column!r}")
+            raise ValueError(f"columns contains an invalid column: {column!r}")
     return columns
 
 

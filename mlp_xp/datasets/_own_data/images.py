@@ -41,7 +41,7 @@ def open_image(path: Path) -> Any:
     with _opened(path) as picture:
         _check_size(picture.size, path.stat().st_size)
         if picture.mode.startswith("I"):
-            raise ValueError("it has 16 bits per channel: save it with 8 bits")
+            raise ValueError("the image has 16 bits per channel: save it with 8 bits")
         ops.exif_transpose(picture, in_place=True)
         picture.load()
     return picture
@@ -119,6 +119,6 @@ def _check_size(size: tuple[int, int], n_bytes: int) -> None:
     limit = min(_MAX_LIMIT, max(_MIN_LIMIT, _PIXELS_PER_BYTE * n_bytes))
     if width * height > limit:
         raise ValueError(
-            f"it has {width}x{height} pixels, but at most {limit:,} are read from a file of "
+            f"the image has {width}x{height} pixels, but at most {limit:,} are read from a file of "
             f"{n_bytes:,} bytes: make it smaller"
         )

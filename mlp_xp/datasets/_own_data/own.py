@@ -18,7 +18,7 @@ _TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
 # Integers are classes if they have at most 20 distinct values, or at most one per 10 rows.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
-_EXACT = 2**53  # Whole numbers below this are exact in float64.
+_EXACT = 2**53  # Integers below this number are exact in float64.
 
 
 def load_files(

@@ -150,7 +150,7 @@ def _of_arrow(column: Any) -> NDArray[Any]:
         values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return values
     parts = [np.empty(0, dtype=object)]
-    for part in column.chunks:  # Missing values have code -1, i.e. the None at the end.
+    for part in column.chunks:  # Missing values have code -1, which selects None.
         codes = np.nan_to_num(part.indices.to_numpy(zero_copy_only=False), nan=-1)
         parts.append(_objects([*part.dictionary.to_pylist(), None])[codes.astype(np.int64)])
     return np.concatenate(parts)
@@ -167,7 +167,7 @@ def _read_fastparquet(
 
 def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, NDArray[Any]]:
     if importlib.util.find_spec("polars") is None:
-        raise ImportError("polars")
+        raise ImportError("polars is not installed")
     limit = _limit(path)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -87,7 +87,10 @@ def read_table(
 
 def holds_images(path: Path) -> bool:
     """Whether an NPZ file contains images: more than two axes, or rows of at least 64 bytes."""
-    with suppress(Exception), zipfile.ZipFile(path) as members:  # `read_table` reports errors.
+    with (
+        suppress(Exception),
+        zipfile.ZipFile(path) as members,
+    ):  # `read_table` reports errors.
         name = next(name for name in _ARRAYS if f"{name}.npy" in members.namelist())
         with members.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)
@@ -106,7 +109,7 @@ class _Wanted(NamedTuple):
     has_target: bool
 
     def expected(self, n_columns: int) -> list[Column | None]:
-        """Return the column that the model expects at each position, or Nones without a model."""
+        """Return the model's column at each position, or None at each position without a model."""
         return [None] * n_columns if self.columns is None else [*self.columns]
 
 

@@ -85,7 +85,7 @@ def _connect(communicator: Communicator, device: int) -> Any:
 
 
 def _own(array: Any, taken: set[int]) -> Any:
-    """Return an array whose address is not in ``taken``, and add the address."""
+    """Return the array, or a copy if its address is in ``taken``; add the address."""
     if not array.flags.c_contiguous or array.data.ptr in taken:
         array = array.copy(order="C")
     taken.add(array.data.ptr)

@@ -92,7 +92,7 @@ class TakeShard:
 
 
 class _Piece(NamedTuple):
-    """The compiled operations up to the next cut, with their inputs and outputs."""
+    """The compiled operations between two cuts, with their inputs and outputs."""
 
     run: Callable[..., Any]
     inputs: list[Any]
@@ -128,7 +128,7 @@ class SplitFunction:
             if (cut := piece.following) is not None:
                 found = _BETWEEN[cut.primitive](*read(cut.invars), **cut.params)
                 values |= dict(zip(cut.outvars, found, strict=True))
-        # All shards have equal results, so return the first shard's.
+        # All shards have equal results, so return those of the first shard.
         return jax.tree.unflatten(result, _of_shard(read(graph.jaxpr.outvars), 0))
 
     def _compile(self, arguments: Any) -> tuple[Any, list[_Piece], Any]:

@@ -1,4 +1,4 @@
-"""Sums over ranks for NumPy, in the gradients' memory; a compiled step records them as calls."""
+"""Sums over ranks for NumPy, in the gradients' memory; a compiled step records sums as calls."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 # of their number of rows.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
 # Ranks share an array if a rank's part of a piece has at least this many numbers. A compiled step
-# then updates the array in a call (`_PIECE` of `updates`), so tracing never writes to the memory of
-# other ranks.
+# updates shared arrays in a call, so tracing the step never writes to the memory of other ranks.
 _LEAST_SHARED = 1 << 16
 
 
@@ -102,7 +101,7 @@ class SumOverRanks:
         self._waits.setdefault(address(array), []).append(wait)
 
     def finish(self, tree: Tree) -> None:
-        """Wait for the sums of a tree's arrays that have been started."""
+        """Wait for the sums of a tree's arrays that have already started."""
         started = [array for array in leaves(tree) if self._has_started(array)]
         if started:
             call(self._finish, *started)
@@ -157,13 +156,13 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class ClipOfRanks:
-    """The kernel ``clip``, which waits for the sums of the gradients first."""
+    """The kernel ``clip``, which first waits for the sums of the gradients."""
 
     clip: Callable[..., tuple[Tree, Any]]
     ranks: SumOverRanks
 
     def __call__(self, grads: Tree, *args: Any, **options: Any) -> tuple[Tree, Any]:
-        """Compute `mlp_xp.optimizers.clip`."""
+        """Apply `mlp_xp.optimizers.clip`."""
         self.ranks.finish(grads)
         return self.clip(grads, *args, **options)
 
@@ -187,7 +186,7 @@ class UpdateOfRanks:
         n_leading: int = 0,
         xp: Namespace,
     ) -> Updated:
-        """Compute `mlp_xp.optimizers.update_tree` after all ranks have read the parameters."""
+        """Apply `mlp_xp.optimizers.update_tree` after all ranks have read the parameters."""
         machine = self.ranks.communicator.machine
         rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
         is_shared = [machine is not None and machine.is_shared(value_of(row[0])) for row in rows]
@@ -236,7 +235,7 @@ class DenseOfRanks:
     ranks: SumOverRanks
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Compute `mlp_xp.nn.layers.affine`."""
+        """Apply `mlp_xp.nn.layers.affine`."""
         return self.dense(*args, weight_gradient=self.ranks.weight_gradient, **options)
 
 

@@ -30,7 +30,7 @@ class Sums:
         taken: set[int] = set()
         tensors, others, waits = [], [], []
         for leaf in leaves(tree):
-            # `_started` still references a tensor whose sum has started, which keeps its id unique.
+            # `_started` references each tensor whose sum has started, so the tensor's id is unique.
             started = self._started.pop(id(leaf), None)
             if started is None:
                 others.append(_own(leaf, taken))
@@ -101,7 +101,7 @@ class SentDense:
     sums: Sums
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Compute `mlp_xp.nn.layers.affine`."""
+        """Apply `mlp_xp.nn.layers.affine`."""
         y, pullback = self.dense(*args, **options)
 
         def send(dy: Any, **asked: Any) -> Any:
@@ -166,7 +166,7 @@ def _start_group(communicator: Communicator, kind: str) -> None:
 
 
 def _own(tensor: Any, taken: set[int]) -> Any:
-    """Return a contiguous tensor whose address is not in ``taken``, and add the address."""
+    """Return a contiguous tensor, copied if its address is in ``taken``; add the address."""
     tensor = tensor.detach().contiguous()
     if (address := tensor.untyped_storage().data_ptr()) in taken:
         return tensor.clone()

@@ -120,7 +120,7 @@ def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarr
 
 
 def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) -> np.ndarray:
-    """Return which part of its batch each row belongs to, without padding.
+    """Return the number of the part that contains each row of a batch, without padding.
 
     Rows that are mixed with each other form a unit, which is not split.
     """

@@ -53,8 +53,8 @@ def plan_epoch(
 ) -> EpochPlan:
     """Return the plan of one epoch: every sample once, in batches.
 
-    The order is new in each epoch, or the order of the data if ``seed`` is None. The last batch may
-    be shorter. If ``pad`` is true, it is filled with samples of weight 0, which gives all batches
+    Unless ``seed`` is None, samples are shuffled differently in each epoch. The last batch may be
+    shorter. If ``pad`` is true, samples of weight 0 fill the last batch, which gives all batches
     the same shape and does not change weighted averages.
     """
     batch_size = min(batch_size, n_samples)

@@ -65,7 +65,7 @@ class Data(ABC):
 
     @abstractmethod
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the epochs' batches, one stack per batch shape, or [] if they are not stacked."""
+        """Return the epochs' batches, one stack per batch shape, or [] if not supported."""
 
 
 class Resident(Data):
@@ -232,7 +232,7 @@ def place(
 
 
 def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
-    """Return a plan with positions in the whole data set."""
+    """Return a plan whose positions refer to the whole data set."""
     if rows is None:
         return plan
     return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])

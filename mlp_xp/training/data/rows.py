@@ -93,7 +93,7 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
     if isinstance(x, np.ndarray):
         stays = (x.dtype.kind == "i" or x.dtype == np.uint8) and x.dtype.isnative
         return None if stays else dtype
-    # `array_namespace` is avoided, since it compiles two functions for a JAX array.
+    # Do not call `array_namespace`, which compiles two functions for a JAX array.
     is_integer = get_backend(x).xp.isdtype(x.dtype, "integral")
     return None if is_integer else dtype
 

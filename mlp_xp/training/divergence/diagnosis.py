@@ -162,7 +162,7 @@ def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Dia
         found = evaluate(params, batch, given.scaling, stats, given.keys, dropout_rates=rates)
         is_real = xp.isdtype(found.targets.dtype, "real floating")
         average = 1.0
-        if weights is not None:  # Exclude padding.
+        if weights is not None:  # Do not count padding, which has weight 0.
             average = float(xp.sum(weights)) / max(int(xp.count_nonzero(weights)), 1)
         faulty = (name for name, value in values(found) if not is_finite(backend, value))
         return _Diagnosis(

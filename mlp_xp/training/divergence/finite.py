@@ -11,7 +11,7 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend
 
-NON_FINITE_WEIGHTS = "Solver produced non-finite parameter weights."  # scikit-learn's words
+NON_FINITE_WEIGHTS = "Solver produced non-finite parameter weights."  # scikit-learn's message
 
 # A BLAS computes dot products of arrays up to this length in a single thread.
 _SHORT = 10_000
@@ -73,7 +73,7 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
     if all(map(_is_short_and_finite, arrays)):
         return True
     with backend.scope(), np.errstate(all="ignore"):
-        # A finite sum means that all terms are finite, and reads each array only once.
+        # A sum reads each array only once, and is finite only if all terms are finite.
         total: Any = sum(map(xp.sum, others), start=xp.sum(first))
         if math.isfinite(total):
             return True
@@ -83,7 +83,7 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
 def _is_short_and_finite(array: Any) -> bool:
     """Whether a NumPy array is short and finite; may be False for large finite numbers.
 
-    The sum of squares never warns, and takes half the time of a plain sum.
+    This computes the sum of squares, which never warns and takes half the time of a plain sum.
     """
     return (
         type(array) is np.ndarray and array.size <= _SHORT and math.isfinite(np.vdot(array, array))

@@ -31,16 +31,16 @@ Predict = Callable[..., Array]
 # saves memory, except with XLA, which becomes 25 % slower.
 _BATCH = 2048
 _HOST_BATCH = 384
-# The batch size for generated machine code, which packs the weights once per batch. It saves 12 to
-# 18 % of the time.
+# The batch size for generated machine code, which packs the weights once per batch. This size
+# saves 12 to 18 % of the time.
 _LONG_BATCH = 1024
 # Narrow networks use larger batches, limited to this many activations, which fit into a cache.
 _HOST_NUMBERS = 1 << 17
 # Sparse batches are larger than `_HOST_BATCH`, so that the weights are read less often.
 _SPARSE_BATCH = 1024
-# Padding for backends that compile per shape. It may always add `_ADDED_WORK` operations, which
-# take less time than a call. An activation counts as `_ACTIVATION_WORK` operations. Inputs of more
-# than `_COPIED_NUMBERS` numbers are not padded, because padding copies them.
+# Backends that compile per shape pad the rows. Padding may always add `_ADDED_WORK` operations,
+# which take less time than a call. An activation counts as `_ACTIVATION_WORK` operations. Inputs of
+# more than `_COPIED_NUMBERS` numbers are not padded, because padding copies them.
 _ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
 
 
@@ -216,8 +216,8 @@ def make_predict(
 ) -> Predict:
     """Return a function that predicts a batch; see `predict`.
 
-    ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
-    ``draws`` is an element of `view_draws`, as arrays with one row for all images.
+    ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs). If ``tta`` is
+    given, ``draws`` is an element of `view_draws`, as arrays with one row for all images.
     """
 
     def predict(

@@ -20,7 +20,7 @@ class Plateau:
 
     @property
     def n_before(self) -> float:
-        """The smallest number of further epochs after which training can stop, at least 1."""
+        """The number of epochs that must still run before training can stop, at least 1."""
         return max(1, self.patience - self.count + 1)
 
     @property

@@ -115,7 +115,7 @@ def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curves(records: list[Record]) -> dict[str, list[Any]]:
-    """Return the learning curves; validation curves only if there was a validation set."""
+    """Return the learning curves, with validation curves if there was a validation set."""
     scored = [record for record in records if record.validation_score is not None]
     curves: dict[str, list[Any]] = {"loss_curve_": [np.float64(record.loss) for record in records]}
     if scored:

@@ -70,7 +70,7 @@ def network_inputs(
 
 
 def of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
-    """Return the featurewise part of an input scaling."""
+    """Return an input scaling without its rotation."""
     return Scaling(*scaling[:2]) if isinstance(scaling, Whitening) else scaling
 
 

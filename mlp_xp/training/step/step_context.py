@@ -1,4 +1,4 @@
-"""The decision to use machine code for training steps, based on their amount of computation."""
+"""The decision whether to use machine code for training steps, based on their computation."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def step_tables(
 def _ticks_by_clock(budget: Budget, ticks: list[int], n_steps: int) -> list[int]:
     """Return positions in a schedule of `_TICKS`.
 
-    A position is the fraction of the time passed, or of the steps done if it is larger.
+    Positions follow the fraction of time passed or of steps done, whichever is larger.
     """
     passed = [budget.fraction(ahead) for ahead in range(len(ticks))]
     least = (tick / max(n_steps - 1, 1) for tick in ticks)
