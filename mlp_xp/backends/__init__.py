@@ -74,7 +74,7 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
         if spec == "auto":
             return _automatic(device)
         if spec not in BACKENDS:
-            from mlp_xp._utils.names import error_end  # Imported only for errors.
+            from mlp_xp._utils.names import error_end
 
             names = ("auto", *BACKENDS)
             raise ValueError(

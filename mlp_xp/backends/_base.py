@@ -249,7 +249,7 @@ class Backend:
         return _WORK_AT_ONCE if self.shares_host_memory else 100 * _WORK_AT_ONCE
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
-        """Return the context of a prediction with this many multiplications and additions."""
+        """Return the context for a prediction with this many multiplications and additions."""
         return contextlib.nullcontext()
 
     def predicting_in(self, precision: str | None) -> Backend:
@@ -273,7 +273,7 @@ class Backend:
         return contextlib.nullcontext()
 
     def is_long(self, work: int, n_steps: int) -> bool:
-        """Whether a fit with this number of operations and steps waits for compilation."""
+        """Whether a fit with this many operations and steps waits for the compiler."""
         return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:

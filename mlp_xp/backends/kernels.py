@@ -47,7 +47,8 @@ class Whitening(NamedTuple):
 class SparseMatrix(NamedTuple):
     """A CSR matrix: ``data[indptr[i]:indptr[i + 1]]`` are the entries of row i.
 
-    ``indices`` are their columns. Shapes: ``data, indices : (entries,)``, ``indptr : (rows + 1,)``.
+    ``indices`` are the columns of the entries. Shapes: ``data, indices : (entries,)``, ``indptr :
+    (rows + 1,)``.
     """
 
     data: Array

@@ -4,7 +4,8 @@ A wrong gradient rarely causes an error: the network just learns less well. The 
 compares a pullback with the central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few
 directions :math:`v`. For :math:`h = \varepsilon^{1/3}`, the difference has an error of order
 :math:`\varepsilon^{2/3}` (Press et al., "Numerical Recipes" (2007), section 5.7). The tolerance is
-a hundred times larger. The check reads values on the host, so a compiled step cannot contain it.
+a hundred times this error. The check reads values on the host, so a compiled step cannot contain
+it.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def _compare(
         # Rounding errors are proportional to the value and to x.
         scale = 1.0 + abs(value) + (1.0 + size) * float(xp.sum(xp.abs(dx * v)))
         apart = abs(given - difference)
-        # `<=` makes NaN fail.
+        # NaN fails this comparison.
         right = apart <= 100.0 * eps ** (2 / 3) * scale
         found.append((right, given, difference, apart))
     wrong = [row for row in found if not row[0]]
@@ -210,7 +211,7 @@ def _compare(
 
 
 def _advice(found: list[tuple[bool, float, float, float]]) -> str:
-    """Return advice, e.g. a factor to correct if the ratio is equal in all directions."""
+    """Return advice: name the factor to correct if it is the same in all directions."""
     ratios = [given / difference for _, given, difference, _ in found if difference]
     factor = sum(ratios) / max(len(ratios), 1)
     if factor and all(abs(ratio - factor) <= 0.01 * abs(factor) for ratio in ratios):

@@ -154,7 +154,7 @@ class CapturedLoop:
             return stop, self._state
 
     def _share(self, shared: Any) -> None:
-        """Discard all graphs if shared arrays have changed, since graphs contain their addresses.
+        """Discard all graphs if the shared arrays are new, since graphs contain the old addresses.
 
         Only weak references to the arrays are kept.
         """

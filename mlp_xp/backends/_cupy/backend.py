@@ -77,10 +77,10 @@ class CupyBackend(Backend):
     def _from_numpy(self, array: np.ndarray) -> Array:
         if array.nbytes > _MOST_PINNED:
             copy = cupy.empty(array.shape, array.dtype)
-            copy.set(array)  # `set` returns after the copy.
+            copy.set(array)  # `set` waits until the copy is complete.
             return copy
-        # `asarray` copies asynchronously, through pinned memory. By default it would keep
-        # column-major order.
+        # `asarray` copies asynchronously, through pinned memory. The default order would keep
+        # column-major arrays.
         return cupy.asarray(array, order="C")
 
     def contiguous(self, array: Any) -> Array:

@@ -43,7 +43,7 @@ _TYPES = {
 _WORKSPACE_BYTES = 32 << 20
 # The largest alignment to distinguish, in bytes; new memory always has it.
 _ALIGNMENT = 256
-# The bias vector's alignment: it is read 16 bytes at a time.
+# The bias vector's alignment in bytes, since cuBLASLt reads 16 bytes at a time.
 _VECTOR_ALIGNMENT = 16
 # The number of cached product descriptions; a layer needs three per batch size.
 _MOST_PRODUCTS = 1024

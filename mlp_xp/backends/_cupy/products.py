@@ -17,7 +17,7 @@ from mlp_xp.nn.layers._dense import transpose
 
 @cache
 def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., Any]]]:
-    """Return the kernel of dense layers, with float32 products in a precision.
+    """Return the dense-layer kernel, which computes float32 products in this precision.
 
     Each product is one launch: one forward, two backward. Stacks of models and block-diagonal
     layers use batched products. For products that cuBLASLt does not support, CuPy uses cuBLAS.
@@ -34,7 +34,7 @@ def dense_in(precision: str | None) -> Callable[..., tuple[Any, Callable[..., An
         if not isinstance(x, cupy.ndarray):  # x is a sparse matrix.
             return layers.affine(params, x, arrangement, xp=xp)
         W, b = params
-        if W.dtype != x.dtype:  # The check saves 1 µs per layer.
+        if W.dtype != x.dtype:  # Skipping the cast saves 1 µs per layer.
             W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
         is_plain = arrangement is None and x.ndim == 2 and b.ndim == 1
         parts = x if arrangement is None else arrangement.split(x, xp=xp)

@@ -95,7 +95,7 @@ class JaxBackend(Backend):
     def scope(self) -> contextlib.AbstractContextManager[object]:
         stack = contextlib.ExitStack()
         stack.enter_context(jax.enable_x64(True))
-        # By default, JAX computes float32 matrix products in TF32 on recent GPUs.
+        # On recent GPUs, JAX's default for float32 matrix products would be TF32.
         products = "tensorfloat32" if self.precision == "tf32" else "float32"
         stack.enter_context(jax.default_matmul_precision(products))
         return stack

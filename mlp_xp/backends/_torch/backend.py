@@ -54,8 +54,7 @@ class TorchBackend(Backend):
         return array.detach().to(self.device)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
-        # torch has neither read-only tensors (it warns about shared read-only memory) nor negative
-        # strides.
+        # Copy if needed: torch does not support negative strides, and warns about read-only memory.
         array = np.ascontiguousarray(array).reshape(array.shape)
         if not array.flags.writeable:
             array = array.copy()

@@ -35,7 +35,7 @@ def _take(kept: _Kept, role: str) -> tuple[np.ndarray | None, int, int]:
 def _count_of_unused() -> int:
     """Measure an unused buffer's reference count, since the count depends on the Python version.
 
-    Return 0, so that no buffer is reused, if a tensor does not increase the count by one.
+    If a tensor does not increase the count by one, return 0, so that no buffer is reused.
     """
     raw = np.empty(1)
     kept = {"held": (raw, 0), "unused": (np.empty(1), 0)}
@@ -54,8 +54,7 @@ def empty(
 ) -> torch.Tensor:
     """Return an uninitialized tensor, in the owner's buffer for this role if nothing else uses it.
 
-    The memory is on the owner's device, and kept until the owner is deleted. A buffer that another
-    tensor or view still uses is not reused.
+    The memory is on the owner's device, and is kept until the owner is deleted.
     """
     n_bytes = math.prod(shape) * dtype.itemsize
     if owner.device.type != "cpu" or n_bytes < _MIN_BYTES:

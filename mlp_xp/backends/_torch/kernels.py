@@ -34,7 +34,7 @@ _RUN = 4
 def dense(
     params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Any, Callable[..., Any]]:
-    """Compute `mlp_xp.nn.layers.affine` with the bias added by the product."""
+    """Compute `mlp_xp.nn.layers.affine`; the matrix product adds the bias."""
     if x.ndim > 2 or params.b.ndim > 1:
         return layers.affine(params, x, arrangement, xp=xp)
     if arrangement is not None:

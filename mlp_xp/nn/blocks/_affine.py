@@ -54,7 +54,6 @@ class Affine(Block):
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
-        """Whether the initial parameters depend on the data."""
         return self.start == "ntk"
 
     @property
@@ -71,11 +70,9 @@ class Affine(Block):
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """The number of operations: two per weight."""
         return 2 * self.fan_in * self.fan_out
 
     def init(self, uniform: Make, constant: Make) -> Dense:
-        """Draw weights and biases."""
         shape = self.fan_in, self.fan_out
         if self.adapts:
             return Dense(normal(uniform, shape), constant(0.0, (self.fan_out,)))
@@ -124,12 +121,10 @@ class BlockAffine(Block):
 
     @property
     def label(self) -> str:
-        """The block's name in a summary."""
         return f"{self.arrangement.blocks} dense blocks"
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """The number of operations: two per weight."""
         return 2 * self.fan_out * self.arrangement.fan_in
 
     @property
@@ -138,7 +133,6 @@ class BlockAffine(Block):
         return self.arrangement.blocks * self.arrangement.fan_out
 
     def init(self, uniform: Make, constant: Make) -> Dense:
-        """Draw weights and biases."""
         arrangement = self.arrangement
         shape = arrangement.blocks, arrangement.fan_in, arrangement.fan_out
         return draw_dense(uniform, constant, self.start, shape, self.fan_out)

@@ -23,7 +23,7 @@ from mlp_xp.nn.layers import (
 Measured = tuple[BatchStats, ...]
 
 
-Make = Callable[..., Any]  # A function that creates an array; its last argument is the shape.
+Make = Callable[..., Any]  # A function that creates an array, given the shape as its last argument.
 
 
 class BlockPullback(Protocol):
@@ -161,7 +161,7 @@ def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -
     for block in blocks:
         own = next(remaining) if block.has_params else ()
         x, pullback, batch_stats = block(own, x, context)
-        # An earlier block with parameters needs this block's dx.
+        # If an earlier block has parameters, it needs this block's dx.
         pullbacks.append((pullback, n_params > 0))
         n_params += block.has_params
         measured += batch_stats

@@ -12,14 +12,13 @@ from mlp_xp.nn.layers import Activation, Slope, parametric
 
 @dataclass(frozen=True)
 class Activate(Block):
-    """An activation: a name in `mlp_xp.nn.layers.ACTIVATIONS`, or a function like them."""
+    """An activation: a name in `nn.layers.ACTIVATIONS`, or a function with the same signature."""
 
     function: str | Activation
     has_params: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
-        """The block's name in a summary."""
         return _name_of(self.function)
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
@@ -37,7 +36,6 @@ class ParametricActivate(Block):
 
     @property
     def label(self) -> str:
-        """The block's name in a summary."""
         return f"parametric {_name_of(self.function)}"
 
     def init(self, uniform: Make, constant: Make) -> Slope:
@@ -69,7 +67,6 @@ class Dropout(Block):
 
     @property
     def label(self) -> str:
-        """The block's name in a summary."""
         return f"dropout {self.rate:g}"
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:

@@ -78,7 +78,6 @@ class TableInputs(Block):
 
     @property
     def label(self) -> str:
-        """The block's name in a summary."""
         parts = {
             "numbers embedded": self._numeric is not None,
             "categories embedded": bool(self.categories),
@@ -133,7 +132,7 @@ class TableInputs(Block):
             if pulls[2] is not None:
                 _, grad = pulls[2](dy[..., last:], need_dx=False)
                 grads.insert(0, grad)
-                # The derivative by a code is 0, since codes are indices.
+                # The derivative with respect to a code is 0, since codes are indices.
                 dparts.append(xp.zeros_like(dy[..., : len(self.categories)]))
             if pulls[0] is not None:
                 dparts[0], grad = pulls[0](dparts[0], need_dx=need_dx)

@@ -23,12 +23,10 @@ class SharedAffine(Block):
 
     @property
     def label(self) -> str:
-        """The block's name in a summary."""
         return f"dense, shared by {self.n_members}"
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """The number of operations: two per weight and member."""
         return 2 * self.fan_in * self.fan_out * self.n_members
 
     def init(self, uniform: Make, constant: Make) -> SharedDense:
@@ -59,11 +57,9 @@ class MemberHeads(Block):
 
     @property
     def work(self) -> int:  # type: ignore[override]
-        """The number of operations: two per weight."""
         return 2 * self.fan_in * self.fan_out
 
     def init(self, uniform: Make, constant: Make) -> Heads:
-        """Draw each member's weights and biases."""
         shape = self.n_members, self.fan_in, self.fan_out // self.n_members
         return Heads(*draw_dense(uniform, constant, self.start, shape, (shape[0], shape[2])))
 

@@ -58,7 +58,6 @@ class PBLD(NumericEmbedding):
             raise ValueError(f"`sigma` must be at least 0 and finite, got {self.sigma!r}.")
 
     def work(self, n: int) -> int:
-        """Return the number of operations: two per weight."""
         return 2 * n * self.waves * (self.outputs - 1)
 
     def init(self, n: int, uniform: Make, constant: Make) -> Periodic:
@@ -95,7 +94,6 @@ class PLE(NumericEmbedding):
         check_counts(self, pieces=1, outputs=1)
 
     def work(self, n: int) -> int:
-        """Return the number of operations: two per weight."""
         return 2 * n * (self.pieces + 1) * self.outputs
 
     def init(self, n: int, uniform: Make, constant: Make) -> Piecewise:

@@ -19,7 +19,6 @@ class Embedding(NamedTuple):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each array, for update rules."""
         return ("embedding",)
 
 

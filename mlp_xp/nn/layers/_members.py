@@ -23,7 +23,6 @@ class SharedDense(NamedTuple):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of the arrays, for optimizers."""
         return "matrix", "vector", "vector", "vector"
 
 
@@ -35,7 +34,6 @@ class Heads(NamedTuple):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of the arrays, for optimizers."""
         return "matrix", "vector"
 
 

@@ -17,7 +17,6 @@ class InputScale(NamedTuple):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each array, for update rules."""
         return ("scale",)
 
 
@@ -35,7 +34,6 @@ class Periodic(NamedTuple):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each array, for update rules."""
         return ("numeric",) * 4
 
 
@@ -54,7 +52,6 @@ class Piecewise(NamedTuple):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each array, for update rules."""
         return ("vector", "vector", "numeric", "numeric", "numeric")
 
 

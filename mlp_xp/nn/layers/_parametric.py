@@ -17,7 +17,6 @@ class Slope(NamedTuple):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each array, for update rules."""
         return ("slope",)
 
 

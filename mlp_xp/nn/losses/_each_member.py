@@ -39,7 +39,6 @@ class EachMember(Wrapped):
 
     @property
     def output(self) -> str:  # type: ignore[override]
-        """The name of the output activation."""
         return self.loss.output
 
     @property
@@ -100,7 +99,6 @@ class EachMember(Wrapped):
 
     @property
     def takes_standardized(self) -> bool:
-        """Whether targets may be standardized."""
         return self.loss.takes_standardized
 
     def reported(self, value: Any, n_outputs: int) -> Any:

@@ -234,12 +234,10 @@ class Quantile(ErrorLoss):
 
     @property
     def output(self) -> str:  # type: ignore[override]
-        """The name of the output activation."""
         return "identity" if len(self.levels) == 1 else "quantiles"
 
     @property
     def takes_standardized(self) -> bool:
-        """Whether targets may be standardized."""
         return True
 
     def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:

@@ -142,7 +142,6 @@ class Gaussian(Loss):
 
     @property
     def takes_standardized(self) -> bool:
-        """Whether targets may be standardized."""
         return True
 
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:

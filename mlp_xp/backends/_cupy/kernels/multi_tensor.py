@@ -70,7 +70,7 @@ def launch(
     scalars_of: Callable[[slice], tuple[Any, ...]],
     members: list[tuple[Any, ...]],
 ) -> None:
-    """Launch a kernel over all leaves of some trees, in several launches if there are many.
+    """Launch a kernel over all leaves of some trees, in several launches if there are many leaves.
 
     ``members`` has a tuple of arrays for each leaf: one array per tree. ``kernel_of`` returns the
     kernel for a slice of the members; ``scalars_of`` returns the scalar arguments for a slice of

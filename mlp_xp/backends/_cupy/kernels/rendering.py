@@ -106,7 +106,8 @@ def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
 def every_kernel() -> Iterator[Any]:
     """Yield each registered kernel in each of its variants.
 
-    The dtypes of an `ElementwiseKernel` are letters that CuPy replaces; a `RawKernel` is complete.
+    In the source of an `ElementwiseKernel`, dtypes are letters that CuPy replaces; the source of a
+    `RawKernel` is complete.
     """
     for factory, variants in _FACTORIES:
         for variant in variants:

@@ -1,4 +1,4 @@
-"""Embeddings: each gradient is added to its row of the table, element by element."""
+"""Embedding gradients: each gradient is added to its row of the table, element by element."""
 
 from __future__ import annotations
 

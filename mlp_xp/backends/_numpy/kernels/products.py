@@ -73,7 +73,7 @@ def multiply(
     """Compute the product of two matrices, each possibly transposed, plus a bias, into ``out``.
 
     With ``in_pairs``, float32 operands are rounded to bfloat16; sums are in float32. An operand
-    that `pack_ahead` has packed is used once.
+    from `pack_ahead` can be used only once.
     """
     packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
     options: Any = {"ta": ta, "tb": tb, "bias": bias, "in_pairs": in_pairs, "ahead": ahead}
@@ -215,7 +215,7 @@ def _n_steps(n: int, packing: int) -> int:
 
 
 def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
-    """Return the number of columns per panel that gives all panels equal widths."""
+    """Return the number of columns per panel for which all panels have equal widths."""
     lanes = tile.vector_bytes // itemsize
     n_vectors = -(-n // lanes)
     return -(-n_vectors // -(-n_vectors // tile.vectors)) * lanes

@@ -1,4 +1,4 @@
-"""Products with sparse rows by SciPy, as calls that a compiled step can record."""
+"""Products with sparse rows, by SciPy functions that a compiled step can record."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mlp_xp.backends.kernels import SparseMatrix, Transposed
 Array: TypeAlias = Any  # A NumPy array or a traced array.
 
 # Weights up to this size in bytes fit in the caches. Each row of larger weights should be read only
-# once, so the sparse entries are then processed by column. This takes 0.4 to 0.9 times as long as
-# by row (bench, drop-in/sparse).
+# once, so the sparse entries are then processed by column. Processing by column takes 0.4 to 0.9
+# times as long as processing by row (bench, drop-in/sparse).
 _CACHED = 1 << 21
 
 

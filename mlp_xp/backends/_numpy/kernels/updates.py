@@ -171,7 +171,7 @@ def _sum_of_squares(x: np.ndarray) -> Any:
 
 
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:
-    """Return the number of an update rule for the machine code, and its constants."""
+    """Return an update rule's number in the machine code, and the rule's constants."""
     from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM
 
     if isinstance(optimizer, SGD):

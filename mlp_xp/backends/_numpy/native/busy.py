@@ -101,7 +101,7 @@ def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[
 
 @functools.lru_cache(maxsize=256)
 def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
-    """Return the rows at which one thread must split a product to get all threads' bits, or ()."""
+    """Return where to split rows so that one thread reproduces all threads' result, or ()."""
     rng = np.random.default_rng(0)
     a, b = (
         rng.random(shape, dtype) if is_c else rng.random(shape[::-1], dtype).T

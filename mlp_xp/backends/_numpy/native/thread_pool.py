@@ -39,7 +39,7 @@ def _is_installed() -> bool:
         return False
     try:
         return all(importlib.util.find_spec(name) is not None for name in ("numba", "llvmlite"))
-    except ValueError:  # An import hook blocks the package.
+    except ValueError:  # Raised if an import hook blocks the package.
         return False
 
 
@@ -255,7 +255,7 @@ def thread_pool(n_threads: int) -> Iterator[None]:
     sleep.
     """
     with one_blas_thread() as others:
-        # Concurrent fits divide the threads among them.
+        # Concurrent fits divide the threads among themselves.
         own = n_threads if current_worker() else max(1, n_threads // (others + 1))
         outer, pool = _of_this_thread.pool, ThreadPool(own)
         _of_this_thread.pool = pool

@@ -160,8 +160,8 @@ class Compiled:
         program = Program(plan.pool, plan.leaves)
         try:
             state = rebuild(plan.state, [Traced(program, leaf) for leaf in plan.leaves])
-            # During tracing, machine code does not run, so values computed from its results are
-            # meaningless.
+            # Machine code does not run during tracing, so values are meaningless, and so are
+            # warnings.
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)

@@ -51,7 +51,7 @@ class Program:
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
         self._tables: list[np.ndarray] = []
-        self._n_bytes = 0  # The size of all results since the last table.
+        self._n_bytes = 0  # The size of all results since the last table, in bytes.
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[Any, int | str, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
@@ -165,8 +165,8 @@ class Program:
                 if isinstance(array, Traced) and array.find_view is not None:
                     self._patches.append((records[row], column, array.find_view))
                 else:
-                    self._name(array)  # Keeps the array alive.
-            self._name(records)  # Keeps the table alive.
+                    self._name(array)  # Keep the array alive.
+            self._name(records)  # Keep the table alive.
             self._lines.append(f"run_turns({self._name(step_range(records))})")
             self._tables.append(records)
             self._jobs = []
@@ -379,7 +379,7 @@ class Program:
             if given.find_view is not None:
                 self._patches.append((pick, "source", given.find_view))
             else:
-                self._name(given)  # Keeps the array alive.
+                self._name(given)  # Keep the array alive.
             self._name(place)
         self._name(picks)
         return step_range(self._tables[0], picks)
