@@ -100,7 +100,7 @@ class Ranks(SingleProcess):
                 )
                 raise ValueError(
                     f"rank {rank} of {self.size} has {differences}: "
-                    f"pass the same values to all ranks{cure()}."
+                    f"give all ranks the same settings, data and packages{cure()}."
                 )
 
     def join_samples(

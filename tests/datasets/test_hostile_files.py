@@ -196,7 +196,7 @@ def bombs(n):
         "memo bomb": (b"Nr" + struct.pack("<I", 0x7FFFFFFF), "dictionary, got NoneType"),
         "deep key": (b"}()" + deep + b"Nu", "a key is a tuple"),
         "deep name": (b")" + deep + b")\x93", "an object without a name"),
-        "deep dtype": (data + deep + b"\x85R\x89C\1xtbs", "not a plain two-dimensional array"),
+        "deep dtype": (data + deep + b"\x85R\x89C\1xtbs", "got another kind of array"),
         "deep state": (
             dtype + b"h\0)R" * (1000 * n) + b"b" * (1000 * n - 1),
             "dictionary, got Pickled",

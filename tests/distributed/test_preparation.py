@@ -68,7 +68,7 @@ def fail_in_all_ways(*left_out: str) -> None:
             partial(fit_as_if, can_compile=lambda: not is_last),
             *(None, "rank 2 of 3 has machine code=False where rank 0 has True.*numba on each"),
         ),
-        "nobody": (partial(fit, X[:0], y[:0], distributed=SHARDED), None, "no rank has a row"),
+        "nobody": (partial(fit, X[:0], y[:0], distributed=SHARDED), None, "is empty on all ranks"),
     }
     for case, (function, only, words) in cases.items():
         if case in left_out:

@@ -199,7 +199,7 @@ def pixels_of(value: object, where: str, row: int) -> Pixels:
         ):
             pass
         case _:
-            raise DatasetError(f"{where}: 'data' must be {expected}, got another kind of object")
+            raise DatasetError(f"{where}: 'data' must be {expected}, got another kind of array")
     if name not in ("u1", b"u1"):
         raise DatasetError(f"{where}: 'data' must be {expected}, got the dtype {name!r:.40}")
     if n < 1 or width != row or len(data) != n * width:
