@@ -138,7 +138,7 @@ class ProgressBar(Live):
         return seconds if end is None else min(seconds, end - time.perf_counter())
 
     def _draw_curve(self) -> None:
-        """Draw the curves below the bar of a notebook."""
+        """Draw the training curves below the progress bar of a notebook."""
         if not (self.curve and self._fitted is not None and isinstance(self._live, NotebookBar)):
             return
         start = time.perf_counter()

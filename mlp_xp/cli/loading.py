@@ -21,7 +21,7 @@ from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import FILES, names, read_table
 
 DEFAULT = "default"
-TABLE = "table"  # the default recipe for the user's own tables
+TABLE = "table"  # The default recipe for the user's own tables.
 
 
 def load_data(

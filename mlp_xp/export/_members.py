@@ -18,7 +18,7 @@ _OTHERWISE = (
 
 
 def members_of(model: Any) -> list[Any]:
-    """Return the estimators of an ensemble, or a list that contains a single estimator."""
+    """Return the estimators of an ensemble, or a list that contains the given estimator."""
     if isinstance(model, BaseEnsemble):
         check_is_fitted(model)
         return list(model.estimators_)

@@ -45,15 +45,15 @@ def to_onnx(
     Returns
     -------
     onnx.ModelProto
-        Its input is ``X : (N, features)``; for a table with categories or dates it has one input
-        ``(N,)`` per column, with the column's name: text ("" if missing) or numbers (NaN if
-        missing), and for a date its numbers, e.g. ``"born: year"``. A classifier has the outputs
-        ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 for multilabel
-        targets, and ``probabilities : (N, classes)``; for several targets they are ``label_0``,
-        ``probabilities_0``, ``label_1`` and so on. A regressor has ``prediction : (N,)`` or ``(N,
-        outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and with
-        several quantiles it has ``quantiles : (N, levels)`` or ``(N, outputs, levels)``, calibrated
-        if the estimator is.
+        The input is ``X : (N, features)``. For a table with categories or dates, each column is an
+        input ``(N,)`` with the column's name instead: text ("" if missing) or numbers (NaN if
+        missing). A date has an input for each of its numbers, e.g. ``"born: year"``. A classifier
+        has the outputs ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 for
+        multilabel targets, and ``probabilities : (N, classes)``; for several targets, the outputs
+        are ``label_0``, ``probabilities_0``, ``label_1`` and so on. A regressor has ``prediction :
+        (N,)`` or ``(N, outputs)``. With ``loss="gaussian"``, it also has ``std``, of the same
+        shape, and with several quantiles, ``quantiles : (N, levels)`` or ``(N, outputs, levels)``,
+        calibrated if the estimator is calibrated.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: 
 def _sources(
     views: tuple[Any, ...], n_features: int
 ) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Return the source index of each pixel in each view, and a mask that is 0 if there is none."""
+    """Return the source of each pixel in each view, and a mask that is 0 without a source."""
     if not views:
         return [(None, None)]
     xp = get_backend("numpy").xp

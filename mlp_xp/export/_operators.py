@@ -52,7 +52,7 @@ class OnnxNamespace:
         return _node(operators.arg_max, x, axis=axis, keepdims=0)
 
     def cos(self, x: Any) -> Any:
-        """Return the cosine from the sine, because runtimes support cosine only in float32."""
+        """Compute the cosine from the sine, because runtimes support cosine only in float32."""
         return ndonnx.sin(x + 0.5 * math.pi)
 
     def log1p(self, x: Any) -> Any:

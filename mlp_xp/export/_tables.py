@@ -100,7 +100,7 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
 
 
 def _round_jumps(quantiles: np.ndarray, dtype: Any) -> np.ndarray:
-    """Round each quantile at a jump of the scores to ``dtype``, so equal numbers still match."""
+    """Round repeated and extreme quantiles to ``dtype``, so that equal inputs still match them."""
     is_equal = np.diff(quantiles, axis=0) == 0.0
     sides = (np.pad(is_equal, (pad, (0, 0)), constant_values=True) for pad in ((1, 0), (0, 1)))
     is_jump = np.logical_or(*sides)
@@ -109,7 +109,7 @@ def _round_jumps(quantiles: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def _normal_scores(quantiles: np.ndarray, x: Any) -> Any:
-    """Map numbers ``(N, numbers)`` as scikit-learn's QuantileTransformer does, in float64."""
+    """Transform numbers ``(N, numbers)`` like scikit-learn's QuantileTransformer, in float64."""
     columns = []
     for place, edges in enumerate(quantiles.T):
         value = x[:, place : place + 1]

@@ -85,7 +85,7 @@ def _value(node: onnx.NodeProto, known: dict[str, np.ndarray], model: onnx.Model
 def _folded(
     nodes: list[onnx.NodeProto], known: dict[str, np.ndarray], outputs: set[str]
 ) -> list[onnx.NodeProto]:
-    """Merge scales and shifts that follow a dense layer into its weights; return the rest.
+    """Merge scales and shifts after a dense layer into its weights; return the other nodes.
 
     This removes batch normalization, because its statistics are constant during prediction.
     """

@@ -31,12 +31,13 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
     -------
     torch.nn.Sequential
         On the CPU and in evaluation mode, with ``Linear``, ``LayerNorm``, ``ReLU`` and so on, and
-        small custom modules for blocks that PyTorch lacks. Like the estimator it takes rows, in the
-        dtype of the fit. Outputs are (rows, outputs); two classes have a single output, the
-        log-odds of the second. With ``loss="gaussian"`` the outputs are means, then logarithms of
-        variances, or activated standard deviations; with several quantiles they are the lowest one,
-        then raw steps or activated quantiles. With `target_scaling` raw outputs are in standardized
-        units. For a table the module takes ``model.columns_.transform(X)``.
+        small custom modules for blocks that PyTorch lacks. Like the estimator, the module takes
+        rows, in the dtype of the fit. Outputs have shape (rows, outputs); for two classes, the
+        single output is the log-odds of the second class. With ``loss="gaussian"``, the outputs are
+        means, then logarithms of variances, or standard deviations if activated. With several
+        quantiles, they are the lowest quantile, then raw steps, or the quantiles if activated. With
+        `target_scaling`, raw outputs are in standardized units. For a table, the module takes
+        ``model.columns_.transform(X)``.
 
     Raises
     ------

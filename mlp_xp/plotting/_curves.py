@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set_figure_title
 
-# Curves of at most this many epochs have markers, because a line needs two points.
+# Curves of at most this many epochs have markers, so a single epoch is visible.
 _MARKED = 50
 
 

@@ -12,7 +12,7 @@ from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
 
 class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignore[misc]
-    """scikit-learn's plot of a regressor's predictions, by default with the true values.
+    """scikit-learn's plot of predictions, which shows true against predicted values by default.
 
     `from_estimator` and `from_predictions` work as in scikit-learn.
 

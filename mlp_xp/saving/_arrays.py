@@ -30,7 +30,7 @@ from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.data.input_scaling import Whiten
 
 _DTYPES = {"F32": "float32", "F64": "float64"}  # The names of dtypes in a safetensors header.
-_HEADER_LIMIT = 4 << 20  # The maximum in bytes, enough for about 30,000 tensors.
+_HEADER_LIMIT = 4 << 20  # The maximum size in bytes, enough for about 30,000 tensors.
 
 
 _GROUPS: dict[type, str] = {Dense: "layers", Norm: "norms"}
@@ -151,7 +151,7 @@ def _described(dtype: str, shape: Iterable[int]) -> str:
 
 
 def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[FittedState]:
-    """Return the states with their arrays; call `check_header` before."""
+    """Return the states with their arrays; call `check_header` first."""
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)

@@ -11,7 +11,7 @@ from typing import Any
 from mlp_xp._utils.storage.files import read_file
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
-JSON_LIMIT = 64 << 20  # The maximum in bytes, enough for the history of 200,000 epochs.
+JSON_LIMIT = 64 << 20  # The maximum size in bytes, enough for the history of 200,000 epochs.
 
 # Errors that unexpected data in a file can cause.
 _DAMAGES = (

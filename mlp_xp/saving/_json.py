@@ -16,8 +16,8 @@ import numpy as np
 from mlp_xp.recipes.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
-_LONGEST_DTYPE = 16  # The maximum length of a dtype such as "<U1000".
-# The maximum in bytes, because NumPy stores every string at the size of the longest string.
+_LONGEST_DTYPE = 16  # The maximum length of the name of a dtype, e.g. "<U1000".
+# The maximum size in bytes, because NumPy pads all strings to the length of the longest string.
 _MOST_CLASSES = 64 << 20
 
 

@@ -16,7 +16,7 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import read_file
 from mlp_xp.saving._files import SPEC, SavingError, blamed_on, brief, expect
 
-LIMIT = 4 << 30  # The maximum in bytes; vocabularies and nearest-neighbor tables are large.
+LIMIT = 4 << 30  # The maximum size in bytes; vocabularies and nearest-neighbor tables are large.
 _HOLE = "passthrough"  # Placeholder for the network.
 _TRUSTED = ["numpy.dtype"]  # A type in imputers and encoders that skops does not trust by default.
 
@@ -43,12 +43,12 @@ def steps_name(content: bytes) -> str:
 
 
 def is_steps_name(name: Any) -> bool:
-    """Whether a name has the form of names from `steps_name`."""
+    """Whether a name is a valid name of a skops file."""
     return isinstance(name, str) and bool(re.fullmatch(r"steps-[0-9a-f]{64}\.skops", name))
 
 
 def with_steps(folder: Path, name: Any, network: Any) -> Pipeline:
-    """Return a pipeline of the steps that are saved in the folder and the network."""
+    """Return a pipeline with the steps that are saved in the folder, then the network."""
     with blamed_on(folder / SPEC):
         expect(is_steps_name(name), f"steps is {name!r}, not a file name from save_model")
     path, io = folder / name, optional("skops.io", "skops")

@@ -143,14 +143,14 @@ def weights_name(sha256: hashlib._Hash) -> str:
 
 
 def is_weights_name(name: Any) -> bool:
-    """Whether a name has the form of the names of weights files."""
+    """Whether a name is a valid name of a weights file."""
     stem, dot, suffix = WEIGHTS.partition(".")
     pattern = rf"{stem}(-[0-9a-f]{{{_NAME_LENGTH}}})?{dot}{suffix}"
     return isinstance(name, str) and bool(re.fullmatch(pattern, name))
 
 
 def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
-    """Store the names of the weights file and, for a Pipeline, of the skops file."""
+    """Store the names of the weights file and, for a Pipeline, the skops file in a spec."""
     spec.update(format_version=_NAMED_WEIGHTS, weights=name)
     if steps is not None:
         spec.update(format_version=_STEPS, steps=steps)
@@ -355,7 +355,7 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
 def _target_numbers(
     spec: dict[str, Any], name: str, n_outputs: int, params: dict[str, Any], setting: str = ""
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return two arrays of a number per output, or None if the parameter is off."""
+    """Return two arrays with a number per output, or None if the parameter is off."""
     found, given = spec.get(name), params[setting or name]
     expect((found is None) == (not given), f"{name} is {found!r}, but params have {given!r}")
     if found is None:

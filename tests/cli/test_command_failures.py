@@ -319,7 +319,7 @@ def test_a_folder_without_room_or_leave_is_an_error_before_the_first_step(fails,
     monkeypatch.setattr(new_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
     line = fails(*TINY, "--hidden", 4096, "--out", "run")
     # Twice 307,210 weights of 4 bytes, and a megabyte.
-    assert "the run needs 3.5 MB, but 0.5 MB are free; free disk space, or set --out" in line
+    assert "the run needs 3.5 MB, but only 0.5 MB are free: delete files, or set --out" in line
     assert list(Path().iterdir()) == []
     Path("file").touch()
     line = fails(*TINY, "--out", "file/run")

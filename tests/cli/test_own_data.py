@@ -77,7 +77,7 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
     options = "--epochs", 20, "--validation", 0.1, "ship.csv", "--target", "survived", *FEW[2:]
     done = mlp_xp("train", *options)
     for line in (
-        "columns: 2 of numbers, 1 of text, 2 with holes\n",
+        "columns: 2 numeric, 1 text, 2 with missing values\n",
         "left out: name (text, with 200 values in 200 rows)\n",
         "network: 128-128-2, relu, adamw, dropout 0.15\n",
         "target: survived, 2 classes (classification)\n",

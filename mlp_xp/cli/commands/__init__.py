@@ -1,6 +1,6 @@
 """The table of commands: their options, and the functions that run them.
 
-Importing it loads no numerical library.
+Importing this module loads no numerical library.
 """
 
 from __future__ import annotations

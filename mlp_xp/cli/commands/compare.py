@@ -44,7 +44,7 @@ def run_runs(args: argparse.Namespace, output: Output) -> int:
 def run_compare(args: argparse.Namespace, output: Output) -> int:
     """Print the differences between runs, and write a page with their learning curves."""
     if len(args.runs) < 2:
-        raise ValueError(f"{args.runs[0]} is a single run: type two or more to compare")
+        raise ValueError(f"{args.runs[0]} is a single run: type two or more runs to compare")
     check_installed("matplotlib")
     runs = [read_summary(folder) for folder in args.runs]
     names = _names(args.runs)

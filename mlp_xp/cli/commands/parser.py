@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises ValueError for wrong arguments, and keeps line breaks in help texts.
 
     ``add_options(parser)`` is called when the parser is first used, so only the options of the
-    requested command are built.
+    requested command are created.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def suggestion(given: str, choices: Iterable[str]) -> str:
-    """Return ", did you mean x?" with the nearest choice, or "" if none is near."""
-    from mlp_xp._utils.names import did_you_mean  # Only needed for errors.
+    """Return ", did you mean x?" with the nearest choice, or "" if no choice is similar."""
+    from mlp_xp._utils.names import did_you_mean  # Only errors need this.
 
     meant = did_you_mean(given, choices).replace("'", "")
     return meant and f", {meant}"

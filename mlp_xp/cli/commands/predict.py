@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
-    """Replace each folder by the files in it that have one of the endings."""
+    """Replace each folder by its files with one of the file name endings."""
     files: list[Path] = []
     for path in paths:
         found = [path]

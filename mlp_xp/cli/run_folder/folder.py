@@ -94,8 +94,8 @@ class DiskSpace(Callback):
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
-                f"the run needs {needed / 1e6:,.1f} MB, but {free / 1e6:,.1f} MB are free; free "
-                "disk space, or set --out to a folder elsewhere",
+                f"the run needs {needed / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB are free: "
+                "delete files, or set --out to a folder on another disk",
                 str(self._folder),
             )
 

@@ -110,7 +110,7 @@ def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
 
 
 def _is_of_run(path: Path) -> bool:
-    """Whether an invalid ``config.json`` may belong to a run, not to another program."""
+    """Whether an invalid ``config.json`` may be from a run rather than from another program."""
     try:
         return "settings" in read_config(path.parent, _CURE)
     except (OSError, ValueError):

@@ -1,1 +1,4 @@
-"""Terminal output, Ctrl-C and error messages of the commands; no module imports slow libraries."""
+"""Terminal output, Ctrl-C and error messages of the commands.
+
+These modules import no slow libraries.
+"""

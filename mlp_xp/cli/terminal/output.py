@@ -17,7 +17,8 @@ class Output:
     """The output of a command.
 
     With ``--json``, stdout contains a single JSON object, and messages are printed on stderr. With
-    ``--quiet``, only the result is printed. ``samples`` is the word for samples in messages.
+    ``--quiet``, only the result is printed. ``samples`` is the word for samples in messages,
+    e.g. "images".
     """
 
     samples = "images"

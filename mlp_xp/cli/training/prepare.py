@@ -34,7 +34,7 @@ def prepare(settings: Settings, output: Output) -> Prepared:
         output.samples = "samples"
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
-    backend.with_precision(model.precision)  # Raise errors before the run folder exists.
+    backend.with_precision(model.precision)  # Check this before the run folder is created.
     names = "target", "image_size", "task", "drop"
     options = {name: getattr(settings, name) for name in names}
     data = load_data(settings.data, settings.data_path, options, output, is_logged=True)
@@ -79,10 +79,10 @@ def _describe_columns(data: Dataset) -> str:
     assert data.columns is not None
     used = data.columns.used
     counts = {
-        "of numbers": sum(column.kind in ("number", "flag") for column in used),
-        "of dates": sum(column.kind == "date" for column in used),
-        "of text": sum(column.kind == "text" for column in used),
-        "with holes": sum(column.has_gaps for column in used),
+        "numeric": sum(column.kind in ("number", "flag") for column in used),
+        "date": sum(column.kind == "date" for column in used),
+        "text": sum(column.kind == "text" for column in used),
+        "with missing values": sum(column.has_gaps for column in used),
     }
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 

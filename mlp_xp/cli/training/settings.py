@@ -128,7 +128,7 @@ class Settings:
         return data, path
 
     def resume(self, run: Path, out: Path | None = None) -> Settings:
-        """Return the settings of an interrupted run, updated by these if --resume allows it."""
+        """Return an interrupted run's settings with these changes, or raise ValueError."""
         folder, _ = unfinished(run)
         given = {name: value for name, value in vars(self).items() if value}
         params = given.pop("params", {})
@@ -202,7 +202,7 @@ class Settings:
                 suggestion(scoring, known) or ", choose loss, refinement or one of scikit-learn's"
             )
             raise ValueError(f"unknown scoring {scoring!r}{meant}")
-        # L-BFGS ignores early stopping.
+        # L-BFGS ignores early stopping, so it needs --validation.
         if self.validation or (model.early_stopping and model.solver != "lbfgs"):
             return
         used = {"calibration": getattr(model, "calibration", None)}

@@ -185,7 +185,7 @@ def score_of(model: Any, task: Task) -> str:
         return str(model.scoring)
     loss = getattr(getattr(model, "_state", None), "loss", None)
     if model.scoring is None and loss is not None and (loss.has_std or loss.levels):
-        return "loss"  # R2 does not measure predicted intervals.
+        return "loss"  # R2 ignores predicted intervals.
     return task.metric if model.scoring in (None, task.metric) else "score"
 
 
