@@ -244,7 +244,7 @@ def init_batch_stats(network: Network) -> Measured:
 def forward(
     network: Network, params: Params, x: Array, context: Context | None = None, *, xp: Namespace
 ) -> tuple[Array, BlockPullback, Measured]:
-    """Run the network; by default for prediction, with plain layers.
+    """Run the network. By default, this is a prediction, without a backend's faster layers.
 
     Return the logits, (..., batch, outputs), the pullback, ``pullback(dlogits, need_dx=...)``, and,
     in training, the statistics of the batch for each batch normalization.

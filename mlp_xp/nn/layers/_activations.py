@@ -20,7 +20,7 @@ def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
     :math:`y = \max(x, 0)`, so :math:`\bar x = \bar y\,[x > 0]`.
 
-    The gradient at 0 is taken as 0, as in scikit-learn and PyTorch.
+    The gradient at 0 is defined as 0, as in scikit-learn and PyTorch.
 
     Examples
     --------

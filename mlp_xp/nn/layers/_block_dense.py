@@ -89,8 +89,8 @@ def block_dense(
     :math:`\bar W_k = x_k^T \bar y_k`, :math:`\bar b = \sum_i \bar y_i` and
     :math:`\bar x_k = \bar y_k W_k^T`. No weight is shared between blocks.
 
-    Two such layers in sequence, which mix different axes, connect every input with every output.
-    They need far fewer weights than a full matrix (a Monarch matrix).
+    If two such layers in sequence mix different axes, they connect every input with every output,
+    with far fewer weights than a full matrix (a Monarch matrix).
 
     References
     ----------

@@ -17,7 +17,7 @@ def dropout(
 ) -> tuple[Array, ActivationPullback]:
     r"""Set a random fraction of the elements to 0, and scale up the rest to keep the mean.
 
-    :math:`y = x\,k / (1 - r)` with :math:`k` 1 with probability :math:`1 - r`, else 0; so
+    :math:`y = x\,k / (1 - r)`, where :math:`k` is 1 with probability :math:`1 - r`, else 0. So
     :math:`\bar x = \bar y\,k / (1 - r)`.
 
     A model's mask depends only on the key, the shape (batch, width) and the rate. Dropout has no

@@ -1,8 +1,8 @@
 r"""Losses of the network's raw outputs; each loss and its gradient are in one small file.
 
-A loss returns the loss of each sample and a pullback. The pullback turns the derivative with
-respect to the samples' losses into the gradient with respect to the raw outputs (the *logits*,
-before any output activation). Weights and averages are applied in one place, `mean_loss`. The loss
+A loss returns the loss of each sample and a pullback. The pullback converts the derivative with
+respect to the samples' losses to the gradient with respect to the raw outputs (the *logits*, before
+any output activation). Weights and averages are applied in one place, `mean_loss`. The loss
 includes the output activation, so no loss computes the logarithm of a number that may have been
 rounded to zero.
 

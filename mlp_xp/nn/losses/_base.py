@@ -30,7 +30,7 @@ class Loss(ABC):
         Whether estimators report the mean over the outputs, as in scikit-learn, although the loss
         is the sum over the outputs.
     is_own : bool
-        Whether the gradient is user-defined, and must be checked by a finite difference.
+        Whether the gradient is user-defined. If so, a fit checks it by a finite difference.
     outputs_per_target : int
         The number of network outputs per target. The outputs are ordered by kind, e.g. the means of
         all targets, then the variances of all targets.
@@ -188,7 +188,7 @@ def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tup
 
 def normal_scores(levels: Sequence[float]) -> list[float]:
     """Return quantiles of the standard normal distribution."""
-    from statistics import NormalDist  # Avoid this import elsewhere.
+    from statistics import NormalDist  # Import this only when needed.
 
     return [NormalDist().inv_cdf(level) for level in levels]
 

@@ -167,11 +167,11 @@ class Quantile(ErrorLoss):
     \mathrm{sign}(e) + \tfrac12 - q`. For :math:`q = \tfrac{1}{2}`, the loss is half the absolute
     error.
 
-    A single quantile is the network's output, :math:`y = z`. For several quantiles, there is one
-    output for each, and the losses are added. The lowest quantile is :math:`y_1 = z_1`. Each higher
-    quantile adds a positive step, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so quantiles cannot
-    cross. Since a quantile depends on all lower outputs, :math:`\bar z_k = (\bar y_k + \bar y_{k+1}
-    + \dots) / (1 + e^{-z_k})`, without the denominator for the first.
+    A single quantile is the network's output, :math:`y = z`. Several quantiles have one output
+    each, and their losses are added. The lowest quantile is :math:`y_1 = z_1`. Each higher quantile
+    adds a positive step, :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so quantiles cannot cross.
+    Since a quantile depends on all lower outputs, :math:`\bar z_k = (\bar y_k + \bar y_{k+1} +
+    \dots) / (1 + e^{-z_k})`, and the first output has no denominator.
 
     Parameters
     ----------
