@@ -229,11 +229,11 @@ def rebuild(
 
         if columns is None:
             settings = spec["columns"].get("settings", {})  # Older files have no settings.
-            expect({*settings} <= {*_OF_COLUMNS}, f"settings of columns are {settings!r:.200}")
+            expect({*settings} <= {*_OF_COLUMNS}, f"columns has unknown settings {settings!r:.200}")
             settings = {name: decode(value, name) for name, value in settings.items()}
             columns = replace(decode_columns(spec["columns"]), settings=settings)
         n_columns = len(columns.columns)
-        expect(len(columns.input_names) == n_features, f"columns do not give {n_features} inputs")
+        expect(len(columns.input_names) == n_features, f"columns must have {n_features} inputs")
     if names is not None:
         expect(
             len(names) == n_columns and all(isinstance(name, str) for name in names),
@@ -246,7 +246,7 @@ def rebuild(
     codes = () if columns is None else columns.categories
     found = () if inputs is None else inputs.categories
     expect(
-        columns is None or codes == found, f"inputs have {found}, but columns {codes} categories"
+        columns is None or codes == found, f"inputs has categories {found}, but columns has {codes}"
     )
     config = resolve_config(settings, n_features, targets, widths[1:-1], inputs)
     network, output = config.rules.network, spec["out_activation"]

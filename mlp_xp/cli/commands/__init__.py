@@ -186,7 +186,7 @@ def _add_data(parser: Parser) -> None:
     known = list(LOADERS)
     parser.add_argument("name", nargs="?", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument(
-        "--fetch", choices=known, metavar="NAME", help="find or download it, and decode it"
+        "--fetch", choices=known, metavar="NAME", help="find or download a data set, and decode it"
     )
 
 
@@ -203,7 +203,7 @@ def _add_bench(parser: Parser) -> None:
         metavar="PART",
         help="tiny, lab, lab-full, medium, wide, predict, one-row, drop-in, search, busy, "
         "start-up, end-to-end, growth (all); backends, products, out-of-core, ranks; "
-        "drop-in/lbfgs for some of its cases",
+        "drop-in/lbfgs for the drop-in cases that begin with lbfgs",
     )
     add("--contenders", nargs="+", metavar="NAME", help="contenders, named as in the tables (all)")
     add("--images", type=count, metavar="N", help="maximum number of images per epoch")

@@ -125,7 +125,7 @@ def _add_data(group: Options, default: str) -> None:
         type=_size,
         metavar="WxH",
     )
-    add("--data-path", help="its file or folder (searched for, else downloaded)", metavar="PATH")
+    add("--data-path", help="DATA's file or folder (searched for, else downloaded)", metavar="PATH")
     add(
         "--validation",
         help="fraction of the training samples to hold out, to measure accuracy or R2 every epoch",
@@ -153,7 +153,7 @@ def _add_output(group: Options) -> None:
     group.add_argument(
         "--resume",
         metavar="RUN",
-        help="resume an interrupted run with its settings; RUN is its folder",
+        help="resume the interrupted run in the folder RUN with the settings of the run",
         **is_path,
     )
     group.add_argument(

@@ -199,7 +199,7 @@ class Settings:
         scoring, known = model.scoring, ("loss", "refinement", *get_scorer_names())
         if isinstance(scoring, str) and scoring not in known:
             meant = (
-                suggestion(scoring, known) or ", choose loss, refinement or one of scikit-learn's"
+                suggestion(scoring, known) or ", choose loss, refinement or a scikit-learn scorer"
             )
             raise ValueError(f"unknown scoring {scoring!r}{meant}")
         # L-BFGS ignores early stopping, so it needs --validation.
