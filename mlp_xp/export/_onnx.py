@@ -170,7 +170,7 @@ def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: 
 def _sources(
     views: tuple[Any, ...], n_features: int
 ) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Return the source of each pixel in each view, and a mask that is 0 without a source."""
+    """Return the source of each pixel in each view, and a mask (0 for pixels without a source)."""
     if not views:
         return [(None, None)]
     xp = get_backend("numpy").xp

@@ -29,7 +29,7 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         raise SavingError(f"{type(ensemble).__name__} is not one of {', '.join(ENSEMBLES)}")
     params = ensemble.get_params(deep=False)
     if not isinstance(params["random_state"], int | None):
-        params["random_state"] = None  # The spec of each network has a seed.
+        params["random_state"] = None  # The spec of each network contains a seed.
     template, settings = (params.pop(name) for name in _ENCODED)
     if template is not None:
         params["estimator"] = _encoded(template.get_params(deep=False))

@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
 
 def suggestion(given: str, choices: Iterable[str]) -> str:
     """Return ", did you mean x?" with the nearest choice, or "" if no choice is similar."""
-    from mlp_xp._utils.names import did_you_mean  # Only errors need this.
+    from mlp_xp._utils.names import did_you_mean  # Only errors need this import.
 
     meant = did_you_mean(given, choices).replace("'", "")
     return meant and f", {meant}"

@@ -128,7 +128,7 @@ class Settings:
         return data, path
 
     def resume(self, run: Path, out: Path | None = None) -> Settings:
-        """Return an interrupted run's settings with these changes, or raise ValueError."""
+        """Return an interrupted run's settings, updated by those that --resume accepts."""
         folder, _ = unfinished(run)
         given = {name: value for name, value in vars(self).items() if value}
         params = given.pop("params", {})
