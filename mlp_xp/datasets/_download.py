@@ -13,8 +13,8 @@ from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._files import LIMIT, sha256_of_file
 
 _CHUNK = 1 << 18
-_TIMEOUT = (5.0, 10.0)  # The seconds to wait for a connection and between chunks.
-_PATIENCE = 8.0  # The seconds to wait for the first byte; name servers can take longer.
+_TIMEOUT = (5.0, 10.0)  # The time limits for connecting and between chunks, in seconds.
+_PATIENCE = 8.0  # The time limit for the first byte, in seconds; name servers can take longer.
 _TOO_BUSY = 429
 _RANGE_NOT_SATISFIABLE = 416
 _PARTIAL = 206

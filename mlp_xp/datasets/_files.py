@@ -22,7 +22,7 @@ LIMIT = 256 << 20
 _MAX_RATIO = 32
 _MIN_LIMIT = 32 << 20
 _MAX_MEMBERS = 1000
-_MAX_HEADER_BYTES = 1 << 20  # The maximum bytes of long names and other extended headers.
+_MAX_HEADER_BYTES = 1 << 20  # The maximum number of bytes of extended headers, e.g. long names.
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:
@@ -144,7 +144,8 @@ def _check_member(path: Path, member: tarfile.TarInfo, count: int) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:
-    if isinstance(error, OSError) and error.strerror:  # A system error, not a damaged file.
+    # A system error does not mean that the file is damaged.
+    if isinstance(error, OSError) and error.strerror:
         return DatasetError(
             f"{path} cannot be read ({error.strerror}): check that the path is correct and that "
             "you have permission to read it"

@@ -69,7 +69,7 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
         return _cache.open_stored(spec.name, spec.layout)
     # Compute the mark before reading, so that changes made while reading are detected.
     mark = _cache.verified_mark(spec.name, source)
-    if os.path.exists(mark):  # False also if the cache cannot be read.
+    if os.path.exists(mark):  # This is also False if the cache cannot be read.
         return _cache.open_stored(spec.name, spec.layout)
     content = spec.read(source)
     arrays = dict(content.arrays)

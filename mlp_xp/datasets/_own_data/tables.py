@@ -87,10 +87,8 @@ def read_table(
 
 def holds_images(path: Path) -> bool:
     """Whether an NPZ file contains images: more than two axes, or rows of at least 64 bytes."""
-    with (
-        suppress(Exception),
-        zipfile.ZipFile(path) as members,
-    ):  # `read_table` reports errors.
+    # Ignore errors here, since `read_table` reports them.
+    with suppress(Exception), zipfile.ZipFile(path) as members:
         name = next(name for name in _ARRAYS if f"{name}.npy" in members.namelist())
         with members.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)

@@ -28,7 +28,6 @@ class SumOnHost:
     communicator: Communicator
 
     def __call__(self, tree: Tree) -> Tree:
-        """Sum arrays over all ranks."""
         arrays = [np.array(self.backend.get(leaf), order="C") for leaf in leaves(tree)]
         self.communicator.sum(arrays)
         return rebuild(tree, map(self.backend.put, arrays))

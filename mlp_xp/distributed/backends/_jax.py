@@ -73,7 +73,6 @@ class SumOverRanks:
     communicator: Communicator
 
     def __call__(self, tree: Tree) -> Tree:
-        """Sum arrays over all ranks."""
         return rebuild(tree, _sum.bind(*leaves(tree), communicator=self.communicator))
 
 
@@ -92,12 +91,12 @@ class TakeShard:
 
 
 class _Piece(NamedTuple):
-    """The compiled operations between two cuts, with their inputs and outputs."""
+    """A compiled piece of a split function, with its inputs and outputs."""
 
     run: Callable[..., Any]
     inputs: list[Any]
     outputs: list[Any]
-    following: Any  # The operation at the cut, or None after the last piece.
+    following: Any  # The operation at which the function is split, or None.
 
 
 class SplitFunction:
@@ -128,7 +127,7 @@ class SplitFunction:
             if (cut := piece.following) is not None:
                 found = _BETWEEN[cut.primitive](*read(cut.invars), **cut.params)
                 values |= dict(zip(cut.outvars, found, strict=True))
-        # All shards have equal results, so return those of the first shard.
+        # All shards have equal results, so return the first shard's results.
         return jax.tree.unflatten(result, _of_shard(read(graph.jaxpr.outvars), 0))
 
     def _compile(self, arguments: Any) -> tuple[Any, list[_Piece], Any]:

@@ -262,7 +262,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
         # All ranks call this method together. `UpdateOfRanks` then divides the updates among them.
         placed = super().place_state(optimizer, params, opt_state)
-        if type(optimizer) in (SGD, Adam, AdamW):  # Elementwise rules can be divided.
+        if type(optimizer) in (SGD, Adam, AdamW):  # Divide only elementwise updates.
             placed = map_leaves(self._sums.share, placed)
         return placed
 
@@ -292,7 +292,7 @@ KIND = NumpyRankBackend
 class _Agreed(Compiled):
     """A compiled function with sums over ranks, traced by all ranks or by none."""
 
-    state_stays = True  # Other ranks may use the addresses of these arrays.
+    state_stays = True  # Other ranks may use the addresses of the state's arrays.
 
     def __init__(self, function: Callable[..., Any], communicator: Communicator) -> None:
         super().__init__(function)

@@ -168,7 +168,7 @@ def find_scaling(
             block = backend.put(take_rows(x, slice(start, stop)), dtype)
             block = (block - scaling.shift) * scaling.scale
             total = total + xp.matrix_transpose(block) @ block
-        # Compute the directions on the host, so that all backends get the same up to rounding.
+        # Compute the directions on the host, so that all backends get equal results up to rounding.
         if exchange is None:
             covariance = backend.get(total / x.shape[0])
         else:

@@ -179,7 +179,8 @@ class FitLoop:
     def learned(self) -> Learned:
         """Return weights and batch statistics that later steps do not overwrite."""
         trainer = self.trainer
-        if trainer.home.donates:  # Copy them, since a compiled step reuses the old state's memory.
+        # Copy the arrays, since a compiled step reuses the old state's memory.
+        if trainer.home.donates:
             return trainer.copy_learned()
         return trainer.learned, trainer.state.batch_stats
 
@@ -206,8 +207,6 @@ class FitLoop:
             self.validation.measure()
             budget.between()
         return budget
-
-    # --- step by step ----------------------------------------------------------------------------
 
     def _descend(self) -> Fit[None]:
         settings, history, watcher = self._settings, self.history, self._watcher
@@ -320,7 +319,7 @@ class FitLoop:
             print(f"Validation score: {score:f}")
         if watcher is not None and is_watched:
             if watcher.watches_epochs:
-                self.trainer.guard.check(self.trainer)  # A callback must not save NaN.
+                self.trainer.guard.check(self.trainer)  # Raise before a callback can save NaN.
             self.is_stopped = watcher.end_epoch(record) or self.is_stopped
         worker = current_worker()
         if worker is not None and worker.report is not None:
@@ -343,8 +342,6 @@ class FitLoop:
         if settings.verbose:
             print(message)
         return is_lowered
-
-    # --- L-BFGS ----------------------------------------------------------------------------------
 
     def _minimize(self, max_fun: int) -> None:
         # Imported on first use, since few fits use L-BFGS.

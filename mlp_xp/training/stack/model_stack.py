@@ -162,8 +162,6 @@ class ModelStack:
         copy: TrainState = rebuild(self._state, copies)
         return copy
 
-    # --- the positions of models -----------------------------------------------------------------
-
     def _arrange(self, requests: list[Request], size: int, backend: Backend) -> None:
         """Assign each model a position; new models take the positions of models that have ended."""
         trainers: list[Any] = [request.trainer for request in requests]
@@ -210,8 +208,6 @@ class ModelStack:
         """Store which trainer has which position."""
         self._trainers = trainers
         self._positions = {id(own): i for i, own in enumerate(trainers) if own is not None}
-
-    # --- the steps -------------------------------------------------------------------------------
 
     def _put_steps(
         self, requests: list[Request], plans: list[EpochPlan], tables: list[StepTable]
