@@ -50,7 +50,7 @@ WRONG = [
     ({"solver": Flip((1, 2, 3))}, ValueError, "'solver' parameter .* 'mlp_xp.optimizers.*Opt"),
     ({"hidden_layer_sizes": [EXTENSION.FeatureGain]}, TypeError, "the class FeatureGain: pass"),
     ({"hidden_layer_sizes": [Adam()]}, ValueError, "hidden_layer_sizes must be integers, got"),
-    ({"augmentation": [Adam()]}, TypeError, "augmentation has Adam.* no Augmentation of your"),
+    ({"augmentation": [Adam()]}, TypeError, "augmentation has Adam.* not an Augmentation of your"),
     ({"loss": EXTENSION.HeavyBall}, TypeError, "loss is the class HeavyBall: pass an instance"),
 ]
 

@@ -18,8 +18,8 @@ def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation")
     own = "with views" if averages else "of your own"
     for entry in chosen:
         if not isinstance(entry, Augmentation) or (averages and not entry.views):
-            call = ": give an object, with ()" if isinstance(entry, type) else ""
-            kinds = f"none of {valid}, and no Augmentation {own}"
+            call = ": create an object with ()" if isinstance(entry, type) else ""
+            kinds = f"not one of {valid}, and not an Augmentation {own}"
             raise TypeError(f"{name} has {entry!r}, which is {kinds}{call}.")
         entry.check(n_features, name)
     shapes = {shape for entry in chosen if (shape := getattr(entry, "image_shape", None))}

@@ -173,7 +173,7 @@ def _check_array(
 
 def _check_unchanged(array: Array, copy: Array, what: str, *, xp: Namespace) -> None:
     if not bool(xp.all(array == copy)):
-        raise ValueError(f"{what}, which is used elsewhere; write only to new arrays.")
+        raise ValueError(f"{what}, which must not change: write only to new arrays.")
 
 
 def _compare(

@@ -167,8 +167,8 @@ class Blocks(Layer):
             _check_width("shape", size)
         if not self.mixed or sorted(set(self.mixed) & set(range(n_axes))) != sorted(self.mixed):
             raise ValueError(
-                f"`mixed` must name at least one of the axes 0 to {n_axes - 1} of shape "
-                f"{self.shape!r}, each once, got {self.mixed!r}."
+                f"`mixed` must contain at least one of the axes 0 to {n_axes - 1} of shape "
+                f"{self.shape!r}, each at most once, got {self.mixed!r}."
             )
         if self.width is not None:
             _check_width("width", self.width)
@@ -181,8 +181,8 @@ class Blocks(Layer):
         """Return the total number of outputs of all blocks."""
         if math.prod(self.shape) != fan_in:
             raise ValueError(
-                f"`shape` of a block-diagonal layer must have as many elements as its input has "
-                f"features, {fan_in}, got {self.shape!r} with {math.prod(self.shape)}."
+                f"`shape` must have {fan_in} elements, one for each input of the block-diagonal "
+                f"layer, got {self.shape!r} with {math.prod(self.shape)} elements."
             )
         return self._arrangement.blocks * self._arrangement.fan_out
 

@@ -181,13 +181,13 @@ WRONG_SETTINGS = [
 ]
 WRONG_FITS = [
     ({"augmentation": Flip((3, 8, 8))}, ValueError, "3 x 8 x 8 is 192, but the data have 60"),
-    ({"augmentation": [Flip]}, TypeError, "give an object, with ()"),
-    ({"augmentation": ["flip"]}, TypeError, "'flip', which is none of Flip, Shift, Cutout"),
+    ({"augmentation": [Flip]}, TypeError, "create an object with ()"),
+    ({"augmentation": ["flip"]}, TypeError, "'flip', which is not one of Flip, Shift, Cutout"),
     ({"augmentation": "flip"}, ValueError, "'augmentation' parameter"),
     ({"augmentation": [Mixup(), Mixup()]}, ValueError, "several Mixup"),
     ({"augmentation": [Flip(SHAPE), Flip((3, 5, 4))]}, ValueError, "different image shapes"),
     ({"augmentation": Mixup(), "solver": "lbfgs"}, ValueError, "set augmentation=None"),
-    ({"tta": Cutout(SHAPE, 2)}, TypeError, "none of Flip, Shift, and no Augmentation with views"),
+    ({"tta": Cutout(SHAPE, 2)}, TypeError, "Flip, Shift, and not an Augmentation with views"),
     ({"tta": "flip"}, ValueError, "'tta' parameter"),
 ]
 
@@ -206,7 +206,7 @@ def test_a_fit_refuses_what_does_not_fit():
 
 def test_a_prediction_refuses_what_does_not_fit():
     model = small().fit(images(), image_data.labels())
-    with pytest.raises(TypeError, match=re.escape("tta has 'flip', which is none of Flip, Shift")):
+    with pytest.raises(TypeError, match=re.escape("tta has 'flip', which is not one of Flip")):
         model.predict(images(), tta="flip")
     with pytest.raises(ValueError, match="tta has Flip"):
         model.predict_proba(images(), tta=Flip((1, 8, 8)))

@@ -101,9 +101,9 @@ def writes_dy(x, *, xp):
 
 def test_what_writes_is_found():
     logits, targets, _ = case("squared")
-    with pytest.raises(ValueError, match="loss writes writes to its outputs, which is used"):
+    with pytest.raises(ValueError, match="loss writes writes to its outputs, which must"):
         check_loss(writes, logits, targets, xp=np_xp)
-    with pytest.raises(ValueError, match="loss writes_dlosses writes to its dlosses, which is"):
+    with pytest.raises(ValueError, match="loss writes_dlosses writes to its dlosses, which must"):
         check_loss(writes_dlosses, logits, targets, xp=np_xp)
     with pytest.raises(ValueError, match="pullback of activation writes_dy writes to its dy"):
         check_activation(writes_dy, np.asarray([0.5, 2.0]), xp=np_xp)

@@ -44,15 +44,15 @@ def test_projections_start_with_a_deviation_of_one_over_the_root_of_their_inputs
 MISTAKES = [
     (lambda: Project(0), "`width` must be an integer of at least 1, got 0"),
     (lambda: Blocks((4, 6), ()), r"`mixed` must name .* axes 0 to 1 .* got \(\)"),
-    (lambda: Blocks((4, 6), (2,)), r"axes 0 to 1 of shape \(4, 6\), each once, got \(2,\)"),
-    (lambda: Blocks((4, 6), (1, 1)), r"each once, got \(1, 1\)"),
+    (lambda: Blocks((4, 6), (2,)), r"axes 0 to 1 of shape \(4, 6\), each at most once, got \(2,\)"),
+    (lambda: Blocks((4, 6), (1, 1)), r"each at most once, got \(1, 1\)"),
     (lambda: Blocks((4, 6), (1,), 0), "`width` must be .* got 0"),
     (lambda: Blocks((4, 0), (1,)), "`shape` must be integers of at least 1, got 0"),
     (lambda: Branch(()), "Branch must have at least one layer"),
     (lambda: Branch((Branch((4, 5)), 5)), "may contain integers, Project and Blocks, got .* put"),
     (lambda: Branch((2.0,)), r"may contain integers, .* got 2\.0"),
     (lambda: Network((Project(3), Project(4))), "`widths` must be the widths"),
-    (lambda: Network((5, Blocks((4, 6), (1,)), 2)), "5, got .* with 24"),
+    (lambda: Network((5, Blocks((4, 6), (1,)), 2)), "5 elements, .* with 24"),
     (lambda: Network((5, Branch((7, 6)), 2)), "has 5 inputs and 6 outputs: .* have 5"),
 ]
 

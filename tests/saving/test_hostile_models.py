@@ -82,7 +82,7 @@ TAMPERED = [
     ({"params": {"class_weight": {"items": [[{"items": []}, 1]]}}}, "{} is not a class label"),
     ({"params": {"class_weight": {"items": [[2**64, 1]]}}}, "18446744073709551616 is not a"),
     ({"params": {"device": "cpu; ls"}}, "device is 'cpu; ls', not null or a name such as"),
-    ({"params": {"tta": [5]}}, "tta has 5, which is none of Flip, Shift"),
+    ({"params": {"tta": [5]}}, "tta has 5, which is not one of Flip, Shift"),
     ({"params": {"tta": FLIP}}, r"tta has Flip.* is 8, but the data have 5 features"),
     (
         {"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}},

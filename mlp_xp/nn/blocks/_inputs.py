@@ -38,12 +38,12 @@ class TableInputs(Block):
         if any(type(n) is not int or n < 1 for n in self.categories) or not self.columns:
             raise ValueError(
                 f"`categories` must be integers of at least 1, got {self.categories!r}: set the "
-                "number of categories of each column of codes."
+                "number of categories in each column of codes."
             )
         if sum(self.categories) > _MOST_ROWS:
             raise ValueError(
                 f"The columns must have at most {_MOST_ROWS} categories in total, got "
-                f"{sum(self.categories)}: merge rare ones."
+                f"{sum(self.categories)}: merge rare categories."
             )
 
     @property

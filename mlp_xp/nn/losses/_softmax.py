@@ -58,7 +58,7 @@ class OneOfClasses(Loss):
             and xp.max(xp.abs(xp.sum(targets, axis=1) - 1.0)) <= 1e-3
         )
         if not is_distribution:
-            need = "have several columns of at least 0 whose rows sum to 1"
+            need = "have several columns, no negative values, and rows that sum to 1"
             raise ValueError(misfit_message(self, need, targets, name, xp=xp))
 
 
