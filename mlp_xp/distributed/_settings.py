@@ -18,13 +18,13 @@ class Distributed:
         ``"mpi"`` uses mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` uses
         ``torch.distributed``, for processes that ``torchrun`` starts.
     data : {"replicated", "sharded"}, default="replicated"
-        With ``"replicated"``, each rank passes all samples and computes its part of each batch.
-        With ``"sharded"``, each rank passes only its own rows, possibly none; the samples are in
+        If ``"replicated"``, each rank passes all samples and computes its part of each batch.
+        If ``"sharded"``, each rank passes only its own rows, possibly none; the samples are in
         the order of the ranks.
     deterministic : bool, default=False
         Whether results are bitwise equal on 1, 2, 4 and 8 ranks. Each batch is then computed in
         eight virtual shards that are summed in a fixed order, which takes longer. Each rank has one
-        thread unless ``OMP_NUM_THREADS`` is set. With L-BFGS each rank computes all samples.
+        thread unless ``OMP_NUM_THREADS`` is set. For L-BFGS, each rank computes all samples.
 
     Examples
     --------

@@ -141,10 +141,11 @@ class Trainer(BaseTrainer):
 
         ``after_step(done, n_steps)`` is called after each step, or about every tenth of a second if
         ``step_by_step`` is False. If it returns True, the epoch ends there, and the record covers
-        the steps so far. With a budget, the schedule follows the remaining time, and the epoch ends
-        when no time is left, but after at least one step. ``first_step`` steps of the epoch are
-        already done. ``ahead()`` is called after all steps are queued on the device, while the host
-        would otherwise wait. After a `NonFiniteError`, the trainer has its last finite state.
+        the steps so far. If a budget is given, the schedule follows the remaining time, and the
+        epoch ends when no time is left, but after at least one step. ``first_step`` steps of the
+        epoch are already done. ``ahead()`` is called after all steps are queued on the device,
+        while the host would otherwise wait. After a `NonFiniteError`, the trainer has its last
+        finite state.
         """
         backend, n_steps, start = self.backend, len(plan.counts), time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
@@ -159,7 +160,7 @@ class Trainer(BaseTrainer):
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             epoch = Epoch(data, plan._replace(draws=None), self.n_epochs, first_step, [])
             self.guard.begin(self, epoch, start)
-            # With a time limit, several processes run single steps, so that all stop at the same
+            # Under a time limit, several processes run single steps, so that all stop at the same
             # step.
             has_loop = self._loop is not None and (budget is None or self.processes.is_single)
             work, *_ = step_work(self, data, plan)

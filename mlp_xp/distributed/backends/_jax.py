@@ -5,9 +5,9 @@ copy the callback's arguments, on the threads that wait for the callback
 (https://github.com/jax-ml/jax/issues/24255). Instead, a function is traced, its operations are
 split at the sums, and each piece is compiled separately.
 
-With virtual shards, compiled functions compute one shard. A rank runs each piece once per shard and
-sums over its shards, then over ranks. The compiled functions therefore do not depend on the number
-of ranks.
+If virtual shards are used, compiled functions compute one shard. A rank runs each piece once per
+shard and sums over its shards, then over ranks. The compiled functions therefore do not depend on
+the number of ranks.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ class RankGradient:
     def _sums(self, params: Params, grads: Tree, averages: Tree, *, xp: Namespace) -> Tree:
         """Sum the gradients and averages over all ranks in the parameters' dtype.
 
-        Sums in 16 bits would lose precision. With virtual shards, averages have one entry per
-        shard.
+        Sums in 16 bits would lose precision. If virtual shards are used, averages have one entry
+        per shard.
         """
         if self.n_shards:
             averages = map_leaves(lambda of_shards: sum_in_pairs(_entries(of_shards)), averages)

@@ -13,7 +13,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.training.data.epoch_plan import EpochPlan
 
-# With sharded data, a rank's number of rows varies from batch to batch. Rows are padded to a
+# If data are sharded, a rank's number of rows varies from batch to batch. Rows are padded to a
 # multiple of ``batch_size // _FRACTION``, since a new shape may require a compilation.
 _FRACTION = 16
 

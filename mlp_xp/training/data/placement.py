@@ -190,11 +190,11 @@ def place(
 ) -> Resident | Streamed:
     """Choose between resident and streamed data.
 
-    With "auto", host data become resident if they fit into 80 % of the device's free memory; data
-    on the device stay there. A memory-mapped file is streamed if it must be converted or its rows
-    are not contiguous. Sparse rows are streamed and made dense batch by batch, unless
-    ``multiplies_sparse`` is true. ``x`` may be `Rows` or a `Shard`; with a `Shard`, ``y`` has the
-    targets of all samples.
+    For "auto", host data become resident if they fit into 80 % of the device's free memory; data on
+    the device stay there. A memory-mapped file is streamed if it must be converted or its rows are
+    not contiguous. Sparse rows are streamed and made dense batch by batch, unless
+    ``multiplies_sparse`` is true. ``x`` may be `Rows` or a `Shard`. If it is a `Shard`, ``y`` has
+    the targets of all samples.
     """
     if placement not in ("auto", "resident", "streamed"):
         raise ValueError(

@@ -29,8 +29,8 @@ class _Diagnosis(NamedTuple):
     """The layer where infinity or NaN appeared, or None, and the magnitudes in recent steps.
 
     ``input`` and ``target`` are the largest magnitudes of inputs and targets (0 for class labels),
-    ``weight`` is the smallest average of the sample weights (1 without weights), and ``penalty`` is
-    the largest L2 factor.
+    ``weight`` is the smallest average of the sample weights (1 if there are none), and ``penalty``
+    is the largest L2 factor.
     """
 
     layer: str | None

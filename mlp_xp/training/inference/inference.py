@@ -64,9 +64,9 @@ def predict(
     Each batch of rows is copied to the device, and its result is copied back. A batch uses no more
     memory than ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and
     scaling may be arrays of any library; ``x`` may be sparse. The loss's output activation is
-    applied; without a loss, the outputs are raw. If ``depth`` is given, the result is the output of
-    this hidden layer. The result is averaged over all combinations of the views of ``tta``, and is
-    an array of the backend ``to``. A long prediction may compute its matrix products in
+    applied; if ``loss`` is None, outputs are raw. If ``depth`` is given, the result is the output
+    of this hidden layer. The result is averaged over all combinations of the views of ``tta``, and
+    is an array of the backend ``to``. A long prediction may compute its matrix products in
     ``precision``; see `Backend.predicting_in`.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
@@ -128,8 +128,8 @@ def predict(
         starts = range(0, n_samples, size)
 
         def rows_from(start: int) -> slice:
-            # A shorter last batch would need another compilation. With fixed shapes, the last batch
-            # therefore overlaps the previous batch, and the repeated rows are dropped.
+            # A shorter last batch would need another compilation. If shapes are fixed, the last
+            # batch therefore overlaps the previous batch, and the repeated rows are dropped.
             stop = min(start + size, n_samples)
             return slice(stop - size if backend.fixed_shapes else start, stop)
 

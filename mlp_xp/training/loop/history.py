@@ -29,9 +29,9 @@ _ATTRIBUTES = {
 class History:
     """Records of all epochs, and attributes derived from them.
 
-    Validation losses and scores are None without validation samples; ``best_loss`` is None if the
-    validation score decides when to stop. ``n_epochs`` counts the epochs of the last fit, and
-    ``n_samples`` the samples of all training steps.
+    Validation losses and scores are None if there are no validation samples; ``best_loss`` is None
+    if the validation score decides when to stop. ``n_epochs`` counts the epochs of the last fit,
+    and ``n_samples`` the samples of all training steps.
     """
 
     records: list[Record] = field(default_factory=list)

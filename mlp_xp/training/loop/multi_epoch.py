@@ -170,7 +170,7 @@ class MultiEpoch:
         return copied
 
     def _plans(self, request: Request, n_epochs: int) -> list[EpochPlan]:
-        if len(self._counts) == 1:  # With a single batch, all plans are equal.
+        if len(self._counts) == 1:  # If there is only one batch, all plans are equal.
             return [request.plan()] * n_epochs
         return [request.plan(i) for i in range(n_epochs)]
 

@@ -12,11 +12,11 @@ from mlp_xp.training.step.loss_scaling import LossScale
 class Record(NamedTuple):
     """The results of an epoch.
 
-    ``epoch`` counts from 1. ``loss``, which includes the penalty, and ``accuracy`` are averages
+    ``epoch`` counts from 1. ``loss`` includes the penalty. ``loss`` and ``accuracy`` are averages
     over the samples, each batch evaluated before its update; ``accuracy`` is None unless requested.
     ``learning_rate`` is the rate of the last step, and ``seconds`` includes waiting for the device.
-    ``validation_loss`` and ``validation_score`` are measured after the epoch, or None without
-    validation data.
+    ``validation_loss`` and ``validation_score`` are measured after the epoch, or are None if there
+    are no validation data.
     """
 
     epoch: int

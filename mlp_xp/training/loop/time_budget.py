@@ -113,7 +113,7 @@ class Pace:
         """Return the remaining seconds; infinity if nothing is done."""
         now, fraction = self._now
         then, fraction_then = self._marks[0] if self._marks else (self._start, 0.0)
-        if fraction <= fraction_then:  # With a single report, measure from the start of the fit.
+        if fraction <= fraction_then:  # After only one report, measure from the start of the fit.
             then, fraction_then = self._start, 0.0
         return (
             (1.0 - fraction) * (now - then) / (fraction - fraction_then)

@@ -112,8 +112,8 @@ class _Stacks:
         pairs = zip(groups, new, strict=True)
         self._stacks = {key: self._stacks.get(key) or stacks for key, stacks in pairs}
         parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
-        # With validation, a call trains one epoch, since the held-out samples are evaluated after
-        # each.
+        # Train one epoch per call if there is validation, since the held-out samples are evaluated
+        # after each epoch.
         n_epochs = min(1 if r.validation is not None else r.n_epochs for r in requests)
         n_epochs = max(1, min(n_epochs, int(_MOST_SECONDS / self._seconds)))
 

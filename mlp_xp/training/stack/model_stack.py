@@ -169,7 +169,7 @@ class ModelStack:
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
         new = [trainer for trainer in trainers if not self.has(trainer)]
         capacity, n_live = len(self._trainers), len(trainers)
-        # With fixed shapes, keep ``size``, since a new size would require a compilation.
+        # If shapes are fixed, keep ``size``, since a new size would require a compilation.
         size = size if backend.fixed_shapes else n_live
         is_wide = 2 * size <= capacity if backend.fixed_shapes else n_live < capacity
         if not new and not is_wide:

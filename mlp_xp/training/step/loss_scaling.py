@@ -3,8 +3,8 @@
 The smallest positive float16 number is 6e-8. The gradient of the loss is therefore multiplied by a
 large factor before the backward pass, and the parameters' gradients are divided by the same factor.
 A step whose gradients overflow is skipped and halves the factor; after 2,000 good steps in a row,
-the factor is doubled. All values are on the device. Without a `LossScale`, the functions return
-their arguments.
+the factor is doubled. All values are on the device. If there is no `LossScale`, the functions
+return their arguments.
 
 References
 ----------

@@ -218,8 +218,8 @@ def put_tables(
 ) -> Iterator[StepTable]:
     """Copy the tables of an epoch's steps to the device, yield them, and store them in the epoch.
 
-    Without a budget, one table covers the epoch; otherwise each table covers the steps until the
-    clock is read again.
+    If there is no budget, one table covers the epoch; otherwise each table covers the steps until
+    the clock is read again.
     """
     n_steps, done = len(epoch.plan.counts), epoch.first
     while done < n_steps:
