@@ -318,8 +318,8 @@ class Backend:
     def block_bytes(self) -> int:
         """Return the size in bytes of a block of rows for one forward and backward pass.
 
-        In host memory a block fits in the cache. With 3072 float32 columns and 64 neurons, block
-        sizes from 6 to 24 MiB were equally fast, and a single block of all data took 10 % longer.
+        On the CPU, a block is small enough for the cache. With 3072 float32 columns and 64 neurons,
+        blocks of 6 to 24 MiB were equally fast, and a single block of all data took 10 % longer.
         On a device, blocks are larger, since each block needs about forty kernel launches.
         """
         if self.shares_host_memory:

@@ -13,7 +13,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 T = TypeVar("T")
 
-# Arrays below this many bytes are summed together, since even a short sum takes about 10 us.
+# Arrays smaller than this, in bytes, share one all-reduce: even a short one takes about 10 us.
 _SHORT = 1 << 14
 
 

@@ -146,8 +146,8 @@ class Ranks(SingleProcess):
         n_shards = self.communicator.n_shards
         if self.size == 1 and not n_shards:
             return None
-        # A library's rounding may depend on the number of rows. In a deterministic fit, the parts
-        # are therefore equal for any number of ranks.
+        # A library's rounding may depend on the number of rows. A deterministic fit therefore
+        # splits each batch into the same parts, whatever the number of ranks.
         n_own = max(1, n_shards)
         parts = np.array_split(np.arange(n_samples), self.size * n_own)
         return parts[self.rank * n_own : (self.rank + 1) * n_own]

@@ -37,7 +37,7 @@ class SharedMemory:
     def __init__(self, mpi: Any, node: Any, others: Any) -> None:
         self._mpi, self._node, self._others = mpi, node, others
         self.size = node.size
-        # The location of each array, and the other ranks' memory for the array, by address.
+        # From an array's address to its location, and to the other ranks' memory for it.
         self._locations: dict[int, _Location] = {}
         self._mapped: dict[int, dict[tuple[int, int], list[np.ndarray]]] = {}
         self._shared: set[int] = set()  # Addresses of the arrays that `share` returned.

@@ -246,7 +246,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return self._state.targets.probabilities(outputs, xp=caller.xp)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Predict logarithms of probabilities; see `predict_proba`."""
+        """Predict log-probabilities; see `predict_proba`."""
         p = self._predict_proba(X, "predict_log_proba")
         return log_of(p)
 

@@ -97,7 +97,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         self.is_interrupted = False
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
-        """Configure joblib to submit all calls at once, silently; return the number of workers."""
+        """Configure joblib to submit all calls at once, without output; return the worker count."""
         # With pre_dispatch="all", joblib would swallow an error raised in the first split.
         self.parallel, parallel.pre_dispatch, parallel.verbose = parallel, sys.maxsize, 0
         return self.effective_n_jobs(n_jobs)

@@ -66,7 +66,7 @@ class Adam:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move a parameter by the formula of the class."""
+        """Update a parameter with the formula in the class docstring."""
         rate, *_ = coefs
         m, v = state.mean, state.variance
         m *= self.beta_1

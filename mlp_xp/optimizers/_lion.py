@@ -65,7 +65,7 @@ class Lion:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move a parameter by the formula of the class."""
+        """Update a parameter with the formula in the class docstring."""
         rate, shrink, *_ = coefs
         m = state.mean
         mixed = self.beta_1 * m

@@ -62,7 +62,7 @@ class SGD:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move a parameter by the formula of the class."""
+        """Update a parameter with the formula in the class docstring."""
         rate, *_ = coefs
         g *= rate
         if not state:

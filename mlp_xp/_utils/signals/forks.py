@@ -1,8 +1,8 @@
 """Delay forks until no other thread is computing.
 
 OpenBLAS stops its threads before a fork, even if another Python thread is waiting for them. The
-parent process may then hang. The child process may hang, too, since it never releases that thread's
-locks.
+parent process may then hang. The child process may hang, too: it inherits the locks of that thread,
+but not the thread that would release them.
 """
 
 from __future__ import annotations

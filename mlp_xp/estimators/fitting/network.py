@@ -76,7 +76,7 @@ def new_state(
     start = init_params(network, generator), init_batch_stats(network)
     untrained = [] if columns is None else columns.untrained_codes
     for entry in entries(start[0]) if untrained else ():
-        # Set rows that are never trained to 0, the mean of the initial distribution.
+        # Zero the rows that are never trained; 0 is the mean of the initial distribution.
         if isinstance(entry, Embedding):
             table: Any = entry.table
             table[..., untrained, :] = 0.0

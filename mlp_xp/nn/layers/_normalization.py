@@ -1,4 +1,4 @@
-"""Layer and batch normalization, in training and with running statistics."""
+"""Layer and batch normalization, in training and in inference."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Column:
 
 
 class SharedData:
-    """Samples that many fits share; ``names`` are the fitted attributes with column names."""
+    """Samples shared by many fits; ``names`` are fitted attributes, e.g. ``feature_names_in_``."""
 
     def __init__(self, x: Any, names: Mapping[str, Any] | None = None) -> None:
         self.x, self.names = x, names or {}

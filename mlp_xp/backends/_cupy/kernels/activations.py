@@ -95,7 +95,7 @@ def dropout(
 ) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.dropout`; the pullback recomputes the mask."""
     is_plain = rows is None and key.ndim == 0 and x.ndim == 2 and x.dtype.str in FLOATS
-    if not (is_plain and isinstance(rate, float)):  # A stack of models has an array of rates.
+    if not (is_plain and isinstance(rate, float)):  # A stack has one rate per model.
         return layers.dropout(x, key, rate, rows, xp=xp)
     least, factor = threshold(rate), 1.0 / (1.0 - rate)
 
