@@ -5,7 +5,7 @@ import pytest
 from rules import RULES
 from same_kernels import same
 
-from mlp_xp.backends.kernels import Scaling, Source
+from mlp_xp.backends.kernels import Kernels, Scaling, Source
 from mlp_xp.nn import losses
 from mlp_xp.nn.layers import ACTIVATIONS, Arrangement, Dense, Norm
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Lion, init_opt_state
@@ -97,6 +97,15 @@ def test_activations(backend, name, size, dtype, place, rng):
     with backend.scope():
         same(backend, run, place(x), place(dy))
         same(backend, run, place(np.stack((x, dy))), place(np.stack((dy, x))))
+
+
+@pytest.mark.libraries("torch")
+def test_gelu_in_bfloat16(backend):
+    x = backend.put(np.linspace(-6.0, 6.0, 301, dtype=np.float32)).bfloat16()
+    y, pullback = backend.kernels.activate("gelu", x, xp=backend.xp)
+    wide, pullback_wide = Kernels().activate("gelu", x.float(), xp=backend.xp)
+    for low, high in ((y, wide), (pullback(x), pullback_wide(x.float()))):
+        assert abs(low.float() - high).max() < 2.0**-8 * abs(high).max()
 
 
 @numpy_and_cupy  # Torch's own have other limits, and drop the NaN of a slope.
