@@ -378,9 +378,8 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
             If `return_std`: standard deviation over the networks. For ``loss="gaussian"``, it also
             includes the noise, i.e. the mean of the predicted variances.
 
-        If `quantiles` is given, the result is the mean of the networks' quantiles. For
-        ``loss="gaussian"``, it is the quantiles of a normal distribution with the mean and standard
-        deviation above.
+        If `quantiles` is given, the result is the mean of the networks' quantiles; for
+        ``loss="gaussian"``, the quantiles of a normal distribution with this mean and deviation.
         """
         X = self._checked(X, "predict")
         return combined_values(self.estimators_, X, return_std=return_std, quantiles=quantiles)

@@ -43,7 +43,7 @@ def test_projections_start_with_a_deviation_of_one_over_the_root_of_their_inputs
 
 MISTAKES = [
     (lambda: Project(0), "`width` must be an integer of at least 1, got 0"),
-    (lambda: Blocks((4, 6), ()), r"`mixed` must name .* axes 0 to 1 .* got \(\)"),
+    (lambda: Blocks((4, 6), ()), r"`mixed` must contain .* axes 0 to 1 .* got \(\)"),
     (lambda: Blocks((4, 6), (2,)), r"axes 0 to 1 of shape \(4, 6\), each at most once, got \(2,\)"),
     (lambda: Blocks((4, 6), (1, 1)), r"each at most once, got \(1, 1\)"),
     (lambda: Blocks((4, 6), (1,), 0), "`width` must be .* got 0"),
