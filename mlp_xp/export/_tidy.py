@@ -118,7 +118,7 @@ def _folded(
 def _keep_names_of_outputs(
     nodes: list[onnx.NodeProto], graph: onnx.GraphProto, copied: dict[str, str]
 ) -> None:
-    """Give each result that is only copied to an output the name of that output."""
+    """Rename each result that is only copied to an output after that output."""
     for output in graph.output:
         source = copied.get(output.name)
         if source is None:

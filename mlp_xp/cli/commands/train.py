@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import shlex
 import shutil
 import sys
@@ -24,9 +25,13 @@ from mlp_xp.cli.training.settings import Settings
 from mlp_xp.distributed import join_ranks
 from mlp_xp.training.processes import SingleProcess
 
+# Parameters of glibc's `mallopt` with new values in bytes. glibc accepts no larger mmap threshold.
+_MALLOC = {"M_TRIM_THRESHOLD": (-1, 1 << 30), "M_MMAP_THRESHOLD": (-3, 32 << 20)}
+
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train a new network or resume a run; return the exit status, which all ranks share."""
+    _keep_freed_memory()
     typed, is_new = Settings.typed(**vars(args)), args.resume is None
     ranks = join_ranks(typed.params.get("distributed"))
     if not ranks.is_first:
@@ -96,6 +101,19 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 }
             )
         return ranks.first(status)
+
+
+def _keep_freed_memory() -> None:
+    """Make glibc keep freed memory for the next step instead of returning it to the system.
+
+    Otherwise, page faults take a sixth to a third of the time of the recipe ``one-minute``.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, TypeError):  # Another C library, or Windows.
+        return
+    for parameter, value in _MALLOC.values():
+        mallopt(parameter, value)
 
 
 def _follow(ranks: SingleProcess) -> int:
