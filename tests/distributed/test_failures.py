@@ -95,7 +95,7 @@ def test_a_rank_that_fails_ends_all(run_ranks, engine, backend, moment):
     assert done.returncode != 0
     assert "not reached" not in done.stdout
     error = "SystemExit: 3" if moment == "exit" else "MemoryError: this one"
-    by = "rank 2: MemoryError" if moment == "begin" else "rank 2 of 3 has failed"
+    by = "rank 2: MemoryError" if moment == "begin" else "rank 2 of 3 failed"
     words = ["signal 9"] if moment == "killed" else [error, by]
     assert all(text in done.stderr + done.stdout for text in words), done.stderr
 
