@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the next step instead of returning it to the system.
+    """Set glibc to keep freed memory for the next step instead of returning it to the system.
 
     Otherwise, page faults take a sixth to a third of the time of the recipe ``one-minute``.
     """
