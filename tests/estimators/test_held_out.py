@@ -204,7 +204,11 @@ NO_MEMBER = (np.arange(100) == 0).astype(float)
         ({}, {"sample_weight_val": np.ones(100)}, "sample_weight_val is given without"),
         ({}, {"X_val": X_val + np.nan, "y_val": y_val}, r"^X_val: .* NaN: set .*routing"),
         ({}, {"X_val": X_val[:, :-1], "y_val": y_val}, "X_val: X has .* features.*routing"),
-        ({}, {"X_val": [["a"]], "y_val": [0]}, r"^X_val: could not .* float: 'a'. .*Pipeline"),
+        (
+            {},
+            {"X_val": [["a"]], "y_val": [0]},
+            r"^X_val: could not .* float: 'a'. By default, a Pipeline",
+        ),
         ({}, {"X_val": X_val, "y_val": y_val + 7}, r"^(?!.*partial_fit)`y_val` has .*of y_val"),
         ({"scoring": lambda model, *_: model.no_such}, HELD_OUT, "no_such"),
         ({"early_stopping": True}, {"sample_weight": NO_MEMBER}, "of the samples|non-zero"),

@@ -165,7 +165,7 @@ def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
     one = small(MLPRegressor, **LONGER, loss=losses.BinaryCrossEntropy()).fit(X, columns[:, 0])
     assert one.out_activation_ == "logistic"
     for loss, targets, message in (
-        (losses.SoftmaxCrossEntropy(), y, "y must have several columns, .* to 1, got values"),
+        (losses.SoftmaxCrossEntropy(), y, "y must have several columns, .* to 1, got values from"),
         (losses.SoftmaxFocal(), 2 * columns, "rows that sum to 1"),
         (losses.BinaryCrossEntropy(), y, "y must be from 0 to 1, .* from 0 to 2 .* MLPClassifier"),
         (losses.BinaryFocal(), -columns, "from 0 to 1"),

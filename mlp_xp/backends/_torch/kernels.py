@@ -76,9 +76,7 @@ def _block_dense(
     owner, b = params
     dtype = x.dtype
     W = cast(owner, "W", owner, dtype)
-    outputs = arrangement
-    if arrangement.width is not None:
-        outputs = Arrangement((arrangement.blocks, arrangement.width), (1,))
+    outputs = arrangement.outputs
     parts = _split(x, arrangement)
     y = _join(torch.bmm(W.mT, parts), outputs)
     y += b.to(dtype)

@@ -26,7 +26,7 @@ from mlp_xp.distributed import join_ranks
 from mlp_xp.training.processes import SingleProcess
 
 # Parameters of glibc's `mallopt` with new values in bytes. glibc accepts no larger mmap threshold.
-_MALLOC = {"M_TRIM_THRESHOLD": (-1, 1 << 30), "M_MMAP_THRESHOLD": (-3, 32 << 20)}
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 1 << 30), (-3, 32 << 20)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -112,8 +112,8 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError):  # Another C library, or Windows.
         return
-    for parameter, value in _MALLOC.values():
-        mallopt(parameter, value)
+    mallopt(*_TRIM_THRESHOLD)
+    mallopt(*_MMAP_THRESHOLD)
 
 
 def _follow(ranks: SingleProcess) -> int:

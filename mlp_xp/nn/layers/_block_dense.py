@@ -42,6 +42,13 @@ class Arrangement(NamedTuple):
         """The number of blocks."""
         return math.prod(self.shape[i] for i in self.kept)
 
+    @property
+    def outputs(self) -> Arrangement:
+        """The arrangement whose inputs are the outputs of this one."""
+        if self.width is None:
+            return self
+        return Arrangement((self.blocks, self.width), (1,))
+
     def split(self, x: Array, *, xp: Namespace) -> Array:
         """Split rows, (..., batch, features), into blocks, (..., blocks, batch, fan_in)."""
         *leading, n_samples, _ = x.shape
@@ -70,10 +77,7 @@ class Arrangement(NamedTuple):
 
     def unjoin(self, dy: Array, *, xp: Namespace) -> Array:
         """Undo `join`."""
-        if self.width is None:
-            return self.split(dy, xp=xp)
-        shape = tuple(self.shape[i] for i in self.kept)
-        return Arrangement((*shape, self.width), (len(shape),)).split(dy, xp=xp)
+        return self.outputs.split(dy, xp=xp)
 
     def unsplit(self, dx: Array, *, xp: Namespace) -> Array:
         """Undo `split`."""
