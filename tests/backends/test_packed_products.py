@@ -22,7 +22,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.kernels import products
 from mlp_xp.backends._numpy.kernels.bfloat16 import round_to_bfloat16
 from mlp_xp.backends._numpy.native import caches, jobs, thread_pool
-from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
+from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE
 from mlp_xp.nn.layers import Dense
 
 pytest.importorskip("numba")
@@ -173,25 +173,27 @@ def test_blocks_fill_the_cache_that_the_system_names(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "ta", "tb", "expected"),
-    [
-        ((1024, 2048, 1000), False, False, (False, True)),
-        ((128, 2048, 1000), False, False, (False, False)),
-        ((128, 2048, 1024), False, False, None),  # Rows of W that are slow to read, but not on Zen.
-        ((128, 512, 512), False, True, (False, True)),
-        ((4, 512, 512), False, True, (False, False)),
-        ((2048, 1024, 2048), True, False, (True, True)),
-        ((2048, 256, 2048), True, False, (False, False)),  # An update may compute it.
-        ((2048, 1024, 128), True, False, (False, False)),
+    [  # With AVX-512 on Zen, with AVX-512 on others, and with AVX2.
+        ((1024, 2048, 1000), False, False, "B B B"),
+        ((128, 2048, 1000), False, False, "- - B"),
+        ((128, 2048, 1024), False, False, "- B B"),  # Rows of W that are far apart.
+        ((128, 2048, 64), False, False, "- - -"),  # Threads may split the sums.
+        ((128, 512, 512), False, True, "B B B"),
+        ((4, 512, 512), False, True, "- - -"),
+        ((2048, 1024, 2048), True, False, "AB AB AB"),
+        ((2048, 256, 512), True, False, "- - B"),  # An update may compute it.
+        ((2048, 1024, 128), True, False, "- - AB"),
     ],
 )
 def test_factors_are_packed_where_tiles_read_them_slowly(shape, ta, tb, expected, monkeypatch):
     m, k, n = shape
-    a, b = (np.broadcast_to(np.float32(0), shape) for shape in ((m, k), (k, n)))
-    out = np.broadcast_to(np.float32(0), (m, n))
-    for is_zen in (True, False):
+    a, b, out = (np.broadcast_to(np.float32(0), shape) for shape in ((m, k), (k, n), (m, n)))
+    processors = (True, AVX512_TILE), (False, AVX512_TILE), (True, AVX2_TILE)
+    for (is_zen, tile), letters in zip(processors, expected.split(), strict=True):
         monkeypatch.setattr(products, "is_zen", lambda is_zen=is_zen: is_zen)
+        monkeypatch.setattr(products, "find_tile", lambda tile=tile: tile)
         found = products.choose_packed(a.T if ta else a, b.T if tb else b, out, ta=ta, tb=tb)
-        assert found == ((False, not is_zen) if expected is None else expected)
+        assert found == ("A" in letters, "B" in letters)
 
 
 @pytest.mark.parametrize("n_threads", [0, 2])

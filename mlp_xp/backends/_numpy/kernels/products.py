@@ -23,7 +23,9 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import bfloat16_packing, find_tile, is_zen
 from mlp_xp.backends._numpy.native.tuning import (
     AMX_TILE,
+    FUSED_ROW,
     LEAST_NUMBERS,
+    LEAST_TILED,
     SAMPLES_AT_ONCE,
     SCRATCH,
     Tile,
@@ -47,6 +49,8 @@ _FEW_ROWS = 4
 # may map to few sets of the second-level cache; x W then takes three times as long. Zen 5 is not
 # affected.
 _MANY_ROWS, _ROWS_FAR_APART, _FAR = 256, 50, 4096
+# If small products are packed, these are the minimum batch sizes for packing W and dy.
+_SOME_ROWS, _SOME_SAMPLES = 64, 64
 # Packing x and dy pays off if x^T dy is larger than this size in bytes. Without packing, x^T dy is
 # read and written once per `SAMPLES_AT_ONCE` samples.
 _LARGE = 2 << 20
@@ -101,11 +105,19 @@ def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Fact
 
     In x W, x is never packed, and W only if x has many rows. In dy W^T, dy is never packed, and W
     is packed unless dy has few rows. In x^T dy, both are packed if the result is large and the
-    batch has many rows.
+    batch has many rows. See `Tile` for processors that also pack small products.
     """
-    (m, n), itemsize = out.shape, out.itemsize
+    (m, n), itemsize, tile = out.shape, out.itemsize, find_tile()
+    packs_small = tile is not None and tile.packs_small
     if tb:
         return Factors(False, m > _FEW_ROWS)
+    if packs_small and not ta:
+        return Factors(False, m >= _SOME_ROWS and not _may_split(m, n, a.shape[1], itemsize))
+    if packs_small:
+        n_samples = a.shape[0]
+        is_fused = LEAST_TILED <= n <= FUSED_ROW // itemsize and n_samples <= SAMPLES_AT_ONCE
+        is_packed = n_samples >= _SOME_SAMPLES and n >= LEAST_TILED
+        return Factors(is_packed and not is_fused, is_packed)  # The update packs x itself.
     if not ta:
         least = _ROWS_FAR_APART if n * itemsize >= _FAR and not is_zen() else _MANY_ROWS
         return Factors(False, m >= least)
@@ -163,7 +175,7 @@ def product_jobs(
         b, b_column = pack(b, "rows" if tb else "columns", width), n_steps
     elif m <= _FEW_ROWS and not ta:
         way, b_column, b_step = FEW_ROWS, *((ldb, 1) if tb else (1, ldb))
-    elif not (is_double or ta) and 4 * m * n <= SCRATCH and k > max(m, n):
+    elif not ta and _may_split(m, n, k, itemsize):
         way = MAY_SPLIT_STEPS
     blocks = make_blocks(tile, itemsize)
     steps, depth, rows, columns = n_steps, blocks.depth, blocks.rows, blocks.columns
@@ -196,6 +208,11 @@ def product_jobs(
         way=way,
     )
     return [*jobs, Job(product, is_shared)]
+
+
+def _may_split(m: int, n: int, k: int, itemsize: int) -> bool:
+    """Whether threads may split the sums of a product whose result fits in their work space."""
+    return itemsize == 4 and 4 * m * n <= SCRATCH and k > max(m, n)
 
 
 def _find_tile(packing: int) -> Tile | None:

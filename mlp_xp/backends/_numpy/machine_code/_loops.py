@@ -21,9 +21,18 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 from mlp_xp.backends._numpy.machine_code._products import make_gradient
 from mlp_xp.backends._numpy.machine_code._tile import ROWS
 from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
-from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
+from mlp_xp.backends._numpy.native.tuning import (
+    AVX512_TILE,
+    FUSED_ROW,
+    LEAST_PACKED,
+    MAIL_OF_THREAD,
+    PANEL,
+)
 
 _UPDATE_JOB = record(Update)
+# The number of rows of a gradient that an update computes at a time. More rows reuse a packed panel
+# of dy more often.
+_GRADIENT_ROWS = 6 * ROWS if (find_tile() or AVX512_TILE).packs_small else ROWS
 # The number of rows per block, such that a block remains in the cache for several passes.
 SOFTMAX_ROWS = 16
 
@@ -234,7 +243,7 @@ def make_update(is_double: bool, rule: int) -> Any:
         rate = carray(pointer(job.rate), 1, number)[0]
         l2 = carray(pointer(job.l2), 1, number)[0] if job.l2 else number(0)
         shrink = carray(pointer(job.shrink), 1, number)[0] if job.shrink else number(1)
-        total, panel = number(0), scratch + ROWS * FUSED_ROW
+        total, panel = number(0), scratch + _GRADIENT_ROWS * FUSED_ROW
         for i in range(job.n_arrays):
             array = arrays[i]
             l2_here = l2 if array.is_matrix else number(0)
@@ -244,16 +253,17 @@ def make_update(is_double: bool, rule: int) -> Any:
                 width, fan_in = array.width, array.size // array.width
                 low = start_of(thread, n_threads, fan_in)
                 high = start_of(thread + 1, n_threads, fan_in)
-                for k in range(low, high, ROWS):
-                    end = min(k + ROWS, high)
+                for k in range(low, high, _GRADIENT_ROWS):
+                    end = min(k + _GRADIENT_ROWS, high)
                     left, distance = array.x + size_of * k, fan_in
-                    if width >= LEAST_PACKED:
+                    if array.panel or width >= LEAST_PACKED:
                         place = (k - low) % PANEL
                         if place == 0:
                             n_packed = min(PANEL, high - k)
                             _pack(left, fan_in, n_packed, panel, array.n_samples, size_of)
                         left, distance = panel + size_of * place, PANEL
-                    gradient(left, distance, array.dy, scratch, end - k, width, array.n_samples)
+                    dy, n = array.dy, array.n_samples
+                    gradient(left, distance, dy, array.panel, scratch, end - k, width, n)
                     squares += step(
                         k * width, end * width, array, scratch, numbers, rate, shrink_here, l2_here
                     )

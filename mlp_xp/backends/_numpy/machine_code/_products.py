@@ -128,7 +128,10 @@ def _make_tile_width(is_double: bool) -> Any:
 
 @cache
 def make_gradient(is_double: bool) -> Any:
-    """Return the function that computes up to `ROWS` rows of C = A^T B."""
+    """Return the function that computes rows of C = A^T B.
+
+    B is packed in panels of ``panel`` columns, or not packed if ``panel`` is 0.
+    """
     size, tile, tile_width = (
         8 if is_double else 4,
         make_tile(is_double),
@@ -136,11 +139,26 @@ def make_gradient(is_double: bool) -> Any:
     )
 
     @jit
-    def gradient(a, lda, b, c, rows, n, k):  # type: ignore[no-untyped-def]
-        width = tile_width(n)
+    def gradient(a, lda, b, panel, c, rows, n, k):  # type: ignore[no-untyped-def]
+        width, b_row = (panel, panel) if panel else (tile_width(n), n)
         for j in range(0, n, width):
-            here, columns = c + size * j, min(width, n - j)
-            tile(a, 1, lda, rows, b + size * j, n, columns, k, here, n, 0, n, 0)
+            columns, b_panel = min(width, n - j), b + size * j * (k if panel else 1)
+            for i in range(0, rows, ROWS):
+                tile(
+                    a + size * i,
+                    1,
+                    lda,
+                    min(ROWS, rows - i),
+                    b_panel,
+                    b_row,
+                    columns,
+                    k,
+                    c + size * (i * n + j),
+                    n,
+                    0,
+                    n,
+                    0,
+                )
 
     return gradient
 

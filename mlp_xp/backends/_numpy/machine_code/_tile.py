@@ -24,7 +24,8 @@ from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
 
 __all__ = ["ROWS", "VECTORS", "VECTOR_BYTES", "make_tile"]
 
-ROWS, VECTORS, VECTOR_BYTES = find_tile() or AVX512_TILE
+_TILE = find_tile() or AVX512_TILE
+ROWS, VECTORS, VECTOR_BYTES = _TILE.rows, _TILE.vectors, _TILE.vector_bytes
 # AVX2 has no mask registers, and masked loads take twice as long as plain loads.
 _HAS_SLOW_MASKS = VECTOR_BYTES < 64
 _I64 = ir.IntType(64)

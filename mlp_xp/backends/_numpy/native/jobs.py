@@ -162,10 +162,10 @@ def _dtype(names: Sequence[str], n_words: int) -> np.dtype:
 # The first fields in every record; ``code`` is the address of the compiled function.
 HEADER = _dtype(_HEADER, WORDS)
 # An array to update. If ``n_samples`` is not 0, its gradient is a product x^T dy that the update
-# computes itself; see `fused`.
+# computes itself, with dy packed in panels of ``panel`` columns, or not packed; see `fused`.
 _UPDATED = ("size", "is_matrix", "param", "grad", "state_1", "state_2")
-_UPDATED_BY_PRODUCT = ("x", "dy", "n_samples", "width")
-UPDATED_ARRAY = _dtype((*_UPDATED, *_UPDATED_BY_PRODUCT), 10)
+_UPDATED_BY_PRODUCT = ("x", "dy", "panel", "n_samples", "width")
+UPDATED_ARRAY = _dtype((*_UPDATED, *_UPDATED_BY_PRODUCT), 11)
 # A copy of ``n_words`` 32-bit words at the start of each step. A stride is the distance in bytes
 # between the addresses for consecutive steps, or 0 for a fixed address.
 PICK = _dtype(("source", "source_stride", "n_words", "target", "target_stride"), 5)

@@ -11,7 +11,7 @@ from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_TILED, SAMPLES
 def fused(jobs: Sequence[Job]) -> list[Job]:
     """Remove the products x^T dy that a later update can compute; return the remaining calls.
 
-    The update computes and uses eight rows of a gradient x^T dy at a time, without writing them to
+    The update computes and uses a few rows of a gradient x^T dy at a time, without writing them to
     memory. This is safe because only the update reads the gradients, and because x and dy do not
     change between two calls of a table.
     """
@@ -24,13 +24,14 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
                 if product is not None:
                     array["x"], array["dy"] = address(product.a), address(product.b)
                     array["n_samples"], array["width"] = product.n_steps, product.n
+                    array["panel"] = product.width
                     left_out.add(id(product))
     return [job for job in jobs if id(job.fields) not in left_out]
 
 
 def _can_be_fused(job: Job) -> bool:
     product = job.fields
-    if not isinstance(product, TiledProduct) or product.width:
+    if not isinstance(product, TiledProduct) or product.in_pairs:
         return False
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     size = 8 if product.is_double else 4
