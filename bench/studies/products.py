@@ -88,11 +88,15 @@ def _blas(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
     return (lambda: np.matmul(a, b, out=out)), 1
 
 
-def _torch(dtype: str, *given: Any) -> Act:
+def _torch(dtype: str, *given: Any) -> Act | None:
     import torch
+
+    from mlp_xp.backends import get_backend
 
     *factors, ta, tb = given
     is_low = dtype == "bfloat16"
+    if is_low and get_backend("torch", "cpu").emulates("bf16"):
+        return None
     kept = [torch.from_numpy(x.astype("float32" if is_low else dtype)) for x in factors]
     low = torch.bfloat16 if is_low else kept[0].dtype
 

@@ -176,6 +176,10 @@ class Backend:
             f"backend='cupy', 'torch' or 'jax'{where}, or precision='float32'."
         )
 
+    def emulates(self, precision: str) -> bool:
+        """Whether the device has no instructions for matrix products in this lower precision."""
+        return False
+
     def _kernels_in(self, precision: str) -> Kernels:
         """Return the kernels for matrix products in a lower precision."""
         if precision == "tf32":

@@ -19,7 +19,7 @@ __all__ = [
     "read_recipe",
     "read_table",
     "recipe_parameters",
-    "without_library",
+    "replacements",
 ]
 
 _FOLDER = Path(__file__).parent
@@ -137,22 +137,38 @@ def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def without_library(source: str | os.PathLike[str], params: Mapping[str, Any]) -> str | None:
-    """Return the notice that NumPy replaces a recipe's missing backend, or None.
+def replacements(
+    source: str | os.PathLike[str], params: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]] | None:
+    """Return a notice and the parameters that replace a recipe's on this machine, or None.
 
-    NumPy does not replace the backend if the recipe names a device.
+    NumPy replaces a missing backend, and float32 replaces bfloat16 if the processor has no fast
+    products in bfloat16. Nothing is replaced if the recipe or an override names a device.
     """
-    from mlp_xp.backends import BACKENDS, how_to_install, installed
+    from mlp_xp.backends import BACKENDS, get_backend, how_to_install, installed
 
-    name = params.get("backend")
-    if name not in BACKENDS or installed(name) or params.get("device") is not None:
+    used = {**params, **overrides}
+    name = used.get("backend")
+    if name not in BACKENDS or used.get("device") is not None:
         return None
     package = BACKENDS[name].package
+    if not installed(name):
+        if "backend" in overrides:
+            return None
+        return (
+            f"{package}, which the recipe {source} uses, is not installed: training on NumPy in "
+            "float32, which processes about a third of the images in the same time, so accuracy is "
+            f"lower than in docs/accuracy.md; to install {package}, type {how_to_install(name)}"
+        ), {"backend": "numpy"}
+    precision = params.get("precision", "auto")
+    is_given = "precision" in overrides or name == "numpy"
+    if is_given or precision == "auto" or not get_backend(name).emulates(precision):
+        return None
     return (
-        f"{package}, which the recipe {source} uses, is not installed: training on NumPy in "
-        "float32, which processes about a third of the images in the same time, so accuracy is "
-        f"lower than in docs/accuracy.md; to install {package}, type {how_to_install(name)}"
-    )
+        f"{package}, which the recipe {source} uses, has no fast products in {precision} for this "
+        "processor without AVX-512: training in float32, which processes about a fifth of the "
+        "images in the same time, so accuracy is lower than in docs/accuracy.md"
+    ), {"precision": "float32"}
 
 
 def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:

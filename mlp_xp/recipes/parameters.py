@@ -247,7 +247,8 @@ _SHARED = {
         float32. On GPUs, "tf32" rounds the operands of products. "bf16" and "float16" also store
         inputs, activations and gradients in 16 bits, except on "cupy" and "numpy". On "numpy",
         "bf16" needs numba and a processor with AVX512_BF16 (AMD since Zen 4, Intel since Sapphire
-        Rapids), and predictions with at least 10^10 multiplications also use bfloat16 products.
+        Rapids), and predictions with at least 10^10 multiplications also use bfloat16 products. On
+        "torch", "bf16" is slow on x86 processors without AVX-512.
         "float16" scales the loss, and skips steps whose gradients overflow."""),
     "placement": Parameter(
         "auto", [("auto", "resident", "streamed")], WHERE,

@@ -10,8 +10,7 @@ from rendered_kernels import Unit, all_units, compiled
 import mlp_xp
 
 FOLDER = Path(mlp_xp.__file__).parent / "backends" / "_cupy"
-# A100, H100, B200.
-ARCHITECTURES = (80, 90, 100)
+ARCHITECTURES = (80, 90, 100)  # A100, H100, B200.
 # Half of the threads that a multiprocessor of an H100 takes then fit its 65,536 registers.
 MOST_REGISTERS = 64
 

@@ -236,7 +236,7 @@ def test_a_long_prediction_rounds_factors_as_training_does(problem, monkeypatch)
 
 
 def test_a_processor_without_it_says_which_have_it(problem, monkeypatch):
-    words = r"lacks AVX512_BF16, available in AMD since Zen 4 and .* use backend='torch' or 'jax'"
+    words = r"lacks AVX512_BF16, available in AMD since Zen 4 and .* use precision='float32'"
     for name, found, text in (
         ("bfloat16_packing", 0, words),
         ("can_compile", False, "without numba.* or type .*pip install"),

@@ -10,6 +10,7 @@ import pytest
 from helpers import small
 from loop_problem import CASES, Problem
 
+from mlp_xp import MLP
 from mlp_xp.backends import BACKENDS, get_backend
 from mlp_xp.backends._cuda import captured as _captured
 from mlp_xp.optimizers import SGD, init_opt_state
@@ -23,6 +24,16 @@ APPLE = {"synchronize": None, "recommended_max_memory": 1000, "driver_allocated_
 def on(torch):
     """Return the function that makes a backend on a device, which is not asked for."""
     return lambda name: type(get_backend("torch", "cpu"))(torch.device(name))
+
+
+def test_a_recipe_trains_in_float32_if_bfloat16_has_no_instructions(on, torch, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    with pytest.warns(UserWarning, match="torch, which the recipe hour uses, has no fast"):
+        assert MLP.from_recipe("hour").precision == "float32"
+    with pytest.warns(RuntimeWarning, match="use precision='float32', or backend='jax'"):
+        on("cpu").with_precision("bf16")
+    for given in {"precision": "bf16"}, {"device": "cuda"}, {"backend": "jax"}:
+        assert MLP.from_recipe("hour", **given).precision == "bf16"
 
 
 @pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])

@@ -64,8 +64,7 @@ def test_data_lists_what_is_here_and_what_is_not_and_fetches(mlp_xp, fails):
     first, second = mlp_xp("data", "--fetch", "digits").out.splitlines()
     assert first.startswith("digits: 1,438 images to train on, 359 to test, 10 classes")
     assert second.startswith("digits ")
-    # Those are damaged.
-    assert "data/cifar-10-batches-py" in fails("data", "--fetch", "cifar10")
+    assert "data/cifar-10-batches-py" in fails("data", "--fetch", "cifar10")  # Those are damaged.
     assert "data/cifar-10-batches-py" in fails("train", "--out", "run")
     assert "nowhere" in fails("lab", "--data-path", "nowhere")
 

@@ -214,8 +214,7 @@ def test_calibrated_quantiles_hold_what_they_promise(on, backend, loss, tmp_path
         np.testing.assert_array_equal(copy.predict(X, quantiles=levels), expected)
     with pytest.raises(ValueError, match=r"at least 9999 samples for the quantile|was fitted"):
         model.predict(X, quantiles=0.0001)
-    # The next fit forgets it.
-    again = model.partial_fit(X[:100], y[:100])
+    again = model.partial_fit(X[:100], y[:100])  # The next fit forgets it.
     if isinstance(loss, str):
         with pytest.raises(ValueError, match=r"which has no quantiles|network was fitted"):
             again.predict(X, quantiles=levels)

@@ -147,8 +147,7 @@ APART = [
         for stops in (True, False)
     ],
 ]
-# What cannot share a program.
-ALONE = [
+ALONE = [  # What cannot share a program.
     *({"solver": "lbfgs"}, {"max_time": 60.0}, {"augmentation": [Mixup(0.2)]}),
     *({"placement": "streamed"}, {"warm_start": True}, {"callbacks": [Callback()]}),
 ]

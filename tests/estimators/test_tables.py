@@ -233,8 +233,7 @@ UNFIT = [
     (X["age"], r"Expected 2D array.*X.to_frame\(\) for a column.*, or X.to_frame\(\).T for a row"),
     ([{"age": 3}] * N, r"Expected 2D array.*pandas.DataFrame\(X\) for a list of dicts"),
 ]
-# And in a prediction.
-UNLIKE = [
+UNLIKE = [  # And in a prediction.
     (X.drop(columns="age"), "feature names"),
     (X[[*X][::-1]], "must be in the same order"),
     (X.assign(age=X["city"]), r"X\['age'\] has categories, but had numbers in the fit: convert"),

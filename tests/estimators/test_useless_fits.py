@@ -45,8 +45,7 @@ def test_the_warning_says_what_to_type(kind, settings, X, y, cure):
         warnings.simplefilter("error", RuntimeWarning)
         if settings.get("learning_rate_init") != 1e-5:
             assert fit(kind, settings | cure, X, y).score(X, y) > 0.6
-        # A fit of few epochs is left alone.
-        if kind is MLPRegressor:
+        if kind is MLPRegressor:  # A fit of few epochs is left alone.
             fit(kind, settings | {"max_iter": 9, "batch_size": 5}, X, y)
 
 

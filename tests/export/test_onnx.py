@@ -36,8 +36,7 @@ def check(estimator, rows, tolerance=1e-5):
         probabilities = estimator.predict_proba(rows)
         np.testing.assert_allclose(found["probabilities"], probabilities, atol=tolerance)
         np.testing.assert_array_equal(found["label"], estimator.predict(rows))
-    # Any number of rows, and none.
-    for n_rows in (1, 0):
+    for n_rows in (1, 0):  # Any number of rows, and none.
         part = run_onnx(model, rows[:n_rows])
         assert all(len(values) == n_rows for values in part.values())
     return [node.op_type for node in model.graph.node]

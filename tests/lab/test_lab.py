@@ -251,8 +251,7 @@ def test_the_loss_of_a_nearly_certain_class_is_exact():
     b2 = np.array([[40.0, 0.0, 0.0]])
     *_, loss = lab.learn_once_cross_entropy(w1, b1, w2, b2, np.ones((1, 1)), np.array([1]), 1.0)
     assert loss == pytest.approx((40.0 + 40.0 - math.log(2)) / 3, rel=1e-14)
-    # A single class has none.
-    weights, data, labels = lab_data(d_out=1)
+    weights, data, labels = lab_data(d_out=1)  # A single class has none.
     *new, loss = lab.learn_once_cross_entropy(*weights, data, labels, 1.0)
     assert loss == 0.0
     assert_all_close(new, weights)

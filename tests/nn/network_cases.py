@@ -16,8 +16,7 @@ BATCH = 8
 # forgets epsilon is seen.
 EPSILON = 0.5
 
-# Shape, mixed axes, width.
-ARRANGEMENTS = {
+ARRANGEMENTS = {  # Shape, mixed axes, width.
     "last axis": Arrangement((3, 4), (1,), 5),
     "first axis": Arrangement((3, 4), (0,), 5),
     "in place": Arrangement((3, 4), (0,)),

@@ -240,8 +240,7 @@ def test_rules_are_values_and_all_of_them_are_tested():
         assert (kind(), hash(kind())) == (kind(), hash(kind()))  # They are static for a compiler.
     assert (*optimizers.OPTIMIZERS.values(), ByKind) == optimizers.RULES
     assert {type(rule) for rule in RULES.values()} == set(optimizers.RULES)
-    # A family tells what slots mean.
-    family = optimizers.family
+    family = optimizers.family  # A family tells what slots mean.
     assert family(Adam()) == family(Adam(beta_1=0.5)) == "Adam"
     assert family(ByKind()) != family(ByKind(vector=SGD())) != family(SGD())
 

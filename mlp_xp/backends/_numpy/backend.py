@@ -87,6 +87,7 @@ class NumpyBackend(Backend):
         if not can_compile():
             cure, reason = f"{cure}, or type {install_command('fast')}", " without numba"
         elif not bfloat16_packing():
+            cure = "precision='float32', or backend='jax'"
             reason = (
                 " (this processor lacks AVX512_BF16, available in AMD since Zen 4 and Intel Xeon "
                 "since Sapphire Rapids)"

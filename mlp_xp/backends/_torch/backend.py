@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -78,6 +79,13 @@ class TorchBackend(Backend):
             capability = torch.cuda.get_device_capability(self.device)
             check_capability(self.name, self.device, precision, capability)
             return
+        if self.emulates(precision):
+            warnings.warn(
+                f"precision={precision!r} is some 400 times as slow as float32 in PyTorch on this "
+                "processor, which lacks AVX-512: use precision='float32', or backend='jax'.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         if precision == "tf32":
             raise lacking(
                 self.name, self.device, precision, "device='cuda', or precision='float32'"
@@ -91,6 +99,11 @@ class TorchBackend(Backend):
             raise lacking(
                 self.name, self.device, precision, "precision='float32'", reason
             ) from error
+
+    def emulates(self, precision: str) -> bool:
+        # PyTorch uses oneDNN for products in bfloat16, which needs AVX-512 on x86.
+        is_slow = torch.backends.cpu.get_cpu_capability() == "AVX2"
+        return precision == "bf16" and self.device.type == "cpu" and is_slow
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         # Use no_grad, since results of inference_mode could not be used in a caller's autograd

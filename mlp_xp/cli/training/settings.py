@@ -23,7 +23,7 @@ from mlp_xp.datasets._own_data.tables import holds_images
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.recipes import FILES, read_recipe, recipe_parameters, without_library
+from mlp_xp.recipes import FILES, read_recipe, recipe_parameters, replacements
 from mlp_xp.recipes.parameters import CLASSIFIER
 from mlp_xp.saving import decode
 
@@ -90,9 +90,10 @@ class Settings:
         if "solver" in typed or decay is not None:
             base = recipe.params.get("solver", "adam")
             params["solver"] = _solver(base, typed.get("solver"), decay)
-        if "backend" not in typed and (note := without_library(name, recipe.params)):
+        if replaced := replacements(name, recipe.params, typed):
+            note, own = replaced
             print_line(f"note: {note}", sys.stderr)
-            params["backend"] = "numpy"
+            params |= own
         data, data_path = self._located(name, recipe.data)
         return replace(self, data=data, recipe=name, params=params, data_path=data_path)
 

@@ -206,7 +206,7 @@ class RecipeMixin:
         (512, 512)
         """
         # Import late, since the import is slow.
-        from mlp_xp.recipes import params_with, read_recipe, recipe_parameters, without_library
+        from mlp_xp.recipes import params_with, read_recipe, recipe_parameters, replacements
 
         kind: Any = cls
         task = "regression" if issubclass(kind, RegressorMixin) else "classification"
@@ -219,9 +219,10 @@ class RecipeMixin:
             ensemble = _ensemble_of(model, read.ensemble)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{read.path}: {error}") from error
-        if "backend" not in overrides and (note := without_library(recipe, read.params)):
+        if replaced := replacements(recipe, read.params, overrides):
+            note, own = replaced
             warnings.warn(note, stacklevel=2)
-            overrides["backend"] = "numpy"
+            overrides |= own
         names = [] if ensemble is None else ensemble._get_param_names()
         shared = {name: overrides.pop(name) for name in names if name in overrides}
         model = kind(**params_with(read, overrides)).set_params(**overrides)
