@@ -128,8 +128,7 @@ def test_weights_of_the_neurons_with_the_largest_ones(model):
         np.testing.assert_array_equal((red > blue)[strong], (weights > 0)[strong])
         largest_place = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
         assert min(red[largest_place], blue[largest_place]) < 50
-    # Color images.
-    display = plotting.WeightsDisplay(RNG.normal(size=(12, 5)), (3, 2, 2)).plot()
+    display = plotting.WeightsDisplay(RNG.normal(size=(12, 5)), (3, 2, 2)).plot()  # In color.
     image = np.asarray(display.axes_[0].images[0].get_array())
     assert (image.shape, image.dtype) == ((2, 2, 3), np.uint8)
     assert max(image.max() - 127, 128 - image.min()) in (127, 128)  # The largest weight.
