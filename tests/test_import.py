@@ -11,8 +11,7 @@ import mlp_xp
 OPTIONAL = {"array_api_strict", "cupy", "jax", "llvmlite", "matplotlib", "numba", "pandas", "PIL"}
 OPTIONAL |= {"polars", "requests", "rich", "safetensors", "torch"}
 HEAVY = {*OPTIONAL, "scipy", "sklearn"}
-# Each stage also includes all earlier stages.
-STAGES = {
+STAGES = {  # Each stage also includes all earlier stages.
     "root": "import mlp_xp",
     "maths": "import mlp_xp.lab, mlp_xp.nn.losses, mlp_xp.datasets",
     "scikit-learn": "import sklearn.neural_network, sklearn.metrics, sklearn.utils.validation",

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from bench.suite.contenders import is_slow_in_bfloat16
 from bench.suite.records import Result
 from bench.suite.tables import Table, print_tables, reasons, spread
 from bench.suite.turns import Announce, Options, Part, child, in_turns, say
@@ -91,11 +92,9 @@ def _blas(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
 def _torch(dtype: str, *given: Any) -> Act | None:
     import torch
 
-    from mlp_xp.backends import get_backend
-
     *factors, ta, tb = given
     is_low = dtype == "bfloat16"
-    if is_low and get_backend("torch", "cpu").emulates("bf16"):
+    if is_low and is_slow_in_bfloat16():
         return None
     kept = [torch.from_numpy(x.astype("float32" if is_low else dtype)) for x in factors]
     low = torch.bfloat16 if is_low else kept[0].dtype

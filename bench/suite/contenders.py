@@ -4,6 +4,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from bench.peers.contest import Contender, Task
+from bench.suite.records import processor_kind
 from bench.suite.workloads import Workload
 
 OURS = "mlp_xp, NumPy"
@@ -77,4 +78,12 @@ def entries(workload: Workload, *, quick: bool = False) -> dict[str, Entry]:
         # Predictions do not depend on how steps or epochs are called.
         calls = {"scan", "in_one_fit"}
         chosen = {name: one for name, one in chosen.items() if not calls & one.options.keys()}
+    if is_slow_in_bfloat16():
+        slow = {n for n, one in chosen.items() if one.precision == "bfloat16" and "torch" in n}
+        chosen = {name: chosen[name] for name in chosen if name not in slow}
     return {name: entry for name, entry in chosen.items() if entry.quick or not quick}
+
+
+def is_slow_in_bfloat16() -> bool:
+    """Whether torch takes some 400 times as long in bfloat16 as in float32 on this processor."""
+    return processor_kind().endswith("AVX2")

@@ -177,7 +177,7 @@ class Backend:
         )
 
     def emulates(self, precision: str) -> bool:
-        """Whether the device has no instructions for matrix products in this lower precision."""
+        """Whether products in this precision are far slower than in float32 on this device."""
         return False
 
     def _kernels_in(self, precision: str) -> Kernels:

@@ -175,6 +175,7 @@ def test_blocks_fill_the_cache_that_the_system_names(tmp_path):
     ("shape", "ta", "tb", "expected"),
     [  # With AVX-512 on Zen, with AVX-512 on others, and with AVX2.
         ((1024, 2048, 1000), False, False, "B B B"),
+        ((1024, 2048, 10), False, False, "B B B"),
         ((128, 2048, 1000), False, False, "- - B"),
         ((128, 2048, 1024), False, False, "- B B"),  # Rows of W that are far apart.
         ((128, 2048, 64), False, False, "- - -"),  # Threads may split the sums.
@@ -182,6 +183,9 @@ def test_blocks_fill_the_cache_that_the_system_names(tmp_path):
         ((4, 512, 512), False, True, "- - -"),
         ((2048, 1024, 2048), True, False, "AB AB AB"),
         ((2048, 256, 512), True, False, "- - B"),  # An update may compute it.
+        ((2048, 256, 2048), True, False, "- - AB"),
+        ((2048, 32, 512), True, False, "- - -"),
+        ((2048, 256, 16), True, False, "- - -"),
         ((2048, 1024, 128), True, False, "- - AB"),
     ],
 )

@@ -74,9 +74,9 @@ def test_contenders_learn_or_predict(turns, tmp_path, workload):
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_peers_learn_or_predict(turns, torch, tmp_path, monkeypatch, workload):
     monkeypatch.setenv("KERAS_BACKEND", "jax")  # To be as it was before, afterwards.
-    # So few steps use plain NumPy, on every processor.
+    # So few steps use plain NumPy, which has bfloat16 on every processor.
     monkeypatch.setattr("mlp_xp.backends._numpy.backend.bfloat16_packing", lambda: True)
-    missing, n_threads = set(), torch.get_num_threads()  # For the whole process.
+    missing, n_threads = set(), torch.get_num_threads()  # Of the whole process.
     for name, job in jobs_of(turns, workload, tmp_path, n_threads).items():
         if name not in OURS + ALONE:
             try:

@@ -17,8 +17,7 @@ from mlp_xp.callbacks import Callback
 from mlp_xp.nn.losses import Huber
 
 X, y = problem()
-# Wrong values of settings, and what was meant.
-MEANT = {
+MEANT = {  # Wrong values of settings, and what was meant.
     "activation": {"sigmoid": "logistic", "leakyrelu": "leaky_relu"},
     "solver": {"Adam": "adam", "rms_prop": "rmsprop"},
     "learning_rate": {"cosin": "cosine"},
@@ -27,8 +26,7 @@ MEANT = {
     "input_scaling": {"standard": "standardize"},
     "loss": {"cross_entropy": "log_loss"},
 }
-# Values that are near none, and how the error ends.
-STRANGE = [
+STRANGE = [  # Values that are near none, and how the error ends.
     ("activation", 32, "the widths of all layers as a tuple: hidden_layer_sizes=(.., 32)."),
     ("learning_rate", 0.01, "Set the rate itself by learning_rate_init=0.01."),
     ("callbacks", Callback(), "Pass a list, callbacks=[...]."),

@@ -89,8 +89,7 @@ def solvers(*rules, **settings):
     return [{"solver": rule, **settings} for rule in rules]
 
 
-# What the models of one program may differ in.
-TOGETHER = {
+TOGETHER = {  # What the models of one program may differ in.
     "adam": [
         {"random_state": 1},
         {"alpha": 0.1, "learning_rate_init": 0.01, "max_iter": 7},
@@ -108,8 +107,7 @@ TOGETHER = {
         *solvers(AdamW(weight_decay=0.1), learning_rate=OneCycle()),
     ],
 }
-# Pairs that each need a program of their own.
-APART = [
+APART = [  # Pairs that each need a program of their own.
     [
         {"solver": "sgd", "learning_rate": rate, "tol": 1.0, "n_iter_no_change": 1}
         for rate in ("adaptive", "constant")

@@ -210,8 +210,7 @@ def test_columns_of_many_categories_are_embedded(on, tmp_path):
     np.testing.assert_array_equal(load_model(tmp_path).predict(frame), whitened.predict(frame))
 
 
-# Wrong columns in a fit, and what the error says.
-UNFIT = [
+UNFIT = [  # Wrong columns in a fit, and what the error says.
     (X[["age"]].assign(age=np.nan), "X has no value in any column: check how it was loaded"),
     (
         X.assign(city=pandas.Categorical([2**53 + 1, 2**53] * 45)),

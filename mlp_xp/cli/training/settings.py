@@ -10,6 +10,7 @@ from typing import Any
 
 from sklearn.metrics import get_scorer_names
 
+from mlp_xp._utils.signals import postponed
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
 from mlp_xp.cli.commands.parser import suggestion
 from mlp_xp.cli.commands.train_options import solvers_with_decay
@@ -90,7 +91,9 @@ class Settings:
         if "solver" in typed or decay is not None:
             base = recipe.params.get("solver", "adam")
             params["solver"] = _solver(base, typed.get("solver"), decay)
-        if replaced := replacements(name, recipe.params, typed):
+        with postponed():  # Ctrl-C during the import of torch could abort the process.
+            replaced = replacements(name, recipe.params, typed)
+        if replaced:
             note, own = replaced
             print_line(f"note: {note}", sys.stderr)
             params |= own

@@ -184,7 +184,8 @@ class RecipeMixin:
             recipe's ``max_time`` limits the fit.
         **overrides
             Parameters that replace the recipe's. ``backend="numpy"`` also replaces the recipe's
-            precision and device. If the recipe's library is not installed, NumPy is used, with a
+            precision and device. If the recipe's library is not installed, NumPy is used. If
+            PyTorch is very slow in bfloat16 on this processor, float32 is used. Both give a
             warning.
 
         Returns

@@ -112,7 +112,8 @@ def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Fact
     if tb:
         return Factors(False, m > _FEW_ROWS)
     if packs_small and not ta:
-        return Factors(False, m >= _SOME_ROWS and not _may_split(m, n, a.shape[1], itemsize))
+        is_split = m < _MANY_ROWS and _may_split(m, n, a.shape[1], itemsize)
+        return Factors(False, m >= _SOME_ROWS and not is_split)
     if packs_small:
         n_samples = a.shape[0]
         is_fused = LEAST_TILED <= n <= FUSED_ROW // itemsize and n_samples <= SAMPLES_AT_ONCE

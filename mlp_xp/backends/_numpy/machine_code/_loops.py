@@ -19,10 +19,9 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     start_of,
 )
 from mlp_xp.backends._numpy.machine_code._products import make_gradient
-from mlp_xp.backends._numpy.machine_code._tile import ROWS
+from mlp_xp.backends._numpy.machine_code._tile import ROWS, TILE
 from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
 from mlp_xp.backends._numpy.native.tuning import (
-    AVX512_TILE,
     FUSED_ROW,
     LEAST_PACKED,
     MAIL_OF_THREAD,
@@ -30,9 +29,9 @@ from mlp_xp.backends._numpy.native.tuning import (
 )
 
 _UPDATE_JOB = record(Update)
-# The number of rows of a gradient that an update computes at a time. More rows reuse a packed panel
-# of dy more often.
-_GRADIENT_ROWS = 6 * ROWS if (find_tile() or AVX512_TILE).packs_small else ROWS
+# The number of rows of a gradient that an update computes at a time, a divisor of `PANEL`. More
+# rows reuse a packed panel of dy more often.
+_GRADIENT_ROWS = 6 * ROWS if TILE.packs_small else ROWS
 # The number of rows per block, such that a block remains in the cache for several passes.
 SOFTMAX_ROWS = 16
 
@@ -198,8 +197,8 @@ def make_update(is_double: bool, rule: int) -> Any:
 
     A gradient may be a product x^T dy that has not been computed yet (see `fused`). The unit then
     computes a few rows of the gradient at a time in ``scratch``, and uses them while they are in
-    the cache. If dy is wide, the unit first packs columns of x, since elements of a column with a
-    large stride would compete for one cache set.
+    the cache. If dy is wide or packed, the unit first packs columns of x, since elements of a
+    column with a large stride would compete for one cache set.
     """
     number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
     is_adam, computes = rule == ADAM, find_tile() is not None

@@ -140,7 +140,8 @@ def make_gradient(is_double: bool) -> Any:
 
     @jit
     def gradient(a, lda, b, panel, c, rows, n, k):  # type: ignore[no-untyped-def]
-        width, b_row = (panel, panel) if panel else (tile_width(n), n)
+        width = at_least_one(panel if panel else tile_width(n))
+        b_row = width if panel else n
         for j in range(0, n, width):
             columns, b_panel = min(width, n - j), b + size * j * (k if panel else 1)
             for i in range(0, rows, ROWS):

@@ -1,11 +1,12 @@
 """The inner kernel of matrix products, which keeps a tile of results in registers.
 
 A BLAS first copies its operands into panels. Copying pays off only if each number is used hundreds
-of times; for a batch of 128 rows, it takes a fifth of the time. Here, a tile of 8 rows (4 with
-AVX2) of 3 vectors is kept in registers while packed or unpacked operands are read (the inner kernel
-of Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", 2008). Tiles have 8 rows
-because batch sizes are multiples of 8 more often than of 6. If the number of columns is not a
-multiple of the vector length, each row's last vector is masked.
+of times; for a batch of 128 rows, it takes a fifth of the time with AVX-512 (with AVX2, it saves
+time; see `Tile`). Here, a tile of 8 rows (4 with AVX2) of 3 vectors is kept in registers while
+packed or unpacked operands are read (the inner kernel of Goto, van de Geijn, "Anatomy of
+high-performance matrix multiplication", 2008). Tiles have 8 rows because batch sizes are multiples
+of 8 more often than of 6. If the number of columns is not a multiple of the vector length, each
+row's last vector is masked.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
 from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
 
-__all__ = ["ROWS", "VECTORS", "VECTOR_BYTES", "make_tile"]
+__all__ = ["ROWS", "TILE", "VECTORS", "VECTOR_BYTES", "make_tile"]
 
-_TILE = find_tile() or AVX512_TILE
-ROWS, VECTORS, VECTOR_BYTES = _TILE.rows, _TILE.vectors, _TILE.vector_bytes
+TILE = find_tile() or AVX512_TILE
+ROWS, VECTORS, VECTOR_BYTES = TILE.rows, TILE.vectors, TILE.vector_bytes
 # AVX2 has no mask registers, and masked loads take twice as long as plain loads.
 _HAS_SLOW_MASKS = VECTOR_BYTES < 64
 _I64 = ir.IntType(64)

@@ -76,8 +76,8 @@ LEAST_TILED, SAMPLES_AT_ONCE, FUSED_ROW = 32, 256, 4096
 # for the thread's part of a matrix product.
 SCRATCH = 1 << 18
 # A batch with at least `LEAST_COLUMNS` columns per thread is divided among threads by columns, not
-# by rows. If the gradient has at least `LEAST_PACKED` columns, an update packs `PANEL` columns of x
-# at a time.
+# by rows. If the gradient has at least `LEAST_PACKED` columns, or dy is packed, an update packs
+# `PANEL` columns of x at a time.
 LEAST_COLUMNS, PANEL, LEAST_PACKED = 256, 48, 128
 
 
