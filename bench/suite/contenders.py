@@ -79,8 +79,11 @@ def entries(workload: Workload, *, quick: bool = False) -> dict[str, Entry]:
         calls = {"scan", "in_one_fit"}
         chosen = {name: one for name, one in chosen.items() if not calls & one.options.keys()}
     if is_slow_in_bfloat16():
-        slow = {n for n, one in chosen.items() if one.precision == "bfloat16" and "torch" in n}
-        chosen = {name: chosen[name] for name in chosen if name not in slow}
+        chosen = {
+            name: one
+            for name, one in chosen.items()
+            if one.precision != "bfloat16" or "torch" not in name
+        }
     return {name: entry for name, entry in chosen.items() if entry.quick or not quick}
 
 

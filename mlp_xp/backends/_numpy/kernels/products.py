@@ -23,12 +23,12 @@ from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.thread_pool import bfloat16_packing, find_tile, is_zen
 from mlp_xp.backends._numpy.native.tuning import (
     AMX_TILE,
-    FUSED_ROW,
     LEAST_NUMBERS,
     LEAST_TILED,
     SAMPLES_AT_ONCE,
     SCRATCH,
     Tile,
+    fits_in_update,
 )
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
@@ -116,9 +116,9 @@ def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Fact
         return Factors(False, m >= _SOME_ROWS and not is_split)
     if packs_small:
         n_samples = a.shape[0]
-        is_fused = LEAST_TILED <= n <= FUSED_ROW // itemsize and n_samples <= SAMPLES_AT_ONCE
         is_packed = n_samples >= _SOME_SAMPLES and n >= LEAST_TILED
-        return Factors(is_packed and not is_fused, is_packed)  # The update packs x itself.
+        # An update that computes the gradient packs x itself.
+        return Factors(is_packed and not fits_in_update(n_samples, n, itemsize), is_packed)
     if not ta:
         least = _ROWS_FAR_APART if n * itemsize >= _FAR and not is_zen() else _MANY_ROWS
         return Factors(False, m >= least)

@@ -39,6 +39,7 @@ __all__ = [
     "TRIED_STEPS",
     "UNMEASURED",
     "Tile",
+    "fits_in_update",
 ]
 
 # The pool's shared memory, in 64-bit integers. A cache line has 8 integers. Values that are written
@@ -79,6 +80,12 @@ SCRATCH = 1 << 18
 # by rows. If the gradient has at least `LEAST_PACKED` columns, or dy is packed, an update packs
 # `PANEL` columns of x at a time.
 LEAST_COLUMNS, PANEL, LEAST_PACKED = 256, 48, 128
+
+
+def fits_in_update(n_samples: int, n_columns: int, item_bytes: int) -> bool:
+    """Whether an update can compute a gradient x^T dy of this size itself."""
+    is_row = LEAST_TILED <= n_columns <= FUSED_ROW // item_bytes
+    return is_row and n_samples <= SAMPLES_AT_ONCE
 
 
 class Tile(NamedTuple):

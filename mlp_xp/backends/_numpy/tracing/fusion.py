@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlp_xp.backends._numpy.native.jobs import Job, TiledProduct, Update, address
-from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_TILED, SAMPLES_AT_ONCE
+from mlp_xp.backends._numpy.native.tuning import fits_in_update
 
 
 def fused(jobs: Sequence[Job]) -> list[Job]:
@@ -35,6 +35,6 @@ def _can_be_fused(job: Job) -> bool:
         return False
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     size = 8 if product.is_double else 4
-    fits = LEAST_TILED <= product.n <= FUSED_ROW // size and product.n_steps <= SAMPLES_AT_ONCE
+    fits = fits_in_update(product.n_steps, product.n, size)
     is_transposed = product.a_row == 1 and product.a_step == product.m  # No gaps between rows.
     return bool(fits and is_transposed and not is_movable)
