@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlp_xp._utils.storage.durable import locked, make_folder, new_folder, sweep
 from mlp_xp._utils.storage.paths import cache_dir
-from mlp_xp.datasets._dataset import DatasetError
+from mlp_xp.datasets._dataset import DatasetError, Layout
 
 
 def is_stored(name: str) -> bool:
@@ -37,9 +37,7 @@ def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
                     np.save(file, array, allow_pickle=False)
 
 
-def open_stored(
-    name: str, layout: Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
-) -> dict[str, NDArray[Any]]:
+def open_stored(name: str, layout: Layout) -> dict[str, NDArray[Any]]:
     """Return the arrays of a cached data set: images as read-only memory maps, labels in memory.
 
     ``layout`` contains the arrays' names, shapes and dtypes. Raise DatasetError for a missing,

@@ -18,19 +18,9 @@ _CIFAR100_COARSE = """
     medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1
     vehicles_2
 """
+_FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
 
 CIFAR10 = tuple(_CIFAR10.split())
 CIFAR100_FINE = tuple(_CIFAR100_FINE.split())
 CIFAR100_COARSE = tuple(_CIFAR100_COARSE.split())
-FASHION_MNIST = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+FASHION_MNIST = tuple(_FASHION.split(", "))

