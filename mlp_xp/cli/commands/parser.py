@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, NoReturn, TypeAlias
@@ -78,39 +79,36 @@ def suggestion(given: str, choices: Iterable[str]) -> str:
     return meant and f", {meant}"
 
 
+def add_option(options: Options, usage: str, help: str, **settings: Any) -> None:
+    """Add an option or argument; ``usage`` is its name and placeholder, e.g. "--out FILE"."""
+    name, *metavar = usage.split()
+    if metavar:
+        settings["metavar"] = metavar[0]
+    options.add_argument(name, help=help, **settings)
+
+
 def add_backend(options: Options, default: str = "auto") -> None:
     """Add ``--backend`` and ``--device``."""
     from mlp_xp.backends import BACKENDS
 
     names = ["auto", *BACKENDS]
-    options.add_argument(
-        "--backend",
-        choices=names,
-        default=default,
-        metavar="NAME",
-        help=f"library to compute with: {', '.join(names)}; auto uses a CUDA GPU if one works, "
-        "else NumPy (auto)",
-    )
-    options.add_argument(
-        "--device", metavar="NAME", help="e.g. cpu, cuda:1 or mps (the library's default)"
-    )
+    text = f"library to compute with: {', '.join(names)}; auto uses a CUDA GPU if one works, "
+    text += "else NumPy (auto)"
+    add_option(options, "--backend NAME", text, choices=names, default=default)
+    add_option(options, "--device NAME", "e.g. cpu, cuda:1 or mps (the library's default)")
 
 
 def add_output(options: Options) -> None:
     """Add ``--quiet`` and ``--json``."""
-    add = options.add_argument
-    add("--quiet", action="store_true", help="print only the result and errors")
-    add(
-        "--json",
-        action="store_true",
-        help="print the result as JSON on stdout, and everything else on stderr",
-    )
+    add = partial(add_option, options, action="store_true")
+    add("--quiet", "print only the result and errors")
+    add("--json", "print the result as JSON on stdout, and everything else on stderr")
 
 
 def add_seed(options: Options, what: str, **settings: Any) -> None:
     """Add ``--seed``."""
     seed = number(int, at_least=0, below=_MAX_SEED + 1)
-    options.add_argument("--seed", type=seed, metavar="N", help=f"{what} (0)", **settings)
+    add_option(options, "--seed N", f"{what} (0)", type=seed, **settings)
 
 
 def number(

@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 import csv
 from argparse import SUPPRESS
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.cli.commands.parser import Options, Parser, add_backend, add_output, add_seed, number
+from mlp_xp.cli.commands.parser import (
+    Options,
+    Parser,
+    add_backend,
+    add_option,
+    add_output,
+    add_seed,
+    number,
+)
 from mlp_xp.cli.loading import DEFAULT, TABLE
 from mlp_xp.datasets import LOADERS
 from mlp_xp.optimizers import OPTIMIZERS
@@ -66,13 +75,9 @@ def _add_parameter(group: Options, name: str, option: Option, defaults: dict[str
     flag = f"--{(option.name or name).replace('_', '-')}"
     group.add_argument(flag, help=f"{help} ({_shown(default)})", **settings)
     if name == "solver":
-        group.add_argument(
-            "--weight-decay",
-            type=number(float, at_least=0),
-            metavar="D",
-            help=f"weight decay, only with {', '.join(solvers_with_decay())} "
-            f"({default['weight_decay']})",
-        )
+        solvers, decay = ", ".join(solvers_with_decay()), default["weight_decay"]
+        text = f"weight decay, only with {solvers} ({decay})"
+        add_option(group, "--weight-decay D", text, type=number(float, at_least=0))
 
 
 def _shown(default: Any) -> str:
@@ -92,52 +97,25 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _add_data(group: Options, default: str) -> None:
-    add = group.add_argument
-    add(
-        "data",
-        nargs="?",
-        metavar="DATA",
-        help=f"{', '.join(LOADERS)}; or your own data: a .csv, .npz or .parquet file, or a "
-        f"folder with one subfolder of images per class ({default})",
-    )
-    add("--data", help="the same as DATA", metavar="NAME")
-    add(
-        "--target",
-        help="table column to predict (target, label, class or y, else the last one)",
-        metavar="COLUMN",
-    )
-    add(
-        "--drop",
-        help="table columns to leave out, separated by commas",
-        type=_column_names,
-        metavar="COLUMNS",
-    )
-    add(
-        "--task",
-        help="for a table, whether to predict classes (classification) or numbers (regression, the "
-        "default if the numbers have fractions or many distinct values)",
-        choices=["classification", "regression"],
-        metavar="NAME",
-    )
-    add(
-        "--image-size",
-        help="resize the images of a folder (otherwise, all must have the same size)",
-        type=_size,
-        metavar="WxH",
-    )
-    add("--data-path", help="DATA's file or folder (searched for, else downloaded)", metavar="PATH")
-    add(
-        "--validation",
-        help="fraction of the training samples to hold out, to measure accuracy or R2 every epoch",
-        type=number(float, above=0, below=1),
-        metavar="FRACTION",
-    )
-    add(
-        "--recipe",
-        help="settings to start from: a name that `mlp-xp recipes` lists, or a TOML file; other "
-        f"options override them ({DEFAULT}; {TABLE} for your own tables)",
-        metavar="NAME",
-    )
+    add = partial(add_option, group)
+    text = f"{', '.join(LOADERS)}; or your own data: a .csv, .npz or .parquet file, or a "
+    text += f"folder with one subfolder of images per class ({default})"
+    add("data DATA", text, nargs="?")
+    add("--data NAME", "the same as DATA")
+    add("--target COLUMN", "table column to predict (target, label, class or y, else the last one)")
+    text = "table columns to leave out, separated by commas"
+    add("--drop COLUMNS", text, type=_column_names)
+    text = "for a table, whether to predict classes (classification) or numbers (regression, the "
+    text += "default if the numbers have fractions or many distinct values)"
+    add("--task NAME", text, choices=["classification", "regression"])
+    text = "resize the images of a folder (otherwise, all must have the same size)"
+    add("--image-size WxH", text, type=_size)
+    add("--data-path PATH", "DATA's file or folder (searched for, else downloaded)")
+    text = "fraction of the training samples to hold out, to measure accuracy or R2 every epoch"
+    add("--validation FRACTION", text, type=number(float, above=0, below=1))
+    text = "settings to start from: a name that `mlp-xp recipes` lists, or a TOML file; other "
+    text += f"options override them ({DEFAULT}; {TABLE} for your own tables)"
+    add("--recipe NAME", text)
 
 
 def _column_names(text: str) -> tuple[str, ...]:
@@ -146,22 +124,12 @@ def _column_names(text: str) -> tuple[str, ...]:
 
 
 def _add_output(group: Options) -> None:
-    is_path: dict[str, Any] = {"type": Path, "default": None}
-    group.add_argument(
-        "--out", metavar="DIR", help="new run folder (runs/<date>-<time>-<data>)", **is_path
-    )
-    group.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="resume the interrupted run in the folder RUN with the settings of the run",
-        **is_path,
-    )
-    group.add_argument(
-        "--checkpoint",
-        help="save a checkpoint every N epochs; keep the newest ones and, with --validation, the "
-        "best one (one per minute, removed when the run is complete)",
-        type=_COUNT,
-        metavar="N",
-    )
-    group.add_argument("--tensorboard", help="write a log for TensorBoard", action="store_true")
+    add, is_path = partial(add_option, group), {"type": Path, "default": None}
+    add("--out DIR", "new run folder (runs/<date>-<time>-<data>)", **is_path)
+    text = "resume the interrupted run in the folder RUN with the settings of the run"
+    add("--resume RUN", text, **is_path)
+    text = "save a checkpoint every N epochs; keep the newest ones and, with --validation, the "
+    text += "best one (one per minute, removed when the run is complete)"
+    add("--checkpoint N", text, type=_COUNT)
+    add("--tensorboard", "write a log for TensorBoard", action="store_true")
     add_output(group)
