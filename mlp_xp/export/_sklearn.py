@@ -17,18 +17,9 @@ from mlp_xp.nn.losses import Poisson
 from mlp_xp.nn.network import Network
 
 # Attributes with the same name in scikit-learn, except for the weights.
-_HISTORY = (
-    "best_loss_",
-    "best_validation_score_",
-    "loss_",
-    "loss_curve_",
-    "n_iter_",
-    "t_",
-    "validation_scores_",
-)
-_TABLE = (
-    *("categorical_features", "missing_values", "input_scaling", "max_one_hot", "embedding_dim"),
-)
+_HISTORY = ["best_loss_", "best_validation_score_", "loss_", "loss_curve_", "n_iter_", "t_"]
+_HISTORY += ["validation_scores_"]
+_TABLE = "categorical_features, missing_values, input_scaling, max_one_hot, embedding_dim"
 _NAMES = ("feature_names_in_", "n_features_in_")
 _CHOICES = {
     "solver": ("sgd", "adam", "lbfgs"),
@@ -124,9 +115,8 @@ def to_sklearn(model: Any) -> Any:
     state = state_of(model)
     activation = _check(model, state)
     is_classifier = state.targets.classes is not None
-    kind: Any = getattr(
-        sklearn.neural_network, "MLPClassifier" if is_classifier else "MLPRegressor"
-    )
+    name = "MLPClassifier" if is_classifier else "MLPRegressor"
+    kind: Any = getattr(sklearn.neural_network, name)
     own, given = kind().get_params(), model.get_params(deep=False)
     theirs = kind(**{name: given[name] for name in own if _is_known(name, given[name])})
     theirs.set_params(activation=activation, hidden_layer_sizes=state.network.widths[1:-1])
@@ -181,7 +171,7 @@ def _problems(model: Any, state: FittedState) -> Iterator[str]:
     network, targets, classes = state.network, state.targets, state.targets.classes
     if state.columns is not None:
         yield (
-            f"The network encodes the columns of a table ({', '.join(_TABLE)}), but "
+            f"The network encodes the columns of a table ({_TABLE}), but "
             "scikit-learn's MLP has no encoder"
         )
     if not network.is_flat or any(not isinstance(width, int) for width in network.widths):

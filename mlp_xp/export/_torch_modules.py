@@ -43,13 +43,17 @@ _ACTIVATIONS: dict[str, Any] = {
 _OUTPUTS: dict[str, Any] = _ACTIVATIONS | {"softmax": partial(nn.Softmax, -1)}
 
 
-class Scaled(nn.Module):  # type: ignore[misc]
-    """The input scaling ``(x - shift) * scale``, followed by a rotation for whitening."""
+class _Buffers(nn.Module):  # type: ignore[misc]
+    """A module with constant arrays, or None, by name."""
 
-    def __init__(self, shift: Any, scale: Any, rotation: Any = None) -> None:
+    def __init__(self, **arrays: Any) -> None:
         super().__init__()
-        for name, array in (("shift", shift), ("scale", scale), ("rotation", rotation)):
+        for name, array in arrays.items():
             self.register_buffer(name, None if array is None else torch.tensor(array))
+
+
+class Scaled(_Buffers):
+    """The input scaling ``(x - shift) * scale``, followed by a rotation for whitening."""
 
     def forward(self, x: Any) -> Any:
         y = (x - self.shift) * self.scale
@@ -134,25 +138,15 @@ class Activated(nn.Module):  # type: ignore[misc]
         return self.loss.activate(x, xp=get_backend("torch").xp)
 
 
-class Restored(nn.Module):  # type: ignore[misc]
+class Restored(_Buffers):
     """The conversion of outputs to the unit of the targets: ``x * factor + summand``."""
-
-    def __init__(self, factor: Any, summand: Any) -> None:
-        super().__init__()
-        self.register_buffer("factor", torch.tensor(factor))
-        self.register_buffer("summand", torch.tensor(summand))
 
     def forward(self, x: Any) -> Any:
         return x * self.factor + self.summand
 
 
-class Limited(nn.Module):  # type: ignore[misc]
+class Limited(_Buffers):
     """A module that clips outputs to ``lowest`` and ``highest``, but not in training."""
-
-    def __init__(self, lowest: Any, highest: Any) -> None:
-        super().__init__()
-        self.register_buffer("lowest", torch.tensor(lowest))
-        self.register_buffer("highest", torch.tensor(highest))
 
     def forward(self, x: Any) -> Any:
         return x if self.training else torch.clamp(x, self.lowest, self.highest)
@@ -161,7 +155,9 @@ class Limited(nn.Module):  # type: ignore[misc]
 def build(state: FittedState, *, activate: bool) -> nn.Sequential:
     """Return a module that is equivalent to a network."""
     params, batch_stats = iter(state.params), list(state.batch_stats)
-    modules: list[nn.Module] = [] if state.scaling is None else [Scaled(*state.scaling)]
+    modules: list[nn.Module] = []
+    if state.scaling is not None:
+        modules.append(Scaled(**{"rotation": None} | state.scaling._asdict()))
     for layer in state.network.blocks:
         modules += _modules(layer, params, batch_stats)
     if activate and (state.loss.outputs_per_target > 1 or isinstance(state.loss, EachTarget)):
@@ -171,9 +167,11 @@ def build(state: FittedState, *, activate: bool) -> nn.Sequential:
         modules.append(_OUTPUTS[state.output]() if is_known else Applied(OUTPUTS[state.output]))
     if state.target_scaling is not None and (activate or state.output == "identity"):
         xp: Any = get_backend("numpy").xp
-        modules.append(Restored(*state.activating_loss.units(*state.targets.scaling, xp=xp)))
+        factor, summand = state.activating_loss.units(*state.targets.scaling, xp=xp)
+        modules.append(Restored(factor=factor, summand=summand))
     if state.clips_predictions and (activate or state.output == "identity"):
-        modules.append(Limited(*state.targets.limits))
+        lowest, highest = state.targets.limits
+        modules.append(Limited(lowest=lowest, highest=highest))
     return nn.Sequential(*modules).to(getattr(torch, state.dtype)).eval()
 
 
@@ -247,26 +245,21 @@ def parse(module: nn.Module) -> Parsed:
     norms: list[Norm] = []
     batch_stats: list[BatchStats] = []
     settings: list[dict[str, Any]] = []
-    position = 0
-    while position < len(steps):
-        dense = steps[position]
+    while steps:
+        dense = steps.pop(0)
         if not isinstance(dense, nn.Linear):
             raise _unknown(dense)
         denses.append(_dense(dense))
-        position += 1
-        if position == len(steps):
+        if not steps:
             break
         layer: dict[str, Any] = {"normalization": None, "activation": "identity", "dropout": 0.0}
-        if isinstance(steps[position], nn.LayerNorm | nn.BatchNorm1d):
-            layer["normalization"] = _add_norm(steps[position], norms, batch_stats)
-            position += 1
-        name = _activation(steps[position])
-        if name is not None:
+        if isinstance(steps[0], nn.LayerNorm | nn.BatchNorm1d):
+            layer["normalization"] = _add_norm(steps.pop(0), norms, batch_stats)
+        if (name := _activation(steps[0])) is not None:
             layer["activation"] = name
-            position += 1
-        if isinstance(steps[position], nn.Dropout):
-            layer["dropout"] = float(steps[position].p)
-            position += 1
+            steps.pop(0)
+        if isinstance(steps[0], nn.Dropout):
+            layer["dropout"] = float(steps.pop(0).p)
         settings.append(layer)
     return Parsed(denses, norms, batch_stats, _joined(settings))
 

@@ -35,12 +35,8 @@ def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str
         params["estimator"] = _encoded(template.get_params(deep=False))
     if settings is not None:
         params["settings"] = [_encoded(given) for given in settings]
-    spec = {
-        **{name: networks[0][name] for name in ("format", "format_version")},
-        "estimator": kind,
-        "params": params,
-        "networks": networks,
-    }
+    spec = {name: networks[0][name] for name in ("format", "format_version")}
+    spec |= {"estimator": kind, "params": params, "networks": networks}
     spec = json.loads(json.dumps(spec, allow_nan=False))
     _rebuilt_params(spec)  # Check that the spec can be loaded.
     return spec
@@ -82,25 +78,20 @@ def _rebuilt_params(spec: dict[str, Any]) -> Any:
     params = dict(spec["params"])
     network = ESTIMATORS[kind._member_type.__name__]
     if "estimator" in params:
-        params["estimator"] = _decoded(params["estimator"], network)
-    for given in params.get("settings", ()):
-        _decoded(given, network)
+        params["estimator"] = network(**_decoded(params["estimator"], network))
     if "settings" in params:
-        params["settings"] = [
-            {name: decode(value, name) for name, value in given.items()}
-            for given in params["settings"]
-        ]
+        params["settings"] = [_decoded(given, network) for given in params["settings"]]
     ensemble: Any = kind().set_params(**params)
     ensemble._validate_params()
     return ensemble
 
 
-def _decoded(params: dict[str, Any], network: Any) -> Any:
-    """Return an unfitted network with checked parameters."""
+def _decoded(params: dict[str, Any], network: Any) -> dict[str, Any]:
+    """Return a network's parameters, after checking them."""
     expect(_LEFT_OUT not in params, f"{_LEFT_OUT} cannot be saved")
-    model = network().set_params(**{name: decode(value, name) for name, value in params.items()})
-    model._validate_params()
-    return model
+    decoded = {name: decode(value, name) for name, value in params.items()}
+    network().set_params(**decoded)._validate_params()
+    return decoded
 
 
 def with_networks(ensemble: Any, networks: list[Any]) -> Any:

@@ -61,10 +61,8 @@ def with_steps(folder: Path, name: Any, network: Any) -> Pipeline:
             expect(size <= len(content), "it is compressed, so it could take any amount of memory")
             pipeline = io.loads(content, trusted=_TRUSTED)
             name, hole = pipeline.steps[-1]
-            expect(
-                isinstance(pipeline, Pipeline) and hole == _HOLE,
-                "it does not end in a placeholder",
-            )
+            is_whole = isinstance(pipeline, Pipeline) and hole == _HOLE
+            expect(is_whole, "it does not end in a placeholder")
             pipeline.steps = [*pipeline.steps[:-1], (name, network)]
         except Exception as error:  # A changed file can cause any error, e.g. BadZipFile.
             raise SavingError(brief(error)) from error

@@ -212,9 +212,7 @@ def rebuild(
     Raise SavingError before the network is created if it has more layers than ``max_layers``.
     ``columns`` are the spec's columns, if they are already decoded.
     """
-    kind = _take(
-        spec, "estimator", lambda kind: kind in ESTIMATORS, f"one of {', '.join(ESTIMATORS)}"
-    )
+    kind = _take(spec, "estimator", ESTIMATORS.__contains__, f"one of {', '.join(ESTIMATORS)}")
     model: Any = ESTIMATORS[kind]()
     params = spec["params"]
     unknown = sorted(set(params) - (set(model.get_params()) - {"callbacks"}))
@@ -250,10 +248,8 @@ def rebuild(
     )
     config = resolve_config(settings, n_features, targets, widths[1:-1], inputs)
     network, output = config.rules.network, spec["out_activation"]
-    expect(
-        config.output == output,
-        f"out_activation is {output!r}, but params imply {config.output!r}",
-    )
+    said = f"out_activation is {output!r}, but params imply {config.output!r}"
+    expect(config.output == output, said)
     expect(
         network.widths[0] == widths[0],
         f"widths begins with {widths[0]}, but params imply {network.widths[0]}",
@@ -265,19 +261,10 @@ def rebuild(
         scaled is None or is_scaling,
         f"scaled is {scaled!r}, not null, one of {', '.join(SCALINGS)} or a Whiten",
     )
-    state = FittedState(
-        network,
-        config.rules.loss,
-        output,
-        targets,
-        n_features,
-        input_scaling=scaled,
-        columns=columns,
-        dtype=_take(spec, "dtype", ("float32", "float64").__contains__, "'float32' or 'float64'"),
-        seed=_take(
-            spec, "seed", lambda n: type(n) is int and 0 <= n < 2**32, "an integer of 32 bits"
-        ),
-    )
+    dtype = _take(spec, "dtype", ("float32", "float64").__contains__, "'float32' or 'float64'")
+    details = {"dtype": dtype, "seed": _take(spec, "seed", _is_seed, "an integer of 32 bits")}
+    details |= {"input_scaling": scaled, "columns": columns}
+    state = FittedState(network, config.rules.loss, output, targets, n_features, **details)
     _check_late_settings(model, n_features)
     if kind == "MLPRegressor" and "calibration_samples" in spec:
         n_samples = _take(spec, "calibration_samples", _is_width, "an integer above 0")
@@ -289,15 +276,7 @@ def rebuild(
     history = decode_history(spec["training"])
     # The counts of epochs and samples continue; the optimizer and its schedule start over.
     n_epochs = history.records[-1].epoch if history.records else 0
-    progress = ResumeState(
-        params=(),
-        opt_state=(),
-        n_epochs=n_epochs,
-        n_steps=0,
-        n_samples=history.n_samples,
-        rule="",
-        rule_start=0,
-    )
+    progress = ResumeState((), (), n_epochs, 0, history.n_samples, rule="", rule_start=0)
     state = replace(state, progress=progress, position=LoopPosition(first_epoch=n_epochs))
     return Rebuilt(model, state, history)
 
@@ -386,6 +365,10 @@ def _check_late_settings(model: Any, n_features: int) -> None:
 
 def _is_width(value: Any) -> bool:
     return type(value) is int and value >= 1
+
+
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**32
 
 
 def _is_above_0(value: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.run_folder.config import DataInfo
 from mlp_xp.cli.run_folder.saved_run import read_run
-from mlp_xp.cli.terminal.lines import print_line, printable
+from mlp_xp.cli.terminal.lines import print_note, printable
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import task_of
 from mlp_xp.datasets._dataset import Column
@@ -64,8 +63,7 @@ def read_image(path: Path, info: DataInfo) -> np.ndarray:
     picture = picture.convert("RGB" if channels == 3 else "L")
     if picture.size != (width, height):
         given = "x".join(map(str, picture.size))
-        note = f"note: {path} is {given}, resized to {width}x{height}"
-        print_line(note, sys.stderr)
+        print_note(f"{path} is {given}, resized to {width}x{height}")
         picture = picture.resize((width, height))
     planes = np.rint(image_planes(picture, channels).astype(np.float32) * (info.max_value / 255))
     return planes.astype(np.uint8).reshape(-1)

@@ -6,7 +6,6 @@ import argparse
 import ctypes
 import shlex
 import shutil
-import sys
 import time
 
 import numpy as np
@@ -15,7 +14,7 @@ from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT
 from mlp_xp.cli.run_folder.folder import new_run, resumed_run
-from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
 from mlp_xp.cli.training.fit import Resume, fit, fit_model, newest_checkpoint
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             prepared = prepare(settings, output)
         except KeyboardInterrupt:
             left = "nothing was saved" if is_new else f"{args.resume} is unchanged"
-            print_line(f"note: interrupted before the training began: {left}", sys.stderr)
+            print_note(f"interrupted before the training began: {left}")
             raise
         opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
         with opened as folder, interrupts() as pressed:
@@ -72,18 +71,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
             output.print(f"report in {final / REPORT}")
         if can_resume:
             output.print(f"to resume the training, type mlp-xp train --resume {name}")
-        seconds = time.perf_counter() - args.start_time
-        output.result(
-            f"{task.summary(result)}, {result['seconds']:.1f} s, "
-            f"{result['images_per_second']:,.0f} {output.samples}/s"
-            + ("" if model.max_time is None else f", {seconds:.1f} s in all"),
-            {
-                "run": str(final),
-                **result,
-                "diverged": bool(fitted.cause),
-                "seconds_in_all": seconds,
-            },
-        )
+        seconds, speed = time.perf_counter() - args.start_time, result["images_per_second"]
+        text = f"{task.summary(result)}, {result['seconds']:.1f} s, {speed:,.0f} {output.samples}/s"
+        text += "" if model.max_time is None else f", {seconds:.1f} s in all"
+        outcome = {"diverged": bool(fitted.cause), "seconds_in_all": seconds}
+        output.result(text, {"run": str(final), **result, **outcome})
         if fitted.cause and is_new:
             # If an option is repeated, its last value counts.
             rate = f"{model.learning_rate_init / 10:g}"

@@ -201,15 +201,9 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
     """Return the most confident mistakes as images; "" if the samples are not images."""
     if test.image_shape is None or test.image_shape[0] not in (1, 3):
         return ""
-    found = surest_mistakes(
-        test.x,
-        test.y,
-        probabilities,
-        classes=model.classes_,
-        image_shape=test.image_shape,
-        class_names=[test.class_names[int(label)] for label in model.classes_],
-        n_images=_N_MISTAKES,
-    )
+    names = [test.class_names[int(label)] for label in model.classes_]
+    given = {"classes": model.classes_, "class_names": names, "image_shape": test.image_shape}
+    found = surest_mistakes(test.x, test.y, probabilities, n_images=_N_MISTAKES, **given)
     if found is None:
         return section("Surest mistakes", paragraph("None: all predictions are correct."))
     captions = [

@@ -20,7 +20,7 @@ from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, re
 from mlp_xp._utils.tree import leaves
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, read_config
-from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC
 from mlp_xp.training.checkpoints.checkpoints import checkpoints
@@ -51,16 +51,16 @@ class RunFolder:
         except OSError as error:
             first_error = _with_path(error, self.path)
         tried = [self.path]
-        print_line(f"note: cannot write: {first_error}", sys.stderr)
+        print_note(f"cannot write: {first_error}")
         for folder in self._other_folders():
             tried.append(folder)
             try:
                 folder.mkdir(parents=True)
                 write(folder)
             except OSError as error:
-                print_line(f"note: cannot write: {_with_path(error, folder)}", sys.stderr)
+                print_note(f"cannot write: {_with_path(error, folder)}")
                 continue
-            print_line(f"note: the network was saved in {folder}", sys.stderr)
+            print_note(f"the network was saved in {folder}")
             self.path = self.final = folder
             return
         raise OSError(
@@ -139,16 +139,14 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
         if kept is None and not run.is_trained:
             shutil.rmtree(partial, ignore_errors=True)
         if kept is not None:
-            note = f"note: {run.path} was kept; to test it, type mlp-xp evaluate {kept}"
+            note = f"{run.path} was kept; to test it, type mlp-xp evaluate {kept}"
             if run.path == partial and not isinstance(error, Exception):
                 note += f"; to resume it, type mlp-xp train --resume {run.final}"
-            print_line(note, sys.stderr)
+            print_note(note)
         elif run.is_trained:
-            print_line(f"note: {partial} was kept", sys.stderr)
+            print_note(f"{partial} was kept")
         elif isinstance(error, KeyboardInterrupt):
-            print_line(
-                "note: interrupted before the first checkpoint: nothing was saved", sys.stderr
-            )
+            print_note("interrupted before the first checkpoint: nothing was saved")
         if isinstance(error, OSError):
             raise _with_path(error, run.path) from error.__cause__
         raise
@@ -231,10 +229,9 @@ def _move_aside(partial: Path) -> None:
             remove_folder(partial)
             return
         free = partial.rename(_numbered(partial, 1))
-    print_line(
-        f"note: {partial}, left by an interrupted run, was renamed to {free}; to resume that run, "
-        f"type mlp-xp train --resume {free}",
-        sys.stderr,
+    print_note(
+        f"{partial}, left by an interrupted run, was renamed to {free}; to resume that run, "
+        f"type mlp-xp train --resume {free}"
     )
 
 

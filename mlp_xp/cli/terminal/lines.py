@@ -18,6 +18,11 @@ def print_line(text: object, file: TextIO | None = None) -> None:
     print("\n".join(fitted(printable(text), terminal_width(file))), file=file, flush=True)
 
 
+def print_note(text: object) -> None:
+    """Print a note for the user on stderr."""
+    print_line(f"note: {text}", sys.stderr)
+
+
 def terminal_width(file: TextIO) -> int | None:
     """Return the width of a terminal in characters, or None if the file is not a terminal."""
     return shutil.get_terminal_size().columns if file.isatty() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.lines import print_note
 
 # Seconds reserved for the end of a command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch
 # or JAX, writing the model took 0.1 s, and exiting took 0.5 to 1.5 s. Loading matplotlib, plotting
@@ -62,7 +61,7 @@ class Deadline(Callback):
             self.has_report = False
             left += _REPORT
         if not (self.has_views and self.has_report):
-            print_line(self._note(model.max_time, passed, test, least - left), sys.stderr)
+            print_note(self._note(model.max_time, passed, test, least - left))
         model.max_time = self.used + now + max(left, least) - self.start
 
     def _test_seconds(self, model: Any, x: np.ndarray) -> tuple[float, float]:
@@ -83,6 +82,6 @@ class Deadline(Callback):
         dropped += [] if self.has_report else ["no plots are drawn"]
         dropped += [f"the command ends about {late:.1f} s late"] if late > 0 else []
         return (
-            f"note: max_time of {max_time:g} s is short: {passed:.1f} s have passed before the "
+            f"max_time of {max_time:g} s is short: {passed:.1f} s have passed before the "
             f"training, and the test takes {test:.1f} s, so {', '.join(dropped)}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import closing
@@ -15,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.run_folder.config import CHECKPOINTS
 from mlp_xp.cli.run_folder.folder import DiskSpace
-from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.deadline import Deadline
 from mlp_xp.cli.training.prepare import Prepared
@@ -146,7 +145,7 @@ def fit_model(
 
 
 def _print_warning(message: Warning | str, *_: Any) -> None:
-    print_line(f"note: {message}", sys.stderr)
+    print_note(message)
 
 
 def _validation_split(

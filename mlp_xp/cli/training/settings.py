@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mlp_xp.cli.commands.train_options import solvers_with_decay
 from mlp_xp.cli.loading import DEFAULT, TABLE
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, read_config
 from mlp_xp.cli.run_folder.folder import unfinished
-from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._own_data.tables import holds_images
@@ -95,7 +94,7 @@ class Settings:
             replaced = replacements(name, recipe.params, typed)
         if replaced:
             note, own = replaced
-            print_line(f"note: {note}", sys.stderr)
+            print_note(note)
             params |= own
         data, data_path = self._located(name, recipe.data)
         return replace(self, data=data, recipe=name, params=params, data_path=data_path)
@@ -125,9 +124,8 @@ class Settings:
                 + (f": for your file or folder, type ./{data}" if is_there else "")
             )
         if self.data and path is None and is_there:
-            print_line(
-                f"note: {data} means the built-in data set; for your file or folder, type ./{data}",
-                sys.stderr,
+            print_note(
+                f"{data} means the built-in data set; for your file or folder, type ./{data}"
             )
         return data, path
 

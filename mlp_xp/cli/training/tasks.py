@@ -94,15 +94,12 @@ class Classification:
 
     def draw(self, folder: Path, test: Evaluation) -> None:
         """Draw the confusion matrix."""
-        confusion = ConfusionMatrixDisplay.from_predictions(
-            test.y,
-            test.predicted,
-            labels=range(len(self.class_names)),
-            display_labels=test.class_names,
-            ax=new_figure(8.5, 7.5).subplots(),
+        labels, ax = range(len(self.class_names)), new_figure(8.5, 7.5).subplots()
+        ConfusionMatrixDisplay.from_predictions(
+            test.y, test.predicted, labels=labels, display_labels=test.class_names, ax=ax
         )
-        confusion.ax_.set_title(f"{len(test.y):,} test images")
-        save_figure(confusion.figure_, folder / "confusion.png")
+        ax.set_title(f"{len(test.y):,} test images")
+        save_figure(ax.figure, folder / "confusion.png")
 
 
 @dataclass(frozen=True)
