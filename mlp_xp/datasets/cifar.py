@@ -25,15 +25,11 @@ from mlp_xp.datasets._loading import Arrays, Spec, layout_of, load_images
 
 _SHAPE = (3, 32, 32)
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+_BINARY = tuple(f"{name}.bin" for name in _BATCHES)
 _CIFAR10 = Kind(
     files=(
         Files("cifar-10-batches-py", "cifar-10-python.tar.gz", _BATCHES, ("test_batch",)),
-        Files(
-            "cifar-10-batches-bin",
-            "cifar-10-binary.tar.gz",
-            tuple(f"{name}.bin" for name in _BATCHES),
-            ("test_batch.bin",),
-        ),
+        Files("cifar-10-batches-bin", "cifar-10-binary.tar.gz", _BINARY, ("test_batch.bin",)),
     ),
     labels=(("labels", 10),),
 )
@@ -66,14 +62,10 @@ def _content10(x_train: Pixels, y_train: Labels, x_test: Pixels, y_test: Labels)
 
 def _read_cifar100(path: Path) -> Content:
     (train,), (test,) = read_batches(path, _CIFAR100)
-    arrays: Arrays = {
-        "x_train": train.pixels,
-        "y_train": train.labels[:, 1],
-        "y_train_coarse": train.labels[:, 0],
-        "x_test": test.pixels,
-        "y_test": test.labels[:, 1],
-        "y_test_coarse": test.labels[:, 0],
-    }
+    arrays: Arrays = {}
+    for part, batch in ("train", train), ("test", test):
+        arrays |= {f"x_{part}": batch.pixels, f"y_{part}": batch.labels[:, 1]}
+        arrays[f"y_{part}_coarse"] = batch.labels[:, 0]
     return Content(arrays, (train.sha256, test.sha256))
 
 

@@ -125,14 +125,9 @@ def to_sklearn(model: Any) -> Any:
     coefs, intercepts = _weights(state)
     fitted = vars(model)
     vars(theirs).update({name: fitted[name] for name in (*_HISTORY, *_NAMES) if name in fitted})
-    vars(theirs).update(
-        coefs_=coefs,
-        intercepts_=intercepts,
-        n_layers_=len(state.network.widths),
-        n_outputs_=state.network.sizes[-1],
-        out_activation_=state.output,
-        _no_improvement_count=0,
-    )
+    vars(theirs).update(coefs_=coefs, intercepts_=intercepts, out_activation_=state.output)
+    vars(theirs).update(n_layers_=len(state.network.widths), n_outputs_=state.network.sizes[-1])
+    theirs._no_improvement_count = 0
     if is_classifier:
         vars(theirs).update(classes_=state.targets.classes, _label_binarizer=model._label_binarizer)
     return theirs

@@ -113,9 +113,8 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
 
     parsed = parse(module)
     layers, norms = parsed.denses, parsed.norms
-    settings = parsed.settings | {
-        "hidden_layer_sizes": tuple(layer.b.shape[0] for layer in layers[:-1])
-    }
+    sizes = tuple(layer.b.shape[0] for layer in layers[:-1])
+    settings = parsed.settings | {"hidden_layer_sizes": sizes}
     n_outputs = layers[-1].b.shape[0]
     model: Any
     if classes is None:
@@ -130,21 +129,12 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
         model, attributes = MLPClassifier(**settings), {"classes_": labels}
     params = model._params()
     targets = model._targets_type.of_weights(attributes, n_outputs, params)
-    sizes = settings["hidden_layer_sizes"]
-    config = resolve_config(params, layers[0].W.shape[0], targets, sizes)
+    n_features = layers[0].W.shape[0]
+    config = resolve_config(params, n_features, targets, sizes)
     network = config.rules.network
-    state = FittedState(
-        network,
-        config.rules.loss,
-        targets.output,
-        targets,
-        n_features=layers[0].W.shape[0],
-        input_scaling=None,
-        dtype=str(layers[0].W.dtype),
-        seed=0,
-        params=with_layers(network, [*layers, *norms]),
-        batch_stats=tuple(parsed.batch_stats),
-    )
+    arrays = with_layers(network, [*layers, *norms]), tuple(parsed.batch_stats)
+    loss, dtype = config.rules.loss, str(layers[0].W.dtype)
+    state = FittedState(network, loss, targets.output, targets, n_features, None, dtype, 0, *arrays)
     publish(model, state, History())
     fitted_state(model).checked()
     return model

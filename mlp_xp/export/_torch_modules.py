@@ -194,13 +194,9 @@ def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Modu
             return _filled(nn.LayerNorm(block.width), weight=params.scale, bias=params.shift)
         case BatchNorm():
             mean, variance = batch_stats[block.number]
-            return _filled(
-                nn.BatchNorm1d(block.width),
-                weight=params.scale,
-                bias=params.shift,
-                running_mean=mean,
-                running_var=variance,
-            )
+            statistics = {"running_mean": mean, "running_var": variance}
+            norm = nn.BatchNorm1d(block.width)
+            return _filled(norm, weight=params.scale, bias=params.shift, **statistics)
         case Activate(function):
             return _ACTIVATIONS[function]() if isinstance(function, str) else Applied(function)
         case Dropout():

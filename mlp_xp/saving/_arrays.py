@@ -21,7 +21,6 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.estimators.fitted.calibration import Calibration
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.nn.entries import entries
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
@@ -36,12 +35,7 @@ _HEADER_LIMIT = 4 << 20  # The maximum size in bytes, enough for about 30,000 te
 _GROUPS: dict[type, str] = {Dense: "layers", Norm: "norms"}
 
 
-def _entries(
-    params: Params,
-    batch_stats: Iterable[BatchStats],
-    scaling: Scaling | Whitening | None,
-    calibration: Calibration | None,
-) -> dict[str, Any]:
+def _entries(params: Params, batch_stats: Iterable[BatchStats], **single: Any) -> dict[str, Any]:
     groups: dict[str, list[Any]] = {"layers": [], "norms": [], "others": []}
     for entry in entries(params):
         groups[_GROUPS.get(type(entry), "others")].append(entry)
@@ -49,7 +43,6 @@ def _entries(
     numbered = {
         f"{name}.{i}": entry for name, group in groups.items() for i, entry in enumerate(group)
     }
-    single = {"scaling": scaling, "calibration": calibration}
     return numbered | {name: entry for name, entry in single.items() if entry is not None}
 
 
@@ -65,12 +58,9 @@ def shapes(state: FittedState) -> dict[str, Any]:
     """Return the entries that a state needs, with shapes instead of arrays."""
     network = state.network
     params = draw_params(network, lambda low, high, shape: shape, lambda value, shape: shape)
-    return _entries(
-        params,
-        [BatchStats._make(((width,), (width,))) for width in network.batch_stats_widths],
-        _scaling_shapes(state.step_scaling, state.n_features, network.sizes[0]),
-        state.calibration,
-    )
+    stats = [BatchStats._make(((width,), (width,))) for width in network.batch_stats_widths]
+    scaling = _scaling_shapes(state.step_scaling, state.n_features, network.sizes[0])
+    return _entries(params, stats, scaling=scaling, calibration=state.calibration)
 
 
 def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int) -> Any:
@@ -86,7 +76,8 @@ def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
     """Return the content of the weights file; tensor names begin with the keys of ``states``."""
     tensors: dict[str, np.ndarray] = {}
     for prefix, state in states.items():
-        found = _entries(state.params, state.batch_stats, state.scaling, state.calibration)
+        single = {"scaling": state.scaling, "calibration": state.calibration}
+        found = _entries(state.params, state.batch_stats, **single)
         # safetensors 0.8 ignores strides, so arrays must be contiguous.
         tensors |= {
             prefix + name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
@@ -140,10 +131,8 @@ def check_header(header: Header, states: Mapping[str, FittedState]) -> None:
     for name in sorted(header.tensors.keys() | expected.keys()):
         given, asked = header.tensors.get(name, "absent"), expected.get(name, "absent")
         expect(given == asked, f"tensor {name!r} is {given}, but {SPEC} says {asked}")
-    expect(
-        header.n_bytes == n_bytes,
-        f"invalid safetensors file: its tensors must take {n_bytes} bytes, got {header.n_bytes}",
-    )
+    said = f"invalid safetensors file: its tensors must take {n_bytes} bytes, got {header.n_bytes}"
+    expect(header.n_bytes == n_bytes, said)
 
 
 def _described(dtype: str, shape: Iterable[int]) -> str:
@@ -166,11 +155,7 @@ def _with_arrays(state: FittedState, tensors: dict[str, np.ndarray], prefix: str
         name: entry._make(tensors[f"{prefix}{name}.{field}"] for field in entry._fields)
         for name, entry in shapes(state).items()
     }
-    return replace(
-        state,
-        params=with_layers(state.network, found.values()),
-        batch_stats=tuple(entry for entry in found.values() if type(entry) is BatchStats),
-        scaling=found.get("scaling"),
-        calibration=found.get("calibration"),
-        is_checked=True,
-    )
+    params = with_layers(state.network, found.values())
+    stats = tuple(entry for entry in found.values() if type(entry) is BatchStats)
+    others: Any = {name: found.get(name) for name in ("scaling", "calibration")}
+    return replace(state, params=params, batch_stats=stats, is_checked=True, **others)

@@ -56,12 +56,10 @@ def rebuild_ensemble(spec: dict[str, Any], networks: list[Rebuilt]) -> Any:
     expect(len(networks) > 0, "networks is empty")
     first = networks[0]
     for network in networks:
-        expect(
-            type(network.model) is ensemble._member_type
-            and network.state.n_columns == first.state.n_columns
-            and _labels(network) == _labels(first),
-            "networks differ in their type, features or classes",
-        )
+        is_similar = network.state.n_columns == first.state.n_columns
+        is_similar &= type(network.model) is ensemble._member_type
+        is_similar &= _labels(network) == _labels(first)
+        expect(is_similar, "networks differ in their type, features or classes")
     return ensemble
 
 

@@ -14,15 +14,8 @@ WEIGHTS, SPEC = "model.safetensors", "model.json"
 JSON_LIMIT = 64 << 20  # The maximum size in bytes, enough for the history of 200,000 epochs.
 
 # Errors that unexpected data in a file can cause.
-_DAMAGES = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    MemoryError,
-)
+_DAMAGES: tuple[type[Exception], ...] = (ValueError, TypeError, LookupError, AttributeError)
+_DAMAGES += (ArithmeticError, RecursionError, MemoryError)
 _LONGEST = 500
 
 

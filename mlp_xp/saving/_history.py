@@ -38,12 +38,9 @@ def decode_history(training: dict[str, Any]) -> History:
     values: dict[str, Any] = {"n_iter_": counts[0], "t_": counts[1]}
     for name in _CURVES:
         curve = decode(training[name])
-        expect(
-            all(map(is_number, curve))
-            if isinstance(curve, list)
-            else curve is None and name != "loss_curve",
-            f"{name} is not a list of numbers",
-        )
+        is_known = isinstance(curve, list) and all(map(is_number, curve))
+        is_known |= curve is None and name != "loss_curve"
+        expect(is_known, f"{name} is not a list of numbers")
         if name == "loss_curve":  # Use NumPy floats, as in a fitted estimator.
             curve = [np.float64(value) for value in curve]
         values[f"{name}_"] = curve
@@ -59,15 +56,13 @@ def decode_history(training: dict[str, Any]) -> History:
 
 def _decode_record(row: dict[str, Any]) -> Record:
     record = Record(**{name: decode(value) for name, value in row.items()})
-    expect(
-        all(
-            _is_count(value)
-            if name in ("epoch", "n_samples")
-            else is_number(value) or (value is None and name in _OPTIONAL)
-            for name, value in record._asdict().items()
-        ),
-        f"history has {record}, which is not a valid record of an epoch",
+    is_valid = all(
+        _is_count(value)
+        if name in ("epoch", "n_samples")
+        else is_number(value) or (value is None and name in _OPTIONAL)
+        for name, value in record._asdict().items()
     )
+    expect(is_valid, f"history has {record}, which is not a valid record of an epoch")
     return record
 
 

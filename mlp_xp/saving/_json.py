@@ -98,11 +98,9 @@ def decode_classes(form: Any) -> Any:
     values, name = form["values"], form["dtype"]
     expect(isinstance(values, list), "the values of classes are not a list")
     dtype = np.dtype(name) if isinstance(name, str) and len(name) <= _LONGEST_DTYPE else None
-    expect(
-        dtype is not None and dtype.str == name and dtype.kind in "biufUO",
-        f"the dtype of classes must be one such as '<i8' or '<U5', got {name!r}",
-    )
-    assert dtype is not None
+    if dtype is None or dtype.str != name or dtype.kind not in "biufUO":
+        said = "the dtype of classes must be one such as '<i8' or '<U5'"
+        raise SavingError(f"{said}, got {name!r}")
     size = dtype.itemsize * len(values)
     expect(
         size <= _MOST_CLASSES,
@@ -111,10 +109,8 @@ def decode_classes(form: Any) -> Any:
     )
     expect(dtype.kind != "O" or _are_text(values), "classes of dtype object are not all strings")
     classes = np.asarray(values, dtype=dtype)
-    expect(
-        classes.ndim == 1 and classes.tolist() == values,
-        f"classes are {values!r}, not values of dtype {name!r}",
-    )
+    is_same = classes.ndim == 1 and classes.tolist() == values
+    expect(is_same, f"classes are {values!r}, not values of dtype {name!r}")
     expect(bool(np.all(classes[1:] > classes[:-1])), "classes are not sorted and unique")
     return classes
 

@@ -131,10 +131,8 @@ def check_version(spec: dict[str, Any]) -> None:
     if type(version) is not int:
         raise SavingError(known)
     expect(version <= _VERSION, f"{known}: the model was saved by a newer mlp-xp, so update mlp-xp")
-    expect(
-        version >= _DEFAULT_WEIGHTS,
-        f"{known}: the model was saved before the first release, so train it again",
-    )
+    cure = "the model was saved before the first release, so train it again"
+    expect(version >= _DEFAULT_WEIGHTS, f"{known}: {cure}")
 
 
 def weights_name(sha256: hashlib._Hash) -> str:
@@ -233,34 +231,25 @@ def rebuild(
         n_columns = len(columns.columns)
         expect(len(columns.input_names) == n_features, f"columns must have {n_features} inputs")
     if names is not None:
-        expect(
-            len(names) == n_columns and all(isinstance(name, str) for name in names),
-            f"feature_names is not a list of {n_columns} strings",
-        )
+        are_texts = len(names) == n_columns and all(isinstance(name, str) for name in names)
+        expect(are_texts, f"feature_names is not a list of {n_columns} strings")
         model.feature_names_in_ = np.asarray(names, dtype=object)
     settings = model.get_params(deep=False)
     targets = _targets(spec, kind, widths[-1] // settings["n_members"], settings)
     inputs = decode(spec.get("inputs"), "inputs")
-    codes = () if columns is None else columns.categories
-    found = () if inputs is None else inputs.categories
-    expect(
-        columns is None or codes == found, f"inputs has categories {found}, but columns has {codes}"
-    )
+    if columns is not None:
+        codes, found = columns.categories, () if inputs is None else inputs.categories
+        expect(codes == found, f"inputs has categories {found}, but columns has {codes}")
     config = resolve_config(settings, n_features, targets, widths[1:-1], inputs)
     network, output = config.rules.network, spec["out_activation"]
     said = f"out_activation is {output!r}, but params imply {config.output!r}"
     expect(config.output == output, said)
-    expect(
-        network.widths[0] == widths[0],
-        f"widths begins with {widths[0]}, but params imply {network.widths[0]}",
-    )
+    first = network.widths[0]
+    expect(first == widths[0], f"widths begins with {widths[0]}, but params imply {first}")
     scaled = decode(spec["scaled"], "input_scaling")
     known = (*SCALINGS, *(TABLE_SCALINGS if columns else ()))
-    is_scaling = isinstance(scaled, Whiten) or (type(scaled) is str and scaled in known)
-    expect(
-        scaled is None or is_scaling,
-        f"scaled is {scaled!r}, not null, one of {', '.join(SCALINGS)} or a Whiten",
-    )
+    is_scaling = isinstance(scaled, Whiten | None) or (type(scaled) is str and scaled in known)
+    expect(is_scaling, f"scaled is {scaled!r}, not null, one of {', '.join(SCALINGS)} or a Whiten")
     dtype = _take(spec, "dtype", ("float32", "float64").__contains__, "'float32' or 'float64'")
     details = {"dtype": dtype, "seed": _take(spec, "seed", _is_seed, "an integer of 32 bits")}
     details |= {"input_scaling": scaled, "columns": columns}
@@ -282,21 +271,13 @@ def rebuild(
 
 
 def _widths(spec: dict[str, Any], max_layers: float) -> tuple[Any, ...]:
-    widths = _take(
-        spec,
-        "widths",
-        lambda widths: len(widths) >= 2 and all(type(n) is dict or _is_width(n) for n in widths),
-        "a list of at least two integers above 0, or of layers between them",
-    )
-    widths = decode(widths, "hidden_layer_sizes")
-    expect(
-        _is_width(widths[0]) and _is_width(widths[-1]), "widths must begin and end with integers"
-    )
+    what = "a list of at least two integers above 0, or of layers between them"
+    widths = decode(_take(spec, "widths", _are_widths, what), "hidden_layer_sizes")
+    are_widths = _is_width(widths[0]) and _is_width(widths[-1])
+    expect(are_widths, "widths must begin and end with integers")
     n_layers = sum(1 if _is_width(n) else n.n_layers for n in widths[1:])
-    expect(
-        n_layers <= max_layers,
-        f"widths has {n_layers} layers, but {WEIGHTS} has {max_layers} tensors",
-    )
+    said = f"widths has {n_layers} layers, but {WEIGHTS} has {max_layers} tensors"
+    expect(n_layers <= max_layers, said)
     return tuple(widths)
 
 
@@ -316,15 +297,11 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
         fits = (target_type, n_outputs) == (several.kind, several.n_outputs)
         expect(fits and output == "softmax", f"target_type {target_type!r} does not match classes")
         return several
-    expect(
-        target_type in ("binary", "multiclass", "multilabel")
-        and (target_type == "multilabel" or (target_type == "binary") == (n_classes == 2)),
-        f"target_type is {target_type!r}, which does not fit {n_classes} classes",
-    )
-    expect(
-        output == "logistic" or (output == "softmax" and target_type != "multilabel"),
-        f"out_activation is {output!r}, which does not fit target_type {target_type!r}",
-    )
+    fitting = ("multilabel", "binary" if n_classes == 2 else "multiclass")
+    said = f"target_type is {target_type!r}, which does not fit {n_classes} classes"
+    expect(target_type in fitting, said)
+    fits = output == "logistic" or (output == "softmax" and target_type != "multilabel")
+    expect(fits, f"out_activation is {output!r}, which does not fit target_type {target_type!r}")
     targets_type = MultilabelTargets if target_type == "multilabel" else ClassTargets
     targets = targets_type(classes, output, spec.get("sparse_targets") is True)
     expect(n_outputs == targets.n_outputs, f"{n_classes} classes do not fit {n_outputs} outputs")
@@ -339,14 +316,11 @@ def _target_numbers(
     expect((found is None) == (not given), f"{name} is {found!r}, but params have {given!r}")
     if found is None:
         return None
-    expect(
-        len(found) == 2
-        and all(
-            len(numbers) == n_outputs and all(is_number(n) and math.isfinite(n) for n in numbers)
-            for numbers in found
-        ),
-        f"{name} must have two finite numbers for each of {n_outputs} outputs",
+    are_numbers = len(found) == 2 and all(
+        len(numbers) == n_outputs and all(is_number(n) and math.isfinite(n) for n in numbers)
+        for numbers in found
     )
+    expect(are_numbers, f"{name} must have two finite numbers for each of {n_outputs} outputs")
     first, second = np.asarray(found, dtype=np.float64)
     return first, second
 
@@ -354,10 +328,8 @@ def _target_numbers(
 def _check_late_settings(model: Any, n_features: int) -> None:
     """Check settings that estimators check only when they fit or predict."""
     device = "cpu" if model.device is None else model.device
-    expect(
-        bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII)),
-        f"device is {device!r}, not null or a name such as 'cpu' or 'cuda:0'",
-    )
+    is_name = bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII))
+    expect(is_name, f"device is {device!r}, not null or a name such as 'cpu' or 'cuda:0'")
     views = resolve_augmentation("tta", model.tta, n_features)
     n_views = math.prod(len(transform.views) for transform in views)
     expect(n_views <= _MAX_VIEWS, f"tta must have at most {_MAX_VIEWS} views, got {n_views}")
@@ -365,6 +337,10 @@ def _check_late_settings(model: Any, n_features: int) -> None:
 
 def _is_width(value: Any) -> bool:
     return type(value) is int and value >= 1
+
+
+def _are_widths(values: Any) -> bool:
+    return len(values) >= 2 and all(type(n) is dict or _is_width(n) for n in values)
 
 
 def _is_seed(value: Any) -> bool:

@@ -49,16 +49,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
         return is_last
 
     with backend.scope(), interrupts() as pressed:
+        train = _scale_pixels(backend, x_train), backend.put(y_train)
+        test = _scale_pixels(backend, x_test), backend.put(y_test)
+        settings = args.hidden, args.learning_rate, args.epochs
         accuracies, test_accuracy, losses = run_mlp_training(
-            _scale_pixels(backend, x_train),
-            backend.put(y_train),
-            _scale_pixels(backend, x_test),
-            backend.put(y_test),
-            args.hidden,
-            args.learning_rate,
-            args.epochs,
-            seed=args.seed,
-            after_epoch=print_epoch,
+            *train, *test, *settings, seed=args.seed, after_epoch=print_epoch
         )
         if is_interrupted := pressed() and len(accuracies) < args.epochs:
             print_line(f"interrupted in epoch {len(accuracies)}; testing its network")

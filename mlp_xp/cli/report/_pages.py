@@ -93,7 +93,7 @@ def write_report(
     scores, data = run.scores, run.data
     score, value = next(iter(scores.items()))
     mark = {"accuracy [%]": 100 * value} if score.endswith("accuracy") else {"R²": value}
-    n_parameters = model.summary().parameters
+    summary = model.summary()
     everything = {name: readable(value) for name, value in settings["params"].items()}
     machine = config["backend"] | {"platform": config["platform"]} | config["versions"]
     if test.probabilities is None:
@@ -103,36 +103,30 @@ def write_report(
     chosen = {name: settings.get(name) for name in _CHOSEN if settings.get(name)}
     if "drop" in chosen:
         chosen["drop"] = ", ".join(chosen["drop"])
-    write_page(
-        path,
-        f"{name}, {data}",
-        [
-            heading(name, f"A network trained on {data} by mlp-xp."),
-            paragraph(note),
-            tiles(
-                {
-                    **{score_name(key): score_text(key, number) for key, number in scores.items()},
-                    **_baseline(result),
-                    "test samples": number_text(len(test.y)),
-                    "epochs": number_text(result["epochs"]),
-                    "training": seconds_text(result["seconds"]),
-                    "samples per second": number_text(result["images_per_second"]),
-                    "parameters": number_text(n_parameters),
-                }
-            ),
-            section(
-                "Command and settings",
-                preformatted(config.get("command", "")),
-                definitions(chosen | changed_settings(model, settings["params"])),
-                folded("all parameters", definitions(everything)),
-            ),
-            section("Training", figures(curve_figures({name: history}, mark))),
-            *sections,
-            _first_layer(model, test),
-            _network(model.summary()),
-            section("Machine and versions", definitions(machine)),
-        ],
-    )
+    numbers = {
+        **{score_name(key): score_text(key, number) for key, number in scores.items()},
+        **_baseline(result),
+        "test samples": number_text(len(test.y)),
+        "epochs": number_text(result["epochs"]),
+        "training": seconds_text(result["seconds"]),
+        "samples per second": number_text(result["images_per_second"]),
+        "parameters": number_text(summary.parameters),
+    }
+    command = preformatted(config.get("command", ""))
+    changed = definitions(chosen | changed_settings(model, settings["params"]))
+    others = folded("all parameters", definitions(everything))
+    parts = [
+        heading(name, f"A network trained on {data} by mlp-xp."),
+        paragraph(note),
+        tiles(numbers),
+        section("Command and settings", command, changed, others),
+        section("Training", figures(curve_figures({name: history}, mark))),
+        *sections,
+        _first_layer(model, test),
+        _network(summary),
+        section("Machine and versions", definitions(machine)),
+    ]
+    write_page(path, f"{name}, {data}", parts)
 
 
 def _baseline(result: dict[str, Any]) -> dict[str, str]:
@@ -267,24 +261,13 @@ def write_comparison(
     results: Sequence[Sequence[str]],
     settings: Sequence[Sequence[str]],
 ) -> None:
-    title = f"{len(runs)} runs side by side"
+    title, header = f"{len(runs)} runs side by side", ["", *runs]
     left_out = len(runs) - MOST_RUNS
-    write_page(
-        path,
-        title,
-        [
-            heading(title, ", ".join(runs)),
-            section("Results", table(["", *runs], results)),
-            section(
-                "Training",
-                paragraph(f"The last {left_out} runs have no curve." if left_out > 0 else ""),
-                figures(curve_figures({name: run.history for name, run in runs.items()})),
-            ),
-            section(
-                "What differs",
-                table(["", *runs], settings, n_text=len(runs) + 1)
-                if settings
-                else paragraph("Settings, machine and versions are the same."),
-            ),
-        ],
-    )
+    note = paragraph(f"The last {left_out} runs have no curve." if left_out > 0 else "")
+    curves = figures(curve_figures({name: run.history for name, run in runs.items()}))
+    differences = paragraph("Settings, machine and versions are the same.")
+    if settings:
+        differences = table(header, settings, n_text=len(header))
+    parts = [heading(title, ", ".join(runs)), section("Results", table(header, results))]
+    parts += [section("Training", note, curves), section("What differs", differences)]
+    write_page(path, title, parts)

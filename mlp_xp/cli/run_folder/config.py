@@ -19,6 +19,7 @@ from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import decode_columns
 from mlp_xp.recipes import FILES
 from mlp_xp.saving import read_json
+from mlp_xp.saving._files import expect
 
 CONFIG, CHECKPOINTS, REPORT = "config.json", "checkpoints", "report.html"
 CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
@@ -71,41 +72,28 @@ def data_info(config: dict[str, Any], model: Any) -> DataInfo:
     info = DataInfo(**data | given | {"columns": decode_columns(data["columns"])})
     size, shape, features = info.image_size, info.image_shape, info.feature_names
     classes = getattr(model, "classes_", np.empty(0, dtype=int))
-    checks = {
-        f"name must be one of {', '.join(LOADERS)}, {FILES}, got {info.name!r}": (
-            info.name in LOADERS or (info.name == FILES and info.path is not None)
-        ),
-        f"target must be text or null, got {info.target!r}": isinstance(info.target, str | None),
-        f"image_size must be null or two positive integers, got {size}": (
-            size is None or (len(size) == 2 and _are_counts(size))
-        ),
-        f"feature_names has {len(features)} names for {model.n_features_in_} inputs": (
-            _are_texts(features) and len(features) == (model.n_features_in_ if shape is None else 0)
-        ),
-        "columns and feature_names must have the same names": (
-            not info.columns or tuple(column.name for column in info.columns) == features
-        ),
-        f"path must be text or null, got {info.path!r}": isinstance(info.path, str | None),
-        f"max_value must be an integer from 1 to 255, got {info.max_value!r}": (
-            _are_counts([info.max_value]) and info.max_value <= 255
-        ),
-        f"class_names do not match the model's classes {classes.tolist()}": (
-            _are_texts(info.class_names)
-            and np.all(np.isin(classes, np.arange(len(info.class_names))))
-        ),
-        f"image_shape is {shape}, but the model has {model.n_features_in_} inputs": (
-            shape is None
-            or (
-                len(shape) == 3
-                and shape[0] in (1, 3)
-                and _are_counts(shape)
-                and math.prod(shape) == model.n_features_in_
-            )
-        ),
-    }
-    for problem, is_valid in checks.items():
-        if not is_valid:
-            raise ValueError(problem)
+    is_known = info.name in LOADERS or (info.name == FILES and info.path is not None)
+    expect(is_known, f"name must be one of {', '.join(LOADERS)}, {FILES}, got {info.name!r}")
+    is_text = isinstance(info.target, str | None)
+    expect(is_text, f"target must be text or null, got {info.target!r}")
+    is_size = size is None or (len(size) == 2 and _are_counts(size))
+    expect(is_size, f"image_size must be null or two positive integers, got {size}")
+    n_inputs = model.n_features_in_
+    fits = _are_texts(features) and len(features) == (n_inputs if shape is None else 0)
+    expect(fits, f"feature_names has {len(features)} names for {n_inputs} inputs")
+    fits = not info.columns or tuple(column.name for column in info.columns) == features
+    expect(fits, "columns and feature_names must have the same names")
+    is_text = isinstance(info.path, str | None)
+    expect(is_text, f"path must be text or null, got {info.path!r}")
+    is_byte = _are_counts([info.max_value]) and info.max_value <= 255
+    expect(is_byte, f"max_value must be an integer from 1 to 255, got {info.max_value!r}")
+    names = info.class_names
+    fits = _are_texts(names) and bool(np.all(np.isin(classes, np.arange(len(names)))))
+    expect(fits, f"class_names do not match the model's classes {classes.tolist()}")
+    if shape is not None:
+        fits = len(shape) == 3 and shape[0] in (1, 3) and _are_counts(shape)
+        fits = fits and math.prod(shape) == n_inputs
+        expect(fits, f"image_shape is {shape}, but the model has {n_inputs} inputs")
     return info
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from textwrap import wrap
-from typing import TextIO
+from typing import Any, TextIO
 
 # A second column further right than this fraction of the width begins on a new line.
 _WIDEST_INDENT = 0.4
@@ -56,14 +56,8 @@ def fitted(line: str, width: int | None) -> list[str]:
 
 
 def _broken(line: str, width: int, indent: str) -> list[str]:
-    return wrap(
-        line,
-        width,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-        replace_whitespace=False,
-    )
+    settings: Any = {"break_long_words": False, "break_on_hyphens": False}
+    return wrap(line, width, subsequent_indent=indent, replace_whitespace=False, **settings)
 
 
 def printable(text: object) -> str:

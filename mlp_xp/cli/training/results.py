@@ -38,17 +38,9 @@ def write_settings(prepared: Prepared, command: str, folder: Path) -> dict[str, 
     """Write the ``config.json`` of a run, and return its content."""
     settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
-    info = DataInfo(
-        settings.data,
-        path,
-        data.class_names,
-        data.image_shape,
-        data.max_value,
-        settings.target if data.columns is None else data.columns.target,
-        settings.image_size,
-        data.feature_names,
-        () if data.columns is None else data.columns.used,
-    )
+    target, columns, _ = data.columns or (settings.target, (), ())
+    image = data.image_shape, data.max_value, target, settings.image_size
+    info = DataInfo(settings.data, path, data.class_names, *image, data.feature_names, columns)
     libraries = ("numpy", "scikit-learn", "array-api-compat")
     params = model.get_params(deep=False)
     del params["callbacks"]

@@ -62,9 +62,8 @@ class Settings:
     def typed(cls, **options: Any) -> Settings:
         """Return the settings that the user typed, given all options of the command."""
         known = cls.__dataclass_fields__.keys() & options
-        params = {
-            name: options[name] for name in options if name in CLASSIFIER or name == "weight_decay"
-        }
+        names = {*CLASSIFIER, "weight_decay"}
+        params = {name: value for name, value in options.items() if name in names}
         return cls(params=params, **{name: options[name] for name in known})
 
     def complete(self) -> Settings:

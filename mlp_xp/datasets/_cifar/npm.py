@@ -12,6 +12,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,15 +75,8 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
     """Run npm in a folder; raise UnreachableError if it fails or takes too long."""
     what = " ".join(["npm", *command[1:3]])
     try:
-        subprocess.run(
-            command,
-            cwd=folder,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        streams: Any = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+        subprocess.run(command, cwd=folder, check=True, timeout=timeout, **streams)
     except subprocess.TimeoutExpired as error:
         raise UnreachableError(f"'{what}' did not respond within {timeout:g} s") from error
     except (OSError, subprocess.SubprocessError) as error:
