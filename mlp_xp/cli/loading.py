@@ -7,14 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlp_xp._utils.signals import postponed
-from mlp_xp.backends import (
-    BACKENDS,
-    Backend,
-    BackendError,
-    get_backend,
-    has_cuda_driver,
-    installed,
-)
+from mlp_xp.backends import BACKENDS, Backend, BackendError, get_backend, has_cuda_driver, installed
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
 from mlp_xp.datasets._download import UnreachableError

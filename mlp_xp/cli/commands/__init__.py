@@ -22,16 +22,17 @@ COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backen
 
 
 class Command(NamedTuple):
-    """A command: its help line, its options, examples, and the function that runs it.
+    """A command: its help line, its options, the function that runs it, and examples.
 
     ``run`` names the function, as ``module:function`` in this package. The function takes the
-    parsed options and an `Output`, and returns the exit status.
+    parsed options and an `Output`, and returns the exit status. ``examples`` are the arguments of
+    example commands.
     """
 
     summary: str
     add_options: Callable[[Parser], None] | None
-    examples: str
     run: str
+    examples: tuple[str, ...]
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,11 +57,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="COMMAND", required=True, help=argparse.SUPPRESS, prog="mlp-xp"
     )
     for name, command in COMMANDS.items():
+        examples = "\n".join(f"  mlp-xp {name} {typed}".rstrip() for typed in command.examples)
         subparser = subparsers.add_parser(
             name,
             add_options=command.add_options,
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            epilog=f"examples:\n{command.examples}",
+            epilog=f"examples:\n{examples}",
         )
         load = partial(pkgutil.resolve_name, f"{__name__}.{command.run}")
         subparser.set_defaults(load=load, saves=name in _SAVING)
@@ -174,104 +176,83 @@ COMMANDS = {
     "train": Command(
         "train a network on images or a table",
         _add_train,
-        """\
-  mlp-xp train
-  mlp-xp train titanic.csv --target survived
-  mlp-xp train homes.csv --target price --drop id,address --out runs/homes
-  mlp-xp train photos --image-size 32x32
-  mlp-xp train --epochs 5 --hidden 1024 1024 512 --activation silu
-  mlp-xp train --data fashion-mnist --validation 0.1 --out runs/fashion
-  mlp-xp train --hidden 512 512 512 --normalization batch --residual --dropout 0.2 --epochs 30
-  mlp-xp train --recipe five-minutes --seed 1
-  mlp-xp train --validation 0.1 --checkpoint 5 --tensorboard
-  mlp-xp train --backend torch --device cuda:0 --batch-size 1024""",
         "train:run",
+        (
+            "",
+            "titanic.csv --target survived",
+            "homes.csv --target price --drop id,address --out runs/homes",
+            "photos --image-size 32x32",
+            "--epochs 5 --hidden 1024 1024 512 --activation silu",
+            "--data fashion-mnist --validation 0.1 --out runs/fashion",
+            "--hidden 512 512 512 --normalization batch --residual --dropout 0.2 --epochs 30",
+            "--recipe five-minutes --seed 1",
+            "--validation 0.1 --checkpoint 5 --tensorboard",
+            "--backend torch --device cuda:0 --batch-size 1024",
+        ),
     ),
     "evaluate": Command(
         "test a trained network on its data set's test samples",
         _add_evaluate,
-        """\
-  mlp-xp evaluate runs/my-run
-  mlp-xp evaluate runs/my-run --backend jax""",
         "evaluate:run",
+        ("runs/my-run", "runs/my-run --backend jax"),
     ),
     "predict": Command(
         "classify images, or predict for the rows of tables",
         _add_predict,
-        """\
-  mlp-xp predict runs/my-run cat.png
-  mlp-xp predict runs/my-run photos --backend torch
-  mlp-xp predict runs/homes new.csv
-  mlp-xp predict runs/homes new.csv --json""",
         "predict:run",
+        (
+            "runs/my-run cat.png",
+            "runs/my-run photos --backend torch",
+            "runs/homes new.csv",
+            "runs/homes new.csv --json",
+        ),
     ),
     "runs": Command(
         "list runs, sorted by score or another column",
         _add_runs,
-        """\
-  mlp-xp runs
-  mlp-xp runs --sort score
-  mlp-xp runs results/sweep --sort seconds --reverse --json""",
         "compare:run_runs",
+        ("", "--sort score", "results/sweep --sort seconds --reverse --json"),
     ),
     "compare": Command(
         "show the differences between runs, and their curves",
         _add_compare,
-        """\
-  mlp-xp compare runs/wide runs/deep
-  mlp-xp compare runs/* --out results/all.html""",
         "compare:run_compare",
+        ("runs/wide runs/deep", "runs/* --out results/all.html"),
     ),
     "export": Command(
         "export the network of a run to ONNX",
         _add_export,
-        """\
-  mlp-xp export runs/my-run --to onnx
-  mlp-xp export runs/my-run --to onnx --out cifar10.onnx""",
         "export:run",
+        ("runs/my-run --to onnx", "runs/my-run --to onnx --out cifar10.onnx"),
     ),
     "lab": Command(
         "train the lab's one-hidden-layer network on CIFAR-10",
         _add_lab,
-        """\
-  mlp-xp lab
-  mlp-xp lab --hidden 128 --learning-rate 0.5 --epochs 200 --out results/wide.png""",
         "lab:run",
+        ("", "--hidden 128 --learning-rate 0.5 --epochs 200 --out results/wide.png"),
     ),
     "data": Command(
         "list the data sets on this machine",
         _add_data,
-        """\
-  mlp-xp data
-  mlp-xp data cifar10
-  mlp-xp data --fetch fashion-mnist""",
         "listings:run_data",
+        ("", "cifar10", "--fetch fashion-mnist"),
     ),
-    "recipes": Command(
-        "list the recipes for mlp-xp train",
-        None,
-        "  mlp-xp recipes",
-        "listings:run_recipes",
-    ),
-    "backends": Command(
-        "list libraries and devices",
-        None,
-        "  mlp-xp backends",
-        "listings:run_backends",
-    ),
+    "recipes": Command("list the recipes for mlp-xp train", None, "listings:run_recipes", ("",)),
+    "backends": Command("list libraries and devices", None, "listings:run_backends", ("",)),
     "compile": Command(
         "compile machine code for NumPy before the first long training",
         None,
-        "  mlp-xp compile    # e.g. as the last step of a container build",
         "listings:run_compile",
+        ("   # e.g. as the last step of a container build",),
     ),
     "bench": Command(
         "compare the speed of this library with other libraries",
         _add_bench,
-        """\
-  mlp-xp bench --quick
-  mlp-xp bench --only medium wide --out results/bench
-  mlp-xp bench --only tiny --contenders "mlp_xp, NumPy" scikit-learn""",
         "bench:run",
+        (
+            "--quick",
+            "--only medium wide --out results/bench",
+            '--only tiny --contenders "mlp_xp, NumPy" scikit-learn',
+        ),
     ),
 }

@@ -10,14 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.cli.run_folder.config import (
-    CHECKPOINTS,
-    CONFIG,
-    CURE,
-    DataInfo,
-    data_info,
-    read_config,
-)
+from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, DataInfo, data_info, read_config
 from mlp_xp.cli.run_folder.folder import newest_model
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.fitted.state import fitted_state

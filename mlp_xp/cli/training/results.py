@@ -24,12 +24,7 @@ from mlp_xp.cli.training.fit import Fitted
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.tasks import Task, baseline_of, score_of
 from mlp_xp.estimators.fitted.state import fitted_state
-from mlp_xp.plotting import (
-    TrainingCurvesDisplay,
-    new_figure,
-    save_figure,
-    training_panels,
-)
+from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure, training_panels
 from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode, write_model
 
