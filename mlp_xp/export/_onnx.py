@@ -196,18 +196,17 @@ def _named_values(
     losses, targets = [state.activating_loss for state in states], states[0].targets
     pairs = list(zip(losses, outputs, strict=True))
     points: list[Any] = [loss.point(output, xp=xp) for loss, output in pairs]
-    if in_pipeline:
-        return {"prediction": _mean(points)}
     named = {"prediction": _mean(points)}
+    if in_pipeline:
+        return named
     if all(loss.has_std for loss in losses):
         stds: list[Any] = [loss.std(output, xp=xp) for loss, output in pairs]
         mean, std = of_mixture(points, stds, xp=xp) if len(pairs) > 1 else (points[0], stds[0])
         named = {"prediction": mean, "std": std}
     levels = losses[0].levels
     if len(levels) > 1 and all(loss.levels == levels for loss in losses):
-        named["quantiles"] = _mean(
-            [_quantiles(state, output, xp) for state, output in zip(states, outputs, strict=True)]
-        )
+        pairs_of_states = zip(states, outputs, strict=True)
+        named["quantiles"] = _mean([_quantiles(*pair, xp) for pair in pairs_of_states])
     return {name: targets.decode(array) for name, array in named.items()}
 
 

@@ -64,16 +64,18 @@ def _row(folder: Path, run: RunSummary | None) -> dict[str, Any]:
         others = dict.fromkeys((*COLUMNS[2:], "score_name"))
         return {**row, **others, "folder": str(folder), "state": "damaged"}
     result, params = run.result, run.params
+    score_name, score = next(iter(run.scores.items()), (None, None))
     return {
         **row,
         "data": run.data,
-        "score": None if run.score is None else run.score[1],
+        "score": score,
         "epochs": result.get("epochs", len(run.history) or None),
         "seconds": result.get("seconds"),
         "speed": result.get("images_per_second"),
         "backend": run.config["backend"].get("name"),
-        "network": " ".join(map(_brief, (params.get(name) for name in _NETWORK))),
-        "score_name": None if run.score is None else run.score[0],
+        # An object is shown as the name of its class.
+        "network": " ".join(readable(params.get(name)).partition("(")[0] for name in _NETWORK),
+        "score_name": score_name,
         "folder": str(folder),
         "state": run.state,
     }
@@ -92,11 +94,6 @@ def _cell(row: dict[str, Any], name: str) -> str:
     if name == "epochs" and row["state"] == "interrupted":
         return f"{value}, interrupted"
     return str(value)
-
-
-def _brief(value: Any) -> str:
-    """Return a setting as text, and an object as the name of its class."""
-    return readable(value).partition("(")[0]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

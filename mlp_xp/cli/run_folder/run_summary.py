@@ -66,11 +66,6 @@ class RunSummary(NamedTuple):
         """The test scores by name, the most important first; empty if the run has not ended."""
         return {name: value for name, value in self.result.items() if name.startswith("test_")}
 
-    @property
-    def score(self) -> tuple[str, float] | None:
-        """The name and value of the first test score; None if the run has not ended."""
-        return next(iter(self.scores.items()), None)
-
 
 def read_summary(folder: Path) -> RunSummary:
     """Read the summary of a run; raise ValueError if the folder is damaged or not a run."""

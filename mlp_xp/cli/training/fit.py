@@ -114,11 +114,9 @@ def fit(
         diverged = fit_model(prepared, callbacks, resume)
         fitted = ending_of(model, is_interrupted=pressed())
         progress.is_done = diverged is None and not fitted.is_interrupted
-    return fitted._replace(
-        cause=str(diverged or "").replace("learning_rate_init", "--learning-rate"),
-        has_views=deadline.has_views,
-        has_report=deadline.has_report,
-    )
+    cause = str(diverged or "").replace("learning_rate_init", "--learning-rate")
+    has_views, has_report = deadline.has_views, deadline.has_report
+    return fitted._replace(cause=cause, has_views=has_views, has_report=has_report)
 
 
 def fit_model(
@@ -135,17 +133,13 @@ def fit_model(
             warnings.simplefilter("ignore", ConvergenceWarning)
             # `ending_of` reports the interruption.
             warnings.filterwarnings("ignore", "Training interrupted by user")
-            warnings.showwarning = _print_warning  # type: ignore[assignment]
+            warnings.showwarning = lambda message, *_: print_note(message)
             model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:
         return error
     finally:
         model.set_params(max_time=max_time)  # Restore the value that `Deadline` has changed.
     return None
-
-
-def _print_warning(message: Warning | str, *_: Any) -> None:
-    print_note(message)
 
 
 def _validation_split(

@@ -49,6 +49,12 @@ def decode_batch(raw: bytes, where: str, kind: Kind) -> BatchFile:
     """Decode the bytes of the batch file ``where``; files that end in ``.bin`` are binary."""
     decode = _decode_binary if where.endswith(".bin") else _decode_pickle
     pixels, labels = decode(raw, where, kind)
+    for column, (name, n_classes) in zip(labels.T, kind.labels, strict=True):
+        if column.min() < 0 or column.max() >= n_classes:
+            raise DatasetError(
+                f"{where}: {name!r} must be from 0 to {n_classes - 1}, got {column.min()} to "
+                f"{column.max()}: download the file again"
+            )
     return BatchFile(pixels, labels, sha256(raw))
 
 
@@ -60,17 +66,14 @@ def _decode_binary(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
             f"label, {ROW} for the pixels), got {len(raw)}: download it again"
         )
     records = np.frombuffer(raw, dtype=np.uint8).reshape(-1, n_labels + ROW)
-    labels = records[:, :n_labels].astype(np.int64)
-    for column, (name, n_classes) in zip(labels.T, kind.labels, strict=True):
-        _check_range(int(column.min()), int(column.max()), n_classes, f"{where}: {name!r}")
-    return records[:, n_labels:], labels
+    return records[:, n_labels:], records[:, :n_labels].astype(np.int64)
 
 
 def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
     batch = load_pickle(raw, where)
     pixels = pixels_of(batch.get("data"), where, ROW)
     columns = []
-    for name, n_classes in kind.labels:
+    for name, _ in kind.labels:
         values = batch.get(name)
         if not isinstance(values, list) or len(values) != len(pixels):
             size = f" of {len(values)}" if isinstance(values, list) else ""
@@ -80,17 +83,8 @@ def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
             )
         if not all(type(value) is int for value in values):
             raise DatasetError(f"{where}: {name!r} must contain only integers: download it again")
-        _check_range(min(values), max(values), n_classes, f"{where}: {name!r}")
         columns.append(np.array(values, dtype=np.int64))
     return pixels, np.stack(columns, axis=1)
-
-
-def _check_range(lowest: int, highest: int, n_classes: int, what: str) -> None:
-    if lowest < 0 or highest >= n_classes:
-        raise DatasetError(
-            f"{what} must be from 0 to {n_classes - 1}, got {lowest} to {highest}: download the "
-            "file again"
-        )
 
 
 def _members(path: Path, kind: Kind) -> Iterator[tuple[Files, str, bytes]]:
