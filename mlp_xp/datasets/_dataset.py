@@ -79,10 +79,8 @@ class Dataset(NamedTuple):
         else:
             samples = f"images of {' x '.join(map(str, self.image_shape))}"
         targets = f"{len(self.class_names)} classes" if self.class_names else "numbers to predict"
-        return (
-            f"Dataset({len(self.x_train):,} training and {len(self.x_test):,} test {samples}, "
-            f"{targets})"
-        )
+        counts = f"{len(self.x_train):,} training and {len(self.x_test):,} test"
+        return f"Dataset({counts} {samples}, {targets})"
 
 
 class Content(NamedTuple):

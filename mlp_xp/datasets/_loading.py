@@ -142,9 +142,8 @@ def _fetch(spec: Spec) -> None:
 
 def _check_room(spec: Spec, folder: Path) -> None:
     """Raise OSError if the disk has too little space for the download and the arrays."""
-    needed = 2 * sum(
-        math.prod(shape) * np.dtype(kind).itemsize for shape, kind in spec.layout.values()
-    )
+    layout = spec.layout.values()
+    needed = 2 * sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in layout)
     free = shutil.disk_usage(folder).free
     if free < needed:
         reason = f"it needs {needed / 1e6:,.0f} MB temporarily, but {free / 1e6:,.0f} MB are free"

@@ -79,6 +79,5 @@ def _set_types(operator: Any) -> None:
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
     """Add the network of an estimator to a graph."""
-    optional("skl2onnx.helpers", "onnx").add_onnx_graph(
-        scope, operator, container, _graph(operator)
-    )
+    helpers = optional("skl2onnx.helpers", "onnx")
+    helpers.add_onnx_graph(scope, operator, container, _graph(operator))

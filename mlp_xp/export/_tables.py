@@ -166,12 +166,8 @@ def _codes(column: CategoryColumn, values: Any) -> Any:
     missing = column.n_codes - 1
     if column.is_text:
         codes = {"": missing} | {value: code for code, value in enumerate(column.values, 1)}
-        found = operators.label_encoder(
-            values.unwrap_spox(),
-            keys_strings=[*map(str, codes)],
-            values_int64s=[*codes.values()],
-            default_int64=0,
-        )
+        table: Any = {"keys_strings": [*map(str, codes)], "values_int64s": [*codes.values()]}
+        found = operators.label_encoder(values.unwrap_spox(), default_int64=0, **table)
         return ndonnx.asarray(found)
     levels = ndonnx.astype(ndonnx.asarray(np.asarray(column.values)), values.dtype)
     is_level = ndonnx.astype(ndonnx.reshape(values, (-1, 1)) == levels, ndonnx.int64)

@@ -232,10 +232,8 @@ def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState
             name = f"{library}'s {name}"
             if library == "sklearn":
                 cure = "convert it with mlp_xp.export.from_sklearn"
-        raise SavingError(
-            f"{name} is not an MLPClassifier or MLPRegressor of mlp_xp or an ensemble of them: "
-            f"{cure}"
-        )
+        expected = "an MLPClassifier or MLPRegressor of mlp_xp or an ensemble of them"
+        raise SavingError(f"{name} is not {expected}: {cure}")
     state = fitted_state(estimator)
     spec: dict[str, Any] = json.loads(json.dumps(describe(estimator, state, kind), allow_nan=False))
     check_rebuilt(state, spec)

@@ -113,11 +113,8 @@ def read_header(path: Path) -> Header:
         expect(length <= min(size - 8, _HEADER_LIMIT), "invalid safetensors file: damaged header")
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
-    return Header(
-        {name: _described(entry["dtype"], entry["shape"]) for name, entry in header.items()},
-        size,
-        size - 8 - length,
-    )
+    tensors = {name: _described(entry["dtype"], entry["shape"]) for name, entry in header.items()}
+    return Header(tensors, size, size - 8 - length)
 
 
 def check_header(header: Header, states: Mapping[str, FittedState]) -> None:

@@ -44,12 +44,10 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
         return {"float": str(value)}
     if isinstance(value, str | int | float | None):
         return value
-    cure = (
-        "leave it out with set_params(scoring=None)"
-        if what == "scoring"
-        else "use a string, a number, or an object of mlp_xp.optimizers, "
-        "mlp_xp.optimizers.schedules, mlp_xp.nn.losses, mlp_xp.nn.hidden or mlp_xp.augmentation"
-    )
+    cure = "use a string, a number, or an object of mlp_xp.optimizers, "
+    cure += "mlp_xp.optimizers.schedules, mlp_xp.nn.losses, mlp_xp.nn.hidden or mlp_xp.augmentation"
+    if what == "scoring":
+        cure = "leave it out with set_params(scoring=None)"
     raise SavingError(
         f"{what} is {value!r}, which has no JSON form: {cure}, or save with pickle or joblib"
     )

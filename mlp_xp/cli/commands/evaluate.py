@@ -37,8 +37,6 @@ def run(args: argparse.Namespace, output: Output) -> int:
     scores = task.scores(test.y, test.predicted)
     if info.name == FILES:
         scores |= baseline_of(task, data)
-    output.result(
-        f"{task.summary(scores)} of {len(test.y):,} {output.samples}",
-        {**scores, "images": len(test.y), **details},
-    )
+    text = f"{task.summary(scores)} of {len(test.y):,} {output.samples}"
+    output.result(text, {**scores, "images": len(test.y), **details})
     return 0

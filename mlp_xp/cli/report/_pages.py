@@ -136,31 +136,25 @@ def _baseline(result: dict[str, Any]) -> dict[str, str]:
 
 def _class_sections(model: Any, test: Evaluation, probabilities: np.ndarray) -> list[str]:
     labels = range(len(test.class_names))
-    confusion = ConfusionMatrixDisplay(
-        confusion_matrix(test.y, test.predicted, labels=labels, normalize="true"),
-        display_labels=test.class_names,
-    )
+    rates = confusion_matrix(test.y, test.predicted, labels=labels, normalize="true")
+    confusion = ConfusionMatrixDisplay(rates, display_labels=test.class_names)
     side = min(3.0 + 0.25 * len(labels), 7.5)
     matrix = svg_of(confusion, side + 0.7, side, "confusion matrix")
     calibration = CalibrationDisplay.of_predictions(test.y, probabilities, classes=model.classes_)
     reliability = svg_of(calibration, 4.4, 3.6, "reliability")
     error = 100 * (calibration.calibration_error or 0.0)
+    of_matrix = "Each row is a true class. Darker colors are more frequent mistakes."
+    of_error = (
+        f"The expected calibration error (ECE) is {error:.1f} %: how far the probability of the "
+        "predicted class is from the fraction of correct predictions, on average. Below the "
+        "dotted line, the network is overconfident."
+    )
+    matrix = figures({"percent of the true class": matrix})
+    reliability = figures({"bars: fraction of the test samples": reliability})
     return [
         _class_table(test),
-        section(
-            "Confusion",
-            paragraph("Each row is a true class. Darker colors are more frequent mistakes."),
-            figures({"percent of the true class": matrix}),
-        ),
-        section(
-            "Reliability",
-            paragraph(
-                f"The expected calibration error (ECE) is {error:.1f} %: how far the probability "
-                "of the predicted class is from the fraction of correct predictions, on average. "
-                "Below the dotted line, the network is overconfident."
-            ),
-            figures({"bars: fraction of the test samples": reliability}),
-        ),
+        section("Confusion", paragraph(of_matrix), matrix),
+        section("Reliability", paragraph(of_error), reliability),
         _mistakes(model, test, probabilities),
     ]
 
@@ -184,10 +178,8 @@ def _class_table(test: Evaluation) -> str:
     drawn = table(names, rows, n_text=2)
     if len(rows) > _MAX_OPEN:
         drawn = folded(f"{len(rows)} classes, the worst first", drawn)
-    explained = (
-        "Recall is the fraction of a class that was recognized, precision the fraction of the "
-        "predictions of a class that were correct, and F1 their harmonic mean."
-    )
+    explained = "Recall is the fraction of a class that was recognized, precision the fraction of "
+    explained += "the predictions of a class that were correct, and F1 their harmonic mean."
     return section("Classes", paragraph(explained), drawn)
 
 
@@ -205,11 +197,8 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
         for predicted, p, truth in zip(found.predicted, found.confidence, found.truth, strict=True)
     ]
     found.images = found.images / test.max_value
-    return section(
-        "Surest mistakes",
-        paragraph("Samples that are hard or have a wrong label. The prediction is in bold."),
-        image_grid(found.pictures(), captions),
-    )
+    note = "Samples that are hard or have a wrong label. The prediction is in bold."
+    return section("Surest mistakes", paragraph(note), image_grid(found.pictures(), captions))
 
 
 def _value_sections(test: Evaluation) -> list[str]:
@@ -244,15 +233,11 @@ def _first_layer(model: Any, test: Evaluation) -> str:
     if shape is None or shape[0] not in (1, 3) or len(getattr(weights, "shape", ())) != 2:
         return ""
     shown = largest_weights(model, shape, _N_NEURONS).pictures()
-    return section(
-        "First layer",
-        paragraph(
-            f"The {len(shown)} of {weights.shape[1]:,} neurons with the largest weights, each on "
-            "its own scale: "
-            + ("red raises their output, blue lowers it." if shape[0] == 1 else "gray is 0.")
-        ),
-        image_grid(shown, [("", "")] * len(shown), side="3.5rem"),
-    )
+    colors = "red raises their output, blue lowers it" if shape[0] == 1 else "gray is 0"
+    note = f"The {len(shown)} of {weights.shape[1]:,} neurons with the largest weights, each on "
+    note += f"its own scale: {colors}."
+    drawn = image_grid(shown, [("", "")] * len(shown), side="3.5rem")
+    return section("First layer", paragraph(note), drawn)
 
 
 def write_comparison(

@@ -36,9 +36,8 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
         names = list(config["data"]["class_names"])
         kind = MLPClassifier if names else MLPRegressor
         if not isinstance(model, kind):
-            raise TypeError(
-                f"expected a model of class {kind.__name__}, got {type(model).__name__}"
-            )
+            given = type(model).__name__
+            raise TypeError(f"expected a model of class {kind.__name__}, got {given}")
         # `named` has replaced the class indices by class names.
         if names and model.classes_.dtype.kind == "U":
             model.classes_ = np.asarray([names.index(name) for name in model.classes_.tolist()])

@@ -24,13 +24,12 @@ def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
     An exception during an import would cause a traceback or a half-finished import. If a program
     calls the command, ``is_process`` is false and Ctrl-C is not handled here.
     """
-    if not exit_on_ctrl_c(is_process=is_process):
-        yield
-        return
+    is_installed = exit_on_ctrl_c(is_process=is_process)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if is_installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def exit_on_ctrl_c(*, is_process: bool) -> bool:

@@ -82,10 +82,8 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
         text = f"interrupted in epoch {epochs}; "
     elif is_early:
         what = "better validation score" if by_score else "lower loss"
-        text = (
-            f"stopped early after epoch {epochs} of {model.max_iter}: no {what} for "
-            f"{model.n_iter_no_change} epochs; "
-        )
+        text = f"stopped early after epoch {epochs} of {model.max_iter}: "
+        text += f"no {what} for {model.n_iter_no_change} epochs; "
     if text and kept == epochs:
         text += "the current network is kept"
     elif kept < epochs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import Task, task_of
 from mlp_xp.datasets import Dataset
+from mlp_xp.datasets._dataset import Column, Columns
 from mlp_xp.estimators.settings.config import resolve_batch_size
 from mlp_xp.recipes import FILES
 
@@ -49,13 +51,14 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
     output.print(
         f"{name}: {len(data.x_train):,} {output.samples} to train on, {len(data.x_test):,} to test"
     )
-    if data.columns is not None and data.columns.used:
-        output.print(f"columns: {_describe_columns(data)}")
-    for note in () if data.columns is None else data.columns.notes:
+    columns = data.columns or Columns("", ())
+    if columns.used:
+        output.print(f"columns: {_describe_columns(columns.used)}")
+    for note in columns.notes:
         output.print(note)
     sizes = np.atleast_1d(np.asarray(model.hidden_layer_sizes, dtype=object)).tolist()
     widths = [*map(_name, sizes), len(data.class_names) or 1]
-    if data.columns is None or not data.columns.used:
+    if not columns.used:
         widths.insert(0, data.x_train.shape[1])
     parts = ["-".join(map(str, widths)), _name(model.activation), _name(model.solver)]
     if model.normalization is not None:
@@ -66,7 +69,7 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
         parts.append(f"dropout {model.dropout}")
     output.print(f"network: {', '.join(parts)}")
     if settings.data == FILES:
-        name = "" if data.columns is None else f"{data.columns.target}, "
+        name = "" if data.columns is None else f"{columns.target}, "
         output.print(f"target: {name}{task.describe(data.y_train)} ({settings.task})")
         size = min(resolve_batch_size(model.batch_size), len(data.x_train))
         output.print(
@@ -75,9 +78,7 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
     output.print(f"backend: {describe(backend)}")
 
 
-def _describe_columns(data: Dataset) -> str:
-    assert data.columns is not None
-    used = data.columns.used
+def _describe_columns(used: Sequence[Column]) -> str:
     counts = {
         "numeric": sum(column.kind in ("number", "flag") for column in used),
         "date": sum(column.kind == "date" for column in used),

@@ -199,10 +199,9 @@ class Settings:
         """Raise ValueError for options that need held-out samples if there are none."""
         scoring, known = model.scoring, ("loss", "refinement", *get_scorer_names())
         if isinstance(scoring, str) and scoring not in known:
-            meant = (
-                suggestion(scoring, known) or ", choose loss, refinement or a scikit-learn scorer"
-            )
-            raise ValueError(f"unknown scoring {scoring!r}{meant}")
+            meant = suggestion(scoring, known)
+            cure = meant or ", choose loss, refinement or a scikit-learn scorer"
+            raise ValueError(f"unknown scoring {scoring!r}{cure}")
         # L-BFGS ignores early stopping, so it needs --validation.
         if self.validation or (model.early_stopping and model.solver != "lbfgs"):
             return

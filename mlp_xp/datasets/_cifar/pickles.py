@@ -55,14 +55,8 @@ _NUMBERS = frozenset(("BININT1", "BININT2", "BININT", "INT", "LONG", "LONG1", "L
 _VALUES = frozenset(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "FLOAT"))
 _VALUES |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINFLOAT"}
 _STRINGS = frozenset(("SHORT_BINSTRING", "BINSTRING", "STRING"))  # Python 2 strings are bytes.
-_EMPTY: dict[str, Callable[[], Any]] = {
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-}
+_EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _PUTS = frozenset(("BINPUT", "LONG_BINPUT", "PUT"))
 _GETS = frozenset(("BINGET", "LONG_BINGET", "GET"))
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -108,16 +102,16 @@ def _interpret(raw: bytes) -> object:
         instructions -= _COSTS.get(name, 1)
         if instructions < 0:
             raise _NotAllowedError("the pickle would exhaust the memory")
-        if name in _NUMBERS:
-            if not -(2**63) <= argument < 2**63:
-                raise _NotAllowedError("the pickle has a number of more than 64 bits")
-            stack.append(argument)
-        elif name in _VALUES:
+        if name in _NUMBERS and not -(2**63) <= argument < 2**63:
+            raise _NotAllowedError("the pickle has a number of more than 64 bits")
+        if name in _NUMBERS or name in _VALUES:
             stack.append(argument)
         elif name in _STRINGS:
             stack.append(argument.encode("latin1"))
         elif name in _EMPTY:
             stack.append(_EMPTY[name]())
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
         elif name in _PUTS:
             memo[argument] = stack[-1]
         elif name in _GETS:

@@ -175,16 +175,14 @@ def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[s
         arguments = [str(path), name, *map(json.dumps, (limits, chosen, are_dropped))]
         command = [sys.executable, "-P", "-c", _CODE, *arguments]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # Each thread needs address space.
-        if subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment
-        ).returncode:
+        streams: Any = {"stdin": subprocess.DEVNULL, "capture_output": True}
+        if subprocess.run(command, env=environment, **streams).returncode:
             for name, check in ("size", _check_size), ("nested", _refuse_nested):
                 if (found := folder / f"{name}.json").exists():
                     check(path, *json.loads(found.read_text()))
             reason = folder / "error.txt"
-            raise ValueError(
-                reason.read_text(encoding="utf-8") if reason.exists() else "polars aborted"
-            )
+            is_known = reason.exists()
+            raise ValueError(reason.read_text(encoding="utf-8") if is_known else "polars aborted")
         names = json.loads((folder / "names.json").read_text())
         return {name: _column(folder / str(i)) for name, i in names}
 

@@ -170,12 +170,11 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
         texts = [name for name in first if isinstance(parse(name), str) or not name.strip()]
         signs = ("target", "label", "class", str(wanted.target).lower())
         expected = {column.name for column in wanted.columns or ()}
-        is_known = bool(expected - {*_numbered(len(first))}) and expected <= {
-            *map(str.strip, first)
-        }
+        stripped = [name.strip() for name in first]
+        is_known = bool(expected - {*_numbered(len(first))}) and expected <= {*stripped}
         has_names = len(texts) == len(first) or any(t.strip().lower() in signs for t in texts)
         has_names |= is_known  # Names may be numbers, e.g. years.
-        names = [name.strip() for name in first] if has_names else _numbered(len(first))
+        names = stripped if has_names else _numbered(len(first))
         n_named = max((i + 1 for i, name in enumerate(names) if name), default=0)
         choice = _choose(path, names, wanted)
         known = wanted.expected(len(choice.features))
