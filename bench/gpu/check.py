@@ -1,6 +1,7 @@
 """The program that check.sh starts. It runs the parts within a time limit, and writes each result
 immediately."""
 
+import math
 import os
 import re
 import signal
@@ -9,71 +10,33 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from bench.gpu.install import (
-    ROOT,
-    WHEELS,
-    find_cifar10,
-    is_there,
-    missing_wheels,
-    pip,
-    requirements,
-)
-from bench.gpu.run import LEAST, Check
+from bench.gpu.install import find_cifar10, install
+from bench.gpu.run import Check
 from bench.gpu.summary import EMPTY, count_tests
+from bench.suite.records import ROOT
 
 WANTED = "cupy,torch:cuda,jax:cuda"
 SECONDS = 530
 # GPU code is tested first. Ranks are not tested, because they need several GPUs.
 FIRST = "test_captured_steps.py", "test_kernels.py", "test_precision.py"
-# The contenders in the goals come first, in case time is short. Compilers get twice the time.
+# The contenders in the goals come first, in case time is short.
 PEERS = "torch, compiled", "JAX, epoch in a scan", "torch"
-WEIGHTS = {"torch, compiled": 2}
 TOOLS = "memcheck", "racecheck"
 PYTEST = [sys.executable, "-m", "pytest", "-v", "-m", "", "-p", "no:cacheprovider"]
 
 
-def install(check: Check) -> None:
-    """Install missing packages from the folder of wheels or the index; report packages that remain
-    missing."""
-    end = check.now() + check.left("install")
-    if wheels := missing_wheels():
-        print("  from wheels/:", ", ".join(Path(wheel).name for wheel in wheels), flush=True)
-        own = "--no-index", "--no-deps", "--upgrade", "--target", str(WHEELS / "installed")
-        for name, ended in check.run({"wheels": pip(*own, *wheels)}, end - check.now()).items():
-            if ended.status != 0:
-                check.add("problems", f"{name}: {ended.last}")
-    for name, text in requirements(check.result["gpus"], check.result["wanted"]).items():
-        line = f"{name}: pip install '{text}'"
-        if not is_there(name) and end - check.now() >= LEAST:
-            command = pip("--timeout", "5", text)
-            for ended in check.run({name: command}, end - check.now()).values():
-                line += f" ({ended.last})" if ended.status else ""
-        if not is_there(name):
-            check.add("missing", line)
-    sys.path[:] = [str(ROOT), *sys.path, str(WHEELS / "installed")]
-    try:
-        check.cifar10 = find_cifar10()
-    except Exception as error:  # Missing packages are reported.
-        print(f"  CIFAR-10: {type(error).__name__}: {error}")
-    where = {ROOT: "found", WHEELS: "some images, in wheels/data"}
-    cure = "mlp-xp data cifar10, or bench/gpu/get_wheels.sh on a machine that has it"
-    print(f"  CIFAR-10: {where.get(check.cifar10, f'missing: {cure}')}")
-    print(f"  compute-sanitizer: {check.sanitizer or 'not installed'}", flush=True)
-
-
 def find_usable(check: Check) -> None:
     """Test each backend in its own process; record those that work, and why others do not."""
-    wanted, seconds = check.result["wanted"], check.left("probe")
-    commands = {spec: [sys.executable, "-m", "bench.gpu.summary", spec] for spec in wanted}
-    for spec, end in check.run(commands, seconds).items():
+    seconds, python = check.left("probe"), [sys.executable, "-m", "bench.gpu.jobs", "probe"]
+    for spec, end in check.run({s: [*python, s] for s in check.wanted}, seconds).items():
         if end.status == 0:
             check.result["usable"].append(spec)
         else:
             last = f"no answer in {seconds:.0f} s" if end.status is None else end.last
-            check.add("missing", f"Missing: {spec}. {last.removeprefix(f'Missing: {spec}. ')}")
-    print("  usable:", ", ".join(check.result["usable"]) or "nothing", flush=True)
+            check.add("missing", f"Missing: {spec}. {last}")
+    print("  usable:", ", ".join(check.result["usable"]) or "nothing")
     if not check.result["usable"]:
-        check.add("problems", f"none of {', '.join(wanted)} works here")
+        check.add("problems", f"none of {', '.join(check.wanted)} works here")
 
 
 def run_tests(check: Check) -> None:
@@ -88,16 +51,17 @@ def run_tests(check: Check) -> None:
     if check.tiny:
         files = ["tests/backends/test_pinned.py"]
     # The log has the name of each test before it runs, and a traceback if the test hangs.
-    pytest = [*PYTEST, *files, "-o", "faulthandler_timeout=40"]
-    reports = {s: check.scratch / f"{s.replace(':', '-')}.xml" for s in check.result["usable"]}
+    pytest = ["env", "MLP_XP_STEPS_BEFORE_CAPTURE=2", *PYTEST, *files]
+    pytest += ["-o", "faulthandler_timeout=40"]
+    names = {f"tests of {spec}": spec for spec in check.result["usable"]}
+    reports = {name: check.scratch / f"{name}.xml" for name in names}
     commands = {
-        f"tests of {spec}": [*pytest, f"--backends={spec}", f"--junitxml={report}"]
-        for spec, report in reports.items()
+        name: [*pytest, f"--backends={spec}", f"--junitxml={reports[name]}"]
+        for name, spec in names.items()
     }
     seconds = check.left("tests")
-    ended = check.run(commands, seconds, MLP_XP_STEPS_BEFORE_CAPTURE="2")
-    for (name, end), (spec, report) in zip(ended.items(), reports.items(), strict=True):
-        counts, taken, failures = count_tests(report)
+    for name, end in check.run(commands, seconds).items():
+        counts, failures = count_tests(reports[name])
         at = re.findall(r"^(tests/\S+::\S+)", end.log, re.MULTILINE) or ["no test"]
         if counts == EMPTY:  # The process did not end after an interrupt.
             check.add("problems", f"{name}: no result, at {at[-1]}: {end.last}")
@@ -106,49 +70,47 @@ def run_tests(check: Check) -> None:
             check.add("problems", f"{name}: exit status {end.status}: {end.last}")
         elif end.status is None:
             check.add("not_reached", f"{name}: those after {at[-1]}, in {seconds:.0f} s")
-        check.result["tests"][spec] = counts | {"seconds": taken}
+        check.result["tests"][names[name]] = counts
         for test, (message, text) in failures.items():
             check.add("problems", f"failed: {test}: {message}")
             check.result["tracebacks"][test] = text
-        print(f"  {name}: {counts}", flush=True)
+        print(f"  {name}: {counts}")
 
 
-def steps_of(check: Check) -> dict[str, list[str]]:
-    """Return the options for measuring each contender, starting with those in the goals."""
+def contenders(check: Check) -> dict[str, str]:
+    """Return the backend of each contender, starting with those in the goals."""
     from bench.suite.contenders import GPU_PEERS
 
     usable = check.result["usable"]
     specs = {spec.partition(":")[0]: spec for spec in usable}
-    every = {spec: spec for spec in usable} | {
+    found = {spec: spec for spec in usable} | {
         name: specs[library]
         for name, (library, _) in GPU_PEERS.items()
         # Compiling takes longer than a trial run may take.
         if library in specs and not (check.tiny and "compiled" in name)
     }
-    order = dict.fromkeys(["cupy", *PEERS, *every])
-    return {name: ["--spec", every[name]] for name in order if name in every}
+    order = dict.fromkeys(["cupy", *PEERS, *found])
+    return {name: found[name] for name in order if name in found}
+
+
+def time_backends(job: str, check: Check) -> None:
+    check.in_sequence(job, {spec: spec for spec in check.result["usable"]})
 
 
 def count_launches(check: Check) -> None:
     """Count the kernel launches on GPUs."""
-    own = {name: o for name, o in steps_of(check).items() if not o[1].endswith(":cpu")}
+    own = {name: spec for name, spec in contenders(check).items() if not spec.endswith(":cpu")}
     check.jobs("launches", own, check.left("launches"))
-
-
-def time_backends(job: str, check: Check) -> None:
-    check.in_sequence(job, {spec: [] for spec in check.result["usable"]}, {})
 
 
 def run_record(check: Check) -> None:
     """Train with the recipe `record` for the remaining time."""
-    if check.cifar10 is None and not check.tiny:
+    if find_cifar10() is None and not check.tiny:
         check.add("missing", "record: CIFAR-10, see docs/gpu.md")
         return
     usable = check.result["usable"]  # Prefer torch, then CuPy.
     spec = min(usable, key=lambda spec: not spec.startswith("torch"))
-    own = [] if check.cifar10 is None else ["--folder", str(check.cifar10)]
-    seconds = check.left("record")
-    check.jobs("record", {spec: own}, min(seconds, 60) if check.tiny else seconds)
+    check.jobs("record", {spec: spec}, min(check.left("record"), 60 if check.tiny else math.inf))
 
 
 def run_sanitizer(check: Check) -> None:
@@ -182,7 +144,7 @@ PARTS = {
     "probe": find_usable,
     "tests": run_tests,
     "peaks": partial(time_backends, "peaks"),
-    "steps": lambda check: check.in_sequence("steps", steps_of(check), WEIGHTS),
+    "steps": lambda check: check.in_sequence("steps", contenders(check)),
     "launches": count_launches,  # Late, because a profiler slows other measurements.
     "transfers": partial(time_backends, "transfers"),
     "record": run_record,
@@ -195,7 +157,7 @@ def check_all(check: Check) -> int:
     names = iter(PARTS)
     for name in names:
         start = check.now()
-        print(f"{name}: {max(check.left(name), 0):.0f} s at most", flush=True)
+        print(f"{name}: {max(check.left(name), 0):.0f} s at most")
         try:
             PARTS[name](check)
         except Exception as error:  # An error in one part does not stop the others.

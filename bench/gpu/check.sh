@@ -13,5 +13,9 @@ set -uo pipefail
 
 folder=$(realpath -m "${1:-$(dirname "$0")/../history}")
 cd "$(dirname "$0")/../.." || exit 2
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+# This clone comes first on the path. All paths are absolute, because some tests run in other folders.
+IFS=: read -ra paths <<<"$PWD${PYTHONPATH:+:$PYTHONPATH}:$PWD/wheels/installed"
+PYTHONPATH=$(realpath -mq "${paths[@]}" | paste -sd:)
+# JAX leaves GPU memory to other libraries.
+export PYTHONPATH PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false MPLBACKEND=agg
 exec "${PYTHON:-python}" -m bench.gpu.check "$folder"

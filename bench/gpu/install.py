@@ -1,15 +1,15 @@
-"""Requirements of check.py that a machine may lack, and the paths of data and tools."""
+"""The installation of packages that a machine may lack, and the path of CIFAR-10."""
 
 import importlib.util
-import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
+from bench.gpu.run import LEAST, Check
 from bench.suite.records import ROOT
 
 WHEELS = ROOT / "wheels"  # See get_wheels.sh.
+IMAGES = WHEELS / "data" / "cifar-10-binary.tar.gz"
 # The package to install for each module; {cuda} is the driver's major CUDA version.
 PACKAGES = {
     "cupy": "cupy-cuda{cuda}x[ctk]>=14",
@@ -38,6 +38,30 @@ MODULES = {
 }
 
 
+def install(check: Check) -> None:
+    """Install missing packages from the folder of wheels or the index; report packages that remain
+    missing."""
+    end = check.now() + check.left("install")
+    if wheels := missing_wheels():
+        print("  from wheels/:", ", ".join(Path(wheel).name for wheel in wheels))
+        own = "--no-index", "--no-deps", "--upgrade", "--target", str(WHEELS / "installed")
+        for name, ended in check.run({"wheels": pip(*own, *wheels)}, end - check.now()).items():
+            if ended.status != 0:
+                check.add("problems", f"{name}: {ended.last}")
+    for name, text in requirements(check.result["gpus"], check.wanted).items():
+        line = f"{name}: pip install '{text}'"
+        # A package may have been installed with an earlier one.
+        if not is_there(name) and end - check.now() >= LEAST:
+            command = pip("--timeout", "5", text)
+            for ended in check.run({name: command}, end - check.now()).values():
+                line += f" ({ended.last})" if ended.status else ""
+        if not is_there(name):
+            check.add("missing", line)
+    cure = "mlp-xp data cifar10, or bench/gpu/get_wheels.sh on a machine that has it"
+    print(f"  CIFAR-10: {find_cifar10() or f'missing: {cure}'}")
+    print(f"  compute-sanitizer: {check.sanitizer or 'not installed'}")
+
+
 def requirements(gpus: list[str], wanted: list[str]) -> dict[str, str]:
     """Return the missing packages that the wanted backends need, by module."""
     driver = re.search(r"driver (\d+)", " ".join(gpus))
@@ -50,9 +74,7 @@ def requirements(gpus: list[str], wanted: list[str]) -> dict[str, str]:
 
 
 def is_there(name: str) -> bool:
-    """Whether the parts can import a module, which may be in the folder of wheels."""
-    if (WHEELS / "installed" / name.replace(".", "/")).exists():
-        return True
+    """Whether a module can be imported, perhaps from wheels/installed (see check.sh)."""
     importlib.invalidate_caches()
     try:
         return importlib.util.find_spec(name) is not None
@@ -72,37 +94,8 @@ def missing_wheels() -> list[str]:
     return [str(path) for path, name in found.items() if not is_there(MODULES.get(name, name))]
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment variables of the parts: this clone comes first on the path, and JAX
-    leaves GPU memory to other libraries."""
-    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    # An absolute path, because the recipe runs in another folder.
-    paths = [str(Path(path).resolve()) for path in (ROOT, *given, WHEELS / "installed")]
-    known = {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONUNBUFFERED": "1",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "MPLBACKEND": "agg",
-    }
-    return os.environ | known | more
-
-
 def find_cifar10() -> Path | None:
-    """Return a folder to train in where the loader finds CIFAR-10 or some of its images."""
+    """Return the path of CIFAR-10 or of the images in wheels/, or None."""
     from mlp_xp.datasets import locate
 
-    here = Path.cwd()
-    for folder in filter(Path.is_dir, (ROOT, WHEELS)):
-        os.chdir(folder)  # The loader searches `data` in the current folder.
-        try:
-            if locate("cifar10") is not None:
-                return folder
-        finally:
-            os.chdir(here)
-    return None
-
-
-def find_sanitizer() -> str | None:
-    """Return the path of compute-sanitizer, which is part of the CUDA toolkit."""
-    known = os.pathsep.join(filter(None, [os.environ.get("PATH"), "/usr/local/cuda/bin"]))
-    return shutil.which("compute-sanitizer", path=known)
+    return locate("cifar10") or (IMAGES if IMAGES.exists() else None)

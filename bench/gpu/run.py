@@ -3,36 +3,39 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.gpu.install import ROOT, environment, find_sanitizer
 from bench.gpu.summary import NOT_REACHED, goals, gpus, write
+from bench.suite.records import ROOT
 
 # The time limit of each part in seconds, in order of importance.
 LIMITS = {
     "install": 80, "probe": 60, "tests": 120, "peaks": 45, "steps": 170, "launches": 40,
     "transfers": 36, "record": 90, "sanitizer": 60,
 }  # fmt: skip
-# Seconds reserved for the last results, needed to start a part, and between two reads of results.
+# Seconds reserved for the last results, needed to start a part, and between two writes of results.
 RESERVE, LEAST, TICK = 8, 4, 5
 # Seconds that an interrupted process has to write results, and that a killed process has to end.
 GRACE, LAST = 8, 2
 LISTS = ("usable", "missing", "problems", "not_reached", "failed", "goals", "lines")
+WEIGHTS = {"torch, compiled": 2}  # Compilers get twice the time.
 
 
 class Process:
     """A running command with its output in a file."""
 
-    def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
+    def __init__(self, command: list[str], log: Path) -> None:
         with log.open("w") as file:
-            given = {"cwd": ROOT, "env": env, "stdout": file, "stderr": subprocess.STDOUT}
-            self._process = subprocess.Popen(command, **given, start_new_session=True)
+            own = {"cwd": ROOT, "stdout": file, "stderr": subprocess.STDOUT}
+            self._process = subprocess.Popen(command, **own, start_new_session=True)
 
     def wait(self, seconds: float) -> int | None:
         """Wait for some seconds; return the exit status, or None if the command still runs."""
@@ -72,6 +75,13 @@ class Ended(NamedTuple):
         return " ".join(lines[-1].split())[:300] if lines else "no output"
 
 
+def find_sanitizer() -> str | None:
+    """Return the path of compute-sanitizer, which is part of the CUDA toolkit."""
+    name = "compute-sanitizer"
+    return shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
+
+
+@dataclass
 class Check:
     """A run: its result, which is written after each part, and the time that is left.
 
@@ -79,28 +89,22 @@ class Check:
     seconds, and ``start`` creates a `Process`.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        scratch: Path,
-        wanted: list[str],
-        seconds: float,
-        *,
-        tiny: bool = False,
-        now: Callable[[], float] = time.monotonic,
-        start: Callable[..., Process] = Process,
-    ) -> None:
-        self.folder, self.scratch = folder, scratch
-        self.tiny, self.now, self.start = tiny, now, start
-        self.end = now() + seconds
+    folder: Path
+    scratch: Path
+    wanted: list[str]
+    seconds: float
+    tiny: bool = False
+    now: Callable[[], float] = time.monotonic
+    start: Callable[..., Process] = Process
+
+    def __post_init__(self) -> None:
+        self.end = self.now() + self.seconds
         self.sanitizer = find_sanitizer()
-        self.cifar10: Path | None = None
-        self.lines = scratch / "lines.jsonl"
+        self.lines = self.scratch / "lines.jsonl"
         self.lines.touch()
         self.result: dict[str, Any] = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "gpus": gpus()}
-        self.result |= {name: [] for name in LISTS} | {"wanted": wanted}
+        self.result |= {name: [] for name in LISTS} | {"wanted": self.wanted}
         self.result |= {name: {} for name in ("tests", "tracebacks", "sanitizer", "seconds")}
-        self.path: Path | None = None
 
     def left(self, part: str) -> float:
         """Return the time limit of a part in seconds, including the time to stop its processes."""
@@ -127,9 +131,9 @@ class Check:
     def add(self, kind: str, line: str) -> None:
         """Add a line to the problems, skipped parts or missing packages, and print the line."""
         self.result[kind].append(line)
-        print(f"  {line}", flush=True)
+        print(f"  {line}")
 
-    def run(self, commands: dict[str, list[str]], seconds: float, **more: str) -> dict[str, Ended]:
+    def run(self, commands: dict[str, list[str]], seconds: float) -> dict[str, Ended]:
         """Run commands at the same time, write results as they arrive, and return how they
         ended."""
         if seconds < LEAST:
@@ -138,56 +142,55 @@ class Check:
             return {}
         running: dict[str, Process] = {}
         logs = {name: self.scratch / f"{number}.log" for number, name in enumerate(commands)}
-        end, size = self.now() + seconds, self.lines.stat().st_size
+        end = self.now() + seconds
         try:
             for name, command in commands.items():
-                running[name] = self.start(command, logs[name], environment(**more))
+                running[name] = self.start(command, logs[name])
             while (left := end - self.now()) > 0:
                 late = [process for process in running.values() if process.wait(0) is None]
                 if not late:
                     break
                 late[0].wait(min(left, TICK))
-                if (new := self.lines.stat().st_size) != size:
-                    size = new
-                    self.save()
+                self.save()
             statuses = {name: process.wait(0) for name, process in running.items()}
         finally:
             stop(running.values(), self.now)
         texts = {name: log.read_text(errors="replace") for name, log in logs.items()}
         return {name: Ended(statuses[name], texts[name]) for name in commands}
 
-    def jobs(self, job: str, commands: dict[str, list[str]], seconds: float) -> None:
-        """Run measurements of jobs.py at the same time, and save their results."""
-        given = ["--out", str(self.lines), "--seconds", f"{seconds:.0f}"]
-        given += ["--tiny"] if self.tiny else []
+    def jobs(self, job: str, specs: dict[str, str], seconds: float) -> None:
+        """Measure contenders with jobs.py at the same time, and save the results.
+
+        ``specs`` contains the backend of each contender.
+        """
+        more = ["--out", str(self.lines), "--seconds", f"{seconds:.0f}", *["--tiny"] * self.tiny]
         python = [sys.executable, "-m", "bench.gpu.jobs", job]
-        names = {f"{job} {name}": name for name in commands}
         start, before = self.now(), len(self.result["lines"])
-        full = {long: [*python, name, *commands[name], *given] for long, name in names.items()}
-        ended = self.run(full, seconds)
+        ended = self.run(
+            {f"{job} {name}": [*python, name, "--spec", specs[name], *more] for name in specs},
+            seconds,
+        )
         self.save()
         whose = [
             line["backend"] if "backend" in line else line["contender"].removeprefix("mlp_xp, ")
             for line in self.result["lines"][before:]
         ]
-        for long, end in ended.items():
-            n_new = whose.count(names[long])
-            print(f"  {long}: {n_new} results, {self.now() - start:.0f} s", flush=True)
+        for name, end in ended.items():
+            n_new = whose.count(name.removeprefix(f"{job} "))
+            print(f"  {name}: {n_new} results, {self.now() - start:.0f} s")
             if end.status is None and n_new:  # The last case, such as a compilation, took too long.
-                self.add("not_reached", f"{long}: stopped after {seconds:.0f} s")
+                self.add("not_reached", f"{name}: stopped after {seconds:.0f} s")
             elif end.status is None:
-                self.add("problems", f"{long}: no result in {seconds:.0f} s: {end.last}")
+                self.add("problems", f"{name}: no result in {seconds:.0f} s: {end.last}")
             elif end.status:
-                self.add("problems", f"{long}: exit status {end.status}: {end.last}")
+                self.add("problems", f"{name}: exit status {end.status}: {end.last}")
             if end.status != 0:
-                self.result["tracebacks"][long] = end.log[-3000:]
+                self.result["tracebacks"][name] = end.log[-3000:]
 
-    def in_sequence(
-        self, job: str, commands: dict[str, list[str]], weights: dict[str, int]
-    ) -> None:
+    def in_sequence(self, job: str, specs: dict[str, str]) -> None:
         """Run measurements one after another, each with a weighted part of the remaining time."""
-        end, total = self.now() + self.left(job), sum(weights.get(name, 1) for name in commands)
-        for name, own in commands.items():
-            left, weight = end - self.now(), weights.get(name, 1)
-            self.jobs(job, {name: own}, left if self.tiny else left * weight / total)
+        end, total = self.now() + self.left(job), sum(WEIGHTS.get(name, 1) for name in specs)
+        for name, spec in specs.items():
+            left, weight = end - self.now(), WEIGHTS.get(name, 1)
+            self.jobs(job, {name: spec}, left if self.tiny else left * weight / total)
             total -= weight

@@ -1,7 +1,4 @@
-"""Whether a backend works, and the summary of check.py as JSON, Markdown and a chart.
-
-python -m bench.gpu.summary torch:cuda      (exit status 1 and the reason if it does not work)
-"""
+"""The summary of check.py as JSON, Markdown and a chart."""
 
 import contextlib
 import functools
@@ -10,7 +7,6 @@ import re
 import shutil
 import statistics
 import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +16,7 @@ from bench.suite import records
 from bench.suite.tables import grid, seconds
 
 NOT_REACHED = "not reached"
-EMPTY = {"passed": 0, "failed": 0, "skipped": 0}
+EMPTY = {"passed": 0, "failed": 0, "skipped": 0, "seconds": 0.0}
 CAPTURED = "mlp_xp, cupy, captured"
 # Goals for captured steps on CuPy on an H100: network, precision, the other contender, and how many
 # times as fast captured steps must be.
@@ -32,38 +28,25 @@ GOALS = (
 Result = dict[str, Any]
 
 
-def usable(spec: str) -> str | None:
-    """Return why a backend does not work here, or None if it works."""
-    from mlp_xp.backends import BackendError, get_backend
-
-    name, _, device = spec.partition(":")
-    try:
-        get_backend(name, device or None)
-    except Exception as error:  # A library may raise any error.
-        known = isinstance(error, BackendError | ValueError)
-        return str(error) if known else f"{type(error).__name__}: {error}"
-    return None
-
-
-def count_tests(junit: Path) -> tuple[dict[str, int], float, dict[str, tuple[str, str]]]:
-    """Return the counts and seconds in a JUnit file, and the message and traceback of each failure.
+def count_tests(junit: Path) -> tuple[dict[str, float], dict[str, tuple[str, str]]]:
+    """Return counts and seconds of a JUnit file, and message and traceback of each failure.
 
     A killed run has no file.
     """
-    counts, failures, taken = dict(EMPTY), {}, 0.0
+    counts, failures = dict(EMPTY), {}
     text = junit.read_text() if junit.exists() else ""
     cases = ElementTree.fromstring(text).iter("testcase") if text.rstrip().endswith(">") else ()
     for case in cases:
         bad = [*case.iter("failure"), *case.iter("error")]
         skipped = "passed" if case.find("skipped") is None else "skipped"
         counts["failed" if bad else skipped] += 1
-        taken += float(case.get("time", 0))
+        counts["seconds"] += float(case.get("time", 0))
         # A file that could not be imported has no class name.
         name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
         for child in bad:
             message = " ".join(child.get("message", "").split())[:300]
             failures[name] = message, (child.text or "")[-3000:]
-    return counts, taken, failures
+    return counts, failures
 
 
 def gpus() -> list[str]:
@@ -98,14 +81,11 @@ def goals(result: Result) -> list[dict[str, str]]:
     """Return each goal, its measurement, and whether it is met."""
     steps, rows = {key_of(line): step_of(line) for line in of_part(result, "steps")}, []
     for network, precision, other, factor in GOALS:
+        ours, theirs = (steps.get((network, precision, name)) for name in (CAPTURED, other))
         measured, verdict = "", "not measured"
-        both = [steps.get((network, precision, name)) for name in (CAPTURED, other)]
-        if None not in both:
-            ours, theirs = both
-            measured, verdict = (
-                f"{theirs / ours:.2f}",
-                "met" if theirs / ours >= factor else "missed",
-            )
+        if ours and theirs:
+            measured = f"{theirs / ours:.2f}"
+            verdict = "met" if theirs / ours >= factor else "missed"
         goal = f"captured steps of {network}, {precision}, {factor:g} times {other}"
         rows.append({"goal": goal, "measured": measured, "verdict": verdict})
     return rows
@@ -234,8 +214,3 @@ def write(result: Result, folder: Path, *, with_chart: bool = True) -> Path:
         if with_chart and (figure := chart(result)):
             figure.savefig(folder / f"{stem}.png", dpi=150)
     return folder / f"{stem}.md"
-
-
-if __name__ == "__main__":
-    if (reason := usable(sys.argv[1])) is not None:
-        sys.exit(f"Missing: {sys.argv[1]}. {' '.join(reason.split())}")

@@ -26,8 +26,8 @@ def test_tests_are_counted_and_failed_ones_named_with_their_traceback(module, tm
     assert gpu_summary.count_tests(tmp_path / "none.xml")[0] == gpu_summary.EMPTY
     path = tmp_path / "tests.xml"
     path.write_text(JUNIT)
-    counts, seconds, failures = gpu_summary.count_tests(path)
-    assert (counts, seconds) == (dict.fromkeys(gpu_summary.EMPTY, 1), 2.0)
+    counts, failures = gpu_summary.count_tests(path)
+    assert counts == {"passed": 1, "failed": 1, "skipped": 1, "seconds": 2.0}
     assert failures == {"tests.test_step::test_late": ("of x", "1")}
 
 
@@ -101,14 +101,16 @@ def test_kernels_are_run_under_the_sanitizer(module, tmp_path, monkeypatch, scri
 def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
     install, data = module("bench.gpu.install"), module("bench.gpu.wheels")
     x = np.ones((10, 3072), np.uint8)
+    (tmp_path / "cache").mkdir()
     few = mlp_xp.datasets.Dataset(x, x[:, 0], x, x[:, 0], (), (3, 32, 32))
     monkeypatch.setattr(mlp_xp.datasets, "load_cifar10", lambda: few)
     monkeypatch.setattr(install, "WHEELS", tmp_path)
-    monkeypatch.setattr(install, "ROOT", tmp_path / "none")
+    monkeypatch.setattr(install, "IMAGES", tmp_path / "data" / install.IMAGES.name)
     monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path / "cache")
     assert install.find_cifar10() is None
     path = data.write_images(tmp_path / "data", 10, 5)
-    assert install.find_cifar10() == tmp_path
+    assert install.find_cifar10() == path == install.IMAGES
     assert mlp_xp.datasets.cifar.load_cifar10(path).x_test.shape == (5, 3072)
     for name in ("numpy-9.0", "cuda_none-1.0", "nvmath_python-1.0"):
         (tmp_path / f"{name}-py3-none-any.whl").touch()
@@ -135,14 +137,13 @@ def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(mod
     workload = jobs.workloads_of(tiny=True)[0]
 
     def refused():
-        jobs.report(refused, "no cuBLASLt")
+        jobs.captured.report(refused, "no cuBLASLt")
         return lambda: None
 
-    measure = jobs.Measure(lambda *_: {}, float("inf"))
     facts = {"contender": "mlp_xp, cupy", "mode": "captured", "precision": "float32"}
     lines = [
-        jobs.step_line("steps", workload, refused, facts, some)
-        for some in (measure, measure._replace(end=0.0))
+        {"part": "steps"} | jobs.step_line(facts, workload, refused, lambda *_: {}, end)
+        for end in (float("inf"), 0.0)
     ]
     check = gpu_run.Check(tmp_path, tmp_path, [], 100.0, tiny=True)
     check.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -10,7 +10,7 @@ REPORT = '<testsuites><testcase classname="a" name="test_a[cupy]" time="1"/></te
 LINE = {"part": "steps", "precision": "tf32", "workload": "goal",
         "batch": 1, "flop": 1, "step_seconds": [1.0]}  # fmt: skip
 PARTS = ["pip", "probe", "tests", "peaks", "steps", "launches", "transfers", "record", "sanitizer"]
-PROGRAMS = {"-m pip": "pip", "gpu.summary": "probe", "--tool": "sanitizer", "-m pytest": "tests"}
+PROGRAMS = {"-m pip": "pip", "--tool": "sanitizer", "-m pytest": "tests"}
 SECONDS_OF = {"pip": 2, "probe": 20, "tests": 400, "sanitizer": 400}
 # By scenario: the seconds that a job takes of those it may, and its exit status; the parts
 # that are reached; a problem, and what was not reached.
@@ -30,7 +30,7 @@ SCENARIOS = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch):
-    gpu_check, gpu_run = module("bench.gpu.check"), module("bench.gpu.run")
+    gpu_check, gpu_run, install = (module(f"bench.gpu.{x}") for x in ("check", "run", "install"))
     ratio, status, parts, problem, late = SCENARIOS[scenario]
     clock, started = [0.0], []
 
@@ -40,7 +40,7 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
             raise SystemExit("SIGTERM")
 
     class Process:
-        def __init__(self, command, log, env):
+        def __init__(self, command, log):
             words = " ".join(map(str, command))
             known = (part for word, part in PROGRAMS.items() if word in words)
             self.part = next(known, command[3])
@@ -86,9 +86,9 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
     real = gpu_run.write
     monkeypatch.setattr(gpu_run, "write", write)
     monkeypatch.setattr(gpu_run, "find_sanitizer", lambda: "compute-sanitizer")
-    monkeypatch.setattr(gpu_check, "missing_wheels", lambda: ["a.whl"])
-    monkeypatch.setattr(gpu_check, "requirements", lambda *_: {"a": "a>=1", "b": "b>=1"})
-    monkeypatch.setattr(gpu_check, "is_there", lambda name: False)
+    monkeypatch.setattr(install, "missing_wheels", lambda: ["a.whl"])
+    monkeypatch.setattr(install, "requirements", lambda *_: {"a": "a>=1", "b": "b>=1"})
+    monkeypatch.setattr(install, "is_there", lambda name: False)
     monkeypatch.setattr(gpu_check, "find_cifar10", lambda: gpu_check.ROOT)
     seconds = 200 if scenario == "short" else gpu_check.SECONDS
     folder, wanted = tmp_path / "results", gpu_check.WANTED.split(",")
