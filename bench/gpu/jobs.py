@@ -12,13 +12,12 @@ import argparse
 import contextlib
 import functools
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -49,6 +48,8 @@ AROUND, ENDING = 15, 5
 
 Line = dict[str, Any]
 Epoch = Callable[[], object]
+# The description of each case, and a function that measures it.
+Cases = Iterable[tuple[Line, Callable[[], Line]]]
 
 
 def backend_of(spec: str, precision: str = "float32") -> Backend:
@@ -68,14 +69,6 @@ def rounded(spec: str, precision: str) -> list[str]:
     return [spec + ROUNDING] if precision == "bf16" and spec.startswith("cupy") else []
 
 
-def attempt(line: Line, measure: Callable[[], Line]) -> Line:
-    """Return a line with the measurement, or the reason why it is not possible."""
-    try:
-        return line | measure()
-    except Exception as error:  # Another program or the GPU may cause any error.
-        return line | failure(error)
-
-
 def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
     """Return the seconds of epochs after warm-up epochs, which include compilation."""
     for _ in range(n_warm):
@@ -91,67 +84,55 @@ def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
 # --- steps and launches --------------------------------------------------------------------------
 
 
-def steps(args: argparse.Namespace) -> Iterator[Line]:
-    """Yield the times or launches of a contender's steps; launches are the same in all
-    precisions."""
+def steps(args: argparse.Namespace) -> Cases:
+    """Measure times or launches of a contender's steps; launches are the same in all precisions."""
     name, spec = args.contender, args.spec or args.contender
     workloads, precisions = workloads_of(tiny=args.tiny), ("tf32", "float32", "bf16")
-    # Measure for a third of the time. Skip the last cases, so the process is not stopped.
+    n_warm = TRIAL_STEPS if args.tiny else WARM_STEPS
+    # Measure for a third of the time.
     seconds = 0.0 if args.tiny else args.seconds / 3 / len(workloads) / len(precisions)
-    end, warm = time.monotonic() + args.seconds - ENDING, TRIAL_STEPS if args.tiny else WARM_STEPS
     if args.job == "launches":
-        workloads, precisions, end = workloads[:2], ("float32",), math.inf
+        workloads, precisions = workloads[:2], ("float32",)
 
-    def measure(epoch: Epoch, n_steps: int, contender: str) -> Line:
-        for _ in range(1 + -(-warm // n_steps)):
-            epoch()
-        if args.job == "launches":
-            return {"launches": count_launches(epoch, contender) / n_steps or None}
-        return {"step_seconds": [x / n_steps for x in rounds(epoch, seconds, n_warm=0)]}
-
-    for workload, precision in product(workloads, precisions):
-        cases = [(spec, {"contender": name})]
-        if name not in GPU_PEERS:
-            modes = [(of, "captured") for of in (spec, *rounded(spec, precision))]
-            modes.append((spec, "eager"))
-            cases = [(of, {"contender": f"mlp_xp, {of}", "mode": mode}) for of, mode in modes]
-        for of, facts in cases:
-            facts["precision"] = precision
-            make = partial(prepare, of, facts, workload)
-            yield step_line(facts, workload, make, measure, end)
-
-
-def step_line(
-    facts: Line, workload: Workload, make: Callable[[], Epoch], measure: Any, end: float
-) -> Line:
-    """Return the result of a contender for a network, or why there is none."""
-    line = {"workload": workload.name, "batch": workload.batch_size, **facts}
-    if time.monotonic() > end:
-        return line | {"cannot_run": NOT_REACHED}
-
-    def run() -> Line:
+    def measure(of: str, line: Line, workload: Workload) -> Line:
         n_steps = -(-workload.n_images // workload.batch_size)
         with mock.patch.object(captured, "report", wraps=captured.report) as refused:
-            found = measure(make(), n_steps, facts["contender"])
-        if refused.called and facts.get("mode") == "captured":
+            epoch = prepare(of, line, workload)
+            for _ in range(1 + -(-n_warm // n_steps)):
+                epoch()
+            if args.job == "launches":
+                found = {"launches": count_launches(epoch, line["contender"]) / n_steps or None}
+            else:
+                taken = rounds(epoch, seconds, n_warm=0)
+                found = {"step_seconds": [x / n_steps for x in taken]}
+        if refused.called and line.get("mode") == "captured":
             reason = refused.call_args_list[0].args[1]
             raise RuntimeError(f"Training steps run one by one, without CUDA graphs ({reason}).")
         return found | {"flop": operations(workload.widths, workload.batch_size, train=True)}
 
-    return attempt(line, run)
+    for workload, precision in product(workloads, precisions):
+        case = {"workload": workload.name, "batch": workload.batch_size, "precision": precision}
+        if name in GPU_PEERS:
+            runs = [(spec, {"contender": name})]
+        else:
+            modes = [(of, "captured") for of in (spec, *rounded(spec, precision))]
+            modes.append((spec, "eager"))
+            runs = [(of, {"contender": f"mlp_xp, {of}", "mode": mode}) for of, mode in modes]
+        for of, contender in runs:
+            yield case | contender, partial(measure, of, case | contender, workload)
 
 
-def prepare(spec: str, facts: Line, workload: Workload) -> Epoch:
+def prepare(spec: str, line: Line, workload: Workload) -> Epoch:
     """Return a function that trains an epoch of a peer or of this library."""
     x, y, _ = loaded(workload.data, workload.n_images)
-    if facts["contender"] in GPU_PEERS:
-        library, peer = GPU_PEERS[facts["contender"]]
+    if line["contender"] in GPU_PEERS:
+        library, peer = GPU_PEERS[line["contender"]]
         x = (x - np.float32(x.mean())) / np.float32(x.std())
         device = {"device": spec.partition(":")[2] or "cuda"} if library == "torch" else {}
         task = workload.task(x, y, 1)
-        return partial(peer.make(task, precision=facts["precision"], **device).train, 1)
-    backend = backend_of(spec, facts["precision"])
-    if facts["mode"] == "eager":
+        return partial(peer.make(task, precision=line["precision"], **device).train, 1)
+    backend = backend_of(spec, line["precision"])
+    if line["mode"] == "eager":
         backend.loop = lambda body: None
     return make_epoch(backend, workload, x, y, "resident")
 
@@ -201,8 +182,8 @@ def workloads_of(*, tiny: bool) -> list[Workload]:
 # --- peaks, transfers and the recipe -------------------------------------------------------------
 
 
-def peaks(args: argparse.Namespace) -> Iterator[Line]:
-    """Yield the speed of a large product in each precision with this library's backend."""
+def peaks(args: argparse.Namespace) -> Cases:
+    """Measure the speed of a large product in each precision with this library's backend."""
     n = 64 if args.tiny else 8192
 
     def measure(of: str, precision: str) -> Line:
@@ -220,7 +201,7 @@ def peaks(args: argparse.Namespace) -> Iterator[Line]:
     for precision in ("float32", "tf32", "bf16"):
         for of in (args.contender, *rounded(args.contender, precision)):
             line = {"backend": of, "precision": precision, "width": n}
-            yield attempt(line, partial(measure, of, precision))
+            yield line, partial(measure, of, precision)
 
 
 def _large_product(backend: Backend, precision: str, n: int) -> Epoch:
@@ -234,8 +215,8 @@ def _large_product(backend: Backend, precision: str, n: int) -> Epoch:
     return lambda: a @ a
 
 
-def transfers(args: argparse.Namespace) -> Iterator[Line]:
-    """Yield the transfer rates of CIFAR-10 batches to the device: pageable, pinned, overlapped."""
+def transfers(args: argparse.Namespace) -> Cases:
+    """Measure transfers of CIFAR-10 batches to the device: pageable, pinned, overlapped."""
     backend = backend_of(args.contender)
     x, y, source = load("cifar10", 256 if args.tiny else 50_000)
 
@@ -258,7 +239,7 @@ def transfers(args: argparse.Namespace) -> Iterator[Line]:
 
     for n_rows, how in product((128, 1024), ("pageable", "pinned", "overlapped")):
         line = {"backend": args.contender, "how": how, "rows": n_rows, "data": source}
-        yield attempt(line, partial(measure, how, n_rows))
+        yield line, partial(measure, how, n_rows)
 
 
 def _copy_pageable(backend: Backend, chunk: np.ndarray) -> None:
@@ -275,8 +256,8 @@ def _copy_pageable(backend: Backend, chunk: np.ndarray) -> None:
         raise NotImplementedError(f"{backend.name} chooses the kind of memory itself")
 
 
-def record(args: argparse.Namespace) -> Iterator[Line]:
-    """Yield the accuracy of the recipe `record` after the remaining time.
+def record(args: argparse.Namespace) -> Cases:
+    """Measure the accuracy of the recipe `record` after the remaining time.
 
     The data are CIFAR-10, or the subset of its images in wheels/.
     """
@@ -294,12 +275,13 @@ def record(args: argparse.Namespace) -> Iterator[Line]:
     n_images = len((load_digits() if source is None else load_cifar10(path)).x_train)
     line = {"backend": args.contender, "max_time": max_time, "n_images": n_images}
     try:
-        yield line | run_seed(words, 0)
+        result = run_seed(words, 0)
     except subprocess.CalledProcessError as error:  # The training has printed the reason.
         sys.exit(error.returncode)
+    yield line, lambda: result
 
 
-def probe(args: argparse.Namespace) -> Iterator[Line]:
+def probe(args: argparse.Namespace) -> Cases:
     """Exit with the reason if a backend does not work here."""
     try:
         backend_of(args.contender)
@@ -307,10 +289,25 @@ def probe(args: argparse.Namespace) -> Iterator[Line]:
         known = isinstance(error, BackendError | ValueError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         sys.exit(" ".join(reason.split()))
-    yield from ()
+    return ()
 
 
 JOBS = {job.__name__: job for job in (probe, peaks, steps, transfers, record)} | {"launches": steps}
+
+
+def results(args: argparse.Namespace) -> Iterator[Line]:
+    """Yield each case with its measurement, or with the reason why there is none."""
+    # Skip the last cases, so the process is not stopped.
+    end = time.monotonic() + args.seconds - ENDING
+    for line, measure in JOBS[args.job](args):
+        line = {"part": args.job} | line
+        if args.job == "steps" and time.monotonic() > end:
+            yield line | {"cannot_run": NOT_REACHED}
+            continue
+        try:
+            yield line | measure()
+        except Exception as error:  # Another program or the GPU may cause any error.
+            yield line | failure(error)
 
 
 def main() -> None:
@@ -323,8 +320,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     with args.out.open("a") as file:
-        for line in JOBS[args.job](args):
-            file.write(json.dumps({"part": args.job} | line) + "\n")
+        for line in results(args):
+            file.write(json.dumps(line) + "\n")
             file.flush()
 
 

@@ -125,13 +125,6 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
     def bullets(items: Iterable[str]) -> str:
         return "\n".join(f"- {item}" for item in items)
 
-    def rows_of(part: str, columns: str, *cells: Any) -> str:
-        lines = of_part(result, part)
-        return grid(columns.split(", "), [[str(cell(x)) for cell in cells] for x in lines])
-
-    def fact(name: str, form: str = "", scale: float | None = None) -> Any:
-        return lambda x: f"{x[name] / scale if scale else x[name]:{form}}"
-
     if of_part(result, "steps"):
         yield "Goals", grid([*result["goals"][0]], [[*goal.values()] for goal in result["goals"]])
     yield "Problems", bullets(result["problems"] + result["failed"])
@@ -148,24 +141,25 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
     out_of_time = [f"{name}: {', '.join(cases)}" for name, cases in late.items()]
     yield "Not reached", bullets(result["not_reached"] + out_of_time)
     yield "Missing", bullets(result["missing"])
-    names, tests = [*EMPTY, "seconds"], result["tests"].items()
-    counts = [[spec, *(f"{found[name]:.0f}" for name in names)] for spec, found in tests]
-    yield "Tests", grid(["backend", *names], counts)
+    counts = [
+        [spec, *(f"{count:.0f}" for count in found.values())]
+        for spec, found in result["tests"].items()
+    ]
+    yield "Tests", grid(["backend", *EMPTY], counts)
     tools = bullets(f"{tool}: {found}" for tool, found in result["sanitizer"].items())
     yield "Kernels under compute-sanitizer", tools
-    backend, precision = fact("backend"), fact("precision")
-    rate = fact("flops", ".4g", 1e12)
-    yield (
-        "Large products",
-        rows_of("peaks", "backend, precision, TFLOP/s", backend, precision, rate),
-    )
+    part = functools.partial(of_part, result)
+    rates = [[x["backend"], x["precision"], f"{x['flops'] / 1e12:.4g}"] for x in part("peaks")]
+    yield "Large products", grid(["backend", "precision", "TFLOP/s"], rates)
     yield "Steps", steps_table(result)
-    moved = fact("how"), fact("rows"), fact("bytes_per_second", ".2f", 1e9), fact("data")
-    yield "Transfers", rows_of("transfers", "backend, how, rows, GB/s, data", backend, *moved)
-    trained = fact("n_images", ","), lambda x: f"{x['max_time']} s"
-    trained += fact("test_accuracy", ".1%"), fact("epochs", ".1f")
-    columns = "backend, images, time, test accuracy, epochs"
-    yield "Recipe record", rows_of("record", columns, backend, *trained)
+    moves = [
+        [x["backend"], x["how"], str(x["rows"]), f"{x['bytes_per_second'] / 1e9:.2f}", x["data"]]
+        for x in part("transfers")
+    ]
+    yield "Transfers", grid(["backend", "how", "rows", "GB/s", "data"], moves)
+    row = "{backend}; {n_images:,}; {max_time} s; {test_accuracy:.1%}; {epochs:.1f}"
+    runs = [row.format(**x).split("; ") for x in part("record")]
+    yield "Recipe record", grid(["backend", "images", "time", "test accuracy", "epochs"], runs)
     yield "Cannot run here", grid(["part", "network", "contender", "precision", "reason"], absent)
     with contextlib.suppress(ImportError):  # threadpoolctl may be missing.
         facts = environment()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,24 +133,26 @@ def test_wheels_lose_what_is_never_imported(module, tmp_path):
         assert wheel.read(kept[-1]).decode() == "".join(f"{name},,\n" for name in kept)
 
 
-def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(module, tmp_path):
+def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(
+    module, tmp_path, monkeypatch
+):
     jobs, gpu_run = module("bench.gpu.jobs"), module("bench.gpu.run")
-    workload = jobs.workloads_of(tiny=True)[0]
 
-    def refused():
+    def refused(*_):
         jobs.captured.report(refused, "no cuBLASLt")
         return lambda: None
 
-    facts = {"contender": "mlp_xp, cupy", "mode": "captured", "precision": "float32"}
-    lines = [
-        {"part": "steps"} | jobs.step_line(facts, workload, refused, lambda *_: {}, end)
-        for end in (float("inf"), 0.0)
-    ]
+    monkeypatch.setattr(jobs, "prepare", refused)
     check = gpu_run.Check(tmp_path, tmp_path, [], 100.0, tiny=True)
-    check.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    check.save()
-    (failed,) = check.result["failed"]
-    assert "no cuBLASLt" in failed
+    told = {"job": "steps", "contender": "cupy", "spec": None, "tiny": True}
+    for seconds in (100.0, 0.0):
+        lines = list(jobs.results(SimpleNamespace(**told, seconds=seconds)))
+        check.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        check.save()
+        failed = check.result["failed"]
+        assert len(failed) == (2 if seconds else 0)
+        assert all("captured" in line and "no cuBLASLt" in line for line in failed)
+        assert len(lines) == 14
 
 
 @pytest.mark.matrix
