@@ -5,11 +5,13 @@ import re
 import sys
 from pathlib import Path
 
-from bench.gpu.run import LEAST, Check
+from bench.gpu.run import LEAST, Check, Ended
 from bench.suite.records import ROOT
 
 WHEELS = ROOT / "wheels"  # See get_wheels.sh.
 IMAGES = WHEELS / "data" / "cifar-10-binary.tar.gz"
+PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--retries", "0",
+       "--disable-pip-version-check"]  # fmt: skip
 # The package to install for each module; {cuda} is the driver's major CUDA version.
 PACKAGES = {
     "cupy": "cupy-cuda{cuda}x[ctk]>=14",
@@ -42,19 +44,22 @@ def install(check: Check) -> None:
     """Install missing packages from the folder of wheels or the index; report packages that remain
     missing."""
     end = check.now() + check.left("install")
+
+    def pip(name: str, *options: str) -> Ended | None:
+        return check.run({name: [*PIP, *options]}, end - check.now()).get(name)
+
     if wheels := missing_wheels():
         print("  from wheels/:", ", ".join(Path(wheel).name for wheel in wheels))
-        own = "--no-index", "--no-deps", "--upgrade", "--target", str(WHEELS / "installed")
-        for name, ended in check.run({"wheels": pip(*own, *wheels)}, end - check.now()).items():
-            if ended.status != 0:
-                check.add("problems", f"{name}: {ended.last}")
+        folder = str(WHEELS / "installed")
+        ended = pip("wheels", "--no-index", "--no-deps", "--upgrade", "--target", folder, *wheels)
+        if ended and ended.status != 0:
+            check.add("problems", f"wheels: {ended.last}")
     for name, text in requirements(check.result["gpus"], check.wanted).items():
         line = f"{name}: pip install '{text}'"
         # A package may have been installed with an earlier one.
         if not is_there(name) and end - check.now() >= LEAST:
-            command = pip("--timeout", "5", text)
-            for ended in check.run({name: command}, end - check.now()).values():
-                line += f" ({ended.last})" if ended.status else ""
+            ended = pip(name, "--timeout", "5", text)
+            line += f" ({ended.last})" if ended and ended.status else ""
         if not is_there(name):
             check.add("missing", line)
     cure = "mlp-xp data cifar10, or bench/gpu/get_wheels.sh on a machine that has it"
@@ -80,12 +85,6 @@ def is_there(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # The parent package is missing.
         return False
-
-
-def pip(*options: str) -> list[str]:
-    """Return the command that installs a package without asking questions."""
-    return [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--retries", "0",
-            "--disable-pip-version-check", *options]  # fmt: skip
 
 
 def missing_wheels() -> list[str]:
