@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Download packages that a GPU machine without a package index may lack to wheels/ (about 35 MB).
+# Download packages that a GPU machine without a package index may lack to wheels/ (about 40 MB).
 #
 #   bench/gpu/get_wheels.sh [PYTHON [CUDA]]         (default: 3.12 13)
 #
@@ -13,5 +13,5 @@ rm -f wheels/*.whl
 python -m pip download --quiet --no-deps --only-binary=:all: --dest wheels \
   --python-version "${1:-3.12}" --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
   --platform manylinux_2_24_x86_64 "${packages[@]}"
-python -m bench.gpu.wheels "${2:-13}"
+python -m bench.gpu.images
 du -sh wheels
