@@ -52,15 +52,14 @@ def run_tests(check: Check) -> None:
     # The log has the name of each test before it runs, and a traceback if the test hangs.
     pytest = ["env", "MLP_XP_STEPS_BEFORE_CAPTURE=2", *PYTEST, *files]
     pytest += ["-o", "faulthandler_timeout=40"]
-    names = {f"tests of {spec}": spec for spec in check.result["usable"]}
-    reports = {name: check.scratch / f"{name}.xml" for name in names}
+    folder, seconds = check.scratch, check.left("tests")
     commands = {
-        name: [*pytest, f"--backends={spec}", f"--junitxml={reports[name]}"]
-        for name, spec in names.items()
+        f"tests of {spec}": [*pytest, f"--backends={spec}", f"--junitxml={folder}/{spec}.xml"]
+        for spec in check.result["usable"]
     }
-    seconds = check.left("tests")
     for name, end in check.run(commands, seconds).items():
-        counts, failures = count_tests(reports[name])
+        spec = name.removeprefix("tests of ")
+        counts, failures = count_tests(folder / f"{spec}.xml")
         at = re.findall(r"^(tests/\S+::\S+)", end.log, re.MULTILINE) or ["no test"]
         if counts == EMPTY:  # The process did not end after an interrupt.
             check.add("problems", f"{name}: no result, at {at[-1]}: {end.last}")
@@ -69,7 +68,7 @@ def run_tests(check: Check) -> None:
             check.add("problems", f"{name}: exit status {end.status}: {end.last}")
         elif end.status is None:
             check.add("not_reached", f"{name}: those after {at[-1]}, in {seconds:.0f} s")
-        check.result["tests"][names[name]] = counts
+        check.result["tests"][spec] = counts
         for test, (message, text) in failures.items():
             check.add("problems", f"failed: {test}: {message}")
             check.result["tracebacks"][test] = text
@@ -82,12 +81,10 @@ def contenders(check: Check) -> dict[str, str]:
 
     usable = check.result["usable"]
     specs = {spec.partition(":")[0]: spec for spec in usable}
-    found = {spec: spec for spec in usable} | {
-        name: specs[library]
-        for name, (library, _) in GPU_PEERS.items()
-        # Compiling takes longer than a trial run may take.
-        if library in specs and not (check.tiny and "compiled" in name)
-    }
+    peers = {name: library for name, (library, _) in GPU_PEERS.items() if library in specs}
+    if check.tiny:  # Compiling takes longer than a trial run may take.
+        peers.pop("torch, compiled", None)
+    found = {spec: spec for spec in usable} | {name: specs[peers[name]] for name in peers}
     order = dict.fromkeys(["cupy", *PEERS, *found])
     return {name: found[name] for name in order if name in found}
 
