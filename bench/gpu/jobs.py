@@ -111,15 +111,18 @@ def steps(args: argparse.Namespace) -> Cases:
         return found | {"flop": operations(workload.widths, workload.batch_size, train=True)}
 
     for workload, precision in product(workloads, precisions):
-        case = {"workload": workload.name, "batch": workload.batch_size, "precision": precision}
-        if name in GPU_PEERS:
-            runs = [(spec, {"contender": name})]
-        else:
+        runs = [(spec, {"contender": name})]
+        if name not in GPU_PEERS:
             modes = [(of, "captured") for of in (spec, *rounded(spec, precision))]
             modes.append((spec, "eager"))
             runs = [(of, {"contender": f"mlp_xp, {of}", "mode": mode}) for of, mode in modes]
-        for of, contender in runs:
-            yield case | contender, partial(measure, of, case | contender, workload)
+        for of, line in runs:
+            line |= {
+                "workload": workload.name,
+                "batch": workload.batch_size,
+                "precision": precision,
+            }
+            yield line, partial(measure, of, line, workload)
 
 
 def prepare(spec: str, line: Line, workload: Workload) -> Epoch:
@@ -168,15 +171,15 @@ def count_launches(epoch: Epoch, contender: str) -> int:
 
 def workloads_of(*, tiny: bool) -> list[Workload]:
     """Return the networks, starting with those in the goals."""
-    by_name = {workload.name: workload for workload in WORKLOADS}
-    wide, medium, lab = (by_name[n]._replace(n_images=50_000) for n in ("wide", "medium", "lab"))
+    digits, lab, medium, wide = WORKLOADS
     goal = medium._replace(name="goal", widths=(3072, 1024, 512, 10))
-    larger = wide._replace(name="wide-4096", batch_size=4096)
     if tiny:
         few = {"batch_size": 16, "n_images": 24}  # The last batch is smaller.
         goal = goal._replace(widths=(3072, 16, 16, 10), **few)
-        return [goal, by_name["tiny"]._replace(widths=(64, 16, 10), **few)]
-    return [goal, by_name["tiny"], medium, lab, wide, larger]
+        return [goal, digits._replace(widths=(64, 16, 10), **few)]
+    larger = wide._replace(name="wide-4096", batch_size=4096)
+    goal, *others = (w._replace(n_images=50_000) for w in (goal, medium, lab, wide, larger))
+    return [goal, digits, *others]
 
 
 # --- peaks, transfers and the recipe -------------------------------------------------------------
