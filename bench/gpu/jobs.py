@@ -96,7 +96,7 @@ def steps(args: argparse.Namespace) -> Cases:
 
     def measure(of: str, line: Line, workload: Workload) -> Line:
         n_steps = -(-workload.n_images // workload.batch_size)
-        with mock.patch.object(captured, "report", wraps=captured.report) as refused:
+        with mock.patch.object(captured, "report") as refused:
             epoch = prepare(of, line, workload)
             for _ in range(1 + -(-n_warm // n_steps)):
                 epoch()
@@ -117,11 +117,8 @@ def steps(args: argparse.Namespace) -> Cases:
             modes.append((spec, "eager"))
             runs = [(of, {"contender": f"mlp_xp, {of}", "mode": mode}) for of, mode in modes]
         for of, line in runs:
-            line |= {
-                "workload": workload.name,
-                "batch": workload.batch_size,
-                "precision": precision,
-            }
+            line |= {"workload": workload.name, "batch": workload.batch_size}
+            line["precision"] = precision
             yield line, partial(measure, of, line, workload)
 
 

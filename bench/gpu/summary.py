@@ -40,7 +40,7 @@ def count_tests(junit: Path) -> tuple[dict[str, float], dict[str, tuple[str, str
         bad = [*case.iter("failure"), *case.iter("error")]
         skipped = "passed" if case.find("skipped") is None else "skipped"
         counts["failed" if bad else skipped] += 1
-        counts["seconds"] += float(case.get("time", 0))
+        counts["seconds"] = round(counts["seconds"] + float(case.get("time", 0)), 3)
         # A file that could not be imported has no class name.
         name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
         for child in bad:
