@@ -6,7 +6,6 @@ Each seed is a process that runs `mlp-xp train --recipe RECIPE --seed SEED`, tim
 """
 
 import argparse
-import csv
 import json
 import math
 import statistics
@@ -22,6 +21,8 @@ from bench.suite.records import HISTORY, Result, environment, write
 from bench.suite.tables import Table
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
+from mlp_xp.cli.run_folder.config import read_config
+from mlp_xp.cli.run_folder.run_summary import read_history
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimizer
 from mlp_xp.optimizers import ByKind, Muon, kinds
@@ -63,21 +64,15 @@ def update_work(model: MLPClassifier) -> int:
 
 def facts(folder: Path, seconds: float) -> Result:
     """Read the results of a run folder; ``seconds`` is the time of the whole command."""
-    result = json.loads((folder / "config.json").read_text())["result"]
-    with (folder / "history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-
-    def column(name: str) -> list[float]:
-        return [float(row[name]) for row in rows if row[name]]
-
-    model = load_model(folder)
+    result, model, rows = read_config(folder)["result"], load_model(folder), read_history(folder)
+    names = ("seconds", "loss", "accuracy", "validation_accuracy")
+    history = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+    history["seconds"] = [round(total, 3) for total in accumulate(history["seconds"])]
     counts, summary = [int(row["n_samples"]) for row in rows], model.summary()
     steps = sum(math.ceil(count / resolve_batch_size(model.batch_size)) for count in counts)
-    passed = [round(total, 3) for total in accumulate(column("seconds"))]
-    validation = column("validation_accuracy")
     return {
         "test_accuracy": result["test_accuracy"],
-        "validation_accuracy": validation[-1] if validation else None,
+        "validation_accuracy": next(reversed(history["validation_accuracy"]), None),
         "seconds": seconds,
         "training_seconds": result["seconds"],
         "epochs": sum(counts) / max(counts),
@@ -85,12 +80,7 @@ def facts(folder: Path, seconds: float) -> Result:
         "steps": steps,
         "parameters": summary.parameters,
         "flop": summary.training_work * sum(counts) + update_work(model) * steps,
-        "history": {
-            "seconds": passed,
-            "loss": column("loss"),
-            "accuracy": column("accuracy"),
-            "validation_accuracy": validation,
-        },
+        "history": history,
     }
 
 
@@ -112,34 +102,6 @@ def summarized(runs: Iterable[Result]) -> Result:
             deviation = statistics.stdev(values) if len(values) > 1 else None
             found[name] = {"mean": statistics.fmean(values), "deviation": deviation}
     return found
-
-
-def measure(recipe: str, seeds: list[int], validation: float | None, into: Path | None) -> Path:
-    """Run the seeds, write each result to the file immediately, and return the file."""
-    path = read_recipe(recipe, recipe_parameters(MLPClassifier)).path
-    more = [] if validation is None else ["--validation", str(validation)]
-    words = ["train", "--recipe", recipe, *more]
-    name = f"speedrun-{path.stem}{'-validation' if more else ''}.json"
-    file = into or HISTORY / time.strftime("%Y-%m-%d") / name
-    command = " ".join(["mlp-xp", *words, "--seed", "SEED"])
-    own = {"recipe": path.stem, "command": command, "settings": path.read_text(), "runs": {}}
-    fresh = {"environment": environment(), "speedrun": own}
-    record = json.loads(file.read_text()) if file.exists() else fresh
-    result = record["speedrun"]
-    for fact in ("command", "settings"):
-        if result[fact] != own[fact]:
-            raise SystemExit(
-                f"{file} has different {fact}, {result[fact]!r}: remove it, or name another file "
-                "with --into"
-            )
-    if record["environment"]["cpu"] != fresh["environment"]["cpu"]:
-        raise SystemExit(f"{file} is from a {record['environment']['cpu']}: add --into NEW_FILE")
-    for seed in seeds:
-        result["runs"][str(seed)] = run_seed(words, seed)
-        result["summary"] = summarized(result["runs"].values())
-        write(file, record)
-        print(" | ".join(row(record)), flush=True)
-    return file
 
 
 def row(record: Result) -> list[str]:
@@ -177,6 +139,7 @@ def table() -> Table:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the seeds, and write each result to the file immediately."""
     parser = argparse.ArgumentParser(prog="python -m bench.studies.speedrun", description=__doc__)
     add = parser.add_argument
     add("recipe", help="a name or a TOML file")
@@ -184,7 +147,30 @@ def main(argv: list[str] | None = None) -> None:
     add("--validation", type=float, help="hold out a fraction, to choose settings by")
     add("--into", type=Path, help="file (bench/history/<date>/speedrun-<recipe>.json)")
     args = parser.parse_args(argv)
-    print(measure(args.recipe, args.seeds, args.validation, args.into))
+    path = read_recipe(args.recipe, recipe_parameters(MLPClassifier)).path
+    more = [] if args.validation is None else ["--validation", str(args.validation)]
+    words = ["train", "--recipe", args.recipe, *more]
+    name = f"speedrun-{path.stem}{'-validation' if more else ''}.json"
+    file = args.into or HISTORY / time.strftime("%Y-%m-%d") / name
+    command = " ".join(["mlp-xp", *words, "--seed", "SEED"])
+    own = {"recipe": path.stem, "command": command, "settings": path.read_text(), "runs": {}}
+    fresh = {"environment": environment(), "speedrun": own}
+    record = json.loads(file.read_text()) if file.exists() else fresh
+    result = record["speedrun"]
+    for fact in ("command", "settings"):
+        if result[fact] != own[fact]:
+            raise SystemExit(
+                f"{file} has different {fact}, {result[fact]!r}: remove it, or name another file "
+                "with --into"
+            )
+    if record["environment"]["cpu"] != fresh["environment"]["cpu"]:
+        raise SystemExit(f"{file} is from a {record['environment']['cpu']}: add --into NEW_FILE")
+    for seed in args.seeds:
+        result["runs"][str(seed)] = run_seed(words, seed)
+        result["summary"] = summarized(result["runs"].values())
+        write(file, record)
+        print(" | ".join(row(record)), flush=True)
+    print(file)
 
 
 if __name__ == "__main__":
