@@ -13,95 +13,70 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from sklearn.datasets import fetch_california_housing
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import QuantileTransformer
 
 from bench.suite.records import HISTORY, Result, environment, newest, write
 from bench.suite.tables import Table, seconds
+from mlp_xp import MLPClassifier, MLPRegressor
 
 PART = "tabm"
-Data = tuple[np.ndarray, np.ndarray, np.ndarray]  # Numeric columns, categories as 0 and 1, targets.
 Parts = list[tuple[np.ndarray, np.ndarray]]  # Inputs and targets to train on, validate and test.
-_SETTINGS = {
-    "n_members": 32,
-    "alpha": 0.0,
-    "batch_size": 256,
-    "max_grad_norm": 1.0,
-    "max_iter": 10_000,
-    "early_stopping": True,
-    "n_iter_no_change": 16,
-    "tol": 0.0,
-    "precision": "float32",
-}
+_SETTINGS = {"n_members": 32, "batch_size": 256, "precision": "float32", "max_grad_norm": 1.0}
+_SETTINGS |= {"alpha": 0.0, "tol": 0.0, "max_iter": 10_000}
+_SETTINGS |= {"early_stopping": True, "n_iter_no_change": 16}
+_OF_REGRESSION = {"target_scaling": "standardize", "scoring": "neg_root_mean_squared_error"}
 
 
 class Case(NamedTuple):
-    """The settings that the paper tuned for a data set, and the mean and standard deviation of its
-    test scores."""
+    """The mean and standard deviation of the paper's test scores on a data set, and the settings
+    that it tuned."""
 
-    settings: dict[str, Any]
     score: str
     paper: tuple[float, float]
+    widths: tuple[int, ...]
+    learning_rate: float
+    dropout: float
 
 
 CASES = {
-    "churn": Case(
-        {"hidden_layer_sizes": (192,) * 4, "learning_rate_init": 7.091576793635641e-4},
-        *("accuracy", (0.8605, 0.0016)),
-    ),
+    "churn": Case("accuracy", (0.8605, 0.0016), (192,) * 4, 7.091576793635641e-4, 0.0),
     "churn, shared": Case(
-        {
-            "hidden_layer_sizes": (448,) * 5,
-            "dropout": 0.03497913168507137,
-            "learning_rate_init": 4.6156856557107476e-4,
-        },
-        *("accuracy", (0.8613, 0.0025)),
+        "accuracy", (0.8613, 0.0025), (448,) * 5, 4.6156856557107476e-4, 0.03497913168507137
     ),
     "california, shared": Case(
-        {
-            "hidden_layer_sizes": (352,) * 3,
-            "dropout": 0.1697377329739597,
-            "learning_rate_init": 8.468726533903873e-4,
-            "target_scaling": "standardize",
-            "scoring": "neg_root_mean_squared_error",
-        },
-        *("RMSE", (0.4509, 0.0032)),
+        "RMSE", (0.4509, 0.0032), (352,) * 3, 8.468726533903873e-4, 0.1697377329739597
     ),
 }
 
 
-def load(name: str, file: Path | None) -> Data:
-    """Return a data set in the order of its source."""
-    if name.startswith("california"):
-        from sklearn.datasets import fetch_california_housing
-
-        X, y = fetch_california_housing(return_X_y=True)
-        return X, np.empty((len(y), 0)), y
-    import pandas
-
-    if file is None:
-        raise SystemExit("pass the table of kaggle.com/shrutimechlearn/churn-modelling with --file")
-    frame = pandas.read_csv(file)
-    numbers = ["CreditScore", "Age", "Tenure", "Balance", "NumOfProducts"]
-    numbers += ["EstimatedSalary", "EstimatedSalary"]  # The paper has this column twice.
-    categories = ["Gender", "HasCrCard", "IsActiveMember", "Geography"]
-    one_hot = pandas.get_dummies(frame[categories], columns=categories)
-    return frame[numbers].to_numpy(np.float64), one_hot.to_numpy(), frame["Exited"].to_numpy()
-
-
-def split(data: Data, is_classes: bool) -> Parts:
+def load(name: str, file: Path | None) -> Parts:
     """Return inputs and targets of the paper's training, validation and test sets."""
-    from sklearn.model_selection import train_test_split
-    from sklearn.preprocessing import QuantileTransformer
+    if name.startswith("california"):
+        numbers, y = fetch_california_housing(return_X_y=True)
+        categories = np.empty((len(y), 0))
+    elif file is None:
+        raise SystemExit("pass the table of kaggle.com/shrutimechlearn/churn-modelling with --file")
+    else:
+        import pandas
 
-    numbers, categories, y = data
-    rest, test = train_test_split(
-        np.arange(len(y)), test_size=0.2, random_state=0, stratify=y if is_classes else None
-    )
-    train, val = train_test_split(
-        rest, test_size=0.2, random_state=1, stratify=y[rest] if is_classes else None
-    )
+        frame = pandas.read_csv(file)
+        names = ["CreditScore", "Age", "Tenure", "Balance", "NumOfProducts"]
+        names += ["EstimatedSalary", "EstimatedSalary"]  # The paper has this column twice.
+        texts = ["Gender", "HasCrCard", "IsActiveMember", "Geography"]
+        numbers, y = frame[names].to_numpy(np.float64), frame["Exited"].to_numpy()
+        categories = pandas.get_dummies(frame[texts], columns=texts).to_numpy()  # 0 and 1.
+
+    def split(rows: np.ndarray, seed: int) -> list[np.ndarray]:
+        classes = y[rows] if CASES[name].score == "accuracy" else None
+        return train_test_split(rows, test_size=0.2, random_state=seed, stratify=classes)
+
+    rest, test = split(np.arange(len(y)), 0)
+    train, val = split(rest, 1)
     noise = np.random.default_rng(0).normal(0.0, 1e-5, (len(train), numbers.shape[1]))
     scaler = QuantileTransformer(
         n_quantiles=max(10, min(1000, len(train) // 30)), output_distribution="normal"
@@ -113,24 +88,23 @@ def split(data: Data, is_classes: bool) -> Parts:
 
 def fit(name: str, parts: Parts, seed: int) -> Result:
     """Return the scores of a network, its number of epochs and its training time."""
-    import mlp_xp
-
-    case = CASES[name]
+    case, (train, val, test) = CASES[name], parts
     is_classes = case.score == "accuracy"
-    (X, y), (X_val, y_val), (X_test, y_test) = parts
-    kind = mlp_xp.MLPClassifier if is_classes else mlp_xp.MLPRegressor
-    model = kind(**_SETTINGS, **case.settings, random_state=seed)
+    settings = _SETTINGS | ({} if is_classes else _OF_REGRESSION)
+    settings |= {"learning_rate_init": case.learning_rate, "dropout": case.dropout}
+    kind = MLPClassifier if is_classes else MLPRegressor
+    model = kind(hidden_layer_sizes=case.widths, random_state=seed, **settings)
     start = time.perf_counter()
-    model.fit(X, y, X_val=X_val, y_val=y_val)
-    seconds = time.perf_counter() - start
+    model.fit(*train, X_val=val[0], y_val=val[1])
+    taken = time.perf_counter() - start
 
     def score(X: np.ndarray, y: np.ndarray) -> float:
         if is_classes:
             return float(model.score(X, y))
         return float(np.sqrt(np.mean((model.predict(X) - y) ** 2)))
 
-    scores = {"val": score(X_val, y_val), "test": score(X_test, y_test)}
-    return {"seed": seed, **scores, "epochs": model.n_iter_, "seconds": round(seconds, 1)}
+    scores = {"val": score(*val), "test": score(*test)}
+    return {"seed": seed, **scores, "epochs": model.n_iter_, "seconds": round(taken, 1)}
 
 
 def table(record: Result) -> Table:
@@ -139,10 +113,10 @@ def table(record: Result) -> Table:
     rows = []
     for name, results in record[PART].items():
         case, scores = CASES[name], np.asarray([result["test"] for result in results])
-        (mean, deviation), of_ours = case.paper, np.std(scores, ddof=min(1, len(scores) - 1))
-        ours = f"{scores.mean():.4f}" + f" ± {of_ours:.4f}" * (len(scores) > 1)
+        ours = f"{scores.mean():.4f}"
+        ours += f" ± {scores.std(ddof=1):.4f}" if len(scores) > 1 else ""
         time_ = seconds(float(np.median([result["seconds"] for result in results])))
-        paper = f"{mean:.4f} ± {deviation:.4f}"
+        paper = "{:.4f} ± {:.4f}".format(*case.paper)
         rows.append([name, case.score, paper, ours, f"{len(scores)}", time_])
     return Table("TabM", columns, rows)
 
@@ -159,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     except FileNotFoundError:
         path = HISTORY / f"{time.strftime('%Y-%m-%d')}-{PART}.json"
     record = json.loads(path.read_text()) if path.exists() else {PART: {}}
-    parts = split(load(args.name, args.file), CASES[args.name].score == "accuracy")
+    parts = load(args.name, args.file)
     results = record[PART].setdefault(args.name, [])
     for seed in range(len(results), args.seeds):
         results.append(fit(args.name, parts, seed))
