@@ -252,6 +252,18 @@ def child(
     return [json.loads(line) for line in lines] if launcher else json.loads(lines[-1])
 
 
+def call(function: Callable[..., Any], *arguments: object, **options: Any) -> Any:
+    """Return the result of a module's function in a new process; see `child`. Arguments are passed
+    by their `repr`, and results as JSON."""
+    module = sys.modules[function.__module__].__spec__.name  # Not __main__.
+    # A rank writes its whole line at once, because other ranks write too.
+    code = (
+        f"import json, sys; from {module} import {function.__name__} as act\n"
+        f"sys.stdout.write(json.dumps(act(*{arguments!r})) + chr(10))"
+    )
+    return child("-c", code, **options)
+
+
 def peak_bytes() -> int | None:
     """Return the peak memory of this process, or None if the system does not report it."""
     # ru_maxrss is not used, because a process inherits it from its parent.
