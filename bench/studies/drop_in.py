@@ -30,8 +30,6 @@ from bench.suite.turns import (
 PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
 MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
 THREADS = {"default": None, "1": 1}
-# With one thread, ratios do not depend on how well threads work together.
-_QUICK_THREADS = "1"
 # Target ratio of scikit-learn's seconds to ours, by kind of case.
 WANTED = {
     "sparse": 1.2,
@@ -53,45 +51,40 @@ TERMS = (
 Turn = Callable[[], Any]
 
 
-def fit_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
-    X, y = sparse_rows(rows, columns, per_row)
-    model = library.MLPClassifier(max_iter=3, random_state=0)
-    return lambda: model.fit(X, y).loss_
-
-
-def predict_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
-    X, y = sparse_rows(rows, columns, per_row)
-    model = library.MLPClassifier(max_iter=1, random_state=0).fit(X[:200], y[:200])
-
-    def turn() -> None:
-        for _ in range(10):
-            model.predict(X)
-
-    return turn
-
-
-def sparse_rows(rows: int, columns: int, per_row: int) -> tuple[Any, np.ndarray]:
-    """Draw sparse rows like those of TfidfVectorizer: few numbers per row, some common columns."""
-    from scipy import sparse
+def sparse(library: Any, what: str, rows: int, columns: int, per_row: int) -> Turn:
+    """Fit or predict rows like those of TfidfVectorizer: few numbers per row, some common
+    columns."""
+    from scipy.sparse import csr_matrix
 
     generator = np.random.default_rng(0)
     where = (columns * generator.random((rows, per_row)) ** 3).astype(np.int32)
     numbers = generator.random(where.size)
     starts = np.arange(0, where.size + 1, per_row)
-    X = sparse.csr_matrix((numbers, where.ravel(), starts), (rows, columns))
+    X = csr_matrix((numbers, where.ravel(), starts), (rows, columns))
     X.sum_duplicates()
-    return X, generator.integers(5, size=rows)
+    y = generator.integers(5, size=rows)
+    if what == "fit":
+        model = library.MLPClassifier(max_iter=3, random_state=0)
+        return lambda: model.fit(X, y).loss_
+    model = library.MLPClassifier(max_iter=1, random_state=0).fit(X[:200], y[:200])
+
+    def predict() -> None:
+        for _ in range(10):
+            model.predict(X)
+
+    return predict
 
 
-def fit(library: Any, data: str, seeds: int = 3, **settings: Any) -> Turn:
+def fit(library: Any, data: str, seeds: int = 10, **settings: Any) -> Turn:
     """Fit a standardized scikit-learn data set with several seeds."""
-    X, y = load(data)
+    X, y = load_scaled(data)
     kind = "MLPRegressor" if y.dtype.kind == "f" else "MLPClassifier"
     models = [getattr(library, kind)(random_state=i, **settings) for i in range(seeds)]
     return lambda: float(np.mean([model.fit(X, y).loss_ for model in models]))
 
 
-def load(data: str) -> tuple[np.ndarray, np.ndarray]:
+def load_scaled(data: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a standardized scikit-learn data set."""
     from sklearn import datasets
     from sklearn.preprocessing import scale
 
@@ -101,8 +94,7 @@ def load(data: str) -> tuple[np.ndarray, np.ndarray]:
 
 def fit_again(library: Any, calls: int) -> Turn:
     """Fit many times with one iteration each, like scripts with their own training loop."""
-    X, y = load("digits")
-    X, y = X[:32], y[:32]
+    X, y = (array[:32] for array in load_scaled("digits"))
 
     def turn() -> float:
         model = library.MLPClassifier(max_iter=1, warm_start=True, random_state=0)
@@ -113,38 +105,32 @@ def fit_again(library: Any, calls: int) -> Turn:
     return turn
 
 
-FIRST_FIT = """
+SCRIPT = """
 import time
 from sklearn.datasets import load_iris
 from {module} import MLPClassifier
 X, y = load_iris(return_X_y=True)
 model = MLPClassifier(max_iter=200, random_state=0)
+{search}
 start = time.perf_counter()
 model.fit(X, y)
 print(time.perf_counter() - start)
 """
 SEARCH = """
-import time
-from sklearn.datasets import load_iris
-from {search} import GridSearchCV
-from {module} import MLPClassifier
-X, y = load_iris(return_X_y=True)
+from {}.model_selection import GridSearchCV
 grid = {{"alpha": [1e-4, 1e-2], "hidden_layer_sizes": [(20,), (50,)]}}
-search = GridSearchCV(MLPClassifier(max_iter=200, random_state=0), grid, n_jobs=2, cv=3)
-start = time.perf_counter()
-search.fit(X, y)
-print(time.perf_counter() - start)
+model = GridSearchCV(model, grid, n_jobs=2, cv=3)
 """
 
 
-def run_first(library: Any, script: str, *, has_own_search: bool = False) -> Turn:
-    """Run a script that prints its time in seconds, in a new process."""
-    is_ours = has_own_search and library.__name__ == MODULES[OURS]
-    search = "mlp_xp.model_selection" if is_ours else "sklearn.model_selection"
-    code = script.format(module=library.__name__, search=search)
+def run_first(library: Any, search: str = "") -> Turn:
+    """Time a script in a new process. With our MLP, it imports its search, if any, from the package
+    ``search``."""
+    is_ours = library.__name__ == MODULES[OURS]
+    more = SEARCH.format(search if is_ours else "sklearn") if search else ""
 
     def turn() -> Seconds:
-        answer = child("-c", code)
+        answer = child("-c", SCRIPT.format(module=library.__name__, search=more))
         if isinstance(answer, dict):
             raise RuntimeError(answer["cannot_run"])
         return Seconds(answer)
@@ -163,31 +149,33 @@ class Case(NamedTuple):
 
 CASES = {
     f"sparse, {what} {rows:,} x {columns:,}, {per_row} a row": Case(
-        "sparse", make, {"rows": rows, "columns": columns, "per_row": per_row}, quick=rows == 3_000
+        *("sparse", sparse),
+        {"what": what, "rows": rows, "columns": columns, "per_row": per_row},
+        quick=rows == 3_000,
     )
-    for what, make in (("fit", fit_sparse), ("predict", predict_sparse))
+    for what in ("fit", "predict")
     for rows, columns, per_row in (
-        (3_000, 20_000, 100),
-        (10_000, 5_000, 50),
-        (2_000, 50_000, 200),
-        (20_000, 1_000, 20),
+        *((3_000, 20_000, 100), (10_000, 5_000, 50)),
+        *((2_000, 50_000, 200), (20_000, 1_000, 20)),
     )
 }
 for _data in ("iris", "wine", "breast_cancer", "digits", "diabetes"):
-    _options = {"data": _data, "solver": "lbfgs", "seeds": 10}
+    _options = {"data": _data, "solver": "lbfgs"}
     CASES[f"lbfgs, {_data}"] = Case("lbfgs", fit, _options, _data in ("breast_cancer", "digits"))
 for _data in ("iris", "wine"):
-    _options = {"data": _data, "early_stopping": True, "seeds": 10}
+    _options = {"data": _data, "early_stopping": True}
     CASES[f"early stopping, {_data}"] = Case("early stopping", fit, _options, _data == "iris")
 for _calls in (200, 2_000):
     _name = f"warm start, 32 rows, {_calls:,} fits of one iteration"
     CASES[_name] = Case("warm start", fit_again, {"calls": _calls}, quick=_calls == 200)
 _SEARCH = "grid search, iris, first time"
-CASES["first fit, iris"] = Case("first fit", run_first, {"script": FIRST_FIT}, quick=True)
-CASES[_SEARCH] = Case("grid search", run_first, {"script": SEARCH}, quick=True)
-CASES[f"{_SEARCH}, GridSearchCV imported from mlp_xp too"] = Case(
-    "grid search", run_first, {"script": SEARCH, "has_own_search": True}
-)
+CASES |= {
+    "first fit, iris": Case("first fit", run_first, {}, quick=True),
+    _SEARCH: Case("grid search", run_first, {"search": "sklearn"}, quick=True),
+    f"{_SEARCH}, GridSearchCV imported from mlp_xp too": Case(
+        "grid search", run_first, {"search": "mlp_xp"}
+    ),
+}
 
 
 class Script(NamedTuple):
@@ -211,22 +199,20 @@ class Script(NamedTuple):
 def comparisons(options: Options) -> dict[str, tuple[str, str]]:
     """Return the chosen cases by name, each with one thread and with all threads."""
     names = options.chosen(name for name, case in CASES.items() if case.quick or not options.quick)
-    labels = [_QUICK_THREADS] if options.quick else [*THREADS]
+    # With one thread, ratios do not depend on how well threads work together.
+    labels = ["1"] if options.quick else [*THREADS]
     return {f"{name}, threads {label}": (name, label) for name in names for label in labels}
-
-
-def contenders(options: Options) -> list[str]:
-    who = [OURS, PEER] if options.quick else [*MODULES]
-    return [name for name in who if options.contenders is None or name in options.contenders]
 
 
 def measure_all(options: Options, announce: Announce) -> Result:
     """Return the seconds of each contender's turns, by case and threads."""
+    known = [OURS, PEER] if options.quick else [*MODULES]
+    chosen = [who for who in known if options.contenders is None or who in options.contenders]
     results: Result = {}
     for title, (name, label) in comparisons(options).items():
-        case = CASES[name]
-        scripts = {who: Script(case, who) for who in contenders(options)}
-        facts = {"case": name, "kind": case.kind, "threads": label, "wanted": WANTED[case.kind]}
+        kind = CASES[name].kind
+        scripts = {who: Script(CASES[name], who) for who in chosen}
+        facts = {"case": name, "kind": kind, "threads": label, "wanted": WANTED[kind]}
         with mock.patch.dict(os.environ):
             set_threads(THREADS[label])
             results[title] = facts | {"contenders": measure(scripts, options.rounds, announce)}
@@ -237,17 +223,13 @@ def tables(results: Result) -> list[Table]:
     """Return the table of cases: seconds of each contender, and their ratios."""
     rows, missing = [], {}
     has_plain = any(PLAIN in result["contenders"] for result in results.values())
-    order = [*CASES]
-    for result in sorted(results.values(), key=lambda result: order.index(result["case"])):
+    for result in sorted(results.values(), key=lambda result: [*CASES].index(result["case"])):
         threads = "1 thread" if result["threads"] == "1" else "default threads"
-        name, runs = f"{result['case']}, {threads}", result["contenders"]
+        name, runs, wanted = f"{result['case']}, {threads}", result["contenders"], result["wanted"]
         missing |= {f"{name}: {who}": reason for who, reason in reasons(runs).items()}
         own, plain, theirs = (runs.get(who, {}).get("seconds") for who in MODULES)
-        cells = [median(own), median(theirs), times(theirs, own, result["wanted"])]
-        cells.append(f"{result['wanted']:g}")
-        if has_plain:
-            cells += [median(plain), times(theirs, plain, result["wanted"])]
-        rows.append([name, *cells])
+        rows.append([name, median(own), median(theirs), times(theirs, own, wanted), f"{wanted:g}"])
+        rows[-1] += [median(plain), times(theirs, plain, wanted)] if has_plain else []
     columns = ["script", "mlp_xp", PEER, "times", "target"]
     columns += ["without numba", "times"] if has_plain else []
     return [Table(PART.title, columns, rows, missing, terms=TERMS)]
@@ -261,15 +243,10 @@ def summary(results: Result) -> Table:
         own, theirs = (result["contenders"][who]["seconds"] for who in (OURS, PEER))
         kind = result["case"].partition(",")[0]
         found.setdefault((kind, result["wanted"]), []).append(ratio(theirs, own).median)
-    rows = [
-        [
-            kind,
-            f"{min(got):.2f} to {max(got):.2f}",
-            f"{wanted:g}",
-            f"{sum(one < wanted for one in got)} of {len(got)}",
-        ]
-        for (kind, wanted), got in found.items()
-    ]
+    rows = []
+    for (kind, wanted), got in found.items():
+        below = f"{sum(one < wanted for one in got)} of {len(got)}"
+        rows.append([kind, f"{min(got):.2f} to {max(got):.2f}", f"{wanted:g}", below])
     columns = ["scripts", "speedup over scikit-learn", "target", "below target"]
     return Table(PART.title, columns, rows)
 

@@ -1,16 +1,15 @@
 """Searches over many small networks, with scikit-learn's classes and with ours, in turns."""
 
-import json
-import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.studies.drop_in import load_scaled
 from bench.suite.records import Result
 from bench.suite.tables import Table, contender_table, median, spread, times
-from bench.suite.turns import Announce, Options, Part, child, in_turns, peak_bytes
+from bench.suite.turns import Announce, Options, Part, call, in_turns, peak_bytes
 
 TERMS = (
     "Contenders run the same grid search in turns, each turn in a new process. A search over one "
@@ -30,65 +29,52 @@ class Case(NamedTuple):
     """A grid search over a network: its data, and the minimum ratio to each other contender."""
 
     title: str
-    data: Callable[[], tuple[np.ndarray, np.ndarray]]
+    data: str  # A data set of scikit-learn, or "images".
     network: dict[str, Any]
     grid: dict[str, list[Any]]
     cv: int
     wanted: dict[str, float]
+    dtype: str = "float64"
     backend: str | None = None  # JAX is timed including compilation, without a warm-up.
 
 
-def _scaled(name: str, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
-    """Return a standardized scikit-learn data set."""
-    from sklearn import datasets
-    from sklearn.preprocessing import scale
-
-    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    return scale(X).astype(dtype), y
-
-
-def _images() -> tuple[np.ndarray, np.ndarray]:
-    """Return random images with the shape of CIFAR-10."""
-    generator = np.random.default_rng(0)
-    return generator.random((2_048, 3_072), dtype=np.float32), generator.integers(10, size=2_048)
-
-
 _ON_DIGITS = Case(
-    "digits, 64-100-10, 20 settings x 5 folds",
-    lambda: _scaled("digits"),
+    *("digits, 64-100-10, 20 settings x 5 folds", "digits"),
     {"hidden_layer_sizes": (100,), "batch_size": 32, "max_iter": 20, "random_state": 0},
     {"learning_rate_init": [0.0003, 0.001, 0.003, 0.01, 0.03], "alpha": [1e-5, 1e-4, 1e-2, 1.0]},
-    5,
-    {THEIRS: 8.0, MIXED: 1.6},
+    *(5, {THEIRS: 8.0, MIXED: 1.6}),
 )
+_ON_JAX = {"title": "digits on JAX, compilation included", "wanted": {ALONE: 4.0}, "backend": "jax"}
 CASES = {
     "digits": _ON_DIGITS,
-    "digits32": _ON_DIGITS._replace(
-        title="the same data in float32", data=lambda: _scaled("digits", "float32")
-    ),
-    "jax": _ON_DIGITS._replace(
-        title="digits on JAX, compilation included", wanted={ALONE: 4.0}, backend="jax"
-    ),
+    "digits32": _ON_DIGITS._replace(title="the same data in float32", dtype="float32"),
+    "jax": _ON_DIGITS._replace(**_ON_JAX),
     "iris": Case(
-        "iris, 10 settings x 5 folds, early stopping",
-        lambda: _scaled("iris"),
+        *("iris, 10 settings x 5 folds, early stopping", "iris"),
         {"early_stopping": True, "random_state": 0},
         {"learning_rate_init": [0.001, 0.003, 0.01, 0.03, 0.1], "alpha": [1e-4, 1e-2]},
-        5,
-        {THEIRS: 5.0},
+        *(5, {THEIRS: 5.0}),
     ),
     "wide": Case(
-        "3072-512-512-10, 8 settings x 2 folds",
-        _images,
+        *("3072-512-512-10, 8 settings x 2 folds", "images"),
         {"hidden_layer_sizes": (512, 512), "batch_size": 128, "max_iter": 3, "random_state": 0},
         {"learning_rate_init": [0.0003, 0.001], "alpha": [1e-5, 1e-4, 1e-3, 1e-2]},
-        2,
-        {ALONE: 1.0},
+        *(2, {ALONE: 1.0}, "float32"),
     ),
 }
 
 
-def run(case: Case, contender: str) -> Result:
+def load(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Return a standardized data set, or random images with the shape of CIFAR-10."""
+    if case.data == "images":
+        generator = np.random.default_rng(0)
+        x = generator.random((2_048, 3_072), dtype=np.float32)
+        return x, generator.integers(10, size=len(x))
+    X, y = load_scaled(case.data)
+    return X.astype(case.dtype), y
+
+
+def run(name: str, contender: str) -> Result:
     """Return the time of a search, its additional memory, and its best score."""
     import sklearn.model_selection
     import sklearn.neural_network
@@ -96,11 +82,12 @@ def run(case: Case, contender: str) -> Result:
     import mlp_xp
     import mlp_xp.model_selection
 
+    case = CASES[name]
     module = sklearn.neural_network if contender == THEIRS else mlp_xp
     searches = mlp_xp.model_selection if contender == OURS else sklearn.model_selection
     own = {"backend": mlp_xp.get_backend(case.backend).name} if case.backend else {}
     model = module.MLPClassifier(**case.network, **own)  # Import the library before timing.
-    X, y = case.data()
+    X, y = load(case)
     settings = {"cv": case.cv, "n_jobs": 2 if contender in (THEIRS, MIXED) else None}
     if not case.backend:
         few = {name: values[:1] for name, values in case.grid.items()}
@@ -120,17 +107,13 @@ def measure(options: Options, announce: Announce) -> Result:
     """Return times, memory and scores of each contender's turns by case, or why it failed."""
     results: Result = {}
     for name in options.chosen(CASES):
-        case = CASES[name]
-
-        def act(who: str, name: str = name) -> Any:
-            # Use a new process, so that workers of earlier turns are not running.
-            return child("-m", "bench.studies.search", name, who)
-
-        found = in_turns([OURS, *case.wanted], options.rounds, act, announce)
+        title, wanted = CASES[name].title, CASES[name].wanted
+        # Use a new process, so that workers of earlier turns are not running.
+        found = in_turns([OURS, *wanted], options.rounds, partial(call, run, name), announce)
         for who, own in found.items():
             if isinstance(own, list):
                 found[who] = {key: [turn[key] for turn in own] for key in own[0]}
-        results[name] = {"title": case.title, "wanted": case.wanted, "contenders": found}
+        results[name] = {"title": title, "wanted": wanted, "contenders": found}
     return results
 
 
@@ -153,7 +136,3 @@ def tables(results: Result) -> list[Table]:
 
 
 PART = Part("Searches", measure, tables)
-
-
-if __name__ == "__main__":  # Run one turn.
-    print(json.dumps(run(CASES[sys.argv[1]], sys.argv[2])))
