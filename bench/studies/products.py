@@ -1,16 +1,15 @@
 """Matrix products of a dense layer with our kernel calls, OpenBLAS and oneDNN on this processor.
 
-``python -m bench.studies.products`` prints the table; with a library as argument, it prints one
-round as JSON. In bfloat16, all libraries get float32 factors and round them. Operands are in C
-order, as in a layer. Products are called as in a step: a library once per product, our machine code
-with several products per call.
+``python -m bench.studies.products`` prints the table of one round. In bfloat16, all libraries get
+float32 factors and round them. Operands are in C order, as in a layer. Products are called as in a
+step: a library once per product, our machine code with several products per call.
 """
 
 import contextlib
-import json
-import sys
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from bench.suite.contenders import is_slow_in_bfloat16
 from bench.suite.records import Result
 from bench.suite.tables import Table, print_tables, reasons, spread
-from bench.suite.turns import Announce, Options, Part, child, in_turns, say
+from bench.suite.turns import Announce, Options, Part, call, in_turns, say
 
 SECONDS = 0.02  # Per measurement, after a warm-up; the fastest run counts.
 WORK = 4_000_000  # Minimum number of multiplications per call of our machine code.
@@ -45,39 +44,33 @@ def operands(
 ) -> tuple[np.ndarray, np.ndarray, bool, bool]:
     """Return both float32 factors, and whether each is transposed."""
     rng = np.random.default_rng(0)
-    x, W, dy = (
-        rng.standard_normal(shape, dtype=np.float32)
-        for shape in ((batch, fan_in), (fan_in, fan_out), (batch, fan_out))
-    )
-    return {"x W": (x, W, False, False), "xᵀ dy": (x, dy, True, False)}.get(
-        product, (dy, W, False, True)
-    )
+    shapes = (batch, fan_in), (fan_in, fan_out), (batch, fan_out)
+    x, W, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+    if product == "x W":
+        return x, W, False, False
+    return (x, dy, True, False) if product == "xᵀ dy" else (dy, W, False, True)
 
 
-def _ours(library: str) -> Callable[..., Act | None]:
+def _ours(library: str, dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
     from mlp_xp.backends._numpy.kernels import products
     from mlp_xp.backends._numpy.native import jobs, memory, thread_pool
 
-    def prepare(dtype: str, *given: Any) -> Act | None:
-        is_low = dtype == "bfloat16"
-        if is_low and (library != PACKED or not thread_pool.bfloat16_packing()):
-            return None
-        *factors, ta, tb = given
-        if library == IN_PLACE and tb:
-            return None
-        a, b = (memory.aligned(x.astype("float32" if is_low else dtype)) for x in factors)
-        out = memory.empty((a.shape[ta], b.shape[1 - tb]), a.dtype)
-        packed = products.Factors(library == PACKED and (ta or is_low), library == PACKED)
-        if library == OURS:
-            packed = products.choose_packed(a, b, out, ta=ta, tb=tb)
-        found = products.product_jobs(a, b, out, packed, ta=ta, tb=tb, in_pairs=is_low)
-        table, _ = jobs.table(found)
-        thread_pool.link([table])
-        steps, run = jobs.step_range(table), thread_pool.runner()
-        n = steps[0, -1] = max(1, WORK // (out.size * a.shape[1 - ta]))
-        return (lambda kept=(found, table): run(steps)), n
-
-    return prepare
+    is_low = dtype == "bfloat16"
+    if is_low and (library != PACKED or not thread_pool.bfloat16_packing()):
+        return None
+    if library == IN_PLACE and tb:
+        return None
+    a, b = (memory.aligned(x.astype("float32" if is_low else dtype)) for x in (a, b))
+    out = memory.empty((a.shape[ta], b.shape[1 - tb]), a.dtype)
+    packed = products.Factors(library == PACKED and (ta or is_low), library == PACKED)
+    if library == OURS:
+        packed = products.choose_packed(a, b, out, ta=ta, tb=tb)
+    found = products.product_jobs(a, b, out, packed, ta=ta, tb=tb, in_pairs=is_low)
+    table, _ = jobs.table(found)
+    thread_pool.link([table])
+    steps, run = jobs.step_range(table), thread_pool.runner()
+    n = steps[0, -1] = max(1, WORK // (out.size * a.shape[1 - ta]))
+    return (lambda kept=(found, table): run(steps)), n
 
 
 def _blas(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
@@ -89,14 +82,13 @@ def _blas(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
     return (lambda: np.matmul(a, b, out=out)), 1
 
 
-def _torch(dtype: str, *given: Any) -> Act | None:
+def _torch(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
     import torch
 
-    *factors, ta, tb = given
     is_low = dtype == "bfloat16"
     if is_low and is_slow_in_bfloat16():
         return None
-    kept = [torch.from_numpy(x.astype("float32" if is_low else dtype)) for x in factors]
+    kept = [torch.from_numpy(x.astype("float32" if is_low else dtype)) for x in (a, b)]
     low = torch.bfloat16 if is_low else kept[0].dtype
 
     def run() -> Any:
@@ -106,11 +98,16 @@ def _torch(dtype: str, *given: Any) -> Act | None:
     return run, 1
 
 
-def rates(library: str, shapes: Any) -> Iterator[tuple[str, float]]:
-    """Yield the name of each product and its GFLOP/s."""
-    prepare: Any = {BLAS: _blas, TORCH: _torch}.get(library) or _ours(library)
-    for shape in shapes:
-        for product in PRODUCTS:
+def rates(library: str, shapes: Any) -> dict[str, float]:
+    """Return the GFLOP/s of each product."""
+    from mlp_xp._utils.threads import usable_threads
+    from mlp_xp.backends._numpy.native.thread_pool import thread_pool
+
+    prepare: Any = {BLAS: _blas, TORCH: _torch}.get(library, partial(_ours, library))
+    is_ours = library in (OURS, IN_PLACE, PACKED)
+    found = {}
+    with thread_pool(usable_threads()) if is_ours else contextlib.nullcontext():
+        for shape, product in itertools.product(shapes, PRODUCTS):
             given = operands(product, *shape)
             for dtype in DTYPES:
                 if (prepared := prepare(dtype, *given)) is None:
@@ -122,26 +119,24 @@ def rates(library: str, shapes: Any) -> Iterator[tuple[str, float]]:
                     act()
                     best = min(best, time.perf_counter() - start)
                 name = f"{product}, {' x '.join(map(str, shape))}, {dtype}"
-                yield name, 2e-9 * n * float(np.prod([float(size) for size in shape])) / best
+                found[name] = 2e-9 * n * float(np.prod([float(size) for size in shape])) / best
+    return found
 
 
 def measure(options: Options, announce: Announce) -> Result:
     """Return the GFLOP/s of each product and library, one number per round."""
-    shapes = json.dumps(QUICK if options.quick else SHAPES)
-
-    def act(library: str) -> Any:
-        return child("-m", "bench.studies.products", library, shapes)
-
-    return in_turns(options.chosen(LIBRARIES), options.rounds, act, announce)
+    shapes = QUICK if options.quick else SHAPES
+    names = options.chosen(LIBRARIES)
+    return in_turns(names, options.rounds, lambda name: call(rates, name, shapes), announce)
 
 
 def tables(found: Result) -> list[Table]:
-    runs = {name: rounds for name, rounds in found.items() if isinstance(rounds, list)}
-    missing = reasons({name: run for name, run in found.items() if name not in runs})
     medians = {
         library: {name: spread([run[name] for run in rounds]).median for name in rounds[0]}
-        for library, rounds in runs.items()
+        for library, rounds in found.items()
+        if isinstance(rounds, list)
     }
+    missing = reasons({name: run for name, run in found.items() if name not in medians})
     rows = []
     for name in dict.fromkeys(name for rates in medians.values() for name in rates):
         own = medians.get(OURS if "bfloat16" not in name else PACKED, {}).get(name)
@@ -155,21 +150,5 @@ def tables(found: Result) -> list[Table]:
 
 PART = Part("Products, in GFLOP/s", measure, tables)
 
-
-def main(argv: list[str]) -> None:
-    """Print the table, or the GFLOP/s of one library as JSON."""
-    if not argv:
-        print_tables([], tables(measure(Options(1), say)))
-        return
-    library, shapes = argv[0], json.loads(argv[1])
-    with contextlib.ExitStack() as pool:
-        if library in (OURS, IN_PLACE, PACKED):
-            from mlp_xp._utils.threads import usable_threads
-            from mlp_xp.backends._numpy.native.thread_pool import thread_pool
-
-            pool.enter_context(thread_pool(usable_threads()))
-        print(json.dumps(dict(rates(library, shapes))))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print_tables([], tables(measure(Options(1), say)))

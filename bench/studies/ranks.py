@@ -5,12 +5,12 @@ each rank is measured from the start of the fit. It includes the rank's part of 
 not the pages of the file, which the operating system may drop at any time.
 """
 
-import json
 import os
-import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.suite.records import Result, measured_on
 from bench.suite.tables import Table, count, median, times
-from bench.suite.turns import Announce, Options, Part, child, in_turns, prepare, threads_of
+from bench.suite.turns import Announce, Options, Part, call, in_turns, prepare, threads_of
 from bench.suite.workloads import WORKLOADS
 from mlp_xp import MLP
 
@@ -55,27 +55,26 @@ MARKS += ((128, TWO, PLAIN, 1.0),)
 BATCHES = sorted({batch for batch, *_ in MARKS})
 
 
-def run_ranks(contender: Contender, *arguments: object) -> Any:
-    """Run a function of this file on ranks and return what each rank prints."""
+def run_ranks(contender: Contender, function: Callable[..., Any], *arguments: object) -> list[Any]:
+    """Return the result of a function of this file on each rank."""
     mpiexec = [str(Path(sysconfig.get_path("scripts"), "mpiexec")), "-n", str(contender.ranks)]
-    own = ("-m", "bench.studies.ranks", *arguments)
     launcher = mpiexec if contender.ranks > 1 else ()
-    found = child(*own, launcher=launcher, **threads_of(contender.threads))
+    found = call(function, *arguments, launcher=launcher, **threads_of(contender.threads))
     if isinstance(found, dict) and "cannot_run" in found:
         raise RuntimeError(found["cannot_run"])
     return found if launcher else [found]
 
 
-def time_epoch(folder: str, batch: str, shares: str) -> float:
+def time_epoch(folder: str, batch: int, shares: bool) -> float:
     """Return the seconds of an epoch on a rank or in a single process, after a warm-up epoch."""
     from mlp_xp.distributed import _mpi
 
-    if shares != "True":
+    if not shares:
         _mpi.shared_memory = lambda mpi, comm: None
     x, y = np.load(Path(folder, "scaled.npy")), np.load(Path(folder, "labels.npy"))
     is_alone = "PMI_SIZE" not in os.environ  # mpiexec sets this.
     more = {} if is_alone else {"distributed": "mpi"}
-    model = MLP(MEDIUM.widths[1:-1], alpha=0.0, batch_size=int(batch), random_state=0, **more)
+    model = MLP(MEDIUM.widths[1:-1], alpha=0.0, batch_size=batch, random_state=0, **more)
     for _ in range(3):
         model.partial_fit(x, y, classes=np.arange(MEDIUM.widths[-1]))
     return min(record.seconds for record in model.history_[1:])
@@ -84,14 +83,15 @@ def time_epoch(folder: str, batch: str, shares: str) -> float:
 def measure(options: Options, announce: Announce) -> Result:
     """Return the seconds of an epoch of each contender by batch size."""
     data = prepare(MEDIUM._replace(n_images=N_IMAGES), options.scratch)
-    epochs = {}
-    for batch in BATCHES:
 
-        def act(name: str, batch: int = batch) -> float:
-            own = CONTENDERS[name]
-            return max(run_ranks(own, "time_epoch", options.scratch, batch, own.shares))
+    def act(batch: int, name: str) -> float:
+        own = CONTENDERS[name]
+        return max(run_ranks(own, time_epoch, str(options.scratch), batch, own.shares))
 
-        epochs[str(batch)] = in_turns([*CONTENDERS], options.rounds, act, announce)
+    epochs = {
+        str(batch): in_turns(CONTENDERS, options.rounds, partial(act, batch), announce)
+        for batch in BATCHES
+    }
     facts = {"network": list(MEDIUM.widths), "images": N_IMAGES, "data": data["data"]}
     return {**facts, "epochs": epochs}
 
@@ -101,9 +101,8 @@ def tables(result: Result) -> list[Table]:
     rows = []
     for batch, own, other, least in MARKS:
         runs = result["epochs"][str(batch)]
-        ratio = times(runs[other], runs[own], least)
-        cells = [median(runs[own]), other, median(runs[other]), f"{least:g}", ratio]
-        rows.append([own, f"{batch:,}", *cells])
+        cells = [median(runs[own]), other, median(runs[other]), f"{least:g}"]
+        rows.append([own, f"{batch:,}", *cells, times(runs[other], runs[own], least)])
     columns = ["run", "batch", "epoch", "compared with", "epoch", "target", "speedup"]
     note = (
         f"An epoch has {result['images']:,} images ({result['data']}); the network is "
@@ -119,12 +118,12 @@ def tables(result: Result) -> list[Table]:
 
 def measure_maps(options: Options, announce: Announce) -> Result:
     """Return the measurements of each rank on a file of zeros, by number of ranks."""
-    path, found = options.scratch / "x.npy", {}
+    path, found = str(options.scratch / "x.npy"), {}
     shape = int(MAP_BYTES) // (4 * N_FEATURES), N_FEATURES
     np.lib.format.open_memmap(path, "w+", np.float32, shape)
     for n in MAP_RANKS:
         announce(f"ranks: {n}")
-        found[str(n)] = run_ranks(Contender(n, 1), "take_memory", path)
+        found[str(n)] = run_ranks(Contender(n, 1), take_memory, path)
     return found
 
 
@@ -163,13 +162,11 @@ def own_memory() -> int:
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(kinds))
 
 
-def beyond(found: list[dict[str, float]]) -> float:
-    """Return the maximum memory of a rank in megabytes, without one copy of the parameters."""
-    return max(result["peak_mb"] - result["parameters_mb"] for result in found)
-
-
 def map_tables(ranks: Result) -> list[Table]:
-    rows = [[n, f"{beyond(own):.0f} MB", f"{own[0]['seconds']:.0f} s"] for n, own in ranks.items()]
+    rows = []
+    for n, runs in ranks.items():  # The memory without one copy of the parameters per rank.
+        memory = max(run["peak_mb"] - run["parameters_mb"] for run in runs)
+        rows.append([n, f"{memory:.0f} MB", f"{runs[0]['seconds']:.0f} s"])
     size = next(iter(ranks.values()))[0]["file_gb"]
     note = (
         f"The memory map has {size:.1f} GB, and the network is {N_FEATURES}-{HIDDEN[0]}-10. Memory "
@@ -188,6 +185,3 @@ def section(record: Result) -> str:
 
 PART = Part("Ranks", measure, tables)
 OUT_OF_CORE = Part("Out of core", measure_maps, map_tables)
-
-if __name__ == "__main__":  # A rank writes its whole line at once, because other ranks write too.
-    sys.stdout.write(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])) + "\n")
