@@ -39,16 +39,12 @@ def epochs_of(backends: Result) -> list[Result]:
 
 
 def tables(backends: Result) -> list[Table]:
-    rows = [
-        [
-            *(run[name] for name in ("workload", "backend", "placement")),
-            f"{run['images_per_second']:,.0f}",
-            seconds(run["median"]),
-            seconds(run["iqr"]),
-            f"{run['images']:,} {run['data']}",
-        ]
-        for run in epochs_of(backends)
-    ]
+    rows = []
+    for run in epochs_of(backends):
+        names = [run[name] for name in ("workload", "backend", "placement")]
+        taken = [seconds(run[name]) for name in ("median", "iqr")]
+        images = f"{run['images']:,} {run['data']}"
+        rows.append([*names, f"{run['images_per_second']:,.0f}", *taken, images])
     columns = ["network", "backend", "data", "images/s", "median", "IQR", "images"]
     return [Table(PART.title, columns, rows, terms=TERMS)]
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from bench.suite.records import Result
 from bench.suite.tables import Table, spread, times
-from bench.suite.turns import Announce, Options, Part, child, in_turns
+from bench.suite.turns import Announce, Options, Part, child, in_turns, threads_of
 
 LIMIT = 1.4  # The maximum ratio of the time with all threads to the time with fewer threads.
-IDLE, BUSY, ALONE = "all threads, idle", "all threads, busy", "one thread, busy"
+WAYS = IDLE, BUSY, ALONE = "all threads, idle", "all threads, busy", "one thread, busy"
 QUICK = ("small",)
 # Widths, batch size, number of samples and epochs. "prediction" predicts 20,480 rows with such a
 # network, and "search" fits 27 networks.
@@ -66,10 +66,6 @@ def busy_program(cpu: int) -> Iterator[None]:
             program.kill()
 
 
-def _cases(options: Options) -> list[str]:
-    return options.chosen(QUICK if options.quick else CASES)
-
-
 def measure(options: Options, announce: Announce) -> Result:
     """Return the seconds of each case in each way, one number per round.
 
@@ -77,20 +73,18 @@ def measure(options: Options, announce: Announce) -> Result:
     """
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
         return {}
-    cpus = os.sched_getaffinity(0)
+    cpus, names = os.sched_getaffinity(0), options.chosen(QUICK if options.quick else CASES)
 
     def act(turn: str) -> object:
         name, way = turn.split(": ")
         chosen = cpus - {max(cpus)} if way == ALONE else cpus
-        names = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"
         with contextlib.nullcontext() if way == IDLE else busy_program(max(cpus)):
             given = json.dumps(CASES[name]), json.dumps([*chosen])
-            return child("-c", RUN, name, *given, **dict.fromkeys(names, str(len(chosen))))
+            return child("-c", RUN, name, *given, **threads_of(len(chosen)))
 
-    turns = [f"{name}: {way}" for name in _cases(options) for way in (IDLE, BUSY, ALONE)]
+    turns = [f"{name}: {way}" for name in names for way in WAYS]
     found = in_turns(turns, min(options.rounds, 3), act, announce)
-    ways = (IDLE, BUSY, ALONE)
-    return {name: {way: found[f"{name}: {way}"] for way in ways} for name in _cases(options)}
+    return {name: {way: found[f"{name}: {way}"] for way in WAYS} for name in names}
 
 
 def tables(seconds: Result) -> list[Table]:
@@ -99,10 +93,9 @@ def tables(seconds: Result) -> list[Table]:
         if failed := [run["cannot_run"] for run in ways.values() if isinstance(run, dict)]:
             missing[name] = failed[0]
             continue
-        cells = [f"{spread(ways[way]).median:.2f} s" for way in (IDLE, BUSY, ALONE)]
+        cells = [f"{spread(ways[way]).median:.2f} s" for way in WAYS]
         rows.append([name, times(ways[BUSY], ways[ALONE]), str(LIMIT), *cells])
-    columns = ["case", "busy / one thread", "at most", IDLE, BUSY, ALONE]
-    return [Table(PART.title, columns, rows, missing)]
+    return [Table(PART.title, ["case", "busy / one thread", "at most", *WAYS], rows, missing)]
 
 
 PART = Part("Beside a program that keeps a processor busy", measure, tables)

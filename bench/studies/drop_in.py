@@ -5,6 +5,7 @@ process, once with the default number of threads and once with one thread.
 """
 
 import importlib
+import itertools
 import os
 import warnings
 from collections.abc import Callable
@@ -13,19 +14,10 @@ from unittest import mock
 
 import numpy as np
 
+from bench.suite import turns
 from bench.suite.contenders import OURS
 from bench.suite.records import Result
 from bench.suite.tables import Table, median, ratio, reasons, times
-from bench.suite.turns import (
-    Announce,
-    Options,
-    Part,
-    Seconds,
-    child,
-    measure,
-    set_threads,
-    show_slow_path,
-)
 
 PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
 MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
@@ -129,11 +121,11 @@ def run_first(library: Any, search: str = "") -> Turn:
     is_ours = library.__name__ == MODULES[OURS]
     more = SEARCH.format(search if is_ours else "sklearn") if search else ""
 
-    def turn() -> Seconds:
-        answer = child("-c", SCRIPT.format(module=library.__name__, search=more))
+    def turn() -> turns.Seconds:
+        answer = turns.child("-c", SCRIPT.format(module=library.__name__, search=more))
         if isinstance(answer, dict):
             raise RuntimeError(answer["cannot_run"])
-        return Seconds(answer)
+        return turns.Seconds(answer)
 
     return turn
 
@@ -147,18 +139,13 @@ class Case(NamedTuple):
     quick: bool = False  # Whether it is part of a quick run.
 
 
-CASES = {
-    f"sparse, {what} {rows:,} x {columns:,}, {per_row} a row": Case(
-        *("sparse", sparse),
-        {"what": what, "rows": rows, "columns": columns, "per_row": per_row},
-        quick=rows == 3_000,
-    )
-    for what in ("fit", "predict")
-    for rows, columns, per_row in (
-        *((3_000, 20_000, 100), (10_000, 5_000, 50)),
-        *((2_000, 50_000, 200), (20_000, 1_000, 20)),
-    )
-}
+# Rows, columns, and numbers per row.
+_SIZES = ((3_000, 20_000, 100), (10_000, 5_000, 50), (2_000, 50_000, 200), (20_000, 1_000, 20))
+CASES: dict[str, Case] = {}
+for _what, (_rows, _columns, _n) in itertools.product(("fit", "predict"), _SIZES):
+    _options = {"what": _what, "rows": _rows, "columns": _columns, "per_row": _n}
+    _name = f"sparse, {_what} {_rows:,} x {_columns:,}, {_n} a row"
+    CASES[_name] = Case("sparse", sparse, _options, quick=_rows == 3_000)
 for _data in ("iris", "wine", "breast_cancer", "digits", "diabetes"):
     _options = {"data": _data, "solver": "lbfgs"}
     CASES[f"lbfgs, {_data}"] = Case("lbfgs", fit, _options, _data in ("breast_cancer", "digits"))
@@ -189,14 +176,14 @@ class Script(NamedTuple):
 
     def get_ready(self) -> Turn:
         warnings.simplefilter("ignore")
-        show_slow_path()
+        turns.show_slow_path()
         if self.contender == PLAIN:  # This also disables cached machine code.
             os.environ["NUMBA_DISABLE_JIT"] = "1"
         library = importlib.import_module(MODULES[self.contender])
         return self.case.make(library, **self.case.options)
 
 
-def comparisons(options: Options) -> dict[str, tuple[str, str]]:
+def comparisons(options: turns.Options) -> dict[str, tuple[str, str]]:
     """Return the chosen cases by name, each with one thread and with all threads."""
     names = options.chosen(name for name, case in CASES.items() if case.quick or not options.quick)
     # With one thread, ratios do not depend on how well threads work together.
@@ -204,7 +191,7 @@ def comparisons(options: Options) -> dict[str, tuple[str, str]]:
     return {f"{name}, threads {label}": (name, label) for name in names for label in labels}
 
 
-def measure_all(options: Options, announce: Announce) -> Result:
+def measure_all(options: turns.Options, announce: turns.Announce) -> Result:
     """Return the seconds of each contender's turns, by case and threads."""
     known = [OURS, PEER] if options.quick else [*MODULES]
     chosen = [who for who in known if options.contenders is None or who in options.contenders]
@@ -214,8 +201,9 @@ def measure_all(options: Options, announce: Announce) -> Result:
         scripts = {who: Script(CASES[name], who) for who in chosen}
         facts = {"case": name, "kind": kind, "threads": label, "wanted": WANTED[kind]}
         with mock.patch.dict(os.environ):
-            set_threads(THREADS[label])
-            results[title] = facts | {"contenders": measure(scripts, options.rounds, announce)}
+            turns.set_threads(THREADS[label])
+            runs = turns.measure(scripts, options.rounds, announce)
+        results[title] = facts | {"contenders": runs}
     return results
 
 
@@ -251,4 +239,4 @@ def summary(results: Result) -> Table:
     return Table(PART.title, columns, rows)
 
 
-PART = Part("As a drop-in for scikit-learn", measure_all, tables)
+PART = turns.Part("As a drop-in for scikit-learn", measure_all, tables)

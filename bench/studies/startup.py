@@ -60,11 +60,10 @@ def measure(options: Options, announce: Announce) -> Result:
 
 def _in_a_process(library: str) -> Any:
     """Return the seconds of an import and of the first step, or why they are missing."""
-    is_after = library == AFTER
-    name = OURS if is_after else _contender(library)
-    before = IMPORTS["scikit-learn"] if is_after else ""
-    statement = IMPORTS["mlp_xp" if is_after else library]
-    code = TIMED.format(before=before, statement=statement, name=name)
+    before = IMPORTS["scikit-learn"] if library == AFTER else ""
+    library = "mlp_xp" if library == AFTER else library
+    name = _contender(library)
+    code = TIMED.format(before=before, statement=IMPORTS[library], name=name)
     return child("-c", code, **ENTRIES[name].environment)
 
 
@@ -90,9 +89,8 @@ def tables(startup: Result) -> list[Table]:
         if "seconds" in run:
             step = startup["first_steps"].get(_contender(name), {}).get("seconds")
             steps = [median(step), quartiles(step)] if step else ["", ""]
-            rows.append(
-                [name, median(run["seconds"]), steps[0], quartiles(run["seconds"]), steps[1]]
-            )
+            imports = median(run["seconds"]), quartiles(run["seconds"])
+            rows.append([name, imports[0], steps[0], imports[1], steps[1]])
     columns = ["library", "import", "first step", "quartiles", "quartiles of the step"]
     terms = (
         "Each library runs in a new process: first the import, then the first step of the medium "

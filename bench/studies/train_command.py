@@ -47,22 +47,19 @@ def measure(options: Options, announce: Announce) -> Result:
     runs = {}
     for name, command in commands.items():
         announce(f"{name}, once")
-        start, used = time.perf_counter(), os.times()
+        start, before = time.perf_counter(), os.times()
         found = child("-c", *command, "--epochs", epochs, cwd=options.scratch)
         taken, after = time.perf_counter() - start, os.times()
         if "cannot_run" not in found:
             # Processor time of all threads of the child, because wall time depends on other
             # programs.
-            processor = sum(after[2:4]) - sum(used[2:4])
+            used = sum(after[2:4]) - sum(before[2:4])
             found = {name: found[name] for name in KEPT}
-            found |= {"seconds": taken, "processor_seconds": processor}
+            found |= {"seconds": taken, "processor_seconds": used}
         runs[name] = found
-    return {
-        "epochs": epochs,
-        "state_bytes": state_bytes(WIDTHS, "adam"),
-        "data_bytes": np.load(folder / "x_train.npy", "r").nbytes,
-        "runs": runs,
-    }
+    n_bytes = np.load(folder / "x_train.npy", "r").nbytes
+    own = {"epochs": epochs, "state_bytes": state_bytes(WIDTHS, "adam"), "data_bytes": n_bytes}
+    return {**own, "runs": runs}
 
 
 def tables(whole: Result) -> list[Table]:
