@@ -30,25 +30,18 @@ SHAPES = (
     (8192, 64, 64), (8192, 500, 150),
 )  # fmt: skip
 QUICK = ((128, 512, 512), (1024, 2047, 2049))
-PRODUCTS = ("x W", "xᵀ dy", "dy Wᵀ")
+# Both factors, and whether each is transposed.
+PRODUCTS = {
+    "x W": ("x", "W", False, False),
+    "xᵀ dy": ("x", "dy", True, False),
+    "dy Wᵀ": ("dy", "W", False, True),
+}
 DTYPES = ("float32", "float64", "bfloat16")
 OURS, IN_PLACE, PACKED, BLAS, TORCH = "mlp_xp", "in place", "packed", "OpenBLAS", "oneDNN"
 LIBRARIES = (OURS, IN_PLACE, PACKED, BLAS, TORCH)
 
 # A function, and how many times it computes a product.
 Act: TypeAlias = tuple[Callable[[], Any], int]
-
-
-def operands(
-    product: str, batch: int, fan_in: int, fan_out: int
-) -> tuple[np.ndarray, np.ndarray, bool, bool]:
-    """Return both float32 factors, and whether each is transposed."""
-    rng = np.random.default_rng(0)
-    shapes = (batch, fan_in), (fan_in, fan_out), (batch, fan_out)
-    x, W, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
-    if product == "x W":
-        return x, W, False, False
-    return (x, dy, True, False) if product == "xᵀ dy" else (dy, W, False, True)
 
 
 def _ours(library: str, dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
@@ -107,10 +100,12 @@ def rates(library: str, shapes: Any) -> dict[str, float]:
     is_ours = library in (OURS, IN_PLACE, PACKED)
     found = {}
     with thread_pool(usable_threads()) if is_ours else contextlib.nullcontext():
-        for shape, product in itertools.product(shapes, PRODUCTS):
-            given = operands(product, *shape)
-            for dtype in DTYPES:
-                if (prepared := prepare(dtype, *given)) is None:
+        for batch, fan_in, fan_out in shapes:
+            rng, sides = np.random.default_rng(0), f"{batch} x {fan_in} x {fan_out}"
+            sizes = {"x": (batch, fan_in), "W": (fan_in, fan_out), "dy": (batch, fan_out)}
+            arrays = {k: rng.standard_normal(size, dtype="f4") for k, size in sizes.items()}
+            for (product, (a, b, ta, tb)), dtype in itertools.product(PRODUCTS.items(), DTYPES):
+                if (prepared := prepare(dtype, arrays[a], arrays[b], ta, tb)) is None:
                     continue
                 act, n = prepared
                 act()
@@ -118,8 +113,7 @@ def rates(library: str, shapes: Any) -> dict[str, float]:
                 while (start := time.perf_counter()) < end or best == np.inf:
                     act()
                     best = min(best, time.perf_counter() - start)
-                name = f"{product}, {' x '.join(map(str, shape))}, {dtype}"
-                found[name] = 2e-9 * n * float(np.prod([float(size) for size in shape])) / best
+                found[f"{product}, {sides}, {dtype}"] = 2e-9 * n * batch * fan_in * fan_out / best
     return found
 
 

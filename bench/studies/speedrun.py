@@ -32,34 +32,28 @@ from mlp_xp.saving import load_model
 RUN = "import sys; from mlp_xp.cli import main; sys.exit(main())"  # mlp-xp
 
 
-def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> int:
-    """Return the multiplications and additions of an orthogonalization.
-
-    Let m be the shorter side and n the longer side. A group of steps shares a Gram matrix, (m,
-    n)(n, m), with 2 m^2 n operations, and a final product with as many. Each step squares an m x m
-    matrix, with 2 m^3 operations. Each step except the first of a group has three more products of
-    this size; see `mlp_xp.optimizers._muon`.
-    """
-    *several, rows, columns = shape
-    m, n = sorted((rows, columns))
-    at_most = 1 if 2 * n <= 3 * m else 2 if is_bf16 else 4
-    shared = [min(at_most, steps - start) for start in range(0, steps, at_most)]
-    work = sum(4 * m * m * n + 2 * m**3 * (4 * k - 3) for k in shared)
-    return math.prod(several) * work
-
-
 def update_work(model: MLPClassifier) -> int:
-    """Return the multiplications and additions in the products of an update."""
-    rule, params = resolve_optimizer(model.get_params()), fitted_state(model).params
+    """Return the multiplications and additions in the products of an update.
+
+    Muon orthogonalizes each matrix. Let m be its shorter side and n its longer side. A group of
+    steps shares a Gram matrix, (m, n)(n, m), with 2 m^2 n operations, and a final product with as
+    many. Each step squares an m x m matrix, with 2 m^3 operations. Each step except the first of a
+    group has three more products of this size; see `mlp_xp.optimizers._muon`.
+    """
+    rule, params, work = resolve_optimizer(model.get_params()), fitted_state(model).params, 0
     rule = rule.matrix if isinstance(rule, ByKind) else rule
     if not isinstance(rule, Muon):
         return 0
-    is_bf16 = model.precision == "bf16"
-    return sum(
-        newton_schulz_work(p.shape, rule.ns_steps, is_bf16=is_bf16)
-        for kind, p in zip(kinds(params), leaves(params), strict=True)
-        if kind == "matrix"
-    )
+    for kind, p in zip(kinds(params), leaves(params), strict=True):
+        if kind == "matrix":
+            *several, rows, columns = p.shape
+            m, n = sorted((rows, columns))
+            at_most = 1 if 2 * n <= 3 * m else 2 if model.precision == "bf16" else 4
+            starts = range(0, rule.ns_steps, at_most)
+            groups = [min(at_most, rule.ns_steps - start) for start in starts]
+            own = sum(4 * m * m * n + 2 * m**3 * (4 * k - 3) for k in groups)
+            work += math.prod(several) * own
+    return work
 
 
 def facts(folder: Path, seconds: float) -> Result:
