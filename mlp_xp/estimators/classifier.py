@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.metrics import accuracy_score
+from sklearn.base import _fit_context
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
@@ -13,7 +12,7 @@ from mlp_xp.backends import get_backend, host
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
-from mlp_xp.estimators.fitted.scoring import log_of, score_on_host
+from mlp_xp.estimators.fitted.scoring import LabelsMixin, log_of
 from mlp_xp.estimators.fitted.state import fitted_state, set_weights
 from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import ClassTargets
@@ -23,7 +22,7 @@ from mlp_xp.recipes.parameters import CLASSIFIER
 
 
 @documented
-class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
+class MLPClassifier(LabelsMixin, BaseMLP):
     """Multilayer perceptron classifier, on NumPy, CuPy, PyTorch, JAX or array-api-strict.
 
     Parameters of `sklearn.neural_network.MLPClassifier` keep their names, defaults and meanings;
@@ -282,9 +281,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         >>> model.predict([[3.0], [-2.0]])
         array(['positive', 'negative'], dtype='<U8')
         """
-        model = cls(**params)
-        set_weights(model, coefs, intercepts, classes)
-        return model
+        return set_weights(cls(**params), coefs, intercepts, classes)
 
     def logits(self, X: Any) -> Any:
         """Return the raw outputs of the network, which scikit-learn's MLP does not expose.
@@ -309,29 +306,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         with backend.scope():
             logits = self._state.loss.raw_outputs(outputs, xp=backend.xp)
             return self._state.targets.margins(logits)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on the given samples.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,), (samples, classes) or (samples, targets)
-        sample_weight : array-like of shape (samples,), optional
-
-        Returns
-        -------
-        float
-            From 0 to 1; for multilabel or several targets, the fraction of samples with all labels
-            correct.
-        """
-        return score_on_host(accuracy_score, self, X, y, sample_weight)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def _sorted_labels(classes: Any) -> Any:

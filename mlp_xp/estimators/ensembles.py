@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
 from sklearn.exceptions import FitFailedWarning
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
@@ -22,7 +23,13 @@ from mlp_xp.estimators.checks.validation import asks_for_table, check_weights, c
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
-from mlp_xp.estimators.fitted.scoring import combined_values, log_of, mean_and_spread, score_on_host
+from mlp_xp.estimators.fitted.scoring import (
+    LabelsMixin,
+    combined_values,
+    log_of,
+    mean_and_spread,
+    score_on_host,
+)
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.many import FitTask, fit_all
 from mlp_xp.estimators.regressor import MLPRegressor
@@ -30,10 +37,20 @@ from mlp_xp.training.data.rows import Rows
 from mlp_xp.training.data.shared import SharedData
 
 
+@dataclass(eq=False, repr=False)
 class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     """The base class of `MLPEnsembleClassifier` and `MLPEnsembleRegressor`."""
 
-    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+    estimator: Any = None
+    n_estimators: int = 10
+    _: KW_ONLY
+    bootstrap: bool = False
+    settings: Sequence[dict[str, Any]] | None = None
+    random_state: Any = None
+    n_jobs: int | None = None
+    verbose: bool | int = False
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "bootstrap": ["boolean"],
         "settings": [list, tuple, None],
@@ -41,29 +58,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
-    _member_type: type[BaseMLP]
-
-    estimators_: list[Any]
-    n_features_in_: int
-
-    def __init__(
-        self,
-        estimator: Any = None,
-        n_estimators: int = 10,
-        *,
-        bootstrap: bool = False,
-        settings: Sequence[dict[str, Any]] | None = None,
-        random_state: Any = None,
-        n_jobs: int | None = None,
-        verbose: bool | int = False,
-    ) -> None:
-        self.estimator = estimator
-        self.n_estimators = n_estimators
-        self.bootstrap = bootstrap
-        self.settings = settings
-        self.random_state = random_state
-        self.n_jobs = n_jobs
-        self.verbose = verbose
+    _member_type: ClassVar[type[BaseMLP]]
 
     @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
     def fit(
@@ -183,7 +178,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc]
+class MLPEnsembleClassifier(LabelsMixin, BaseEnsemble):
     """An ensemble of classifiers that are trained together and whose probabilities are averaged.
 
     Parameters
@@ -234,7 +229,6 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
     """
 
     _member_type = MLPClassifier
-    classes_: np.ndarray
 
     def predict(self, X: Any, *, return_std: bool = False) -> Any:
         """Predict class labels.
@@ -259,17 +253,16 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
             labels = as_labels(targets.decode(host(mean)), targets, X)
             return (labels, std) if return_std else labels
         is_several = isinstance(self.classes_, list)
-        on_host = [host(p) for p in (mean if is_several else [mean])]
-        chosen = [np.argmax(p, axis=1) for p in on_host]
+        means, stds = (mean, std) if is_several else ([mean], [std])
+        on_host = list(map(host, means))
+        chosen = [np.argmax(p, axis=1, keepdims=True) for p in on_host]
         both = np.concatenate(on_host, axis=1)
-        found = targets.decode(both) if is_several else self.classes_[chosen[0]]
+        found = targets.decode(both) if is_several else self.classes_[chosen[0][:, 0]]
         labels = as_labels(found, targets, X)
         if not return_std:
             return labels
-        stds = std if is_several else [std]
         pairs = zip(map(host, stds), chosen, strict=True)
-        of_each = [np.take_along_axis(own, at[:, None], axis=1) for own, at in pairs]
-        of_label = np.concatenate(of_each, axis=1)
+        of_label = np.concatenate([np.take_along_axis(*pair, axis=1) for pair in pairs], axis=1)
         return labels, get_backend(stds[0]).put(of_label if is_several else of_label[:, 0])
 
     def predict_proba(self, X: Any, *, return_std: bool = False) -> Any:
@@ -298,27 +291,6 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
     def predict_log_proba(self, X: Any) -> Any:
         """Predict logarithms of probabilities; see `predict_proba`."""
         return log_of(self._averaged(X, "predict_log_proba")[0])
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on the given samples.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, classes)
-        sample_weight : array-like of shape (samples,), optional
-
-        Returns
-        -------
-        float
-        """
-        return score_on_host(accuracy_score, self, X, y, sample_weight)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        tags.target_tags.multi_output = True
-        return tags
 
 
 class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]

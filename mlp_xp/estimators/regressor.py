@@ -179,9 +179,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         >>> MLPRegressor.from_weights(W, b).predict([[3.0]])
         array([7.])
         """
-        model = cls(**params)
-        set_weights(model, coefs, intercepts)
-        return model
+        return set_weights(cls(**params), coefs, intercepts)
 
     def predict(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import cycle
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set
 _MARKED = 50
 
 
+@dataclass(eq=False, repr=False)
 class TrainingCurvesDisplay:
     """Training curves: loss, score and learning rate by epoch.
 
@@ -45,18 +47,11 @@ class TrainingCurvesDisplay:
     ['loss', 'accuracy [%]']
     """
 
-    def __init__(
-        self,
-        panels: Mapping[str, Mapping[str, Sequence[float | None]]],
-        *,
-        best_epoch: int | None = None,
-        test: Mapping[str, float] | None = None,
-        colors: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.panels = panels
-        self.best_epoch = best_epoch
-        self.test = test
-        self.colors = colors
+    panels: Mapping[str, Mapping[str, Sequence[float | None]]]
+    _: KW_ONLY
+    best_epoch: int | None = None
+    test: Mapping[str, float] | None = None
+    colors: Mapping[str, Any] | None = None
 
     @classmethod
     def from_estimator(

@@ -38,10 +38,7 @@ class Plots:
 
     def confusion(self, X: Any, y: Any, **settings: Any) -> ConfusionMatrixDisplay:
         """Draw the confusion matrix of a classifier."""
-        display: ConfusionMatrixDisplay = ConfusionMatrixDisplay.from_estimator(
-            self._estimator, X, y, **settings
-        )
-        return display
+        return ConfusionMatrixDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def calibration(self, X: Any, y: Any, **settings: Any) -> CalibrationDisplay:
         """Draw the reliability diagram of a classifier's probabilities."""
@@ -57,10 +54,7 @@ class Plots:
 
     def predictions(self, X: Any, y: Any, **settings: Any) -> PredictionsDisplay:
         """Draw the predictions of a regressor against the true values."""
-        display: PredictionsDisplay = PredictionsDisplay.from_estimator(
-            self._estimator, X, y, **settings
-        )
-        return display
+        return PredictionsDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def weights(self, *, image_shape: Sequence[int], **settings: Any) -> WeightsDisplay:
         """Draw the weights of the first layer, if the samples are images."""

@@ -24,8 +24,7 @@ def new_figure(width: float, height: float) -> Any:
 
 def ink() -> str:
     """Return the text color of the current theme, light or dark."""
-    color: str = optional("matplotlib").rcParams["text.color"]
-    return color
+    return optional("matplotlib").rcParams["text.color"]
 
 
 def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None = None) -> Any:

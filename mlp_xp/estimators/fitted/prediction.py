@@ -86,10 +86,9 @@ def network_outputs(
     if raw or depth is not None or not (state.target_scaling or state.clips_predictions):
         return outputs
     with to.scope():
-        restored: Array = state.targets.restore(
+        return state.targets.restore(
             state.activating_loss, outputs, lambda array: to.put(array, dtype), xp=to.xp
         )
-    return restored
 
 
 def _place(

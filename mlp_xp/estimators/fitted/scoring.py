@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 import numpy as np
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 
@@ -25,25 +27,18 @@ def _has_classes(predictions: Any) -> bool:
     return predictions._targets.classes is not None
 
 
+@dataclass(eq=False, repr=False)
 class Predictions:
     """An estimator wrapper for scikit-learn's scorers; it returns precomputed predictions.
 
     The predictions do not depend on X. All other attributes are the estimator's.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        loss: Loss,
-        targets: Targets,
-        outputs: np.ndarray,
-        calibration: Calibration | None = None,
-    ) -> None:
-        self._model = model
-        self._loss = loss
-        self._targets: Any = targets
-        self._outputs = outputs
-        self._calibration = calibration
+    _model: Any
+    _loss: Loss
+    _targets: Any
+    _outputs: np.ndarray
+    _calibration: Calibration | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -83,6 +78,33 @@ class Predictions:
                 f"{scorer!r} does not support several targets with classes: use 'loss', or a "
                 "function of (model, X, y)."
             ) from error
+
+
+class LabelsMixin(ClassifierMixin):  # type: ignore[misc]
+    """A mixin for classifiers of one or several labels, with data of any library."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on the given samples.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,), (samples, classes) or (samples, targets)
+        sample_weight : array-like of shape (samples,), optional
+
+        Returns
+        -------
+        float
+            From 0 to 1; for multilabel or several targets, the fraction of samples with all labels
+            correct.
+        """
+        return score_on_host(accuracy_score, self, X, y, sample_weight)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
+        return tags
 
 
 def log_of(probabilities: Any) -> Any:

@@ -150,9 +150,8 @@ class FittedState:
         """Return the state with new weights, whose arrays must not be used elsewhere."""
         weights: dict[str, Any] = {"params": params, "batch_stats": batch_stats}
         state = replace(self, **weights, copies=DeviceCopies(), **others)
-        state.copies.is_shared = self.copies.is_shared and any(
-            map(is_, state._entries, self._entries)
-        )
+        are_same = map(is_, state._entries, self._entries)
+        state.copies.is_shared = self.copies.is_shared and any(are_same)
         return state
 
     def clipping(self, y: np.ndarray, *, clips: bool) -> FittedState:
@@ -225,8 +224,7 @@ class FittedState:
 
     def to(self, backend: Backend) -> FittedState:
         """Return the state with the weights in arrays of a backend."""
-        weights = map_leaves(backend.put, (self.params, self.batch_stats))
-        return self.with_weights(*weights)
+        return self.with_weights(*map_leaves(backend.put, (self.params, self.batch_stats)))
 
 
 def _numpy_copy(array: Any) -> np.ndarray:
@@ -309,8 +307,8 @@ def fitted_state(estimator: Any) -> FittedState:
 
 def set_weights(
     estimator: Any, coefs: Sequence[Any], intercepts: Sequence[Any], classes: Any = None
-) -> None:
-    """Set the weights, and thereby the layer widths, of an unfitted estimator."""
+) -> Any:
+    """Set the weights, and thereby the layer widths, of an unfitted estimator, and return it."""
     if len(coefs) != len(intercepts) or not coefs:
         raise ValueError(
             "`coefs` and `intercepts` must have one array for each layer, the output layer last, "
@@ -328,6 +326,7 @@ def set_weights(
             f"The last layer must have {state.targets.n_outputs} outputs for "
             f"{len(estimator.classes_)} classes, got {n_outputs}."
         )
+    return estimator
 
 
 def publish(estimator: Any, state: FittedState, history: History | None = None) -> None:

@@ -125,10 +125,7 @@ def _adapt_to_data(
         x = x @ rotation[0] if rotation else x
     # All processes use the first process's weights, since different CPUs may round differently.
     adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
-    adapted: Params = processes.first_of(
-        partial(adapt, state.network, params, x, generator.uniform)
-    )
-    return adapted
+    return processes.first_of(partial(adapt, state.network, params, x, generator.uniform))
 
 
 def _some_rows(X: Any, most: int) -> np.ndarray:

@@ -57,8 +57,7 @@ class Quantile:
         transformer.quantiles_ = self.quantiles
         transformer.references_ = np.linspace(0.0, 1.0, len(self.quantiles))
         transformer.n_features_in_ = x.shape[1]
-        scaled: np.ndarray = transformer.transform(x)
-        return scaled
+        return transformer.transform(x)
 
     def to_json(self) -> dict[str, Any]:
         """Return the scaling as JSON values."""
