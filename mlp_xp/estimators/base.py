@@ -11,7 +11,7 @@ from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.processes import validating
-from mlp_xp.estimators.checks.validation import asks_for_table
+from mlp_xp.estimators.checks.validation import Given, asks_for_table
 from mlp_xp.estimators.fitted.device_cache import FittedArrays
 from mlp_xp.estimators.fitted.notebook_repr import NotebookMixin
 from mlp_xp.estimators.fitted.prediction import (
@@ -129,18 +129,11 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
             warnings.warn("Training interrupted by user.", stacklevel=2)
         return self
 
-    def _partial_fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        held_out: tuple[Any, Any, Any],
-        classes: Any = None,
-    ) -> Any:
+    def _partial_fit(self, given: Given, held_out: Given, classes: Any = None) -> Any:
         from mlp_xp.estimators.fitting.fit import partial_fit_requests
         from mlp_xp.training.loop.answer import answer
 
-        answer(partial_fit_requests(self, (X, y, sample_weight), held_out, classes))
+        answer(partial_fit_requests(self, given, held_out, classes))
         return self
 
     def _can_partial_fit(self) -> bool:

@@ -179,7 +179,8 @@ class MLPClassifier(LabelsMixin, BaseMLP):
                     f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
                     f"{known!r}"
                 )
-        return self._partial_fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), classes)
+        held_out = X_val, y_val, sample_weight_val
+        return self._partial_fit((X, y, sample_weight), held_out, classes)
 
     # --- prediction ----------------------------------------------------------------------------
 

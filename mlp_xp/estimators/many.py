@@ -55,6 +55,8 @@ _TINY_EPOCH, _TINY_FIT = 1_000_000, 100_000_000
 # The fraction of free memory for the models' states, gradients and activations.
 _SHARE_OF_MEMORY = 0.5
 
+OnEpoch = Callable[[int, Record], None] | None
+
 
 class FitTask(NamedTuple):
     """A model to fit, and its samples.
@@ -86,10 +88,7 @@ class FitResult(NamedTuple):
 
 
 def fit_many(
-    tasks: Sequence[FitTask],
-    *,
-    n_jobs: int | None = None,
-    on_epoch: Callable[[int, Record], None] | None = None,
+    tasks: Sequence[FitTask], *, n_jobs: int | None = None, on_epoch: OnEpoch = None
 ) -> Generator[FitResult]:
     """Fit many models at once, with the same results as `fit`; yield each result when ready.
 
@@ -104,18 +103,19 @@ def fit_many(
     groups: dict[tuple[Backend, bool], list[int]] = {}
     for number, task in enumerate(tasks):
         backend = training_backend(task.model._params(), task.X)
-        is_stack = not backend.has_workers and data.is_shared(task) and _can_share(task.model)
+        is_stack = not backend.has_workers and data.shared(task) is not None
+        is_stack = is_stack and _can_share(task.model)
         groups.setdefault((backend, is_stack), []).append(number)
     n_threads = usable_threads()
     with interrupts() as is_pressed:  # Ctrl-C ends the fits of all groups.
         for (backend, is_stack), numbers in groups.items():
-            fit = partial(_fit, data=data, on_epoch=on_epoch, is_stack=is_stack)
+            fit = partial(_fit, tasks, data=data, on_epoch=on_epoch, is_stack=is_stack)
             n_models = len(numbers)
             if is_stack:
                 most = min(_most_models(backend, [tasks[i] for i in numbers], data), n_models)
                 n_stacks = min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
                 worker = Worker(max(1, n_threads // most), n_models, is_pressed)
-                fits = (fit(number, tasks[number]) for number in numbers)
+                fits = map(fit, numbers)
                 yield from answer_many(fits, most=most, worker=worker, n_stacks=n_stacks)
                 continue
             n_workers = 1
@@ -125,7 +125,7 @@ def fit_many(
             elif backend.has_workers:
                 n_workers = min(n_jobs or n_threads, n_models)
             yield from work_in_threads(
-                lambda number, fit=fit: answer(fit(number, tasks[number])),  # type: ignore[misc]
+                lambda number, fit=fit: answer(fit(number)),  # type: ignore[misc]
                 numbers,
                 n_tasks=n_models,
                 n_workers=n_workers,
@@ -201,10 +201,6 @@ class _Data:
             if not self._n_left[key]:
                 self._shared.pop(key, None)
 
-    def is_shared(self, task: FitTask) -> bool:
-        """Whether the task's data can be shared by several fits."""
-        return self.shared(task) is not None
-
     def n_outputs(self, y: Any) -> int:
         """Return the approximate number of network outputs for targets y."""
         if id(y) not in self._n_outputs:
@@ -251,20 +247,15 @@ def _key(task: FitTask) -> Any:
 
 def _can_share(model: Any) -> bool:
     params = model._params()
-    is_own = (
+    return not (
         type(model).fit is not BaseMLP.fit
         or params["callbacks"]
         or getattr(model, "_skl_callbacks", None)
         or params["warm_start"]
-    )
-    return not (
-        is_own
         or params["solver"] == LBFGS
-        or params["max_time"] is not None
-        or params["augmentation"] is not None
         or params["placement"] == "streamed"
         or params["precision"] == "float16"
-        or params.get("distributed") is not None
+        or any(params[name] is not None for name in ("max_time", "augmentation", "distributed"))
     )
 
 
@@ -310,16 +301,12 @@ def _size(task: FitTask, data: _Data) -> _Size:
 
 
 def _fit(
-    number: int,
-    task: FitTask,
-    *,
-    data: _Data,
-    on_epoch: Callable[[int, Record], None] | None,
-    is_stack: bool,
+    tasks: Sequence[FitTask], number: int, *, data: _Data, on_epoch: OnEpoch, is_stack: bool
 ) -> Fit[FitResult]:
     """Fit a model; if it diverges in a stack, fit it again alone."""
     start = time.perf_counter()
     report = None if on_epoch is None else partial(on_epoch, number)
+    task = tasks[number]
     model = task.model
     error: Exception | None = None
     untouched = copy.deepcopy(model.random_state)
@@ -327,7 +314,9 @@ def _fit(
         with reporting(report):
             yield from data.fit(task, is_stack)
         if is_stack:
-            _detach(model)
+            # Replace the trainer with the optimizer state for a later fit, as pickling does.
+            model._state = replace(model._state, progress=model._training.progress())
+            model._training = None
     except Exception as raised:
         error = raised
     # Fit again outside the handler, so that a second error does not show the first as its context.
@@ -339,9 +328,3 @@ def _fit(
             error = raised
     data.end(task)
     return FitResult(number, error, time.perf_counter() - start)
-
-
-def _detach(model: Any) -> None:
-    """Replace the trainer with the optimizer state for a later fit, as pickling does."""
-    model._state = replace(model._state, progress=model._training.progress())
-    model._training = None

@@ -150,7 +150,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         -------
         self
         """
-        return self._partial_fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        return self._partial_fit((X, y, sample_weight), (X_val, y_val, sample_weight_val))
 
     # --- prediction ----------------------------------------------------------------------------
 

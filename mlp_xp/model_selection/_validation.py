@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +16,13 @@ def _at_once(theirs: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
     """Return a decorator that calls scikit-learn's function and trains all networks at once."""
 
     def decorate(documented: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(documented)
         def function(*args: Any, **settings: Any) -> Any:
             estimator = args[0] if args else settings.get("estimator")
             n_jobs, verbose = settings.get("n_jobs"), settings.get("verbose", 0)
             with many_models(estimator, n_jobs=n_jobs, verbose=verbose):
                 return theirs(*args, **settings)
 
-        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
-            setattr(function, name, getattr(documented, name))
         function.__signature__ = inspect.signature(theirs)  # type: ignore[attr-defined]
         return function
 

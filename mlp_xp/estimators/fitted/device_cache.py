@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from operator import is_
 from typing import Any
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
+
+
+def are_same(arrays: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether two sequences consist of the same objects."""
+    return len(arrays) == len(others) and all(map(is_, arrays, others))
+
+
+def put_leaves(backend: Backend, tree: Any, dtype: str) -> Any:
+    """Copy a tree of arrays to a backend; a leaf or tree that is None stays None."""
+    return map_leaves(lambda leaf: None if leaf is None else backend.put(leaf, dtype), tree)
 
 
 class DeviceCopies:
@@ -32,24 +43,15 @@ class DeviceCopies:
         The copies are cached until an array of the tree is replaced. Shared arrays are returned
         unchanged.
         """
-
-        def put(leaf: Any) -> Any:
-            return None if leaf is None else backend.put(leaf, dtype)
-
         originals, key = tuple(leaves(tree)), (backend, dtype)
         with self._lock:
-            known = self._originals
-            if (
-                self.is_shared
-                or len(known) != len(originals)
-                or not all(map(is_, known, originals))
-            ):
+            if self.is_shared or not are_same(self._originals, originals):
                 self._originals, self._copies = originals, {}
             if self.is_shared:
                 return tree
             if key not in self._copies:
                 with backend.scope():
-                    self._copies[key] = map_leaves(put, tree)
+                    self._copies[key] = put_leaves(backend, tree, dtype)
                 # Finish copying now: other threads' CUDA streams do not wait for the copies.
                 backend.synchronize(self._copies[key])
             return self._copies[key]

@@ -9,9 +9,9 @@ from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
-from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
+from mlp_xp.estimators.fitted.device_cache import put_leaves
 from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 from mlp_xp.estimators.settings.config import choose_backend, resolve_augmentation
@@ -146,12 +146,8 @@ def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
     X, caller, backend, dtype = _place(model, X, state, "input_gradient")
     truth = check_y(model, target, X.shape[0], "target")
     state.targets.check_loss(truth, state.loss, "target")
-
-    def put(leaf: Any) -> Any:
-        return None if leaf is None else backend.put(leaf, dtype)
-
     with backend.scope():
-        weights: Any = map_leaves(put, state.on(backend, dtype))
+        weights: Any = put_leaves(backend, state.on(backend, dtype), dtype)
     targets = state.targets.encode(truth, dtype, "target")
     return input_gradient(
         backend, state.network, state.loss, weights, X, targets, to=caller, dtype=dtype
@@ -183,6 +179,5 @@ def evaluate(
     if metrics is None:
         return scores | {targets.metric: targets.score(truth, predictions.predict(), weights)}
     for name, metric in named.items():
-        scorer = metric if callable(metric) else get_scorer(metric)
-        scores[name] = predictions.score(scorer, X, truth, weights)
+        scores[name] = predictions.score(get_scorer(metric), X, truth, weights)
     return scores

@@ -16,7 +16,7 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.fitted.calibration import Calibration, divided
-from mlp_xp.estimators.fitted.device_cache import DeviceCopies
+from mlp_xp.estimators.fitted.device_cache import DeviceCopies, are_same
 from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.nn.entries import entries
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
@@ -128,8 +128,7 @@ class FittedState:
         """Return the state, updated with the attributes and `activation` that a user assigned."""
         state = self
         given = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
-        known = self._entries
-        if len(given) != len(known) or not all(map(is_, given, known)):
+        if not are_same(given, self._entries):
             weights = _weights(self.network, attributes)
             state = replace(state, **weights, is_checked=False, **_UNCALIBRATED)
             state.copies.is_shared = True

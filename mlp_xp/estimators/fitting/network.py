@@ -16,6 +16,7 @@ from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.estimators.checks.validation import Sample
+from mlp_xp.estimators.fitted.device_cache import are_same, put_leaves
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import TrainingConfig, resolve_dtype, resolve_layers
 from mlp_xp.estimators.targets import Targets
@@ -184,7 +185,6 @@ def trainer_for(
 ) -> Trainer:
     """Return the last fit's trainer, with its compiled step, or a new trainer in the same state."""
     rules, weights = config.rules, (state.params, state.batch_stats)
-    trainer = None if last is None else last.trainer
     if last is not None and last.trainer.backend == backend and last.trainer.rules == rules:
         trainer = last.trainer
         # If the estimator has the trainer's arrays, do not copy them, unless the compiled step
@@ -195,20 +195,17 @@ def trainer_for(
         if not is_average and (not is_own or backend.donates):
             trainer.set_learned(*weights)
         return trainer
-    scaling = None
-    if state.scaling is not None:
-        scaling = map_leaves(lambda leaf: backend.put(leaf, state.dtype), state.scaling)
     new = trainer_type(
         backend,
         rules,
         params=state.params,
         batch_stats=state.batch_stats,
         dtype=state.dtype,
-        scaling=scaling,
+        scaling=put_leaves(backend, state.scaling, state.dtype),
         seed=state.seed,
         processes=processes,
     )
-    progress = state.progress if trainer is None else trainer.progress()
+    progress = state.progress if last is None else last.trainer.progress()
     if progress is not None:
         new.resume(progress)
     return new
@@ -216,5 +213,4 @@ def trainer_for(
 
 def _have_same_arrays(tree: Any, other: Any) -> bool:
     """Whether two trees consist of the same array objects."""
-    mine, theirs = list(leaves(tree)), list(leaves(other))
-    return len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))
+    return are_same(list(leaves(tree)), list(leaves(other)))

@@ -89,11 +89,8 @@ class HeldOut:
         self._loss_weights = None
         if sample.weights is not None:
             self._loss_weights = self._scores_on.put(sample.weights, dtype)
-        self._scorer: Callable[..., float] | None = None
-        if callable(self._scoring):
-            self._scorer = self._scoring
-        elif self._scoring not in (None, "loss", REFINEMENT):
-            self._scorer = get_scorer(self._scoring)
+        has_scorer = self._scoring not in (None, "loss", REFINEMENT)
+        self._scorer = get_scorer(self._scoring) if has_scorer else None
         if self._scorer is not None:  # Raise a scorer's error before the first epoch.
             self.measure()
 

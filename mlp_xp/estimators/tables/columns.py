@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.checks.text_advice import IMPUTE
-from mlp_xp.estimators.tables.kinds import KINDS, CategoryColumn, Column, check_finite
+from mlp_xp.estimators.tables.kinds import KINDS, CategoryColumn, Column, check_finite, numbers_of
 from mlp_xp.estimators.tables.reading import RawColumn, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
@@ -191,12 +191,7 @@ class TableColumns:
         self, pairs: list[tuple[Column, RawColumn]], matrix: np.ndarray, *, imputes: bool
     ) -> None:
         """Write numbers and indicators of missing values into the matrix, in blocks of rows."""
-        numbers: list[np.ndarray] = []
-        labels: list[str] = []
-        for column, raw in pairs:
-            parts = column.numbers(raw)
-            numbers += parts
-            labels += [raw.label] * len(parts)
+        labels, numbers = numbers_of(pairs)
         indicators, n = self.indicators, len(numbers)
         if not n:
             return

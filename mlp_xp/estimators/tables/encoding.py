@@ -20,6 +20,7 @@ from mlp_xp.estimators.tables.kinds import (
     NumberColumn,
     UselessError,
     check_finite,
+    numbers_of,
 )
 from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
@@ -71,9 +72,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
             f"{next(iter(useless.values()))}, so nothing can be learned from it: drop it, e.g. "
             f"X.drop(columns={[*useless]})."
         )
-    pairs = zip(columns, raws, strict=True)
-    found = [(raw.label, values) for column, raw in pairs for values in column.numbers(raw)]
-    labels, parts = [label for label, _ in found], [values for _, values in found]
+    labels, parts = numbers_of(zip(columns, raws, strict=True))
     check_finite(labels, parts)
     there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
     medians = np.asarray([np.median(values) for values in there])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -190,18 +190,13 @@ class CategoryColumn(Column):
     @cached_property
     def rows(self) -> np.ndarray:
         """The one-hot inputs for each code, ``(categories + 2, inputs)``."""
-        n_values, n_inputs = len(self.values), len(self.category_names)
         if self._is_binary:
             return np.asarray([[0.0], [-1.0], [1.0], [0.0]])
-        rows = np.zeros((self.n_codes, n_inputs))
-        if self.has_rare:
-            rows[0, 0] = 1.0
-        first = int(self.has_rare)
-        rows[1 : n_values + 1, first : first + n_values] = np.eye(n_values)
-        rows[-1] = rows[0]
-        if self.has_missing:
-            rows[-1] = np.eye(n_inputs)[-1]
-        return rows
+        rows = np.eye(self.n_codes)
+        if not self.has_missing:
+            rows[-1] = rows[0]  # Treat missing values like unknown ones.
+        first = 0 if self.has_rare else 1
+        return rows[:, first : first + len(self.category_names)]
 
     def codes(self, raw: RawColumn) -> np.ndarray:
         """Return the code of the category in each row, ``(rows,)``.
@@ -216,6 +211,12 @@ class CategoryColumn(Column):
             raise _changed(raw.label, *kinds)
         numbers = [known.get(value, 0) for value in found]
         return np.asarray([*numbers, len(self.values) + 1])[codes]
+
+
+def numbers_of(pairs: Iterable[tuple[Column, RawColumn]]) -> tuple[list[str], list[np.ndarray]]:
+    """Return the columns' numeric inputs, and for each of them the label of its column."""
+    found = [(raw.label, values) for column, raw in pairs for values in column.numbers(raw)]
+    return [label for label, _ in found], [values for _, values in found]
 
 
 def check_finite(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:

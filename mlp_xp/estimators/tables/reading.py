@@ -46,8 +46,31 @@ class RawColumn:
 
     @cached_property
     def factors(self) -> tuple[np.ndarray, Sequence[Category]]:
-        """The cached result of `factorize`."""
-        return factorize(self)
+        """The index of each row's category (-1 if missing), and the categories, unsorted.
+
+        Text stays text, numbers and bools become floats, and other objects are converted to text.
+        """
+        values = self.values
+        if self.kind == "date":
+            values = np.datetime_as_string(values).astype(object)
+            values[np.isnat(self.values)] = None
+        if values.dtype.kind == "O":
+            places: dict[Any, int] = {}
+            try:
+                seen = [places.setdefault(value, len(places)) for value in values.tolist()]
+            except TypeError as error:
+                wrong = next(value for value in values if type(value).__hash__ is None)
+                raise _no_values(self.label, wrong) from error
+            raw, inverse = [*places], np.asarray(seen, dtype=np.intp)
+        else:
+            unique, inverse = np.unique(values, return_inverse=True)
+            raw = unique.tolist()
+        merged: dict[Category, int] = {}
+        targets = [
+            -1 if is_missing(value) else merged.setdefault(_plain(self.label, value), len(merged))
+            for value in raw
+        ]
+        return np.asarray(targets, dtype=np.int32)[inverse], [*merged]
 
 
 def read_table(X: Any) -> list[RawColumn]:
@@ -180,33 +203,6 @@ _SECONDS_OF: dict[type, Any] = {
     datetime.timedelta: datetime.timedelta.total_seconds,
     datetime.time: _second_of_day,
 }
-
-
-def factorize(column: RawColumn) -> tuple[np.ndarray, Sequence[Category]]:
-    """Return the index of each row's category (-1 if missing), and the categories, unsorted.
-
-    Text stays text, numbers and bools become floats, and other objects are converted to text.
-    """
-    label, kind, values = column.label, column.kind, column.values
-    if kind == "date":
-        values = np.datetime_as_string(values).astype(object)
-        values[np.isnat(column.values)] = None
-    if values.dtype.kind == "O":
-        places: dict[Any, int] = {}
-        try:
-            seen = [places.setdefault(value, len(places)) for value in values.tolist()]
-        except TypeError as error:
-            raise _no_values(label, next(v for v in values if type(v).__hash__ is None)) from error
-        raw, inverse = [*places], np.asarray(seen, dtype=np.intp)
-    else:
-        unique, inverse = np.unique(values, return_inverse=True)
-        raw = unique.tolist()
-    merged: dict[Category, int] = {}
-    targets = [
-        -1 if is_missing(value) else merged.setdefault(_plain(label, value), len(merged))
-        for value in raw
-    ]
-    return np.asarray(targets, dtype=np.int32)[inverse], [*merged]
 
 
 def text_and_numbers(label: str) -> ValueError:
