@@ -1,4 +1,4 @@
-"""Thresholds for text columns: when a category is rare, and when the text is really numbers."""
+"""Rules for text columns: when a category is rare, and when the text is really numbers."""
 
 from __future__ import annotations
 
@@ -10,3 +10,12 @@ _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
 def least_rows(n_rows: int) -> int:
     """Return the number of rows below which a category is rare: 5, or 1 % in small tables."""
     return max(1, min(_MIN_ROWS, n_rows // _ROWS_A_CATEGORY))
+
+
+def is_number(text: str | bytes) -> bool:
+    """Whether text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

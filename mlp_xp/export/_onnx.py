@@ -212,14 +212,12 @@ def _named_values(
 
 def _quantiles(state: FittedState, outputs: Any, xp: Any) -> Any:
     """Return all quantiles of a loss, calibrated if the model is calibrated."""
-    loss, calibration = state.activating_loss, state.calibration
-    if calibration is None:
-        return loss.quantiles(outputs, loss.levels, xp=xp)
+    loss = state.activating_loss
 
     def put(array: np.ndarray) -> Any:
         return xp.astype(xp.asarray(array), outputs.dtype)
 
-    return calibrated_quantiles(loss, outputs, loss.levels, calibration, put, xp=xp)
+    return calibrated_quantiles(loss, outputs, loss.levels, state.calibration, put, xp=xp)
 
 
 def _named_classes(classes: Any, targets: Targets, given: list[Any]) -> dict[str, Any]:

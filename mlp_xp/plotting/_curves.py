@@ -92,17 +92,14 @@ class TrainingCurvesDisplay:
         score = "accuracy [%]" if is_share else "R²"
         columns = {
             "loss": {"training": "loss", "validation": "validation_loss"},
-            score: {"training": "accuracy", "validation": "validation_score"},
-            "learning rate": {"": "learning_rate"},
+            score: {"training": "accuracy"},
         }
+        measure = score
         if estimator.scoring is not None:
             name = estimator.scoring if isinstance(estimator.scoring, str) else "score"
-            columns = {
-                "loss": columns["loss"],
-                "accuracy [%]": {"training": "accuracy"},
-                name.replace("_", " "): {"validation": "validation_score"},
-                "learning rate": columns["learning rate"],
-            }
+            measure = name.replace("_", " ")
+        columns.setdefault(measure, {})["validation"] = "validation_score"
+        columns["learning rate"] = {"": "learning_rate"}
         if not estimator.history_:
             raise ValueError(
                 "There are no curves to draw, because the fit ended before its first epoch: fit "

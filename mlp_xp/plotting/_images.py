@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -89,6 +90,7 @@ class WeightsDisplay:
         return self
 
 
+@dataclass(eq=False, repr=False)
 class MistakesDisplay:
     r"""The most confident mistakes of a classifier, as images.
 
@@ -115,17 +117,15 @@ class MistakesDisplay:
     'b, 90 %\nis a'
     """
 
-    def __init__(
-        self,
-        images: Any,
-        image_shape: Sequence[int],
-        truth: Any,
-        predicted: Any,
-        confidence: Any,
-    ) -> None:
-        self.images = np.asarray(images)
-        self.image_shape = _shape(image_shape, self.images.shape[1])
-        self.truth, self.predicted, self.confidence = truth, predicted, confidence
+    images: Any
+    image_shape: Sequence[int]
+    truth: Any
+    predicted: Any
+    confidence: Any
+
+    def __post_init__(self) -> None:
+        self.images = np.asarray(self.images)
+        self.image_shape = _shape(self.image_shape, self.images.shape[1])
 
     @classmethod
     def from_estimator(

@@ -98,12 +98,12 @@ def calibrated_quantiles(
     loss: Loss,
     outputs: Any,
     levels: Sequence[float],
-    calibration: Calibration,
+    calibration: Calibration | None,
     put: Callable[[np.ndarray], Any],
     *,
     xp: Namespace,
 ) -> Any:
-    r"""Return calibrated quantiles, (samples, targets, levels), for activated outputs.
+    r"""Return quantiles, (samples, targets, levels), for activated outputs; calibrate if possible.
 
     The calibrated quantile :math:`q` is the network's quantile plus the quantile :math:`q` of the
     network's errors on the n calibration samples, at position :math:`q\,(n + 1)`. A new error is
@@ -116,6 +116,8 @@ def calibrated_quantiles(
     2; Papadopoulos, Proedrou, Vovk, Gammerman, "Inductive confidence machines for regression"
     (2002), for errors in units of their expected size.
     """
+    if calibration is None:
+        return loss.quantiles(outputs, levels, xp=xp)
     scores = calibration.scores
     _check_levels(levels, len(scores))
     centers, spread = loss.centers(outputs, xp=xp)

@@ -182,12 +182,8 @@ def predict_values(
     with backend.scope():
         if quantiles is not None:
             levels = [as_level(level) for level in np.ravel(quantiles)]
-            found: Any
-            if calibration is None:
-                found = loss.quantiles(outputs, levels, xp=backend.xp)
-            else:
-                put = backend.put
-                found = calibrated_quantiles(loss, outputs, levels, calibration, put, xp=backend.xp)
+            settings: Any = {"put": backend.put, "xp": backend.xp}
+            found: Any = calibrated_quantiles(loss, outputs, levels, calibration, **settings)
             found = targets.decode(found)
             return found[..., 0] if np.ndim(quantiles) == 0 else found
         values: Any = loss.point(outputs, xp=backend.xp)

@@ -55,11 +55,9 @@ class Summary:
 
     def __str__(self) -> str:
         cells = list(self._cells())
-        widths = [max(len(row[i]) for row in cells) for i in range(4)]
+        first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
         lines = [
-            f"{row[0]:{widths[0]}}  "
-            + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-            for row in cells
+            "  ".join([name.ljust(first), *map(str.rjust, row, others)]) for name, *row in cells
         ]
         rule = "-" * len(lines[0])
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1], self._note]

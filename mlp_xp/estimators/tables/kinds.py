@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mlp_xp._utils.categories import FEW, MANY, least_rows
+from mlp_xp._utils.categories import FEW, MANY, is_number, least_rows
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
 
 _SHOWN = 40
@@ -241,21 +241,13 @@ def _check_text(label: str, found: Sequence[Category]) -> None:
     if texts and len(texts) < len(found):
         raise text_and_numbers(label)
     if len(texts) > FEW:
-        others = [text for text in texts if not _is_number(text)]
+        others = [text for text in texts if not is_number(text)]
         if len(others) < (1.0 - MANY) * len(texts):
             seen = f" and other text, e.g. {_shown(others[0])}" if others else ""
             raise ValueError(
                 f"{label} has numbers stored as text{seen}: convert them, e.g. by "
                 "pandas.to_numeric(column, errors='coerce')."
             )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _shown(value: Category) -> str:

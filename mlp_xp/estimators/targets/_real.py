@@ -11,6 +11,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from mlp_xp._utils.array_types import Namespace
+from mlp_xp._utils.categories import is_number
 from mlp_xp.backends import host
 from mlp_xp.estimators.targets._base import Targets, dense_targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
@@ -44,7 +45,8 @@ class RealTargets(Targets):
         try:
             values = dense_targets(y, estimator, name, numeric=True)
         except ValueError as error:
-            text = next(filter(_is_word, np.ravel(host(y)).tolist()), None)
+            texts = (v for v in np.ravel(host(y)).tolist() if isinstance(v, str | bytes))
+            text = next((text for text in texts if not is_number(text)), None)
             if text is None:
                 raise
             raise ValueError(
@@ -173,13 +175,3 @@ class RealTargets(Targets):
 
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
         return float(r2_score(y, predicted, sample_weight=weights))
-
-
-def _is_word(value: Any) -> bool:
-    """Whether a value is text that is not a number."""
-    if isinstance(value, str | bytes):
-        try:
-            float(value)
-        except ValueError:
-            return True
-    return False
