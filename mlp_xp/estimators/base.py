@@ -6,21 +6,13 @@ from typing import Any
 
 from sklearn.base import BaseEstimator, _fit_context
 
-from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
-from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.validation import Given, asks_for_table
 from mlp_xp.estimators.fitted.device_cache import FittedArrays
 from mlp_xp.estimators.fitted.notebook_repr import NotebookMixin
-from mlp_xp.estimators.fitted.prediction import (
-    evaluate,
-    gradient_of_inputs,
-    member_std,
-    network_outputs,
-)
-from mlp_xp.estimators.fitted.scoring import Metrics
 from mlp_xp.estimators.fitted.sklearn_overrides import SklearnNamesMixin
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitted.summary import Summary, summary_of
@@ -143,135 +135,6 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
                 f"{self.solver} is not stochastic."
             )
         return True
-
-    # --- prediction ----------------------------------------------------------------------------
-
-    def _outputs(self, X: Any, method: str, **settings: Any) -> Array:
-        return network_outputs(self, X, method, **settings)
-
-    @property
-    def _any_weights(self) -> Any:
-        return next(leaves(self._state.params))
-
-    def member_std(self, X: Any) -> Any:
-        """Return the standard deviation of the predictions over the `n_members` networks.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-
-        Returns
-        -------
-        array
-            In the shape of the classifier's `predict_proba` or the regressor's `predict`.
-        """
-        return member_std(self, X)
-
-    def hidden_activations(self, X: Any, layer: int = -1) -> Array:
-        """Return the activations of a hidden layer.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        layer : int, default=-1
-            Index of the hidden layer, from 0; negative numbers count from the last.
-
-        Returns
-        -------
-        (samples, width) array
-            The activations, after normalization and residual connection, in the library and on the
-            device of X.
-
-        Raises
-        ------
-        IndexError
-            If the network has no such layer.
-
-        Examples
-        --------
-        >>> from mlp_xp import MLPRegressor
-        >>> model = MLPRegressor(hidden_layer_sizes=(5, 3), max_iter=2, learning_rate="cosine")
-        >>> model = model.fit([[0.0], [1.0]], [0, 1])
-        >>> model.hidden_activations([[0.5]]).shape, model.hidden_activations([[0.5]], 0).shape
-        ((1, 3), (1, 5))
-        """
-        n_hidden = len(fitted_state(self).network.widths) - 2
-        if not -n_hidden <= layer < n_hidden:
-            raise IndexError(
-                f"`layer` must be 0 to {n_hidden - 1} for a network with {n_hidden} hidden layers, "
-                f"got {layer}."
-            )
-        return self._outputs(X, "hidden_activations", depth=layer % n_hidden + 1)
-
-    def input_gradient(self, X: Any, target: Any) -> Array:
-        """Return the gradient of the loss with respect to the inputs.
-
-        The magnitude of the gradient shows which features a prediction depends on (a saliency map);
-        its sign shows which change of the features increases the loss (an adversarial example).
-        Dropout and `tta` are not used; batch normalization uses its running statistics.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        target : array-like of shape (samples,) or (samples, outputs)
-            Class labels or values to compute the loss for, like y in `fit`.
-
-        Returns
-        -------
-        (samples, features) array
-            Derivative of each sample's loss, as reported by `evaluate`, with respect to its
-            features; in the library and on the device of X. For a data frame, the derivative is
-            with respect to the encoded inputs; ``columns_.by_column`` returns its norm per column.
-
-        References
-        ----------
-        Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks" (2014), arXiv:1312.6034;
-        Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples" (2015),
-        arXiv:1412.6572.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_iris
-        >>> from mlp_xp import MLPClassifier
-        >>> X, y = load_iris(return_X_y=True)
-        >>> model = MLPClassifier(max_iter=200, random_state=0).fit(X, y)
-        >>> gradient = model.input_gradient(X, y)
-        >>> worse = X + 0.3 * (gradient > 0) - 0.3 * (gradient < 0)
-        >>> model.score(worse, y) < model.score(X, y)
-        True
-        """
-        return gradient_of_inputs(self, X, target)
-
-    def evaluate(
-        self, X: Any, y: Any, sample_weight: Any = None, *, metrics: Metrics | None = None
-    ) -> dict[str, float]:
-        """Return loss and scores, computed in one pass over the data.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, outputs)
-        sample_weight : array-like of shape (samples,), optional
-        metrics : str, callable, list of str, or dict of them, optional
-            Names of scikit-learn's scorers, e.g. ``"roc_auc_ovr"``, or callables
-            ``scorer(estimator, X, y)``; by default the metric of `score`.
-
-        Returns
-        -------
-        dict
-            The values by name: ``"loss"`` and the metrics. The loss does not include the penalty;
-            with `tta` it is the loss of the averaged predictions.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_iris
-        >>> from mlp_xp import MLPClassifier
-        >>> X, y = load_iris(return_X_y=True)
-        >>> model = MLPClassifier(max_iter=5, learning_rate="cosine").fit(X, y)
-        >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
-        ['loss', 'accuracy', 'neg_log_loss']
-        """
-        return evaluate(self, X, y, sample_weight, metrics)
 
     def summary(self) -> Summary:
         """Describe the fitted network: layers, parameters, memory, operations per sample.

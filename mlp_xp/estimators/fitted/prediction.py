@@ -1,7 +1,5 @@
 """The predictions of a fitted estimator, and their evaluation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -9,6 +7,7 @@ from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
+from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.fitted.device_cache import put_leaves
@@ -103,30 +102,6 @@ def _place(
     return X, caller, backend, state.dtype if backend.has_float64 else "float32"
 
 
-def member_std(model: Any, X: Any) -> Any:
-    """Return the spread of the networks' predictions; see `BaseMLP.member_std`."""
-    state = fitted_state(model)
-    loss = state.activating_loss
-    if not isinstance(loss, EachMember):
-        raise ValueError(
-            "`n_members` must be above 1 for member_std, got 1: fit with e.g. n_members=32."
-        )
-    logits = network_outputs(model, X, "member_std", raw=True, tta=None)
-    backend, targets = get_backend(logits), state.targets
-    with backend.scope():
-        spread: Any = loss.spread(logits, xp=backend.xp)
-        if targets.classes is None:
-            if state.target_scaling is not None:
-                spread = spread * backend.put(
-                    targets.scaling[1], str(spread.dtype).rpartition(".")[2]
-                )
-            return targets.decode(spread)
-        # The probabilities of the two classes have the same standard deviation.
-        if targets.kind == "binary" and spread.shape[-1] == 1:
-            return backend.xp.concat([spread, spread], axis=1)
-        return targets.margins(spread) if isinstance(targets.classes, list) else spread
-
-
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
     """Return labels as a sparse matrix if y was sparse, else in the library of X if possible."""
     if targets.is_sparse:
@@ -138,46 +113,183 @@ def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
     return caller.put(labels, "float32" if narrow else None)
 
 
-def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
-    """Return each sample's gradient with respect to its features; see `BaseMLP.input_gradient`."""
-    from mlp_xp.training.inference.input_gradient import input_gradient  # Import only if needed.
+class PredictionMixin:
+    """A mixin with the predictions of classifiers and regressors."""
 
-    state = fitted_state(model).checked()
-    X, caller, backend, dtype = _place(model, X, state, "input_gradient")
-    truth = check_y(model, target, X.shape[0], "target")
-    state.targets.check_loss(truth, state.loss, "target")
-    with backend.scope():
-        weights: Any = put_leaves(backend, state.on(backend, dtype), dtype)
-    targets = state.targets.encode(truth, dtype, "target")
-    return input_gradient(
-        backend, state.network, state.loss, weights, X, targets, to=caller, dtype=dtype
-    )
+    _outputs = network_outputs
 
+    @property
+    def _any_weights(self: Any) -> Any:
+        return next(leaves(self._state.params))
 
-def evaluate(
-    model: Any, X: Any, y: Any, sample_weight: Any, metrics: Metrics | None
-) -> dict[str, float]:
-    """Return an estimator's loss and scores; see its method `evaluate`."""
-    named = named_metrics(() if metrics is None else metrics)
-    here = get_backend("numpy")
-    logits: Any = network_outputs(model, X, "evaluate", raw=True, to=here)
-    state, n_samples = fitted_state(model), logits.shape[0]
-    loss, targets = state.loss, state.targets
-    truth = check_y(model, y, n_samples)
-    targets.check_loss(truth, loss)
-    weights = check_weights(sample_weight, n_samples)
-    encoded: Any = targets.encode(truth, state.dtype)
-    shares: Any = None if weights is None else weights.astype(logits.dtype)
-    value: Any = mean_loss(loss, logits, encoded, shares, xp=here.xp)[0]
-    activating: Any = state.activating_loss
-    outputs = activating.activate(logits, xp=here.xp)
-    outputs = targets.restore(
-        activating, outputs, lambda array: array.astype(logits.dtype), xp=here.xp
-    )
-    predictions = Predictions(model, activating, targets, outputs, state.calibration)
-    scores = {"loss": loss.reported(float(value), logits.shape[1])}
-    if metrics is None:
-        return scores | {targets.metric: targets.score(truth, predictions.predict(), weights)}
-    for name, metric in named.items():
-        scores[name] = predictions.score(get_scorer(metric), X, truth, weights)
-    return scores
+    def member_std(self: Any, X: Any) -> Any:
+        """Return the standard deviation of the predictions over the `n_members` networks.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+
+        Returns
+        -------
+        array
+            In the shape of the classifier's `predict_proba` or the regressor's `predict`.
+        """
+        state = fitted_state(self)
+        loss = state.activating_loss
+        if not isinstance(loss, EachMember):
+            raise ValueError(
+                "`n_members` must be above 1 for member_std, got 1: fit with e.g. n_members=32."
+            )
+        logits = network_outputs(self, X, "member_std", raw=True, tta=None)
+        backend, targets = get_backend(logits), state.targets
+        with backend.scope():
+            spread: Any = loss.spread(logits, xp=backend.xp)
+            if targets.classes is None:
+                if state.target_scaling is not None:
+                    dtype = str(spread.dtype).rpartition(".")[2]
+                    spread = spread * backend.put(targets.scaling[1], dtype)
+                return targets.decode(spread)
+            # The probabilities of the two classes have the same standard deviation.
+            if targets.kind == "binary" and spread.shape[-1] == 1:
+                return backend.xp.concat([spread, spread], axis=1)
+            return targets.margins(spread) if isinstance(targets.classes, list) else spread
+
+    def hidden_activations(self: Any, X: Any, layer: int = -1) -> Array:
+        """Return the activations of a hidden layer.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        layer : int, default=-1
+            Index of the hidden layer, from 0; negative numbers count from the last.
+
+        Returns
+        -------
+        (samples, width) array
+            The activations, after normalization and residual connection, in the library and on the
+            device of X.
+
+        Raises
+        ------
+        IndexError
+            If the network has no such layer.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLPRegressor
+        >>> model = MLPRegressor(hidden_layer_sizes=(5, 3), max_iter=2, learning_rate="cosine")
+        >>> model = model.fit([[0.0], [1.0]], [0, 1])
+        >>> model.hidden_activations([[0.5]]).shape, model.hidden_activations([[0.5]], 0).shape
+        ((1, 3), (1, 5))
+        """
+        n_hidden = len(fitted_state(self).network.widths) - 2
+        if not -n_hidden <= layer < n_hidden:
+            raise IndexError(
+                f"`layer` must be 0 to {n_hidden - 1} for a network with {n_hidden} hidden layers, "
+                f"got {layer}."
+            )
+        return self._outputs(X, "hidden_activations", depth=layer % n_hidden + 1)
+
+    def input_gradient(self: Any, X: Any, target: Any) -> Array:
+        """Return the gradient of the loss with respect to the inputs.
+
+        The magnitude of the gradient shows which features a prediction depends on (a saliency map);
+        its sign shows which change of the features increases the loss (an adversarial example).
+        Dropout and `tta` are not used; batch normalization uses its running statistics.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        target : array-like of shape (samples,) or (samples, outputs)
+            Class labels or values to compute the loss for, like y in `fit`.
+
+        Returns
+        -------
+        (samples, features) array
+            Derivative of each sample's loss, as reported by `evaluate`, with respect to its
+            features; in the library and on the device of X. For a data frame, the derivative is
+            with respect to the encoded inputs; ``columns_.by_column`` returns its norm per column.
+
+        References
+        ----------
+        Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks" (2014), arXiv:1312.6034;
+        Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples" (2015),
+        arXiv:1412.6572.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=200, random_state=0).fit(X, y)
+        >>> gradient = model.input_gradient(X, y)
+        >>> worse = X + 0.3 * (gradient > 0) - 0.3 * (gradient < 0)
+        >>> model.score(worse, y) < model.score(X, y)
+        True
+        """
+        # Import only if needed.
+        from mlp_xp.training.inference.input_gradient import input_gradient
+
+        state = fitted_state(self).checked()
+        X, caller, backend, dtype = _place(self, X, state, "input_gradient")
+        truth = check_y(self, target, X.shape[0], "target")
+        state.targets.check_loss(truth, state.loss, "target")
+        with backend.scope():
+            weights: Any = put_leaves(backend, state.on(backend, dtype), dtype)
+        targets = state.targets.encode(truth, dtype, "target")
+        return input_gradient(
+            backend, state.network, state.loss, weights, X, targets, to=caller, dtype=dtype
+        )
+
+    def evaluate(
+        self: Any, X: Any, y: Any, sample_weight: Any = None, *, metrics: Metrics | None = None
+    ) -> dict[str, float]:
+        """Return loss and scores, computed in one pass over the data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, outputs)
+        sample_weight : array-like of shape (samples,), optional
+        metrics : str, callable, list of str, or dict of them, optional
+            Names of scikit-learn's scorers, e.g. ``"roc_auc_ovr"``, or callables
+            ``scorer(estimator, X, y)``; by default the metric of `score`.
+
+        Returns
+        -------
+        dict
+            The values by name: ``"loss"`` and the metrics. The loss does not include the penalty;
+            with `tta` it is the loss of the averaged predictions.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=5, learning_rate="cosine").fit(X, y)
+        >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
+        ['loss', 'accuracy', 'neg_log_loss']
+        """
+        named = named_metrics(() if metrics is None else metrics)
+        here = get_backend("numpy")
+        logits: Any = network_outputs(self, X, "evaluate", raw=True, to=here)
+        state, n_samples = fitted_state(self), logits.shape[0]
+        loss, targets = state.loss, state.targets
+        truth = check_y(self, y, n_samples)
+        targets.check_loss(truth, loss)
+        weights = check_weights(sample_weight, n_samples)
+        encoded: Any = targets.encode(truth, state.dtype)
+        shares: Any = None if weights is None else weights.astype(logits.dtype)
+        value: Any = mean_loss(loss, logits, encoded, shares, xp=here.xp)[0]
+        activating: Any = state.activating_loss
+        outputs = activating.activate(logits, xp=here.xp)
+        outputs = targets.restore(
+            activating, outputs, lambda array: array.astype(logits.dtype), xp=here.xp
+        )
+        predictions = Predictions(self, activating, targets, outputs, state.calibration)
+        scores = {"loss": loss.reported(float(value), logits.shape[1])}
+        if metrics is None:
+            return scores | {targets.metric: targets.score(truth, predictions.predict(), weights)}
+        for name, metric in named.items():
+            scores[name] = predictions.score(get_scorer(metric), X, truth, weights)
+        return scores

@@ -1,7 +1,5 @@
 """Predictions of regressors, and scores of precomputed predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 
+from mlp_xp.estimators.fitted.prediction import PredictionMixin
 from mlp_xp.estimators.fitted.state import fitted_state
 
 _WEIGHTS = "set coefs_ and intercepts_ before a fit with warm_start=True"
@@ -41,7 +42,7 @@ _READ_INSTEAD = {
 }
 
 
-class SklearnNamesMixin:
+class SklearnNamesMixin(PredictionMixin):
     """A mixin that supports private names of scikit-learn's MLP, or raises an error with advice."""
 
     if not TYPE_CHECKING:  # Hide this from type checkers, which would accept any name.
