@@ -27,6 +27,47 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     """The base class of `MLPClassifier` and `MLPRegressor`, with scikit-learn's interface.
 
     A subclass calls `_store` in its constructor, and sets `_parameters` and `_targets_type`.
+
+    Attributes
+    ----------
+    coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
+        Weight matrices (stacks of matrices for block-diagonal layers), in the library and on the
+        device of the training data.
+    intercepts_ : list of (fan_out,) arrays
+        Biases, in the library and on the device of the training data.
+    norms_ : list of (scale, shift)
+        Parameters of each normalization layer.
+    other_weights_ : list of NamedTuples of arrays
+        Other learned parameters, such as embeddings.
+    moments_ : list of (mean, variance)
+        Running statistics of each batch normalization layer.
+    loss_ : float
+        Loss of the last epoch.
+    best_loss_ : float or None
+        Lowest loss of all epochs; None with early stopping.
+    loss_curve_ : list of float
+        Loss of each epoch, or iteration of "lbfgs".
+    validation_scores_, validation_loss_curve_ : list of float or None
+        Validation score and loss after each epoch; None without validation samples.
+    best_validation_score_ : float or None
+        Highest validation score; None without validation samples.
+    history_ : list of Record
+        One record per epoch; ``pandas.DataFrame(model.history_)`` converts them to a table.
+    n_iter_ : int
+        Number of epochs since the last call of `fit` started.
+    t_ : int
+        Number of training samples seen, including repetitions.
+    n_features_in_, n_layers_, n_outputs_ : int
+        Numbers of features, layers (including the input layer), and outputs.
+    out_activation_ : str
+        Output activation.
+    feature_names_in_ : (features,) array
+        Column names, if X has any.
+    columns_ : TableColumns
+        Encoding of a table's columns, if `categorical_features`, `missing_values` or a similar
+        parameter is set. ``columns_.input_names`` are the names of the network's inputs;
+        ``columns_.by_column(values)`` returns, for each column, the norm of its inputs' weights or
+        gradients.
     """
 
     _parameters: dict[str, Parameter]

@@ -311,11 +311,8 @@ class MLPClassifier(LabelsMixin, BaseMLP):
 
 def _sorted_labels(classes: Any) -> Any:
     """Return the sorted labels passed to `partial_fit`; a list of arrays for several targets."""
-    if (
-        isinstance(classes, list | tuple | np.ndarray)
-        and len(classes)
-        and np.ndim(host(classes[0]))
-    ):
+    is_sequence = isinstance(classes, list | tuple | np.ndarray) and len(classes) > 0
+    if is_sequence and np.ndim(host(classes[0])):
         return [unique_labels(host(labels)) for labels in classes]
     return unique_labels(host(classes))
 
