@@ -354,7 +354,7 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
         ``loss="gaussian"``, the quantiles of a normal distribution with this mean and deviation.
         """
         X = self._checked(X, "predict")
-        return combined_values(self.estimators_, X, return_std=return_std, quantiles=quantiles)
+        return combined_values(self.estimators_, X, return_std, quantiles)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R2, on the given samples.

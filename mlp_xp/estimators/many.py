@@ -263,31 +263,23 @@ def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int
     free = backend.free_memory() or sklearn.get_config()["working_memory"] * 2**20
     largest = 1
     for task in tasks:
-        size = _size(task, data)
+        weights, neurons, batch, _ = _size(task, data)
         # For each weight, a step needs three state arrays before and after the step, a gradient and
         # a temporary array. For each neuron, it needs activations, their gradients and a mask.
-        largest = max(largest, 8 * size.weights + 4 * size.batch * size.widths)
+        largest = max(largest, 8 * weights + 4 * batch * neurons)
     return max(1, min(int(_SHARE_OF_MEMORY * free) // (8 * largest), _MOST_MODELS))
 
 
 def _is_tiny(task: FitTask, data: _Data) -> bool:
     """Whether the fit is too small to benefit from threads."""
     n_samples = _num_samples(task.X) if task.rows is None else len(task.rows)
-    size = _size(task, data)
-    work = n_samples * size.weights
-    return work < _TINY_EPOCH and work * size.max_iter < _TINY_FIT
+    weights, _, _, max_iter = _size(task, data)
+    work = n_samples * weights
+    return work < _TINY_EPOCH and work * max_iter < _TINY_FIT
 
 
-class _Size(NamedTuple):
-    """The number of weights, neurons, samples per batch and epochs; 0 if unknown."""
-
-    weights: int = 0
-    widths: int = 0
-    batch: int = 0
-    max_iter: int = 0
-
-
-def _size(task: FitTask, data: _Data) -> _Size:
+def _size(task: FitTask, data: _Data) -> tuple[int, int, int, int]:
+    """Return the number of weights, neurons, samples per batch and epochs; 0 if unknown."""
     params = task.model._params()
     try:
         layers = resolve_layers(params["hidden_layer_sizes"])
@@ -295,9 +287,9 @@ def _size(task: FitTask, data: _Data) -> _Size:
         batch = resolve_batch_size(params["batch_size"])
         max_iter = int(params["max_iter"])
     except (ValueError, TypeError, AttributeError):  # Ignore the error: the fit will raise it.
-        return _Size()
+        return 0, 0, 0, 0
     weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
-    return _Size(weights, sum(network.sizes), batch, max_iter)
+    return weights, sum(network.sizes), batch, max_iter
 
 
 def _fit(

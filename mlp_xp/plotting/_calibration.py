@@ -99,15 +99,15 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
             labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)
             truth, p, pos_label = labels[np.argmax(p, axis=1)] == truth, np.max(p, axis=1), True
         p = np.clip(p, 0.0, 1.0)  # Probabilities may exceed 1 by a rounding error.
-        bins = {"n_bins": 10, "strategy": "uniform"} | bins
+        settings: dict[str, Any] = {"n_bins": 10, "strategy": "uniform"} | bins
         curve = sklearn.calibration.calibration_curve
-        shown, predicted = curve(truth, p, pos_label=pos_label, **bins)
+        shown, predicted = curve(truth, p, pos_label=pos_label, **settings)
         positive = pos_label if pos_label is not None else np.max(truth)
         display = cls(shown, predicted, p, pos_label=pos_label)
         display._is_multiclass = is_multiclass
-        n_bins = bins["n_bins"]
+        n_bins = settings["n_bins"]
         edges = np.linspace(0, 1, n_bins + 1)
-        if bins["strategy"] == "quantile":
+        if settings["strategy"] == "quantile":
             edges = np.percentile(p, 100 * edges)
         # As in scikit-learn, a probability on an edge belongs to the lower bin.
         place = np.searchsorted(edges[1:-1], p)

@@ -142,11 +142,7 @@ class TrainingCurvesDisplay:
         return self
 
     def _draw(
-        self,
-        axes: Any,
-        label: str,
-        curves: Mapping[str, Sequence[float | None]],
-        colors: Mapping[str, Any],
+        self, axes: Any, label: str, curves: Mapping[str, Sequence[Any]], colors: Mapping[str, Any]
     ) -> None:
         n_epochs = max(map(len, curves.values()))
         style = {"marker": "o", "markersize": 3} if n_epochs <= _MARKED else {}

@@ -59,11 +59,7 @@ class Predictions:
         return log_of(self.predict_proba())
 
     def score(
-        self,
-        scorer: Callable[..., float],
-        X: Any,
-        y: np.ndarray,
-        sample_weight: np.ndarray | None = None,
+        self, scorer: Callable[..., float], X: Any, y: np.ndarray, sample_weight: np.ndarray | None
     ) -> float:
         """Return the scorer's result, without weights if the scorer does not support weights."""
         takes = sample_weight is not None and _takes_weights(scorer)
@@ -191,13 +187,7 @@ def predict_values(
         return targets.decode(values), targets.decode(std)
 
 
-def combined_values(
-    members: Sequence[Any],
-    X: Any,
-    *,
-    return_std: bool = False,
-    quantiles: float | Sequence[float] | None = None,
-) -> Any:
+def combined_values(members: Sequence[Any], X: Any, return_std: bool, quantiles: Any) -> Any:
     """Return the combined predictions of several regressors; see `MLPEnsembleRegressor.predict`."""
     _check_wanted(return_std, quantiles)
     states = [fitted_state(member) for member in members]

@@ -51,9 +51,7 @@ def with_snapshot(state: FittedState, snapshot: Snapshot) -> FittedState:
     """Return a new state with the seed and input scaling of the checkpoint."""
     from mlp_xp.training.checkpoints.snapshot import tree_of
 
-    scaling = state.scaling
-    if scaling is not None:
-        scaling = tree_of(snapshot, "scaling", scaling)
+    scaling = None if state.scaling is None else tree_of(snapshot, "scaling", state.scaling)
     return replace(state, seed=snapshot.metadata["seed"], scaling=scaling)
 
 

@@ -176,20 +176,18 @@ class HeldOut:
         n_networks, n_samples, n_outputs = outputs.shape
         predicted = self._predictions(outputs.reshape(-1, n_outputs)).predict()
         by_network = predicted.reshape(n_networks, n_samples, *predicted.shape[1:])
-        width = self._width
-        reported, score = self._trainer.rules.loss.reported, self._targets.score
         return [
-            (reported(value, width), score(self._y, own, self._weights))
+            (self._reported(value), self._targets.score(self._y, own, self._weights))
             for value, own in zip(averages.tolist(), by_network, strict=True)
         ]
 
     def _predictions(self, outputs: np.ndarray) -> Predictions:
         return Predictions(self._model, self._trainer.rules.loss, self._targets, outputs)
 
-    @property
-    def _width(self) -> int:
-        """The total number of outputs of all `n_members` networks."""
-        return self._trainer.rules.network.sizes[-1]
+    def _reported(self, value: float) -> float:
+        """Return an average loss in the form that estimators report."""
+        # The last size is the total number of outputs of all `n_members` networks.
+        return self._trainer.rules.loss.reported(value, self._trainer.rules.network.sizes[-1])
 
     def _tempered(self, logits: np.ndarray) -> Tempered:
         log_loss, encoded = self._targets.log_loss, self._scores_on.get(self._encoded)
@@ -199,7 +197,7 @@ class HeldOut:
         return fit_temperature(log_loss, logits, encoded, self._weights)
 
     def _score(self, average: Any, outputs: np.ndarray) -> tuple[float, float]:
-        value = self._trainer.rules.loss.reported(float(average), self._width)
+        value = self._reported(float(average))
         if self._scoring == "loss":
             return value, -value
         if not np.all(np.isfinite(outputs)):
