@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
+from mlp_xp._utils.categories import least_rows
 from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import (
@@ -18,7 +19,6 @@ from mlp_xp.estimators.tables.kinds import (
     DateColumn,
     EmptyColumn,
     NumberColumn,
-    UselessError,
     check_finite,
     numbers_of,
 )
@@ -42,7 +42,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     if all(raw.is_empty for raw in raws):
         raise ValueError("X has no value in any column: check how it was loaded.")
     columns: list[Column] = []
-    useless: dict[str, UselessError] = {}
+    useless: dict[str, str] = {}  # The labels of columns from which nothing can be learned.
     for raw, name, is_category in zip(raws, names, are_categories, strict=True):
         if raw.is_empty:  # Accept empty columns, since cross-validation folds may have them.
             if raw.kind == "number" and estimator.missing_values == "error":
@@ -54,10 +54,10 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
                 "text, e.g. by column.astype(str)."
             )
         elif is_category:
-            try:
-                columns.append(CategoryColumn.learn(name, raw, max_one_hot))
-            except UselessError as error:
-                useless[name] = error
+            column = CategoryColumn.learn(name, raw, max_one_hot)
+            columns.append(column)
+            if not column.values and not column.has_missing:
+                useless[name] = raw.label
         elif raw.kind == "date":
             columns.append(DateColumn.learn(name, raw))
         elif raw.kind == "category":
@@ -69,8 +69,9 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
             columns.append(NumberColumn.learn(name, raw))
     if useless:
         raise ValueError(
-            f"{next(iter(useless.values()))}, so nothing can be learned from it: drop it, e.g. "
-            f"X.drop(columns={[*useless]})."
+            f"{next(iter(useless.values()))} has no category shared by "
+            f"{least_rows(len(raws[0].values))} rows, so nothing can be learned from it: drop it, "
+            f"e.g. X.drop(columns={[*useless]})."
         )
     labels, parts = numbers_of(zip(columns, raws, strict=True))
     check_finite(labels, parts)

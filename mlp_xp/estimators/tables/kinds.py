@@ -16,10 +16,6 @@ _SHOWN = 40
 _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
 
 
-class UselessError(ValueError):
-    """The error for a column from which nothing can be learned; the message says why."""
-
-
 @dataclass(frozen=True)
 class Column:
     """A column learned from training data; ``has_missing`` is true if values were missing there."""
@@ -141,7 +137,7 @@ class CategoryColumn(Column):
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
-        """Create the column from the training data; raise UselessError for a useless column.
+        """Create the column from the training data.
 
         A column with more than ``max_one_hot`` categories is embedded.
         """
@@ -149,13 +145,10 @@ class CategoryColumn(Column):
         _check_text(raw.label, found)
         known = codes[codes >= 0]
         counts = np.bincount(known, minlength=len(found))
-        least = least_rows(len(codes))
-        kept = tuple(sorted(found[i] for i in np.flatnonzero(counts >= least).tolist()))
+        is_common = counts >= least_rows(len(codes))
+        kept = tuple(sorted(found[i] for i in np.flatnonzero(is_common).tolist()))
         has_missing, has_rare = len(known) < len(codes), len(kept) < len(found)
-        column = cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
-        if not kept and not has_missing:
-            raise UselessError(f"{raw.label} has no category shared by {least} rows")
-        return column
+        return cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
 
     def check(self, raw: RawColumn) -> None:
         """Raise ValueError for dates, and for numbers if the categories were text."""

@@ -89,10 +89,6 @@ class Targets(ABC):
         """A version of the targets without standardization."""
         return self
 
-    def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> Self:
-        """Return targets whose `encode` standardizes by the mean and standard deviation of y."""
-        raise TypeError(f"Targets of kind {self.kind!r} are not standardized.")
-
     def restore(
         self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any], *, xp: Namespace
     ) -> Any:

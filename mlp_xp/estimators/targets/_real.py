@@ -125,6 +125,7 @@ class RealTargets(Targets):
         return replace(self, scaling=None)
 
     def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> RealTargets:
+        """Return targets whose `encode` standardizes by the mean and standard deviation of y."""
         from sklearn.preprocessing import StandardScaler  # Import only if needed.
 
         with np.errstate(over="ignore", invalid="ignore"):
