@@ -136,12 +136,12 @@ def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
 
 def test_the_readmes_pictures_show_what_their_records_say(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
-    pictures = importlib.import_module("bench.reports.pictures")
+    charts = importlib.import_module("bench.reports.charts")
     shown = []
-    for picture in pictures.PICTURES:
+    for picture in charts.IMAGES:
         svg = (DOCS / picture).read_text(encoding="utf-8")
         (names,) = re.findall("<dc:source>(.*)</dc:source>", svg)
-        pictures.draw([ROOT / name for name in names.split("; ")], tmp_path)
+        charts.draw_readme([ROOT / name for name in names.split("; ")], tmp_path)
         again = (tmp_path / picture).read_text(encoding="utf-8")
         texts = re.compile("<text[^>]*>([^<]*)</text>")
         assert texts.findall(svg) == texts.findall(again)

@@ -10,7 +10,7 @@ import argparse
 import re
 from pathlib import Path
 
-from bench.reports import charts, pictures, processors, table_page
+from bench.reports import charts, processors, table_page
 from bench.reports.sections import report, slower, speed_table
 from bench.reports.targets import targets
 from bench.studies import backends, drop_in, ranks, search, speedrun
@@ -89,7 +89,7 @@ def draw_charts(folder: Path = DOCS) -> None:
     charts.draw(suite | {"backends": newest("backends")[1]["backends"]}, folder)
     for name, record in speedrun.newest_results().items():
         charts.speedrun_figure(record["speedrun"]).savefig(folder / f"{name}.png", dpi=150)
-    pictures.draw(pictures.sources(), folder)
+    charts.draw_readme(charts.readme_sources(), folder)
     table_page.draw(folder)
 
 

@@ -1,4 +1,4 @@
-"""Bar charts with labeled bars, fastest first."""
+"""Figures in one style, and bar charts with labeled bars, fastest first."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,6 +24,17 @@ class Bar(NamedTuple):
     alpha: float = 1.0
 
 
+def new_figure(width: float, height: float, *shape: int, **options: Any) -> tuple[Any, Any]:
+    """Return a figure and its axes, which have no lines at the top and right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(*shape, **options)
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
 def rate_panels(
     panels: Mapping[str, Mapping[str, Bar]],
     title: str,
@@ -35,17 +46,15 @@ def rate_panels(
     The figure has the width of a page, so the text is legible. Each panel has its own scale,
     because rates differ by a factor of a thousand.
     """
-    from matplotlib.figure import Figure
-
     lengths = [len(bars) for bars in panels.values()]
     heights = [max(lengths[i : i + 2]) for i in range(0, len(lengths), 2)]
     longest = max(len(label) for bars in panels.values() for label in bars)
     height = 0.7 + sum(0.5 + 0.2 * n for n in heights)
-    figure = Figure(figsize=(7.5, height), layout="constrained")
     ratios = [2 + n for n in heights]
-    axes = figure.subplots(len(heights), 2, squeeze=False, height_ratios=ratios).ravel()
+    figure, grid = new_figure(7.5, height, len(heights), 2, squeeze=False, height_ratios=ratios)
     for number, (name, unsorted) in enumerate(panels.items()):
-        axis, bars = axes[number], sorted(unsorted.items(), key=lambda item: -item[1].median)
+        axis = grid[divmod(number, 2)]
+        bars = sorted(unsorted.items(), key=lambda item: -item[1].median)
         for place, (_, bar) in enumerate(bars):
             low, high = bar.quartiles or (bar.median, bar.median)
             drawn = axis.barh(place, bar.median, 0.7, color=bar.color, alpha=bar.alpha)
@@ -61,11 +70,11 @@ def rate_panels(
         axis.set_yticks(range(len(bars)), [label for label, _ in bars])
         axis.set_ylim(heights[number // 2] - 0.5, -0.5)
         axis.spines["left"].set_bounds(-0.5, len(bars) - 0.5)
+        axis.spines["bottom"].set_visible(False)
         axis.set_xticks([])
         axis.tick_params(axis="y", length=0, labelsize=8)
-        axis.spines[["top", "right", "bottom"]].set_visible(False)
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
+    if len(panels) % 2:
+        grid[-1, -1].set_axis_off()
     figure.suptitle(title, fontsize=10)
     figure.supxlabel(note, fontsize=8)
     return figure

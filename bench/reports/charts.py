@@ -1,13 +1,22 @@
-"""Charts of runs, drawn from their records."""
+"""Charts of runs, and the images of the README, drawn from their records.
 
+The README's images are narrow enough for phones; on wide pages, they are side by side. Their
+metadata contains the names of the records.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.reports.bars import COLORS, GRAY, OURS, Bar, rate_panels
-from bench.reports.sections import fastest, library
+import numpy as np
+
+from bench.reports.bars import COLORS, GRAY, OURS, Bar, new_figure, rate_panels
+from bench.reports.sections import fastest
 from bench.studies.backends import epochs_of
 from bench.suite import contenders
-from bench.suite.records import Result
+from bench.suite.records import HISTORY, ROOT, Result, newest
 from bench.suite.tables import spread
 
 LINES = {
@@ -15,6 +24,20 @@ LINES = {
     "torch": COLORS["torch:cpu"],
     "JAX": COLORS["jax:cpu"],
     "scikit-learn": COLORS["jax:cuda"],
+}
+IMAGES = ("readme-speed.svg", "readme-accuracy.svg")
+WORKLOAD = "medium"
+RECIPES = ("one-minute", "five-minutes", "ten-minutes")
+TEXT = "#797979"  # This gray has the same contrast, 4.3 to 1, on white and on GitHub's dark pages.
+STYLE = {
+    "svg.fonttype": "none",  # Keep text as text, so it is sharp and tests can read it.
+    "svg.hashsalt": "readme",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
+    "font.size": 10,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), TEXT
+    ),
 }
 
 
@@ -34,8 +57,8 @@ def epochs_figure(workloads: list[Result]) -> Any:
     for workload in workloads:
         lines[workload["title"]] = workload["images"] / workload["floor"]["seconds"]
         panels[workload["title"]] = {
-            name: Bar(rate.median, OURS if library(name) == "mlp_xp" else GRAY, rate[1:])
-            for name, rate in fastest(workload).values()
+            name: Bar(rate.median, OURS if library == "mlp_xp" else GRAY, rate[1:])
+            for (library, _), (name, rate) in fastest(workload).items()
         }
     note = (
         "The fastest way of each library and precision; blue: mlp_xp. Thin lines: quartiles.\n"
@@ -58,11 +81,8 @@ def backends_figure(backends: Result) -> Any:
 
 def growth_figure(growth: Result) -> Any:
     """Draw the seconds per epoch against the varied quantity, both on logarithmic axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 6.4), layout="constrained")
-    axes = figure.subplots(2, 2, sharey=True).ravel()
-    for axis, (title, points) in zip(axes, growth.items(), strict=True):
+    figure, axes = new_figure(7.5, 6.4, 2, 2, sharey=True)
+    for axis, (title, points) in zip(axes.flat, growth.items(), strict=True):
         for name, color in LINES.items():
             runs = {point["value"]: point["contenders"][name] for point in points}
             known = {
@@ -77,19 +97,16 @@ def growth_figure(growth: Result) -> Any:
         axis.yaxis.set_major_formatter("{x:g} s")
         axis.minorticks_off()
         axis.tick_params(labelsize=8)
-        _open(axis)
-    axes[0].legend(frameon=False, fontsize=8)
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(frameon=False, fontsize=8)
     figure.suptitle("Seconds of an epoch, both axes logarithmic", fontsize=10)
     return figure
 
 
 def speedrun_figure(result: Result) -> Any:
     """Draw loss and accuracy of a recipe over the training time, one line per seed."""
-    from matplotlib.figure import Figure
-
+    figure, (losses, accuracies) = new_figure(8, 3.4, 1, 2)
     runs = [*result["runs"].values()]
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    losses, accuracies = figure.subplots(1, 2)
     # The training accuracy is computed on augmented images.
     curves = (
         (losses, "loss", 1, COLORS["numpy"], None),
@@ -108,13 +125,91 @@ def speedrun_figure(result: Result) -> Any:
     for axes in (losses, accuracies):
         axes.set_xlabel("seconds")
         axes.set_xlim(left=0, right=1.02 * max(run["seconds"] for run in runs))
-        _open(axes)
+        axes.grid(alpha=0.3)
     lines = {line.get_label(): line for line in reversed(accuracies.lines)}
     accuracies.legend(handles=[*reversed(lines.values())], frameon=False)
     figure.suptitle(f"{result['command']}, {len(runs)} seeds")
     return figure
 
 
-def _open(axes: Any) -> None:
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+# --- images for light and dark pages --------------------------------------------------------------
+
+
+@contextmanager
+def image(path: Path, size: tuple[float, float], source: str | None = None) -> Iterator[Any]:
+    """Yield axes, then write the plot as SVG for light and dark pages."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(*size)
+        yield axes
+        axes.patch.set_alpha(0)
+        metadata = {"Source": source, "Date": None, "Creator": None}
+        figure.savefig(path, transparent=True, metadata=metadata)
+
+
+def readme_sources() -> list[Path]:
+    """Return the records to plot: a run of the suite, then the newest record of each recipe."""
+    suite, _ = newest("workloads", WORKLOAD, "one-row")
+    return [suite, *(max(HISTORY.glob(f"*/speedrun-{recipe}.json")) for recipe in RECIPES)]
+
+
+def draw_readme(records: Sequence[Path], folder: Path) -> None:
+    """Draw the records that `readme_sources` returns, and write `IMAGES` into a folder."""
+    suite, *runs = [json.loads(file.read_text()) for file in records]
+    source = "; ".join(file.resolve().relative_to(ROOT).as_posix() for file in records)
+    for name, show in zip(IMAGES, (_draw_speed, _draw_accuracy), strict=True):
+        with image(folder / name, (4.2, 3.1), source) as axes:
+            axes.figure.get_layout_engine().set(w_pad=0.15)  # Leave room for wider fonts.
+            show(axes, suite, runs)
+
+
+def _draw_speed(axes: Any, suite: Result, runs: Sequence[Result]) -> None:
+    workload = suite["workloads"][WORKLOAD]
+    ways = [way for (_, low), way in fastest(workload).items() if low == "float32"]
+    names, rates = zip(*sorted(ways, key=lambda way: -way[1].median), strict=True)
+    medians, lows, highs = zip(*rates, strict=True)
+    quartiles = [np.subtract(medians, lows), np.subtract(highs, medians)]
+    colors = [OURS if name.startswith("mlp_xp") else GRAY for name in names]
+    bars = axes.barh(names, medians, color=colors, xerr=quartiles, ecolor="#333333")
+    axes.bar_label(bars, [f"{rate:,.0f}" for rate in medians], padding=5)
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title("CIFAR-10 images a second in training", loc="left", fontsize=10)
+    widths = "-".join(map(str, workload["widths"]))
+    batch, cpus = workload["batch_size"], suite["environment"]["cpus"]
+    axes.set_xlabel(f"{widths}, Adam, batches of {batch},\nfloat32, {cpus} CPU cores", fontsize=9)
+
+
+def _draw_accuracy(axes: Any, suite: Result, runs: Sequence[Result]) -> None:
+    summaries = [run["speedrun"]["summary"] for run in runs]
+    seconds = [summary["seconds"]["mean"] for summary in summaries]
+    means = [100 * summary["test_accuracy"]["mean"] for summary in summaries]
+    deviations = [100 * summary["test_accuracy"]["deviation"] for summary in summaries]
+    axes.errorbar(seconds, means, deviations, fmt="o-", color=OURS, capsize=3)
+
+    def write(text: str, place: tuple[float, float], offset: tuple[int, int], **more: Any) -> None:
+        axes.annotate(text, place, offset, textcoords="offset points", **more)
+
+    for second, mean, deviation in zip(seconds, means, deviations, strict=True):
+        write(f"{mean:.1f} %", (second, mean + deviation), (-4, 4), ha="right")
+    write("recipes, PyTorch in bfloat16", (seconds[0], means[0]), (12, -12))
+    default, color = suite["end_to_end"]["runs"]["mlp-xp train"], COLORS["torch:cuda"]
+    place = default["seconds"], 100 * default["test_accuracy"]
+    axes.plot(*place, "s", color=color)
+    write(f"{place[1]:.1f} %  mlp-xp train, NumPy", place, (8, 0), va="center", color=color)
+    axes.set_xscale("log")
+    ticks = [place[0], *seconds]
+    axes.set_xticks(ticks, [f"{tick / 60:.{int(tick < 55)}f}" for tick in ticks])
+    axes.minorticks_off()
+    axes.margins(x=0.2, y=0.15)
+    axes.set_title("CIFAR-10 test accuracy by training time", loc="left", fontsize=10)
+    (cpus,) = {run["environment"]["cpus"] for run in runs}
+    counts = sorted({len(run["speedrun"]["runs"]) for run in runs})
+    seeds = " or ".join(map(str, counts))
+    axes.set_xlabel(
+        f"minutes in all on {cpus} CPU cores, \nrecipes: mean of {seeds} seeds", fontsize=9
+    )

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.reports.bars import COLORS, OURS
-from bench.reports.pictures import picture
+from bench.reports.charts import image
 from bench.studies import real_tables as study
 from bench.studies.tables import tabm
 from bench.studies.tables.sets import ASIDE, SETS
 from bench.suite.records import Result, measured_on, newest
 from bench.suite.tables import count, folded, markdown
 
-PICTURE = "tables.svg"
+IMAGE = "tables.svg"
 
 
 def blocks() -> dict[str, str]:
@@ -71,7 +71,7 @@ def draw(folder: Path) -> None:
     """Plot each contender's loss against its training time."""
     names, every = study.measured(study.newest_run()[1])
     times, base = study.typical_seconds(every), names.index(study.SKLEARN)
-    with picture(folder / PICTURE, (7, 3.6)) as axes:
+    with image(folder / IMAGE, (7, 3.6)) as axes:
         for number, (name, second) in enumerate(zip(names, times, strict=True)):
             loss = 100 * study.over_sets(base, number, every)[0]
             is_ours = name.startswith("mlp_xp")
