@@ -10,13 +10,15 @@ import argparse
 import re
 from pathlib import Path
 
-from bench.reports import charts, processors, table_page
-from bench.reports.sections import report, slower, speed_table
+from bench.reports import charts, table_page
+from bench.reports.sections import processor_tables, report, slower, speed_table
 from bench.reports.targets import targets
 from bench.studies import backends, drop_in, ranks, search, speedrun
 from bench.suite.records import DOCS, measured_on, newest
-from bench.suite.tables import folded, grid, markdown, replace_block
+from bench.suite.tables import folded, grid, markdown, paragraphs, replace_block
 
+# Prefixes of the targets that are in the tables by processor.
+BY_PROCESSOR = tuple(f"{name}: time" for name in ("tiny", "lab", "medium", "wide"))
 REPRODUCE = """\
 ```bash
 pip install -e ".[test,fast,peers]"
@@ -31,11 +33,11 @@ def blocks() -> dict[str, str]:
     _, suite = newest("workloads", "one-row")
     missed = targets(suite, only_missed=True)
     # Omit networks with newer records, which are in the tables by processor.
-    older = [row for row in missed.rows if not row[0].startswith(processors.MEASURED)]
+    older = [row for row in missed.rows if not row[0].startswith(BY_PROCESSOR)]
     found = {
         "speed": markdown(speed_table(suite["workloads"])),
         "missed": grid(missed.columns, older),
-        "processors": processors.section(),
+        "processors": processor_tables(),
         "slower": f"{slower(suite['workloads'])} [All benchmarks](benchmarks.md).",
         "speedrun": markdown(speedrun.table()),
         "out-of-core": ranks.section(newest("out_of_core")[1]),
@@ -60,19 +62,20 @@ def benchmarks_page() -> str:
     (epochs,) = backends.PART.tables(record["backends"])
     machine = [f"- {measured_on(record['environment'])}", *backends.devices(record["backends"])]
     picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"
-    sections = [
-        "# Benchmarks",
-        # Move all headings of the report one level down.
-        re.sub("^#", "##", report(suite), flags=re.MULTILINE).strip(),
-        f"## {epochs.title}",
-        epochs.terms,
-        picture,
-        folded("Each network, backend and placement", grid(epochs.columns, epochs.rows)),
-        folded("Machine and versions of these epochs", "\n".join(machine)),
-        "## Measure again",
-        REPRODUCE,
-    ]
-    return "\n\n".join(sections) + "\n"
+    terms = paragraphs(epochs.terms, picture)
+    summary = "Each network, backend and placement"
+    return (
+        paragraphs(
+            "# Benchmarks",
+            # Move all headings of the report one level down.
+            re.sub("^#", "##", report(suite), flags=re.MULTILINE).strip(),
+            markdown(epochs._replace(terms=terms), f"## {epochs.title}", summary),
+            folded("Machine and versions of these epochs", "\n".join(machine)),
+            "## Measure again",
+            REPRODUCE,
+        )
+        + "\n"
+    )
 
 
 def pages() -> dict[Path, str]:

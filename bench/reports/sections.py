@@ -1,14 +1,28 @@
-"""The report of a run, in Markdown."""
+"""The report of a run, in Markdown, and tables of the docs from runs of the suite."""
 
+import math
 import re
+from operator import itemgetter
 
-from bench.reports.targets import fastest_peer, targets
+from bench.reports.targets import WANTED, fastest_peer, targets
 from bench.studies import backends, busy, drop_in, products, ranks, search, startup, train_command
-from bench.suite import records
 from bench.suite.contenders import OURS
-from bench.suite.records import Result
+from bench.suite.records import Result, machine, records, versions
 from bench.suite.side_by_side import GROWTH, workload_table
-from bench.suite.tables import Spread, Table, folded, grid, markdown, median, ratio, seconds, spread
+from bench.suite.tables import (
+    NOT_COMPARED,
+    Spread,
+    Table,
+    count,
+    folded,
+    grid,
+    markdown,
+    median,
+    paragraphs,
+    ratio,
+    seconds,
+    spread,
+)
 from bench.suite.turns import Part
 
 LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")
@@ -40,6 +54,7 @@ TERMS = (
     "on the weights. *lab* uses SGD with Nesterov momentum, which thinc lacks, so thinc computes "
     "less."
 )
+LOW, SCAN, AUTOCAST = "mlp_xp, NumPy, bf16", "JAX, epoch in a scan", "torch, bfloat16 autocast"
 
 
 def report(result: Result) -> str:
@@ -60,11 +75,8 @@ def report(result: Result) -> str:
             TERMS,
         ]
     for workload in workloads.values():
-        table = workload_table(workload)
         summary = f"{len(workload['contenders'])} contenders: times, quartiles, memory"
-        failed = markdown(table._replace(rows=[], note="", terms=""))
-        rows = folded(summary, grid(table.columns, table.rows))
-        sections += [f"## {table.title}", table.note + ".", table.terms, rows, failed]
+        sections.append(markdown(workload_table(workload), f"## {workload['title']}", summary))
     for key, part in (PARTS | STUDIES).items():
         if measured := result.get(key):
             sections += [f"## {part.title}"]
@@ -74,49 +86,45 @@ def report(result: Result) -> str:
                 sections.append(markdown(table, "" if is_only else f"**{table.title}**"))
     if (found := targets(result)).rows:
         missed = sum(row[1] == "no" for row in found.rows)
-        summary = f"{len(found.rows)} targets, {missed} missed"
-        sections += ["## Targets", found.terms, folded(summary, grid(found.columns, found.rows))]
-    sections += ["## Environment", folded("Machine, versions and threads", machine(result))]
-    return "\n\n".join(filter(None, sections)) + "\n"
+        sections.append(
+            markdown(found, "## Targets", f"{len(found.rows)} targets, {missed} missed")
+        )
+    facts = folded("Machine, versions and threads", environment_list(result))
+    return paragraphs(*sections, "## Environment", facts) + "\n"
 
 
-def library(contender: str) -> str:
-    """Return the library of a contender, such as JAX for "JAX, epoch in a scan"."""
-    return re.split(r"[ ,]", contender)[0]
+def fastest(workload: Result, *, scaled: bool = False) -> dict[tuple[str, str], tuple[str, Spread]]:
+    """Return each library's fastest contender in each precision, with its images per second.
 
-
-def fastest(workload: Result) -> dict[tuple[str, str], tuple[str, Spread]]:
-    """Return each library's fastest contender in each precision, with its images per second."""
+    If ``scaled`` is true, only contenders on scaled data are compared.
+    """
     found: dict[tuple[str, str], tuple[str, Spread]] = {}
     for name, run in workload["contenders"].items():
-        if "seconds" in run:
+        if "seconds" in run and not (scaled and name.endswith("uint8")):
             rate = spread([workload["images"] / taken for taken in run["seconds"]])
-            key = library(name), run["precision"]
+            key = re.split("[ ,]", name)[0], run["precision"]
             if key not in found or rate.median > found[key][1].median:
                 found[key] = name, rate
     return found
 
 
-def _float32(workload: Result) -> dict[str, float]:
-    """Return the time of each library's fastest float32 contender on scaled data."""
-    runs = workload["contenders"].items()
-    same = {name: run for name, run in runs if not name.endswith("uint8")}
-    return {
-        who: workload["images"] / rate.median
-        for (who, precision), (_, rate) in fastest(workload | {"contenders": same}).items()
-        if precision == "float32"
+def _times(workload: Result, precision: str = "float32") -> dict[str, float]:
+    """Return the time of each library's fastest contender on scaled data, fastest first."""
+    times = {
+        library: workload["images"] / rate.median
+        for (library, own), (_, rate) in fastest(workload, scaled=True).items()
+        if own == precision
     }
+    return dict(sorted(times.items(), key=itemgetter(1)))
 
 
 def throughput(workloads: Result) -> str:
     """Return the table of images per second by network and library."""
     rows = []
     for workload in workloads.values():
-        times = _float32(workload)
+        times = _times(workload)
         rates = {name: f"{workload['images'] / taken:,.0f}" for name, taken in times.items()}
-        if times:
-            best = min(times, key=times.__getitem__)
-            rates[best] = f"**{rates[best]}**"
+        rates |= {name: f"**{rates[name]}**" for name in [*times][:1]}
         rows.append([workload["title"], *(rates.get(name, "") for name in LIBRARIES)])
     return grid(["network", *LIBRARIES], rows)
 
@@ -126,16 +134,12 @@ def slower(workloads: Result) -> str:
     times."""
     found, low = [], []
     for key, workload in workloads.items():
-        times = _float32(workload)
+        times, low_times = _times(workload), _times(workload, "bfloat16")
         own = times.get("mlp_xp", 0.0)
-        ahead = [name for name in sorted(times, key=times.__getitem__) if times[name] < own]
-        if ahead:
-            others = ", ".join(f"{name} {seconds(times[name])}" for name in ahead)
-            found.append(f"{workload['title']} ({others}, mlp_xp {seconds(own)})")
-        ways = {who: workload["images"] / way[1].median for who, way in fastest(workload).items()}
-        torch = ways.get(("torch", "bfloat16"), float("inf"))
-        own = min(own, ways.get(("mlp_xp", "bfloat16"), own))
-        if torch < own and torch < times.get("torch", 0.0):
+        if ahead := [f"{name} {seconds(time)}" for name, time in times.items() if time < own]:
+            found.append(f"{workload['title']} ({', '.join(ahead)}, mlp_xp {seconds(own)})")
+        torch, own = low_times.get("torch", math.inf), min(own, low_times.get("mlp_xp", own))
+        if torch < min(own, times.get("torch", 0.0)):
             low.append(f"{key} ({seconds(torch)}, mlp_xp {seconds(own)})")
     text = f"**Other libraries are faster** in {'; '.join(found) or 'none of these'}"
     return text + (f"; torch in bfloat16 in {', '.join(low)}." if low else ".")
@@ -145,41 +149,84 @@ def speed_table(workloads: Result) -> Table:
     """Return the table with our times, and the peers' times divided by ours."""
     rows = []
     for workload in workloads.values():
-        runs = {who: run for who, run in workload["contenders"].items() if "seconds" in run}
-        own, peer = runs[OURS]["seconds"], fastest_peer(runs)
-        unit = "epoch" if workload["kind"] == "train" else "prediction"
-        ratios = [
-            f"{ratio(runs[other]['seconds'], own).median:.2f}" if other in runs else ""
-            for other in ("scikit-learn", peer)
-        ]
+        runs, peer = seconds_of(workload), fastest_peer(workload["contenders"])
+        own, unit = runs[OURS], "epoch" if workload["kind"] == "train" else "prediction"
+        ratios = [_ratio(runs.get(other), own, "") for other in ("scikit-learn", peer)]
         job = f"{workload['title']}: {unit} of {workload['images']:,}"
         share = f"{workload['floor']['seconds'] / spread(own).median:.0%}"
         rows.append([job, median(own), *ratios, peer or "", share])
-    columns = [
-        "benchmark",
-        "mlp_xp",
-        "vs scikit-learn",
-        "vs fastest peer",
-        "fastest peer",
-        "of roofline",
-    ]
-    return Table("speed", columns, rows)
+    columns = "benchmark, mlp_xp, vs scikit-learn, vs fastest peer, fastest peer, of roofline"
+    return Table("speed", columns.split(", "), rows)
 
 
-def machine(result: Result) -> str:
+def seconds_of(workload: Result) -> dict[str, list[float]]:
+    """Return the seconds of each contender that ran."""
+    runs = workload["contenders"].items()
+    return {name: run["seconds"] for name, run in runs if "seconds" in run}
+
+
+def _ratio(
+    theirs: list[float] | None,
+    ours: list[float] | None,
+    missing: str = NOT_COMPARED,
+    target: float | None = None,
+) -> str:
+    """Return a ratio with its target, in bold if it is missed."""
+    if theirs is None or ours is None:
+        return missing
+    got = ratio(theirs, ours).median
+    if target is None:
+        return f"{got:.2f}"
+    return f"{f'**{got:.2f}**' if got < target else f'{got:.2f}'} of {target:g}"
+
+
+def processor_tables() -> str:
+    """Return a table for each kind of processor, from its newest record."""
+    found = {
+        record["environment"].get("kind"): record for _, record in records("workloads", "tiny")
+    }
+    return "\n\n".join(_processor_table(kind, found[kind]) for kind in sorted(filter(None, found)))
+
+
+def _processor_table(kind: str, record: Result) -> str:
+    rows = []
+    for name, workload in record["workloads"].items():
+        runs, peer = seconds_of(workload), fastest_peer(workload["contenders"]) or ""
+        own, low = runs[OURS], runs.get(LOW)
+        wanted, low_wanted = (WANTED["targets"].get(key, {}) for key in (name, f"{name}: {LOW}"))
+        cells = {
+            "network": name,
+            "mlp_xp": median(own),
+            "fastest float32 peer": f"{peer}, {median(runs[peer])}",
+            "times": _ratio(runs[peer], own, target=wanted.get("fastest")),
+            "JAX's scan, times": _ratio(runs.get(SCAN), own, target=wanted.get(SCAN)),
+            "mlp_xp in bf16": median(low),
+            "torch's autocast, times": _ratio(
+                runs.get(AUTOCAST), low, target=low_wanted.get(AUTOCAST)
+            ),
+            "float32, times": _ratio(own, low, target=low_wanted.get(OURS)),
+        }
+        rows.append(cells)
+    columns = [name for name in rows[0] if any(row[name] != NOT_COMPARED for row in rows)]
+    facts, rounds = record["environment"], count(record["settings"]["rounds"], "round")
+    note = (
+        f"{machine(facts)}, {facts['date'][:10]}, commit {facts['commit']}; medians of {rounds}. "
+        f"{facts.get('note', '')}".strip()
+    )
+    cells = [[row[name] for name in columns] for row in rows]
+    return markdown(Table(kind, columns, cells, note=note), f"### {kind}")
+
+
+def environment_list(result: Result) -> str:
     """Return a list with the machine, its versions, and each contender's thread pools."""
     facts = result["environment"]
-    lines = [
-        f"- {records.machine(facts)}",
-        f"- Python {facts['python']}, {records.versions(facts)}",
-    ]
+    lines = [f"- {machine(facts)}", f"- Python {facts['python']}, {versions(facts)}"]
     pools = {
         name: ", ".join(run["thread_pools"]) or "no pool known to threadpoolctl"
         for workload in result["workloads"].values()
         for name, run in workload["contenders"].items()
         if "thread_pools" in run
     }
-    alike: dict[str, list[str]] = {}
-    for name, text in pools.items():
-        alike.setdefault(text, []).append(name)
-    return "\n".join([*lines, *(f"- {'; '.join(names)}: {text}" for text, names in alike.items())])
+    for text in dict.fromkeys(pools.values()):
+        lines.append(f"- {'; '.join(name for name in pools if pools[name] == text)}: {text}")
+    return "\n".join(lines)

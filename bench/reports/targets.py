@@ -6,7 +6,7 @@ the fastest float32 peer. The workload `NAME: CONTENDER` uses another contender 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from bench.studies.busy import ALONE, BUSY
@@ -29,7 +29,7 @@ class Compared(NamedTuple):
     peer: str
     least: float
     got: Spread | None
-    reason: str = ""
+    reason: str
 
 
 def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
@@ -37,21 +37,19 @@ def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
     parts, absent = _with_contenders(result), {"cannot_run": "not measured"}
     for workload, peers in wanted.items():
         name, _, own = workload.partition(": ")
-        own, found = own or OURS, parts.get(name, {})
-        contenders = found.get("contenders", {})
-        ours = contenders.get(own, absent)
+        own, found = own or OURS, parts.get(name, {"contenders": {}})
+        runs = found["contenders"]
+        ours = runs.get(own, absent)
         if "floor" in found and "seconds" in ours:
             bound = [found["floor"]["seconds"]] * len(ours["seconds"])
-            contenders = contenders | {"roofline": {"seconds": bound}}
+            runs = runs | {"roofline": {"seconds": bound}}
         for peer, least in peers.items():
-            name = (fastest_peer(contenders) or peer) if peer == "fastest" else peer
-            theirs = contenders.get(name, absent)
-            lost = "; ".join(
-                f"{who}: {why}" for who, why in reasons({own: ours, name: theirs}).items()
-            )
+            name = (fastest_peer(runs) or peer) if peer == "fastest" else peer
+            theirs = runs.get(name, absent)
+            lost = [f"{who}: {why}" for who, why in reasons({own: ours, name: theirs}).items()]
             got = None if lost else ratio(theirs["seconds"], ours["seconds"])
             who = f"the fastest ({name})" if name != peer else peer
-            yield Compared(workload, who, least, got, lost)
+            yield Compared(workload, who, least, got, "; ".join(lost))
 
 
 def floors_of(kind: str) -> Wanted:
@@ -83,42 +81,35 @@ def targets(result: Result, *, only_missed: bool = False) -> Table:
     if not result["settings"]["images"]:
         for workload, peer, least, got, _ in compare(result, WANTED["targets"]):
             if got is not None:
-                off, text = 1 - got.median / least, f"at least {least:g}"
-                rows.append((f"{workload}: time of {peer} / ours", ratio_text(got), text, off))
-        rows += _limits(result)
-    columns = ["measure", "met", "measured", "target", "missed by"]
+                off, name = 1 - got.median / least, f"{workload}: time of {peer} / ours"
+                rows.append((name, ratio_text(got), f"at least {least:g}", off))
+        for name, value, limit, show in _limits(result):
+            rows.append((name, show(value), f"at most {show(limit)}", value / limit - 1))
     cells = [
         [name, "no" if off > 0 else "yes", got, wanted, f"{off:.0%}" if off > 0 else ""]
         for name, got, wanted, off in rows
         if off > 0 or not only_missed
     ]
+    columns = ["measure", "met", "measured", "target", "missed by"]
     terms = "These are the targets of this project for each release."
     return Table("targets", columns, cells, terms=terms)
 
 
-def _limits(result: Result) -> Iterator[tuple[str, str, str, float]]:
-    """Yield name, measurement, limit and excess for each target with an upper limit."""
-
-    def at_most(name: str, limit: float, run: Result, n: int = 1) -> Iterator[tuple]:
-        if "seconds" in run:
-            got = spread(run["seconds"]).median / n
-            yield name, seconds(got), f"at most {seconds(limit)}", got / limit - 1
-
-    tiny = result["workloads"].get("tiny", {"contenders": {}, "steps": 1})
-    run = tiny["contenders"].get(OURS, {})
-    yield from at_most(f"tiny: {OURS}, per step", STEP, run, tiny["steps"])
-    whole = result.get("end_to_end", {})
-    if peak := whole.get("runs", {}).get("mlp-xp train", {}).get("peak_bytes"):
+def _limits(result: Result) -> Iterator[tuple[str, float, float, Callable[[float], str]]]:
+    """Yield name, value, limit and format of each measured target with an upper limit."""
+    whole, startup = result.get("end_to_end", {"runs": {}}), result.get("start_up", {})
+    train, tiny = whole["runs"].get("mlp-xp train", {}), result["workloads"].get("tiny", {})
+    if run := tiny.get("contenders", {}).get(OURS, {}).get("seconds"):
+        yield f"tiny: {OURS}, per step", spread(run).median / tiny["steps"], STEP, seconds
+    if peak := train.get("peak_bytes"):
         excess = peak - whole["data_bytes"] - whole["state_bytes"]
         name = "mlp-xp train: peak memory beyond uint8 images, parameters and optimizer state"
-        limit = f"at most {MEMORY / 1e6:.0f} MB"
-        yield name, f"{excess / 1e6:.0f} MB", limit, excess / MEMORY - 1
-    startup = result.get("start_up", {"imports": {}, "first_steps": {}})
+        yield name, excess, MEMORY, lambda size: f"{size / 1e6:.0f} MB"
     # Measured in one process, because two processes differ by more than the time of the import.
-    name = "import of MLPClassifier, after scikit-learn's"
-    yield from at_most(name, IMPORT, startup["imports"].get(AFTER, {}))
-    name = f"{OURS}: first step after the import"
-    yield from at_most(name, FIRST_STEP, startup["first_steps"].get(OURS, {}))
+    if run := startup.get("imports", {}).get(AFTER, {}).get("seconds"):
+        yield "import of MLPClassifier, after scikit-learn's", spread(run).median, IMPORT, seconds
+    if run := startup.get("first_steps", {}).get(OURS, {}).get("seconds"):
+        yield f"{OURS}: first step after the import", spread(run).median, FIRST_STEP, seconds
 
 
 def fastest_peer(contenders: Result) -> str | None:
@@ -140,9 +131,9 @@ def _with_contenders(result: Result) -> Result:
             who: run if isinstance(run, dict) else {"seconds": run} for who, run in sides.items()
         }
         found[f"beside a busy program, {name}"] = {"contenders": runs}
-    trained = {}
+    whole, trained = result.get("end_to_end", {"runs": {}}), {}
     for peer, name in ((OURS, "mlp-xp train"), ("torch", "torch script")):
-        run = result.get("end_to_end", {}).get("runs", {}).get(name, {})
+        run = whole["runs"].get(name, {})
         if taken := run.get("processor_seconds"):
             trained[peer] = {"seconds": [taken]}
         elif "cannot_run" in run:

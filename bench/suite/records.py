@@ -1,5 +1,6 @@
 """Records of runs, in the form {"environment": ..., part: results}."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -24,15 +25,20 @@ Result = dict[str, Any]
 
 def environment(packages: Iterable[str] = ()) -> Result:
     """Return a description of the machine, without its name, and the installed versions."""
+    model = re.search(r"^model name\s*: (.*)$", _cpuinfo(), re.MULTILINE)
+    installed = {}
+    for package in (*PACKAGES, *packages):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "cpu": _cpu_name(),
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
         "kind": processor_kind(),
         "commit": _commit(),
         "cpus": usable_cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": dict(filter(None, map(_version, (*PACKAGES, *packages)))),
+        "versions": installed,
         "thread_pools": thread_pools(),
     }
 
@@ -49,10 +55,9 @@ def thread_pools() -> list[str]:
 def _commit() -> str:
     """Return the commit of this clone, or ""."""
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return ""
 
 
 def usable_cpus() -> int:
@@ -61,19 +66,15 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
 
 
 def processor_kind(cpuinfo: str | None = None) -> str:
     """Return the processor's vendor and widest vector extension, the key of its floors, or ""."""
-    path = Path("/proc/cpuinfo")
-    if cpuinfo is None:
-        cpuinfo = path.read_text() if path.exists() else ""
-    facts = dict(re.findall(r"^(vendor_id|flags)\s*: (.*)$", cpuinfo, re.MULTILINE))
+    text = _cpuinfo() if cpuinfo is None else cpuinfo
+    facts = dict(re.findall(r"^(vendor_id|flags)\s*: (.*)$", text, re.MULTILINE))
     left_out = tuple(filter(None, os.environ.get("MLP_XP_WITHOUT", "").split(",")))
     flags = {flag for flag in facts.get("flags", "").split() if not flag.startswith(left_out)}
     for name, flag in (("AMX", "amx_bf16"), ("AVX-512", "avx512f"), ("AVX2", "avx2")):
@@ -81,13 +82,6 @@ def processor_kind(cpuinfo: str | None = None) -> str:
             makers = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}
             return f"{makers.get(facts['vendor_id'], facts['vendor_id'])}, {name}"
     return ""
-
-
-def _version(package: str) -> tuple[str, str] | None:
-    try:
-        return package, importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def versions(facts: Result) -> str:
@@ -119,14 +113,19 @@ def replace(path: Path, text: str) -> None:
     whole.replace(path)
 
 
-def newest(part: str, *names: str, history: Path = HISTORY) -> tuple[Path, Result]:
-    """Return the newest record whose part contains these names, and its file; skip quick runs."""
+def records(part: str, *names: str) -> list[tuple[Path, Result]]:
+    """Return the records whose part contains these names, by date; skip quick runs."""
     found = []
-    for path in history.rglob("*.json"):
+    for path in HISTORY.rglob("*.json"):
         record = json.loads(path.read_text())
         is_quick = record.get("settings", {}).get("quick")
         if part in record and set(names) <= set(record[part]) and not is_quick:
-            found.append((record["environment"]["date"], path, record))
-    if not found:
-        raise FileNotFoundError(f"no record in {history} contains the part {part!r}")
-    return max(found, key=lambda item: item[0])[1:]
+            found.append((path, record))
+    return sorted(found, key=lambda item: item[1]["environment"]["date"])
+
+
+def newest(part: str, *names: str) -> tuple[Path, Result]:
+    """Return the newest record whose part contains these names, and its file."""
+    if found := records(part, *names):
+        return found[-1]
+    raise FileNotFoundError(f"no record in {HISTORY} contains the part {part!r}")

@@ -116,7 +116,7 @@ def workload_table(workload: Result) -> Table:
         f"{workload['pixels'] / 1e6:,.1f} MB as uint8 and four times that as float32; parameters "
         f"and optimizer state need {workload['state_bytes'] / 1e6:,.1f} MB."
     )
-    note = f"{images} per {unit}; roofline {bound}"
+    note = f"{images} per {unit}; roofline {bound}."
     return contender_table(workload["title"], columns, runs, cells, note=note, terms=terms)
 
 

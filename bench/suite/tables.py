@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -118,23 +118,26 @@ def reasons(runs: Result) -> dict[str, str]:
 # --- Markdown ------------------------------------------------------------------------------------
 
 
-def markdown(table: Table, heading: str = "") -> str:
-    """Return a table in Markdown, after its heading, terms and note."""
+def markdown(table: Table, heading: str = "", fold: str = "") -> str:
+    """Return a table in Markdown after its heading, note and terms; collapse it under ``fold``."""
+    rows = grid(table.columns, table.rows)
     missing = [f"- {name} cannot run here: {reason}" for name, reason in table.missing.items()]
-    parts = [heading, table.terms, table.note, grid(table.columns, table.rows), "\n".join(missing)]
-    return "\n\n".join(filter(None, parts))
+    rows = folded(fold, rows) if fold else rows
+    return paragraphs(heading, table.note, table.terms, rows, "\n".join(missing))
+
+
+def paragraphs(*texts: str) -> str:
+    """Join all texts that are not empty."""
+    return "\n\n".join(filter(None, texts))
 
 
 def grid(columns: Sequence[str], rows: list[list[str]]) -> str:
+    """Return rows in Markdown; columns of numbers are right-aligned."""
     if not rows:
         return ""
-    rule = ["--:" if _is_number(cells) else "---" for cells in zip(*rows, strict=True)]
+    number = re.compile(r"(\*\*)?[-<\d]|at |not |cannot |$")
+    rule = ["--:" if all(map(number.match, cells)) else "---" for cells in zip(*rows, strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [columns, rule, *rows])
-
-
-def _is_number(cells: Iterable[str]) -> bool:
-    """Whether a column contains numbers, which are right-aligned."""
-    return all(re.match(r"(\*\*)?[-<\d]|at |not |cannot |$", cell) for cell in cells)
 
 
 def folded(summary: str, text: str) -> str:
@@ -156,36 +159,37 @@ def print_tables(
 ) -> None:
     """Print tables for a pipe or a terminal of any width, with one contender's row in bold."""
     from rich.console import Console  # Here: a peer's process must load only the peer.
-    from rich.text import Text
+
+    from mlp_xp._utils.optional import install_command
+    from mlp_xp.cli.terminal.lines import printable
 
     file = sys.stdout if file is None else file
     # Output to a pipe has all columns and complete lines.
-    width = None if file.isatty() else 10_000
-    console = Console(file=file, force_terminal=file.isatty(), width=width, highlight=False)
+    shown = {"force_terminal": file.isatty(), "width": None if file.isatty() else 10_000}
+    console = Console(file=file, **shown, highlight=False, markup=False, emoji=False)
     for line in head:
-        console.print(Text(line, style="dim"))
+        console.print(line, style="dim")
+    packages = set()
     for table in tables:
-        console.print()
-        console.print(Text(table.title, style="bold"))
+        console.print(f"\n{table.title}", style="bold")
         if table.note:
-            console.print(Text(table.note, style="dim"))
+            console.print(table.note, style="dim")
         if table.rows:
             console.print(_drawn(table, console, bold))
         for name, reason in table.missing.items():
-            console.print(Text(f"{name}  {NOT_COMPARED}: {_said(reason)}", style="yellow"))
-    absent = {reason for table in tables for reason in table.missing.values()}
-    if packages := sorted({*filter(None, map(_package, absent))}):
-        from mlp_xp._utils.optional import install_command
-
-        names = ", ".join(packages)
-        console.print(Text(f"\nto compare with {names} too: {install_command('peers')}"))
+            if package := _missing_package(reason):
+                packages.add(package)
+                reason = f"{package} is not installed"
+            console.print(f"{name}  {NOT_COMPARED}: {printable(reason)}", style="yellow")
+    if packages:
+        names = ", ".join(sorted(packages))
+        console.print(f"\nto compare with {names} too: {install_command('peers')}")
 
 
 def _drawn(table: Table, console: Any, bold: str) -> Any:
     """Return a rich table with the columns that fit the console."""
     from rich import box
     from rich.table import Table as Grid
-    from rich.text import Text
 
     for n_shown in range(len(table.columns), 1, -1):
         # Columns are separated by a space of the box and their padding.
@@ -194,24 +198,15 @@ def _drawn(table: Table, console: Any, bold: str) -> Any:
         for name in table.columns[1:n_shown]:
             drawn.add_column(name, justify="right", no_wrap=True)
         for row in table.rows:
-            cells = [Text(cell.replace("**", "")) for cell in row[:n_shown]]
+            cells = [cell.replace("**", "") for cell in row[:n_shown]]
             drawn.add_row(*cells, style="bold" if row[0] == bold else "")
         if console.measure(drawn).minimum <= console.width:
             break
     return drawn
 
 
-def _said(reason: str) -> str:
-    """Return a readable form of a reason."""
-    from mlp_xp.cli.terminal.lines import printable
-
-    package = _package(reason)
-    return f"{package} is not installed" if package else printable(reason)
-
-
-def _package(reason: str) -> str | None:
+def _missing_package(reason: str) -> str | None:
     """Return the name of the missing package, if that is the reason."""
-    found = re.fullmatch(
-        r"ModuleNotFoundError: No module named '(\w+)[\w.]*'|(\w+) is not installed", reason
-    )
-    return None if found is None else found[1] or found[2]
+    error = r"ModuleNotFoundError: No module named '(\w+)[\w.]*'|(\w+) is not installed"
+    found = re.fullmatch(error, reason)
+    return found and (found[1] or found[2])
