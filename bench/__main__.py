@@ -4,6 +4,7 @@
 """
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -14,11 +15,10 @@ from bench.reports.charts import draw
 from bench.reports.sections import PARTS, STUDIES, report
 from bench.reports.targets import floors_of, shortfalls, targets
 from bench.suite.contenders import OURS, entries
-from bench.suite.progress import Progress
 from bench.suite.records import HISTORY, Result, environment, usable_cpus, write
 from bench.suite.side_by_side import workload_part, workload_table
 from bench.suite.tables import Table, count, print_tables
-from bench.suite.turns import Options, Part, set_threads
+from bench.suite.turns import Options, Part, say, set_threads
 from bench.suite.workloads import QUICK, SUITE
 from mlp_xp.cli.commands import parse as parse_command
 
@@ -60,18 +60,16 @@ def check(args: argparse.Namespace) -> None:
 def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, Options]]:
     """Return the selected parts in order, each with its options."""
     suite, usual = (QUICK, [*QUICK_WORKLOADS, *QUICK_EXTRAS]) if args.quick else (SUITE, NAMES)
-    cases: dict[str, list[str]] = {}
-    for word in args.only or usual:
-        name, _, case = word.partition("/")
-        cases.setdefault(name, []).append(case)
+    parts = {workload.name: workload_part(workload) for workload in suite}
+    parts |= {name: (PARTS | STUDIES)[key] for name, key in KEYS.items()}
     options = Options(args.rounds, args.threads, scratch, args.quick, args.images, args.contenders)
-    known = {workload.name: workload_part(workload) for workload in suite}
-    known |= {name: (PARTS | STUDIES)[key] for name, key in KEYS.items()}
-    return {
-        name: (part, options._replace(cases=() if "" in cases[name] else tuple(cases[name])))
-        for name, part in known.items()
-        if name in cases
-    }
+    found = {}
+    for name, part in parts.items():
+        words = [word for word in args.only or usual if word.partition("/")[0] == name]
+        cases = () if name in words else tuple(word.partition("/")[2] for word in words)
+        if words:
+            found[name] = part, options._replace(cases=cases)
+    return found
 
 
 def main() -> int:
@@ -107,15 +105,30 @@ def main() -> int:
 
 def measure_parts(parts: dict[str, tuple[Part, Options]], result: Result, out: Path) -> None:
     """Measure the parts one after another, and write all results after each part."""
-    with Progress([*parts]) as progress:
-        for name, (part, options) in parts.items():
-            progress.begin(name, part.title)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console, start = Console(stderr=True), time.perf_counter()
+    # Update once per second, because the timed contender needs the CPU cores.
+    options = {"refresh_per_second": 1, "speed_estimate_period": math.inf}
+    with Progress(console=console, disable=not console.is_terminal, **options) as progress:
+        bar = progress.add_task("", total=len(parts))
+        for number, (name, (part, settings)) in enumerate(parts.items()):
+
+            def announce(turn: str, label: str = f"{number + 1}/{len(parts)} {name}") -> None:
+                progress.update(bar, description=f"{label}: {turn}", refresh=True)
+
+            if not console.is_terminal:
+                taken = f"({time.perf_counter() - start:.0f} s so far)"
+                say(f"part {number + 1} of {len(parts)}, {part.title}  {taken}")
+            announce("preparing")
             record, key = (result, KEYS[name]) if name in KEYS else (result["workloads"], name)
-            record[key] = part.measure(options, progress.announce)
+            record[key] = part.measure(settings, announce)
             # The results so far are kept if a later part fails.
             write(out / "result.json", result)
             (out / "report.md").write_text(report(result), encoding="utf-8")
-        progress.announce("drawing the charts")
+            progress.advance(bar)
+        announce("drawing the charts")
         draw(result, out)
 
 
