@@ -8,17 +8,17 @@ because they spin before they sleep.
 
 import contextlib
 import json
-import multiprocessing
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,6 @@ import numpy as np
 from bench.suite.contenders import Entry
 from bench.suite.records import ROOT, Result, thread_pools
 from bench.suite.workloads import Workload, load
-from mlp_xp._utils.signals.interrupts import postponed
 
 PAUSE = 0.1  # Seconds between turns, because the last threads spin for some 20 ms.
 PATIENCE = 600  # The time limit of a turn in seconds, including compilation.
@@ -94,109 +93,93 @@ def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Resu
     A job is a `Measurement`, or another NamedTuple with ``threads``, ``repeats`` and
     ``get_ready``. Each job has a warm-up turn, and one turn per round.
     """
-    with tempfile.TemporaryDirectory() as logs:
+    with contextlib.ExitStack() as stack:
         # All processes import at the same time; after that, only one computes at a time.
-        files = (Path(logs, str(number)) for number in range(len(jobs)))
-        workers = {
-            name: Worker(job, file) for (name, job), file in zip(jobs.items(), files, strict=True)
-        }
+        workers = {name: stack.enter_context(Worker(job)) for name, job in jobs.items()}
         found = in_turns(jobs, rounds + 1, lambda name: workers[name].ask(), announce)
-        for worker in workers.values():
-            worker.stop()
-    return {
-        name: runs if isinstance(runs, dict) else _joined(*runs) for name, runs in found.items()
-    }
-
-
-def _joined(first: Result, *turns: tuple[float, Any, int | None]) -> Result:
-    """Return the record of a contender: the information from its first turn, and the results of all
-    turns."""
-    seconds, losses, peaks = (list(column) for column in zip(*turns, strict=True))
-    losses = first["losses"] + losses
-    return first | {"losses": losses, "seconds": seconds, "peak_bytes": peaks[-1]}
-
-
-@contextlib.contextmanager
-def _ctrl_c_held() -> Iterator[None]:
-    """Delay Ctrl-C, and hide it from processes that start during the context."""
-    with postponed():  # Other threads may receive the signal if this thread blocks it.
-        if not hasattr(signal, "pthread_sigmask"):  # Windows lacks pthread_sigmask.
-            yield
-            return
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    for name, runs in found.items():
+        if isinstance(runs, list):
+            first, *turns = runs
+            seconds, losses, peaks = (list(column) for column in zip(*turns, strict=True))
+            found[name] = first | {"losses": first["losses"] + losses, "seconds": seconds}
+            found[name]["peak_bytes"] = peaks[-1]
+    return found
 
 
 class Worker:
     """The process of a contender, which runs a turn on request."""
 
-    def __init__(self, job: Any, log: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._log, (self._pipe, end) = log, context.Pipe()
-        self._process = context.Process(target=work, args=(end, job, log), daemon=True)
-        with _ctrl_c_held():
-            self._process.start()
-        end.close()
+    def __init__(self, job: Any) -> None:
+        # The process appends to the log, so that it can be read in between.
+        self._log = tempfile.TemporaryFile("a+", errors="replace")  # noqa: SIM115 - see __exit__
+        command = python("-c", "from bench.suite.turns import work; work()") | {"text": False}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
+        # The parent handles Ctrl-C, which terminals do not send to other sessions.
+        self._process: Any = subprocess.Popen(**command, **pipes, start_new_session=True)
+        self._send(pickle.dumps(job))
+
+    def _send(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):  # If the process has ended, `ask` tells why.
+            self._process.stdin.write(message)
+            self._process.stdin.flush()
 
     def ask(self) -> Any:
         """Return the result of a turn, or the reason why there is none."""
         time.sleep(PAUSE)
-        try:
-            self._pipe.send(True)
-            if self._pipe.poll(PATIENCE):
-                answer = self._pipe.recv()
-                return slow_path(self._printed()) or answer
-            self._process.terminate()
+        timer, start = threading.Timer(PATIENCE, self._process.kill), time.monotonic()
+        timer.start()
+        self._send(b"turn\n")
+        answer = self._process.stdout.readline()
+        timer.cancel()
+        self._log.seek(0)
+        printed = self._log.read()
+        if answer:
+            return slow_path(printed) or json.loads(answer)
+        if time.monotonic() - start >= PATIENCE:
             return {"cannot_run": f"not done after {PATIENCE} s"}
-        except (EOFError, OSError):
-            # The process has ended, but its last message may still be in the pipe.
-            with contextlib.suppress(EOFError):
-                if self._pipe.poll():
-                    return self._pipe.recv()
-            self._process.join()
-            last = [line.strip()[:200] for line in self._printed().split("\n") if line.strip()][-1:]
-            status = f"its process ended with status {self._process.exitcode}"
-            return {"cannot_run": ": ".join([status, *last])}
+        last = [line.strip()[:200] for line in printed.split("\n") if line.strip()][-1:]
+        status = f"its process ended with status {self._process.wait()}"
+        return {"cannot_run": ": ".join([status, *last])}
 
-    def stop(self) -> None:
-        self._pipe.close()  # This ends a process that waits for a turn.
-        self._process.join(5)
-        self._process.terminate()
+    def __enter__(self) -> "Worker":
+        return self
 
-    def _printed(self) -> str:
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+    def __exit__(self, *_: object) -> None:
+        with self._log, self._process:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()  # This ends a process that waits for a turn.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self._process.kill()
 
 
-def work(pipe: Connection, job: Any, log: Path) -> None:
-    """Run a turn for each request from the pipe, and send its result.
+def work() -> None:
+    """Read a job from stdin, run a turn for each line that follows, and write results to stdout.
 
-    Output of the peer goes to the log, because it would break the progress bar.
+    Output of the peer goes to stderr, and its subprocesses inherit neither pipe.
     """
-    file = os.open(log, os.O_WRONLY | os.O_CREAT)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent handles Ctrl-C.
-    if job.threads is not None and hasattr(os, "sched_setaffinity"):
-        # XLA starts one thread per usable CPU and ignores environment variables.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows lacks sessions.
     try:
+        job = pickle.load(requests)  # noqa: S301 - written by `Worker`
+        if job.threads is not None and hasattr(os, "sched_setaffinity"):
+            # XLA starts one thread per usable CPU and ignores environment variables.
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
         show_slow_path()
         turn = job.get_ready()
-        pipe.recv()
+        requests.readline()
         loss = turn()  # This turn compiles and warms up.
     except Exception as error:  # A peer may raise any error, which is shown in the table.
-        pipe.send(failure(error))
+        print(json.dumps(failure(error)), file=answers)
         return
-    pipe.send({"thread_pools": thread_pools(), "losses": [loss]})
-    with contextlib.suppress(EOFError):  # The other end was closed, so there are no more turns.
-        while pipe.recv():
-            start = time.perf_counter()
-            loss = turn()
-            seconds = loss if isinstance(loss, Seconds) else time.perf_counter() - start
-            pipe.send((float(seconds) / job.repeats, loss, peak_bytes()))
+    print(json.dumps({"thread_pools": thread_pools(), "losses": [loss]}), file=answers)
+    for _ in requests:
+        start = time.perf_counter()
+        loss = turn()
+        seconds = loss if isinstance(loss, Seconds) else time.perf_counter() - start
+        print(json.dumps([seconds / job.repeats, loss, peak_bytes()]), file=answers)
 
 
 class Seconds(float):

@@ -111,7 +111,7 @@ def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path,
         name: good._replace(entry=good.entry._replace(module=name, options={}))
         for name in ("dies", "fails", "slow", "is_not_there")
     }
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     ran = turns.measure({**jobs, "good": good}, rounds=1)
     assert ran["dies"]["cannot_run"] == "its process ended with status 3"
     assert ran["slow"]["cannot_run"].startswith("without machine code: ")
