@@ -17,7 +17,7 @@ from bench.reports.sections import fastest
 from bench.studies.backends import epochs_of
 from bench.suite import contenders
 from bench.suite.records import HISTORY, ROOT, Result, newest
-from bench.suite.tables import spread
+from bench.suite.tables import measured, spread
 
 LINES = {
     contenders.OURS: OURS,
@@ -85,11 +85,7 @@ def growth_figure(growth: Result) -> Any:
     for axis, (title, points) in zip(axes.flat, growth.items(), strict=True):
         for name, color in LINES.items():
             runs = {point["value"]: point["contenders"][name] for point in points}
-            known = {
-                value: spread(run["seconds"]).median
-                for value, run in runs.items()
-                if "seconds" in run
-            }
+            known = {value: spread(times).median for value, times in measured(runs).items()}
             axis.loglog([*known], [*known.values()], "o-", color=color, markersize=4, label=name)
         axis.set_title(f"By {title}", fontsize=9, loc="left")
         axis.set_xticks([point["value"] for point in points])

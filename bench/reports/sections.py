@@ -17,6 +17,7 @@ from bench.suite.tables import (
     folded,
     grid,
     markdown,
+    measured,
     median,
     paragraphs,
     ratio,
@@ -99,10 +100,10 @@ def fastest(workload: Result, *, scaled: bool = False) -> dict[tuple[str, str], 
     If ``scaled`` is true, only contenders on scaled data are compared.
     """
     found: dict[tuple[str, str], tuple[str, Spread]] = {}
-    for name, run in workload["contenders"].items():
-        if "seconds" in run and not (scaled and name.endswith("uint8")):
-            rate = spread([workload["images"] / taken for taken in run["seconds"]])
-            key = re.split("[ ,]", name)[0], run["precision"]
+    for name, times in measured(workload["contenders"]).items():
+        if not (scaled and name.endswith("uint8")):
+            rate = spread([workload["images"] / taken for taken in times])
+            key = re.split("[ ,]", name)[0], workload["contenders"][name]["precision"]
             if key not in found or rate.median > found[key][1].median:
                 found[key] = name, rate
     return found
@@ -149,7 +150,7 @@ def speed_table(workloads: Result) -> Table:
     """Return the table with our times, and the peers' times divided by ours."""
     rows = []
     for workload in workloads.values():
-        runs, peer = seconds_of(workload), fastest_peer(workload["contenders"])
+        runs, peer = measured(workload["contenders"]), fastest_peer(workload["contenders"])
         own, unit = runs[OURS], "epoch" if workload["kind"] == "train" else "prediction"
         ratios = [_ratio(runs.get(other), own, "") for other in ("scikit-learn", peer)]
         job = f"{workload['title']}: {unit} of {workload['images']:,}"
@@ -157,12 +158,6 @@ def speed_table(workloads: Result) -> Table:
         rows.append([job, median(own), *ratios, peer or "", share])
     columns = "benchmark, mlp_xp, vs scikit-learn, vs fastest peer, fastest peer, of roofline"
     return Table("speed", columns.split(", "), rows)
-
-
-def seconds_of(workload: Result) -> dict[str, list[float]]:
-    """Return the seconds of each contender that ran."""
-    runs = workload["contenders"].items()
-    return {name: run["seconds"] for name, run in runs if "seconds" in run}
 
 
 def _ratio(
@@ -191,7 +186,7 @@ def processor_tables() -> str:
 def _processor_table(kind: str, record: Result) -> str:
     rows = []
     for name, workload in record["workloads"].items():
-        runs, peer = seconds_of(workload), fastest_peer(workload["contenders"]) or ""
+        runs, peer = measured(workload["contenders"]), fastest_peer(workload["contenders"]) or ""
         own, low = runs[OURS], runs.get(LOW)
         wanted, low_wanted = (WANTED["targets"].get(key, {}) for key in (name, f"{name}: {LOW}"))
         cells = {

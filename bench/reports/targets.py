@@ -13,7 +13,7 @@ from bench.studies.busy import ALONE, BUSY
 from bench.studies.startup import AFTER
 from bench.suite.contenders import OURS
 from bench.suite.records import ROOT, Result
-from bench.suite.tables import Spread, Table, ratio, ratio_text, reasons, seconds, spread
+from bench.suite.tables import Spread, Table, measured, ratio, ratio_text, reasons, seconds, spread
 
 WANTED = json.loads((ROOT / "bench" / "floors.json").read_text())
 FIRST_STEP, IMPORT, STEP = 1.0, 0.050, 50e-6  # seconds
@@ -115,9 +115,9 @@ def _limits(result: Result) -> Iterator[tuple[str, float, float, Callable[[float
 def fastest_peer(contenders: Result) -> str | None:
     """Return the name of the fastest contender in float32 that is not ours."""
     peers = {
-        name: spread(run["seconds"]).median
-        for name, run in contenders.items()
-        if run.get("precision") == "float32" and "seconds" in run and not name.startswith("mlp_xp")
+        name: spread(times).median
+        for name, times in measured(contenders).items()
+        if contenders[name].get("precision") == "float32" and not name.startswith("mlp_xp")
     }
     return min(peers, key=peers.__getitem__, default=None)
 

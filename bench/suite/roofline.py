@@ -5,16 +5,17 @@ and write their arrays at the speed of a large copy, and that everything else ta
 speeds are measured in turns with the contenders, each in its own process.
 """
 
-from collections.abc import Callable
+import importlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from bench.peers.contest import Contender, Task
 from bench.suite.contenders import Entry
 from bench.suite.records import Result
-from bench.suite.tables import spread
+from bench.suite.tables import measured, spread
 from bench.suite.workloads import Workload
 
 FLOAT = 4  # bytes
@@ -30,13 +31,11 @@ OPERATIONS = 2 * WIDTH**3  # Operations of the large product.
 FLOATS = 2**25  # 128 MiB, larger than any cache.
 COPIED = 2 * 4 * FLOATS  # Bytes read and written.
 # Meters need no data, so they load the smallest file, the labels.
+_METER = Entry(__name__, data="labels", quick=True, repeats=3)
 METERS = {
-    name: Entry(__name__, {"what": what}, data="labels", quick=quick, repeats=3)
-    for name, what, quick in (
-        ("product, NumPy", "numpy", True),
-        ("product, torch", "torch", False),
-        ("copy", "copy", True),
-    )
+    "product, NumPy": _METER._replace(options={"what": "numpy"}),
+    "product, torch": _METER._replace(options={"what": "torch"}, quick=False),
+    "copy": _METER._replace(options={"what": "copy"}),
 }
 
 
@@ -60,11 +59,7 @@ def state_bytes(widths: tuple[int, ...], solver: str) -> int:
 
 def roofline(workload: Workload, rows: int, meters: Result) -> Result:
     """Return the work of an epoch or a prediction, and its time at the measured speeds."""
-    medians = {
-        name: spread(meter["seconds"]).median
-        for name, meter in meters.items()
-        if "cannot_run" not in meter
-    }
+    medians = {name: spread(taken).median for name, taken in measured(meters).items()}
     fastest = min((name for name in medians if name.startswith("product")), key=medians.get)
     product_rate, copy_rate = OPERATIONS / medians[fastest], COPIED / medians["copy"]
     train = workload.kind == "train"
@@ -83,34 +78,24 @@ def roofline(workload: Workload, rows: int, meters: Result) -> Result:
 
 def make(task: Task, *, what: str) -> Contender:
     """Return a meter of the speed of products or copies, with the interface of a contender."""
-    work = {"numpy": _numpy, "torch": _torch, "copy": _copy}[what](task.threads)
+    if what == "copy":
+        sources = np.split(np.ones(FLOATS - FLOATS % task.threads, np.float32), task.threads)
+        targets = [np.zeros_like(source) for source in sources]
+        pool = ThreadPoolExecutor(task.threads)
+    else:
+        library: Any = importlib.import_module(what)
+        a: Any = np.random.default_rng(0).random((WIDTH, WIDTH), dtype=np.float32)
+        if what == "torch":
+            library.set_num_threads(task.threads)
+            a = library.from_numpy(a)
+        out = library.empty_like(a)
 
     def train(repeats: int) -> float:
         for _ in range(repeats):
-            work()
+            if what == "copy":  # NumPy releases the GIL while it copies.
+                list(pool.map(np.copyto, targets, sources))
+            else:
+                library.matmul(a, a, out=out)
         return 0.0
 
-    return Contender(train)
-
-
-def _numpy(threads: int) -> Callable[[], object]:
-    a = np.random.default_rng(0).random((WIDTH, WIDTH), dtype=np.float32)
-    out = np.empty_like(a)
-    return lambda: np.matmul(a, a, out=out)
-
-
-def _torch(threads: int) -> Callable[[], object]:
-    import torch
-
-    torch.set_num_threads(threads)
-    a = torch.rand(WIDTH, WIDTH)
-    out = torch.empty_like(a)
-    return lambda: torch.matmul(a, a, out=out)
-
-
-def _copy(threads: int) -> Callable[[], object]:
-    sources = np.split(np.ones(FLOATS - FLOATS % threads, np.float32), threads)
-    targets = [np.zeros_like(source) for source in sources]
-    pool = ThreadPoolExecutor(threads)
-    # NumPy releases the GIL while it copies.
-    return lambda: list(pool.map(np.copyto, targets, sources))
+    return Contender(train, lambda rows: train(1))

@@ -1,9 +1,8 @@
 """Times of all contenders and the roofline by workload, and the growth of the time per epoch."""
 
-import tempfile
-from pathlib import Path
+from functools import partial
 
-from bench.suite.contenders import OURS, entries
+from bench.suite.contenders import OURS, Entry, entries
 from bench.suite.records import Result
 from bench.suite.roofline import METERS, roofline, state_bytes
 from bench.suite.tables import (
@@ -11,6 +10,7 @@ from bench.suite.tables import (
     Table,
     contender_table,
     count,
+    measured,
     median,
     megabytes,
     quartiles,
@@ -42,10 +42,7 @@ GROWTH_ROUNDS = 3
 
 def workload_part(workload: Workload) -> Part:
     """Return the part for one workload."""
-
-    def measure_it(options: Options, announce: Announce) -> Result:
-        return measure_workload(workload, options, announce)
-
+    measure_it = partial(measure_workload, workload)
     return Part(workload.title, measure_it, lambda run: [workload_table(run)])
 
 
@@ -60,19 +57,9 @@ def measure_workload(workload: Workload, options: Options, announce: Announce) -
         for name, entry in entries(workload, quick=options.quick).items()
         if options.contenders is None or name in options.contenders
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        facts = prepare(workload, Path(scratch))
-        jobs = {
-            name: Measurement(entry, workload, Path(scratch), options.threads)
-            for name, entry in chosen.items()
-        }
-        for name, entry in METERS.items():
-            if entry.quick or not options.quick:
-                # Meters run like training workloads, but use only the number of threads.
-                plain = workload._replace(kind="train")
-                jobs[name] = Measurement(entry, plain, Path(scratch), options.threads)
-        results = measure(jobs, options.rounds, announce)
-    machine = {name: results.pop(name) for name in [*results] if name in METERS}
+    meters = {name: one for name, one in METERS.items() if one.quick or not options.quick}
+    facts, results = _measure(workload, chosen | meters, options, options.rounds, announce)
+    machine = {name: results.pop(name) for name in meters}
     for name, entry in chosen.items():
         results[name] |= {"precision": entry.precision, "data": entry.data}
     return {
@@ -87,11 +74,23 @@ def measure_workload(workload: Workload, options: Options, announce: Announce) -
     }
 
 
+def _measure(
+    workload: Workload,
+    chosen: dict[str, Entry],
+    options: Options,
+    rounds: int,
+    announce: Announce,
+) -> tuple[Result, Result]:
+    """Return details of the data, and the result of each contender."""
+    facts, own = prepare(workload, options.scratch), (workload, options.scratch, options.threads)
+    jobs = {name: Measurement(entry, *own) for name, entry in chosen.items()}
+    return facts, measure(jobs, rounds, announce)
+
+
 def workload_table(workload: Result) -> Table:
     """Return the table of a workload's contenders."""
     least, runs, train = workload["floor"], workload["contenders"], workload["kind"] == "train"
-    unit, bound = "epoch" if train else "call", seconds(workload["floor"]["seconds"])
-    ours = runs.get(OURS, {}).get("seconds")
+    unit, ours = "epoch" if train else "call", measured(runs).get(OURS)
 
     def cells(name: str, run: Result) -> list[str]:
         own = spread(run["seconds"]).median
@@ -105,7 +104,6 @@ def workload_table(workload: Result) -> Table:
         ]
 
     columns = ["contender", unit, "times ours", "images/s", "of roofline", "peak MB", "quartiles"]
-    images = f"{count(workload['images'], 'image')} of {workload['data']}"
     steps, copied = "", ""
     if train:
         steps = f"An epoch has {count(workload['steps'], 'step')} of {workload['solver']}. "
@@ -116,7 +114,8 @@ def workload_table(workload: Result) -> Table:
         f"{workload['pixels'] / 1e6:,.1f} MB as uint8 and four times that as float32; parameters "
         f"and optimizer state need {workload['state_bytes'] / 1e6:,.1f} MB."
     )
-    note = f"{images} per {unit}; roofline {bound}."
+    images = f"{count(workload['images'], 'image')} of {workload['data']}"
+    note = f"{images} per {unit}; roofline {seconds(least['seconds'])}."
     return contender_table(workload["title"], columns, runs, cells, note=note, terms=terms)
 
 
@@ -128,13 +127,8 @@ def measure_growth(options: Options, announce: Announce) -> Result:
     known: dict[Workload, Result] = {}
     for workload in (workload for sweep in SWEEPS.values() for workload in sweep.values()):
         if workload not in known:
-            prepare(workload, options.scratch)
-            jobs = {
-                name: Measurement(entry, workload, options.scratch, options.threads)
-                for name, entry in entries(workload).items()
-                if name in GROWING
-            }
-            known[workload] = measure(jobs, GROWTH_ROUNDS, announce)
+            chosen = {name: entry for name, entry in entries(workload).items() if name in GROWING}
+            known[workload] = _measure(workload, chosen, options, GROWTH_ROUNDS, announce)[1]
     return {
         title: [{"value": value, "contenders": known[w]} for value, w in sweep.items()]
         for title, sweep in SWEEPS.items()
@@ -146,9 +140,9 @@ def growth_tables(growth: Result) -> list[Table]:
     found = []
     for title, points in growth.items():
         columns = ["contender", *(f"{point['value']:,}" for point in points)]
-        runs = {who: [point["contenders"][who] for point in points] for who in GROWING}
-        rows = [[who, *(median(run.get("seconds")) for run in own)] for who, own in runs.items()]
-        missing = reasons({who: own[0] for who, own in runs.items()})
+        runs = [point["contenders"] for point in points]
+        rows = [[who, *(median(run[who].get("seconds")) for run in runs)] for who in GROWING]
+        missing = reasons({who: runs[0][who] for who in GROWING})
         found.append(Table(f"seconds per epoch by {title}", columns, rows, missing))
     return found
 

@@ -110,6 +110,11 @@ def contender_table(
     return Table(title, columns, rows, missing, **more)
 
 
+def measured(runs: Result) -> dict[str, list[float]]:
+    """Return the seconds of each contender that ran, by name."""
+    return {name: run["seconds"] for name, run in runs.items() if "seconds" in run}
+
+
 def reasons(runs: Result) -> dict[str, str]:
     """Return the reason for each missing run, by name."""
     return {name: run["cannot_run"] for name, run in runs.items() if "cannot_run" in run}
