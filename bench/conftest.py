@@ -1,12 +1,8 @@
-"""Command-line options and backends of the benchmarks, and the details recorded with each
-figure."""
-
-from typing import Any
+"""Command-line options of the benchmarks, and the machine recorded with the figures."""
 
 import pytest
 
 from bench.suite.records import environment
-from mlp_xp.backends import Backend, BackendError, get_backend
 
 BACKENDS = "numpy,torch:cpu,jax:cpu,cupy,torch:cuda,jax:cuda"
 
@@ -19,26 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend" in metafunc.fixturenames:
-        specs = metafunc.config.getoption("--bench-backends").split(",")
-        metafunc.parametrize("backend", specs, indirect=True)
-
-
-@pytest.fixture(scope="session")
-def backend(request: pytest.FixtureRequest) -> Backend:
-    name, _, device = request.param.partition(":")
-    try:
-        return get_backend(name, device or None)
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def benchmark(request: pytest.FixtureRequest, benchmark: Any, backend: Backend) -> Any:
-    """Record the backend and its device with each figure."""
-    benchmark.extra_info["backend"] = request.node.callspec.params["backend"]
-    benchmark.extra_info |= backend.describe()
-    return benchmark
+    if "spec" in metafunc.fixturenames:
+        metafunc.parametrize("spec", metafunc.config.getoption("--bench-backends").split(","))
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
