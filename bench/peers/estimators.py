@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from bench.peers.contest import MOMENTUM, Contender, Task
+from bench.suite.workloads import MOMENTUM, Contender, Task
 
 
 def make(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.peers.contest import MOMENTUM, Contender, Task
+from bench.suite.workloads import MOMENTUM, Contender, Task
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from bench.peers.contest import MOMENTUM, Contender, Task
+from bench.suite.workloads import Contender, Task
 
 
 def make(task: Task) -> Contender:
@@ -17,13 +17,9 @@ def make(task: Task) -> Contender:
     model = keras.Sequential(
         [keras.Input(task.widths[:1]), *hidden, keras.layers.Dense(task.widths[-1])]
     )
-    rule = (
-        keras.optimizers.Adam(task.learning_rate)
-        if task.solver == "adam"
-        else keras.optimizers.SGD(task.learning_rate, momentum=MOMENTUM, nesterov=True)
-    )
+    rule = keras.optimizers.Adam if task.solver == "adam" else keras.optimizers.SGD
     model.compile(
-        rule,
+        rule(task.learning_rate, **task.momentum),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         # On JAX, 8 steps per call halved the time of tiny compared with 1 step, and did not change
         # medium. With 32 steps, both were slower.

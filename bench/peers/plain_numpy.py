@@ -3,7 +3,7 @@ accuracy."""
 
 import numpy as np
 
-from bench.peers.contest import Contender, Task
+from bench.suite.workloads import Contender, Task
 
 
 def forward(

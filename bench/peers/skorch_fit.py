@@ -4,21 +4,20 @@ import torch
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from bench.peers.contest import MOMENTUM, Contender, Task
 from bench.peers.torch_loop import network
+from bench.suite.workloads import Contender, Task
 
 
 def make(task: Task) -> Contender:
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
     rule = torch.optim.Adam if task.solver == "adam" else torch.optim.SGD
-    own = {"momentum": MOMENTUM, "nesterov": True} if task.solver == "sgd" else {}
     model = NeuralNetClassifier(
         network(task),
         criterion=nn.CrossEntropyLoss,
         optimizer=rule,
         optimizer__fused=True,
-        **{f"optimizer__{name}": value for name, value in own.items()},
+        **{f"optimizer__{name}": value for name, value in task.momentum.items()},
         lr=task.learning_rate,
         batch_size=task.batch_size,
         iterator_train__shuffle=True,

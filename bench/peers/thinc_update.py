@@ -3,7 +3,7 @@
 import numpy as np
 from thinc.api import SGD, Adam, Relu, Sigmoid, Softmax, chain, fix_random_seed, to_categorical
 
-from bench.peers.contest import Contender, Task
+from bench.suite.workloads import Contender, Task
 
 
 def make(task: Task) -> Contender:

@@ -2,12 +2,13 @@
 
 import shutil
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from bench.peers.contest import MOMENTUM, Contender, Task
+from bench.suite.workloads import Contender, Task
 
 
 def network(task: Task) -> nn.Sequential:
@@ -19,13 +20,12 @@ def network(task: Task) -> nn.Sequential:
 
 
 def optimizer(task: Task, model: nn.Module, device: str) -> torch.optim.Optimizer:
+    rate: Any = task.learning_rate
     if task.solver != "adam":
-        more = {"momentum": MOMENTUM, "nesterov": True} if task.solver == "sgd" else {}
-        return torch.optim.SGD(model.parameters(), lr=task.learning_rate, fused=True, **more)
-    if device == "cpu":
-        return torch.optim.Adam(model.parameters(), lr=task.learning_rate, fused=True)
-    rate = torch.tensor(task.learning_rate, device=device)
-    return torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=True)
+        return torch.optim.SGD(model.parameters(), rate, fused=True, **task.momentum)
+    on_gpu = device != "cpu"
+    rate = torch.tensor(rate, device=device) if on_gpu else rate
+    return torch.optim.Adam(model.parameters(), rate, fused=True, capturable=on_gpu)
 
 
 def make(
@@ -47,15 +47,11 @@ def make(
             raise RuntimeError("torch.compile needs a C++ compiler, but none is installed")
         model = torch.compile(model, mode="default" if on_cpu else "reduce-overhead")
     x, y = torch.from_numpy(task.x).to(device), torch.from_numpy(task.y).long().to(device)
-    low = {
-        "dtype": torch.bfloat16,
-        "enabled": precision == "bf16",
-        "cache_enabled": mode != "graph",
-    }
+    low = {"enabled": precision == "bf16", "cache_enabled": mode != "graph"}
 
     def step(rows: torch.Tensor) -> torch.Tensor:
         rule.zero_grad(set_to_none=mode != "graph")
-        with torch.autocast(torch.device(device).type, **low):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, **low):
             loss = criterion(model(x[rows]), y[rows])
         loss.backward()
         rule.step()
@@ -76,7 +72,7 @@ def make(
         return loss.item()
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), torch.autocast("cpu", **low):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, **low):
             return model(torch.from_numpy(rows)).argmax(1).numpy()
 
     return Contender(train, predict)

@@ -3,9 +3,8 @@
 import importlib
 from typing import Any, NamedTuple
 
-from bench.peers.contest import Contender, Task
 from bench.suite.records import processor_kind
-from bench.suite.workloads import Workload
+from bench.suite.workloads import Contender, Task, Workload
 
 OURS = "mlp_xp, NumPy"
 PLAIN = "plain NumPy, float64"
@@ -74,17 +73,16 @@ GPU_PEERS = {
 def entries(workload: Workload, *, quick: bool = False) -> dict[str, Entry]:
     """Return the contenders of a workload by name."""
     chosen = _FULL_BATCH if workload.solver == "descent" else _CONTENDERS
-    if workload.kind == "predict":
-        # Predictions do not depend on how steps or epochs are called.
-        calls = {"scan", "in_one_fit"}
-        chosen = {name: one for name, one in chosen.items() if not calls & one.options.keys()}
-    if is_slow_in_bfloat16():
-        chosen = {
-            name: one
-            for name, one in chosen.items()
-            if one.precision != "bfloat16" or "torch" not in name
-        }
-    return {name: entry for name, entry in chosen.items() if entry.quick or not quick}
+    # Predictions do not depend on how steps or epochs are called.
+    calls = {"scan", "in_one_fit"} if workload.kind == "predict" else set()
+    is_slow = is_slow_in_bfloat16()
+    return {
+        name: entry
+        for name, entry in chosen.items()
+        if (entry.quick or not quick)
+        and not calls & entry.options.keys()
+        and not (is_slow and entry.precision == "bfloat16" and "torch" in name)
+    }
 
 
 def is_slow_in_bfloat16() -> bool:

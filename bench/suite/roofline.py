@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.peers.contest import Contender, Task
 from bench.suite.contenders import Entry
 from bench.suite.records import Result
 from bench.suite.tables import measured, spread
-from bench.suite.workloads import Workload
+from bench.suite.workloads import Contender, Task, Workload
 
 FLOAT = 4  # bytes
 # How many parameter-sized arrays an update reads and writes, and how many an optimizer stores.

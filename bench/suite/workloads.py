@@ -1,11 +1,36 @@
-"""The workloads: networks with their data, and epochs of this library's training loop."""
+"""The workloads: networks with their data, the interface of a contender, and our epochs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.peers.contest import Task
+MOMENTUM = 0.9  # The Nesterov momentum of "sgd".
+
+
+class Task(NamedTuple):
+    """A network to train, and its data in memory."""
+
+    widths: tuple[int, ...]
+    activation: str  # "relu" or "logistic"
+    solver: str  # "adam", "sgd" with Nesterov momentum, or "descent" without momentum
+    learning_rate: float
+    batch_size: int  # the number of rows for full-batch training without shuffling
+    x: np.ndarray  # (images, features), float32, or uint8 for contenders that scale by themselves
+    y: np.ndarray  # (images,), int32
+    threads: int
+
+    @property
+    def momentum(self) -> dict[str, Any]:
+        """The options of torch's and Keras's SGD."""
+        return {"momentum": MOMENTUM, "nesterov": True} if self.solver == "sgd" else {}
+
+
+class Contender(NamedTuple):
+    """The functions of a prepared contender."""
+
+    train: Callable[[int], float]  # trains for n more epochs and returns the last loss
+    predict: Callable[[np.ndarray], object] | None = None  # returns the classes of rows
 
 
 class Workload(NamedTuple):
