@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from bench.reports.charts import draw
-from bench.reports.sections import PARTS, STUDIES, report
+from bench.reports.sections import ALL, PARTS, report
 from bench.reports.targets import floors_of, shortfalls, targets
 from bench.suite.contenders import OURS, entries
 from bench.suite.records import HISTORY, Result, environment, usable_cpus, write
@@ -22,7 +22,7 @@ from bench.suite.turns import Options, Part, say, set_threads
 from bench.suite.workloads import QUICK, SUITE
 from mlp_xp.cli.commands import parse as parse_command
 
-KEYS = {key.replace("_", "-"): key for key in PARTS | STUDIES}
+KEYS = {key.replace("_", "-"): key for key in ALL}
 WORKLOADS, QUICK_WORKLOADS = ([workload.name for workload in suite] for suite in (SUITE, QUICK))
 NAMES = (*WORKLOADS, *(key.replace("_", "-") for key in PARTS))
 QUICK_EXTRAS = ("drop-in", "busy", "end-to-end")
@@ -61,7 +61,7 @@ def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, O
     """Return the selected parts in order, each with its options."""
     suite, usual = (QUICK, [*QUICK_WORKLOADS, *QUICK_EXTRAS]) if args.quick else (SUITE, NAMES)
     parts = {workload.name: workload_part(workload) for workload in suite}
-    parts |= {name: (PARTS | STUDIES)[key] for name, key in KEYS.items()}
+    parts |= {name: ALL[key] for name, key in KEYS.items()}
     options = Options(args.rounds, args.threads, scratch, args.quick, args.images, args.contenders)
     found = {}
     for name, part in parts.items():
@@ -146,7 +146,7 @@ def head_of(result: Result) -> list[str]:
 def tables_of(result: Result) -> list[Table]:
     """Return the tables of a run."""
     found = [workload_table(run) for run in result["workloads"].values()]
-    for key, part in (PARTS | STUDIES).items():
+    for key, part in ALL.items():
         found += part.tables(result[key]) if result.get(key) else []
     return [*found, *([own] if (own := targets(result)).rows else [])]
 

@@ -10,10 +10,9 @@ import argparse
 import re
 from pathlib import Path
 
-from bench.reports import charts, table_page
-from bench.reports.sections import processor_tables, report, slower, speed_table
+from bench.reports import charts, sections, table_page
 from bench.reports.targets import targets
-from bench.studies import backends, drop_in, ranks, search, speedrun
+from bench.studies import backends, drop_in, ranks, speedrun
 from bench.suite.records import DOCS, measured_on, newest
 from bench.suite.tables import folded, grid, markdown, paragraphs, replace_block
 
@@ -35,24 +34,20 @@ def blocks() -> dict[str, str]:
     # Omit networks with newer records, which are in the tables by processor.
     older = [row for row in missed.rows if not row[0].startswith(BY_PROCESSOR)]
     found = {
-        "speed": markdown(speed_table(suite["workloads"])),
+        "speed": markdown(sections.speed_table(suite["workloads"])),
         "missed": grid(missed.columns, older),
-        "processors": processor_tables(),
-        "slower": f"{slower(suite['workloads'])} [All benchmarks](benchmarks.md).",
+        "processors": sections.processor_tables(),
+        "slower": f"{sections.slower(suite['workloads'])} [All benchmarks](benchmarks.md).",
         "speedrun": markdown(speedrun.table()),
         "out-of-core": ranks.section(newest("out_of_core")[1]),
         **table_page.blocks(),
     }
-    for name, study in (("drop-in", drop_in), ("search", search), ("distributed-marks", ranks)):
-        part = {"distributed-marks": "ranks"}.get(name, name.replace("-", "_"))
-        _, record = newest(part)
-        tables = study.PART.tables(record[part])
-        texts = [markdown(t, f"**{t.title}**" if study is search else "") for t in tables]
-        text = "\n\n".join([*texts, measured_on(record["environment"])])
-        if study is drop_in:
-            short = markdown(drop_in.summary(record[part]))
-            text = f"{short}\n\n{folded('Each script, with quartiles', text)}"
-        found[name] = text
+    for name, key in (("drop-in", "drop_in"), ("search", "search"), ("distributed-marks", "ranks")):
+        _, record = newest(key)
+        tables = sections.part_tables(sections.ALL[key], record[key])
+        found[name] = paragraphs(tables, measured_on(record["environment"]))
+    short = markdown(drop_in.summary(newest("drop_in")[1]["drop_in"]))
+    found["drop-in"] = paragraphs(short, folded("Each script, with quartiles", found["drop-in"]))
     return found
 
 
@@ -68,7 +63,7 @@ def benchmarks_page() -> str:
         paragraphs(
             "# Benchmarks",
             # Move all headings of the report one level down.
-            re.sub("^#", "##", report(suite), flags=re.MULTILINE).strip(),
+            re.sub("^#", "##", sections.report(suite), flags=re.MULTILINE).strip(),
             markdown(epochs._replace(terms=terms), f"## {epochs.title}", summary),
             folded("Machine and versions of these epochs", "\n".join(machine)),
             "## Measure again",

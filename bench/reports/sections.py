@@ -43,17 +43,18 @@ STUDIES: dict[str, Part] = {
     "out_of_core": ranks.OUT_OF_CORE,
     "ranks": ranks.PART,
 }
+ALL = PARTS | STUDIES
 TERMS = (
     "Contenders take turns (A B C A B C ...). Each runs in its own process after a warm-up, with "
-    "the same number of threads and the same standardized float32 data in memory. The contender "
-    "*from uint8* gets the pixels and scales each batch itself. Times are medians over the turns, "
-    f"with quartiles. *times ours* is the contender's time divided by the time of *{OURS}*, "
-    "compared turn by turn: above 1, mlp_xp is faster. The roofline is a lower bound: the time of "
-    "the matrix products at the speed of a large product, plus the time of the updates at the "
+    "the same number of threads and the same data in memory: standardized images in float32. The "
+    "contender *from uint8* gets the pixels and scales each batch itself. Times are medians of "
+    "all turns, with quartiles. *times ours* is the median ratio of the contender's time to the "
+    f"time of *{OURS}* in the same turn; above 1, mlp_xp is faster. The roofline is a lower bound "
+    "on the time: the matrix products at the speed of a large product, plus the updates at the "
     "speed of a large copy. Both speeds are measured in turns with the contenders. Memory is the "
-    "peak of the process, including interpreter, libraries and data. No contender uses a penalty "
-    "on the weights. *lab* uses SGD with Nesterov momentum, which thinc lacks, so thinc computes "
-    "less."
+    "peak of the process, including the interpreter, the libraries and the data. No contender "
+    "penalizes weights. *lab* uses SGD with Nesterov momentum; thinc has no momentum, so it "
+    "computes less."
 )
 LOW, SCAN, AUTOCAST = "mlp_xp, NumPy, bf16", "JAX, epoch in a scan", "torch, bfloat16 autocast"
 
@@ -78,13 +79,11 @@ def report(result: Result) -> str:
     for workload in workloads.values():
         summary = f"{len(workload['contenders'])} contenders: times, quartiles, memory"
         sections.append(markdown(workload_table(workload), f"## {workload['title']}", summary))
-    for key, part in (PARTS | STUDIES).items():
-        if measured := result.get(key):
+    for key, part in ALL.items():
+        if runs := result.get(key):
             sections += [f"## {part.title}"]
             sections += ["![Seconds per epoch](growth.png)"] if key == "growth" else []
-            for table in part.tables(measured):
-                is_only = table.title == part.title
-                sections.append(markdown(table, "" if is_only else f"**{table.title}**"))
+            sections.append(part_tables(part, runs))
     if (found := targets(result)).rows:
         missed = sum(row[1] == "no" for row in found.rows)
         sections.append(
@@ -92,6 +91,12 @@ def report(result: Result) -> str:
         )
     facts = folded("Machine, versions and threads", environment_list(result))
     return paragraphs(*sections, "## Environment", facts) + "\n"
+
+
+def part_tables(part: Part, runs: Result) -> str:
+    """Return the tables of a part, with headings if they differ from the part's title."""
+    tables = part.tables(runs)
+    return paragraphs(*(markdown(t, f"**{t.title}**" * (t.title != part.title)) for t in tables))
 
 
 def fastest(workload: Result, *, scaled: bool = False) -> dict[tuple[str, str], tuple[str, Spread]]:
@@ -142,8 +147,8 @@ def slower(workloads: Result) -> str:
         torch, own = low_times.get("torch", math.inf), min(own, low_times.get("mlp_xp", own))
         if torch < min(own, times.get("torch", 0.0)):
             low.append(f"{key} ({seconds(torch)}, mlp_xp {seconds(own)})")
-    text = f"**Other libraries are faster** in {'; '.join(found) or 'none of these'}"
-    return text + (f"; torch in bfloat16 in {', '.join(low)}." if low else ".")
+    text = f"**Other libraries are faster** in {'; '.join(found) or 'none of these'}."
+    return text + (f" In bfloat16, torch is faster in {', '.join(low)}." if low else "")
 
 
 def speed_table(workloads: Result) -> Table:

@@ -58,7 +58,7 @@ def measure_workload(workload: Workload, options: Options, announce: Announce) -
         if options.contenders is None or name in options.contenders
     }
     meters = {name: one for name, one in METERS.items() if one.quick or not options.quick}
-    facts, results = _measure(workload, chosen | meters, options, options.rounds, announce)
+    facts, results = _measure(workload, chosen | meters, options, announce)
     machine = {name: results.pop(name) for name in meters}
     for name, entry in chosen.items():
         results[name] |= {"precision": entry.precision, "data": entry.data}
@@ -75,16 +75,12 @@ def measure_workload(workload: Workload, options: Options, announce: Announce) -
 
 
 def _measure(
-    workload: Workload,
-    chosen: dict[str, Entry],
-    options: Options,
-    rounds: int,
-    announce: Announce,
+    workload: Workload, chosen: dict[str, Entry], options: Options, announce: Announce
 ) -> tuple[Result, Result]:
     """Return details of the data, and the result of each contender."""
     facts, own = prepare(workload, options.scratch), (workload, options.scratch, options.threads)
     jobs = {name: Measurement(entry, *own) for name, entry in chosen.items()}
-    return facts, measure(jobs, rounds, announce)
+    return facts, measure(jobs, options.rounds, announce)
 
 
 def workload_table(workload: Result) -> Table:
@@ -125,10 +121,11 @@ def workload_table(workload: Result) -> Table:
 def measure_growth(options: Options, announce: Announce) -> Result:
     """Return the seconds of each contender by varied quantity and value."""
     known: dict[Workload, Result] = {}
+    options = options._replace(rounds=GROWTH_ROUNDS)
     for workload in (workload for sweep in SWEEPS.values() for workload in sweep.values()):
         if workload not in known:
             chosen = {name: entry for name, entry in entries(workload).items() if name in GROWING}
-            known[workload] = _measure(workload, chosen, options, GROWTH_ROUNDS, announce)[1]
+            known[workload] = _measure(workload, chosen, options, announce)[1]
     return {
         title: [{"value": value, "contenders": known[w]} for value, w in sweep.items()]
         for title, sweep in SWEEPS.items()
