@@ -20,9 +20,9 @@ from bench.suite.tables import (
     measured,
     median,
     paragraphs,
-    ratio,
     seconds,
     spread,
+    times,
 )
 from bench.suite.turns import Part
 
@@ -105,32 +105,32 @@ def fastest(workload: Result, *, scaled: bool = False) -> dict[tuple[str, str], 
     If ``scaled`` is true, only contenders on scaled data are compared.
     """
     found: dict[tuple[str, str], tuple[str, Spread]] = {}
-    for name, times in measured(workload["contenders"]).items():
+    for name, turns in measured(workload["contenders"]).items():
         if not (scaled and name.endswith("uint8")):
-            rate = spread([workload["images"] / taken for taken in times])
+            rate = spread([workload["images"] / taken for taken in turns])
             key = re.split("[ ,]", name)[0], workload["contenders"][name]["precision"]
             if key not in found or rate.median > found[key][1].median:
                 found[key] = name, rate
     return found
 
 
-def _times(workload: Result, precision: str = "float32") -> dict[str, float]:
+def _best_times(workload: Result, precision: str = "float32") -> dict[str, float]:
     """Return the time of each library's fastest contender on scaled data, fastest first."""
-    times = {
+    best = {
         library: workload["images"] / rate.median
         for (library, own), (_, rate) in fastest(workload, scaled=True).items()
         if own == precision
     }
-    return dict(sorted(times.items(), key=itemgetter(1)))
+    return dict(sorted(best.items(), key=itemgetter(1)))
 
 
 def throughput(workloads: Result) -> str:
     """Return the table of images per second by network and library."""
     rows = []
     for workload in workloads.values():
-        times = _times(workload)
-        rates = {name: f"{workload['images'] / taken:,.0f}" for name, taken in times.items()}
-        rates |= {name: f"**{rates[name]}**" for name in [*times][:1]}
+        best = _best_times(workload)
+        rates = {name: f"{workload['images'] / taken:,.0f}" for name, taken in best.items()}
+        rates |= {name: f"**{rates[name]}**" for name in [*best][:1]}
         rows.append([workload["title"], *(rates.get(name, "") for name in LIBRARIES)])
     return grid(["network", *LIBRARIES], rows)
 
@@ -140,12 +140,12 @@ def slower(workloads: Result) -> str:
     times."""
     found, low = [], []
     for key, workload in workloads.items():
-        times, low_times = _times(workload), _times(workload, "bfloat16")
-        own = times.get("mlp_xp", 0.0)
-        if ahead := [f"{name} {seconds(time)}" for name, time in times.items() if time < own]:
+        best, best_low = _best_times(workload), _best_times(workload, "bfloat16")
+        own = best.get("mlp_xp", 0.0)
+        if ahead := [f"{name} {seconds(time)}" for name, time in best.items() if time < own]:
             found.append(f"{workload['title']} ({', '.join(ahead)}, mlp_xp {seconds(own)})")
-        torch, own = low_times.get("torch", math.inf), min(own, low_times.get("mlp_xp", own))
-        if torch < min(own, times.get("torch", 0.0)):
+        torch, own = best_low.get("torch", math.inf), min(own, best_low.get("mlp_xp", own))
+        if torch < min(own, best.get("torch", 0.0)):
             low.append(f"{key} ({seconds(torch)}, mlp_xp {seconds(own)})")
     text = f"**Other libraries are faster** in {'; '.join(found) or 'none of these'}."
     return text + (f" In bfloat16, torch is faster in {', '.join(low)}." if low else "")
@@ -157,7 +157,8 @@ def speed_table(workloads: Result) -> Table:
     for workload in workloads.values():
         runs, peer = measured(workload["contenders"]), fastest_peer(workload["contenders"])
         own, unit = runs[OURS], "epoch" if workload["kind"] == "train" else "prediction"
-        ratios = [_ratio(runs.get(other), own, "") for other in ("scikit-learn", peer)]
+        others = ("scikit-learn", peer)
+        ratios = [times(runs[x], own, short=True) if x in runs else "" for x in others]
         job = f"{workload['title']}: {unit} of {workload['images']:,}"
         share = f"{workload['floor']['seconds'] / spread(own).median:.0%}"
         rows.append([job, median(own), *ratios, peer or "", share])
@@ -165,19 +166,10 @@ def speed_table(workloads: Result) -> Table:
     return Table("speed", columns.split(", "), rows)
 
 
-def _ratio(
-    theirs: list[float] | None,
-    ours: list[float] | None,
-    missing: str = NOT_COMPARED,
-    target: float | None = None,
-) -> str:
+def _with_target(theirs: list[float] | None, ours: list[float] | None, target: float | None) -> str:
     """Return a ratio with its target, in bold if it is missed."""
-    if theirs is None or ours is None:
-        return missing
-    got = ratio(theirs, ours).median
-    if target is None:
-        return f"{got:.2f}"
-    return f"{f'**{got:.2f}**' if got < target else f'{got:.2f}'} of {target:g}"
+    text = times(theirs, ours, target, short=True)
+    return text if target is None or text == NOT_COMPARED else f"{text} of {target:g}"
 
 
 def processor_tables() -> str:
@@ -198,13 +190,13 @@ def _processor_table(kind: str, record: Result) -> str:
             "network": name,
             "mlp_xp": median(own),
             "fastest float32 peer": f"{peer}, {median(runs[peer])}",
-            "times": _ratio(runs[peer], own, target=wanted.get("fastest")),
-            "JAX's scan, times": _ratio(runs.get(SCAN), own, target=wanted.get(SCAN)),
+            "times": _with_target(runs[peer], own, wanted.get("fastest")),
+            "JAX's scan, times": _with_target(runs.get(SCAN), own, wanted.get(SCAN)),
             "mlp_xp in bf16": median(low),
-            "torch's autocast, times": _ratio(
-                runs.get(AUTOCAST), low, target=low_wanted.get(AUTOCAST)
+            "torch's autocast, times": _with_target(
+                runs.get(AUTOCAST), low, low_wanted.get(AUTOCAST)
             ),
-            "float32, times": _ratio(own, low, target=low_wanted.get(OURS)),
+            "float32, times": _with_target(own, low, low_wanted.get(OURS)),
         }
         rows.append(cells)
     columns = [name for name in rows[0] if any(row[name] != NOT_COMPARED for row in rows)]

@@ -74,25 +74,25 @@ def shortfalls(result: Result, floors: Wanted) -> list[str]:
     return problems
 
 
-def targets(result: Result, *, only_missed: bool = False) -> Table:
+def targets(result: Result) -> Table:
     """Return the table of targets for the measured workloads; it is empty for a run with fewer
     images."""
     rows = []
+
+    def add(name: str, got: str, target: str, off: float) -> None:
+        is_met = off <= 0
+        rows.append([name, "yes" if is_met else "no", got, target, "" if is_met else f"{off:.0%}"])
+
     if not result["settings"]["images"]:
         for workload, peer, least, got, _ in compare(result, WANTED["targets"]):
             if got is not None:
-                off, name = 1 - got.median / least, f"{workload}: time of {peer} / ours"
-                rows.append((name, ratio_text(got), f"at least {least:g}", off))
+                name, off = f"{workload}: time of {peer} / ours", 1 - got.median / least
+                add(name, ratio_text(got), f"at least {least:g}", off)
         for name, value, limit, show in _limits(result):
-            rows.append((name, show(value), f"at most {show(limit)}", value / limit - 1))
-    cells = [
-        [name, "no" if off > 0 else "yes", got, wanted, f"{off:.0%}" if off > 0 else ""]
-        for name, got, wanted, off in rows
-        if off > 0 or not only_missed
-    ]
+            add(name, show(value), f"at most {show(limit)}", value / limit - 1)
     columns = ["measure", "met", "measured", "target", "missed by"]
     terms = "These are the targets of this project for each release."
-    return Table("targets", columns, cells, terms=terms)
+    return Table("targets", columns, rows, terms=terms)
 
 
 def _limits(result: Result) -> Iterator[tuple[str, float, float, Callable[[float], str]]]:

@@ -6,7 +6,6 @@ from bench.suite.contenders import OURS, Entry, entries
 from bench.suite.records import Result
 from bench.suite.roofline import METERS, roofline, state_bytes
 from bench.suite.tables import (
-    NOT_COMPARED,
     Table,
     contender_table,
     count,
@@ -14,10 +13,10 @@ from bench.suite.tables import (
     median,
     megabytes,
     quartiles,
-    ratio,
     reasons,
     seconds,
     spread,
+    times,
 )
 from bench.suite.turns import Announce, Measurement, Options, Part, measure, prepare
 from bench.suite.workloads import WORKLOADS, Workload
@@ -92,7 +91,7 @@ def workload_table(workload: Result) -> Table:
         own = spread(run["seconds"]).median
         return [
             seconds(own),
-            f"{ratio(run['seconds'], ours).median:.2f}" if ours else NOT_COMPARED,
+            times(run["seconds"], ours, short=True),
             f"{workload['images'] / own:,.0f}",
             f"{least['seconds'] / own:.0%}",
             megabytes(run),

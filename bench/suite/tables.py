@@ -70,12 +70,15 @@ def quartiles(times: Sequence[float]) -> str:
     return " to ".join(map(seconds, spread(times)[1:]))
 
 
-def times(theirs: Any, ours: Any, wanted: float | None = None) -> str:
-    """Return the ratio of their time to ours with quartiles, in bold if below the target."""
+def times(theirs: Any, ours: Any, wanted: float | None = None, *, short: bool = False) -> str:
+    """Return the ratio of their time to ours, in bold if below the target.
+
+    Quartiles are appended unless ``short`` is true.
+    """
     if not theirs or not ours:
         return NOT_COMPARED
     got = ratio(theirs, ours)
-    text = ratio_text(got)
+    text = f"{got.median:.2f}" if short else ratio_text(got)
     return text if wanted is None or got.median >= wanted else f"**{text}**"
 
 
