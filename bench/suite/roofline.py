@@ -18,12 +18,8 @@ from bench.suite.tables import measured, spread
 from bench.suite.workloads import Contender, Task, Workload
 
 FLOAT = 4  # bytes
-# How many parameter-sized arrays an update reads and writes, and how many an optimizer stores.
-TRAFFIC = {
-    "adam": 7,  # reads p, g, m, v; writes p, m, v
-    "sgd": 5,  # reads p, g, v; writes p, v
-    "descent": 3,  # reads p, g; writes p
-}
+# How many parameter-sized arrays an optimizer stores. An update reads and writes the parameters and
+# these arrays, and reads the gradient.
 STATE_ARRAYS = {"adam": 2, "sgd": 1, "descent": 0}
 WIDTH = 2048
 OPERATIONS = 2 * WIDTH**3  # Operations of the large product.
@@ -64,7 +60,8 @@ def roofline(workload: Workload, rows: int, meters: Result) -> Result:
     train = workload.kind == "train"
     work = operations(workload.widths, rows, train=train)
     steps = -(-rows // workload.batch_size) if train else 0
-    traffic = TRAFFIC[workload.solver] * parameter_bytes(workload.widths) * steps
+    n_passes = 3 + 2 * STATE_ARRAYS[workload.solver]
+    traffic = n_passes * parameter_bytes(workload.widths) * steps
     return {
         "operations": work,
         "bytes": traffic,

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -162,19 +162,17 @@ def replace_block(page: str, name: str, text: str) -> str:
 # --- terminal ------------------------------------------------------------------------------------
 
 
-def print_tables(
-    head: list[str], tables: list[Table], bold: str = "", file: TextIO | None = None
-) -> None:
+def print_tables(head: list[str], tables: list[Table], bold: str = "") -> None:
     """Print tables for a pipe or a terminal of any width, with one contender's row in bold."""
     from rich.console import Console  # Here: a peer's process must load only the peer.
 
     from mlp_xp._utils.optional import install_command
     from mlp_xp.cli.terminal.lines import printable
 
-    file = sys.stdout if file is None else file
+    is_terminal = sys.stdout.isatty()
     # Output to a pipe has all columns and complete lines.
-    shown = {"force_terminal": file.isatty(), "width": None if file.isatty() else 10_000}
-    console = Console(file=file, **shown, highlight=False, markup=False, emoji=False)
+    shown = {"force_terminal": is_terminal, "width": None if is_terminal else 10_000}
+    console = Console(**shown, highlight=False, markup=False, emoji=False)
     for line in head:
         console.print(line, style="dim")
     packages = set()
