@@ -52,7 +52,7 @@ def nested(rng, dtype="float64"):
 
 def run(backend, update, rule, params, steps, l2=None, rate=RATE):
     """Return the parameters after all steps, and the penalty of each step, in NumPy."""
-    dtype = str(next(leaves(params)).dtype)
+    dtype = str(leaves(params)[0].dtype)
     penalties = []
     with backend.scope():
         params = map_leaves(lambda leaf: backend.put(leaf.copy()), params)

@@ -65,7 +65,7 @@ def make_pixel_map(
     if not parts:
         return None
     first, drawn = parts[0]
-    options = {"device": device(next(leaves(drawn)))}
+    options = {"device": device(leaves(drawn)[0])}
     _, height, width = first.image_shape
     lines: Array = xp.arange(height, **options)[None, :]
     columns: Array = xp.arange(width, **options)[None, :]

@@ -93,7 +93,7 @@ def test_the_gradient_of_mixup(backend, weighted, rng):
     weights = rng.random(N) if weighted else None
     plan = image_data.drawn(EVERYTHING, pad=True, weights=weights)
     last = slice(2 * BATCH, None)  # With padding.
-    start = list(leaves(init_params(network, 1)))
+    start = leaves(init_params(network, 1))
     slope = [rng.standard_normal(leaf.shape) for leaf in start]
 
     def after(distance):

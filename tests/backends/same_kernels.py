@@ -14,7 +14,7 @@ def same(backend, function, *arrays, terms=8, exact=False, precision=None) -> No
             map_leaves(backend.get, function(kernels, *arrays))
             for kernels in (backend.kernels, Kernels())
         )
-    found, expected = list(leaves(found)), list(leaves(expected))
+    found, expected = leaves(found), leaves(expected)
     assert len(found) == len(expected) > 0
     for mine, plain in zip(found, expected, strict=True):
         assert mine.dtype == plain.dtype

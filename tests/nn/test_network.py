@@ -65,7 +65,7 @@ def test_layers_go_back_into_their_structure():
         built = with_layers(network, [*norms(params), *denses(params)])
         assert all(a is b for a, b in zip(leaves(built), leaves(params), strict=True))
         # The same tree, down to the types: a compiled step would be traced again for another one.
-        names = rebuild(params, map(str, range(len(list(leaves(params))))))
+        names = rebuild(params, map(str, range(len(leaves(params)))))
         assert rebuild(built, leaves(names)) == names
         assert repr(rebuild(built, leaves(names))) == repr(names)
     params = init_params(NETWORKS["everything, layer"], 0)
@@ -121,7 +121,7 @@ def test_rows_of_weight_0_change_nothing(backend, network, rng):
             value, grads, logits, measured = cases.loss_and_gradients(backend, network, *here)
             found = [value, logits[:BATCH, :], *leaves(grads), *leaves(measured)]
             results.append([backend.get(array) for array in found])
-    assert len(results[0]) == 2 + len(list(leaves(params))) + 2 * len(network.batch_stats_widths)
+    assert len(results[0]) == 2 + len(leaves(params)) + 2 * len(network.batch_stats_widths)
     for whole, padded in zip(*results, strict=True):
         atol = max(1.0, np.abs(whole).max()) * tolerance("float64", BATCH * max(network.widths))
         np.testing.assert_allclose(padded, whole, rtol=0, atol=atol)

@@ -25,7 +25,7 @@ def check(backend, function, own, common=()):
             model = rebuild(own, [a[i] for a in leaves(own)])
             one, shared = map_leaves(lambda a: backend.put(np.array(a)), (model, common))
             expected = map_leaves(backend.get, function(*one, *shared))
-            assert len(list(leaves(found))) == len(list(leaves(expected))) > 0
+            assert len(leaves(found)) == len(leaves(expected)) > 0
             for mine, theirs in zip(leaves(found), leaves(expected), strict=True):
                 # Statistics of a shared input are those of all models.
                 mine = np.broadcast_to(mine, (N_MODELS, *theirs.shape))

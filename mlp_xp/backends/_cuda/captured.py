@@ -167,8 +167,8 @@ class CapturedLoop:
         """Copy a new state to the old state's memory if shapes match; otherwise use it directly."""
         if state is self._state:
             return
-        new = list(leaves(state))
-        old = [] if self._state is None else list(leaves(self._state))
+        new = leaves(state)
+        old = [] if self._state is None else leaves(self._state)
         if list(map(_kind, old)) == list(map(_kind, new)):
             _write(old, new, self._graphs)
         else:
@@ -204,7 +204,7 @@ class _Steps:
 
     def load(self, steps: Any, start: int) -> None:
         """Copy the arguments of an epoch's steps to the buffers; set the position to ``start``."""
-        new = list(leaves(steps))
+        new = leaves(steps)
         if not _are(new, self._loaded):
             for buffer, leaf in zip(leaves(self._all), new, strict=True):
                 if leaf is not None:
@@ -222,7 +222,7 @@ class _Steps:
         new = state
         for i in range(n):
             new = body(i, new, self._few, *shared)
-        _write(list(leaves(state)), list(leaves(new)), self._library)
+        _write(leaves(state), leaves(new), self._library)
         self._position += n
 
     def graph(

@@ -202,7 +202,7 @@ def update_tree(
         return optimizers.update_tree(
             optimizer, params, grads, opt_state, coefs, l2, n_leading=n_leading, xp=xp
         )
-    trees = [list(leaves(tree)) for tree in (params, grads, *opt_state)]
+    trees = [leaves(tree) for tree in (params, grads, *opt_state)]
     if type(optimizer) in _FUSED:
         trees[1] = [cast(p, "g", g, p.dtype) for p, g in zip(*trees[:2], strict=True)]
     if not _accepts(optimizer, trees):

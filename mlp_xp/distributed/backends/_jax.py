@@ -84,7 +84,7 @@ class TakeShard:
 
     def __call__(self, tree: Tree) -> Tree:
         """Return one shard's rows of each array; None remains None."""
-        flat = list(leaves(tree))
+        flat = leaves(tree)
         given = [leaf for leaf in flat if leaf is not None]
         taken = iter(_take.bind(*given, n_shards=self.n_shards))
         return rebuild(tree, [None if leaf is None else next(taken) for leaf in flat])

@@ -101,7 +101,7 @@ class RankGradient:
         """
         if self.n_shards:
             averages = map_leaves(lambda of_shards: sum_in_pairs(_entries(of_shards)), averages)
-        dtype = next(leaves(params)).dtype
+        dtype = leaves(params)[0].dtype
         tree = map_leaves(lambda leaf: xp.astype(leaf, dtype, copy=False), (grads, averages))
         return self.sum_over_ranks(tree)
 

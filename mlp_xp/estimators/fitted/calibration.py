@@ -69,7 +69,7 @@ def divided(params: Params, temperature: float | None) -> Params:
     if temperature is None:
         return params
     *others, last = params  # Dividing the last layer's weights and biases divides the outputs.
-    with get_backend(next(leaves(last))).scope():
+    with get_backend(leaves(last)[0]).scope():
         return *others, map_leaves(lambda leaf: leaf / temperature, last)
 
 

@@ -120,7 +120,7 @@ class PredictionMixin:
 
     @property
     def _any_weights(self: Any) -> Any:
-        return next(leaves(self._state.params))
+        return leaves(self._state.params)[0]
 
     def member_std(self: Any, X: Any) -> Any:
         """Return the standard deviation of the predictions over the `n_members` networks.

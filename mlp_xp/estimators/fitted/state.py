@@ -200,7 +200,7 @@ class FittedState:
         """Return the state, marked as checked; raise ValueError if an array is not finite."""
         for name, arrays in self.arrays.items():
             for i, entry in enumerate(arrays):
-                if not is_finite(get_backend(next(leaves(entry))), entry):
+                if not is_finite(get_backend(leaves(entry)[0]), entry):
                     raise ValueError(
                         f"{name}[{i}] has infinity or NaN, but predictions require finite weights: "
                         "fit again, or load a model saved earlier."

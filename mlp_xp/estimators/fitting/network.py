@@ -213,4 +213,4 @@ def trainer_for(
 
 def _have_same_arrays(tree: Any, other: Any) -> bool:
     """Whether two trees consist of the same array objects."""
-    return are_same(list(leaves(tree)), list(leaves(other)))
+    return are_same(leaves(tree), leaves(other))

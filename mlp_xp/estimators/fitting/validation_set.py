@@ -113,7 +113,7 @@ class HeldOut:
     ) -> Iterable[tuple[float, float]]:
         """Return the result of `measure` for each network, stacked on the weights' first axis."""
         rules = self._trainer.rules
-        n_networks = next(leaves(params)).shape[0]
+        n_networks = leaves(params)[0].shape[0]
         takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))
         n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
         # With larger outputs, one call for all networks is no faster than separate calls.

@@ -69,7 +69,7 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
     If they are, only one number is read from the device.
     """
     xp = backend.xp
-    first, *others = arrays = list(leaves(tree))
+    first, *others = arrays = leaves(tree)
     if all(map(_is_short_and_finite, arrays)):
         return True
     with backend.scope(), np.errstate(all="ignore"):

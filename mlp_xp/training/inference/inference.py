@@ -227,7 +227,7 @@ def make_predict(
         scaling: Scaling | Whitening | None,
         draws: tuple[Draws, ...] | None = None,
     ) -> Array:
-        dtype = next(leaves(params)).dtype
+        dtype = leaves(params)[0].dtype
         pixel_map = make_pixel_map(tta, draws, xp=xp)
         x = kernels.gather(Source(x, None, of_features(scaling), pixel_map), dtype=dtype, xp=xp)
         x = rotated(x, scaling, xp=xp)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -226,7 +226,7 @@ class MultiEpoch:
         return found
 
 
-def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
+def _kept_of(state: TrainState, kept: _Kept) -> list[Array]:
     """Return the arrays of a state that `_Kept` stores, in the order of its leaves."""
     learned = state.average or state.params if kept.learned else ()
     return leaves(_Kept(learned, state.batch_stats if kept.learned else (), state.loss))

@@ -129,7 +129,7 @@ class BaseTrainer:
 
     def read_sums(self) -> list[float]:
         """Wait for the device, and return the sums of loss and accuracy over the epoch so far."""
-        sums = list(leaves((self.state.loss, self.state.accuracy)))
+        sums = leaves((self.state.loss, self.state.accuracy))
         stacked = sums[0] if len(sums) == 1 else self.backend.xp.stack(sums)
         return self.backend.get(stacked).reshape(-1).tolist()
 

@@ -57,7 +57,7 @@ def network_inputs(
     flat = rows if rows is None or rows.ndim == 1 else xp.reshape(rows, (-1,))
     pixel_map = make_pixel_map(augmentation, draws, xp=xp)
     source = Source(batch.x, flat, None if is_own else scaled, pixel_map)
-    x = kernels.gather(source, dtype=next(leaves(params)).dtype, xp=xp)
+    x = kernels.gather(source, dtype=leaves(params)[0].dtype, xp=xp)
     y = batch.y if flat is None else xp.take(batch.y, flat, axis=0)
     if rows is not None and rows.ndim > 1:  # Each model of a stack has its own rows.
         x = xp.reshape(x, (*rows.shape, x.shape[-1]))
@@ -115,4 +115,4 @@ def mixed(values: list[Array], mixture: Mixture | None) -> Array:
 
 def in_dtype_of(params: Params, outputs: Array, *, xp: Namespace) -> Array:
     """Convert outputs to the parameters' dtype, since bfloat16 is not precise enough for a loss."""
-    return xp.astype(outputs, next(leaves(params)).dtype, copy=False)
+    return xp.astype(outputs, leaves(params)[0].dtype, copy=False)

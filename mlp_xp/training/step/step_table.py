@@ -183,7 +183,7 @@ def step_ranges(
     most: int,
 ) -> Generator[StepRange]:
     """Yield the arguments of each call of up to ``most`` steps within one table and one stack."""
-    counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]
+    counts = [leaves(stack.selection)[0].shape[0] for stack in stacks]
     begin = 0
     for rates, table in tables:
         end, first = begin + len(rates), 0

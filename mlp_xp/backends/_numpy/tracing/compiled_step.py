@@ -52,7 +52,7 @@ class _Plan:
         After discarding its programs, the plan uses the new state's memory. Unless ``stays`` is
         True, small arrays are first joined.
         """
-        new = list(leaves(state))
+        new = leaves(state)
         if len(new) == len(self.leaves):
             moved = [pair for pair in zip(self.leaves, new, strict=True) if pair[0] is not pair[1]]
             if all(mine.shape == leaf.shape and mine.dtype == leaf.dtype for mine, leaf in moved):
@@ -182,22 +182,11 @@ class Compiled:
         """Report the end of a trace. An exception raised here is passed to the caller."""
 
 
-def _flatten(tree: tuple[Any, ...], flat: list[Any]) -> None:
-    """Append the leaves of a tree to a list; this is faster than `leaves`."""
-    for branch in tree:
-        if isinstance(branch, tuple):
-            _flatten(branch, flat)
-        else:
-            flat.append(branch)
-
-
 class CompiledStep(Compiled):
     """A pure function ``function(state, *arguments) -> state``, compiled at its first call."""
 
     def __call__(self, state: Any, *arguments: Any) -> Any:
-        flat: list[Any] = []
-        _flatten(arguments, flat)
-        return self._run(0, 1, state, arguments, flat)
+        return self._run(0, 1, state, arguments, leaves(arguments))
 
     def _call(self, step: Any, state: Any, arguments: Any) -> Any:
         return self._function(state, *arguments)
@@ -210,7 +199,7 @@ class CompiledLoop(Compiled):
     """
 
     def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:
-        return self._run(start, stop, state, arguments, list(leaves(arguments)))
+        return self._run(start, stop, state, arguments, leaves(arguments))
 
     @between_forks
     def run_turns(
@@ -223,7 +212,7 @@ class CompiledLoop(Compiled):
         """
         programs, found = [], []
         for arguments in parts if has_pool() else ():
-            state, program = self._prepare(state, arguments, list(leaves(arguments)))
+            state, program = self._prepare(state, arguments, leaves(arguments))
             programs.append(program)
         for part, start, stop in turns if programs else ():
             program = programs[part]
