@@ -209,13 +209,13 @@ _SHARED = {
     "input_scaling": Parameter(
         None, [(*TABLE_SCALINGS, "zca", "pca"), "mlp_xp.training.data.input_scaling:Whiten", None],
         DATA, "{}, Whiten, or None", text="""
-        "standardize" gives each feature mean 0 and standard deviation 1 over the training data, on
-        the device; uint8 data remain uint8 until they are used in a batch. "robust" subtracts the
-        median, divides by the interquartile range, and shrinks outliers smoothly to less than 3 in
-        magnitude; "quantile" makes each feature normally distributed. Both are computed on the
-        host, and do not change a table's categories. "zca" and "pca" also remove correlations; they
-        compute the eigenvectors of a (features, features) matrix, and multiply each batch by a
-        matrix of this size."""),
+        "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
+        without sample weights, on the device; uint8 data remain uint8 until they are used in a
+        batch. "robust" subtracts the median, divides by the interquartile range, and shrinks
+        outliers smoothly to less than 3 in magnitude; "quantile" makes each feature normally
+        distributed. Both are computed on the host, and do not change a table's categories. "zca"
+        and "pca" also remove correlations; they compute the eigenvectors of a (features, features)
+        matrix, and multiply each batch by a matrix of this size."""),
     "augmentation": Parameter(
         None, [Augmentation, list, tuple, None], DATA,
         "object or list of objects of `mlp_xp.augmentation`, or None", text="""
