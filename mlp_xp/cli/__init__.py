@@ -22,8 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
     The status is 0 on success, 1 if the training diverged, 2 for an error that the user can fix
-    (printed on stderr as one line), and 130 after Ctrl-C. ``argv`` defaults to ``sys.argv[1:]``.
+    (printed on stderr as one line), 130 after Ctrl-C, and 141 if the reader of its output, such as
+    ``head``, ends first. ``argv`` defaults to ``sys.argv[1:]``.
     """
+    process.open_streams(is_process=argv is None)
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(process.exits_on_ctrl_c(is_process=argv is None))
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         process.discard_output()
-        return 1
+        return 141  # The status of a program that SIGPIPE ends.
     except Exception as error:
         message = process.message_for_user(error)
         if message is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlp_xp._utils.signals import postponed
@@ -35,6 +36,8 @@ def load_data(
     spinner = output.doing(f"loading {path if name == FILES else name}", is_logged=is_logged)
     with spinner if is_here else contextlib.nullcontext():
         if name == FILES:
+            if not Path(path or "").exists():
+                raise ValueError(f"{path} does not exist: if it was moved, type --data-path PATH")
             return load_files(path or "", **options)
         if name == "digits" and path is not None:
             raise ValueError(

@@ -247,7 +247,7 @@ def test_a_reader_that_closes_the_output_is_no_error(monkeypatch, capsys):
     with Path("out").open("wb") as file:
         number = file.fileno()
         monkeypatch.setattr(sys, "stdout", Closed())
-        assert main(["data"]) == 1
+        assert main(["data"]) == 141
         os.write(number, b"What Python flushes at its exit goes nowhere.")
     assert Path("out").read_bytes() == b""
     assert capsys.readouterr().err == ""
@@ -256,6 +256,16 @@ def test_a_reader_that_closes_the_output_is_no_error(monkeypatch, capsys):
 def test_the_package_runs_as_the_command():
     out = subprocess.check_output([sys.executable, "-m", "mlp_xp", "--version"], text=True)
     assert re.fullmatch(r"mlp-xp \d+\.\d+\.\d+\n", out)
+
+
+def test_characters_that_the_encoding_of_the_output_lacks_are_escaped(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    monkeypatch.setattr(sys, "stderr", None)  # It was closed when the process started.
+    process.open_streams(is_process=True)
+    print("µ", flush=True)
+    assert sys.stdout.buffer.getvalue() == rb"\xb5" + os.linesep.encode()
+    with sys.stderr as file:
+        file.write("discarded")
 
 
 def help_of(capsys, *argv):

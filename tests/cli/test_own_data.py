@@ -304,7 +304,7 @@ def test_runs_of_numbers_are_compared_with_runs_of_classes(mlp_xp, homes, undraw
     assert cells["test accuracy"][1] == "%"
 
 
-def test_a_run_of_numbers_is_resumed(mlp_xp, homes, undrawn, monkeypatch):
+def test_a_run_of_numbers_is_resumed(mlp_xp, homes, undrawn, monkeypatch, fails):
     assert mlp_xp(*TRAIN[:-1], "whole").status == 0
     with monkeypatch.context() as patched:
         patched.setattr("mlp_xp.cli.training.results.draw_results", lambda *_: 1 / 0)
@@ -314,7 +314,20 @@ def test_a_run_of_numbers_is_resumed(mlp_xp, homes, undrawn, monkeypatch):
     assert "test R2 0.9" in mlp_xp("evaluate", checkpoint).out
     for file in Path("run.partial").glob("model*"):
         file.unlink()
-    assert "(regression)" in mlp_xp("train", "--resume", "run").out
+    # Data that do not fit leave the run as it is; columns are found by their names.
+    names, *lines = Path("homes.csv").read_text().splitlines()
+    before = Path("run.partial/config.json").read_bytes()
+    Path("shorter.csv").write_text("\n".join([names, *lines[:-5]]))
+    refused = mlp_xp("train", "--resume", "run", "--data-path", "shorter.csv")
+    assert "checkpoint is from" in refused.err
+    assert Path("run.partial/config.json").read_bytes() == before
+    Path("renamed.csv").write_text("\n".join([f"new{names}", *lines]))
+    assert "no column" in fails("train", "--resume", "run", "--data-path", "renamed.csv")
+    assert "type --data-path" in fails("train", "--resume", "run", "--data-path", "none.csv")
+    reordered = [",".join(reversed(line.split(","))) for line in (names, *lines)]
+    Path("reordered.csv").write_text("\n".join(reordered))
+    resume = "train", "--resume", "run", "--data-path", "reordered.csv"
+    assert "(regression)" in mlp_xp(*resume).out
     resumed, whole = load_model("run"), load_model("whole")
     np.testing.assert_array_equal(resumed.coefs_[-1], whole.coefs_[-1])
 

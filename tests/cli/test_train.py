@@ -145,12 +145,15 @@ def test_runs_get_different_names_and_an_empty_folder_of_a_killed_run_is_no_obst
     assert names == {"20260102-030405-digits", "20260102-030405-digits-2"}
 
 
-@pytest.mark.parametrize("taken", ["run", "run.partial"])
-def test_nothing_is_overwritten(taken, fails):
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [("run", "run already exists"), ("run.partial", "another mlp-xp train is writing to run.par")],
+)
+def test_nothing_is_overwritten(taken, said, fails):
     Path(taken).mkdir()
     with locked(Path(taken)):  # By a run that is still in progress.
         line = fails(*TINY, "--out", "run")
-    assert f"error: {taken} already exists" in line
+    assert f"error: {said}" in line
     assert "type --out run-2" in line
     assert [path.name for path in Path().iterdir()] == [taken]
 

@@ -13,13 +13,13 @@ import numpy as np
 from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT
-from mlp_xp.cli.run_folder.folder import new_run, resumed_run
+from mlp_xp.cli.run_folder.folder import BeginRun, new_run, resumed_run
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
 from mlp_xp.cli.training.fit import Resume, fit, fit_model, newest_checkpoint
 from mlp_xp.cli.training.prepare import prepare, print_prepared
-from mlp_xp.cli.training.results import write_results, write_settings
+from mlp_xp.cli.training.results import describe_run, write_results
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.distributed import join_ranks
 from mlp_xp.training.processes import SingleProcess
@@ -51,11 +51,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
         opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
         with opened as folder, interrupts() as pressed:
             print_prepared(prepared, output)
-            # Write the configuration first, because checkpoints are unusable without it.
-            config = write_settings(prepared, args.command, folder.path)
+            config = describe_run(prepared, args.command)
             resume = Resume() if is_new else newest_checkpoint(folder.path, output)
             ranks.first((settings, resume))
-            fitted = fit(prepared, folder.path, resume, args.start_time, output, pressed)
+            begin = BeginRun(folder.path, config)
+            fitted = fit(prepared, begin, resume, args.start_time, output, pressed)
             data = prepared.data  # Free the training data before testing and plotting.
             prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
             del data

@@ -19,7 +19,7 @@ from typing import Any
 from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, rename_folder, sweep
 from mlp_xp._utils.tree import leaves
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, read_config
+from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, read_config, write_config
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC
@@ -59,6 +59,7 @@ class RunFolder:
                 write(folder)
             except OSError as error:
                 print_note(f"cannot write: {_with_path(error, folder)}")
+                shutil.rmtree(folder, ignore_errors=True)
                 continue
             print_note(f"the network was saved in {folder}")
             self.path = self.final = folder
@@ -67,7 +68,7 @@ class RunFolder:
             first_error.errno,
             f"{first_error.strerror or first_error}: the network cannot be written to "
             f"{', '.join(map(str, tried))}; free disk space there, and type mlp-xp train "
-            f"--resume {self.final} to resume from the last checkpoint",
+            f"--resume {self.final} to resume from the last checkpoint, if there is one",
         ) from first_error
 
     def _other_folders(self) -> Iterator[Path]:
@@ -81,23 +82,28 @@ class RunFolder:
             yield Path(typed or Path.home()).expanduser() / f"{name}-{time.time_ns()}"
 
 
-class DiskSpace(Callback):
-    """A callback that raises an error before the first step if the disk is too full."""
+class BeginRun(Callback):
+    """A callback that checks the disk space and writes ``config.json`` before the first step.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Checkpoints are unusable without ``config.json``. It is not written earlier, because a resumed
+    run must not change if its checkpoint or its data are refused.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder, self._config = folder, config
 
     def on_fit_begin(self, model: Any) -> None:
         """Raise OSError if the free disk space is too small for the run."""
         n_bytes = sum(array.nbytes for array in leaves(fitted_state(model).params))
-        needed, free = 2 * n_bytes + _OTHER_BYTES, shutil.disk_usage(self._folder).free
+        needed, free = 2 * n_bytes + _OTHER_BYTES, shutil.disk_usage(self.folder).free
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
                 f"the run needs {needed / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB are free: "
                 "delete files, or set --out to a folder on another disk",
-                str(self._folder),
+                str(self.folder),
             )
+        write_config(self.folder, self._config)
 
 
 @contextlib.contextmanager
@@ -198,7 +204,8 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
     attempt = 1
     while True:
         final = out or Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
-        partial, taken = final.with_name(f"{final.name}.partial"), final
+        partial, cure = final.with_name(f"{final.name}.partial"), "move or remove it, or"
+        taken = f"{final} already exists, and runs are never overwritten"
         if not final.exists():
             try:
                 _move_aside(partial)
@@ -206,17 +213,14 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
                 stack.enter_context(locked(partial))
                 return partial, final
             except BlockingIOError:
-                taken = partial
+                taken, cure = f"another mlp-xp train is writing to {partial}", "wait for it, or"
             except OSError as error:
                 raise ValueError(
                     f"{partial} cannot be created ({error.strerror}): set --out to a folder that "
                     "you may write to"
                 ) from error
         if out is not None:
-            raise ValueError(
-                f"{taken} already exists, and runs are never overwritten: move or remove it, or "
-                f"type --out {out}-2"
-            )
+            raise ValueError(f"{taken}: {cure} type --out {out}-2")
         attempt += 1
 
 

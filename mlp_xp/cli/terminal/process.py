@@ -112,6 +112,16 @@ def without_pandas(*, is_process: bool) -> Iterator[None]:
         del sys.modules["pandas"]
 
 
+def open_streams(*, is_process: bool) -> None:
+    """Discard output to closed streams, and escape characters that a stream's encoding lacks."""
+    for name in ("stdout", "stderr") if is_process else ():
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the exit
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def discard_output() -> None:
     """Discard further output after the reader, e.g. ``head``, has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.run_folder.config import CHECKPOINTS
-from mlp_xp.cli.run_folder.folder import DiskSpace
+from mlp_xp.cli.run_folder.folder import BeginRun
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.deadline import Deadline
@@ -93,7 +93,7 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
 
 def fit(
     prepared: Prepared,
-    folder: Path,
+    begin: BeginRun,
     resume: Resume,
     start: float,
     output: Output,
@@ -108,7 +108,8 @@ def fit(
     progress = Progress(output, task, model, len(data.x_train), end)
     deadline = Deadline(end, data.x_train, len(data.x_test), resume.seconds, progress.stage)
     with closing(progress):
-        callbacks = [DiskSpace(folder), deadline, progress, *settings.callbacks(folder, model)]
+        own = settings.callbacks(begin.folder, model)
+        callbacks = [begin, deadline, progress, *own]
         diverged = fit_model(prepared, callbacks, resume)
         fitted = ending_of(model, is_interrupted=pressed())
         progress.is_done = diverged is None and not fitted.is_interrupted
@@ -135,6 +136,13 @@ def fit_model(
             model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:
         return error
+    except ValueError as error:
+        if "validation_fraction" not in str(error):
+            raise
+        raise ValueError(
+            f"{len(y):,} samples are too few to hold out {model.validation_fraction:.0%} of them: "
+            "type --validation 0.5, or add samples"
+        ) from error
     finally:
         model.set_params(max_time=max_time)  # Restore the value that `Deadline` has changed.
     return None

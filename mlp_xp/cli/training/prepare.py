@@ -39,6 +39,7 @@ def prepare(settings: Settings, output: Output) -> Prepared:
     backend.with_precision(model.precision)  # Check this before the run folder is created.
     names = "target", "image_size", "task", "drop"
     options = {name: getattr(settings, name) for name in names}
+    options["columns"] = settings.columns or None
     data = load_data(settings.data, settings.data_path, options, output, is_logged=True)
     settings = settings.fitting(data)
     return Prepared(settings, data, settings.estimator(), task_of(data.class_names), backend)

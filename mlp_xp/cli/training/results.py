@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode, write_model
 
 
-def write_settings(prepared: Prepared, command: str, folder: Path) -> dict[str, Any]:
-    """Write the ``config.json`` of a run, and return its content."""
+def describe_run(prepared: Prepared, command: str) -> dict[str, Any]:
+    """Return the content of a run's ``config.json`` when its training begins."""
     settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     target, columns, _ = data.columns or (settings.target, (), ())
@@ -40,17 +40,15 @@ def write_settings(prepared: Prepared, command: str, folder: Path) -> dict[str, 
     params = model.get_params(deep=False)
     del params["callbacks"]
     encoded = {name: encode(name, value, name) for name, value in params.items()}
-    config = {
+    return {
         "command": command,
-        "settings": {**asdict(settings), "params": encoded},
+        "settings": {**asdict(replace(settings, columns=())), "params": encoded},
         "data": asdict(info),
         "backend": {"name": backend.name, **backend.describe()},
         "versions": {"python": platform.python_version(), "mlp-xp": __version__}
         | {name: version(name) for name in libraries},
         "platform": platform.platform(),
     }
-    write_config(folder, config)
-    return config
 
 
 def write_results(

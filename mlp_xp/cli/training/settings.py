@@ -19,6 +19,8 @@ from mlp_xp.cli.run_folder.folder import unfinished
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS, Dataset
+from mlp_xp.datasets._dataset import Column
+from mlp_xp.datasets._own_data.columns import decode_columns
 from mlp_xp.datasets._own_data.tables import holds_images
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.targets import RealTargets
@@ -44,6 +46,7 @@ class Settings:
     """The settings of a run.
 
     ``recipe`` is a name or a file. ``params`` are estimator parameters that override the recipe's.
+    ``columns`` are the columns of the table that a resumed run was trained on.
     """
 
     data: str = ""
@@ -57,6 +60,7 @@ class Settings:
     image_size: tuple[int, int] | None = None
     task: str | None = None
     drop: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
 
     @classmethod
     def typed(cls, **options: Any) -> Settings:
@@ -147,7 +151,9 @@ class Settings:
         try:
             values = {**stored["settings"]}
             saved = {name: decode(value, name) for name, value in values.pop("params").items()}
-            kept = Settings(params=saved, **values)
+            data = stored["data"]
+            used = {"target": data["target"], "columns": decode_columns(data["columns"])}
+            kept = Settings(params=saved, **values | used)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG} has invalid settings: {error}; {cure}") from error
         return replace(kept, params=saved | {"distributed": None} | params, **free)
