@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -103,7 +104,15 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
             validate_data(self, X, reset=True, skip_check_array=True)
             n_samples = _num_samples(X)
         else:
-            n_samples = check_x(self, X, reset=True).shape[0]
+            try:
+                n_samples = check_x(self, X, reset=True).shape[0]
+            except (TypeError, ValueError) as error:
+                kind = type(members[0][0]).__name__
+                found = re.search(r"(categorical_features|missing_values)='\w+'", str(error))
+                if found is None:
+                    raise
+                cure = f"In an ensemble, set it in the network: estimator={kind}({found[0]})."
+                raise type(error)(f"{error} {cure}") from None
         given = check_weights(sample_weight, n_samples)
         held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         tasks: list[Any] = []

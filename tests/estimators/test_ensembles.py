@@ -150,6 +150,8 @@ def test_wrong_settings_say_what_to_give():
     ):
         with pytest.raises(ValueError, match=message):
             model.fit(X, y)
+    with pytest.raises(ValueError, match=r"estimator=MLPClassifier\(missing_values='impute'\)"):
+        MLPEnsembleClassifier().fit(X * np.nan, y)
 
 
 def test_progress_and_searches_over_ensembles(capsys):

@@ -287,6 +287,13 @@ def test_text_in_the_targets_of_a_regressor(name, kind):
             fit("1", text)
 
 
+def test_numbers_that_are_infinite_in_the_precision_of_the_network_are_an_error():
+    model = small().fit(X.astype("float32"), y)
+    for many in (np.full_like(X, -1e39), sparse.csr_array(X * 1e39)):
+        with pytest.raises(ValueError, match=r"too large for dtype\('float32'\), .*='float64'"):
+            model.predict(many)
+
+
 def test_missing_targets_are_said_to_be_where_they_are():
     missing, text = np.where(y > 0, 1.0, np.nan), np.where(y > 0, "a", None)
     told = rf"^Input y_val contains NaN, in row {np.argmin(y > 0)}: .*keep = pandas.notna\(y_val\)"

@@ -86,6 +86,7 @@ def test_validation_weights_count_for_scorers_that_take_them():
         *(("roc_auc", X[:, 0] > 0, output) for output in ("auto", "softmax")),
         ("neg_median_absolute_error", X[:, 0], "auto"),
         (lambda model, X, y: float(np.mean(model.predict(X) == 0)), y, "auto"),
+        *((lambda model, X, y: model.score(X, y), targets, "auto") for targets in (y, X[:, 0])),
     ],
 )
 def test_any_scorer(scoring, targets, output):
@@ -118,9 +119,8 @@ def test_the_held_out_fraction_is_stratified_and_scikit_learns_split():
     MLPClassifier(**settings, scoring=scorer).fit(X, labels)
     assert np.bincount(seen[0]).tolist() == [8, 1, 1]
     np.testing.assert_array_equal(seen[0], seen[1])
-    # A class with a single member is no reason not to fit.
-    for rare in (np.r_[labels[:-1], 3], np.arange(100) == 7):
-        MLPClassifier(**settings).fit(X, rare)
+    # A class with a single member is no reason not to fit, as in scikit-learn.
+    MLPClassifier(**settings).fit(X, np.r_[labels[:-1], 3])
     fit, held = train_test_split(np.arange(100), test_size=0.1, random_state=0, stratify=y)
     by_hand = MLPClassifier(**settings).fit(X[fit], y[fit], X_val=X[held], y_val=y[held])
     assert MLPClassifier(**settings).fit(X, y).validation_scores_ == by_hand.validation_scores_
@@ -129,6 +129,7 @@ def test_the_held_out_fraction_is_stratified_and_scikit_learns_split():
 @pytest.mark.parametrize(
     ("labels", "fraction", "message"),
     [
+        (np.arange(50) == 7, 0.1, "only 1 member, which is too few"),
         (np.arange(50) % 2, 0.02, "should be greater or equal to the number of classes = 2"),
         (np.arange(50) % 3, 0.0, "test_size=0.0 should be"),
         (np.eye(3)[np.arange(50) % 3], 0.99, "the resulting train set will be empty"),
@@ -136,7 +137,7 @@ def test_the_held_out_fraction_is_stratified_and_scikit_learns_split():
 )
 def test_samples_that_cannot_be_held_out_are_reported_with_a_cure(labels, fraction, message):
     told = rf"{message}.*(?<!\.)\. early_stopping=True holds out validation_fraction={fraction} of"
-    cure = f"{told} 50 samples: .* pass X_val and y_val"
+    cure = f"{told} 50 samples: (change it|add samples of class True), or pass X_val"
     with pytest.raises(ValueError, match=cure):
         MLPClassifier(early_stopping=True, validation_fraction=fraction).fit(X[:50], labels)
 

@@ -134,7 +134,8 @@ def test_what_is_the_same_in_other_forms(tmp_path):
     model = tabular().fit(X, y)
     expected = model.predict_proba(X)
     rows = X.astype(object).where(X.notna(), None)
-    for same in (rows, X.assign(age=X["age"].astype("Float32"))):
+    periods = X.assign(since=X["since"].dt.to_period("s"))
+    for same in (rows, X.assign(age=X["age"].astype("Float32")), periods):
         np.testing.assert_allclose(model.predict_proba(same), expected, atol=1e-6)
     matrix = rows.drop(columns="since").to_numpy()
     for chosen in ("from_dtype", [1, 2, 3], ["x1", 2, 3], [False, True, True, True, False]):
@@ -218,7 +219,7 @@ UNFIT = [  # Wrong columns in a fit, and what the error says.
     ),
     (
         pandas.DataFrame({key: [f"id {i}" for i in range(200)] for key in ("id", "name")}),
-        r"X\['id'\] has no category shared by 2 rows.*\(columns=\['id', 'name'\]",
+        r"X\['id'\] has no category shared by 2 rows.*leave out the columns \['id', 'name'\]",
     ),
     (X.assign(age=np.inf), r"X\['age'\] has infinity in row 0: replace it"),
     (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are not values, e.g. \['a'\]: drop"),
@@ -226,6 +227,10 @@ UNFIT = [  # Wrong columns in a fit, and what the error says.
     (
         X.assign(city=[*map(str, range(89)), "?"]),
         r"has numbers stored as text and other text, e.g. \?: .*to_numeric",
+    ),
+    (
+        X.assign(city=pandas.date_range("2026", periods=N).astype(str)),
+        r"X\['city'\] has dates stored as text: .*to_datetime",
     ),
     (X[:0], r"Found array with 0 sample\(s\)"),
     (X[["age", "age"]], r"duplicate columns, \['age'\]: .*X.loc\[:, ~X.columns.duplicated"),
@@ -253,6 +258,8 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
         with case(message), pytest.raises(ValueError, match=message):
             model.fit(X, y, X_val=frame, y_val=y)
     assert pickle.dumps(model) == before
+    with pytest.raises(ValueError, match=r"X\['age'\] has -1e\+200, .*input_scaling='robust'"):
+        tabular(input_scaling="standardize").fit(X.assign(age=np.linspace(-1e200, 1, N)), y)
     for settings, message in (
         ({"categorical_features": ["town"]}, r"has 'town', but X has 6 columns: 'age', 'city'"),
         ({"categorical_features": [1, "size", "since"]}, r"X\['since'\] has dates: leave it out"),

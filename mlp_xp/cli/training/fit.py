@@ -140,8 +140,8 @@ def fit_model(
         if "validation_fraction" not in str(error):
             raise
         raise ValueError(
-            f"{len(y):,} samples are too few to hold out {model.validation_fraction:.0%} of them: "
-            "type --validation 0.5, or add samples"
+            f"{model.validation_fraction:.0%} of {len(y):,} samples are too few to hold out, or a "
+            "class has only one: type --validation 0.5, or add samples"
         ) from error
     finally:
         model.set_params(max_time=max_time)  # Restore the value that `Deadline` has changed.

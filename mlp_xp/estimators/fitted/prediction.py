@@ -9,7 +9,7 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend, get_backend
-from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
+from mlp_xp.estimators.checks.validation import check_range, check_weights, check_x, check_y
 from mlp_xp.estimators.fitted.device_cache import put_leaves
 from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
@@ -99,7 +99,10 @@ def _place(
     X = check_x(model, X, reset=False)
     follows_data = model.backend is None and model.device is None
     backend = caller if follows_data else choose_backend(model._params(), X)
-    return X, caller, backend, state.dtype if backend.has_float64 else "float32"
+    dtype = state.dtype if backend.has_float64 else "float32"
+    if dtype == "float32":
+        check_range(X)
+    return X, caller, backend, dtype
 
 
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
@@ -289,7 +292,7 @@ class PredictionMixin:
         predictions = Predictions(self, activating, targets, outputs, state.calibration)
         scores = {"loss": loss.reported(float(value), logits.shape[1])}
         if metrics is None:
-            return scores | {targets.metric: targets.score(truth, predictions.predict(), weights)}
+            return scores | {targets.metric: predictions.score(X, truth, weights)}
         for name, metric in named.items():
-            scores[name] = predictions.score(get_scorer(metric), X, truth, weights)
+            scores[name] = predictions.score_with(get_scorer(metric), X, truth, weights)
         return scores

@@ -58,7 +58,12 @@ class Predictions:
         """Return logarithms of probabilities."""
         return log_of(self.predict_proba())
 
-    def score(
+    def score(self, X: Any, y: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
+        """Return the accuracy, or a regressor's R2."""
+        score: float = self._targets.score(y, self.predict(), sample_weight)
+        return score
+
+    def score_with(
         self, scorer: Callable[..., float], X: Any, y: np.ndarray, sample_weight: np.ndarray | None
     ) -> float:
         """Return the scorer's result, without weights if the scorer does not support weights."""

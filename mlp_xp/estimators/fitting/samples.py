@@ -34,9 +34,13 @@ def split_sample(
     try:
         fit, held = split(n_samples, fraction, seed, groups)
     except ValueError as error:
+        cure = "change it"
+        if "too few members" in str(error):
+            found, counts = np.unique(sample.y, return_counts=True)
+            cure = f"add samples of class {found[np.argmin(counts)]}"
         raise ValueError(
             f"{str(error).rstrip('.')}. early_stopping=True holds out "
-            f"validation_fraction={fraction} of {n_samples} samples: change it, or pass X_val and "
+            f"validation_fraction={fraction} of {n_samples} samples: {cure}, or pass X_val and "
             "y_val."
         ) from error
     if len(held) < 2:

@@ -206,11 +206,11 @@ class HeldOut:
             return value, -self._tempered(outputs).loss
         predictions = self._predictions(outputs)
         if self._scorer is None:
-            score = self._targets.score(self._y, predictions.predict(), self._weights)
+            score = predictions.score(None, self._y, self._weights)
         else:
             x = self._x
             # A callable scorer may use X; others use only predictions.
             if isinstance(x, Rows) and callable(self._scoring):
                 x = take_rows(x, slice(None))
-            score = predictions.score(self._scorer, x, self._y, self._weights)
+            score = predictions.score_with(self._scorer, x, self._y, self._weights)
         return value, float(score)

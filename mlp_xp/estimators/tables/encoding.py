@@ -70,8 +70,8 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     if useless:
         raise ValueError(
             f"{next(iter(useless.values()))} has no category shared by "
-            f"{least_rows(len(raws[0].values))} rows, so nothing can be learned from it: drop it, "
-            f"e.g. X.drop(columns={[*useless]})."
+            f"{least_rows(len(raws[0].values))} rows, so nothing can be learned from it: leave "
+            f"out the columns {[*useless]}."
         )
     labels, parts = numbers_of(zip(columns, raws, strict=True))
     check_finite(labels, parts)
@@ -88,7 +88,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     return TableColumns(
         tuple(columns),
         medians,
-        learn_scaling(scaling if scaling in TABLE_SCALINGS else None, there, medians),
+        learn_scaling(scaling if scaling in TABLE_SCALINGS else None, there, medians, labels),
         "float32" if is_single else "float64",
         settings,
     )

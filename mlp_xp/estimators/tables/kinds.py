@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mlp_xp._utils.categories import FEW, MANY, is_number, least_rows
+from mlp_xp._utils.categories import FEW, MANY, is_date, is_number, least_rows
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
 
 _SHOWN = 40
@@ -233,13 +233,15 @@ def _check_text(label: str, found: Sequence[Category]) -> None:
     texts = [value for value in found if isinstance(value, str)]
     if texts and len(texts) < len(found):
         raise text_and_numbers(label)
-    if len(texts) > FEW:
-        others = [text for text in texts if not is_number(text)]
+    if len(texts) <= FEW:
+        return
+    for what, accepts, to in (("numbers", is_number, "numeric"), ("dates", is_date, "datetime")):
+        others = [text for text in texts if not accepts(text)]
         if len(others) < (1.0 - MANY) * len(texts):
             seen = f" and other text, e.g. {_shown(others[0])}" if others else ""
             raise ValueError(
-                f"{label} has numbers stored as text{seen}: convert them, e.g. by "
-                "pandas.to_numeric(column, errors='coerce')."
+                f"{label} has {what} stored as text{seen}: convert them, e.g. by "
+                f"pandas.to_{to}(column, errors='coerce')."
             )
 
 

@@ -153,9 +153,9 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
     if all(issubclass(one, Number | Decimal) for one in types):
         given = [np.nan if type(v).__name__ in _MISSING else v for v in values]
         return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
-    if all(issubclass(one, _DATES) for one in others):
+    if all(issubclass(one, _DATES) or hasattr(one, "start_time") for one in others):
         gap = np.datetime64("NaT", "us")
-        dates = [gap if is_missing(v) else _without_zone(v) for v in values]
+        dates = [gap if is_missing(v) else _as_date(v) for v in values]
         return RawColumn(label, "date", np.asarray(dates, "datetime64[us]"))
     for type_, seconds in _SECONDS_OF.items():
         if all(issubclass(one, type_) for one in others):
@@ -191,7 +191,9 @@ def is_missing(value: Any) -> bool:
     return type(value).__name__ in _MISSING
 
 
-def _without_zone(date: Any) -> Any:
+def _as_date(value: Any) -> Any:
+    """Return a date without a time zone; of a pandas Period, the start."""
+    date = getattr(value, "start_time", value)
     return date.replace(tzinfo=None) if isinstance(date, datetime.datetime) else date
 
 

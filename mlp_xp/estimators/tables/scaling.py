@@ -65,7 +65,10 @@ class Quantile:
 
 
 def learn_scaling(
-    setting: str | None, numbers: Sequence[np.ndarray], medians: np.ndarray
+    setting: str | None,
+    numbers: Sequence[np.ndarray],
+    medians: np.ndarray,
+    labels: Sequence[str],
 ) -> Affine | Quantile | None:
     """Compute a scaling from each column's non-missing values and their medians."""
     if setting is None or not numbers:
@@ -73,7 +76,15 @@ def learn_scaling(
     if setting == "standardize":
         from sklearn.preprocessing import StandardScaler
 
-        fits = [StandardScaler().fit(values[:, None]) for values in numbers]
+        with np.errstate(over="ignore", invalid="ignore"):
+            fits = [StandardScaler().fit(values[:, None]) for values in numbers]
+        for label, fit, values in zip(labels, fits, numbers, strict=True):
+            if not np.isfinite(fit.var_[0]):
+                raise ValueError(
+                    f"{label} has {values[np.argmax(np.abs(values))]:.3g}, which is too large for "
+                    "input_scaling='standardize': replace it, e.g. by NaN with "
+                    "missing_values='impute', or set input_scaling='robust'."
+                )
         shift = np.asarray([fit.mean_[0] for fit in fits])
         return Affine(shift, np.asarray([1.0 / fit.scale_[0] for fit in fits]))
     if setting == "robust":

@@ -115,11 +115,12 @@ class ClassTargets(LabelTargets):
     def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
         """Return the classes to stratify by, or None if a class is too rare to be in both parts."""
         codes = encode_labels(y, self.classes)
-        if 1 in np.bincount(codes).tolist():
-            return None
-        if self.kind == "binary":  # A column of bool, for the same split as in scikit-learn.
+        if self.kind == "binary":
+            # Return a column of bool, so that scikit-learn raises its error about a rare class.
             return codes[:, None].astype(bool)
-        return codes if len(y) * fraction >= len(self.classes) else None
+        is_rare = 1 in np.bincount(codes).tolist()
+        is_possible = not is_rare and len(y) * fraction >= len(self.classes)
+        return codes if is_possible else None
 
 
 @dataclass(frozen=True, eq=False)
