@@ -254,6 +254,22 @@ def problem():
 
 
 @pytest.fixture
+def compiled(caplog) -> Iterator[Callable[[], list[str]]]:
+    """Return a function that returns what JAX has compiled since the last call."""
+    import jax
+
+    def take():
+        found = [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA")]
+        caplog.clear()
+        return found
+
+    jax.clear_caches()
+    jax.config.update("jax_log_compiles", True)  # Its context would apply to one thread only.
+    yield take
+    jax.config.update("jax_log_compiles", False)
+
+
+@pytest.fixture
 def new_objects() -> Iterator[None]:
     """Freeze the objects of other tests, so garbage collection visits only new objects."""
     gc.freeze()

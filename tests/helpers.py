@@ -6,6 +6,7 @@ import pickle
 import re
 import sysconfig
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def pickled_and_saved(model, folder):
 
     save_model(model, folder / "saved")
     return pickle.loads(pickle.dumps(model)), load_model(folder / "saved")  # noqa: S301
+
+
+def peak(function: Callable[[], object]) -> int:
+    """Return the maximum memory that NumPy and Python use during a call, in bytes."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

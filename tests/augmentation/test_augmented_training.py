@@ -1,13 +1,12 @@
 """Training on augmented images, and predictions averaged over views, on every backend."""
 
 import copy
-import tracemalloc
 from dataclasses import dataclass
 
 import image_data
 import numpy as np
 import pytest
-from helpers import small, tolerance
+from helpers import peak, small, tolerance
 from image_data import BATCH, BOTH, CLASSES, EVERYTHING, FEATURES, SHAPE, C, H, N, W, images, labels
 from scipy import sparse
 from sklearn.base import clone
@@ -148,14 +147,11 @@ def test_a_steady_step_allocates_nothing_big():
     with backend.scope(), backend.training(0):
         for batch in batches * 2:
             state = step(state, batch, None, coefs, None)
-        tracemalloc.start()
-        step(state, batches[0], None, coefs, None)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        most = peak(lambda: step(state, batches[0], None, coefs, None))
     assert step.is_traceable
     assert len(step.programs) == 1
     # The images of a batch have 393,216 bytes, and four times that as float32.
-    assert peak < 200_000
+    assert most < 200_000
 
 
 def test_a_fit_augments_and_a_prediction_does_not():

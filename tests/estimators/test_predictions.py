@@ -117,22 +117,6 @@ def test_labels_are_those_of_the_largest_probability_and_need_no_softmax(model, 
         np.testing.assert_array_equal(each.predict(X), labels)
 
 
-@pytest.fixture
-def compiled(caplog):
-    """Return a function that returns what JAX has compiled since the last call."""
-    import jax
-
-    def take():
-        found = [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA")]
-        caplog.clear()
-        return found
-
-    jax.clear_caches()
-    jax.config.update("jax_log_compiles", True)
-    yield take
-    jax.config.update("jax_log_compiles", False)
-
-
 def quick(estimator=MLP, **settings):
     return small(estimator, max_iter=2, learning_rate="cosine", **settings)
 

@@ -85,22 +85,10 @@ def test_fits_go_on_after_as_many_epochs_as_none_of_them_can_end_before(on, monk
 
 
 @pytest.mark.libraries("jax")
-def test_no_more_is_compiled_than_a_program_and_a_step(on, caplog):
-    import jax
-
-    def compiled(function):
-        jax.clear_caches()
-        caplog.clear()
-        function()
-        return [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA compilation")]
-
-    jax.config.update("jax_log_compiles", True)  # Its context is that of one thread.
-    try:
-        models = [small(random_state=i, max_iter=3, **on) for i in range(3)]
-        assert compiled(lambda: fit_together(models)) == ["jit(run)"]
-        streamed = small(placement="streamed", batch_size=5, **on)
-        names = compiled(lambda: streamed.fit(X, Y))
-    finally:
-        jax.config.update("jax_log_compiles", False)
+def test_no_more_is_compiled_than_a_program_and_a_step(on, compiled):
+    fit_together([small(random_state=i, max_iter=3, **on) for i in range(3)])
+    assert compiled() == ["jit(run)"]
+    small(placement="streamed", batch_size=5, **on).fit(X, Y)
+    names = compiled()
     assert "jit(step)" in names
     assert "jit(unstack)" not in names  # It would grow with the number of steps.

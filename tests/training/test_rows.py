@@ -1,11 +1,10 @@
 """Data in a file stay there; rows of large data are positions; many fits share one copy."""
 
-import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import small, title, tolerance
+from helpers import peak, small, title, tolerance
 from trainers import assert_close, byte_data
 
 import mlp_xp.training.data.rows
@@ -23,15 +22,6 @@ MB = 2**20
 def numbers(dtype="float32"):
     x = np.random.default_rng(3).integers(0, 2 if dtype == "bool" else 90, (90, 5)).astype(dtype)
     return x, (x[:, 0] > np.mean(x[:, 0].astype(float))).astype(int)
-
-
-def peak(function):
-    """Measure the most memory that NumPy and Python take meanwhile, in bytes."""
-    tracemalloc.start()
-    function()
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return most
 
 
 @pytest.mark.parametrize(
