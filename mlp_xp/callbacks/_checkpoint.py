@@ -28,7 +28,7 @@ from mlp_xp.training.loop.records import Record
 _BEST = "best"
 _TERMINATED = 128 + 15  # The exit status that shells give for SIGTERM.
 _SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
-_INTERVAL = re.compile(rf"([\d.]+) ?(epoch|step|{'|'.join(_SECONDS)})s?")
+_INTERVAL = re.compile(rf"(\d+\.?\d*|\.\d+) ?(epoch|step|{'|'.join(_SECONDS)})s?")
 _FORMS = 'a number of epochs of at least 1, or text such as "100 steps", "30 s" or "10 min"'
 
 
@@ -41,16 +41,13 @@ class _Interval(NamedTuple):
 
 def _parse(every: Any) -> _Interval:
     """Parse an interval."""
-    if isinstance(every, Integral) and not isinstance(every, bool) and int(every) >= 1:
-        return _Interval(int(every), "epoch")
-    match = _INTERVAL.fullmatch(every) if isinstance(every, str) else None
-    with contextlib.suppress(ValueError):
-        amount = float(match[1]) if match else 0.0
-        unit = match[2] if match else ""
-        is_whole = amount >= 1 and amount == int(amount)
+    is_count = isinstance(every, Integral) and not isinstance(every, bool)
+    text = f"{every} epochs" if is_count else every
+    if isinstance(text, str) and (match := _INTERVAL.fullmatch(text)):
+        amount, unit = float(match[1]), match[2]
         if unit in _SECONDS and amount > 0:
             return _Interval(amount * _SECONDS[unit], "s")
-        if is_whole:
+        if amount >= 1 and amount.is_integer():
             return _Interval(amount, unit)
     raise ValueError(f"`every` must be {_FORMS}, got {every!r}")
 
