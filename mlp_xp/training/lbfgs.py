@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable
@@ -116,15 +117,12 @@ class _Objective:
     """The loss, including the penalty, and its gradient, for a vector of float64 parameters."""
 
     def __init__(self, trainer: Trainer, data: Data, weights: np.ndarray | None) -> None:
-        self._trainer = trainer
+        self._trainer, self._data = trainer, data
         self._backend: Backend = trainer.backend
-        self._data = data
-        n_samples = data.n_samples
-        self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
-        total = sum(self._plan.totals)
-        rules = trainer.rules
-        self._processes = trainer.processes
-        self._plan = self._processes.own_blocks(self._plan, trainer.backend, rules, data.owned)
+        rules, processes, n_samples = trainer.rules, trainer.processes, data.n_samples
+        plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
+        total = sum(plan.totals)
+        self._plan = processes.own_blocks(plan, trainer.backend, rules, data.owned)
         self._layout = _layout(trainer.learned)
         has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
         self._has_penalty = np.concatenate(has_penalty)
@@ -137,7 +135,7 @@ class _Objective:
         # Several processes trace a function together, so no process may reuse an earlier fit's
         # function.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
-        is_kept = is_small and self._processes.is_single
+        is_kept = is_small and processes.is_single
         compiled = _compiled if is_kept else _compiled.__wrapped__
         self._evaluate = compiled(*settings, threading.get_ident())
         put, xp = self._backend.put, self._backend.xp
@@ -174,7 +172,7 @@ class _Objective:
                 self._sums = self._evaluate(self._sums, given, *others)
             # Copy the results, since the next evaluation overwrites them.
             sums = np.concatenate(list(map(backend.get, self._sums)), dtype=np.float64)
-        sums = self._processes.total(sums)
+        sums = trainer.processes.total(sums)
         return float(sums[0]), sums[1:]
 
     def _batches(self) -> AbstractContextManager[Iterable[Batch]]:
@@ -201,12 +199,10 @@ class _Layout(NamedTuple):
 
 
 def _layout(params: Params) -> _Layout:
-    pieces, start = [], 0
-    for leaf in leaves(params):
-        stop = start + math.prod(leaf.shape)
-        pieces.append((start, stop, tuple(leaf.shape)))
-        start = stop
-    return _Layout(rebuild(params, range(len(pieces))), tuple(pieces))
+    shapes = [tuple(leaf.shape) for leaf in leaves(params)]
+    stops = list(itertools.accumulate(map(math.prod, shapes)))
+    pieces = tuple(zip([0, *stops], stops, shapes, strict=False))
+    return _Layout(rebuild(params, range(len(shapes))), pieces)
 
 
 def _unravel(layout: _Layout, vector: Any, *, xp: Namespace) -> Params:

@@ -111,7 +111,7 @@ class MultiEpoch:
         self._kept = tuple(empty(most * len(part) + 1) for part in self._parts)
         self._loop: Any = trainer.backend.loop(_make_keeping_step(trainer.function))
         self._faulty: Callable[[], None] | None = None
-        request.at_end.callback(self._release)
+        request.at_end.callback(trainer.release, self._loop)
 
     def train(self, request: Request) -> list[Trained]:
         """Train at most the requested epochs, with the same results as `Trainer.run_epoch`.
@@ -157,10 +157,6 @@ class MultiEpoch:
             if not trained:
                 self._faulty()
         return trained
-
-    def _release(self) -> None:
-        """Release the memory of the compiled loop."""
-        self._trainer.release(self._loop)
 
     def _learned(self, i: int) -> tuple[Params, tuple[BatchStats, ...]]:
         xp, kept = self._trainer.backend.xp, self._kept[0]
