@@ -34,6 +34,8 @@ class Loss(ABC):
     outputs_per_target : int
         The number of network outputs per target. The outputs are ordered by kind, e.g. the means of
         all targets, then the variances of all targets.
+    levels : tuple of float
+        The quantiles that the loss estimates, if any.
     has_std : bool
         Whether predictions have a standard deviation.
     """
@@ -41,22 +43,14 @@ class Loss(ABC):
     output: str
     is_mean_of_outputs: ClassVar[bool] = False
     is_own: ClassVar[bool] = False
+    outputs_per_target: ClassVar[int] = 1
+    levels: ClassVar[tuple[float, ...]] = ()
     has_std: ClassVar[bool] = False
-
-    @property
-    def outputs_per_target(self) -> int:
-        """The number of network outputs per target."""
-        return 1
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """The quantiles that the loss estimates, if any."""
-        return ()
 
     @property
     def takes_standardized(self) -> bool:
         """Whether targets may be standardized, because outputs may have any sign and size."""
-        return self.output == "identity"
+        return self.output in ("identity", "quantiles", "gaussian")
 
     @abstractmethod
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:

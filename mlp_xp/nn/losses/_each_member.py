@@ -42,7 +42,7 @@ class EachMember(Wrapped):
         return self.loss.output
 
     @property
-    def outputs_per_target(self) -> int:
+    def outputs_per_target(self) -> int:  # type: ignore[override]
         """The total number of outputs of all members per target."""
         return self.n_members * self.loss.outputs_per_target
 
@@ -96,10 +96,6 @@ class EachMember(Wrapped):
         """Return the initial biases of the members' output layers, (members, outputs), or None."""
         biases = self.loss.initial_biases(targets, weights, xp=xp)
         return None if biases is None else xp.stack([biases] * self.n_members)
-
-    @property
-    def takes_standardized(self) -> bool:
-        return self.loss.takes_standardized
 
     def reported(self, value: Any, n_outputs: int) -> Any:
         """Return an average loss in the form that the members' loss reports."""

@@ -223,22 +223,18 @@ class Quantile(ErrorLoss):
             )
 
     @property
-    def levels(self) -> tuple[float, ...]:
+    def levels(self) -> tuple[float, ...]:  # type: ignore[override]
         """The quantiles as a tuple."""
         return self.quantile if isinstance(self.quantile, tuple) else (self.quantile,)
 
     @property
-    def outputs_per_target(self) -> int:
+    def outputs_per_target(self) -> int:  # type: ignore[override]
         """One output per quantile."""
         return len(self.levels)
 
     @property
     def output(self) -> str:  # type: ignore[override]
         return "identity" if len(self.levels) == 1 else "quantiles"
-
-    @property
-    def takes_standardized(self) -> bool:
-        return True
 
     def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
         """Return the predicted quantiles for raw outputs, with their pullback."""

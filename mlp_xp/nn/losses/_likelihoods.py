@@ -100,12 +100,8 @@ class Gaussian(Loss):
     """
 
     output = "gaussian"
+    outputs_per_target = 2
     has_std = True
-
-    @property
-    def outputs_per_target(self) -> int:
-        """Two outputs: the mean and the logarithm of the variance."""
-        return 2
 
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each target."""
@@ -139,10 +135,6 @@ class Gaussian(Loss):
         """Return the mean of the targets, and the logarithm of their variance, as biases."""
         mean, std = mean_and_std(targets, weights, xp=xp)
         return xp.concat([mean, 2.0 * xp.log(std)])
-
-    @property
-    def takes_standardized(self) -> bool:
-        return True
 
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
         """Return the factor and the offset; for standard deviations, the offset is 0."""
