@@ -6,40 +6,35 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-# Other libraries' names for parameters and their values, in lower case.
+# Other libraries' names for our parameters and their values, in lower case.
 _ELSEWHERE = {
-    "bfloat16": "bf16",
-    "binary_crossentropy": "log_loss",
-    "categorical_crossentropy": "log_loss",
-    "clipnorm": "max_grad_norm",
-    "cross_entropy": "log_loss",
-    "crossentropy": "log_loss",
-    "double": "float64",
-    "epochs": "max_iter",
-    "fp16": "float16",
-    "fp32": "float32",
-    "half": "float16",
-    "l1": "absolute_error",
-    "l2": "alpha",
-    "layers": "hidden_layer_sizes",
-    "lr": "learning_rate_init",
-    "mae": "absolute_error",
-    "max_epochs": "max_iter",
-    "metrics": "scoring",
-    "mse": "squared_error",
-    "n_epochs": "max_iter",
-    "nll": "log_loss",
-    "normal": "gaussian",
-    "optimizer": "solver",
-    "patience": "n_iter_no_change",
-    "pinball": "quantile",
-    "seed": "random_state",
-    "sigmoid": "logistic",
-    "sparse_categorical_crossentropy": "log_loss",
-    "swish": "silu",
-    "validation_split": "validation_fraction",
-    "weight_decay": "alpha",
-    "zscore": "standardize",
+    theirs: ours
+    for ours, names in {
+        "absolute_error": "l1 mae",
+        "alpha": "l2 weight_decay",
+        "bf16": "bfloat16",
+        "float16": "fp16 half",
+        "float32": "fp32",
+        "float64": "double",
+        "gaussian": "normal",
+        "hidden_layer_sizes": "layers",
+        "learning_rate_init": "lr",
+        "log_loss": "binary_crossentropy categorical_crossentropy cross_entropy crossentropy nll "
+        "sparse_categorical_crossentropy",
+        "logistic": "sigmoid",
+        "max_grad_norm": "clipnorm",
+        "max_iter": "epochs max_epochs n_epochs",
+        "n_iter_no_change": "patience",
+        "quantile": "pinball",
+        "random_state": "seed",
+        "scoring": "metrics",
+        "silu": "swish",
+        "solver": "optimizer",
+        "squared_error": "mse",
+        "standardize": "zscore",
+        "validation_fraction": "validation_split",
+    }.items()
+    for theirs in names.split()
 }
 # Device names that users may pass as a backend by mistake.
 _BACKENDS = {"cuda": "auto", "gpu": "auto"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp.nn.layers import Dense, Heads, Norm
+from mlp_xp.nn.layers import Dense, Heads
 
 
 def entries(params: Tree) -> list[Any]:
@@ -18,11 +18,6 @@ def entries(params: Tree) -> list[Any]:
 def denses(params: Tree) -> list[Dense]:
     """Return the dense layers' parameters, from first to last."""
     return [entry for entry in entries(params) if isinstance(entry, Dense)]
-
-
-def norms(params: Tree) -> list[Norm]:
-    """Return the normalizations' parameters, from first to last."""
-    return [entry for entry in entries(params) if isinstance(entry, Norm)]
 
 
 def one_number(params: Tree) -> Array:

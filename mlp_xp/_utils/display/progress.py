@@ -25,14 +25,14 @@ class LiveBar:
     ``unit`` names what is still completed after Ctrl-C, e.g. ``"epoch"``.
     """
 
-    def __init__(self, console: Any, unit: str = "step", refresh_per_second: float = 8) -> None:
+    def __init__(self, console: Any, unit: str = "step") -> None:
         self._unit = unit
         self._label, self._measures = "", tuple[str, ...]()
         self._fraction: float | None = None
         self._end: float | None = None
         self._start = time.perf_counter()
         self._is_done = False
-        self._live = _live(self, console, refresh_per_second)
+        self._live = _live(self, console)
         self._live.start()
 
     def update(
@@ -49,11 +49,7 @@ class LiveBar:
             self._end = time.perf_counter() + seconds_left
         if fraction is None:
             # Draw now, since the next call may hold the interpreter lock for a long time.
-            self.draw()
-
-    def draw(self) -> None:
-        """Draw the bar immediately."""
-        self._live.refresh()
+            self._live.refresh()
 
     def stop(self, *, is_done: bool) -> None:
         """Stop updating, and leave the line on the screen, at 100 % if ``is_done``."""
@@ -110,9 +106,6 @@ class NotebookBar:
         self._bar, self._text = bar_html(fraction, label, text), f"{label}  {text}"
         self._place.update(self._bar + self._below, self._text)
 
-    def draw(self) -> None:
-        """Skip drawing, because `update` has already drawn."""
-
     def draw_below(self, html: str) -> None:
         """Show HTML below the bar."""
         self._below = html
@@ -122,14 +115,12 @@ class NotebookBar:
         """Stop updating; the bar remains in the notebook."""
 
 
-def open_bar(
-    file: TextIO | None = None, unit: str = "step", refresh_per_second: float = 8
-) -> LiveBar | NotebookBar | None:
+def open_bar(file: TextIO | None = None, unit: str = "step") -> LiveBar | NotebookBar | None:
     """Open a progress bar if rich is installed and the output is a notebook or a terminal."""
     if in_notebook():
         return NotebookBar()
     console = _terminal(file)
-    return None if console is None else LiveBar(console, unit, refresh_per_second)
+    return None if console is None else LiveBar(console, unit)
 
 
 @contextlib.contextmanager
@@ -141,7 +132,7 @@ def spinner(text: str, file: TextIO) -> Iterator[bool]:
         return
     from rich.spinner import Spinner
 
-    with _live(Spinner("dots", text), console, 8, transient=True):
+    with _live(Spinner("dots", text), console, transient=True):
         yield True
 
 
@@ -155,7 +146,7 @@ def _terminal(file: TextIO | None) -> Any:
     return console if console.is_interactive and console.file.isatty() else None
 
 
-def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: bool = False) -> Any:
+def _live(drawn: Any, console: Any, *, transient: bool = False) -> Any:
     """Return rich's live display of an object."""
     from rich.live import Live
 
@@ -164,7 +155,7 @@ def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: boo
     return Live(
         drawn,
         console=console,
-        refresh_per_second=refresh_per_second,
+        refresh_per_second=8,
         redirect_stdout=out,
         redirect_stderr=err,
         transient=transient,

@@ -142,6 +142,14 @@ class Loss(ABC):
         """Return an average loss in the form that estimators report."""
         return value / n_outputs if self.is_mean_of_outputs and n_outputs > 1 else value
 
+    def _parts(self, array: Array, n_parts: int = 0) -> list[Array]:
+        """Split an array, (..., outputs), into the columns of each kind of output."""
+        n_parts = n_parts or self.outputs_per_target
+        if n_parts == 1:
+            return [array]
+        width = array.shape[-1] // n_parts
+        return [array[..., k * width : (k + 1) * width] for k in range(n_parts)]
+
 
 def mean_loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace

@@ -327,14 +327,6 @@ class Quantile(ErrorLoss):
         steps = [invert("softplus", high - low, xp=xp) for low, high in pairs]
         return xp.concat([first, *steps], axis=-1)
 
-    def _parts(self, array: Array, n_parts: int = 0) -> list[Array]:
-        """Split an array into the columns of each quantile."""
-        n_parts = n_parts or len(self.levels)
-        if n_parts == 1:
-            return [array]
-        width = array.shape[-1] // n_parts
-        return [array[..., k * width : (k + 1) * width] for k in range(n_parts)]
-
 
 def as_level(level: Any) -> Any:
     """Return a number as a float; convert 0.05 in float32 to 0.05, not to 0.05000000075."""

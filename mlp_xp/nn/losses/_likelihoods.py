@@ -172,10 +172,6 @@ class Gaussian(Loss):
         """Return an average loss divided by the number of targets."""
         return value / (n_outputs // 2)
 
-    def _parts(self, array: Array) -> tuple[Array, Array]:
-        n_targets = array.shape[-1] // 2
-        return array[..., :n_targets], array[..., n_targets:]
-
     def _held(self, log_variances: Array, *, xp: Namespace) -> Array:
         largest = self.largest_log_variance(log_variances, xp=xp)
         return xp.minimum(xp.maximum(log_variances, -largest), largest)
