@@ -48,7 +48,7 @@ def execute(space, code, tile, a, b, address, distance):
 CALLBACK = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(execute)
 
 
-def emit(context, builder, space, name, tiles, *memory):
+def emit(builder, space, name, tiles, *memory):
     """Write a call of `execute` in place of an instruction."""
     from llvmlite import ir
 

@@ -45,17 +45,6 @@ from mlp_xp.backends._numpy.machine_code._cpu import (
 from mlp_xp.backends._numpy.native import jobs
 from mlp_xp.backends._numpy.native.jobs import MachineCodeError, Unit, number_of
 
-__all__ = [
-    "addresses",
-    "all_units",
-    "bfloat16_packing",
-    "blas_address",
-    "compile_all",
-    "find_tile",
-    "is_zen",
-    "run_jobs",
-]
-
 _CHILD = """
 import json, sys
 path, units = map(json.loads, sys.argv[1:])

@@ -12,35 +12,31 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from mlp_xp.backends._numpy.machine_code._cpu import has_avx512
+from mlp_xp.backends._numpy.machine_code._intrinsics import call_function, instruction
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
 
 _I64 = ir.IntType(64)
 
 
-@intrinsic
-def adam(context, n, p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2):  # type: ignore[no-untyped-def]
+@instruction()
+def adam(builder, n, p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2):  # type: ignore[no-untyped-def]
     """Update n parameters at address p, given gradients and Adam's state; return sum p^2."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        n, addresses, settings = arguments[0], arguments[1:5], arguments[5:]
-        vectors = Vectors(builder, settings[0].type)
-        arrays = [builder.inttoptr(x, vectors.number.as_pointer()) for x in addresses]
-        repeated = [vectors.repeat(setting) for setting in settings]
-        total = cgutils.alloca_once_value(builder, vectors.constant(0.0))
-        n_left = builder.urem(n, _I64(vectors.lanes))
-        whole = builder.sub(n, n_left)
-        with cgutils.for_range_slice(builder, _I64(0), whole, _I64(vectors.lanes)) as (i, _):
-            _update(vectors, [builder.gep(x, [i]) for x in arrays], repeated, total, None)
-        with builder.if_then(builder.icmp_unsigned("!=", n_left, _I64(0))):
-            # Use a masked load: results then do not depend on how threads divide an array.
-            last, mask = [builder.gep(x, [whole]) for x in arrays], vectors.mask(n_left)
-            _update(vectors, last, repeated, total, mask)
-        return vectors.sum(builder.load(total))
-
-    return rate(n, p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2), generate
+    vectors = Vectors(builder, rate.type)
+    arrays = [builder.inttoptr(x, vectors.number.as_pointer()) for x in (p, g, m, v)]
+    settings = rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2
+    repeated = [vectors.repeat(setting) for setting in settings]
+    total = cgutils.alloca_once_value(builder, vectors.constant(0.0))
+    n_left = builder.urem(n, _I64(vectors.lanes))
+    whole = builder.sub(n, n_left)
+    with cgutils.for_range_slice(builder, _I64(0), whole, _I64(vectors.lanes)) as (i, _):
+        _update(vectors, [builder.gep(x, [i]) for x in arrays], repeated, total, None)
+    with builder.if_then(builder.icmp_unsigned("!=", n_left, _I64(0))):
+        # Use a masked load: results then do not depend on how threads divide an array.
+        last, mask = [builder.gep(x, [whole]) for x in arrays], vectors.mask(n_left)
+        _update(vectors, last, repeated, total, mask)
+    return vectors.sum(builder.load(total))
 
 
 def _update(vectors: Vectors, places: Any, settings: Any, total: Any, mask: Any) -> None:
@@ -81,7 +77,5 @@ def _root(vectors: Vectors, x: Any) -> Any:
 def _estimate(vectors: Vectors, x: Any) -> Any:
     """Return an estimate of x^-1/2 with 14 correct bits."""
     all_lanes = ir.IntType(vectors.lanes)(-1)
-    kind = ir.FunctionType(vectors.kind, [vectors.kind, vectors.kind, all_lanes.type])
     name = f"llvm.x86.avx512.rsqrt14.p{'d' if vectors.is_double else 's'}.512"
-    estimate = cgutils.get_or_insert_function(vectors.builder.module, kind, name)
-    return vectors.builder.call(estimate, [x, x, all_lanes])
+    return call_function(vectors.builder, name, vectors.kind, x, x, all_lanes)

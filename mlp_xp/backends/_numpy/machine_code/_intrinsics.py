@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 import numpy as np
@@ -22,83 +24,82 @@ _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 jit = njit(**OPTIONS)
 
 
-@intrinsic
-def pointer(context, address):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+def instruction(result: Any = None) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that makes an intrinsic of ``emit(builder, *values)``, which emits code.
 
-    return types.voidptr(types.int64), generate
+    The arguments are 64-bit integers, and ``result`` is the type of the result. Without ``result``,
+    the arguments may have any type, and the result has the last argument's type.
+    """
+
+    def decorate(emit: Callable[..., Any]) -> Any:
+        def typed(context, *arguments):  # type: ignore[no-untyped-def]
+            def generate(context, builder, _, values):  # type: ignore[no-untyped-def]
+                value = emit(builder, *values)
+                return context.get_dummy_value() if value is None else value
+
+            if result is None:
+                return arguments[-1](*arguments), generate
+            return result(*[types.int64] * len(arguments)), generate
+
+        # Numba needs named arguments instead of ``*arguments``.
+        names = ("context", *[*signature(emit).parameters][1:])
+        given = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        typed.__signature__ = Signature(given)  # type: ignore[attr-defined]
+        return intrinsic(typed)
+
+    return decorate
 
 
-@intrinsic
-def call(context, code, job, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+def call_function(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Emit a call of an external function or of one of LLVM's intrinsics."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+@instruction(types.voidptr)
+def pointer(builder, address):  # type: ignore[no-untyped-def]
+    return builder.inttoptr(address, cgutils.voidptr_t)
+
+
+@instruction(types.void)
+def call(builder, code, job, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
     """Call the machine code at an address."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kind = ir.FunctionType(_VOID, [_I64] * 5)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6), generate
+    kind = ir.FunctionType(_VOID, [_I64] * 5)
+    function = builder.inttoptr(code, kind.as_pointer())
+    builder.call(function, [job, thread, n_threads, totals, scratch])
 
 
-@intrinsic
-def load(context, address):  # type: ignore[no-untyped-def]
+@instruction(types.int64)
+def load(builder, address):  # type: ignore[no-untyped-def]
     """Read an integer atomically; also make the writer's earlier writes visible to this thread."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
-        return builder.load_atomic(pointer, "seq_cst", 8)
-
-    return types.int64(types.int64), generate
+    return builder.load_atomic(builder.inttoptr(address, _I64.as_pointer()), "seq_cst", 8)
 
 
-@intrinsic
-def swap(context, address, value):  # type: ignore[no-untyped-def]
-    """Write an integer atomically, after all earlier writes and before all later reads."""
+def _read_modify_write(operation: str) -> Any:
+    @instruction(types.int64)
+    def change(builder, address, value):  # type: ignore[no-untyped-def]
+        place = builder.inttoptr(address, _I64.as_pointer())
+        return builder.atomic_rmw(operation, place, value, "seq_cst")
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
-        return builder.atomic_rmw("xchg", pointer, arguments[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), generate
+    return change
 
 
-@intrinsic
-def add(context, address, value):  # type: ignore[no-untyped-def]
-    """Add to an integer atomically, with the memory order of `swap`."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
-        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), generate
+# Write an integer, or add to it, atomically: after all earlier writes and before all later reads.
+swap, add = map(_read_modify_write, ("xchg", "add"))
 
 
-@intrinsic
-def replace(context, address, old, new):  # type: ignore[no-untyped-def]
+@instruction(types.boolean)
+def replace(builder, address, old, new):  # type: ignore[no-untyped-def]
     """Compare and swap: write an integer if it has the old value; return whether it was written."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
-        found = builder.cmpxchg(pointer, arguments[1], arguments[2], "seq_cst", "seq_cst")
-        return builder.extract_value(found, 1)
-
-    return types.boolean(types.int64, types.int64, types.int64), generate
+    place = builder.inttoptr(address, _I64.as_pointer())
+    return builder.extract_value(builder.cmpxchg(place, old, new, "seq_cst", "seq_cst"), 1)
 
 
-@intrinsic
-def spin(context):  # type: ignore[no-untyped-def]
+@instruction(types.void)
+def spin(builder):  # type: ignore[no-untyped-def]
     """Execute a pause instruction."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        if platform.machine() in ("x86_64", "AMD64"):
-            kind = ir.FunctionType(_VOID, [])
-            name = "llvm.x86.sse2.pause"
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
+    if platform.machine() in ("x86_64", "AMD64"):
+        call_function(builder, "llvm.x86.sse2.pause", _VOID)
 
 
 # The number of Linux's system call `futex`. On other systems, waiting threads yield the processor.
@@ -107,76 +108,49 @@ _WAIT, _WAKE = 128, 129  # The futex operations that wait and wake within this p
 
 
 def _call_futex(builder: Any, address: Any, operation: int, value: Any) -> None:
-    if _FUTEX is None:
-        kind, name, given = ir.FunctionType(_I32, []), "sched_yield", []
-    else:
-        kind, name = ir.FunctionType(_I64, [_I64], var_arg=True), "syscall"
-        given = [_I64(_FUTEX), address, _I64(operation), value, _I64(0), _I64(0), _I64(0)]
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given)
+    kind = ir.FunctionType(_I64, [_I64], var_arg=True)
+    given = [_I64(_FUTEX), address, _I64(operation), value, _I64(0), _I64(0), _I64(0)]
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, "syscall"), given)
 
 
-@intrinsic
-def sleep(context, address, value):  # type: ignore[no-untyped-def]
+@instruction(types.void)
+def sleep(builder, address, value):  # type: ignore[no-untyped-def]
     """Sleep until `wake`, unless the integer at the address already has another value."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        _call_futex(builder, arguments[0], _WAIT, arguments[1])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
+    if _FUTEX is None:
+        call_function(builder, "sched_yield", _I32)
+    else:
+        _call_futex(builder, address, _WAIT, value)
 
 
-@intrinsic
-def wake(context, address):  # type: ignore[no-untyped-def]
+@instruction(types.void)
+def wake(builder, address):  # type: ignore[no-untyped-def]
     """Wake all threads that sleep on an address."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        if _FUTEX is not None:
-            _call_futex(builder, arguments[0], _WAKE, _I64(2**31 - 1))
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
+    if _FUTEX is not None:
+        _call_futex(builder, address, _WAKE, _I64(2**31 - 1))
 
 
-@intrinsic
-def nanoseconds(context):  # type: ignore[no-untyped-def]
+@instruction(types.int64)
+def nanoseconds(builder):  # type: ignore[no-untyped-def]
     """Return the time of a monotonic clock."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pair = ir.ArrayType(_I64, 2)
-        slot = cgutils.alloca_once(builder, pair)
-        kind = ir.FunctionType(_I32, [_I32, pair.as_pointer()])
-        clock = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
-        builder.call(clock, [_I32(time.CLOCK_MONOTONIC), slot])
-        seconds, nanos = (builder.extract_value(builder.load(slot), i) for i in range(2))
-        return builder.add(builder.mul(seconds, _I64(10**9)), nanos)
-
-    return types.int64(), generate
+    slot = cgutils.alloca_once(builder, ir.ArrayType(_I64, 2))
+    call_function(builder, "clock_gettime", _I32, _I32(time.CLOCK_MONOTONIC), slot)
+    seconds, nanos = (builder.extract_value(builder.load(slot), i) for i in range(2))
+    return builder.add(builder.mul(seconds, _I64(10**9)), nanos)
 
 
-@intrinsic
-def nearest(context, x):  # type: ignore[no-untyped-def]
+@instruction()
+def nearest(builder, x):  # type: ignore[no-untyped-def]
     """Round to the nearest integer."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kind = arguments[0].type
-        return builder.call(builder.module.declare_intrinsic("llvm.nearbyint", [kind]), arguments)
-
-    return x(x), generate
+    return builder.call(builder.module.declare_intrinsic("llvm.nearbyint", [x.type]), [x])
 
 
-@intrinsic
-def power_of_two(context, n):  # type: ignore[no-untyped-def]
+@instruction()
+def power_of_two(builder, n):  # type: ignore[no-untyped-def]
     """Compute a power of 2 by setting the exponent bits."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        is_double = isinstance(arguments[0].type, ir.DoubleType)
-        kind, bias, bits = (_I64, 1023, 52) if is_double else (_I32, 127, 23)
-        exponent = builder.fptosi(arguments[0], kind)
-        exponent = builder.shl(builder.add(exponent, kind(bias)), kind(bits))
-        return builder.bitcast(exponent, arguments[0].type)
-
-    return n(n), generate
+    is_double = isinstance(n.type, ir.DoubleType)
+    kind, bias, bits = (_I64, 1023, 52) if is_double else (_I32, 127, 23)
+    exponent = builder.add(builder.fptosi(n, kind), kind(bias))
+    return builder.bitcast(builder.shl(exponent, kind(bits)), n.type)
 
 
 @jit

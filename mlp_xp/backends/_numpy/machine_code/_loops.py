@@ -210,30 +210,15 @@ def make_update(is_double: bool, rule: int) -> Any:
         offset, n = low * size_of, high - low
         p, first = array.param + offset, array.state_1 + offset
         if is_adam:
+            second = array.state_2 + offset
+            beta_1, rest_1 = number(numbers[0]), number(numbers[1])
+            beta_2, rest_2, epsilon = number(numbers[2]), number(numbers[3]), number(numbers[4])
             return adam(
-                n,
-                p,
-                g,
-                first,
-                array.state_2 + offset,
-                rate,
-                shrink,
-                number(numbers[0]),
-                number(numbers[1]),
-                number(numbers[2]),
-                number(numbers[3]),
-                number(numbers[4]),
-                l2,
+                n, p, g, first, second, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2
             )
-        return _sgd(
-            carray(pointer(p), n, number),
-            carray(pointer(g), n, number),
-            carray(pointer(first), n, number),
-            rate,
-            number(numbers[0]),
-            numbers[1] != 0,
-            l2,
-        )
+        params, grads = carray(pointer(p), n, number), carray(pointer(g), n, number)
+        velocity = carray(pointer(first), n, number)
+        return _sgd(params, grads, velocity, rate, number(numbers[0]), numbers[1] != 0, l2)
 
     def update(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _UPDATE_JOB)[0]

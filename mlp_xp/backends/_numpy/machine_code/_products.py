@@ -9,11 +9,11 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from mlp_xp.backends._numpy.machine_code._amx import make_amx
+from mlp_xp.backends._numpy.machine_code._amx import configure, make_amx, release
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
     at_least_one,
+    instruction,
     jit,
     part_of,
     pointer,
@@ -30,53 +30,37 @@ from mlp_xp.backends._numpy.native.jobs import (
 )
 from mlp_xp.backends._numpy.native.tuning import AMX_TILE, LEAST_COLUMNS, SCRATCH
 
-__all__ = ["add_parts", "by_columns", "make_gradient", "make_product", "make_tiled_product"]
-
 _PRODUCT_JOB, _TILED_JOB = record(Product), record(TiledProduct)
 
-_I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
+_I8, _I32, _I64 = map(ir.IntType, (8, 32, 64))
 
 
 def _make_blas(kind: Any) -> Any:
     """Return a function that calls Fortran's SGEMM or DGEMM at an address."""
 
-    @intrinsic
-    def blas(context, routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc = arguments
+    @instruction(types.void)
+    def blas(builder, routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def]
+        # Fortran takes all arguments by address.
+        def place(value: Any) -> Any:
+            slot = cgutils.alloca_once_value(builder, value)
+            return builder.bitcast(slot, cgutils.voidptr_t)
 
-            # Fortran takes all arguments by address.
-            def place(value: Any, kind: Any) -> Any:
-                slot = cgutils.alloca_once(builder, kind)
-                builder.store(value, slot)
-                return builder.bitcast(slot, cgutils.voidptr_t)
+        def letter(is_transposed: Any) -> Any:
+            is_true = builder.icmp_signed("!=", is_transposed, _I64(0))
+            return place(builder.select(is_true, _I8(ord("T")), _I8(ord("N"))))
 
-            def letter(is_transposed: Any) -> Any:
-                byte = ir.IntType(8)
-                chosen = builder.select(
-                    builder.icmp_signed("!=", is_transposed, ir.Constant(_I64, 0)),
-                    ir.Constant(byte, ord("T")),
-                    ir.Constant(byte, ord("N")),
-                )
-                return place(chosen, byte)
+        def size(value: Any) -> Any:
+            return place(builder.trunc(value, _I32))
 
-            def size(value: Any) -> Any:
-                return place(builder.trunc(value, _I32), _I32)
+        def address(value: Any) -> Any:
+            return builder.inttoptr(value, cgutils.voidptr_t)
 
-            def address(value: Any) -> Any:
-                return builder.inttoptr(value, cgutils.voidptr_t)
-
-            function = builder.inttoptr(
-                routine, ir.FunctionType(_VOID, [cgutils.voidptr_t] * 13).as_pointer()
-            )
-            one, zero = place(ir.Constant(kind, 1.0), kind), place(ir.Constant(kind, 0.0), kind)
-            settings = [letter(ta), letter(tb), size(m), size(n), size(k)]
-            operands = [one, address(a), size(lda), address(b), size(ldb)]
-            result = [zero, address(c), size(ldc)]
-            builder.call(function, [*settings, *operands, *result])
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 12), generate
+        function = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t] * 13).as_pointer()
+        one, zero = place(kind(1.0)), place(kind(0.0))
+        settings = [letter(ta), letter(tb), size(m), size(n), size(k)]
+        operands = [one, address(a), size(lda), address(b), size(ldb)]
+        result = [zero, address(c), size(ldc)]
+        builder.call(builder.inttoptr(routine, function), [*settings, *operands, *result])
 
     return blas
 
@@ -145,21 +129,8 @@ def make_gradient(is_double: bool) -> Any:
         for j in range(0, n, width):
             columns, b_panel = min(width, n - j), b + size * j * (k if panel else 1)
             for i in range(0, rows, ROWS):
-                tile(
-                    a + size * i,
-                    1,
-                    lda,
-                    min(ROWS, rows - i),
-                    b_panel,
-                    b_row,
-                    columns,
-                    k,
-                    c + size * (i * n + j),
-                    n,
-                    0,
-                    n,
-                    0,
-                )
+                high, place = min(ROWS, rows - i), c + size * (i * n + j)
+                tile(a + size * i, 1, lda, high, b_panel, b_row, columns, k, place, n, 0, n, 0)
 
     return gradient
 
@@ -216,7 +187,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
     """
     size, tile_rows, is_amx = 8 if is_double else 4, ROWS, in_pairs == AMX
     if is_amx:
-        tile_rows, (configure, tile, release) = AMX_TILE.rows, make_amx()
+        tile_rows, tile = AMX_TILE.rows, make_amx()
     else:
         tile = make_tile(is_double, bool(in_pairs))
     tile_width, few_rows = _make_tile_width(is_double), _make_few_rows(is_double)

@@ -42,8 +42,6 @@ from mlp_xp.backends._numpy.native.tuning import (
     UNMEASURED,
 )
 
-__all__ = ["choose_threads", "publish", "run_parts", "serve", "wait_for"]
-
 _LINE = 8 * MAIL_OF_THREAD  # The size of a cache line in bytes.
 
 

@@ -16,14 +16,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
 from mlp_xp.backends._numpy.machine_code._cpu import find_tile
-from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
+from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS, instruction
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
 from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
-
-__all__ = ["ROWS", "TILE", "VECTORS", "VECTOR_BYTES", "make_tile"]
 
 TILE = find_tile() or AVX512_TILE
 ROWS, VECTORS, VECTOR_BYTES = TILE.rows, TILE.vectors, TILE.vector_bytes
@@ -42,31 +39,26 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
     """
     number = ir.DoubleType() if is_double else ir.FloatType()
 
-    @intrinsic
-    def emit(  # type: ignore[no-untyped-def]
-        context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row
-    ):
-        # Emit LLVM's intermediate language, since numba has no vector types.
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            vectors = Vectors(builder, number, VECTOR_BYTES)
-            for n_vectors in range(1, VECTORS + 1):
-                # The compiler must know the number of registers, so each width has its own loop.
-                columns, most = arguments[6], _I64(n_vectors * vectors.lanes)
-                is_wider = builder.icmp_signed(">", columns, _I64((n_vectors - 1) * vectors.lanes))
-                is_whole = builder.icmp_signed("==", columns, most)
-                fits = builder.icmp_signed("<=", columns, most)
-                with builder.if_then(builder.and_(is_wider, fits)):
-                    if not _HAS_SLOW_MASKS:
+    # Emit LLVM's intermediate language, since numba has no vector types.
+    @instruction(types.void)
+    def emit(builder, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
+        arguments = a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row
+        vectors = Vectors(builder, number, VECTOR_BYTES)
+        for n_vectors in range(1, VECTORS + 1):
+            # The compiler must know the number of registers, so each width has its own loop.
+            most = _I64(n_vectors * vectors.lanes)
+            is_wider = builder.icmp_signed(">", columns, _I64((n_vectors - 1) * vectors.lanes))
+            is_whole = builder.icmp_signed("==", columns, most)
+            fits = builder.icmp_signed("<=", columns, most)
+            with builder.if_then(builder.and_(is_wider, fits)):
+                if not _HAS_SLOW_MASKS:
+                    _loop(vectors, arguments, n_vectors, in_pairs)
+                    continue
+                with builder.if_else(is_whole) as (whole, part):
+                    with whole:
+                        _loop(vectors, arguments, n_vectors, in_pairs, is_whole=True)
+                    with part:
                         _loop(vectors, arguments, n_vectors, in_pairs)
-                        continue
-                    with builder.if_else(is_whole) as (whole, part):
-                        with whole:
-                            _loop(vectors, arguments, n_vectors, in_pairs, is_whole=True)
-                        with part:
-                            _loop(vectors, arguments, n_vectors, in_pairs)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 12), generate
 
     @njit(_SIGNATURE, **OPTIONS)
     def tile(  # type: ignore[no-untyped-def]

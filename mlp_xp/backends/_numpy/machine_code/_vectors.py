@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
+
+from mlp_xp.backends._numpy.machine_code._intrinsics import call_function
 
 _I32 = ir.IntType(32)
 
@@ -83,18 +84,16 @@ class Vectors:
 
     def multiply_add_pairs(self, a: Any, b: Any, c: Any) -> Any:
         """Return c plus the dot product, in each lane, of the bfloat16 pairs in a and b."""
-        pairs = ir.VectorType(_I32, self.lanes)
-        kind = ir.FunctionType(self.kind, [self.kind, pairs, pairs])
+        pairs = [self.builder.bitcast(x, ir.VectorType(_I32, self.lanes)) for x in (a, b)]
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        return self.builder.call(function, [c, *(self.builder.bitcast(x, pairs) for x in (a, b))])
+        return call_function(self.builder, name, self.kind, c, *pairs)
 
     def round_pairs(self, first: Any, second: Any) -> Any:
         """Round two vectors to bfloat16, and return them as one vector of pairs in 32 bits."""
-        kind = ir.FunctionType(ir.VectorType(_BFloat(), 2 * self.lanes), [self.kind, self.kind])
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        rounded = self.builder.call(function, [second, first])  # `first` fills the lower lanes.
+        kind = ir.VectorType(_BFloat(), 2 * self.lanes)
+        # `first` fills the lower lanes.
+        rounded = call_function(self.builder, name, kind, second, first)
         return self.builder.bitcast(rounded, ir.VectorType(_I32, self.lanes))
 
     def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:
@@ -122,7 +121,4 @@ class Vectors:
         return self.builder.bitcast(place, self.kind.as_pointer())
 
     def _call(self, name: str, result: Any, arguments: Any, suffix: str = "") -> Any:
-        kind = ir.FunctionType(result, [argument.type for argument in arguments])
-        name = f"{name}.{self._name}{suffix}"
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        return self.builder.call(function, arguments)
+        return call_function(self.builder, f"{name}.{self._name}{suffix}", result, *arguments)

@@ -4,44 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = [
-    "AMX_TILE",
-    "AS_BEFORE",
-    "AVX2_TILE",
-    "AVX512_TILE",
-    "BEGUN",
-    "CALLER_SLEEPS",
-    "DONE",
-    "FIRST_STRETCH",
-    "FUSED_ROW",
-    "IS_ALONE",
-    "JOB",
-    "LAST_TABLE",
-    "LEAST_COLUMNS",
-    "LEAST_NUMBERS",
-    "LEAST_PACKED",
-    "LEAST_TILED",
-    "LONGEST_STRETCH",
-    "LONGEST_TRIED",
-    "MAIL",
-    "MAIL_OF_THREAD",
-    "NANOSECONDS",
-    "N_ASLEEP",
-    "N_STEPS",
-    "N_THREADS",
-    "PANEL",
-    "QUIT",
-    "SAMPLES_AT_ONCE",
-    "SCRATCH",
-    "SPINS",
-    "STRETCH",
-    "TICKET",
-    "TRIED_STEPS",
-    "UNMEASURED",
-    "Tile",
-    "fits_in_update",
-]
-
 # The pool's shared memory, in 64-bit integers. A cache line has 8 integers. Values that are written
 # at different times are in different lines. The values are the number of the current kernel call
 # (its ticket), the call's address, the number of threads, the number of threads that sleep until
