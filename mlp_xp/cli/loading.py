@@ -37,7 +37,7 @@ def load_data(
     with spinner if is_here else contextlib.nullcontext():
         if name == FILES:
             if not Path(path or "").exists():
-                raise ValueError(f"{path} does not exist: if it was moved, type --data-path PATH")
+                raise ValueError(f"{path} does not exist: type its new place after --data-path")
             return load_files(path or "", **options)
         if name == "digits" and path is not None:
             raise ValueError(

@@ -108,10 +108,10 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
                 n_samples = check_x(self, X, reset=True).shape[0]
             except (TypeError, ValueError) as error:
                 kind = type(members[0][0]).__name__
-                found = re.search(r"(categorical_features|missing_values)='\w+'", str(error))
-                if found is None:
+                advised = r"(?:categorical_features|missing_values)='\w+'"
+                if not (found := ", ".join(dict.fromkeys(re.findall(advised, str(error))))):
                     raise
-                cure = f"In an ensemble, set it in the network: estimator={kind}({found[0]})."
+                cure = f"In an ensemble, set this in the network: estimator={kind}({found})."
                 raise type(error)(f"{error} {cure}") from None
         given = check_weights(sample_weight, n_samples)
         held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}

@@ -318,16 +318,15 @@ def test_a_run_of_numbers_is_resumed(mlp_xp, homes, undrawn, monkeypatch, fails)
     names, *lines = Path("homes.csv").read_text().splitlines()
     before = Path("run.partial/config.json").read_bytes()
     Path("shorter.csv").write_text("\n".join([names, *lines[:-5]]))
-    refused = mlp_xp("train", "--resume", "run", "--data-path", "shorter.csv")
-    assert "checkpoint is from" in refused.err
+    resume = "train", "--resume", "run", "--data-path"
+    assert "checkpoint is from" in mlp_xp(*resume, "shorter.csv").err
     assert Path("run.partial/config.json").read_bytes() == before
     Path("renamed.csv").write_text("\n".join([f"new{names}", *lines]))
-    assert "no column" in fails("train", "--resume", "run", "--data-path", "renamed.csv")
-    assert "type --data-path" in fails("train", "--resume", "run", "--data-path", "none.csv")
+    assert "no column" in fails(*resume, "renamed.csv")
+    assert "after --data-path" in fails(*resume, "none.csv")
     reordered = [",".join(reversed(line.split(","))) for line in (names, *lines)]
     Path("reordered.csv").write_text("\n".join(reordered))
-    resume = "train", "--resume", "run", "--data-path", "reordered.csv"
-    assert "(regression)" in mlp_xp(*resume).out
+    assert "(regression)" in mlp_xp(*resume, "reordered.csv").out
     resumed, whole = load_model("run"), load_model("whole")
     np.testing.assert_array_equal(resumed.coefs_[-1], whole.coefs_[-1])
 

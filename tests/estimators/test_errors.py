@@ -290,7 +290,7 @@ def test_text_in_the_targets_of_a_regressor(name, kind):
 def test_numbers_that_are_infinite_in_the_precision_of_the_network_are_an_error():
     model = small().fit(X.astype("float32"), y)
     for many in (np.full_like(X, -1e39), sparse.csr_array(X * 1e39)):
-        with pytest.raises(ValueError, match=r"too large for dtype\('float32'\), .*='float64'"):
+        with pytest.raises(ValueError, match=r"too large for dtype\('float32'\) .*='float64'"):
             model.predict(many)
 
 

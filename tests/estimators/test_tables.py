@@ -219,7 +219,7 @@ UNFIT = [  # Wrong columns in a fit, and what the error says.
     ),
     (
         pandas.DataFrame({key: [f"id {i}" for i in range(200)] for key in ("id", "name")}),
-        r"X\['id'\] has no category shared by 2 rows.*leave out the columns \['id', 'name'\]",
+        r"X\['id'\] has no category shared by 2 rows.*\(columns=\['id', 'name'\]",
     ),
     (X.assign(age=np.inf), r"X\['age'\] has infinity in row 0: replace it"),
     (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are not values, e.g. \['a'\]: drop"),

@@ -54,12 +54,14 @@ class RunFolder:
         print_note(f"cannot write: {first_error}")
         for folder in self._other_folders():
             tried.append(folder)
+            is_new = not folder.exists()
             try:
                 folder.mkdir(parents=True)
                 write(folder)
             except OSError as error:
                 print_note(f"cannot write: {_with_path(error, folder)}")
-                shutil.rmtree(folder, ignore_errors=True)
+                if is_new:
+                    shutil.rmtree(folder, ignore_errors=True)
                 continue
             print_note(f"the network was saved in {folder}")
             self.path = self.final = folder
@@ -204,8 +206,8 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
     attempt = 1
     while True:
         final = out or Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
-        partial, cure = final.with_name(f"{final.name}.partial"), "move or remove it, or"
-        taken = f"{final} already exists, and runs are never overwritten"
+        partial = final.with_name(f"{final.name}.partial")
+        taken = f"{final} already exists, and runs are never overwritten: move or remove it, or"
         if not final.exists():
             try:
                 _move_aside(partial)
@@ -213,14 +215,14 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
                 stack.enter_context(locked(partial))
                 return partial, final
             except BlockingIOError:
-                taken, cure = f"another mlp-xp train is writing to {partial}", "wait for it, or"
+                taken = f"another mlp-xp train is writing to {partial}:"
             except OSError as error:
                 raise ValueError(
                     f"{partial} cannot be created ({error.strerror}): set --out to a folder that "
                     "you may write to"
                 ) from error
         if out is not None:
-            raise ValueError(f"{taken}: {cure} type --out {out}-2")
+            raise ValueError(f"{taken} type --out {out}-2")
         attempt += 1
 
 

@@ -139,9 +139,13 @@ def fit_model(
     except ValueError as error:
         if "validation_fraction" not in str(error):
             raise
+        if "too few members" in str(error):
+            labels, counts = np.unique(y, return_counts=True)
+            name = data.class_names[labels[np.argmin(counts)]]
+            raise ValueError(f"class {name} has one sample to train on: add more of it") from error
         raise ValueError(
-            f"{model.validation_fraction:.0%} of {len(y):,} samples are too few to hold out, or a "
-            "class has only one: type --validation 0.5, or add samples"
+            f"{model.validation_fraction:.0%} of {len(y):,} samples are too few to hold out: type "
+            "--validation 0.5, or add samples"
         ) from error
     finally:
         model.set_params(max_time=max_time)  # Restore the value that `Deadline` has changed.

@@ -155,18 +155,6 @@ def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
     return X if checked.dtype == X.dtype else Rows(checked, X.rows)
 
 
-def check_range(X: Any) -> None:
-    """Raise ValueError if the checked X has a number that would be infinite in float32."""
-    values = X.data if sparse.issparse(X) else X
-    if not isinstance(values, np.ndarray) or values.dtype != np.float64 or not values.size:
-        return
-    if max(values.max(), -values.min()) > np.finfo(np.float32).max:
-        raise ValueError(
-            "Input X contains a value too large for dtype('float32'), in which the network was "
-            "trained: replace it, or fit with precision='float64'."
-        )
-
-
 def _fill_rows(X: Any) -> Any:
     """Return X, or a placeholder row of zeros if X has no rows."""
     if X.shape[0] if hasattr(X, "shape") else len(X):

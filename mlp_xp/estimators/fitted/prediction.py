@@ -9,7 +9,8 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend, get_backend
-from mlp_xp.estimators.checks.validation import check_range, check_weights, check_x, check_y
+from mlp_xp.estimators.checks.range import check_range
+from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.fitted.device_cache import put_leaves
 from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state

@@ -194,6 +194,8 @@ class FittedState:
     @property
     def calibrated(self) -> FittedState:
         """The state with the division by the temperature folded into the weights."""
+        if self.temperature is None:
+            return self
         return replace(self, params=divided(self.params, self.temperature), temperature=None)
 
     def checked(self) -> FittedState:

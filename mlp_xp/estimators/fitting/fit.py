@@ -22,6 +22,7 @@ from mlp_xp.estimators.checks.processes import (
     describe_fit,
     processes_of,
 )
+from mlp_xp.estimators.checks.range import check_range
 from mlp_xp.estimators.checks.validation import Given, Sample, check_held_out, check_sample
 from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
 from mlp_xp.estimators.fitted.state import fitted_state, publish
@@ -195,6 +196,8 @@ def _prepare(
     model._training = Training(trainer, ())
     measured = None
     if validation is not None:
+        if trainer.dtype == "float32":
+            check_range(validation.X)
         from mlp_xp.estimators.fitting.validation_set import HeldOut
 
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.backends import to_numpy
+from mlp_xp.estimators.checks.range import check_range
 from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.tables.kinds import KINDS, CategoryColumn, Column, check_finite, numbers_of
 from mlp_xp.estimators.tables.reading import RawColumn, read_table
@@ -207,7 +208,10 @@ class TableColumns:
                 np.copyto(block, self.medians, where=is_gap)
             if not np.all(np.isfinite(block)):
                 check_finite(labels, numbers)
-            matrix[rows, :n] = block if self.scaling is None else self.scaling.apply(block)
+            block = block if self.scaling is None else self.scaling.apply(block)
+            if self.dtype == "float32":
+                check_range(block)
+            matrix[rows, :n] = block
             matrix[rows, n : n + len(indicators)] = is_gap[:, indicators]
 
     def to_json(self) -> dict[str, Any]:

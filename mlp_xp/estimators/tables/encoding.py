@@ -50,8 +50,8 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
             columns.append(EmptyColumn(name, True))
         elif is_category and raw.kind == "date":
             raise ValueError(
-                f"{raw.label} has dates: leave it out of categorical_features, or convert it to "
-                "text, e.g. by column.astype(str)."
+                f"{raw.label} has dates: leave it out of categorical_features, since dates become "
+                "year, day of year and weekday."
             )
         elif is_category:
             column = CategoryColumn.learn(name, raw, max_one_hot)
@@ -70,8 +70,8 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     if useless:
         raise ValueError(
             f"{next(iter(useless.values()))} has no category shared by "
-            f"{least_rows(len(raws[0].values))} rows, so nothing can be learned from it: leave "
-            f"out the columns {[*useless]}."
+            f"{least_rows(len(raws[0].values))} rows, so nothing can be learned from it: drop it, "
+            f"e.g. X.drop(columns={[*useless]}), or X.drop({[*useless]}) in polars."
         )
     labels, parts = numbers_of(zip(columns, raws, strict=True))
     check_finite(labels, parts)

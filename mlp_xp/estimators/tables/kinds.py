@@ -235,13 +235,15 @@ def _check_text(label: str, found: Sequence[Category]) -> None:
         raise text_and_numbers(label)
     if len(texts) <= FEW:
         return
-    for what, accepts, to in (("numbers", is_number, "numeric"), ("dates", is_date, "datetime")):
+    how = "errors='coerce'"
+    number = "numbers", is_number, f"to_numeric(column, {how})"
+    date = "dates", is_date, f"to_datetime(column, format='ISO8601', utc=True, {how})"
+    for what, accepts, cure in (number, date):
         others = [text for text in texts if not accepts(text)]
         if len(others) < (1.0 - MANY) * len(texts):
             seen = f" and other text, e.g. {_shown(others[0])}" if others else ""
             raise ValueError(
-                f"{label} has {what} stored as text{seen}: convert them, e.g. by "
-                f"pandas.to_{to}(column, errors='coerce')."
+                f"{label} has {what} stored as text{seen}: convert them, e.g. by pandas.{cure}."
             )
 
 

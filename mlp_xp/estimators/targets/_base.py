@@ -127,8 +127,8 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
     if row is not None:
         raise ValueError(
             f"Input {name} contains NaN, in row {row}: leave out samples without a target, e.g. "
-            f"keep = pandas.notna({name}), then X[keep] (in polars, X.filter(keep)) and "
-            f"{name}[keep]."
+            f"keep = pandas.notna({name}), then X[keep] and {name}[keep] (in polars, "
+            f"X.filter(keep) and {name}.filter(keep))."
         )
     return y.toarray() if sparse.issparse(y) else y
 
