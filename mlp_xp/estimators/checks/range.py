@@ -8,11 +8,13 @@ import numpy as np
 from scipy import sparse
 
 from mlp_xp.backends import get_backend
+from mlp_xp.training.data.rows import Rows, Shard
 
 
 def check_range(X: Any) -> None:
     """Raise ValueError if a checked X, of any library, has a number that float32 cannot hold."""
-    values = X.data if sparse.issparse(X) else X
+    values = X.x if isinstance(X, Rows | Shard) else X
+    values = values.data if sparse.issparse(values) else values
     if "float64" not in str(values.dtype) or 0 in values.shape:
         return
     backend = get_backend(values)
