@@ -123,10 +123,12 @@ def test_the_command_resumes_on_another_number_of_ranks(run_ranks, tmp_path):
 
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_memory_map_is_not_copied_by_any_rank(run_ranks, tmp_path, n):
-    bench = Path(__file__).parents[2] / "bench" / "studies" / "ranks.py"
-    path = tmp_path / "x.npy"
+    code = "import json, sys; from bench.studies.ranks import take_memory\n"
+    code += "sys.stdout.write(json.dumps(take_memory(sys.argv[1])) + chr(10))"
+    script, path = tmp_path / "take.py", tmp_path / "x.npy"
+    script.write_text(code)
     np.lib.format.open_memmap(path, "w+", np.float32, (24_400, 3072))  # A hole of 300 MB.
-    done = run_ranks(n, bench, "take_memory", str(path), cold=True)  # No memory of a parent.
+    done = run_ranks(n, script, str(path), cold=True)  # No memory of a parent.
     measured = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(measured) == n
     assert all(2 < found["peak_mb"] < 60 for found in measured), measured
