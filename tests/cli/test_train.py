@@ -145,11 +145,9 @@ def test_runs_get_different_names_and_an_empty_folder_of_a_killed_run_is_no_obst
     assert names == {"20260102-030405-digits", "20260102-030405-digits-2"}
 
 
-@pytest.mark.parametrize(
-    ("taken", "said"),
-    [("run", "run already exists"), ("run.partial", "another mlp-xp train is writing to run.par")],
-)
-def test_nothing_is_overwritten(taken, said, fails):
+@pytest.mark.parametrize("taken", ["run", "run.partial"])
+def test_nothing_is_overwritten(taken, fails):
+    said = {"run": "run already exists", "run.partial": "another mlp-xp train is writing to"}[taken]
     Path(taken).mkdir()
     with locked(Path(taken)):  # By a run that is still in progress.
         line = fails(*TINY, "--out", "run")
