@@ -44,7 +44,7 @@ Turn = Callable[[], Any]
 
 
 def sparse(library: Any, what: str, rows: int, columns: int, per_row: int) -> Turn:
-    """Fit or predict rows like those of TfidfVectorizer: few numbers per row, some common
+    """Fit or predict rows such as TfidfVectorizer returns: few numbers each, some common
     columns."""
     from scipy.sparse import csr_matrix
 

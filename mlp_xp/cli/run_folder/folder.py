@@ -95,7 +95,7 @@ class BeginRun(Callback):
         self.folder, self._config = folder, config
 
     def on_fit_begin(self, model: Any) -> None:
-        """Raise OSError if the free disk space is too small for the run."""
+        """Write ``config.json``, or raise OSError if the disk is too full for the run."""
         n_bytes = sum(array.nbytes for array in leaves(fitted_state(model).params))
         needed, free = 2 * n_bytes + _OTHER_BYTES, shutil.disk_usage(self.folder).free
         if free < needed:

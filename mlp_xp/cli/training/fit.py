@@ -21,6 +21,7 @@ from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.progress import Progress
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns, drop_option
+from mlp_xp.estimators.fitting.samples import HeldOutError
 from mlp_xp.training.checkpoints.checkpoints import read_newest
 from mlp_xp.training.data.rows import some_rows
 from mlp_xp.training.divergence.finite import NonFiniteError
@@ -136,12 +137,9 @@ def fit_model(
             model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:
         return error
-    except ValueError as error:
-        if "validation_fraction" not in str(error):
-            raise
-        if "too few members" in str(error):
-            labels, counts = np.unique(y, return_counts=True)
-            name = data.class_names[labels[np.argmin(counts)]]
+    except HeldOutError as error:
+        if error.label is not None:
+            name = data.class_names[error.label]
             raise ValueError(f"class {name} has one sample to train on: add more of it") from error
         raise ValueError(
             f"{model.validation_fraction:.0%} of {len(y):,} samples are too few to hold out: type "

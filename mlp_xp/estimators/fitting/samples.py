@@ -20,6 +20,12 @@ from mlp_xp.training.trainer import Trainer
 _FEW = 10_000  # The maximum number of samples whose split is cached.
 
 
+class HeldOutError(ValueError):
+    """The error for samples of which none can be held out; ``label`` is the class with only one."""
+
+    label: Any = None
+
+
 def split_sample(
     sample: Sample, targets: Targets, fraction: float, seed: int, random_state: Any
 ) -> tuple[Sample, Sample]:
@@ -34,17 +40,20 @@ def split_sample(
     try:
         fit, held = split(n_samples, fraction, seed, groups)
     except ValueError as error:
-        cure = "change it"
+        label, cure = None, "change it"
         if "too few members" in str(error):
             found, counts = np.unique(sample.y, return_counts=True)
-            cure = f"add samples of class {found[np.argmin(counts)]}"
-        raise ValueError(
+            label = found[np.argmin(counts)]
+            cure = f"add samples of class {label}"
+        refused = HeldOutError(
             f"{str(error).rstrip('.')}. early_stopping=True holds out "
             f"validation_fraction={fraction} of {n_samples} samples: {cure}, or pass X_val and "
             "y_val."
-        ) from error
+        )
+        refused.label = label
+        raise refused from error
     if len(held) < 2:
-        raise ValueError(
+        raise HeldOutError(
             "The validation set is too small. Increase 'validation_fraction' or the size of "
             "your dataset."
         )
