@@ -12,7 +12,7 @@ from mlp_xp.training.loop import time_budget as budget
 
 @pytest.fixture(autouse=True)
 def no_flushes(monkeypatch) -> None:
-    """Leave files to the system: a busy disk takes seconds, and test_disk.py sees to it."""
+    """Leave files to the system: a busy disk takes seconds, and test_checkpoint.py sees to it."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
