@@ -124,9 +124,9 @@ def test_the_command_resumes_on_another_number_of_ranks(run_ranks, tmp_path):
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_memory_map_is_not_copied_by_any_rank(run_ranks, tmp_path, n):
     script, path = tmp_path / "take.py", tmp_path / "x.npy"
-    script.write_text(
+    script.write_text(  # One write, as mpiexec mixes what ranks print.
         "import json, sys, bench.studies.ranks as r\n"
-        "sys.stdout.write(json.dumps(r.take_memory(sys.argv[1])) + '\\n')"  # One write, unlike print.
+        "sys.stdout.write(json.dumps(r.take_memory(sys.argv[1])) + '\\n')"
     )
     np.lib.format.open_memmap(path, "w+", np.float32, (24_400, 3072))  # A hole of 300 MB.
     done = run_ranks(n, script, str(path), cold=True)  # No memory of a parent.

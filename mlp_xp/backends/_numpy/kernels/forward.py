@@ -174,23 +174,25 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     return out
 
 
+# The activations in machine code, in the order of their numbers in `native.jobs`.
+_ACTIVATIONS = ("relu", "logistic", "gelu", "silu")
+
+
 @or_plain
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.activate`."""
-    if function not in ("relu", "logistic") or not (has_pool() and is_plain(x)):
+    if function not in _ACTIVATIONS or not (has_pool() and is_plain(x)):
         return layers.activate(function, x, xp=xp)
-    from mlp_xp.backends._numpy.native.jobs import LOGISTIC, RELU
-
-    number = RELU if function == "relu" else LOGISTIC
+    number = _ACTIVATIONS.index(function)
     y = np.empty_like(x)
     _activate(number, x, 0, y)
 
     def pullback(dy: Array) -> Array:
         dy = made_plain(dy if dy.shape == y.shape else np.broadcast_to(dy, y.shape), y)
         dx = np.empty_like(y)
-        _activate(number, y, dy, dx)
+        _activate(number, y if function in ("relu", "logistic") else x, dy, dx)
         return dx
 
     return y, pullback

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from mlp_xp.backends._numpy.kernels.writing import run
-from mlp_xp.backends._numpy.native.caches import make_blocks
+from mlp_xp.backends._numpy.native.caches import cache_bytes, make_blocks
 from mlp_xp.backends._numpy.native.jobs import (
     AMX,
     FEW_ROWS,
@@ -24,7 +24,6 @@ from mlp_xp.backends._numpy.native.thread_pool import bfloat16_packing, find_til
 from mlp_xp.backends._numpy.native.tuning import (
     AMX_TILE,
     LEAST_NUMBERS,
-    LEAST_TILED,
     SAMPLES_AT_ONCE,
     SCRATCH,
     Tile,
@@ -49,8 +48,9 @@ _FEW_ROWS = 4
 # may map to few sets of the second-level cache; x W then takes three times as long. Zen 5 is not
 # affected.
 _MANY_ROWS, _ROWS_FAR_APART, _FAR = 256, 50, 4096
-# If small products are packed, these are the minimum batch sizes for packing W and dy.
-_SOME_ROWS, _SOME_SAMPLES = 64, 64
+# If small products are packed, these are the minimum batch sizes for packing W and dy, and the
+# minimum length of a row of dy in bytes.
+_SOME_ROWS, _SOME_SAMPLES, _SOME_BYTES = 64, 64, 256
 # Packing x and dy pays off if x^T dy is larger than this size in bytes. Without packing, x^T dy is
 # read and written once per `SAMPLES_AT_ONCE` samples.
 _LARGE = 2 << 20
@@ -116,7 +116,7 @@ def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Fact
         return Factors(False, m >= _SOME_ROWS and not is_split)
     if packs_small:
         n_samples = a.shape[0]
-        is_packed = n_samples >= _SOME_SAMPLES and n >= LEAST_TILED
+        is_packed = n_samples >= _SOME_SAMPLES and n * itemsize >= _SOME_BYTES
         # An update that computes the gradient packs x itself.
         return Factors(is_packed and not fits_in_update(n_samples, n, itemsize), is_packed)
     if not ta:
@@ -181,7 +181,8 @@ def product_jobs(
     blocks = make_blocks(tile, itemsize)
     steps, depth, rows, columns = n_steps, blocks.depth, blocks.rows, blocks.columns
     if packed.b:
-        columns = max(columns // width, 1) * width
+        is_small = 2 * k * n * itemsize <= cache_bytes()  # All panels of B fit in the cache.
+        columns = n if is_small else max(columns // width, 1) * width
     else:
         rows, columns = (tile.rows, n) if ta else (m, n)
         steps = depth = SAMPLES_AT_ONCE if ta else _STEPS

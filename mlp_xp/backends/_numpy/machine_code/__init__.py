@@ -63,6 +63,8 @@ _EFFORT = {0: 8} | {
         jobs.Update: 12,
         jobs.Softmax: 6,
         jobs.ActivateArray: 4,
+        jobs.Arithmetic: 3,
+        jobs.Copy: 3,
         jobs.Gather: 4,
         jobs.ColumnSums: 3,
         jobs.Pack: 5,

@@ -13,6 +13,7 @@ import numpy as np
 from numba import carray, types
 
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
+    at_least_one,
     call,
     copy,
     jit,
@@ -22,6 +23,8 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
     SOFTMAX_ROWS,
+    compute,
+    copy_runs,
     gather,
     make_activation,
     make_update,
@@ -60,7 +63,8 @@ _GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
 _PRODUCT, _UPDATE = map(number_of, (jobs.TiledProduct, jobs.Update))
 _COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
 _ACTIVATE_JOB, _SOFTMAX_JOB = map(record, (jobs.ActivateArray, jobs.Softmax))
-_ARITHMETIC_JOB, _UPDATE_JOB = map(record, (jobs.Arithmetic, jobs.Update))
+_ARITHMETIC_JOB, _COPY_JOB, _GROUP_JOB = map(record, (jobs.Arithmetic, jobs.Copy, jobs.Group))
+_UPDATE_JOB = record(jobs.Update)
 
 
 def signature(unit: Unit) -> Any:
@@ -148,8 +152,42 @@ def _arithmetic(is_double: bool, _: int) -> Any:
 
     def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _ARITHMETIC_JOB)[0]
-        a, b = carray(pointer(job.a), 1, number)[0], carray(pointer(job.b), 1, number)[0]
-        carray(pointer(job.out), 1, number)[0] = a * b if job.is_product else a + b
+        n, n_b = job.size, at_least_one(job.b_size)
+        a, b = carray(pointer(job.a), n, number), carray(pointer(job.b), n_b, number)
+        out = carray(pointer(job.out), n, number)
+        if n_b == 1 or n_b == n:
+            low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
+            b = b if n_b == 1 else b[low:high]
+            compute(job.operation, a[low:high], b, out[low:high])
+        else:
+            n_rows = n // n_b
+            for i in range(n_rows * thread // n_threads, n_rows * (thread + 1) // n_threads):
+                row = a[i * n_b : (i + 1) * n_b]
+                compute(job.operation, row, b, out[i * n_b : (i + 1) * n_b])
+
+    return unit
+
+
+def _copy(is_double: bool, _: int) -> Any:
+    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _COPY_JOB)[0]
+        layout = carray(pointer(job.layout), (3, 5), np.int64)
+        n = layout[0, 0]
+        low, high = n * thread // n_threads, n * (thread + 1) // n_threads
+        copy_runs(job.n_words, layout, job.source, job.out, low, high)
+
+    return unit
+
+
+def _group(is_double: bool, _: int) -> Any:
+    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        group = carray(pointer(address), 1, _GROUP_JOB)[0]
+        first = group.n_parts * thread // n_threads
+        last = group.n_parts * (thread + 1) // n_threads
+        for i in range(first * group.n_jobs, last * group.n_jobs):
+            place = group.table + i * _JOB_BYTES
+            job = carray(pointer(place), 1, HEADER)[0]
+            call(job.code, place, 0, 1, totals, scratch)
 
     return unit
 
@@ -183,6 +221,8 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     jobs.ActivateArray: _activate,
     jobs.Softmax: _softmax,
     jobs.Arithmetic: _arithmetic,
+    jobs.Copy: _copy,
+    jobs.Group: _group,
     jobs.Update: make_update,
     jobs.Pack: make_pack,
     jobs.TiledProduct: make_tiled_product,

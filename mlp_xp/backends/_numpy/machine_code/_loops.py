@@ -20,7 +20,17 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 )
 from mlp_xp.backends._numpy.machine_code._products import make_gradient
 from mlp_xp.backends._numpy.machine_code._tile import ROWS, TILE
-from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
+from mlp_xp.backends._numpy.native.jobs import (
+    ADAM,
+    ADD,
+    GELU,
+    LOGISTIC,
+    SILU,
+    SUBTRACT,
+    UPDATED_ARRAY,
+    Update,
+    record,
+)
 from mlp_xp.backends._numpy.native.tuning import (
     FUSED_ROW,
     LEAST_PACKED,
@@ -96,6 +106,8 @@ def _exp(x, most):  # type: ignore[no-untyped-def]
 
 def make_activation(function: int) -> tuple[Any, Any]:
     """Return the loops of an activation and of its gradient."""
+    if function in (GELU, SILU):
+        return _make_gated(function == GELU)
     is_logistic = function == LOGISTIC
 
     @jit
@@ -121,6 +133,73 @@ def make_activation(function: int) -> tuple[Any, Any]:
                 dx[i] = dy[i] * (one if y[i] > zero else zero)
 
     return activate, activate_back
+
+
+# GELU's (1 + tanh v) / 2 is the logistic function of u = 2 v; these are the factors of x and x^3.
+_LINEAR = 2 * math.sqrt(2 / math.pi)
+_CUBIC = 0.044715 * _LINEAR
+
+
+def _make_gated(is_gelu: bool) -> tuple[Any, Any]:
+    """Return the loops of x / (1 + e^-u) and of its gradient; SiLU has u = x."""
+
+    @jit
+    def gate(x, most):  # type: ignore[no-untyped-def]
+        """Return the gate, and the derivative of u."""
+        number = type(x)
+        u, slope = x, number(1)
+        if is_gelu:
+            square = x * x
+            u = x * (number(_LINEAR) + square * number(_CUBIC))
+            slope = number(_LINEAR) + square * number(3 * _CUBIC)
+        share = number(1) / (number(1) + _exp(-u, most))
+        return number(0) if is_gelu and u < -most else share, slope
+
+    @jit
+    def activate(x, y):  # type: ignore[no-untyped-def]
+        most = _largest_power(x)
+        for i in range(x.size):
+            y[i] = x[i] * gate(x[i], most)[0]
+
+    @jit
+    def activate_back(x, dy, dx):  # type: ignore[no-untyped-def]
+        one, most = x.dtype.type(1), _largest_power(x)
+        for i in range(x.size):
+            share, slope = gate(x[i], most)
+            dx[i] = dy[i] * (share + x[i] * slope * share * (one - share))
+
+    return activate, activate_back
+
+
+@jit
+def compute(operation, a, b, out):  # type: ignore[no-untyped-def]
+    """Add, subtract or multiply two vectors, or a vector and a number."""
+    step = 0 if b.size == 1 else 1
+    if operation == ADD:
+        for i in range(out.size):
+            out[i] = a[i] + b[step * i]
+    elif operation == SUBTRACT:
+        for i in range(out.size):
+            out[i] = a[i] - b[step * i]
+    else:
+        for i in range(out.size):
+            out[i] = a[i] * b[step * i]
+
+
+@jit
+def copy_runs(n_words, layout, source, out, low, high):  # type: ignore[no-untyped-def]
+    """Copy runs of words between two addresses, from ``low`` to ``high`` along the first axis."""
+    lengths, from_, to = layout[0], layout[1], layout[2]
+    for i0 in range(low, high):
+        for i1 in range(lengths[1]):
+            for i2 in range(lengths[2]):
+                for i3 in range(lengths[3]):
+                    first = i0 * from_[0] + i1 * from_[1] + i2 * from_[2] + i3 * from_[3]
+                    target = i0 * to[0] + i1 * to[1] + i2 * to[2] + i3 * to[3]
+                    for i4 in range(lengths[4]):
+                        x = source + 8 * (first + i4 * from_[4])
+                        y = out + 8 * (target + i4 * to[4])
+                        copy(x, y, 2 * n_words)
 
 
 @jit

@@ -17,7 +17,8 @@ import numpy as np
 WORDS = 24  # The number of 64-bit integers in a record.
 # The update rules: gradient descent with momentum, and Adam (also with weight decay).
 MOMENTUM, ADAM = range(2)
-RELU, LOGISTIC = range(2)
+RELU, LOGISTIC, GELU, SILU = range(4)
+ADD, SUBTRACT, MULTIPLY = range(3)
 # How a matrix product is computed: in tiles, in tiles with sums split among threads, or untiled.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
 # How operands are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
@@ -66,7 +67,10 @@ class Gather(
 
 
 class ActivateArray(namedtuple("ActivateArray", "is_double size x dy out function")):
-    """An activation or its gradient. For the gradient, ``x`` is the activation's output."""
+    """An activation or its gradient.
+
+    For the gradient of relu and of the logistic function, ``x`` is the activation's output.
+    """
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
@@ -76,8 +80,23 @@ class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothi
     """
 
 
-class Arithmetic(namedtuple("Arithmetic", "is_double is_product a b out")):
-    """The sum or product of two numbers."""
+class Arithmetic(namedtuple("Arithmetic", "is_double operation size a b out b_size")):
+    """The sum, difference or product of two arrays, or of an array and a number or its rows.
+
+    ``b_size`` is the number of elements of b: ``size``, 1, or the length of a row.
+    """
+
+
+class Copy(namedtuple("Copy", "is_double n_words layout source out")):
+    """Copy runs of ``n_words`` 64-bit words between arrays with other orders of their axes.
+
+    ``layout : (3, 5)`` has the lengths of the axes around the runs, and their strides in the source
+    and in the result, in words.
+    """
+
+
+class Group(namedtuple("Group", "is_double n_parts n_jobs table")):
+    """Kernel calls in ``n_parts`` parts of ``n_jobs`` calls; each part runs in one thread."""
 
 
 class Update(
@@ -137,6 +156,8 @@ KINDS: tuple[type, ...] = (
     ActivateArray,
     Softmax,
     Arithmetic,
+    Copy,
+    Group,
     Update,
     Pack,
     TiledProduct,
@@ -219,6 +240,8 @@ _VARIANTS: dict[type, str] = {
     Pack: "in_pairs",
     TiledProduct: "in_pairs",
 }
+# The number of variants that are compiled for every processor, if there are several.
+_N_VARIANTS: dict[type, int] = {Gather: 2, ActivateArray: 4, Update: 2}
 
 
 def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
@@ -226,12 +249,11 @@ def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
 
     ``packing`` is the processor's bfloat16 format, or `NUMBERS` if it has none.
     """
-    units = [Unit(0), Unit(number_of(Take))]
+    units = [Unit(0), *(Unit(number_of(kind)) for kind in (Take, Copy, Group))]
     for kind in KINDS:
-        if kind is Take or (kind in (Pack, TiledProduct) and not has_tile):
+        if kind in (Take, Copy, Group) or (kind in (Pack, TiledProduct) and not has_tile):
             continue
-        has_two = kind in _VARIANTS and kind not in (Pack, TiledProduct)
-        variants = (0, 1) if has_two else (NUMBERS,)
+        variants = range(_N_VARIANTS.get(kind, 1))
         units += [Unit(number_of(kind), d, variant) for d in (0, 1) for variant in variants]
     pairs = [Unit(number_of(kind), 0, packing) for kind in (Pack, TiledProduct)]
     return units + pairs if packing else units

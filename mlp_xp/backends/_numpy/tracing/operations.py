@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.backends._numpy.native.memory import empty
-from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
+from mlp_xp.backends._numpy.native.thread_pool import rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 # NumPy's `take` checks positions by copying the result. For results up to this size in bytes,
@@ -57,34 +57,9 @@ def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
     )
 
 
-def are_numbers(*operands: Any) -> bool:
-    """Whether all operands are single numbers that the machine code supports."""
-    dtype = getattr(operands[-1], "dtype", None)
-    return (
-        has_pool()
-        and dtype in (np.float32, np.float64)
-        and all(
-            isinstance(operand, Traced | np.ndarray)
-            and operand.size == 1
-            and operand.dtype == dtype
-            for operand in operands
-        )
-    )
-
-
-def can_be_taken(source: Any, rows: Traced) -> bool:
-    """Whether machine code can gather rows of ``source``."""
-    return (
-        has_pool()
-        and isinstance(source, Traced)
-        and source.flags.c_contiguous
-        and source.flags.aligned
-        and source.value[:1].nbytes % 4 == 0
-        and rows.dtype == np.int32
-        and rows.ndim == 1
-        and rows.flags.c_contiguous
-        and rows.flags.aligned
-    )
+def copy_in_order(out: np.ndarray, x: np.ndarray) -> None:
+    """Copy an array with permuted axes in row-major order, as `numpy.reshape` does."""
+    out.reshape(x.shape)[...] = x
 
 
 def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:

@@ -21,9 +21,8 @@ from mlp_xp.backends._numpy.native.thread_pool import has_pool, link
 from mlp_xp.backends._numpy.tracing.arguments import form, is_small, reference
 from mlp_xp.backends._numpy.tracing.operations import (
     REDUCTIONS,
-    are_numbers,
-    can_be_taken,
     constant,
+    copy_in_order,
     has_short_rows,
     punctual,
     take_rows,
@@ -50,6 +49,7 @@ class Program:
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
+        self._groups: list[tuple[np.ndarray, list[Any]]] = []  # The tables of pending groups.
         self._tables: list[np.ndarray] = []
         self._n_bytes = 0  # The size of all results since the last table, in bytes.
         self._moving: list[tuple[str, Finder]] = []
@@ -160,21 +160,28 @@ class Program:
             from mlp_xp.backends._numpy.native.jobs import step_range, table
             from mlp_xp.backends._numpy.tracing.fusion import fused
 
-            records, arrays = table(fused(self._jobs))
-            for row, column, array in arrays:
-                if isinstance(array, Traced) and array.find_view is not None:
-                    self._patches.append((records[row], column, array.find_view))
-                else:
-                    self._name(array)  # Keep the array alive.
-            self._name(records)  # Keep the table alive.
+            for records, arrays in (*self._groups, table(fused(self._jobs))):
+                for row, column, array in arrays:
+                    if isinstance(array, Traced) and array.find_view is not None:
+                        self._patches.append((records[row], column, array.find_view))
+                    else:
+                        self._name(array)  # Keep the array alive.
+                self._name(records)  # Keep the table alive.
+                self._tables.append(records)
             self._lines.append(f"run_turns({self._name(step_range(records))})")
-            self._tables.append(records)
-            self._jobs = []
+            self._jobs, self._groups = [], []
         self._n_bytes = 0
 
     def job(self, job: Job) -> None:
         """Add a call of machine code to the program; consecutive calls form a table."""
         self._jobs.append(job)
+
+    def group(self, parts: Sequence[Sequence[Job]]) -> None:
+        """Add a kernel call that threads share: each part, several calls, runs in one thread."""
+        from mlp_xp.backends._numpy.native.jobs import Group, Job, table
+
+        self._groups.append(table([job for part in parts for job in part]))
+        self.job(Job(Group(False, len(parts), len(parts[0]), self._groups[-1][0]), True))
 
     def call(self, function: Any, *args: Any) -> None:
         """Record a call that writes to its arguments; the function is not called now."""
@@ -208,7 +215,8 @@ class Program:
     def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
         """Record ``copy(result, *args)``, which computes ``value``."""
         result = self._result(value)
-        self._write(self._call(copy, (result, *args), options))
+        if not self._lower(copy, result, *args):
+            self._write(self._call(copy, (result, *args), options))
         return result
 
     def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
@@ -246,15 +254,17 @@ class Program:
                 self._overwritten.setdefault(id(owner), owner.copy())
             ufunc(*map(value_of, inputs), out=out.value)
         operands = [constant(x, ufunc, out) if type(x) in (int, float) else x for x in inputs]
-        if ufunc in (np.add, np.multiply) and are_numbers(*operands, out):
-            from mlp_xp.backends._numpy.native.jobs import Arithmetic, Job
-
-            a, b = operands
-            fields = Arithmetic(out.dtype == np.float64, ufunc is np.multiply, a, b, out)
-            self.job(Job(fields))
-        else:
+        if not self._lower(ufunc, *operands, out):
             self._write(self._call(punctual(ufunc, *map(value_of, inputs)), operands, {"out": out}))
         return out
+
+    def _lower(self, function: Any, *operands: Any) -> bool:
+        """Record kernel calls instead of an operation, if machine code can compute it."""
+        if not self.has_jobs:
+            return False
+        from mlp_xp.backends._numpy.tracing.lowering import LOWERED  # Avoid this in short fits.
+
+        return function in LOWERED and bool(LOWERED[function](*operands))
 
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
         if out is not None or not set(options) <= {"axis", "dtype", "keepdims"}:
@@ -263,6 +273,8 @@ class Program:
         value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
         result: Any = self._result(value)
         args = (inputs[0], axis, options.get("dtype"), result, keepdims)
+        if ufunc is np.add and self._lower(np.sum, *args[:3], result):
+            return result
         if has_short_rows(ufunc, *args[:3]):
             turned = self.empty(inputs[0].shape[::-1], inputs[0].dtype)
             self._write(self._call(np.copyto, (turned, inputs[0].T), {}))
@@ -275,18 +287,15 @@ class Program:
         if function in REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
             return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
-        value = function(
-            *map(value_of, args), **{key: value_of(option) for key, option in options.items()}
-        )
+        plain = {key: value_of(option) for key, option in options.items()}
+        value = function(*map(value_of, args), **plain)
         if function is np.empty_like:
             return self.empty(value.shape, value.dtype)
         is_plain = len(args) == 2 and set(options) <= {"axis"}
         if function is np.take and is_plain and isinstance(args[1], Traced):
             result = self._result(value)
-            if options.get("axis") == 0 and can_be_taken(*args):
-                self._take(args[0], args[1], result)
-                return result
-            self._write(self._call(take_rows, (*args, options.get("axis"), result), {}))
+            if options.get("axis") != 0 or not self._lower(np.take, *args, result):
+                self._write(self._call(take_rows, (*args, options.get("axis"), result), {}))
             return result
         first = args[0]
         if (
@@ -296,17 +305,10 @@ class Program:
         ):
             # Keep the values only, since traced arrays would keep the call's arguments alive.
             others = [value_of(arg) for arg in args[1:]]
-            kept = {key: value_of(option) for key, option in options.items()}
-            return first._view(lambda array: function(array, *others, **kept))
+            return first._view(lambda array: function(array, *others, **plain))
+        if function is np.reshape and isinstance(first, Traced):
+            return self.note(copy_in_order, (first,), value)
         return self._any(function, args, options, value)
-
-    def _take(self, source: Traced, rows: Traced | int, target: Traced) -> None:
-        from mlp_xp.backends._numpy.native.jobs import Job, Take
-
-        n = target.shape[0] if target.ndim else 1
-        n_source = source.shape[0] if source.ndim else 1
-        width = target.value.nbytes // 4 // max(n, 1)
-        self.job(Job(Take(False, n_source, n, width, source, rows, target)))
 
     def undo(self) -> None:
         """Undo the traced function's changes to the state."""
@@ -324,10 +326,8 @@ class Program:
                 continue
             if not isinstance(leaf, Traced) or id(leaf.value) in mine or leaf.shape != old.shape:
                 raise UntraceableError("The new state must have the same shapes as the old state.")
-            if are_numbers(old, leaf):
-                self._take(leaf, 0, old)
-            else:
-                self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
+            if not self._lower(np.copyto, old, leaf):
+                self._write(self._call(np.copyto, (old, leaf), {}))
         self._flush()
         link(self._tables)
         # Free the buffers that are no longer used because calls were fused.
@@ -382,7 +382,7 @@ class Program:
                 self._name(given)  # Keep the array alive.
             self._name(place)
         self._name(picks)
-        return step_range(self._tables[0], picks)
+        return step_range(self._tables[-1], picks)
 
     def _body(self) -> Iterator[str]:
         """Yield the lines of the loop over steps."""
