@@ -114,7 +114,7 @@ def row(record: Result) -> list[str]:
         f"{mean['epochs']:.1f}",
         f"{mean['parameters'] / 1e6:.2f} M",
         f"{mean['flop'] / 1e15:.4f} PFLOP",
-        f"{machine['cpu']}, {machine['cpus']} CPUs",
+        f"{machine.get('kind', machine['cpu'])}, {machine['cpus']} CPUs",
     ]
 
 
@@ -157,8 +157,8 @@ def main(argv: list[str] | None = None) -> None:
                 f"{file} has different {fact}, {result[fact]!r}: remove it, or name another file "
                 "with --into"
             )
-    if record["environment"]["cpu"] != fresh["environment"]["cpu"]:
-        raise SystemExit(f"{file} is from a {record['environment']['cpu']}: add --into NEW_FILE")
+    if record["environment"]["kind"] != fresh["environment"]["kind"]:
+        raise SystemExit(f"{file} is from {record['environment']['kind']}: add --into NEW_FILE")
     for seed in args.seeds:
         result["runs"][str(seed)] = run_seed(words, seed)
         result["summary"] = summarized(result["runs"].values())
