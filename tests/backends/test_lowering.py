@@ -8,9 +8,12 @@ from test_kernels import ARRANGEMENTS
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
 from mlp_xp.backends._numpy.tracing.program import Program
+from mlp_xp.backends.kernels import Kernels
+from mlp_xp.nn.layers import Dense
+from mlp_xp.optimizers import SGD
 
 XP = get_backend("numpy").xp
-T = XP.matrix_transpose
+KERNELS, T = get_backend("numpy").kernels, XP.matrix_transpose
 
 
 def subtract_own_row(a, b):
@@ -25,14 +28,17 @@ OPERATIONS = {
     "difference of a row": (lambda a, b: a - b[0, 0], True),
     "product with a number": (lambda a, b: a * 3.0, True),
     "row of the result": (subtract_own_row, False),
-    "sum of rows": (lambda a, b: XP.sum(XP.reshape(a, (-1, 24)), axis=-2), True),
+    "sum of rows": (lambda a, b: XP.sum(XP.reshape(a, (-1, 48)), axis=-2), True),
     "sum of columns": (lambda a, b: XP.sum(XP.reshape(a, (-1, 24)), axis=1), False),
     "a b": (lambda a, b: a @ b[:, :24], True),
     "a^T b": (lambda a, b: T(a) @ b, True),
+    "a^T b with gaps": (lambda a, b: T(a) @ b[..., :16], True),
     "a b^T": (lambda a, b: a @ T(b), True),
+    "a b into a": (lambda a, b: XP.matmul(c := a[:, :24] + 0.0, b[:, :24], out=c), False),
     "a^T b^T": (lambda a, b: T(a)[:, :, :24] @ T(b), False),
     "narrow": (lambda a, b: a @ b[:, :24, :2], False),
     "columns": (lambda a, b: XP.reshape(T(a), (-1, 512)), False),
+    "order of Fortran": (lambda a, b: np.reshape(a, (-1, 512), order="F") + 0.0, True),
 }
 for name, how in ARRANGEMENTS.items():
     shape = (-1, int(np.prod(how.shape)))
@@ -60,3 +66,41 @@ def test_operations_of_a_traced_step(name, dtype, pool_of, rng, monkeypatch):
     # A view needs no operation; the last one copies the result to the state.
     assert is_lowered[:-1][-1:] == [value for value in [expected] if value is not None]
     np.testing.assert_allclose(found, plain, rtol=0, atol=1e2 * tolerance(dtype, 24))
+
+
+def scaled(dW, dy):
+    dW *= 0.5
+    return dW
+
+
+def with_changed_factor(dW, dy):
+    dy += 1.0
+    return dW
+
+
+def with_other_use(dW, dy):
+    return dW + 0.0 * XP.sum(dW * dW, axis=0)
+
+
+@pytest.mark.parametrize("change", [scaled, with_changed_factor, with_other_use])
+def test_a_gradient_that_other_operations_use_is_computed(change, pool_of, rng):
+    """An update cannot compute it then, as it does otherwise."""
+
+    def step(state, x, dy, kernels=KERNELS):
+        W, b, velocity = state
+        _, pullback = kernels.dense(Dense(W, b), x * 1.0, xp=XP)
+        dy = dy * 1.0
+        gradient = change(pullback(dy, need_dx=False)[1].W, dy)
+        rate = np.asarray(0.1, "f4")
+        new = kernels.update(SGD(), (W,), (gradient,), ((velocity,),), (rate,), xp=XP)
+        return new.params[0], b, new.opt_state[0][0]
+
+    shapes = (200, 256), (200, 160), (256, 160)
+    x, dy, W = (rng.standard_normal(shape).astype("f4") for shape in shapes)
+    state = W, np.zeros(160, "f4"), np.zeros_like(W)
+    plain = step([array.copy() for array in state], x, dy, Kernels())
+    compiled = CompiledStep(step)
+    with pool_of(2):
+        found = compiled(state, x, dy)
+    assert compiled.is_traceable
+    np.testing.assert_allclose(found[0], plain[0], rtol=0, atol=1e-3)

@@ -341,9 +341,8 @@ def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
 @pytest.mark.parametrize("left_out", ["avx512", "avx"])
 def test_processors_without_avx_512_or_avx2_have_code_that_is_right(left_out):
     """With AVX2 products have smaller tiles; without, they are the BLAS's."""
-    tests = [
-        str(Path(__file__).with_name(f"test_{name}.py")) for name in ("packed_products", "jobs")
-    ]
+    names = ("packed_products", "jobs", "lowering")
+    tests = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]
     environment = {**os.environ, "MLP_XP_WITHOUT": left_out}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -132,7 +132,7 @@ def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monk
     ]
     ways = [(True, True)]
     sizes, ta, tb = caches.Blocks(16, 16, 96), transposed == "a", transposed == "b"
-    monkeypatch.setattr(products, "_LEAST_PRODUCTS", 0)  # Threads share small ones, too.
+    monkeypatch.setattr(products, "LEAST_PRODUCTS", 0)  # Threads share small ones, too.
     if not is_low:  # All ways that there are; pairs are packed.
         ways = [(x, y) for x in {False, ta} for y in ({False, True} if m < 5 or not tb else {True})]
     for (n_threads, blocks), way in product(((1, None), (2, sizes), (3, sizes)), ways):

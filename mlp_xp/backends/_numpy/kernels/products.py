@@ -38,7 +38,7 @@ Ahead: TypeAlias = dict[tuple[int, str], Array]
 # The number of rows of an AMX tile register.
 _TILE_ROWS = 16
 # Matrix products with fewer multiplications than this are faster in one thread.
-_LEAST_PRODUCTS = 250_000
+LEAST_PRODUCTS = 250_000
 # The depth of a block, in steps along the summed axis, if the right operand is not packed.
 _STEPS = 512
 # Matrix products with at most this number of rows are not computed in tiles.
@@ -140,12 +140,12 @@ def product_jobs(
 ) -> list[Job]:
     """Return the kernel calls that compute a matrix product, including calls that pack operands."""
     (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
-    is_double, is_shared = out.dtype == np.float64, m * n * k >= _LEAST_PRODUCTS
+    is_double, is_shared = out.dtype == np.float64, m * n * k >= LEAST_PRODUCTS
     packing = bfloat16_packing() if in_pairs else NUMBERS
     tile = _find_tile(packing)
     if tile is None:
         fields: Any = Product(
-            is_double, ta, tb, m, n, k, a, _distance(a), b, b.shape[1], out, n, bias
+            is_double, ta, tb, m, n, k, a, _distance(a), b, _distance(b), out, n, bias
         )
         return [Job(fields, is_shared)]
     # Tiles read rows of B, so a transposed B must be packed, except in products with few rows.
@@ -181,7 +181,7 @@ def product_jobs(
     blocks = make_blocks(tile, itemsize)
     steps, depth, rows, columns = n_steps, blocks.depth, blocks.rows, blocks.columns
     if packed.b:
-        is_small = 2 * k * n * itemsize <= cache_bytes()  # All panels of B fit in the cache.
+        is_small = 2 * k * n * itemsize <= cache_bytes()  # B fits in half of the cache.
         columns = n if is_small else max(columns // width, 1) * width
     else:
         rows, columns = (tile.rows, n) if ta else (m, n)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from mlp_xp.backends._numpy.native.jobs import Job, TiledProduct, Update, address
+import numpy as np
+
+from mlp_xp.backends._numpy.native.jobs import Group, Job, TiledProduct, Update, address
 from mlp_xp.backends._numpy.native.tuning import fits_in_update
+from mlp_xp.backends._numpy.tracing.traced import value_of
 
 
 def fused(jobs: Sequence[Job]) -> list[Job]:
     """Remove the products x^T dy that a later update can compute; return the remaining calls.
 
     The update computes and uses a few rows of a gradient x^T dy at a time, without writing them to
-    memory. This is safe because only the update reads the gradients, and because x and dy do not
-    change between two calls of a table.
+    memory. This is only possible if no other call uses the gradient or changes x or dy.
     """
-    products = {address(job.fields.c): job.fields for job in jobs if _can_be_fused(job)}
+    products: dict[int, TiledProduct] = {}
     left_out = set()
     for job in jobs:
         if isinstance(job.fields, Update):
@@ -26,7 +29,20 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
                     array["n_samples"], array["width"] = product.n_steps, product.n
                     array["panel"] = product.width
                     left_out.add(id(product))
+            continue
+        products = {place: p for place, p in products.items() if not _uses(job.fields, p)}
+        if _can_be_fused(job):
+            products[address(job.fields.c)] = job.fields
     return [job for job in jobs if id(job.fields) not in left_out]
+
+
+def _uses(fields: Any, product: TiledProduct) -> bool:
+    """Whether a later call uses a product's result, or changes its operands."""
+    if isinstance(fields, Group):  # Its calls are in another table.
+        return True
+    used = [(value, product.c) for value in fields if hasattr(value, "dtype")]
+    used += [(fields.out, x) for x in (product.a, product.b) if hasattr(fields, "out")]
+    return any(np.may_share_memory(value_of(a), value_of(b)) for a, b in used)
 
 
 def _can_be_fused(job: Job) -> bool:

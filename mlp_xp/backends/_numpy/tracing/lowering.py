@@ -1,7 +1,7 @@
 """NumPy operations of a traced step that machine code computes, so that threads share the work.
 
-Each function records kernel calls that compute an operation into the last operand; it returns False
-if they do not support the operands. Only programs with machine code import this module.
+Each function records kernel calls that compute an operation, or returns False if it does not know
+the operands. Only programs with machine code import this module.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.kernels.products import choose_packed, product_jobs
+from mlp_xp.backends._numpy.kernels.products import LEAST_PRODUCTS, choose_packed, product_jobs
 from mlp_xp.backends._numpy.kernels.writing import has_rows, is_plain
 from mlp_xp.backends._numpy.native.jobs import (
     ADD,
@@ -28,40 +28,46 @@ from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.backends._numpy.tracing.operations import copy_in_order
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
 
-# Stacks of smaller matrices than this are multiplied by NumPy.
-_LEAST_COLUMNS = 8
+# NumPy multiplies stacks of smaller matrices than this, and sums the rows of narrower matrices.
+_LEAST_SIDE, _LEAST_WIDTH = 8, 32
 # The number of axes of a copy, besides the contiguous last one.
 _MOST_AXES = 5
 
 
-def _are_known(*operands: Any) -> bool:
-    return all(isinstance(x, Traced | np.ndarray) for x in operands) and is_plain(*operands)
+def _are_arrays(*operands: Any) -> bool:
+    return all(isinstance(x, Traced | np.ndarray) for x in operands)
 
 
 def _combine(operation: int, a: Any, b: Any, out: Traced) -> bool:
-    if not (out.size == 1 or out.size >= LEAST_NUMBERS) or not _are_known(a, b, out):
+    is_known = _are_arrays(a, b) and is_plain(a, b, out)
+    if not is_known or not (out.size == 1 or out.size >= LEAST_NUMBERS):
         return False
     if a.size < b.size and operation != SUBTRACT:
         a, b = b, a
     is_row = out.ndim > 1 and b.shape[-1:] == out.shape[-1:] and b.size == out.shape[-1]
     if a.size != out.size or not (b.size in (1, out.size) or is_row):
         return False
-    if any(_overlap(x, out) for x in (a, b)):
+    if any(_share_memory(x, out) and not _are_same(x, out) for x in (a, b)):
         return False
     fields = Arithmetic(out.dtype == np.float64, operation, out.size, a, b, out, b.size)
     out.program.job(Job(fields, out.size >= LEAST_NUMBERS))
     return True
 
 
-def _overlap(x: Any, out: Traced) -> bool:
-    """Whether an operand shares some memory with the result, but not element by element."""
-    is_same = x.shape == out.shape and address(x) == address(out)
-    return not is_same and np.may_share_memory(value_of(x), out.value)
+def _share_memory(x: Any, out: Traced) -> bool:
+    return np.may_share_memory(value_of(x), out.value)
+
+
+def _are_same(x: Any, out: Traced) -> bool:
+    return bool(x.shape == out.shape and address(x) == address(out))
 
 
 def _multiply(a: Any, b: Any, out: Traced) -> bool:
-    is_stack = a.ndim == b.ndim == out.ndim == 3 and a.shape[0] == b.shape[0]
-    if not is_stack or min(out.shape[1:]) < _LEAST_COLUMNS or not is_plain(out):
+    if not _are_arrays(a, b) or not a.ndim == b.ndim == out.ndim == 3 or out.size == 0:
+        return False
+    if a.shape[0] != b.shape[0] or min(out.shape[1:]) < _LEAST_SIDE or not is_plain(out):
+        return False
+    if any(_share_memory(x, out) for x in (a, b)):
         return False
     ta, tb = (not has_rows(x[0]) for x in (a, b))
     a, b = np.swapaxes(a, 1, 2) if ta else a, np.swapaxes(b, 1, 2) if tb else b
@@ -70,16 +76,15 @@ def _multiply(a: Any, b: Any, out: Traced) -> bool:
     if not (has_rows(a[0]) and has_rows(b[0])):
         return False
     parts = []
-    for k in range(out.shape[0]):
-        factors = a[k], b[k], out[k]
+    for factors in ((a[k], b[k], out[k]) for k in range(out.shape[0])):
         packed = choose_packed(*factors, ta=ta, tb=tb)
         parts.append(product_jobs(*factors, packed, ta=ta, tb=tb))
-    out.program.group(parts)
+    out.program.group(parts, out.size * a.shape[1 if ta else 2] >= LEAST_PRODUCTS)
     return True
 
 
 def _sum_rows(x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
-    if x.ndim != 2 or axis not in (0, -2) or dtype is not None:
+    if x.ndim != 2 or x.shape[1] < _LEAST_WIDTH or axis not in (0, -2) or dtype is not None:
         return False
     if x.size < LEAST_NUMBERS or not is_plain(x, out):
         return False
@@ -106,7 +111,7 @@ def _take(source: Any, rows: Any, out: Traced) -> bool:
 
 
 def _copy_number(out: Traced, x: Any) -> bool:
-    if out.size != 1 or x.size != 1 or not _are_known(x, out):
+    if not _are_arrays(x) or not out.size == x.size == 1 or not is_plain(x, out):
         return False
     out.program.job(Job(Take(False, 1, 1, out.itemsize // 4, x, 0, out)))
     return True

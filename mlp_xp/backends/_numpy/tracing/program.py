@@ -165,7 +165,7 @@ class Program:
                     if isinstance(array, Traced) and array.find_view is not None:
                         self._patches.append((records[row], column, array.find_view))
                     else:
-                        self._name(array)  # Keep the array alive.
+                        self._name(getattr(array, "owner", array))  # Keep the memory alive.
                 self._name(records)  # Keep the table alive.
                 self._tables.append(records)
             self._lines.append(f"run_turns({self._name(step_range(records))})")
@@ -176,12 +176,12 @@ class Program:
         """Add a call of machine code to the program; consecutive calls form a table."""
         self._jobs.append(job)
 
-    def group(self, parts: Sequence[Sequence[Job]]) -> None:
-        """Add a kernel call that threads share: each part, several calls, runs in one thread."""
+    def group(self, parts: Sequence[Sequence[Job]], is_shared: bool) -> None:
+        """Add a kernel call of several parts; each part consists of calls that one thread runs."""
         from mlp_xp.backends._numpy.native.jobs import Group, Job, table
 
         self._groups.append(table([job for part in parts for job in part]))
-        self.job(Job(Group(False, len(parts), len(parts[0]), self._groups[-1][0]), True))
+        self.job(Job(Group(False, len(parts), len(parts[0]), self._groups[-1][0]), is_shared))
 
     def call(self, function: Any, *args: Any) -> None:
         """Record a call that writes to its arguments; the function is not called now."""
@@ -306,7 +306,7 @@ class Program:
             # Keep the values only, since traced arrays would keep the call's arguments alive.
             others = [value_of(arg) for arg in args[1:]]
             return first._view(lambda array: function(array, *others, **plain))
-        if function is np.reshape and isinstance(first, Traced):
+        if function is np.reshape and isinstance(first, Traced) and not options:
             return self.note(copy_in_order, (first,), value)
         return self._any(function, args, options, value)
 
