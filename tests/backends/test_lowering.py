@@ -68,32 +68,31 @@ def test_operations_of_a_traced_step(name, dtype, pool_of, rng, monkeypatch):
     np.testing.assert_allclose(found, plain, rtol=0, atol=1e2 * tolerance(dtype, 24))
 
 
-def scaled(dW, dy):
+def scale(dW, dy):
     dW *= 0.5
-    return dW
 
 
-def with_changed_factor(dW, dy):
+def change_factor(dW, dy):
     dy += 1.0
-    return dW
 
 
-def with_other_use(dW, dy):
-    return dW + 0.0 * XP.sum(dW * dW, axis=0)
+def sum_squares(dW, dy):
+    return XP.sum(dW * dW, axis=0)
 
 
-@pytest.mark.parametrize("change", [scaled, with_changed_factor, with_other_use])
-def test_a_gradient_that_other_operations_use_is_computed(change, pool_of, rng):
+@pytest.mark.parametrize("use", [scale, change_factor, sum_squares])
+def test_a_gradient_that_other_operations_use_is_computed(use, pool_of, rng):
     """An update cannot compute it then, as it does otherwise."""
 
     def step(state, x, dy, kernels=KERNELS):
         W, b, velocity = state
         _, pullback = kernels.dense(Dense(W, b), x * 1.0, xp=XP)
         dy = dy * 1.0
-        gradient = change(pullback(dy, need_dx=False)[1].W, dy)
+        dW = pullback(dy, need_dx=False)[1].W
+        total = use(dW, dy)
         rate = np.asarray(0.1, "f4")
-        new = kernels.update(SGD(), (W,), (gradient,), ((velocity,),), (rate,), xp=XP)
-        return new.params[0], b, new.opt_state[0][0]
+        new = kernels.update(SGD(), (W,), (dW,), ((velocity,),), (rate,), xp=XP)
+        return new.params[0], b if total is None else total, new.opt_state[0][0]
 
     shapes = (200, 256), (200, 160), (256, 160)
     x, dy, W = (rng.standard_normal(shape).astype("f4") for shape in shapes)
@@ -103,4 +102,5 @@ def test_a_gradient_that_other_operations_use_is_computed(change, pool_of, rng):
     with pool_of(2):
         found = compiled(state, x, dy)
     assert compiled.is_traceable
-    np.testing.assert_allclose(found[0], plain[0], rtol=0, atol=1e-3)
+    for mine, expected in zip(found, plain, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-3)

@@ -130,8 +130,8 @@ def _copy(out: Traced, source: Traced) -> bool:
             axes.insert(0, (length, stride, target))
         target *= length
     n_numbers, *steps = axes.pop()
-    n_words, rest = divmod(n_numbers * size, 8)
-    if steps != [size, size] or rest or not 1 <= len(axes) <= _MOST_AXES:
+    n_words, n_left = divmod(n_numbers * size, 8)
+    if steps != [size, size] or n_left or not 1 <= len(axes) <= _MOST_AXES:
         return False
     # The longest axis, usually that of the samples, is the outermost loop, which threads share.
     outer = max(axes)
