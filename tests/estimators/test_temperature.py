@@ -19,7 +19,7 @@ SURE = {"max_iter": 80, "learning_rate_init": 0.03, "calibration": "temperature"
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
 def test_probabilities_are_those_of_the_best_temperature_on_every_backend(backend, ema_decay):
-    settings = SURE | {"max_iter": 30, "ema_decay": ema_decay}
+    settings = SURE | {"max_iter": 12, "learning_rate_init": 0.06, "ema_decay": ema_decay}
     model = small(**settings).fit(backend.put(X[:200]), y[:200], **HELD_OUT)
     plain = small(**settings | {"calibration": None}).fit(backend.put(X[:200]), y[:200])
     logits = to_numpy(plain.logits(backend.put(X)))
