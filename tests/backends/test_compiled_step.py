@@ -273,8 +273,8 @@ def assert_same_bits(function, state, *arguments):
 
 
 @pytest.mark.parametrize("keepdims", [True, False])
-@pytest.mark.parametrize("n_rows", [1, 5, 108])
-@pytest.mark.parametrize("n_columns", [1, 2, 3, 7, 8, 32, 33])
+@pytest.mark.parametrize("n_rows", [1, 108])
+@pytest.mark.parametrize("n_columns", [1, 7, 33])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_are_reduced_with_the_same_bits(dtype, n_columns, n_rows, keepdims, rng):
     x = rng.standard_normal((n_rows, n_columns)).astype(dtype)

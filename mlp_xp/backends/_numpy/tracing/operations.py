@@ -28,10 +28,6 @@ REDUCTIONS = {
     np.all: np.logical_and,
 }
 
-# Rows with at most this number of columns are reduced faster after transposing. The result is
-# bitwise identical, since NumPy adds up to seven numbers one after another; only longer rows are
-# added pairwise.
-_MOST_COLUMNS = {np.maximum: 32, np.minimum: 32, np.add: 7}
 # Up to this size in bytes, NumPy compares an array faster with another array than with a number.
 _MOST_COMPARED = 1 << 18
 
@@ -44,17 +40,6 @@ def constant(number: float, ufunc: Any, out: Traced) -> Any:
     operand = empty(out.shape if is_compared else (), out.dtype)
     operand[...] = number
     return operand
-
-
-def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
-    """Whether a reduction along the rows of a matrix is faster after transposing."""
-    return (
-        x.ndim == 2
-        and axis in (-1, 1)
-        and dtype is None
-        and x.dtype.kind == "f"
-        and 1 < x.shape[1] <= _MOST_COLUMNS.get(ufunc, 0)
-    )
 
 
 def copy_in_order(out: np.ndarray, x: np.ndarray) -> None:

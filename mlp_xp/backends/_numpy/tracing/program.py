@@ -23,7 +23,6 @@ from mlp_xp.backends._numpy.tracing.operations import (
     REDUCTIONS,
     constant,
     copy_in_order,
-    has_short_rows,
     punctual,
     take_rows,
 )
@@ -273,13 +272,8 @@ class Program:
         value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
         result: Any = self._result(value)
         args = (inputs[0], axis, options.get("dtype"), result, keepdims)
-        if ufunc is np.add and self._lower(np.sum, *args[:3], result):
-            return result
-        if has_short_rows(ufunc, *args[:3]):
-            turned = self.empty(inputs[0].shape[::-1], inputs[0].dtype)
-            self._write(self._call(np.copyto, (turned, inputs[0].T), {}))
-            args = (turned, 0, None, result.value.reshape(-1), False)
-        self._write(self._call(ufunc.reduce, args, {}))
+        if not (ufunc is np.add and self._lower(np.sum, *args[:3], result)):
+            self._write(self._call(ufunc.reduce, args, {}))
         return result
 
     def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
