@@ -1,15 +1,13 @@
 """Insert the small faults in `faults.json` one at a time, and report which faults the tests find.
 
 mutmut 3.8.1 generated the faults: seven random mutations, but not of text, for each of twelve
-subpackages. Each fault is inserted in a copy of the checkout. Then the tests of its subpackage run
-until one fails; if all pass, ``--whole`` runs all other tests. ``--keep`` stores the test that
-found the fault, or null, in the list. ``--table`` shows these results; its column ``old`` is from
-before most tests were removed. Options after ``--`` are passed to pytest::
+subpackages. In a copy of the checkout, the tests of its subpackage run until one fails; if all
+pass, ``--whole`` runs all other tests. ``--keep`` stores the test that found the fault, or null.
+``--table`` shows these; its column ``old`` is from before most tests were removed::
 
-    python tests/faults.py --whole --keep default
     python tests/faults.py --only 3 7 --keep matrix -- -m "" --grid=pairs --backends=numpy,torch:cpu
 
-The faults in the use of CuPy, which would not raise errors on a GPU, name their own tests::
+Options after ``--`` are passed to pytest. The faults in the use of CuPy name their own tests::
 
     PYTHONPATH=tests/stand_in/packages python tests/faults.py --faults tests/stand_in/faults.json \
         -- -m "" --grid=values --backends=cupy:cuda:1

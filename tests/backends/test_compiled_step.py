@@ -273,34 +273,19 @@ def assert_same_bits(function, state, *arguments):
 
 
 @pytest.mark.parametrize("keepdims", [True, False])
-@pytest.mark.parametrize("n_rows", [1, 108])
-@pytest.mark.parametrize("n_columns", [1, 7, 33])
+@pytest.mark.parametrize("axis", [0, -1, (0, 1)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rows_are_reduced_with_the_same_bits(dtype, n_columns, n_rows, keepdims, rng):
-    x = rng.standard_normal((n_rows, n_columns)).astype(dtype)
-    x[0, -1] = np.nan
-    how = {"axis": -1, "keepdims": keepdims}
-    state = tuple(np.zeros((n_rows, 1) if keepdims else n_rows, dtype) for _ in range(3))
+def test_reductions_have_the_same_bits(dtype, axis, keepdims, rng):
+    x = rng.standard_normal((108, 14)).astype(dtype)
+    x[0, -2] = np.nan
+    how = {"axis": axis, "keepdims": keepdims}
+    state = tuple(np.zeros(np.max(x[:, ::2], **how).shape, dtype) for _ in range(3))
 
     def reduced(state, x):
-        a, b, c = state
-        # What is computed, and not given.
+        (a, b, c), x = state, x[:, ::2]
         return a + XP.max(x, **how), b + XP.min(x + x, **how), c + XP.sum(x, **how)
 
     assert_same_bits(reduced, state, x)
-
-
-@pytest.mark.parametrize("axis", [0, (0, 1), -2])
-def test_other_axes_and_columns_that_lie_apart_are_reduced_too(axis, rng):
-    x, apart = rng.standard_normal((3, 3)), rng.standard_normal((3, 40)).T
-    shape = np.max(x, axis=axis).shape
-
-    def reduced(state, x, apart):
-        first, second, third = state
-        sums = XP.sum(apart[::2, :], axis=-1)
-        return first + XP.max(x, axis=axis), second + XP.sum(x, axis=axis), third + sums
-
-    assert_same_bits(reduced, (np.zeros(shape), np.zeros(shape), np.zeros(20)), x, apart)
 
 
 @pytest.mark.parametrize("shape", [(1,), (5, 3), (200, 700)])
