@@ -157,8 +157,10 @@ def main(argv: list[str] | None = None) -> None:
                 f"{file} has different {fact}, {result[fact]!r}: remove it, or name another file "
                 "with --into"
             )
-    if record["environment"]["kind"] != fresh["environment"]["kind"]:
-        raise SystemExit(f"{file} is from {record['environment']['kind']}: add --into NEW_FILE")
+    for fact in ("cpu", "kind"):
+        if record["environment"].get(fact) != fresh["environment"][fact]:
+            processor = f"{fact} {record['environment'].get(fact)}"
+            raise SystemExit(f"{file} is from another processor ({processor}): add --into NEW_FILE")
     for seed in args.seeds:
         result["runs"][str(seed)] = run_seed(words, seed)
         result["summary"] = summarized(result["runs"].values())
