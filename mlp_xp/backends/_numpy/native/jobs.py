@@ -249,12 +249,13 @@ def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
 
     ``packing`` is the processor's bfloat16 format, or `NUMBERS` if it has none.
     """
-    units = [Unit(0), *(Unit(number_of(kind)) for kind in (Take, Copy, Group))]
+    units = [Unit(0)]
     for kind in KINDS:
-        if kind in (Take, Copy, Group) or (kind in (Pack, TiledProduct) and not has_tile):
+        if kind in (Pack, TiledProduct) and not has_tile:
             continue
+        dtypes = (0,) if kind in (Take, Copy, Group) else (0, 1)
         variants = range(_N_VARIANTS.get(kind, 1))
-        units += [Unit(number_of(kind), d, variant) for d in (0, 1) for variant in variants]
+        units += [Unit(number_of(kind), d, variant) for d in dtypes for variant in variants]
     pairs = [Unit(number_of(kind), 0, packing) for kind in (Pack, TiledProduct)]
     return units + pairs if packing else units
 

@@ -133,7 +133,7 @@ def _copy(out: Traced, source: Traced) -> bool:
     n_words, n_left = divmod(n_numbers * size, 8)
     if steps != [size, size] or n_left or not 1 <= len(axes) <= _MOST_AXES:
         return False
-    # The longest axis, usually that of the samples, is the outermost loop, which threads share.
+    # The outermost loop, which threads share, is over the longest axis, usually the samples.
     outer = max(axes)
     axes.remove(outer)
     padding = [(1, 0, 0)] * (_MOST_AXES - 1 - len(axes))
