@@ -158,8 +158,8 @@ def replacements(
             return None
         return (
             f"{package}, which the recipe {source} uses, is not installed: training on NumPy in "
-            "float32, which processes about a third of the images in the same time, so accuracy is "
-            f"lower than in docs/accuracy.md; to install {package}, type {how_to_install(name)}"
+            "float32, which is slower, so accuracy may be lower than in docs/accuracy.md; to "
+            f"install {package}, type {how_to_install(name)}"
         ), {"backend": "numpy"}
     if "precision" in overrides or precision == "auto":
         return None
@@ -171,8 +171,8 @@ def replacements(
         return None
     return (
         f"{package}, which the recipe {source} uses, is very slow in {precision} on processors "
-        "without AVX-512, such as this one: training in float32, at about a fifth of the speed in "
-        "docs/accuracy.md, so accuracy is lower"
+        "without AVX-512, such as this one: training in float32, which is slower, so accuracy may "
+        "be lower than in docs/accuracy.md"
     ), {"precision": "float32"}
 
 
