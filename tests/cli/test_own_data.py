@@ -252,6 +252,20 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
     assert not Path("run").exists()
 
 
+def test_classes_are_numbers_in_order_and_trained_rows_are_not_tested(mlp_xp, fails, undrawn):
+    head, rows = "a,b,month\n", [f"{i % 12},{i}.5,{i % 12 + 1}\n" for i in range(120)]
+    Path("months.csv").write_text(head + "".join(rows))
+    assert mlp_xp("train", "months.csv", "--epochs", 1, *FEW[2:]).status == 0
+    assert load_model("run").classes_.tolist() == list(range(1, 13))
+    assert " of 24 samples" in mlp_xp("evaluate", "run").out
+    Path("other.csv").write_text(head + "".join(rows[:60]))
+    done = mlp_xp("evaluate", "run", "--data-path", "other.csv")
+    assert " of 60 samples" in done.out
+    assert "other.csv is not the data of the training: all of its rows are tested" in done.err
+    Path("months.csv").write_text(head + "".join(rows + rows[:12]))
+    assert "months.csv has changed since the training" in fails("evaluate", "run")
+
+
 def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris, undrawn):
     assert mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 1).status == 0
     Path("other.csv").write_text("a,b,c,d,species\n" + "1,2,3,4,rose\n1,2,3,4,tulip\n" * 3)

@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import headless_chromium
+from PIL import Image
 from running import FILES, RECIPE, TINY, history_of
 
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -59,6 +62,10 @@ def test_the_page_of_a_run_has_its_sections_and_results(finished):
         assert f"<figcaption>{caption}</figcaption>" in page
     assert "validation" in page[page.index("<svg") : page.index("</svg>")]
     assert re.search(r"calibration error \(ECE\) is \d+\.\d %", page)
+    mistakes = page[page.index("Surest mistakes") : page.index("First layer")]
+    pictures = re.findall(r"data:image/png;base64,([^\"]+)", mistakes)
+    brightest = [Image.open(BytesIO(b64decode(text))).getextrema() for text in pictures]
+    assert min(np.max(extremes) for extremes in brightest) > 200
     # Nothing outside of the file, and no program in it.
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert "<script" not in page

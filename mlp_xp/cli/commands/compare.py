@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp._utils.optional import check_installed
+from mlp_xp._utils.storage.durable import make_folder
 from mlp_xp.cli.commands import COLUMNS
 from mlp_xp.cli.run_folder.run_summary import RunSummary, date_of, find_runs, read_summary
 from mlp_xp.cli.terminal.lines import print_line, printable, terminal_width
@@ -52,6 +53,7 @@ def run_compare(args: argparse.Namespace, output: Output) -> int:
     _print_comparison([["", *names], *results, *settings])
     from mlp_xp.cli.report import write_comparison  # This import is slow.
 
+    make_folder(args.out.parent)
     write_comparison(args.out, dict(zip(names, runs, strict=True)), results, settings)
     print_line(f"curves in {args.out}")
     return 0

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 
 from mlp_xp.cli.loading import load_backend
+from mlp_xp.cli.run_folder.config import digest_of
 from mlp_xp.cli.run_folder.saved_run import read_run
+from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import baseline_of, task_of
+from mlp_xp.datasets import Dataset
 from mlp_xp.recipes import FILES
 
 
@@ -28,6 +34,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 f"{path} differs from the training data in classes, columns or image size: set "
                 "--data-path to data of the same form"
             )
+        data = _untrained(path, data, info.digest, is_other=args.data_path is not None)
     task = task_of(info.class_names)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data)
@@ -40,3 +47,21 @@ def run(args: argparse.Namespace, output: Output) -> int:
     text = f"{task.summary(scores)} of {len(test.y):,} {output.samples}"
     output.result(text, {**scores, "images": len(test.y), **details})
     return 0
+
+
+def _untrained(path: str, data: Dataset, digest: str | None, *, is_other: bool) -> Dataset:
+    """Return the data with a test set that the network was not trained on.
+
+    If the targets differ from those of the training, other rows were held out then.
+    """
+    is_split = (Path(path) / "train").is_dir() and (Path(path) / "test").is_dir()
+    if is_split or digest in (None, digest_of(data)):
+        return data
+    if not is_other:
+        raise ValueError(
+            f"{path} has changed since the training, so rows to test on may have been trained on: "
+            "restore the file, or write new rows to another file and pass it with --data-path"
+        )
+    print_note(f"{path} is not the data of the training: all of its rows are tested")
+    x_test = np.concatenate([data.x_train, data.x_test])
+    return data._replace(x_test=x_test, y_test=np.concatenate([data.y_train, data.y_test]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mlp_xp._utils.storage.durable import make_folder
 from mlp_xp.cli.run_folder.saved_run import named, read_run
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
@@ -16,6 +17,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     """Write the ONNX file, and print its inputs and outputs."""
     model, info = read_run(args.run_folder)
     path = args.out or args.run_folder / "model.onnx"
+    make_folder(path.parent)
     with output.doing(f"writing {path}"):
         graph = to_onnx(named(model, info.class_names, info.feature_names), path).graph
     is_whole = len(graph.input) == 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
-from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT
+from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT, read_config
 from mlp_xp.cli.run_folder.folder import BeginRun, new_run, resumed_run
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
         with opened as folder, interrupts() as pressed:
             print_prepared(prepared, output)
-            config = describe_run(prepared, args.command)
+            command = args.command if is_new else read_config(folder.path).get("command", "")
+            config = describe_run(prepared, command)
             resume = Resume() if is_new else newest_checkpoint(folder.path, output)
             ranks.first((settings, resume))
             begin = BeginRun(folder.path, config)

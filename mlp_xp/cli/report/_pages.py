@@ -196,7 +196,6 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
         (f"{predicted} {100 * p:.0f} %", f"is {truth}")
         for predicted, p, truth in zip(found.predicted, found.confidence, found.truth, strict=True)
     ]
-    found.images = found.images / test.max_value
     note = "Samples that are hard or have a wrong label. The prediction is in bold."
     return section("Surest mistakes", paragraph(note), image_grid(found.pictures(), captions))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ class DataInfo:
     """A description of a run's data set that allows using the model without the data.
 
     ``class_names`` is empty for regression. ``columns`` is empty if the data are not a table.
+    ``digest`` is the digest of the user's own data; see `digest_of`.
     """
 
     name: str
@@ -41,6 +43,7 @@ class DataInfo:
     image_size: tuple[int, int] | None = None
     feature_names: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
+    digest: str | None = None
 
     def load(self, output: Output) -> Dataset:
         """Load the data set."""
@@ -51,6 +54,14 @@ class DataInfo:
             "columns": self.columns or None,
         }
         return load_data(self.name, self.path, options, output)
+
+
+def digest_of(data: Dataset) -> str:
+    """Return a digest of the targets, which changes if other rows are held out for testing."""
+    sha256 = hashlib.sha256()
+    for y in (data.y_train, data.y_test):
+        sha256.update(f"{y.dtype.str} {len(y)} ".encode() + np.ascontiguousarray(y).tobytes())
+    return sha256.hexdigest()
 
 
 def read_config(folder: Path, cure: str = CURE) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,8 +40,9 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
             given = type(model).__name__
             raise TypeError(f"expected a model of class {kind.__name__}, got {given}")
         # `named` has replaced the class indices by class names.
-        if names and model.classes_.dtype.kind == "U":
-            model.classes_ = np.asarray([names.index(name) for name in model.classes_.tolist()])
+        labels = list(map(str, model.classes_.tolist())) if names else []
+        if names and (model.classes_.dtype.kind == "U" or {*labels} <= {*names}):
+            model.classes_ = np.asarray([names.index(label) for label in labels])
         info = data_info(config, model)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -52,10 +54,20 @@ def named(model: Any, class_names: Sequence[str], feature_names: Sequence[str]) 
     """Return a copy of a model that predicts class names and has column names."""
     model = copy.copy(model)
     if class_names:
-        model.classes_ = np.asarray(class_names)[model.classes_]
+        model.classes_ = _labels(class_names)[model.classes_]
     state = fitted_state(model)
     if state.columns is not None:
         model._state = replace(state, columns=state.columns.renamed(feature_names))
         model.columns_ = model._state.columns
         model.feature_names_in_ = np.asarray(feature_names, dtype=object)
     return model
+
+
+def _labels(class_names: Sequence[str]) -> np.ndarray:
+    """Return class names as integers if these are in order, otherwise as text."""
+    with contextlib.suppress(ValueError, OverflowError):
+        numbers = np.asarray(list(map(int, class_names)), np.int64)
+        is_same = list(map(str, numbers.tolist())) == list(class_names)
+        if is_same and np.all(numbers[1:] > numbers[:-1]):
+            return numbers
+    return np.asarray(class_names)

@@ -14,7 +14,7 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import LOW_PRECISIONS
 from mlp_xp.cli.report import Evaluation, write_report
-from mlp_xp.cli.run_folder.config import REPORT, DataInfo, write_config
+from mlp_xp.cli.run_folder.config import REPORT, DataInfo, digest_of, write_config
 from mlp_xp.cli.run_folder.folder import RunFolder
 from mlp_xp.cli.run_folder.run_summary import CURVES, history_rows, write_history
 from mlp_xp.cli.run_folder.saved_run import named
@@ -35,7 +35,9 @@ def describe_run(prepared: Prepared, command: str) -> dict[str, Any]:
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     target, columns, _ = data.columns or (settings.target, (), ())
     image = data.image_shape, data.max_value, target, settings.image_size
-    info = DataInfo(settings.data, path, data.class_names, *image, data.feature_names, columns)
+    digest = digest_of(data) if settings.data == FILES else None
+    names = data.feature_names, columns, digest
+    info = DataInfo(settings.data, path, data.class_names, *image, *names)
     libraries = ("numpy", "scikit-learn", "array-api-compat")
     params = model.get_params(deep=False)
     del params["callbacks"]

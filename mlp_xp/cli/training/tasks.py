@@ -98,7 +98,7 @@ class Classification:
         ConfusionMatrixDisplay.from_predictions(
             test.y, test.predicted, labels=labels, display_labels=test.class_names, ax=ax
         )
-        ax.set_title(f"{len(test.y):,} test images")
+        ax.set_title(f"{len(test.y):,} test {'samples' if test.image_shape is None else 'images'}")
         save_figure(ax.figure, folder / "confusion.png")
 
 
