@@ -59,6 +59,13 @@ def test_the_target_is_named_or_known_or_last_and_names_may_be_absent():
     assert load_files(write("e.csv", ends)).feature_names == ("i",)
 
 
+def test_names_may_contain_commas_and_look_like_missing_values():
+    write("a.csv", '"Price, EUR";"Area, m2";kind\n' + "1;2;a\n3;4;b\n" * 6)
+    assert load_files("a.csv").feature_names == ("Price, EUR", "Area, m2")
+    write("a.csv", "RI,Na,Mg,Type\n" + "1.5,13,4,1\n1.6,14,3,2\n" * 6)
+    assert load_files("a.csv").feature_names == ("RI", "Na", "Mg")
+
+
 def test_a_class_may_be_called_na_and_a_missing_number_may_be_too():
     write("a.csv", "i,kind\n" + "1,NA\n2,b\n3,\n4,nan\n" * 3)
     data = load_files("a.csv")
@@ -142,6 +149,12 @@ def test_text_dates_booleans_and_holes_are_columns():
     assert rows[4.5] == [4, None, 1, datetime(2020, 1, 5)]
     assert np.isnan(rows[3.5][0])
     assert load_files("a.csv", drop=["town", "born", "age"]).feature_names == ("member",)
+    write("c.csv", "id,at,y\n1_1,2024-01-01T00:00Z,1\n11,2024-01-01T00:00-08:00,2\n")
+    midnight = datetime(2024, 1, 1)
+    assert read_table(Path("c.csv")).x.tolist() == [
+        ["1_1", midnight],
+        ["11", midnight.replace(hour=8)],
+    ]
     write("b.csv", "born,member,town,age,price\n,,1,5,1\n,no,x,,2\n,yes,x,1,3\n,no,y,1,4\n")
     new = load_files("b.csv", columns=data.columns.used, task="regression")
     rows = np.concatenate([new.x_train, new.x_test])[np.argsort([*new.y_train, *new.y_test])]
@@ -337,6 +350,8 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     assert ours.feature_names == theirs.feature_names
     put(table | {"i": ["Paris", None] * 10, "j": [1.0] * 19 + [np.nan], "yes": [True, None] * 10})
     assert load_files("a.parquet", target="kind").columns.used[2] == Column("yes", "flag", True)
+    put(table | {"__index_level_0__": range(20)})  # Written by pandas.
+    assert load_files("a.parquet").feature_names == ("i", "j")
     put(table | {"kind": ["a"] * 3 + ["b"] * 3 + [None] * 14})
     first, *notes = load_files("a.parquet").columns.notes
     assert first == "i numbers the rows: to leave it out, type --drop i"

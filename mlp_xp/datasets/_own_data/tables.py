@@ -1,6 +1,7 @@
 """The user's own tables: CSV, NPZ and Parquet files with one sample per row."""
 
 import csv
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,10 +31,12 @@ from mlp_xp.datasets._own_data.values import (
 _TARGETS = ("target", "label", "class", "y")  # The default names of the column to predict.
 _ARRAYS = ("X", "x", "data", "features", "images")
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
-_DELIMITERS = ",;\t|"
+_DELIMITERS = ";\t,|"  # In order of preference, because numbers and names may have commas.
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 # A file may unpack to `_MAX_RATIO` times its size, or to `_MIN_LIMIT` bytes if that is more.
 _MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
 _BYTES_A_LABEL = 8
+_MAY_NAME = {"", *NAMES}  # Texts that name a column in the first line, e.g. Na for sodium.
 _MIN_PIXELS = 64  # The minimum number of pixels of an image, e.g. 8 x 8.
 
 
@@ -162,12 +165,12 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
     with path.open(newline="", encoding="utf-8-sig") as file:
         first_line = file.readline(1 << 20)
         file.seek(0)
-        delimiter = max(_DELIMITERS, key=first_line.count)
+        delimiter = max(_DELIMITERS, key=re.sub('"[^"]*"', "", first_line).count)
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         first = next(rows, [])
         if not first:
             raise DatasetError(f"{path} is empty: write a line of names, then a line per sample")
-        texts = [name for name in first if isinstance(parse(name), str) or not name.strip()]
+        texts = [n for n in first if isinstance(parse(n), str) or n.strip().lower() in _MAY_NAME]
         signs = ("target", "label", "class", str(wanted.target).lower())
         expected = {column.name for column in wanted.columns or ()}
         stripped = [name.strip() for name in first]
@@ -279,6 +282,8 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
         used = [column.name for column in wanted.columns]
         used += [str(wanted.target)] * wanted.has_target
         columns = read_parquet(path, used, are_dropped=False)
+    # Without a name, the index that pandas appends is left out, as in CSV files.
+    columns = {"" if _PANDAS_INDEX.fullmatch(n) else n: column for n, column in columns.items()}
     names = list(columns)
     if not names:
         raise DatasetError(f"{path} has no columns: add features and a column to predict")

@@ -3,7 +3,7 @@
 import math
 from array import array
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,8 @@ class Values:
 def parse(text: str) -> float | str:
     """Return the number in a text, NaN for a missing value, or else the text itself."""
     try:
+        if "_" in text:  # Python would read 1_1 as 11.
+            raise ValueError(text)
         return float(text)
     except ValueError:
         text = text.strip()
@@ -69,10 +71,11 @@ def parse(text: str) -> float | str:
 
 
 def _date(text: str) -> datetime | None:
-    """Parse an ISO 8601 date; return None for an empty text, raise ValueError if invalid."""
+    """Parse an ISO 8601 date as UTC; return None for an empty text, raise ValueError if invalid."""
     if text and text[4:5] != "-":
         raise ValueError(text)
-    return datetime.fromisoformat(text).replace(tzinfo=None) if text else None
+    date = datetime.fromisoformat(text) if text else None
+    return date.astimezone(UTC).replace(tzinfo=None) if date and date.tzinfo else date
 
 
 def is_no_date(text: str) -> bool:
