@@ -128,6 +128,11 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
                 f"y has {len(model.classes_)} classification targets, but a converted pipeline "
                 "returns one label: export the estimator alone with mlp_xp.export.to_onnx."
             )
+    for name in inputs.keys() & outputs.keys():
+        raise ValueError(
+            f"X has a column {name!r}, which is also the name of an output: rename the column, fit "
+            "again, and export again."
+        )
     graph = ndonnx.build(inputs, outputs)
     tidy(graph)
     graph.producer_name, graph.producer_version = "mlp-xp", __version__

@@ -11,6 +11,7 @@ from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.export._members import state_of
+from mlp_xp.nn.losses import OUTPUTS
 from mlp_xp.nn.network import with_layers
 from mlp_xp.training.loop.history import History
 
@@ -83,8 +84,9 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
     module : torch.nn.Sequential
         ``Linear`` layers; each but the last may be followed, in this order, by a normalization
         (``LayerNorm`` or ``BatchNorm1d``, the same kind everywhere), an activation, and
-        ``Dropout``. A ``Flatten`` at the start and a ``Softmax`` or ``Sigmoid`` at the end are left
-        out.
+        ``Dropout``. There may be a ``Flatten`` at the start and a ``Softmax``, ``LogSoftmax`` or
+        ``Sigmoid`` at the end. A classifier normalizes the outputs of several sigmoids to a sum
+        of 1.
     classes : (classes,) array-like, optional
         Sorted labels of the outputs of a classifier; a single output has two labels. Without
         classes, the module becomes a regressor.
@@ -117,8 +119,15 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
     settings = parsed.settings | {"hidden_layer_sizes": sizes}
     n_outputs = layers[-1].b.shape[0]
     model: Any
+    attributes: dict[str, Any] = {}
     if classes is None:
-        model, attributes = MLPRegressor(**settings), {}
+        output = parsed.output or "auto"
+        if output not in ("auto", *OUTPUTS):
+            raise ValueError(
+                f"`module` ends in {[*module][-1]!r}, which no regressor has: pass classes=..., or "
+                "leave out the last layer."
+            )
+        model = MLPRegressor(**settings, output_activation=output)
     else:
         labels = np.asarray(classes)
         if len(labels) != max(n_outputs, 2):
@@ -126,7 +135,9 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
                 f"classes has {len(labels)} entries, {labels!r}, but the module has {n_outputs} "
                 f"outputs: give {max(n_outputs, 2)} labels."
             )
-        model, attributes = MLPClassifier(**settings), {"classes_": labels}
+        if parsed.output == "logistic":  # One output per class, each against all others.
+            settings["output_activation"] = attributes["out_activation_"] = "logistic"
+        model, attributes["classes_"] = MLPClassifier(**settings), labels
     params = model._params()
     targets = model._targets_type.of_weights(attributes, n_outputs, params)
     n_features = layers[0].W.shape[0]

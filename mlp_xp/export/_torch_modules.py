@@ -216,14 +216,16 @@ def _filled(module: nn.Module, **arrays: Any) -> nn.Module:
 
 
 class Parsed(NamedTuple):
-    """The arrays of a module, and the settings of an equivalent estimator."""
+    """The arrays of a module, its output activation, and settings of an equivalent estimator."""
 
     denses: list[Dense]
     norms: list[Norm]
     batch_stats: list[BatchStats]
     settings: dict[str, Any]
+    output: str | None
 
 
+_OUTPUTS = {nn.Softmax: "softmax", nn.LogSoftmax: "log_softmax", nn.Sigmoid: "logistic"}
 _NAMES = {kind: name for name, kind in _ACTIVATIONS.items() if isinstance(kind, type)}
 
 
@@ -231,8 +233,9 @@ def parse(module: nn.Module) -> Parsed:
     """Return a module's arrays and settings; raise ValueError if no estimator is equivalent."""
     steps = [*module] if isinstance(module, nn.Sequential) else [module]
     steps = steps[isinstance(steps[0], nn.Flatten) if steps else 0 :]
-    if steps and isinstance(steps[-1], nn.Softmax | nn.LogSoftmax | nn.Sigmoid):
-        steps.pop()
+    output = None
+    if steps and type(steps[-1]) in _OUTPUTS:
+        output = _OUTPUTS[type(steps.pop())]
     if not steps or not isinstance(steps[-1], nn.Linear):
         raise ValueError(
             f"`module` must be a Sequential whose last layer is a Linear, got {module!r}."
@@ -257,7 +260,7 @@ def parse(module: nn.Module) -> Parsed:
         if isinstance(steps[0], nn.Dropout):
             layer["dropout"] = float(steps.pop(0).p)
         settings.append(layer)
-    return Parsed(denses, norms, batch_stats, _joined(settings))
+    return Parsed(denses, norms, batch_stats, _joined(settings), output)
 
 
 def _joined(layers: list[dict[str, Any]]) -> dict[str, Any]:

@@ -80,6 +80,14 @@ def test_a_module_of_somebody_else(torch, nn):
     logits = module(torch.from_numpy(X)).detach().numpy()
     np.testing.assert_allclose(model.logits(X), logits, atol=1e-12)
     assert from_torch(nn.Linear(2, 1)).predict(np.zeros((3, 2), "float32")).shape == (3,)
+    module.append(nn.Sigmoid())
+    outputs = module(torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_allclose(from_torch(module).predict(X), outputs, atol=1e-12)
+    model = from_torch(module, classes=["a", "b", "c"])
+    expected = outputs / outputs.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-12)
+    with pytest.raises(ValueError, match=r"LogSoftmax.*no regressor has: pass classes"):
+        from_torch(nn.Sequential(nn.Linear(2, 2), nn.LogSoftmax()))
 
 
 def test_modules_that_are_no_estimators_network(nn):
