@@ -1,8 +1,8 @@
 #!/bin/bash
 # One training with torchrun, on the GPUs or CPUs of one or more machines. On one machine, run
 # `torchrun.sh train.py`. On four machines, run `NODES=4 HOST=node1 torchrun.sh train.py` on each of
-# them, where node1 is one of the four. In train.py, use MLP(backend="torch", distributed="torch", ...)
-# and fit(..., resume=FOLDER).
+# them, where node1 is one of the four. In train.py, use MLP(backend="torch", distributed="torch",
+# device=f"cuda:{os.environ['LOCAL_RANK']}", ...) on GPUs, and fit(..., resume=FOLDER).
 set -eu
 SCRIPT=${1:?a script that calls fit}
 shift

@@ -23,8 +23,9 @@ class Distributed:
         the order of the ranks.
     deterministic : bool, default=False
         Whether results are bitwise equal on 1, 2, 4 and 8 ranks. Each batch is then computed in
-        eight virtual shards that are summed in a fixed order, which takes longer. Each rank has one
-        thread unless ``OMP_NUM_THREADS`` is set. For L-BFGS, each rank computes all samples.
+        eight virtual shards that are summed in a fixed order, which takes longer. From then on,
+        each rank has one thread, unless ``OMP_NUM_THREADS`` is set. For L-BFGS, each rank computes
+        all samples.
 
     Examples
     --------

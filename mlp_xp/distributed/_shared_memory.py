@@ -188,7 +188,7 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
         return None
     assert wait is not None
     wait()
-    is_right = bool(np.all(probe == token * node.size))
+    is_right = bool(np.all(probe == node.size * others.allreduce(token)))
     return shared if comm.allreduce(is_right, op=mpi.LAND) else None
 
 

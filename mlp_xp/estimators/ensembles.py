@@ -32,6 +32,7 @@ from mlp_xp.estimators.fitted.scoring import (
     score_on_host,
 )
 from mlp_xp.estimators.fitted.state import fitted_state
+from mlp_xp.estimators.fitting.fit import unchanged_by_errors
 from mlp_xp.estimators.many import FitTask, fit_all
 from mlp_xp.estimators.regressor import MLPRegressor
 from mlp_xp.training.data.rows import Rows
@@ -98,6 +99,12 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         """
         if self.n_jobs == 0:
             raise ValueError("`n_jobs` must not be 0: use 1 or more, or -1 for all processors.")
+        held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
+        with unchanged_by_errors(self):
+            self._fit_members(X, y, sample_weight, held_out)
+        return self
+
+    def _fit_members(self, X: Any, y: Any, sample_weight: Any, held_out: dict[str, Any]) -> None:
         members = self._members()
         # If tables are encoded, each network checks the columns itself.
         if any(asks_for_table(member) for member, _ in members):
@@ -114,7 +121,6 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
                 cure = f"In an ensemble, set this in the network: estimator={kind}({found})."
                 raise type(error)(f"{error} {cure}") from None
         given = check_weights(sample_weight, n_samples)
-        held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         tasks: list[Any] = []
         for member, generator in members:
             weights = given
@@ -131,15 +137,14 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
                 f"{len(errors)} of {len(members)} networks failed and are left out. First error: "
                 f"{errors[min(errors)]}",
                 FitFailedWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         if len(finished) + len(errors) < len(members):
             done = f"{len(finished)} of {len(members)} networks have finished and are kept."
-            warnings.warn(f"Training interrupted by user: {done}", stacklevel=2)
+            warnings.warn(f"Training interrupted by user: {done}", stacklevel=3)
         self.estimators_ = [members[number][0] for number in sorted(finished)]
         if self._member_type is MLPClassifier:
             self.classes_ = self.estimators_[0].classes_
-        return self
 
     def _members(self) -> list[tuple[Any, np.random.RandomState]]:
         """Return the unfitted networks, each with a random generator."""

@@ -21,8 +21,9 @@ from sklearn.utils.validation import _num_samples
 from mlp_xp._utils.display.progress import TaskBar
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.threads import Worker, reporting, usable_threads
-from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.estimators.base import BaseMLP
+from mlp_xp.estimators.checks.processes import text_of
 from mlp_xp.estimators.checks.validation import asks_for_table, check_x
 from mlp_xp.estimators.fitting.fit import fit_requests
 from mlp_xp.estimators.settings.config import (
@@ -32,6 +33,7 @@ from mlp_xp.estimators.settings.config import (
     resolve_layers,
     training_backend,
 )
+from mlp_xp.nn.hidden import Layer
 from mlp_xp.training.data.rows import Rows
 from mlp_xp.training.data.shared import SharedData
 from mlp_xp.training.divergence.finite import NonFiniteError
@@ -41,6 +43,7 @@ from mlp_xp.training.loop.requests import Fit
 from mlp_xp.training.stack.answer_many import answer_many
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.stack.workers import work_in_threads
+from mlp_xp.training.step.step_settings import own_parts
 
 # The attributes that the check of X sets, and the settings that the check depends on.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
@@ -102,7 +105,10 @@ def fit_many(
     data = _Data(tasks)
     groups: dict[tuple[Backend, bool], list[int]] = {}
     for number, task in enumerate(tasks):
-        backend = training_backend(task.model._params(), task.X)
+        try:
+            backend = training_backend(task.model._params(), task.X)
+        except Exception:  # The fit raises this error, too, so it is reported for this task alone.
+            backend = get_backend("numpy")
         is_stack = not backend.has_workers and data.shared(task) is not None
         is_stack = is_stack and _can_share(task.model)
         groups.setdefault((backend, is_stack), []).append(number)
@@ -118,11 +124,13 @@ def fit_many(
                 fits = map(fit, numbers)
                 yield from answer_many(fits, most=most, worker=worker, n_stacks=n_stacks)
                 continue
+            # Ranks must communicate in the same order, so they fit one model at a time.
+            is_distributed = any(tasks[i].model.distributed is not None for i in numbers)
             n_workers = 1
             if backend.has_workers and all(_is_tiny(tasks[i], data) for i in numbers):
                 # Loading the machine code would take longer than it saves in tiny fits.
                 n_models = 1
-            elif backend.has_workers:
+            elif backend.has_workers and not is_distributed:
                 n_workers = min(n_jobs or n_threads, n_models)
             yield from work_in_threads(
                 lambda number, fit=fit: answer(fit(number)),  # type: ignore[misc]
@@ -241,7 +249,7 @@ def _key(task: FitTask) -> Any:
     if not asks_for_table(task.model):
         return id(task.X)
     params = task.model._params()
-    settings = tuple(repr(params[name]) for name in _TABLE_SETTINGS)
+    settings = tuple(text_of(params[name]) for name in _TABLE_SETTINGS)
     return id(task.X), None if task.rows is None else task.rows.tobytes(), settings
 
 
@@ -255,6 +263,8 @@ def _can_share(model: Any) -> bool:
         or params["solver"] == LBFGS
         or params["placement"] == "streamed"
         or params["precision"] == "float16"
+        # A stack adds an axis to all weights, which the user's layers may not support.
+        or any(isinstance(own, Layer) for own in own_parts(params["hidden_layer_sizes"]))
         or any(params[name] is not None for name in ("max_time", "augmentation", "distributed"))
     )
 

@@ -12,8 +12,10 @@ from scipy import sparse
 from trainers import assert_same_bits, assert_same_fit
 
 from mlp_xp import MLPClassifier, MLPRegressor
-from mlp_xp.callbacks import Callback
+from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.distributed import Distributed, get_communicator
+from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter
+from mlp_xp.training.checkpoints.checkpoints import checkpoints
 from mlp_xp.training.data.input_scaling import Whiten
 
 SHARDED = Distributed(data="sharded")
@@ -82,6 +84,13 @@ def fit_in_parts() -> None:
         parts[0].partial_fit(X, X[:, 0])
         parts[1].partial_fit(X[own], X[own, 0])
     close(parts[1], parts[0])
+    again = []
+    for distributed in (None, "mpi"):  # A second fit starts from other weights.
+        own = {"random_state": np.random.RandomState(5), "solver": "lbfgs", "max_iter": 2}
+        models = [MLPRegressor(hidden_layer_sizes=(4,), distributed=distributed, **own)] * 2
+        again.append([model.fit(X, X[:, 0]).loss_ for model in models])
+    np.testing.assert_allclose(again[1], again[0])
+    assert again[0][0] != again[0][1]
     for seed in (None, np.random.RandomState(ranks.rank)):
         bits(MLPClassifier((4,), max_iter=1, distributed="mpi", random_state=seed).fit(X, Y))
 
@@ -105,6 +114,31 @@ class Stop(Callback):
         return self.calls == self.step
 
 
+class Take(Callback):
+    """A callback that takes a snapshot of the training wherever it can."""
+
+    def on_pause(self, model, pause):
+        pause.take()
+
+
+def terminate(folder: str) -> None:
+    """Train until SIGTERM, which rank 1 receives after an epoch."""
+    ranks, end_epoch = get_communicator("mpi"), RankZeroReporter.end_epoch
+
+    def end(self, record):
+        if ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return end_epoch(self, record)
+
+    RankZeroReporter.end_epoch = end
+    MLPClassifier((8,), max_iter=50, callbacks=[Checkpoint(folder, every=100)], **LED).fit(X, Y)
+
+
+def test_sigterm_to_any_rank_writes_a_checkpoint(run_ranks, tmp_path):
+    assert run_ranks(2, terminate, str(tmp_path), fails=True).returncode
+    assert [*checkpoints(tmp_path)] == [(1, 0)]
+
+
 LED = {"distributed": "mpi", "random_state": 0, "batch_size": 16}
 
 
@@ -120,11 +154,12 @@ def stop() -> None:
     assert model.n_iter_ == 2
     assert model.t_ == 157 + 3 * 16
     assert watch.calls == (0 if get_communicator("mpi").rank else 13)
-    wild = {"hidden_layer_sizes": (8,), "solver": "sgd", "learning_rate_init": 1e200} | LED
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite") as error:
-        MLPRegressor(**wild).fit(X, 1e9 * Y)
-    error = error.value
-    assert len(set(get_communicator("mpi").gather((error.epoch, error.step, str(error))))) == 1
+    wild = {"hidden_layer_sizes": (8,), "solver": "sgd", "learning_rate_init": 1e305} | LED
+    for callbacks in [], [Take(), Stop(-1)]:
+        with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite") as error:
+            MLPRegressor(**wild, callbacks=callbacks).fit(X, 1e9 * Y)
+        error = error.value
+        assert len(set(get_communicator("mpi").gather((error.epoch, error.step, str(error))))) == 1
 
 
 def lead() -> None:

@@ -121,6 +121,10 @@ def test_networks_that_fail_are_left_out_with_a_warning():
         assert len(ensemble(settings=settings).fit(X, y).estimators_) == 2
     with pytest.raises(ValueError, match="try a smaller learning_rate_init"):
         ensemble(settings=settings[1:]).fit(X, y)
+    model = ensemble().fit(X, y)
+    with pytest.raises(ValueError, match="Unknown label type"):
+        model.fit(np.hstack([X, X]), y + 0.5)
+    assert len(model.predict(X)) == len(X)
 
 
 def test_ctrl_c_keeps_the_networks_that_are_finished():

@@ -19,6 +19,7 @@ from mlp_xp._utils.threads import usable_threads
 from mlp_xp.augmentation import Mixup
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators import many
+from mlp_xp.estimators.checks.processes import text_of
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.nn.hidden import Branch
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
@@ -83,6 +84,19 @@ def test_many_tiny_models_have_the_bits_of_their_own_fits_which_use_no_machine_c
     note = lambda *_: threads.add(threading.current_thread())  # noqa: E731
     check(tasks_of(models), n_jobs=None, on_epoch=note)
     assert threads == {threading.main_thread()}
+
+
+def test_networks_on_ranks_are_fitted_one_after_another(monkeypatch):
+    workers = Mock(return_value=iter(()))
+    monkeypatch.setattr(many, "work_in_threads", workers)
+    models = [MLPClassifier((2000,), distributed=distributed) for distributed in ("mpi", None)]
+    for model in models:
+        list(fit_many(tasks_of([model] * 2), n_jobs=2))
+    assert [call.kwargs["n_workers"] for call in workers.call_args_list] == [1, usable_threads()]
+
+
+def test_long_arrays_of_settings_are_told_apart():
+    assert text_of(np.eye(1, 2000, 900)) != text_of(np.eye(1, 2000, 901))
 
 
 def solvers(*rules, **settings):

@@ -208,17 +208,18 @@ def test_early_stopping_is_the_same_rule(kind):
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "real"])
-def test_the_random_generator_is_left_where_theirs_leaves_it(kind, settings):
+def test_the_random_generator_is_left_where_theirs_leaves_it(kind, settings, monkeypatch):
     left = []
     for number in range(2):
         for generator in (None, np.random.RandomState(7)):
             given = {"shuffle": True, "random_state": generator, "max_iter": 3}
             model = both(kind, **given | settings)[number]
-            np.random.seed(7)  # noqa: NPY002
+            monkeypatch.setattr(np.random.mtrand, "_rand", np.random.RandomState(7))
             model.fit(X, TARGETS[kind]).fit(X, TARGETS[kind])
             if settings.keys() <= {"solver", "batch_size"}:
                 model.partial_fit(X, TARGETS[kind])
-            left.append((generator or np.random).randint(2**31, size=3).tolist())
+            used = generator or np.random.mtrand._rand
+            left.append(used.randint(2**31, size=3).tolist())
     assert left == [left[0]] * 4
 
 

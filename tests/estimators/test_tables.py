@@ -258,6 +258,8 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
         with case(message), pytest.raises(ValueError, match=message):
             model.fit(X, y, X_val=frame, y_val=y)
     assert pickle.dumps(model) == before
+    codes = X[["age"]].assign(city=[f"0{i // 2}" for i in range(N)])  # Such as ZIP codes.
+    assert tabular(categorical_features=["city"]).fit(codes, y).columns_.columns[1].is_text
     with pytest.raises(ValueError, match=r"X\['age'\] has -1e\+200, .*input_scaling='robust'"):
         tabular(input_scaling="standardize").fit(X.assign(age=np.linspace(-1e200, 1, N)), y)
     for settings, message in (

@@ -73,8 +73,8 @@ def text_of(value: Any) -> str:
     """Return a parameter as text that is the same in every process."""
     if isinstance(value, np.random.RandomState):
         return "a RandomState"  # Do not compare its state, since a snapshot has the seed it drew.
-    if isinstance(value, np.generic):
-        value = value.item()
+    if hasattr(value, "tolist"):  # NumPy would abbreviate a long array.
+        value = value.tolist()
     return _ADDRESS.sub("", repr(value))
 
 

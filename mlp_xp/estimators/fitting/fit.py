@@ -63,7 +63,7 @@ def fit_requests(
     """
     processes = processes_of(model.distributed)
     with processes.fitting(), contextlib.ExitStack() as stack:
-        with _unchanged_by_errors(model), processes.sharing_errors():
+        with unchanged_by_errors(model), processes.sharing_errors():
             options: Any = {"continues": model.warm_start, "resume": resume}
             options |= {"trainer_type": trainer_type, "processes": processes}
             loop, targets, sample = _prepare(model, given, held_out, **options)
@@ -93,7 +93,7 @@ def partial_fit_requests(
     """Train a model for one epoch, without calling callbacks."""
     processes = processes_of(model.distributed)
     with processes.fitting():
-        with _unchanged_by_errors(model), processes.sharing_errors():
+        with unchanged_by_errors(model), processes.sharing_errors():
             options: Any = {"continues": True, "classes": classes, "processes": processes}
             loop, _, _ = _prepare(model, given, held_out, **options)
         with interrupts() as is_pressed:
@@ -223,7 +223,7 @@ def _prepare(
 
 
 @contextlib.contextmanager
-def _unchanged_by_errors(model: Any) -> Iterator[None]:
+def unchanged_by_errors(model: Any) -> Iterator[None]:
     """Undo all changes to a model if the preparation of a fit fails."""
     attributes = dict(vars(model))
     generator = model.random_state if isinstance(model.random_state, RandomState) else None

@@ -73,7 +73,8 @@ def new_state(
     if is_seed:
         generator = seeded(int(random_state))
     else:
-        generator = processes.first_of(partial(check_random_state, random_state))
+        generator = check_random_state(random_state)
+        generator.set_state(processes.first(generator.get_state()))
     start = init_params(network, generator), init_batch_stats(network)
     untrained = [] if columns is None else columns.untrained_codes
     for entry in entries(start[0]) if untrained else ():

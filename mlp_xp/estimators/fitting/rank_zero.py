@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlp_xp._utils.signals import interrupts, terminations
 from mlp_xp.estimators.fitting.reporting import Reporter
+from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.loop.loop_settings import LoopSettings
 from mlp_xp.training.loop.records import Record, Running
 
@@ -24,6 +26,7 @@ class RankZeroReporter(Reporter):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._is_terminated: Callable[[], bool] = lambda: False
         watches = self.watches_steps, self.watches_pauses, self.watches_epochs
         self.watches_steps, self.watches_pauses, self.watches_epochs = self._processes.first(
             watches
@@ -40,7 +43,7 @@ class RankZeroReporter(Reporter):
                 is_pressed = stack.enter_context(interrupts())
                 # On SIGTERM, wait until rank 0 has saved the training state.
                 if self.watches_pauses:
-                    stack.enter_context(terminations())
+                    self._is_terminated = stack.enter_context(terminations())
             yield self._processes.asking_first(is_pressed)
 
     def settings(self) -> LoopSettings:
@@ -63,9 +66,15 @@ class RankZeroReporter(Reporter):
 
     def pause(self, step: int, is_interrupted: bool) -> None:
         """Report on rank 0; the other ranks check their weights when rank 0 takes a snapshot."""
-        trainer = self._loop.trainer
-        while self._processes.lead(super().pause, step, is_interrupted) == _CHECK:
-            trainer.guard.check(trainer, step or None)
+        processes, trainer = self._processes, self._loop.trainer
+        if any(processes.exchange(self._is_terminated())) and processes.is_first:
+            signal.raise_signal(signal.SIGTERM)  # Callbacks of rank 0 save the training state.
+        while processes.lead(super().pause, step, is_interrupted) == _CHECK:
+            try:
+                trainer.guard.check(trainer, step or None)
+            except NonFiniteError:
+                processes.decide(None)  # Receive the same error from rank 0.
+                raise
 
     def _snapshot(self, step: int) -> Snapshot:
         self._processes.decide(_CHECK)
