@@ -14,7 +14,7 @@ import pytest
 from gradient import check_gradient
 from helpers import problem, small
 
-from mlp_xp import MLP, MLPRegressor
+from mlp_xp import MLP, MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.augmentation import Flip, Geometric
 from mlp_xp.nn.losses import Custom
 from mlp_xp.nn.network import Network, init_params
@@ -74,6 +74,29 @@ def test_the_loss_falls_and_the_numbers_are_those_of_numpy(name, backend):
         np.testing.assert_allclose(*outputs, rtol=1e-8)
     if name == "hidden_layer_sizes":
         assert re.search(r"hidden 0: gainblock +6 +6\n", str(model.summary()))
+
+
+class Unturned(EXTENSION.GainBlock):
+    """A block whose weights must not have an axis for several networks."""
+
+    def __call__(self, params, x, context):
+        assert params.gain.ndim == 1
+        return super().__call__(params, x, context)
+
+
+class OwnLayer(EXTENSION.FeatureGain):
+    def build(self, fan_in, around):
+        return Unturned(fan_in)
+
+
+def test_a_layer_of_ones_own_is_never_given_several_networks(backend):
+    model = small(
+        MLPRegressor, hidden_layer_sizes=(OwnLayer(), 4), max_iter=4, backend=backend.name
+    )
+    X, y = problem()
+    model.set_params(early_stopping=True, device=backend.device).fit(X, y)
+    ensemble = MLPEnsembleRegressor(model, 2).fit(X, y)
+    assert len(ensemble.estimators_) == 2
 
 
 def test_the_gradients_of_all_of_them_are_right(backend, rng):

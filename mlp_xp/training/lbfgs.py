@@ -22,6 +22,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
+from mlp_xp.optimizers import kinds
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import Data, Resident, count_work
 from mlp_xp.training.divergence.diagnosis import explain_minimum
@@ -124,7 +125,9 @@ class _Objective:
         total = sum(plan.totals)
         self._plan = processes.own_blocks(plan, trainer.backend, rules, data.owned)
         self._layout = _layout(trainer.learned)
-        has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
+        params = trainer.learned
+        pairs = zip(leaves(params), kinds(params), strict=True)
+        has_penalty = [np.full(math.prod(p.shape), kind != "vector") for p, kind in pairs]
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
         self._is_whole = len(self._plan.totals) == 1 and self._plan.parts is None

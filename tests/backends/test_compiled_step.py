@@ -161,6 +161,27 @@ def test_a_state_may_be_written_to_in_parts():
     assert state[0].tolist() == [[3.0, 3.0], [0.0, 0.0]]
 
 
+def test_a_state_that_is_a_view_of_the_old_one_is_not_overwritten_too_early():
+    compiled = CompiledStep(lambda s: (s[0] + 1.0, np.flip(s[0])))
+    state = compiled(compiled((np.arange(2.0), np.zeros(2))))
+    assert [array.tolist() for array in state] == [[2.0, 3.0], [2.0, 1.0]]
+    assert not compiled.is_traceable
+
+    def step(state):
+        counter, total = np.zeros(2), state[0]
+        for _ in range(3):
+            total = total + state[1] * counter
+            counter += 1.0  # Outside of the trace.
+        flat = np.reshape(state[1], (-1,))
+        flat += 1.0
+        return total, np.reshape(flat, (2,))
+
+    compiled, state = CompiledStep(step), (np.zeros(2), np.ones(2))
+    state = compiled(compiled(state))
+    assert compiled.is_traceable
+    assert [array.tolist() for array in state] == [[9.0, 9.0], [3.0, 3.0]]
+
+
 def test_what_asks_for_values_is_run_as_it_is():
     for ask in (float, bool, int, len, np.asarray, lambda x: x[x > 0], lambda x: np.frexp(x)[0]):
 

@@ -8,7 +8,7 @@ from helpers import QUIET, problem, small
 from trainers import BATCH, N, assert_close, byte_data, learned, make_trainer
 
 import mlp_xp.training.divergence.guard
-from mlp_xp import MLP, MLPRegressor
+from mlp_xp import MLP, MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Mixup
 from mlp_xp.backends import to_numpy
@@ -141,6 +141,16 @@ def test_partial_fit_raises_and_goes_on_from_finite_weights(on):
     model.partial_fit(X, y)
     assert_finite(model)
     assert np.isfinite(model.loss_)
+
+
+def test_an_infinite_state_of_the_optimizer_is_an_error_as_weights_would_stop_for_good():
+    X, y = single()
+    model = MLPClassifier((8,), random_state=0).partial_fit(X, y, classes=np.unique(y))
+    huge = np.array(X)
+    huge[0, 0] = 9.97e36  # A missing value in NetCDF.
+    with pytest.raises(NonFiniteError) as caught:
+        model.partial_fit(huge, y)
+    assert caught.value.cause == "input"
 
 
 def test_early_stopping_ends_with_the_best_weights_and_a_warning(on):

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import peak, tolerance
+from helpers import peak, problem, tolerance
 from sklearn.exceptions import ConvergenceWarning
 from trainers import assert_close, host, make_trainer
 
@@ -113,6 +113,16 @@ def test_its_gradient_is_that_of_a_step(backend, monkeypatch, network, weighted,
     record = trainer.run_epoch(data, plan_epoch(N, N, weights=weights), n_epochs=1)
     assert_alike(record.loss, value)
     assert_alike(before - function.ravel(trainer.learned), slope)
+
+
+def test_arrays_that_are_not_learned_stay_as_they_are():
+    X, y = problem(N)
+    found = []
+    for alpha in 0.0, 100.0:
+        settings = {"solver": "lbfgs", "numeric_embedding": "ple", "alpha": alpha, "max_iter": 3}
+        model = MLPRegressor(hidden_layer_sizes=(4,), random_state=0, **settings).fit(X, y)
+        found.append(model.other_weights_[0].start)
+    np.testing.assert_array_equal(*found)
 
 
 def test_it_stops_when_asked(backend):

@@ -98,10 +98,9 @@ class Guard:
 
         ``done`` is the number of steps of the epoch so far, or None after the epoch.
         """
-        # Infinity or NaN in the optimizer state also reaches the weights, so checking the weights
-        # and statistics is enough.
-        state = trainer.state
-        if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
+        # Adam never changes a weight again if the average of its squared gradients is infinite.
+        state = trainer.state._replace(loss=(), accuracy=(), loss_scale=())
+        if not is_finite(trainer.backend, state):
             raise self._processes.blame(self._error(trainer, done))
 
     def _is_copy_due(self, trainer: BaseTrainer, now: float) -> bool:

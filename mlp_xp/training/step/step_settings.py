@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from numbers import Number
+from typing import Any
 
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.nn.losses import Loss
@@ -33,9 +37,20 @@ class Rules:
     dropout_schedule: Schedule | None = None
     weight_decay_schedule: Schedule | None = None
 
-    @property
+    @cached_property
     def has_own_functions(self) -> bool:
         """Whether a step calls the user's functions, which may read changing values."""
-        activation = self.network.activation
-        functions = activation if isinstance(activation, tuple) else (activation,)
-        return self.loss.is_own or any(map(callable, functions))
+        called = self.network, self.loss, self.optimizer, self.augmentation
+        return next(own_parts(called), None) is not None
+
+
+def own_parts(settings: Any) -> Iterator[Any]:
+    """Yield the user's functions, and objects of the user's classes, at any depth of settings."""
+    if isinstance(settings, list | tuple):
+        for entry in settings:
+            yield from own_parts(entry)
+    elif not isinstance(settings, Number | str | None):
+        if not getattr(settings, "__module__", "").startswith("mlp_xp."):
+            yield settings
+        for field in fields(settings) if is_dataclass(settings) else ():
+            yield from own_parts(getattr(settings, field.name))

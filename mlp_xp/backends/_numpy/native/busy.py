@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +35,15 @@ _LAST = 0.1
 # other threads compute, so these products must wait. This costs little, since the BLAS computes one
 # product at a time anyway.
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # A thread of the parent may have held the lock.
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class TimedProduct:

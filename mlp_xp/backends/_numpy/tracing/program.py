@@ -26,7 +26,7 @@ from mlp_xp.backends._numpy.tracing.operations import (
     punctual,
     take_rows,
 )
-from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, value_of
+from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, fixed, value_of
 
 if TYPE_CHECKING:  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.native.jobs import Job
@@ -235,6 +235,7 @@ class Program:
         if isinstance(out, np.ndarray) and out is inputs[0]:
             # A constant must not change in place, as in `c ^= key`, so the result is a new array.
             out = None
+        inputs = fixed(inputs)
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "reduce":
             return self._reduce(ufunc, inputs, options, out)
@@ -281,6 +282,7 @@ class Program:
         if function in REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
             return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
+        args, options = fixed(args), {key: fixed(option) for key, option in options.items()}
         plain = {key: value_of(option) for key, option in options.items()}
         value = function(*map(value_of, args), **plain)
         if function is np.empty_like:
@@ -315,11 +317,13 @@ class Program:
     def finish(self, state: Any, new: Any) -> None:
         """Record the operations that copy the new state into the old state; compile the program."""
         mine = {id(leaf.value) for leaf in leaves(state)}
+        where = operator.attrgetter("value.__array_interface__")
         for old, leaf in zip(leaves(state), leaves(new), strict=True):
-            if leaf is old:
-                continue
-            if not isinstance(leaf, Traced) or id(leaf.value) in mine or leaf.shape != old.shape:
-                raise UntraceableError("The new state must have the same shapes as the old state.")
+            if isinstance(leaf, Traced) and where(leaf) == where(old):
+                continue  # The old array, or a view of it, was changed in place.
+            is_new = isinstance(leaf, Traced) and id(leaf.owner.value) not in mine
+            if not is_new or leaf.shape != old.shape:
+                raise UntraceableError("The new state needs the old shapes and its own memory.")
             if not self._lower(np.copyto, old, leaf):
                 self._write(self._call(np.copyto, (old, leaf), {}))
         self._flush()

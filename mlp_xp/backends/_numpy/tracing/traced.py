@@ -104,6 +104,13 @@ class Traced(NDArrayOperatorsMixin):
     __hash__ = object.__hash__
 
 
+def fixed(operand: Any) -> Any:
+    """Return an operand in which arrays that are not traced are copied, as they may change."""
+    if isinstance(operand, list | tuple):
+        return type(operand)(map(fixed, operand))
+    return operand.copy() if type(operand) is np.ndarray else operand
+
+
 def value_of(operand: Any) -> Any:
     if isinstance(operand, Traced):
         return operand.value
