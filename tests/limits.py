@@ -48,15 +48,18 @@ class Limits:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         used, took, loaded = _processor_seconds(), time.perf_counter(), len(sys.modules)
+        ran, waited = _shares()
         yield
         used, took = _processor_seconds() - used, time.perf_counter() - took
         if used <= PROCESSOR_SECONDS and took <= SECONDS:
             return
         # A test that imports a library gets more time.
         factor = MARGIN * _slowness() * (2 if len(sys.modules) - loaded > MANY_MODULES else 1)
-        ran, waited = _shares()  # Since the start of the thread.
+        ran, waited = (
+            after - before for after, before in zip(_shares(), (ran, waited), strict=True)
+        )
         most_used = PROCESSOR_SECONDS * factor
-        most = SECONDS * factor * (1 + waited / ran)
+        most = SECONDS * factor * (1 + waited / max(ran, 0.1))
         if used > most_used or took > most:
             pytest.fail(
                 f"took {used:.1f} s of processor time and {took:.1f} s in total; on this machine "

@@ -234,7 +234,7 @@ class Checkpoint(Live):
             mine.append(newest)
         scores = {record.epoch: _score(record) for record in model.history_}
         ends = [key for key in mine if not key[1] and key[0] in scores]
-        best = sorted(ends, key=lambda key: scores[key[0]])[len(ends) - self.keep_best :]
+        best = sorted(ends, key=lambda key: scores[key[0]])[max(0, len(ends) - self.keep_best) :]
         kept = {*mine[-(self.keep_last or len(mine)) :], *(best if self.keep_best else ())}
         for key, path in found.items():
             if key not in kept:

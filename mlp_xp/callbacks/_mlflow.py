@@ -114,8 +114,10 @@ def _log_model(model: Any) -> None:
 
 
 def _signature(model: Any) -> Any:
-    """Return MLflow's description of inputs and predictions: shapes, dtypes and column names."""
+    """Return MLflow's description of inputs and predictions, or None for a table."""
     state, names = fitted_state(model), getattr(model, "feature_names_in_", None)
+    if state.columns is not None:
+        return None
     X: Any = np.zeros((1, state.n_features), dtype=state.dtype)
     if names is not None:
         X = optional("pandas", "mlflow").DataFrame(X, columns=names)

@@ -54,7 +54,8 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
                 "year, day of year and weekday."
             )
         elif is_category:
-            column = CategoryColumn.learn(name, raw, max_one_hot)
+            is_named = not isinstance(categorical, str)
+            column = CategoryColumn.learn(name, raw, max_one_hot, is_named=is_named)
             columns.append(column)
             if not column.values and not column.has_missing:
                 useless[name] = raw.label
@@ -68,10 +69,13 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
         else:
             columns.append(NumberColumn.learn(name, raw))
     if useless:
+        cure = f"X.drop(columns={[*useless]}), or X.drop({[*useless]}) in polars"
+        if not hasattr(estimator, "feature_names_in_"):
+            cure = f"numpy.delete(X, {[names.index(name) for name in useless]}, axis=1)"
         raise ValueError(
             f"{next(iter(useless.values()))} has no category shared by "
             f"{least_rows(len(raws[0].values))} rows, so nothing can be learned from it: drop it, "
-            f"e.g. X.drop(columns={[*useless]}), or X.drop({[*useless]}) in polars."
+            f"e.g. {cure}."
         )
     labels, parts = numbers_of(zip(columns, raws, strict=True))
     check_finite(labels, parts)

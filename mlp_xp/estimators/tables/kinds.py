@@ -136,13 +136,14 @@ class CategoryColumn(Column):
     kind = "category"
 
     @classmethod
-    def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
+    def learn(cls, name: str, raw: RawColumn, max_one_hot: float, *, is_named: bool) -> Self:
         """Create the column from the training data.
 
-        A column with more than ``max_one_hot`` categories is embedded.
+        A column with more than ``max_one_hot`` categories is embedded. If the user named the
+        column, its text may be numbers or dates, such as ZIP codes.
         """
         codes, found = raw.factors
-        _check_text(raw.label, found)
+        _check_text(raw.label, found, is_named)
         known = codes[codes >= 0]
         counts = np.bincount(known, minlength=len(found))
         is_common = counts >= least_rows(len(codes))
@@ -228,12 +229,12 @@ def _changed(label: str, now: str, earlier: str) -> ValueError:
     )
 
 
-def _check_text(label: str, found: Sequence[Category]) -> None:
+def _check_text(label: str, found: Sequence[Category], is_named: bool) -> None:
     """Raise ValueError for a mix of numbers and text, even if the numbers are stored as text."""
     texts = [value for value in found if isinstance(value, str)]
     if texts and len(texts) < len(found):
         raise text_and_numbers(label)
-    if len(texts) <= FEW:
+    if is_named or len(texts) <= FEW:
         return
     how = "errors='coerce'"
     number = "numbers", is_number, f"to_numeric(column, {how})"
@@ -243,7 +244,8 @@ def _check_text(label: str, found: Sequence[Category]) -> None:
         if len(others) < (1.0 - MANY) * len(texts):
             seen = f" and other text, e.g. {_shown(others[0])}" if others else ""
             raise ValueError(
-                f"{label} has {what} stored as text{seen}: convert them, e.g. by pandas.{cure}."
+                f"{label} has {what} stored as text{seen}: convert them, e.g. by pandas.{cure}, "
+                "or name the column in categorical_features."
             )
 
 

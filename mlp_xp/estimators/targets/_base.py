@@ -125,10 +125,11 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
         if row is None:
             raise
     if row is not None:
+        X = f"X{name.removeprefix('y')}" if name.startswith("y") else "X"
         raise ValueError(
             f"Input {name} contains NaN, in row {row}: leave out samples without a target, e.g. "
-            f"keep = pandas.notna({name}), then X[keep] and {name}[keep] (in polars, "
-            f"X.filter(keep) and {name}.filter(keep))."
+            f"keep = pandas.notna({name}), then {X}[keep] and {name}[keep] (in polars, "
+            f"{X}.filter(keep) and {name}.filter(keep))."
         )
     return y.toarray() if sparse.issparse(y) else y
 

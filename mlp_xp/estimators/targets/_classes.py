@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 from typing import Any, Self
 
 import numpy as np
@@ -119,7 +119,8 @@ class ClassTargets(LabelTargets):
             # Return a column of bool, so that scikit-learn raises its error about a rare class.
             return codes[:, None].astype(bool)
         is_rare = 1 in np.bincount(codes).tolist()
-        is_possible = not is_rare and len(y) * fraction >= len(self.classes)
+        n_held_out = ceil(len(y) * fraction)
+        is_possible = not is_rare and min(n_held_out, len(y) - n_held_out) >= len(self.classes)
         return codes if is_possible else None
 
 
