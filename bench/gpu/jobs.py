@@ -39,10 +39,6 @@ from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import Streamed
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30
-# The number of steps before timing, which include compilation and capture. A trial has fewer.
-WARM_STEPS, TRIAL_STEPS = 100, 4
-# The name suffix for CuPy with operands rounded to 16 bits; see sixteen_bits.py.
-ROUNDING = ", 16-bit operands"
 # Seconds for the imports and results of a training run, and for the last case of steps.
 AROUND, ENDING = 15, 5
 
@@ -53,20 +49,9 @@ Cases = Iterable[tuple[Line, Callable[[], Line]]]
 
 
 def backend_of(spec: str, precision: str = "float32") -> Backend:
-    spec, _, rounds = spec.partition(", ")
     name, _, device = spec.partition(":")
     backend = get_backend(name, device or None)
-    backend = backend if precision == "float32" else backend.with_precision(precision)
-    if rounds:
-        from bench.gpu.sixteen_bits import rounding_operands
-
-        backend = rounding_operands(backend)
-    return backend
-
-
-def rounded(spec: str, precision: str) -> list[str]:
-    """Return the variant of a backend with rounded operands, if there is one."""
-    return [spec + ROUNDING] if precision == "bf16" and spec.startswith("cupy") else []
+    return backend if precision == "float32" else backend.with_precision(precision)
 
 
 def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
@@ -88,16 +73,19 @@ def steps(args: argparse.Namespace) -> Cases:
     """Measure times or launches of a contender's steps; launches are the same in all precisions."""
     name, spec = args.contender, args.spec or args.contender
     workloads, precisions = workloads_of(tiny=args.tiny), ("tf32", "float32", "bf16")
-    n_warm = TRIAL_STEPS if args.tiny else WARM_STEPS
+    n_warm = 4 if args.tiny else 100  # The first steps include compilation and capture.
     # Measure for a third of the time.
     seconds = 0.0 if args.tiny else args.seconds / 3 / len(workloads) / len(precisions)
     if args.job == "launches":
         workloads, precisions = workloads[:2], ("float32",)
+    variants: list[Line] = [{"contender": name}]
+    if name not in GPU_PEERS:
+        variants = [{"contender": f"mlp_xp, {spec}", "mode": x} for x in ("captured", "eager")]
 
-    def measure(of: str, line: Line, workload: Workload) -> Line:
+    def measure(workload: Workload, line: Line) -> Line:
         n_steps = -(-workload.n_images // workload.batch_size)
         with mock.patch.object(captured, "report") as refused:
-            epoch = prepare(of, line, workload)
+            epoch = prepare(spec, line, workload)
             for _ in range(1 + -(-n_warm // n_steps)):
                 epoch()
             if args.job == "launches":
@@ -110,16 +98,9 @@ def steps(args: argparse.Namespace) -> Cases:
             raise RuntimeError(f"Training steps run one by one, without CUDA graphs ({reason}).")
         return found | {"flop": operations(workload.widths, workload.batch_size, train=True)}
 
-    for workload, precision in product(workloads, precisions):
-        runs = [(spec, {"contender": name})]
-        if name not in GPU_PEERS:
-            modes = [(of, "captured") for of in (spec, *rounded(spec, precision))]
-            modes.append((spec, "eager"))
-            runs = [(of, {"contender": f"mlp_xp, {of}", "mode": mode}) for of, mode in modes]
-        for of, line in runs:
-            line |= {"workload": workload.name, "batch": workload.batch_size}
-            line["precision"] = precision
-            yield line, partial(measure, of, line, workload)
+    for workload, precision, variant in product(workloads, precisions, variants):
+        case = {"workload": workload.name, "batch": workload.batch_size, "precision": precision}
+        yield variant | case, partial(measure, workload, variant | case)
 
 
 def prepare(spec: str, line: Line, workload: Workload) -> Epoch:
@@ -186,8 +167,8 @@ def peaks(args: argparse.Namespace) -> Cases:
     """Measure the speed of a large product in each precision with this library's backend."""
     n = 64 if args.tiny else 8192
 
-    def measure(of: str, precision: str) -> Line:
-        backend = backend_of(of, precision)
+    def measure(precision: str) -> Line:
+        backend = backend_of(args.contender, precision)
         with backend.scope():
             multiply = _large_product(backend, precision, n)
 
@@ -199,9 +180,8 @@ def peaks(args: argparse.Namespace) -> Cases:
             return {"flops": 10 * 2 * n**3 / statistics.median(rounds(run, 0.5))}
 
     for precision in ("float32", "tf32", "bf16"):
-        for of in (args.contender, *rounded(args.contender, precision)):
-            line = {"backend": of, "precision": precision, "width": n}
-            yield line, partial(measure, of, precision)
+        line = {"backend": args.contender, "precision": precision, "width": n}
+        yield line, partial(measure, precision)
 
 
 def _large_product(backend: Backend, precision: str, n: int) -> Epoch:

@@ -186,32 +186,3 @@ def test_memory_that_is_too_short_is_an_error(product):
     product.search()
     with pytest.raises(cuda.runtime.CUDARuntimeError, match="IllegalAddress"):
         product.run()
-
-
-def test_operands_of_16_bits_are_rounded_to_nearest_even_and_multiplied_as_they_are(rng) -> None:
-    from bench.gpu.sixteen_bits import rounding_operands, to_bf16
-    from mlp_xp.backends import get_backend
-    from mlp_xp.nn.layers import Dense
-
-    def rounded(x):
-        bits = x.view(np.uint32).astype(np.int64)
-        bits += 0x7FFF + (bits >> 16) % 2
-        return (bits & 0xFFFF0000).astype(np.uint32).view(np.float32)
-
-    every = np.arange(0, 0x7F800001, 4099, np.uint32)
-    x = np.concatenate((every, every + 0x80000000, np.arange(2, 99, dtype=np.uint32) << 15))
-    x = x.astype(np.uint32).view(np.float32)
-    found = to_bf16(cupy.asarray(x)).get()
-    np.testing.assert_array_equal(found, rounded(x).view(np.uint32) >> 16)
-    assert to_bf16(cupy.asarray(np.float32(np.nan))).get() & 0x7FFF > 0x7F80
-
-    backend = rounding_operands(get_backend("cupy"))
-    x, W, b, dy = (
-        rng.standard_normal(shape).astype(np.float32) for shape in ((40, 8), (8, 16), 16, (40, 16))
-    )
-    put = backend.put
-    y, pullback = backend.kernels.dense(Dense(put(W), put(b)), put(x), xp=backend.xp)
-    dx, (dW, db) = pullback(put(dy), need_dx=True)
-    x, W, dy = rounded(x), rounded(W), rounded(dy)
-    for mine, theirs in ((y, x @ W + b), (dx, dy @ W.T), (dW, x.T @ dy), (db, dy.sum(0))):
-        np.testing.assert_allclose(mine.get(), theirs, rtol=1e-5, atol=1e-5)
