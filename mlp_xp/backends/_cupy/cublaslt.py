@@ -30,13 +30,11 @@ COMPUTE_TYPES = {
     "bf16": "COMPUTE_32F_FAST_16BF",
     "float16": "COMPUTE_32F_FAST_16F",
 }
-# The types of operands, result and scale, for each dtype. NumPy has no bfloat16, so bfloat16
-# operands are stored as 16-bit unsigned integers; their product is in float32.
+# The types of matrices and scale, for each dtype.
 _TYPES = {
-    "e": ("CUDA_R_16F", "CUDA_R_16F", "CUDA_R_32F"),
-    "f": ("CUDA_R_32F", "CUDA_R_32F", "CUDA_R_32F"),
-    "d": ("CUDA_R_64F", "CUDA_R_64F", "CUDA_R_64F"),
-    "H": ("CUDA_R_16BF", "CUDA_R_32F", "CUDA_R_32F"),
+    "e": ("CUDA_R_16F", "CUDA_R_32F"),
+    "f": ("CUDA_R_32F", "CUDA_R_32F"),
+    "d": ("CUDA_R_64F", "CUDA_R_64F"),
 }
 # The maximum workspace in bytes, as NVIDIA recommends for Hopper and later. A product allocates
 # only what it needs.
@@ -84,8 +82,7 @@ def multiply(
     )
     if product is None:
         return None
-    dtype = np.float32 if a.dtype.char == "H" else a.dtype
-    out = cupy.empty((*batch, a.shape[-2], b.shape[-1]), dtype)
+    out = cupy.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
     return out if product.run(a, b, out, vector) else None
 
 
@@ -189,7 +186,7 @@ class _Product:
         from nvmath.bindings.cublas import ComputeType
 
         lt = _library()
-        matrix, result, factor = (CudaDataType[name] for name in _TYPES[dtype])
+        matrix, factor = (CudaDataType[name] for name in _TYPES[dtype])
         number = np.float64 if dtype == "d" else np.float32
         if dtype != "f":
             compute = "COMPUTE_64F" if dtype == "d" else "COMPUTE_32F"
@@ -211,8 +208,7 @@ class _Product:
         # Do not run the finalizer at exit, when the library may already be unloaded.
         weakref.finalize(self, _destroy, lt, self._description, self._layouts).atexit = False
         for layout in (first, second, out):
-            kind = result if layout is out else matrix
-            self._layouts.append(lt.matrix_layout_create(kind, *layout[:3]))
+            self._layouts.append(lt.matrix_layout_create(matrix, *layout[:3]))
             if layout.n_matrices > 1:
                 stack = {"BATCH_COUNT": layout.n_matrices, "STRIDED_BATCH_OFFSET": layout.step}
                 _set(lt, "matrix_layout", self._layouts[-1], stack)

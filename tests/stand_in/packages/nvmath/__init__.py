@@ -9,7 +9,6 @@ class CudaDataType(enum.IntEnum):
     CUDA_R_16F = 2
     CUDA_R_32F = 0
     CUDA_R_64F = 1
-    CUDA_R_16BF = 14
 
 
 from nvmath import bindings  # noqa: E402 - as the real package does

@@ -63,12 +63,11 @@ _STORED = {
     CudaDataType.CUDA_R_16F: np.dtype(np.float16),
     CudaDataType.CUDA_R_32F: np.dtype(np.float32),
     CudaDataType.CUDA_R_64F: np.dtype(np.float64),
-    CudaDataType.CUDA_R_16BF: np.dtype(np.uint16),
 }
-_F16, _F32, _F64, _BF16 = _STORED
+_F16, _F32, _F64 = _STORED
 # The type of alpha and beta, and the types of matrices.
 _TYPES = {
-    ComputeType.COMPUTE_32F: (_F32, {_F32, _F16, _BF16}),
+    ComputeType.COMPUTE_32F: (_F32, {_F32, _F16}),
     ComputeType.COMPUTE_32F_FAST_16F: (_F32, {_F32}),
     ComputeType.COMPUTE_32F_FAST_16BF: (_F32, {_F32}),
     ComputeType.COMPUTE_32F_FAST_TF32: (_F32, {_F32}),
@@ -205,10 +204,8 @@ def _problem(handle: int, desc: int, *layouts: int) -> tuple[dict[str, Any], lis
     product, matrices = _get(desc, MatmulDescAttribute), [_matrix(layout) for layout in layouts]
     a, b, c, d = matrices
     scale, types = _TYPES.get(product["COMPUTE_TYPE"], (None, set()))
-    kinds = [matrix.type for matrix in matrices]
-    is_known = product["SCALE_TYPE"] == scale and set(kinds) <= types
-    is_known &= kinds in ([_BF16, _BF16, _F32, _F32], [a.type] * 4) and d.type != _BF16
-    _refuse(not is_known, Status.NOT_SUPPORTED)
+    is_known = product["SCALE_TYPE"] == scale and a.type in types
+    _refuse(not is_known or len({m.type for m in matrices}) > 1, Status.NOT_SUPPORTED)
     m, k = (a.cols, a.rows) if product["TRANSA"] else (a.rows, a.cols)
     n, k_of_b = (b.rows, b.cols) if product["TRANSB"] else (b.cols, b.rows)
     _refuse(k != k_of_b or {(c.rows, c.cols), (d.rows, d.cols)} != {(m, n)})
@@ -285,7 +282,7 @@ def _computation(desc: dict[str, Any], views: list[Any], vector: Any, alpha: Any
     def run() -> None:
         with np.errstate(all="ignore"):
             a, b = (
-                _widened(x.swapaxes(1, 2) if is_transposed else x, alpha.dtype)
+                (x.swapaxes(1, 2) if is_transposed else x).astype(alpha.dtype)
                 for x, is_transposed in zip(views, transposes, strict=False)
             )
             result = alpha * (_as_input(a, compute) @ _as_input(b, compute))
@@ -298,13 +295,6 @@ def _computation(desc: dict[str, Any], views: list[Any], vector: Any, alpha: Any
             views[3][...] = result
 
     return run
-
-
-def _widened(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return numbers in the dtype of the factors; unsigned integers are the bits of bfloat16."""
-    if x.dtype == np.uint16:
-        return (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return x.astype(dtype)
 
 
 def _as_input(x: np.ndarray, compute: ComputeType) -> np.ndarray:
