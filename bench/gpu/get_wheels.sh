@@ -13,5 +13,5 @@ rm -f wheels/*.whl
 python -m pip download --quiet --no-deps --only-binary=:all: --dest wheels \
   --python-version "${1:-3.12}" --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
   --platform manylinux_2_24_x86_64 "${packages[@]}"
-python -m bench.gpu.images
+python -m bench.gpu.install
 du -sh wheels

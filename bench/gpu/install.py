@@ -1,11 +1,20 @@
-"""The installation of packages that a machine may lack, and the path of CIFAR-10."""
+"""The installation of packages that a machine may lack, and images of CIFAR-10.
 
+`python -m bench.gpu.install` writes images for machines that cannot download them (20 MB in the
+official binary format) to wheels/data; see get_wheels.sh.
+"""
+
+import importlib.metadata
 import importlib.util
+import io
 import re
 import sys
+import tarfile
 from pathlib import Path
 
-from bench.gpu.run import LEAST, Check, Ended
+import numpy as np
+
+from bench.gpu.run import LEAST, Check
 from bench.suite.records import ROOT
 
 WHEELS = ROOT / "wheels"  # See get_wheels.sh.
@@ -30,67 +39,58 @@ PACKAGES = {
     "array_api_compat": "array-api-compat>=1.12",
     "array_api_extra": "array-api-extra>=0.9",
 }
-# The modules of wheels that have another name.
-MODULES = {
-    "nvmath_python": "nvmath",
-    "cuda_bindings": "cuda.bindings",
-    "cuda_core": "cuda.core",
-    "cuda_pathfinder": "cuda.pathfinder",
-    "py_cpuinfo": "cpuinfo",
-}
 
 
 def install(check: Check) -> None:
-    """Install missing packages from the folder of wheels or the index; report packages that remain
-    missing."""
+    """Install missing packages from wheels/ or the index; report those that remain missing."""
     end = check.now() + check.left("install")
 
-    def pip(name: str, *options: str) -> Ended | None:
-        return check.run({name: [*PIP, *options]}, end - check.now()).get(name)
+    def run_pip(name: str, *options: str) -> str:
+        """Run pip; return the last line of its output if it fails."""
+        ended = check.run({name: [*PIP, *options]}, end - check.now()).get(name)
+        return ended.last if ended and ended.status != 0 else ""
 
     if wheels := missing_wheels():
         print("  from wheels/:", ", ".join(Path(wheel).name for wheel in wheels))
-        folder = str(WHEELS / "installed")
-        ended = pip("wheels", "--no-index", "--no-deps", "--upgrade", "--target", folder, *wheels)
-        if ended and ended.status != 0:
-            check.add("problems", f"wheels: {ended.last}")
+        options = "--no-index", "--no-deps", "--upgrade", "--target", str(WHEELS / "installed")
+        if reason := run_pip("wheels", *options, *wheels):
+            check.add("problems", f"wheels: {reason}")
     for name, text in requirements(check.result["gpus"], check.wanted).items():
-        line = f"{name}: pip install '{text}'"
-        # A package may have been installed with an earlier one.
-        if not is_there(name) and end - check.now() >= LEAST:
-            ended = pip(name, "--timeout", "5", text)
-            line += f" ({ended.last})" if ended and ended.status else ""
+        if is_there(name):  # Perhaps because it was installed with an earlier one.
+            continue
+        reason = run_pip(name, "--timeout", "5", text) if end - check.now() >= LEAST else ""
         if not is_there(name):
-            check.add("missing", line)
+            check.add("missing", f"{name}: pip install '{text}'" + f" ({reason})" * bool(reason))
     cure = "mlp-xp data cifar10, or bench/gpu/get_wheels.sh on a machine that has it"
     print(f"  CIFAR-10: {find_cifar10() or f'missing: {cure}'}")
     print(f"  compute-sanitizer: {check.sanitizer or 'not installed'}")
 
 
 def requirements(gpus: list[str], wanted: list[str]) -> dict[str, str]:
-    """Return the missing packages that the wanted backends need, by module."""
+    """Return the packages that the wanted backends need, by module."""
     driver = re.search(r"driver (\d+)", " ".join(gpus))
     cuda = 13 if driver and int(driver[1]) >= 580 else 12
-    absent = {"cupy", "torch", "jax"} - {spec.partition(":")[0] for spec in wanted}
-    if "cupy" in absent:
-        absent.add("nvmath")  # CuPy needs this for matrix products.
-    needed = {name: text for name, text in PACKAGES.items() if name not in absent}
-    return {name: text.format(cuda=cuda) for name, text in needed.items() if not is_there(name)}
+    unwanted = {"cupy", "torch", "jax"} - {spec.partition(":")[0] for spec in wanted}
+    if "cupy" in unwanted:
+        unwanted.add("nvmath")  # CuPy needs this for matrix products.
+    return {name: text.format(cuda=cuda) for name, text in PACKAGES.items() if name not in unwanted}
 
 
 def is_there(name: str) -> bool:
     """Whether a module can be imported, perhaps from wheels/installed (see check.sh)."""
     importlib.invalidate_caches()
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # The parent package is missing.
-        return False
+    return importlib.util.find_spec(name) is not None
 
 
 def missing_wheels() -> list[str]:
     """Return the local wheels of missing packages; other wheels would shadow installed packages."""
-    found = {path: path.name.split("-")[0].lower() for path in sorted(WHEELS.glob("*.whl"))}
-    return [str(path) for path, name in found.items() if not is_there(MODULES.get(name, name))]
+    missing = []
+    for wheel in sorted(WHEELS.glob("*.whl")):
+        try:
+            importlib.metadata.distribution(wheel.name.partition("-")[0])
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(str(wheel))
+    return missing
 
 
 def find_cifar10() -> Path | None:
@@ -98,3 +98,27 @@ def find_cifar10() -> Path | None:
     from mlp_xp.datasets import locate
 
     return locate("cifar10") or (IMAGES if IMAGES.exists() else None)
+
+
+def write_images(n_train: int = 6_000, n_test: int = 1_000) -> None:
+    """Write the first images as an archive that `load_cifar10` reads."""
+    from mlp_xp.datasets import load_cifar10
+
+    cifar = load_cifar10()
+    parts = {
+        f"data_batch_{i + 1}": (cifar.x_train[rows], cifar.y_train[rows])
+        for i, rows in enumerate(np.array_split(np.arange(n_train), 5))
+    }
+    parts["test_batch"] = cifar.x_test[:n_test], cifar.y_test[:n_test]
+    IMAGES.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(IMAGES, "w:gz") as archive:
+        for name, (x, y) in parts.items():
+            content = np.column_stack([y.astype(np.uint8), x]).tobytes()
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    print(IMAGES)
+
+
+if __name__ == "__main__":
+    write_images()
