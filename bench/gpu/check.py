@@ -1,25 +1,22 @@
-"""The program that check.sh starts. It runs the parts within a time limit, and writes each result
-immediately."""
+"""The program that check.sh starts: the parts, which run within a time limit."""
 
 import os
 import re
 import signal
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 from bench.gpu.install import find_cifar10, install
 from bench.gpu.run import Check
-from bench.gpu.summary import EMPTY, count_tests
+from bench.gpu.summary import EMPTY, GOALS, count_tests
+from bench.suite.contenders import GPU_PEERS
 from bench.suite.records import ROOT
 
 WANTED = "cupy,torch:cuda,jax:cuda"
 SECONDS = 530
 # GPU code is tested first. Ranks are not tested, because they need several GPUs.
 FIRST = "test_captured_steps.py", "test_kernels.py", "test_precision.py"
-# The contenders in the goals come first, in case time is short.
-PEERS = "torch, compiled", "JAX, epoch in a scan", "torch"
 TOOLS = "memcheck", "racecheck"
 PYTEST = [sys.executable, "-m", "pytest", "-v", "-m", "", "-p", "no:cacheprovider"]
 
@@ -77,20 +74,13 @@ def run_tests(check: Check) -> None:
 
 def contenders(check: Check) -> dict[str, str]:
     """Return the backend of each contender, starting with those in the goals."""
-    from bench.suite.contenders import GPU_PEERS
-
-    usable = check.result["usable"]
-    specs = {spec.partition(":")[0]: spec for spec in usable}
-    peers = {name: library for name, (library, _) in GPU_PEERS.items() if library in specs}
+    found = {spec: spec for spec in check.result["usable"]}
+    specs = {spec.partition(":")[0]: spec for spec in found}
+    found |= {name: specs[library] for name, (library, _) in GPU_PEERS.items() if library in specs}
     if check.tiny:  # Compiling takes longer than a trial run may take.
-        peers.pop("torch, compiled", None)
-    found = {spec: spec for spec in usable} | {name: specs[peers[name]] for name in peers}
-    order = dict.fromkeys(["cupy", *PEERS, *found])
+        found.pop("torch, compiled", None)
+    order = dict.fromkeys(["cupy", *(other for _, _, other, _ in GOALS), *found])
     return {name: found[name] for name in order if name in found}
-
-
-def time_backends(job: str, check: Check) -> None:
-    check.in_sequence(job, {spec: spec for spec in check.result["usable"]})
 
 
 def count_launches(check: Check) -> None:
@@ -139,10 +129,10 @@ PARTS = {
     "install": install,
     "probe": find_usable,
     "tests": run_tests,
-    "peaks": partial(time_backends, "peaks"),
+    "peaks": lambda check: check.in_sequence("peaks"),
     "steps": lambda check: check.in_sequence("steps", contenders(check)),
     "launches": count_launches,  # Late, because a profiler slows other measurements.
-    "transfers": partial(time_backends, "transfers"),
+    "transfers": lambda check: check.in_sequence("transfers"),
     "record": run_record,
     "sanitizer": run_sanitizer,
 }

@@ -134,8 +134,7 @@ class Check:
         print(f"  {line}")
 
     def run(self, commands: dict[str, list[str]], seconds: float) -> dict[str, Ended]:
-        """Run commands at the same time, write results as they arrive, and return how they
-        ended."""
+        """Run commands at the same time, save results meanwhile, and return how they ended."""
         if seconds < LEAST:
             for name in commands:
                 self.add("not_reached", f"{name}: no time left")
@@ -152,29 +151,21 @@ class Check:
                     break
                 late[0].wait(min(left, TICK))
                 self.save()
-            statuses = {name: process.wait(0) for name, process in running.items()}
+            status = {name: process.wait(0) for name, process in running.items()}
         finally:
             stop(running.values(), self.now)
-        texts = {name: log.read_text(errors="replace") for name, log in logs.items()}
-        return {name: Ended(statuses[name], texts[name]) for name in commands}
+        return {name: Ended(status[name], logs[name].read_text(errors="replace")) for name in logs}
 
     def jobs(self, job: str, specs: dict[str, str], seconds: float) -> None:
-        """Measure contenders with jobs.py at the same time, and save the results.
-
-        ``specs`` contains the backend of each contender.
-        """
+        """Measure contenders, each with its backend, at the same time, and save the results."""
         more = ["--out", str(self.lines), "--seconds", f"{seconds:.0f}", *["--tiny"] * self.tiny]
         python = [sys.executable, "-m", "bench.gpu.jobs", job]
         start, before = self.now(), len(self.result["lines"])
-        ended = self.run(
-            {f"{job} {name}": [*python, name, "--spec", specs[name], *more] for name in specs},
-            seconds,
-        )
+        commands = {f"{job} {who}": [*python, who, "--spec", specs[who], *more] for who in specs}
+        ended = self.run(commands, seconds)
         self.save()
-        whose = [
-            line["backend"] if "backend" in line else line["contender"].removeprefix("mlp_xp, ")
-            for line in self.result["lines"][before:]
-        ]
+        new = self.result["lines"][before:]
+        whose = [line.get("backend") or line["contender"].removeprefix("mlp_xp, ") for line in new]
         for name, end in ended.items():
             n_new = whose.count(name.removeprefix(f"{job} "))
             print(f"  {name}: {n_new} results, {self.now() - start:.0f} s")
@@ -187,8 +178,9 @@ class Check:
             if end.status != 0:
                 self.result["tracebacks"][name] = end.log[-3000:]
 
-    def in_sequence(self, job: str, specs: dict[str, str]) -> None:
-        """Run measurements one after another, each with a weighted part of the remaining time."""
+    def in_sequence(self, job: str, specs: dict[str, str] | None = None) -> None:
+        """Measure contenders (default: all backends) one by one, each in its share of the time."""
+        specs = specs or {spec: spec for spec in self.result["usable"]}
         end, total = self.now() + self.left(job), sum(WEIGHTS.get(name, 1) for name in specs)
         for name, spec in specs.items():
             left, weight = end - self.now(), WEIGHTS.get(name, 1)
