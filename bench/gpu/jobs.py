@@ -32,7 +32,7 @@ from bench.suite.contenders import GPU_PEERS
 from bench.suite.roofline import operations
 from bench.suite.turns import failure
 from bench.suite.workloads import WORKLOADS, Workload, load, make_epoch
-from mlp_xp.backends import Backend, BackendError, get_backend
+from mlp_xp.backends import Backend, get_backend
 from mlp_xp.backends._cuda import captured
 from mlp_xp.nn.layers import Dense
 from mlp_xp.training.data.epoch_plan import plan_epoch
@@ -200,13 +200,11 @@ def transfers(args: argparse.Namespace) -> Cases:
     backend = backend_of(args.contender)
     x, y, source = load("cifar10", 256 if args.tiny else 50_000)
 
-    def batches(how: str, rows: int) -> Iterator[Any]:
+    def batches(how: str, rows: int) -> Iterable[Any]:
         if how == "overlapped":
-            yield from Streamed(backend, x, y, "float32").epoch(plan_epoch(len(x), rows, seed=0))
-            return
+            return Streamed(backend, x, y, "float32").epoch(plan_epoch(len(x), rows, seed=0))
         copy = backend.put if how == "pinned" else partial(_copy_pageable, backend)
-        for start in range(0, len(x), rows):
-            yield copy(x[start : start + rows])
+        return (copy(x[start : start + rows]) for start in range(0, len(x), rows))
 
     def measure(how: str, rows: int) -> Line:
         def move() -> None:
@@ -237,10 +235,7 @@ def _copy_pageable(backend: Backend, chunk: np.ndarray) -> None:
 
 
 def record(args: argparse.Namespace) -> Cases:
-    """Measure the accuracy of the recipe `record` after the remaining time.
-
-    The data are CIFAR-10, or the subset of its images in wheels/.
-    """
+    """Measure the recipe `record` in the remaining time, on CIFAR-10 or the images in wheels/."""
     from bench.studies.speedrun import run_seed
     from mlp_xp.datasets import load_cifar10, load_digits
 
@@ -266,9 +261,7 @@ def probe(args: argparse.Namespace) -> Cases:
     try:
         backend_of(args.contender)
     except Exception as error:  # A library may raise any error.
-        known = isinstance(error, BackendError | ValueError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        sys.exit(" ".join(reason.split()))
+        sys.exit(failure(error)["cannot_run"])
     return ()
 
 

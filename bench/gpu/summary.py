@@ -26,6 +26,7 @@ GOALS = (
     ("tiny", "float32", "torch", 8.0),
 )
 Result = dict[str, Any]
+environment = functools.cache(records.environment)
 
 
 def count_tests(junit: Path) -> tuple[dict[str, float], dict[str, tuple[str, str]]]:
@@ -101,20 +102,13 @@ def steps_table(result: Result) -> str:
     eager = {key_of(x)[:2]: step_of(x) for x in lines if x["contender"] == "torch"}
     order = list(dict.fromkeys(key_of(x)[:2] for x in lines))
     for line in sorted(lines, key=lambda x: (order.index(key_of(x)[:2]), step_of(x))):
-        step, (workload, precision, name) = step_of(line), key_of(line)
-        n, peak = launches.get(key_of(line)), peaks.get(precision)
-        beside = eager.get((workload, precision))
-        rows.append(
-            [
-                f"{workload}, batch {line['batch']}",
-                precision,
-                name,
-                seconds(step),
-                "" if beside is None else f"{beside / step:.2f}",
-                "" if n is None else f"{n:.1f}",
-                "" if peak is None else f"{line['flop'] / step / peak:.0%}",
-            ]
-        )
+        step, key = step_of(line), key_of(line)
+        beside, n, peak = eager.get(key[:2]), launches.get(key), peaks.get(line["precision"])
+        cells = [f"{key[0]}, batch {line['batch']}", *key[1:], seconds(step)]
+        cells.append(f"{beside / step:.2f}" if beside else "")
+        cells.append(f"{n:.1f}" if n else "")
+        cells.append(f"{line['flop'] / step / peak:.0%}" if peak else "")
+        rows.append(cells)
     names = ["network", "precision", "contender", "step", "vs torch", "launches", "of the peak"]
     return grid(names, rows)
 
@@ -141,10 +135,8 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
     out_of_time = [f"{name}: {', '.join(cases)}" for name, cases in late.items()]
     yield "Not reached", bullets(result["not_reached"] + out_of_time)
     yield "Missing", bullets(result["missing"])
-    counts = [
-        [spec, *(f"{count:.0f}" for count in found.values())]
-        for spec, found in result["tests"].items()
-    ]
+    tests = result["tests"].items()
+    counts = [[spec, *(f"{count:.0f}" for count in found.values())] for spec, found in tests]
     yield "Tests", grid(["backend", *EMPTY], counts)
     tools = bullets(f"{tool}: {found}" for tool, found in result["sanitizer"].items())
     yield "Kernels under compute-sanitizer", tools
@@ -152,10 +144,8 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
     rates = [[x["backend"], x["precision"], f"{x['flops'] / 1e12:.4g}"] for x in part("peaks")]
     yield "Large products", grid(["backend", "precision", "TFLOP/s"], rates)
     yield "Steps", steps_table(result)
-    moves = [
-        [x["backend"], x["how"], str(x["rows"]), f"{x['bytes_per_second'] / 1e9:.2f}", x["data"]]
-        for x in part("transfers")
-    ]
+    row = "{backend}; {how}; {rows}; {0:.2f}; {data}"
+    moves = [row.format(x["bytes_per_second"] / 1e9, **x).split("; ") for x in part("transfers")]
     yield "Transfers", grid(["backend", "how", "rows", "GB/s", "data"], moves)
     row = "{backend}; {n_images:,}; {max_time} s; {test_accuracy:.1%}; {epochs:.1f}"
     runs = [row.format(**x).split("; ") for x in part("record")]
@@ -164,9 +154,6 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
     with contextlib.suppress(ImportError):  # threadpoolctl may be missing.
         facts = environment()
         yield "Measured on", f"{records.machine(facts)}; {records.versions(facts)}"
-
-
-environment = functools.cache(records.environment)
 
 
 def markdown(result: Result) -> str:
