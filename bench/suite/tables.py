@@ -10,6 +10,8 @@ import numpy as np
 from bench.suite.records import Result
 
 NOT_COMPARED = "not compared"
+# A reason why a contender cannot run: a missing package.
+NOT_INSTALLED = r"ModuleNotFoundError: No module named '(\w+)[\w.]*'|(\w+) is not installed"
 
 
 class Table(NamedTuple):
@@ -100,11 +102,7 @@ def bold_least(values: Sequence[float], form: str) -> list[str]:
 
 
 def contender_table(
-    title: str,
-    columns: list[str],
-    runs: Result,
-    cells: Callable[[str, Result], list[str]],
-    **more: str,
+    title: str, columns: list[str], runs: Result, cells: Callable[..., list[str]], **more: str
 ) -> Table:
     """Return the table of the contenders that ran, and the reasons why others did not."""
     ran = {name: run for name, run in runs.items() if "cannot_run" not in run}
@@ -183,8 +181,8 @@ def print_tables(head: list[str], tables: list[Table], bold: str = "") -> None:
         if table.rows:
             console.print(_drawn(table, console, bold))
         for name, reason in table.missing.items():
-            if package := _missing_package(reason):
-                packages.add(package)
+            if found := re.fullmatch(NOT_INSTALLED, reason):
+                packages.add(package := found[1] or found[2])
                 reason = f"{package} is not installed"
             console.print(f"{name}  {NOT_COMPARED}: {printable(reason)}", style="yellow")
     if packages:
@@ -197,22 +195,14 @@ def _drawn(table: Table, console: Any, bold: str) -> Any:
     from rich import box
     from rich.table import Table as Grid
 
-    for n_shown in range(len(table.columns), 1, -1):
-        # Columns are separated by a space of the box and their padding.
-        drawn = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        drawn.add_column(table.columns[0])
-        for name in table.columns[1:n_shown]:
-            drawn.add_column(name, justify="right", no_wrap=True)
-        for row in table.rows:
-            cells = [cell.replace("**", "") for cell in row[:n_shown]]
-            drawn.add_row(*cells, style="bold" if row[0] == bold else "")
-        if console.measure(drawn).minimum <= console.width:
-            break
+    # Columns are separated by a space of the box and their padding.
+    drawn = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    drawn.add_column(table.columns[0])
+    for name in table.columns[1:]:
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for row in table.rows:
+        cells = [cell.replace("**", "") for cell in row]
+        drawn.add_row(*cells, style="bold" if row[0] == bold else "")
+    while len(drawn.columns) > 2 and console.measure(drawn).minimum > console.width:
+        drawn.columns.pop()
     return drawn
-
-
-def _missing_package(reason: str) -> str | None:
-    """Return the name of the missing package, if that is the reason."""
-    error = r"ModuleNotFoundError: No module named '(\w+)[\w.]*'|(\w+) is not installed"
-    found = re.fullmatch(error, reason)
-    return found and (found[1] or found[2])

@@ -1,5 +1,4 @@
-"""Contenders in turns (A B C A B C ...), so a temporary slowdown of the machine affects all of
-them.
+"""Contenders in turns (A B C A B C ...), so a temporary slowdown affects all of them.
 
 A turn runs in a new process (`child`) or in the contender's process (`Worker`), which sleeps
 during other turns. In a single process, the threads of OpenBLAS, OpenMP and XLA would compete,
@@ -218,8 +217,7 @@ def python(*arguments: object, launcher: Iterable[str] = (), **env: str) -> dict
 def child(
     *arguments: object, cwd: Path | None = None, launcher: Iterable[str] = (), **env: str
 ) -> Any:
-    """Run Python with these arguments and return the last JSON that it prints, or why it cannot
-    run.
+    """Run Python, and return the last JSON that it prints, or why it cannot run.
 
     With a launcher such as mpiexec, return the output of each process.
     """
@@ -236,8 +234,7 @@ def child(
 
 
 def call(function: Callable[..., Any], *arguments: object, **options: Any) -> Any:
-    """Return the result of a module's function in a new process; see `child`. Arguments are passed
-    by their `repr`, and results as JSON."""
+    """Return the result of a function in a new process; arguments are passed by their `repr`."""
     module = sys.modules[function.__module__].__spec__.name  # Not __main__.
     # A rank writes its whole line at once, because other ranks write too.
     code = (
@@ -284,18 +281,15 @@ class Measurement(NamedTuple):
         return self.entry.repeats or self.workload.repeats
 
     def get_ready(self) -> Callable[[], Any]:
-        """Load data and library, and return a function that runs a turn and returns the loss, if
-        any."""
+        """Load data and library; return a function that runs a turn and returns any loss."""
         workload, entry = self.workload, self.entry
-        x = np.load(self.folder / f"{entry.data}.npy")
-        y = np.load(self.folder / "labels.npy")
-        rows = x[: workload.n_images].copy() if workload.kind == "predict" else None
-        if rows is not None:
-            x, y = x[:TRAINED_ON], y[:TRAINED_ON]
+        x, y = (np.load(self.folder / f"{name}.npy") for name in (entry.data, "labels"))
         os.environ.update(entry.environment)
-        contender = entry.make(workload.task(x, y, self.threads))
-        if rows is None:
+        if workload.kind == "train":
+            contender = entry.make(workload.task(x, y, self.threads))
             return lambda: contender.train(self.repeats)
+        rows = x[: workload.n_images].copy()
+        contender = entry.make(workload.task(x[:TRAINED_ON], y[:TRAINED_ON], self.threads))
         contender.train(1)
 
         def predict() -> None:
@@ -306,10 +300,9 @@ class Measurement(NamedTuple):
 
 
 def prepare(workload: Workload, folder: Path) -> Result:
-    """Write the data of a workload to files, so preparing them does not increase a contender's
-    memory."""
-    n_images = max(workload.n_images, TRAINED_ON) if workload.kind == "predict" else None
-    raw, labels, source = load(workload.data, n_images or workload.n_images)
+    """Write a workload's data to files, so that this does not increase a contender's memory."""
+    least = TRAINED_ON if workload.kind == "predict" else 0
+    raw, labels, source = load(workload.data, max(workload.n_images, least))
     scaled = raw.astype(np.float32)
     if workload.data.endswith("-unit"):
         scaled /= 255
