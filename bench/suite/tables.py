@@ -203,6 +203,7 @@ def _drawn(table: Table, console: Any, bold: str) -> Any:
     for row in table.rows:
         cells = [cell.replace("**", "") for cell in row]
         drawn.add_row(*cells, style="bold" if row[0] == bold else "")
-    while len(drawn.columns) > 2 and console.measure(drawn).minimum > console.width:
+    wide = console.options.update(width=10_000)  # Measurements are at most this width.
+    while len(drawn.columns) > 2 and console.measure(drawn, options=wide).minimum > console.width:
         drawn.columns.pop()
     return drawn

@@ -5,6 +5,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import rich.console
 
 ROOT = Path(__file__).parents[2]
 OURS = "mlp_xp, NumPy"
@@ -28,6 +29,14 @@ def test_no_module_has_the_name_of_another_package():
     own = {path.stem for path in (ROOT / "bench").rglob("*") if path.suffix in (".py", "")}
     others = {*sys.stdlib_module_names, *packages_distributions()} - {"bench"}
     assert own & others <= {"__init__", "__main__", "__pycache__"}
+
+
+def test_narrow_terminals_omit_the_last_columns(module):
+    tables = module("bench.suite.tables")
+    table = tables.Table("times", ["name", "a" * 8, "b" * 8], [["two words", "**1**", "2"]])
+    for width, n_shown in ((80, 3), (20, 2), (8, 2)):
+        drawn = tables._drawn(table, rich.console.Console(width=width), "two words")
+        assert len(drawn.columns) == n_shown
 
 
 def test_a_ratio_below_its_floor_is_reported(module):
