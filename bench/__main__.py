@@ -9,6 +9,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench.reports.charts import draw
@@ -16,9 +18,9 @@ from bench.reports.sections import ALL, PARTS, report
 from bench.reports.targets import floors_of, shortfalls, targets
 from bench.suite.contenders import OURS, entries
 from bench.suite.records import HISTORY, Result, environment, usable_cpus, write
-from bench.suite.side_by_side import workload_part, workload_table
+from bench.suite.side_by_side import measure_workload, workload_table
 from bench.suite.tables import Table, count, print_tables
-from bench.suite.turns import Options, Part, say, set_threads
+from bench.suite.turns import Announce, Options, say, set_threads
 from bench.suite.workloads import QUICK, SUITE
 from mlp_xp.cli.commands import parse as parse_command
 
@@ -26,6 +28,7 @@ KEYS = {key.replace("_", "-"): key for key in ALL}
 WORKLOADS, QUICK_WORKLOADS = ([workload.name for workload in suite] for suite in (SUITE, QUICK))
 NAMES = (*WORKLOADS, *(key.replace("_", "-") for key in PARTS))
 QUICK_EXTRAS = ("drop-in", "busy", "end-to-end")
+Parts = dict[str, tuple[str, Callable[[Announce], Result]]]  # Titles and measuring functions.
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -57,18 +60,18 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"no contender is called {name!r}: choose from {typed}")
 
 
-def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, tuple[Part, Options]]:
-    """Return the selected parts in order, each with its options."""
+def parts_of(args: argparse.Namespace, scratch: Path) -> Parts:
+    """Return the selected parts in order."""
     suite, usual = (QUICK, [*QUICK_WORKLOADS, *QUICK_EXTRAS]) if args.quick else (SUITE, NAMES)
-    parts = {workload.name: workload_part(workload) for workload in suite}
-    parts |= {name: ALL[key] for name, key in KEYS.items()}
+    known = {w.name: (w.title, partial(measure_workload, w)) for w in suite}
+    known |= {name: ALL[key][:2] for name, key in KEYS.items()}
     options = Options(args.rounds, args.threads, scratch, args.quick, args.images, args.contenders)
     found = {}
-    for name, part in parts.items():
+    for name, (title, measure) in known.items():
         words = [word for word in args.only or usual if word.partition("/")[0] == name]
         cases = () if name in words else tuple(word.partition("/")[2] for word in words)
         if words:
-            found[name] = part, options._replace(cases=cases)
+            found[name] = title, partial(measure, options._replace(cases=cases))
     return found
 
 
@@ -83,8 +86,7 @@ def main() -> int:
     result: Result = {"environment": environment(), "settings": settings, "workloads": {}}
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            parts = parts_of(args, Path(scratch))
-            measure_parts(parts, result, out)
+            measure_parts(parts := parts_of(args, Path(scratch)), result, out)
     except KeyboardInterrupt:
         if (out / "report.md").exists():
             print(f"interrupted; what was measured is in {out}", file=sys.stderr)
@@ -103,7 +105,7 @@ def main() -> int:
     return 0
 
 
-def measure_parts(parts: dict[str, tuple[Part, Options]], result: Result, out: Path) -> None:
+def measure_parts(parts: Parts, result: Result, out: Path) -> None:
     """Measure the parts one after another, and write all results after each part."""
     from rich.console import Console
     from rich.progress import Progress
@@ -113,17 +115,17 @@ def measure_parts(parts: dict[str, tuple[Part, Options]], result: Result, out: P
     options = {"refresh_per_second": 1, "speed_estimate_period": math.inf}
     with Progress(console=console, disable=not console.is_terminal, **options) as progress:
         bar = progress.add_task("", total=len(parts))
-        for number, (name, (part, settings)) in enumerate(parts.items()):
+        for number, (name, (title, measure)) in enumerate(parts.items()):
 
             def announce(turn: str, label: str = f"{number + 1}/{len(parts)} {name}") -> None:
                 progress.update(bar, description=f"{label}: {turn}", refresh=True)
 
             if not console.is_terminal:
                 taken = f"({time.perf_counter() - start:.0f} s so far)"
-                say(f"part {number + 1} of {len(parts)}, {part.title}  {taken}")
+                say(f"part {number + 1} of {len(parts)}, {title}  {taken}")
             announce("preparing")
             record, key = (result, KEYS[name]) if name in KEYS else (result["workloads"], name)
-            record[key] = part.measure(settings, announce)
+            record[key] = measure(announce)
             # The results so far are kept if a later part fails.
             write(out / "result.json", result)
             (out / "report.md").write_text(report(result), encoding="utf-8")

@@ -38,15 +38,14 @@ def make(
         **options,
     )
     classes = np.arange(task.widths[-1])
+    warnings.simplefilter("ignore", ConvergenceWarning)  # The epochs of a turn may be few.
 
     def train(epochs: int) -> float:
-        if not in_one_fit:
+        if in_one_fit:
+            model.set_params(max_iter=epochs).fit(x, task.y)
+        else:
             for _ in range(epochs):
                 model.partial_fit(x, task.y, classes=classes)
-            return float(model.loss_)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.set_params(max_iter=epochs).fit(x, task.y)
         return float(model.loss_)
 
     return Contender(train, model.predict)

@@ -39,9 +39,8 @@ def make(task: Task) -> Contender:
             dz1 = (dz2 @ w2.T) * a1 * (1 - a1)
             grads = x.T @ dz1, dz1.sum(axis=0, keepdims=True)
             grads += a1.T @ dz2, dz2.sum(axis=0, keepdims=True)
-            weights = tuple(
-                w - task.learning_rate * dw for w, dw in zip(weights, grads, strict=True)
-            )
+            pairs = zip(weights, grads, strict=True)
+            weights = tuple(w - task.learning_rate * dw for w, dw in pairs)
             _ = np.mean(forward(*weights, x)[1].argmax(axis=1) == labels)
         return float(loss)
 

@@ -1,23 +1,10 @@
 """Times of all contenders and the roofline by workload, and the growth of the time per epoch."""
 
-from functools import partial
-
+from bench.suite import tables
 from bench.suite.contenders import OURS, Entry, entries
 from bench.suite.records import Result
 from bench.suite.roofline import METERS, roofline, state_bytes
-from bench.suite.tables import (
-    Table,
-    contender_table,
-    count,
-    measured,
-    median,
-    megabytes,
-    quartiles,
-    reasons,
-    seconds,
-    spread,
-    times,
-)
+from bench.suite.tables import Table, seconds, spread
 from bench.suite.turns import Announce, Measurement, Options, Part, measure, prepare
 from bench.suite.workloads import WORKLOADS, Workload
 
@@ -36,13 +23,6 @@ SWEEPS = {
     "images in a batch": {n: BASE._replace(batch_size=n) for n in (16, 128, 1024)},
     "images in an epoch": {n: BASE._replace(n_images=n) for n in (1_024, 4_096, 16_384)},
 }
-GROWTH_ROUNDS = 3
-
-
-def workload_part(workload: Workload) -> Part:
-    """Return the part for one workload."""
-    measure_it = partial(measure_workload, workload)
-    return Part(workload.title, measure_it, lambda run: [workload_table(run)])
 
 
 def measure_workload(workload: Workload, options: Options, announce: Announce) -> Result:
@@ -85,23 +65,19 @@ def _measure(
 def workload_table(workload: Result) -> Table:
     """Return the table of a workload's contenders."""
     least, runs, train = workload["floor"], workload["contenders"], workload["kind"] == "train"
-    unit, ours = "epoch" if train else "call", measured(runs).get(OURS)
+    unit, ours = "epoch" if train else "call", tables.measured(runs).get(OURS)
 
     def cells(name: str, run: Result) -> list[str]:
         own = spread(run["seconds"]).median
-        return [
-            seconds(own),
-            times(run["seconds"], ours, short=True),
-            f"{workload['images'] / own:,.0f}",
-            f"{least['seconds'] / own:.0%}",
-            megabytes(run),
-            quartiles(run["seconds"]),
-        ]
+        ratio, rate = tables.times(run["seconds"], ours, short=True), workload["images"] / own
+        share = f"{least['seconds'] / own:.0%}"
+        memory, noise = tables.megabytes(run), tables.quartiles(run["seconds"])
+        return [seconds(own), ratio, f"{rate:,.0f}", share, memory, noise]
 
     columns = ["contender", unit, "times ours", "images/s", "of roofline", "peak MB", "quartiles"]
     steps, copied = "", ""
     if train:
-        steps = f"An epoch has {count(workload['steps'], 'step')} of {workload['solver']}. "
+        steps = f"An epoch has {tables.count(workload['steps'], 'step')} of {workload['solver']}. "
         copied = f", {least['bytes'] / 1e9:,.3g} GB at {least['copy_rate'] / 1e9:,.1f} GB/s"
     terms = (
         f"{steps}Roofline: {least['operations'] / 1e9:,.3g} GFLOP at "
@@ -109,9 +85,9 @@ def workload_table(workload: Result) -> Table:
         f"{workload['pixels'] / 1e6:,.1f} MB as uint8 and four times that as float32; parameters "
         f"and optimizer state need {workload['state_bytes'] / 1e6:,.1f} MB."
     )
-    images = f"{count(workload['images'], 'image')} of {workload['data']}"
+    images = f"{tables.count(workload['images'], 'image')} of {workload['data']}"
     note = f"{images} per {unit}; roofline {seconds(least['seconds'])}."
-    return contender_table(workload["title"], columns, runs, cells, note=note, terms=terms)
+    return tables.contender_table(workload["title"], columns, runs, cells, note=note, terms=terms)
 
 
 # --- growth: the cost of an epoch by width, depth, batch size and number of rows ------------------
@@ -120,11 +96,10 @@ def workload_table(workload: Result) -> Table:
 def measure_growth(options: Options, announce: Announce) -> Result:
     """Return the seconds of each contender by varied quantity and value."""
     known: dict[Workload, Result] = {}
-    options = options._replace(rounds=GROWTH_ROUNDS)
-    for workload in (workload for sweep in SWEEPS.values() for workload in sweep.values()):
-        if workload not in known:
-            chosen = {name: entry for name, entry in entries(workload).items() if name in GROWING}
-            known[workload] = _measure(workload, chosen, options, announce)[1]
+    options = options._replace(rounds=3)
+    for workload in dict.fromkeys(w for sweep in SWEEPS.values() for w in sweep.values()):
+        chosen = {name: entry for name, entry in entries(workload).items() if name in GROWING}
+        known[workload] = _measure(workload, chosen, options, announce)[1]
     return {
         title: [{"value": value, "contenders": known[w]} for value, w in sweep.items()]
         for title, sweep in SWEEPS.items()
@@ -137,8 +112,8 @@ def growth_tables(growth: Result) -> list[Table]:
     for title, points in growth.items():
         columns = ["contender", *(f"{point['value']:,}" for point in points)]
         runs = [point["contenders"] for point in points]
-        rows = [[who, *(median(run[who].get("seconds")) for run in runs)] for who in GROWING]
-        missing = reasons({who: runs[0][who] for who in GROWING})
+        rows = [[who, *(tables.median(run[who].get("seconds")) for run in runs)] for who in GROWING]
+        missing = tables.reasons({who: runs[0][who] for who in GROWING})
         found.append(Table(f"seconds per epoch by {title}", columns, rows, missing))
     return found
 

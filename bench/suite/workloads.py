@@ -67,19 +67,12 @@ WORKLOADS = (
 )
 _TINY, _LAB, _MEDIUM, _WIDE = WORKLOADS
 _LAB_SGD = _LAB._replace(solver="sgd", learning_rate=0.01)
+_FULL_BATCH = {"batch_size": 54_000, "n_images": 54_000, "solver": "descent", "learning_rate": 0.1}
 
 SUITE = (
     _TINY._replace(repeats=20),
     _LAB_SGD._replace(repeats=2),
-    _LAB._replace(
-        name="lab-full",
-        batch_size=54_000,
-        n_images=54_000,
-        data="cifar10-unit",
-        solver="descent",
-        learning_rate=0.1,
-        repeats=10,
-    ),
+    _LAB._replace(name="lab-full", data="cifar10-unit", repeats=10, **_FULL_BATCH),
     _MEDIUM._replace(n_images=10_240),
     _WIDE._replace(n_images=5_120),
     _MEDIUM._replace(name="predict", n_images=10_000, kind="predict", repeats=2),
@@ -102,16 +95,11 @@ def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
     # Imported here because a peer's process imports this file and must load only the peer.
     from mlp_xp.datasets import load_cifar10, load_digits, locate
 
-    if data == "digits":
-        digits = load_digits()
-        x = np.concatenate([digits.x_train, digits.x_test])
-        y = np.concatenate([digits.y_train, digits.y_test])
-        source = "digits"
-    elif locate("cifar10") is not None:
-        cifar = load_cifar10()
-        x, y, source = cifar.x_train, cifar.y_train, "CIFAR-10"
+    if data == "digits" or locate("cifar10") is not None:
+        found, source = (load_digits(), data) if data == "digits" else (load_cifar10(), "CIFAR-10")
+        x, y = found.x_train, found.y_train
         if n_images > len(x):
-            x, y = np.concatenate([x, cifar.x_test]), np.concatenate([y, cifar.y_test])
+            x, y = np.concatenate([x, found.x_test]), np.concatenate([y, found.y_test])
     else:
         generator = np.random.default_rng(0)
         x = generator.integers(256, size=(min(n_images, 60_000), 3072), dtype=np.uint8)
