@@ -31,7 +31,7 @@ from bench.gpu.summary import NOT_REACHED
 from bench.suite.contenders import GPU_PEERS
 from bench.suite.roofline import operations
 from bench.suite.turns import failure
-from bench.suite.workloads import WORKLOADS, Workload, load, make_epoch
+from bench.suite.workloads import WORKLOADS, Task, Workload, load, make_epoch
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.backends._cuda import captured
 from mlp_xp.nn.layers import Dense
@@ -110,7 +110,7 @@ def prepare(spec: str, line: Line, workload: Workload) -> Epoch:
         library, peer = GPU_PEERS[line["contender"]]
         x = (x - np.float32(x.mean())) / np.float32(x.std())
         device = {"device": spec.partition(":")[2] or "cuda"} if library == "torch" else {}
-        task = workload.task(x, y, 1)
+        task = Task(workload, x, y, 1)
         return partial(peer.make(task, precision=line["precision"], **device).train, 1)
     backend = backend_of(spec, line["precision"])
     if line["mode"] == "eager":

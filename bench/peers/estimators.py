@@ -14,7 +14,7 @@ def make(
     task: Task, *, library: str = "mlp_xp", in_one_fit: bool = False, **options: Any
 ) -> Contender:
     """Return the contender; if ``in_one_fit`` is true, each turn is one fit with warm start."""
-    if task.solver == "descent":
+    if task.net.solver == "descent":
         return _make_lab(task)
     x = task.x
     if library == "mlp_xp":
@@ -27,17 +27,17 @@ def make(
         # All epochs are run, so they are compiled from the first one on.
         options |= {"input_scaling": scaling, "warm_start": True, "n_iter_no_change": np.inf}
     model = importlib.import_module(library).MLPClassifier(
-        task.widths[1:-1],
-        task.activation,
-        solver="adam" if task.solver == "adam" else "sgd",
+        task.net.widths[1:-1],
+        task.net.activation,
+        solver="adam" if task.net.solver == "adam" else "sgd",
         alpha=0.0,  # No contender penalizes weights.
-        batch_size=task.batch_size,
-        learning_rate_init=task.learning_rate,
-        momentum=MOMENTUM if task.solver == "sgd" else 0.0,
+        batch_size=task.net.batch_size,
+        learning_rate_init=task.net.learning_rate,
+        momentum=MOMENTUM if task.net.solver == "sgd" else 0.0,
         random_state=0,
         **options,
     )
-    classes = np.arange(task.widths[-1])
+    classes = np.arange(task.net.widths[-1])
     warnings.simplefilter("ignore", ConvergenceWarning)  # The epochs of a turn may be few.
 
     def train(epochs: int) -> float:
@@ -56,11 +56,11 @@ def _make_lab(task: Task) -> Contender:
     from bench.peers.plain_numpy import initial
     from mlp_xp.lab import train_mlp
 
-    weights = tuple(array.astype(np.float32) for array in initial(task.widths))
+    weights = tuple(array.astype(np.float32) for array in initial(task.net.widths))
 
     def train(epochs: int) -> float:
         nonlocal weights
-        *weights, _, losses = train_mlp(*weights, task.x, task.y, task.learning_rate, epochs)
+        *weights, _, losses = train_mlp(*weights, task.x, task.y, task.net.learning_rate, epochs)
         return losses[-1]
 
     return Contender(train)

@@ -46,10 +46,10 @@ def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Conte
     # On a GPU, the default is TF32; a CPU supports only float32.
     names = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}
     jax.config.update("jax_default_matmul_precision", names[precision])
-    activation = {"relu": jax.nn.relu, "logistic": jax.nn.sigmoid}[task.activation]
-    rule = {"adam": adam, "sgd": sgd, "descent": descent}[task.solver]
+    activation = {"relu": jax.nn.relu, "logistic": jax.nn.sigmoid}[task.net.activation]
+    rule = {"adam": adam, "sgd": sgd, "descent": descent}[task.net.solver]
     x, y = jax.device_put(task.x), jax.device_put(task.y)
-    n, size = len(x), task.batch_size
+    n, size = len(x), task.net.batch_size
     generator = np.random.default_rng(0)
 
     def forward(params: Any, x: jax.Array) -> jax.Array:
@@ -67,7 +67,7 @@ def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Conte
         params, slots = state
         x, y = (x, y) if rows is None else (x[rows], y[rows])
         loss, grads = jax.value_and_grad(loss_of)(params, x, y)
-        return rule(grads, slots, params, task.learning_rate), loss
+        return rule(grads, slots, params, task.net.learning_rate), loss
 
     @partial(jax.jit, donate_argnums=0)
     def steps(state: Any, x: jax.Array, y: jax.Array, plan: jax.Array) -> tuple[Any, jax.Array]:
@@ -75,10 +75,10 @@ def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Conte
         return state, losses[-1]
 
     step = jax.jit(update, donate_argnums=0)
-    params = init(task.widths)
+    params = init(task.net.widths)
     zeros = jax.tree.map(jnp.zeros_like, params)
     slots = {"adam": (zeros, jax.tree.map(jnp.zeros_like, params), jnp.float32(0)), "sgd": zeros}
-    state = params, slots.get(task.solver)
+    state = params, slots.get(task.net.solver)
 
     def train(epochs: int) -> float:
         nonlocal state

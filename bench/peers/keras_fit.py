@@ -12,14 +12,14 @@ def make(task: Task) -> Contender:
 
         torch.set_num_threads(task.threads)
     keras.utils.set_random_seed(0)
-    activation = {"relu": "relu", "logistic": "sigmoid"}[task.activation]
-    hidden = [keras.layers.Dense(width, activation) for width in task.widths[1:-1]]
+    activation = {"relu": "relu", "logistic": "sigmoid"}[task.net.activation]
+    hidden = [keras.layers.Dense(width, activation) for width in task.net.widths[1:-1]]
     model = keras.Sequential(
-        [keras.Input(task.widths[:1]), *hidden, keras.layers.Dense(task.widths[-1])]
+        [keras.Input(task.net.widths[:1]), *hidden, keras.layers.Dense(task.net.widths[-1])]
     )
-    rule = keras.optimizers.Adam if task.solver == "adam" else keras.optimizers.SGD
+    rule = keras.optimizers.Adam if task.net.solver == "adam" else keras.optimizers.SGD
     model.compile(
-        rule(task.learning_rate, **task.momentum),
+        rule(task.net.learning_rate, **task.net.momentum),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         # On JAX, 8 steps per call halved the time of tiny compared with 1 step, and did not change
         # medium. With 32 steps, both were slower.
@@ -27,7 +27,7 @@ def make(task: Task) -> Contender:
     )
 
     def train(epochs: int) -> float:
-        history = model.fit(task.x, task.y, task.batch_size, epochs, verbose=0)
+        history = model.fit(task.x, task.y, task.net.batch_size, epochs, verbose=0)
         return history.history["loss"][-1]
 
     def predict(rows: np.ndarray) -> np.ndarray:

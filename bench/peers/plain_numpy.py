@@ -25,7 +25,7 @@ def initial(widths: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 
 
 def make(task: Task) -> Contender:
-    weights = initial(task.widths)
+    weights = initial(task.net.widths)
     x, labels = task.x.astype(np.float64), task.y
 
     def train(epochs: int) -> float:
@@ -40,7 +40,7 @@ def make(task: Task) -> Contender:
             grads = x.T @ dz1, dz1.sum(axis=0, keepdims=True)
             grads += a1.T @ dz2, dz2.sum(axis=0, keepdims=True)
             pairs = zip(weights, grads, strict=True)
-            weights = tuple(w - task.learning_rate * dw for w, dw in pairs)
+            weights = tuple(w - task.net.learning_rate * dw for w, dw in pairs)
             _ = np.mean(forward(*weights, x)[1].argmax(axis=1) == labels)
         return float(loss)
 

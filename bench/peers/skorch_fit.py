@@ -11,15 +11,15 @@ from bench.suite.workloads import Contender, Task
 def make(task: Task) -> Contender:
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
-    rule = torch.optim.Adam if task.solver == "adam" else torch.optim.SGD
+    rule = torch.optim.Adam if task.net.solver == "adam" else torch.optim.SGD
     model = NeuralNetClassifier(
         network(task),
         criterion=nn.CrossEntropyLoss,
         optimizer=rule,
         optimizer__fused=True,
-        **{f"optimizer__{name}": value for name, value in task.momentum.items()},
-        lr=task.learning_rate,
-        batch_size=task.batch_size,
+        **{f"optimizer__{name}": value for name, value in task.net.momentum.items()},
+        lr=task.net.learning_rate,
+        batch_size=task.net.batch_size,
         iterator_train__shuffle=True,
         iterator_valid__batch_size=1024,
         train_split=None,

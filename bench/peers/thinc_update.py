@@ -8,18 +8,18 @@ from bench.suite.workloads import Contender, Task
 
 def make(task: Task) -> Contender:
     fix_random_seed(0)
-    layer = {"relu": Relu, "logistic": Sigmoid}[task.activation]
-    model = chain(*[layer(width) for width in task.widths[1:-1]], Softmax(task.widths[-1]))
-    y = to_categorical(task.y, n_classes=task.widths[-1])
+    layer = {"relu": Relu, "logistic": Sigmoid}[task.net.activation]
+    model = chain(*[layer(width) for width in task.net.widths[1:-1]], Softmax(task.net.widths[-1]))
+    y = to_categorical(task.y, n_classes=task.net.widths[-1])
     model.initialize(task.x[:16], y[:16])
     # thinc's SGD has no momentum. Clipping and averaging are off, as in the other contenders.
-    rule = (Adam if task.solver == "adam" else SGD)(
-        task.learning_rate, L2=0.0, grad_clip=0.0, use_averages=False
+    rule = (Adam if task.net.solver == "adam" else SGD)(
+        task.net.learning_rate, L2=0.0, grad_clip=0.0, use_averages=False
     )
 
     def train(epochs: int) -> float:
         for _ in range(epochs):
-            for x, target in model.ops.multibatch(task.batch_size, task.x, y, shuffle=True):
+            for x, target in model.ops.multibatch(task.net.batch_size, task.x, y, shuffle=True):
                 p, backprop = model.begin_update(x)
                 backprop((p - target) / len(x))
                 model.finish_update(rule)

@@ -12,17 +12,17 @@ from bench.suite.workloads import Contender, Task
 
 
 def network(task: Task) -> nn.Sequential:
-    activation = {"relu": nn.ReLU, "logistic": nn.Sigmoid}[task.activation]
+    activation = {"relu": nn.ReLU, "logistic": nn.Sigmoid}[task.net.activation]
     layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(task.widths):
+    for fan_in, fan_out in pairwise(task.net.widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])
 
 
 def optimizer(task: Task, model: nn.Module, device: str) -> torch.optim.Optimizer:
-    rate: Any = task.learning_rate
-    if task.solver != "adam":
-        return torch.optim.SGD(model.parameters(), rate, fused=True, **task.momentum)
+    rate: Any = task.net.learning_rate
+    if task.net.solver != "adam":
+        return torch.optim.SGD(model.parameters(), rate, fused=True, **task.net.momentum)
     on_gpu = device != "cpu"
     rate = torch.tensor(rate, device=device) if on_gpu else rate
     return torch.optim.Adam(model.parameters(), rate, fused=True, capturable=on_gpu)
@@ -58,16 +58,16 @@ def make(
         return loss
 
     if mode == "graph":
-        step = _captured(step, torch.zeros(task.batch_size, dtype=torch.long, device=device))
+        step = _captured(step, torch.zeros(task.net.batch_size, dtype=torch.long, device=device))
 
     def train(epochs: int) -> float:
         for _ in range(epochs):
             # Rows are indexed directly, because a DataLoader would collate them one by one.
             plan = [...]
-            if task.batch_size < len(x):
-                plan = torch.randperm(len(x), device=device).split(task.batch_size)
+            if task.net.batch_size < len(x):
+                plan = torch.randperm(len(x), device=device).split(task.net.batch_size)
             for rows in plan:
-                if on_cpu or mode == "eager" or len(rows) == task.batch_size:
+                if on_cpu or mode == "eager" or len(rows) == task.net.batch_size:
                     loss = step(rows)
         return loss.item()
 

@@ -15,7 +15,7 @@ from bench.suite.contenders import OURS, entries
 from bench.suite.records import Result
 from bench.suite.tables import Table, median, quartiles, reasons
 from bench.suite.turns import Announce, Options, Part, child, in_turns
-from bench.suite.workloads import WORKLOADS
+from bench.suite.workloads import WORKLOADS, Task
 
 # The imports that a first model needs. Packages with lazy imports must load their parts here.
 IMPORTS = {
@@ -77,7 +77,7 @@ def first_step(name: str) -> float:
     n = WORKLOAD.batch_size
     x = np.random.default_rng(0).standard_normal((n, WORKLOAD.widths[0]), dtype=np.float32)
     y = (np.arange(n) % WORKLOAD.widths[-1]).astype(np.int32)
-    task = WORKLOAD.task(x, y, int(os.environ.get("OMP_NUM_THREADS", "1")))
+    task = Task(WORKLOAD, x, y, int(os.environ.get("OMP_NUM_THREADS", "1")))
     start = time.perf_counter()
     ENTRIES[name].make(task).train(1)
     return time.perf_counter() - start

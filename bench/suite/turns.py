@@ -25,7 +25,7 @@ import numpy as np
 
 from bench.suite.contenders import Entry
 from bench.suite.records import ROOT, Result, thread_pools
-from bench.suite.workloads import Workload, load
+from bench.suite.workloads import Task, Workload, load
 
 PAUSE = 0.1  # Seconds between turns, because the last threads spin for some 20 ms.
 PATIENCE = 600  # The time limit of a turn in seconds, including compilation.
@@ -286,10 +286,10 @@ class Measurement(NamedTuple):
         x, y = (np.load(self.folder / f"{name}.npy") for name in (entry.data, "labels"))
         os.environ.update(entry.environment)
         if workload.kind == "train":
-            contender = entry.make(workload.task(x, y, self.threads))
+            contender = entry.make(Task(workload, x, y, self.threads))
             return lambda: contender.train(self.repeats)
         rows = x[: workload.n_images].copy()
-        contender = entry.make(workload.task(x[:TRAINED_ON], y[:TRAINED_ON], self.threads))
+        contender = entry.make(Task(workload, x[:TRAINED_ON], y[:TRAINED_ON], self.threads))
         contender.train(1)
 
         def predict() -> None:

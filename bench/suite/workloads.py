@@ -8,41 +8,16 @@ import numpy as np
 MOMENTUM = 0.9  # The Nesterov momentum of "sgd".
 
 
-class Task(NamedTuple):
-    """A network to train, and its data in memory."""
-
-    widths: tuple[int, ...]
-    activation: str  # "relu" or "logistic"
-    solver: str  # "adam", "sgd" with Nesterov momentum, or "descent" without momentum
-    learning_rate: float
-    batch_size: int  # the number of rows for full-batch training without shuffling
-    x: np.ndarray  # (images, features), float32, or uint8 for contenders that scale by themselves
-    y: np.ndarray  # (images,), int32
-    threads: int
-
-    @property
-    def momentum(self) -> dict[str, Any]:
-        """The options of torch's and Keras's SGD."""
-        return {"momentum": MOMENTUM, "nesterov": True} if self.solver == "sgd" else {}
-
-
-class Contender(NamedTuple):
-    """The functions of a prepared contender."""
-
-    train: Callable[[int], float]  # trains for n more epochs and returns the last loss
-    predict: Callable[[np.ndarray], object] | None = None  # returns the classes of rows
-
-
 class Workload(NamedTuple):
     """A network, its batches, and whether training or prediction is timed."""
 
     name: str
     widths: tuple[int, ...]
-    activation: str
-    batch_size: int
+    activation: str  # "relu" or "logistic"
+    batch_size: int  # The number of rows for full-batch training without shuffling.
     n_images: int  # Per epoch or prediction.
     data: str = "cifar10"
-    solver: str = "adam"
+    solver: str = "adam"  # or "sgd" with Nesterov momentum, or "descent" without momentum
     learning_rate: float = 0.001
     repeats: int = 1  # Epochs or calls per turn, because one may be too short to time.
     kind: str = "train"  # or "predict"
@@ -52,10 +27,26 @@ class Workload(NamedTuple):
         widths = "-".join(map(str, self.widths))
         return f"{self.name} {widths}, {self.activation}, batch {self.batch_size}"
 
-    def task(self, x: np.ndarray, y: np.ndarray, threads: int) -> Task:
-        """Return the task of a contender with these images."""
-        rule = self.solver, self.learning_rate, self.batch_size
-        return Task(self.widths, self.activation, *rule, x, y, threads)
+    @property
+    def momentum(self) -> dict[str, Any]:
+        """The options of torch's and Keras's SGD."""
+        return {"momentum": MOMENTUM, "nesterov": True} if self.solver == "sgd" else {}
+
+
+class Task(NamedTuple):
+    """A network to train, and its data in memory."""
+
+    net: Workload
+    x: np.ndarray  # (images, features), float32, or uint8 for contenders that scale by themselves
+    y: np.ndarray  # (images,), int32
+    threads: int
+
+
+class Contender(NamedTuple):
+    """The functions of a prepared contender."""
+
+    train: Callable[[int], float]  # trains for n more epochs and returns the last loss
+    predict: Callable[[np.ndarray], object] | None = None  # returns the classes of rows
 
 
 # An epoch of each network takes about a second on two cores.
