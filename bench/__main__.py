@@ -1,7 +1,4 @@
-"""Benchmarks of this library and its peers: times, memory, and the fraction of the roofline.
-
-`mlp-xp bench` runs this module, which writes result.json, report.md and charts to a folder.
-"""
+"""`mlp-xp bench`: benchmarks of this library and its peers, with a report and charts."""
 
 import argparse
 import math

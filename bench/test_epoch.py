@@ -1,9 +1,4 @@
-"""Images per second of a training epoch, on each backend.
-
-    pytest bench --benchmark-enable --benchmark-json=epoch.json
-
-An epoch before the timed rounds compiles and warms up. A round ends when the device has finished.
-"""
+"""Images per second of a training epoch, on each backend; see README.md."""
 
 from typing import Any
 

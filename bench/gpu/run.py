@@ -83,17 +83,13 @@ def find_sanitizer() -> str | None:
 
 @dataclass
 class Check:
-    """A run: its result, which is written after each part, and the time that is left.
-
-    ``tiny`` uses small networks, and has no time limit per part. ``now`` returns the time in
-    seconds, and ``start`` creates a `Process`.
-    """
+    """A run: its result, which is written after each part, and the time that is left."""
 
     folder: Path
     scratch: Path
     wanted: list[str]
     seconds: float
-    tiny: bool = False
+    tiny: bool = False  # Whether to use small networks, without a time limit per part.
     now: Callable[[], float] = time.monotonic
     start: Callable[..., Process] = Process
 

@@ -30,12 +30,9 @@ environment = functools.cache(records.environment)
 
 
 def count_tests(junit: Path) -> tuple[dict[str, float], dict[str, tuple[str, str]]]:
-    """Return counts and seconds of a JUnit file, and message and traceback of each failure.
-
-    A killed run has no file.
-    """
+    """Return counts and seconds of a JUnit file, and message and traceback of each failure."""
     counts, failures = dict(EMPTY), {}
-    text = junit.read_text() if junit.exists() else ""
+    text = junit.read_text() if junit.exists() else ""  # A killed run has no file.
     cases = ElementTree.fromstring(text).iter("testcase") if text.rstrip().endswith(">") else ()
     for case in cases:
         bad = [*case.iter("failure"), *case.iter("error")]
@@ -182,10 +179,7 @@ def chart(result: Result) -> Any:
 
 
 def write(result: Result, folder: Path, *, with_chart: bool = True) -> Path:
-    """Write JSON, Markdown and chart, named by date and device; return the Markdown file.
-
-    If this is interrupted, the previous files remain complete.
-    """
+    """Write JSON, Markdown and chart, named by date and device; return the Markdown file."""
     device = result["gpus"][0].partition(",")[0] if result["gpus"] else "no-gpu"
     stem = re.sub(r"[^0-9a-z]+", "-", f"{result['date'][:19]}-{device}".lower())
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,4 @@
-"""Full-batch training as in a classroom: float64, all rows at once, a second forward pass for the
-accuracy."""
+"""Full-batch training as in a classroom: float64, and a second forward pass for the accuracy."""
 
 import numpy as np
 

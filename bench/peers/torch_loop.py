@@ -31,10 +31,7 @@ def optimizer(task: Task, model: nn.Module, device: str) -> torch.optim.Optimize
 def make(
     task: Task, *, device: str = "cpu", mode: str = "eager", precision: str = "float32"
 ) -> Contender:
-    """Return the functions that train with the data on a device.
-
-    ``mode`` is "eager", "compiled" or "graph"; ``precision`` is "float32", "tf32" or "bf16".
-    """
+    """Return a contender; modes: eager, compiled, graph; precisions: float32, tf32, bf16."""
     torch.manual_seed(0)
     on_cpu = device == "cpu"
     if on_cpu:

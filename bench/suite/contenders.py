@@ -30,23 +30,19 @@ def _entry(module: str, options: dict[str, Any] | None = None, **more: Any) -> E
     return Entry(f"bench.peers.{module}", options or {}, **more)
 
 
-def _ours(backend: str, **more: Any) -> Entry:
-    low = {"precision": "bf16"} if more.get("precision") == "bfloat16" else {}
-    return _entry("estimators", {"backend": backend, **low}, **more)
-
-
+_BF16 = {"precision": "bf16"}
 _CONTENDERS = {
-    OURS: _ours("numpy", quick=True),
+    OURS: _entry("estimators", {"backend": "numpy"}, quick=True),
     "mlp_xp, NumPy, epochs in one fit": _entry("estimators", {"in_one_fit": True}),
-    "mlp_xp, NumPy, from uint8": _ours("numpy", data="raw"),
-    "mlp_xp, NumPy, bf16": _ours("numpy", precision="bfloat16"),
-    "mlp_xp, torch": _ours("torch"),
-    "mlp_xp, torch, bf16": _ours("torch", precision="bfloat16"),
-    "mlp_xp, JAX": _ours("jax"),
+    "mlp_xp, NumPy, from uint8": _entry("estimators", {"backend": "numpy"}, data="raw"),
+    "mlp_xp, NumPy, bf16": _entry("estimators", {"backend": "numpy"} | _BF16, precision="bfloat16"),
+    "mlp_xp, torch": _entry("estimators", {"backend": "torch"}),
+    "mlp_xp, torch, bf16": _entry("estimators", {"backend": "torch"} | _BF16, precision="bfloat16"),
+    "mlp_xp, JAX": _entry("estimators", {"backend": "jax"}),
     "scikit-learn": _entry("estimators", {"library": "sklearn.neural_network"}, quick=True),
     "torch": _entry("torch_loop", quick=True),
     "torch, compiled": _entry("torch_loop", {"mode": "compiled"}),
-    "torch, bfloat16 autocast": _entry("torch_loop", {"precision": "bf16"}, precision="bfloat16"),
+    "torch, bfloat16 autocast": _entry("torch_loop", _BF16, precision="bfloat16"),
     "JAX": _entry("jax_jit", quick=True),
     "JAX, epoch in a scan": _entry("jax_jit", {"scan": True}),
     "Keras on JAX": _entry("keras_fit", environment={"KERAS_BACKEND": "jax"}),

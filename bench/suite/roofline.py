@@ -17,14 +17,11 @@ from bench.suite.records import Result
 from bench.suite.tables import measured, spread
 from bench.suite.workloads import Contender, Task, Workload
 
-FLOAT = 4  # bytes
 # How many parameter-sized arrays an optimizer stores. An update reads and writes the parameters and
 # these arrays, and reads the gradient.
 STATE_ARRAYS = {"adam": 2, "sgd": 1, "descent": 0}
-WIDTH = 2048
-OPERATIONS = 2 * WIDTH**3  # Operations of the large product.
-FLOATS = 2**25  # 128 MiB, larger than any cache.
-COPIED = 2 * 4 * FLOATS  # Bytes read and written.
+WIDTH = 2048  # The width of the factors of the large product.
+FLOATS = 2**25  # The large copy has 128 MiB, more than any cache.
 # Meters need no data, so they load the smallest file, the labels.
 _METER = Entry(__name__, data="labels", quick=True, repeats=3)
 METERS = {
@@ -44,7 +41,7 @@ def operations(widths: tuple[int, ...], rows: int, *, train: bool) -> int:
 
 
 def parameter_bytes(widths: tuple[int, ...]) -> int:
-    return FLOAT * sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
+    return 4 * sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
 
 
 def state_bytes(widths: tuple[int, ...], solver: str) -> int:
@@ -56,7 +53,8 @@ def roofline(workload: Workload, rows: int, meters: Result) -> Result:
     """Return the work of an epoch or a prediction, and its time at the measured speeds."""
     medians = {name: spread(taken).median for name, taken in measured(meters).items()}
     fastest = min((name for name in medians if name.startswith("product")), key=medians.get)
-    product_rate, copy_rate = OPERATIONS / medians[fastest], COPIED / medians["copy"]
+    product_rate = 2 * WIDTH**3 / medians[fastest]
+    copy_rate = 2 * 4 * FLOATS / medians["copy"]  # Bytes are read and written.
     train = workload.kind == "train"
     work = operations(workload.widths, rows, train=train)
     steps = -(-rows // workload.batch_size) if train else 0

@@ -15,18 +15,14 @@ NOT_INSTALLED = r"ModuleNotFoundError: No module named '(\w+)[\w.]*'|(\w+) is no
 
 
 class Table(NamedTuple):
-    """A table with columns in order of importance; narrow terminals omit the last columns.
-
-    ``missing`` has the reason for each name that could not be compared. ``terms`` explains the
-    table on pages.
-    """
+    """A table with columns in order of importance; narrow terminals omit the last columns."""
 
     title: str
     columns: Sequence[str]
     rows: list[list[str]]
-    missing: dict[str, str] = {}  # noqa: RUF012 - never written to
+    missing: dict[str, str] = {}  # noqa: RUF012 - why each missing name could not be compared
     note: str = ""
-    terms: str = ""
+    terms: str = ""  # Explains the table on pages.
 
 
 class Spread(NamedTuple):
@@ -73,10 +69,7 @@ def quartiles(times: Sequence[float]) -> str:
 
 
 def times(theirs: Any, ours: Any, wanted: float | None = None, *, short: bool = False) -> str:
-    """Return the ratio of their time to ours, in bold if below the target.
-
-    Quartiles are appended unless ``short`` is true.
-    """
+    """Return the ratio of their time to ours, with quartiles or short; bold if below the target."""
     if not theirs or not ours:
         return NOT_COMPARED
     got = ratio(theirs, ours)
