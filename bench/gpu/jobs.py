@@ -292,10 +292,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
-    with args.out.open("a") as file:
-        for line in results(args):
-            file.write(json.dumps(line) + "\n")
-            file.flush()
+    with args.out.open("a", buffering=1) as file:  # Each line is written immediately.
+        file.writelines(json.dumps(line) + "\n" for line in results(args))
 
 
 if __name__ == "__main__":

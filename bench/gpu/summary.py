@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import re
-import shutil
 import statistics
 import subprocess
 import xml.etree.ElementTree as ElementTree
@@ -49,12 +48,11 @@ def count_tests(junit: Path) -> tuple[dict[str, float], dict[str, tuple[str, str
 
 def gpus() -> list[str]:
     """Return name, memory and driver version of each GPU."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version"]
-    if shutil.which(query[0]) is None:
-        return []
-    answer = subprocess.run([*query, "--format=csv,noheader"], capture_output=True, text=True)
-    lines = [] if answer.returncode else answer.stdout.splitlines()
-    return [", driver ".join(line.rsplit(", ", 1)) for line in lines]
+    fields = "--query-gpu=name,memory.total,driver_version"
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        lines = subprocess.check_output(["nvidia-smi", fields, "--format=csv,noheader"], text=True)
+        return [", driver ".join(line.rsplit(", ", 1)) for line in lines.splitlines()]
+    return []
 
 
 def of_part(result: Result, part: str) -> list[Result]:

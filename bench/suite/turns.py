@@ -105,7 +105,7 @@ def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Resu
     return found
 
 
-class Worker:
+class Worker(contextlib.AbstractContextManager):
     """The process of a contender, which runs a turn on request."""
 
     def __init__(self, job: Any) -> None:
@@ -139,9 +139,6 @@ class Worker:
         last = [line.strip()[:200] for line in printed.split("\n") if line.strip()][-1:]
         status = f"its process ended with status {self._process.wait()}"
         return {"cannot_run": ": ".join([status, *last])}
-
-    def __enter__(self) -> "Worker":
-        return self
 
     def __exit__(self, *_: object) -> None:
         with self._log, self._process:
