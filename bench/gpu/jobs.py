@@ -2,10 +2,8 @@
 
     python -m bench.gpu.jobs peaks torch:cuda --out FILE --seconds 20
     python -m bench.gpu.jobs steps "torch, compiled" --spec torch:cuda --out FILE --seconds 60
-    python -m bench.gpu.jobs record torch:cuda --out FILE --seconds 60
 
-The other measurements are launches and transfers, and probe tests whether a backend works.
-``--tiny`` uses small networks and little data, for a trial without a GPU.
+`JOBS` lists the measurements. ``--tiny`` uses small networks, for a trial without a GPU.
 """
 
 import argparse

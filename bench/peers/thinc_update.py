@@ -13,9 +13,8 @@ def make(task: Task) -> Contender:
     y = to_categorical(task.y, n_classes=task.net.widths[-1])
     model.initialize(task.x[:16], y[:16])
     # thinc's SGD has no momentum. Clipping and averaging are off, as in the other contenders.
-    rule = (Adam if task.net.solver == "adam" else SGD)(
-        task.net.learning_rate, L2=0.0, grad_clip=0.0, use_averages=False
-    )
+    kind = Adam if task.net.solver == "adam" else SGD
+    rule = kind(task.net.learning_rate, L2=0.0, grad_clip=0.0, use_averages=False)
 
     def train(epochs: int) -> float:
         for _ in range(epochs):

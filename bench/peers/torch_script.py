@@ -1,9 +1,6 @@
-"""A torch script that trains the network of `mlp-xp train` on CIFAR-10 and tests it.
+"""A torch script that trains and tests on CIFAR-10 as `mlp-xp train` does without options.
 
     python bench/peers/torch_script.py ~/.cache/mlp-xp/cifar10 --epochs 12
-
-It uses the network, batch size, epochs, optimizer, weight decay and schedule of `mlp-xp train`
-without options.
 """
 
 import argparse
