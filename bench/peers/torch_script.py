@@ -1,6 +1,6 @@
 """A torch script that trains and tests on CIFAR-10 as `mlp-xp train` does without options.
 
-    python bench/peers/torch_script.py ~/.cache/mlp-xp/cifar10 --epochs 12
+Usage: python bench/peers/torch_script.py ~/.cache/mlp-xp/cifar10 --epochs 12
 """
 
 import argparse
