@@ -10,7 +10,7 @@ from bench.studies import real_tables as study
 from bench.studies.tables import tabm
 from bench.studies.tables.sets import ASIDE, SETS
 from bench.suite.records import Result, measured_on, newest
-from bench.suite.tables import count, folded, markdown
+from bench.suite.tables import count, folded, markdown, paragraphs
 
 IMAGE = "tables.svg"
 
@@ -19,31 +19,30 @@ def blocks() -> dict[str, str]:
     """Return the tables of the page by their names."""
     record, found = study.newest_run()
     names, every = study.measured(found)
-    parts = [markdown(study.contenders_table(names, every, "all"))]
     tables = {
-        "Loss on each data set": study.sets_tables(names, every),
+        "Loss on each data set": study.losses_tables(names, every),
         "Difference from the recipe on each data set, %": study.differences_tables(names, every),
         "Classification errors, %": [study.errors_table(names, every)],
         "Training time on each data set": [study.seconds_table(names, every)],
     }
     if aside := [s for s in every if s.name in ASIDE]:
-        table = study.contenders_table(names, aside, "aside")
-        tables = {f"The {len(aside)} data sets not used for tuning": [table]} | tables
-    parts += [folded(title, "\n\n".join(map(markdown, each))) for title, each in tables.items()]
+        title = f"The {len(aside)} data sets not used for tuning"
+        tables = {title: [study.contenders_table(names, aside)]} | tables
+    parts = [folded(title, paragraphs(*map(markdown, each))) for title, each in tables.items()]
     on_cores, of_cores = study.newest_run(study.ON_CORES)
-    names, larger = study.measured(of_cores)
-    cores = [study.contenders_table(names, larger, ""), *study.sets_tables(names, larger)]
-    cores.append(study.seconds_table(names, larger))
+    own, larger = study.measured(of_cores)
+    cores = [study.contenders_table(own, larger), *study.losses_tables(own, larger)]
+    cores.append(study.seconds_table(own, larger))
     of_paper = newest(tabm.PART)[1]
     return {
-        "tables": "\n\n".join(parts),
-        "tables-machine": "\n\n".join(
-            [*_conditions(study.PART, record, every), *_left_out(found, every)]
+        "tables": paragraphs(markdown(study.contenders_table(names, every)), *parts),
+        "tables-machine": paragraphs(
+            *_conditions(study.PART, record, every), *_left_out(found, every)
         ),
-        "tables-on-cores": "\n\n".join(
-            [*map(markdown, cores), *_conditions(study.ON_CORES, on_cores, larger)]
+        "tables-on-cores": paragraphs(
+            *map(markdown, cores), *_conditions(study.ON_CORES, on_cores, larger)
         ),
-        "tabm": f"{markdown(tabm.table(of_paper))}\n\n{measured_on(of_paper['environment'])}",
+        "tabm": paragraphs(markdown(tabm.table(of_paper)), measured_on(of_paper["environment"])),
     }
 
 

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import subprocess
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -24,8 +23,8 @@ from scipy import stats
 
 from bench.studies.tables.models import CONTENDERS, TEST_SHARE
 from bench.studies.tables.sets import ASIDE, MOST_ROWS, SETS
-from bench.suite.records import HISTORY, Result, environment, newest, replace, write
-from bench.suite.tables import Table, bold_least, reasons, seconds
+from bench.suite.records import Result, environment, newest, replace, resume, write
+from bench.suite.tables import Table, bold_least, median, print_tables, reasons, seconds
 from bench.suite.turns import python, say, threads_of
 
 PART, ON_CORES = "tables", "tables-on-cores"  # Record parts for one and more threads.
@@ -80,24 +79,12 @@ def part_of(threads: int) -> str:
     return PART if threads == 1 else ON_CORES
 
 
-def start(folder: Path, rows: int, threads: int) -> None:
-    """Write the record of the machine, or check that the folder is for this machine and number of
-    rows."""
-    file, part = folder / "environment.json", part_of(threads)
-    fresh = {"environment": environment(PACKAGES), part: {"rows": rows, "threads": threads}}
-    if not file.exists():
-        write(file, fresh)
-    record = json.loads(file.read_text())
-    old = {key: record.get(part, {}).get(key) for key in fresh[part]}
-    cpus = [facts["environment"]["cpu"] for facts in (record, fresh)]
-    for known, wanted in ((old, fresh[part]), cpus):
-        if known != wanted:
-            raise SystemExit(f"{folder} is from {known}, not from {wanted}: add --into NEW_FOLDER")
-
-
 def run(folder: Path, args: argparse.Namespace) -> None:
-    """Measure the results that are missing in a folder."""
-    start(folder, args.rows, args.threads)
+    """Measure the results that are missing in a folder of this machine and number of rows."""
+    part, file = part_of(args.threads), folder / "environment.json"
+    own = {"rows": args.rows, "threads": args.threads}
+    fresh = {"environment": environment(PACKAGES), part: own}
+    write(file, resume(file, fresh, {part: tuple(own), "environment": ("cpu",)}))
     for name in args.sets:  # Remove incomplete lines, and results to measure again.
         file = folder / f"{name}.jsonl"
         kept = [result for result in lines(file) if result["contender"] not in args.again]
@@ -116,8 +103,7 @@ def run(folder: Path, args: argparse.Namespace) -> None:
 
 
 class Scores(NamedTuple):
-    """The losses on a data set, of shape (contenders, splits), for splits that all contenders have
-    run."""
+    """Arrays of shape (contenders, splits), for splits of a data set that all contenders ran."""
 
     name: str
     losses: np.ndarray
@@ -130,36 +116,32 @@ def metric(name: str) -> str:
 
 
 def measured(found: dict[Key, Result]) -> tuple[list[str], list[Scores]]:
-    """Return all contenders with results, and the scores on each data set that all of them have
-    run."""
+    """Return all contenders with results, and the scores on each data set that all of them ran."""
     ran = {key: result for key, result in found.items() if "seconds" in result}
     names = [who for who in CONTENDERS if any(who == other for _, other, _ in ran)]
     every = []
     for name in SETS:
         splits = sorted({s for n, _, s in ran if n == name})
         columns = [[ran.get((name, who, s)) for who in names] for s in splits]
-        kept = [column for column in columns if all(column)]
-        if kept:
-            keys = metric(name), "error", "seconds"
-            losses, errors, times = (
+        if kept := [column for column in columns if all(column)]:
+            arrays = (
                 np.asarray([[result.get(key) for result in column] for column in kept]).T
-                for key in keys
+                for key in (metric(name), "error", "seconds")
             )
-            every.append(Scores(name, losses, errors, times))
+            every.append(Scores(name, *arrays))
     return names, every
 
 
 def interval(values: np.ndarray, factor: float) -> float:
-    """Return the half-width of the 95 % confidence interval of a mean; ``factor`` is the variance
-    of the mean divided by the variance of the values."""
+    """Return half the width of a mean's 95 % interval; the mean's variance is ``factor`` times the
+    values' variance."""
     if len(values) < 2:
         return float("nan")
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * np.sqrt(factor))
 
 
 def over_splits(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Return the mean of log(theirs / ours) over the splits of a data set, and the half-width of
-    its interval.
+    """Return the mean of log(theirs / ours) over splits, and half the width of its interval.
 
     Training sets overlap, so the variance is corrected by the fraction of test rows (Nadeau and
     Bengio, Inference for the generalization error, 2003).
@@ -189,9 +171,10 @@ def _percent(mean: float, half: float) -> str:
     return f"{100 * mean:.1f}" + ("" if np.isnan(half) else f" ± {100 * half:.1f}")
 
 
-def heads(names: Iterable[str]) -> list[str]:
-    """Return short names of contenders."""
-    return [HEADS.get(name, name.removeprefix("mlp_xp, recipe ")) for name in names]
+def by_set(names: Iterable[str], cells: dict[str, list[str]], head: str = "set") -> Table:
+    """Return a table with a row per data set and a column per contender."""
+    heads = [HEADS.get(name, name.removeprefix("mlp_xp, recipe ")) for name in names]
+    return Table("By set", [head, *heads], [[name, *row] for name, row in cells.items()])
 
 
 def _recipe_of(names: Sequence[str]) -> int:
@@ -199,9 +182,8 @@ def _recipe_of(names: Sequence[str]) -> int:
     return names.index(TABLE) if TABLE in names else 0
 
 
-def contenders_table(names: Sequence[str], every: Sequence[Scores], title: str) -> Table:
-    """Return a table with a row per contender: rank, wins, difference from the recipe, training
-    time."""
+def contenders_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
+    """Return a table of contenders: rank, wins, difference from the recipe, training time."""
     columns = ["contender", "mean rank", "best on", "better than scikit-learn's MLP on"]
     columns += ["loss against `table`, %", "fit"]
     own, base = _recipe_of(names), names.index(SKLEARN) if SKLEARN in names else None
@@ -213,50 +195,41 @@ def contenders_table(names: Sequence[str], every: Sequence[Scores], title: str) 
         against = "" if i == own else _percent(*over_sets(own, i, every))
         rank, best = f"{ranks[:, i].mean():.2f}", f"{np.sum(ranks[:, i] == 1)}"
         rows.append([names[i], rank, best, better, against, seconds(float(times[i]))])
-    return Table(title, columns, rows)
+    return Table("Contenders", columns, rows)
 
 
-def sets_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
-    """Return a table per loss with the mean loss of each contender on each data set, the lowest in
-    bold."""
-    tables = []
-    for loss in dict.fromkeys(metric(s.name) for s in every):
-        rows = [
-            [s.name + " (aside)" * (s.name in ASIDE), *bold_least(s.losses.mean(axis=1), ".4f")]
-            for s in every
-            if metric(s.name) == loss
-        ]
-        columns = ["RMSE" if loss == "rmse" else "log loss", *heads(names)]
-        tables.append(Table("Each set", columns, rows))
-    return tables
+def losses_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
+    """Return a table per loss with each contender's mean on each data set, the lowest in bold."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for s in every:
+        head = "RMSE" if metric(s.name) == "rmse" else "log loss"
+        name = s.name + " (aside)" * (s.name in ASIDE)
+        found.setdefault(head, {})[name] = bold_least(s.losses.mean(axis=1), ".4f")
+    return [by_set(names, cells, head) for head, cells in found.items()]
 
 
 def differences_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
-    """Return tables of the paired differences from the recipe on each data set, for networks and
-    for trees."""
+    """Return the paired differences from the recipe on each data set, for networks and trees."""
     own, tables = _recipe_of(names), []
     for are_nets in (True, False):
         kept = [i for i, n in enumerate(names) if i != own and are_nets == ("mlp" in n.lower())]
-        rows = [
-            [s.name, *(_percent(*over_splits(s.losses[own], s.losses[i])) for i in kept)]
+        cells = {
+            s.name: [_percent(*over_splits(s.losses[own], s.losses[i])) for i in kept]
             for s in every
-        ]
-        columns = ["set", *heads(names[i] for i in kept)]
-        tables += [Table("Differences", columns, rows)] if kept else []
+        }
+        tables += [by_set([names[i] for i in kept], cells)] if kept else []
     return tables
 
 
 def errors_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the mean error of each contender in percent on each classification data set."""
     classes = [s for s in every if metric(s.name) != "rmse"]
-    rows = [[s.name, *bold_least(100 * s.errors.mean(axis=1), ".2f")] for s in classes]
-    return Table("Errors", ["set", *heads(names)], rows)
+    return by_set(names, {s.name: bold_least(100 * s.errors.mean(axis=1), ".2f") for s in classes})
 
 
 def seconds_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the median training time of each contender on each data set."""
-    rows = [[s.name, *(seconds(float(np.median(t))) for t in s.seconds)] for s in every]
-    return Table("Seconds of a fit", ["set", *heads(names)], rows)
+    return by_set(names, {s.name: [median(turns) for turns in s.seconds.tolist()] for s in every})
 
 
 def failures(found: dict[Key, Result]) -> dict[str, str]:
@@ -280,14 +253,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--into", type=Path, help="a folder; default: the newest run's")
     args = parser.parse_args(argv)
-    try:
-        folder = args.into or newest(part_of(args.threads))[0].parent
-    except FileNotFoundError:
-        folder = HISTORY / f"{time.strftime('%Y-%m-%d')}-{part_of(args.threads)}"
+    folder = args.into or newest(part_of(args.threads))[0].parent
     run(folder, args)
     names, every = measured(read(folder))
-    for row in contenders_table(names, every, "").rows if every else ():
-        print(" | ".join(row))
+    if every:
+        print_tables([], [contenders_table(names, every)])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 
-from bench.suite.records import HISTORY, Result, environment, write
+from bench.suite.records import HISTORY, Result, environment, resume, write
 from bench.suite.tables import Table
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
@@ -28,8 +28,6 @@ from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimi
 from mlp_xp.optimizers import ByKind, Muon, kinds
 from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.saving import load_model
-
-RUN = "import sys; from mlp_xp.cli import main; sys.exit(main())"  # mlp-xp
 
 
 def update_work(model: MLPClassifier) -> int:
@@ -83,8 +81,8 @@ def run_seed(words: list[str], seed: int) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
         start = time.perf_counter()
-        command = [sys.executable, "-c", RUN, *words, "--seed", str(seed), "--out", str(out)]
-        subprocess.run(command, check=True)
+        options = ["--seed", str(seed), "--out", str(out)]
+        subprocess.run([sys.executable, "-m", "mlp_xp", *words, *options], check=True)
         return facts(out, time.perf_counter() - start)
 
 
@@ -118,9 +116,9 @@ def row(record: Result) -> list[str]:
     ]
 
 
-def newest_results(history: Path = HISTORY) -> dict[str, Result]:
+def newest_results() -> dict[str, Result]:
     """Return the newest record of each recipe, by file name."""
-    files = {file.stem: file for file in sorted(history.glob("*/speedrun-*.json"))}
+    files = {file.stem: file for file in sorted(HISTORY.glob("*/speedrun-*.json"))}
     return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 
@@ -148,19 +146,9 @@ def main(argv: list[str] | None = None) -> None:
     file = args.into or HISTORY / time.strftime("%Y-%m-%d") / name
     command = " ".join(["mlp-xp", *words, "--seed", "SEED"])
     own = {"recipe": path.stem, "command": command, "settings": path.read_text(), "runs": {}}
-    fresh = {"environment": environment(), "speedrun": own}
-    record = json.loads(file.read_text()) if file.exists() else fresh
+    compared = {"speedrun": ("command", "settings"), "environment": ("cpu", "kind")}
+    record = resume(file, {"environment": environment(), "speedrun": own}, compared)
     result = record["speedrun"]
-    for fact in ("command", "settings"):
-        if result[fact] != own[fact]:
-            raise SystemExit(
-                f"{file} has different {fact}, {result[fact]!r}: remove it, or name another file "
-                "with --into"
-            )
-    for fact in ("cpu", "kind"):
-        if record["environment"].get(fact) != fresh["environment"][fact]:
-            processor = f"{fact} {record['environment'].get(fact)}"
-            raise SystemExit(f"{file} is from another processor ({processor}): add --into NEW_FILE")
     for seed in args.seeds:
         result["runs"][str(seed)] = run_seed(words, seed)
         result["summary"] = summarized(result["runs"].values())

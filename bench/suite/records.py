@@ -129,3 +129,17 @@ def newest(part: str, *names: str) -> tuple[Path, Result]:
     if found := records(part, *names):
         return found[-1]
     raise FileNotFoundError(f"no record in {HISTORY} contains the part {part!r}")
+
+
+def resume(path: Path, fresh: Result, compared: dict[str, tuple[str, ...]]) -> Result:
+    """Return the record in a file to continue, or a new one; exit if compared facts differ.
+
+    ``compared`` contains the names of facts by part, such as ``{"environment": ("cpu",)}``.
+    """
+    record = json.loads(path.read_text()) if path.exists() else fresh
+    for part, names in compared.items():
+        for name in names:
+            known, wanted = record.get(part, {}).get(name), fresh[part][name]
+            if known != wanted:
+                raise SystemExit(f"{path} has {name} {known!r}, not {wanted!r}: use another --into")
+    return record
