@@ -1,8 +1,4 @@
-"""Scripts that use scikit-learn's MLP, run in turns with scikit-learn and with this library.
-
-Each case is a call in such a script with default settings. Each contender runs in its own
-process, once with the default number of threads and once with one thread.
-"""
+"""Scripts that use scikit-learn's MLP, run in turns with scikit-learn and with this library."""
 
 import importlib
 import itertools
@@ -22,15 +18,6 @@ from bench.suite.tables import Table, median, ratio, reasons, times
 PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
 MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
 THREADS = {"default": None, "1": 1}
-# Target ratio of scikit-learn's seconds to ours, by kind of case.
-WANTED = {
-    "sparse": 1.2,
-    "lbfgs": 1.1,
-    "early stopping": 1.3,
-    "warm start": 1.5,
-    "first fit": 0.77,  # At most 1.3 times scikit-learn's time.
-    "grid search": 1.3,
-}
 TERMS = (
     "Each script imports the MLP from scikit-learn or from mlp_xp and uses its default settings. "
     "Both fit in float64 from the same initial weights. Contenders take turns, each in its own "
@@ -44,8 +31,7 @@ Turn = Callable[[], Any]
 
 
 def sparse(library: Any, what: str, rows: int, columns: int, per_row: int) -> Turn:
-    """Fit or predict rows such as TfidfVectorizer returns: few numbers each, some common
-    columns."""
+    """Fit or predict rows such as TfidfVectorizer returns: few numbers, some common columns."""
     from scipy.sparse import csr_matrix
 
     generator = np.random.default_rng(0)
@@ -116,10 +102,9 @@ model = GridSearchCV(model, grid, n_jobs=2, cv=3)
 
 
 def run_first(library: Any, search: str = "") -> Turn:
-    """Time a script in a new process. With our MLP, it imports its search, if any, from the package
-    ``search``."""
-    is_ours = library.__name__ == MODULES[OURS]
-    more = SEARCH.format(search if is_ours else "sklearn") if search else ""
+    """Time a script in a new process; with our MLP, a search comes from the package ``search``."""
+    module = search if library.__name__ == MODULES[OURS] else "sklearn"
+    more = SEARCH.format(module) if search else ""
 
     def turn() -> turns.Seconds:
         answer = turns.child("-c", SCRIPT.format(module=library.__name__, search=more))
@@ -130,45 +115,46 @@ def run_first(library: Any, search: str = "") -> Turn:
     return turn
 
 
-class Case(NamedTuple):
-    """A timed call: its kind, the function that prepares it, and the options of the function."""
-
-    kind: str
-    make: Callable[..., Turn]
-    options: dict[str, Any]
-    quick: bool = False  # Whether it is part of a quick run.
-
-
+# By kind of case: the function that prepares it, and the target of scikit-learn's seconds / ours.
+KINDS: dict[str, tuple[Callable[..., Turn], float]] = {
+    "sparse": (sparse, 1.2),
+    "lbfgs": (fit, 1.1),
+    "early stopping": (fit, 1.3),
+    "warm start": (fit_again, 1.5),
+    "first fit": (run_first, 0.77),  # At most 1.3 times scikit-learn's time.
+    "grid search": (run_first, 1.3),
+}
 # Rows, columns, and numbers per row.
 _SIZES = ((3_000, 20_000, 100), (10_000, 5_000, 50), (2_000, 50_000, 200), (20_000, 1_000, 20))
-CASES: dict[str, Case] = {}
+# The options of each case. Its name starts with its kind.
+CASES: dict[str, dict[str, Any]] = {}
 for _what, (_rows, _columns, _n) in itertools.product(("fit", "predict"), _SIZES):
-    _options = {"what": _what, "rows": _rows, "columns": _columns, "per_row": _n}
     _name = f"sparse, {_what} {_rows:,} x {_columns:,}, {_n} a row"
-    CASES[_name] = Case("sparse", sparse, _options, quick=_rows == 3_000)
+    CASES[_name] = {"what": _what, "rows": _rows, "columns": _columns, "per_row": _n}
 for _data in ("iris", "wine", "breast_cancer", "digits", "diabetes"):
-    _options = {"data": _data, "solver": "lbfgs"}
-    CASES[f"lbfgs, {_data}"] = Case("lbfgs", fit, _options, _data in ("breast_cancer", "digits"))
+    CASES[f"lbfgs, {_data}"] = {"data": _data, "solver": "lbfgs"}
 for _data in ("iris", "wine"):
-    _options = {"data": _data, "early_stopping": True}
-    CASES[f"early stopping, {_data}"] = Case("early stopping", fit, _options, _data == "iris")
+    CASES[f"early stopping, {_data}"] = {"data": _data, "early_stopping": True}
 for _calls in (200, 2_000):
-    _name = f"warm start, 32 rows, {_calls:,} fits of one iteration"
-    CASES[_name] = Case("warm start", fit_again, {"calls": _calls}, quick=_calls == 200)
+    CASES[f"warm start, 32 rows, {_calls:,} fits of one iteration"] = {"calls": _calls}
 _SEARCH = "grid search, iris, first time"
-CASES |= {
-    "first fit, iris": Case("first fit", run_first, {}, quick=True),
-    _SEARCH: Case("grid search", run_first, {"search": "sklearn"}, quick=True),
-    f"{_SEARCH}, GridSearchCV imported from mlp_xp too": Case(
-        "grid search", run_first, {"search": "mlp_xp"}
-    ),
-}
+CASES |= {"first fit, iris": {}, _SEARCH: {"search": "sklearn"}}
+CASES[f"{_SEARCH}, GridSearchCV imported from mlp_xp too"] = {"search": "mlp_xp"}
+QUICK = (
+    *("sparse, fit 3,000 x 20,000, 100 a row", "sparse, predict 3,000 x 20,000, 100 a row"),
+    *("lbfgs, breast_cancer", "lbfgs, digits", "early stopping, iris"),
+    *("warm start, 32 rows, 200 fits of one iteration", "first fit, iris", _SEARCH),
+)
+
+
+def kind_of(case: str) -> str:
+    return case.partition(",")[0]
 
 
 class Script(NamedTuple):
     """A contender and a case, with the interface of a `Measurement`."""
 
-    case: Case
+    case: str
     contender: str
 
     threads = None  # All cores are allowed; environment variables set the number of threads.
@@ -180,12 +166,13 @@ class Script(NamedTuple):
         if self.contender == PLAIN:  # This also disables cached machine code.
             os.environ["NUMBA_DISABLE_JIT"] = "1"
         library = importlib.import_module(MODULES[self.contender])
-        return self.case.make(library, **self.case.options)
+        make, _ = KINDS[kind_of(self.case)]
+        return make(library, **CASES[self.case])
 
 
 def comparisons(options: turns.Options) -> dict[str, tuple[str, str]]:
     """Return the chosen cases by name, each with one thread and with all threads."""
-    names = options.chosen(name for name, case in CASES.items() if case.quick or not options.quick)
+    names = options.chosen(QUICK if options.quick else CASES)
     # With one thread, ratios do not depend on how well threads work together.
     labels = ["1"] if options.quick else [*THREADS]
     return {f"{name}, threads {label}": (name, label) for name in names for label in labels}
@@ -197,9 +184,8 @@ def measure_all(options: turns.Options, announce: turns.Announce) -> Result:
     chosen = [who for who in known if options.contenders is None or who in options.contenders]
     results: Result = {}
     for title, (name, label) in comparisons(options).items():
-        kind = CASES[name].kind
-        scripts = {who: Script(CASES[name], who) for who in chosen}
-        facts = {"case": name, "kind": kind, "threads": label, "wanted": WANTED[kind]}
+        kind, scripts = kind_of(name), {who: Script(name, who) for who in chosen}
+        facts = {"case": name, "kind": kind, "threads": label, "wanted": KINDS[kind][1]}
         with mock.patch.dict(os.environ):
             turns.set_threads(THREADS[label])
             runs = turns.measure(scripts, options.rounds, announce)
@@ -224,13 +210,12 @@ def tables(results: Result) -> list[Table]:
 
 
 def summary(results: Result) -> Table:
-    """Return the table of the kinds of scripts: range of ratios, target, and number below the
-    target."""
+    """Return the table of kinds: range of ratios, target, and number below the target."""
     found: dict[tuple[str, float], list[float]] = {}
     for result in results.values():
         own, theirs = (result["contenders"][who]["seconds"] for who in (OURS, PEER))
-        kind = result["case"].partition(",")[0]
-        found.setdefault((kind, result["wanted"]), []).append(ratio(theirs, own).median)
+        key = kind_of(result["case"]), result["wanted"]
+        found.setdefault(key, []).append(ratio(theirs, own).median)
     rows = []
     for (kind, wanted), got in found.items():
         below = f"{sum(one < wanted for one in got)} of {len(got)}"

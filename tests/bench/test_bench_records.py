@@ -91,4 +91,4 @@ def test_recorded_floors_name_what_a_quick_run_measures(module):
         assert all(set(peers) <= quick[name] | {"roofline"} for name, peers in found.items())
     # Each case of the drop-in part that a quick run measures, and each kind, is held to a floor.
     assert scripts.keys() <= floors.keys()
-    assert {case.kind for case in drop_in.CASES.values() if case.quick} == set(drop_in.WANTED)
+    assert {drop_in.kind_of(name) for name in scripts} == drop_in.KINDS.keys()
