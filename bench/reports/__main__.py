@@ -1,10 +1,4 @@
-"""Write the figures of the newest records into the docs, and draw their charts.
-
-    python -m bench.reports
-    python -m bench.reports --charts
-
-Pages change only if records in bench/history change; ``--charts`` also redraws the charts.
-"""
+"""Write the figures of the newest records in bench/history into the docs, and draw their charts."""
 
 import argparse
 import re
@@ -16,7 +10,7 @@ from bench.studies import backends, drop_in, ranks, speedrun
 from bench.suite.records import DOCS, measured_on, newest
 from bench.suite.tables import folded, grid, markdown, paragraphs, replace_block
 
-# Prefixes of the targets that are in the tables by processor.
+# Prefixes of the targets that are in the tables by processor, which have newer records.
 BY_PROCESSOR = tuple(f"{name}: time" for name in ("tiny", "lab", "medium", "wide"))
 REPRODUCE = """\
 ```bash
@@ -31,12 +25,10 @@ def blocks() -> dict[str, str]:
     """Return the text of each generated block of the pages, by the name in its markers."""
     _, suite = newest("workloads", "one-row")
     wanted = targets(suite)
-    missed = [row for row in wanted.rows if row[1] == "no"]
-    # Omit networks with newer records, which are in the tables by processor.
-    older = [row for row in missed if not row[0].startswith(BY_PROCESSOR)]
+    missed = [r for r in wanted.rows if r[1] == "no" and not r[0].startswith(BY_PROCESSOR)]
     found = {
         "speed": markdown(sections.speed_table(suite["workloads"])),
-        "missed": grid(wanted.columns, older),
+        "missed": grid(wanted.columns, missed),
         "processors": sections.processor_tables(),
         "slower": f"{sections.slower(suite['workloads'])} [All benchmarks](benchmarks.md).",
         "speedrun": markdown(speedrun.table()),
@@ -60,18 +52,16 @@ def benchmarks_page() -> str:
     picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"
     terms = paragraphs(epochs.terms, picture)
     summary = "Each network, backend and placement"
-    return (
-        paragraphs(
-            "# Benchmarks",
-            # Move all headings of the report one level down.
-            re.sub("^#", "##", sections.report(suite), flags=re.MULTILINE).strip(),
-            markdown(epochs._replace(terms=terms), f"## {epochs.title}", summary),
-            folded("Machine and versions of these epochs", "\n".join(machine)),
-            "## Measure again",
-            REPRODUCE,
-        )
-        + "\n"
+    page = paragraphs(
+        "# Benchmarks",
+        # Move all headings of the report one level down.
+        re.sub("^#", "##", sections.report(suite), flags=re.MULTILINE).strip(),
+        markdown(epochs._replace(terms=terms), f"## {epochs.title}", summary),
+        folded("Machine and versions of these epochs", "\n".join(machine)),
+        "## Measure again",
+        REPRODUCE,
     )
+    return f"{page}\n"
 
 
 def pages() -> dict[Path, str]:
