@@ -72,16 +72,6 @@ def pages() -> dict[Path, str]:
     return texts | {DOCS / "benchmarks.md": benchmarks_page()}
 
 
-def draw_charts(folder: Path = DOCS) -> None:
-    """Draw the charts of the newest records."""
-    suite = newest("workloads", "one-row")[1]
-    charts.draw(suite | {"backends": newest("backends")[1]["backends"]}, folder)
-    for name, record in speedrun.newest_results().items():
-        charts.speedrun_figure(record["speedrun"]).savefig(folder / f"{name}.png", dpi=150)
-    charts.draw_readme(charts.readme_sources(), folder)
-    table_page.draw(folder)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.reports", description=__doc__)
     parser.add_argument("--charts", action="store_true", help="draw the charts again")
@@ -89,7 +79,12 @@ def main() -> None:
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
     if args.charts:
-        draw_charts()
+        suite = newest("workloads", "one-row")[1]
+        charts.draw(suite | {"backends": newest("backends")[1]["backends"]}, DOCS)
+        for name, record in speedrun.newest_results().items():
+            charts.speedrun_figure(record["speedrun"]).savefig(DOCS / f"{name}.png", dpi=150)
+        charts.draw_readme(charts.readme_sources(), DOCS)
+        table_page.draw()
 
 
 if __name__ == "__main__":

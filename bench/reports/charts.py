@@ -1,8 +1,4 @@
-"""Charts of runs, and the images of the README, drawn from their records.
-
-The README's images are narrow enough for phones; on wide pages, they are side by side. Their
-metadata contains the names of the records.
-"""
+"""Charts of runs, and the images of the README, whose metadata names their records."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,9 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bench.reports.bars import COLORS, GRAY, OURS, Bar, new_figure, rate_panels
+from bench.reports.bars import COLORS, GRAY, OURS, Bar, draw_bars, new_figure, rate_panels
 from bench.reports.sections import fastest
 from bench.studies.backends import epochs_of
 from bench.suite import contenders
@@ -53,13 +47,8 @@ def draw(result: Result, folder: Path) -> None:
 
 def epochs_figure(workloads: list[Result]) -> Any:
     """Draw a panel per workload with images per second, fastest first, and the roofline."""
-    panels, lines = {}, {}
-    for workload in workloads:
-        lines[workload["title"]] = workload["images"] / workload["floor"]["seconds"]
-        panels[workload["title"]] = {
-            name: Bar(rate.median, OURS if library == "mlp_xp" else GRAY, rate[1:])
-            for (library, _), (name, rate) in fastest(workload).items()
-        }
+    panels = {workload["title"]: bars_of(workload) for workload in workloads}
+    lines = {one["title"]: one["images"] / one["floor"]["seconds"] for one in workloads}
     note = (
         "The fastest way of each library and precision; blue: mlp_xp. Thin lines: quartiles.\n"
         "Dotted: roofline in float32, where it is near. predict and one-row are predictions."
@@ -67,9 +56,17 @@ def epochs_figure(workloads: list[Result]) -> Any:
     return rate_panels(panels, "Images per second", note, lines)
 
 
+def bars_of(workload: Result, precision: str | None = None) -> dict[str, Bar]:
+    """Return a bar for the fastest contender of each library in one precision, or in each."""
+    return {
+        name: Bar(rate.median, OURS if library == "mlp_xp" else GRAY, rate[1:])
+        for (library, own), (name, rate) in fastest(workload).items()
+        if precision in (None, own)
+    }
+
+
 def backends_figure(backends: Result) -> Any:
-    """Draw images per second of training epochs, one panel per network, with paler bars for
-    streamed data."""
+    """Draw images per second of training epochs by network, with paler bars for streamed data."""
     panels: dict[str, dict[str, Bar]] = {}
     for run in epochs_of(backends):
         alpha = 0.55 if run["placement"] == "streamed" else 1.0
@@ -155,25 +152,14 @@ def draw_readme(records: Sequence[Path], folder: Path) -> None:
     suite, *runs = [json.loads(file.read_text()) for file in records]
     source = "; ".join(file.resolve().relative_to(ROOT).as_posix() for file in records)
     for name, show in zip(IMAGES, (_draw_speed, _draw_accuracy), strict=True):
-        with image(folder / name, (4.2, 3.1), source) as axes:
+        with image(folder / name, (4.2, 3.1), source) as axes:  # Narrow enough for phones.
             axes.figure.get_layout_engine().set(w_pad=0.15)  # Leave room for wider fonts.
             show(axes, suite, runs)
 
 
 def _draw_speed(axes: Any, suite: Result, runs: Sequence[Result]) -> None:
     workload = suite["workloads"][WORKLOAD]
-    ways = [way for (_, low), way in fastest(workload).items() if low == "float32"]
-    names, rates = zip(*sorted(ways, key=lambda way: -way[1].median), strict=True)
-    medians, lows, highs = zip(*rates, strict=True)
-    quartiles = [np.subtract(medians, lows), np.subtract(highs, medians)]
-    colors = [OURS if name.startswith("mlp_xp") else GRAY for name in names]
-    bars = axes.barh(names, medians, color=colors, xerr=quartiles, ecolor="#333333")
-    axes.bar_label(bars, [f"{rate:,.0f}" for rate in medians], padding=5)
-    axes.invert_yaxis()
-    axes.margins(x=0.14)
-    axes.set_xticks([])
-    axes.spines["bottom"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    draw_bars(axes, bars_of(workload, "float32"))
     axes.set_title("CIFAR-10 images a second in training", loc="left", fontsize=10)
     widths = "-".join(map(str, workload["widths"]))
     batch, cpus = workload["batch_size"], suite["environment"]["cpus"]
@@ -204,8 +190,6 @@ def _draw_accuracy(axes: Any, suite: Result, runs: Sequence[Result]) -> None:
     axes.margins(x=0.2, y=0.15)
     axes.set_title("CIFAR-10 test accuracy by training time", loc="left", fontsize=10)
     (cpus,) = {run["environment"]["cpus"] for run in runs}
-    counts = sorted({len(run["speedrun"]["runs"]) for run in runs})
-    seeds = " or ".join(map(str, counts))
-    axes.set_xlabel(
-        f"minutes in all on {cpus} CPU cores, \nrecipes: mean of {seeds} seeds", fontsize=9
-    )
+    seeds = " or ".join(map(str, sorted({len(run["speedrun"]["runs"]) for run in runs})))
+    note = f"minutes in all on {cpus} CPU cores, \nrecipes: mean of {seeds} seeds"
+    axes.set_xlabel(note, fontsize=9)

@@ -1,7 +1,6 @@
 """Tables and plot of docs/tables.md, from the newest run of `bench.studies.real_tables`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.reports.bars import COLORS, OURS
@@ -9,10 +8,8 @@ from bench.reports.charts import image
 from bench.studies import real_tables as study
 from bench.studies.tables import tabm
 from bench.studies.tables.sets import ASIDE, SETS
-from bench.suite.records import Result, measured_on, newest
+from bench.suite.records import DOCS, Result, measured_on, newest
 from bench.suite.tables import count, folded, markdown, paragraphs
-
-IMAGE = "tables.svg"
 
 
 def blocks() -> dict[str, str]:
@@ -66,21 +63,19 @@ def _left_out(found: dict[Any, Result], every: Sequence[Any]) -> list[str]:
     return [sentence] * bool(missing) + [f"- {name} cannot run: {why}" for name, why in lost]
 
 
-def draw(folder: Path) -> None:
+def draw() -> None:
     """Plot each contender's loss against its training time."""
     names, every = study.measured(study.newest_run()[1])
     times, base = study.typical_seconds(every), names.index(study.SKLEARN)
-    with image(folder / IMAGE, (7, 3.6)) as axes:
+    with image(DOCS / "tables.svg", (7, 3.6)) as axes:
         for number, (name, second) in enumerate(zip(names, times, strict=True)):
             loss = 100 * study.over_sets(base, number, every)[0]
             is_ours = name.startswith("mlp_xp")
             other = COLORS["jax:cuda" if "MLP" in name else "torch:cpu"]
             axes.plot(second, loss, "o", color=OURS if is_ours else other)
             # Place labels on different sides of the points, so they do not overlap.
-            if is_ours:
-                offset, side = (-4, -12), "right"
-            else:
-                offset, side = ((0, 7), "center") if "MLP" in name else ((6, -3), "left")
+            offset, side = ((0, 7), "center") if "MLP" in name else ((6, -3), "left")
+            offset, side = ((-4, -12), "right") if is_ours else (offset, side)
             kinds = {"textcoords": "offset points", "ha": side, "fontsize": 8}
             axes.annotate(name, (second, loss), offset, **kinds)
         axes.set_xscale("log")
