@@ -20,9 +20,9 @@ def measure(options: Options, announce: Announce) -> Result:
     found, file = {}, options.scratch / "pytest.json"
     for spec in options.chosen(("numpy", "torch:cpu", "jax:cpu")):
         announce(spec)
-        own = [f"--bench-backends={spec}", f"--bench-rounds={options.rounds}"]
+        own = [f"--bench-backends={spec}", f"--bench-rounds={options.rounds}", "--benchmark-enable"]
         own += [f"--benchmark-json={file}", "-p", "no:cacheprovider"]
-        command = python("-m", "pytest", "-q", "bench", "--benchmark-enable", *own)
+        command = python("-m", "pytest", "-q", "bench", *own)
         subprocess.run(**command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         found[spec] = [
             {**run["extra_info"], "median": run["stats"]["median"], "iqr": run["stats"]["iqr"]}
@@ -34,7 +34,7 @@ def measure(options: Options, announce: Announce) -> Result:
 def epochs_of(backends: Result) -> list[Result]:
     """Return the epochs of all backends, grouped by network."""
     epochs = [run for runs in backends.values() for run in runs if "images_per_second" in run]
-    order = list(dict.fromkeys(run["workload"] for run in epochs))
+    order = [run["workload"] for run in epochs]
     return sorted(epochs, key=lambda run: order.index(run["workload"]))
 
 

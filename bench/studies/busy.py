@@ -1,8 +1,4 @@
-"""Fits on all threads while another program keeps one CPU core busy.
-
-Each case runs in turns in three ways: with all threads on an idle machine, with all threads while a
-program keeps the last core busy, and with one thread fewer, on the other cores.
-"""
+"""Fits while another program keeps the last core busy: on all threads, or on the other cores."""
 
 import contextlib
 import json
@@ -67,13 +63,11 @@ def busy_program(cpu: int) -> Iterator[None]:
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return the seconds of each case in each way, one number per round.
-
-    The result is empty if there is one core, or if processes cannot be restricted to cores.
-    """
-    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+    """Return the seconds of each case in each way, one number per round."""
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else {0}
+    if len(cpus) < 2:  # There is one core, or processes cannot be restricted to cores.
         return {}
-    cpus, names = os.sched_getaffinity(0), options.chosen(QUICK if options.quick else CASES)
+    names = options.chosen(QUICK if options.quick else CASES)
 
     def act(turn: str) -> object:
         name, way = turn.split(": ")

@@ -1,9 +1,4 @@
-"""Training with several ranks: speed compared with one process, and memory on a large memory map.
-
-The mapped file is sparse: it uses no disk space, but can be read like any other file. The memory of
-each rank is measured from the start of the fit. It includes the rank's part of shared memory, but
-not the pages of the file, which the operating system may drop at any time.
-"""
+"""Training with several ranks: speed compared with one process, and memory on a memory map."""
 
 import os
 import sysconfig
@@ -23,7 +18,7 @@ from bench.suite.workloads import WORKLOADS
 from mlp_xp import MLP
 
 MEDIUM = next(workload for workload in WORKLOADS if workload.name == "medium")
-N_IMAGES = 10_240
+N_IMAGES, BATCHES = 10_240, (128, 1_024)
 LIMIT = 300.0  # The maximum memory in megabytes, without the parameters.
 MAP_RANKS = (1, 4)
 MAP_BYTES, N_FEATURES = 6e9, 3072
@@ -36,23 +31,21 @@ class Contender(NamedTuple):
     """The number of ranks, the number of threads per rank, and whether ranks share memory."""
 
     ranks: int
-    threads: int
+    threads: int = 1
     shares: bool = True
 
 
 ONE, TWO, PLAIN = "1 process, 1 thread", "2 ranks, 1 thread each", "2 ranks, sums by MPI alone"
 THREADS = "1 process, 2 threads"
 CONTENDERS = {
-    ONE: Contender(1, 1),
-    TWO: Contender(2, 1),
-    "4 ranks, 1 thread each": Contender(4, 1),
-    PLAIN: Contender(2, 1, shares=False),
-    THREADS: Contender(1, 2),
+    ONE: Contender(1),
+    TWO: Contender(2),
+    "4 ranks, 1 thread each": Contender(4),
+    PLAIN: Contender(2, shares=False),
+    THREADS: Contender(1, threads=2),
 }
-# Batch size, a contender, the contender to compare it with, and the target speedup.
-MARKS = ((1_024, TWO, ONE, 1.8), (128, TWO, ONE, 1.3), (1_024, TWO, THREADS, 0.9))
-MARKS += ((128, TWO, PLAIN, 1.0),)
-BATCHES = sorted({batch for batch, *_ in MARKS})
+# Batch size, the contender to compare two ranks with, and the target speedup.
+MARKS = ((1_024, ONE, 1.8), (128, ONE, 1.3), (1_024, THREADS, 0.9), (128, PLAIN, 1.0))
 
 
 def run_ranks(contender: Contender, function: Callable[..., Any], *arguments: object) -> list[Any]:
@@ -99,10 +92,10 @@ def measure(options: Options, announce: Announce) -> Result:
 def tables(result: Result) -> list[Table]:
     """Return the table of the measured speedups and their targets."""
     rows = []
-    for batch, own, other, least in MARKS:
+    for batch, other, least in MARKS:
         runs = result["epochs"][str(batch)]
-        cells = [median(runs[own]), other, median(runs[other]), f"{least:g}"]
-        rows.append([own, f"{batch:,}", *cells, times(runs[other], runs[own], least)])
+        cells = [median(runs[TWO]), other, median(runs[other]), f"{least:g}"]
+        rows.append([TWO, f"{batch:,}", *cells, times(runs[other], runs[TWO], least)])
     columns = ["run", "batch", "epoch", "compared with", "epoch", "target", "speedup"]
     note = (
         f"An epoch has {result['images']:,} images ({result['data']}); the network is "
@@ -119,16 +112,17 @@ def tables(result: Result) -> list[Table]:
 def measure_maps(options: Options, announce: Announce) -> Result:
     """Return the measurements of each rank on a file of zeros, by number of ranks."""
     path, found = str(options.scratch / "x.npy"), {}
+    # The file is sparse: it uses no disk space, but can be read like any other file.
     shape = int(MAP_BYTES) // (4 * N_FEATURES), N_FEATURES
     np.lib.format.open_memmap(path, "w+", np.float32, shape)
     for n in MAP_RANKS:
         announce(f"ranks: {n}")
-        found[str(n)] = run_ranks(Contender(n, 1), take_memory, path)
+        found[str(n)] = run_ranks(Contender(n), take_memory, path)
     return found
 
 
 def take_memory(file: str) -> dict[str, float]:
-    """Return the memory and time of one rank in a fit on a memory map."""
+    """Return the memory of one rank from the start of a fit on a memory map, and the time."""
     x = np.load(file, mmap_mode="r")
     y = np.random.default_rng(0).integers(0, 10, len(x))
     # Import everything and start the threads first.
@@ -155,8 +149,7 @@ def take_memory(file: str) -> dict[str, float]:
 
 
 def own_memory() -> int:
-    """Return the bytes of this process, including its part of shared memory, but without pages of
-    files on disk."""
+    """Return the bytes of this process and its part of shared memory, without mapped files."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     kinds = "Pss_Anon:", "Pss_Shmem:"
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(kinds))

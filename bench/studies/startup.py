@@ -1,9 +1,4 @@
-"""Start-up time: the import, and the first training step after it.
-
-Each contender is timed in new processes, in turns; the first turn fills compilation caches. A
-process imports the library before it loads anything else, then runs the first step. The import
-of this library is also timed after the import of scikit-learn's estimator.
-"""
+"""Start-up time in a new process: the import, before anything else, and the first training step."""
 
 import os
 import time
@@ -46,7 +41,15 @@ ENTRIES = entries(WORKLOAD)
 
 def measure(options: Options, announce: Announce) -> Result:
     """Return the seconds of imports and first steps in at most `ROUNDS` turns."""
-    found = in_turns([*IMPORTS, AFTER], min(options.rounds, ROUNDS) + 1, _in_a_process, announce)
+
+    def act(turn: str) -> Any:
+        library, before = ("mlp_xp", IMPORTS["scikit-learn"]) if turn == AFTER else (turn, "")
+        name = _contender(library)
+        code = TIMED.format(before=before, statement=IMPORTS[library], name=name)
+        return child("-c", code, **ENTRIES[name].environment)
+
+    # The first turn fills compilation caches.
+    found = in_turns([*IMPORTS, AFTER], min(options.rounds, ROUNDS) + 1, act, announce)
     imports, steps = (
         {
             name: runs if isinstance(runs, dict) else {"seconds": [run[i] for run in runs[1:]]}
@@ -56,15 +59,6 @@ def measure(options: Options, announce: Announce) -> Result:
     )
     # The first step does not depend on other imports.
     return {"imports": imports, "first_steps": {_contender(name): steps[name] for name in IMPORTS}}
-
-
-def _in_a_process(library: str) -> Any:
-    """Return the seconds of an import and of the first step, or why they are missing."""
-    before = IMPORTS["scikit-learn"] if library == AFTER else ""
-    library = "mlp_xp" if library == AFTER else library
-    name = _contender(library)
-    code = TIMED.format(before=before, statement=IMPORTS[library], name=name)
-    return child("-c", code, **ENTRIES[name].environment)
 
 
 def _contender(library: str) -> str:

@@ -1,5 +1,4 @@
-"""The whole command `mlp-xp train`, compared with a script that trains the same network with
-torch."""
+"""The whole command `mlp-xp train`, and a script that trains the same network with torch."""
 
 import os
 import time
@@ -39,10 +38,10 @@ def measure(options: Options, announce: Announce) -> Result:
         reason = f"cifar10 is not in {cache_dir()}: mlp-xp data --fetch cifar10"
         return {"runs": {"CIFAR-10": {"cannot_run": reason}}}
     epochs = 2 if options.quick else EPOCHS
-    script = [ROOT / "bench" / "peers" / "torch_script.py", folder, "--threads", options.threads]
+    script = ROOT / "bench" / "peers" / "torch_script.py"
     commands = {
         "mlp-xp train": [COMMAND, "train", "--backend", "numpy", "--out", "run"],
-        "torch script": [SCRIPT, *script],
+        "torch script": [SCRIPT, script, folder, "--threads", options.threads],
     }
     runs = {}
     for name, command in commands.items():
@@ -50,13 +49,12 @@ def measure(options: Options, announce: Announce) -> Result:
         start, before = time.perf_counter(), os.times()
         found = child("-c", *command, "--epochs", epochs, cwd=options.scratch)
         taken, after = time.perf_counter() - start, os.times()
-        if "cannot_run" not in found:
-            # Processor time of all threads of the child, because wall time depends on other
-            # programs.
-            used = sum(after[2:4]) - sum(before[2:4])
-            found = {name: found[name] for name in KEPT}
-            found |= {"seconds": taken, "processor_seconds": used}
         runs[name] = found
+        if "cannot_run" not in found:
+            # The processor time of all threads, because wall time depends on other programs.
+            used = sum(after[2:4]) - sum(before[2:4])
+            own = {"seconds": taken, "processor_seconds": used}
+            runs[name] = {key: found[key] for key in KEPT} | own
     n_bytes = np.load(folder / "x_train.npy", "r").nbytes
     own = {"epochs": epochs, "state_bytes": state_bytes(WIDTHS, "adam"), "data_bytes": n_bytes}
     return {**own, "runs": runs}
