@@ -1,8 +1,7 @@
 """Matrix products of a dense layer with our kernel calls, OpenBLAS and oneDNN on this processor.
 
-``python -m bench.studies.products`` prints the table of one round. In bfloat16, all libraries get
-float32 factors and round them. Operands are in C order, as in a layer. Products are called as in a
-step: a library once per product, our machine code with several products per call.
+In bfloat16, all libraries get float32 factors and round them. Operands are in C order, as in a
+layer. Products are called as in a step: our machine code computes several products per call.
 """
 
 import contextlib
@@ -49,9 +48,8 @@ def _ours(library: str, dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act |
     from mlp_xp.backends._numpy.native import jobs, memory, thread_pool
 
     is_low = dtype == "bfloat16"
-    if is_low and (library != PACKED or not thread_pool.bfloat16_packing()):
-        return None
-    if library == IN_PLACE and tb:
+    has_none = is_low and not (library == PACKED and thread_pool.bfloat16_packing())
+    if has_none or (library == IN_PLACE and tb):
         return None
     a, b = (memory.aligned(x.astype("float32" if is_low else dtype)) for x in (a, b))
     out = memory.empty((a.shape[ta], b.shape[1 - tb]), a.dtype)
@@ -96,9 +94,8 @@ def rates(library: str, shapes: Any) -> dict[str, float]:
     from mlp_xp._utils.threads import usable_threads
     from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 
-    prepare: Any = {BLAS: _blas, TORCH: _torch}.get(library, partial(_ours, library))
-    is_ours = library in (OURS, IN_PLACE, PACKED)
-    found = {}
+    prepare, found = {BLAS: _blas, TORCH: _torch}.get(library, partial(_ours, library)), {}
+    is_ours = library not in (BLAS, TORCH)
     with thread_pool(usable_threads()) if is_ours else contextlib.nullcontext():
         for batch, fan_in, fan_out in shapes:
             rng, sides = np.random.default_rng(0), f"{batch} x {fan_in} x {fan_out}"

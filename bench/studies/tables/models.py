@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from bench.studies.tables.sets import MOST_ROWS, SETS
+from bench.suite.records import Result
 from bench.suite.turns import failure
 
 TEST_SHARE = 0.2
@@ -50,8 +51,7 @@ def _recipe(name: str, X: Any, is_regression: bool, seed: int, threads: int) -> 
 
 
 def _pipeline(library: str, X: Any, is_regression: bool, seed: int, threads: int) -> Model:
-    """Return the usual pipeline: imputation with indicators, scaled numbers, one-hot encoded
-    text."""
+    """Return the usual pipeline: imputation, scaled numbers, one-hot encoded text."""
     imputer, numbers = _fill_numbers()
     texts = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     encoder = make_column_transformer(
@@ -73,9 +73,11 @@ def _realmlp(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
     return make_pipeline(filled, network(random_state=seed, device="cpu", n_threads=threads))
 
 
-def _lightgbm(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
-    kind = _estimator("lightgbm", "LGBM", is_regression)
-    return kind(random_state=seed, n_jobs=threads, verbose=-1)
+def _trees(
+    library: str, prefix: str, X: Any, is_regression: bool, seed: int, threads: int
+) -> Model:
+    own = {"n_jobs": threads, "verbose": -1} if library == "lightgbm" else {}
+    return _estimator(library, prefix, is_regression)(random_state=seed, **own)
 
 
 def _catboost(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
@@ -91,10 +93,6 @@ def _catboost(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
     return make_pipeline(FunctionTransformer(fill), model)
 
 
-def _histogram(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
-    return _estimator("sklearn.ensemble", "HistGradientBoosting", is_regression)(random_state=seed)
-
-
 CONTENDERS: dict[str, Maker] = {
     "mlp_xp, recipe table": partial(_recipe, "table"),
     "mlp_xp, recipe table-fast": partial(_recipe, "table-fast"),
@@ -102,9 +100,11 @@ CONTENDERS: dict[str, Maker] = {
     "mlp_xp, pipeline": partial(_pipeline, "mlp_xp"),
     "scikit-learn MLP, pipeline": partial(_pipeline, "sklearn.neural_network"),
     "pytabkit RealMLP-TD": _realmlp,
-    "LightGBM": _lightgbm,
+    "LightGBM": partial(_trees, "lightgbm", "LGBM"),
     "CatBoost": _catboost,
-    "scikit-learn HistGradientBoosting": _histogram,
+    "scikit-learn HistGradientBoosting": partial(
+        _trees, "sklearn.ensemble", "HistGradientBoosting"
+    ),
 }
 
 
@@ -122,14 +122,10 @@ def scores(model: Model, X: Any, y: np.ndarray, deviation: float | None) -> dict
     return {"log_loss": float(-np.mean(np.log(np.maximum(given, _SMALLEST)))), "error": error}
 
 
-def fit(
-    name: str, contender: str, split: int, rows: int = MOST_ROWS, threads: int = 2
-) -> dict[str, Any]:
-    """Fit a contender on four fifths of a data set; return the training time, and the scores on the
-    rest.
+def fit(name: str, contender: str, split: int, rows: int = MOST_ROWS, threads: int = 2) -> Result:
+    """Fit a contender on four fifths of a data set; return time, and scores on the other fifth.
 
-    With one thread, the time is processor time, which other programs hardly affect. A contender
-    may raise any error.
+    With one thread, the time is processor time, which other programs hardly affect.
     """
     X, y = SETS[name].load(rows)
     is_regression = SETS[name].task == "regression"
