@@ -82,18 +82,16 @@ def run(name: str, contender: str) -> Result:
     import mlp_xp
     import mlp_xp.model_selection
 
-    case = CASES[name]
+    case, n_jobs = CASES[name], 2 if contender in (THEIRS, MIXED) else None
     module = sklearn.neural_network if contender == THEIRS else mlp_xp
     searches = mlp_xp.model_selection if contender == OURS else sklearn.model_selection
     own = {"backend": mlp_xp.get_backend(case.backend).name} if case.backend else {}
     model = module.MLPClassifier(**case.network, **own)  # Import the library before timing.
     X, y = load(case)
-    settings = {"cv": case.cv, "n_jobs": 2 if contender in (THEIRS, MIXED) else None}
+    prepare = partial(searches.GridSearchCV, model, cv=case.cv, n_jobs=n_jobs, refit=False)
     if not case.backend:
-        few = {name: values[:1] for name, values in case.grid.items()}
-        searches.GridSearchCV(model, few, refit=False, **settings).fit(X, y)
-    memory = peak_bytes() or 0
-    search = searches.GridSearchCV(model, case.grid, refit=False, **settings)
+        prepare({name: values[:1] for name, values in case.grid.items()}).fit(X, y)
+    memory, search = peak_bytes() or 0, prepare(case.grid)
     start = time.perf_counter()
     search.fit(X, y)
     return {
