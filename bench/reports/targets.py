@@ -7,7 +7,6 @@ the fastest float32 peer. The workload `NAME: CONTENDER` uses another contender 
 
 import json
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from bench.studies.busy import ALONE, BUSY
 from bench.studies.startup import AFTER
@@ -21,19 +20,8 @@ MEMORY = 250e6  # bytes
 Wanted = dict[str, dict[str, float]]
 
 
-class Compared(NamedTuple):
-    """The ratio of a peer's time to ours for a workload, or why it is missing, and the minimum
-    ratio."""
-
-    workload: str
-    peer: str
-    least: float
-    got: Spread | None
-    reason: str
-
-
-def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
-    """Yield each ratio that has a target."""
+def compare(result: Result, wanted: Wanted) -> Iterator[tuple[str, str, float, Spread | None, str]]:
+    """Yield workload, peer, target, ratio, and why the ratio is missing, for each target."""
     parts, absent = _with_contenders(result), {"cannot_run": "not measured"}
     for workload, peers in wanted.items():
         name, _, own = workload.partition(": ")
@@ -49,7 +37,7 @@ def compare(result: Result, wanted: Wanted) -> Iterator[Compared]:
             lost = [f"{who}: {why}" for who, why in reasons({own: ours, name: theirs}).items()]
             got = None if lost else ratio(theirs["seconds"], ours["seconds"])
             who = f"the fastest ({name})" if name != peer else peer
-            yield Compared(workload, who, least, got, "; ".join(lost))
+            yield workload, who, least, got, "; ".join(lost)
 
 
 def floors_of(kind: str) -> Wanted:
@@ -67,29 +55,25 @@ def shortfalls(result: Result, floors: Wanted) -> list[str]:
         if got is None:
             problems.append(f"{workload}, {peer}: not compared; {reason}")
         elif got.median + got.noise < least:
-            problems.append(
-                f"{workload}: the time of {peer} is {got.median:.2f} ± "
-                f"{got.noise:.2f} times ours, but must be at least {least} (bench/floors.json)"
-            )
+            text = f"{got.median:.2f} ± {got.noise:.2f} times ours, but must be at least {least}"
+            problems.append(f"{workload}: the time of {peer} is {text} (bench/floors.json)")
     return problems
 
 
 def targets(result: Result) -> Table:
-    """Return the table of targets for the measured workloads; it is empty for a run with fewer
-    images."""
+    """Return the table of targets, which is empty for a run with fewer images."""
     rows = []
-
-    def add(name: str, got: str, target: str, off: float) -> None:
-        is_met = off <= 0
-        rows.append([name, "yes" if is_met else "no", got, target, "" if is_met else f"{off:.0%}"])
-
     if not result["settings"]["images"]:
         for workload, peer, least, got, _ in compare(result, WANTED["targets"]):
             if got is not None:
                 name, off = f"{workload}: time of {peer} / ours", 1 - got.median / least
-                add(name, ratio_text(got), f"at least {least:g}", off)
+                rows.append([name, off, ratio_text(got), f"at least {least:g}"])
         for name, value, limit, show in _limits(result):
-            add(name, show(value), f"at most {show(limit)}", value / limit - 1)
+            rows.append([name, value / limit - 1, show(value), f"at most {show(limit)}"])
+    rows = [
+        [name, "no" if off > 0 else "yes", *texts, f"{off:.0%}" if off > 0 else ""]
+        for name, off, *texts in rows
+    ]
     columns = ["measure", "met", "measured", "target", "missed by"]
     terms = "These are the targets of this project for each release."
     return Table("targets", columns, rows, terms=terms)
@@ -126,10 +110,8 @@ def _with_contenders(result: Result) -> Result:
     """Return all parts of a run that have floors, as workloads with contenders."""
     found = result["workloads"] | result.get("drop_in", {})
     for name, ways in result.get("busy", {}).items():
-        sides = {OURS: ways[BUSY], "one thread": ways[ALONE]}
-        runs = {
-            who: run if isinstance(run, dict) else {"seconds": run} for who, run in sides.items()
-        }
+        sides = {OURS: ways[BUSY], "one thread": ways[ALONE]}.items()
+        runs = {who: run if isinstance(run, dict) else {"seconds": run} for who, run in sides}
         found[f"beside a busy program, {name}"] = {"contenders": runs}
     whole, trained = result.get("end_to_end", {"runs": {}}), {}
     for peer, name in ((OURS, "mlp-xp train"), ("torch", "torch script")):
