@@ -9,7 +9,7 @@ from bench.studies import real_tables as study
 from bench.studies.tables import tabm
 from bench.studies.tables.sets import ASIDE, SETS
 from bench.suite.records import DOCS, Result, measured_on, newest
-from bench.suite.tables import count, folded, markdown, paragraphs
+from bench.suite.tables import count, folded, markdown, paragraphs, reasons
 
 
 def blocks() -> dict[str, str]:
@@ -31,10 +31,15 @@ def blocks() -> dict[str, str]:
     cores = [study.contenders_table(own, larger), *study.losses_tables(own, larger)]
     cores.append(study.seconds_table(own, larger))
     of_paper = newest(tabm.PART)[1]
+    missing = ", ".join(name for name in SETS if name not in {s.name for s in every})
+    left_out = f"Not compared, because not all contenders ran: {missing}." if missing else ""
+    lost = reasons({f"{name}, {who}": result for (name, who, _), result in found.items()})
     return {
         "tables": paragraphs(markdown(study.contenders_table(names, every)), *parts),
         "tables-machine": paragraphs(
-            *_conditions(study.PART, record, every), *_left_out(found, every)
+            *_conditions(study.PART, record, every),
+            left_out,
+            *(f"- {name} cannot run: {why}" for name, why in lost.items()),
         ),
         "tables-on-cores": paragraphs(
             *map(markdown, cores), *_conditions(study.ON_CORES, on_cores, larger)
@@ -53,14 +58,6 @@ def _conditions(name: str, record: Result, every: Sequence[Any]) -> list[str]:
         f"{count(part['threads'], 'thread')}. {part.get('note', '')}".strip(),
         measured_on(record["environment"]),
     ]
-
-
-def _left_out(found: dict[Any, Result], every: Sequence[Any]) -> list[str]:
-    """Return sentences about the data sets that are not compared, and why."""
-    missing = [name for name in SETS if name not in {s.name for s in every}]
-    sentence = f"Not compared, because not all contenders ran: {', '.join(missing)}."
-    lost = study.failures(found).items()
-    return [sentence] * bool(missing) + [f"- {name} cannot run: {why}" for name, why in lost]
 
 
 def draw() -> None:

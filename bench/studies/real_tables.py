@@ -21,7 +21,7 @@ from scipy import stats
 from bench.studies.tables.models import CONTENDERS, TEST_SHARE
 from bench.studies.tables.sets import ASIDE, MOST_ROWS, SETS
 from bench.suite.records import Result, environment, newest, replace, resume, write
-from bench.suite.tables import Table, bold_least, median, print_tables, reasons, seconds
+from bench.suite.tables import Table, bold_least, median, print_tables, seconds
 from bench.suite.turns import python, say, threads_of
 
 PART, ON_CORES = "tables", "tables-on-cores"  # Processor time of one thread; time on cores.
@@ -167,16 +167,12 @@ def by_set(names: Iterable[str], cells: dict[str, list[str]], head: str = "set")
     return Table("By set", [head, *heads], [[name, *row] for name, row in cells.items()])
 
 
-def _recipe_of(names: Sequence[str]) -> int:
-    """Return the number of the contender that the others are compared with."""
-    return names.index(TABLE) if TABLE in names else 0
-
-
 def contenders_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return a table of contenders: rank, wins, difference from the recipe, training time."""
     columns = ["contender", "mean rank", "best on", "better than scikit-learn's MLP on"]
     columns += ["loss against `table`, %", "fit"]
-    own, base = _recipe_of(names), names.index(SKLEARN) if SKLEARN in names else None
+    own = names.index(TABLE) if TABLE in names else 0
+    base = names.index(SKLEARN) if SKLEARN in names else None
     means = np.asarray([s.losses.mean(axis=1) for s in every])  # (sets, contenders)
     ranks, times = stats.rankdata(means, axis=1), typical_seconds(every)
     rows = []
@@ -200,7 +196,7 @@ def losses_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
 
 def differences_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Table]:
     """Return the paired differences from the recipe on each data set, for networks and trees."""
-    own, tables = _recipe_of(names), []
+    own, tables = names.index(TABLE) if TABLE in names else 0, []
     for are_nets in (True, False):
         kept = [i for i, n in enumerate(names) if i != own and are_nets == ("mlp" in n.lower())]
         cells = {
@@ -220,11 +216,6 @@ def errors_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
 def seconds_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the median training time of each contender on each data set."""
     return by_set(names, {s.name: [median(turns) for turns in s.seconds.tolist()] for s in every})
-
-
-def failures(found: dict[Key, Result]) -> dict[str, str]:
-    """Return the reasons why contenders could not run, by data set and name."""
-    return reasons({f"{name}, {who}": result for (name, who, _), result in found.items()})
 
 
 def newest_run(part: str = PART) -> tuple[Result, dict[Key, Result]]:
