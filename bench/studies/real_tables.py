@@ -123,8 +123,7 @@ def measured(found: dict[Key, Result]) -> tuple[list[str], list[Scores]]:
 
 
 def interval(values: np.ndarray, factor: float) -> float:
-    """Return half the width of a mean's 95 % interval; the mean's variance is ``factor`` times the
-    values' variance."""
+    """Return half the 95 % interval of a mean whose variance is ``factor`` times the values'."""
     if len(values) < 2:
         return float("nan")
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * np.sqrt(factor))

@@ -140,12 +140,11 @@ def test_a_contender_without_its_machine_code_cannot_run(turns, monkeypatch):
 @pytest.mark.parametrize("library", [mlp_xp, sklearn.neural_network], ids=["ours", "theirs"])
 def test_each_drop_in_case_runs(module, library):
     drop_in = module("bench.studies.drop_in")
-    kinds = {name: drop_in.kind_of(name) for name in drop_in.CASES}
-    assert {*kinds.values()} == {*drop_in.KINDS} == {*SMALL, "first fit", "grid search"}
-    for name, options in drop_in.CASES.items():
-        if kinds[name] in SMALL:
-            make, _ = drop_in.KINDS[kinds[name]]
-            make(library, **(options | SMALL[kinds[name]]))()
+    kinds = [*map(drop_in.kind_of, drop_in.CASES)]
+    assert {*kinds} == {*drop_in.KINDS} == {*SMALL, "first fit", "grid search"}
+    for kind, options in zip(kinds, drop_in.CASES.values(), strict=True):
+        if kind in SMALL:
+            drop_in.KINDS[kind][0](library, **(options | SMALL[kind]))()
 
 
 def test_contenders_of_a_search_find_the_same_best_score(module, monkeypatch):

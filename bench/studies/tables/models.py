@@ -30,8 +30,6 @@ from bench.suite.turns import failure
 TEST_SHARE = 0.2
 # Smaller probabilities are replaced with this value, so a single row cannot dominate the loss.
 _SMALLEST = 1e-7
-Model = Any
-Maker = Callable[[Any, bool, int, int], Model]  # Arguments: features, task, seed and threads.
 
 
 def _estimator(library: str, prefix: str, is_regression: bool) -> Any:
@@ -46,11 +44,11 @@ def _fill_numbers() -> tuple[SimpleImputer, Any]:
     return imputer, columns(dtype_include=np.number)
 
 
-def _recipe(name: str, X: Any, is_regression: bool, seed: int, threads: int) -> Model:
+def _recipe(name: str, X: Any, is_regression: bool, seed: int, threads: int) -> Any:
     return _estimator("mlp_xp", "MLP", is_regression).from_recipe(name, random_state=seed)
 
 
-def _pipeline(library: str, X: Any, is_regression: bool, seed: int, threads: int) -> Model:
+def _pipeline(library: str, X: Any, is_regression: bool, seed: int, threads: int) -> Any:
     """Return the usual pipeline: imputation, scaled numbers, one-hot encoded text."""
     imputer, numbers = _fill_numbers()
     texts = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
@@ -64,7 +62,7 @@ def _pipeline(library: str, X: Any, is_regression: bool, seed: int, threads: int
     return model
 
 
-def _realmlp(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
+def _realmlp(X: Any, is_regression: bool, seed: int, threads: int) -> Any:
     # RealMLP does not accept missing numbers.
     filled = make_column_transformer(
         _fill_numbers(), remainder="passthrough", verbose_feature_names_out=False
@@ -73,14 +71,12 @@ def _realmlp(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
     return make_pipeline(filled, network(random_state=seed, device="cpu", n_threads=threads))
 
 
-def _trees(
-    library: str, prefix: str, X: Any, is_regression: bool, seed: int, threads: int
-) -> Model:
+def _trees(library: str, prefix: str, X: Any, is_regression: bool, seed: int, threads: int) -> Any:
     own = {"n_jobs": threads, "verbose": -1} if library == "lightgbm" else {}
     return _estimator(library, prefix, is_regression)(random_state=seed, **own)
 
 
-def _catboost(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
+def _catboost(X: Any, is_regression: bool, seed: int, threads: int) -> Any:
     texts = [*X.select_dtypes("category").columns]
     settings = {"verbose": False, "allow_writing_files": False, "thread_count": threads}
 
@@ -93,7 +89,8 @@ def _catboost(X: Any, is_regression: bool, seed: int, threads: int) -> Model:
     return make_pipeline(FunctionTransformer(fill), model)
 
 
-CONTENDERS: dict[str, Maker] = {
+# Functions of the features, whether to fit a regressor, the seed and the number of threads.
+CONTENDERS: dict[str, Callable[[Any, bool, int, int], Any]] = {
     "mlp_xp, recipe table": partial(_recipe, "table"),
     "mlp_xp, recipe table-fast": partial(_recipe, "table-fast"),
     "mlp_xp, recipe table-best": partial(_recipe, "table-best"),
@@ -108,7 +105,7 @@ CONTENDERS: dict[str, Maker] = {
 }
 
 
-def scores(model: Model, X: Any, y: np.ndarray, deviation: float | None) -> dict[str, float]:
+def scores(model: Any, X: Any, y: np.ndarray, deviation: float | None) -> dict[str, float]:
     """Return RMSE divided by the standard deviation of the targets, or log loss and error rate."""
     if deviation is not None:
         difference = np.asarray(model.predict(X), dtype=np.float64).reshape(-1) - y
