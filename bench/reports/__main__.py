@@ -50,13 +50,12 @@ def benchmarks_page() -> str:
     (epochs,) = backends.PART.tables(record["backends"])
     machine = [f"- {measured_on(record['environment'])}", *backends.devices(record["backends"])]
     picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"
-    terms = paragraphs(epochs.terms, picture)
-    summary = "Each network, backend and placement"
+    epochs = epochs._replace(terms=paragraphs(epochs.terms, picture))
     page = paragraphs(
         "# Benchmarks",
         # Move all headings of the report one level down.
         re.sub("^#", "##", sections.report(suite), flags=re.MULTILINE).strip(),
-        markdown(epochs._replace(terms=terms), f"## {epochs.title}", summary),
+        markdown(epochs, f"## {epochs.title}", "Each network, backend and placement"),
         folded("Machine and versions of these epochs", "\n".join(machine)),
         "## Measure again",
         REPRODUCE,
