@@ -74,7 +74,7 @@ def new_state(
         generator = seeded(int(random_state))
     else:
         generator = check_random_state(random_state)
-        generator.set_state(processes.first(generator.get_state()))
+        generator.set_state(processes.first(generator.get_state(legacy=False)))
     start = init_params(network, generator), init_batch_stats(network)
     untrained = [] if columns is None else columns.untrained_codes
     for entry in entries(start[0]) if untrained else ():
