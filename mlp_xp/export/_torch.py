@@ -135,6 +135,11 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
                 f"classes has {len(labels)} entries, {labels!r}, but the module has {n_outputs} "
                 f"outputs: give {max(n_outputs, 2)} labels."
             )
+        if parsed.output == "logistic" and n_outputs == 2:
+            raise ValueError(
+                "`module` ends in a Sigmoid with two outputs, but a classifier has one output for "
+                "two classes: use one output, or leave out the Sigmoid."
+            )
         if parsed.output == "logistic":  # One output per class, each against all others.
             settings["output_activation"] = attributes["out_activation_"] = "logistic"
         model, attributes["classes_"] = MLPClassifier(**settings), labels

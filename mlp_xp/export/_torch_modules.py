@@ -225,7 +225,7 @@ class Parsed(NamedTuple):
     output: str | None
 
 
-_OUTPUTS = {nn.Softmax: "softmax", nn.LogSoftmax: "log_softmax", nn.Sigmoid: "logistic"}
+_ENDS = {nn.Softmax: "softmax", nn.LogSoftmax: "log_softmax", nn.Sigmoid: "logistic"}
 _NAMES = {kind: name for name, kind in _ACTIVATIONS.items() if isinstance(kind, type)}
 
 
@@ -234,8 +234,8 @@ def parse(module: nn.Module) -> Parsed:
     steps = [*module] if isinstance(module, nn.Sequential) else [module]
     steps = steps[isinstance(steps[0], nn.Flatten) if steps else 0 :]
     output = None
-    if steps and type(steps[-1]) in _OUTPUTS:
-        output = _OUTPUTS[type(steps.pop())]
+    if steps and type(steps[-1]) in _ENDS:
+        output = _ENDS[type(steps.pop())]
     if not steps or not isinstance(steps[-1], nn.Linear):
         raise ValueError(
             f"`module` must be a Sequential whose last layer is a Linear, got {module!r}."

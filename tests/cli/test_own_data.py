@@ -261,7 +261,7 @@ def test_classes_are_numbers_in_order_and_trained_rows_are_not_tested(mlp_xp, fa
     Path("other.csv").write_text(head + "".join(rows[:60]))
     done = mlp_xp("evaluate", "run", "--data-path", "other.csv")
     assert " of 60 samples" in done.out
-    assert "other.csv is not the data of the training: all of its rows are tested" in done.err
+    assert "other.csv differs from the training data, so all of its samples are tested" in done.err
     Path("months.csv").write_text(head + "".join(rows + rows[:12]))
     assert "months.csv has changed since the training" in fails("evaluate", "run")
 

@@ -45,7 +45,8 @@ def test_a_candidate_that_diverges_costs_the_others_nothing():
 
 def test_a_candidate_that_this_machine_lacks_fails_alone():
     search = ours.GridSearchCV(network(), {"precision": ["float32", "tf32"]}, cv=2, refit=False)
-    with pytest.warns(FitFailedWarning, match="2 fits failed out of a total of 4"):
+    message = "2 fits failed out of a total of 4"
+    with pytest.warns(FitFailedWarning, match=message), pytest.warns(match="non-finite"):
         search.fit(X, y)
     assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
 

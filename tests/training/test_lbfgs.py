@@ -115,6 +115,7 @@ def test_its_gradient_is_that_of_a_step(backend, monkeypatch, network, weighted,
     assert_alike(before - function.ravel(trainer.learned), slope)
 
 
+@pytest.mark.filterwarnings("ignore:lbfgs failed")
 def test_arrays_that_are_not_learned_stay_as_they_are():
     X, y = problem(N)
     found = []

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    path = args.data_path or info.path
+    known_path, path = info.path, args.data_path or info.path
     info = replace(info, path=path)
     data = info.load(output)
     if info.name == FILES:
@@ -34,7 +34,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 f"{path} differs from the training data in classes, columns or image size: set "
                 "--data-path to data of the same form"
             )
-        data = _untrained(path, data, info.digest, is_other=args.data_path is not None)
+        is_other = Path(path).resolve() != Path(known_path or path).resolve()
+        data = _untrained(path, data, info.digest, is_other=is_other)
     task = task_of(info.class_names)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data)
@@ -59,9 +60,9 @@ def _untrained(path: str, data: Dataset, digest: str | None, *, is_other: bool) 
         return data
     if not is_other:
         raise ValueError(
-            f"{path} has changed since the training, so rows to test on may have been trained on: "
-            "restore the file, or write new rows to another file and pass it with --data-path"
+            f"{path} has changed since the training, so samples to test on may have been trained "
+            "on: restore it, or set --data-path to other samples"
         )
-    print_note(f"{path} is not the data of the training: all of its rows are tested")
+    print_note(f"{path} differs from the training data, so all of its samples are tested")
     x_test = np.concatenate([data.x_train, data.x_test])
     return data._replace(x_test=x_test, y_test=np.concatenate([data.y_train, data.y_test]))

@@ -40,9 +40,9 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
             given = type(model).__name__
             raise TypeError(f"expected a model of class {kind.__name__}, got {given}")
         # `named` has replaced the class indices by class names.
-        labels = list(map(str, model.classes_.tolist())) if names else []
-        if names and (model.classes_.dtype.kind == "U" or {*labels} <= {*names}):
-            model.classes_ = np.asarray([names.index(label) for label in labels])
+        given = getattr(model, "classes_", np.empty(0))
+        if names and (given.dtype.kind == "U" or np.array_equal(given, _labels(names))):
+            model.classes_ = np.asarray([names.index(str(label)) for label in given.tolist()])
         info = data_info(config, model)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error

@@ -165,7 +165,8 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
     with path.open(newline="", encoding="utf-8-sig") as file:
         first_line = file.readline(1 << 20)
         file.seek(0)
-        delimiter = max(_DELIMITERS, key=re.sub('"[^"]*"', "", first_line).count)
+        unquoted = re.sub('"[^"]*"', "", first_line)
+        delimiter = max(_DELIMITERS, key=unquoted.count) if {*unquoted} & {*_DELIMITERS} else ","
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         first = next(rows, [])
         if not first:
@@ -282,8 +283,11 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
         used = [column.name for column in wanted.columns]
         used += [str(wanted.target)] * wanted.has_target
         columns = read_parquet(path, used, are_dropped=False)
-    # Without a name, the index that pandas appends is left out, as in CSV files.
-    columns = {"" if _PANDAS_INDEX.fullmatch(n) else n: column for n, column in columns.items()}
+    # Unless it is named, the index that pandas appends is left out, as in CSV files.
+    named = {*wanted.drop, wanted.target, *(column.name for column in wanted.columns or ())}
+    for name in columns.keys() - named:
+        if _PANDAS_INDEX.fullmatch(name):
+            del columns[name]
     names = list(columns)
     if not names:
         raise DatasetError(f"{path} has no columns: add features and a column to predict")

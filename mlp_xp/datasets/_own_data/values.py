@@ -62,8 +62,6 @@ class Values:
 def parse(text: str) -> float | str:
     """Return the number in a text, NaN for a missing value, or else the text itself."""
     try:
-        if "_" in text:  # Python would read 1_1 as 11.
-            raise ValueError(text)
         return float(text)
     except ValueError:
         text = text.strip()
@@ -75,7 +73,9 @@ def _date(text: str) -> datetime | None:
     if text and text[4:5] != "-":
         raise ValueError(text)
     date = datetime.fromisoformat(text) if text else None
-    return date.astimezone(UTC).replace(tzinfo=None) if date and date.tzinfo else date
+    with suppress(OverflowError):  # In UTC, the year would be 0 or 10,000.
+        date = date.astimezone(UTC) if date and date.tzinfo else date
+    return date and date.replace(tzinfo=None)
 
 
 def is_no_date(text: str) -> bool:

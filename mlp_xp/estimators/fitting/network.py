@@ -73,8 +73,10 @@ def new_state(
     if is_seed:
         generator = seeded(int(random_state))
     else:
-        generator = check_random_state(random_state)
-        generator.set_state(processes.first(generator.get_state(legacy=False)))
+        is_theirs = random_state is None and not processes.is_first  # Keep their own `np.random`.
+        generator = np.random.RandomState() if is_theirs else check_random_state(random_state)
+        if not processes.is_single:
+            generator.set_state(processes.first(generator.get_state(legacy=False)))
     start = init_params(network, generator), init_batch_stats(network)
     untrained = [] if columns is None else columns.untrained_codes
     for entry in entries(start[0]) if untrained else ():

@@ -203,7 +203,11 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> n
     if unknown.size:
         raise ValueError(
             f"`{name}` has classes not in `self.classes_`: {unknown}. `self.classes_` has "
-            f"{classes}: fit on samples of these classes, too (with partial_fit, pass all classes "
-            f"in the first call), or leave these samples out of {name}."
+            f"{classes}: "
+            + (
+                "pass all classes in the first call of partial_fit, or leave these samples out."
+                if name == "y"
+                else f"leave these samples out of {name}, or fit on samples of these classes, too."
+            )
         )
     return np.searchsorted(classes, labels).astype(np.int32)

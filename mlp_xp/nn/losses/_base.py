@@ -185,8 +185,9 @@ def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tup
     weight = shares(weights, targets.shape[0], xp=xp)
     mean = xp.sum(targets * weight, axis=0)
     std = xp.sqrt(xp.sum((targets - mean) ** 2 * weight, axis=0))
-    rounding = 10.0 * float(xp.finfo(targets.dtype).eps) * xp.abs(mean)
-    return mean, xp.where(std > rounding, std, xp.ones_like(std))
+    # The deviation of a constant may be above 0, since the mean is rounded.
+    is_constant = xp.all(targets == targets[:1, ...], axis=0) | (std == 0.0)
+    return mean, xp.where(is_constant, xp.ones_like(std), std)
 
 
 def normal_scores(levels: Sequence[float]) -> list[float]:

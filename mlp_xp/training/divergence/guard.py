@@ -28,8 +28,15 @@ _COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
 _RECENT = 8
 
 
+def has_finite_state(trainer: BaseTrainer) -> bool:
+    """Whether the weights, the optimizer's state and the batch statistics are finite."""
+    # Adam never changes a weight again if the average of its squared gradients is infinite.
+    state = trainer.state._replace(loss=(), accuracy=(), loss_scale=())
+    return is_finite(trainer.home, state)
+
+
 class Guard:
-    """Detect a loss or weights that are not finite, and restore the last finite state.
+    """Detect a loss or a state that is not finite, and restore the last finite state.
 
     The loss is checked every tenth of a second, which also updates ``running``, the averages of the
     epoch so far. If a number is not finite, the trainer returns to its restore point, which is the
@@ -94,13 +101,11 @@ class Guard:
             raise self._processes.blame(self._error(trainer, done))
 
     def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
-        """Raise `NonFiniteError` if the weights are not finite after the last update.
+        """Raise `NonFiniteError` if the state is not finite after the last update.
 
         ``done`` is the number of steps of the epoch so far, or None after the epoch.
         """
-        # Adam never changes a weight again if the average of its squared gradients is infinite.
-        state = trainer.state._replace(loss=(), accuracy=(), loss_scale=())
-        if not is_finite(trainer.backend, state):
+        if not has_finite_state(trainer):
             raise self._processes.blame(self._error(trainer, done))
 
     def _is_copy_due(self, trainer: BaseTrainer, now: float) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mlp_xp.backends import Backend, get_backend
-from mlp_xp.training.divergence.finite import is_finite
-from mlp_xp.training.divergence.guard import Guard
+from mlp_xp.training.divergence.guard import Guard, has_finite_state
 from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.trainer import Trainer
 
@@ -37,7 +36,6 @@ class _StackGuard(Guard):
     """The guard of a model in a stack, which checks the weights but repeats no steps."""
 
     def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
-        """Raise `StackError` if weights are not finite."""
-        state = trainer.state
-        if not is_finite(trainer.home, (state.params, state.batch_stats, state.average)):
-            raise StackError("Weights are not finite.")
+        """Raise `StackError` if the state is not finite."""
+        if not has_finite_state(trainer):
+            raise StackError("The state is not finite.")

@@ -50,7 +50,8 @@ def own_parts(settings: Any) -> Iterator[Any]:
         for entry in settings:
             yield from own_parts(entry)
     elif not isinstance(settings, Number | str | None):
-        if not getattr(settings, "__module__", "").startswith("mlp_xp."):
+        if not (getattr(settings, "__module__", None) or "").startswith("mlp_xp."):
             yield settings
-        for field in fields(settings) if is_dataclass(settings) else ():
+        is_object = is_dataclass(settings) and not isinstance(settings, type)
+        for field in fields(settings) if is_object else ():
             yield from own_parts(getattr(settings, field.name))
