@@ -150,7 +150,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
     network = config.rules.network
     arrays = with_layers(network, [*layers, *norms]), tuple(parsed.batch_stats)
     loss, dtype = config.rules.loss, str(layers[0].W.dtype)
-    state = FittedState(network, loss, targets.output, targets, n_features, None, dtype, 0, *arrays)
+    state = FittedState(network, loss, config.output, targets, n_features, None, dtype, 0, *arrays)
     publish(model, state, History())
     fitted_state(model).checked()
     return model

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mlp_xp.cli.loading import load_backend
-from mlp_xp.cli.run_folder.config import digest_of
+from mlp_xp.cli.run_folder.config import DataInfo, digest_of
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
@@ -23,19 +23,18 @@ def run(args: argparse.Namespace, output: Output) -> int:
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    known_path, path = info.path, args.data_path or info.path
+    known, path = info, args.data_path or info.path
     info = replace(info, path=path)
     data = info.load(output)
     if info.name == FILES:
         output.samples = "samples"
-        known = info.class_names, info.image_shape, info.feature_names
-        if (data.class_names, data.image_shape, data.feature_names) != known:
+        form = info.class_names, info.image_shape, info.feature_names
+        if (data.class_names, data.image_shape, data.feature_names) != form:
             raise ValueError(
                 f"{path} differs from the training data in classes, columns or image size: set "
                 "--data-path to data of the same form"
             )
-        is_other = Path(path).resolve() != Path(known_path or path).resolve()
-        data = _untrained(path, data, info.digest, is_other=is_other)
+        data = _untrained(Path(str(path)), data, known)
     task = task_of(info.class_names)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data)
@@ -50,15 +49,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _untrained(path: str, data: Dataset, digest: str | None, *, is_other: bool) -> Dataset:
+def _untrained(path: Path, data: Dataset, known: DataInfo) -> Dataset:
     """Return the data with a test set that the network was not trained on.
 
     If the targets differ from those of the training, other rows were held out then.
     """
-    is_split = (Path(path) / "train").is_dir() and (Path(path) / "test").is_dir()
-    if is_split or digest in (None, digest_of(data)):
+    is_split = (path / "train").is_dir() and (path / "test").is_dir()
+    if is_split or known.digest in (None, digest_of(data)):
         return data
-    if not is_other:
+    if path.resolve() == Path(str(known.path)).resolve():
         raise ValueError(
             f"{path} has changed since the training, so samples to test on may have been trained "
             "on: restore it, or set --data-path to other samples"

@@ -40,9 +40,11 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
             given = type(model).__name__
             raise TypeError(f"expected a model of class {kind.__name__}, got {given}")
         # `named` has replaced the class indices by class names.
-        given = getattr(model, "classes_", np.empty(0))
-        if names and (given.dtype.kind == "U" or np.array_equal(given, _labels(names))):
-            model.classes_ = np.asarray([names.index(str(label)) for label in given.tolist()])
+        classes: Any = getattr(model, "classes_", None)
+        if names and classes.dtype.kind == "U":
+            model.classes_ = np.asarray([names.index(name) for name in classes.tolist()])
+        elif names and np.array_equal(classes, _labels(names)):
+            model.classes_ = np.arange(len(names))
         info = data_info(config, model)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error

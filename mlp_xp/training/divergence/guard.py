@@ -31,8 +31,9 @@ _RECENT = 8
 def has_finite_state(trainer: BaseTrainer) -> bool:
     """Whether the weights, the optimizer's state and the batch statistics are finite."""
     # Adam never changes a weight again if the average of its squared gradients is infinite.
-    state = trainer.state._replace(loss=(), accuracy=(), loss_scale=())
-    return is_finite(trainer.home, state)
+    state = trainer.state
+    tree = state.params, state.opt_state, state.batch_stats, state.average
+    return is_finite(trainer.home, tree)
 
 
 class Guard:

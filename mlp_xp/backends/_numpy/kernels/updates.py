@@ -150,7 +150,7 @@ def _update_in_pieces(
     def update(rows: Rows, coefs: Coefs, l2: Array | None, out: Array) -> None:
         out[...] = 0
         for kind, arrays in zip(of_kinds, rows, strict=True):
-            row = [np.atleast_1d(array) for array in arrays]
+            row: Any = [np.atleast_1d(array) for array in arrays]
             n_lines = max(1, _PIECE * row[0].shape[0] // max(1, row[0].size))
             for start in range(0, row[0].shape[0], n_lines):
                 p, g, *own = (array[start : start + n_lines] for array in row)
