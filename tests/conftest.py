@@ -15,6 +15,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 # JAX reads this when it is imported. With two CPU devices, transfers are tested without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -42,18 +43,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=DEFAULT,
         help="comma-separated backends, e.g. numpy,torch:cuda:1; all of them must be usable",
     )
-    parser.addoption(
-        "--only-backends", action="store_true", help="run only tests that use a backend"
-    )
+    parser.addoption("--only-backends", action="store_true", help="run only tests of backends")
     parser.addoption(
         "--grid",
         choices=[*grids.SIZES, "all"],
         default="values",
         help="run each value of a test's parameters once, each pair of values, or all cases",
     )
-    parser.addoption(
-        "--no-limits", action="store_true", help="disable time limits, as for coverage"
-    )
+    parser.addoption("--no-limits", action="store_true", help="no time limits, as for coverage")
     parser.addoption(
         "--forbid-missing",
         action="store_true",
@@ -296,6 +293,16 @@ def chromium(tmp_path_factory):
     with browser.headless_chromium(tmp_path_factory.mktemp("chromium")) as driver:
         driver.set_window_size(1280, 900)
         yield driver
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """Return a clock for progress bars and time budgets, whose `now` only tests change."""
+    clock = SimpleNamespace(now=1000.0, perf_counter=lambda: clock.now)
+    bars = "callbacks._progress_bar", "_utils.display.progress", "cli.training.progress"
+    for module in (*bars, "training.loop.time_budget"):
+        monkeypatch.setattr(f"mlp_xp.{module}.time", clock)
+    return clock
 
 
 @pytest.fixture

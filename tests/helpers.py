@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mlp_xp import MLP
 from mlp_xp.backends import Backend, get_backend
@@ -41,6 +42,24 @@ def close(actual: np.ndarray, expected: np.ndarray, terms: int) -> None:
     bound = scale * tolerance(str(expected.dtype), terms)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
     assert actual.dtype == expected.dtype
+
+
+def matrix(*values):
+    """Return parameters of tests that only the matrix runs."""
+    return [pytest.param(value, marks=pytest.mark.matrix) for value in values]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def plain(text: str) -> str:
+    """Return what a terminal shows, without its control sequences."""
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
+
+
+def last_line(text: str) -> str:
+    return plain(text).rstrip().splitlines()[-1].rstrip()
 
 
 def mpiexec() -> str:

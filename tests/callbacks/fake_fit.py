@@ -7,8 +7,6 @@ import numpy as np
 from mlp_xp.training.loop.records import Record
 
 X = np.random.default_rng(0).normal(size=(60, 5))
-
-
 Y = np.arange(60) % 3
 
 
@@ -41,7 +39,3 @@ def fit(callback, records=SCORED, *, n_steps=4, model=None, fail=False) -> list[
     finally:
         callback.on_fit_end(model)
     return done_in
-
-
-def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())

@@ -6,7 +6,8 @@ import pickle
 
 import numpy as np
 import pytest
-from fake_fit import SCORED, X, Y, fit, names, record
+from fake_fit import SCORED, X, Y, fit, record
+from helpers import names
 from sklearn.base import clone
 
 from mlp_xp import MLPClassifier, MLPRegressor, callbacks
@@ -15,6 +16,7 @@ from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
 
 MAKE = {
+    "Callback": lambda folder: callbacks.Callback(),  # The base does and stops nothing.
     "ProgressBar": lambda folder: callbacks.ProgressBar(),
     "Checkpoint": lambda folder: callbacks.Checkpoint(folder / "checkpoints", every=2),
     "TimeBudget": lambda folder: callbacks.TimeBudget(1000.0),
@@ -23,10 +25,6 @@ MAKE = {
     "TensorBoard": lambda folder: callbacks.TensorBoard(folder / "events"),
 }
 NAMES = [*list(MAKE)[:-1], pytest.param("TensorBoard", marks=pytest.mark.matrix)]
-
-
-def test_the_base_does_nothing_and_stops_nothing():
-    assert fit(callbacks.Callback()) == [4, 4, 4]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,9 +92,8 @@ def test_callbacks_and_data_sets_are_one_line():
     assert repr(callbacks.ProgressBar(curve=True)) == "ProgressBar(curve=True)"
     assert repr(callbacks.TargetScore(0.9)) == "TargetScore(score=0.9)"
     assert repr(callbacks.Checkpoint("here", every="10 min")).endswith("every='10 min')")
-    assert repr(load_digits()) == (
-        "Dataset(1,438 training and 359 test images of 1 x 8 x 8, 10 classes)"
-    )
+    digits = "Dataset(1,438 training and 359 test images of 1 x 8 x 8, 10 classes)"
+    assert repr(load_digits()) == digits
 
 
 def steps_within(clock, seconds, durations, *, between=0.0, n_steps=100) -> int:
@@ -138,22 +135,17 @@ def test_a_budget_starts_anew_with_each_fit(clock):
         assert ours.on_step_end(None, 2, 2)
 
 
-def test_the_fit_ends_at_the_first_score_that_is_enough():
+def test_the_fit_ends_at_the_first_score_that_is_enough_and_says_so_without_one():
     rows = [record(i + 1, validation_score=s) for i, s in enumerate([0.5, 0.79, 0.8, 0.9])]
     assert fit(TargetScore(0.8), rows) == [4, 4, 4]
-
-
-def test_a_target_without_a_score_says_what_is_missing():
     with pytest.raises(ValueError, match=r"TargetScore\(0.9\).*X_val.*early_stopping=True"):
         fit(TargetScore(0.9), [record(1)])
 
 
 def test_budgets_and_targets_must_be_numbers():
-    for seconds in (0, -1.0, math.nan, "60", None):
-        with pytest.raises(
-            ValueError, match=f"`seconds` must be a number above 0, got {seconds!r}"
-        ):
-            TimeBudget(seconds)
-    for score in (math.nan, math.inf, "0.9", None):
-        with pytest.raises(ValueError, match=f"`score` must be a finite number, got {score!r}"):
-            TargetScore(score)
+    for value in (0, -1.0, math.nan, "60", None):
+        with pytest.raises(ValueError, match=f"`seconds` must be a number above 0, got {value!r}"):
+            TimeBudget(value)
+    for value in (math.nan, math.inf, "0.9", None):
+        with pytest.raises(ValueError, match=f"`score` must be a finite number, got {value!r}"):
+            TargetScore(value)

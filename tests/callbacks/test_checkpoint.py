@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_fit import X, Y, names
+from fake_fit import X, Y
+from helpers import names
 
 from mlp_xp import MLPClassifier, MLPRegressor, callbacks
 from mlp_xp._utils.storage.durable import locked

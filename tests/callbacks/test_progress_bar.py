@@ -8,16 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 from fake_fit import fit, record
-from helpers import wait_until
+from helpers import last_line, wait_until
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.callbacks import ProgressBar
 from mlp_xp.training.loop.records import Running
-
-
-def last_line(screen) -> str:
-    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue())
-    return shown.rstrip().splitlines()[-1].rstrip()
 
 
 @contextmanager
@@ -35,7 +30,7 @@ def test_a_terminal_gets_a_bar_for_each_fit(terminal, clock):
         screen = terminal()
         fit(bar, [record(1), record(2, validation_score=0.75)])
         expected = r"epoch 2/2 ━+ 100 %  loss 0\.5000  validation 0\.7500  took 0:00"
-        assert re.fullmatch(expected, last_line(screen))
+        assert re.fullmatch(expected, last_line(screen.getvalue()))
         # The cursor comes back, and prints go to the terminal again.
         shown = screen.getvalue()
         assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
@@ -46,16 +41,14 @@ def test_a_terminal_gets_a_bar_for_each_fit(terminal, clock):
     ("width", "facts"),
     [(40, ""), (50, r"  loss 0\.2500"), (80, r"  loss 0\.2500  validation 0\.7500")],
 )
-def test_the_bar_shows_how_far_the_fit_is_and_fits_on_a_line(
-    terminal, clock, monkeypatch, width, facts
-):
+def test_the_bar_shows_how_far_the_fit_is_on_one_line(terminal, clock, monkeypatch, width, facts):
     monkeypatch.setenv("COLUMNS", str(width))
     screen = terminal()
     with begun(4) as (bar, model):
         bar.on_epoch_end(model, record(1, validation_score=0.75))
         bar.on_progress(model, 6, 10, Running(0.25, None))
-    assert re.fullmatch(rf"epoch 2/4 ━+╸? +40 %{facts}  0:00 left", last_line(screen))
-    assert len(last_line(screen)) <= width
+    assert re.fullmatch(rf"epoch 2/4 ━+╸? +40 %{facts}  0:00 left", last_line(screen.getvalue()))
+    assert len(last_line(screen.getvalue())) <= width
 
 
 def test_the_time_left_ticks_between_two_reports(terminal, clock):
@@ -63,9 +56,9 @@ def test_the_time_left_ticks_between_two_reports(terminal, clock):
     with begun(100) as (bar, model):
         clock.now += 0.05
         bar.on_epoch_end(model, record(1))
-        wait_until(lambda: "0:05 left" in last_line(screen))
+        wait_until(lambda: "0:05 left" in last_line(screen.getvalue()))
         clock.now += 1.4
-        wait_until(lambda: "0:04 left" in last_line(screen))
+        wait_until(lambda: "0:04 left" in last_line(screen.getvalue()))
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -74,7 +67,7 @@ def test_ctrl_c_is_answered_at_once(terminal):
     with interrupts(), begun(4) as (bar, model):
         bar.on_progress(model, 5, 10, None)
         signal.raise_signal(signal.SIGINT)
-        wait_until(lambda: last_line(screen).endswith("12 %  stopping after this step"))
+        wait_until(lambda: last_line(screen.getvalue()).endswith("12 %  stopping after this step"))
         bar.on_epoch_end(model, record(1))
     assert "100 %" not in screen.getvalue()
 

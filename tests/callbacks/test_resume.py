@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
-from fake_fit import names
-from helpers import place_of, problem
+from helpers import names, place_of, problem
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves

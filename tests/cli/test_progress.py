@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from helpers import last_line, plain
 from running import CODE, FINDER, TINY
 
 from mlp_xp import MLP
@@ -24,27 +24,9 @@ from mlp_xp.training.loop.records import Record, Running
 RECORD = Record(1, 1.0, 0.5, 0.001, 1000, 1.0)
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    clock = SimpleNamespace(now=1000.0)
-    clock.perf_counter = lambda: clock.now
-    for module in ("cli.training.progress", "callbacks._progress_bar", "training.loop.time_budget"):
-        monkeypatch.setattr(f"mlp_xp.{module}.time", clock)
-    return clock
-
-
 def display(model, *end):
     classes = Classification(("no", "yes"))
     return contextlib.closing(Progress(Output(parse(["train"])), classes, model, 1000, *end))
-
-
-def plain(text):
-    """Return what a terminal shows, without its control sequences."""
-    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
-
-
-def last_line(text):
-    return plain(text).rstrip().splitlines()[-1].rstrip()
 
 
 def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
@@ -58,11 +40,10 @@ def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
 
 
 SCORES = "val 25.0 %  acc 60.0 %  "
+FACTS = [(50, ""), (80, SCORES), (100, f"{SCORES}1,000 images/s  ")]
 
 
-@pytest.mark.parametrize(
-    ("columns", "facts"), [(50, ""), (80, SCORES), (100, f"{SCORES}1,000 images/s  ")]
-)
+@pytest.mark.parametrize(("columns", "facts"), FACTS)
 def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -165,9 +146,7 @@ def test_facts_notes_and_errors_fit(narrow, undrawn):
     assert second == "  or JPEG file: No such file or directory"
 
 
-def test_runs_lack_whole_columns_and_a_comparison_shows_every_run(
-    narrow, mlp_xp, finished, monkeypatch
-):
+def test_runs_lack_whole_columns_and_comparisons_lack_no_run(narrow, mlp_xp, finished, monkeypatch):
     first, second = (shutil.copytree(finished, Path("runs", name)) for name in ("first", "second"))
     path = second / "config.json"
     path.write_text(path.read_text().replace('"relu"', '"a_name_of_over_twenty_letters"'))
