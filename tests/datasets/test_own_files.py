@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from formats import rejects
-from helpers import case, peak
+from helpers import case, matrix, peak
 from PIL import Image
 
 from mlp_xp.datasets import load_files
@@ -76,19 +76,14 @@ def test_a_class_may_be_called_na_and_a_missing_number_may_be_too():
 
 
 def test_fractions_and_many_values_are_numbers_to_predict():
-    for values, is_numbers in (
-        ([1.5, 2.5] * 50, True),
-        (range(100), True),
-        ([*range(20)] * 5, False),
-        ([*range(21)] * 5, True),
-        ([*range(21)] * 10, False),
-        (["1", "2", "x", "y"] * 25, False),
-    ):
+    numbers = [1.5, 2.5] * 50, range(100), [*range(21)] * 5
+    classes = [*range(20)] * 5, [*range(21)] * 10, ["1", "2", "x", "y"] * 25
+    for values in (*numbers, *classes):
         write("a.csv", "i,price\n" + "".join(f"{i},{value}\n" for i, value in enumerate(values)))
         data = load_files("a.csv")
         with case(values):
-            assert (data.class_names == ()) is is_numbers
-            if not is_numbers:
+            assert (data.class_names == ()) is (values in numbers)
+            if values in classes:
                 continue
             assert "numbers to predict" in repr(data)
             assert data.y_train.dtype == np.float64
@@ -105,9 +100,8 @@ def test_fractions_and_many_values_are_numbers_to_predict():
 
 def test_the_columns_of_a_model_are_found_by_name():
     i, j, k = Column("i"), Column("j", "flag"), Column("k")
-    table = read_table(
-        write("a.csv", "j,label,i\nyes,,2\nNo,8,4\n"), columns=(i, j), has_target=False
-    )
+    path = write("a.csv", "j,label,i\nyes,,2\nNo,8,4\n")
+    table = read_table(path, columns=(i, j), has_target=False)
     assert table.x.tolist() == [[2, 1], [4, 0]]
     assert table.y is None
     rejects("no column 'k', which the net", read_table, Path("a.csv"), columns=(k, j))
@@ -150,10 +144,8 @@ def test_text_dates_booleans_and_holes_are_columns():
     assert np.isnan(rows[3.5][0])
     assert load_files("a.csv", drop=["town", "born", "age"]).feature_names == ("member",)
     write("c.csv", "at,y\n2024-01-01T00:00-08:00,1\n9999-12-31T02:00-23:00,2\n")
-    assert read_table(Path("c.csv")).x.tolist() == [
-        [datetime(2024, 1, 1, 8)],
-        [datetime(9999, 12, 31, 2)],
-    ]
+    dates = [datetime(2024, 1, 1, 8), datetime(9999, 12, 31, 2)]
+    assert read_table(Path("c.csv")).x[:, 0].tolist() == dates
     write("b.csv", "born,member,town,age,price\n,,1,5,1\n,no,x,,2\n,yes,x,1,3\n,no,y,1,4\n")
     new = load_files("b.csv", columns=data.columns.used, task="regression")
     rows = np.concatenate([new.x_train, new.x_test])[np.argsort([*new.y_train, *new.y_test])]
@@ -224,7 +216,7 @@ def saved(**arrays) -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize("size", [1 << 20, pytest.param(32 << 20, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("size", [1 << 20, *matrix(32 << 20)])
 def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
     monkeypatch.setattr(_tables, "_MIN_LIMIT", size)
     for content, message in (
@@ -268,10 +260,8 @@ class Columns(dict):
     @property
     def schema_arrow(self):
         kinds = {list: "list", str: "string"}
-        types = [Kind(kinds.get(type(values[0]))) for values in self.values()]
-        return [
-            SimpleNamespace(name=name, type=kind) for name, kind in zip(self, types, strict=True)
-        ]
+        types = {name: Kind(kinds.get(type(values[0]))) for name, values in self.items()}
+        return [SimpleNamespace(name=name, type=kind) for name, kind in types.items()]
 
     def __getitem__(self, name):
         values = super().__getitem__(name)
@@ -280,12 +270,8 @@ class Columns(dict):
             texts = sorted({*values} - {None})
             codes = np.asarray([texts.index(v) if v else np.nan for v in values])
             column.type = SimpleNamespace(value_type="string")
-            column.chunks = [
-                SimpleNamespace(
-                    indices=SimpleNamespace(to_numpy=lambda **_: codes),
-                    dictionary=SimpleNamespace(to_pylist=lambda: texts),
-                )
-            ]
+            parts = SimpleNamespace(to_numpy=lambda **_: codes, to_pylist=lambda: texts)
+            column.chunks = [SimpleNamespace(indices=parts, dictionary=parts)]
         return column
 
 
@@ -316,9 +302,7 @@ def test_a_file_on_which_polars_panics_or_aborts_is_an_error(tmp_path, monkeypat
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    "library", ["pyarrow.parquet", "fastparquet", pytest.param(None, marks=pytest.mark.matrix)]
-)
+@pytest.mark.parametrize("library", ["pyarrow.parquet", "fastparquet", *matrix(None)])
 def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     """By the first library that there is; by a real one in the matrix."""
     reader = SimpleNamespace()
