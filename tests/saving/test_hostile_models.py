@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import bounded
+from helpers import bounded, matrix
 from models import CODES, SETTINGS, X, fitted, rejects, sign, spec_of
 
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -32,7 +32,7 @@ def saved(model, tmp_path):
     return tmp_path
 
 
-@pytest.fixture(params=[contextlib.nullcontext, pytest.param(bounded, marks=pytest.mark.matrix)])
+@pytest.fixture(params=[contextlib.nullcontext, *matrix(bounded)])
 def limits(request):
     """Return a context for what is rejected; in the matrix it limits time and memory."""
     return request.param
@@ -49,6 +49,7 @@ TRAINING = {"n_iter": 1, "t": 60, "loss": 1.0, "best_loss": 1.0, "loss_curve": [
 TRAINING |= {"history": [], "best_validation_score": None}
 TRAINING |= {"validation_scores": None, "validation_loss_curve": None}
 FLIP = {"class": "Flip", "image_shape": [2, 2, 2]}
+MANY_VIEWS = [FLIP | {"image_shape": [1, 1, 5]}] * 99
 RECORD = {"epoch": 1, "loss": 1.0, "accuracy": None, "learning_rate": 0.1}
 RECORD |= {"n_samples": 60, "seconds": 0.5}
 WARMUP = {"class": "LinearWarmup", "then": {"class": "SGD"}}
@@ -84,10 +85,7 @@ TAMPERED = [
     ({"params": {"device": "cpu; ls"}}, "device is 'cpu; ls', not null or a name such as"),
     ({"params": {"tta": [5]}}, "tta has 5, which is not one of Flip, Shift"),
     ({"params": {"tta": FLIP}}, r"tta has Flip.* is 8, but the data have 5 features"),
-    (
-        {"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}},
-        "tta must have at most .* views",
-    ),
+    ({"params": {"tta": MANY_VIEWS}}, "tta must have at most .* views"),
     ({"params": {"augmentation": [FLIP]}}, "augmentation has Flip.* but the data have 5"),
     ({"params": {"activation": ["relu"]}}, "`activation` must be a single value"),
     ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
@@ -204,7 +202,7 @@ def test_damaged_weights_are_rejected(saved, monkeypatch):
         load_model(saved)
 
 
-@pytest.mark.parametrize("n", [10, pytest.param(200, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("n", [10, *matrix(200)])
 def test_no_bit_of_a_model_can_flip_unseen(n, saved, rng):
     """Each bit of some bytes of both files: rejected, or without a change of content (1e5, 1E5)."""
     for path in (saved / "model.json", saved / "model.safetensors"):

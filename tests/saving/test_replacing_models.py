@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
+from helpers import names
 from models import CODES, X, fitted, regressor, rejects, same_bits, spec_of
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
@@ -23,10 +24,6 @@ from mlp_xp.optimizers import SGD
 from mlp_xp.saving import SavingError, check_can_save, load_model, save_model
 
 NAMED = re.compile(r"model-[0-9a-f]{16}\.safetensors")
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def same(model, other) -> bool:

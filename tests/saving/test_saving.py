@@ -262,10 +262,8 @@ def test_a_pipeline_is_saved_whole_and_nothing_untrusted_is_loaded(rng, tmp_path
     numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
     columns = ColumnTransformer([("text", text, ["sex"]), ("numbers", numbers, ["age"])])
     y = rng.integers(0, 2, n)
-    for network in (
-        MLPClassifier(4, max_iter=3),
-        MLPEnsembleClassifier(MLPClassifier(4, max_iter=3), n_estimators=2),
-    ):
+    one, other = (MLPClassifier(4, max_iter=3) for _ in range(2))
+    for network in (one, MLPEnsembleClassifier(other, n_estimators=2)):
         model = make_pipeline(columns, network).fit(table, y)
         save_model(model, tmp_path)
         loaded = load_model(tmp_path)
