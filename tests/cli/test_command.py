@@ -159,10 +159,8 @@ def test_no_message_tells_the_user_to_delete_another_folder(fails):
 
 
 def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
-    def refuse(*_, **__):
-        raise socket.gaierror(-3, "Temporary failure in name resolution")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    error = socket.gaierror(-3, "Temporary failure in name resolution")
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=error))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -181,13 +179,9 @@ def test_a_typing_error_is_one_line(fails):
 
 def test_a_missing_library_is_an_error(fails, finished, monkeypatch, small_cifar):
     picture, new = draw(Path("a.png"), load_digits().x_test[0]), [*TINY, "--out", "run"]
-    commands = {
-        "matplotlib": new,
-        "safetensors": new,
-        "safetensors.numpy": ["evaluate", finished],
-        "PIL.Image": ["predict", finished, picture],
-        "tensorboardX": [*new, "--tensorboard"],
-    }
+    commands = {"matplotlib": new, "safetensors": new, "tensorboardX": [*new, "--tensorboard"]}
+    commands |= {"safetensors.numpy": ["evaluate", finished]}
+    commands |= {"PIL.Image": ["predict", finished, picture]}
     for module, argv in commands.items():
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
@@ -201,9 +195,7 @@ def test_a_missing_library_is_an_error(fails, finished, monkeypatch, small_cifar
         assert re.search(r'needs torch, which is not installed: type .* -e ".*\[torch\]"', line)
 
 
-def test_an_error_without_a_message_is_named_and_so_is_an_early_ctrl_c(
-    mlp_xp, monkeypatch, partial_run
-):
+def test_errors_without_a_message_are_named_as_is_an_early_ctrl_c(mlp_xp, monkeypatch, partial_run):
     early = "note: interrupted before the training began: "
     for error, status, said in (
         (MemoryError, 2, "mlp-xp: error: not enough memory: use less, e.g. a smaller --hidden"),

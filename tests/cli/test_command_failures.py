@@ -136,14 +136,8 @@ def test_checkpoints_that_were_asked_for_stay_and_no_recipe_is_needed(mlp_xp, re
 
 
 def test_options_that_change_the_numbers_are_refused(fails, partial_run):
-    for typed in (
-        "--epochs 9",
-        "--recipe record",
-        "--data digits",
-        "--early-stopping",
-        "--out x",
-        "--no-residual",
-    ):
+    refused = "--epochs 9", "--recipe record", "--data digits", "--early-stopping", "--out x"
+    for typed in (*refused, "--no-residual"):
         line = fails("train", "--resume", "run", *typed.split())
         option = typed.split()[0].replace("--no-", "--")
         assert f"{option} cannot be combined with --resume, which keeps the settings" in line
@@ -198,9 +192,7 @@ def test_a_process_that_is_ended_is_resumed(mlp_xp, fails):
         (MLP, "predict_proba", MemoryError("8 GB"), "not enough memory (8 GB): use less"),
     ],
 )
-def test_a_run_that_fails_after_the_training_keeps_the_network(
-    owner, name, error, said, mlp_xp, monkeypatch
-):
+def test_a_failure_after_training_keeps_the_network(owner, name, error, said, mlp_xp, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, Mock(side_effect=error))
         done = mlp_xp(*TINY, "--epochs", 2, "--out", "run")
@@ -215,9 +207,7 @@ def test_a_run_that_fails_after_the_training_keeps_the_network(
     assert accuracy in mlp_xp("evaluate", "run.partial").out
 
 
-def test_another_run_is_not_in_the_way_of_one_that_was_interrupted(
-    mlp_xp, train_digits, partial_run, undrawn
-):
+def test_a_new_run_is_no_obstacle_to_an_interrupted_one(mlp_xp, train_digits, partial_run, undrawn):
     kept = load_model("run.partial").loss_curve_
     said = "note: run.partial, left by an interrupted run, was renamed to run.partial-1; to resume"
     assert said in train_digits("--epochs", 1).err
@@ -234,10 +224,8 @@ def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
         done = mlp_xp(*TINY, "--epochs", 9, "--checkpoint", 1, "--out", "run")
     assert done.status == 2
     epoch = Path("run.partial", "checkpoints", "epoch-0002")  # The third is not over.
-    assert done.err.splitlines() == [
-        f"note: run.partial was kept; to test it, type mlp-xp evaluate {epoch}",
-        "mlp-xp: error: something else",
-    ]
+    note = f"note: run.partial was kept; to test it, type mlp-xp evaluate {epoch}"
+    assert done.err.splitlines() == [note, "mlp-xp: error: something else"]
     assert "test accuracy" in mlp_xp("evaluate", epoch).out
     line = fails("evaluate", "run.partial")
     assert f"run.partial contains no model, but {epoch} does: type that instead" in line
@@ -296,9 +284,7 @@ def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_fol
 
 
 @pytest.mark.parametrize("which", ["home", "temporary", "typed"])
-def test_a_full_disk_does_not_lose_the_network(
-    which, mlp_xp, train_digits, other_folders, monkeypatch
-):
+def test_a_full_disk_loses_no_network(which, mlp_xp, train_digits, other_folders, monkeypatch):
     home, temporary = other_folders
     full = {"home": [], "temporary": [home], "typed": [home, temporary]}
     fill_disk(monkeypatch, "run.partial", *full[which])

@@ -31,14 +31,12 @@ def run(found, *argv):
 
 LOADED = [("numpy", "train"), ("sklearn", "train"), ("scipy.linalg", "evaluate run")]
 LOADED += [("mlp_xp.lab", "lab"), ("mlp_xp.cli.commands.listings", "backends")]
+LOADED = [pytest.param(*case, marks=pytest.mark.matrix) for case in LOADED]
 EARLY = "note: interrupted before the training began: nothing was saved\n"
 
 
 @ELSEWHERE
-@pytest.mark.parametrize(
-    ("module", "typed"),
-    [("argparse", "--help"), *(pytest.param(*case, marks=pytest.mark.matrix) for case in LOADED)],
-)
+@pytest.mark.parametrize(("module", "typed"), [("argparse", "--help"), *LOADED])
 def test_ctrl_c_while_a_command_loads_is_silent(module, typed):
     found = f"name == {module!r} and (print('pressed', flush=True), press())"
     done = run(found, *typed.split())
@@ -87,11 +85,10 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         _, err = process.communicate(timeout=60)  # To write to what has ended is an error.
     assert process.returncode == 130
     run, partial = tmp_path / "run", tmp_path / "run.partial"
-    said = (
-        f"note: {partial} was kept; to test it, type mlp-xp evaluate {partial}; to resume it, type"
-    )
+    kept = f"note: {partial} was kept; to test it, type mlp-xp evaluate {partial}; "
+    said = f"{kept}to resume it, type mlp-xp train --resume {run}\n"
     # The first long training of an installation says that it compiles.
-    assert re.sub(r"(?m)^mlp_xp: compil.*\n", "", err) == f"{said} mlp-xp train --resume {run}\n"
+    assert re.sub(r"(?m)^mlp_xp: compil.*\n", "", err) == said
     assert load_model(partial).n_iter_ >= 3
 
 

@@ -27,13 +27,9 @@ QUICK = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
 
 def write(path, model, test, score):
     """Write the report of a run whose settings are markup, and return it."""
-    config = {
-        "settings": {"data": "<b>mine</b>", "params": {"hidden_layer_sizes": 4}},
-        "backend": {"name": "numpy"},
-        "platform": "Linux",
-        "versions": {"python": "3"},
-        "result": {score: 0.5, "epochs": 3, "seconds": 1.0, "images_per_second": 240.0},
-    }
+    config = {"backend": {"name": "numpy"}, "platform": "Linux", "versions": {"python": "3"}}
+    config |= {"settings": {"data": "<b>mine</b>", "params": {"hidden_layer_sizes": 4}}}
+    config |= {"result": {score: 0.5, "epochs": 3, "seconds": 1.0, "images_per_second": 240.0}}
     history = [record._asdict() for record in model.history_]
     write_report(path, "run & <i>", config, history, model, test)
     return path.read_text(encoding="utf-8")
@@ -144,9 +140,7 @@ def test_a_damaged_run_is_listed_as_damaged(mlp_xp, fails, digits_run):
     damages += tuple({"result": config["result"] | damage} for damage in results)
     for damage in damages:
         path.write_text(json.dumps(config | damage))
-        assert re.match(
-            r"run +[\d-]+ [\d:]+ +damaged\n$", mlp_xp("runs", ".").out.split("\n", 1)[1]
-        )
+        assert re.fullmatch(r".*\nrun +[\d-]+ [\d:]+ +damaged\n", mlp_xp("runs", ".").out)
         assert "run is damaged or not a run (" in fails("compare", "run", "run"), damage
     path.write_text("{")
     assert json.loads(mlp_xp("runs", ".", "--json").out)[0]["state"] == "damaged"

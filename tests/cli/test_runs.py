@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from helpers import bounded
+from helpers import bounded, matrix
 from PIL import Image
 from running import draw
 
@@ -32,10 +32,7 @@ def test_evaluate_prints_the_accuracy_that_train_printed(mlp_xp, finished):
     assert right / 359 == pytest.approx(100 * accuracy, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["array_api_strict", *(pytest.param(x, marks=pytest.mark.matrix) for x in ("torch", "jax"))],
-)
+@pytest.mark.parametrize("name", ["array_api_strict", *matrix("torch", "jax")])
 def test_runs_and_lab_are_the_same_on_every_backend(name, mlp_xp, finished, small_cifar):
     pytest.importorskip(name)
     for words in (["evaluate", finished], ["lab", "--epochs", 5, "--learning-rate", 1]):
@@ -189,9 +186,7 @@ def test_lab_tests_and_draws_after_ctrl_c(mlp_xp, small_cifar, monkeypatch):
     assert accuracy in mlp_xp("lab", "--epochs", 3).out  # It is that of three epochs.
 
 
-def test_lab_names_its_output_before_the_training_and_draws_last(
-    mlp_xp, fails, small_cifar, monkeypatch
-):
+def test_lab_names_its_output_first_and_draws_last(mlp_xp, fails, small_cifar, monkeypatch):
     monkeypatch.setattr(lab, "save_figure", Mock(side_effect=OSError("No space left on device")))
     done = mlp_xp("lab", "--epochs", 1)
     assert done.status == 2

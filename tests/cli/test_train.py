@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import matrix
 from PIL import Image
 from running import DRAWN, FILES, RECIPE, TINY, complete, history_of
 
@@ -75,9 +76,7 @@ def test_a_class_without_training_images_is_an_error(fails):
     assert list(Path().iterdir()) == []
 
 
-def test_test_images_are_used_once_and_validation_does_not_change_the_training(
-    monkeypatch, train_digits
-):
+def test_test_images_are_used_once_and_validation_changes_no_training(monkeypatch, train_digits):
     seen = []
 
     class Watched(MLP):
@@ -107,9 +106,7 @@ def test_test_images_are_used_once_and_validation_does_not_change_the_training(
     assert held == plain
 
 
-@pytest.mark.parametrize(
-    "logs", [[], pytest.param(["--tensorboard"], marks=pytest.mark.matrix)], ids=bool
-)
+@pytest.mark.parametrize("logs", [[], *matrix(["--tensorboard"])], ids=bool)
 def test_checkpoints_can_be_evaluated_and_do_not_change_the_training(logs, mlp_xp, train_digits):
     options = ["--epochs", 5, "--validation", 0.25]
     train_digits(*options, "--checkpoint", 2, *logs)
@@ -252,9 +249,7 @@ def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
         assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(
-    "options", [["--validation", 0.25], pytest.param(["--tensorboard"], marks=pytest.mark.matrix)]
-)
+@pytest.mark.parametrize("options", [["--validation", 0.25], *matrix(["--tensorboard"])])
 def test_lbfgs_trains_and_writes_a_complete_run(options, mlp_xp, recipe):
     recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"', RECIPE))
     done = mlp_xp("train", "--recipe", recipe, "--checkpoint", 1, *options, "--out", "run")
@@ -284,9 +279,7 @@ def test_early_stopping_has_a_best_checkpoint_and_a_validation_curve(mlp_xp, rec
     assert curves.test == {"accuracy [%]": 100 * scores["test_accuracy"]}
 
 
-def test_a_recipe_whose_library_is_missing_trains_on_numpy(
-    fails, mlp_xp, recipe, monkeypatch, undrawn
-):
+def test_a_recipe_without_its_library_trains_on_numpy(fails, mlp_xp, recipe, monkeypatch, undrawn):
     monkeypatch.setattr("mlp_xp.backends.installed", lambda name: name == "numpy")
     monkeypatch.setattr("mlp_xp.cli.loading.installed", lambda name: name == "numpy")
     recipe.write_text(re.sub("backend = .*", 'backend = "torch"\nprecision = "bf16"', RECIPE))
