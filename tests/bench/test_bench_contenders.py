@@ -22,12 +22,8 @@ WORKLOADS = {
     "one-row": {"batch_size": 512},
 }
 # Cases of the drop-in part with as little to do as there can be.
-SMALL = {
-    "sparse": {"rows": 60, "columns": 100, "per_row": 5},
-    "lbfgs": {"seeds": 1, "max_iter": 2},
-    "early stopping": {"seeds": 1, "max_iter": 2},
-    "warm start": {"calls": 3},
-}
+SMALL = {"sparse": {"rows": 60, "columns": 100, "per_row": 5}, "warm start": {"calls": 3}}
+SMALL |= {name: {"seeds": 1, "max_iter": 2} for name in ("lbfgs", "early stopping")}
 
 
 @pytest.fixture
@@ -44,9 +40,8 @@ def jobs_of(turns, name, folder, threads=1):
     workload = workload._replace(learning_rate=rate, **size)
     assert turns.prepare(workload, folder)["data"] == "digits"
     entries = importlib.import_module("bench.suite.contenders").entries(workload)
-    return {
-        who: turns.Measurement(entry, workload, folder, threads) for who, entry in entries.items()
-    }
+    where = workload, folder, threads
+    return {who: turns.Measurement(entry, *where) for who, entry in entries.items()}
 
 
 def check_turns(name, workload, job):

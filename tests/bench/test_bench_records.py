@@ -42,10 +42,8 @@ def test_narrow_terminals_omit_the_last_columns(module):
 def test_a_ratio_below_its_floor_is_reported(module):
     def problems(floors, theirs, ours=(1.0,) * 5, bound=0.4):
         runs = {OURS: {"seconds": ours}, "JAX": theirs}
-        measured = {"floor": {"seconds": bound}, "contenders": runs}
-        return module("bench.reports.targets").shortfalls(
-            {"workloads": {"medium": measured}}, floors
-        )
+        records = {"medium": {"floor": {"seconds": bound}, "contenders": runs}}
+        return module("bench.reports.targets").shortfalls({"workloads": records}, floors)
 
     slow = {"seconds": [1.2] * 5}
     assert problems({"medium": {"JAX": 1.2, "roofline": 0.4}}, slow) == []
@@ -76,10 +74,8 @@ def test_floors_are_those_of_the_kind_of_processor(module, monkeypatch):
 def test_recorded_floors_name_what_a_quick_run_measures(module):
     drop_in, contenders = module("bench.studies.drop_in"), module("bench.suite.contenders")
     options = module("bench.suite.turns").Options(1, 1, None, quick=True)
-    quick = {
-        workload.name: set(contenders.entries(workload, quick=True))
-        for workload in module("bench.suite.workloads").QUICK
-    }
+    workloads = module("bench.suite.workloads").QUICK
+    quick = {each.name: set(contenders.entries(each, quick=True)) for each in workloads}
     scripts = drop_in.comparisons(options)
     quick |= {name: {"scikit-learn"} for name in scripts}
     busy = module("bench.studies.busy").QUICK

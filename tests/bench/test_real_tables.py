@@ -84,11 +84,8 @@ def test_a_run_continues_and_pairs_its_splits(study, folder):
     assert names == WHO
     table = study.contenders_table(names, every)
     # LightGBM is best on one set and worst on the other.
-    assert [row[:4] for row in table.rows] == [
-        [WHO[0], "1.50", "1", "2"],
-        [WHO[2], "2.00", "1", "1"],
-        [WHO[1], "2.50", "0", ""],
-    ]
+    ranks = [[WHO[0], "1.50", "1", "2"], [WHO[2], "2.00", "1", "1"], [WHO[1], "2.50", "0", ""]]
+    assert [row[:4] for row in table.rows] == ranks
     by_name = {row[0]: row[4:] for row in table.rows}
     assert by_name[WHO[0]] == ["", "2 s"]
     assert by_name[WHO[1]] == ["9.5 ± 0.0", "2 s"]  # log(1.1) on both sets
