@@ -9,17 +9,9 @@ import pytest
 from helpers import small
 from image_data import BATCH, BOTH, EVERYTHING, FEATURES, GEOMETRIC, SHAPE, C, H, N, W, images
 
+from mlp_xp import augmentation as augmentations
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.augmentation import (
-    ColorJitter,
-    Cutout,
-    Flip,
-    Mixup,
-    Shift,
-    make_pixel_map,
-    map_pixels,
-    view_draws,
-)
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift, make_pixel_map
 from mlp_xp.backends.kernels import Kernels, Scaling, Source
 
 
@@ -85,11 +77,12 @@ def test_gather_moves_pixels(backend, name, dtype, has_rows, is_scaled, threads,
 
 def test_one_view_for_all_images_is_that_of_each(backend):
     x = images()
-    for draws in view_draws(BOTH):
+    for draws in augmentations.view_draws(BOTH):
         with backend.scope():
             here = map_leaves(lambda number: backend.put(np.asarray([number])), draws)
             pixel_map = make_pixel_map(BOTH, here, xp=backend.xp)
-            found = backend.get(map_pixels(backend.put(x), pixel_map, xp=backend.xp))
+            moving = augmentations.map_pixels(backend.put(x), pixel_map, xp=backend.xp)
+            found = backend.get(moving)
         repeated = map_leaves(lambda number: np.asarray([number] * N), draws)
         np.testing.assert_array_equal(found, by_loop(BOTH, x, repeated))
 
@@ -198,13 +191,10 @@ def test_wrong_settings_are_told_what_to_do():
             make()
 
 
-def test_a_fit_refuses_what_does_not_fit():
+def test_a_fit_and_a_prediction_refuse_what_does_not_fit():
     for settings, kind, message in WRONG_FITS:
         with pytest.raises(kind, match=re.escape(message)):
             small(**settings).fit(images(), image_data.labels())
-
-
-def test_a_prediction_refuses_what_does_not_fit():
     model = small().fit(images(), image_data.labels())
     with pytest.raises(TypeError, match=re.escape("tta has 'flip', which is not one of Flip")):
         model.predict(images(), tta="flip")

@@ -259,21 +259,16 @@ def test_the_loss_of_a_nearly_certain_class_is_exact():
 
 WEIGHTS, DATA, LABELS = lab_data()
 NAMED = dict(zip(("w1", "b1", "w2", "b2"), WEIGHTS, strict=True))
+B1_FITS_NOT = "`b1` must have shape (1, 3) to fit w1 (4, 3) and w2 (3, 5), got (7, 3)"
 WRONG = [
     ({"b1": np.zeros(3)}, "`b1` must have two axes, got shape (3,). A bias is a row: b1[None"),
-    (
-        {"b1": np.zeros((7, 3))},
-        "`b1` must have shape (1, 3) to fit w1 (4, 3) and w2 (3, 5), got (7, 3)",
-    ),
+    ({"b1": np.zeros((7, 3))}, B1_FITS_NOT),
     ({"w2": np.zeros((4, 5))}, "`w2` must have shape (3, 5) to fit"),
     ({"b2": np.zeros((1, 4))}, "`b2` must have shape (1, 5) to fit"),
     ({"data_train": np.zeros((7, 5))}, "`data_train` must have shape (7, 4) to fit"),
     ({"data_train": np.zeros((7, 2, 2))}, "reshape(data_train, (n, -1))"),
     ({"data_train": np.zeros((0, 4)), "labels_train": np.zeros(0, int)}, "data_train has no rows"),
-    (
-        {"w1": np.zeros((4, 3), np.float32)},
-        "must have one real floating dtype, got float32 and float64",
-    ),
+    ({"w1": np.zeros((4, 3), "f4")}, "must have one real floating dtype, got float32 and float64"),
     ({name: w.astype(int) for name, w in NAMED.items()}, "one real floating dtype, got int64"),
     ({"labels_train": np.zeros(6, int)}, "`labels_train` must have shape (7,), got (6,)"),
     ({"labels_train": np.zeros((7, 1), int)}, "`labels_train` must have shape (7,), got (7, 1)"),

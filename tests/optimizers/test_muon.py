@@ -163,9 +163,7 @@ def test_the_gram_matrix_is_the_small_one(shape):
 @pytest.mark.parametrize(
     ("shape", "n_steps"), [((48, 12), 3), ((12, 48), 4), ((16, 16), 4), ((3, 8, 32), 4)]
 )
-def test_products_are_in_the_gradients_dtype_and_all_else_in_the_parameters(
-    backend, shape, n_steps, rng
-):
+def test_products_have_the_gradients_dtype_and_results_the_parameters(backend, shape, n_steps, rng):
     has_bfloat16 = backend.name in ("torch", "jax")
     wide, narrow = ("float32", "bfloat16") if has_bfloat16 else ("float64", "float32")
     xp, rule = backend.xp, Muon(scale="original", ns_steps=n_steps)

@@ -226,9 +226,8 @@ WRONG_SETTINGS = [
 def test_bad_settings_say_what_is_wrong():
     for kind, settings, message in WRONG_SETTINGS:
         for name, value in settings.items():
-            with pytest.raises(
-                ValueError, match=re.escape(f"`{name}` must be {message}, got {value!r}.")
-            ):
+            said = re.escape(f"`{name}` must be {message}, got {value!r}.")
+            with pytest.raises(ValueError, match=said):
                 kind(**{name: value})
     for given in (AdamW, "adamw", None):
         with pytest.raises(TypeError, match=r"`vector` must be a rule .* e.g. AdamW\(\), got"):

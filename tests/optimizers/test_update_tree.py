@@ -108,9 +108,8 @@ def test_clip_hides_nothing_that_is_not_finite(backend, value):
 
 def test_clip_refuses_norms_that_mean_nothing():
     for max_norm in (0.0, -1.0, np.inf, np.nan):
-        with pytest.raises(
-            ValueError, match=f"`max_norm` must be above 0 and finite, got {max_norm!r}"
-        ):
+        said = f"`max_norm` must be above 0 and finite, got {max_norm!r}"
+        with pytest.raises(ValueError, match=said):
             clip((np.ones(2),), max_norm, xp=np)
 
 

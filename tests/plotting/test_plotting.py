@@ -151,9 +151,8 @@ def test_the_surest_mistakes(model):
 
 
 def test_errors_of_pictures(model):
-    with pytest.raises(
-        ValueError, match=r"`image_shape` must be .* 16 numbers in total, got \(3, 3\)"
-    ):
+    said = r"`image_shape` must be .* 16 numbers in total, got \(3, 3\)"
+    with pytest.raises(ValueError, match=said):
         model.plot.weights(image_shape=(3, 3))
     blocks = MLPClassifier(**SHORT | {"hidden_layer_sizes": (Blocks((4, 4), (0,)),)}).fit(X, Y)
     with pytest.raises(ValueError, match="only a dense layer has a weight"):
