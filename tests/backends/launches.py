@@ -25,8 +25,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 START, END = "<!-- launches -->", "<!-- end of launches -->"
 ROWS, FEATURES, OUTPUTS = 20, 12, 4
 ADAM, SOFTMAX = Adam(), losses.SoftmaxCrossEntropy()
-
-
 # What a step adds to the plain one, and what it launched before the fused kernels.
 STEPS: dict[str, tuple[dict[str, Any], int]] = {
     "Adam": ({}, 66),
@@ -71,16 +69,8 @@ def make(
     """Return a step of two hidden layers with an L2 penalty, and its arguments on the device."""
     widths = network.pop("widths", (FEATURES, 8, 8, OUTPUTS))
     net = Network(widths, **network)
-    step = make_step(
-        net,
-        loss,
-        rule,
-        kernels or backend.kernels,
-        with_penalty=True,
-        max_grad_norm=max_grad_norm,
-        augmentation=augmentation,
-        xp=backend.xp,
-    )
+    options = {"with_penalty": True, "max_grad_norm": max_grad_norm, "augmentation": augmentation}
+    step = make_step(net, loss, rule, kernels or backend.kernels, **options, xp=backend.xp)
     generator = np.random.default_rng(0)
     labels = generator.integers(0, OUTPUTS, 50)
     is_classes = isinstance(loss, losses.SoftmaxCrossEntropy | losses.SoftmaxFocal)
@@ -92,30 +82,22 @@ def make(
         def put(tree: Any) -> Any:
             return map_leaves(lambda leaf: backend.put(np.array(leaf), "float32"), tree)
 
+        kept = {"batch_stats": put(init_batch_stats(net))}
+        kept |= {"average": put(init_params(net, 0)) if average else ()}
         params = put(init_params(net, 0))
-        state = init_state(
-            params,
-            rule,
-            batch_stats=put(init_batch_stats(net)),
-            average=put(init_params(net, 0)) if average else (),
-            with_accuracy=accuracy,
-            xp=backend.xp,
-        )
+        state = init_state(params, rule, **kept, with_accuracy=accuracy, xp=backend.xp)
         plan = with_draws(plan_epoch(ROWS, ROWS), augmentation, seed=0, epoch=0)
         draws = map_leaves(
             lambda leaf: backend.put(leaf, "float32" if leaf.dtype.kind == "f" else None),
             plan.draws or (),
         )
         x = generator.integers(0, 256, (50, FEATURES)).astype(np.uint8)
-        batch = Batch(
-            put_sparse(backend, scipy.sparse.csr_array(x), "float32") if sparse else backend.put(x),
-            backend.put(y),
-            Selection(
-                backend.put(np.arange(ROWS, dtype=np.int32)),
-                put(generator.integers(0, 3, ROWS)) if weights else None,
-                draws or None,
-            ),
-        )
+        here = backend.put(x)
+        if sparse:
+            here = put_sparse(backend, scipy.sparse.csr_array(x), "float32")
+        rows = backend.put(np.arange(ROWS, dtype=np.int32))
+        shares = put(generator.integers(0, 3, ROWS)) if weights else None
+        batch = Batch(here, backend.put(y), Selection(rows, shares, draws or None))
         coefs = put(np.asarray((1.0, 0.1, 0.1, 0.1, *rule.coefficients(0.01, 1))))
         keys = backend.put(np.arange(net.n_keys, dtype=np.int32)) if net.n_keys else None
     return step, (state, batch, None, coefs, keys)
@@ -148,9 +130,7 @@ def table(backend: Backend) -> str:
     lines = ["| step | before | now | products by cuBLAS |", "| --- | --: | --: | --: |"]
     plain = backend.kernels._replace(dense=affine)
     for name, (settings, before) in STEPS.items():
-        now, by_cublas = (
-            launches_of(backend, kernels=kernels, **settings) for kernels in (None, plain)
-        )
+        now, by_cublas = (launches_of(backend, kernels=own, **settings) for own in (None, plain))
         lines.append(f"| {name} | {before} | {now} | {by_cublas} |")
     return "\n".join(lines)
 

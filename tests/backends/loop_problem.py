@@ -109,10 +109,8 @@ CASES = {
     "accuracy": {"with_accuracy": True},
     "no penalty": {"alpha": 0.0},
     "pictures": {
-        "network": Network((PIXELS, 9, CLASSES), "tanh"),
-        "x": PICTURES,
-        "augmentation": EVERYTHING,
-        "dtype": "float32",
+        **{"network": Network((PIXELS, 9, CLASSES), "tanh"), "dtype": "float32"},
+        **{"x": PICTURES, "augmentation": EVERYTHING},
         "scaling": Scaling(np.full(PIXELS, 128.0), np.full(PIXELS, 1 / 64)),
     },
     "whitening": {"scaling": Whitening(np.ones(FEATURES), np.ones(FEATURES), TURN)},

@@ -18,12 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # What the letters of an ElementwiseKernel stand for: numbers, indices, and data of any dtype.
-DTYPES = {
-    "T": ("float32", "float64"),
-    "F": ("float32", "float64"),
-    "I": ("int32", "int64"),
-    "X": ("bool", "uint8", "int32", "int64", "float16", "float32", "float64"),
-}
+FLOATS, INTEGERS = ("float32", "float64"), ("int32", "int64")
+DTYPES = {"T": FLOATS, "F": FLOATS, "I": INTEGERS}
+DTYPES |= {"X": ("bool", "uint8", *INTEGERS, "float16", *FLOATS)}
 NDARRAY, INDEXER, SCALAR = 1, 2, 3
 
 
@@ -84,15 +81,9 @@ def renderings(kernel: Any, first: int) -> Iterator[tuple[str, str]]:
     for number, (given, layout) in enumerate(itertools.product(dtypes, LAYOUTS), first):
         types = {letter: np.dtype(dtype) for letter, dtype in zip(letters, given, strict=True)}
         name = f"{kernel.name}_{number}"
-        code = _kernel._get_elementwise_kernel_code(
-            tuple(arguments(kernel, types, layout)),
-            _kernel._TypeMap(tuple(types.items())),
-            kernel.params,
-            kernel.operation,
-            name,
-            kernel.preamble,
-            **kernel.kwargs,
-        )
+        given = tuple(arguments(kernel, types, layout)), _kernel._TypeMap(tuple(types.items()))
+        own = kernel.params, kernel.operation, name, kernel.preamble
+        code = _kernel._get_elementwise_kernel_code(*given, *own, **kernel.kwargs)
         title = f"{kernel.name}, {layout}, {' '.join(f'{k}={v}' for k, v in types.items())}"
         yield name, apart(code, title, number)
 
@@ -145,10 +136,8 @@ def compiled(unit: Unit, architecture: int) -> tuple[bytes, list[Resources]]:
     rows = []
     for name, stack, stores, loads, registers, more in found:
         shared = re.search(r"(\d+) bytes smem", more)
-        spills = int(stores) + int(loads)
-        rows.append(
-            Resources(name, int(registers), spills, int(stack), int(shared[1]) if shared else 0)
-        )
+        n_bytes = int(stores) + int(loads), int(stack), int(shared[1]) if shared else 0
+        rows.append(Resources(name, int(registers), *n_bytes))
     return binary, rows
 
 

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import make_backend
+from helpers import make_backend, matrix
 
 from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
 
 pytestmark = pytest.mark.every_device
 GPU_LIBRARIES = "cupy", "torch", "jax"
+NO_GPU = r"must be 'cpu' for .*(: use backend='cupy' or .*inst|\. There is no NVIDIA driver)"
 
 
 def test_a_library_that_is_not_known_not_here_or_does_not_load_says_so(monkeypatch):
@@ -28,11 +29,7 @@ def test_a_library_that_is_not_known_not_here_or_does_not_load_says_so(monkeypat
 
 
 UNKNOWN_DEVICES = [
-    (
-        "numpy",
-        "cuda:1",
-        r"must be 'cpu' for .*(: use backend='cupy' or .*inst|\. There is no NVIDIA driver)",
-    ),
+    ("numpy", "cuda:1", NO_GPU),
     ("numpy", "mps", "must be 'cpu' for backend 'numpy', got 'mps': use backend='torch'"),
     ("array_api_strict", "device9", "`device` is not valid: .*device9"),
     ("jax", "mps", "must be 'cpu' or 'cuda' for backend 'jax', got 'mps': use backend='torch'"),
@@ -43,15 +40,13 @@ UNKNOWN_DEVICES = [
     # The driver's reason; with a GPU, JAX counts its devices.
     *[(name, "cuda:99", "does not work|no usable GPU|must be one of") for name in GPU_LIBRARIES],
 ]
+UNKNOWN_DEVICES = [
+    pytest.param(*case, marks=[pytest.mark.matrix] if case[0] in GPU_LIBRARIES else [])
+    for case in UNKNOWN_DEVICES
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "device", "message"),
-    [
-        pytest.param(*case, marks=[pytest.mark.matrix] if case[0] in GPU_LIBRARIES else [])
-        for case in UNKNOWN_DEVICES
-    ],
-)
+@pytest.mark.parametrize(("name", "device", "message"), UNKNOWN_DEVICES)
 def test_unknown_device_says_so(name, device, message):
     if not installed(name):
         pytest.skip(f"{name} is not installed")
@@ -160,10 +155,7 @@ def test_what_is_copied_to_a_device_is_nobody_elses(backend):
             assert backend.get(copy).dtype == np.float64
 
 
-OTHERS = [pytest.param(name, marks=pytest.mark.matrix) for name in ("torch", "jax")]
-
-
-@pytest.mark.parametrize("source", ["numpy", "array_api_strict", *OTHERS])
+@pytest.mark.parametrize("source", ["numpy", "array_api_strict", *matrix("torch", "jax")])
 def test_put_takes_arrays_of_other_libraries(backend, source):
     pytest.importorskip(source)
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -189,10 +181,8 @@ def test_put_goes_through_the_host_where_dlpack_is_rejected(backend):
     np.testing.assert_array_equal(backend.get(backend.put(Stubborn())), np.ones(3))
 
 
-TWO_DEVICES = [
-    ("array_api_strict", None, "device1"),
-    pytest.param("jax", "cpu:0", "cpu:1", marks=pytest.mark.matrix),
-]
+TWO_DEVICES = [("array_api_strict", None, "device1")]
+TWO_DEVICES += [pytest.param("jax", "cpu:0", "cpu:1", marks=pytest.mark.matrix)]
 
 
 @pytest.mark.parametrize(("name", "first", "second"), TWO_DEVICES)

@@ -85,8 +85,6 @@ def test_a_compiled_step_does_what_the_step_does(name, rule, dtype, parts, pool_
 
 
 RULES = [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()]
-
-
 OTHERS = [(PLAIN, loss, rule) for loss in (SquaredError(), BinaryCrossEntropy()) for rule in RULES]
 OTHERS += [(Network((FEATURES, 6, CLASSES), n), CROSS_ENTROPY, SGD()) for n in ACTIVATIONS]
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -253,15 +254,8 @@ def test_without_what_compiles_a_fit_does_without(what, long, problem, monkeypat
     assert small().fit(*problem()).n_iter_ == 5
 
 
-def raising(error):
-    def fail(*args):
-        raise error
-
-    return fail
-
-
 def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypatch):
-    fail = raising(subprocess.CalledProcessError(1, "numba"))
+    fail = Mock(side_effect=subprocess.CalledProcessError(1, "numba"))
     monkeypatch.setattr(_native, "_addresses", {})
     monkeypatch.setattr(_native, "_read", lambda unit: None)
     monkeypatch.setattr(_native, "_compile_apart", fail)
@@ -285,7 +279,7 @@ def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypat
 )
 def test_a_kernel_that_cannot_be_compiled_does_without(error, name, long, monkeypatch):
     """Outside of a compiled step, which is written again."""
-    monkeypatch.setattr(name, raising(error))
+    monkeypatch.setattr(name, Mock(side_effect=error))
     kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])
     with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match=str(error)):
         y, _ = kernels.activate("relu", x, xp=np)

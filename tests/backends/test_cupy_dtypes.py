@@ -10,6 +10,7 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.optimizers import SGD, Adam
 
 pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
+SQUARED, SOFTMAX, PLAIN = SquaredError(), SoftmaxCrossEntropy(), SGD(momentum=0.0)
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def test_products(device, rng):
     np.testing.assert_allclose(device.get(found), device.get(longer[1:6] @ b), 1e-5, 1e-6)
 
 
-def with_gradient(result):
-    value, pullback = result
+def with_gradient(k, *arguments, xp):
+    value, pullback = k.loss(*arguments, xp=xp)
     return value, pullback()
 
 
@@ -61,36 +62,24 @@ MIXED = {
     "normalizations": normalized,
     "state": updated,
     "dropout": lambda k, a, b, xp: k.dropout(a["x"], a["key"], 0.5, xp=xp)[1](b["x"]),
-    "layer normalization": lambda k, a, b, xp: k.layer_norm(
-        Norm(b["scale"], a["scale"]), a["x"], xp=xp
-    )[0],
+    "layer norm": lambda k, a, b, xp: k.layer_norm(Norm(b["scale"], a["scale"]), a["x"], xp=xp)[0],
     "batch normalization": lambda k, a, b, xp: k.batch_norm(
         Norm(a["scale"], b["scale"]), a["x"], None, xp=xp
     )[0],
     "weights of a batch": lambda k, a, b, xp: k.batch_norm(
         Norm(a["scale"], a["scale"]), a["x"], b["w"], xp=xp
     )[2],
-    "targets": lambda k, a, b, xp: with_gradient(
-        k.loss(SquaredError(), a["x"], b["dy"], a["w"], xp=xp)
-    ),
-    "targets and weights": lambda k, a, b, xp: with_gradient(
-        k.loss(SquaredError(), a["x"], b["dy"], b["w"], xp=xp)
-    ),
-    "weights of a loss": lambda k, a, b, xp: with_gradient(
-        k.loss(SoftmaxCrossEntropy(), a["x"], a["y"], b["w"], xp=xp)
-    ),
-    "weights of an accuracy": lambda k, a, b, xp: k.accuracy(
-        SoftmaxCrossEntropy(), a["x"], a["y"], b["w"], xp=xp
-    ),
+    "targets": lambda k, a, b, xp: with_gradient(k, SQUARED, a["x"], b["dy"], a["w"], xp=xp),
+    "both of a loss": lambda k, a, b, xp: with_gradient(k, SQUARED, a["x"], b["dy"], b["w"], xp=xp),
+    "weights": lambda k, a, b, xp: with_gradient(k, SOFTMAX, a["x"], a["y"], b["w"], xp=xp),
+    "weights of accuracy": lambda k, a, b, xp: k.accuracy(SOFTMAX, a["x"], a["y"], b["w"], xp=xp),
     "average": lambda k, a, b, xp: k.average((a["x"],), (b["x"],), a["rate"], xp=xp),
     "rate of an average": lambda k, a, b, xp: k.average((a["x"],), (a["x"],), b["rate"], xp=xp),
     "sum": lambda k, a, b, xp: k.accumulate(a["rate"], b["rate"], a["rate"]),
     "share": lambda k, a, b, xp: k.accumulate(a["scale"], a["rate"], b["scale"]),
     "clipping": lambda k, a, b, xp: k.clip((a["x"], b["x"]), 0.1, xp=xp),
     "rate of an update": lambda k, a, b, xp: (
-        k.update(
-            SGD(momentum=0.0), (a["x"],), (a["dy"],), SGD(0.0).state_type(), (b["rate"],), xp=xp
-        ).params
+        k.update(PLAIN, (a["x"],), (a["dy"],), PLAIN.state_type(), (b["rate"],), xp=xp).params
     ),
     "scaling": lambda k, a, b, xp: k.gather(
         Source(a["x"], a["y"], Scaling(b["scale"], a["scale"])), dtype=a["x"].dtype, xp=xp
@@ -105,13 +94,8 @@ MIXED = {
 @pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")])
 @pytest.mark.parametrize("name", MIXED)
 def test_dtypes_that_differ_go_to_the_default(device, name, dtypes, rng):
-    numbers = {
-        "x": rng.standard_normal((5, 4)),
-        "dy": rng.standard_normal((5, 4)),
-        "scale": rng.random(4),
-        "w": rng.random(5),
-        "rate": np.asarray(0.3),
-    }
+    numbers = {name: rng.standard_normal((5, 4)) for name in ("x", "dy")}
+    numbers |= {"scale": rng.random(4), "w": rng.random(5), "rate": np.asarray(0.3)}
 
     def run(kernels):
         a, b = (

@@ -26,11 +26,8 @@ from mlp_xp.training.loop import requests
 from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
 
-pytestmark = [
-    pytest.mark.matrix,
-    pytest.mark.libraries("cupy"),
-    pytest.mark.usefixtures("no_counts"),
-]
+pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
+pytestmark += [pytest.mark.usefixtures("no_counts")]
 DEVICES = ["cuda:0", "cuda:1"]
 
 
@@ -108,8 +105,7 @@ def test_an_epoch_is_planned_while_the_graphs_of_the_one_before_run(soon, monkey
 
 
 def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):
-    backend, problem = get_backend("cupy"), Problem()
-    trainer = problem.check(backend, monkeypatch, n_epochs=5)
+    trainer = Problem().check(get_backend("cupy"), monkeypatch, n_epochs=5)
     full, last = trainer._loop._shapes.values()
     assert set(full._graphs) <= {4, 2, 1}
     assert set(last._graphs) == {1}
@@ -134,15 +130,13 @@ def test_a_short_training_captures_nothing(monkeypatch):
 
 
 def test_steps_that_are_watched_are_graphs_of_one(soon, monkeypatch):
-    backend, problem = get_backend("cupy"), Problem()
-    problem.check(backend, monkeypatch, step_by_step=True)
+    Problem().check(get_backend("cupy"), monkeypatch, step_by_step=True)
     assert _launch.launches["graph"] == 3 * 6 - 2 - 2
 
 
 def test_the_steps_until_the_clock_is_read_are_graphs(soon, monkeypatch):
-    backend, problem, budget = get_backend("cupy"), Problem(), Budget(1000.0)
     monkeypatch.setattr(Budget, "next_steps", lambda self, most: min(most, 2))
-    problem.check(backend, monkeypatch, budget=budget)
+    Problem().check(get_backend("cupy"), monkeypatch, budget=Budget(1000.0))
     assert _launch.launches["graph"] > 4
 
 
@@ -165,12 +159,10 @@ def test_another_thread_may_go_on(soon, monkeypatch):
     expected = problem.eagerly(backend, monkeypatch)
     trainer = problem.trainer(backend)
     data = place(backend, problem.x, problem.y, problem.dtype)
-    records = []
+    records, options = [], {"n_epochs": 3, "step_by_step": False}
     for epoch in range(3):
         with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(
-                trainer.run_epoch, data, problem.plan(epoch), n_epochs=3, step_by_step=False
-            )
+            run = pool.submit(trainer.run_epoch, data, problem.plan(epoch), **options)
             records.append(run.result())
     assert_same(numbers(trainer, records), expected)
     assert _launch.launches["graph"]
@@ -261,8 +253,7 @@ class Swapped(Adam):
 
 
 def test_a_rule_may_exchange_the_arrays_of_its_state(soon, monkeypatch):
-    backend, problem = get_backend("cupy"), Problem(optimizer=Swapped())
-    problem.check(backend, monkeypatch)
+    Problem(optimizer=Swapped()).check(get_backend("cupy"), monkeypatch)
     assert _launch.launches["graph"]
 
 
@@ -303,9 +294,7 @@ def copies(x, *, xp):
     return x * factors, lambda dy: dy * factors
 
 
-@pytest.mark.parametrize(
-    ("activation", "reason"), [(waits, "D2H transfers"), (copies, "H2D transfers")]
-)
+@pytest.mark.parametrize(("activation", "reason"), [(waits, "D2H"), (copies, "H2D")])
 def test_a_function_that_waits_runs_step_by_step(activation, reason, soon, monkeypatch, caplog):
     backend = get_backend("cupy", "cuda:1")
     problem = Problem(network=network_of(9, activation=activation))
@@ -313,7 +302,7 @@ def test_a_function_that_waits_runs_step_by_step(activation, reason, soon, monke
     problem.train(problem.trainer(backend))  # The log says it once.
     (message,) = caplog.messages
     assert "run one by one" in message
-    assert reason in message
+    assert f"{reason} transfers" in message
     assert not _launch.launches["graph"]
     with backend.scope():
         assert not cupy.cuda.get_current_stream().is_capturing()
@@ -333,13 +322,11 @@ def test_products_by_cublas_run_step_by_step(soon, monkeypatch, caplog):
 
 
 def test_a_capture_without_memory_runs_step_by_step(soon, monkeypatch, caplog):
-    backend, problem = get_backend("cupy"), Problem()
-
     def malloc(self, size):
         raise cupy.cuda.memory.OutOfMemoryError(size, size)
 
     monkeypatch.setattr(cupy.cuda.MemoryPool, "malloc", malloc)
-    problem.check(backend, monkeypatch)
+    Problem().check(get_backend("cupy"), monkeypatch)
     (message,) = caplog.messages
     assert "OutOfMemoryError" in message
 

@@ -320,9 +320,7 @@ def test_an_argument_may_lie_in_another_way_from_call_to_call(pool_of):
     """Machine code goes by the layout of the first call."""
 
     def step(state, x):
-        taken = KERNELS.gather(
-            Source(x, None, Scaling(*(np.ones(20, "f4"),) * 2)), dtype=F32, xp=XP
-        )
+        taken = KERNELS.gather(Source(x, None, Scaling(*np.ones((2, 20), "f4"))), dtype=F32, xp=XP)
         return (state[0] + XP.sum(taken),)
 
     compiled, x = CompiledStep(step), np.arange(40_000, dtype="f4").reshape(2000, 20) % 7

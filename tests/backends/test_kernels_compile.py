@@ -72,6 +72,4 @@ def makes_kernel(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     name = ast.unparse(node.func).rpartition(".")[2]
-    return name == "raw_kernel" or bool(
-        re.fullmatch("(Elementwise|Reduction|Raw)Kernel|RawModule", name)
-    )
+    return bool(re.fullmatch("raw_kernel|(Elementwise|Reduction|Raw)Kernel|RawModule", name))

@@ -25,20 +25,13 @@ HAVE_ACCURACY = losses.SoftmaxCrossEntropy, losses.SoftmaxFocal, losses.BinaryCr
 LAYERS = {
     "plain": {},
     "everything": {
-        "activation": ("gelu", "elu"),
-        "normalization": "batch",
-        "dropout": 0.2,
-        "input_dropout": 0.1,
-        "residual": True,
-        "weights": True,
-        "average": True,
-        "max_grad_norm": 0.1,
-        "augmentation": AUGMENTATION,
+        **{"activation": ("gelu", "elu"), "normalization": "batch", "residual": True},
+        **{"dropout": 0.2, "input_dropout": 0.1, "weights": True, "average": True},
+        **{"max_grad_norm": 0.1, "augmentation": AUGMENTATION},
     },
     "a branch, normalized": {
+        **{"activation": "silu", "normalization": "layer"},
         "widths": (12, Branch((Project(6), Project(12))), 8, OUTPUTS),
-        "activation": "silu",
-        "normalization": "layer",
     },
 }
 

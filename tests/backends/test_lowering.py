@@ -16,8 +16,6 @@ from mlp_xp.optimizers import SGD
 
 XP = get_backend("numpy").xp
 KERNELS, T = get_backend("numpy").kernels, XP.matrix_transpose
-
-
 # The last operation on two arrays of shape (6, 512, 24), and whether machine code computes it.
 OPERATIONS = {
     "sum": (lambda a, b: a + b, True),

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -102,9 +103,7 @@ def test_times_of_different_calls_at_one_address_are_not_compared():
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
-def test_a_forked_process_has_no_pool_yet_no_lock_is_held_there_and_it_trains(
-    job, problem, monkeypatch
-):
+def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(job, problem, monkeypatch):
     words, found = job
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     pool = thread_pool.thread_pool(2)
@@ -265,10 +264,7 @@ def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
 
 
 def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
-    def press(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", press)
+    monkeypatch.setattr(os, "replace", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         _native._write(UNIT, b"code")
     assert list(folder.iterdir()) == []
@@ -304,9 +300,7 @@ def test_code_that_others_may_have_written_is_not_run(folder):
     assert _native._read(UNIT) == b"code"
 
 
-def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(
-    folders, tmp_path, monkeypatch
-):
+def test_the_temporary_folder_is_used_where_no_other_can_be_written(folders, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(_native, "__file__", str(tmp_path / "file" / "x.py"))
     monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "file"))
@@ -315,9 +309,7 @@ def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(
     assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
     assert _native._writable().stat().st_mode & 0o022 == 0  # Nobody else writes there.
     n_folders = len(list(_native._folders()))
-    monkeypatch.setattr(
-        _native, "cache_dir", lambda: (_ for _ in ()).throw(RuntimeError("no home"))
-    )
+    monkeypatch.setattr(_native, "cache_dir", Mock(side_effect=RuntimeError("no home")))
     assert len(list(_native._folders())) == n_folders - 1
 
 

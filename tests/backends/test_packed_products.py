@@ -127,9 +127,7 @@ def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monk
     a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
     a[0, :2], b[:2, 0] = 1e-38, 1e-3  # Products that are subnormal, and factors that become so.
     a[-1, -1] = 1e-41
-    given = [
-        np.asfortranarray(x).T if name in transposed else x for name, x in (("a", a), ("b", b))
-    ]
+    given = [np.asfortranarray(x).T if key in transposed else x for key, x in (("a", a), ("b", b))]
     ways = [(True, True)]
     sizes, ta, tb = caches.Blocks(16, 16, 96), transposed == "a", transposed == "b"
     monkeypatch.setattr(products, "LEAST_PRODUCTS", 0)  # Threads share small ones, too.

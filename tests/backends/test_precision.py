@@ -5,7 +5,7 @@ from copy import copy
 
 import numpy as np
 import pytest
-from helpers import pickled_and_saved, small
+from helpers import matrix, pickled_and_saved, small
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import BackendError, get_backend
@@ -25,10 +25,6 @@ from mlp_xp.training.trainer import Trainer
 EPS = {"bf16": 2.0**-7, "float16": 2.0**-10}
 CUDA = "cupy:cuda:0", "cupy:cuda:1"
 FORMATS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
-
-
-def matrix(*names):
-    return [pytest.param(name, marks=pytest.mark.matrix) for name in names]
 
 
 @pytest.fixture(params=matrix("torch", "jax"))
@@ -182,9 +178,7 @@ def test_updates_too_small_for_16_bits_are_kept(plain, precision):
 
 
 @pytest.mark.parametrize("plain", matrix("torch", "jax", CUDA[0]), indirect=True)
-def test_a_fit_has_its_precision_predicts_in_float32_and_is_kept(
-    problem, plain, precision, tmp_path
-):
+def test_a_fit_in_a_precision_predicts_in_float32_and_is_kept(problem, plain, precision, tmp_path):
     X, y = problem()
     exact, model, again = (
         small(backend=plain.name, precision=name).fit(X, y)

@@ -1,5 +1,7 @@
 """What CuPy lacks on a machine is named, with the package that brings it; on the stand-in."""
 
+from unittest.mock import Mock
+
 import pytest
 from helpers import small
 
@@ -31,13 +33,7 @@ def forget():
 
 @pytest.fixture
 def without(monkeypatch):
-    def take(name, error):
-        def fail(*args, **kwargs):
-            raise error
-
-        monkeypatch.setattr(f"cupy.{name}", fail)
-
-    return take
+    return lambda name, error: monkeypatch.setattr(f"cupy.{name}", Mock(side_effect=error))
 
 
 KERNEL, CURE = "ElementwiseKernel.__call__", r'.*Type .*pip install -e ".*\[cuda12\]"'
@@ -73,9 +69,7 @@ def test_a_device_is_proven_once_and_a_failure_is_not_remembered(monkeypatch):
     assert len(calls) == 2
 
 
-def test_automatic_a_list_of_backends_and_an_estimator_know_it_too(
-    problem, without, forget, monkeypatch, capsys
-):
+def test_auto_a_list_and_an_estimator_know_it_too(problem, without, forget, monkeypatch, capsys):
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     assert get_backend("auto").name == "cupy"
     forget()

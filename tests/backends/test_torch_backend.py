@@ -118,10 +118,9 @@ def cuda(torch, monkeypatch):
     def loop(self, body):
         return _captured.CapturedLoop(body, captured.TorchGraphs(self.xp, self.device))
 
+    streams = _captured.Streams(lambda device: torch.cuda.Stream(device))
     monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 2)
-    monkeypatch.setattr(
-        captured, "_streams", _captured.Streams(lambda device: torch.cuda.Stream(device))
-    )
+    monkeypatch.setattr(captured, "_streams", streams)
     monkeypatch.setattr(type(get_backend("torch", "cpu")), "loop", loop)
     _captured.report.cache_clear()
     return stand_in_torch_cuda.install(monkeypatch)
