@@ -11,7 +11,7 @@ from bench.reports.sections import fastest
 from bench.studies.backends import epochs_of
 from bench.suite import contenders
 from bench.suite.records import HISTORY, ROOT, Result, newest
-from bench.suite.tables import measured, spread
+from bench.suite.tables import count, measured, spread
 
 LINES = {
     contenders.OURS: OURS,
@@ -121,7 +121,7 @@ def speedrun_figure(result: Result) -> Any:
         axes.grid(alpha=0.3)
     lines = {line.get_label(): line for line in reversed(accuracies.lines)}
     accuracies.legend(handles=[*reversed(lines.values())], frameon=False)
-    figure.suptitle(f"{result['command']}, {len(runs)} seeds")
+    figure.suptitle(f"{result['command']}, {count(len(runs), 'seed')}")
     return figure
 
 

@@ -74,7 +74,7 @@ def run(folder: Path, part: str, args: argparse.Namespace) -> None:
     file = folder / "environment.json"
     own = {"rows": args.rows, "threads": args.threads}
     fresh = {"environment": environment(PACKAGES), part: own}
-    write(file, resume(file, fresh, {part: tuple(own), "environment": ("cpu",)}))
+    write(file, resume(file, fresh, {part: tuple(own), "environment": ("cpu", "kind")}))
     for name in args.sets:  # Remove incomplete lines, and results to measure again.
         file = folder / f"{name}.jsonl"
         kept = [result for result in lines(file) if result["contender"] not in args.again]

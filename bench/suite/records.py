@@ -141,5 +141,6 @@ def resume(path: Path, fresh: Result, compared: dict[str, tuple[str, ...]]) -> R
         for name in names:
             known, wanted = record.get(part, {}).get(name), fresh[part][name]
             if known != wanted:
-                raise SystemExit(f"{path} has {name} {known!r}, not {wanted!r}: use another --into")
+                difference = f"{name} {known!r:.100}, not {wanted!r:.100}"
+                raise SystemExit(f"{path} has {difference}: set --into to another place")
     return record

@@ -76,6 +76,7 @@ def test_recorded_floors_name_what_a_quick_run_measures(module):
     options = module("bench.suite.turns").Options(1, 1, None, quick=True)
     workloads = module("bench.suite.workloads").QUICK
     quick = {each.name: set(contenders.entries(each, quick=True)) for each in workloads}
+    assert {*drop_in.QUICK} <= drop_in.CASES.keys()
     scripts = drop_in.comparisons(options)
     quick |= {name: {"scikit-learn"} for name in scripts}
     busy = module("bench.studies.busy").QUICK

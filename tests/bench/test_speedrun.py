@@ -60,6 +60,6 @@ def test_seeds_are_measured_added_and_drawn(module, speedrun, recipe, tmp_path):
     assert mean == pytest.approx((first["test_accuracy"] + second["test_accuracy"]) / 2)
     module("bench.reports.charts").speedrun_figure(result).savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
-    recipe.write_text(RECIPE + "alpha = 0.5\n")
-    with pytest.raises(SystemExit, match=r"has settings .*, not .*alpha = 0\.5"):
+    recipe.write_text("alpha = 0.5\n" + RECIPE)
+    with pytest.raises(SystemExit, match=r"has settings .*, not .alpha = 0\.5"):
         speedrun.main([*options, "--seeds", "2"])
