@@ -86,7 +86,8 @@ class Mixup(Augmentation):
     With one :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` per batch, the input for sample
     :math:`i` with partner :math:`j` is :math:`\lambda x_i + (1 - \lambda) x_j`, and the loss is
     :math:`\lambda\,\ell(z_i, y_i) + (1 - \lambda)\,\ell(z_i, y_j)`. Each term has the sample weight
-    of its target. The partners are the batch in reverse order, which needs no random numbers.
+    of its target. The partners are the batch in reverse order, which needs no random numbers. If an
+    epoch is a single batch, each sample therefore has the same partner in every epoch.
 
     Parameters
     ----------

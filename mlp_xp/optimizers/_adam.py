@@ -34,8 +34,8 @@ class Adam:
 
     References
     ----------
-    Kingma, Ba, "Adam" (2015), arXiv:1412.6980, end of section 2. Scikit-learn uses this form;
-    PyTorch adds epsilon after correcting v; the difference is less than epsilon.
+    Kingma, Ba, "Adam" (2015), arXiv:1412.6980, end of section 2. Scikit-learn uses this form.
+    PyTorch adds epsilon after correcting v, so its epsilon has less effect in early steps.
 
     Examples
     --------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp._utils.settings import is_zero
+from mlp_xp._utils.settings import is_array, is_zero
 from mlp_xp.optimizers._base import Coefs, Kind, Stateless, check_decay
 
 
@@ -25,7 +25,7 @@ class SGD:
 
     Parameters
     ----------
-    momentum : float in [0, 1), default=0.9
+    momentum : float in [0, 1], default=0.9
     nesterov : bool, default=True
 
     References
@@ -48,7 +48,8 @@ class SGD:
     nesterov: bool = True
 
     def __post_init__(self) -> None:
-        check_decay("momentum", self.momentum)
+        if is_array(self.momentum) or self.momentum != 1.0:  # scikit-learn accepts 1, too.
+            check_decay("momentum", self.momentum)
 
     @property
     def state_type(self) -> type[SGDState | Stateless]:

@@ -76,8 +76,9 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
             Probabilities of the positive class, or of each class.
         classes : (classes,) array-like, optional
             Sorted labels of the columns; by default 0, 1, 2, ...
-        n_bins, strategy, pos_label, name, **settings
-            As in scikit-learn.
+        n_bins : int, default=10
+        strategy, pos_label, name, **settings
+            As in scikit-learn, but no legend is drawn.
 
         Returns
         -------

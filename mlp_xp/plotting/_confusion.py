@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import sklearn.metrics
 
+from mlp_xp.backends import to_numpy
 from mlp_xp.plotting._style import new_axes
 
 _MAX_LABELLED = 20
@@ -40,8 +41,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
         """Draw the confusion matrix of an estimator's predictions, as in scikit-learn."""
-        settings.setdefault("display_labels", getattr(estimator, "classes_", None))
-        return cls.from_predictions(y, estimator.predict(X), **settings)
+        return cls.from_predictions(to_numpy(y), to_numpy(estimator.predict(X)), **settings)
 
     def plot(
         self,

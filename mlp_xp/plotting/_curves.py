@@ -98,7 +98,9 @@ class TrainingCurvesDisplay:
         if estimator.scoring is not None:
             name = estimator.scoring if isinstance(estimator.scoring, str) else "score"
             measure = name.replace("_", " ")
-        columns.setdefault(measure, {})["validation"] = "validation_score"
+        scored = [record for record in estimator.history_ if record.validation_score is not None]
+        if any(record.validation_score != -record.validation_loss for record in scored):
+            columns.setdefault(measure, {})["validation"] = "validation_score"
         columns["learning rate"] = {"": "learning_rate"}
         if not estimator.history_:
             raise ValueError(
@@ -137,7 +139,7 @@ class TrainingCurvesDisplay:
         for axes, (label, curves) in zip(self.axes_, self.panels.items(), strict=True):
             self._draw(axes, label, curves, colors)
         if self.best_epoch is not None:
-            title = f"dotted: epoch {self.best_epoch}, whose weights are kept"
+            title = f"dotted: epoch {self.best_epoch}, with the best score"
             self.axes_[0].set_title(title, fontsize="small")
         return self
 

@@ -237,7 +237,8 @@ def surest_mistakes(
     surest = np.argsort(-confidence, kind="stable")[:n_images]
     rows = wrong[surest]
     names = classes if class_names is None else np.asarray(class_names)
-    truth = names[np.searchsorted(classes, y[rows])]
+    known = dict(zip(classes.tolist(), names.tolist(), strict=True))
+    truth = np.asarray([known.get(label, label) for label in y[rows].tolist()])
     images = x[rows]
     if images.dtype == np.uint8:  # The largest pixel is 16 in scikit-learn's digits, not 255.
         images = images / max(1, x.max())

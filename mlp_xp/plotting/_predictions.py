@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import sklearn.metrics
+from sklearn.utils._plotting import _validate_style_kwargs
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
@@ -44,7 +45,7 @@ class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignor
             "line_kwargs": {"color": ink(), "linestyle": ":"},
         }
         for part, style in styles.items():
-            settings[part] = style | (settings.get(part) or {})
+            settings[part] = _validate_style_kwargs(style, settings.get(part) or {})
         super().plot(axes, kind=kind, **settings)
         is_truth = kind == "actual_vs_predicted"
         axes.set(xlabel="predicted", ylabel="true" if is_truth else "true - predicted")

@@ -124,7 +124,7 @@ def test_an_example_of_theirs_warns_as_often():
     settings = [
         {"learning_rate": rate, "momentum": momentum, "nesterovs_momentum": ahead}
         for rate in ("constant", "invscaling")
-        for momentum, ahead in ((0, True), (0.9, False), (0.9, True))
+        for momentum, ahead in ((0, True), (0.9, False), (1.0, True))
     ]
     ends = []
     for library in (ours, theirs):

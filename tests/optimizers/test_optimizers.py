@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import tolerance
+from helpers import problem, small, tolerance
 from rules import RATE, RULES, nested, params_and_gradients, run
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
@@ -270,6 +270,13 @@ def test_schedules_are_torchs(ours, name, settings, torch):
             peer.step()
     found = [ours(step, 20, 0) for step in range(20)]
     np.testing.assert_allclose(found, factors, rtol=1e-12, atol=1e-12)
+
+
+def test_power_t_applies_to_every_schedule():
+    names = dict.fromkeys(("dropout_schedule", "weight_decay_schedule"), "invscaling")
+    model = small(dropout=0.1, power_t=0.1, solver="adamw", max_iter=1, **names)
+    rules = model.fit(*problem())._training.trainer.rules
+    assert rules.dropout_schedule == rules.weight_decay_schedule == rates.InvScaling(0.1)
 
 
 def test_invscaling_is_scikit_learns():

@@ -50,7 +50,7 @@ def test_curves_of_an_estimator(model):
     # The best epoch, and the test result.
     best = int(np.argmax(model.validation_scores_)) + 1
     assert display.best_epoch == best
-    assert loss.get_title() == f"dotted: epoch {best}, whose weights are kept"
+    assert loss.get_title() == f"dotted: epoch {best}, with the best score"
     test = 100 * model.score(X, Y)
     assert [text.get_text() for text in accuracy.texts][1:] == [f"test {test:.3g}"]
     (diamond,) = (line for line in accuracy.lines if line.get_label() == "test")
@@ -88,6 +88,9 @@ def test_panels_are_those_of_the_fit():
     model.set_params(scoring="neg_mean_absolute_error").fit(X, y)
     panels = model.plot().panels
     assert list(panels) == ["loss", "neg mean absolute error", "learning rate"]
+    panels = model.set_params(scoring="loss").fit(X, y).plot().panels
+    assert list(panels) == ["loss", "learning rate"]
+    assert panels["loss"]["validation"] == model.validation_loss_curve_
     model = MLPRegressor(**SHORT | {"solver": "lbfgs", "max_iter": 100, "tol": 0.01}).fit(X, y)
     assert list(model.plot().panels) == ["loss"]
 
@@ -99,6 +102,8 @@ def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class(model):
     shown = [[float(text.get_text()) for text in row] for row in display.text_]
     np.testing.assert_allclose(shown, expected, atol=0.5)
     assert [label.get_text() for label in display.ax_.get_yticklabels()] == ["ant", "bee", "cat"]
+    few = model.plot.confusion(X, Y, labels=["cat", "ant"])
+    assert [label.get_text() for label in few.ax_.get_yticklabels()] == ["cat", "ant"]
 
 
 def test_the_scale_ends_at_the_largest_mistake():
@@ -148,6 +153,8 @@ def test_the_surest_mistakes(model):
     dark = model.plot.mistakes((16 * X).astype(np.uint8), Y, image_shape=(4, 4), n_images=9)
     assert max(picture.max() for picture in dark.pictures()) > 200  # As scikit-learn's digits.
     assert named.truth[0] == {"ant": "x", "bee": "y", "cat": "z"}[Y[rows[0]]]
+    unseen = model.plot.mistakes(X, np.full(len(X), "dog"), image_shape=(4, 4), n_images=1)
+    assert unseen.truth.tolist() == ["dog"]
 
 
 def test_errors_of_pictures(model):
@@ -215,7 +222,7 @@ def test_short_methods_draw_the_displays(model):
     assert list(model.plot(X, Y).test) == ["loss", "accuracy [%]"]
     assert len(model.plot.weights(image_shape=(4, 4)).axes_) == 8
     real = MLPRegressor(**SHORT).fit(X, X[:, 0])
-    display = real.plot.predictions(X, X[:, 0])
+    display = real.plot.predictions(X, X[:, 0], scatter_kwargs={"c": "red"})
     assert isinstance(display, plotting.PredictionsDisplay)
     np.testing.assert_array_equal(display.y_pred, real.predict(X))
     with pytest.raises(NotFittedError):

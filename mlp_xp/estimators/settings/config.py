@@ -262,23 +262,26 @@ def resolve_augmentation(name: str, given: Any, n_features: int) -> tuple[Augmen
 def _schedule_name(params: Mapping[str, Any]) -> str | Schedule:
     """Return `learning_rate`, or "constant" if the solver ignores it."""
     name, solver = params["learning_rate"], params["solver"]
-    is_ignored = isinstance(name, str) and name in _FOR_SGD
-    return "constant" if is_ignored and solver != "sgd" and not isinstance(solver, SGD) else name
+    rule = OPTIMIZERS.get(solver, object) if isinstance(solver, str) else type(solver)
+    is_ignored = isinstance(name, str) and name in _FOR_SGD and not issubclass(rule, SGD)
+    return "constant" if is_ignored else name
 
 
 def _resolve_schedule(params: Mapping[str, Any]) -> Schedule:
     name = _schedule_name(params)
-    if not isinstance(name, str):
-        return name
-    if name == ADAPTIVE:
-        return Constant()
-    return InvScaling(params["power_t"]) if name == "invscaling" else SCHEDULES[name]()
+    return Constant() if name == ADAPTIVE else _named_schedule(name, params)
 
 
 def _other_schedule(params: Mapping[str, Any], name: str) -> Schedule | None:
     """Return the schedule of a setting other than the learning rate."""
-    given = params[name]
-    return SCHEDULES[given]() if isinstance(given, str) else given
+    return cast("Schedule | None", _named_schedule(params[name], params))
+
+
+def _named_schedule(given: Any, params: Mapping[str, Any]) -> Any:
+    """Return the schedule of a name; other values are returned unchanged."""
+    if not isinstance(given, str):
+        return given
+    return InvScaling(params["power_t"]) if given == "invscaling" else SCHEDULES[given]()
 
 
 def _hashable(value: Any) -> Any:
