@@ -89,12 +89,10 @@ class OwnLayer(EXTENSION.FeatureGain):
         return Unturned(fan_in)
 
 
-def test_a_layer_of_ones_own_is_never_given_several_networks(backend):
-    model = small(
-        MLPRegressor, hidden_layer_sizes=(OwnLayer(), 4), max_iter=4, backend=backend.name
-    )
+def test_a_layer_of_ones_own_is_never_given_several_networks(on):
+    model = small(MLPRegressor, hidden_layer_sizes=(OwnLayer(), 4), max_iter=4, **on)
     X, y = problem()
-    model.set_params(early_stopping=True, device=backend.device).fit(X, y)
+    model.set_params(early_stopping=True).fit(X, y)
     ensemble = MLPEnsembleRegressor(model, 2).fit(X, y)
     assert len(ensemble.estimators_) == 2
 
