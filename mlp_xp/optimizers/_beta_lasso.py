@@ -24,7 +24,7 @@ class BetaLasso(SGD):
 
     Parameters
     ----------
-    momentum : float in [0, 1), default=0.9
+    momentum : float in [0, 1], default=0.9
         The paper uses no momentum.
     nesterov : bool, default=True
     l1 : float of at least 0, default=1e-5

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import is_array, is_zero
-from mlp_xp.optimizers._base import Coefs, Kind, Stateless, check_decay
+from mlp_xp.optimizers._base import Coefs, Kind, Stateless
 
 
 class SGDState(NamedTuple):
@@ -48,8 +48,8 @@ class SGD:
     nesterov: bool = True
 
     def __post_init__(self) -> None:
-        if is_array(self.momentum) or self.momentum != 1.0:  # scikit-learn accepts 1, too.
-            check_decay("momentum", self.momentum)
+        if not is_array(self.momentum) and not 0.0 <= self.momentum <= 1.0:  # As in scikit-learn.
+            raise ValueError(f"`momentum` must be from 0 to 1, got {self.momentum!r}.")
 
     @property
     def state_type(self) -> type[SGDState | Stateless]:

@@ -198,12 +198,12 @@ def test_a_gradient_that_is_not_a_number_is_seen(backend, rng):
 
 BELOW_1, AT_LEAST_0 = "at least 0 and below 1", "at least 0"
 WRONG_SETTINGS = [
-    (SGD, {"momentum": 1.0}, BELOW_1),
+    (SGD, {"momentum": 1.5}, "from 0 to 1"),
     (Adam, {"beta_1": 1.5, "beta_2": -0.1}, BELOW_1),
     (RMSprop, {"rho": 1.0, "momentum": -0.5}, BELOW_1),
     (Lion, {"beta_1": 2.0, "beta_2": 1.0}, BELOW_1),
     (Muon, {"momentum": 1.0, "beta_2": 1.0}, BELOW_1),
-    (BetaLasso, {"momentum": 1.0}, BELOW_1),
+    (BetaLasso, {"momentum": -0.5}, "from 0 to 1"),
     (Adam, {"epsilon": -1e-8}, AT_LEAST_0),
     (AdamW, {"weight_decay": -1.0}, AT_LEAST_0),
     (RMSprop, {"epsilon": float("nan")}, AT_LEAST_0),
