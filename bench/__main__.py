@@ -136,7 +136,7 @@ def head_of(result: Result) -> list[str]:
     settings = result["settings"]
     run = f"{'quick run' if settings['quick'] else 'run'} of {count(settings['rounds'], 'round')}"
     facts = [run, count(settings["threads"], "thread"), result["environment"]["cpu"]]
-    times = f"times ours: a contender's time divided by that of {OURS}; above 1, mlp_xp is faster."
+    times = f"times ours: the time of a contender / {OURS}; above 1, mlp_xp is faster."
     return [", ".join(facts), *([times] if result["workloads"] else [])]
 
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 def _untrained(path: Path, data: Dataset, known: DataInfo) -> Dataset:
     """Return the data with a test set that the network was not trained on.
 
-    If the targets differ from those of the training, other rows were held out then.
+    If the targets differ from the training data, other rows were held out in the training.
     """
     is_split = (path / "train").is_dir() and (path / "test").is_dir()
     if is_split or known.digest in (None, digest_of(data)):

@@ -72,7 +72,6 @@ class Evaluation(NamedTuple):
     probabilities: np.ndarray | None
     class_names: Sequence[str]
     image_shape: tuple[int, ...] | None
-    max_value: float = 1.0
 
 
 def write_report(

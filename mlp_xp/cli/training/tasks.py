@@ -42,8 +42,7 @@ class Classification:
         predicted = model.classes_[np.argmax(p, axis=1)]
         # Escape control characters, because matplotlib warns that it has no glyphs for them.
         names = list(map(printable, data.class_names))
-        shape, largest = data.image_shape, data.max_value
-        return Evaluation(data.x_test, data.y_test, predicted, p, names, shape, largest)
+        return Evaluation(data.x_test, data.y_test, predicted, p, names, data.image_shape)
 
     def scores(self, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """Return the accuracy."""

@@ -39,6 +39,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     names = [str(name) for name in names]
     categorical, max_one_hot = estimator.categorical_features, estimator.max_one_hot
     are_categories = _categorical(categorical, raws, names)
+    is_named = not isinstance(categorical, str)
     if all(raw.is_empty for raw in raws):
         raise ValueError("X has no value in any column: check how it was loaded.")
     columns: list[Column] = []
@@ -54,7 +55,6 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
                 "year, day of year and weekday."
             )
         elif is_category:
-            is_named = not isinstance(categorical, str)
             column = CategoryColumn.learn(name, raw, max_one_hot, is_named=is_named)
             columns.append(column)
             if not column.values and not column.has_missing:

@@ -33,7 +33,7 @@ class StackedTrainer(Trainer):
 
 
 class _StackGuard(Guard):
-    """The guard of a model in a stack, which checks the weights but repeats no steps."""
+    """The guard of a model in a stack, which checks the state but repeats no steps."""
 
     def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
         """Raise `StackError` if the state is not finite."""
