@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn
 from scipy import sparse
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples
 
 from mlp_xp._utils.display.progress import TaskBar
@@ -116,30 +117,50 @@ def fit_many(
     with interrupts() as is_pressed:  # Ctrl-C ends the fits of all groups.
         for (backend, is_stack), numbers in groups.items():
             fit = partial(_fit, tasks, data=data, on_epoch=on_epoch, is_stack=is_stack)
-            n_models = len(numbers)
+            models, n_models = [tasks[i].model for i in numbers], len(numbers)
             if is_stack:
                 most = min(_most_models(backend, [tasks[i] for i in numbers], data), n_models)
                 n_stacks = min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
                 worker = Worker(max(1, n_threads // most), n_models, is_pressed)
                 fits = map(fit, numbers)
-                yield from answer_many(fits, most=most, worker=worker, n_stacks=n_stacks)
+                with _own_generators(models):
+                    yield from answer_many(fits, most=most, worker=worker, n_stacks=n_stacks)
                 continue
             # Ranks must communicate in the same order, so they fit one model at a time.
-            is_distributed = any(tasks[i].model.distributed is not None for i in numbers)
+            is_distributed = any(model.distributed is not None for model in models)
             n_workers = 1
             if backend.has_workers and all(_is_tiny(tasks[i], data) for i in numbers):
                 # Loading the machine code would take longer than it saves in tiny fits.
                 n_models = 1
             elif backend.has_workers and not is_distributed:
                 n_workers = min(n_jobs or n_threads, n_models)
-            yield from work_in_threads(
-                lambda number, fit=fit: answer(fit(number)),  # type: ignore[misc]
-                numbers,
-                n_tasks=n_models,
-                n_workers=n_workers,
-                n_threads=max(1, n_threads // n_workers),
-                backend=backend,
-            )
+            with _own_generators(models if n_workers > 1 else []):
+                yield from work_in_threads(
+                    lambda number, fit=fit: answer(fit(number)),  # type: ignore[misc]
+                    numbers,
+                    n_tasks=n_models,
+                    n_workers=n_workers,
+                    n_threads=max(1, n_threads // n_workers),
+                    backend=backend,
+                )
+
+
+@contextlib.contextmanager
+def _own_generators(models: Sequence[Any]) -> Iterator[None]:
+    """Replace ``random_state=None`` by a generator that NumPy's global generator seeds.
+
+    Models that are fitted at the same time would draw from the global generator in any order, so
+    `numpy.random.seed` would not determine their results.
+    """
+    models = [model for model in models if model.random_state is None]
+    try:
+        for model in models:
+            seed = check_random_state(None).randint(2**31 - 1)
+            model.random_state = np.random.RandomState(seed)
+        yield
+    finally:
+        for model in models:
+            model.random_state = None
 
 
 def fit_all(
@@ -189,7 +210,9 @@ class _Data:
 
     def _check(self, task: FitTask) -> SharedData | None:
         X = task.X
-        if sparse.issparse(X):
+        # With sharded data, all ranks learn the columns of a table together, in each fit.
+        is_sharded = getattr(task.model.distributed, "data", None) == "sharded"
+        if sparse.issparse(X) or is_sharded:
             return None
         if task.rows is not None and asks_for_table(task.model):
             X = _safe_indexing(X, task.rows)

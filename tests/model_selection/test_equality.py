@@ -239,3 +239,15 @@ def test_the_number_of_threads_changes_nothing(n_jobs):
         ours.GridSearchCV(network(), GRID, cv=2, n_jobs=jobs).fit(X, y) for jobs in (n_jobs, None)
     )
     assert_same_search(found, expected)
+
+
+def test_numpys_seed_determines_networks_without_a_seed():
+    model = network(random_state=None, batch_size=8).set_params(hidden_layer_sizes=100)
+    settings = {"cv": 6, "n_jobs": 2, "scoring": "neg_log_loss", "return_estimator": True}
+    wide, found = np.tile(X, 25), []  # Large enough for threads.
+    for _ in range(2):
+        np.random.seed(0)  # noqa: NPY002
+        result = ours.cross_validate(model, wide, y, **settings)
+        found.append([*result["test_score"], np.random.random()])  # noqa: NPY002
+        assert [own.random_state for own in result["estimator"]] == [None] * 6
+    assert found[0] == found[1]
