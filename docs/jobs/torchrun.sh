@@ -10,6 +10,9 @@ HOST=${HOST:-localhost}
 # One rank per GPU, or two ranks without a GPU.
 RANKS=${RANKS:-$(nvidia-smi --list-gpus 2>/dev/null | grep -c GPU || true)}
 [ "$RANKS" -gt 0 ] || RANKS=2
+# Without this variable, torchrun would give each rank one core.
+CORES=$(($(nproc) / RANKS))
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((CORES > 0 ? CORES : 1))}
 
 exec torchrun --nnodes "${NODES:-1}" --nproc-per-node "$RANKS" \
     --rdzv-backend c10d --rdzv-endpoint "$HOST:${PORT:-29400}" "$SCRIPT" "$@"

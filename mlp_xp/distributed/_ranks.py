@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import Backend
 from mlp_xp.distributed._settings import Distributed
 from mlp_xp.distributed.backends._base import RankBackend, share_steps
@@ -62,6 +63,7 @@ class Ranks(SingleProcess):
     """The ranks of a distributed fit."""
 
     is_single = False
+    _has_failed = False
 
     def __init__(self, communicator: Communicator, settings: Distributed = _DEFAULT) -> None:
         self.communicator: Communicator = communicator
@@ -72,7 +74,9 @@ class Ranks(SingleProcess):
         self.overrides = {"callbacks": None, "verbose": False} if self.rank else {}
 
     def exchange(self, value: T) -> list[T]:
-        values = self.communicator.gather(value)
+        with postponed():  # Ctrl-C must not hide that another rank has failed.
+            values = self.communicator.gather(value)
+            self._has_failed = any(isinstance(other, _Failure) for other in values)
         for other in values:
             if isinstance(other, _Failure):
                 raise _shared(other.error())
@@ -208,7 +212,8 @@ class Ranks(SingleProcess):
             self.exchange(None)
         except BaseException as error:
             if not _is_shared(error):
-                self.communicator.gather(_failure(error, self.rank))
+                if not self._has_failed:  # Otherwise, the other ranks have left already.
+                    self.communicator.gather(_failure(error, self.rank))
                 _shared(error)
             raise
 

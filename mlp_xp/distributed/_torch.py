@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -50,6 +51,7 @@ class TorchCommunicator(Communicator):
         self.gather(None)
 
     def abort(self, code: int = 1) -> None:
+        sys.stdout.flush()
         os._exit(code)  # torchrun then ends the other ranks.
 
 

@@ -11,7 +11,9 @@ import helpers
 import pytest
 
 from mlp_xp import MLPClassifier
-from mlp_xp.distributed import get_communicator
+from mlp_xp.distributed import Distributed, get_communicator
+from mlp_xp.distributed._ranks import Ranks, _failure
+from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.trainer import Trainer
 
 SETTINGS = {"hidden_layer_sizes": (600, 500), "max_iter": 20, "n_iter_no_change": 20}
@@ -104,6 +106,36 @@ def test_a_rank_that_exits_between_fits_ends_all_under_mpi4py(run_ranks):
     done = run_ranks(3, fail, "mpi", "numpy", "left", fails=True)
     assert done.returncode == 3
     assert "not reached" not in done.stdout
+
+
+def test_ctrl_c_that_has_ended_another_rank_waits_for_nobody(ctrl_c):
+    class Others:
+        rank, size, n_calls = 1, 2, 0
+
+        def gather(self, value):
+            self.n_calls += 1
+            signal.raise_signal(signal.SIGINT)
+            return [_failure(KeyboardInterrupt(), 0), value]
+
+    ranks = Ranks(Others())
+    with pytest.raises(KeyboardInterrupt), ranks.sharing_errors():
+        ranks.first(None)
+    assert ranks.communicator.n_calls == 1
+
+
+def diverge() -> None:
+    """Check the cause of an error whose samples are all on rank 0."""
+    X, y = helpers.problem()
+    own = slice(0) if get_communicator("mpi").rank else slice(None)
+    settings = {"learning_rate_init": 1e30, "precision": "float32", "random_state": 0}
+    model = MLPClassifier((4,), "identity", distributed=Distributed(data="sharded"), **settings)
+    with pytest.raises(NonFiniteError, match="learning rate was") as error:
+        model.fit(X[own], y[own])
+    assert error.value.cause == "rate"
+
+
+def test_a_rank_without_samples_is_not_to_blame(on_threads):
+    on_threads(2, diverge)
 
 
 def test_an_error_in_a_fit_on_threads_ends_all(on_threads, capsys, monkeypatch):

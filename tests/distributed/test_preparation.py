@@ -13,6 +13,8 @@ from sklearn.base import clone
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.backends._numpy import backend as numpy_backend
 from mlp_xp.distributed import Distributed, RankError, get_communicator
+from mlp_xp.estimators.checks.validation import check_x
+from mlp_xp.estimators.many import FitTask, fit_many
 
 SHARDED = Distributed(data="sharded")
 
@@ -106,13 +108,22 @@ def fit_parts_of_a_table() -> None:
     whole = model.fit(X, y).predict(X)
     for data, part in (("sharded", rows), ("replicated", slice(None))):
         model.set_params(distributed=Distributed(data=data))
-        found = model.fit(X[part], y[part]).predict(X)
-        assert "city=Rome" in model.columns_.input_names
-        np.testing.assert_allclose(found, whole, atol=1e-12)
+        task = FitTask(clone(model), X[part], y[part])
+        assert [result.error for result in fit_many([task])] == [None]
+        for fitted in (model.fit(X[part], y[part]), task.model):
+            assert "city=Rome" in fitted.columns_.input_names
+            np.testing.assert_allclose(fitted.predict(X), whole, atol=1e-12)
 
 
 def test_ranks_learn_the_columns_of_all_rows(on_threads):
     on_threads(3, fit_parts_of_a_table)
+
+
+def test_a_rank_without_rows_may_have_an_array_of_any_library(backend):
+    empty = backend.put(np.ones((1, 3), np.float32))[:0, :]
+    row = check_x(MLPRegressor(), empty, reset=True, exchange=lambda value: [value])
+    assert (row.shape, row.dtype) == ((1, 3), empty.dtype)
+    assert type(row) is type(empty)
 
 
 def test_the_setting_is_stored_as_it_is():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import socket
 from collections.abc import Callable
@@ -163,6 +164,8 @@ def _start_group(communicator: Communicator, kind: str) -> None:
         assert place is not None
         store = torch.distributed.TCPStore(*place, size, is_master=False)
     torch.distributed.init_process_group(kind, store=store, rank=rank, world_size=size)
+    # The group's threads must end before the process does.
+    atexit.register(torch.distributed.destroy_process_group)
 
 
 def _own(tensor: Any, taken: set[int]) -> Any:

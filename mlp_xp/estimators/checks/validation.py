@@ -165,6 +165,9 @@ def _fill_rows(X: Any) -> Any:
         return X.reindex(range(1), fill_value=0)
     if isinstance(X, np.ndarray):
         return np.zeros((1, X.shape[1]), X.dtype)
+    if namespace_backend(X) is not None:
+        backend = get_backend(X)
+        return backend.xp.zeros((1, X.shape[1]), dtype=X.dtype, device=backend.device)
     raise ValueError(
         "X has no rows. For a rank without samples in a distributed fit, pass a NumPy array of "
         "shape (0, features)."

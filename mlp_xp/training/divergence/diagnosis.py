@@ -136,7 +136,7 @@ def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Dia
         """Yield each intermediate result and its name, in order."""
         yield "input", found.x
         yield "targets", found.targets
-        if weights is not None:
+        if is_weighted:
             yield "sample weights", 1.0 / xp.sum(weights)
         context = kernels.context(
             xp,
@@ -157,13 +157,16 @@ def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Dia
             yield f"gradient of {name}", grads
 
     with backend.scope(), np.errstate(all="ignore"):
+        # A rank may have only padding, which has weight 0.
+        n_weighted = 0 if weights is None else int(xp.count_nonzero(weights))
+        is_weighted = n_weighted > 0 or (weights is not None and trainer.processes.is_single)
         n_rates = network.n_keys if trainer.takes_dropout_rates else 0
         rates = tuple(given.coefs[..., -n_rates + i] for i in range(n_rates))
         found = evaluate(params, batch, given.scaling, stats, given.keys, dropout_rates=rates)
         is_real = xp.isdtype(found.targets.dtype, "real floating")
         average = 1.0
-        if weights is not None:  # Do not count padding, which has weight 0.
-            average = float(xp.sum(weights)) / max(int(xp.count_nonzero(weights)), 1)
+        if is_weighted:  # Do not count padding.
+            average = float(xp.sum(weights)) / max(n_weighted, 1)
         faulty = (name for name, value in values(found) if not is_finite(backend, value))
         return _Diagnosis(
             next(faulty, None),
