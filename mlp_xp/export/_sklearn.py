@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -60,19 +61,21 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
         sklearn.neural_network.MLPClassifier: MLPClassifier,
         sklearn.neural_network.MLPRegressor: MLPRegressor,
     }
-    kind = next((ours for theirs, ours in kinds.items() if isinstance(estimator, theirs)), None)
-    if kind is None:
+    theirs = next((theirs for theirs in kinds if isinstance(estimator, theirs)), None)
+    if theirs is None:
         raise TypeError(
             "`estimator` must be an MLPClassifier or MLPRegressor of sklearn.neural_network, got "
             f"{estimator!r}."
         )
-    model: Any = kind(**estimator.get_params(deep=False))
     fitted = vars(estimator)
+    # A subclass may have other parameters.
+    params = {name: getattr(estimator, name) for name in theirs().get_params()}
+    model: Any = kinds[theirs](**params)
     for name in ("coefs_", "intercepts_"):
         if name in fitted:
             setattr(model, name, [np.array(array) for array in fitted[name]])
     known = ("out_activation_", "classes_", *_HISTORY, *_NAMES)
-    vars(model).update({name: fitted[name] for name in known if name in fitted})
+    vars(model).update({name: copy.copy(fitted[name]) for name in known if name in fitted})
     fitted_state(model)
     return model
 
@@ -123,8 +126,8 @@ def to_sklearn(model: Any) -> Any:
     if state.output == "exp":
         theirs.set_params(loss="poisson")
     coefs, intercepts = _weights(state)
-    fitted = vars(model)
-    vars(theirs).update({name: fitted[name] for name in (*_HISTORY, *_NAMES) if name in fitted})
+    fitted, known = vars(model), (*_HISTORY, *_NAMES)
+    vars(theirs).update({name: copy.copy(fitted[name]) for name in known if name in fitted})
     vars(theirs).update(coefs_=coefs, intercepts_=intercepts, out_activation_=state.output)
     vars(theirs).update(n_layers_=len(state.network.widths), n_outputs_=state.network.sizes[-1])
     theirs._no_improvement_count = 0

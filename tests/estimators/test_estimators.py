@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from helpers import problem, small, tolerance
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from trainers import assert_close
 
@@ -241,6 +242,11 @@ def test_adaptive_counts_over_calls_of_partial_fit():
         model.partial_fit(X, y, classes=CLASSES)
     rates = [record.learning_rate for record in model.history_]
     assert (rates[0], rates[-1]) == (0.001, pytest.approx(0.001 / 25))
+    model.set_params(max_iter=10).fit(X, y).partial_fit(X, y)
+    rates = [record.learning_rate for record in model.history_]
+    assert (rates[0], rates[-1]) == (0.001, pytest.approx(0.001 / 25))
+    model.set_params(learning_rate="constant").partial_fit(X, y)
+    assert model.history_[-1].learning_rate == 0.001
 
 
 def test_a_copy_shares_nothing_with_the_original():
@@ -276,6 +282,9 @@ def test_one_warning_for_a_clipped_batch():
     with pytest.warns(UserWarning, match="`batch_size` 1000 larger than the sample size 60") as w:
         small(batch_size=1000).fit(X, y)
     assert sum("larger than" in str(each.message) for each in w) == 1
+    with pytest.warns(ConvergenceWarning) as w:  # L-BFGS has no batches.
+        small(batch_size=1000, solver="lbfgs").fit(X, y)
+    assert len(w) == 1
 
 
 @pytest.mark.parametrize("targets", [y > 0, np.asarray(["ant", "bee", "cat"])[y], X[:, :2]])

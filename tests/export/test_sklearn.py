@@ -47,11 +47,24 @@ def test_from_and_back(what, solver):
         for model in (ours, back):
             model.partial_fit(X, y)
             np.testing.assert_allclose(model.coefs_[0], given.coefs_[0], rtol=1e-6)
+        assert [len(model.loss_curve_) for model in (given, ours, back)] == [3, 3, 3]
     for name in ("coefs_", "intercepts_"):
         first, second, third = (getattr(model, name)[0] for model in (given, ours, back))
         second[:] = 7.0
         assert not (first == 7.0).any()
         assert not (third == 7.0).any()
+
+
+def test_own_parameters_of_a_subclass_are_left_out():
+    class Own(theirs.MLPRegressor):
+        def __init__(self, extra=2):
+            super().__init__(max_iter=2, random_state=0)
+            self.extra = extra
+
+    model = Own().fit(X, X[:, 0])
+    ours = exports.from_sklearn(model)
+    assert ours.max_iter == 2
+    np.testing.assert_allclose(ours.predict(X), model.predict(X))
 
 
 def test_other_objects_are_refused_with_what_to_do(export):

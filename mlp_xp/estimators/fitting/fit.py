@@ -192,7 +192,8 @@ def _prepare(
     callbacks = params["callbacks"] or ()
     wants = processes.first(any(getattr(call, "wants_accuracy", False) for call in callbacks))
     trainer.want_accuracy(targets.classes is not None and wants)
-    data = place_sample(trainer, sample, targets, params["placement"], params["batch_size"])
+    batch_size = params["batch_size"] if config.loop.max_fun is None else "auto"
+    data = place_sample(trainer, sample, targets, params["placement"], batch_size)
     model._training = Training(trainer, ())
     measured = None
     if validation is not None:

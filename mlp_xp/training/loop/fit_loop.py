@@ -62,7 +62,8 @@ class FitLoop:
     ) -> None:
         self.trainer = trainer
         self.history = history
-        self.position = position
+        # Only "adaptive" continues at the rate that it has lowered.
+        self.position = position if settings.is_adaptive else position._replace(rate_factor=1.0)
         self.identity = identity
         self._data = data
         self._settings = settings
@@ -152,8 +153,8 @@ class FitLoop:
             if self.best is not None:
                 trainer.set_learned(*self.best)
                 self.best = None
-            # A later `partial_fit` starts a new schedule.
-            self.position = LoopPosition(first_epoch=trainer.n_epochs)
+            # A later `partial_fit` starts a new schedule, at the rate that plateaus have lowered.
+            self.position = LoopPosition(trainer.n_epochs, self.position.rate_factor)
             trainer.guard.release()
             if not settings.keeps_step:
                 trainer.release_memory()
