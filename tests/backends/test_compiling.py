@@ -18,6 +18,7 @@ from mlp_xp._utils.optional import pip_command
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.native import jobs, thread_pool
 from mlp_xp.callbacks import Callback
+from mlp_xp.nn.layers import Dense
 
 pytest.importorskip("numba")
 if os.name != "posix":
@@ -34,6 +35,7 @@ import numpy as np
 from mlp_xp import MLPClassifier
 from mlp_xp.backends._numpy import machine_code
 from mlp_xp.callbacks import Callback
+from mlp_xp.nn.layers import Dense
 machine_code._folders = lambda: [Path(sys.argv[1])]
 class Stop(Callback):
     def on_epoch_end(self, model, record):
@@ -285,6 +287,25 @@ def test_a_kernel_that_cannot_be_compiled_does_without(error, name, long, monkey
         y, _ = kernels.activate("relu", x, xp=np)
     assert y.tolist() == [0.0, 2.0]
     assert not thread_pool.can_compile()
+
+
+def test_an_llvm_that_cannot_be_loaded_is_reported_by_the_first_product(long, monkeypatch):
+    package = sys.modules["mlp_xp.backends._numpy"]
+    monkeypatch.delattr(package, "machine_code")
+    monkeypatch.setitem(sys.modules, _native.__name__, None)
+    monkeypatch.setattr(thread_pool, "_machine_code", thread_pool._machine_code.__wrapped__)
+    kernels, x = get_backend("numpy").kernels, np.ones((2000, 2000))
+    with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match="halted"):
+        y, _ = kernels.dense(Dense(x, x[0]), x, xp=np)
+    assert (y == 2001.0).all()
+    assert not thread_pool.can_compile()
+
+
+def test_a_compiler_that_is_killed_does_not_end_this_process(monkeypatch):
+    monkeypatch.setattr(_native, "_CHILD", "import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setattr(_native, "_compile_here", lambda units: pytest.fail("Compiled here."))
+    with pytest.raises(jobs.MachineCodeError, match="was ended by signal 9"):
+        _native._compile([UNIT])
 
 
 def test_an_application_does_not_start_itself_to_compile(monkeypatch):

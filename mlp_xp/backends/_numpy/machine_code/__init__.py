@@ -174,7 +174,9 @@ def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
     start = time.perf_counter()
     try:
         codes = _compile_apart(units)
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        if (status := getattr(error, "returncode", 0)) < 0:  # The same could end this process.
+            raise MachineCodeError(f"the compiler was ended by signal {-status}") from error
         codes = _compile_here(units)  # Compile in this process instead.
     seconds = time.perf_counter() - start
     print(f"mlp_xp: compiled in {seconds:.1f} s.", file=sys.stderr, flush=True)
@@ -187,8 +189,11 @@ def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
     parts: list[list[Unit]] = [[] for _ in range(min(usable_threads(), 2, len(units)))]
     for unit in sorted(units, key=lambda unit: -_EFFORT.get(unit.kind, 1)):
         min(parts, key=lambda part: sum(_EFFORT.get(u.kind, 1) for u in part)).append(unit)
-    # Make the order of Python's sets, and so the compiled code, reproducible.
+    # Make the order of Python's sets, and so the compiled code, reproducible. If numba ignored AVX,
+    # as on some virtual machines, LLVM would abort.
+    name, features = describe_cpu()
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    environment |= {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
     command = [sys.executable, "-c", _CHILD, json.dumps([str(path) for path in sys.path])]
     codes: dict[Unit, bytes] = {}
     with contextlib.ExitStack() as stack, interruptible():

@@ -1,7 +1,7 @@
 """Flush subnormal numbers to zero: they are up to 100 times slower on many processors.
 
 Long after convergence, Adam's moments become subnormal. NumPy has no setting for this, so the C
-library's ``fesetenv`` sets the mode of the current thread, which new threads inherit.
+library's ``fesetenv`` sets the mode of the current thread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import ctypes
 import functools
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ _Environment = ctypes.c_uint32 * 16
 @contextlib.contextmanager
 def flush_subnormals() -> Iterator[None]:
     """Flush subnormal numbers to zero in this thread within the context, if supported."""
-    register = _REGISTERS.get((sys.platform, platform.machine()))
+    register = _register()
     if register is None:
         yield
         return
@@ -44,6 +45,27 @@ def flush_subnormals() -> Iterator[None]:
         yield
     finally:
         library.fesetenv(saved)
+
+
+def in_this_mode(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function for a new thread, which it runs in this thread's mode.
+
+    Linux gives a new thread the mode of the thread that starts it, but macOS does not.
+    """
+    if _register() is None:
+        return function
+    library, mode = _c_library(), _Environment()
+    library.fegetenv(mode)
+
+    def run(*args: Any) -> None:
+        library.fesetenv(mode)
+        function(*args)
+
+    return run
+
+
+def _register() -> tuple[int, int] | None:
+    return _REGISTERS.get((sys.platform, platform.machine()))
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends._numpy.native.memory import empty
+from mlp_xp.backends._numpy.native.subnormals import in_this_mode
 
 if TYPE_CHECKING:  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.native.tuning import Tile
@@ -45,9 +46,25 @@ def _is_installed() -> bool:
 
 @functools.cache
 def _machine_code() -> Any:
-    from mlp_xp.backends._numpy import machine_code  # Imports llvmlite.
-
+    try:
+        from mlp_xp.backends._numpy import machine_code  # Imports llvmlite.
+    except (ImportError, OSError) as error:  # OSError if LLVM cannot be loaded.
+        _fail(error)
     return machine_code
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Warn, make `can_compile` return False from then on, and raise MachineCodeError."""
+    global _has_failed
+    if not _has_failed:
+        _has_failed = True
+        warnings.warn(
+            "The machine code for NumPy cannot be compiled by this version of numba "
+            f"({error}), so training is slower. Try another one: {pip_command('--upgrade numba')}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    raise machine_code_error()(str(error)) from error
 
 
 def find_tile() -> Tile | None:
@@ -69,11 +86,7 @@ def is_zen() -> bool:
 
 
 def link(tables: Iterable[np.ndarray]) -> None:
-    """Write the addresses of compiled functions into tables of calls; compile what is missing.
-
-    If the compilation fails, warn, and make `can_compile` return False from then on.
-    """
-    global _has_failed
+    """Write the addresses of compiled functions into tables of calls; compile what is missing."""
     rows = [row for records in tables for row in records]
     if not rows:
         return
@@ -89,15 +102,8 @@ def link(tables: Iterable[np.ndarray]) -> None:
     units = [Unit.for_job(job) for job in jobs]
     try:
         codes = _machine_code().addresses([Unit(0), *units])
-    except (MachineCodeError, ImportError, OSError) as error:  # OSError if LLVM cannot be loaded.
-        _has_failed = True
-        warnings.warn(
-            "The machine code for NumPy cannot be compiled by this version of numba "
-            f"({error}), so training is slower. Try another one: {pip_command('--upgrade numba')}.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        raise MachineCodeError(str(error)) from error
+    except (MachineCodeError, ImportError, OSError) as error:
+        _fail(error)
     for job, unit in zip(jobs, units, strict=True):
         job["code"] = codes[unit]
         if job["kind"] == number_of(Product):
@@ -155,7 +161,7 @@ class ThreadPool:
         self._run_jobs = run_jobs = _machine_code().run_jobs()
         for thread_number in range(1, self.n_threads):
             thread = threading.Thread(
-                target=run_jobs,
+                target=in_this_mode(run_jobs),
                 args=(*self._memory, 0, 0, thread_number),
                 name=f"mlp_xp-{thread_number}",
                 daemon=True,
