@@ -285,7 +285,7 @@ class Backend:
         return contextlib.nullcontext()
 
     def synchronize(self, tree: Tree | None = None) -> None:
-        """Wait until the device has finished, or at least until a tree's arrays are computed."""
+        """Wait for this thread's work on the device, or at least until a tree is computed."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
         """Copy host batches to the device, each while the caller uses the previous batch.

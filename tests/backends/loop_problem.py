@@ -83,6 +83,7 @@ EVERYTHING += ColorJitter(SHAPE), Mixup(0.7)
 PICTURES = np.random.default_rng(5).integers(1, 256, (N, PIXELS), dtype=np.uint8)
 TURN = np.random.default_rng(0).random((FEATURES, FEATURES))
 TARGETS = np.random.default_rng(0).random((N, 4))
+LABELS = np.random.default_rng(0).integers(0, 2, (N, 10)).astype(np.int32)
 DROPOUT = {"dropout": (0.2, 0.0, 0.4), "input_dropout": 0.3, "residual": True}
 CASES = {
     **{f"rule {name}": {"optimizer": rule} for name, rule in RULES.items()},
@@ -103,6 +104,10 @@ CASES = {
     "huber": {"loss": losses.Huber(), "y": TARGETS},
     "poisson": {"loss": losses.Poisson(), "y": TARGETS},
     "binary": {"loss": losses.BinaryCrossEntropy(), "y": TARGETS.round()},
+    "ten targets": {
+        **{"network": Network((FEATURES, 9, 20)), "y": LABELS},
+        "loss": losses.EachTarget(losses.SoftmaxCrossEntropy(), (2,) * 10),
+    },
     "weights": {"weights": 0.0},
     "average": {"ema_decay": 0.9},
     "clipping": {"max_grad_norm": 0.1},

@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+from helpers import problem, small
 from loop_problem import CASES, Problem, numbers
+
+from mlp_xp.backends._cuda import captured
+from mlp_xp.estimators.many import FitTask, fit_many
 
 pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy", "torch:cuda")]
 
@@ -20,3 +24,15 @@ def test_captured_steps_compute_what_eager_steps_do(backend, name, soon, monkeyp
     assert not caplog.messages  # Nothing was refused.
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_steps_of_several_models_are_captured(on, soon, monkeypatch, caplog):
+    captures, graph = [], captured._Steps.graph
+    noted = lambda *given: captures.append(1) or graph(*given)  # noqa: E731
+    monkeypatch.setattr(captured._Steps, "graph", noted)
+    X, y = problem(62)
+    models = [small(alpha=alpha, batch_size=10, **on) for alpha in (1e-4, 1e-2, 1.0)]
+    results = fit_many([FitTask(model, X, y) for model in models])
+    assert [result.error for result in results] == [None] * 3
+    assert captures
+    assert not caplog.messages  # Nothing was refused.

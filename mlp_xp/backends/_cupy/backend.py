@@ -71,7 +71,8 @@ class CupyBackend(Backend):
         return cupy.asnumpy(array)
 
     def _move(self, array: Any) -> Array:
-        # `cupy.asarray` copies only if the array is on another device.
+        if array.device.id != self.device.id and not array.flags.forc:
+            return array.copy("C")  # `asarray` copies only contiguous arrays between devices.
         return cupy.asarray(array)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
@@ -106,7 +107,8 @@ class CupyBackend(Backend):
         return CapturedLoop(body, CupyGraphs(self.xp, self.device))
 
     def synchronize(self, tree: Tree | None = None) -> None:
-        self.device.synchronize()
+        with self.device:  # Waiting for the whole device would end another thread's capture.
+            cupy.cuda.get_current_stream().synchronize()
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
         return _pinned.feed(_Copier(self.device), batches)

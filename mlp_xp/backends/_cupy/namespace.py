@@ -1,7 +1,6 @@
-"""array-api-compat's namespace for CuPy, except for `matmul` and `sign`.
+"""array-api-compat's namespace for CuPy, except for functions that a CUDA graph cannot contain.
 
-`matmul` uses cuBLASLt, which can be captured in a CUDA graph. `sign` does not use a boolean mask,
-for which CuPy would wait for the device.
+Such functions use cuBLAS, copy from the host, or wait for the device.
 """
 
 from __future__ import annotations
@@ -13,15 +12,32 @@ import cupy
 
 from mlp_xp.backends._cupy.cublaslt import multiply
 
+# For more arrays, `cupy.concatenate` copies their addresses from the host.
+_MOST_ARRAYS = 8
+
 
 def matmul(a: Any, b: Any, /) -> Any:
-    """Return the product of two matrices or stacks of matrices."""
+    """Return the product of two matrices or stacks of matrices; use cuBLASLt if possible."""
     out = multiply(a, b) if min(a.ndim, b.ndim) > 1 else None
     return a @ b if out is None else out
 
 
+def vecdot(a: Any, b: Any, /, *, axis: int = -1) -> Any:
+    """Return sums of products of real numbers, without cuBLAS."""
+    return cupy.sum(a * b, axis=axis)
+
+
+def concat(arrays: Any, /, *, axis: int | None = 0) -> Any:
+    """Join arrays along an axis, a few at a time."""
+    parts = list(arrays)
+    while len(parts) > _MOST_ARRAYS:
+        groups = range(0, len(parts), _MOST_ARRAYS)
+        parts = [cupy.concatenate(parts[i : i + _MOST_ARRAYS], axis=axis) for i in groups]
+    return cupy.concatenate(parts, axis=axis)
+
+
 def sign(x: Any, /) -> Any:
-    """Return -1, 0 or 1 for each number, and NaN for NaN."""
+    """Return -1, 0 or 1 for each number, and NaN for NaN, without a boolean mask."""
     return cupy.sign(x)
 
 

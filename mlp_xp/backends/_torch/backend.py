@@ -118,7 +118,8 @@ class TorchBackend(Backend):
 
     def synchronize(self, tree: Tree | None = None) -> None:
         if self.device.type in ("cuda", "xpu"):
-            self._module.synchronize(self.device)
+            # Waiting for the whole device would end another thread's capture.
+            self._module.current_stream(self.device).synchronize()
         elif self.device.type == "mps":
             torch.mps.synchronize()
 

@@ -96,8 +96,8 @@ def from_other_device(obj: ndarray, order: str) -> ndarray:
     """Copy an array to the current device, in a layout that it first gets where it is."""
     with obj.device:
         obj = astype(obj, obj.dtype, order, copy=None)
-        if not obj.flags.forc:
-            obj = astype(obj, obj.dtype, "C", copy=True)
+    if not obj.flags.forc:
+        raise NotImplementedError("CuPy cannot copy non-contiguous array between devices.")
     new = ndarray(obj.shape, obj.dtype, order="F" if obj.flags.fnc else "C")
     here, there = current_queue(), _launch.queue_at(_launch.LEGACY, obj._memory.device_id)
     is_ordered = here.pointer == _launch.LEGACY
