@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,6 +179,12 @@ def release_compiled_code() -> Iterator[None]:
     yield
     if jax := sys.modules.get("jax"):
         jax.clear_caches()
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """End in time to write the report; see bench/gpu/check.py."""
+    if time.time() > float(os.environ.get("MLP_XP_TESTS_END", "inf")):
+        item.session.shouldstop = "the time is over"
 
 
 MISSING = re.compile("could not import|is not installed|cifar10 is not in")

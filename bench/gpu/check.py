@@ -5,10 +5,11 @@ import re
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from bench.gpu.install import find_cifar10, install
-from bench.gpu.run import Check
+from bench.gpu.run import GRACE, LEAST_TRAINING, Check
 from bench.gpu.summary import EMPTY, GOALS, count_tests
 from bench.suite.contenders import GPU_PEERS
 from bench.suite.records import ROOT
@@ -16,9 +17,13 @@ from bench.suite.records import ROOT
 WANTED = "cupy,torch:cuda,jax:cuda"
 SECONDS = 530
 # GPU code is tested first. Ranks are not tested, because they need several GPUs.
-FIRST = "test_captured_steps.py", "test_kernels.py", "test_precision.py"
+FIRST = "test_captured_steps.py", "test_kernels.py"
+LAUNCHES = "test_launches.py"  # It needs the tests' stand-in for CuPy.
+LATE = "the time is over"  # See tests/conftest.py.
 TOOLS = "memcheck", "racecheck"
 PYTEST = [sys.executable, "-m", "pytest", "-v", "-m", "", "-p", "no:cacheprovider"]
+# Plugins may be missing, and a file that cannot be imported must not stop the other tests.
+PYTEST += ["-o", "addopts=", "--continue-on-collection-errors"]
 
 
 def find_usable(check: Check) -> None:
@@ -41,30 +46,39 @@ def run_tests(check: Check) -> None:
     files = [
         str(path.relative_to(ROOT))
         for path in sorted(every, key=lambda path: (path.name not in FIRST, path))
-        if "distributed" not in path.parts
+        if not {"distributed", LAUNCHES} & {*path.parts}
         and re.search(r"^def test_.*\bbackend\b", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     if check.tiny:
         files = ["tests/backends/test_pinned.py"]
-    # The log has the name of each test before it runs, and a traceback if the test hangs.
-    pytest = ["env", "MLP_XP_STEPS_BEFORE_CAPTURE=2", *PYTEST, *files]
-    pytest += ["-o", "faulthandler_timeout=40"]
-    folder, seconds = check.scratch, check.left("tests")
-    commands = {
-        f"tests of {spec}": [*pytest, f"--backends={spec}", f"--junitxml={folder}/{spec}.xml"]
-        for spec in check.result["usable"]
+    selected = {
+        spec: [*files, f"--backends={spec}", "--only-backends"] for spec in check.result["usable"]
     }
-    for name, end in check.run(commands, seconds).items():
+    if "cupy" in selected:
+        words = ["tests/backends/test_precision.py", "--backends=cupy", "-k", "cupy"]
+        selected["precision"] = words
+    folder, seconds = check.scratch, check.left("tests")
+    # pytest writes no report if a fit handles Ctrl-C, so it ends by itself. Compiling for the CPU
+    # would take ten seconds.
+    end = f"MLP_XP_TESTS_END={time.time() + seconds - GRACE}"
+    pytest = ["env", "MLP_XP_STEPS_BEFORE_CAPTURE=2", "NUMBA_DISABLE_JIT=1", end, *PYTEST]
+    # The log has the name of each test before it runs, and a traceback if the test hangs.
+    pytest += ["-o", "faulthandler_timeout=40"]
+    commands = {
+        f"tests of {spec}": [*pytest, *words, f"--junitxml={folder}/{spec}.xml"]
+        for spec, words in selected.items()
+    }
+    for name, ended in check.run(commands, seconds).items():
         spec = name.removeprefix("tests of ")
         counts, failures = count_tests(folder / f"{spec}.xml")
-        at = re.findall(r"^(tests/\S+::\S+)", end.log, re.MULTILINE) or ["no test"]
+        at = re.findall(r"^(tests/\S+::\S+)", ended.log, re.MULTILINE) or ["no test"]
         if counts == EMPTY:  # The process did not end after an interrupt.
-            check.add("problems", f"{name}: no result, at {at[-1]}: {end.last}")
-            check.result["tracebacks"][name] = end.log[-3000:]
-        elif end.status not in (0, 1, None):
-            check.add("problems", f"{name}: exit status {end.status}: {end.last}")
-        elif end.status is None:
+            check.add("problems", f"{name}: no result, at {at[-1]}: {ended.last}")
+            check.result["tracebacks"][name] = ended.log[-3000:]
+        elif ended.status is None or LATE in ended.log:
             check.add("not_reached", f"{name}: those after {at[-1]}, in {seconds:.0f} s")
+        elif ended.status not in (0, 1):
+            check.add("problems", f"{name}: exit status {ended.status}: {ended.last}")
         check.result["tests"][spec] = counts
         for test, (message, text) in failures.items():
             check.add("problems", f"failed: {test}: {message}")
@@ -96,6 +110,9 @@ def run_record(check: Check) -> None:
         return
     usable = check.result["usable"]  # Prefer torch, then CuPy.
     spec = min(usable, key=lambda spec: not spec.startswith("torch"))
+    if check.left("record") < LEAST_TRAINING and not check.tiny:
+        check.add("not_reached", f"record {spec}: no time left")
+        return
     check.jobs("record", {spec: spec}, check.left("record"))
 
 
@@ -170,6 +187,8 @@ def main() -> int:
     if tiny:
         os.environ["MLP_XP_STEPS_BEFORE_CAPTURE"] = "2"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("SIGTERM"))
+    # Background processes ignore Ctrl-C, and so would the processes that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
         return check_all(Check(Path(sys.argv[1]), Path(scratch), wanted, seconds, tiny=tiny))
 

@@ -18,4 +18,4 @@ IFS=: read -ra paths <<<"$PWD${PYTHONPATH:+:$PYTHONPATH}:$PWD/wheels/installed"
 PYTHONPATH=$(realpath -mq "${paths[@]}" | paste -sd:)
 # JAX leaves GPU memory to other libraries.
 export PYTHONPATH PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false MPLBACKEND=agg
-exec "${PYTHON:-python}" -m bench.gpu.check "$folder"
+exec "${PYTHON:-python3}" -m bench.gpu.check "$folder"

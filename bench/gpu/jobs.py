@@ -172,8 +172,8 @@ def peaks(args: argparse.Namespace) -> Cases:
 
             def run() -> None:
                 for _ in range(10):
-                    multiply()
-                backend.synchronize()
+                    last = multiply()
+                backend.synchronize(last)
 
             return {"flops": 10 * 2 * n**3 / statistics.median(rounds(run, 0.5))}
 
@@ -184,7 +184,8 @@ def peaks(args: argparse.Namespace) -> Cases:
 
 def _large_product(backend: Backend, precision: str, n: int) -> Epoch:
     xp = backend.xp
-    a = backend.put(np.ones((n, n), np.float32))
+    # A product of equal numbers would need less power, and therefore run faster.
+    a = backend.put(np.random.default_rng(0).random((n, n), np.float32))
     if backend.name == "cupy":  # CuPy uses low precisions only in layers.
         layer = Dense(a, backend.put(np.zeros(n, np.float32)))
         return lambda: backend.kernels.dense(layer, a, xp=xp)[0]
@@ -206,9 +207,10 @@ def transfers(args: argparse.Namespace) -> Cases:
 
     def measure(how: str, rows: int) -> Line:
         def move() -> None:
+            last = None
             for batch in batches(how, rows):
-                del batch
-            backend.synchronize()
+                last = batch
+            backend.synchronize(last)
 
         with backend.scope():
             return {"bytes_per_second": x.nbytes / statistics.median(rounds(move, 0.3))}
@@ -257,7 +259,7 @@ def record(args: argparse.Namespace) -> Cases:
 def probe(args: argparse.Namespace) -> Cases:
     """Exit with the reason if a backend does not work here."""
     try:
-        backend_of(args.contender)
+        backend_of(args.contender).prove()
     except Exception as error:  # A library may raise any error.
         sys.exit(failure(error)["cannot_run"])
     return ()

@@ -42,6 +42,7 @@ def make(
     if mode == "compiled":
         if not any(map(shutil.which, ("g++", "clang++", "c++"))):
             raise RuntimeError("torch.compile needs a C++ compiler, but none is installed")
+        torch.compiler.reset()  # The ninth network of a process would otherwise run eagerly.
         model = torch.compile(model, mode="default" if on_cpu else "reduce-overhead")
     x, y = torch.from_numpy(task.x).to(device), torch.from_numpy(task.y).long().to(device)
     low = {"enabled": precision == "bf16", "cache_enabled": mode != "graph"}
