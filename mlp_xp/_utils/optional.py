@@ -53,13 +53,18 @@ def pip_command(options: str = "") -> str:
     A bare ``pip`` would install into a different environment if this one is not activated, and
     environments created by uv have no pip.
     """
-    import shlex  # Imported only for error messages.
-
-    quote = shlex.join if os.name == "posix" else subprocess.list2cmdline
-    python = quote([sys.executable])
+    python = as_typed(sys.executable)
     has_pip = importlib.util.find_spec("pip") is not None
     command = f"{python} -m pip install" if has_pip else f"uv pip install --python {python}"
     return f"{command} {options}".rstrip()
+
+
+def as_typed(*words: object) -> str:
+    """Return words as they must be typed in a shell."""
+    import shlex  # Imported only for messages.
+
+    join = shlex.join if os.name == "posix" else subprocess.list2cmdline
+    return join(list(map(str, words)))
 
 
 def _missing(module: str, extra: str) -> ImportError:

@@ -8,10 +8,10 @@ train``, `run_folder` reads and writes the files of a run, `report` writes HTML 
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Sequence
 
+from mlp_xp._utils.optional import as_typed
 from mlp_xp.cli.terminal import process
 from mlp_xp.cli.terminal.lines import print_line
 
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             args = parse(argv)
             args.start_time = start_time
-            args.command = shlex.join(["mlp-xp", *(sys.argv[1:] if argv is None else argv)])
+            args.words = sys.argv[1:] if argv is None else argv
+            args.command = as_typed("mlp-xp", *args.words)
             pandas = process.without_pandas(is_process=argv is None)
             with process.starting("loading libraries"), pandas:
                 run = args.load()

@@ -59,7 +59,7 @@ def open_stored(name: str, layout: Layout) -> dict[str, NDArray[Any]]:
             raise DatasetError(
                 f"the cached file {path} must be {expected}, but is missing or damaged ({fault}): "
                 f"delete the folder {folder} and load the data set again, or use another cache "
-                "folder: export MLP_XP_CACHE=/path/to/folder"
+                "folder by the environment variable MLP_XP_CACHE"
             )
         arrays[key] = array if array.ndim == 2 else np.array(array)
     return arrays

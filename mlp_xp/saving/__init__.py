@@ -179,7 +179,8 @@ def _remove_unused_files(folder: Path) -> None:
             return
     for path in folder.iterdir():
         if path.name not in used and (is_weights_name(path.name) or is_steps_name(path.name)):
-            path.unlink()
+            with contextlib.suppress(PermissionError):  # On Windows, a reader has it open.
+                path.unlink()
 
 
 def _read_spec(folder: Path) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def blas_threads():
 def before():
     """Return how many threads each BLAS has: two, whatever other tests have left."""
     with threadpool_limits(2, user_api="blas"):
-        yield blas_threads()
+        if not (found := blas_threads()):
+            pytest.skip("the BLAS has no limit on its threads, as Accelerate on macOS")
+        yield found
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def narrow(monkeypatch, mlp_xp):
         for stream in (sys.stdout, sys.stderr):
             monkeypatch.setattr(stream, "isatty", lambda: True)
         done = mlp_xp(*argv)
-        return (done.out + done.err.replace("mlp-xp: loading libraries\r\x1b[K", "")).splitlines()
+        return (done.out + re.sub("mlp-xp: loading libraries\r +\r", "", done.err)).splitlines()
 
     return run
 

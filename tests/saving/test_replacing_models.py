@@ -1,5 +1,6 @@
 """A model is replaced as a whole, or not at all: after errors, kills, and with other writers."""
 
+import importlib.util
 import math
 import os
 import re
@@ -16,6 +17,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neural_network import MLPClassifier as SklearnClassifier
 
 from mlp_xp import MLPClassifier, saving
+from mlp_xp._utils.storage import durable
 from mlp_xp._utils.storage.durable import locked
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.export import from_sklearn
@@ -134,6 +136,20 @@ def test_a_second_writer_is_an_error_that_says_what_to_do(tmp_path):
         save_model(second, tmp_path)
     assert same(load_model(tmp_path), first)
     save_model(second, tmp_path)
+
+
+def test_on_windows_the_lock_lies_beside_the_folder_which_can_be_renamed(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+    spec = importlib.util.spec_from_file_location("durable", durable.__file__)
+    theirs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with theirs.locked(folder):
+        assert names(tmp_path) == [".run.lock", "run"]
+        assert not names(folder)
+        theirs.rename_folder(folder, tmp_path / "new")
+    assert names(tmp_path) == ["new"]
 
 
 def test_every_file_is_on_the_disk_before_the_rename_that_commits_it(tmp_path, monkeypatch):

@@ -20,8 +20,11 @@ from pathlib import Path
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 # Errors raised by file systems that cannot flush folders.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-# The exception that is raised if another process holds the lock.
-_IN_USE = PermissionError if sys.platform == "win32" else BlockingIOError
+_IS_WINDOWS = sys.platform == "win32"
+# The exceptions that are raised if another process holds the lock.
+_IN_USE = (PermissionError, FileExistsError) if _IS_WINDOWS else (BlockingIOError,)
+# Seconds between attempts to rename on Windows, where virus scanners briefly open new files.
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8) if _IS_WINDOWS else ()
 
 
 def _temporary(path: Path) -> Path:
@@ -31,7 +34,7 @@ def _temporary(path: Path) -> Path:
 def flush(path: Path) -> None:
     """Flush a file, or the entries of a folder, to disk."""
     is_folder = path.is_dir()
-    if is_folder and sys.platform == "win32":
+    if is_folder and _IS_WINDOWS:
         return
     descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
@@ -59,7 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         flush(temporary)
-        temporary.replace(path)
+        _rename(temporary, path)
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -75,7 +78,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         _flush_all(temporary)
         if path.exists():  # A folder that is not empty cannot be replaced by a rename.
             remove_folder(path)
-        temporary.rename(path)
+        _rename(temporary, path)
         flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -84,15 +87,24 @@ def new_folder(path: Path) -> Iterator[Path]:
 def remove_folder(path: Path) -> None:
     """Rename a folder, then remove it, so that readers never see it partly removed."""
     old = _temporary(path)
-    path.rename(old)
+    _rename(path, old)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def rename_folder(path: Path, name: Path) -> None:
     """Flush the folder's files to disk, then rename it."""
     _flush_all(path)
-    path.rename(name)
+    _rename(path, name)
     flush(name.parent)
+
+
+def _rename(path: Path, name: Path) -> None:
+    for pause in _PAUSES:
+        with contextlib.suppress(PermissionError):
+            path.replace(name)
+            return
+        time.sleep(pause)
+    path.replace(name)
 
 
 def _flush_all(folder: Path) -> None:
@@ -135,17 +147,20 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
 if sys.platform == "win32":
 
     def _lock(folder: Path, stack: contextlib.ExitStack, waits: bool) -> None:
-        file = folder / ".lock"
+        # Beside the folder: Windows does not rename a folder that contains an open file.
+        file = (place := folder.absolute()).with_name(f".{place.name}.lock")
         while True:
             try:
                 # On Windows, this fails if another process has the file open.
                 file.unlink(missing_ok=True)
+                descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR)
                 break
             except _IN_USE:
                 if not waits:
                     raise
                 time.sleep(0.1)
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        # A process that waits may have the file open.
+        stack.enter_context(contextlib.suppress(PermissionError))
         stack.callback(file.unlink, missing_ok=True)
         stack.callback(os.close, descriptor)
 

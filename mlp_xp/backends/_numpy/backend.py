@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -84,7 +85,9 @@ class NumpyBackend(Backend):
         if precision != "bf16":
             super()._check_products(precision)
         cure, reason = "backend='torch' or 'jax', or precision='float32'", ""
-        if not can_compile():
+        if os.name != "posix":
+            reason = " on Windows"
+        elif not can_compile():
             cure, reason = f"{cure}, or type {install_command('fast')}", " without numba"
         elif not bfloat16_packing():
             cure = "precision='float32', or backend='jax'"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             "this installation does not contain the benchmarks: install from a clone with "
             f"{install_command('cli,peers')}, and type `mlp-xp bench` again"
         )
-    command = [sys.executable, "-m", "bench", *shlex.split(args.command)[2:]]
+    command = [sys.executable, "-m", "bench", *args.words[1:]]
     paths = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}) as process:
         while True:

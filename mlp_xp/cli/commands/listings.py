@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -56,7 +57,7 @@ def run_backends(args: argparse.Namespace, output: Output) -> int:
             found = [*_devices(name)]
         for device, text in found:
             print_line(f"{name:16}  {device:7}  {text}")
-    if importlib.util.find_spec("numba") is not None:
+    if os.name == "posix" and importlib.util.find_spec("numba") is not None:
         print_line(f"numba {version('numba')} speeds up numpy")
     auto = get_backend("auto")
     print_line(f"auto selects {auto.name} on {auto.device}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import shlex
 import shutil
 import time
 
 import numpy as np
 
-from mlp_xp._utils.optional import check_installed
+from mlp_xp._utils.optional import as_typed, check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT, read_config
 from mlp_xp.cli.run_folder.folder import BeginRun, new_run, resumed_run
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         can_resume = fitted.is_interrupted and model.solver != "lbfgs"
         if settings.checkpoint is None and not can_resume:
             shutil.rmtree(final / CHECKPOINTS, ignore_errors=True)
-        name = shlex.quote(str(final))
+        name = as_typed(final)
         output.print(f"saved in {final}")
         if fitted.has_report:
             output.print(f"report in {final / REPORT}")
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             # If an option is repeated, its last value counts.
             rate = f"{model.learning_rate_init / 10:g}"
             again = f"{args.command} --learning-rate {rate}"
-            again += "" if args.out is None else f" --out {shlex.quote(f'{args.out}-{rate}')}"
+            again += "" if args.out is None else f" --out {as_typed(f'{args.out}-{rate}')}"
             output.suggest({again: "a tenth of the learning rate"})
         else:
             is_table = prepared.data.image_shape is None

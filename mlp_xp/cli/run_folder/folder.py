@@ -7,7 +7,6 @@ import errno
 import itertools
 import os
 import re
-import shlex
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlp_xp._utils.optional import as_typed
 from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, rename_folder, sweep
 from mlp_xp._utils.tree import leaves
 from mlp_xp.callbacks import Callback
@@ -71,7 +71,7 @@ class RunFolder:
             first_error.errno,
             f"{first_error.strerror or first_error}: the network cannot be written to "
             f"{', '.join(map(str, tried))}; free disk space there, and type mlp-xp train "
-            f"--resume {_typed(self.final)} to resume from the last checkpoint, if there is one",
+            f"--resume {as_typed(self.final)} to resume from the last checkpoint, if there is one",
         ) from first_error
 
     def _other_folders(self) -> Iterator[Path]:
@@ -79,10 +79,10 @@ class RunFolder:
         for parent in (Path.home(), Path(tempfile.gettempdir())):
             yield parent / name
         while sys.stdin is not None and sys.stdin.isatty():
-            typed = input(
+            answer = input(
                 "Type a folder for the network, or free disk space and press Enter: "
             ).strip()
-            yield Path(typed or Path.home()).expanduser() / f"{name}-{time.time_ns()}"
+            yield Path(answer or Path.home()).expanduser() / f"{name}-{time.time_ns()}"
 
 
 class BeginRun(Callback):
@@ -148,9 +148,9 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
         if kept is None and not run.is_trained:
             shutil.rmtree(partial, ignore_errors=True)
         if kept is not None:
-            note = f"{run.path} was kept; to test it, type mlp-xp evaluate {_typed(kept)}"
+            note = f"{run.path} was kept; to test it, type mlp-xp evaluate {as_typed(kept)}"
             if run.path == partial and not isinstance(error, Exception):
-                note += f"; to resume it, type mlp-xp train --resume {_typed(run.final)}"
+                note += f"; to resume it, type mlp-xp train --resume {as_typed(run.final)}"
             print_note(note)
         elif run.is_trained:
             print_note(f"{partial} was kept")
@@ -191,7 +191,7 @@ def unfinished(name: Path) -> tuple[Path, Path]:
             reason = "was interrupted without a checkpoint to resume from"
         else:
             return folder, final
-        raise ValueError(f"{name} {reason}: to test it, type mlp-xp evaluate {_typed(name)}")
+        raise ValueError(f"{name} {reason}: to test it, type mlp-xp evaluate {as_typed(name)}")
     return folder, _numbered(final, 2) if folder != final and final.exists() else final
 
 
@@ -223,7 +223,7 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
                     "you may write to"
                 ) from error
         if out is not None:
-            raise ValueError(f"{taken} type --out {_typed(f'{out}-2')}")
+            raise ValueError(f"{taken} type --out {as_typed(f'{out}-2')}")
         attempt += 1
 
 
@@ -238,13 +238,8 @@ def _move_aside(partial: Path) -> None:
         free = partial.rename(_numbered(partial, 1))
     print_note(
         f"{partial}, left by an interrupted run, was renamed to {free}; to resume that run, "
-        f"type mlp-xp train --resume {_typed(free)}"
+        f"type mlp-xp train --resume {as_typed(free)}"
     )
-
-
-def _typed(path: Path | str) -> str:
-    """Return a path as it must be typed in a shell."""
-    return shlex.quote(str(path))
 
 
 def _with_path(error: OSError, path: Path) -> OSError:

@@ -93,7 +93,8 @@ def starting(text: str) -> Iterator[None]:
     try:
         yield
     finally:
-        print("\r\x1b[K", end="", file=stream, flush=True)
+        blank = " " * len(f"mlp-xp: {text}")  # Old consoles of Windows do not know "\x1b[K".
+        print(f"\r{blank}\r", end="", file=stream, flush=True)
 
 
 @contextlib.contextmanager

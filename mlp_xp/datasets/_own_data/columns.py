@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.categories import FEW, MANY, least_rows
+from mlp_xp._utils.optional import as_typed
 from mlp_xp.datasets._dataset import Column, DatasetError
 
 KINDS = ("number", "flag", "date", "text")
@@ -53,7 +53,7 @@ def drop_option(names: Iterable[str]) -> str:
     """Return the ``--drop`` option for these columns, quoted for a shell."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(names)
-    return f"--drop {shlex.quote(line.getvalue())}"
+    return f"--drop {as_typed(line.getvalue())}"
 
 
 def choose_columns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -17,6 +18,8 @@ from mlp_xp.backends import Backend
 
 T = TypeVar("T")
 R = TypeVar("R")
+# Seconds to wait for a result: on Windows, Python handles Ctrl-C only between waits.
+_LONGEST = 0.1 if os.name == "nt" else None
 
 
 def work_in_threads(
@@ -86,7 +89,10 @@ def work_in_threads(
                 thread.start()
             n_ended = 0
             while n_ended < n_workers:
-                is_end, result = results.get()
+                try:
+                    is_end, result = results.get(timeout=_LONGEST)
+                except queue.Empty:
+                    continue
                 n_ended += is_end
                 if not is_end:
                     yield result
