@@ -85,6 +85,16 @@ def to_onnx(
     return graph
 
 
+def _inputs_of(state: FittedState) -> Any:
+    """Return the names and kinds of a network's columns; None if it takes a matrix."""
+    if state.columns is None:
+        return None
+    return tuple(
+        (column.name, type(column), getattr(column, "is_text", None))
+        for column in state.columns.columns
+    )
+
+
 def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
     """Return an estimator as an ONNX model.
 
@@ -100,6 +110,11 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
     precision = first.dtype if precision is None else precision
     if precision not in ("float32", "float64"):
         raise ValueError(f"`precision` must be 'float32' or 'float64', got {precision!r}.")
+    if len({_inputs_of(state) for state in states}) > 1:
+        raise ValueError(
+            "The networks of the ensemble have different inputs: some of them encode other columns "
+            "of a table. Export each of its estimators_ alone."
+        )
     x: Any = None
     if first.columns is not None:
         from mlp_xp.export._tables import encode_columns, graph_inputs  # Only needed for tables.

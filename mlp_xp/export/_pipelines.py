@@ -56,6 +56,12 @@ def _types() -> Any:
 def _graph(operator: Any) -> Any:
     # The operator caches the graph, because `_set_types` and `_convert` both need it.
     if not hasattr(operator, "mlp_xp_graph"):
+        floats = _types().FloatTensorType, _types().DoubleTensorType
+        if len(operator.inputs) != 1 or not isinstance(operator.inputs[0].type, floats):
+            raise ValueError(
+                "A network must get one matrix of floats in skl2onnx: pass e.g. "
+                "X[:1].to_numpy('float32') for a data frame, or use mlp_xp.export.to_onnx."
+            )
         is_single = isinstance(operator.inputs[0].type, _types().FloatTensorType)
         precision = "float32" if is_single else "float64"
         operator.mlp_xp_graph = trace(operator.raw_operator, precision, in_pipeline=True)

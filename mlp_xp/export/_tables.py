@@ -72,7 +72,7 @@ def encode_columns(columns: TableColumns, inputs: dict[str, Any], precision: str
 def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[Any]:
     """Return the imputed and scaled numbers, and missing-value indicators."""
     names = [name for column in columns.columns for name in column.number_names]
-    if _WHOLE in inputs and len(inputs) == 1:
+    if _WHOLE in inputs and inputs[_WHOLE].ndim == 2:
         x = inputs[_WHOLE]
     else:
         x = ndonnx.concat([ndonnx.reshape(inputs[name], (-1, 1)) for name in names], axis=1)
@@ -165,10 +165,20 @@ def _codes(column: CategoryColumn, values: Any) -> Any:
     """Return the code of each row; empty text and NaN are missing."""
     missing = column.n_codes - 1
     if column.is_text:
+        if "" in column.values and column.has_missing:
+            raise ValueError(
+                f"{column.name!r} has empty text and missing values, which a graph cannot tell "
+                "apart: fit again without one of them."
+            )
         codes = {"": missing} | {value: code for code, value in enumerate(column.values, 1)}
         table: Any = {"keys_strings": [*map(str, codes)], "values_int64s": [*codes.values()]}
         found = operators.label_encoder(values.unwrap_spox(), default_int64=0, **table)
         return ndonnx.asarray(found)
+    if len(np.unique(np.asarray(column.values, values.dtype.unwrap_numpy()))) < missing - 1:
+        raise ValueError(
+            f"{column.name!r} has categories that are equal in float32: export with "
+            "precision='float64', or fit on text."
+        )
     levels = ndonnx.astype(ndonnx.asarray(np.asarray(column.values)), values.dtype)
     is_level = ndonnx.astype(ndonnx.reshape(values, (-1, 1)) == levels, ndonnx.int64)
     known = ndonnx.sum(is_level * ndonnx.asarray(np.arange(1, missing)), axis=1)

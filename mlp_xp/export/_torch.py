@@ -37,8 +37,9 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
         single output is the log-odds of the second class. With ``loss="gaussian"``, the outputs are
         means, then logarithms of variances, or standard deviations if activated. With several
         quantiles, they are the lowest quantile, then raw steps, or the quantiles if activated. With
-        `target_scaling`, raw outputs are in standardized units. For a table, the module takes
-        ``model.columns_.transform(X)``.
+        `n_members`, raw outputs have shape (rows, members x outputs), and activated outputs are
+        averages. With `target_scaling`, raw outputs are in standardized units if a target has
+        several of them. For a table, the module takes ``model.columns_.transform(X)``.
 
     Raises
     ------

@@ -160,16 +160,18 @@ def build(state: FittedState, *, activate: bool) -> nn.Sequential:
         modules.append(Scaled(**{"rotation": None} | state.scaling._asdict()))
     for layer in state.network.blocks:
         modules += _modules(layer, params, batch_stats)
+    # Raw outputs are converted only if each is the prediction of a target.
+    is_final = activate or (state.output == "identity" and state.loss.outputs_per_target == 1)
     if activate and (state.loss.outputs_per_target > 1 or isinstance(state.loss, EachTarget)):
         modules.append(Activated(state.activating_loss))
     elif activate and state.output != "identity":
         is_known = state.output in _OUTPUTS
         modules.append(_OUTPUTS[state.output]() if is_known else Applied(OUTPUTS[state.output]))
-    if state.target_scaling is not None and (activate or state.output == "identity"):
+    if state.target_scaling is not None and is_final:
         xp: Any = get_backend("numpy").xp
         factor, summand = state.activating_loss.units(*state.targets.scaling, xp=xp)
         modules.append(Restored(factor=factor, summand=summand))
-    if state.clips_predictions and (activate or state.output == "identity"):
+    if state.clips_predictions and is_final:
         lowest, highest = state.targets.limits
         modules.append(Limited(lowest=lowest, highest=highest))
     return nn.Sequential(*modules).to(getattr(torch, state.dtype)).eval()

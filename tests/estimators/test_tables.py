@@ -183,6 +183,9 @@ def test_unknown_rare_and_missing_categories():
     rare, unknown = predict("Rome", "Lima")
     assert rare == unknown
     assert len({*predict("Rome", "Bern", "Oslo", None)}) == 4
+    rare = pandas.DataFrame({"id": [*map(float, range(100)), *[None] * 400]})
+    model = tabular(MLPRegressor, categorical_features=["id"]).fit(rare, np.arange(500.0))
+    assert model.columns_.input_names == ("id is another", "id is missing")
 
 
 def test_columns_of_many_categories_are_embedded(on, tmp_path):

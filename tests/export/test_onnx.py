@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from problems import REAL, TARGETS, X, Y, fitted, run_onnx
-from sklearn.base import is_regressor
+from sklearn.base import clone, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -134,13 +134,19 @@ def test_the_file_and_what_it_says_of_itself(tmp_path, onnx):
 def test_errors():
     with pytest.raises(NotFittedError):
         to_onnx(MLPClassifier())
-    (model, _), (broken, _), (mixed, _) = (fitted() for _ in range(3))
+    (model, rows), (broken, _), (mixed, _) = (fitted() for _ in range(3))
+    settings = [{"input_scaling": "robust"}, {"input_scaling": "standardize"}]
+    tables = MLPEnsembleClassifier(model, 2, settings=settings, random_state=0).fit(rows, Y)
+    dates = np.asarray([20240114.0, 20240115.0, 20240116.0])[Y][:, None]
+    days = clone(model).set_params(categorical_features=[0]).fit(dates, Y)
     broken.coefs_[0][0, 0] = np.nan
     mixed.classes_ = np.asarray([1, "b", None], dtype=object)
     for each, precision, message in (
         (model, "bf16", r"`precision` must be 'float32' or 'float64', got 'bf16'\."),
         (broken, None, r"coefs_\[0\] has infinity or NaN"),
         (mixed, None, "ONNX labels must be numbers or text"),
+        (tables, None, "have different inputs: .* Export each of its estimators_ alone"),
+        (days, "float32", "'x0' has categories that are equal in float32: export with precision="),
     ):
         with pytest.raises(ValueError, match=message):
             to_onnx(each, precision=precision)
@@ -175,6 +181,12 @@ def test_pipelines(what, dtype, size, skl2onnx):
         assert list(found) == list(expected)
         for name, values in found.items():
             np.testing.assert_allclose(values, expected[name], atol=tolerance)
+
+
+def test_a_pipeline_passes_one_matrix_of_floats(skl2onnx):
+    model, rows = fitted()
+    with pytest.raises(ValueError, match=r"one matrix of floats in skl2onnx: pass e\.g\. X\[:1\]"):
+        skl2onnx.to_onnx(model, rows[:1].astype(np.int64))
 
 
 def test_a_search_over_a_pipeline_is_traced_once(monkeypatch, skl2onnx):

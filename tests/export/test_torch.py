@@ -30,6 +30,11 @@ def test_quantiles_and_standard_deviations(what):
     found = outputs(model, rows, activate=True).reshape(len(rows), 2, -1)
     expected = model.predict(rows, quantiles=(0.1, 0.9)).reshape(len(rows), -1, 2)
     np.testing.assert_allclose(found, expected.transpose(0, 2, 1), atol=1e-12)
+    many, _ = fitted(what, n_members=3, target_scaling="standardize")
+    width = 1 if what == "value" else 2
+    assert outputs(many, rows).shape == (len(rows), 3 * width)
+    expected = many.predict(rows).reshape(len(rows), width)
+    np.testing.assert_allclose(outputs(many, rows, activate=True), expected, atol=1e-12)
     model, rows = fitted(what, loss="gaussian")
     pair = [values.reshape(len(rows), -1) for values in model.predict(rows, return_std=True)]
     np.testing.assert_allclose(outputs(model, rows, activate=True), np.hstack(pair), atol=1e-12)

@@ -200,7 +200,7 @@ class CategoryColumn(Column):
         """
         codes, found = raw.factors
         known = {value: code for code, value in enumerate(self.values, 1)}
-        if found and isinstance(found[0], str) != self.is_text:
+        if self.values and found and isinstance(found[0], str) != self.is_text:
             kinds = ("text", "numbers") if isinstance(found[0], str) else ("numbers", "text")
             raise _changed(raw.label, *kinds)
         numbers = [known.get(value, 0) for value in found]
