@@ -126,7 +126,8 @@ def run_sanitizer(check: Check) -> None:
     # Check only kernels, because CuPy handles the errors that CUDA's functions return.
     options = ["--report-api-errors", "no", "--target-processes", "all", *PYTEST]
     options += ["tests/backends/test_kernels.py", "--backends=cupy"]
-    commands = {tool: [check.sanitizer, "--tool", tool, *options] for tool in TOOLS}
+    plain = ["env", "NUMBA_DISABLE_JIT=1", check.sanitizer]
+    commands = {tool: [*plain, "--tool", tool, *options] for tool in TOOLS}
     for tool, end in check.run(commands, check.left("sanitizer")).items():
         said = [line.lstrip("= ") for line in end.log.splitlines() if line.startswith("=====")]
         kinds = re.compile(r"(Invalid|Error:|Race|Misaligned|Out-of)|.*hazard")

@@ -25,7 +25,7 @@ LIMITS = {
 RESERVE, LEAST, TICK = 8, 4, 5
 # Seconds that an interrupted process has to write results, and that a killed process has to end.
 GRACE, LAST = 8, 2
-LEAST_TRAINING = 30  # Half of these seconds are for imports and results.
+LEAST_TRAINING = 20  # Of these seconds, 15 are for imports and results.
 LISTS = ("usable", "missing", "problems", "not_reached", "failed", "goals", "lines")
 WEIGHTS = {"torch, compiled": 2}  # Compilers get twice the time.
 

@@ -11,7 +11,7 @@ HOST=${HOST:-localhost}
 RANKS=${RANKS:-$(nvidia-smi --list-gpus 2>/dev/null | grep -c GPU || true)}
 [ "$RANKS" -gt 0 ] || RANKS=2
 # Without this variable, torchrun would give each rank one core.
-CORES=$(($(nproc) / RANKS))
+CORES=$(($(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) / RANKS))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((CORES > 0 ? CORES : 1))}
 
 exec torchrun --nnodes "${NODES:-1}" --nproc-per-node "$RANKS" \

@@ -207,11 +207,14 @@ class Ranks(SingleProcess):
 
     @contextlib.contextmanager
     def sharing_errors(self) -> Iterator[None]:
+        is_over = False
         try:
             yield
+            is_over = True
             self.exchange(None)
         except BaseException as error:
-            if not _is_shared(error):
+            # After the last exchange, the other ranks are training, and `fitting` ends them.
+            if not _is_shared(error) and (self._has_failed or not is_over):
                 if not self._has_failed:  # Otherwise, the other ranks have left already.
                     self.communicator.gather(_failure(error, self.rank))
                 _shared(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -51,7 +52,8 @@ class TorchCommunicator(Communicator):
         self.gather(None)
 
     def abort(self, code: int = 1) -> None:
-        sys.stdout.flush()
+        with contextlib.suppress(Exception):  # Perhaps nobody reads it any more.
+            sys.stdout.flush()
         os._exit(code)  # torchrun then ends the other ranks.
 
 

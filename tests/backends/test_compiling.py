@@ -35,7 +35,6 @@ import numpy as np
 from mlp_xp import MLPClassifier
 from mlp_xp.backends._numpy import machine_code
 from mlp_xp.callbacks import Callback
-from mlp_xp.nn.layers import Dense
 machine_code._folders = lambda: [Path(sys.argv[1])]
 class Stop(Callback):
     def on_epoch_end(self, model, record):

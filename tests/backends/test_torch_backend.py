@@ -16,8 +16,7 @@ from mlp_xp.backends._cuda import captured as _captured
 from mlp_xp.optimizers import SGD, init_opt_state
 
 MEMORY = {"memory_reserved": 300, "memory_allocated": 100, "mem_get_info": (1000, 5000)}
-STREAM = SimpleNamespace(synchronize=lambda: None)
-CARD = {"current_stream": STREAM, "get_device_name": "the card", **MEMORY}
+CARD = {"get_device_name": "the card", **MEMORY}
 APPLE = {"synchronize": None, "recommended_max_memory": 1000, "driver_allocated_memory": 400}
 
 
@@ -41,17 +40,19 @@ def test_a_recipe_trains_in_float32_if_bfloat16_has_no_instructions(on, torch, m
 @pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
 def test_each_function_is_asked_about_its_own_device(kind, on, torch, monkeypatch):
     calls, is_apples = [], kind == "mps"  # Apple has one device.
-    for name, value in (APPLE if is_apples else CARD).items():
+    stream = SimpleNamespace(synchronize=lambda: calls.append(("waited",)))
+    for name, value in (APPLE if is_apples else CARD | {"current_stream": stream}).items():
         function = lambda *args, name=name, value=value: calls.append((name, *args)) or value  # noqa: E731
         monkeypatch.setattr(getattr(torch, kind), name, function)
     backend = on(kind if is_apples else f"{kind}:1")
     own = () if is_apples else (backend.device,)
     backend.synchronize()
-    assert calls == [("synchronize",) if is_apples else ("current_stream", *own)]
+    assert calls == ([("synchronize",)] if is_apples else [("current_stream", *own), ("waited",)])
+    calls.clear()
     # What torch has reserved and does not use is free.
     assert backend.free_memory() == (600 if is_apples else 1200)
     assert backend.describe()["device"] == ("mps" if is_apples else f"{kind}:1, the card")
-    assert len(calls) == (3 if is_apples else 5)
+    assert len(calls) == (2 if is_apples else 4)
     assert all(call[1:] == own for call in calls)
     assert kind in BACKENDS["torch"].devices
 

@@ -243,11 +243,11 @@ def test_the_number_of_threads_changes_nothing(n_jobs):
 
 def test_numpys_seed_determines_networks_without_a_seed():
     model = network(random_state=None, batch_size=8).set_params(hidden_layer_sizes=100)
-    settings = {"cv": 6, "n_jobs": 2, "scoring": "neg_log_loss", "return_estimator": True}
+    settings = {"cv": 6, "scoring": "neg_log_loss", "return_estimator": True}
     wide, found = np.tile(X, 25), []  # Large enough for threads.
-    for _ in range(2):
+    for n_jobs in (2, 3):
         np.random.seed(0)  # noqa: NPY002
-        result = ours.cross_validate(model, wide, y, **settings)
+        result = ours.cross_validate(model, wide, y, n_jobs=n_jobs, **settings)
         found.append([*result["test_score"], np.random.random()])  # noqa: NPY002
         assert [own.random_state for own in result["estimator"]] == [None] * 6
     assert found[0] == found[1]

@@ -12,8 +12,8 @@ import cupy
 
 from mlp_xp.backends._cupy.cublaslt import multiply
 
-# For more arrays, `cupy.concatenate` copies their addresses from the host.
-_MOST_ARRAYS = 8
+# For more arrays of a smaller average size, `cupy.concatenate` copies addresses from the host.
+_MOST_ARRAYS, _LARGE = 8, 1 << 21
 
 
 def matmul(a: Any, b: Any, /) -> Any:
@@ -30,7 +30,7 @@ def vecdot(a: Any, b: Any, /, *, axis: int = -1) -> Any:
 def concat(arrays: Any, /, *, axis: int | None = 0) -> Any:
     """Join arrays along an axis, a few at a time."""
     parts = list(arrays)
-    while len(parts) > _MOST_ARRAYS:
+    while len(parts) > _MOST_ARRAYS and sum(p.nbytes for p in parts) < len(parts) * _LARGE:
         groups = range(0, len(parts), _MOST_ARRAYS)
         parts = [cupy.concatenate(parts[i : i + _MOST_ARRAYS], axis=axis) for i in groups]
     return cupy.concatenate(parts, axis=axis)

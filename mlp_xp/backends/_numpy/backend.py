@@ -85,11 +85,12 @@ class NumpyBackend(Backend):
         if precision != "bf16":
             super()._check_products(precision)
         cure, reason = "backend='torch' or 'jax', or precision='float32'", ""
+        packing = can_compile() and bfloat16_packing()
         if os.name != "posix":
             reason = " on Windows"
         elif not can_compile():
             cure, reason = f"{cure}, or type {install_command('fast')}", " without numba"
-        elif not bfloat16_packing():
+        elif not packing:
             cure = "precision='float32', or backend='jax'"
             reason = (
                 " (this processor lacks AVX512_BF16, available in AMD since Zen 4 and Intel Xeon "
@@ -181,11 +182,11 @@ def compile_ahead() -> str:
             "Machine code needs Linux or macOS, numba, and NUMBA_DISABLE_JIT unset: type "
             f"{install_command('fast')}"
         )
-    from mlp_xp.backends._numpy import machine_code
-
     try:
+        from mlp_xp.backends._numpy import machine_code
+
         folder = machine_code.compile_all()
-    except machine_code_error() as error:
+    except (machine_code_error(), ImportError, OSError) as error:
         raise BackendError(
             f"This version of numba cannot compile the machine code ({error}): type "
             f"{pip_command('--upgrade numba')}"

@@ -75,8 +75,10 @@ def find_tile() -> Tile | None:
 
 def bfloat16_packing() -> int:
     """Return this processor's packing of bfloat16, 0 if there is none; imports llvmlite."""
-    found: int = _machine_code().bfloat16_packing()
-    return found
+    try:
+        return int(_machine_code().bfloat16_packing())
+    except machine_code_error():  # A warning has said why.
+        return 0
 
 
 def is_zen() -> bool:
