@@ -163,7 +163,7 @@ def _class_table(test: Evaluation) -> str:
     labels = range(len(test.class_names))
     counts = confusion_matrix(test.y, test.predicted, labels=labels)
     precision, recall, f1, support = precision_recall_fscore_support(
-        test.y, test.predicted, labels=labels, zero_division=0.0
+        test.y, test.predicted, labels=labels, average=None, zero_division=0.0
     )
     mistakes = np.where(np.eye(len(labels), dtype=bool), 0, counts)
     rows = []
