@@ -123,7 +123,7 @@ def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_fold
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
-    said = r"Permission denied.*: get permission to .* use another folder: expor"
+    said = r"Permission denied.*: get permission to .* use another folder by"
     rejects(said, _loading.load, spec)
     assert _loading.locate(spec) is None
     np.testing.assert_array_equal(_loading.load(spec, python2_folder)["x_test"], stored["x_test"])

@@ -153,7 +153,8 @@ class CategoryColumn(Column):
 
     def check(self, raw: RawColumn) -> None:
         """Raise ValueError for dates, and for numbers if the categories were text."""
-        if raw.kind == "date" or (raw.kind == "number" and self.is_text and not raw.is_empty):
+        is_other = raw.kind == "number" and self.values and self.is_text and not raw.is_empty
+        if raw.kind == "date" or is_other:
             super().check(raw)
 
     @property
