@@ -59,12 +59,12 @@ def pip_command(options: str = "") -> str:
     return f"{command} {options}".rstrip()
 
 
-def as_typed(*words: object) -> str:
-    """Return words as they must be typed in a shell."""
+def as_typed(*arguments: object) -> str:
+    """Return arguments as they must be typed in a shell."""
     import shlex  # Imported only for messages.
 
     join = shlex.join if os.name == "posix" else subprocess.list2cmdline
-    return join(list(map(str, words)))
+    return join(list(map(str, arguments)))
 
 
 def _missing(module: str, extra: str) -> ImportError:

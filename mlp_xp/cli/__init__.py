@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             args = parse(argv)
             args.start_time = start_time
-            args.words = sys.argv[1:] if argv is None else argv
-            args.command = as_typed("mlp-xp", *args.words)
+            args.argv = sys.argv[1:] if argv is None else argv
+            args.command = as_typed("mlp-xp", *args.argv)
             pandas = process.without_pandas(is_process=argv is None)
             with process.starting("loading libraries"), pandas:
                 run = args.load()

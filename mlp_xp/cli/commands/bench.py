@@ -22,7 +22,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             "this installation does not contain the benchmarks: install from a clone with "
             f"{install_command('cli,peers')}, and type `mlp-xp bench` again"
         )
-    command = [sys.executable, "-m", "bench", *args.words[1:]]
+    command = [sys.executable, "-m", "bench", *args.argv[1:]]
     paths = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}) as process:
         while True:
