@@ -7,8 +7,9 @@ import copy
 import math
 import threading
 import time
+import weakref
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -117,7 +118,7 @@ def fit_many(
     with interrupts() as is_pressed:  # Ctrl-C ends the fits of all groups.
         for (backend, is_stack), numbers in groups.items():
             fit = partial(_fit, tasks, data=data, on_epoch=on_epoch, is_stack=is_stack)
-            models, n_models = [tasks[i].model for i in numbers], len(numbers)
+            models, n_models = (tasks[i].model for i in numbers), len(numbers)
             if is_stack:
                 most = min(_most_models(backend, [tasks[i] for i in numbers], data), n_models)
                 n_stacks = min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
@@ -127,7 +128,7 @@ def fit_many(
                     yield from answer_many(fits, most=most, worker=worker, n_stacks=n_stacks)
                 continue
             # Ranks must communicate in the same order, so they fit one model at a time.
-            is_distributed = any(model.distributed is not None for model in models)
+            is_distributed = any(tasks[i].model.distributed is not None for i in numbers)
             n_workers = 1
             if backend.has_workers and all(_is_tiny(tasks[i], data) for i in numbers):
                 # Loading the machine code would take longer than it saves in tiny fits.
@@ -146,21 +147,25 @@ def fit_many(
 
 
 @contextlib.contextmanager
-def _own_generators(models: Sequence[Any]) -> Iterator[None]:
+def _own_generators(models: Iterable[Any]) -> Iterator[None]:
     """Replace ``random_state=None`` by a generator that NumPy's global generator seeds.
 
     Models that are fitted at the same time would draw from the global generator in any order, so
     `numpy.random.seed` would not determine their results.
     """
-    models = [model for model in models if model.random_state is None]
+    # Models are freed once they are scored.
+    seeded = [_seeded(model) for model in models if model.random_state is None]
     try:
-        for model in models:
-            seed = check_random_state(None).randint(2**31 - 1)
-            model.random_state = np.random.RandomState(seed)
         yield
     finally:
-        for model in models:
-            model.random_state = None
+        for find in seeded:
+            if (model := find()) is not None:
+                model.random_state = None
+
+
+def _seeded(model: Any) -> weakref.ref[Any]:
+    model.random_state = np.random.RandomState(check_random_state(None).randint(2**31 - 1))
+    return weakref.ref(model)
 
 
 def fit_all(

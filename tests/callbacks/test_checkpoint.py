@@ -240,7 +240,7 @@ def test_settings_must_be_intervals_and_counts():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not flushed there")
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    sync, rename, events = os.fsync, Path.rename, []
+    sync, rename, events = os.fsync, Path.replace, []
 
     def seen(facts: os.stat_result) -> tuple[int, int]:
         """Return what tells a file, with all of its content, or a folder from others."""
@@ -255,7 +255,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatc
         return rename(path, target)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Path, "replace", renamed)
     watch = [Checkpoint(tmp_path, keep_last=1, keep_best=0)]
     MLPClassifier((4,), max_iter=3, learning_rate="cosine", callbacks=watch).fit(X, Y)
     named = [i for i, (name, _) in enumerate(events) if name.startswith("epoch-")]
