@@ -1,16 +1,16 @@
 """Callbacks: objects that watch a fit and may end it.
 
-They show progress, save checkpoints, write logs, or end a fit at a time limit or target score.
+They show progress, save checkpoints, write logs, or end a fit at a target score.
 Early stopping, validation and ``max_time`` need no callback: estimators have parameters for them.
 """
 
 from mlp_xp._utils.display.progress import time_left
 from mlp_xp.callbacks._base import Callback
 from mlp_xp.callbacks._checkpoint import Checkpoint
-from mlp_xp.callbacks._limits import TargetScore, TimeBudget
 from mlp_xp.callbacks._logs import CSVLog, TensorBoard
 from mlp_xp.callbacks._mlflow import MLflow
 from mlp_xp.callbacks._progress_bar import ProgressBar
+from mlp_xp.callbacks._target_score import TargetScore
 
 __all__ = [
     "CSVLog",
@@ -20,6 +20,5 @@ __all__ = [
     "ProgressBar",
     "TargetScore",
     "TensorBoard",
-    "TimeBudget",
     "time_left",
 ]

@@ -1,4 +1,4 @@
-"""All callbacks can be copied and outlive an interrupted fit; some of them end a fit in time."""
+"""All callbacks can be copied and outlive an interrupted fit; one of them ends it at a score."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from helpers import names
 from sklearn.base import clone
 
 from mlp_xp import MLPClassifier, MLPRegressor, callbacks
-from mlp_xp.callbacks import TargetScore, TimeBudget
+from mlp_xp.callbacks import TargetScore
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
 
@@ -19,7 +19,6 @@ MAKE = {
     "Callback": lambda folder: callbacks.Callback(),  # The base does and stops nothing.
     "ProgressBar": lambda folder: callbacks.ProgressBar(),
     "Checkpoint": lambda folder: callbacks.Checkpoint(folder / "checkpoints", every=2),
-    "TimeBudget": lambda folder: callbacks.TimeBudget(1000.0),
     "TargetScore": lambda folder: callbacks.TargetScore(2.0),
     "CSVLog": lambda folder: callbacks.CSVLog(folder / "log.csv"),
     "TensorBoard": lambda folder: callbacks.TensorBoard(folder / "events"),
@@ -96,45 +95,6 @@ def test_callbacks_and_data_sets_are_one_line():
     assert repr(load_digits()) == digits
 
 
-def steps_within(clock, seconds, durations, *, between=0.0, n_steps=100) -> int:
-    ours, done_in_all = TimeBudget(seconds), 0
-    ours.on_fit_begin(None)
-    for epoch in range(1, 100):
-        for done in range(1, n_steps + 1):
-            clock.now += durations(done_in_all)
-            done_in_all += 1
-            if ours.on_step_end(None, done, n_steps):
-                return done_in_all
-        clock.now += between
-        if ours.on_epoch_end(None, record(epoch)):
-            return done_in_all or epoch
-    raise AssertionError("the budget ended nothing")
-
-
-def test_the_fit_ends_before_the_step_that_would_be_too_late(clock):
-    for n_steps in (1, 3, 100):
-        assert steps_within(clock, 10.95, lambda _: 1.0, n_steps=n_steps) == 10
-    # The first step may compile, and is no measure of the others.
-    assert steps_within(clock, 10.5, lambda step: 6.0 if step == 0 else 1.0) == 5
-    # 10 steps and a validation of 40 s: no second epoch fits.
-    assert steps_within(clock, 49.5, lambda _: 1.0, between=40.0, n_steps=10) == 10
-    # From the second epoch on, its validation of 4 s is foreseen.
-    assert steps_within(clock, 20.5, lambda _: 1.0, between=4.0, n_steps=8) == 12
-    # An epoch of 10 s: a device queues all of its 10 steps at once, and its end waits for them.
-    assert steps_within(clock, 25.5, lambda _: 0.0, between=10.0, n_steps=10) == 20
-    # An epoch without steps counts as one.
-    assert steps_within(clock, 10.5, None, between=1.0, n_steps=0) == 10
-
-
-def test_a_budget_starts_anew_with_each_fit(clock):
-    ours = TimeBudget(1.0)
-    for _ in range(2):
-        ours.on_fit_begin(None)
-        assert not ours.on_step_end(None, 1, 2)
-        clock.now += 5.0
-        assert ours.on_step_end(None, 2, 2)
-
-
 def test_the_fit_ends_at_the_first_score_that_is_enough_and_says_so_without_one():
     rows = [record(i + 1, validation_score=s) for i, s in enumerate([0.5, 0.79, 0.8, 0.9])]
     assert fit(TargetScore(0.8), rows) == [4, 4, 4]
@@ -142,10 +102,7 @@ def test_the_fit_ends_at_the_first_score_that_is_enough_and_says_so_without_one(
         fit(TargetScore(0.9), [record(1)])
 
 
-def test_budgets_and_targets_must_be_numbers():
-    for value in (0, -1.0, math.nan, "60", None):
-        with pytest.raises(ValueError, match=f"`seconds` must be a number above 0, got {value!r}"):
-            TimeBudget(value)
+def test_a_target_must_be_a_number():
     for value in (math.nan, math.inf, "0.9", None):
         with pytest.raises(ValueError, match=f"`score` must be a finite number, got {value!r}"):
             TargetScore(value)

@@ -18,7 +18,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Flip, Mixup
 from mlp_xp.backends import to_numpy
-from mlp_xp.callbacks import Callback, Checkpoint, CSVLog, TimeBudget
+from mlp_xp.callbacks import Callback, Checkpoint, CSVLog
 from mlp_xp.optimizers import SGD, ByKind, Muon
 from mlp_xp.training.checkpoints import checkpoints
 from mlp_xp.training.checkpoints.snapshot import SnapshotError
@@ -237,7 +237,7 @@ def test_other_settings_and_data_are_refused(tmp_path):
 
 def test_logs_of_a_resumed_fit_are_whole(tmp_path):
     def watch(folder):
-        return [CSVLog(folder / "log.csv"), Checkpoint(folder / "kept"), TimeBudget(1000)]
+        return [CSVLog(folder / "log.csv"), Checkpoint(folder / "kept")]
 
     make(watch=watch(tmp_path / "whole")).fit(X, Y)
     with pytest.raises(KilledError):
