@@ -2,10 +2,9 @@
 
 mutmut 3.8.1 generated the faults: seven random mutations, but not of text, for each of twelve
 subpackages. In a copy of the checkout, the tests of its subpackage run until one fails; if all
-pass, ``--whole`` runs all other tests. ``--keep`` stores the test that found the fault, or null.
-``--table`` shows these; its column ``old`` is from before most tests were removed::
+pass, ``--whole`` runs all other tests::
 
-    python tests/faults.py --only 3 7 --keep matrix -- -m "" --grid=pairs --backends=numpy,torch:cpu
+    python tests/faults.py --only 3 7 -- -m "" --grid=pairs --backends=numpy,torch:cpu
 
 Options after ``--`` are passed to pytest. The faults in the use of CuPy name their own tests::
 
@@ -29,7 +28,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = Path(__file__).with_suffix(".json")
-RUNS = "old", "default", "matrix"  # "matrix" is run for faults that "default" does not find.
 
 
 def copy_checkout(folder: Path) -> None:
@@ -89,19 +87,6 @@ def find(number: int, fault: dict[str, str], args: argparse.Namespace) -> dict[s
     return {"number": number, "file": fault["file"], "by": by, "s": round(time.monotonic() - start)}
 
 
-def show_table(faults: list[dict[str, str | None]]) -> None:
-    """Print which faults each run found, and the fraction of the old tests' faults."""
-    print(f"   {'file':50} {'old':8} {'default':8} matrix")
-    for number, fault in enumerate(faults):
-        found = ["?" if run not in fault else "found" if fault[run] else "-" for run in RUNS]
-        print(f"{number:2} {fault['file']:50} {found[0]:8} {found[1]:8} {found[2]}")
-    by_old = [fault for fault in faults if fault.get("old")]
-    by_default = [fault for fault in by_old if fault.get("default")]
-    by_matrix = [fault for fault in by_old if fault.get("default") or fault.get("matrix")]
-    print(f"of {len(by_old)} that the old tests found, {len(by_default)} are found by the default")
-    print(f"run ({len(by_default) / len(by_old):.0%}) and {len(by_matrix)} by the matrix")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="number of faults to test at once")
@@ -110,23 +95,15 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help=whole)
     parser.add_argument("--faults", type=Path, default=FAULTS, help="path of the list of faults")
     parser.add_argument("--only", type=int, nargs="*", help="test only these faults, by number")
-    parser.add_argument("--keep", choices=RUNS, help="store the results in the list")
-    parser.add_argument("--table", action="store_true", help="show the stored results")
     parser.add_argument("options", nargs="*", help="options for pytest, after --")
     args = parser.parse_args()
     faults = json.loads(args.faults.read_text(encoding="utf-8"))
-    if args.table:
-        show_table(faults)
-        return
     numbers = range(len(faults)) if args.only is None else args.only
     found = 0
     with ThreadPoolExecutor(args.jobs) as pool:
         for result in pool.map(lambda i: find(i, faults[i], args), numbers):
             found += result["by"] is not None
             print(json.dumps(result), flush=True)
-            if args.keep and "stale" not in result:
-                faults[result["number"]][args.keep] = result["by"]
-                args.faults.write_text(json.dumps(faults, indent=1) + "\n", encoding="utf-8")
     print(f"{found} of {len(numbers)} found")
 
 

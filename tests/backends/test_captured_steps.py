@@ -30,9 +30,8 @@ def test_steps_of_several_models_are_captured(on, soon, monkeypatch, caplog):
     captures, graph = [], captured._Steps.graph
     noted = lambda *given: captures.append(1) or graph(*given)  # noqa: E731
     monkeypatch.setattr(captured._Steps, "graph", noted)
-    X, y = problem(62)
     models = [small(alpha=alpha, batch_size=10, **on) for alpha in (1e-4, 1e-2, 1.0)]
-    results = fit_many([FitTask(model, X, y) for model in models])
+    results = fit_many([FitTask(model, *problem(62)) for model in models])
     assert [result.error for result in results] == [None] * 3
     assert captures
     assert not caplog.messages  # Nothing was refused.

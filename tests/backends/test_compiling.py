@@ -289,8 +289,7 @@ def test_a_kernel_that_cannot_be_compiled_does_without(error, name, long, monkey
 
 
 def test_an_llvm_that_cannot_be_loaded_is_reported_by_the_first_product(long, monkeypatch):
-    package = sys.modules["mlp_xp.backends._numpy"]
-    monkeypatch.delattr(package, "machine_code")
+    monkeypatch.delattr(sys.modules["mlp_xp.backends._numpy"], "machine_code")
     monkeypatch.setitem(sys.modules, _native.__name__, None)
     monkeypatch.setattr(thread_pool, "_machine_code", thread_pool._machine_code.__wrapped__)
     kernels, x = get_backend("numpy").kernels, np.ones((2000, 2000))

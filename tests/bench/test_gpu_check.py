@@ -145,13 +145,11 @@ def test_refused_steps_are_a_failure_and_cases_without_time_are_none(module, tmp
 @pytest.mark.matrix
 def test_tests_end_in_time_to_write_their_report(module, tmp_path):
     check, summary = module("bench.gpu.check"), module("bench.gpu.summary")
-    junit = tmp_path / "x.xml"
     env = os.environ | {"MLP_XP_TESTS_END": "1", "NUMBA_DISABLE_JIT": "1"}
-    command = [*check.PYTEST, "tests/nn/test_losses.py", f"--junitxml={junit}"]
+    command = [*check.PYTEST, "tests/nn/test_losses.py", f"--junitxml={tmp_path / 'x.xml'}"]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
-    assert check.LATE in done.stdout
-    assert done.returncode == 2
-    assert summary.count_tests(junit)[0]["passed"] == 1
+    assert (check.LATE in done.stdout, done.returncode) == (True, 2)
+    assert summary.count_tests(tmp_path / "x.xml")[0]["passed"] == 1
 
 
 @pytest.mark.matrix

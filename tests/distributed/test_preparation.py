@@ -122,8 +122,7 @@ def test_ranks_learn_the_columns_of_all_rows(on_threads):
 def test_a_rank_without_rows_may_have_an_array_of_any_library(backend):
     empty = backend.put(np.ones((1, 3), np.float32))[:0, :]
     row = check_x(MLPRegressor(), empty, reset=True, exchange=lambda value: [value])
-    assert (row.shape, row.dtype) == ((1, 3), empty.dtype)
-    assert type(row) is type(empty)
+    assert (row.shape, row.dtype, type(row)) == ((1, 3), empty.dtype, type(empty))
 
 
 def test_the_setting_is_stored_as_it_is():

@@ -1,9 +1,9 @@
 """A model is replaced as a whole, or not at all: after errors, kills, and with other writers."""
 
-import importlib.util
 import math
 import os
 import re
+import runpy
 import signal
 from pathlib import Path
 
@@ -140,15 +140,13 @@ def test_a_second_writer_is_an_error_that_says_what_to_do(tmp_path):
 
 def test_on_windows_the_lock_lies_beside_the_folder_which_can_be_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.platform", "win32")
-    spec = importlib.util.spec_from_file_location("durable", durable.__file__)
-    theirs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(theirs)
+    theirs = runpy.run_path(durable.__file__)
     folder = tmp_path / "run"
     folder.mkdir()
-    with theirs.locked(folder):
+    with theirs["locked"](folder):
         assert names(tmp_path) == [".run.lock", "run"]
         assert not names(folder)
-        theirs.rename_folder(folder, tmp_path / "new")
+        theirs["rename_folder"](folder, tmp_path / "new")
     assert names(tmp_path) == ["new"]
 
 
