@@ -158,8 +158,8 @@ def _own_generators(models: Iterable[Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        for find in seeded:
-            if (model := find()) is not None:
+        for reference in seeded:
+            if (model := reference()) is not None:
                 model.random_state = None
 
 
