@@ -58,8 +58,8 @@ def open_stored(name: str, layout: Layout) -> dict[str, NDArray[Any]]:
         if fault != expected:
             raise DatasetError(
                 f"the cached file {path} must be {expected}, but is missing or damaged ({fault}): "
-                f"delete the folder {folder} and load the data set again, or use another cache "
-                "folder by the environment variable MLP_XP_CACHE"
+                f"delete the folder {folder} and load the data set again, or set the environment "
+                "variable MLP_XP_CACHE to another folder"
             )
         arrays[key] = array if array.ndim == 2 else np.array(array)
     return arrays

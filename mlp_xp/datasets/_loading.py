@@ -136,7 +136,7 @@ def _fetch(spec: Spec) -> None:
         cure = "free disk space" if is_full else "get permission to read and write there"
         raise DatasetError(
             f"{spec.name} cannot be stored in {cache_dir()} ({error}): {cure}, or "
-            "use another folder by the environment variable MLP_XP_CACHE"
+            "set the environment variable MLP_XP_CACHE to another folder"
         ) from error
 
 

@@ -213,10 +213,11 @@ class Ranks(SingleProcess):
             is_over = True
             self.exchange(None)
         except BaseException as error:
+            if self._has_failed:  # All ranks know, and leave.
+                _shared(error)
             # After the last exchange, the other ranks are training, and `fitting` ends them.
-            if not _is_shared(error) and (self._has_failed or not is_over):
-                if not self._has_failed:  # Otherwise, the other ranks have left already.
-                    self.communicator.gather(_failure(error, self.rank))
+            elif not (is_over or _is_shared(error)):
+                self.communicator.gather(_failure(error, self.rank))
                 _shared(error)
             raise
 

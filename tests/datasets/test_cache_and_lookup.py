@@ -110,7 +110,7 @@ def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder, 
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
-    said = r"x_train\.npy must .* damaged \(Permission denied\).* variable MLP_XP_CACHE"
+    said = r"x_train\.npy must .* damaged \(Permission denied\).* MLP_XP_CACHE to another folder"
     rejects(said, _loading.load, spec)
 
 
@@ -123,7 +123,7 @@ def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_fold
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
-    said = r"Permission denied.*: get permission to .* use another folder by"
+    said = r"Permission denied.*: get permission to .* set the environment variable MLP_XP_CACHE to"
     rejects(said, _loading.load, spec)
     assert _loading.locate(spec) is None
     np.testing.assert_array_equal(_loading.load(spec, python2_folder)["x_test"], stored["x_test"])
@@ -151,7 +151,7 @@ def test_what_cannot_be_fetched_or_stored_is_an_error(spec, tmp_path, monkeypatc
         rejects(r"needs 8 MB .*, but 4 MB are free.*free disk", _loading.load, fetching)
     (tmp_path / "a-file").write_text("")
     monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "a-file" / "cache"))
-    rejects("variable MLP_XP_CACHE", _loading.load, spec)
+    rejects("set the environment variable MLP_XP_CACHE to another folder", _loading.load, spec)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other folders")

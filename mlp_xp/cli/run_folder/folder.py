@@ -235,7 +235,7 @@ def _move_aside(partial: Path) -> None:
         if newest_model(partial) is None:
             remove_folder(partial)
             return
-        free = partial.rename(_numbered(partial, 1))
+        rename_folder(partial, free := _numbered(partial, 1))
     print_note(
         f"{partial}, left by an interrupted run, was renamed to {free}; to resume that run, "
         f"type mlp-xp train --resume {as_typed(free)}"
