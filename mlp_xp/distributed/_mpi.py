@@ -28,10 +28,10 @@ class MpiCommunicator(Communicator):
         self.size = self._comm.size
         is_first = self._comm.Split_type(mpi.COMM_TYPE_SHARED).rank == 0
         self.n_machines = self._comm.allreduce(int(is_first))
-        self.machine = self._shared = shared_memory(mpi, self._comm)
+        self.machine = shared_memory(mpi, self._comm)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        memory = super().empty if self._shared is None else self._shared.empty
+        memory = super().empty if self.machine is None else self.machine.empty
         return memory(shape, dtype)
 
     def sum(self, arrays: Sequence[np.ndarray]) -> None:
@@ -41,7 +41,7 @@ class MpiCommunicator(Communicator):
             if array.nbytes < _SHORT:
                 short.setdefault(array.dtype, []).append(array)
             else:
-                waits.append(self.start_sum(array))
+                waits.append(self._start(array))
         for dtype, group in short.items():
             if len(group) == 1:
                 self._sum(group[0])
@@ -60,10 +60,12 @@ class MpiCommunicator(Communicator):
         self._comm.Allreduce(self._mpi.IN_PLACE, array)
 
     def start_sum(self, array: np.ndarray) -> Callable[[], None]:
-        wait: Callable[[], None] | None = None
-        if self._shared is not None and array.nbytes >= _SHORT:
-            wait = self._shared.start_sum(array)
-        return wait or self._comm.Iallreduce(self._mpi.IN_PLACE, array).Wait
+        started = None if self.machine is None else self.machine.start_sum(array)
+        return started or self._start(array)
+
+    def _start(self, array: np.ndarray) -> Callable[[], None]:
+        wait: Callable[[], None] = self._comm.Iallreduce(self._mpi.IN_PLACE, array).Wait
+        return wait
 
     def broadcast(self, value: T, root: int = 0) -> T:
         received: T = self._comm.bcast(value, root)

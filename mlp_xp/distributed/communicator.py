@@ -27,8 +27,8 @@ class Communicator(ABC):
 
     All ranks call the same methods in the same order. ``n_machines`` is 1 if unknown; ``n_shards``
     is the number of virtual shards per rank, or 0 unless sums have a fixed order. ``machine`` is
-    the shared memory of this machine's ranks, or None. If it is set, `start_sum` may return a
-    `SharedSum` for an array from `empty`.
+    the shared memory of all ranks, or None. If it is set, `start_sum` may return a `SharedSum` for
+    an array from `empty`.
     """
 
     rank: int

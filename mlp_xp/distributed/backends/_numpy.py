@@ -28,8 +28,8 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 # are computed. These are the maximum number of pieces, their minimum size in bytes, and a divisor
 # of their number of rows.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
-# Ranks share an array if a rank's part of a piece has at least this many numbers. A compiled step
-# updates shared arrays in a call, so tracing the step never writes to the memory of other ranks.
+# Ranks share an array if a rank's part has at least this many numbers. A compiled step updates
+# shared arrays in a call, so tracing the step never writes to the memory of other ranks.
 _LEAST_SHARED = 1 << 16
 
 
@@ -41,8 +41,9 @@ class SumOverRanks:
     """
 
     communicator: Communicator
-    # The rows of each array's pieces, and the functions that wait for the pieces' sums, by address.
-    _started: dict[int, list[slice]] = field(default_factory=dict, compare=False, repr=False)
+    # The addresses of arrays whose sums have started, and the functions that wait for the sums of
+    # their pieces.
+    _started: set[int] = field(default_factory=set, compare=False, repr=False)
     _waits: dict[int, list[Callable[[], None]]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -93,60 +94,35 @@ class SumOverRanks:
 
     def start(self, array: Any, rows: slice) -> None:
         """Start to sum a range of an array's rows."""
-        self._started.setdefault(address(array), []).append(rows)
+        self._started.add(address(array))
         call(self._start, array, rows)
 
     def _start(self, array: np.ndarray, rows: slice) -> None:
         wait = self.communicator.start_sum(array[rows])
         self._waits.setdefault(address(array), []).append(wait)
 
-    def finish(self, tree: Tree) -> None:
-        """Wait for the sums of a tree's arrays that have already started."""
+    def finish(self, tree: Tree, *, own_parts: bool = False) -> None:
+        """Wait for the started sums of a tree's arrays, or of this rank's parts of the arrays."""
         started = [array for array in leaves(tree) if self._has_started(array)]
         if started:
-            call(self._finish, *started)
-        for array in started:
-            del self._started[address(array)]
+            call(self._finish, own_parts, *started)
+        self._started.difference_update(map(address, started))
 
-    def _finish(self, *arrays: np.ndarray) -> None:
+    def _finish(self, own_parts: bool, *arrays: np.ndarray) -> None:
         for array in arrays:
             for wait in self._waits.pop(address(array)):
-                wait()
-
-    def finish_parts(self, arrays: list[Any]) -> list[list[slice]]:
-        """Wait for the sums of this rank's parts of long arrays, and return the parts."""
-        machine = self.communicator.machine
-        assert machine is not None
-        parts = []
-        for array in arrays:
-            width = array.size // array.shape[0]
-            own = []
-            for rows in self._started.get(address(array), [slice(None)]):
-                start, stop, _ = rows.indices(array.shape[0])
-                part = machine.part((stop - start) * width)
-                own.append(slice(start * width + part.start, start * width + part.stop))
-            parts.append(own)
-        started = [array for array in arrays if self._started.pop(address(array), None)]
-        if started:
-            call(self._finish_parts, *started)
-        return parts
+                if own_parts and isinstance(wait, SharedSum):
+                    # The other ranks wrote their gradients before they summed the loss.
+                    wait.sum_part()
+                else:
+                    wait()
 
     def share(self, array: Any) -> Any:
-        """Return an array of the state, in memory shared by the machine's ranks if it is large."""
+        """Return an array of the state, in memory shared by all ranks if it is large."""
         machine = self.communicator.machine
         if machine is None or array.ndim < 2 or machine.is_shared(array):
             return array
-        n_own = array.size // (len(self.pieces(array)) * machine.size)
-        return machine.share(array) if n_own >= _LEAST_SHARED else array
-
-    def _finish_parts(self, *arrays: np.ndarray) -> None:
-        sums = [wait for array in arrays for wait in self._waits.pop(address(array))]
-        # No wait is needed: the other ranks wrote their gradients before they summed the loss.
-        for one in sums:
-            if isinstance(one, SharedSum):
-                one.sum_part()
-            else:
-                one()
+        return machine.share(array) if array.size >= machine.size * _LEAST_SHARED else array
 
     def forget(self) -> None:
         """Discard the sums that a failed step has started."""
@@ -189,21 +165,19 @@ class UpdateOfRanks:
         """Apply `mlp_xp.optimizers.update_tree` after all ranks have read the parameters."""
         machine = self.ranks.communicator.machine
         rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-        is_shared = [machine is not None and machine.is_shared(value_of(row[0])) for row in rows]
-        shared, others = (
-            [row for row, found in zip(rows, is_shared, strict=True) if found is wanted]
-            for wanted in (True, False)
-        )
+        shared, others = [], []
+        for row in rows:
+            is_shared = machine is not None and machine.is_shared(value_of(row[0]))
+            (shared if is_shared else others).append(row)
         self.ranks.finish(tuple(row[1] for row in others))
-        if not shared:
+        if machine is None or not shared:
             trees = params, grads, opt_state
             found: Updated = self.update(optimizer, *trees, coefs, l2, n_leading=n_leading, xp=xp)
             return found
-        parts = self.ranks.finish_parts([row[1] for row in shared])
+        self.ranks.finish(tuple(row[1] for row in shared), own_parts=True)
         mine = [
-            tuple(xp.reshape(array, (-1, 1))[part, :] for array in row)
-            for row, own in zip(shared, parts, strict=True)
-            for part in own
+            tuple(xp.reshape(array, (-1, 1))[machine.part(row[0].size), :] for array in row)
+            for row in shared
         ]
         penalties: list[Any] = []
         for some in filter(None, (mine, others)):
@@ -219,12 +193,10 @@ class UpdateOfRanks:
 
     def _meet(self, _: np.ndarray) -> None:
         """Wait until all ranks have updated their parts of the arrays."""
-        assert self.ranks.communicator.machine is not None
-        self.ranks.communicator.machine.barrier()
+        self.ranks.communicator.barrier()
 
     def _sum_number(self, number: np.ndarray) -> None:
-        assert self.ranks.communicator.machine is not None
-        self.ranks.communicator.machine.sum_number(number)
+        number[...] = np.sum(self.ranks.communicator.gather_arrays(number))
 
 
 @dataclass(frozen=True)
