@@ -17,7 +17,6 @@ from mlp_xp.plotting._images import (
 )
 from mlp_xp.plotting._inline import THEME, in_notebook_colors, inline_svg
 from mlp_xp.plotting._plots import Plots
-from mlp_xp.plotting._predictions import PredictionsDisplay
 from mlp_xp.plotting._style import new_figure, save_figure
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "ConfusionMatrixDisplay",
     "MistakesDisplay",
     "Plots",
-    "PredictionsDisplay",
     "TrainingCurvesDisplay",
     "WeightsDisplay",
     "curve_colors",

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set_figure_title
+from mlp_xp.plotting._style import COLORS, ink, new_axes, plain, set_figure_title
 
 # Curves of at most this many epochs have markers, so a single epoch is visible.
 _MARKED = 50
@@ -148,15 +148,16 @@ class TrainingCurvesDisplay:
     ) -> None:
         n_epochs = max(map(len, curves.values()))
         style = {"marker": "o", "markersize": 3} if n_epochs <= _MARKED else {}
-        ends = []
+        texts = {}
         for name, values in curves.items():
             color = colors.get(name, COLORS[0])
             numbers = np.asarray([np.nan if v is None else v for v in values], dtype=float)
-            axes.plot(range(1, len(numbers) + 1), numbers, color=color, label=name, **style)
-            known = np.flatnonzero(np.isfinite(numbers))
+            (line,) = axes.plot(
+                range(1, len(numbers) + 1), numbers, color=color, label=name, **style
+            )
+            known = numbers[np.isfinite(numbers)]
             if name and len(known):
-                last = numbers[known[-1]]
-                ends.append((known[-1] + 1, last, f"{name} {last:.3g}", color))
+                texts[line] = f"{name} {known[-1]:.3g}"
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         plain(axes)
@@ -165,9 +166,10 @@ class TrainingCurvesDisplay:
             axes.axvline(self.best_epoch, color=ink(), linewidth=1, linestyle=":")
         if self.test and label in self.test:
             value = self.test[label]
-            axes.plot([n_epochs], [value], "D", color=ink(), markersize=5, label="test")
-            ends.append((n_epochs, value, f"test {value:.3g}", ink()))
-        label_ends(axes, ends)
+            (point,) = axes.plot([n_epochs], [value], "D", color=ink(), markersize=5, label="test")
+            texts[point] = f"test {value:.3g}"
+        if texts:
+            axes.legend([*texts], texts.values(), fontsize="small")
 
 
 def curve_colors(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

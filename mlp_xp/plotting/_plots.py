@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sklearn.metrics import PredictionErrorDisplay
+
+from mlp_xp.backends import to_numpy
 from mlp_xp.plotting._calibration import CalibrationDisplay
 from mlp_xp.plotting._confusion import ConfusionMatrixDisplay
 from mlp_xp.plotting._curves import TrainingCurvesDisplay
 from mlp_xp.plotting._images import MistakesDisplay, WeightsDisplay
-from mlp_xp.plotting._predictions import PredictionsDisplay
 
 
 class Plots:
     """Plots of a fitted estimator: ``model.plot()`` and ``model.plot.confusion(X, y)``.
 
-    Each method calls ``from_estimator`` of a display in `mlp_xp.plotting`, with the same
-    parameters.
+    Each method calls ``from_estimator`` of a display in `mlp_xp.plotting` or scikit-learn, with the
+    same parameters.
 
     Examples
     --------
@@ -52,9 +54,14 @@ class Plots:
             self._estimator, X, y, image_shape=image_shape, **settings
         )
 
-    def predictions(self, X: Any, y: Any, **settings: Any) -> PredictionsDisplay:
-        """Draw the predictions of a regressor against the true values."""
-        return PredictionsDisplay.from_estimator(self._estimator, X, y, **settings)
+    def predictions(self, X: Any, y: Any, **settings: Any) -> PredictionErrorDisplay:
+        """Draw the predictions of a regressor against the true values, as in scikit-learn.
+
+        The default is ``kind="actual_vs_predicted"``.
+        """
+        predicted = to_numpy(self._estimator.predict(X))
+        settings = {"kind": "actual_vs_predicted"} | settings
+        return PredictionErrorDisplay.from_predictions(to_numpy(y), predicted, **settings)
 
     def weights(self, *, image_shape: Sequence[int], **settings: Any) -> WeightsDisplay:
         """Draw the weights of the first layer, if the samples are images."""

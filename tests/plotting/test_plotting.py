@@ -9,7 +9,7 @@ import sklearn.calibration
 from matplotlib import pyplot
 from PIL import Image
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import PredictionErrorDisplay, confusion_matrix
 
 from mlp_xp import MLPClassifier, MLPRegressor, plotting
 from mlp_xp.nn.hidden import Blocks
@@ -52,7 +52,7 @@ def test_curves_of_an_estimator(model):
     assert display.best_epoch == best
     assert loss.get_title() == f"dotted: epoch {best}, with the best score"
     test = 100 * model.score(X, Y)
-    assert [text.get_text() for text in accuracy.texts][1:] == [f"test {test:.3g}"]
+    assert [text.get_text() for text in accuracy.get_legend().texts][1:] == [f"test {test:.3g}"]
     (diamond,) = (line for line in accuracy.lines if line.get_label() == "test")
     assert diamond.get_xydata().tolist() == [[model.n_iter_, pytest.approx(test)]]
     # A curve has the same color in every panel.
@@ -223,7 +223,7 @@ def test_short_methods_draw_the_displays(model):
     assert len(model.plot.weights(image_shape=(4, 4)).axes_) == 8
     real = MLPRegressor(**SHORT).fit(X, X[:, 0])
     display = real.plot.predictions(X, X[:, 0], scatter_kwargs={"c": "red"})
-    assert isinstance(display, plotting.PredictionsDisplay)
+    assert isinstance(display, PredictionErrorDisplay)
     np.testing.assert_array_equal(display.y_pred, real.predict(X))
     with pytest.raises(NotFittedError):
         MLPClassifier().plot()

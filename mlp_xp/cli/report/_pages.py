@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import (
+    PredictionErrorDisplay,
     confusion_matrix,
     mean_absolute_error,
     precision_recall_fscore_support,
@@ -43,7 +44,6 @@ from mlp_xp.cli.terminal.text import (
 from mlp_xp.plotting import (
     CalibrationDisplay,
     ConfusionMatrixDisplay,
-    PredictionsDisplay,
     largest_weights,
     surest_mistakes,
 )
@@ -52,6 +52,8 @@ _CHOSEN = ("data", "data_path", "target", "task", "drop", "recipe", "validation"
 _N_NEURONS, _N_MISTAKES = 32, 24
 _MAX_OPEN = 25  # Tables with more classes are collapsed.
 _N_POINTS = 2000  # The maximum number of points in a plot of predictions.
+# The line is visible on light and dark pages.
+_POINTS = {"scatter_kwargs": {"s": 10}, "line_kwargs": {"color": "gray"}}
 _PREDICTIONS = {
     "actual_vs_predicted": "test samples: true against predicted",
     "residual_vs_predicted": "test samples: residuals",
@@ -202,9 +204,9 @@ def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
 def _value_sections(test: Evaluation) -> list[str]:
     y, predicted = test.y, test.predicted
     rows = np.random.default_rng(0).permutation(len(y))[:_N_POINTS]
-    display = PredictionsDisplay(y_true=y[rows], y_pred=predicted[rows])
+    display = PredictionErrorDisplay(y_true=y[rows], y_pred=predicted[rows])
     drawn = {
-        caption: svg_of(display, 4.4, 4.0, caption, kind=kind)
+        caption: svg_of(display, 4.4, 4.0, caption, kind=kind, **_POINTS)
         for kind, caption in _PREDICTIONS.items()
     }
     errors = {

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.metrics import (
+    PredictionErrorDisplay,
+    mean_absolute_error,
+    r2_score,
+    root_mean_squared_error,
+)
 
 from mlp_xp.cli.report import Evaluation
 from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.cli.terminal.text import score_text, value_text
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.plotting import ConfusionMatrixDisplay, PredictionsDisplay, new_figure, save_figure
+from mlp_xp.plotting import ConfusionMatrixDisplay, new_figure, save_figure
 from mlp_xp.training.loop.records import Running
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
@@ -168,7 +173,7 @@ class Regression:
         """Draw predictions against true values, and errors against predictions."""
         axes = new_figure(9.0, 4.2).subplots(1, 2)
         for ax, kind in zip(axes, ("actual_vs_predicted", "residual_vs_predicted"), strict=True):
-            PredictionsDisplay(y_true=test.y, y_pred=test.predicted).plot(ax, kind=kind)
+            PredictionErrorDisplay(y_true=test.y, y_pred=test.predicted).plot(ax, kind=kind)
         save_figure(axes[0].figure, folder / "predictions.png")
 
 
