@@ -24,8 +24,6 @@ __all__ = [
 
 _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # The maximum size in bytes; `tomllib` takes quadratic time for a long key.
-# A table or list nested deeper than this cannot be a setting.
-_DEEPEST = 32
 FILES = "files"  # The value of ``data`` that stands for the user's own files.
 _TASKS = ("classification", "regression")
 _SECTIONS = (*_TASKS, "ensemble")
@@ -124,7 +122,7 @@ regression, ensemble, hidden_layer_sizes
         if data not in (*LOADERS, FILES):
             raise ValueError(f"data is {data!r}, {expected(data, [*LOADERS, FILES])}")
         params = {key: _decode(value, key) for key, value in table.items()}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     return Recipe(path, description, data, params, ensemble)
 
@@ -196,27 +194,10 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
 
     path = _path_of(source)
     try:
-        table = tomllib.loads(read_file(path, _LONGEST).decode())
-    except ValueError as error:  # Raised for invalid UTF-8, invalid TOML, or huge integers.
+        return tomllib.loads(read_file(path, _LONGEST).decode())
+    # Raised for invalid UTF-8, invalid TOML, huge integers, or deep nesting.
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a valid TOML file: {error}") from error
-    except RecursionError:
-        table = None
-    # Raise the same short error for any deep nesting.
-    if table is None or not _is_shallow(table):
-        raise ValueError(f"{path}: its tables are nested too deeply")
-    return table
-
-
-def _is_shallow(table: dict[str, Any]) -> bool:
-    level: list[Any] = [table]
-    for _ in range(_DEEPEST):
-        level = [
-            item
-            for value in level
-            if isinstance(value, dict | list)
-            for item in (value.values() if isinstance(value, dict) else value)
-        ]
-    return not level
 
 
 def _path_of(source: str | os.PathLike[str]) -> Path:
