@@ -35,29 +35,17 @@ class MpiCommunicator(Communicator):
         return memory(shape, dtype)
 
     def sum(self, arrays: Sequence[np.ndarray]) -> None:
-        waits = []
-        short: dict[Any, list[np.ndarray]] = {}
-        for array in arrays:
-            if array.nbytes < _SHORT:
-                short.setdefault(array.dtype, []).append(array)
-            else:
-                waits.append(self._start(array))
-        for dtype, group in short.items():
-            if len(group) == 1:
-                self._sum(group[0])
-                continue
-            packed = np.concatenate([array.reshape(-1) for array in group], dtype=dtype)
-            self._sum(packed)
+        waits = [self._start(array) for array in arrays if array.nbytes >= _SHORT]
+        short = [array for array in arrays if array.nbytes < _SHORT]
+        if short:
+            packed = np.concatenate([array.reshape(-1) for array in short])
+            self._comm.Allreduce(self._mpi.IN_PLACE, packed)
             start = 0
-            for array in group:
-                stop = start + array.size
-                array[...] = packed[start:stop].reshape(array.shape)
-                start = stop
+            for array in short:
+                array[...] = packed[start : start + array.size].reshape(array.shape)
+                start += array.size
         for wait in waits:
             wait()
-
-    def _sum(self, array: np.ndarray) -> None:
-        self._comm.Allreduce(self._mpi.IN_PLACE, array)
 
     def start_sum(self, array: np.ndarray) -> Callable[[], None]:
         started = None if self.machine is None else self.machine.start_sum(array)

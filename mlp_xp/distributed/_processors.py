@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from fractions import Fraction
 
 from threadpoolctl import threadpool_limits
 
@@ -21,12 +20,8 @@ def divide_processors(communicator: Communicator) -> None:
     A rank that its launcher has bound to certain processors uses all of them. If the environment
     sets a number of threads, nothing changes.
     """
-    processors = _processors()
-    ranks = communicator.gather((platform.node(), processors))
-    here = [others for node, others in ranks if node == platform.node()]
-    share = sum(Fraction(1, sum(one in others for others in here)) for one in processors)
-    n_threads = max(1, int(usable_threads() * share / len(processors)))
-    limit_threads(n_threads)
+    own = platform.node(), _processors()
+    limit_threads(max(1, usable_threads() // communicator.gather(own).count(own)))
 
 
 def limit_threads(n_threads: int) -> None:

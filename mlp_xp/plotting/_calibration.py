@@ -91,7 +91,14 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
 
     @classmethod
     def of_predictions(
-        cls, y_true: Any, y_prob: Any, *, classes: Any = None, pos_label: Any = None, **bins: Any
+        cls,
+        y_true: Any,
+        y_prob: Any,
+        *,
+        classes: Any = None,
+        n_bins: int = 10,
+        strategy: str = "uniform",
+        pos_label: Any = None,
     ) -> Self:
         """Return the display of probabilities without drawing it; see `from_predictions`."""
         truth, p = to_numpy(y_true), np.asarray(to_numpy(y_prob))
@@ -100,22 +107,18 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
             labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)
             truth, p, pos_label = labels[np.argmax(p, axis=1)] == truth, np.max(p, axis=1), True
         p = np.clip(p, 0.0, 1.0)  # Probabilities may exceed 1 by a rounding error.
-        settings: dict[str, Any] = {"n_bins": 10, "strategy": "uniform"} | bins
-        curve = sklearn.calibration.calibration_curve
-        shown, predicted = curve(truth, p, pos_label=pos_label, **settings)
-        positive = pos_label if pos_label is not None else np.max(truth)
+        shown, predicted = sklearn.calibration.calibration_curve(
+            truth, p, pos_label=pos_label, n_bins=n_bins, strategy=strategy
+        )
         display = cls(shown, predicted, p, pos_label=pos_label)
         display._is_multiclass = is_multiclass
-        n_bins = settings["n_bins"]
         edges = np.linspace(0, 1, n_bins + 1)
-        if settings["strategy"] == "quantile":
+        if strategy == "quantile":
             edges = np.percentile(p, 100 * edges)
         # As in scikit-learn, a probability on an edge belongs to the lower bin.
-        place = np.searchsorted(edges[1:-1], p)
-        counts = np.bincount(place, minlength=n_bins)
-        gaps = np.bincount(place, p, n_bins) - np.bincount(place, truth == positive, n_bins)
-        display.calibration_error = float(np.sum(np.abs(gaps)) / len(p))
-        display._shares = edges, counts / len(p)
+        shares = np.bincount(np.searchsorted(edges[1:-1], p), minlength=n_bins) / len(p)
+        display.calibration_error = float(np.sum(shares[shares > 0] * np.abs(shown - predicted)))
+        display._shares = edges, shares
         return display
 
     def plot(

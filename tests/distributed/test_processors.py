@@ -46,7 +46,7 @@ def test_ranks_divide_the_processors_of_a_machine(run_ranks):
 SHARES = [  # Processors of the other ranks, what the user has set, and the threads of this one.
     ([], "", "8"),
     ([set(range(8))], "", "4"),
-    ([{0, 1, 2, 3}, {8, 9}], "", "6"),  # Half of four, and the rest alone.
+    ([{8, 9}], "", "8"),  # Bound to others by the launcher.
     ([set(range(8))] * 20, "", "1"),
     ([set(range(8))], "3", "3"),
 ]

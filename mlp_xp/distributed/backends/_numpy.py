@@ -165,7 +165,8 @@ class UpdateOfRanks:
         """Apply `mlp_xp.optimizers.update_tree` after all ranks have read the parameters."""
         machine = self.ranks.communicator.machine
         rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-        shared, others = [], []
+        shared: list[Any] = []
+        others: list[Any] = []
         for row in rows:
             is_shared = machine is not None and machine.is_shared(value_of(row[0]))
             (shared if is_shared else others).append(row)
