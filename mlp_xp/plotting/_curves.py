@@ -173,14 +173,7 @@ class TrainingCurvesDisplay:
 
 
 def curve_colors(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return a color for each curve name, in the order of the panels.
-
-    Examples
-    --------
-    >>> from mlp_xp.plotting import curve_colors
-    >>> curve_colors({"loss": {"training": [1.0], "validation": [1.2]}, "rate": {"": [0.1]}})
-    {'training': '#0072B2', 'validation': '#D55E00'}
-    """
+    """Return a color for each curve name, in the order of the panels."""
     names = dict.fromkeys(name for curves in panels.values() for name in curves if name)
     return dict(zip(names, cycle(COLORS), strict=False))
 
@@ -190,21 +183,8 @@ def training_panels(
 ) -> dict[str, dict[str, list[Any]]]:
     """Return the panels of a `TrainingCurvesDisplay` for a table with one row per epoch.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Numbers or None, by column name.
-    columns : mapping of str to mapping of str to str
-        The column of each curve, by the panel's label and the curve's name. Curves without numbers
-        are left out; panels whose label ends in ``[%]`` are in percent.
-
-    Examples
-    --------
-    >>> from mlp_xp.plotting import training_panels
-    >>> rows = [{"loss": 2.0, "accuracy": None}, {"loss": 1.0, "accuracy": None}]
-    >>> columns = {"loss": {"training": "loss"}, "accuracy [%]": {"training": "accuracy"}}
-    >>> training_panels(rows, columns)
-    {'loss': {'training': [2.0, 1.0]}}
+    ``columns`` has the column of each curve, by the panel's label and the curve's name. Curves
+    without numbers are left out; panels whose label ends in ``[%]`` are in percent.
     """
     panels: dict[str, dict[str, list[Any]]] = {}
     for label, names in columns.items():

@@ -25,27 +25,12 @@ _DARK_PAGES = ("[data-jp-theme-light=false]", "[data-vscode-theme-kind*=dark]", 
 
 
 def inline_svg(draw: Callable[[Any], object], width: float, height: float, title: str) -> str:
-    """Return a figure as an ``<svg>`` element.
+    """Return a figure, which ``draw(figure)`` fills, as an ``<svg>`` element.
 
-    Text, axes and grid have the page's text color, and lines have the colors of `THEME` if the page
-    defines them. The background is transparent. The figure shrinks with the page.
-
-    Parameters
-    ----------
-    draw : callable
-        ``draw(figure)`` draws into an empty figure.
-    width, height : float
-        Inches.
-    title : str
-        A description for readers who cannot see the figure; it also makes the identifiers unique.
-
-    Examples
-    --------
-    >>> from mlp_xp.plotting import TrainingCurvesDisplay, inline_svg
-    >>> display = TrainingCurvesDisplay({"loss": {"training": [2.0, 1.0]}})
-    >>> svg = inline_svg(lambda figure: display.plot(ax=figure.subplots()), 4, 3, "loss")
-    >>> svg[:4], ">training 1<" in svg
-    ('<svg', True)
+    ``width`` and ``height`` are in inches. ``title`` is a description for readers who cannot see
+    the figure; it also makes the identifiers unique. Text, axes and grid have the page's text
+    color, and lines have the colors of `THEME` if the page defines them. The background is
+    transparent. The figure shrinks with the page.
     """
     matplotlib = optional("matplotlib")
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -68,15 +53,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
 
 
 def in_notebook_colors(svg: str) -> str:
-    """Add the colors of `THEME` for light and dark notebooks to a figure of `inline_svg`.
-
-    Examples
-    --------
-    >>> from mlp_xp.plotting import in_notebook_colors
-    >>> page = in_notebook_colors("<svg></svg>")
-    >>> "[theme=dark] .mlp-xp-curve" in page, page.endswith("<svg></svg></div>")
-    (True, True)
-    """
+    """Add the colors of `THEME` for light and dark notebooks to a figure of `inline_svg`."""
     light, dark = THEME
     on_dark = ",".join(f"{page} .mlp-xp-curve" for page in _DARK_PAGES)
     style = f"<style>.mlp-xp-curve{{{light}}}{on_dark}{{{dark}}}</style>"

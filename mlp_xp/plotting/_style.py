@@ -27,14 +27,8 @@ def ink() -> str:
 def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None = None) -> Any:
     """Return n axes: the given axes, subdivisions of a given axes, or axes of a new figure.
 
-    Parameters
-    ----------
-    ax : Axes, sequence of n Axes, or None
-    n : int
-    size : (width, height)
-        Size in inches of each axes in a new figure, which matplotlib's ``pyplot`` shows.
-    columns : int, optional
-        Number of columns; by default, all axes are in one row.
+    ``size`` is the width and height in inches of each axes in a new figure, which ``pyplot`` shows.
+    By default, all axes are in one row.
     """
     if ax is not None and np.ndim(ax):
         if len(ax) != n:

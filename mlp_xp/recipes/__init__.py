@@ -46,14 +46,7 @@ class Recipe(NamedTuple):
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that come with the library.
-
-    Examples
-    --------
-    >>> from mlp_xp.recipes import names
-    >>> "one-minute" in names()
-    True
-    """
+    """Return the names of the recipes that come with the library."""
     return sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 
@@ -65,40 +58,14 @@ def recipe_parameters(estimator: Any) -> list[str]:
 def read_recipe(
     source: str | os.PathLike[str], parameters: Iterable[str], task: str = _TASKS[0]
 ) -> Recipe:
-    """Read a recipe.
+    """Read a recipe by name, or from a TOML file, for an estimator with these parameters.
 
-    Parameters
-    ----------
-    source : str or path-like
-        A name, or a TOML file with ``description``, ``data``, and any parameters of the estimator.
-        An object is written as a table with its class: ``{class = "Muon", ns_steps = 3}``. The
-        tables ``[classification]`` and ``[regression]`` have parameters for one task only. If there
-        is a table ``[ensemble]``, the recipe is for an ensemble with these parameters.
-    parameters : iterable of str
-        The names of the estimator's parameters.
-    task : {"classification", "regression"}, default="classification"
-        The task of the estimator.
-
-    Returns
-    -------
-    Recipe
-        The recipe, with its objects created. The estimator checks the values later.
-
-    Raises
-    ------
-    ValueError
-        If the recipe does not exist, or the file is not a valid recipe; the message names the file,
-        the key and the nearest valid name.
-    OSError
-        If a path that ends in ``.toml`` does not exist or cannot be read.
-
-    Examples
-    --------
-    >>> from mlp_xp.recipes import read_recipe
-    >>> read_recipe("default", ["hidden_layer_sizes"])
-    Traceback (most recent call last):
-    ValueError: ...default.toml: 'activation' is not one of description, data, classification, \
-regression, ensemble, hidden_layer_sizes
+    The file has ``description``, ``data``, and any parameters of the estimator. An object is a
+    table with its class: ``{class = "Muon", ns_steps = 3}``. The tables ``[classification]`` and
+    ``[regression]`` have parameters for one task only. If there is a table ``[ensemble]``, the
+    recipe is for an ensemble with these parameters. The estimator checks the values later. Raise
+    ValueError, with the file, the key and the nearest valid name, if the recipe does not exist or
+    is invalid, and OSError if a path that ends in ``.toml`` cannot be read.
     """
     from mlp_xp.datasets import LOADERS
     from mlp_xp.recipes.objects import expected
@@ -175,19 +142,7 @@ def replacements(
 
 
 def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a recipe's TOML table, without checking it or creating objects.
-
-    Raises
-    ------
-    ValueError, OSError
-        As in `read_recipe`, if the recipe does not exist or the file is not valid TOML.
-
-    Examples
-    --------
-    >>> from mlp_xp.recipes import read_table
-    >>> read_table("default")["data"]
-    'cifar10'
-    """
+    """Read a recipe's TOML table, without checking it or creating objects."""
     import tomllib  # Import late, since estimators do not need it.
 
     from mlp_xp._utils.storage.files import read_file
