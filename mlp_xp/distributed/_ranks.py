@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from mlp_xp.backends import Backend
 from mlp_xp.distributed._settings import Distributed
 from mlp_xp.distributed.backends._base import RankBackend, share_steps
 from mlp_xp.distributed.communicator import Communicator, RankError
-from mlp_xp.distributed.training.budget import AgreedBudget
 from mlp_xp.distributed.training.gradient import RankGradient
 from mlp_xp.distributed.training.plan import rank_plan
 from mlp_xp.distributed.training.samples import describe_samples, gather_samples
@@ -31,9 +30,6 @@ from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.step.step_settings import Rules
-
-if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
-    from mlp_xp.training.loop.time_budget import Budget
 
 T = TypeVar("T")
 
@@ -130,9 +126,6 @@ class Ranks(SingleProcess):
         found = self.communicator.gather((str(error), error.layer, error.cause))
         text, layer, cause = next((f for f in found if f[2] != "rate"), found[0])
         return NonFiniteError(text, epoch=error.epoch, step=error.step, layer=layer, cause=cause)
-
-    def budget(self, seconds: float, start: float) -> Budget:
-        return AgreedBudget(seconds, start, communicator=self.communicator)
 
     def on_all(
         self, measure: Callable[[Any], T], outputs: Any, positions: np.ndarray, backend: Backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from mlp_xp.backends import Backend
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradient
-
-if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
-    from mlp_xp.training.loop.time_budget import Budget
 
 T = TypeVar("T")
 
@@ -86,12 +83,6 @@ class SingleProcess:
     def blame(self, error: T) -> T:
         """Return the error of the process whose samples caused it."""
         return error
-
-    def budget(self, seconds: float, start: float) -> Budget:
-        """Return the time limit of a fit."""
-        from mlp_xp.training.loop.time_budget import Budget
-
-        return Budget(seconds, start)
 
     def on_all(
         self, measure: Callable[[Any], T], outputs: Any, positions: np.ndarray, backend: Backend

@@ -157,6 +157,7 @@ def test_a_disturbed_step_is_forgotten(clock):
     for seconds in (1.0, 1.0, 1.0, 1.0, 30.0):
         clock.now += seconds
         ours.count(1)
+    ours.next_steps(1)
     assert ours.fraction(ahead=10) == pytest.approx(0.44)
 
 

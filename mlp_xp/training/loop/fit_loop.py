@@ -201,7 +201,9 @@ class FitLoop:
 
     def _begin_budget(self, seconds: float, start: float) -> Budget:
         """Return the time budget, which reserves time for the validation after each epoch."""
-        budget = self.trainer.processes.budget(seconds, start)
+        from mlp_xp.training.loop.time_budget import Budget
+
+        budget = Budget(seconds, start, self.trainer.processes.decide)
         # For L-BFGS, validation is measured as part of an iteration.
         if self.validation is not None and self._settings.max_fun is None:
             budget.mark()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 # Seconds between two readings of the clock. Each reading waits until the device's queue is empty.
 _LOOK_SECONDS = 0.02
@@ -21,11 +23,17 @@ class Budget:
 
     The clock runs from ``start``. The caller calls `count` after steps, and `between` after the
     work that follows an epoch's steps, mainly validation. The budget then reserves time for this
-    work. The first step is not measured, since it may include compilation.
+    work. The first step is not measured, since it may include compilation. ``decide`` returns the
+    first process's decision in all processes of a fit, since their clocks and speeds differ.
     """
 
     seconds: float
     start: float = field(default_factory=lambda: time.perf_counter())
+    decide: Callable[[Any], Any] = lambda decision: decision
+    # What `next_steps` found: the seconds passed, per step, and usable for steps.
+    _passed: float = field(default=0.0, init=False)
+    _per_step: float = field(default=0.0, init=False)
+    _usable: float = field(default=math.inf, init=False)
     _mark: float = field(init=False)
     _has_stepped: bool = field(default=False, init=False)
     _paces: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED), init=False)
@@ -51,37 +59,37 @@ class Budget:
 
     def next_steps(self, most: int) -> int:
         """Return how many steps to run before reading the clock again; 0 if no time is left."""
-        left = self.start + self.seconds - self._reserve - time.perf_counter()
-        pace = self._pace
-        if left <= 0.0 or pace is None:
-            return min(most, 1 if left > 0.0 else 0)
-        fit = most
-        if left < most * pace:
-            # Plan half of the remaining time, then half of the rest, since short forecasts are more
-            # accurate.
-            fit = math.ceil(math.floor(left / pace) / 2)
-        if pace:
-            fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
-        # Round down to a power of two, so that backends that compile per shape see few shapes.
-        return 1 << (fit.bit_length() - 1) if fit else 0
+        pace = sorted(self._paces)[len(self._paces) // 2] if self._paces else None
+        passed = time.perf_counter() - self.start
+        usable = self.seconds - max(self._betweens, default=0.0)
+        n_steps = _steps_within(usable - passed, pace, most)
+        decision = self.decide((n_steps, passed, pace or 0.0, usable))
+        n_steps, self._passed, self._per_step, self._usable = decision
+        return n_steps
 
     def fraction(self, ahead: int = 0) -> float:
         """Return the fraction of the training time that has passed after ``ahead`` more steps."""
-        passed = time.perf_counter() - self.start + ahead * (self._pace or 0.0)
-        usable = self.seconds - self._reserve
-        return passed / usable if passed < usable else 1.0
-
-    @property
-    def _pace(self) -> float | None:
-        return sorted(self._paces)[len(self._paces) // 2] if self._paces else None
-
-    @property
-    def _reserve(self) -> float:
-        return max(self._betweens, default=0.0)
+        passed = self._passed + ahead * self._per_step
+        return passed / self._usable if passed < self._usable else 1.0
 
     def _lap(self) -> float:
         last, self._mark = self._mark, time.perf_counter()
         return self._mark - last
+
+
+def _steps_within(left: float, pace: float | None, most: int) -> int:
+    """Return how many steps to run in the ``left`` seconds before the clock is read again."""
+    if left <= 0.0 or pace is None:
+        return min(most, 1 if left > 0.0 else 0)
+    fit = most
+    if left < most * pace:
+        # Plan half of the remaining time, then half of the rest, since short forecasts are more
+        # accurate.
+        fit = math.ceil(math.floor(left / pace) / 2)
+    if pace:
+        fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
+    # Round down to a power of two, so that backends that compile per shape see few shapes.
+    return 1 << (fit.bit_length() - 1) if fit else 0
 
 
 @dataclass
