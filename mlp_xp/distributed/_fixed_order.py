@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -27,18 +27,11 @@ class InFixedOrder(Communicator):
         for array in arrays:
             array[...] = sum_in_pairs(self._communicator.gather_arrays(array))
 
-    def start_sum(self, array: np.ndarray) -> Callable[[], None]:
-        self.sum([array])
-        return lambda: None
-
     def broadcast(self, value: T, root: int = 0) -> T:
         return self._communicator.broadcast(value, root)
 
     def gather(self, value: T) -> list[T]:
         return self._communicator.gather(value)
-
-    def barrier(self) -> None:
-        self._communicator.barrier()
 
     def abort(self, code: int = 1) -> None:
         self._communicator.abort(code)

@@ -48,9 +48,6 @@ class TorchCommunicator(Communicator):
         self._group.all_gather_object(values, value)
         return values
 
-    def barrier(self) -> None:
-        self.gather(None)
-
     def abort(self, code: int = 1) -> None:
         with contextlib.suppress(Exception):  # Perhaps nobody reads it any more.
             sys.stdout.flush()
