@@ -71,10 +71,10 @@ def sum_in_group():
     """Sum tensors of which two share memory, and one is not contiguous, in a group with gloo."""
     import torch
 
-    from mlp_xp.distributed.backends._torch import SumInGroup
+    from mlp_xp.distributed.backends._torch import SumOverRanks
 
     ranks = get_communicator("mpi")
-    kernel = SumInGroup(ranks, "gloo")
+    kernel = SumOverRanks(ranks, "gloo")
     whole = torch.arange(6.0).reshape(2, 3) * 2 + 1
     for _ in range(2):  # One group serves all sums.
         a = torch.arange(6.0).reshape(2, 3) + ranks.rank

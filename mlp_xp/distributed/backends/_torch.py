@@ -21,10 +21,17 @@ from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 
 
-class Sums:
-    """The sum over ranks; the sums of some tensors may already have started."""
+@dataclass(frozen=True)
+class SumOverRanks:
+    """The sum of tensors over ranks, by the communicator or in torch's default process group.
 
-    _started: dict[int, tuple[Any, Callable[[], Any]]]
+    The sums of some tensors may already have started. The group, ``"nccl"`` for GPUs with one rank
+    per device or ``"gloo"`` for host memory, is started if necessary.
+    """
+
+    communicator: Communicator
+    group: str = ""
+    _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, tree: Tree) -> Tree:
         """Sum donated tensors over all ranks."""
@@ -56,42 +63,18 @@ class Sums:
 
     def _start(self, tensor: Any) -> Callable[[], Any]:
         """Start to sum a tensor, and return the function that waits for it."""
-        raise NotImplementedError
-
-    def _sum(self, tensors: list[Any]) -> None:
-        for wait in [self._start(tensor) for tensor in tensors]:
-            wait()
-
-
-@dataclass(frozen=True)
-class SumOverRanks(Sums):
-    """The sum of tensors over a communicator's ranks, in host memory."""
-
-    communicator: Communicator
-    _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    def _start(self, tensor: Any) -> Callable[[], Any]:
-        return self.communicator.start_sum(tensor.numpy())
-
-    def _sum(self, tensors: list[Any]) -> None:
-        self.communicator.sum([tensor.numpy() for tensor in tensors])  # `sum` packs short tensors.
-
-
-@dataclass(frozen=True)
-class SumInGroup(Sums):
-    """The sum over ranks in torch's default process group, which is started if necessary.
-
-    "nccl" sums tensors on GPUs, one rank per device; "gloo" sums them in host memory.
-    """
-
-    communicator: Communicator
-    kind: str
-    _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    def _start(self, tensor: Any) -> Callable[[], Any]:
-        _start_group(self.communicator, self.kind)
+        if not self.group:
+            return self.communicator.start_sum(tensor.numpy())
+        _start_group(self.communicator, self.group)
         wait: Callable[[], Any] = torch.distributed.all_reduce(tensor, async_op=True).wait
         return wait
+
+    def _sum(self, tensors: list[Any]) -> None:
+        if not self.group:
+            self.communicator.sum([tensor.numpy() for tensor in tensors])  # Packs short tensors.
+            return
+        for wait in [self._start(tensor) for tensor in tensors]:
+            wait()
 
 
 @dataclass(frozen=True)
@@ -99,7 +82,7 @@ class SentDense:
     """The kernel ``dense``, which sums gradients over ranks while it computes further gradients."""
 
     dense: Callable[..., Any]
-    sums: Sums
+    sums: SumOverRanks
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Apply `mlp_xp.nn.layers.affine`."""
@@ -119,24 +102,24 @@ class TorchRankBackend(RankBackend, TorchBackend):
 
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
-        sums = self.gradient.sum_over_ranks
+        sums: Any = self.gradient.sum_over_ranks
         # On one machine, sums and gradients compete for processors, so summing at the end is 5 %
         # faster.
-        is_far = communicator.n_machines > 1 or isinstance(sums, SumInGroup)
-        if isinstance(sums, Sums) and is_far and not communicator.n_shards:
+        is_far = isinstance(sums, SumOverRanks) and (communicator.n_machines > 1 or sums.group)
+        if is_far and not communicator.n_shards:
             self.gradient = replace(self.gradient, dense=SentDense(self.kernels.dense, sums))
 
     def _summing(self, backend: Backend) -> Callable[[Tree], Tree]:
         if self.device.type == "cpu":
             return SumOverRanks(self.communicator)
         if self.device.type == "cuda":
-            return SumInGroup(self.communicator, "nccl")
+            return SumOverRanks(self.communicator, "nccl")
         return super()._summing(backend)
 
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> contextlib.AbstractContextManager[object]:
-        if isinstance(sums := self.gradient.sum_over_ranks, Sums):
+        if isinstance(sums := self.gradient.sum_over_ranks, SumOverRanks):
             sums.forget()
         return super().training(work, n_steps, sparse_work, largest)
 
