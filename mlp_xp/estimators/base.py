@@ -17,7 +17,7 @@ from mlp_xp.estimators.fitted.sklearn_overrides import SklearnNamesMixin
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitted.summary import Summary, summary_of
 from mlp_xp.estimators.settings.config import LBFGS
-from mlp_xp.estimators.settings.parameters import RecipeMixin, param_names, validate
+from mlp_xp.estimators.settings.parameters import RecipeMixin, validate
 from mlp_xp.estimators.targets import ClassTargets, RealTargets
 from mlp_xp.recipes.parameter_row import Parameter
 from mlp_xp.training.loop.history import packed, unpacked
@@ -72,7 +72,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
 
     _parameters: dict[str, Parameter]
     _parameter_constraints: dict[str, Any]
-    _get_param_names, _validate_params = param_names, validate
+    _validate_params = validate
     _targets_type: type[ClassTargets] | type[RealTargets]
 
     coefs_ = FittedArrays()

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, KeysView
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from sklearn.base import BaseEstimator
@@ -30,7 +30,7 @@ def check_fit_keywords(fit: Any, estimator: Any, given: Iterable[str]) -> None:
     """Raise TypeError for an unknown keyword of `fit` or `partial_fit`."""
     from mlp_xp._utils.names import nearest  # Import only for errors.
 
-    known, kind = _parameters_of(fit), type(estimator)
+    known, kind = inspect.signature(fit).parameters, type(estimator)
     for name in given:
         if name not in known:
             meant = nearest(name, estimator.get_params(deep=False))
@@ -39,11 +39,6 @@ def check_fit_keywords(fit: Any, estimator: Any, given: Iterable[str]) -> None:
             if near := nearest(name, known):
                 end = f": did you mean {near!r}?"
             raise TypeError(_unexpected(kind, fit.__name__, name, end))
-
-
-@functools.cache
-def _parameters_of(fit: Callable[..., Any]) -> KeysView[str]:
-    return inspect.signature(fit).parameters.keys()
 
 
 def set_params(self: Any, **params: Any) -> Any:

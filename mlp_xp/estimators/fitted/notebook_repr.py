@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib import metadata
 from typing import Any
 
 from sklearn.utils import estimator_html_repr
@@ -18,34 +17,14 @@ LINK = re.compile(r'\s(?:rel|target|href)="[^"]*"')
 class DescriptionMixin:
     """A mixin that shows each parameter's description as a tooltip in a notebook.
 
-    scikit-learn shows descriptions only in links to documentation. If the package's metadata has no
-    documentation URL (``Documentation`` of ``project.urls``), the links are removed.
+    scikit-learn shows descriptions only in links to documentation, which are removed.
     """
-
-    def _get_doc_link(self) -> str:
-        """Return the URL of the class in the documentation, or "" if the package has none."""
-        kind, address = type(self), _documentation()
-        if not address or kind.__module__.split(".")[0] != "mlp_xp":
-            return ""
-        return f"{address}/reference/generated/mlp_xp.{kind.__name__}.html"
 
     def _get_params_html(self, deep: bool = True, doc_link: str = "") -> Any:
         table: Any = super()._get_params_html(deep)  # type: ignore[misc]
-        table.doc_link = doc_link or "#"
-        if not doc_link:
-            page = table._repr_html_inner
-            table._repr_html_inner = lambda: LINK.sub("", page())
+        table.doc_link, page = "#", table._repr_html_inner
+        table._repr_html_inner = lambda: LINK.sub("", page())
         return table
-
-
-def _documentation() -> str:
-    """Return the documentation URL from the package's metadata, or ""."""
-    try:
-        urls = metadata.metadata("mlp-xp").get_all("Project-URL", [])
-    except metadata.PackageNotFoundError:
-        return ""
-    found = dict(url.split(", ", 1) for url in urls)
-    return found.get("Documentation", "").rstrip("/")
 
 
 class NotebookMixin(DescriptionMixin):

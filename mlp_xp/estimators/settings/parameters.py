@@ -1,6 +1,5 @@
 """Constraints, docstrings and checks that are generated from the table of parameters."""
 
-import functools
 import inspect
 import math
 import os
@@ -10,14 +9,12 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils._param_validation import (
     Interval,
     InvalidParameterError,
     Options,
     StrOptions,
-    validate_parameter_constraints,
 )
 
 from mlp_xp.estimators.checks.keywords import checking_keywords, set_params
@@ -25,9 +22,6 @@ from mlp_xp.estimators.settings.config import check_params, resolve_layers
 from mlp_xp.recipes.parameter_row import Number, Parameter
 
 _Class = TypeVar("_Class", bound=type)
-
-# Equal values of these types have the same effect, so their check is cached.
-_PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 
 def constraints_of(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
@@ -68,49 +62,15 @@ def documented(cls: _Class) -> _Class:
     return cls
 
 
-# Cache the names, since scikit-learn inspects the constructor's signature at each call.
-@functools.cache
-def _names(cls: Any) -> tuple[str, ...]:
-    return tuple(BaseEstimator._get_param_names.__func__(cls))
-
-
-def _list_names(cls: Any) -> list[str]:
-    return list(_names(cls))  # Return a new list, since a subclass may add names to it.
-
-
-param_names: Any = classmethod(_list_names)
-
-
 def validate(estimator: Any) -> None:
-    """Check an estimator's parameters as scikit-learn does; skip values checked before."""
-    kind: Any = type(estimator)
-    params = estimator.get_params(deep=False)
-    if all(map(_is_plain, params.values())):
-        # Compare the types, too, since True equals 1.
-        _validate_plain(kind, *((name, type(value), value) for name, value in params.items()))
-    else:
-        _validate(kind, params)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a parameter's check can be cached: a number, text, None or a tuple of integers."""
-    kind = type(value)
-    return kind in _PLAIN or (kind is tuple and all(type(entry) is int for entry in value))
-
-
-@functools.lru_cache(maxsize=256)
-def _validate_plain(kind: Any, *params: tuple[str, type, Any]) -> None:
-    _validate(kind, {name: value for name, _, value in params})
-
-
-def _validate(kind: Any, params: dict[str, Any]) -> None:
-    """Check parameters as scikit-learn does, and add a suggestion to its error."""
-    constraints = kind._parameter_constraints
-    for name, value in params.items():
-        try:
-            validate_parameter_constraints(constraints, {name: value}, caller_name=kind.__name__)
-        except InvalidParameterError as error:
-            raise InvalidParameterError(f"{error}{_hint(name, value, constraints[name])}") from None
+    """Check an estimator's parameters as scikit-learn does, and add a suggestion to its error."""
+    try:
+        BaseEstimator._validate_params(estimator)
+    except InvalidParameterError as error:
+        name = str(error).split("'")[1]
+        constraints = estimator._parameter_constraints[name]
+        hint = _hint(name, getattr(estimator, name), constraints)
+        raise InvalidParameterError(f"{error}{hint}") from None
 
 
 def _hint(name: str, value: Any, constraints: list[Any]) -> str:

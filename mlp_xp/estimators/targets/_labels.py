@@ -194,13 +194,10 @@ def unique(y: np.ndarray) -> np.ndarray:
 
 def encode_labels(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
     """Return the int32 positions of labels in the sorted classes."""
-    # For integers, a search is faster than sorting.
-    if labels.dtype.kind in "biu" and classes.dtype.kind in "biu":
-        positions = np.searchsorted(classes, labels)
-        if np.array_equal(classes.take(positions, mode="clip"), labels):
-            return positions.astype(np.int32)
-    unknown = np.setdiff1d(labels, classes)
-    if unknown.size:
+    positions = np.searchsorted(classes, labels)
+    is_known = classes.take(positions, mode="clip") == labels
+    if not np.all(is_known):
+        unknown = np.unique(labels[~is_known])
         raise ValueError(
             f"`{name}` has classes not in `self.classes_`: {unknown}. `self.classes_` has "
             f"{classes}: "
@@ -210,4 +207,4 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> n
                 else f"leave these samples out of {name}, or fit on samples of these classes, too."
             )
         )
-    return np.searchsorted(classes, labels).astype(np.int32)
+    return positions.astype(np.int32)
