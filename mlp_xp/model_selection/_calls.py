@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import io
 import re
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import joblib
@@ -34,17 +34,12 @@ def is_network(estimator: Any) -> bool:
     return isinstance(estimator, BaseMLP)
 
 
-@cache
-def _signature(function: Any) -> inspect.Signature:
-    return inspect.signature(function)
-
-
 class Call:
     """A call that scikit-learn passes to joblib, with its estimator and samples."""
 
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._function = function
-        self._bound = _signature(inspect.unwrap(function)).bind(*args, **kwargs)
+        self._bound = inspect.signature(inspect.unwrap(function)).bind(*args, **kwargs)
         self._named = self._bound.arguments
         self.estimator = self._named["estimator"]
         self.X, self.y = self._named["X"], self._named["y"]

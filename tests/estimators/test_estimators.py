@@ -274,7 +274,7 @@ def test_classes_of_several_at_once_are_kept():
     for _ in range(2):
         model.partial_fit(X, labels, classes=[10, 20, 30])
     assert model.classes_.tolist() == [10, 20, 30]
-    with pytest.raises(ValueError, match="classes has 2 entries"):
+    with pytest.raises(ValueError, match="one entry for each of the 3 columns of y, got 2"):
         small().partial_fit(X, labels, classes=[10, 20])
 
 

@@ -86,6 +86,7 @@ def resolve_config(
         params["parametrization"],
         n_members,
     )
+    dropout = _named_schedule(params["dropout_schedule"], params)
     rules = Rules(
         network,
         loss,
@@ -96,8 +97,8 @@ def resolve_config(
         max_grad_norm=params["max_grad_norm"],
         ema_decay=params["ema_decay"],
         augmentation=resolve_augmentation("augmentation", params["augmentation"], n_features),
-        dropout_schedule=_other_schedule(params, "dropout_schedule") if network.n_keys else None,
-        weight_decay_schedule=_other_schedule(params, "weight_decay_schedule"),
+        dropout_schedule=dropout if network.n_keys else None,
+        weight_decay_schedule=_named_schedule(params["weight_decay_schedule"], params),
     )
     dtype = None if params["precision"] == "auto" else params["precision"]
     if dtype in LOW_PRECISIONS:
@@ -270,11 +271,6 @@ def _schedule_name(params: Mapping[str, Any]) -> str | Schedule:
 def _resolve_schedule(params: Mapping[str, Any]) -> Schedule:
     name = _schedule_name(params)
     return Constant() if name == ADAPTIVE else _named_schedule(name, params)
-
-
-def _other_schedule(params: Mapping[str, Any], name: str) -> Schedule | None:
-    """Return the schedule of a setting other than the learning rate."""
-    return cast("Schedule | None", _named_schedule(params[name], params))
 
 
 def _named_schedule(given: Any, params: Mapping[str, Any]) -> Any:

@@ -216,10 +216,12 @@ class TableColumns:
 
     def to_json(self) -> dict[str, Any]:
         """Return the columns as JSON values."""
+        fields = {} if self.scaling is None else vars(self.scaling)
+        scaling = {k: v if isinstance(v, bool) else v.tolist() for k, v in fields.items()}
         return {
             "columns": [column.to_json() for column in self.columns],
             "medians": self.medians.tolist(),
-            "scaling": None if self.scaling is None else self.scaling.to_json(),
+            "scaling": scaling or None,
             "dtype": self.dtype,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,11 +33,6 @@ class Affine:
             x /= np.sqrt(1.0 + np.square(x / self.bound))
         return x
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the scaling as JSON values."""
-        lists = {"shift": self.shift.tolist(), "scale": self.scale.tolist()}
-        return {**lists, "is_clipped": self.is_clipped}
-
 
 @dataclass(frozen=True, eq=False)
 class Quantile:
@@ -58,10 +53,6 @@ class Quantile:
         transformer.references_ = np.linspace(0.0, 1.0, len(self.quantiles))
         transformer.n_features_in_ = x.shape[1]
         return transformer.transform(x)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the scaling as JSON values."""
-        return {"quantiles": self.quantiles.tolist()}
 
 
 def learn_scaling(

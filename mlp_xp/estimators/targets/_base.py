@@ -8,7 +8,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.validation import assert_all_finite, check_array
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+)
 
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends import host
@@ -103,8 +108,10 @@ class Targets(ABC):
         return self
 
 
-def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -> np.ndarray:
-    """Return dense targets; raise ValueError for None, NaN or infinity."""
+def dense_targets(
+    y: Any, estimator: str, n_samples: int, name: str, *, numeric: bool = False
+) -> np.ndarray:
+    """Return dense targets; raise ValueError for None, NaN, infinity or a wrong number of rows."""
     if y is None:
         raise ValueError(
             f"This {estimator} estimator requires y to be passed, but the target y is None."
@@ -131,7 +138,11 @@ def dense_targets(y: Any, estimator: str, name: str, *, numeric: bool = False) -
             f"keep = pandas.notna({name}), then {X}[keep] and {name}[keep] (in polars, "
             f"{X}.filter(keep) and {name}.filter(keep))."
         )
-    return y.toarray() if sparse.issparse(y) else y
+    y = y.toarray() if sparse.issparse(y) else y
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    check_consistent_length(np.empty((n_samples, 0)), y)
+    return np.asarray(y)
 
 
 def _missing_row(y: Any) -> int | None:

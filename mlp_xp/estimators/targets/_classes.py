@@ -26,22 +26,17 @@ class ClassTargets(LabelTargets):
         kind: type[LabelTargets] = ClassTargets
         if y.ndim == 1:
             classes = unique(y) if classes is None else classes
+        elif classes is not None and len(classes) != y.shape[1]:
+            raise ValueError(
+                f"`classes` must have one entry for each of the {y.shape[1]} columns of y, got "
+                f"{len(classes)}: pass the labels of the columns or, for several targets, a list "
+                "with the labels of each target, e.g. [[0, 1], [0, 1, 2]]."
+            )
         elif isinstance(classes, list) or (classes is None and not are_yes_or_no(y)):
             kind = MultioutputTargets
-            if classes is not None and len(classes) != y.shape[1]:
-                raise ValueError(
-                    f"`classes` must have the labels for each of the {y.shape[1]} columns of y, "
-                    f"got {len(classes)} entries."
-                )
             classes = [unique(column) for column in _columns(y)] if classes is None else classes
         else:
             kind = MultilabelTargets
-            if classes is not None and len(classes) != y.shape[1]:
-                raise ValueError(
-                    f"classes has {len(classes)} entries, {classes!r}, but y has {y.shape[1]} "
-                    "columns, one for each class. For several targets, pass a list with the labels "
-                    "of each target, e.g. [[0, 1], [0, 1, 2]]."
-                )
             classes = np.arange(y.shape[1]) if classes is None else classes
         found = kind(classes, is_sparse=is_sparse)
         return replace(found, output=found._output_of(output_activation))

@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
-from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.estimators.checks.validation import check_weights
@@ -44,10 +43,7 @@ class LabelTargets(Targets):
                 known = np.unique(y)
             if 2 * len(known) <= n_samples:
                 return y
-        labels = dense_targets(y, estimator, name)
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = column_or_1d(labels, warn=True)
-        check_consistent_length(np.empty((n_samples, 0)), labels)
+        labels = dense_targets(y, estimator, n_samples, name)
         columns = [labels]
         if labels.ndim == 2 and labels.dtype == object:
             columns = list(labels.T)  # The targets may have labels of different types.

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp._utils.categories import is_number
@@ -43,7 +42,7 @@ class RealTargets(Targets):
         y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
     ) -> np.ndarray:
         try:
-            values = dense_targets(y, estimator, name, numeric=True)
+            values = dense_targets(y, estimator, n_samples, name, numeric=True)
         except ValueError as error:
             texts = (v for v in np.ravel(host(y)).tolist() if isinstance(v, str | bytes))
             text = next((text for text in texts if not is_number(text)), None)
@@ -53,8 +52,6 @@ class RealTargets(Targets):
                 f"{name} contains text, e.g. {text!r}, but {estimator} predicts numbers: use "
                 "MLPClassifier for classes, or convert the text to numbers."
             ) from error
-        if values.ndim == 2 and values.shape[1] == 1:
-            values = column_or_1d(values, warn=True)
         if values.dtype.kind in "mM":
             raise ValueError(
                 f"{name} must be numbers, got {values.dtype}: convert it, e.g. to days by "
@@ -62,8 +59,7 @@ class RealTargets(Targets):
             )
         if values.dtype.kind == "c":
             raise ValueError(f"Complex data not supported: {name} is of dtype {values.dtype}.")
-        check_consistent_length(np.empty((n_samples, 0)), values)
-        return np.asarray(values)
+        return values
 
     @classmethod
     def learn(
