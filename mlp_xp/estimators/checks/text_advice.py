@@ -63,8 +63,6 @@ def _text_columns(X: Any) -> tuple[list[str], list[str]]:
 def _have(names: list[str]) -> str:
     """Return the subject and verb of a sentence, e.g. "X['a'], X['b'] and 2 more have"."""
     shown = [f"X[{name!r}]" for name in names[:_NAMED]]
-    if len(names) > _NAMED:
-        shown.append(f"{len(names) - _NAMED} more")
-    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]])) + (
-        " have" if len(names) > 1 else " has"
-    )
+    shown += [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    *others, last = shown
+    return f"{', '.join(others)} and {last} have" if others else f"{last} has"
