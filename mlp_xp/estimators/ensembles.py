@@ -10,9 +10,8 @@ from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.exceptions import FitFailedWarning
-from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
@@ -26,10 +25,10 @@ from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
 from mlp_xp.estimators.fitted.scoring import (
     LabelsMixin,
+    ValuesMixin,
     combined_values,
     log_of,
     mean_and_spread,
-    score_on_host,
 )
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.fitting.fit import unchanged_by_errors
@@ -307,7 +306,7 @@ class MLPEnsembleClassifier(LabelsMixin, BaseEnsemble):
         return log_of(self._averaged(X, "predict_log_proba")[0])
 
 
-class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
+class MLPEnsembleRegressor(ValuesMixin, BaseEnsemble):
     """An ensemble of regressors that are trained together and whose predictions are averaged.
 
     Parameters
@@ -369,18 +368,3 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
         """
         X = self._checked(X, "predict")
         return combined_values(self.estimators_, X, return_std, quantiles)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the coefficient of determination, R2, on the given samples.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, outputs)
-        sample_weight : array-like of shape (samples,), optional
-
-        Returns
-        -------
-        float
-        """
-        return score_on_host(r2_score, self, X, y, sample_weight)

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-from sklearn.base import RegressorMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils.metaestimators import available_if
 
-from mlp_xp.backends import get_backend, host
+from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
-from mlp_xp.estimators.checks.validation import check_weights, check_y
+from mlp_xp.estimators.checks.validation import check_y
 from mlp_xp.estimators.fitted.calibration import calibrate
 from mlp_xp.estimators.fitted.prediction import AS_SET
-from mlp_xp.estimators.fitted.scoring import predict_values
+from mlp_xp.estimators.fitted.scoring import ValuesMixin, predict_values
 from mlp_xp.estimators.fitted.state import set_weights
 from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import RealTargets
@@ -23,7 +23,7 @@ from mlp_xp.recipes.parameters import REGRESSOR
 
 
 @documented
-class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
+class MLPRegressor(ValuesMixin, BaseMLP):
     """Multilayer perceptron regressor, on NumPy, CuPy, PyTorch, JAX or array-api-strict.
 
     Parameters of `sklearn.neural_network.MLPRegressor` keep their names, defaults and meanings;
@@ -293,22 +293,3 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         columns = state.targets.plain.encode(check_y(self, y, len(outputs)), "float64")
         self._state = replace(state, calibration=calibrate(state.activating_loss, outputs, columns))
         return self
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the coefficient of determination, R2, on the given samples.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, outputs)
-        sample_weight : array-like of shape (samples,), optional
-
-        Returns
-        -------
-        float
-            At most 1; averaged over the outputs.
-        """
-        outputs: Any = self._outputs(X, "score", to=get_backend("numpy"))
-        state, weights = self._state, check_weights(sample_weight, len(outputs))
-        predicted = predict_values(state.activating_loss, state.targets, outputs)
-        return float(state.targets.score(host(y), predicted, weights))

@@ -6,8 +6,8 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend, host
@@ -104,6 +104,26 @@ class LabelsMixin(ClassifierMixin):  # type: ignore[misc]
         tags.classifier_tags.multi_label = True
         tags.target_tags.multi_output = True
         return tags
+
+
+class ValuesMixin(RegressorMixin):  # type: ignore[misc]
+    """A mixin for regressors, with data of any library."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination, R2, on the given samples.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, outputs)
+        sample_weight : array-like of shape (samples,), optional
+
+        Returns
+        -------
+        float
+            At most 1; averaged over the outputs.
+        """
+        return score_on_host(r2_score, self, X, y, sample_weight)
 
 
 def log_of(probabilities: Any) -> Any:
