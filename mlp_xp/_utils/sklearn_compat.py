@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _THEIRS = "sklearn.neural_network._multilayer_perceptron"
-_BETWEEN = {"contextlib", "joblib", "mlp_xp", "sklearn", "threading"}
+_BETWEEN = {"concurrent", "contextlib", "joblib", "mlp_xp", "sklearn", "threading"}
 _CALLER: ContextVar[FrameType] = ContextVar("caller")  # The frame that started this thread.
 
 

@@ -11,6 +11,7 @@ it.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,35 +42,10 @@ def check_loss(
         function, outputs = loss.function, loss.activate(logits, xp=xp)
     # Use a different weight for each sample.
     dlosses = 1.5 + _direction(logits[:, 0], _N_DIRECTIONS, xp=xp)
-    _check_contract(function, what, outputs, targets, dlosses, xp=xp)
-    losses, pullback = whole(logits, targets, xp=xp)
-
-    def value_at(point: Array) -> float:
-        return float(xp.sum(whole(point, targets, xp=xp)[0] * dlosses))
-
-    _compare(what, value_at, float(xp.sum(losses * dlosses)), logits, pullback(dlosses), xp=xp)
-
-
-def _check_contract(
-    function: Any, what: str, outputs: Array, targets: Array, dlosses: Array, *, xp: Namespace
-) -> None:
-    """Raise an error unless a loss has the right signature and returns valid arrays."""
-    dtype = outputs.dtype
-    _check_signature(function, what, "(outputs, targets, *, xp)", (outputs, targets), xp=xp)
     given = {"outputs": outputs, "targets": targets, "dlosses": dlosses}
-    copies = {name: _copy(array, xp=xp) for name, array in given.items()}
-    losses, pullback = _check_pair(
-        function(outputs, targets, xp=xp), what, "(losses, pullback)", "xp.sum(..., axis=-1)"
-    )
-    _check_array(
-        losses, outputs.shape[:1], dtype, f"the value of {what}", "one number per sample", xp=xp
-    )
-    _check_signature(pullback, f"the pullback of {what}", "(dlosses)", (dlosses,), xp=None)
-    gradient = pullback(dlosses)
-    meaning = "the gradient with respect to the outputs"
-    _check_array(gradient, outputs.shape, dtype, f"the pullback of {what}", meaning, xp=xp)
-    for name, array in given.items():
-        _check_unchanged(array, copies[name], f"{what} writes to its {name}", xp=xp)
+    about = "losses", "xp.sum(..., axis=-1)", "one number per sample", "the outputs"
+    _check_contract(function, what, given, *about, xp=xp)
+    _compare(what, lambda point: whole(point, targets, xp=xp), logits, dlosses, xp=xp)
 
 
 def check_activation(
@@ -82,28 +58,41 @@ def check_activation(
     error messages.
     """
     what = f"activation {name or _name(activation)}"
-    shape, dtype = x.shape, x.dtype
-    _check_signature(activation, what, "(x, *, xp)", (x,), xp=xp)
+    given = {"x": x, "dy": _direction(x, _N_DIRECTIONS, xp=xp)}
+    _check_contract(activation, what, given, "y", "xp.tanh(x)", "one number per input", "x", xp=xp)
+    _compare(what, lambda point: activation(point, xp=xp), x, given["dy"], xp=xp)
 
-    x_before = _copy(x, xp=xp)
-    y, pullback = _check_pair(activation(x, xp=xp), what, "(y, pullback)", "xp.tanh(x)")
-    _check_array(y, shape, dtype, f"the output of {what}", "one number for each input", xp=xp)
-    # Check the gradient of the sum of y * dy.
-    dy = _direction(y, _N_DIRECTIONS, xp=xp)
-    dy_before = _copy(dy, xp=xp)
-    _check_signature(pullback, f"the pullback of {what}", "(dy)", (dy,), xp=None)
-    value = float(xp.sum(y * dy))
-    dx = pullback(dy)
-    _check_array(
-        dx, shape, dtype, f"the pullback of {what}", "the gradient with respect to x", xp=xp
-    )
-    _check_unchanged(x, x_before, f"{what} writes to its x", xp=xp)
-    _check_unchanged(dy, dy_before, f"the pullback of {what} writes to its dy", xp=xp)
 
-    def value_at(point: Array) -> float:
-        return float(xp.sum(activation(point, xp=xp)[0] * dy_before))
+def _check_contract(
+    function: Any,
+    what: str,
+    given: dict[str, Array],
+    result: str,
+    example: str,
+    meaning: str,
+    variable: str,
+    *,
+    xp: Namespace,
+) -> None:
+    """Raise an error unless a function has the right signature and returns valid arrays.
 
-    _compare(what, value_at, value, x, dx, xp=xp)
+    ``given`` are the function's arguments, and the pullback's argument, by name.
+    """
+    copies = {name: xp.asarray(array, copy=True) for name, array in given.items()}
+    *names, dy_name = given
+    *arguments, dy = given.values()
+    dtype, pull = arguments[0].dtype, f"the pullback of {what}"
+    _check_signature(function, what, f"({', '.join(names)}, *, xp)", arguments, xp=xp)
+    y, pullback = _check_pair(function(*arguments, xp=xp), what, f"({result}, pullback)", example)
+    _check_array(y, dy.shape, dtype, f"the value of {what}", meaning, xp=xp)
+    _check_signature(pullback, pull, f"({dy_name})", [dy], xp=None)
+    meaning = f"the gradient with respect to {variable}"
+    _check_array(pullback(dy), arguments[0].shape, dtype, pull, meaning, xp=xp)
+    for name, array in given.items():
+        if not bool(xp.all(array == copies[name])):
+            raise ValueError(
+                f"{what} writes to its {name}, which must not change: write only to new arrays."
+            )
 
 
 def _name(function: object) -> str:
@@ -112,21 +101,14 @@ def _name(function: object) -> str:
     return getattr(function, "__name__", None) or repr(function)
 
 
-def _copy(array: Array, *, xp: Namespace) -> Array:
-    return xp.asarray(array, copy=True)
-
-
 def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
     """Return the ``k``-th direction, which contains irregular numbers from -1 to 1."""
-    size = 1
-    for length in like.shape:
-        size *= length
-    steps = xp.arange(size, dtype=like.dtype, device=device(like))
+    steps = xp.arange(math.prod(like.shape), dtype=like.dtype, device=device(like))
     return xp.reshape(xp.sin(steps * (1.7 + k) + (1.0 + k)), like.shape)
 
 
 def _check_signature(
-    function: Any, what: str, signature: str, arguments: tuple[Any, ...], *, xp: Namespace
+    function: Any, what: str, signature: str, arguments: list[Any], *, xp: Namespace
 ) -> None:
     """Raise ValueError if a function does not accept the arguments."""
     if not callable(function):
@@ -171,21 +153,16 @@ def _check_array(
         )
 
 
-def _check_unchanged(array: Array, copy: Array, what: str, *, xp: Namespace) -> None:
-    if not bool(xp.all(array == copy)):
-        raise ValueError(f"{what}, which must not change: write only to new arrays.")
-
-
 def _compare(
-    what: str,
-    function: Callable[[Array], float],
-    value: float,
-    x: Array,
-    dx: Array,
-    *,
-    xp: Namespace,
+    what: str, function: Callable[[Array], Any], x: Array, dy: Array, *, xp: Namespace
 ) -> None:
     """Compare a gradient with the central difference along each direction."""
+    y, pullback = function(x)
+    value, dx = float(xp.sum(y * dy)), pullback(dy)
+
+    def value_at(point: Array) -> float:
+        return float(xp.sum(function(point)[0] * dy))
+
     eps = float(xp.finfo(x.dtype).eps)
     h = eps ** (1 / 3)
     size = float(xp.max(xp.abs(x)))
@@ -193,7 +170,7 @@ def _compare(
     for k in range(_N_DIRECTIONS):
         v = _direction(x, k, xp=xp)
         given = float(xp.sum(dx * v))
-        difference = (function(x + h * v) - function(x - h * v)) / (2 * h)
+        difference = (value_at(x + h * v) - value_at(x - h * v)) / (2 * h)
         # Rounding errors are proportional to the value and to x.
         scale = 1.0 + abs(value) + (1.0 + size) * float(xp.sum(xp.abs(dx * v)))
         apart = abs(given - difference)

@@ -25,9 +25,10 @@ from mlp_xp.nn.network import Network, Params
 from mlp_xp.optimizers import kinds
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import Data, Resident, count_work
-from mlp_xp.training.divergence.diagnosis import explain_minimum
+from mlp_xp.training.divergence.diagnosis import examine
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.step.inputs import Batch
+from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
 from mlp_xp.training.trainer import Trainer
 
@@ -44,7 +45,6 @@ def minimize(
     trainer: Trainer,
     data: Data,
     weights: np.ndarray | None,
-    *,
     max_iter: int,
     max_fun: int,
     tol: float,
@@ -258,10 +258,18 @@ def _evaluation(
     return evaluate
 
 
-def error_of_minimum(
-    trainer: Trainer, data: Data, weights: np.ndarray | None, iteration: int, finite: Params
+def explain_minimum(
+    trainer: Trainer, data: Data, weights: np.ndarray | None, iteration: int
 ) -> NonFiniteError:
-    """Restore the last finite weights, and return the error for the iteration after them."""
-    trainer.set_learned(finite, ())
+    """Return the error for a failed iteration that started from the trainer's weights."""
     plan = plan_epoch(data.n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
-    return explain_minimum(trainer, data, plan, iteration)
+    penalty = trainer.rules.alpha / sum(plan.totals)
+    plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
+    no_scalars = trainer.state.loss  # `examine` does not read this value.
+    with contextlib.closing(data.epoch(plan)) as batches:
+        found = [
+            examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
+            for batch in batches
+        ]
+    worst = max(found, key=lambda found: (found.layer is not None, found.input, found.target))
+    return worst.error(0.0, epoch=iteration)

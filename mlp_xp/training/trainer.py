@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlp_xp._utils.tree import leaves
 from mlp_xp.nn.layers import BatchStats
@@ -41,24 +41,15 @@ class Trainer(BaseTrainer):
     Parameters are as for `BaseTrainer`.
     """
 
+    guard_type: ClassVar[type[Guard]] = Guard
+
     def __init__(
         self, *args: Any, params: Params, batch_stats: tuple[BatchStats, ...] = (), **settings: Any
     ) -> None:
         super().__init__(*args, params=params, batch_stats=batch_stats, **settings)
-        self.guard = self._make_guard()
-        self.guard.start(lambda trainer: trainer.reset(params, batch_stats))
-
-    def _make_guard(self) -> Guard:
-        return Guard(self.processes)
-
-    def begin_fit(self, *, is_planned: bool, may_compile: bool | None = None) -> None:
-        """Set `is_planned` and `may_compile` for the next fit; see `BaseTrainer`."""
-        self.is_planned = is_planned
-        self.may_compile = self.may_compile if may_compile is None else may_compile
-
-    def want_accuracy(self, wants: bool) -> None:
-        """Set whether records contain the training accuracy."""
-        self.with_accuracy = wants
+        self.guard = self.guard_type(
+            self.processes, lambda trainer: trainer.reset(params, batch_stats)
+        )
 
     @property
     def learned(self) -> Params:

@@ -296,7 +296,7 @@ def test_what_writes_is_found():
         check_loss(writes, logits, targets, xp=np_xp)
     with pytest.raises(ValueError, match="loss writes_dlosses writes to its dlosses, which must"):
         check_loss(writes_dlosses, logits, targets, xp=np_xp)
-    with pytest.raises(ValueError, match="pullback of activation writes_dy writes to its dy"):
+    with pytest.raises(ValueError, match="activation writes_dy writes to its dy"):
         check_activation(writes_dy, np.asarray([0.5, 2.0]), xp=np_xp)
 
 
@@ -314,8 +314,8 @@ WRONG_ACTIVATIONS = [
     (lambda x, *, xp: (x * x, lambda dy: 2.0 * x), "must return the derivative of the"),
     (lambda x: x, r"activation square must accept \(x, \*, xp\), got an error: got an unexp"),
     (lambda x, *, xp: x * x, r"activation square must return \(y, pullback\), got .*; end it with"),
-    (lambda x, *, xp: (xp.sum(x), lambda dy: dy), r"the output of .* shape \(4,\) .*, got \(\)"),
-    (lambda x, *, xp: (x / 0.0, lambda dy: dy), "the output of activation square is not finite"),
+    (lambda x, *, xp: (xp.sum(x), lambda dy: dy), r"the value of .* shape \(4,\) .*, got \(\)"),
+    (lambda x, *, xp: (x / 0.0, lambda dy: dy), "the value of activation square is not finite"),
     (lambda x, *, xp: (x * x, lambda: x), r"activation square must accept \(dy\), got an error"),
     (lambda x, *, xp: (x * x, lambda dy: dy[:2]), r"the pullback of .* shape \(4,\) .*\(2,\)"),
     (4, "activation square must be a callable .*got int"),

@@ -7,6 +7,7 @@ while the previous batch is processed. Both placements give equal results.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -84,39 +85,16 @@ class Resident(Data):
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Yield the batches of a plan as positions in the data."""
-        plan = _at(plan, self._rows)
-        rows = _split(self._backend, plan.rows, plan, self._dtype)
-        for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
-            yield Batch(self.x, self.y, Selection(row, *others))
+        for selection in _steps(self._backend, _at(plan, self._rows), self._dtype):
+            yield Batch(self.x, self.y, selection)
 
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
         """Return a stack of all full batches, and a stack of the epochs' shorter last batches."""
         plans = [_at(plan, self._rows) for plan in plans]
-        plan, size = plans[0], plans[0].batch_size
-        if plan.rows is None:
+        if plans[0].rows is None:
             return []
-        end = len(plan.rows) // size * size
-
-        def stack(rows: slice) -> Batch:
-            def put(*of_epochs: np.ndarray | None) -> Array | None:
-                found = [values[rows] for values in of_epochs if values is not None]
-                if not found:
-                    return None
-                values = found[0] if len(found) == 1 else np.concatenate(found)
-                width = min(size, rows.stop - rows.start)
-                values = values.reshape((-1, width, *values.shape[1:]))
-                return self._backend.put(values, _device_dtype(values, self._dtype))
-
-            inputs: Any = [(plan.rows, plan.weights, plan.draws, plan.positions) for plan in plans]
-            picked = rebuild(inputs[0], map(put, *map(leaves, inputs)))
-            part = None
-            if plan.parts is not None:
-                steps = slice(rows.start // size, -(-rows.stop // size))
-                part = self._backend.put(plan.parts[steps], self._dtype)
-            return Batch(self.x, self.y, Selection(*picked)._replace(part=part))
-
-        parts = slice(0, end), slice(end, len(plan.rows))
-        return [stack(rows) for rows in parts if rows.start < rows.stop]
+        stacks = _stacks(self._backend, plans, self._dtype)
+        return [Batch(self.x, self.y, selection) for _, selection in stacks]
 
 
 class Streamed(Data):
@@ -131,10 +109,9 @@ class Streamed(Data):
         """Yield the rows of each batch of a plan."""
         plan = _at(plan, self._rows)
         batches = self._backend.feed(self._gather(plan))
-        for (x, y), *others in zip(
-            batches, *_others(self._backend, plan, self._dtype), strict=True
-        ):
-            yield Batch(x, y, Selection(None, *others))
+        steps = _steps(self._backend, plan._replace(rows=None), self._dtype)
+        for (x, y), selection in zip(batches, steps, strict=True):
+            yield Batch(x, y, selection)
 
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
         """Return no stacks, since batches arrive one by one."""
@@ -238,38 +215,44 @@ def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
     return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])
 
 
-def _device_dtype(values: np.ndarray, dtype: str) -> str | None:
-    """Return ``dtype`` for floating-point values, or None to keep integers."""
-    return dtype if values.dtype.kind == "f" else None
+def _stacks(
+    backend: Backend, plans: Sequence[EpochPlan], dtype: str
+) -> list[tuple[range, Selection]]:
+    """Return the selections of each epoch's full batches and shorter last batch, on the device.
+
+    The first axis counts the steps of all epochs; the ranges are the steps of one epoch.
+    """
+    plan, size, n_steps = plans[0], plans[0].batch_size, len(plans[0].counts)
+    given: Any = [(plan.rows, plan.weights, plan.draws, plan.positions) for plan in plans]
+    n_full = min(
+        (len(leaf) // size for leaf in leaves(given[0]) if leaf is not None), default=n_steps
+    )
+
+    def stack(steps: range) -> Selection:
+        rows = slice(steps.start * size, steps.stop * size)
+
+        def put(*of_epochs: np.ndarray | None) -> Array | None:
+            found = [values[rows] for values in of_epochs if values is not None]
+            if not found:
+                return None
+            values = found[0] if len(found) == 1 else np.concatenate(found)
+            values = values.reshape((len(found) * len(steps), -1, *values.shape[1:]))
+            return backend.put(values, dtype if values.dtype.kind == "f" else None)
+
+        part = None
+        if plan.parts is not None:
+            part = backend.put(plan.parts[steps.start : steps.stop], dtype)
+        return Selection(*rebuild(given[0], map(put, *map(leaves, given))), part)
+
+    return [(steps, stack(steps)) for steps in (range(n_full), range(n_full, n_steps)) if steps]
 
 
-def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Any]]:
-    """Yield four lists with an entry per step: weights, random draws, positions and fractions."""
-    yield _split(backend, plan.weights, plan, dtype)
-    if plan.draws is None:
-        yield [None] * len(plan.counts)
-    else:
-        columns = [_split(backend, values, plan, dtype) for values in leaves(plan.draws)]
-        yield [rebuild(plan.draws, step) for step in zip(*columns, strict=True)]
-    yield _split(backend, plan.positions, plan, dtype)
-    if plan.parts is None:
-        yield [None] * len(plan.counts)
-    else:
-        yield list(backend.unstack(backend.put(plan.parts, dtype)))
-
-
-def _split(
-    backend: Backend, values: np.ndarray | None, plan: EpochPlan, dtype: str
-) -> list[Array | None]:
-    """Copy an epoch's rows, weights or draws to the device at once; return one array per step."""
-    n_steps = len(plan.counts)
-    if values is None:
-        return [None] * n_steps
-    here = backend.put(values, _device_dtype(values, dtype))
-    n_full = len(values) // plan.batch_size
-    end = n_full * plan.batch_size
-    shape = n_full, plan.batch_size, *here.shape[1:]
-    steps: list[Array | None] = []
-    if n_full:
-        steps += backend.unstack(backend.xp.reshape(here[:end, ...], shape))
-    return steps if n_full == n_steps else [*steps, here[end:, ...]]
+def _steps(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[Selection]:
+    """Copy the selections of an epoch to the device at once, and yield each step's selection."""
+    for steps, stacked in _stacks(backend, [plan], dtype):
+        columns = [
+            itertools.repeat(None) if leaf is None else backend.unstack(leaf)
+            for leaf in leaves(stacked)
+        ]
+        for _, *own in zip(steps, *columns, strict=False):
+            yield rebuild(stacked, own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,8 +10,6 @@ import numpy as np
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.network import Network, Params, hidden
-from mlp_xp.training.data.epoch_plan import EpochPlan
-from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.finite import NON_FINITE_WEIGHTS, Cause, NonFiniteError, is_finite
 from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments, StepScalars
@@ -84,7 +81,7 @@ def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params
     """
     get = trainer.backend.get
     sizes = [
-        _examine(trainer, step, float(StepScalars.unpack(get(step.coefs)).l2)) for step in given
+        examine(trainer, step, float(StepScalars.unpack(get(step.coefs)).l2)) for step in given
     ]
     layer = sizes[-1].layer
     if layer is None:
@@ -102,29 +99,7 @@ def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params
     return _Diagnosis(layer, max(inputs), max(targets), min(weights), max(penalties))
 
 
-def explain_minimum(
-    trainer: BaseTrainer, data: Data, plan: EpochPlan, iteration: int
-) -> NonFiniteError:
-    """Return the error for a failed L-BFGS iteration that started from the trainer's weights.
-
-    The plan contains all samples, in the blocks that L-BFGS uses.
-    """
-    penalty = trainer.rules.alpha / sum(plan.totals)
-    plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
-    no_scalars = trainer.state.loss  # `_examine` does not read this value.
-    with contextlib.closing(data.epoch(plan)) as batches:
-        found = [
-            _examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
-            for batch in batches
-        ]
-    worst = max(
-        found,
-        key=lambda diagnosis: (diagnosis.layer is not None, diagnosis.input, diagnosis.target),
-    )
-    return worst.error(0.0, epoch=iteration)
-
-
-def _examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diagnosis:
+def examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diagnosis:
     """Run the forward and backward pass of a step, and find the first layer that is not finite."""
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
     xp, kernels = backend.xp, backend.kernels

@@ -13,7 +13,7 @@ import numpy as np
 from mlp_xp._utils.tree import leaves
 from mlp_xp.training.divergence.finite import NON_FINITE_WEIGHTS, NonFiniteError, is_finite
 from mlp_xp.training.loop.records import Running
-from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
+from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.step.base_trainer import BaseTrainer
 from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.step_table import Epoch, repeat
@@ -40,29 +40,23 @@ class Guard:
     """Detect a loss or a state that is not finite, and restore the last finite state.
 
     The loss is checked every tenth of a second, which also updates ``running``, the averages of the
-    epoch so far. If a number is not finite, the trainer returns to its restore point, which is the
-    initial state or a later copy. It then repeats the steps one by one until it finds the faulty
-    step and layer, and restores the state before this step. Copies may take `_COPY_SHARE` of the
-    time. Epochs are not kept between two calls of `partial_fit`, so an error in a later call also
-    discards the earlier calls' updates since the last copy. All processes check at the same time
-    and raise the same error.
+    epoch so far. If a number is not finite, the trainer returns to its restore point: the state
+    that ``restore`` sets, or a later copy. It then repeats the steps one by one until it finds the
+    faulty step and layer, and restores the state before this step. Copies may take `_COPY_SHARE` of
+    the time. Epochs are not kept between two calls of `partial_fit`, so an error in a later call
+    also discards the earlier calls' updates since the last copy. All processes check at the same
+    time and raise the same error.
     """
 
-    def __init__(self, processes: SingleProcess = SINGLE_PROCESS) -> None:
+    def __init__(self, processes: SingleProcess, restore: Callable[[BaseTrainer], None]) -> None:
         self._processes = processes
         self.running: Running | None = None
         self._look_at = 0.0
-        self._since = 0.0  # The time at which the restore point was set.
+        self._since = time.perf_counter()  # The time at which the restore point was set.
         self._cost: float | None = None  # Seconds for a copy; None until estimated or measured.
-        self._restore: Callable[[BaseTrainer], None] | None = None
+        self._restore: Callable[[BaseTrainer], None] | None = restore
         self._epochs: list[Epoch] = []  # The epochs since the restore point, up to the current one.
         self._first = 0  # The number of steps of `_epochs[0]` before the restore point.
-
-    def start(self, restore: Callable[[BaseTrainer], None]) -> None:
-        """Set the function that restores a new trainer's initial state."""
-        self._restore = restore
-        self._since = time.perf_counter()
-        self._cost = None
 
     def forget(self) -> None:
         """Drop the restore point after training has ended or the weights were replaced."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws
-from mlp_xp.training.loop.multi_epoch import MultiEpoch, new_multi_epoch
+from mlp_xp.training.loop.multi_epoch import new_multi_epoch
 from mlp_xp.training.loop.requests import Fit, Request, Trained
 
 T = TypeVar("T")
@@ -14,29 +16,23 @@ T = TypeVar("T")
 def answer(fit: Fit[T]) -> T:
     """Run the epochs that a fit requests until it ends, and return its result."""
     plans: dict[int, EpochPlan] = {}  # The next epoch's plan, made while the device computes.
-    several: MultiEpoch | None = None
-    is_first = True
+    train: Callable[[Request], list[Trained]] | None = None
     try:
         request = next(fit)
         while True:
             try:
-                several = new_multi_epoch(request) if is_first else several
-                trained = _train(request, several, plans)
+                train = train or new_multi_epoch(request) or partial(_train, plans)
+                trained = train(request)
             except BaseException as error:
                 request = fit.throw(error)
             else:
                 request = fit.send(trained)
-            is_first = False
     except StopIteration as end:
         result: T = end.value
         return result
 
 
-def _train(
-    request: Request, several: MultiEpoch | None, plans: dict[int, EpochPlan]
-) -> list[Trained]:
-    if several is not None:
-        return several.train(request)
+def _train(plans: dict[int, EpochPlan], request: Request) -> list[Trained]:
     epoch = request.trainer.n_epochs
     plan = plans.pop(epoch, None) or request.plan()
 

@@ -80,26 +80,6 @@ class FitLoop:
         best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]
         self.plateau = Plateau(settings.tol, settings.patience, best)
 
-    def restore(
-        self,
-        *,
-        best: Tree,
-        history: History,
-        position: LoopPosition,
-        plateau: tuple[float, int],
-        is_stopped: bool,
-        first_step: int,
-        seconds: float,
-        epoch_seconds: float,
-    ) -> None:
-        """Restore the state of an interrupted fit, including the seconds already spent."""
-        if best:
-            self.best = self.put(best)
-        self.history, self.position = history, position
-        self.plateau = Plateau(self.plateau.tol, self.plateau.patience, *plateau)
-        self.is_resumed, self.is_stopped, self.first_step = True, is_stopped, first_step
-        self.start, self.epoch_start = -seconds, -epoch_seconds
-
     def begin(self) -> None:
         """Reset the epoch count; a continued fit starts with the current network as its best."""
         if self.is_resumed:
@@ -134,8 +114,8 @@ class FitLoop:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
             # Under a shorter time limit, compilation would take most of the time.
-            may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
-            trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
+            trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
+            trainer.is_planned = settings.is_planned
             if settings.max_time is not None:
                 self._budget = self._begin_budget(settings.max_time, self.start)
             if settings.max_fun is None:
@@ -164,7 +144,7 @@ class FitLoop:
         """Train for one more epoch; the schedule and the epoch count continue."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
-        trainer.begin_fit(is_planned=self._settings.is_planned)
+        trainer.is_planned = self._settings.is_planned
         self.plateau.count = self.position.stale_epochs
         try:
             [trained] = yield self._request(1, n_left=1)
@@ -229,8 +209,9 @@ class FitLoop:
             is_plateau = [self._end_epoch(epoch, is_watched) for epoch in trained][-1]
             if is_plateau and not self._lower_rate():
                 self.is_stopped = True
-            elif not self.is_stopped:
-                self.is_stopped = self._is_out_of_time()
+            elif not self.is_stopped and self._budget is not None:
+                self._budget.between()
+                self.is_stopped = self._budget.next_steps(1) == 0
             self._pause(0)
         if self.is_stopped:
             return
@@ -287,13 +268,6 @@ class FitLoop:
             self._pause(done)
         return self.is_stopped
 
-    def _is_out_of_time(self) -> bool:
-        """Record the end of an epoch; return whether no time is left for another step."""
-        if self._budget is None:
-            return False
-        self._budget.between()
-        return self._budget.next_steps(1) == 0
-
     def _pause(self, step: int) -> None:
         """Report that the state can be saved now; after Ctrl-C, end the fit."""
         watcher, is_interrupted = self._watcher, self._is_interrupted()
@@ -348,26 +322,26 @@ class FitLoop:
 
     def _minimize(self, max_fun: int) -> None:
         # Imported on first use, since few fits use L-BFGS.
-        from mlp_xp.training.lbfgs import error_of_minimum, minimize
+        from mlp_xp.training.lbfgs import explain_minimum, minimize
 
         settings, trainer, watcher = self._settings, self.trainer, self._watcher
         problem = trainer, self._data, self._weights
         start = time.perf_counter()
-        learned = trainer.learned
+        initial = trainer.learned
         # Convert SciPy's vector to weights only if validation or a callback reads the weights.
         is_watched = self.validation is not None or (watcher is not None and watcher.watches_epochs)
 
         def last_finite() -> Params:
-            return learned
+            return initial
 
-        def error(finite: Params) -> NonFiniteError:
-            iteration = len(self.history.losses) + 1
-            return error_of_minimum(*problem, iteration, finite)
+        def error() -> NonFiniteError:
+            trainer.set_learned(last_finite(), ())
+            return explain_minimum(*problem, len(self.history.losses) + 1)
 
         def after_iteration(params: Callable[[], Params], loss: float) -> bool:
             nonlocal start, last_finite
             if not np.isfinite(loss):
-                raise error(last_finite())
+                raise error()
             if is_watched:
                 trainer.set_learned(params(), ())
             last_finite = params
@@ -384,9 +358,8 @@ class FitLoop:
             self._pause(0)
             return self.is_stopped
 
-        names = "max_iter", "tol"
-        given: dict[str, Any] = {name: getattr(settings, name) for name in names}
-        n_iter, loss = minimize(*problem, **given, max_fun=max_fun, after_iteration=after_iteration)
+        limits = settings.max_iter, max_fun, settings.tol
+        n_iter, loss = minimize(*problem, *limits, after_iteration)
         if not (np.isfinite(loss) and is_finite(trainer.backend, trainer.learned)):
-            raise error(last_finite())
+            raise error()
         self.history.n_epochs, self.history.loss = n_iter, np.float64(loss)

@@ -67,11 +67,9 @@ class Validation(Protocol):
         self, params: Params, batch_stats: tuple[BatchStats, ...]
     ) -> Iterable[tuple[float, float]]:
         """Return the loss and the score for each set of weights along the first axis."""
-        ...
 
     def measure(self) -> tuple[float, float]:
         """Return the loss and the score of the network in training; a higher score is better."""
-        ...
 
 
 class Watcher(Protocol):
@@ -83,23 +81,18 @@ class Watcher(Protocol):
 
     def begin_epoch(self) -> None:
         """Report that an epoch begins."""
-        ...
 
     def end_step(self, done: int, n_steps: int) -> bool:
         """Report that a step has ended; return whether the fit should end."""
-        ...
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
         """Report the number of steps of the epoch so far, and its averages if they are known."""
-        ...
 
     def end_epoch(self, record: Record) -> bool:
         """Report that an epoch has ended; return whether the fit should end."""
-        ...
 
     def pause(self, step: int, is_interrupted: bool) -> None:
         """Report that the state can be saved now, after ``step`` steps of an epoch.
 
         If ``is_interrupted`` is true, the fit then ends because of Ctrl-C.
         """
-        ...

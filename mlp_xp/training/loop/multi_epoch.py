@@ -48,8 +48,8 @@ class _Kept(NamedTuple):
 States: TypeAlias = tuple[TrainState, tuple[_Kept, ...]]
 
 
-def new_multi_epoch(request: Request) -> MultiEpoch | None:
-    """Return an object that runs several epochs per call, or None if the fit is not small."""
+def new_multi_epoch(request: Request) -> Callable[[Request], list[Trained]] | None:
+    """Return a function that trains several epochs per call, or None if the fit is not small."""
     trainer, data, settings = request.trainer, request.data, request.settings
     backend, validation = trainer.backend, request.validation
     if (
@@ -69,7 +69,7 @@ def new_multi_epoch(request: Request) -> MultiEpoch | None:
     kept = _MOST_EPOCHS if validation is None else _MOST_NUMBERS // numbers - 1
     at_once = min(at_once, kept, _MOST_STEPS // n_steps, _MOST_ROWS // data.n_samples)
     most = int(min(settings.max_iter, settings.patience + 1, _MOST_EPOCHS, at_once))
-    return None if most < 2 else MultiEpoch(request, data, most)
+    return None if most < 2 else MultiEpoch(request, data, most).train
 
 
 class MultiEpoch:
@@ -183,7 +183,7 @@ class MultiEpoch:
             ranges = [(0, 0, n_epochs * lengths[0])]
         states = trainer.state, self._kept
         state, self._kept = self._loop.run_turns(ranges, states, self._arguments(plans, tables))
-        trainer.adopt(state)
+        trainer.state = state
         last = _kept_of(state, self._kept[0])
         for place, leaf in zip(leaves(self._kept[0]), last, strict=True):
             place[n_epochs * lengths[0]] = leaf

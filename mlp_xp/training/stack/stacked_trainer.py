@@ -12,11 +12,19 @@ class StackError(Exception):
     """The error for a model that a stack cannot train; the model must be fitted alone."""
 
 
+class _StackGuard(Guard):
+    """The guard of a model in a stack, which checks the state but repeats no steps."""
+
+    def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
+        """Raise `StackError` if the state is not finite."""
+        if not has_finite_state(trainer):
+            raise StackError("The state is not finite.")
+
+
 class StackedTrainer(Trainer):
     """A trainer whose state is in host memory unless a stack is training it."""
 
-    def _make_guard(self) -> Guard:
-        return _StackGuard()
+    guard_type = _StackGuard
 
     @property
     def home(self) -> Backend:
@@ -30,12 +38,3 @@ class StackedTrainer(Trainer):
 
     def release_memory(self) -> None:
         """Release nothing, since the stack owns the memory."""
-
-
-class _StackGuard(Guard):
-    """The guard of a model in a stack, which checks the state but repeats no steps."""
-
-    def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
-        """Raise `StackError` if the state is not finite."""
-        if not has_finite_state(trainer):
-            raise StackError("The state is not finite.")

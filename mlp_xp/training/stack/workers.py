@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
-import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import sklearn
@@ -37,68 +37,45 @@ def work_in_threads(
     results. ``work(task)`` returns a result and raises no errors. ``n_workers`` of the ``n_tasks``
     tasks run at once, each on ``n_threads`` threads.
     """
-    results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-    remaining, lock, is_closed = iter(tasks), threading.Lock(), threading.Event()
-    config = sklearn.get_config()  # New threads would start with scikit-learn's defaults.
-    end: Any = object()
-
-    def next_task() -> Any:
-        with lock:
-            return next(remaining, end)
-
-    def run(worker: Worker) -> None:
-        error = None
-        try:
-            with sklearn.config_context(**config), working(worker):
-                while not worker.is_stopped() and (task := next_task()) is not end:
-                    result = work(task)
-                    if not worker.is_stopped():
-                        results.put((False, result))
-        except BaseException as raised:
-            error = raised
-        finally:
-            results.put((True, error))
-
-    with contextlib.ExitStack() as context:
-        is_pressed = context.enter_context(interrupts())
-        context.enter_context(backend.sharing(n_threads))
+    is_closed, config = threading.Event(), sklearn.get_config()
+    with interrupts() as is_pressed, backend.sharing(n_threads):
 
         def is_stopped() -> bool:
             return is_closed.is_set() or is_pressed()
 
         worker = Worker(n_threads, n_tasks, is_stopped)
+
+        def run(task: T) -> Any:
+            if is_stopped():
+                return None
+            # A new thread would start with scikit-learn's defaults.
+            with sklearn.config_context(**config), working(worker):
+                return work(task)
+
+        remaining, waiting = iter(tasks), set[Future[Any]]()
         if n_workers == 1:
             # Run the tasks here: a worker thread would compete with this thread for the interpreter
             # lock.
-            while not is_stopped() and (task := next_task()) is not end:
-                with working(worker):
-                    result = work(task)
-                if not is_stopped():
-                    yield result
+            for task in remaining:
+                result = run(task)
+                if is_stopped():
+                    return
+                yield result
             return
-        threads = [
-            threading.Thread(
-                target=copy_context_for_thread().run,
-                args=(run, worker),
-                name=f"mlp_xp-model-{number}",
-            )
-            for number in range(n_workers)
-        ]
+        pool = ThreadPoolExecutor(n_workers, "mlp_xp-model")
         try:
-            for thread in threads:
-                thread.start()
-            n_ended = 0
-            while n_ended < n_workers:
-                try:
-                    is_end, result = results.get(timeout=_LONGEST)
-                except queue.Empty:
-                    continue
-                n_ended += is_end
-                if not is_end:
+            while not is_stopped():
+                # Each thread has a next task, so it need not wait for the caller.
+                for task in itertools.islice(remaining, 2 * n_workers - len(waiting)):
+                    waiting.add(pool.submit(copy_context_for_thread().run, run, task))
+                if not waiting:
+                    return
+                ended, waiting = wait(waiting, _LONGEST, FIRST_COMPLETED)
+                for future in ended:
+                    result = future.result()
+                    if is_stopped():
+                        return
                     yield result
-                elif result is not None:
-                    raise result
         finally:
             is_closed.set()
-            for thread in threads:
-                thread.join()
+            pool.shutdown(cancel_futures=True)
