@@ -30,14 +30,11 @@ from mlp_xp.augmentation._pixels import (
 from mlp_xp.augmentation._values import ColorJitter, ColorJitterDraws, Mixup, MixupDraws
 
 __all__ = [
-    "AUGMENTATIONS",
-    "WITH_VIEWS",
     "Augmentation",
     "ColorJitter",
     "ColorJitterDraws",
     "Cutout",
     "CutoutDraws",
-    "Draws",
     "Epoch",
     "Flip",
     "FlipDraws",
@@ -46,15 +43,10 @@ __all__ = [
     "Mixture",
     "Mixup",
     "MixupDraws",
-    "PixelMap",
     "Shift",
     "ShiftDraws",
-    "check",
     "make_pixel_map",
     "map_pixels",
-    "take_lines",
-    "take_pixels",
-    "view_draws",
 ]
 
 # The built-in augmentations, by the names in model folders and recipes.

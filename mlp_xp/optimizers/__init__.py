@@ -20,6 +20,7 @@ from mlp_xp.optimizers._tree import (
     Updated,
     averaged,
     clip,
+    for_axes,
     init_opt_state,
     kinds,
     penalized,
@@ -30,7 +31,6 @@ from mlp_xp.optimizers._tree import (
 __all__ = [
     "KINDS",
     "OPTIMIZERS",
-    "RULES",
     "SGD",
     "Adam",
     "AdamW",
@@ -41,17 +41,10 @@ __all__ = [
     "Muon",
     "Optimizer",
     "RMSprop",
-    "Updated",
-    "averaged",
     "clip",
-    "family",
     "init_opt_state",
     "kinds",
-    "penalized",
-    "rule_of",
-    "update_array",
     "update_tree",
-    "with_decay",
 ]
 
 OPTIMIZERS: dict[str, type[SGD | Adam | RMSprop | Lion | Muon | BetaLasso]] = {

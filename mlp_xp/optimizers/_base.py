@@ -24,7 +24,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """An update rule: a step's coefficients, computed on the host, and the update of one array."""
+    """An update rule: a step's coefficients, computed on the host, and the update of one array.
+
+    If a rule accepts low-precision gradients, it has an attribute ``low_precision``, the kinds of
+    parameters for which it does.
+    """
 
     def __hash__(self) -> int: ...
 
@@ -39,15 +43,6 @@ class Optimizer(Protocol):
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = ..., xp: Namespace
     ) -> tuple[Array, Any]:
         """Return the new parameter and state; all arguments but ``coefs`` are donated."""
-
-
-def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
-    """Return the kinds of parameters for which a rule accepts low-precision gradients.
-
-    A rule that accepts low-precision gradients has an attribute ``low_precision``.
-    """
-    kinds: tuple[Kind, ...] = getattr(optimizer, "low_precision", ())
-    return kinds
 
 
 def rule_of(optimizer: Optimizer, kind: Kind, coefs: Coefs) -> tuple[Optimizer, Coefs]:

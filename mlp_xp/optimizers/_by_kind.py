@@ -9,7 +9,7 @@ from typing import Any
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.settings import with_numbers
 from mlp_xp.optimizers._adam import AdamW
-from mlp_xp.optimizers._base import KINDS, Coefs, Kind, Optimizer, check_at_least_0, low_precision
+from mlp_xp.optimizers._base import KINDS, Coefs, Kind, Optimizer, check_at_least_0
 from mlp_xp.optimizers._muon import Muon
 
 _MUON, _ADAMW = Muon(), AdamW()
@@ -86,13 +86,12 @@ float of at least 0, default=1
                 )
             check_at_least_0(f"{kind}_rate", self._rate(kind))
 
-    def _rule(self, kind: Kind) -> Optimizer:
-        rule: Optimizer | None = getattr(self, kind)
+    def _rule(self, kind: Kind) -> Any:
+        rule = getattr(self, kind)
         return self.vector if rule is None else rule
 
-    def _rate(self, kind: Kind) -> float:
-        rate: float = getattr(self, f"{kind}_rate")
-        return rate
+    def _rate(self, kind: Kind) -> Any:
+        return getattr(self, f"{kind}_rate")
 
     @property
     def state_type(self) -> type[Any]:
@@ -102,7 +101,8 @@ float of at least 0, default=1
     @property
     def low_precision(self) -> tuple[Kind, ...]:
         """The kinds whose rule accepts low-precision gradients."""
-        return tuple(kind for kind in KINDS if kind in low_precision(self._rule(kind)))
+        accepted = {kind: getattr(self._rule(kind), "low_precision", ()) for kind in KINDS}
+        return tuple(kind for kind in KINDS if kind in accepted[kind])
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
         """Return the concatenated coefficients of the rules for all kinds."""

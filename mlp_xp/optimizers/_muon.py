@@ -164,7 +164,10 @@ class Muon:
             velocity += g
             D = velocity
         D = xp.astype(D, dtype, copy=False)
-        move = xp.astype(self._orthogonal(D, xp=xp), p.dtype, copy=False)
+        is_minimax = self.ns_polynomial == "minimax"
+        polynomials = _minimax(self.ns_steps) if is_minimax else (_JORDAN,) * self.ns_steps
+        move = _orthogonal(D, polynomials, is_tight=is_minimax, xp=xp)
+        move = xp.astype(move, p.dtype, copy=False)
         move *= self._factor(*p.shape[-2:]) * rate
         if not is_zero(self.weight_decay):
             p *= shrink
@@ -175,11 +178,6 @@ class Muon:
         if self.scale == "original":
             return math.sqrt(max(1.0, fan_out / fan_in))
         return 0.2 * math.sqrt(max(fan_in, fan_out))
-
-    def _orthogonal(self, D: Array, *, xp: Namespace) -> Array:
-        is_minimax = self.ns_polynomial == "minimax"
-        polynomials = _minimax(self.ns_steps) if is_minimax else (_JORDAN,) * self.ns_steps
-        return _orthogonal(D, polynomials, is_tight=is_minimax, xp=xp)
 
 
 def _orthogonal(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.settings import is_array, numbers, with_numbers
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
-from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, low_precision
+from mlp_xp.optimizers._base import Coefs, Kind, Optimizer
 
 
 class Updated(NamedTuple):
@@ -102,7 +102,7 @@ def penalized(
         return g, None
     flat = xp.reshape(p, (*p.shape[:n_leading], -1))
     penalty = 0.5 * l2 * xp.vecdot(flat, flat)
-    l2 = _for_axes(l2, p.ndim, xp=xp) if n_leading else l2
+    l2 = for_axes(l2, p.ndim, xp=xp) if n_leading else l2
     if g.dtype != p.dtype:
         return xp.astype(g + l2 * p, g.dtype), penalty
     g += l2 * p
@@ -126,7 +126,7 @@ def update_array(
     Per-model numbers must broadcast against the array.
     """
     g, penalty = penalized(kind, p, g, l2, n_leading=n_leading, xp=xp)
-    if g.dtype != p.dtype and kind not in low_precision(optimizer):
+    if g.dtype != p.dtype and kind not in getattr(optimizer, "low_precision", ()):
         g = xp.astype(g, p.dtype)
     new, kept = optimizer.update(p, g, optimizer.state_type(*state), coefs, kind=kind, xp=xp)
     return new, kept, penalty
@@ -164,7 +164,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
     factor = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
 
     def scaled(g: Array) -> Array:
-        own = _for_axes(factor, g.ndim, xp=xp) if n_leading else factor
+        own = for_axes(factor, g.ndim, xp=xp) if n_leading else factor
         if g.dtype != dtype:
             return xp.astype(g * own, g.dtype)
         g *= own
@@ -188,7 +188,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
     def moved(pair: tuple[Array, Array]) -> Array:
         a, p = pair
         change = p - a
-        change *= _for_axes(rate, a.ndim, xp=xp)
+        change *= for_axes(rate, a.ndim, xp=xp)
         a += change
         return a
 
@@ -199,11 +199,11 @@ def _shaped(
     optimizer: Optimizer, coefs: Coefs, ndim: int, *, xp: Namespace
 ) -> tuple[Optimizer, Coefs]:
     """Reshape a rule's per-model numbers and coefficients for arrays with ``ndim`` axes."""
-    own = (_for_axes(number, ndim, xp=xp) for number in numbers(optimizer))
-    return with_numbers(optimizer, own), tuple(_for_axes(coef, ndim, xp=xp) for coef in coefs)
+    own = (for_axes(number, ndim, xp=xp) for number in numbers(optimizer))
+    return with_numbers(optimizer, own), tuple(for_axes(coef, ndim, xp=xp) for coef in coefs)
 
 
-def _for_axes(of_models: Any, ndim: int, *, xp: Namespace) -> Any:
+def for_axes(of_models: Any, ndim: int, *, xp: Namespace) -> Any:
     """Reshape per-model numbers to broadcast against arrays with ``ndim`` axes."""
     if not is_array(of_models):
         return of_models

@@ -130,11 +130,10 @@ class _Objective:
         has_penalty = [np.full(math.prod(p.shape), kind != "vector") for p, kind in pairs]
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
-        self._is_whole = len(self._plan.totals) == 1 and self._plan.parts is None
         # On NumPy a compiled function owns its memory, so each thread needs its own function. A
         # function for small data is cached for the thread's next fit, since compiling takes as long
         # as a short fit.
-        settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
+        settings = self._backend, rules.network, rules.loss, self._layout
         # Several processes trace a function together, so no process may reuse an earlier fit's
         # function.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
@@ -168,8 +167,7 @@ class _Objective:
         backend, trainer = self._backend, self._trainer
         with backend.scope(), self._batches() as batches:
             given = backend.put(vector, trainer.dtype)
-            if not self._is_whole:
-                self._sums = cast(Any, tuple(map(backend.xp.zeros_like, self._sums)))
+            self._sums = cast(Any, tuple(map(backend.xp.zeros_like, self._sums)))
             for batch, fraction in zip(batches, self._block_weights, strict=True):
                 others = self._decay, batch, trainer.scaling, fraction
                 self._sums = self._evaluate(self._sums, given, *others)
@@ -215,14 +213,14 @@ def _unravel(layout: _Layout, vector: Any, *, xp: Namespace) -> Params:
 
 @lru_cache(maxsize=8)
 def _compiled(
-    backend: Backend, network: Network, loss: Loss, layout: _Layout, is_whole: bool, thread: int
+    backend: Backend, network: Network, loss: Loss, layout: _Layout, thread: int
 ) -> Callable[..., tuple[Array, Array]]:
-    return backend.compile(_evaluation(backend, network, loss, layout, is_whole), donate=True)
+    return backend.compile(_evaluation(backend, network, loss, layout), donate=True)
 
 
 @lru_cache(maxsize=64)
 def _evaluation(
-    backend: Backend, network: Network, loss: Loss, layout: _Layout, is_whole: bool
+    backend: Backend, network: Network, loss: Loss, layout: _Layout
 ) -> Callable[..., tuple[Array, Array]]:
     """Return the function that evaluates a block.
 
@@ -247,8 +245,6 @@ def _evaluation(
         pull = vector * decay
         value = found.loss + 0.5 * xp.vecdot(pull, vector)
         slope += pull
-        if is_whole:  # There is only one block, so its weight is 1.
-            return xp.reshape(value, (1,)), slope
         total, slopes = sums
         total += fraction * value
         slope *= fraction

@@ -186,7 +186,7 @@ class Trainer(BaseTrainer):
         if stacks:
             assert self._loop is not None
             for call in step_ranges(stacks, tables, arguments.keys, self.backend, most):
-                given = call.steps, call.x, call.y, self.scaling
+                given = *call.given, self.scaling
                 self.state = self._loop(call.start, call.stop, self.state, *given)
                 yield call.rates
             return

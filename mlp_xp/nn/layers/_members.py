@@ -94,16 +94,16 @@ def member_heads(params: Heads, x: Array, *, xp: Namespace) -> tuple[Array, Laye
     """
     W, b = (xp.astype(leaf, x.dtype, copy=False) for leaf in params)
     n_members, fan_in, fan_out = W.shape[-3:]
-    own = _swapped(_by_member(x, n_members, fan_in, xp=xp), xp=xp)  # (..., members, batch, fan_in)
-    y = _swapped(xp.matmul(own, W) + b[..., None, :], xp=xp)
+    own = swap_rows(_by_member(x, n_members, fan_in, xp=xp), xp=xp)  # (..., members, batch, fan_in)
+    y = swap_rows(xp.matmul(own, W) + b[..., None, :], xp=xp)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Heads]:
         dy = xp.astype(dy, x.dtype, copy=False)
-        dy = _swapped(xp.reshape(dy, (*dy.shape[:-1], n_members, fan_out)), xp=xp)
+        dy = swap_rows(xp.reshape(dy, (*dy.shape[:-1], n_members, fan_out)), xp=xp)
         grads = Heads(xp.matmul(xp.matrix_transpose(own), dy), xp.sum(dy, axis=-2))
         if not need_dx:
             return None, grads
-        dx = _swapped(xp.matmul(dy, xp.matrix_transpose(W)), xp=xp)
+        dx = swap_rows(xp.matmul(dy, xp.matrix_transpose(W)), xp=xp)
         return _in_rows(dx, n_members, fan_in, xp=xp), grads
 
     return xp.reshape(y, (*y.shape[:-2], n_members * fan_out)), pullback
@@ -121,8 +121,7 @@ def _in_rows(x: Array, n_members: int, width: int, *, xp: Namespace) -> Array:
     return xp.reshape(x, (*x.shape[:-3], n_rows, width))
 
 
-def _swapped(x: Array, *, xp: Namespace) -> Array:
-    """Swap the axes of batch and members."""
-    axes = list(range(x.ndim))
-    axes[-3], axes[-2] = axes[-2], axes[-3]
-    return xp.permute_dims(x, tuple(axes))
+def swap_rows(x: Array, *, xp: Namespace) -> Array:
+    """Swap the second-to-last and the third-to-last axes, e.g. batch and members."""
+    n = x.ndim - 3
+    return xp.permute_dims(x, (*range(n), n + 1, n, n + 2))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._dense import per_sample
 from mlp_xp.nn.layers._layer import LayerPullback
+from mlp_xp.nn.layers._members import swap_rows
 
 
 class InputScale(NamedTuple):
@@ -182,19 +183,13 @@ def piecewise(params: Piecewise, x: Array, *, xp: Namespace) -> tuple[Array, Lay
 def _by_sample(y: Array, *, xp: Namespace) -> Array:
     """Reshape (..., numbers, batch, width) to (..., batch, numbers * width)."""
     *leading, n_numbers, n_samples, width = y.shape
-    return xp.reshape(_swap(y, xp=xp), (*leading, n_samples, n_numbers * width))
+    return xp.reshape(swap_rows(y, xp=xp), (*leading, n_samples, n_numbers * width))
 
 
 def _by_number(dy: Array, width: int, *, xp: Namespace) -> Array:
     """Undo `_by_sample`."""
     *leading, n_samples, n_outputs = dy.shape
-    return _swap(xp.reshape(dy, (*leading, n_samples, n_outputs // width, width)), xp=xp)
-
-
-def _swap(y: Array, *, xp: Namespace) -> Array:
-    """Swap the axes of numbers and samples."""
-    n = y.ndim - 3
-    return xp.permute_dims(y, (*range(n), n + 1, n, n + 2))
+    return swap_rows(xp.reshape(dy, (*leading, n_samples, n_outputs // width, width)), xp=xp)
 
 
 def _of_models(x: Array, y: Array, *, xp: Namespace) -> Array:

@@ -45,14 +45,7 @@ __all__ = [
     "SoftmaxFocal",
     "SquaredError",
     "Through",
-    "average",
-    "invert",
-    "mean_accuracy",
     "mean_loss",
-    "of_mixture",
-    "one_hot",
-    "shares",
-    "softmax",
 ]
 
 REGRESSION_LOSSES: dict[str, type[Loss]] = {

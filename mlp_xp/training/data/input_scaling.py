@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -39,9 +39,8 @@ def standardization(
         mean = xp.zeros_like(first)
         spread = xp.zeros_like(first)
         n = 0
-        for start in range(0, x.shape[0], _BLOCK):
-            stop = min(start + _BLOCK, x.shape[0])
-            block = backend.put(take_rows(x, slice(start, stop)), wide) - first
+        for block in _blocks(backend, x, wide):
+            block = block - first
             n_block = block.shape[0]
             block_mean = xp.mean(block, axis=0)
             deviation = block - block_mean
@@ -69,6 +68,11 @@ def standardization(
                 "Rescale the feature so that its values are about 1."
             )
         return scaling
+
+
+def _blocks(backend: Backend, x: Any, dtype: str) -> Iterator[Any]:
+    for start in range(0, x.shape[0], _BLOCK):
+        yield backend.put(take_rows(x, slice(start, min(start + _BLOCK, x.shape[0]))), dtype)
 
 
 def _first_row(x: Any, exchange: Exchange | None) -> Any:
@@ -163,9 +167,7 @@ def find_scaling(
     xp = backend.xp
     with backend.scope():
         total: Any = 0.0
-        for start in range(0, x.shape[0], _BLOCK):
-            stop = min(start + _BLOCK, x.shape[0])
-            block = backend.put(take_rows(x, slice(start, stop)), dtype)
+        for block in _blocks(backend, x, dtype):
             block = (block - scaling.shift) * scaling.scale
             total = total + xp.matrix_transpose(block) @ block
         # Compute the directions on the host, so that all backends get equal results up to rounding.

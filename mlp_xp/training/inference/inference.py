@@ -72,14 +72,14 @@ def predict(
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
     n_samples = x.shape[0]
-    few = backend.shares_host_memory and not backend.fixed_shapes
     most, sizes = _BATCH, network.sizes
-    if few:
+    if backend.shares_host_memory and not backend.fixed_shapes:
         most = max(_HOST_BATCH, _HOST_NUMBERS // sum(sizes))
     stays_sparse = sparse.issparse(x) and multiplies_sparse(backend, network, scaling, tta)
     if stays_sparse:
         most, sizes = _SPARSE_BATCH, sizes[1:]
-    row_bytes = _row_bytes(sizes, dtype)
+    # A layer's input, its output and a temporary array for the activation are in memory together.
+    row_bytes = 3 * max(sizes) * np.dtype(dtype).itemsize
     size = get_chunk_n_rows(row_bytes, max_n_rows=most)
     # Skip `kept_dtype` for equal dtypes, since it takes longer than a layer with one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
@@ -183,12 +183,6 @@ def put_writable(result: Array, to: Backend) -> Array:
     # NumPy's view of a JAX array is read-only.
     is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
     return array.copy() if is_fixed else array
-
-
-@lru_cache(maxsize=64)
-def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
-    # A layer's input, its output and a temporary array for the activation are in memory together.
-    return 3 * max(sizes) * np.dtype(dtype).itemsize
 
 
 @lru_cache(maxsize=64)

@@ -186,7 +186,7 @@ class FitLoop:
         budget = Budget(seconds, start, self.trainer.processes.decide)
         # For L-BFGS, validation is measured as part of an iteration.
         if self.validation is not None and self._settings.max_fun is None:
-            budget.mark()
+            budget.lap()
             self.validation.measure()
             budget.between()
         return budget

@@ -123,7 +123,8 @@ class MultiEpoch:
         trainer, counts = self._trainer, self._counts
         n_epochs, n_steps = min(request.n_epochs, self._most), len(counts)
         start = time.perf_counter()
-        plans = self._plans(request, n_epochs)
+        plans = [request.plan(i) for i in range(n_epochs if n_steps > 1 else 1)]
+        plans *= n_epochs // len(plans)  # If there is only one batch, all plans are equal.
         position = request.schedule_position
         n_epochs = n_alike(trainer, self._data, plans[0], position, n_epochs)
         plans = plans[:n_epochs]
@@ -164,11 +165,6 @@ class MultiEpoch:
             lambda leaf: xp.asarray(leaf[i, ...], copy=True), (kept.learned, kept.batch_stats)
         )
         return copied
-
-    def _plans(self, request: Request, n_epochs: int) -> list[EpochPlan]:
-        if len(self._counts) == 1:  # If there is only one batch, all plans are equal.
-            return [request.plan()] * n_epochs
-        return [request.plan(i) for i in range(n_epochs)]
 
     def _run(self, plans: list[EpochPlan], tables: list[StepTable]) -> None:
         """Run the steps of several epochs in one call."""

@@ -42,20 +42,21 @@ class Budget:
     def __post_init__(self) -> None:
         self._mark = time.perf_counter()
 
-    def mark(self) -> None:
-        """Ignore the time since the last call."""
-        self._lap()
+    def lap(self) -> float:
+        """Return the seconds since the last call."""
+        last, self._mark = self._mark, time.perf_counter()
+        return self._mark - last
 
     def count(self, n_steps: int) -> None:
         """Record the time of the steps done since the last call."""
-        seconds = self._lap()
+        seconds = self.lap()
         if self._has_stepped:
             self._paces.append(seconds / n_steps)
         self._has_stepped = True
 
     def between(self) -> None:
         """Record the time since the last call as work between two epochs."""
-        self._betweens.append(self._lap())
+        self._betweens.append(self.lap())
 
     def next_steps(self, most: int) -> int:
         """Return how many steps to run before reading the clock again; 0 if no time is left."""
@@ -71,10 +72,6 @@ class Budget:
         """Return the fraction of the training time that has passed after ``ahead`` more steps."""
         passed = self._passed + ahead * self._per_step
         return passed / self._usable if passed < self._usable else 1.0
-
-    def _lap(self) -> float:
-        last, self._mark = self._mark, time.perf_counter()
-        return self._mark - last
 
 
 def _steps_within(left: float, pace: float | None, most: int) -> int:

@@ -257,7 +257,7 @@ class ModelStack:
                 return
             stops = np.full(len(self._trainers), call.start, np.int32)
             stops[positions] = call.stop
-            given = call.steps, call.x, call.y, self._scaling
+            given = *call.given, self._scaling
             self._state = self._run(call.start, stops, self._state, *given)
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+from mlp_xp.optimizers import for_axes
 
 # The factors are powers of 2, which cause no rounding error. At a factor of 1 no step is skipped,
 # since loss scaling cannot have caused an overflow.
@@ -48,7 +49,7 @@ def copy_state(tree: Tree, scale: LossScale | tuple[()], *, xp: Namespace) -> Tr
 
 def scale_loss_gradient(dlogits: Array, scale: LossScale | tuple[()], *, xp: Namespace) -> Array:
     """Return the gradient of the loss times the factor."""
-    return dlogits * _spread(scale.factor, dlogits, xp=xp) if scale else dlogits
+    return dlogits * for_axes(scale.factor, dlogits.ndim, xp=xp) if scale else dlogits
 
 
 def unscale_gradients(
@@ -61,7 +62,7 @@ def unscale_gradients(
     if not scale:
         return grads, ()
     inverse, dtype, n_leading = 1.0 / scale.factor, scale.factor.dtype, scale.factor.ndim
-    grads = map_leaves(lambda g: xp.astype(g, dtype) * _spread(inverse, g, xp=xp), grads)
+    grads = map_leaves(lambda g: xp.astype(g, dtype) * for_axes(inverse, g.ndim, xp=xp), grads)
     # A sum is finite only if all its terms are.
     sums = [xp.sum(g, axis=tuple(range(n_leading, g.ndim))) for g in leaves(grads)]
     return grads, xp.isfinite(sum(sums[1:], start=sums[0]))
@@ -93,13 +94,7 @@ def accept_or_revert(
         xp.where(xp.logical_and(is_finite, xp.logical_not(is_late)), n_good, none),
     )
     chosen = (
-        xp.where(_spread(is_kept, mine, xp=xp), mine, theirs)
+        xp.where(for_axes(is_kept, mine.ndim, xp=xp), mine, theirs)
         for mine, theirs in zip(leaves(new), leaves(old), strict=True)
     )
     return rebuild(new, chosen), following
-
-
-def _spread(of_models: Array, array: Array, *, xp: Namespace) -> Array:
-    """Reshape per-model numbers to broadcast with an array whose first axes are the models."""
-    n_more = array.ndim - of_models.ndim
-    return xp.reshape(of_models, (*of_models.shape, *[1] * n_more)) if of_models.ndim else of_models

@@ -142,14 +142,12 @@ class Epoch(NamedTuple):
 
 
 class StepRange(NamedTuple):
-    """The steps ``start`` to ``stop`` of one call, and their learning rates."""
+    """The steps ``start`` to ``stop`` of one call, their learning rates, and the data."""
 
     rates: list[float]
     start: int
     stop: int
-    steps: Steps
-    x: Array
-    y: Array
+    given: tuple[Steps, Array, Array]
 
 
 class EpochArguments(NamedTuple):
@@ -194,7 +192,7 @@ def step_ranges(
             for start in range(max(begin, first), min(end, last), most):
                 stop = min(start + most, end, last)
                 some = rates[start - begin : stop - begin]
-                yield StepRange(some, start - first, stop - first, steps, x, y)
+                yield StepRange(some, start - first, stop - first, (steps, x, y))
             first = last
         begin = end
 
