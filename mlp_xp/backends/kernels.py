@@ -14,7 +14,6 @@ from mlp_xp.nn.layers import (
     ActivationPullback,
     BatchStats,
     LayerPullback,
-    NormPullback,
     activate,
     affine,
     batch_norm,
@@ -115,8 +114,8 @@ class Kernels(NamedTuple):
     update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
     dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
-    layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
-    batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
+    layer_norm: Callable[..., tuple[Array, LayerPullback]] = layer_norm
+    batch_norm: Callable[..., tuple[Array, LayerPullback, BatchStats]] = batch_norm
     run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
     average: Callable[..., Tree] = averaged
     accuracy: Callable[..., Array] = mean_accuracy

@@ -13,7 +13,6 @@ from mlp_xp._utils.random import RandomState, constant, host_generator
 from mlp_xp.nn.blocks import (
     Affine,
     Block,
-    BlockPullback,
     Context,
     Dropout,
     Measured,
@@ -26,7 +25,7 @@ from mlp_xp.nn.blocks import (
     check_members,
 )
 from mlp_xp.nn.hidden import Layer, Normalization, Parametrization, Surroundings
-from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats
+from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats, LayerPullback
 
 Params = Tree
 
@@ -243,7 +242,7 @@ def init_batch_stats(network: Network) -> Measured:
 
 def forward(
     network: Network, params: Params, x: Array, context: Context | None = None, *, xp: Namespace
-) -> tuple[Array, BlockPullback, Measured]:
+) -> tuple[Array, LayerPullback, Measured]:
     """Run the network. By default, this is a prediction, without a backend's faster layers.
 
     Return the logits, (..., batch, outputs), the pullback, ``pullback(dlogits, need_dx=...)``, and,

@@ -29,8 +29,8 @@ def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
     """Return the kind of each leaf; the last matrix of the tree is the output layer's.
 
     The first ``n_leading`` axes are for the models of a stack. A block-diagonal layer's
-    three-dimensional array counts as a matrix. A NamedTuple's property ``kinds``, if any, lists the
-    kinds of its arrays.
+    three-dimensional array counts as a matrix. A NamedTuple's attribute ``kinds``, if any, lists
+    the kinds of its arrays.
     """
     found: list[Kind] = []
     _append_kinds((params,), (), n_leading, found)

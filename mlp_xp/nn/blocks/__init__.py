@@ -6,7 +6,7 @@ learned; a block without parameters sets ``has_params = False`` and gets ``()`` 
 """
 
 from mlp_xp.nn.blocks._affine import Affine, BlockAffine, Start
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Measured, Row, adapt, chain, rows
+from mlp_xp.nn.blocks._base import Block, Context, Measured, Row, adapt, chain, rows
 from mlp_xp.nn.blocks._elementwise import Activate, Dropout, ParametricActivate
 from mlp_xp.nn.blocks._inputs import TableInputs
 from mlp_xp.nn.blocks._members import MemberHeads, SharedAffine, check_members

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers import (
     ActivationPullback,
     BatchStats,
     LayerPullback,
-    NormPullback,
     activate,
     affine,
     batch_norm,
@@ -26,15 +25,8 @@ Measured = tuple[BatchStats, ...]
 Make = Callable[..., Any]  # A function that creates an array, given the shape as its last argument.
 
 
-class BlockPullback(Protocol):
-    """A function that maps ``dy`` to ``dx`` (None if not needed) and the parameters' gradients."""
-
-    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
-        """Return the gradients with respect to the input and to the parameters."""
-
-
 # A block's output, its pullback, and the batch statistics from batch normalization.
-Applied = tuple[Array, BlockPullback, Measured]
+Applied = tuple[Array, LayerPullback, Measured]
 
 
 class Context(NamedTuple):
@@ -56,8 +48,8 @@ class Context(NamedTuple):
     keys: Array | None = None
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
     dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
-    layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
-    batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
+    layer_norm: Callable[..., tuple[Array, LayerPullback]] = layer_norm
+    batch_norm: Callable[..., tuple[Array, LayerPullback, BatchStats]] = batch_norm
     run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
     dropout_rates: tuple[Array, ...] = ()
 
@@ -78,7 +70,7 @@ class Block:
     """A part of a network, with hashable settings.
 
     A custom block defines `__call__`, and also `init` if it has parameters. Parameters are a
-    NamedTuple of arrays, such as `Dense` and `Norm`, or a tuple of NamedTuples. The property
+    NamedTuple of arrays, such as `Dense` and `Norm`, or a tuple of NamedTuples. The attribute
     ``kinds`` of a NamedTuple names the kind of each array; see `mlp_xp.optimizers.kinds`. All other
     attributes of a block have defaults.
     """
@@ -136,7 +128,7 @@ def normal(uniform: Make, shape: tuple[int, ...], deviation: float = 1.0) -> Any
     return deviation * ndtri(drawn) if hasattr(drawn, "dtype") else drawn
 
 
-def without_params(pullback: ActivationPullback) -> BlockPullback:
+def without_params(pullback: ActivationPullback) -> LayerPullback:
     """Return the pullback of a block without parameters."""
     return lambda dy, *, need_dx: (pullback(dy) if need_dx else None, ())
 
@@ -155,7 +147,7 @@ def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -
     If ``dx`` is not needed, the pullback stops at the first block that has parameters.
     """
     remaining = iter(params)
-    pullbacks: list[tuple[BlockPullback, bool]] = []
+    pullbacks: list[tuple[LayerPullback, bool]] = []
     measured: Measured = ()
     n_params = 0
     for block in blocks:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
-from mlp_xp.nn.blocks._base import Applied, Block, BlockPullback, Context, Make
-from mlp_xp.nn.layers import Norm, apply_norm
+from mlp_xp.nn.blocks._base import Applied, Block, Context, Make
+from mlp_xp.nn.layers import LayerPullback, Norm, apply_norm
 
 
 class _Normalization(Block):
@@ -58,8 +58,8 @@ class BatchNorm(_Normalization):
 
 
 def _as_given(
-    x: Array, y: Array, pullback: BlockPullback, *, xp: Namespace
-) -> tuple[Array, BlockPullback]:
+    x: Array, y: Array, pullback: LayerPullback, *, xp: Namespace
+) -> tuple[Array, LayerPullback]:
     """Cast the output, and the pullback's ``dx``, to the dtype of the input ``x``."""
     own = y.dtype
     if own == x.dtype:

@@ -28,7 +28,7 @@ from mlp_xp.nn.layers._activations import (
     tanh,
 )
 from mlp_xp.nn.layers._block_dense import Arrangement, affine, block_dense
-from mlp_xp.nn.layers._dense import Dense, DensePullback, dense, per_sample
+from mlp_xp.nn.layers._dense import Dense, dense, per_sample
 from mlp_xp.nn.layers._dropout import dropout, threshold
 from mlp_xp.nn.layers._embedding import Embedding, embed, run_layer_with, sum_rows_of_table
 from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
@@ -37,7 +37,6 @@ from mlp_xp.nn.layers._members import Heads, SharedDense, member_heads, shared_d
 from mlp_xp.nn.layers._normalization import (
     BatchStats,
     Norm,
-    NormPullback,
     apply_norm,
     batch_norm,
     layer_norm,

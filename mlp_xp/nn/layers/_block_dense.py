@@ -6,7 +6,8 @@ import math
 from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.layers._dense import Dense, DensePullback, dense, per_sample
+from mlp_xp.nn.layers._dense import Dense, dense, per_sample, swap_rows
+from mlp_xp.nn.layers._layer import LayerPullback
 
 
 class Arrangement(NamedTuple):
@@ -60,20 +61,15 @@ class Arrangement(NamedTuple):
     def join(self, y: Array, *, xp: Namespace) -> Array:
         """Join outputs of blocks, (..., blocks, batch, fan_out), to (..., batch, outputs)."""
         *leading, _, n_samples, _ = y.shape
-        n, n_kept = len(leading), len(self.kept)
-        ends = (
-            (self.fan_out,) if self.width is not None else tuple(self.shape[i] for i in self.mixed)
-        )
-        kept = (self.shape[i] for i in self.kept)
-        parts = xp.reshape(y, (*leading, *kept, n_samples, *ends))
+        shape = *leading, n_samples, self.blocks * self.fan_out
         if self.width is not None:
-            order = (n_kept, *range(n_kept), n_kept + 1)
-        else:
-            places = {axis: i for i, axis in enumerate(self.kept)}
-            places |= {axis: n_kept + 1 + i for i, axis in enumerate(self.mixed)}
-            order = (n_kept, *(places[axis] for axis in range(len(self.shape))))
-        rows = xp.permute_dims(parts, (*range(n), *(n + axis for axis in order)))
-        return xp.reshape(rows, (*leading, n_samples, self.blocks * self.fan_out))
+            return xp.reshape(swap_rows(y, xp=xp), shape)
+        axes = (*self.kept, -1, *self.mixed)  # The batch, -1, becomes the first of these axes.
+        order = sorted(range(len(axes)), key=axes.__getitem__)
+        sizes = (n_samples if axis < 0 else self.shape[axis] for axis in axes)
+        parts = xp.reshape(y, (*leading, *sizes))
+        n = len(leading)
+        return xp.reshape(xp.permute_dims(parts, (*range(n), *(n + i for i in order))), shape)
 
     def unjoin(self, dy: Array, *, xp: Namespace) -> Array:
         """Undo `join`."""
@@ -86,7 +82,7 @@ class Arrangement(NamedTuple):
 
 def block_dense(
     params: Dense, x: Array, arrangement: Arrangement, *, xp: Namespace
-) -> tuple[Array, DensePullback]:
+) -> tuple[Array, LayerPullback]:
     r"""Apply an affine map whose matrix is block-diagonal, after reordering the features.
 
     With :math:`x_k` the features of block k, :math:`y_k = x_k W_k + b_k`, so
@@ -128,7 +124,7 @@ def block_dense(
 
 def affine(
     params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
-) -> tuple[Array, DensePullback]:
+) -> tuple[Array, LayerPullback]:
     """Apply `dense` or, with an arrangement, `block_dense`."""
     if arrangement is None:
         return dense(params, x, xp=xp)

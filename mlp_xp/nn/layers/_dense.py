@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._layer import LayerPullback
 
 
 class Dense(NamedTuple):
@@ -14,14 +15,7 @@ class Dense(NamedTuple):
     b: Array
 
 
-class DensePullback(Protocol):
-    """A function that maps ``dy : (..., batch, fan_out)`` to ``(dx or None, gradients)``."""
-
-    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
-        """Return the gradients with respect to the input and to the parameters."""
-
-
-def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullback]:
+def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:
     r"""Apply an affine map, :math:`y = x W + b`.
 
     With :math:`\bar y = \partial L / \partial y`, the chain rule gives :math:`\bar W = x^T \bar y`,
@@ -71,3 +65,9 @@ def per_sample(features: Array) -> Array:
 def transpose(matrix: Array, *, xp: Namespace) -> Array:
     """Transpose dense or sparse matrices; sparse matrices are never stacked, and have only `.T`."""
     return matrix.T if matrix.ndim == 2 else xp.matrix_transpose(matrix)
+
+
+def swap_rows(x: Array, *, xp: Namespace) -> Array:
+    """Swap the second-to-last and the third-to-last axes, e.g. batch and members."""
+    n = x.ndim - 3
+    return xp.permute_dims(x, (*range(n), n + 1, n, n + 2))

@@ -9,17 +9,14 @@ from typing import Any, NamedTuple
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
-from mlp_xp.nn.layers._layer import LayerPullback, run_layer
+from mlp_xp.nn.layers._layer import LayerPullback, run_layer, with_kinds
 
 
+@with_kinds("embedding")
 class Embedding(NamedTuple):
     """Parameters of embeddings: ``table : (..., rows, width)``, with the rows of all columns."""
 
     table: Array
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return ("embedding",)
 
 
 def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:

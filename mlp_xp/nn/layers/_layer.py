@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 
+T = TypeVar("T", bound=type)
 ActivationPullback = Callable[[Array], Array]
 
 
@@ -33,3 +34,13 @@ def run_layer(
     """
     found: tuple[Array, LayerPullback] = function(params, x, *args, xp=xp)
     return found
+
+
+def with_kinds(*kinds: str) -> Callable[[T], T]:
+    """Return a decorator that sets the kinds of a NamedTuple's arrays; see `optimizers.kinds`."""
+
+    def decorate(parameters: T) -> T:
+        parameters.kinds = kinds  # type: ignore[attr-defined]
+        return parameters
+
+    return decorate

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.layers._layer import LayerPullback
+from mlp_xp.nn.layers._dense import swap_rows
+from mlp_xp.nn.layers._layer import LayerPullback, with_kinds
 
 
+@with_kinds("matrix", "vector", "vector", "vector")
 class SharedDense(NamedTuple):
     """Parameters of a dense layer in which members share weights, but not scales and biases.
 
@@ -21,20 +23,13 @@ class SharedDense(NamedTuple):
     s: Array
     b: Array
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return "matrix", "vector", "vector", "vector"
 
-
+@with_kinds("matrix", "vector")
 class Heads(NamedTuple):
     """The output layers of all members: weights ``(..., members, fan_in, fan_out)``, and biases."""
 
     W: Array
     b: Array
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return "matrix", "vector"
 
 
 def shared_dense(
@@ -119,9 +114,3 @@ def _in_rows(x: Array, n_members: int, width: int, *, xp: Namespace) -> Array:
     """Reshape (..., batch, members, width) to rows, (..., batch * members, width)."""
     n_rows = None if x.shape[-3] is None else x.shape[-3] * n_members
     return xp.reshape(x, (*x.shape[:-3], n_rows, width))
-
-
-def swap_rows(x: Array, *, xp: Namespace) -> Array:
-    """Swap the second-to-last and the third-to-last axes, e.g. batch and members."""
-    n = x.ndim - 3
-    return xp.permute_dims(x, (*range(n), n + 1, n, n + 2))

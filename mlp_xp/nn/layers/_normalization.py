@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers._dense import per_sample
+from mlp_xp.nn.layers._layer import LayerPullback
 from mlp_xp.nn.layers._parts import BatchPart, shares, sum_rows
 
 
@@ -23,16 +24,9 @@ class BatchStats(NamedTuple):
     variance: Array
 
 
-class NormPullback(Protocol):
-    """A function that maps ``dy : (..., batch, width)`` to ``dx`` (or None) and the gradients."""
-
-    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
-        """Return the gradients with respect to the input and to the parameters."""
-
-
 def layer_norm(
     params: Norm, x: Array, *, xp: Namespace, epsilon: float = 1e-5
-) -> tuple[Array, NormPullback]:
+) -> tuple[Array, LayerPullback]:
     r"""Normalize each row to mean 0 and variance 1, then scale and shift each feature.
 
     With :math:`\mu` and :math:`\sigma^2` the mean and the (biased) variance of a row,
@@ -84,7 +78,7 @@ def batch_norm(
     *,
     xp: Namespace,
     epsilon: float = 1e-5,
-) -> tuple[Array, NormPullback, BatchStats]:
+) -> tuple[Array, LayerPullback, BatchStats]:
     r"""Normalize each feature to mean 0 and variance 1 over the batch, then scale and shift it.
 
     With the relative weight :math:`s_i = w_i / \sum_j w_j` of each sample, :math:`\mu = \sum_i s_i
@@ -153,7 +147,7 @@ def batch_norm(
 
 def apply_norm(
     params: Norm, batch_stats: BatchStats, x: Array, *, xp: Namespace, epsilon: float = 1e-5
-) -> tuple[Array, NormPullback]:
+) -> tuple[Array, LayerPullback]:
     r"""Apply batch normalization with given statistics, in which samples do not affect each other.
 
     :math:`y = \gamma z + \beta` with :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}`, so

@@ -6,21 +6,18 @@ import math
 from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.layers._dense import per_sample
-from mlp_xp.nn.layers._layer import LayerPullback
-from mlp_xp.nn.layers._members import swap_rows
+from mlp_xp.nn.layers._dense import per_sample, swap_rows
+from mlp_xp.nn.layers._layer import LayerPullback, with_kinds
 
 
+@with_kinds("scale")
 class InputScale(NamedTuple):
     """Parameters of a feature scale: ``scale : (..., features)``."""
 
     scale: Array
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return ("scale",)
 
-
+@with_kinds("numeric", "numeric", "numeric", "numeric")
 class Periodic(NamedTuple):
     """Parameters of periodic embeddings: waves for each number, and a dense layer over the waves.
 
@@ -33,11 +30,8 @@ class Periodic(NamedTuple):
     W: Array
     b: Array
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return ("numeric",) * 4
 
-
+@with_kinds("vector", "vector", "numeric", "numeric", "numeric")
 class Piecewise(NamedTuple):
     """Parameters of piecewise linear embeddings, and the pieces, which are not learned.
 
@@ -50,10 +44,6 @@ class Piecewise(NamedTuple):
     W: Array
     slope: Array
     b: Array
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return ("vector", "vector", "numeric", "numeric", "numeric")
 
 
 def scale_inputs(params: InputScale, x: Array, *, xp: Namespace) -> tuple[Array, LayerPullback]:

@@ -7,17 +7,14 @@ from typing import NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._activations import activate
 from mlp_xp.nn.layers._dense import per_sample
-from mlp_xp.nn.layers._layer import Activation, LayerPullback
+from mlp_xp.nn.layers._layer import Activation, LayerPullback, with_kinds
 
 
+@with_kinds("slope")
 class Slope(NamedTuple):
     """Parameters of a parametric activation: ``slope : (..., width)``."""
 
     slope: Array
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return ("slope",)
 
 
 def parametric(

@@ -102,10 +102,9 @@ def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params
 def examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diagnosis:
     """Run the forward and backward pass of a step, and find the first layer that is not finite."""
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
-    xp, kernels = backend.xp, backend.kernels
-    network, stats, batch = rules.network, trainer.state.batch_stats, given.batch
-    weights = batch.selection.weights
-    evaluate = value_and_gradient(network, rules.loss, kernels, rules.augmentation, xp=xp)
+    xp, network, batch = backend.xp, rules.network, given.batch
+    weights, stats = batch.selection.weights, trainer.state.batch_stats
+    evaluate = value_and_gradient(network, rules.loss, backend.kernels, rules.augmentation, xp=xp)
 
     def values(found: Evaluation) -> Iterator[tuple[str, Tree]]:
         """Yield each intermediate result and its name, in order."""
@@ -113,17 +112,9 @@ def examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diag
         yield "targets", found.targets
         if is_weighted:
             yield "sample weights", 1.0 / xp.sum(weights)
-        context = kernels.context(
-            xp,
-            batch_stats=stats,
-            is_training=True,
-            weights=weights,
-            keys=given.keys,
-            dropout_rates=rates,
-        )
         *names, last = _layer_names(network)
         for depth, name in enumerate(names, 1):
-            yield name, hidden(network, params, found.x, context, depth)
+            yield name, hidden(network, params, found.x, found.context, depth)
         yield last, found.logits
         dlogits = found.pull_loss()
         yield "loss", (found.loss, dlogits)

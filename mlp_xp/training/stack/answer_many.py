@@ -102,10 +102,11 @@ class _Stacks:
         answers: dict[int, list[Trained] | Exception] = {}
         groups: dict[Hashable, list[Request]] = {}
         for request in requests:
-            if _can_stack(request):
-                groups.setdefault(_key(request), []).append(request)
-            else:
+            key = _key(request)
+            if key is None:
                 answers[id(request)] = StackError("A stack cannot train this model.")
+            else:
+                groups.setdefault(key, []).append(request)
         if groups.keys() - self._stacks.keys():
             self._seconds = math.inf  # The duration of a new stack's epoch is unknown.
         new = [[ModelStack(self._is_stopped) for _ in range(self._n_stacks)] for _ in groups]
@@ -136,13 +137,6 @@ class _Stacks:
         return [answers[id(request)] for request in requests]
 
 
-def _can_stack(request: Request) -> bool:
-    """Whether a model can be trained in a stack."""
-    trainer = request.trainer
-    has_own = trainer.rules.augmentation or trainer.backend.scales_loss or trainer.with_accuracy
-    return isinstance(request.data, SharedResident) and not has_own
-
-
 def _parts(
     stacks: list[ModelStack], requests: list[Request]
 ) -> list[tuple[ModelStack, list[Request], int]]:
@@ -161,9 +155,11 @@ def _parts(
 
 
 def _key(request: Request) -> Hashable:
-    """Return a key; models with equal keys can share a stack."""
+    """Return a key; models with equal keys can share a stack. None if a stack cannot train them."""
     trainer, data, size = request.trainer, request.data, request.batch_size
-    assert isinstance(data, SharedResident)
+    has_own = trainer.rules.augmentation or trainer.backend.scales_loss or trainer.with_accuracy
+    if has_own or not isinstance(data, SharedResident):
+        return None
     n_steps = -(-data.n_samples // size)
     return (
         trainer.backend,

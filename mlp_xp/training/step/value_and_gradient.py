@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
-from mlp_xp.nn.blocks import BlockPullback
-from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.blocks import Context
+from mlp_xp.nn.layers import BatchStats, LayerPullback
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, forward
 from mlp_xp.training.step.inputs import (
@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
     ``pull_loss()`` returns its gradient with respect to the logits; ``pullback(dlogits,
     need_dx=...)`` returns the gradients with respect to ``x`` and to all parameters. ``correct :
     (...)``, the average accuracy, is an empty tuple unless requested, and ``batch_stats`` has this
-    batch's statistics for each batch normalization.
+    batch's statistics for each batch normalization. The blocks ran with ``context``.
     """
 
     x: Array
@@ -39,8 +39,9 @@ class Evaluation(NamedTuple):
     loss: Array
     correct: Array | tuple[()]
     pull_loss: Callable[[], Array]
-    pullback: BlockPullback
+    pullback: LayerPullback
     batch_stats: tuple[BatchStats, ...]
+    context: Context
 
     def backward(self, dlogits: Array) -> Params:
         """Return the gradients with respect to all parameters."""
@@ -107,7 +108,8 @@ def value_and_gradient(
         def pull_loss() -> Array:
             return mixed([pull() for _, pull in losses], mixture)
 
-        return Evaluation(x, targets, logits, value, correct, pull_loss, pullback, measured)
+        own = value, correct, pull_loss, pullback, measured, context
+        return Evaluation(x, targets, logits, *own)
 
     return evaluate
 

@@ -23,7 +23,7 @@ from mlp_xp.backends._cupy.kernels.rendering import (
     share_arguments,
 )
 from mlp_xp.nn import layers
-from mlp_xp.nn.layers import BatchPart, BatchStats, Norm, NormPullback
+from mlp_xp.nn.layers import BatchPart, BatchStats, LayerPullback, Norm
 
 # The number of threads that share a row: one warp.
 _LANES = 32
@@ -170,7 +170,7 @@ def _norm_kernel(
 
 def layer_norm(
     params: Norm, x: Any, *, xp: Namespace, epsilon: float = 1e-5
-) -> tuple[Array, NormPullback]:
+) -> tuple[Array, LayerPullback]:
     """Compute `mlp_xp.nn.layers.layer_norm`; the pullback keeps x, not the normalized rows."""
     scale, shift = params
     if x.ndim != 2 or x.size == 0 or not is_plain(x.dtype, x, scale, shift) or scale.ndim > 1:
@@ -208,7 +208,7 @@ def batch_norm(
     *,
     xp: Namespace,
     epsilon: float = 1e-5,
-) -> tuple[Array, NormPullback, BatchStats]:
+) -> tuple[Array, LayerPullback, BatchStats]:
     """Compute `mlp_xp.nn.layers.batch_norm`; the pullback keeps x, not the normalized columns."""
     scale, shift = params
     given = (x, scale, shift) if weights is None else (x, scale, shift, weights)

@@ -13,14 +13,14 @@ import numpy as np
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.nn import layers
-from mlp_xp.nn.layers import Arrangement, Dense, DensePullback
+from mlp_xp.nn.layers import Arrangement, Dense, LayerPullback
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
 
 
 def affine_in_bfloat16(
     params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
-) -> tuple[Array, DensePullback]:
+) -> tuple[Array, LayerPullback]:
     """Compute `mlp_xp.nn.layers.affine` for float32 arrays, with operands rounded to bfloat16."""
     W, b = params
     if W.dtype != np.float32 or x.dtype != np.float32:

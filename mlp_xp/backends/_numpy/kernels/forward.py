@@ -27,7 +27,7 @@ from mlp_xp.backends._numpy.kernels.writing import (
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.nn import layers
-from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
+from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, LayerPullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
@@ -49,7 +49,7 @@ def dense(
     weight_gradient: Callable[[Array, Array, Array, Any], Array] = weight_gradient,
     in_bfloat16: bool = False,
     xp: Namespace,
-) -> tuple[Array, DensePullback]:
+) -> tuple[Array, LayerPullback]:
     """Compute `mlp_xp.nn.layers.affine`, possibly in bfloat16 or for rows of a sparse matrix."""
     W, b = params
     affine = layers.affine
