@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,11 +10,6 @@ import numpy as np
 from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, Epoch
-
-# The last 512 shuffled orders of data sets up to this size are cached (8 MB), because the models of
-# a hyperparameter search usually share a seed and therefore the orders. Drawing an order takes at
-# least 40 us.
-_FEW_SAMPLES = 4_096
 
 
 class EpochPlan(NamedTuple):
@@ -67,10 +61,9 @@ def plan_epoch(
         return EpochPlan(None, weights, batch_size, counts, [total])
     if seed is None:
         rows = np.arange(n_samples, dtype=np.int32)
-    elif n_samples <= _FEW_SAMPLES:
-        rows = _known_order(n_samples, seed, epoch)
     else:
-        rows = _order(n_samples, seed, epoch)
+        generator = host_generator(seed, "shuffle", epoch)
+        rows = generator.permutation(n_samples).astype(np.int32)
     if weights is not None:
         weights = weights[rows]
     missing = n_steps * batch_size - n_samples
@@ -88,18 +81,6 @@ def plan_epoch(
     return EpochPlan(rows, weights, batch_size, counts, totals)
 
 
-def _order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the samples' positions in shuffled order, (samples,) int32."""
-    return host_generator(seed, "shuffle", epoch).permutation(n_samples).astype(np.int32)
-
-
-@functools.lru_cache(maxsize=512)
-def _known_order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
-    order = _order(n_samples, seed, epoch)
-    order.flags.writeable = False
-    return order
-
-
 def with_draws(
     plan: EpochPlan, augmentation: Sequence[Augmentation], *, seed: int, epoch: int
 ) -> EpochPlan:
@@ -115,10 +96,12 @@ def with_draws(
     sizes = np.asarray(plan.counts)[steps]
     draws = []
     for place, transform in enumerate(augmentation):
-        generator = functools.partial(_generator, seed, place)
-        draws.append(
-            transform.draw(Epoch(generator, epoch, rows, n_samples, steps, positions, sizes))
-        )
+
+        def generator(stream: int, place: int = place) -> np.random.Generator:
+            return host_generator(seed, "augmentation", stream, place)
+
+        own = Epoch(generator, epoch, rows, n_samples, steps, positions, sizes)
+        draws.append(transform.draw(own))
     return plan._replace(draws=map_leaves(np.ascontiguousarray, tuple(draws)))
 
 
@@ -134,7 +117,3 @@ def without_first(plan: EpochPlan, n_steps: int) -> EpochPlan:
     counts, totals = plan.counts[n_steps:], plan.totals[n_steps:]
     parts = None if plan.parts is None else plan.parts[n_steps:]
     return EpochPlan(rows, weights, plan.batch_size, counts, totals, draws, positions, parts)
-
-
-def _generator(seed: int, place: int, stream: int) -> np.random.Generator:
-    return host_generator(seed, "augmentation", stream, place)

@@ -242,7 +242,8 @@ def _stacks(
         part = None
         if plan.parts is not None:
             part = backend.put(plan.parts[steps.start : steps.stop], dtype)
-        return Selection(*rebuild(given[0], map(put, *map(leaves, given))), part)
+        picked = rebuild(given[0], map(put, *map(leaves, given)))
+        return Selection(*picked)._replace(part=part)
 
     return [(steps, stack(steps)) for steps in (range(n_full), range(n_full, n_steps)) if steps]
 
