@@ -255,14 +255,14 @@ def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
 
     def write():
         _native._write(UNIT, b"code")
-        other.close()
+        os.close(other)
 
-    with open(folder / ".lock", "w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        timer = threading.Timer(0.1, write)
-        timer.start()
-        assert _native.addresses([UNIT]) == {UNIT: 4}
-        timer.join()
+    other = os.open(folder, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    timer = threading.Timer(0.1, write)
+    timer.start()
+    assert _native.addresses([UNIT]) == {UNIT: 4}
+    timer.join()
 
 
 def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):

@@ -33,6 +33,7 @@ from typing import Any
 from llvmlite import binding
 
 from mlp_xp._utils.signals import interruptible
+from mlp_xp._utils.storage.durable import locked, replacing
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp._utils.threads import usable_threads
 from mlp_xp.backends._numpy.machine_code._cpu import (
@@ -291,17 +292,9 @@ def _one_process() -> Iterator[None]:
     if folder is None:
         yield
         return
-    import fcntl  # Windows lacks `fcntl`, but compiles nothing.
-
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # Some network file systems lack locks.
-            file = stack.enter_context(open(folder / ".lock", "w"))
-            with interruptible():
-                while True:
-                    with contextlib.suppress(BlockingIOError):
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        break
-                    time.sleep(_POLL)
+        with interruptible(), contextlib.suppress(OSError):  # Some file systems lack locks.
+            stack.enter_context(locked(folder, waits=True))
         yield
 
 
@@ -329,13 +322,7 @@ def _write(unit: Unit, code: bytes) -> None:
     folder = _writable()
     if folder is None:
         return
-    with contextlib.suppress(OSError):  # Ignore a full disk: the cache only saves time.
-        number, name = tempfile.mkstemp(dir=folder)
-        try:
-            with os.fdopen(number, "wb") as file:
-                file.write(hashlib.sha256(code).digest() + code)
-            os.chmod(name, 0o644)  # Let all users read the file.
-            os.replace(name, _file(folder, unit))
-        except BaseException:
-            os.unlink(name)
-            raise
+    # Ignore a full disk: the cache only saves time.
+    with contextlib.suppress(OSError), replacing(_file(folder, unit)) as file:
+        file.write_bytes(hashlib.sha256(code).digest() + code)
+        file.chmod(0o644)  # Let all users read the file.
