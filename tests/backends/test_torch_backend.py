@@ -96,11 +96,7 @@ def test_only_memory_that_nobody_uses_is_used_again(torch, monkeypatch):
     assert number not in buffers._kept
 
 
-@pytest.mark.parametrize("is_fused", [True, False])
-def test_a_learning_rate_of_0_moves_nothing(is_fused, torch, monkeypatch):
-    """By torch's fused update, and where torch has none."""
-    if not is_fused:
-        monkeypatch.delattr(torch, "_fused_sgd_")
+def test_a_learning_rate_of_0_moves_nothing(torch):
     backend = get_backend("torch", "cpu")
     with backend.scope():
         params, grads = (torch.ones(2, 2),), (torch.ones(2, 2),)

@@ -230,13 +230,11 @@ def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
     kind = type(optimizer)
     if kind not in _FUSED or len(trees) < 3:
         return False
-    name = "_fused_sgd_" if kind is SGD else "_fused_adam_"
     first = trees[0][0]
     # In `_sgd`, torch rounds the learning rate to float32.
     dtypes = _FLOATS[:1] if kind is SGD else _FLOATS
     return (
-        hasattr(torch, name)
-        and first.device.type in ("cpu", "cuda")
+        first.device.type in ("cpu", "cuda")
         and first.dtype in dtypes
         and all(
             a.dtype == first.dtype and a.device == first.device and a.is_contiguous()
@@ -247,22 +245,11 @@ def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
 
 
 def _adam(optimizer: Adam, trees: list[list[Any]], rate: Any) -> None:
-    params, grads, m, v = trees
-    torch._fused_adam_(
-        params,
-        grads,
-        m,
-        v,
-        [],
-        [_forever(params[0].device)] * len(params),
-        lr=rate,
-        beta1=optimizer.beta_1,
-        beta2=optimizer.beta_2,
-        weight_decay=0.0,
-        eps=optimizer.epsilon,
-        amsgrad=False,
-        maximize=False,
-    )
+    params = trees[0]
+    steps = [_forever(params[0].device)] * len(params)
+    betas = {"beta1": optimizer.beta_1, "beta2": optimizer.beta_2, "eps": optimizer.epsilon}
+    unused = {"weight_decay": 0.0, "amsgrad": False, "maximize": False}
+    torch._fused_adam_(*trees, [], steps, lr=rate, **betas, **unused)
 
 
 def _sgd(optimizer: SGD, trees: list[list[Any]], rate: Any) -> None:
@@ -270,17 +257,7 @@ def _sgd(optimizer: SGD, trees: list[list[Any]], rate: Any) -> None:
 
     In torch, the velocity is a sum of gradients; here, it already includes the learning rate.
     """
-    params, grads, v = trees
-    torch._fused_sgd_(
-        params,
-        grads,
-        v,
-        lr=-1.0,
-        momentum=optimizer.momentum,
-        weight_decay=0.0,
-        dampening=0.0,
-        nesterov=optimizer.nesterov,
-        maximize=False,
-        is_first_step=False,
-        grad_scale=-1.0 / rate,
-    )
+    rates = {"lr": -1.0, "grad_scale": -1.0 / rate}
+    momentum = {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
+    unused = {"weight_decay": 0.0, "dampening": 0.0, "maximize": False, "is_first_step": False}
+    torch._fused_sgd_(*trees, **rates, **momentum, **unused)

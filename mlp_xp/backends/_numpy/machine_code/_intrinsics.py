@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature, signature
 from typing import Any
 
@@ -24,11 +24,14 @@ _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 jit = njit(**OPTIONS)
 
 
-def instruction(result: Any = None) -> Callable[[Callable[..., Any]], Any]:
+def instruction(
+    result: Any = None, names: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that makes an intrinsic of ``emit(builder, *values)``, which emits code.
 
     The arguments are 64-bit integers, and ``result`` is the type of the result. Without ``result``,
-    the arguments may have any type, and the result has the last argument's type.
+    the arguments may have any type, and the result has the last argument's type. ``names`` are the
+    arguments' names, by default the ones in ``emit``.
     """
 
     def decorate(emit: Callable[..., Any]) -> Any:
@@ -42,8 +45,8 @@ def instruction(result: Any = None) -> Callable[[Callable[..., Any]], Any]:
             return result(*[types.int64] * len(arguments)), generate
 
         # Numba needs named arguments instead of ``*arguments``.
-        names = ("context", *[*signature(emit).parameters][1:])
-        given = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        own = "context", *(names or [*signature(emit).parameters][1:])
+        given = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in own]
         typed.__signature__ = Signature(given)  # type: ignore[attr-defined]
         return intrinsic(typed)
 

@@ -8,13 +8,13 @@ registers; and rows of pairs. A step is one number, or a pair of bfloat16 number
 from __future__ import annotations
 
 import contextlib
+from collections import namedtuple
 from typing import Any
 
 from llvmlite import ir
 from numba import carray, types
-from numba.extending import intrinsic
 
-from mlp_xp.backends._numpy.machine_code._intrinsics import part_of, pointer
+from mlp_xp.backends._numpy.machine_code._intrinsics import instruction, part_of, pointer
 from mlp_xp.backends._numpy.machine_code._tile import VECTOR_BYTES
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
 from mlp_xp.backends._numpy.native.jobs import AMX, Pack, record
@@ -27,6 +27,13 @@ _STRIPE = 96
 # The number of bfloat16 numbers in a row of an AMX tile.
 _TILE = 32
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+# The arguments of the code for a block: the source, the block's place in it, the padded size, and
+# where to write.
+_Arguments = namedtuple(
+    "_Arguments",
+    "source ld row column n_rows n_columns down across "
+    "columns columns_width rows rows_width lines lines_ld",
+)
 
 
 def make_pack(is_double: bool, in_pairs: int) -> Any:
@@ -36,29 +43,9 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
     lanes, is_amx = VECTOR_BYTES // size, in_pairs == AMX
     multiple = _TILE if is_amx else per_step
 
-    @intrinsic
-    def emit(  # type: ignore[no-untyped-def]
-        context,
-        source,
-        ld,
-        row,
-        column,
-        n_rows,
-        n_columns,
-        down,
-        across,
-        columns,
-        columns_width,
-        rows,
-        rows_width,
-        lines,
-        lines_ld,
-    ):
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            _Block(Vectors(builder, number, VECTOR_BYTES), in_pairs, *arguments).write()
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 14), generate
+    @instruction(types.void, names=_Arguments._fields)
+    def emit(builder: Any, *values: Any) -> None:
+        _Block(Vectors(builder, number, VECTOR_BYTES), in_pairs, *values).write()
 
     def pack(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PACK_JOB)[0]
@@ -100,33 +87,18 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
 class _Block:
     """The generated code that packs a block of n rows and n steps, for vectors of n lanes."""
 
-    def __init__(self, vectors: Vectors, in_pairs: int, *arguments: Any) -> None:
+    def __init__(self, vectors: Vectors, in_pairs: int, *values: Any) -> None:
         self.vectors, self.builder, self.in_pairs = vectors, vectors.builder, in_pairs
         self.is_amx = in_pairs == AMX
         self.lanes, self.per_step = vectors.lanes, 2 if in_pairs else 1
-        (
-            self.source,
-            self.ld,
-            self.row,
-            self.column,
-            self.n_rows,
-            self.n_columns,
-            self.down,
-            self.across,
-            self.columns,
-            self.columns_width,
-            self.rows,
-            self.rows_width,
-            self.lines,
-            self.lines_ld,
-        ) = arguments
+        self.at = _Arguments(*values)
         self.word = _I64 if vectors.is_double else _I32
 
     def write(self) -> None:
         """Write the block in each requested order, with masks if the block is incomplete."""
         builder = self.builder
-        has_rows = builder.icmp_signed(">=", self.n_rows, _I64(self.lanes))
-        has_columns = builder.icmp_signed(">=", self.n_columns, _I64(self.lanes * self.per_step))
+        has_rows = builder.icmp_signed(">=", self.at.n_rows, _I64(self.lanes))
+        has_columns = builder.icmp_signed(">=", self.at.n_columns, _I64(self.lanes * self.per_step))
         with builder.if_else(builder.and_(has_rows, has_columns)) as (whole, part):
             for branch, is_whole in ((whole, True), (part, False)):
                 with branch:
@@ -134,23 +106,21 @@ class _Block:
 
     def _write(self, is_whole: bool) -> None:
         builder, vectors = self.builder, self.vectors
-        source = builder.inttoptr(self.source, vectors.number.as_pointer())
+        source = builder.inttoptr(self.at.source, vectors.number.as_pointer())
         lines = []
         for i in range(self.lanes):
-            place, n = builder.gep(source, [builder.mul(_I64(i), self.ld)]), None
+            place, n = builder.gep(source, [builder.mul(_I64(i), self.at.ld)]), None
             if not is_whole:
-                n = self._if_less(i, self.n_rows, self.n_columns, _I64(0))
+                is_there = builder.icmp_signed("<", _I64(i), self.at.n_rows)
+                n = builder.select(is_there, self.at.n_columns, _I64(0))
             lines.append(self._line(place, n))
         for target, write in (
-            (self.columns, self._write_columns),
-            (self.rows, self._write_rows),
-            (self.lines, self._write_lines),
+            (self.at.columns, self._write_columns),
+            (self.at.rows, self._write_rows),
+            (self.at.lines, self._write_lines),
         ):
             with builder.if_then(builder.icmp_signed("!=", target, _I64(0))):
                 write(lines, is_whole)
-
-    def _if_less(self, i: int, n: Any, value: Any, other: Any) -> Any:
-        return self.builder.select(self.builder.icmp_signed("<", _I64(i), n), value, other)
 
     def _line(self, place: Any, n: Any) -> Any:
         """Return a row's steps as a vector. If n is not None, read only the first n numbers."""
@@ -173,7 +143,7 @@ class _Block:
         if not self.is_amx:
             self._write_panels(steps, is_whole)
             return
-        is_left = self.builder.icmp_signed("==", self.columns_width, _I64(0))
+        is_left = self.builder.icmp_signed("==", self.at.columns_width, _I64(0))
         with self.builder.if_else(is_left) as (left, right):
             with left:
                 self._write_tiles(steps, is_whole)
@@ -184,29 +154,31 @@ class _Block:
         """Write half the steps of two AMX tiles; the tiles' rows are columns of the source."""
         builder, lanes, n_steps = self.builder, self.lanes, len(steps)
         nothing = ir.Constant(steps[0][0].type, ir.Undefined)
-        first = builder.udiv(self.row, _I64(self.per_step))
+        first = builder.udiv(self.at.row, _I64(self.per_step))
         inside = builder.urem(first, _I64(lanes))
         tile = builder.mul(builder.sub(first, inside), _I64(lanes))
         for v in range(self.per_step):
             columns = self._transposed([step[v] for step in steps] + [nothing] * n_steps)
             with self._unless(is_whole, None, v * lanes):
-                above = builder.mul(builder.add(self.column, _I64(v * lanes)), self.down)
+                above = builder.mul(builder.add(self.at.column, _I64(v * lanes)), self.at.down)
                 place = builder.add(builder.add(above, tile), inside)
                 for i, value in enumerate(columns):
                     half = self._shuffle(value, value, range(n_steps))
                     row = builder.add(place, _I64(i * lanes))
-                    self._store(half, builder.gep(self._pointer(self.columns), [row]))
+                    self._store(half, builder.gep(self._pointer(self.at.columns), [row]))
 
     def _write_panels(self, steps: Any, is_whole: bool) -> None:
-        builder, lanes, width = self.builder, self.lanes, self.columns_width
+        builder, lanes, width = self.builder, self.lanes, self.at.columns_width
         is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
         for t, step in enumerate(steps):
             for v, value in enumerate(step):
                 # Write all steps, since AMX reads a tile's padding, too.
                 row = None if self.is_amx else t * self.per_step
                 with self._unless(is_whole, row, v * lanes):
-                    first = self._in_panel(self.columns, width, self.down, self.column, v * lanes)
-                    place = builder.gep(first, [builder.mul(self._step(self.row, t), width)])
+                    first = self._in_panel(
+                        self.at.columns, width, self.at.down, self.at.column, v * lanes
+                    )
+                    place = builder.gep(first, [builder.mul(self._step(self.at.row, t), width)])
                     with builder.if_else(is_half) as (half, whole):
                         with whole:
                             self._store(value, place)
@@ -214,35 +186,35 @@ class _Block:
                             low, high = self._halves(value)
                             self._store(low, place)
                             with self._unless(is_whole, 0, v * lanes + lanes // 2):
-                                offset = builder.mul(self.down, width)
+                                offset = builder.mul(self.at.down, width)
                                 self._store(high, builder.gep(place, [offset]))
 
     def _write_rows(self, lines: Any, is_whole: bool) -> None:
         """Transpose rows, and write them as panels."""
-        builder, width = self.builder, self.rows_width
-        first = self._in_panel(self.rows, width, self.across, self.row, 0)
+        builder, width = self.builder, self.at.rows_width
+        first = self._in_panel(self.at.rows, width, self.at.across, self.at.row, 0)
         for t, value in enumerate(self._transposed(lines)):
             with self._unless(is_whole or self.is_amx, 0, t * self.per_step):
-                place = builder.gep(first, [builder.mul(self._step(self.column, t), width)])
+                place = builder.gep(first, [builder.mul(self._step(self.at.column, t), width)])
                 self._store(value, place)
 
     def _write_lines(self, lines: Any, is_whole: bool) -> None:
-        builder, step, ld = self.builder, self._step(self.column, 0), self.lines_ld
+        builder, step, ld = self.builder, self._step(self.at.column, 0), self.at.lines_ld
         if self.is_amx:  # AMX reads rows in tiles.
             step, ld = builder.mul(step, _I64(self.lanes)), _I64(self.lanes)
-        first = builder.add(builder.mul(self.row, self.lines_ld), step)
+        first = builder.add(builder.mul(self.at.row, self.at.lines_ld), step)
         for i, value in enumerate(lines):
             with self._unless(is_whole or self.is_amx, i, 0):
                 place = builder.add(first, builder.mul(_I64(i), ld))
-                self._store(value, builder.gep(self._pointer(self.lines), [place]))
+                self._store(value, builder.gep(self._pointer(self.at.lines), [place]))
 
     def _unless(self, is_whole: bool, row: int | None, column: int) -> Any:
         """Return the context for code that runs only if the block has this row and column."""
         if is_whole:
             return contextlib.nullcontext()
-        is_there = self.builder.icmp_signed("<", _I64(column), self.n_columns)
+        is_there = self.builder.icmp_signed("<", _I64(column), self.at.n_columns)
         if row is not None:
-            has_row = self.builder.icmp_signed("<", _I64(row), self.n_rows)
+            has_row = self.builder.icmp_signed("<", _I64(row), self.at.n_rows)
             is_there = self.builder.and_(has_row, is_there)
         return self.builder.if_then(is_there)
 

@@ -236,16 +236,11 @@ class Program:
             # A constant must not change in place, as in `c ^= key`, so the result is a new array.
             out = None
         inputs = fixed(inputs)
-        function = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "reduce":
             return self._reduce(ufunc, inputs, options, out)
-        if ufunc.nout != 1 or (out is not None and not isinstance(out, Traced)):
-            raise UntraceableError(f"{ufunc} has outputs that cannot be traced.")
-        if options or method != "__call__":
-            value = function(*map(value_of, inputs), **options)
-            if out is None:
-                return self._any(function, inputs, options, value)
-            raise UntraceableError(f"{ufunc} cannot be traced with both options and an output.")
+        has_other_out = out is not None and not isinstance(out, Traced)
+        if method != "__call__" or options or ufunc.nout != 1 or has_other_out:
+            raise UntraceableError(f"{ufunc} has options or outputs that cannot be traced.")
         if out is None:
             out = self._result(ufunc(*map(value_of, inputs)))
         else:
