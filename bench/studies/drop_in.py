@@ -162,7 +162,7 @@ class Script(NamedTuple):
 
     def get_ready(self) -> Turn:
         warnings.simplefilter("ignore")
-        turns.show_slow_path()
+        turns.forbid_slow_path()
         if self.contender == PLAIN:  # This also disables cached machine code.
             os.environ["NUMBA_DISABLE_JIT"] = "1"
         library = importlib.import_module(MODULES[self.contender])

@@ -7,14 +7,13 @@ because they spin before they sleep.
 
 import contextlib
 import json
+import multiprocessing
 import os
-import pickle
 import re
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -31,6 +30,7 @@ PAUSE = 0.1  # Seconds between turns, because the last threads spin for some 20 
 PATIENCE = 600  # The time limit of a turn in seconds, including compilation.
 TRAINED_ON = 1_024  # The number of images to train on before predictions.
 SLOW = "The machine code for NumPy cannot be compiled"  # The warning of the library.
+SPAWN = multiprocessing.get_context("spawn")
 POOLS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "NUMBA")
 
 Announce = Callable[[str], None]  # Called with the name of the turn that starts.
@@ -93,8 +93,12 @@ def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Resu
     ``get_ready``. Each job has a warm-up turn, and one turn per round.
     """
     with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # All processes import at the same time; after that, only one computes at a time.
-        workers = {name: stack.enter_context(Worker(job)) for name, job in jobs.items()}
+        workers = {
+            name: stack.enter_context(Worker(job, folder / f"{number}.log"))
+            for number, (name, job) in enumerate(jobs.items())
+        }
         found = in_turns(jobs, rounds + 1, lambda name: workers[name].ask(), announce)
     for name, runs in found.items():
         if isinstance(runs, list):
@@ -108,74 +112,60 @@ def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Resu
 class Worker(contextlib.AbstractContextManager):
     """The process of a contender, which runs a turn on request."""
 
-    def __init__(self, job: Any) -> None:
-        # The process appends to the log, so that it can be read in between.
-        self._log = tempfile.TemporaryFile("a+", errors="replace")  # noqa: SIM115 - see __exit__
-        command = python("-c", "from bench.suite.turns import work; work()") | {"text": False}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
-        # The parent handles Ctrl-C, which terminals do not send to other sessions.
-        self._process: Any = subprocess.Popen(**command, **pipes, start_new_session=True)
-        self._send(pickle.dumps(job))
-
-    def _send(self, message: bytes) -> None:
-        with contextlib.suppress(OSError):  # If the process has ended, `ask` tells why.
-            self._process.stdin.write(message)
-            self._process.stdin.flush()
+    def __init__(self, job: Any, log: Path) -> None:
+        self._log = log
+        self._pipe, theirs = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=work, args=(job, theirs, log))
+        # The process inherits this, because the parent handles Ctrl-C.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._process.start()
+        signal.signal(signal.SIGINT, handler)
+        theirs.close()
 
     def ask(self) -> Any:
         """Return the result of a turn, or the reason why there is none."""
         time.sleep(PAUSE)
-        timer, start = threading.Timer(PATIENCE, self._process.kill), time.monotonic()
-        timer.start()
-        self._send(b"turn\n")
-        answer = self._process.stdout.readline()
-        timer.cancel()
-        self._log.seek(0)
-        printed = self._log.read()
-        if answer:
-            return slow_path(printed) or json.loads(answer)
-        if time.monotonic() - start >= PATIENCE:
-            return {"cannot_run": f"not done after {PATIENCE} s"}
-        last = [line.strip()[:200] for line in printed.split("\n") if line.strip()][-1:]
-        status = f"its process ended with status {self._process.wait()}"
+        with contextlib.suppress(OSError):  # The process may have ended, after its last result.
+            self._pipe.send("turn")
+        with contextlib.suppress(OSError, EOFError):
+            if not self._pipe.poll(PATIENCE):
+                return {"cannot_run": f"not done after {PATIENCE} s"}
+            return self._pipe.recv()
+        self._process.join()
+        printed = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        last = [line.strip()[:200] for line in printed if line.strip()][-1:]
+        status = f"its process ended with status {self._process.exitcode}"
         return {"cannot_run": ": ".join([status, *last])}
 
     def __exit__(self, *_: object) -> None:
-        with self._log, self._process:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()  # This ends a process that waits for a turn.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
-            self._process.kill()
+        self._pipe.close()  # This ends a process that waits for a turn.
+        self._process.join(5)
+        self._process.kill()
 
 
-def work() -> None:
-    """Read a job from stdin, run a turn for each line that follows, and write results to stdout.
-
-    Output of the peer goes to stderr, and its subprocesses inherit neither pipe.
-    """
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows lacks sessions.
+def work(job: Any, pipe: Any, log: Path) -> None:
+    """Run a turn for each request, and send the results; output of the peer goes to a log."""
+    with log.open("w") as file:
+        for output in (1, 2):
+            os.dup2(file.fileno(), output)
     try:
-        job = pickle.load(requests)  # noqa: S301 - written by `Worker`
         if job.threads is not None and hasattr(os, "sched_setaffinity"):
             # XLA starts one thread per usable CPU and ignores environment variables.
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
-        show_slow_path()
+        forbid_slow_path()
         turn = job.get_ready()
-        requests.readline()
+        pipe.recv()
         loss = turn()  # This turn compiles and warms up.
     except Exception as error:  # A peer may raise any error, which is shown in the table.
-        print(json.dumps(failure(error)), file=answers)
+        pipe.send(failure(error))
         return
-    print(json.dumps({"thread_pools": thread_pools(), "losses": [loss]}), file=answers)
-    for _ in requests:
-        start = time.perf_counter()
-        loss = turn()
-        seconds = loss if isinstance(loss, Seconds) else time.perf_counter() - start
-        print(json.dumps([seconds / job.repeats, loss, peak_bytes()]), file=answers)
+    pipe.send({"thread_pools": thread_pools(), "losses": [loss]})
+    with contextlib.suppress(EOFError):
+        while pipe.recv():
+            start = time.perf_counter()
+            loss = turn()
+            seconds = loss if isinstance(loss, Seconds) else time.perf_counter() - start
+            pipe.send([seconds / job.repeats, loss, peak_bytes()])
 
 
 class Seconds(float):
@@ -218,14 +208,12 @@ def child(
 
     With a launcher such as mpiexec, return the output of each process.
     """
-    env = {"PYTHONWARNINGS": f"ignore,always:{SLOW}:RuntimeWarning"} | env
+    env = {"PYTHONWARNINGS": f"ignore,error:{SLOW}:RuntimeWarning"} | env
     command = python(*arguments, launcher=launcher, **env)
     done = subprocess.run(**command, capture_output=True, cwd=cwd)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
         return {"cannot_run": (last or [f"status {done.returncode}"])[0][:300]}
-    if slow := slow_path(done.stderr + done.stdout):
-        return slow
     lines = done.stdout.splitlines()
     return [json.loads(line) for line in lines] if launcher else json.loads(lines[-1])
 
@@ -250,15 +238,9 @@ def peak_bytes() -> int | None:
     return None
 
 
-def show_slow_path() -> None:
-    """Show the warning that machine code cannot be compiled, even if warnings are ignored."""
-    warnings.filterwarnings("always", SLOW, RuntimeWarning)
-
-
-def slow_path(printed: str) -> Result | None:
-    """Return the result of a process whose machine code could not be compiled, or None."""
-    lines = [line for line in printed.splitlines() if SLOW in line]
-    return {"cannot_run": f"without machine code: {lines[0]}"[:300]} if lines else None
+def forbid_slow_path() -> None:
+    """Raise an error if machine code cannot be compiled, because training would be slower."""
+    warnings.filterwarnings("error", SLOW, RuntimeWarning)
 
 
 # --- contenders at workloads ---------------------------------------------------------------------

@@ -99,6 +99,15 @@ def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
     return np.array(x[:n_images]), y[:n_images].astype(np.int32), source
 
 
+def backend_of(spec: str, precision: str = "float32") -> Any:
+    """Return the backend with a name such as torch:cuda."""
+    from mlp_xp.backends import get_backend
+
+    name, _, device = spec.partition(":")
+    backend = get_backend(name, device or None)
+    return backend if precision == "float32" else backend.with_precision(precision)
+
+
 def make_epoch(
     backend: Any, workload: Workload, x: np.ndarray, y: np.ndarray, placement: Any
 ) -> Callable[[], None]:

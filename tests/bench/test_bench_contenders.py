@@ -106,10 +106,10 @@ def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path,
         name: good._replace(entry=good.entry._replace(module=name, options={}))
         for name in ("dies", "fails", "slow", "is_not_there")
     }
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     ran = turns.measure({**jobs, "good": good}, rounds=1)
     assert ran["dies"]["cannot_run"] == "its process ended with status 3"
-    assert ran["slow"]["cannot_run"].startswith("without machine code: ")
+    assert ran["slow"]["cannot_run"] == f"RuntimeWarning: {turns.SLOW}"
     assert ran["fails"]["cannot_run"] == "RuntimeError: too small"
     assert ran["is_not_there"]["cannot_run"].startswith("ModuleNotFoundError: No module named")
     before, after = ran["good"]["losses"]
@@ -124,11 +124,9 @@ def test_a_contender_without_its_machine_code_cannot_run(turns, monkeypatch):
     monkeypatch.setattr(pool, "_machine_code", lambda: code)
     monkeypatch.setattr(pool, "_has_failed", False)
     kernels = mlp_xp.get_backend("numpy").kernels
-    with pool.thread_pool(1), pytest.warns(RuntimeWarning) as said:
+    turns.forbid_slow_path()
+    with pool.thread_pool(1), pytest.raises(RuntimeWarning, match=f"{turns.SLOW}.*no LLVM"):
         kernels.activate("relu", np.ones(2), xp=np)
-    (text,) = [str(warning.message) for warning in said]
-    assert "(no LLVM)" in turns.slow_path(f"epoch 1\na.py: RuntimeWarning: {text}")["cannot_run"]
-    assert turns.slow_path("epoch 1") is None
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -150,6 +148,14 @@ def test_contenders_of_a_search_find_the_same_best_score(module, monkeypatch):
     runs = [searches.run("iris", who) for who in (searches.OURS, searches.ALONE)]
     assert len({run["score"] for run in runs}) == 1
     assert all(run["seconds"] > 0 and run["bytes"] >= 0 for run in runs)
+
+
+def test_epochs_of_each_backend_are_measured(module, monkeypatch):
+    backends = module("bench.studies.backends")
+    monkeypatch.setattr(backends, "WORKLOADS", backends.WORKLOADS[:1])
+    found = {"numpy": backends.measure_epochs("numpy", 1, 33), "cupy": {"cannot_run": "no GPU"}}
+    (table,) = backends.tables(found)
+    assert (len(table.rows), table.missing) == (2, {"cupy": "no GPU"})
 
 
 @pytest.mark.matrix

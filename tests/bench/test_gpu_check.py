@@ -115,8 +115,8 @@ def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
     install.write_images(10, 5)
     assert install.find_cifar10() == path
     assert mlp_xp.datasets.cifar.load_cifar10(path).x_test.shape == (5, 3072)
-    # The last one is installed, under the name pytest-benchmark.
-    for name in ("numpy-9.0", "cuda_none-1.0", "nowhere_nvmath-1.0", "pytest_benchmark-9.0"):
+    # The last one is installed, under the name array-api-strict.
+    for name in ("numpy-9.0", "cuda_none-1.0", "nowhere_nvmath-1.0", "array_api_strict-9.0"):
         (tmp_path / f"{name}-py3-none-any.whl").touch()
     found = [Path(wheel).name.partition("-")[0] for wheel in install.missing_wheels()]
     assert found == ["cuda_none", "nowhere_nvmath"]
