@@ -9,37 +9,40 @@ from bench.studies import real_tables as study
 from bench.studies.tables import tabm
 from bench.studies.tables.sets import ASIDE, SETS
 from bench.suite.records import DOCS, Result, measured_on, newest
-from bench.suite.tables import count, folded, markdown, paragraphs, reasons
+from bench.suite.tables import bold_least, count, folded, markdown, paragraphs, reasons
 
 
 def blocks() -> dict[str, str]:
     """Return the tables of the page by their names."""
-    record, found = study.newest_run()
-    names, every = study.measured(found)
+    parts = study.PART, study.ON_CORES, tabm.PART
+    record, on_cores, of_paper = (newest(part)[1] for part in parts)
+    results = record[study.PART]["results"]
+    names, every = study.measured(results)
+    aside = [s for s in every if s.name in ASIDE]
+    errors = {
+        s.name: bold_least(100 * s.errors.mean(axis=1), ".2f")
+        for s in every
+        if study.metric(s.name) != "rmse"
+    }
     tables = {
+        f"The {len(aside)} data sets not used for tuning": [study.contenders_table(names, aside)],
         "Loss on each data set": study.losses_tables(names, every),
         "Difference from the recipe on each data set, %": study.differences_tables(names, every),
-        "Classification errors, %": [study.errors_table(names, every)],
+        "Classification errors, %": [study.by_set(names, errors)],
         "Training time on each data set": [study.seconds_table(names, every)],
     }
-    if aside := [s for s in every if s.name in ASIDE]:
-        title = f"The {len(aside)} data sets not used for tuning"
-        tables = {title: [study.contenders_table(names, aside)]} | tables
     parts = [folded(title, paragraphs(*map(markdown, each))) for title, each in tables.items()]
-    on_cores, of_cores = study.newest_run(study.ON_CORES)
-    own, larger = study.measured(of_cores)
+    own, larger = study.measured(on_cores[study.ON_CORES]["results"])
     cores = [study.contenders_table(own, larger), *study.losses_tables(own, larger)]
     cores.append(study.seconds_table(own, larger))
-    of_paper = newest(tabm.PART)[1]
     missing = ", ".join(name for name in SETS if name not in {s.name for s in every})
-    left_out = f"Not compared, because not all contenders ran: {missing}." if missing else ""
-    lost = reasons({f"{name}, {who}": result for (name, who, _), result in found.items()})
+    last = {f"{name}, {who}": runs[-1] for name in results for who, runs in results[name].items()}
     return {
         "tables": paragraphs(markdown(study.contenders_table(names, every)), *parts),
         "tables-machine": paragraphs(
             *_conditions(study.PART, record, every),
-            left_out,
-            *(f"- {name} cannot run: {why}" for name, why in lost.items()),
+            f"Not compared, because not all contenders ran: {missing}." if missing else "",
+            *(f"- {name} cannot run: {why}" for name, why in reasons(last).items()),
         ),
         "tables-on-cores": paragraphs(
             *map(markdown, cores), *_conditions(study.ON_CORES, on_cores, larger)
@@ -62,7 +65,7 @@ def _conditions(name: str, record: Result, every: Sequence[Any]) -> list[str]:
 
 def draw() -> None:
     """Plot each contender's loss against its training time."""
-    names, every = study.measured(study.newest_run()[1])
+    names, every = study.measured(newest(study.PART)[1][study.PART]["results"])
     times, base = study.typical_seconds(every), names.index(study.SKLEARN)
     with image(DOCS / "tables.svg", (7, 3.6)) as axes:
         for number, (name, second) in enumerate(zip(names, times, strict=True)):

@@ -1,16 +1,14 @@
 """Networks and trees with default settings on real tables, split by split.
 
-    python -m bench.studies.real_tables --sets titanic credit --splits 3 --rows 5000 --into /tmp/try
+    python -m bench.studies.real_tables --sets titanic credit --splits 3 --into /tmp/a.json
 
-Each result is appended immediately to ``SET.jsonl`` in the folder of the run. To resume an
-interrupted run, type the command again. ``--again`` repeats the measurement of contenders.
+Each result is written immediately. To resume an interrupted run, type the command again.
 """
 
 import argparse
-import contextlib
-import json
-import subprocess
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from bench.studies.tables.models import CONTENDERS, TEST_SHARE
+from bench.studies.tables.models import CONTENDERS, TEST_SHARE, fit
 from bench.studies.tables.sets import ASIDE, MOST_ROWS, SETS
-from bench.suite.records import Result, environment, newest, replace, resume, write
+from bench.suite.records import Result, environment, newest, resume, write
 from bench.suite.tables import Table, bold_least, median, print_tables, seconds
-from bench.suite.turns import python, say, threads_of
+from bench.suite.turns import SPAWN, failure, redirect, say, set_threads
 
 PART, ON_CORES = "tables", "tables-on-cores"  # Processor time of one thread; time on cores.
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
@@ -34,59 +32,39 @@ HEADS = {
     "pytabkit RealMLP-TD": "RealMLP",
     "scikit-learn HistGradientBoosting": "HistGB",
 }
-Key = tuple[str, str, int]  # The key of a result: data set, contender and split.
 
 
 # --- measuring -----------------------------------------------------------------------------------
 
 
-def lines(file: Path) -> Iterator[Result]:
-    """Yield the results in a file, without incomplete lines."""
-    for line in file.read_text().splitlines() if file.exists() else ():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
-
-
-def read(folder: Path) -> dict[Key, Result]:
-    """Return the results of a run."""
-    found = ((name, result) for name in SETS for result in lines(folder / f"{name}.jsonl"))
-    return {(name, r.pop("contender"), r.pop("split")): r for name, r in found}
-
-
 def measure(
     name: str, contender: str, splits: Sequence[int], rows: int, threads: int
-) -> Iterator[Result]:
-    """Yield the result of each split when it is finished; all splits run in one process."""
-    own = ("-m", "bench.studies.tables.models", name, contender, rows, threads, *splits)
-    command = python(*own, PYTHONWARNINGS="ignore", **threads_of(threads))
-    waiting = [*splits]
-    with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        for line in process.stdout:
-            if line.startswith("{"):  # Other lines are output of libraries.
-                yield json.loads(line)
-                del waiting[0]
-    for split in waiting:
-        yield {"split": split, "cannot_run": f"its process ended with status {process.returncode}"}
+) -> Iterator[tuple[int, Result]]:
+    """Yield each split and its result when it is finished; all run in one process."""
+    set_threads(threads)
+    with ProcessPoolExecutor(1, SPAWN, redirect, (os.devnull,)) as process:
+        for split in splits:
+            try:
+                result = process.submit(fit, name, contender, split, rows, threads).result()
+            except Exception as error:  # A library may raise any error.
+                result = failure(error)
+            yield split, result
 
 
-def run(folder: Path, part: str, args: argparse.Namespace) -> None:
-    """Measure the results that are missing in a folder of this machine and number of rows."""
-    file = folder / "environment.json"
+def run(path: Path, part: str, args: argparse.Namespace) -> Result:
+    """Measure the results that are missing in a record of this machine and number of rows."""
     own = {"rows": args.rows, "threads": args.threads}
-    fresh = {"environment": environment(PACKAGES), part: own}
-    write(file, resume(file, fresh, {part: tuple(own), "environment": ("cpu", "kind")}))
-    for name in args.sets:  # Remove incomplete lines, and results to measure again.
-        file = folder / f"{name}.jsonl"
-        kept = [result for result in lines(file) if result["contender"] not in args.again]
-        replace(file, "".join(json.dumps(result) + "\n" for result in kept))
+    fresh = {"environment": environment(PACKAGES), part: {**own, "results": {}}}
+    record = resume(path, fresh, {part: tuple(own), "environment": ("cpu", "kind")})
     limits = sorted({min(3, args.splits), args.splits})  # Three splits of each data set first.
     for limit, name, who in product(limits, args.sets, args.contenders):
-        known, file = read(folder), folder / f"{name}.jsonl"
-        missing = [s for s in range(limit) if "seconds" not in known.get((name, who, s), {})]
-        for result in measure(name, who, missing, args.rows, args.threads) if missing else ():
-            say(f"{name}, {who}: {result}")
-            with file.open("a") as opened:
-                opened.write(json.dumps({"contender": who, **result}) + "\n")
+        known = record[part]["results"].setdefault(name, {}).setdefault(who, [])
+        missing = [s for s in range(limit) if s >= len(known) or "seconds" not in known[s]]
+        for s, result in measure(name, who, missing, args.rows, args.threads):
+            say(f"{name}, {who}, split {s}: {result}")
+            known[s : s + 1] = [result]
+            write(path, record)
+    return record
 
 
 # --- statistics ----------------------------------------------------------------------------------
@@ -105,17 +83,16 @@ def metric(name: str) -> str:
     return "rmse" if SETS[name].task == "regression" else "log_loss"
 
 
-def measured(found: dict[Key, Result]) -> tuple[list[str], list[Scores]]:
+def measured(results: Result) -> tuple[list[str], list[Scores]]:
     """Return all contenders with results, and the scores on each data set that all of them ran."""
-    ran = {key: result for key, result in found.items() if "seconds" in result}
-    names = [who for who in CONTENDERS if any(who == other for _, other, _ in ran)]
-    every = []
+    runs_of = [runs for contenders in results.values() for runs in contenders.items()]
+    ran = {who for who, runs in runs_of if any("seconds" in run for run in runs)}
+    names, every = [who for who in CONTENDERS if who in ran], []
     for name in SETS:
-        splits = sorted({s for n, _, s in ran if n == name})
-        columns = [[ran.get((name, who, s)) for who in names] for s in splits]
-        if kept := [column for column in columns if all(column)]:
+        splits = zip(*(results.get(name, {}).get(who, []) for who in names), strict=False)
+        if kept := [runs for runs in splits if all("seconds" in run for run in runs)]:
             arrays = (
-                np.asarray([[result.get(key) for result in column] for column in kept]).T
+                np.asarray([[run.get(key) for run in runs] for runs in kept]).T
                 for key in (metric(name), "error", "seconds")
             )
             every.append(Scores(name, *arrays))
@@ -206,37 +183,23 @@ def differences_tables(names: Sequence[str], every: Sequence[Scores]) -> list[Ta
     return tables
 
 
-def errors_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
-    """Return the mean error of each contender in percent on each classification data set."""
-    classes = [s for s in every if metric(s.name) != "rmse"]
-    return by_set(names, {s.name: bold_least(100 * s.errors.mean(axis=1), ".2f") for s in classes})
-
-
 def seconds_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
     """Return the median training time of each contender on each data set."""
     return by_set(names, {s.name: [median(turns) for turns in s.seconds.tolist()] for s in every})
-
-
-def newest_run(part: str = PART) -> tuple[Result, dict[Key, Result]]:
-    """Return the machine of the newest run, and its results."""
-    path, record = newest(part)
-    return record, read(path.parent)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.real_tables")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
-    parser.add_argument("--again", nargs="+", choices=CONTENDERS, default=[])
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--rows", type=int, default=MOST_ROWS, help="the most of a set")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--into", type=Path, help="a folder; default: the newest run's")
+    parser.add_argument("--into", type=Path, help="a file; default: the newest record's")
     args = parser.parse_args(argv)
     part = PART if args.threads == 1 else ON_CORES
-    folder = args.into or newest(part)[0].parent
-    run(folder, part, args)
-    names, every = measured(read(folder))
+    record = run(args.into or newest(part)[0], part, args)
+    names, every = measured(record[part]["results"])
     if every:
         print_tables([], [contenders_table(names, every)])
 

@@ -145,9 +145,7 @@ class Worker(contextlib.AbstractContextManager):
 
 def work(job: Any, pipe: Any, log: Path) -> None:
     """Run a turn for each request, and send the results; output of the peer goes to a log."""
-    with log.open("w") as file:
-        for output in (1, 2):
-            os.dup2(file.fileno(), output)
+    redirect(log)
     try:
         if job.threads is not None and hasattr(os, "sched_setaffinity"):
             # XLA starts one thread per usable CPU and ignores environment variables.
@@ -166,6 +164,13 @@ def work(job: Any, pipe: Any, log: Path) -> None:
             loss = turn()
             seconds = loss if isinstance(loss, Seconds) else time.perf_counter() - start
             pipe.send([seconds / job.repeats, loss, peak_bytes()])
+
+
+def redirect(path: Path | str) -> None:
+    """Write the output of this process to a file."""
+    with open(path, "w") as file:
+        for output in (1, 2):
+            os.dup2(file.fileno(), output)
 
 
 class Seconds(float):

@@ -50,37 +50,44 @@ def test_log_loss_is_that_of_scikit_learn_and_a_class_nobody_saw_is_not_certain(
 
 
 @pytest.fixture
-def folder(study, monkeypatch, tmp_path):
+def file(study, monkeypatch, tmp_path):
     """A run of two sets, three contenders and four splits, which a failure stopped once."""
     measured = []
 
     def measure(name, contender, splits, rows, threads):
         for split in splits:
-            if len(measured) == 15:
+            if len(measured) == 15:  # The run is stopped once.
+                measured.append(None)
                 raise KeyboardInterrupt
             measured.append((name, contender, split))
             loss = (1.0, 1.1, 1.21)[WHO.index(contender)] * (1 + split / 10)
             if contender == WHO[2] and name == "diabetes":
                 loss /= 2
             keys = ("rmse",) if name == "diabetes" else ("log_loss", "error")
-            yield {"split": split, "seconds": 2.0, **dict.fromkeys(keys, loss)}
+            yield split, {"seconds": 2.0, **dict.fromkeys(keys, loss)}
 
     monkeypatch.setattr(study, "measure", measure)
-    words = ["--sets", *SETS, "--contenders", *WHO, "--splits", "4", "--into", str(tmp_path / "a")]
+    words = [
+        "--sets",
+        *SETS,
+        "--contenders",
+        *WHO,
+        "--splits",
+        "4",
+        "--into",
+        str(tmp_path / "a.json"),
+    ]
     with pytest.raises(KeyboardInterrupt):
         study.main(words)
-    with (tmp_path / "a" / "cells.jsonl").open("a") as file:
-        file.write('{"contender": "LightG')  # The disk was full.
-    measured.append(None)
     study.main(words)
-    assert len(measured) == 1 + len({*measured} - {None}) == 25
-    return tmp_path / "a"
+    assert len(measured) == len({*measured}) == 25
+    return tmp_path / "a.json"
 
 
-def test_a_run_continues_and_pairs_its_splits(study, folder):
-    found = study.read(folder)
-    assert len(found) == 24
-    names, every = study.measured(found)
+def test_a_run_continues_and_pairs_its_splits(study, file):
+    results = json.loads(file.read_text())[study.ON_CORES]["results"]
+    assert sum(len(runs) for each in results.values() for runs in each.values()) == 24
+    names, every = study.measured(results)
     assert names == WHO
     table = study.contenders_table(names, every)
     # LightGBM is best on one set and worst on the other.
@@ -103,12 +110,6 @@ def test_an_interval_knows_that_training_sets_overlap(study):
     assert half == pytest.approx(3.1824 * 0.1290994 * 0.5**0.5, rel=1e-4)
 
 
-def test_a_folder_is_of_one_size_and_measures_again_what_it_is_told_to(study, folder):
-    words = ["--sets", "cells", "--splits", "2", "--into", str(folder)]
+def test_a_record_is_of_one_size(study, file):
     with pytest.raises(SystemExit, match="has rows 20000, not 50: "):
-        study.main([*words, "--rows", "50"])
-    before = (folder / "cells.jsonl").read_text()
-    study.main([*words, "--contenders", WHO[1], "--again", WHO[1]])
-    kept = [json.loads(line) for line in (folder / "cells.jsonl").read_text().splitlines()]
-    assert sorted(r["split"] for r in kept if r["contender"] == WHO[1]) == [0, 1]
-    assert len(before.splitlines()) > len(kept)
+        study.main(["--sets", "cells", "--into", str(file), "--rows", "50"])

@@ -1,16 +1,7 @@
-"""The contenders of `bench.studies.real_tables` with default settings: one fit and its scores.
-
-    python -m bench.studies.tables.models titanic "mlp_xp, recipe table" 5000 2 0 1
-
-fits on at most 5,000 rows with 2 threads. It prints a line of JSON for each split, here 0 and 1,
-or why the contender cannot run.
-"""
+"""The contenders of `bench.studies.real_tables` with default settings: one fit and its scores."""
 
 import importlib
-import json
-import sys
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,7 +16,6 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from bench.studies.tables.sets import MOST_ROWS, SETS
 from bench.suite.records import Result
-from bench.suite.turns import failure
 
 TEST_SHARE = 0.2
 # Smaller probabilities are replaced with this value, so a single row cannot dominate the loss.
@@ -136,14 +126,3 @@ def fit(name: str, contender: str, split: int, rows: int = MOST_ROWS, threads: i
     seconds = clock() - start
     deviation = float(np.std(y)) if is_regression else None
     return {"seconds": round(seconds, 4), **scores(model, test, y_test, deviation)}
-
-
-if __name__ == "__main__":
-    name, contender, rows, threads, *splits = sys.argv[1:]
-    warnings.simplefilter("ignore")
-    for split in splits:
-        try:
-            found = fit(name, contender, int(split), int(rows), int(threads))
-        except Exception as error:  # A library may raise any error.
-            found = failure(error)
-        print(json.dumps({"split": int(split), **found}), file=sys.__stdout__, flush=True)
