@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from bench.suite.turns import Announce, Options, say, set_threads
 from bench.suite.workloads import QUICK, SUITE
 from mlp_xp.cli.commands import parse as parse_command
 
-KEYS = {key.replace("_", "-"): key for key in ALL}
 WORKLOADS, QUICK_WORKLOADS = ([workload.name for workload in suite] for suite in (SUITE, QUICK))
+KEYS = {key.replace("_", "-"): key for key in ALL}
 NAMES = (*WORKLOADS, *(key.replace("_", "-") for key in PARTS))
-QUICK_EXTRAS = ("drop-in", "busy", "end-to-end")
+QUICK_NAMES = (*QUICK_WORKLOADS, "drop-in", "busy", "end-to-end")
 Parts = dict[str, tuple[str, Callable[[Announce], Result]]]  # Titles and measuring functions.
 
 
@@ -32,7 +32,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the options of `mlp-xp bench`."""
     try:
         args = parse_command(["bench", *(sys.argv[1:] if argv is None else argv)])
-        check(args)
+        parts = (*(QUICK_WORKLOADS if args.quick else WORKLOADS), *KEYS)
+        check("part", [word.partition("/")[0] for word in args.only or []], parts)
+        names = {name for workload in SUITE for name in entries(workload)}
+        check("contender", args.contenders or [], sorted(names))
     except ValueError as error:
         print(f"mlp-xp: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -41,25 +44,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def check(args: argparse.Namespace) -> None:
-    """Raise ValueError for an unknown part or contender."""
-    known = [*dict.fromkeys((*NAMES, *KEYS))]
-    for name in (word.partition("/")[0] for word in args.only or []):
+def check(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError for an unknown name."""
+    for name in names:
         if name not in known:
-            raise ValueError(f"no part is called {name!r}: choose from {', '.join(known)}")
-        if args.quick and name not in (*QUICK_WORKLOADS, *KEYS):
-            quick = ", ".join(QUICK_WORKLOADS)
-            raise ValueError(f"--only {name} is not part of a quick run, which contains {quick}")
-    names = {name for workload in SUITE for name in entries(workload)}
-    for name in args.contenders or []:
-        if name not in names:
-            typed = "; ".join(f'"{known_name}"' for known_name in sorted(names))
-            raise ValueError(f"no contender is called {name!r}: choose from {typed}")
+            typed = "; ".join(f'"{each}"' for each in known)
+            raise ValueError(f"no {kind} of this run is called {name!r}: choose from {typed}")
 
 
 def parts_of(args: argparse.Namespace, scratch: Path) -> Parts:
     """Return the selected parts in order."""
-    suite, usual = (QUICK, [*QUICK_WORKLOADS, *QUICK_EXTRAS]) if args.quick else (SUITE, NAMES)
+    suite, usual = (QUICK, QUICK_NAMES) if args.quick else (SUITE, NAMES)
     known = {w.name: (w.title, partial(measure_workload, w)) for w in suite}
     known |= {name: ALL[key][:2] for name, key in KEYS.items()}
     options = Options(args.rounds, args.threads, scratch, args.quick, args.images, args.contenders)
@@ -90,7 +85,11 @@ def main() -> int:
         else:
             out.rmdir()
         return 130
-    print_tables(head_of(result), tables_of(result), OURS)
+    run = f"{'quick run' if args.quick else 'run'} of {count(args.rounds, 'round')}"
+    head = [f"{run}, {count(args.threads, 'thread')}, {result['environment']['cpu']}"]
+    if result["workloads"]:
+        head += [f"times ours: the time of a contender / {OURS}; above 1, mlp_xp is faster."]
+    print_tables(head, tables_of(result), OURS)
     if args.quick and args.only is None:
         left_out = [name for name in NAMES if name not in parts]
         print(f"\nleft out by --quick: many contenders, {', '.join(left_out)}")
@@ -129,15 +128,6 @@ def measure_parts(parts: Parts, result: Result, out: Path) -> None:
             progress.advance(bar)
         announce("drawing the charts")
         draw(result, out)
-
-
-def head_of(result: Result) -> list[str]:
-    """Return the first lines of the terminal output of a run."""
-    settings = result["settings"]
-    run = f"{'quick run' if settings['quick'] else 'run'} of {count(settings['rounds'], 'round')}"
-    facts = [run, count(settings["threads"], "thread"), result["environment"]["cpu"]]
-    times = f"times ours: the time of a contender / {OURS}; above 1, mlp_xp is faster."
-    return [", ".join(facts), *([times] if result["workloads"] else [])]
 
 
 def tables_of(result: Result) -> list[Table]:

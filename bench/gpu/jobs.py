@@ -1,9 +1,6 @@
 """The measurements of check.py. Each runs in its own process, which writes a line per result.
 
-    python -m bench.gpu.jobs peaks torch:cuda --out FILE --seconds 20
-    python -m bench.gpu.jobs steps "torch, compiled" --spec torch:cuda --out FILE --seconds 60
-
-`JOBS` lists the measurements. ``--tiny`` uses small networks, for a trial without a GPU.
+python -m bench.gpu.jobs steps "torch, compiled" --spec torch:cuda --out FILE --seconds 60
 """
 
 import argparse
@@ -41,12 +38,12 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 AROUND, ENDING = 15, 5
 
 Line = dict[str, Any]
-Epoch = Callable[[], object]
-# The description of each case, and a function that measures it.
-Cases = Iterable[tuple[Line, Callable[[], Line]]]
+Cases = Iterable[
+    tuple[Line, Callable[[], Line]]
+]  # Their descriptions, and functions that measure them.
 
 
-def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
+def rounds(epoch: Callable[[], object], seconds: float, n_warm: int = 2) -> list[float]:
     """Return the seconds of epochs after warm-up epochs, which include compilation."""
     for _ in range(n_warm):
         epoch()
@@ -56,9 +53,6 @@ def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
         epoch()
         taken.append(time.perf_counter() - start)
     return taken
-
-
-# --- steps and launches --------------------------------------------------------------------------
 
 
 def steps(args: argparse.Namespace) -> Cases:
@@ -95,7 +89,7 @@ def steps(args: argparse.Namespace) -> Cases:
         yield variant | case, partial(measure, workload, variant | case)
 
 
-def prepare(spec: str, line: Line, workload: Workload) -> Epoch:
+def prepare(spec: str, line: Line, workload: Workload) -> Callable[[], object]:
     """Return a function that trains an epoch of a peer or of this library."""
     x, y, _ = loaded(workload.data, workload.n_images)
     if line["contender"] in GPU_PEERS:
@@ -114,7 +108,7 @@ def prepare(spec: str, line: Line, workload: Workload) -> Epoch:
 loaded = functools.lru_cache(maxsize=2)(load)
 
 
-def count_launches(epoch: Epoch, contender: str) -> int:
+def count_launches(epoch: Callable[[], object], contender: str) -> int:
     """Count the launches of kernels and graphs in an epoch; return 0 if unknown."""
     with contextlib.suppress(ImportError):
         if "cupy" in contender:
@@ -148,11 +142,8 @@ def workloads_of(*, tiny: bool) -> list[Workload]:
         goal = goal._replace(widths=(3072, 16, 16, 10), **few)
         return [goal, digits._replace(widths=(64, 16, 10), **few)]
     larger = wide._replace(name="wide-4096", batch_size=4096)
-    goal, *others = (w._replace(n_images=50_000) for w in (goal, medium, lab, wide, larger))
-    return [goal, digits, *others]
-
-
-# --- peaks, transfers and the recipe -------------------------------------------------------------
+    full = [w._replace(n_images=50_000) for w in (goal, medium, lab, wide, larger)]
+    return [full[0], digits, *full[1:]]
 
 
 def peaks(args: argparse.Namespace) -> Cases:
@@ -161,14 +152,19 @@ def peaks(args: argparse.Namespace) -> Cases:
 
     def measure(precision: str) -> Line:
         backend = backend_of(args.contender, precision)
+        xp, is_low = backend.xp, precision == "bf16" and backend.name != "cupy"
+
+        def run() -> None:
+            for _ in range(10):  # CuPy uses low precisions only in layers.
+                is_cupy = backend.name == "cupy"
+                last = backend.kernels.dense(layer, a, xp=xp)[0] if is_cupy else a @ a
+            backend.synchronize(last)
+
         with backend.scope():
-            multiply = _large_product(backend, precision, n)
-
-            def run() -> None:
-                for _ in range(10):
-                    last = multiply()
-                backend.synchronize(last)
-
+            # A product of equal numbers would need less power, and therefore run faster.
+            a = backend.put(np.random.default_rng(0).random((n, n), np.float32))
+            layer = Dense(a, backend.put(np.zeros(n, np.float32)))
+            a = xp.astype(a, xp.bfloat16) if is_low else a
             return {"flops": 10 * 2 * n**3 / statistics.median(rounds(run, 0.5))}
 
     for precision in ("float32", "tf32", "bf16"):
@@ -176,38 +172,24 @@ def peaks(args: argparse.Namespace) -> Cases:
         yield line, partial(measure, precision)
 
 
-def _large_product(backend: Backend, precision: str, n: int) -> Epoch:
-    xp = backend.xp
-    # A product of equal numbers would need less power, and therefore run faster.
-    a = backend.put(np.random.default_rng(0).random((n, n), np.float32))
-    if backend.name == "cupy":  # CuPy uses low precisions only in layers.
-        layer = Dense(a, backend.put(np.zeros(n, np.float32)))
-        return lambda: backend.kernels.dense(layer, a, xp=xp)[0]
-    if precision == "bf16":
-        a = xp.astype(a, xp.bfloat16)
-    return lambda: a @ a
-
-
 def transfers(args: argparse.Namespace) -> Cases:
     """Measure transfers of CIFAR-10 batches to the device: pageable, pinned, overlapped."""
     backend = backend_of(args.contender)
     x, y, source = load("cifar10", 256 if args.tiny else 50_000)
 
-    def batches(how: str, rows: int) -> Iterable[Any]:
-        if how == "overlapped":
-            return Streamed(backend, x, y, "float32").epoch(plan_epoch(len(x), rows, seed=0))
+    def move(how: str, rows: int) -> None:
         copy = backend.put if how == "pinned" else partial(_copy_pageable, backend)
-        return (copy(x[start : start + rows]) for start in range(0, len(x), rows))
+        batches = (copy(x[start : start + rows]) for start in range(0, len(x), rows))
+        if how == "overlapped":
+            batches = Streamed(backend, x, y, "float32").epoch(plan_epoch(len(x), rows, seed=0))
+        for batch in batches:
+            last = batch
+        backend.synchronize(last)
 
     def measure(how: str, rows: int) -> Line:
-        def move() -> None:
-            last = None
-            for batch in batches(how, rows):
-                last = batch
-            backend.synchronize(last)
-
         with backend.scope():
-            return {"bytes_per_second": x.nbytes / statistics.median(rounds(move, 0.3))}
+            taken = rounds(partial(move, how, rows), 0.3)
+        return {"bytes_per_second": x.nbytes / statistics.median(taken)}
 
     for n_rows, how in product((128, 1024), ("pageable", "pinned", "overlapped")):
         line = {"backend": args.contender, "how": how, "rows": n_rows, "data": source}
@@ -234,8 +216,8 @@ def record(args: argparse.Namespace) -> Cases:
     from mlp_xp.datasets import load_cifar10, load_digits
 
     name, _, device = args.contender.partition(":")
-    max_time = 3 if args.tiny else int(args.seconds) - AROUND
     source = find_cifar10()
+    max_time = 3 if args.tiny else int(args.seconds) - AROUND
     path = IMAGES if source == IMAGES else None  # The loader finds other data.
     words = ["train", "--backend", name, *(["--device", device] if device else [])]
     words += ["--max-time", str(max_time), *(["--data-path", str(path)] if path else [])]
@@ -267,7 +249,7 @@ def results(args: argparse.Namespace) -> Iterator[Line]:
     # Skip the last cases, so the process is not stopped.
     end = time.monotonic() + args.seconds - ENDING
     for line, measure in JOBS[args.job](args):
-        line = {"part": args.job} | line
+        line = {"part": args.job, "by": args.contender} | line
         if args.job == "steps" and time.monotonic() > end:
             yield line | {"cannot_run": NOT_REACHED}
             continue

@@ -1,11 +1,9 @@
 """scikit-learn's interface: this library and scikit-learn's MLP; an epoch is a `partial_fit`."""
 
 import importlib
-import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from bench.suite.workloads import MOMENTUM, Contender, Task
 
@@ -38,7 +36,6 @@ def make(
         **options,
     )
     classes = np.arange(task.net.widths[-1])
-    warnings.simplefilter("ignore", ConvergenceWarning)  # The epochs of a turn may be few.
 
     def train(epochs: int) -> float:
         if in_one_fit:

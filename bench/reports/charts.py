@@ -125,9 +125,6 @@ def speedrun_figure(result: Result) -> Any:
     return figure
 
 
-# --- images for light and dark pages --------------------------------------------------------------
-
-
 @contextmanager
 def image(path: Path, size: tuple[float, float], source: str | None = None) -> Iterator[Any]:
     """Yield axes, then write the plot as SVG for light and dark pages."""

@@ -1,15 +1,15 @@
 """Fits while another program keeps the last core busy: on all threads, or on the other cores."""
 
-import contextlib
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+
+import numpy as np
 
 from bench.suite.records import Result
 from bench.suite.tables import Table, spread, times
-from bench.suite.turns import Announce, Options, Part, child, in_turns, threads_of
+from bench.suite.turns import Announce, Options, Part, call, in_turns, threads_of
 
 LIMIT = 1.4  # The maximum ratio of the time with all threads to the time with fewer threads.
 WAYS = IDLE, BUSY, ALONE = "all threads, idle", "all threads, busy", "one thread, busy"
@@ -26,40 +26,27 @@ CASES = {
     "prediction": ((3072, 512, 512, 10), 128, 1_280, 16),
     "search": ((64, 100, 10), 200, 1_797, 16),
 }
-RUN = """
-import json, os, sys, time
-os.sched_setaffinity(0, json.loads(sys.argv[3]))
-import numpy as np
-from mlp_xp import MLPClassifier
-from mlp_xp.model_selection import GridSearchCV
-name, (widths, batch, n, epochs) = sys.argv[1], json.loads(sys.argv[2])
-rng = np.random.default_rng(0)
-X = rng.standard_normal((n, widths[0]), dtype=np.float32)
-y = rng.integers(widths[-1], size=n)
-model = MLPClassifier(widths[1:-1], batch_size=batch, max_iter=epochs, random_state=0,
-    n_iter_no_change=np.inf)
-search = GridSearchCV(model, {"alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [1e-4, 1e-3, 1e-2]},
-    cv=3, refit=False)
-many = np.tile(X, (16, 1))
-act = {"prediction": lambda: model.predict(many), "search": lambda: search.fit(X, y)}.get(
-    name, lambda: model.fit(X, y))
-model.fit(X, y)
-act()
-start = time.perf_counter()
-act()
-print(time.perf_counter() - start)
-"""
 
 
-@contextlib.contextmanager
-def busy_program(cpu: int) -> Iterator[None]:
-    """Run a program that keeps a core busy during the context."""
-    loop = f"import os; os.sched_setaffinity(0, [{cpu}])\nwhile True: pass"
-    with subprocess.Popen([sys.executable, "-c", loop]) as program:
-        try:
-            yield
-        finally:
-            program.kill()
+def run(name: str, widths: tuple[int, ...], batch: int, n: int, epochs: int) -> float:
+    """Return the seconds of a case after a warm-up."""
+    from mlp_xp import MLPClassifier
+    from mlp_xp.model_selection import GridSearchCV
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, widths[0]), dtype=np.float32)
+    y = rng.integers(widths[-1], size=n)
+    own = {"max_iter": epochs, "random_state": 0, "n_iter_no_change": np.inf}
+    model = MLPClassifier(widths[1:-1], batch_size=batch, **own).fit(X, y)
+    rates = {"alpha": [1e-4, 1e-2, 1.0], "learning_rate_init": [1e-4, 1e-3, 1e-2]}
+    search, many = GridSearchCV(model, rates, cv=3, refit=False), np.tile(X, (16, 1))
+    for _ in range(2):
+        start = time.perf_counter()
+        if name == "prediction":
+            model.predict(many)
+        else:
+            (search if name == "search" else model).fit(X, y)
+    return time.perf_counter() - start
 
 
 def measure(options: Options, announce: Announce) -> Result:
@@ -72,9 +59,16 @@ def measure(options: Options, announce: Announce) -> Result:
     def act(turn: str) -> object:
         name, way = turn.split(": ")
         chosen = cpus - {max(cpus)} if way == ALONE else cpus
-        with contextlib.nullcontext() if way == IDLE else busy_program(max(cpus)):
-            given = json.dumps(CASES[name]), json.dumps([*chosen])
-            return child("-c", RUN, name, *given, **threads_of(len(chosen)))
+        loop = "pass" if way == IDLE else "while True: pass"
+        os.sched_setaffinity(0, {max(cpus)})  # Processes inherit the cores.
+        program = subprocess.Popen([sys.executable, "-c", loop])
+        try:
+            os.sched_setaffinity(0, chosen)
+            return call(run, name, *CASES[name], **threads_of(len(chosen)))
+        finally:
+            os.sched_setaffinity(0, cpus)
+            program.kill()
+            program.wait()
 
     turns = [f"{name}: {way}" for name in names for way in WAYS]
     found = in_turns(turns, min(options.rounds, 3), act, announce)

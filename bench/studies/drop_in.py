@@ -3,8 +3,9 @@
 import importlib
 import itertools
 import os
-import warnings
+import time
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -83,31 +84,27 @@ def fit_again(library: Any, calls: int) -> Turn:
     return turn
 
 
-SCRIPT = """
-import time
-from sklearn.datasets import load_iris
-from {module} import MLPClassifier
-X, y = load_iris(return_X_y=True)
-model = MLPClassifier(max_iter=200, random_state=0)
-{search}
-start = time.perf_counter()
-model.fit(X, y)
-print(time.perf_counter() - start)
-"""
-SEARCH = """
-from {}.model_selection import GridSearchCV
-grid = {{"alpha": [1e-4, 1e-2], "hidden_layer_sizes": [(20,), (50,)]}}
-model = GridSearchCV(model, grid, n_jobs=2, cv=3)
-"""
+def first_fit(library: str, searches: str) -> float:
+    """Return the seconds of a fit, or of the grid search of a package, after the imports."""
+    from sklearn.datasets import load_iris
+
+    X, y = load_iris(return_X_y=True)
+    model = importlib.import_module(library).MLPClassifier(max_iter=200, random_state=0)
+    if searches:
+        grid = {"alpha": [1e-4, 1e-2], "hidden_layer_sizes": [(20,), (50,)]}
+        search = importlib.import_module(f"{searches}.model_selection").GridSearchCV
+        model = search(model, grid, n_jobs=2, cv=3)
+    start = time.perf_counter()
+    model.fit(X, y)
+    return time.perf_counter() - start
 
 
 def run_first(library: Any, search: str = "") -> Turn:
-    """Time a script in a new process; with our MLP, a search comes from the package ``search``."""
-    module = search if library.__name__ == MODULES[OURS] else "sklearn"
-    more = SEARCH.format(module) if search else ""
+    """Time a fit in a new process; with our MLP, a search comes from the package ``search``."""
+    searches = search if library.__name__ == MODULES[OURS] else search and "sklearn"
 
     def turn() -> turns.Seconds:
-        answer = turns.child("-c", SCRIPT.format(module=library.__name__, search=more))
+        answer = turns.call(first_fit, library.__name__, searches)
         if isinstance(answer, dict):
             raise RuntimeError(answer["cannot_run"])
         return turns.Seconds(answer)
@@ -161,8 +158,6 @@ class Script(NamedTuple):
     repeats = 1
 
     def get_ready(self) -> Turn:
-        warnings.simplefilter("ignore")
-        turns.forbid_slow_path()
         if self.contender == PLAIN:  # This also disables cached machine code.
             os.environ["NUMBA_DISABLE_JIT"] = "1"
         library = importlib.import_module(MODULES[self.contender])
@@ -181,10 +176,9 @@ def comparisons(options: turns.Options) -> dict[str, tuple[str, str]]:
 def measure_all(options: turns.Options, announce: turns.Announce) -> Result:
     """Return the seconds of each contender's turns, by case and threads."""
     known = [OURS, PEER] if options.quick else [*MODULES]
-    chosen = [who for who in known if options.contenders is None or who in options.contenders]
     results: Result = {}
     for title, (name, label) in comparisons(options).items():
-        kind, scripts = kind_of(name), {who: Script(name, who) for who in chosen}
+        kind, scripts = kind_of(name), {who: Script(name, who) for who in options.listed(known)}
         facts = {"case": name, "kind": kind, "threads": label, "wanted": KINDS[kind][1]}
         with mock.patch.dict(os.environ):
             turns.set_threads(THREADS[label])
@@ -211,13 +205,11 @@ def tables(results: Result) -> list[Table]:
 
 def summary(results: Result) -> Table:
     """Return the table of kinds: range of ratios, target, and number below the target."""
-    found: dict[tuple[str, float], list[float]] = {}
-    for result in results.values():
-        own, theirs = (result["contenders"][who]["seconds"] for who in (OURS, PEER))
-        key = kind_of(result["case"]), result["wanted"]
-        found.setdefault(key, []).append(ratio(theirs, own).median)
     rows = []
-    for (kind, wanted), got in found.items():
+    for kind, group in itertools.groupby(results.values(), key=itemgetter("kind")):
+        runs = [(result["contenders"], result["wanted"]) for result in group]
+        got = [ratio(each[PEER]["seconds"], each[OURS]["seconds"]).median for each, _ in runs]
+        wanted = runs[0][1]
         below = f"{sum(one < wanted for one in got)} of {len(got)}"
         rows.append([kind, f"{min(got):.2f} to {max(got):.2f}", f"{wanted:g}", below])
     columns = ["scripts", "speedup over scikit-learn", "target", "below target"]

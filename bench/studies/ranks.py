@@ -106,9 +106,6 @@ def tables(result: Result) -> list[Table]:
     return [Table(PART.title, columns, rows, note=note)]
 
 
-# --- out of core ---------------------------------------------------------------------------------
-
-
 def measure_maps(options: Options, announce: Announce) -> Result:
     """Return the measurements of each rank on a file of zeros, by number of ranks."""
     path, found = str(options.scratch / "x.npy"), {}

@@ -34,9 +34,6 @@ HEADS = {
 }
 
 
-# --- measuring -----------------------------------------------------------------------------------
-
-
 def measure(
     name: str, contender: str, splits: Sequence[int], rows: int, threads: int
 ) -> Iterator[tuple[int, Result]]:
@@ -65,9 +62,6 @@ def run(path: Path, part: str, args: argparse.Namespace) -> Result:
             known[s : s + 1] = [result]
             write(path, record)
     return record
-
-
-# --- statistics ----------------------------------------------------------------------------------
 
 
 class Scores(NamedTuple):
@@ -127,9 +121,6 @@ def typical_seconds(every: Sequence[Scores]) -> np.ndarray:
     """Return the geometric mean over the data sets of each contender's median training time."""
     medians = np.asarray([np.median(s.seconds, axis=1) for s in every])
     return np.exp(np.log(medians).mean(axis=0))
-
-
-# --- tables --------------------------------------------------------------------------------------
 
 
 def _percent(mean: float, half: float) -> str:

@@ -31,11 +31,8 @@ def measure_workload(workload: Workload, options: Options, announce: Announce) -
         size = min(options.images, workload.n_images)
         batch = size if workload.solver == "descent" else workload.batch_size
         workload = workload._replace(n_images=size, batch_size=batch)
-    chosen = {
-        name: entry
-        for name, entry in entries(workload, quick=options.quick).items()
-        if options.contenders is None or name in options.contenders
-    }
+    every = entries(workload, quick=options.quick)
+    chosen = {name: every[name] for name in options.listed(every)}
     meters = {name: one for name, one in METERS.items() if one.quick or not options.quick}
     facts, results = _measure(workload, chosen | meters, options, announce)
     machine = {name: results.pop(name) for name in meters}
@@ -88,9 +85,6 @@ def workload_table(workload: Result) -> Table:
     images = f"{tables.count(workload['images'], 'image')} of {workload['data']}"
     note = f"{images} per {unit}; roofline {seconds(least['seconds'])}."
     return tables.contender_table(workload["title"], columns, runs, cells, note=note, terms=terms)
-
-
-# --- growth: the cost of an epoch by width, depth, batch size and number of rows ------------------
 
 
 def measure_growth(options: Options, announce: Announce) -> Result:

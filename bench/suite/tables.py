@@ -49,9 +49,6 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
     return spread([a / b for a, b in zip(theirs, ours, strict=False)])
 
 
-# --- cells ---------------------------------------------------------------------------------------
-
-
 def seconds(value: float) -> str:
     """Return a time with three digits and its unit."""
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
@@ -114,9 +111,6 @@ def reasons(runs: Result) -> dict[str, str]:
     return {name: run["cannot_run"] for name, run in runs.items() if "cannot_run" in run}
 
 
-# --- Markdown ------------------------------------------------------------------------------------
-
-
 def markdown(table: Table, heading: str = "", fold: str = "") -> str:
     """Return a table in Markdown after its heading, note and terms; collapse it under ``fold``."""
     rows = grid(table.columns, table.rows)
@@ -148,9 +142,6 @@ def replace_block(page: str, name: str, text: str) -> str:
     """Replace the text between ``<!-- name -->`` and ``<!-- end of name -->`` in a page."""
     block = re.compile(f"(<!-- {name} -->\n).*(<!-- end of {name} -->)", re.DOTALL)
     return block.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
-
-
-# --- terminal ------------------------------------------------------------------------------------
 
 
 def print_tables(head: list[str], tables: list[Table], bold: str = "") -> None:

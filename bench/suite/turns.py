@@ -47,6 +47,10 @@ class Options(NamedTuple):
     contenders: list[str] | None = None  # Names; None for all.
     cases: tuple[str, ...] = ()  # Prefixes of case names; empty for all.
 
+    def listed(self, names: Iterable[str]) -> list[str]:
+        """Return the names of the chosen contenders."""
+        return [name for name in names if self.contenders is None or name in self.contenders]
+
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Return the names of the chosen cases."""
         return [name for name in names if name.startswith(self.cases or "")]
@@ -58,9 +62,6 @@ class Part(NamedTuple):
     title: str
     measure: Callable[[Options, Announce], Result]
     tables: Callable[[Result], list[Any]]  # returns `bench.suite.tables.Table` objects
-
-
-# --- turns ---------------------------------------------------------------------------------------
 
 
 def say(text: str) -> None:
@@ -150,7 +151,8 @@ def work(job: Any, pipe: Any, log: Path) -> None:
         if job.threads is not None and hasattr(os, "sched_setaffinity"):
             # XLA starts one thread per usable CPU and ignores environment variables.
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
-        forbid_slow_path()
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", SLOW, RuntimeWarning)  # Training would be slower.
         turn = job.get_ready()
         pipe.recv()
         loss = turn()  # This turn compiles and warms up.
@@ -182,9 +184,6 @@ def failure(error: Exception) -> Result:
     return {"cannot_run": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
 
 
-# --- processes -----------------------------------------------------------------------------------
-
-
 def set_threads(threads: int | None) -> None:
     """Set the number of threads of all libraries in new processes; None for the default."""
     for pool in POOLS:
@@ -196,16 +195,6 @@ def threads_of(threads: int | None) -> dict[str, str]:
     return {} if threads is None else {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS}
 
 
-def python(*arguments: object, launcher: Iterable[str] = (), **env: str) -> dict[str, Any]:
-    """Return the arguments of `subprocess.Popen` for Python with this clone on its path."""
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {
-        "args": [*launcher, sys.executable, *map(str, arguments)],
-        "env": os.environ | {"PYTHONPATH": paths} | env,
-        "text": True,
-    }
-
-
 def child(
     *arguments: object, cwd: Path | None = None, launcher: Iterable[str] = (), **env: str
 ) -> Any:
@@ -213,9 +202,11 @@ def child(
 
     With a launcher such as mpiexec, return the output of each process.
     """
-    env = {"PYTHONWARNINGS": f"ignore,error:{SLOW}:RuntimeWarning"} | env
-    command = python(*arguments, launcher=launcher, **env)
-    done = subprocess.run(**command, capture_output=True, cwd=cwd)
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    own = {"PYTHONPATH": paths, "PYTHONWARNINGS": f"ignore,error:{SLOW}:RuntimeWarning"}
+    command = [*launcher, sys.executable, *map(str, arguments)]
+    options = {"env": os.environ | own | env, "cwd": cwd, "text": True, "capture_output": True}
+    done = subprocess.run(command, **options)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
         return {"cannot_run": (last or [f"status {done.returncode}"])[0][:300]}
@@ -241,14 +232,6 @@ def peak_bytes() -> int | None:
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         return int(found[1]) * 1024 if found else None
     return None
-
-
-def forbid_slow_path() -> None:
-    """Raise an error if machine code cannot be compiled, because training would be slower."""
-    warnings.filterwarnings("error", SLOW, RuntimeWarning)
-
-
-# --- contenders at workloads ---------------------------------------------------------------------
 
 
 class Measurement(NamedTuple):

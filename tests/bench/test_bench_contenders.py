@@ -124,7 +124,6 @@ def test_a_contender_without_its_machine_code_cannot_run(turns, monkeypatch):
     monkeypatch.setattr(pool, "_machine_code", lambda: code)
     monkeypatch.setattr(pool, "_has_failed", False)
     kernels = mlp_xp.get_backend("numpy").kernels
-    turns.forbid_slow_path()
     with pool.thread_pool(1), pytest.raises(RuntimeWarning, match=f"{turns.SLOW}.*no LLVM"):
         kernels.activate("relu", np.ones(2), xp=np)
 

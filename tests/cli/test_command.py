@@ -111,9 +111,12 @@ def test_parts_and_contenders_are_known(monkeypatch, capsys):
     text = " ".join(help_of(capsys, "bench").split()).replace("- ", "-")
     assert all(name in text for name in (*suite.NAMES, *suite.KEYS))
     for words, said in (
-        (["--only", "iris"], "no part is called 'iris': choose from tiny, lab, "),
-        (["--quick", "--only", "predict"], "predict is not part of a quick run, which contains"),
-        (["--contenders", "keras"], "no contender is called 'keras': choose from \"JAX\"; "),
+        (["--only", "iris"], 'no part of this run is called \'iris\': choose from "tiny"; "lab"; '),
+        (["--quick", "--only", "predict"], "no part of this run is called 'predict': choose from "),
+        (
+            ["--contenders", "keras"],
+            "contender of this run is called 'keras': choose from \"JAX\"; ",
+        ),
     ):
         with pytest.raises(SystemExit, match="2"):
             suite.parse(words)
