@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 
@@ -56,8 +57,7 @@ def measure(options: Options, announce: Announce) -> Result:
         return {}
     names = options.chosen(QUICK if options.quick else CASES)
 
-    def act(turn: str) -> object:
-        name, way = turn.split(": ")
+    def act(name: str, way: str) -> object:
         chosen = cpus - {max(cpus)} if way == ALONE else cpus
         loop = "pass" if way == IDLE else "while True: pass"
         os.sched_setaffinity(0, {max(cpus)})  # Processes inherit the cores.
@@ -70,8 +70,8 @@ def measure(options: Options, announce: Announce) -> Result:
             program.kill()
             program.wait()
 
-    turns = [f"{name}: {way}" for name in names for way in WAYS]
-    found = in_turns(turns, min(options.rounds, 3), act, announce)
+    turns = {f"{name}: {way}": partial(act, name, way) for name in names for way in WAYS}
+    found = in_turns(turns, min(options.rounds, 3), announce)
     return {name: {way: found[f"{name}: {way}"] for way in WAYS} for name in names}
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from bench.suite.contenders import is_slow_in_bfloat16
 from bench.suite.records import Result
-from bench.suite.tables import Table, print_tables, reasons, spread
-from bench.suite.turns import Announce, Options, Part, call, in_turns, say
+from bench.suite.tables import Table, reasons, spread
+from bench.suite.turns import Announce, Options, Part, call, in_turns
 
 SECONDS = 0.02  # Per measurement, after a warm-up; the fastest run counts.
 WORK = 4_000_000  # Minimum number of multiplications per call of our machine code.
@@ -117,8 +117,8 @@ def rates(library: str, shapes: Any) -> dict[str, float]:
 def measure(options: Options, announce: Announce) -> Result:
     """Return the GFLOP/s of each product and library, one number per round."""
     shapes = QUICK if options.quick else SHAPES
-    names = options.chosen(LIBRARIES)
-    return in_turns(names, options.rounds, lambda name: call(rates, name, shapes), announce)
+    turns = {name: partial(call, rates, name, shapes) for name in options.chosen(LIBRARIES)}
+    return in_turns(turns, options.rounds, announce)
 
 
 def tables(found: Result) -> list[Table]:
@@ -140,6 +140,3 @@ def tables(found: Result) -> list[Table]:
 
 
 PART = Part("Products, in GFLOP/s", measure, tables)
-
-if __name__ == "__main__":
-    print_tables([], tables(measure(Options(1), say)))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,32 +27,25 @@ SETTINGS: Result = {"batch_size": 1024, "learning_rate": "cosine", "max_iter": 1
 EVERY = 0.02  # Seconds between two measurements of memory.
 
 
-class Contender(NamedTuple):
-    """The number of ranks, the number of threads per rank, and whether ranks share memory."""
-
-    ranks: int
-    threads: int = 1
-    shares: bool = True
-
-
 ONE, TWO, PLAIN = "1 process, 1 thread", "2 ranks, 1 thread each", "2 ranks, sums by MPI alone"
 THREADS = "1 process, 2 threads"
+# The number of ranks, the number of threads per rank, and whether ranks share memory.
 CONTENDERS = {
-    ONE: Contender(1),
-    TWO: Contender(2),
-    "4 ranks, 1 thread each": Contender(4),
-    PLAIN: Contender(2, shares=False),
-    THREADS: Contender(1, threads=2),
+    ONE: (1, 1, True),
+    TWO: (2, 1, True),
+    "4 ranks, 1 thread each": (4, 1, True),
+    PLAIN: (2, 1, False),
+    THREADS: (1, 2, True),
 }
 # Batch size, the contender to compare two ranks with, and the target speedup.
 MARKS = ((1_024, ONE, 1.8), (128, ONE, 1.3), (1_024, THREADS, 0.9), (128, PLAIN, 1.0))
 
 
-def run_ranks(contender: Contender, function: Callable[..., Any], *arguments: object) -> list[Any]:
+def run_ranks(ranks: int, threads: int, function: Callable[..., Any], *given: object) -> list[Any]:
     """Return the result of a function of this file on each rank."""
-    mpiexec = [str(Path(sysconfig.get_path("scripts"), "mpiexec")), "-n", str(contender.ranks)]
-    launcher = mpiexec if contender.ranks > 1 else ()
-    found = call(function, *arguments, launcher=launcher, **threads_of(contender.threads))
+    mpiexec = [str(Path(sysconfig.get_path("scripts"), "mpiexec")), "-n", str(ranks)]
+    launcher = mpiexec if ranks > 1 else ()
+    found = call(function, *given, launcher=launcher, **threads_of(threads))
     if isinstance(found, dict) and "cannot_run" in found:
         raise RuntimeError(found["cannot_run"])
     return found if launcher else [found]
@@ -77,14 +70,13 @@ def measure(options: Options, announce: Announce) -> Result:
     """Return the seconds of an epoch of each contender by batch size."""
     data = prepare(MEDIUM._replace(n_images=N_IMAGES), options.scratch)
 
-    def act(batch: int, name: str) -> float:
-        own = CONTENDERS[name]
-        return max(run_ranks(own, time_epoch, str(options.scratch), batch, own.shares))
+    def act(batch: int, ranks: int, threads: int, shares: bool) -> float:
+        return max(run_ranks(ranks, threads, time_epoch, str(options.scratch), batch, shares))
 
-    epochs = {
-        str(batch): in_turns(CONTENDERS, options.rounds, partial(act, batch), announce)
-        for batch in BATCHES
-    }
+    epochs = {}
+    for batch in BATCHES:
+        turns = {name: partial(act, batch, *own) for name, own in CONTENDERS.items()}
+        epochs[str(batch)] = in_turns(turns, options.rounds, announce)
     facts = {"network": list(MEDIUM.widths), "images": N_IMAGES, "data": data["data"]}
     return {**facts, "epochs": epochs}
 
@@ -114,7 +106,7 @@ def measure_maps(options: Options, announce: Announce) -> Result:
     np.lib.format.open_memmap(path, "w+", np.float32, shape)
     for n in MAP_RANKS:
         announce(f"ranks: {n}")
-        found[str(n)] = run_ranks(Contender(n), take_memory, path)
+        found[str(n)] = run_ranks(n, 1, take_memory, path)
     return found
 
 

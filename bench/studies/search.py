@@ -107,7 +107,8 @@ def measure(options: Options, announce: Announce) -> Result:
     for name in options.chosen(CASES):
         title, wanted = CASES[name].title, CASES[name].wanted
         # Use a new process, so that workers of earlier turns are not running.
-        found = in_turns([OURS, *wanted], options.rounds, partial(call, run, name), announce)
+        turns = {who: partial(call, run, name, who) for who in (OURS, *wanted)}
+        found = in_turns(turns, options.rounds, announce)
         for who, own in found.items():
             if isinstance(own, list):
                 found[who] = {key: [turn[key] for turn in own] for key in own[0]}

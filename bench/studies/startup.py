@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ def measure(options: Options, announce: Announce) -> Result:
         return child("-c", code, **ENTRIES[name].environment)
 
     # The first turn fills compilation caches.
-    found = in_turns([*IMPORTS, AFTER], min(options.rounds, ROUNDS) + 1, act, announce)
+    turns = {name: partial(act, name) for name in (*IMPORTS, AFTER)}
+    found = in_turns(turns, min(options.rounds, ROUNDS) + 1, announce)
     imports, steps = (
         {
             name: runs if isinstance(runs, dict) else {"seconds": [run[i] for run in runs[1:]]}

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,20 +71,18 @@ def say(text: str) -> None:
 
 
 def in_turns(
-    names: Iterable[str], rounds: int, act: Callable[[str], Any], announce: Announce = say
+    functions: dict[str, Callable[[], Any]], rounds: int, announce: Announce = say
 ) -> Result:
-    """Return the results of a function for each name and round, or why the function cannot run."""
-    found: Result = {name: [] for name in names}
-    for number in range(rounds):
-        for name, runs in found.items():
-            if isinstance(runs, dict):
-                continue
+    """Return the results of each function in each round, or why the function cannot run."""
+    found: Result = {name: [] for name in functions}
+    for number, (name, function) in product(range(rounds), functions.items()):
+        if isinstance(found[name], list):
             announce(f"{name}, round {number + 1} of {rounds}")
-            answer = act(name)
+            answer = function()
             if isinstance(answer, dict) and "cannot_run" in answer:
                 found[name] = answer
             else:
-                runs.append(answer)
+                found[name].append(answer)
     return found
 
 
@@ -97,10 +96,10 @@ def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> Resu
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # All processes import at the same time; after that, only one computes at a time.
         workers = {
-            name: stack.enter_context(Worker(job, folder / f"{number}.log"))
+            name: stack.enter_context(Worker(job, folder / f"{number}.log")).ask
             for number, (name, job) in enumerate(jobs.items())
         }
-        found = in_turns(jobs, rounds + 1, lambda name: workers[name].ask(), announce)
+        found = in_turns(workers, rounds + 1, announce)
     for name, runs in found.items():
         if isinstance(runs, list):
             first, *turns = runs
