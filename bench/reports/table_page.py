@@ -6,7 +6,6 @@ from typing import Any
 from bench.reports.bars import COLORS, OURS
 from bench.reports.charts import image
 from bench.studies import real_tables as study
-from bench.studies.tables import tabm
 from bench.studies.tables.sets import ASIDE, SETS
 from bench.suite.records import DOCS, Result, measured_on, newest
 from bench.suite.tables import bold_least, count, folded, markdown, paragraphs, reasons
@@ -14,8 +13,7 @@ from bench.suite.tables import bold_least, count, folded, markdown, paragraphs, 
 
 def blocks() -> dict[str, str]:
     """Return the tables of the page by their names."""
-    parts = study.PART, study.ON_CORES, tabm.PART
-    record, on_cores, of_paper = (newest(part)[1] for part in parts)
+    record, on_cores = (newest(part)[1] for part in (study.PART, study.ON_CORES))
     results = record[study.PART]["results"]
     names, every = study.measured(results)
     aside = [s for s in every if s.name in ASIDE]
@@ -47,7 +45,6 @@ def blocks() -> dict[str, str]:
         "tables-on-cores": paragraphs(
             *map(markdown, cores), *_conditions(study.ON_CORES, on_cores, larger)
         ),
-        "tabm": paragraphs(markdown(tabm.table(of_paper)), measured_on(of_paper["environment"])),
     }
 
 
