@@ -38,9 +38,7 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 AROUND, ENDING = 15, 5
 
 Line = dict[str, Any]
-Cases = Iterable[
-    tuple[Line, Callable[[], Line]]
-]  # Their descriptions, and functions that measure them.
+Cases = Iterable[tuple[Line, Callable[[], Line]]]  # Descriptions, and functions that measure.
 
 
 def rounds(epoch: Callable[[], object], seconds: float, n_warm: int = 2) -> list[float]:

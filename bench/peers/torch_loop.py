@@ -19,15 +19,6 @@ def network(task: Task) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def optimizer(task: Task, model: nn.Module, device: str) -> torch.optim.Optimizer:
-    rate: Any = task.net.learning_rate
-    if task.net.solver != "adam":
-        return torch.optim.SGD(model.parameters(), rate, fused=True, **task.net.momentum)
-    on_gpu = device != "cpu"
-    rate = torch.tensor(rate, device=device) if on_gpu else rate
-    return torch.optim.Adam(model.parameters(), rate, fused=True, capturable=on_gpu)
-
-
 def make(
     task: Task, *, device: str = "cpu", mode: str = "eager", precision: str = "float32"
 ) -> Contender:
@@ -38,7 +29,12 @@ def make(
         torch.set_num_threads(task.threads)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     model: nn.Module = network(task).to(device)
-    rule, criterion = optimizer(task, model, device), nn.CrossEntropyLoss()
+    kind, own = torch.optim.SGD, task.net.momentum
+    rate: Any = task.net.learning_rate
+    if task.net.solver == "adam":
+        kind, own = torch.optim.Adam, {"capturable": not on_cpu}
+        rate = rate if on_cpu else torch.tensor(rate, device=device)
+    rule, criterion = kind(model.parameters(), rate, fused=True, **own), nn.CrossEntropyLoss()
     if mode == "compiled":
         if not any(map(shutil.which, ("g++", "clang++", "c++"))):
             raise RuntimeError("torch.compile needs a C++ compiler, but none is installed")

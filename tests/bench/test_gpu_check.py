@@ -36,9 +36,8 @@ def test_processes_end_in_time_and_results_are_whole(module, tmp_path, monkeypat
     gpu_run = module("bench.gpu.run")
     monkeypatch.setattr(gpu_run, "GRACE", 0.05)
     check = gpu_run.Check(tmp_path, tmp_path, ["numpy"], 100.0, tiny=True)
-    check.lines.write_text(
-        '{"part": "peaks", "by": "x", "backend": "x", "precision": "a", "flops": 1}\n{"par'
-    )
+    line = '{"part": "peaks", "by": "x", "backend": "x", "precision": "a", "flops": 1}'
+    check.lines.write_text(f'{line}\n{{"par')
     hang = {"hang": ["sh", "-c", "trap '' INT; sleep 60 & wait"]}
     told = {"crash": ["sh", "-c", "echo reason; exit 3"], "good": ["true"]}
     monkeypatch.setattr(gpu_run, "LEAST", 0.01)
@@ -186,7 +185,7 @@ def test_a_trial_on_the_stand_in(tmp_path):
 
 
 REPORT = '<testsuites><testcase classname="a" name="test_a[cupy]" time="1"/></testsuites>'
-LINE = {"part": "steps", "by": "", "precision": "tf32", "workload": "goal",
+LINE = {"part": "steps", "precision": "tf32", "workload": "goal",
         "batch": 1, "flop": 1, "step_seconds": [1.0]}  # fmt: skip
 PARTS = ["pip", "probe", "tests", "peaks", "steps", "launches", "transfers", "record", "sanitizer"]
 PROGRAMS = {"-m pip": "pip", "--tool": "sanitizer", "-m pytest": "tests"}
@@ -219,12 +218,12 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
             raise SystemExit("SIGTERM")
 
     class Process:
-        """A process under `timeout`, as of a fake clock."""
+        kill = staticmethod(lambda: None)
 
         def __init__(self, command, log):
             grace, limit = float(command[2].partition("=")[2]), float(command[3])
             self.command = command[4:]
-            words = " ".join(map(str, self.command))
+            words = " ".join(self.command)
             known = (part for word, part in PROGRAMS.items() if word in words)
             self.part = next(known, self.command[3])
             started.append((self.part, words))
@@ -240,12 +239,11 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
             self.start, self.code = clock[0], status * is_work
             if takes > limit:
                 takes, self.code = (limit + grace, -9) if self.is_deaf else (limit + 2, 124)
-                for word in self.command:
-                    if "--junitxml=" in word and not self.is_deaf:
-                        Path(word.partition("=")[2]).write_text(REPORT)
+                if (report := re.search("--junitxml=(.*)", words)) and not self.is_deaf:
+                    Path(report[1]).write_text(REPORT)
             self.end = clock[0] + takes
-            is_late = self.part in ("tests", "sanitizer")
-            log.write_text("tests/x::test_a PASSED\ntests/x::test_a" if is_late else "ok\n")
+            lasts = self.part in ("tests", "sanitizer")
+            log.write_text("tests/x::test_a PASSED\ntests/x::test_a" if lasts else "ok\n")
 
         def wait(self, seconds):
             spend(max(0.0, min(seconds, self.end - clock[0])))
@@ -253,17 +251,11 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
         def poll(self):
             if "--out" in self.command and not self.is_deaf and clock[0] - self.start > 3:
                 with open(self.command[self.command.index("--out") + 1], "a") as file:
-                    who = {"contender": self.command[4], "by": self.command[4]}
+                    who = dict.fromkeys(("by", "contender"), self.command[4])
                     file.write(json.dumps(LINE | who) + "\n")
                 self.start = float("inf")
+            self.returncode = self.code if clock[0] >= self.end else None
             return self.returncode
-
-        @property
-        def returncode(self):
-            return self.code if clock[0] >= self.end else None
-
-        def kill(self):
-            pass
 
     def write(result, folder, *, with_chart):
         clock[0] += 0.5 if with_chart else 0.05
