@@ -29,7 +29,6 @@ Parts = dict[str, tuple[str, Callable[[Announce], Result]]]  # Titles and measur
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the options of `mlp-xp bench`."""
     try:
         args = parse_command(["bench", *(sys.argv[1:] if argv is None else argv)])
         parts = (*(QUICK_WORKLOADS if args.quick else WORKLOADS), *KEYS)
@@ -131,7 +130,6 @@ def measure_parts(parts: Parts, result: Result, out: Path) -> None:
 
 
 def tables_of(result: Result) -> list[Table]:
-    """Return the tables of a run."""
     found = [workload_table(run) for run in result["workloads"].values()]
     for key, part in ALL.items():
         found += part.tables(result[key]) if result.get(key) else []

@@ -99,7 +99,6 @@ def contenders(check: Check) -> dict[str, str]:
 
 
 def count_launches(check: Check) -> None:
-    """Count the kernel launches on GPUs."""
     own = {name: spec for name, spec in contenders(check).items() if not spec.endswith(":cpu")}
     check.jobs("launches", own, check.left("launches"))
 

@@ -37,7 +37,7 @@ class Process(subprocess.Popen):
             super().__init__(command, **own, start_new_session=True)
 
     def kill(self) -> None:
-        """Kill the process and its children, which may outlive it."""
+        """Stop the process and its children, which may outlive it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 

@@ -36,7 +36,6 @@ STYLE = {
 
 
 def draw(result: Result, folder: Path) -> None:
-    """Draw the charts of a run into a folder."""
     if workloads := [w for w in result["workloads"].values() if fastest(w)]:
         epochs_figure(workloads).savefig(folder / "epochs.png", dpi=200)
     if growth := result.get("growth"):

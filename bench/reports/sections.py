@@ -45,7 +45,6 @@ LOW, SCAN, AUTOCAST = "mlp_xp, NumPy, bf16", "JAX, epoch in a scan", "torch, bfl
 
 
 def report(result: Result) -> str:
-    """Return the whole page of a run."""
     settings, workloads = result["settings"], result["workloads"]
     sections = [
         "# Side by side",

@@ -63,7 +63,6 @@ def fit(library: Any, data: str, seeds: int = 10, **settings: Any) -> Turn:
 
 
 def load_scaled(data: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a standardized scikit-learn data set."""
     from sklearn import datasets
     from sklearn.preprocessing import scale
 

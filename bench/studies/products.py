@@ -90,7 +90,6 @@ def _torch(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
 
 
 def rates(library: str, shapes: Any) -> dict[str, float]:
-    """Return the GFLOP/s of each product."""
     from mlp_xp._utils.threads import usable_threads
     from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 

@@ -82,7 +82,6 @@ def measure(options: Options, announce: Announce) -> Result:
 
 
 def tables(result: Result) -> list[Table]:
-    """Return the table of the measured speedups and their targets."""
     rows = []
     for batch, other, least in MARKS:
         runs = result["epochs"][str(batch)]

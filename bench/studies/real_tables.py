@@ -129,7 +129,6 @@ def _percent(mean: float, half: float) -> str:
 
 
 def by_set(names: Iterable[str], cells: dict[str, list[str]], head: str = "set") -> Table:
-    """Return a table with a row per data set and a column per contender."""
     heads = [HEADS.get(name, name.removeprefix("mlp_xp, recipe ")) for name in names]
     return Table("By set", [head, *heads], [[name, *row] for name, row in cells.items()])
 

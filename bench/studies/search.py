@@ -117,7 +117,6 @@ def measure(options: Options, announce: Announce) -> Result:
 
 
 def tables(results: Result) -> list[Table]:
-    """Return a table of contenders for each search."""
     found: list[Table] = []
     for result in results.values():
         ours, wanted = result["contenders"][OURS].get("seconds"), result["wanted"]

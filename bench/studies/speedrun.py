@@ -74,7 +74,6 @@ def facts(folder: Path, seconds: float) -> Result:
 
 
 def run_seed(words: list[str], seed: int) -> Result:
-    """Run the command in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
         start = time.perf_counter()

@@ -64,7 +64,6 @@ def measure(options: Options, announce: Announce) -> Result:
 
 
 def _contender(library: str) -> str:
-    """Return the name of a library as a contender."""
     return OURS if library == "mlp_xp" else library
 
 

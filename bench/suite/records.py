@@ -85,12 +85,10 @@ def processor_kind(cpuinfo: str | None = None) -> str:
 
 
 def versions(facts: Result) -> str:
-    """Return the versions of an environment as one line."""
     return ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
 
 
 def machine(facts: Result) -> str:
-    """Return the machine of an environment as one line."""
     return f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}"
 
 

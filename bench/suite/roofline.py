@@ -45,7 +45,6 @@ def parameter_bytes(widths: tuple[int, ...]) -> int:
 
 
 def state_bytes(widths: tuple[int, ...], solver: str) -> int:
-    """Return the bytes of parameters and optimizer state."""
     return (1 + STATE_ARRAYS[solver]) * parameter_bytes(widths)
 
 

@@ -60,7 +60,6 @@ def _measure(
 
 
 def workload_table(workload: Result) -> Table:
-    """Return the table of a workload's contenders."""
     least, runs, train = workload["floor"], workload["contenders"], workload["kind"] == "train"
     unit, ours = "epoch" if train else "call", tables.measured(runs).get(OURS)
 
@@ -101,7 +100,6 @@ def measure_growth(options: Options, announce: Announce) -> Result:
 
 
 def growth_tables(growth: Result) -> list[Table]:
-    """Return a table for each varied quantity."""
     found = []
     for title, points in growth.items():
         columns = ["contender", *(f"{point['value']:,}" for point in points)]

@@ -107,7 +107,6 @@ def measured(runs: Result) -> dict[str, list[float]]:
 
 
 def reasons(runs: Result) -> dict[str, str]:
-    """Return the reason for each missing run, by name."""
     return {name: run["cannot_run"] for name, run in runs.items() if "cannot_run" in run}
 
 

@@ -49,11 +49,9 @@ class Options(NamedTuple):
     cases: tuple[str, ...] = ()  # Prefixes of case names; empty for all.
 
     def listed(self, names: Iterable[str]) -> list[str]:
-        """Return the names of the chosen contenders."""
         return [name for name in names if self.contenders is None or name in self.contenders]
 
     def chosen(self, names: Iterable[str]) -> list[str]:
-        """Return the names of the chosen cases."""
         return [name for name in names if name.startswith(self.cases or "")]
 
 
@@ -66,7 +64,6 @@ class Part(NamedTuple):
 
 
 def say(text: str) -> None:
-    """Print a line of progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -179,7 +176,6 @@ class Seconds(float):
 
 
 def failure(error: Exception) -> Result:
-    """Return the result for an error."""
     return {"cannot_run": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
 
 

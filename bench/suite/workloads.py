@@ -29,7 +29,6 @@ class Workload(NamedTuple):
 
     @property
     def momentum(self) -> dict[str, Any]:
-        """The options of torch's and Keras's SGD."""
         return {"momentum": MOMENTUM, "nesterov": True} if self.solver == "sgd" else {}
 
 
