@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 packages=(array-api-compat array-api-extra array-api-strict nvmath-python cuda-pathfinder
-  cuda-core "cuda-bindings==${2:-13}.*")
+  cuda-core "cuda-bindings==${2:-13}.*" pytest-benchmark py-cpuinfo)
 rm -f wheels/*.whl
 python -m pip download --quiet --no-deps --only-binary=:all: --dest wheels \
   --python-version "${1:-3.12}" --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \

@@ -1,12 +1,12 @@
-"""Epochs of this library on each backend, in separate processes."""
+"""Epochs of this library on each backend, measured with pytest-benchmark in separate processes."""
 
-import time
-from itertools import product
+import json
+import subprocess
+import sys
 
-from bench.suite.records import Result
-from bench.suite.tables import Table, reasons, seconds, spread
-from bench.suite.turns import Announce, Options, Part, call
-from bench.suite.workloads import WORKLOADS, backend_of, load, make_epoch
+from bench.suite.records import ROOT, Result
+from bench.suite.tables import Table, seconds
+from bench.suite.turns import Announce, Options, Part
 
 TERMS = (
     "Networks are trained with Adam in float32 on uint8 images that are standardized batch by "
@@ -14,38 +14,27 @@ TERMS = (
     "the interquartile range of the rounds. The backends ran one after the other in separate "
     "processes, not in turns, so comparisons between backends are less reliable."
 )
-SPECS = ("numpy", "torch:cpu", "jax:cpu", "cupy", "torch:cuda", "jax:cuda")
-
-
-def measure_epochs(spec: str, rounds: int, images: int | None) -> list[Result]:
-    """Return details, median and interquartile range of each network's epochs after a warm-up."""
-    backend, found = backend_of(spec), []
-    for workload, placement in product(WORKLOADS, ("resident", "streamed")):
-        x, y, source = load(workload.data, images or workload.n_images)
-        epoch, taken = make_epoch(backend, workload, x, y, placement), []
-        for _ in range(rounds + 1):
-            start = time.perf_counter()
-            epoch()
-            taken.append(time.perf_counter() - start)
-        got = spread(taken[1:])
-        facts = {"workload": workload.title, "placement": placement, "images": len(x)}
-        rates = {"images_per_second": len(x) / got.median, "median": got.median, "iqr": got.noise}
-        found.append({"backend": spec, **backend.describe(), **facts, "data": source, **rates})
-    return found
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return the epochs of each backend, or why it cannot run."""
-    found = {}
-    for spec in options.chosen(SPECS):
+    """Return details, median and interquartile range of each epoch timed by pytest."""
+    found, file = {}, options.scratch / "pytest.json"
+    for spec in options.chosen(("numpy", "torch:cpu", "jax:cpu")):
         announce(spec)
-        found[spec] = call(measure_epochs, spec, options.rounds, options.images)
+        own = [f"--bench-backends={spec}", f"--bench-rounds={options.rounds}", "--benchmark-enable"]
+        own += [f"--benchmark-json={file}", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-q", "bench", *own]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        found[spec] = [
+            {**run["extra_info"], "median": run["stats"]["median"], "iqr": run["stats"]["iqr"]}
+            for run in json.loads(file.read_text())["benchmarks"]
+        ]
     return found
 
 
 def epochs_of(backends: Result) -> list[Result]:
-    """Return the epochs of all backends that ran, grouped by network."""
-    epochs = [run for runs in backends.values() if isinstance(runs, list) for run in runs]
+    """Return the epochs of all backends, grouped by network."""
+    epochs = [run for runs in backends.values() for run in runs if "images_per_second" in run]
     order = [run["workload"] for run in epochs]
     return sorted(epochs, key=lambda run: order.index(run["workload"]))
 
@@ -58,14 +47,13 @@ def tables(backends: Result) -> list[Table]:
         images = f"{run['images']:,} {run['data']}"
         rows.append([*names, f"{run['images_per_second']:,.0f}", *taken, images])
     columns = ["network", "backend", "data", "images/s", "median", "IQR", "images"]
-    missing = reasons({spec: runs for spec, runs in backends.items() if isinstance(runs, dict)})
-    return [Table(PART.title, columns, rows, missing, terms=TERMS)]
+    return [Table(PART.title, columns, rows, terms=TERMS)]
 
 
 def devices(backends: Result) -> list[str]:
     """Return a line for each backend: its library, device and threads."""
     lines = []
-    for name, run in {run["backend"]: run for run in epochs_of(backends)}.items():
+    for name, (run, *_) in backends.items():
         keys = [key for key in ("blas", "threads", "cuda", "driver") if key in run]
         parts = [run["library"], run["device"], *(f"{key} {run[key]}" for key in keys)]
         lines.append(f"- `{name}`: {'; '.join(parts)}")

@@ -149,13 +149,6 @@ def test_contenders_of_a_search_find_the_same_best_score(module, monkeypatch):
     assert all(run["seconds"] > 0 and run["bytes"] >= 0 for run in runs)
 
 
-def test_epochs_of_each_backend_are_measured(module, monkeypatch):
-    backends = module("bench.studies.backends")
-    monkeypatch.setattr(backends, "WORKLOADS", backends.WORKLOADS[:1])
-    (table,) = backends.tables({"numpy": backends.measure_epochs("numpy", 1, 33)})
-    assert len(table.rows) == 2
-
-
 @pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone")
 def test_a_busy_machine_is_measured_in_each_way(module, monkeypatch):
