@@ -117,7 +117,15 @@ class FitLoop:
             trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
             trainer.is_planned = settings.is_planned
             if settings.max_time is not None:
-                self._budget = self._begin_budget(settings.max_time, self.start)
+                from mlp_xp.training.loop.time_budget import Budget
+
+                decide = trainer.processes.decide
+                self._budget = Budget(settings.max_time, self.start, decide)
+                # For L-BFGS, validation is measured as part of an iteration.
+                if self.validation is not None and settings.max_fun is None:
+                    self._budget.lap()
+                    self.validation.measure()
+                    self._budget.between()  # Reserve this time after each epoch.
             if settings.max_fun is None:
                 yield from self._descend()
                 self._at_end.close()
@@ -178,18 +186,6 @@ class FitLoop:
         if records and records[-1].epoch >= error.epoch:
             return  # The epoch is already recorded, and only its last update is not finite.
         self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
-
-    def _begin_budget(self, seconds: float, start: float) -> Budget:
-        """Return the time budget, which reserves time for the validation after each epoch."""
-        from mlp_xp.training.loop.time_budget import Budget
-
-        budget = Budget(seconds, start, self.trainer.processes.decide)
-        # For L-BFGS, validation is measured as part of an iteration.
-        if self.validation is not None and self._settings.max_fun is None:
-            budget.lap()
-            self.validation.measure()
-            budget.between()
-        return budget
 
     def _descend(self) -> Fit[None]:
         settings, history, watcher = self._settings, self.history, self._watcher

@@ -120,8 +120,6 @@ class Pace:
         then, fraction_then = self._marks[0] if self._marks else (self._start, 0.0)
         if fraction <= fraction_then:  # After only one report, measure from the start of the fit.
             then, fraction_then = self._start, 0.0
-        return (
-            (1.0 - fraction) * (now - then) / (fraction - fraction_then)
-            if fraction > fraction_then
-            else math.inf
-        )
+        if fraction <= fraction_then:
+            return math.inf
+        return (1.0 - fraction) * (now - then) / (fraction - fraction_then)
