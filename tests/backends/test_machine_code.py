@@ -112,9 +112,14 @@ def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(job, problem, 
     with pool:
         thread_pool.runner()(jobs.step_range(words))
         found[...] = 0.0
-        with thread_pool._lock, thread_pool._machine_code()._lock:
-            child = os.fork()
-        if child == 0:
+        locks = thread_pool._lock, thread_pool._machine_code()._lock
+        for lock in locks:
+            lock.acquire()
+        child = os.fork()
+        if child:
+            for lock in locks:
+                lock.release()
+        else:
             signal.alarm(30)
             status = 1
             try:

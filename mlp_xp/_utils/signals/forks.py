@@ -49,6 +49,14 @@ def between_forks(function: F) -> F:
     return cast(F, call)
 
 
+def fork_safe_lock() -> threading.Lock:
+    """Return a lock that is free in a forked process, even if another thread held it."""
+    lock = threading.Lock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
+    return lock
+
+
 def _before_fork() -> None:
     """Wait until the computing threads have finished; new computations start after the fork."""
     _forking.add(get_ident())

@@ -14,13 +14,12 @@ import numpy as np
 from mlp_xp.backends._cupy.kernels.rendering import FLOATS, THREADS, blocks_for, kernel, raw_kernel
 from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
-_INTEGERS = ("<i4", "<i8")
 # The number of features per thread in the transposed product; a thread processes one column.
 _PER_THREAD = 16
 # The maximum number of columns per block. With fewer columns, a block processes more features.
 _MOST_COLUMNS = 128
 
-_ENTRIES = "const T* data, const I* indices, const I* indptr, const R* rows"
+_ENTRIES = "const T* data, const I* indices, const I* indptr, const I* rows"
 
 # One thread per element of the result.
 _MULTIPLY = f"""({_ENTRIES}, const T* W, T* out, long long n, int columns) {{
@@ -74,21 +73,19 @@ _MULTIPLY_TRANSPOSED = f"""({_ENTRIES}, const T* dy, T* out, long long n_rows, l
 }}"""
 
 _VARIANTS = (
-    *((FLOATS[0], index, rows, 1) for index in _INTEGERS for rows in _INTEGERS),
-    *((FLOATS[0], index, index, 0) for index in _INTEGERS),
-    (FLOATS[1], *_INTEGERS, 1),
+    *((FLOATS[0], index, taken) for index in ("<i4", "<i8") for taken in (0, 1)),
+    (FLOATS[1], "<i4", 1),
 )
 
 
 @kernel(*_VARIANTS)
-def _multiply_kernel(dtype: str, index: str, rows: str, taken: int) -> Any:
-    types = {"T": dtype, "I": index, "R": rows}
-    return raw_kernel("mlp_xp_sparse", _MULTIPLY, types, TAKEN=taken)
+def _multiply_kernel(dtype: str, index: str, taken: int) -> Any:
+    return raw_kernel("mlp_xp_sparse", _MULTIPLY, {"T": dtype, "I": index}, TAKEN=taken)
 
 
 @kernel(*((*variant, 32) for variant in _VARIANTS), (*_VARIANTS[0], 1), (*_VARIANTS[0], 128))
-def _transposed_kernel(dtype: str, index: str, rows: str, taken: int, lanes: int) -> Any:
-    types = {"T": dtype, "I": index, "R": rows}
+def _transposed_kernel(dtype: str, index: str, taken: int, lanes: int) -> Any:
+    types = {"T": dtype, "I": index}
     constants = {"TAKEN": taken, "LANES": lanes, "PER_THREAD": _PER_THREAD}
     return raw_kernel("mlp_xp_sparse_transposed", _MULTIPLY_TRANSPOSED, types, **constants)
 
@@ -103,16 +100,16 @@ class TakenRows:
 
     def __init__(self, x: SparseMatrix, rows: Any) -> None:
         data: Any
-        indices: Any
         indptr: Any
         data, indices, indptr = x
         self.dtype = data.dtype
         self._n_rows = indptr.shape[0] - 1 if rows is None else rows.shape[0]
-        if rows is not None and rows.dtype.str not in _INTEGERS:
-            rows = rows.astype(np.int64)
-        places = indptr if rows is None else cupy.ascontiguousarray(rows)
-        self._entries = data, indices.astype(indptr.dtype, copy=False), indptr, places
-        self._variant = data.dtype.str, indptr.dtype.str, places.dtype.str, int(rows is not None)
+        indices, places = (
+            indptr if array is None else cupy.ascontiguousarray(array, indptr.dtype)
+            for array in (indices, rows)
+        )
+        self._entries = data, indices, indptr, places
+        self._variant = data.dtype.str, indptr.dtype.str, int(rows is not None)
         self._n_features = 0
 
     def __matmul__(self, W: Any) -> Any:

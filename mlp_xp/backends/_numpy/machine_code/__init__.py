@@ -22,7 +22,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -33,6 +32,7 @@ from typing import Any
 from llvmlite import binding
 
 from mlp_xp._utils.signals import interruptible
+from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp._utils.storage.durable import locked, replacing
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp._utils.threads import usable_threads
@@ -74,27 +74,11 @@ _EFFORT = {0: 8} | {
 }
 
 _addresses: dict[Unit, int] = {}
-_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    """Create a new lock in a forked process, since another thread may have held the old lock."""
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_lock = fork_safe_lock()
 
 
 def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
-    """Return the address of each unit's machine code; compile and load what is missing.
-
-    Raises
-    ------
-    MachineCodeError
-        If the code cannot be compiled on this machine.
-    """
+    """Return the address of each unit's machine code; compile and load what is missing."""
     with _lock:
         missing = [unit for unit in dict.fromkeys(units) if unit not in _addresses]
         if missing:

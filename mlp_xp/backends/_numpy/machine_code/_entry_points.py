@@ -269,22 +269,11 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
     threads. Thread 0 announces a kernel call by writing a single integer, the ticket, so threads
     never see an incomplete state.
 
-    Parameters
-    ----------
-    mail : address of (MAIL + MAIL_OF_THREAD * n_threads,) int64
-        The number of threads is at `N_THREADS`.
-    totals : address of (MAIL_OF_THREAD * n_threads,) float64
-        Work space.
-    scratch : address of (n_threads, SCRATCH) bytes
-        Work space.
-    turns : address of (n_turns,) TURN
-        Step ranges: the table, the copies before each step, and the steps. Used only by thread 0.
-    thread : int
-
-    Returns
-    -------
-    int
-        0, or the address of a kernel call with invalid row positions, before which the run stops.
+    ``mail``, with the number of threads at `N_THREADS`, ``totals`` (float64) and ``scratch`` are
+    the addresses of the pool's memory, of `MAIL_OF_THREAD` or `SCRATCH` entries per thread.
+    ``turns``, which only thread 0 uses, is the address of ``n_turns`` records of type `TURN`.
+    Return 0, or the address of a kernel call with invalid row positions, before which the run
+    stops.
     """
     letters = carray(pointer(mail), MAIL, np.int64)
     n_threads, ticket = letters[N_THREADS], letters[TICKET]

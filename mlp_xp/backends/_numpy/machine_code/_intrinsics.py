@@ -1,4 +1,4 @@
-"""Operations that numba lacks: pointers, atomic integers, waiting, rounding, and powers of two."""
+"""Operations that numba lacks: pointers, atomic integers, waiting, and powers of two."""
 
 from __future__ import annotations
 
@@ -139,12 +139,6 @@ def nanoseconds(builder):  # type: ignore[no-untyped-def]
     call_function(builder, "clock_gettime", _I32, _I32(time.CLOCK_MONOTONIC), slot)
     seconds, nanos = (builder.extract_value(builder.load(slot), i) for i in range(2))
     return builder.add(builder.mul(seconds, _I64(10**9)), nanos)
-
-
-@instruction()
-def nearest(builder, x):  # type: ignore[no-untyped-def]
-    """Round to the nearest integer."""
-    return builder.call(builder.module.declare_intrinsic("llvm.nearbyint", [x.type]), [x])
 
 
 @instruction()

@@ -13,7 +13,6 @@ from mlp_xp.backends._numpy.machine_code._cpu import find_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
     copy,
     jit,
-    nearest,
     pointer,
     power_of_two,
     start_of,
@@ -96,7 +95,7 @@ def _exp(x, most):  # type: ignore[no-untyped-def]
     """
     number = type(x)
     x = -most if x < -most else (most if x > most else x)  # Propagates NaN.
-    n = nearest(x * number(1 / np.log(2.0)))
+    n = np.rint(x * number(1 / np.log(2.0)))
     r = x - n * number(np.log(2.0))
     y = number(0)
     for i in range(len(_TERMS)):

@@ -22,22 +22,7 @@ class _BFloat(ir.Type):  # type: ignore[misc]
 
 
 class Vectors:
-    """Operations on vectors of floating-point numbers.
-
-    Parameters
-    ----------
-    builder : llvmlite.ir.IRBuilder
-    number : llvmlite.ir.DoubleType or FloatType
-    n_bytes : int
-        The size of a vector in bytes.
-
-    Attributes
-    ----------
-    kind : llvmlite.ir.VectorType
-    lanes : int
-        The number of elements in a vector.
-    is_double : bool
-    """
+    """Operations on vectors of ``lanes`` floating-point numbers, ``n_bytes`` bytes in all."""
 
     def __init__(self, builder: Any, number: Any, n_bytes: int = 64) -> None:
         self.builder, self.number = builder, number

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp.backends._numpy.native.thread_pool import one_blas_thread, openblas_threads
 
 # All threads compute `_WINDOW` products before their time is compared with one thread's time. If
@@ -34,16 +33,7 @@ _LAST = 0.1
 # A limit on BLAS threads applies to the whole process. It would change the bits of products that
 # other threads compute, so these products must wait. This costs little, since the BLAS computes one
 # product at a time anyway.
-_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # A thread of the parent may have held the lock.
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_lock = fork_safe_lock()
 
 
 class TimedProduct:

@@ -261,14 +261,7 @@ def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
 
 
 def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
-    """Write kernel calls as a table of records.
-
-    Returns
-    -------
-    records : (jobs, WORDS) int64
-    arrays : list of (row, column, array)
-        The position of each address in the table, and the array that the address refers to.
-    """
+    """Return kernel calls as a table, (jobs, WORDS) int64, and its arrays: (row, column, array)."""
     records = np.zeros((len(jobs), WORDS), np.int64)
     arrays = []
     for row, job in enumerate(jobs):

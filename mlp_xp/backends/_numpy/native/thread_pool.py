@@ -19,6 +19,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from mlp_xp._utils.optional import pip_command
+from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends._numpy.native.memory import empty
 from mlp_xp.backends._numpy.native.subnormals import in_this_mode
@@ -185,18 +186,16 @@ class _OfThisThread(threading.local):
 
 
 _of_this_thread = _OfThisThread()
-_lock = threading.Lock()
+_lock = fork_safe_lock()
 _limits: list[Any] = []
 
 
 def _after_fork() -> None:
-    """Reset the state of threads that do not exist in the forked process.
+    """Forget the pool, whose threads do not exist in the forked process.
 
     A limit on BLAS threads, which `_limits` stores, remains in effect.
     """
-    global _lock
     _of_this_thread.pool = None
-    _lock = threading.Lock()  # A thread of the parent may have held the lock.
 
 
 if hasattr(os, "register_at_fork"):
