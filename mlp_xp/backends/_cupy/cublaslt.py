@@ -212,8 +212,9 @@ class _Product:
             if layout.n_matrices > 1:
                 stack = {"BATCH_COUNT": layout.n_matrices, "STRIDED_BATCH_OFFSET": layout.step}
                 _set(lt, "matrix_layout", self._layouts[-1], stack)
-        self._describe(TRANSA=not first.is_c_order, TRANSB=not second.is_c_order)
-        self._describe(EPILOGUE=lt.Epilogue[epilogue])
+        transposes = {"TRANSA": not first.is_c_order, "TRANSB": not second.is_c_order}
+        attributes = transposes | {"EPILOGUE": lt.Epilogue[epilogue]}
+        _set(lt, "matmul_desc", self._description, attributes)
         if epilogue != "DEFAULT":
             attribute = lt.MatmulDescAttribute.BIAS_POINTER
             self._vector = np.zeros(1, lt.get_matmul_desc_attribute_dtype(attribute))
@@ -221,9 +222,6 @@ class _Product:
             # The heuristic needs an address, but only its alignment matters.
             self._point_to(_ALIGNMENT)
         self._choose(a[-1], b[-1])
-
-    def _describe(self, **attributes: int) -> None:
-        _set(self._lt, "matmul_desc", self._description, attributes)
 
     def _point_to(self, address: int) -> None:
         self._vector[0] = address
