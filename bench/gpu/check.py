@@ -9,14 +9,13 @@ import time
 from pathlib import Path
 
 from bench.gpu.install import find_cifar10, install
-from bench.gpu.run import GRACE, Check
+from bench.gpu.run import GRACE, LEAST_TRAINING, Check
 from bench.gpu.summary import EMPTY, GOALS, count_tests
 from bench.suite.contenders import GPU_PEERS
 from bench.suite.records import ROOT
 
 WANTED = "cupy,torch:cuda,jax:cuda"
 SECONDS = 530
-LEAST_TRAINING = 20  # Of these seconds, 15 are for imports and results.
 # GPU code is tested first. Ranks are not tested, because they need several GPUs.
 FIRST = "test_captured_steps.py", "test_kernels.py"
 LAUNCHES = "test_launches.py"  # It needs the tests' stand-in for CuPy.
@@ -99,6 +98,7 @@ def contenders(check: Check) -> dict[str, str]:
 
 
 def count_launches(check: Check) -> None:
+    """Count the kernel launches on GPUs."""
     own = {name: spec for name, spec in contenders(check).items() if not spec.endswith(":cpu")}
     check.jobs("launches", own, check.left("launches"))
 

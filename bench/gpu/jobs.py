@@ -1,6 +1,9 @@
 """The measurements of check.py. Each runs in its own process, which writes a line per result.
 
-python -m bench.gpu.jobs steps "torch, compiled" --spec torch:cuda --out FILE --seconds 60
+    python -m bench.gpu.jobs peaks torch:cuda --out FILE --seconds 20
+    python -m bench.gpu.jobs steps "torch, compiled" --spec torch:cuda --out FILE --seconds 60
+
+`JOBS` lists the measurements. ``--tiny`` uses small networks, for a trial without a GPU.
 """
 
 import argparse
@@ -26,8 +29,8 @@ from bench.gpu.summary import NOT_REACHED
 from bench.suite.contenders import GPU_PEERS
 from bench.suite.roofline import operations
 from bench.suite.turns import failure
-from bench.suite.workloads import WORKLOADS, Task, Workload, backend_of, load, make_epoch
-from mlp_xp.backends import Backend
+from bench.suite.workloads import WORKLOADS, Task, Workload, load, make_epoch
+from mlp_xp.backends import Backend, get_backend
 from mlp_xp.backends._cuda import captured
 from mlp_xp.nn.layers import Dense
 from mlp_xp.training.data.epoch_plan import plan_epoch
@@ -38,10 +41,18 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 AROUND, ENDING = 15, 5
 
 Line = dict[str, Any]
-Cases = Iterable[tuple[Line, Callable[[], Line]]]  # Descriptions, and functions that measure.
+Epoch = Callable[[], object]
+# The description of each case, and a function that measures it.
+Cases = Iterable[tuple[Line, Callable[[], Line]]]
 
 
-def rounds(epoch: Callable[[], object], seconds: float, n_warm: int = 2) -> list[float]:
+def backend_of(spec: str, precision: str = "float32") -> Backend:
+    name, _, device = spec.partition(":")
+    backend = get_backend(name, device or None)
+    return backend if precision == "float32" else backend.with_precision(precision)
+
+
+def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
     """Return the seconds of epochs after warm-up epochs, which include compilation."""
     for _ in range(n_warm):
         epoch()
@@ -51,6 +62,9 @@ def rounds(epoch: Callable[[], object], seconds: float, n_warm: int = 2) -> list
         epoch()
         taken.append(time.perf_counter() - start)
     return taken
+
+
+# --- steps and launches --------------------------------------------------------------------------
 
 
 def steps(args: argparse.Namespace) -> Cases:
@@ -87,7 +101,7 @@ def steps(args: argparse.Namespace) -> Cases:
         yield variant | case, partial(measure, workload, variant | case)
 
 
-def prepare(spec: str, line: Line, workload: Workload) -> Callable[[], object]:
+def prepare(spec: str, line: Line, workload: Workload) -> Epoch:
     """Return a function that trains an epoch of a peer or of this library."""
     x, y, _ = loaded(workload.data, workload.n_images)
     if line["contender"] in GPU_PEERS:
@@ -106,7 +120,7 @@ def prepare(spec: str, line: Line, workload: Workload) -> Callable[[], object]:
 loaded = functools.lru_cache(maxsize=2)(load)
 
 
-def count_launches(epoch: Callable[[], object], contender: str) -> int:
+def count_launches(epoch: Epoch, contender: str) -> int:
     """Count the launches of kernels and graphs in an epoch; return 0 if unknown."""
     with contextlib.suppress(ImportError):
         if "cupy" in contender:
@@ -140,8 +154,11 @@ def workloads_of(*, tiny: bool) -> list[Workload]:
         goal = goal._replace(widths=(3072, 16, 16, 10), **few)
         return [goal, digits._replace(widths=(64, 16, 10), **few)]
     larger = wide._replace(name="wide-4096", batch_size=4096)
-    full = [w._replace(n_images=50_000) for w in (goal, medium, lab, wide, larger)]
-    return [full[0], digits, *full[1:]]
+    goal, *others = (w._replace(n_images=50_000) for w in (goal, medium, lab, wide, larger))
+    return [goal, digits, *others]
+
+
+# --- peaks, transfers and the recipe -------------------------------------------------------------
 
 
 def peaks(args: argparse.Namespace) -> Cases:
@@ -150,19 +167,14 @@ def peaks(args: argparse.Namespace) -> Cases:
 
     def measure(precision: str) -> Line:
         backend = backend_of(args.contender, precision)
-        xp, is_low = backend.xp, precision == "bf16" and backend.name != "cupy"
-
-        def run() -> None:
-            for _ in range(10):  # CuPy uses low precisions only in layers.
-                is_cupy = backend.name == "cupy"
-                last = backend.kernels.dense(layer, a, xp=xp)[0] if is_cupy else a @ a
-            backend.synchronize(last)
-
         with backend.scope():
-            # A product of equal numbers would need less power, and therefore run faster.
-            a = backend.put(np.random.default_rng(0).random((n, n), np.float32))
-            layer = Dense(a, backend.put(np.zeros(n, np.float32)))
-            a = xp.astype(a, xp.bfloat16) if is_low else a
+            multiply = _large_product(backend, precision, n)
+
+            def run() -> None:
+                for _ in range(10):
+                    last = multiply()
+                backend.synchronize(last)
+
             return {"flops": 10 * 2 * n**3 / statistics.median(rounds(run, 0.5))}
 
     for precision in ("float32", "tf32", "bf16"):
@@ -170,24 +182,38 @@ def peaks(args: argparse.Namespace) -> Cases:
         yield line, partial(measure, precision)
 
 
+def _large_product(backend: Backend, precision: str, n: int) -> Epoch:
+    xp = backend.xp
+    # A product of equal numbers would need less power, and therefore run faster.
+    a = backend.put(np.random.default_rng(0).random((n, n), np.float32))
+    if backend.name == "cupy":  # CuPy uses low precisions only in layers.
+        layer = Dense(a, backend.put(np.zeros(n, np.float32)))
+        return lambda: backend.kernels.dense(layer, a, xp=xp)[0]
+    if precision == "bf16":
+        a = xp.astype(a, xp.bfloat16)
+    return lambda: a @ a
+
+
 def transfers(args: argparse.Namespace) -> Cases:
     """Measure transfers of CIFAR-10 batches to the device: pageable, pinned, overlapped."""
     backend = backend_of(args.contender)
     x, y, source = load("cifar10", 256 if args.tiny else 50_000)
 
-    def move(how: str, rows: int) -> None:
-        copy = backend.put if how == "pinned" else partial(_copy_pageable, backend)
-        batches = (copy(x[start : start + rows]) for start in range(0, len(x), rows))
+    def batches(how: str, rows: int) -> Iterable[Any]:
         if how == "overlapped":
-            batches = Streamed(backend, x, y, "float32").epoch(plan_epoch(len(x), rows, seed=0))
-        for batch in batches:
-            last = batch
-        backend.synchronize(last)
+            return Streamed(backend, x, y, "float32").epoch(plan_epoch(len(x), rows, seed=0))
+        copy = backend.put if how == "pinned" else partial(_copy_pageable, backend)
+        return (copy(x[start : start + rows]) for start in range(0, len(x), rows))
 
     def measure(how: str, rows: int) -> Line:
+        def move() -> None:
+            last = None
+            for batch in batches(how, rows):
+                last = batch
+            backend.synchronize(last)
+
         with backend.scope():
-            taken = rounds(partial(move, how, rows), 0.3)
-        return {"bytes_per_second": x.nbytes / statistics.median(taken)}
+            return {"bytes_per_second": x.nbytes / statistics.median(rounds(move, 0.3))}
 
     for n_rows, how in product((128, 1024), ("pageable", "pinned", "overlapped")):
         line = {"backend": args.contender, "how": how, "rows": n_rows, "data": source}
@@ -214,8 +240,8 @@ def record(args: argparse.Namespace) -> Cases:
     from mlp_xp.datasets import load_cifar10, load_digits
 
     name, _, device = args.contender.partition(":")
-    source = find_cifar10()
     max_time = 3 if args.tiny else int(args.seconds) - AROUND
+    source = find_cifar10()
     path = IMAGES if source == IMAGES else None  # The loader finds other data.
     words = ["train", "--backend", name, *(["--device", device] if device else [])]
     words += ["--max-time", str(max_time), *(["--data-path", str(path)] if path else [])]
@@ -247,7 +273,7 @@ def results(args: argparse.Namespace) -> Iterator[Line]:
     # Skip the last cases, so the process is not stopped.
     end = time.monotonic() + args.seconds - ENDING
     for line, measure in JOBS[args.job](args):
-        line = {"part": args.job, "by": args.contender} | line
+        line = {"part": args.job} | line
         if args.job == "steps" and time.monotonic() > end:
             yield line | {"cannot_run": NOT_REACHED}
             continue

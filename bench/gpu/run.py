@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,23 +23,44 @@ LIMITS = {
 }  # fmt: skip
 # Seconds reserved for the last results, needed to start a part, and between two writes of results.
 RESERVE, LEAST, TICK = 8, 4, 5
-GRACE = 8  # Seconds that an interrupted process has to write results, before it is killed.
+# Seconds that an interrupted process has to write results, and that a killed process has to end.
+GRACE, LAST = 8, 2
+LEAST_TRAINING = 20  # Of these seconds, 15 are for imports and results.
 LISTS = ("usable", "missing", "problems", "not_reached", "failed", "goals", "lines")
 WEIGHTS = {"torch, compiled": 2}  # Compilers get twice the time.
 
 
-class Process(subprocess.Popen):
+class Process:
     """A running command with its output in a file."""
 
     def __init__(self, command: list[str], log: Path) -> None:
         with log.open("w") as file:
             own = {"cwd": ROOT, "stdout": file, "stderr": subprocess.STDOUT}
-            super().__init__(command, **own, start_new_session=True)
+            self._process = subprocess.Popen(command, **own, start_new_session=True)
 
-    def kill(self) -> None:
-        """Stop the process and its children, which may outlive it."""
+    def wait(self, seconds: float) -> int | None:
+        """Wait for some seconds; return the exit status, or None if the command still runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(max(seconds, 0.0))
+        return None
+
+    def send(self, signum: int) -> None:
+        """Send a signal to the process and its children."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self._process.pid, signum)
+
+
+def stop(processes: Collection[Process], now: Callable[[], float]) -> None:
+    """Stop processes and their children, in GRACE + LAST seconds at most."""
+    for signum, seconds in ((signal.SIGINT, GRACE), (signal.SIGKILL, LAST)):
+        running = [process for process in processes if process.wait(0) is None]
+        end = now() + seconds
+        for process in running:
+            process.send(signum)
+        for process in running:
+            process.wait(end - now())
+    for process in processes:  # Children may outlive their parent.
+        process.send(signal.SIGKILL)
 
 
 class Ended(NamedTuple):
@@ -53,6 +74,12 @@ class Ended(NamedTuple):
         """The last line of the output, which contains the error."""
         lines = [line for line in self.log.splitlines() if line.strip()]
         return " ".join(lines[-1].split())[:300] if lines else "no output"
+
+
+def find_sanitizer() -> str | None:
+    """Return the path of compute-sanitizer, which is part of the CUDA toolkit."""
+    name = "compute-sanitizer"
+    return shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
 
 
 @dataclass
@@ -69,9 +96,7 @@ class Check:
 
     def __post_init__(self) -> None:
         self.end = self.now() + self.seconds
-        # It is part of the CUDA toolkit.
-        places = f"{os.environ['PATH']}:/usr/local/cuda/bin"
-        self.sanitizer = shutil.which("compute-sanitizer", path=places)
+        self.sanitizer = find_sanitizer()
         self.lines = self.scratch / "lines.jsonl"
         self.lines.touch()
         self.result: dict[str, Any] = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "gpus": gpus()}
@@ -80,7 +105,7 @@ class Check:
 
     def left(self, part: str) -> float:
         """Return the time limit of a part in seconds, including the time to stop its processes."""
-        left = self.end - RESERVE - GRACE - self.now()
+        left = self.end - RESERVE - GRACE - LAST - self.now()
         if part == "record" and self.sanitizer:
             left -= min(LIMITS["sanitizer"], left / 2)
         return left if self.tiny else min(LIMITS[part], left)
@@ -113,23 +138,20 @@ class Check:
             return {}
         running: dict[str, Process] = {}
         logs = {name: self.scratch / f"{number}.log" for number, name in enumerate(commands)}
-        limit = ["timeout", "--signal=INT", f"--kill-after={GRACE}", f"{seconds:.3f}"]
+        end = self.now() + seconds
         try:
             for name, command in commands.items():
-                running[name] = self.start([*limit, *command], logs[name])
-            while late := [process for process in running.values() if process.poll() is None]:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    late[0].wait(TICK)
+                running[name] = self.start(command, logs[name])
+            while (left := end - self.now()) > 0:
+                late = [process for process in running.values() if process.wait(0) is None]
+                if not late:
+                    break
+                late[0].wait(min(left, TICK))
                 self.save()
+            status = {name: process.wait(0) for name, process in running.items()}
         finally:
-            for process in running.values():
-                process.kill()
-        codes = {name: process.returncode for name, process in running.items()}
-        return {
-            # `timeout` interrupted or killed the command.
-            name: Ended(None if code in (124, -9) else code, logs[name].read_text(errors="replace"))
-            for name, code in codes.items()
-        }
+            stop(running.values(), self.now)
+        return {name: Ended(status[name], logs[name].read_text(errors="replace")) for name in logs}
 
     def jobs(self, job: str, specs: dict[str, str], seconds: float) -> None:
         """Measure contenders, each with its backend, at the same time, and save the results."""
@@ -139,7 +161,8 @@ class Check:
         commands = {f"{job} {who}": [*python, who, "--spec", specs[who], *more] for who in specs}
         ended = self.run(commands, seconds)
         self.save()
-        whose = [line["by"] for line in self.result["lines"][before:]]
+        new = self.result["lines"][before:]
+        whose = [line.get("backend") or line["contender"].removeprefix("mlp_xp, ") for line in new]
         for name, end in ended.items():
             n_new = whose.count(name.removeprefix(f"{job} "))
             print(f"  {name}: {n_new} results, {self.now() - start:.0f} s")

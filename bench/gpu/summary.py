@@ -152,6 +152,7 @@ def sections(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def markdown(result: Result) -> str:
+    """Return a result as Markdown."""
     verdict = "FAILED" if result["problems"] + result["failed"] else "Passed"
     lines = [
         f"# GPU check, {result['date']}",

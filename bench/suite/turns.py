@@ -126,6 +126,7 @@ class Worker(contextlib.AbstractContextManager):
             self._pipe.send("turn")
         with contextlib.suppress(OSError, EOFError):
             if not self._pipe.poll(PATIENCE):
+                self._process.kill()  # It must not compute during the turns of others.
                 return {"cannot_run": f"not done after {PATIENCE} s"}
             return self._pipe.recv()
         self._process.join()

@@ -70,9 +70,7 @@ def _node(operator: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
 
 
 def mean(arrays: Sequence[Any]) -> Any:
-    """Return the mean of arrays of the same shape."""
-    if len(arrays) == 1:
-        return arrays[0]
+    """Return the mean of several arrays of the same shape."""
     # Runtimes support the operator Mean only in float32.
     return ndonnx.asarray(operators.sum([array.unwrap_spox() for array in arrays])) / len(arrays)
 

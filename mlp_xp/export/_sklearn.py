@@ -154,7 +154,12 @@ def _check(model: Any, state: FittedState) -> str:
     for problem in _problems(model, state):
         has_matrix = state.columns is None and model.tta is None
         ways = "to_onnx or to_torch" if has_matrix else "to_onnx"
-        raise ValueError(f"scikit-learn's MLP does not support {problem}: export with {ways}.")
+        raise ValueError(f"{problem}: export with {ways}.")
+    if model.tta is not None:
+        raise ValueError(
+            f"tta is {model.tta!r}, but scikit-learn's MLP does not support test-time "
+            "augmentation: set tta=None, or export with to_onnx."
+        )
     activation = state.network.activation
     return str(activation[0] if isinstance(activation, tuple) else activation)
 
@@ -163,30 +168,43 @@ def _problems(model: Any, state: FittedState) -> Iterator[str]:
     """Yield the model's features that scikit-learn's MLP does not support."""
     network, targets, classes = state.network, state.targets, state.targets.classes
     if state.columns is not None:
-        yield f"the encoding of a table's columns ({_TABLE})"
+        yield (
+            f"The network encodes the columns of a table ({_TABLE}), but "
+            "scikit-learn's MLP has no encoder"
+        )
     if not network.is_flat or any(not isinstance(width, int) for width in network.widths):
         found = {name: getattr(network, name) for name in _DEFAULTS}
         found = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
         if (inputs := found.pop("inputs", None)) is not None:
             found |= {"numeric_embedding": inputs.numeric, "learn_input_scale": inputs.scale}
         found["hidden_layer_sizes"] = network.widths[1:-1]
-        yield ", ".join(f"{name}={value!r}" for name, value in found.items())
+        yield (
+            f"The network has {', '.join(f'{n}={v!r}' for n, v in found.items())}, but "
+            "scikit-learn's MLP has only plain dense layers"
+        )
     given = network.activation if isinstance(network.activation, tuple) else (network.activation,)
     if len(set(given)) > 1 or given[0] not in _ACTIVATIONS:
-        yield f"activation={network.activation!r}, only one of {[*_ACTIVATIONS]} in all layers"
+        yield (
+            f"activation is {network.activation!r}, but scikit-learn's MLP must have one of "
+            f"{list(_ACTIVATIONS)} in all layers"
+        )
     if state.loss.outputs_per_target > 1:
-        yield f"loss={state.loss!r}, which needs several outputs per target"
+        yield (
+            f"loss is {state.loss!r}, which needs several outputs per target, but scikit-learn's "
+            "MLP has one"
+        )
     if state.clips_predictions:
-        yield "clip_predictions=True"
+        yield "clip_predictions is True, but scikit-learn's MLP does not clip predictions"
     if isinstance(classes, list):
-        yield f"{len(classes)} classification targets, only one"
+        yield f"y has {len(classes)} classification targets, but scikit-learn's MLP supports one"
     wanted = "exp" if isinstance(state.loss, Poisson) else "identity"
     if classes is not None:
         wanted = "softmax" if targets.kind == "multiclass" else "logistic"
     if state.output != wanted:
-        yield f"output_activation={state.output!r} for {targets.kind} targets, only {wanted!r}"
-    if model.tta is not None:
-        yield f"tta={model.tta!r}, only tta=None"
+        yield (
+            f"output_activation is {state.output!r}, but scikit-learn's MLP uses {wanted!r} for "
+            f"{targets.kind} targets"
+        )
 
 
 def _weights(state: FittedState) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -8,9 +8,12 @@ import numpy as np
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.fitted.state import fitted_state
+from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
+from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import OUTPUTS
+from mlp_xp.nn.network import with_layers
+from mlp_xp.training.loop.history import History
 
 
 def to_torch(model: Any, *, activate: bool = False) -> Any:
@@ -112,7 +115,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
     from mlp_xp.export._torch_modules import parse
 
     parsed = parse(module)
-    layers = parsed.denses
+    layers, norms = parsed.denses, parsed.norms
     sizes = tuple(layer.b.shape[0] for layer in layers[:-1])
     settings = parsed.settings | {"hidden_layer_sizes": sizes}
     n_outputs = layers[-1].b.shape[0]
@@ -141,7 +144,14 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
         if parsed.output == "logistic":  # One output per class, each against all others.
             settings["output_activation"] = attributes["out_activation_"] = "logistic"
         model, attributes["classes_"] = MLPClassifier(**settings), labels
-    vars(model).update(attributes, norms_=parsed.norms, moments_=parsed.batch_stats)
-    vars(model).update(coefs_=[W for W, _ in layers], intercepts_=[b for _, b in layers])
-    fitted_state(model).checked().copies.is_shared = False  # The arrays are new.
+    params = model._params()
+    targets = model._targets_type.of_weights(attributes, n_outputs, params)
+    n_features = layers[0].W.shape[0]
+    config = resolve_config(params, n_features, targets, sizes)
+    network = config.rules.network
+    arrays = with_layers(network, [*layers, *norms]), tuple(parsed.batch_stats)
+    loss, dtype = config.rules.loss, str(layers[0].W.dtype)
+    state = FittedState(network, loss, config.output, targets, n_features, None, dtype, 0, *arrays)
+    publish(model, state, History())
+    fitted_state(model).checked()
     return model

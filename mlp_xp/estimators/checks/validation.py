@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.utils.validation import (
     _check_n_features,
     _check_sample_weight,
+    assert_all_finite,
     validate_data,
 )
 
@@ -27,6 +28,8 @@ _vdot = between_forks(np.vdot)  # Delay forks, since a fork during a dot product
 _KEPT = frozenset(map(np.dtype, _DTYPES))
 # Parts of scikit-learn's error messages.
 _TEXT, _NAN = "could not convert string to float", "contains NaN"
+# The number of entries of a memory-mapped file to check at once.
+_BLOCK = 1 << 18
 
 
 Given = tuple[Any, Any, Any]  # The arguments X, y and sample_weight.
@@ -119,7 +122,7 @@ def check_x(
             return X
     backend = None if namespace_backend(X) in (None, "numpy") else get_backend(X)
     if not is_table and is_mapped(X) and X.dtype.kind in "biuf":
-        return validate_data(estimator, X, dtype=None, reset=reset)  # Do not copy the file.
+        return _check_mapped(estimator, X, reset=reset)
     if is_table:
         from mlp_xp.estimators.tables.encoding import encode_table  # Import only for tables.
 
@@ -239,6 +242,18 @@ def _note_features(estimator: Any, X: Any) -> Any:
     vars(estimator).pop("feature_names_in_", None)  # Left over from an earlier fit.
     _check_n_features(estimator, X, reset=True)
     return X
+
+
+def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
+    """Check a memory-mapped file in blocks of rows, without copying the file."""
+    settings = {"dtype": None, "ensure_all_finite": False, "reset": reset}
+    checked: np.ndarray = validate_data(estimator, X, **settings)
+    if checked.dtype.kind == "f":
+        n_rows = max(1, _BLOCK // checked.shape[1])
+        for start in range(0, len(checked), n_rows):
+            block = checked[start : start + n_rows].astype(np.float64, copy=False)
+            assert_all_finite(block, input_name="X", estimator_name=type(estimator).__name__)
+    return checked
 
 
 def _is_plain(X: Any) -> bool:

@@ -35,10 +35,9 @@ if TYPE_CHECKING:
 # The attributes with weights: lists of arrays, or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
 # Parameters that do not work with assigned weights, and the values that they must have.
-_UNASSIGNED = dict.fromkeys(("input_scaling", "target_scaling", "numeric_embedding")) | {
-    "parametric_activation": False,
-    "n_members": 1,
-}
+_UNASSIGNED = dict.fromkeys(
+    ("input_scaling", "target_scaling", "normalization", "numeric_embedding")
+) | {"parametric_activation": False, "n_members": 1}
 # Fields to reset if weights change.
 _UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
 
@@ -261,8 +260,7 @@ def _state_of_weights(
                 f"coefs_[{i}] must have shape {tuple(sizes[i : i + 2])} to match intercepts_, got "
                 f"{tuple(W.shape)}."
             )
-    unassigned = _UNASSIGNED if attributes.get("norms_") else _UNASSIGNED | {"normalization": None}
-    for name, off in unassigned.items():
+    for name, off in _UNASSIGNED.items():
         if params.get(name, off) != off:
             raise ValueError(
                 f"{name} must be {off} with assigned coefs_ and intercepts_, got {params[name]!r}: "

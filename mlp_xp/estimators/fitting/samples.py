@@ -18,6 +18,8 @@ from mlp_xp.training.data.placement import Data, multiplies_sparse, place
 from mlp_xp.training.step.step_settings import own_parts
 from mlp_xp.training.trainer import Trainer
 
+_FEW = 10_000  # The maximum number of samples whose split is cached.
+
 
 class HeldOutError(ValueError):
     """The error for samples of which none can be held out; ``label`` is the class with only one."""
@@ -32,13 +34,12 @@ def split_sample(
 
     If `random_state` is a generator, advance it as scikit-learn's split does.
     """
-    from sklearn.model_selection import train_test_split  # Import late, since it is slow.
-
     n_samples = sample.X.shape[0]
     strata = targets.strata(sample.y, fraction)
-    split = functools.partial(train_test_split, np.arange(n_samples), test_size=fraction)
+    groups = None if strata is None else (strata.tobytes(), strata.dtype.str, strata.ndim)
+    split = _split if n_samples <= _FEW else _split.__wrapped__
     try:
-        fit, held = split(random_state=seed, stratify=strata)
+        fit, held = split(n_samples, fraction, seed, groups)
     except ValueError as error:
         label, cure = None, "change it"
         if "too few members" in str(error):
@@ -61,8 +62,11 @@ def split_sample(
     for part, what in zip(parts, ("to fit on", "held out"), strict=True):
         check_weights(part.weights, len(part.y), name=f"sample_weight of the samples {what}")
     if not isinstance(random_state, Integral):
+        from sklearn.model_selection import train_test_split  # Import late, since it is slow.
+
+        generator, rows = check_random_state(random_state), np.arange(n_samples)
         strata = strata if targets.kind == "binary" else None
-        split(random_state=check_random_state(random_state), stratify=strata)
+        train_test_split(rows, test_size=fraction, random_state=generator, stratify=strata)
     return parts
 
 
@@ -75,6 +79,26 @@ def refuse_without_held_out(params: Mapping[str, Any]) -> None:
                 f"{name}={value!r} requires held-out samples: type early_stopping=True (which "
                 "solver 'lbfgs' ignores), or fit(X, y, X_val=..., y_val=...)."
             )
+
+
+# The split of small data is cached, since the models of a search often use the same split.
+@functools.lru_cache(maxsize=64)
+def _split(
+    n_samples: int, fraction: float, seed: int, groups: tuple[bytes, str, int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the training samples and of the held-out samples.
+
+    ``groups`` are the groups to stratify by, as bytes, dtype and number of axes.
+    """
+    from sklearn.model_selection import train_test_split  # Import late, since it is slow.
+
+    strata = None
+    if groups is not None:
+        values, dtype, n_axes = groups
+        strata = np.frombuffer(values, dtype).reshape((n_samples, 1)[:n_axes])
+    rows = np.arange(n_samples)
+    fit, held = train_test_split(rows, test_size=fraction, random_state=seed, stratify=strata)
+    return fit, held
 
 
 def place_sample(
