@@ -237,14 +237,18 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         (samples, classes) array, or a list with one per target
             In the order of `classes_`, in the library and on the device of X.
         """
-        outputs = self._outputs(X, "predict_proba", tta=tta)
+        return self._predict_proba(X, "predict_proba", tta)
+
+    def _predict_proba(self, X: Any, method: str, tta: Any = AS_SET) -> Any:
+        outputs = self._outputs(X, method, tta=tta)
         caller = get_backend(outputs)
         with caller.scope():
             return self._state.targets.probabilities(outputs, xp=caller.xp)
 
     def predict_log_proba(self, X: Any) -> Any:
         """Predict log-probabilities; see `predict_proba`."""
-        return log_of(self.predict_proba(X))
+        p = self._predict_proba(X, "predict_log_proba")
+        return log_of(p)
 
     @classmethod
     def from_weights(

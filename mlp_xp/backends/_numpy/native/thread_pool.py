@@ -191,7 +191,7 @@ _limits: list[Any] = []
 
 
 def _after_fork() -> None:
-    """Forget the pool, whose threads do not exist in the forked process.
+    """Reset the pool, whose threads do not exist in the forked process.
 
     A limit on BLAS threads, which `_limits` stores, remains in effect.
     """
