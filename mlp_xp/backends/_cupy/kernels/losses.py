@@ -29,8 +29,11 @@ from mlp_xp.nn.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
     BinaryFocal,
+    Gaussian,
     Huber,
     Loss,
+    Poisson,
+    Quantile,
     SoftmaxCrossEntropy,
     SoftmaxFocal,
     SquaredError,
@@ -74,24 +77,45 @@ _SOFTMAX = """
     for (int k = lane; k < n; k += LANES) sum += exp(z[k] - largest);
     sum = sum_of<LANES, 1>(sum, shared);
     const T log_sum = log(sum), share = n > 0 ? SHARE(row) : T(0);
+    T slopes = 0;
     for (int k = lane; k < n; k += LANES) {
       T target = LABELS ? T(targets[row] == k) : T(targets[row * columns + k]);
-      const T centered = z[k] - largest;
+      const T centered = z[k] - largest, p = exp(centered) / sum;
+      T log_p = centered - log_sum;
+#if FOCAL
+      const T q = -expm1(log_p), factor = pow(q, setting) * target * share;
+      const T slope = factor * (setting * p * (log_p / (q > T(0) ? q : T(1))) - T(1));
+      value -= factor * log_p;
+      slopes += slope;
+      dz[k] = slope;
+#else
       target = target * (T(1) - setting) + setting / columns;
-      value -= clip(centered - log_sum, lowest, highest) * target * share;
-      dz[k] = (exp(centered) / sum - target) * share;
+      value -= clip(log_p, lowest, highest) * target * share;
+      dz[k] = (p - target) * share;
+#endif
     }
+#if FOCAL
+    slopes = sum_of<LANES, 1>(slopes, shared);
+    for (int k = lane; k < n; k += LANES) dz[k] -= exp(z[k] - largest) / sum * slopes;
+#endif
   }"""
 
-# C code for the loss of an output x and a target t, and its derivative with respect to x.
-_EACH_NUMBER = """
+# C code for the loss of a target t and its derivatives with respect to the target's PARTS outputs,
+# which are `columns` elements apart.
+_EACH_TARGET = """
   FOR_EACH(i, rows * columns) {
-    const T x = logits[i], t = targets[i], share = SHARE(i / columns);
+    const long long row = i / columns, first = row * columns * PARTS + i % columns;
+    const T t = targets[i], share = SHARE(row);
+    const T* z = logits + first;
+    T* dz = dlogits + first;
+    TERMS
+  }"""
+_ONE_OUTPUT = """
+    const T x = z[0];
     T term, slope;
     TERMS
     value += term * share;
-    dlogits[i] = slope * share;
-  }"""
+    dz[0] = slope * share;"""
 _TERMS: dict[type[Loss], str] = {
     SquaredError: "slope = x - t; term = T(0.5) * slope * slope;",
     AbsoluteError: "slope = sign_of(x - t); term = slope * (x - t);",
@@ -102,6 +126,36 @@ _TERMS: dict[type[Loss], str] = {
       const T target = t * (T(1) - setting) + setting / T(2), bounded = clip(x, lowest, highest);
       term = softplus(bounded) - bounded * target;
       slope = sigmoid(x) - target;""",
+    BinaryFocal: """
+      const T p = sigmoid(x), q = sigmoid(-x), tail = log1p(exp(x < T(0) ? x : -x));
+      const T log_p = (x < T(0) ? x : T(0)) - tail, log_q = (x > T(0) ? -x : T(0)) - tail;
+      const T yes = pow(q, setting) * t, no = pow(p, setting) * (T(1) - t);
+      slope = yes * (setting * p * log_p - q) - no * (setting * q * log_q - p);
+      term = -(yes * log_p + no * log_q);""",
+    Poisson: """
+      slope = exp(x > highest ? highest : x) - t;
+      term = (log(t > T(0) ? t : T(1)) - x) * t + slope;""",
+}
+_TERMS = {kind: _ONE_OUTPUT.replace("TERMS", terms) for kind, terms in _TERMS.items()} | {
+    Gaussian: """
+      const T bounded = clip(z[columns], lowest, highest);
+      const T error = z[0] - t, slope = error * exp(-bounded), scaled = error * slope;
+      value += T(0.5) * (bounded + scaled + T(1.8378770664093453)) * share;
+      dz[0] = slope * share;
+      dz[columns] = (T(0.5) - T(0.5) * scaled) * share;""",
+    Quantile: """
+      const T levels[] = {LEVELS};
+      T quantile = z[0], slopes[PARTS], slope = 0;
+      for (int k = 0; k < PARTS; k++) {
+        if (k > 0) quantile += softplus(z[k * columns]);
+        const T error = quantile - t, sign = sign_of(error);
+        slopes[k] = T(0.5) * sign + (T(0.5) - levels[k]);
+        value += (T(0.5) * sign * error + (T(0.5) - levels[k]) * error) * share;
+      }
+      for (int k = PARTS - 1; k >= 0; k--) {
+        slope += slopes[k];
+        dz[k * columns] = slope * share * (k > 0 ? sigmoid(z[k * columns]) : T(1));
+      }""",
 }
 
 # As in `argmax`, ties select the first class, and NaN counts as the largest number.
@@ -127,19 +181,25 @@ _DTYPES = (*((FLOATS[0], kind) for kind in _LABELS), *zip(FLOATS, FLOATS, strict
 
 
 @kernel(
-    *((SoftmaxCrossEntropy, *dtypes, 1, 1) for dtypes in _DTYPES),
-    *((SoftmaxCrossEntropy, dtype, dtype, 0, n) for dtype in FLOATS for n in (32, THREADS)),
-    *((kind, dtype, dtype, 1, 1) for kind in _TERMS for dtype in FLOATS),
+    *((SoftmaxCrossEntropy, (), *dtypes, 1, 1) for dtypes in _DTYPES),
+    *((SoftmaxCrossEntropy, (), dtype, dtype, 0, n) for dtype in FLOATS for n in (32, THREADS)),
+    *((SoftmaxFocal, (), dtype, dtype, 0, 1) for dtype in FLOATS),
+    *((kind, (0.2, 0.7), dtype, dtype, 1, 1) for kind in _TERMS for dtype in FLOATS),
 )
-def _loss_kernel(kind: type[Loss], dtype: str, targets: str, weighted: int, lanes: int) -> Any:
-    body = _EACH_NUMBER.replace("TERMS", _TERMS[kind]) if kind in _TERMS else _SOFTMAX
+def _loss_kernel(
+    kind: type[Loss], levels: tuple[float, ...], dtype: str, targets: str, weighted: int, lanes: int
+) -> Any:
+    body = _SOFTMAX if kind in _OF_CLASSES else _EACH_TARGET.replace("TERMS", _TERMS[kind])
+    numbers = ", ".join(f"T({level!r})" for level in map(float, levels))
     return raw_kernel(
         f"mlp_xp_{kind.__name__.lower()}",
-        f"{_HEAD}{body}{_TAIL}",
+        f"{_HEAD}{body.replace('LEVELS', numbers)}{_TAIL}",
         {"T": dtype, "L": targets},
         LABELS=int(targets in _LABELS),
         WEIGHTED=weighted,
         LANES=lanes,
+        FOCAL=int(kind is SoftmaxFocal),
+        PARTS=2 if kind is Gaussian else max(len(levels), 1),
     )
 
 
@@ -159,17 +219,18 @@ def loss(
     loss: Loss, logits: Any, targets: Any, weights: Any = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
     """Compute `mlp_xp.nn.losses.mean_loss`, together with its gradient."""
-    kind, is_softmax = type(loss), type(loss) is SoftmaxCrossEntropy
+    kind, n_parts = type(loss), loss.outputs_per_target
+    is_softmax = kind in _OF_CLASSES
     is_known = is_softmax or kind in _TERMS
-    if not is_known or not _accepts(logits, targets, weights, labels=is_softmax):
+    if not is_known or not _accepts(logits, targets, weights, labels=is_softmax, n_parts=n_parts):
         return losses.mean_loss(loss, logits, targets, weights, xp=xp)
-    rows, columns = logits.shape
+    rows, columns = logits.shape[0], logits.shape[1] // n_parts
     lanes, n_blocks = 1, blocks_for(rows * columns, _NUMBERS_AT_ONCE * THREADS)
     if is_softmax:
         lanes = 1 if columns <= 32 else 32 if columns <= 1024 else THREADS
         n_blocks = blocks_for(rows, _ROWS_AT_ONCE * (THREADS // lanes))
     kinds = logits.dtype.str, targets.dtype.str, int(weights is not None)
-    compute = _loss_kernel(kind, *kinds, lanes)
+    compute = _loss_kernel(kind, loss.levels, *kinds, lanes)
     dlogits, settings = cupy.empty_like(logits), _settings(loss, logits, xp=xp)
     arguments = (logits, targets, weights), settings, dlogits, columns
     return _sum(compute, n_blocks, *arguments), lambda: dlogits
@@ -183,8 +244,13 @@ def _settings(loss: Loss, logits: Any, *, xp: Namespace) -> tuple[float, float, 
         case BinaryCrossEntropy(label_smoothing):
             lowest, highest = log_bounds(logits.dtype, xp=xp)
             return label_smoothing, lowest - highest, highest - lowest
-        case Huber(delta):
-            return delta, 0.0, 0.0
+        case Gaussian():
+            largest = loss.largest_log_variance(logits, xp=xp)
+            return 0.0, -largest, largest
+        case Poisson():
+            return 0.0, 0.0, loss.largest_logit(logits, xp=xp)
+        case SoftmaxFocal(setting) | BinaryFocal(setting) | Huber(setting):
+            return setting, 0.0, 0.0
     return 0.0, 0.0, 0.0
 
 
@@ -214,7 +280,7 @@ def _sum(
     return total(parts)
 
 
-def _accepts(logits: Any, targets: Any, weights: Any, *, labels: bool) -> bool:
+def _accepts(logits: Any, targets: Any, weights: Any, *, labels: bool, n_parts: int = 1) -> bool:
     """Whether the kernels support the arrays: one model, contiguous, with matching dtypes."""
     if logits.ndim != 2 or logits.size == 0 or not is_plain(logits.dtype, logits):
         return False
@@ -223,4 +289,5 @@ def _accepts(logits: Any, targets: Any, weights: Any, *, labels: bool) -> bool:
     if labels and targets.dtype.str in _LABELS:
         fits: bool = targets.flags.c_contiguous and targets.shape == logits.shape[:1]
         return fits
-    return is_plain(logits.dtype, targets) and targets.shape == logits.shape
+    rows, outputs = logits.shape
+    return is_plain(logits.dtype, targets) and targets.shape == (rows, outputs // n_parts)
