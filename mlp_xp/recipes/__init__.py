@@ -24,6 +24,8 @@ __all__ = [
 
 _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # The maximum size in bytes; `tomllib` takes quadratic time for a long key.
+# A table or list nested deeper than this cannot be a setting.
+_DEEPEST = 32
 FILES = "files"  # The value of ``data`` that stands for the user's own files.
 _TASKS = ("classification", "regression")
 _SECTIONS = (*_TASKS, "ensemble")
@@ -46,7 +48,14 @@ class Recipe(NamedTuple):
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that come with the library."""
+    """Return the names of the recipes that come with the library.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes import names
+    >>> "one-minute" in names()
+    True
+    """
     return sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 
@@ -58,14 +67,40 @@ def recipe_parameters(estimator: Any) -> list[str]:
 def read_recipe(
     source: str | os.PathLike[str], parameters: Iterable[str], task: str = _TASKS[0]
 ) -> Recipe:
-    """Read a recipe by name, or from a TOML file, for an estimator with these parameters.
+    """Read a recipe.
 
-    The file has ``description``, ``data``, and any parameters of the estimator. An object is a
-    table with its class: ``{class = "Muon", ns_steps = 3}``. The tables ``[classification]`` and
-    ``[regression]`` have parameters for one task only. If there is a table ``[ensemble]``, the
-    recipe is for an ensemble with these parameters. The estimator checks the values later. Raise
-    ValueError, with the file, the key and the nearest valid name, if the recipe does not exist or
-    is invalid, and OSError if a path that ends in ``.toml`` cannot be read.
+    Parameters
+    ----------
+    source : str or path-like
+        A name, or a TOML file with ``description``, ``data``, and any parameters of the estimator.
+        An object is written as a table with its class: ``{class = "Muon", ns_steps = 3}``. The
+        tables ``[classification]`` and ``[regression]`` have parameters for one task only. If there
+        is a table ``[ensemble]``, the recipe is for an ensemble with these parameters.
+    parameters : iterable of str
+        The names of the estimator's parameters.
+    task : {"classification", "regression"}, default="classification"
+        The task of the estimator.
+
+    Returns
+    -------
+    Recipe
+        The recipe, with its objects created. The estimator checks the values later.
+
+    Raises
+    ------
+    ValueError
+        If the recipe does not exist, or the file is not a valid recipe; the message names the file,
+        the key and the nearest valid name.
+    OSError
+        If a path that ends in ``.toml`` does not exist or cannot be read.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes import read_recipe
+    >>> read_recipe("default", ["hidden_layer_sizes"])
+    Traceback (most recent call last):
+    ValueError: ...default.toml: 'activation' is not one of description, data, classification, \
+regression, ensemble, hidden_layer_sizes
     """
     from mlp_xp.datasets import LOADERS
     from mlp_xp.recipes.objects import expected
@@ -89,7 +124,7 @@ def read_recipe(
         if data not in (*LOADERS, FILES):
             raise ValueError(f"data is {data!r}, {expected(data, [*LOADERS, FILES])}")
         params = {key: _decode(value, key) for key, value in table.items()}
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return Recipe(path, description, data, params, ensemble)
 
@@ -142,17 +177,46 @@ def replacements(
 
 
 def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a recipe's TOML table, without checking it or creating objects."""
+    """Read a recipe's TOML table, without checking it or creating objects.
+
+    Raises
+    ------
+    ValueError, OSError
+        As in `read_recipe`, if the recipe does not exist or the file is not valid TOML.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes import read_table
+    >>> read_table("default")["data"]
+    'cifar10'
+    """
     import tomllib  # Import late, since estimators do not need it.
 
     from mlp_xp._utils.storage.files import read_file
 
     path = _path_of(source)
     try:
-        return tomllib.loads(read_file(path, _LONGEST).decode())
-    # Raised for invalid UTF-8, invalid TOML, huge integers, or deep nesting.
-    except (ValueError, RecursionError) as error:
+        table = tomllib.loads(read_file(path, _LONGEST).decode())
+    except ValueError as error:  # Raised for invalid UTF-8, invalid TOML, or huge integers.
         raise ValueError(f"{path} is not a valid TOML file: {error}") from error
+    except RecursionError:
+        table = None
+    # Raise the same short error for any deep nesting.
+    if table is None or not _is_shallow(table):
+        raise ValueError(f"{path}: its tables are nested too deeply")
+    return table
+
+
+def _is_shallow(table: dict[str, Any]) -> bool:
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+    return not level
 
 
 def _path_of(source: str | os.PathLike[str]) -> Path:

@@ -48,11 +48,36 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
 
 
 def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], Any]) -> Any:
-    """Build the object that a table describes, for the parameter or field ``place``.
+    """Build the object that a table describes.
 
-    The table has ``"class"`` and the fields that differ from their defaults; ``decode(value,
-    field)`` returns the value of a field. Raise ValueError, with the valid names or types, if the
-    parameter does not accept such an object, or a field is unknown or has the wrong type.
+    Parameters
+    ----------
+    form : dict
+        ``"class"`` and the fields that differ from their defaults.
+    place : str
+        The name of the parameter or field that the object is for.
+    decode : callable
+        ``decode(value, field)`` returns the value of a field.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If the parameter does not accept such an object, or a field is unknown or has the wrong
+        type; the message lists the valid names or types.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes.objects import make
+    >>> make({"class": "Cosine", "final": 0.1}, "learning_rate", lambda value, field: value)
+    Cosine(final=0.1)
+    >>> make({"class": "Cosin"}, "learning_rate", lambda value, field: value)
+    Traceback (most recent call last):
+    ValueError: learning_rate is 'Cosin', not one of Constant, InvScaling, LinearWarmup, Cosine, \
+OneCycle, Linear, FlatCosine, CosLog (did you mean 'Cosine'?)
     """
     kinds = OBJECTS.get(place, {})
     name = form["class"]
@@ -81,7 +106,14 @@ def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], A
 
 
 def expected(given: Any, valid: Iterable[str]) -> str:
-    """Return a text for errors, with the valid names and the nearest one."""
+    """Return a text for errors, with the valid names and the nearest one.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes.objects import expected
+    >>> expected("lion", ["Adam", "Lion"])
+    "not one of Adam, Lion (did you mean 'Lion'?)"
+    """
     names = list(valid)
     meant = did_you_mean(given, names)
     return f"not one of {', '.join(names) or 'none'}" + (f" ({meant})" if meant else "")

@@ -147,7 +147,7 @@ NESTED = {
 
 
 def test_a_file_made_to_exhaust_what_reads_it(write):
-    said = "recursion|valid TOML|the type of|has no 'class'|'alpha' par|more than the 8192"
+    said = "nested too deeply|valid TOML|the type of|has no 'class'|'alpha' par|more than the 8192"
     for name, line in NESTED.items():
         path = write(line)
         with bounded(), pytest.raises((ValueError, OSError), match=said) as caught:
