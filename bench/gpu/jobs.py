@@ -29,8 +29,8 @@ from bench.gpu.summary import NOT_REACHED
 from bench.suite.contenders import GPU_PEERS
 from bench.suite.roofline import operations
 from bench.suite.turns import failure
-from bench.suite.workloads import WORKLOADS, Task, Workload, load, make_epoch
-from mlp_xp.backends import Backend, get_backend
+from bench.suite.workloads import WORKLOADS, Task, Workload, backend_of, load, make_epoch
+from mlp_xp.backends import Backend
 from mlp_xp.backends._cuda import captured
 from mlp_xp.nn.layers import Dense
 from mlp_xp.training.data.epoch_plan import plan_epoch
@@ -44,12 +44,6 @@ Line = dict[str, Any]
 Epoch = Callable[[], object]
 # The description of each case, and a function that measures it.
 Cases = Iterable[tuple[Line, Callable[[], Line]]]
-
-
-def backend_of(spec: str, precision: str = "float32") -> Backend:
-    name, _, device = spec.partition(":")
-    backend = get_backend(name, device or None)
-    return backend if precision == "float32" else backend.with_precision(precision)
 
 
 def rounds(epoch: Epoch, seconds: float, n_warm: int = 2) -> list[float]:
