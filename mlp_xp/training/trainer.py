@@ -51,6 +51,15 @@ class Trainer(BaseTrainer):
             self.processes, lambda trainer: trainer.reset(params, batch_stats)
         )
 
+    def begin_fit(self, *, is_planned: bool, may_compile: bool | None = None) -> None:
+        """Set `is_planned` and `may_compile` for the next fit; see `BaseTrainer`."""
+        self.is_planned = is_planned
+        self.may_compile = self.may_compile if may_compile is None else may_compile
+
+    def want_accuracy(self, wants: bool) -> None:
+        """Set whether records contain the training accuracy."""
+        self.with_accuracy = wants
+
     @property
     def learned(self) -> Params:
         """The parameters for predictions: the moving average if there is one."""

@@ -191,7 +191,7 @@ def _prepare(
     trainer = trainer_for(state, config, backend, last, processes, trainer_type)
     callbacks = params["callbacks"] or ()
     wants = processes.first(any(getattr(call, "wants_accuracy", False) for call in callbacks))
-    trainer.with_accuracy = targets.classes is not None and wants
+    trainer.want_accuracy(targets.classes is not None and wants)
     batch_size = params["batch_size"] if config.loop.max_fun is None else "auto"
     data = place_sample(trainer, sample, targets, params["placement"], batch_size)
     model._training = Training(trainer, ())

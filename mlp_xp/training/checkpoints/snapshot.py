@@ -84,22 +84,24 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
             f"the checkpoint is from a fit with {earlier}, but this fit has {now}: resume with the "
             "same settings and data, or start a new fit with checkpoints in another folder"
         )
-    trainer.with_accuracy = metadata["with_accuracy"]
+    trainer.want_accuracy(metadata["with_accuracy"])
     state = trainer.state
     sums = state.loss if trainer.with_accuracy else ()
     state = tree_of(snapshot, "state", state._replace(accuracy=sums))
     names = "epoch", "steps", "samples", "rule", "rule_start"
     trainer.resume(ResumeState((), state.opt_state, *(metadata[name] for name in names)))
     trainer.restore(state, metadata["steps"])
-    if metadata["has_best"]:
-        learned = trainer.learned, trainer.state.batch_stats
-        loop.best = loop.put(tree_of(snapshot, "best", learned))
-    loop.history = _decode_history(metadata["history"])
-    loop.position = LoopPosition(*metadata["position"])
-    loop.plateau.best, loop.plateau.count = _decode(metadata["plateau"])
-    loop.is_resumed, loop.is_stopped = True, metadata["is_over"]
-    loop.first_step = metadata["step"]
-    loop.start, loop.epoch_start = -metadata["seconds"], -metadata["epoch_seconds"]
+    learned = trainer.learned, trainer.state.batch_stats
+    loop.restore(
+        best=tree_of(snapshot, "best", learned) if metadata["has_best"] else (),
+        history=_decode_history(metadata["history"]),
+        position=LoopPosition(*metadata["position"]),
+        plateau=_decode(metadata["plateau"]),
+        is_stopped=metadata["is_over"],
+        first_step=metadata["step"],
+        seconds=metadata["seconds"],
+        epoch_seconds=metadata["epoch_seconds"],
+    )
 
 
 def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:

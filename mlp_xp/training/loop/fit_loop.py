@@ -80,6 +80,26 @@ class FitLoop:
         best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]
         self.plateau = Plateau(settings.tol, settings.patience, best)
 
+    def restore(
+        self,
+        *,
+        best: Tree,
+        history: History,
+        position: LoopPosition,
+        plateau: tuple[float, int],
+        is_stopped: bool,
+        first_step: int,
+        seconds: float,
+        epoch_seconds: float,
+    ) -> None:
+        """Restore the state of an interrupted fit, including the seconds already spent."""
+        if best:
+            self.best = self.put(best)
+        self.history, self.position = history, position
+        self.plateau = Plateau(self.plateau.tol, self.plateau.patience, *plateau)
+        self.is_resumed, self.is_stopped, self.first_step = True, is_stopped, first_step
+        self.start, self.epoch_start = -seconds, -epoch_seconds
+
     def begin(self) -> None:
         """Reset the epoch count; a continued fit starts with the current network as its best."""
         if self.is_resumed:
@@ -114,8 +134,8 @@ class FitLoop:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
             # Under a shorter time limit, compilation would take most of the time.
-            trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
-            trainer.is_planned = settings.is_planned
+            may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
+            trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
             if settings.max_time is not None:
                 from mlp_xp.training.loop.time_budget import Budget
 
@@ -152,7 +172,7 @@ class FitLoop:
         """Train for one more epoch; the schedule and the epoch count continue."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
-        trainer.is_planned = self._settings.is_planned
+        trainer.begin_fit(is_planned=self._settings.is_planned)
         self.plateau.count = self.position.stale_epochs
         try:
             [trained] = yield self._request(1, n_left=1)

@@ -142,7 +142,7 @@ class ModelStack:
 
     def _return_state(self, trainer: Trainer) -> None:
         """Copy a model's state to its trainer."""
-        trainer.state = self._copy_of(trainer.backend, self._positions[id(trainer)])
+        trainer.adopt(self._copy_of(trainer.backend, self._positions[id(trainer)]))
 
     def _leave(self, trainer: Trainer) -> None:
         """Copy the state of a model that has ended to its trainer, unless training was stopped."""

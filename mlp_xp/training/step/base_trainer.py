@@ -114,6 +114,10 @@ class BaseTrainer:
             self.state = self._own(state)
         self.n_steps = n_steps
 
+    def adopt(self, state: TrainState) -> None:
+        """Replace the state with a state that was trained elsewhere."""
+        self.state = state
+
     def release(self, compiled: Any) -> None:
         """Release the memory of a compiled step, unless it calls the user's functions."""
         if not self.rules.has_own_functions:
