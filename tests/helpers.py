@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import slowness
 
 from mlp_xp import MLP
 from mlp_xp.backends import Backend, get_backend
@@ -126,7 +127,10 @@ def case(name: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
-    """Check the processor time of a block, and on Linux also its memory."""
+    """Check the processor time of a block, and on Linux also its memory.
+
+    A slower machine, or one that other processes slow down, gets more time.
+    """
     status, memory = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
     def resident(name: str) -> int:
@@ -141,7 +145,8 @@ def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-    assert time.process_time() - start < seconds
+    used = time.process_time() - start
+    assert used < seconds or used < seconds * slowness()
     if memory.exists():
         assert resident("VmHWM") - before < megabytes
 

@@ -34,7 +34,7 @@ def _work() -> float:
     return time.thread_time() - start
 
 
-def _slowness() -> float:
+def slowness() -> float:
     """Return the time of `_work` relative to `WORK_SECONDS`, at least 1."""
     return max(1.0, min(_work() for _ in range(3)) / WORK_SECONDS)
 
@@ -54,7 +54,7 @@ class Limits:
         if used <= PROCESSOR_SECONDS and took <= SECONDS:
             return
         # A test that imports a library gets more time.
-        factor = MARGIN * _slowness() * (2 if len(sys.modules) - loaded > MANY_MODULES else 1)
+        factor = MARGIN * slowness() * (2 if len(sys.modules) - loaded > MANY_MODULES else 1)
         ran, waited = (
             after - before for after, before in zip(_shares(), (ran, waited), strict=True)
         )
