@@ -74,6 +74,33 @@ class RunFolder:
             f"--resume {as_typed(self.final)} to resume from the last checkpoint, if there is one",
         ) from first_error
 
+    @contextlib.contextmanager
+    def in_progress(self) -> Iterator[RunFolder]:
+        """Rename the folder at the end of the block; after an error, keep or remove it."""
+        partial = self.path
+        try:
+            yield self
+            if self.path == partial:
+                rename_folder(partial, self.final)
+            elif newest_model(partial) is None:
+                shutil.rmtree(partial, ignore_errors=True)
+        except BaseException as error:
+            kept = newest_model(self.path)
+            if kept is None and not self.is_trained:
+                shutil.rmtree(partial, ignore_errors=True)
+            if kept is not None:
+                note = f"{self.path} was kept; to test it, type mlp-xp evaluate {as_typed(kept)}"
+                if self.path == partial and not isinstance(error, Exception):
+                    note += f"; to resume it, type mlp-xp train --resume {as_typed(self.final)}"
+                print_note(note)
+            elif self.is_trained:
+                print_note(f"{partial} was kept")
+            elif isinstance(error, KeyboardInterrupt):
+                print_note("interrupted before the first checkpoint: nothing was saved")
+            if isinstance(error, OSError):
+                raise _with_path(error, self.path) from error.__cause__
+            raise
+
     def _other_folders(self) -> Iterator[Path]:
         name = f"{self.final.name}-{os.getpid()}"
         for parent in (Path.home(), Path(tempfile.gettempdir())):
@@ -117,7 +144,9 @@ def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
     ``out`` defaults to ``runs/<date>-<time>-<data>``, with a number appended if that folder exists.
     """
     with contextlib.ExitStack() as stack:
-        yield stack.enter_context(_in_progress(*_create_folder(out, data, stack)))
+        folder, final = _create_folder(out, data, stack)
+        with RunFolder(folder, final).in_progress() as run:
+            yield run
 
 
 @contextlib.contextmanager
@@ -129,36 +158,9 @@ def resumed_run(name: Path) -> Iterator[RunFolder]:
     folder, final = unfinished(name)
     with locked(folder):
         sweep(folder)
-        with _in_progress(folder, final) as run:
-            run.is_trained = True  # Keep the files of the interrupted run after an error.
+        # Keep the files of the interrupted run after an error.
+        with RunFolder(folder, final, is_trained=True).in_progress() as run:
             yield run
-
-
-@contextlib.contextmanager
-def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
-    run = RunFolder(partial, final)
-    try:
-        yield run
-        if run.path == partial:
-            rename_folder(partial, final)
-        elif newest_model(partial) is None:
-            shutil.rmtree(partial, ignore_errors=True)
-    except BaseException as error:
-        kept = newest_model(run.path)
-        if kept is None and not run.is_trained:
-            shutil.rmtree(partial, ignore_errors=True)
-        if kept is not None:
-            note = f"{run.path} was kept; to test it, type mlp-xp evaluate {as_typed(kept)}"
-            if run.path == partial and not isinstance(error, Exception):
-                note += f"; to resume it, type mlp-xp train --resume {as_typed(run.final)}"
-            print_note(note)
-        elif run.is_trained:
-            print_note(f"{partial} was kept")
-        elif isinstance(error, KeyboardInterrupt):
-            print_note("interrupted before the first checkpoint: nothing was saved")
-        if isinstance(error, OSError):
-            raise _with_path(error, run.path) from error.__cause__
-        raise
 
 
 def newest_model(run: Path) -> Path | None:
