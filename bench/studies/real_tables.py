@@ -20,7 +20,7 @@ from bench.studies.tables.models import CONTENDERS, TEST_SHARE, fit
 from bench.studies.tables.sets import ASIDE, MOST_ROWS, SETS
 from bench.suite.records import Result, environment, newest, resume, write
 from bench.suite.tables import Table, bold_least, median, print_tables, seconds
-from bench.suite.turns import SPAWN, failure, redirect, say, set_threads
+from bench.suite.turns import SPAWN, failure, output_in, say, set_threads
 
 PART, ON_CORES = "tables", "tables-on-cores"  # Processor time of one thread; time on cores.
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
@@ -39,10 +39,12 @@ def measure(
 ) -> Iterator[tuple[int, Result]]:
     """Yield each split and its result when it is finished; all run in one process."""
     set_threads(threads)
-    with ProcessPoolExecutor(1, SPAWN, redirect, (os.devnull,)) as process:
+    with ProcessPoolExecutor(1, SPAWN) as process:
         for split in splits:
             try:
-                result = process.submit(fit, name, contender, split, rows, threads).result()
+                with output_in(os.devnull):  # This starts the process.
+                    fitted = process.submit(fit, name, contender, split, rows, threads)
+                result = fitted.result()
             except Exception as error:  # A library may raise any error.
                 result = failure(error)
             yield split, result

@@ -10,13 +10,12 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,11 +111,9 @@ class Worker(contextlib.AbstractContextManager):
     def __init__(self, job: Any, log: Path) -> None:
         self._log = log
         self._pipe, theirs = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=work, args=(job, theirs, log))
-        # The process inherits this, because the parent handles Ctrl-C.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._process.start()
-        signal.signal(signal.SIGINT, handler)
+        self._process = SPAWN.Process(target=work, args=(job, theirs))
+        with output_in(log):
+            self._process.start()
         theirs.close()
 
     def ask(self) -> Any:
@@ -141,9 +138,8 @@ class Worker(contextlib.AbstractContextManager):
         self._process.kill()
 
 
-def work(job: Any, pipe: Any, log: Path) -> None:
-    """Run a turn for each request, and send the results; output of the peer goes to a log."""
-    redirect(log)
+def work(job: Any, pipe: Any) -> None:
+    """Run a turn for each request, and send the results."""
     try:
         if job.threads is not None and hasattr(os, "sched_setaffinity"):
             # XLA starts one thread per usable CPU and ignores environment variables.
@@ -165,11 +161,19 @@ def work(job: Any, pipe: Any, log: Path) -> None:
             pipe.send([seconds / job.repeats, loss, peak_bytes()])
 
 
-def redirect(path: Path | str) -> None:
-    """Write the output of this process to a file."""
-    with open(path, "w") as file:
-        for output in (1, 2):
-            os.dup2(file.fileno(), output)
+@contextlib.contextmanager
+def output_in(path: Path | str) -> Iterator[None]:
+    """Write the output of processes that start in the block to a file, also after Ctrl-C."""
+    kept = {output: os.dup(output) for output in (1, 2)}
+    try:
+        with open(path, "w") as file:
+            for output in kept:
+                os.dup2(file.fileno(), output)
+        yield
+    finally:
+        for output, own in kept.items():
+            os.dup2(own, output)
+            os.close(own)
 
 
 class Seconds(float):

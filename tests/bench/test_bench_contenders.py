@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -51,6 +52,22 @@ def check_turns(name, workload, job):
         assert before is after is None, name
     else:
         assert 0 < after < 0.999 * before < 5, name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of one process to another")
+def test_ctrl_c_while_a_contender_starts_is_not_lost(turns, tmp_path, monkeypatch, ctrl_c, capfd):
+    def start():
+        os.write(2, b"a traceback")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    process = SimpleNamespace(start=start)
+    spawn = SimpleNamespace(Pipe=lambda: (None, None), Process=lambda **_: process)
+    monkeypatch.setattr(turns, "SPAWN", spawn)
+    with pytest.raises(KeyboardInterrupt):
+        turns.Worker(None, tmp_path / "log")
+    os.write(2, b"after")
+    assert (tmp_path / "log").read_text() == "a traceback"
+    assert capfd.readouterr().err == "after"
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
