@@ -162,8 +162,9 @@ def test_frames_of_polars(tmp_path):
     frame = polars.from_dicts(records, infer_schema_length=None)
     model = tabular().fit(frame, y)
     np.testing.assert_array_equal(model.predict_proba(frame), tabular().fit(X, y).predict_proba(X))
-    categorical = frame.with_columns(polars.col("size").cast(polars.Categorical))
-    np.testing.assert_array_equal(model.predict(categorical), model.predict(frame))
+    for name, dtype in (("size", polars.Categorical), ("visits", polars.Int128)):
+        other = frame.with_columns(polars.col(name).cast(dtype))
+        np.testing.assert_array_equal(model.predict(other), model.predict(frame))
     check_age(polars.Series(["age"]), tmp_path)
     with pytest.raises(ValueError, match=r"X\['a'\] has cells that are not values"):
         tabular().fit(polars.DataFrame({"a": [{"b": 1}] * N}), y)

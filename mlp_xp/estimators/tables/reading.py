@@ -122,7 +122,8 @@ def _of_series(label: str, series: Any) -> RawColumn:
         return RawColumn(label, "category", np.fromiter(series.to_list(), object, len(series)))
     if dtype.is_nested():
         raise _no_values(label, series.to_list()[0])
-    values = series.to_numpy()
+    is_wide = isinstance(dtype, narwhals.Int128 | narwhals.UInt128)  # NumPy lacks these integers.
+    values = (series.cast(narwhals.Float64) if is_wide else series).to_numpy()
     if dtype.is_numeric() or (isinstance(dtype, narwhals.Unknown) and values.dtype.kind == "f"):
         is_decimal = values.dtype.kind == "O"
         return RawColumn(label, "number", values.astype(np.float64) if is_decimal else values)
