@@ -57,7 +57,10 @@ class Parser(argparse.ArgumentParser):
             add_options(self)
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            meant = suggestion(unknown[0].partition("=")[0], self._option_string_actions)
+            name = unknown[0].partition("=")[0]
+            parameter = name.strip("-").replace("-", "_")  # Its option may have another name.
+            known = {one.dest: one.option_strings for one in self._actions if one.option_strings}
+            meant = suggestion(known.get(parameter, [name])[0], self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return parsed, unknown
 
