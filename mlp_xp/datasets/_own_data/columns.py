@@ -44,8 +44,8 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
         raise DatasetError(
-            f"{path} has columns that cannot be used: {reasons}: write plain numbers, or type "
-            f"{drop_option(problems)}"
+            f"{path} has columns that cannot be used: {reasons}: write plain numbers such as "
+            f"1234.5, or type {drop_option(problems)}"
         )
 
 
