@@ -164,11 +164,14 @@ def work(job: Any, pipe: Any) -> None:
 @contextlib.contextmanager
 def output_in(path: Path | str) -> Iterator[None]:
     """Write the output of processes that start in the block to a file, also after Ctrl-C."""
-    kept = {output: os.dup(output) for output in (1, 2)}
+    kept: dict[int, int] = {}
+    sys.stdout.flush()  # The start of a process would flush it to the file.
     try:
         with open(path, "w") as file:
-            for output in kept:
-                os.dup2(file.fileno(), output)
+            for output in (1, 2):
+                with contextlib.suppress(OSError):  # This process may have closed it.
+                    kept[output] = os.dup(output)
+                    os.dup2(file.fileno(), output)
         yield
     finally:
         for output, own in kept.items():

@@ -114,7 +114,8 @@ def test_contenders_that_need_a_process_learn_in_one(turns, tmp_path, name):
 
 @pytest.mark.matrix
 def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path, monkeypatch):
-    (tmp_path / "dies.py").write_text("import os\n\ndef make(task):\n    os._exit(3)\n")
+    dies = "import os\n\ndef make(task):\n    os.write(2, b'why')\n    os._exit(3)\n"
+    (tmp_path / "dies.py").write_text(dies)
     (tmp_path / "fails.py").write_text("def make(task):\n    raise RuntimeError('too\\nsmall')\n")
     warning = f"warnings.warn({turns.SLOW!r}, RuntimeWarning)"
     (tmp_path / "slow.py").write_text(f"import warnings\n\ndef make(task):\n    {warning}\n")
@@ -125,7 +126,7 @@ def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path,
     }
     monkeypatch.syspath_prepend(tmp_path)
     ran = turns.measure({**jobs, "good": good}, rounds=1)
-    assert ran["dies"]["cannot_run"] == "its process ended with status 3"
+    assert ran["dies"]["cannot_run"] == "its process ended with status 3: why"
     assert ran["slow"]["cannot_run"] == f"RuntimeWarning: {turns.SLOW}"
     assert ran["fails"]["cannot_run"] == "RuntimeError: too small"
     assert ran["is_not_there"]["cannot_run"].startswith("ModuleNotFoundError: No module named")

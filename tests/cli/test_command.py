@@ -36,6 +36,7 @@ TYPING_ERRORS = [
     ("train --no-such-option", "arguments: --no-such-option (see mlp-xp train --help)"),
     ("train --lernrate 1", "arguments: --lernrate, did you mean --learning-rate? (see"),
     ("train --max-iter=5", "arguments: --max-iter=5, did you mean --epochs? (see"),
+    ("train --learning_rate=1", "--learning_rate=1, did you mean --learning-rate? (see"),
     ("train --activation sigmoid", "invalid choice: 'sigmoid', did you mean logistic? choose"),
     ("train --hidden 64 .", "an integer of at least 1, got '.': type . before the options"),
     ("train --hidden 64,32", "of at least 1, got '64,32': separate several with spaces"),

@@ -232,8 +232,7 @@ UNFIT = [  # Wrong columns in a fit, and what the error says.
         X.assign(city=[*map(str, range(89)), "?"]),
         r"has numbers stored as text and other text, e.g. \?: .*to_numeric",
     ),
-    (X.assign(city=[f"0,{i}" for i in range(N)]), r"to_numeric\(column.str.replace\(',', '\.'\)"),
-    (X.assign(city=[f"1,{i}" for i in range(100, 100 + N)]), r"column.str.replace\(',', ''\)"),
+    (X.assign(city=[f"1,{i}" for i in range(N)]), r"if commas are decimal points, .*, or"),
     (
         X.assign(city=pandas.date_range("2026", periods=N).astype(str)),
         r"X\['city'\] has dates stored as text: .*to_datetime",

@@ -59,8 +59,11 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             name = unknown[0].partition("=")[0]
             parameter = name.strip("-").replace("-", "_")  # Its option may have another name.
-            known = {one.dest: one.option_strings for one in self._actions if one.option_strings}
-            meant = suggestion(known.get(parameter, [name])[0], self._option_string_actions)
+            option = f"--{parameter.replace('_', '-')}"
+            if option not in self._option_string_actions:
+                named = (one for one in self._actions if one.dest == parameter)
+                option = next((one.option_strings[0] for one in named if one.option_strings), name)
+            meant = suggestion(option, self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return parsed, unknown
 

@@ -169,8 +169,8 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
         bad = next(value for value in table.y if not is_number(value))
         raise DatasetError(
             f"{path}: {table.target!r}, the column to predict, has {bad!r}, which is not a number: "
-            "write plain numbers such as 1234.5, leave out --task regression, or set --target to a "
-            "numeric column"
+            "correct it (numbers are plain, such as 1234.5), leave out --task regression, or set "
+            "--target to a numeric column"
         )
     if is_sure:
         return numbers

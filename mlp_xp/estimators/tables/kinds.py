@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,7 +13,6 @@ from mlp_xp._utils.categories import FEW, MANY, is_date, is_number, least_rows
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
 
 _SHOWN = 40
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")  # Commas separate thousands.
 _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
 
 
@@ -240,11 +238,13 @@ def _check_text(label: str, found: Sequence[Category], is_named: bool) -> None:
     if is_named or len(texts) <= FEW:
         return
     how = "errors='coerce'"
-    commas = [text for text in texts if "," in text and is_number(text.replace(",", ""))]
-    point = "" if all(map(_THOUSANDS.fullmatch, commas)) else "."  # What to write for a comma.
-    column = f"column.str.replace(',', {point!r})" if commas else "column"
-    cure = f"to_numeric({column}, {how})"
-    number = "numbers", lambda text: is_number(text.replace(",", point)), cure
+    cure = f"to_numeric(column, {how})"
+    if any("," in text and is_number(text.replace(",", "")) for text in texts):
+        cure = (
+            "to_numeric(column.str.replace(',', '.')) if commas are decimal points, by "
+            "pandas.to_numeric(column.str.replace(',', '')) if they separate thousands"
+        )
+    number = "numbers", lambda text: is_number(text.replace(",", "")), cure
     date = "dates", is_date, f"to_datetime(column, format='ISO8601', utc=True, {how})"
     for what, accepts, cure in (number, date):
         others = [text for text in texts if not accepts(text)]
