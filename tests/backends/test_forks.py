@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import wait_until
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.signals import forks
@@ -69,7 +70,7 @@ def test_a_fork_waits_until_no_other_thread_computes(is_interrupted, monkeypatch
             finally:
                 os._exit(status)
         if is_interrupted:
-            threading.Event().wait(5)
+            wait_until(lambda: False)  # A signal just before a single long wait would not end it.
     may_end.set()
     thread.join(30)
     assert os.waitstatus_to_exitcode(os.waitpid(-1, 0)[1]) == 0
