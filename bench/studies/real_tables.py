@@ -42,7 +42,7 @@ def measure(
     with ProcessPoolExecutor(1, SPAWN) as process:
         for split in splits:
             try:
-                with output_in(os.devnull):  # This starts the process.
+                with output_in(os.devnull):  # The first call starts the process.
                     fitted = process.submit(fit, name, contender, split, rows, threads)
                 result = fitted.result()
             except Exception as error:  # A library may raise any error.

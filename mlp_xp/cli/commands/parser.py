@@ -57,13 +57,11 @@ class Parser(argparse.ArgumentParser):
             add_options(self)
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            name = unknown[0].partition("=")[0]
-            parameter = name.strip("-").replace("-", "_")  # Its option may have another name.
-            option = f"--{parameter.replace('_', '-')}"
-            if option not in self._option_string_actions:
-                named = (one for one in self._actions if one.dest == parameter)
-                option = next((one.option_strings[0] for one in named if one.option_strings), name)
-            meant = suggestion(option, self._option_string_actions)
+            name, options = unknown[0].partition("=")[0], self._option_string_actions
+            # A parameter's option may have another name; a name spelled like an option comes first.
+            known = {one.dest: one.option_strings[0] for one in options.values()}
+            known |= {_as_parameter(option): option for option in options}
+            meant = suggestion(known.get(_as_parameter(name), name), options)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return parsed, unknown
 
@@ -75,6 +73,10 @@ class Parser(argparse.ArgumentParser):
             meant = suggestion(found[1], choices) or ","
             message = f"{kept}{meant} choose from {', '.join(choices)}"
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _as_parameter(option: str) -> str:
+    return option.strip("-").replace("-", "_")
 
 
 def suggestion(given: str, choices: Iterable[str]) -> str:

@@ -238,13 +238,13 @@ def _check_text(label: str, found: Sequence[Category], is_named: bool) -> None:
     if is_named or len(texts) <= FEW:
         return
     how = "errors='coerce'"
-    cure = f"to_numeric(column, {how})"
-    if any("," in text and is_number(text.replace(",", "")) for text in texts):
-        cure = (
+    to_number = f"to_numeric(column, {how})"
+    if any("," in text and _is_number_with_commas(text) for text in texts):
+        to_number = (
             "to_numeric(column.str.replace(',', '.')) if commas are decimal points, by "
             "pandas.to_numeric(column.str.replace(',', '')) if they separate thousands"
         )
-    number = "numbers", lambda text: is_number(text.replace(",", "")), cure
+    number = "numbers", _is_number_with_commas, to_number
     date = "dates", is_date, f"to_datetime(column, format='ISO8601', utc=True, {how})"
     for what, accepts, cure in (number, date):
         others = [text for text in texts if not accepts(text)]
@@ -254,6 +254,11 @@ def _check_text(label: str, found: Sequence[Category], is_named: bool) -> None:
                 f"{label} has {what} stored as text{seen}: convert them, e.g. by pandas.{cure}, "
                 "or name the column in categorical_features."
             )
+
+
+def _is_number_with_commas(text: str) -> bool:
+    """Whether a text is a number, possibly with decimal commas or commas between thousands."""
+    return is_number(text.replace(",", ""))
 
 
 def _shown(value: Category) -> str:
