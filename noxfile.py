@@ -118,7 +118,7 @@ def matrix(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Run the README's tests with the minimum coverage set in ``pyproject.toml``."""
     install(session, "dev,fast")
-    session.run("pytest", "--no-limits", "--cov", "-n", "2", *session.posargs)
+    session.run("pytest", "--cov", "-n", "2", *session.posargs)
 
 
 @nox.session

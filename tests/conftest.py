@@ -1,4 +1,4 @@
-"""Selection of tests and backends, time limits, and shared fixtures.
+"""Selection of tests and backends, and shared fixtures.
 
 By default, `pytest` tests each public behavior once, on NumPy and array-api-strict, with each
 parameter value once. ``nox -s matrix`` runs all tests; the mark ``matrix``, ``--backends`` and
@@ -24,7 +24,6 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 import browser
 import grids
 import helpers
-import limits
 import numpy as np
 import pytest
 
@@ -51,7 +50,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="values",
         help="run each value of a test's parameters once, each pair of values, or all cases",
     )
-    parser.addoption("--no-limits", action="store_true", help="no time limits, as for coverage")
     parser.addoption(
         "--forbid-missing",
         action="store_true",
@@ -86,8 +84,6 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--backends: {error}") from error
     if config.getoption("markexpr") == "not matrix":
         config.pluginmanager.register(OtherLibraries(), "other libraries")
-        if not config.getoption("--no-limits"):
-            config.pluginmanager.register(limits.Limits(), "limits")
 
 
 class OtherLibraries:

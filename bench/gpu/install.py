@@ -24,7 +24,7 @@ PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--retri
 # The package to install for each module; {cuda} is the driver's major CUDA version.
 PACKAGES = {
     "cupy": "cupy-cuda{cuda}x[ctk]>=14", "nvmath": "nvmath-python>=1.0", "torch": "torch>=2.6",
-    "jax": "jax[cuda{cuda}]>=0.8", "pytest": "pytest>=8.2",
+    "jax": "jax[cuda{cuda}]>=0.8", "pytest": "pytest>=9.0",
     "pytest_benchmark": "pytest-benchmark>=5.1", "hypothesis": "hypothesis>=6.100",
     "pandas": "pandas>=2.2", "array_api_strict": "array-api-strict>=2.4",
     "matplotlib": "matplotlib>=3.9", "rich": "rich>=13.7", "safetensors": "safetensors>=0.5",

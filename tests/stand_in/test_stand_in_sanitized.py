@@ -34,7 +34,7 @@ def test_an_access_behind_an_array_and_an_overflow_end_the_process(n, message) -
 
 def test_the_kernels_run_without_a_complaint(backend_spec) -> None:
     which = "float32" if backend_spec.endswith("0") else "not float32"
-    options = ("-q", "-n", "0", "-m", "", "--grid=values", "--only-backends", "--no-limits")
+    options = ("-q", "-n", "0", "-m", "", "--grid=values", "--only-backends")
     where = (f"--backends={backend_spec}", "-p", "no:cacheprovider", "-k", which)
     done = sanitized("-m", "pytest", *options, *where, "tests/backends/test_kernels.py")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -197,9 +197,9 @@ def test_a_real_fit_ends_in_its_time_on_every_backend(problem, on, placement, cl
     X = X.astype(np.float32)
     held = {"X_val": X[:20], "y_val": y[:20]}
     model.fit(X, y, **held)  # compiles
-    with bounded(1.5):
+    with bounded(0.5):
         model.set_params(max_time=0.5, max_iter=MANY).fit(X, y, **held)
-    assert 1 < model.n_iter_ < MANY
+    assert 1 <= model.n_iter_ < MANY
     assert model.history_[-1].learning_rate < 5e-4
 
 
