@@ -1,6 +1,6 @@
 """Count lines of code, entries per folder, and files that mention ranks.
 
-``python tests/house.py`` prints the counts and marks those above the project's limits.
+``python tests/house.py`` prints the counts. No test enforces them: they are for people to judge.
 """
 
 from __future__ import annotations
@@ -77,15 +77,15 @@ def main() -> None:
         if "distributed" not in path.parts and RANKS.search(text)
     ]
     rows = [
-        ("code lines of the package", sum(map(code_lines, texts.values())), 19_000),
-        ("all lines of the package", lines, 34_000),
-        ("lines of bench", bench, 4_500),
-        ("lines of tests", tests, 32_000),
-        *((f"entries of {name}", n, 12) for n, name in map(entries, ("mlp_xp", "bench"))),
-        ("files outside of distributed that mention ranks", len(knowing), 15),
+        ("code lines of the package", sum(map(code_lines, texts.values()))),
+        ("all lines of the package", lines),
+        ("lines of bench", bench),
+        ("lines of tests", tests),
+        *((f"entries of {name}", n) for n, name in map(entries, ("mlp_xp", "bench"))),
+        ("files outside of distributed that mention ranks", len(knowing)),
     ]
-    for name, count, most in rows:
-        print(f"{name:<52}{count:>8,}{'' if count <= most else f'   above {most:,}'}")
+    for name, count in rows:
+        print(f"{name:<52}{count:>8,}")
     print()
     for room in sorted(ROOT.joinpath("mlp_xp").iterdir()):
         if room.is_dir() and any(room.rglob("*.py")):

@@ -15,7 +15,6 @@ from rules import RULES
 from trainers import N, byte_data, make_trainer
 
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
-from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Normalization
 from mlp_xp.nn.layers import ACTIVATIONS
@@ -120,7 +119,3 @@ def use_lbfgs(backend):
 @pytest.mark.parametrize("part", [use_networks, use_losses, use_rules, use_augmentation, use_lbfgs])
 def test_only_what_the_standard_and_cupy_have_is_called(backend, part):
     part(backend)
-
-
-def test_kernels_are_few():
-    assert len(Kernels()) <= 13

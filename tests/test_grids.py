@@ -1,19 +1,9 @@
-"""Limits on the default run's size, and tests of the selection of grid cases."""
+"""The selection of grid cases."""
 
 from itertools import product
 
 import pytest
 from grids import covering
-
-CASES = 3500
-
-
-def test_the_default_run_has_a_limit_of_cases(request):
-    if request.config.getoption("markexpr") != "not matrix":
-        pytest.skip("this is not the default run")
-    items = request.session.items
-    functions = {item.nodeid.partition("[")[0] for item in items}
-    assert len(items) <= CASES, f"{len(functions)} functions have {len(items)} cases"
 
 
 @pytest.mark.parametrize(("size", "most"), [(1, 4), (2, 14)])
