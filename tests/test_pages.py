@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pages
@@ -121,9 +122,22 @@ def test_the_readmes_first_two_commands_are_one_line_each():
     assert check.rstrip().endswith("pytest")
 
 
+def test_the_readmes_first_block_can_be_pasted_after_its_first_command(capsys):
+    code, shown = fenced(README, "python")[0], fenced(README, "text")[0]
+    exec(code, {})
+    assert not pages.differs(shown, capsys.readouterr().out)
+    # The frame needs pandas, which the command installs.
+    (extras,) = re.findall(r"pip install \S* ?-e \"\.\[(.*?)\]\"", fenced(README, "bash")[0])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    installed = [
+        line for name in extras.split(",") for line in project["optional-dependencies"][name]
+    ]
+    assert any(line.startswith("pandas>=") for line in installed)
+
+
 def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
     code, gpu_line = fenced(README, "python")[1:3]
-    shown_bar, accuracy = fenced(README, "text")[0].splitlines()
+    shown_bar, accuracy = fenced(README, "text")[1].splitlines()
     exec(code, {})
     *_, last_epoch, printed = capsys.readouterr().out.splitlines()
     assert printed == accuracy
@@ -151,7 +165,14 @@ def test_the_readmes_pictures_show_what_their_records_say(tmp_path, monkeypatch)
         assert texts.findall(svg) == texts.findall(again)
         shown += texts.findall(svg)
         assert f"](docs/{picture})" in README
-    assert {"mlp_xp, NumPy", "thinc", "59.0 %  mlp-xp train, NumPy"} < set(shown)
+    known, source = charts.PUBLISHED
+    assert f"{known} %" in (DOCS / "accuracy.md").read_text(encoding="utf-8")
+    ours = {"mlp_xp, NumPy", "thinc", "59.0 %  mlp-xp train, NumPy"}
+    assert ours | {f"{known:.1f} %  {source}"} < set(shown)
+    assert any("thin lines: quartiles" in text for text in shown)
+    tables = (DOCS / "tables.svg").read_text(encoding="utf-8")
+    assert "](docs/tables.svg)" in README
+    assert "Lower is better" in tables
 
 
 def test_the_page_of_pictures_shows_what_it_draws():

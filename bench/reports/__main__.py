@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.reports import charts, sections, table_page
 from bench.reports.targets import targets
 from bench.studies import backends, drop_in, ranks, speedrun
-from bench.suite.records import DOCS, measured_on, newest
+from bench.suite.records import DOCS, ROOT, measured_on, newest
 from bench.suite.tables import folded, grid, markdown, paragraphs, replace_block
 
 # Prefixes of the targets that are in the tables by processor, which have newer records.
@@ -65,7 +65,8 @@ def benchmarks_page() -> str:
 
 def pages() -> dict[Path, str]:
     """Return the text of each page, with figures from the newest records."""
-    texts = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+    files = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
     for name, text in blocks().items():
         texts = {path: replace_block(page, name, text) for path, page in texts.items()}
     return texts | {DOCS / "benchmarks.md": benchmarks_page()}

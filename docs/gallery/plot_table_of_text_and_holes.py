@@ -7,25 +7,17 @@ and home towns.
 
 The recipe ``table`` encodes the columns: categories are one-hot encoded or embedded, missing
 numbers are replaced with medians and an indicator, and numbers are embedded. The recipe keeps the
-epoch with the best validation loss and calibrates the probabilities. scikit-learn contains the data
-for its tests, so nothing is downloaded.
+epoch with the best validation loss and calibrates the probabilities. The data come with this
+package.
 """
 
-from pathlib import Path
-
-import pandas as pd
-import sklearn
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
 from mlp_xp import MLPClassifier
+from mlp_xp.datasets import load_titanic
 
-columns = "pclass survived name sex age sibsp parch ticket fare cabin embarked boat body home"
-folder = Path(sklearn.__file__).parent / "datasets/tests/data/openml/id_40945"
-file = folder / "data-v1-dl-16826755.arff.gz"
-table = pd.read_csv(file, skiprows=17, names=columns.split(), na_values="?")
-X = table[["pclass", "sex", "age", "sibsp", "parch", "fare", "embarked", "home"]]
-y = table["survived"].map({0: "lost", 1: "saved"})
+X, y = load_titanic()
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 
 model = MLPClassifier.from_recipe("table", random_state=0).fit(X_train, y_train)

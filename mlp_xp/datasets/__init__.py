@@ -1,8 +1,8 @@
-"""Loaders for published data sets of small images, and for the user's own files.
+"""Loaders for published data sets of small images, a small table, and the user's own files.
 
-Published data are found on disk or downloaded, then verified and cached. Every loader returns a
-`Dataset` with unscaled values. All files are treated as hostile: nothing in them is executed or
-extracted, and their sizes are limited.
+Published data are found on disk or downloaded, then verified and cached. Every loader except
+`load_titanic` returns a `Dataset` with unscaled values. All files are treated as hostile: nothing
+in them is executed or extracted, and their sizes are limited.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from mlp_xp.datasets._own_data.own import load_files
 from mlp_xp.datasets.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100, read_cifar
 from mlp_xp.datasets.digits import digits_file, load_digits
 from mlp_xp.datasets.fashion_mnist import FASHION_MNIST, load_fashion_mnist
+from mlp_xp.datasets.titanic import load_titanic
 
 __all__ = [
     "LOADERS",
@@ -26,6 +27,7 @@ __all__ = [
     "load_digits",
     "load_fashion_mnist",
     "load_files",
+    "load_titanic",
     "locate",
     "read_cifar",
     "split_dataset",

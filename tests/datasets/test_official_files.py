@@ -1,4 +1,4 @@
-"""CIFAR and Fashion-MNIST in their official formats, the random split, and the digits."""
+"""CIFAR and Fashion-MNIST in their official formats, the random split, digits and Titanic."""
 
 import gzip
 import struct
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
 from formats import archive_of, binary, cifar10_files, folder_of, images, pickle2, pickle3, rejects
 from helpers import case
 
@@ -191,6 +192,21 @@ def test_digits_need_only_scikit_learn(in_cache):
     assert d.image_shape == (1, 8, 8)
     assert set(d.y_train) == set(d.y_test) == set(range(len(d.class_names)))
     assert in_cache() == []
+
+
+def test_the_titanic_is_the_table_that_scikit_learn_tests_with():
+    pandas = pytest.importorskip("pandas")
+    X, y = datasets.load_titanic()
+    assert (X.shape, list(y[:3])) == ((1309, 8), ["saved", "saved", "lost"])
+    assert X.isna().sum()[["age", "fare", "embarked", "home"]].tolist() == [263, 1, 2, 564]
+    folder = Path(sklearn.__file__).parent / "datasets" / "tests" / "data" / "openml" / "id_40945"
+    file = folder / "data-v1-dl-16826755.arff.gz"
+    if not file.is_file():
+        pytest.skip("this scikit-learn has no data of its tests")
+    names = "pclass survived name sex age sibsp parch ticket fare cabin embarked boat body home"
+    table = pandas.read_csv(file, skiprows=17, names=names.split(), na_values="?")
+    pandas.testing.assert_frame_equal(X, table[list(X)])
+    assert (y == table["survived"].map({0: "lost", 1: "saved"})).all()
 
 
 def test_every_data_set_can_be_located():
