@@ -47,6 +47,21 @@ def test_a_command_is_for_the_python_that_runs_and_for_uv_where_pip_is_missing(m
     assert words(pip_command("pyarrow")) == ["uv", *pip[1:], "--python", python, "pyarrow"]
 
 
+def test_a_package_that_was_installed_without_its_clone_is_extended_by_name(tmp_path, monkeypatch):
+    # Other packages may leave a pyproject.toml in site-packages, which is no clone.
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "mlp_xp-0.1.0.dist-info").mkdir()
+    copied = tmp_path / "mlp_xp" / "_utils" / "optional.py"
+    copied.parent.mkdir(parents=True)
+    shutil.copy(PACKAGE / "_utils" / "optional.py", copied)
+    spec = importlib.util.spec_from_file_location("installed", copied)
+    installed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(installed)
+    monkeypatch.setattr(sys, "executable", "python")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert words(installed.install_command("onnx")) == "python -m pip install mlp-xp[onnx]".split()
+
+
 def test_messages_of_the_package_have_these_commands():
     # A bare `pip` may belong to another environment.
     for path in PACKAGE.rglob("*.py"):

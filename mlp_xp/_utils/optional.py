@@ -37,12 +37,15 @@ def check_installed(*packages: str, extra: str = "cli") -> None:
 def install_command(extra: str) -> str:
     """Return the command that installs an extra of this package for the running Python.
 
-    No release is on PyPI yet, so the command installs from a clone, by its path if this package
-    runs from that clone. The quotes are for zsh, which expands brackets.
+    For an installed package, pip keeps the installed version and adds what the extra lacks, so it
+    needs no release on PyPI. Otherwise, the command installs from a clone, by its path if this
+    package runs from that clone. The quotes are for zsh, which expands brackets.
     """
-    clone = Path(__file__).absolute().parents[2]
-    is_clone = (clone / "pyproject.toml").is_file()
-    target = f"{clone if is_clone else '.'}[{extra}]"
+    folder = Path(__file__).absolute().parents[2]
+    if any(folder.glob("mlp_xp-*.dist-info")):
+        return f'{pip_command()} "mlp-xp[{extra}]"'
+    is_clone = (folder / "pyproject.toml").is_file()
+    target = f"{folder if is_clone else '.'}[{extra}]"
     where = "" if is_clone else " in a clone of mlp-xp"
     return f'{pip_command()} -e "{target}"{where}'
 

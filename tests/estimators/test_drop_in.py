@@ -156,6 +156,7 @@ def test_curves_that_are_assigned_are_continued():
         ("_validate_input", "in fit and partial_fit"),
         ("_compute_loss_grad", "mlp_xp.nn.losses.Custom"),
         ("_forward_pass", "mlp_xp.nn.hidden"),
+        ("_unpack", "set coefs_"),
     ],
 )
 def test_a_private_method_that_would_be_ignored_is_rejected(kind, name, instead):
@@ -184,6 +185,9 @@ def test_private_attributes_have_the_same_values_or_name_what_to_read(kind):
         ("_optimizer", "history_"),
         ("_no_improvement_count", "loss_curve_"),
         ("_backprop", "loss=..."),
+        ("_unpack", "coefs_"),
+        ("_coef_indptr", "shapes of coefs_"),
+        ("_intercept_indptr", "shapes of coefs_"),
     ):
         with pytest.raises(AttributeError, match=f"{name}', which is private .*{instead}"):
             getattr(mine, name)

@@ -28,12 +28,17 @@ _INSTEAD = {
     "_loss_grad_lbfgs": _LOSS,
     "_forward_pass": _LAYERS,
     "_forward_pass_fast": _LAYERS,
+    "_unpack": "set coefs_ and intercepts_",
+    "_check_solver": "pass an optimizer of mlp_xp.optimizers as solver",
     "_predict": "override predict",
     "_score": _SCORE,
     "_score_with_function": _SCORE,
     "_update_no_improvement_count": "use n_iter_no_change, scoring=..., or callbacks=[...]",
 }
+_SIZES = "read the shapes of coefs_ and intercepts_"
 _READ_INSTEAD = {
+    "_coef_indptr": _SIZES,
+    "_intercept_indptr": _SIZES,
     "_optimizer": "read history_[-1].learning_rate; change set_params(learning_rate_init=...)",
     "_no_improvement_count": "compute len(loss_curve_) - 1 - numpy.argmin(loss_curve_)",
     "_random_state": "pass random_state=numpy.random.RandomState(...), and use that object",
