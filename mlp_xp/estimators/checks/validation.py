@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 
 from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp.backends import Backend, get_backend, host, namespace_backend
+from mlp_xp.estimators.checks.unusable import refuse_masked, refuse_unusable
 from mlp_xp.training.data.rows import Rows, is_mapped, some_rows, take_rows
 from mlp_xp.training.processes import SingleProcess
 
@@ -120,6 +121,7 @@ def check_x(
             return _note_features(estimator, X)
         if X.shape[1] == estimator.n_features_in_ and not hasattr(estimator, "feature_names_in_"):
             return X
+    refuse_unusable(X, type(estimator).__name__, is_table=is_table)
     backend = None if namespace_backend(X) in (None, "numpy") else get_backend(X)
     if not is_table and is_mapped(X) and X.dtype.kind in "biuf":
         return _check_mapped(estimator, X, reset=reset)
@@ -288,6 +290,7 @@ def check_weights(
     """Return sample weights on the host, (samples,); raise ValueError if negative or all 0."""
     if sample_weight is None:
         return None
+    refuse_masked(sample_weight, name, f"fill them in, e.g. {name} = {name}.filled(0)")
     weights: np.ndarray = _check_sample_weight(
         host(sample_weight), np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )

@@ -10,6 +10,7 @@ from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.checks.range import check_range
+from mlp_xp.estimators.checks.unusable import refuse_path
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.fitted.device_cache import put_leaves
 from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics
@@ -95,6 +96,7 @@ def _place(
     model: Any, X: Any, state: FittedState, method: str
 ) -> tuple[Any, Backend, Backend, str]:
     """Return the checked data, the data's backend, and the computation's backend and dtype."""
+    refuse_path(X)
     caller = get_backend(X)
     check_same_namespace(X, model, attribute="_any_weights", method=method)
     X = check_x(model, X, reset=False)

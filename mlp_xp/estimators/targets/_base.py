@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
 
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends import host
+from mlp_xp.estimators.checks.unusable import refuse_masked
 from mlp_xp.nn.losses import Custom, Loss
 
 
@@ -116,7 +117,17 @@ def dense_targets(
         raise ValueError(
             f"This {estimator} estimator requires y to be passed, but the target y is None."
         )
+    X = f"X{name.removeprefix('y')}" if name.startswith("y") else "X"
+    keep = f"then {X}[keep] and {name}[keep]"
+    refuse_masked(
+        y, name, f"leave out their samples, e.g. keep = ~numpy.ma.getmaskarray({name}), {keep}"
+    )
     y = host(y)
+    if isinstance(y, np.ndarray) and y.dtype.names:
+        raise TypeError(
+            f"{name} must be an array of labels or numbers, got a structured array with the fields "
+            f"{', '.join(y.dtype.names)}: pass one field, e.g. {name}[{y.dtype.names[0]!r}]."
+        )
     if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # scikit-learn cannot read StringDType.
         y = np.asarray(y.tolist())
     settings = {"accept_sparse": "csr", "ensure_2d": False, "ensure_all_finite": False}
@@ -132,10 +143,9 @@ def dense_targets(
         if row is None:
             raise
     if row is not None:
-        X = f"X{name.removeprefix('y')}" if name.startswith("y") else "X"
         raise ValueError(
             f"Input {name} contains NaN, in row {row}: leave out samples without a target, e.g. "
-            f"keep = pandas.notna({name}), then {X}[keep] and {name}[keep] (in polars, "
+            f"keep = pandas.notna({name}), {keep} (in polars, "
             f"{X}.filter(keep) and {name}.filter(keep))."
         )
     y = y.toarray() if sparse.issparse(y) else y

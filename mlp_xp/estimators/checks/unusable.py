@@ -1,0 +1,63 @@
+"""Errors for objects that NumPy would convert to numbers, but to the wrong ones, and for paths."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+_READERS = {
+    ".csv": "pandas.read_csv",
+    ".parquet": "pandas.read_parquet",
+    ".npy": "numpy.load",
+    ".npz": "numpy.load",
+}
+
+
+def refuse_path(X: Any, name: str = "X") -> None:
+    """Raise TypeError if the path of a file is given instead of its contents."""
+    if isinstance(X, str | os.PathLike):
+        reader = _READERS.get(PurePath(X).suffix, "pandas.read_csv")
+        raise TypeError(
+            f"`{name}` must be the data, got the path {os.fspath(X)!r}: read the file first, e.g. "
+            f"{name} = {reader}({os.fspath(X)!r})."
+        )
+
+
+def refuse_unusable(X: Any, estimator: str, *, is_table: bool) -> None:
+    """Raise an error if X is a path, or has more than two axes, masked values, records or dates.
+
+    Dates can be columns of a table.
+    """
+    refuse_path(X)
+    if getattr(X, "ndim", 2) > 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead: shape {tuple(X.shape)}. Make each "
+            "sample a row, e.g. X = X.reshape(len(X), -1)."
+        )
+    if np.ma.is_masked(X):
+        raise ValueError(
+            f"X has {X.mask.sum()} masked values, which {estimator} would read as "
+            "numbers: type X = X.astype(float).filled(numpy.nan), and set missing_values='impute'."
+        )
+    if not isinstance(X, np.ndarray):
+        return
+    if X.dtype.names:
+        raise TypeError(
+            f"X must be numbers, got a structured array with the fields {', '.join(X.dtype.names)}"
+            ": type X = structured_to_unstructured(X), imported from numpy.lib.recfunctions."
+        )
+    if X.dtype.kind in "mM" and not is_table:
+        days = "X" if X.dtype.kind == "m" else "(X - X.min())"
+        raise TypeError(
+            f"X must be numbers, got {X.dtype}: convert it, e.g. to days by X = {days} / "
+            "numpy.timedelta64(1, 'D')."
+        )
+
+
+def refuse_masked(values: Any, name: str, cure: str) -> None:
+    """Raise ValueError if targets or sample weights have masked values."""
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} has {values.mask.sum()} masked values: {cure}.")
