@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import threading
 import time
 import weakref
 from collections import Counter
@@ -22,6 +21,7 @@ from sklearn.utils.validation import _num_samples
 
 from mlp_xp._utils.display.progress import TaskBar
 from mlp_xp._utils.signals import interrupts
+from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp._utils.threads import Worker, reporting, usable_threads
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.estimators.base import BaseMLP
@@ -201,7 +201,7 @@ class _Data:
     def __init__(self, tasks: Sequence[FitTask]) -> None:
         self._shared: dict[Any, SharedData | None] = {}
         self._n_outputs: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._n_left = Counter(map(_key, tasks))
 
     def shared(self, task: FitTask) -> SharedData | None:

@@ -11,7 +11,6 @@ import contextlib
 import inspect
 import io
 import re
-from functools import cached_property
 from typing import Any
 
 import joblib
@@ -21,6 +20,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_samples
 
+from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.estimators.base import BaseMLP
 
 _FUNCTIONS = ("_fit_and_score", "_fit_and_predict")

@@ -1,8 +1,9 @@
-"""Delay forks until no other thread is computing.
+"""Delay forks until no other thread is computing, and free the locks that a child inherits.
 
 OpenBLAS stops its threads before a fork, even if another Python thread is waiting for them. The
-parent process may then hang. The child process may hang, too: it inherits the locks of that thread,
-but not the thread that would release them.
+parent process may then hang. The child process may hang, too: it inherits the locks of other
+threads, but not the threads that would release them. Python frees the locks of `logging` and
+`concurrent.futures` in a child, but not the others.
 """
 
 from __future__ import annotations
@@ -13,10 +14,31 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from threading import get_ident
 from types import FrameType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property as cached_property
+else:
+
+    class cached_property(functools.cached_property):  # noqa: N801
+        """``functools.cached_property`` without its lock, as in Python 3.12.
+
+        On Python 3.11, all objects of a class share one lock, which a child may inherit locked.
+        """
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            if instance is None:
+                return self
+            value = self.func(instance)
+            vars(instance)[self.attrname] = value
+            return value
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 _POLL = 0.001  # Seconds between two checks.
@@ -26,6 +48,10 @@ _LONGEST = 30.0
 _computing: set[int] = set()  # The ids of computing threads.
 _forking: set[int] = set()
 _interrupted: set[int] = set()
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+# Modules with locks that Python does not free in a child: one for each module that is being
+# imported, for the names of temporary files, and, on Python 3.11, for each cached property.
+_LOCKING = {"importlib._bootstrap", "tempfile", "functools"}
 
 
 def between_forks(function: F) -> F:
@@ -52,9 +78,30 @@ def between_forks(function: F) -> F:
 def fork_safe_lock() -> threading.Lock:
     """Return a lock that is free in a forked process, even if another thread held it."""
     lock = threading.Lock()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
+    _locks.add(lock)
     return lock
+
+
+def _is_locking(frame: FrameType | None) -> bool:
+    """Whether a call from this package, at any depth, may hold a lock of `_LOCKING`."""
+    is_locking = False
+    while frame is not None:
+        module = frame.f_globals.get("__name__") or ""
+        if module.partition(".")[0] == "mlp_xp":
+            return is_locking
+        is_locking = is_locking or module in _LOCKING
+        frame = frame.f_back
+    return False
+
+
+def _is_other_busy() -> bool:
+    """Whether another thread is computing or may hold a lock."""
+    me = get_ident()
+    if _computing - {me}:
+        return True
+    return any(
+        _is_locking(frame) for thread, frame in sys._current_frames().items() if thread != me
+    )
 
 
 def _before_fork() -> None:
@@ -63,7 +110,7 @@ def _before_fork() -> None:
     end = time.monotonic() + _LONGEST
     while True:
         try:
-            while _computing - {get_ident()} and time.monotonic() < end:
+            while _is_other_busy() and time.monotonic() < end:
                 time.sleep(_POLL)
             return
         except KeyboardInterrupt:  # Python would print the exception and fork anyway.
@@ -86,10 +133,13 @@ def _interrupt(caller: FrameType, position: int) -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Remove the threads that do not exist in the forked process."""
+    """Remove the threads that do not exist in the forked process, and free their locks."""
     _computing.intersection_update({get_ident()})
     _forking.clear()
     _interrupted.clear()
+    numpy_generator = cast(Any, np.random).get_bit_generator()  # Used if `random_state` is None.
+    for lock in (*_locks, numpy_generator.lock):
+        lock._at_fork_reinit()
 
 
 if hasattr(os, "register_at_fork"):

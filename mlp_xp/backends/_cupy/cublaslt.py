@@ -12,7 +12,6 @@ it computes ``out.T = b.T @ a.T``, and its first operand is b.
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +21,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from mlp_xp._utils.optional import install_command
+from mlp_xp._utils.signals.forks import fork_safe_lock
 
 # The cuBLAS compute type for float32 matrix products in each precision.
 COMPUTE_TYPES = {
@@ -201,7 +201,7 @@ class _Product:
         self._one, self._zero = np.ones(1, number), np.zeros(1, number)
         # These addresses are stored because NumPy takes a microsecond to return one.
         self._factors = self._one.ctypes.data, self._zero.ctypes.data
-        self._lock = threading.Lock()  # Each call sets the bias address, so calls cannot overlap.
+        self._lock = fork_safe_lock()  # Each call sets the bias address, so calls cannot overlap.
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
         self._layouts: list[int] = []

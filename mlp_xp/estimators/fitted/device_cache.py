@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from operator import is_
 from typing import Any
 
+from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
 
@@ -30,9 +30,9 @@ class DeviceCopies:
 
     def __init__(self) -> None:
         self.is_shared = False
-        self._lock = threading.Lock()
-        self._originals: tuple[Any, ...] = ()
-        self._copies: dict[tuple[Backend, str], Any] = {}
+        self._lock = fork_safe_lock()
+        # One attribute, so that a forked process never inherits copies of other arrays.
+        self._known: tuple[tuple[Any, ...], dict[tuple[Backend, str], Any]] = (), {}
 
     def __reduce__(self) -> tuple[type[DeviceCopies], tuple[()]]:
         return DeviceCopies, ()
@@ -45,16 +45,17 @@ class DeviceCopies:
         """
         originals, key = tuple(leaves(tree)), (backend, dtype)
         with self._lock:
-            if self.is_shared or not are_same(self._originals, originals):
-                self._originals, self._copies = originals, {}
+            if self.is_shared or not are_same(self._known[0], originals):
+                self._known = originals, {}
             if self.is_shared:
                 return tree
-            if key not in self._copies:
+            copies = self._known[1]
+            if key not in copies:
                 with backend.scope():
-                    self._copies[key] = put_leaves(backend, tree, dtype)
+                    copies[key] = put_leaves(backend, tree, dtype)
                 # Finish copying now: other threads' CUDA streams do not wait for the copies.
-                backend.synchronize(self._copies[key])
-            return self._copies[key]
+                backend.synchronize(copies[key])
+            return copies[key]
 
 
 class FittedArrays:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.checks.range import check_range
 from mlp_xp.estimators.checks.text_advice import IMPUTE

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from mlp_xp._utils.categories import FEW, MANY, is_date, is_number, least_rows
+from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
 
 _SHOWN = 40

@@ -6,12 +6,13 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from numbers import Number
 from typing import Any
 
 import numpy as np
 from narwhals.stable import v2 as narwhals
+
+from mlp_xp._utils.signals.forks import cached_property
 
 Category = str | float
 

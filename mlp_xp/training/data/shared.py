@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp.backends import Backend
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Resident
@@ -58,7 +58,7 @@ class SharedData:
         self.x, self.names = x, names or {}
         self._copies: dict[tuple[Backend, str | None], Any] = {}
         self._columns: list[tuple[Backend, Column]] = []
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
 
     def place(
         self, backend: Backend, targets: np.ndarray, dtype: str, rows: np.ndarray

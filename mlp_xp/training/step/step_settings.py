@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
 from numbers import Number
 from typing import Any
 
+from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network
