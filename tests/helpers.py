@@ -72,6 +72,8 @@ def title(value: object) -> str:
     return re.sub(" at 0x[0-9a-fA-F]+", "", str(value))
 
 
+# Seconds after which a test gives up waiting for another thread or process, which then hangs.
+PATIENCE = 300.0
 QUIET = {"n_iter_no_change": float("inf")}
 
 
@@ -107,10 +109,10 @@ def peak(function: Callable[[], object]) -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for at most a minute until the condition is true."""
-    end = time.monotonic() + 60.0
+    """Wait for at most `PATIENCE` until the condition is true."""
+    end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, "the condition is still false after a minute"
+        assert time.monotonic() < end, f"the condition is still false after {PATIENCE} s"
         time.sleep(0.01)
 
 

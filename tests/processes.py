@@ -15,6 +15,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from helpers import PATIENCE
+
 IMPORTED = "pytest matplotlib.pyplot sklearn.pipeline mlp_xp.saving mlp_xp.callbacks"
 IMPORTED += " mlp_xp.distributed mlp_xp.cli.commands.train mlp_xp.cli.commands.compare"
 IMPORTED += " mlp_xp.cli.commands.predict"
@@ -55,7 +57,7 @@ def start(code: str, *argv: object) -> Process:
     return Process(command, text=True, bufsize=1, **pipes)
 
 
-def run(code: str, *argv: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run(code: str, *argv: object) -> subprocess.CompletedProcess[str]:
     with start(code, *argv) as process:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout=PATIENCE)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pages
 import pytest
+from helpers import PATIENCE
 
 from mlp_xp import MLP
 from mlp_xp.datasets import locate
@@ -310,7 +311,7 @@ def accuracy_of(code, tmp_path, *options):
     environment = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path / "keras")}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     settings = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, *options, str(script)], timeout=300, **settings)
+    done = subprocess.run([sys.executable, *options, str(script)], timeout=PATIENCE, **settings)
     assert done.returncode == 0, done.stderr
     return float(done.stdout.split()[-1])
 

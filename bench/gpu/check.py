@@ -63,7 +63,7 @@ def run_tests(check: Check) -> None:
     end = f"MLP_XP_TESTS_END={time.time() + seconds - GRACE}"
     pytest = ["env", "MLP_XP_STEPS_BEFORE_CAPTURE=2", "NUMBA_DISABLE_JIT=1", end, *PYTEST]
     # The log has the name of each test before it runs, and a traceback if the test hangs.
-    pytest += ["-o", "faulthandler_timeout=40"]
+    pytest += ["-o", "faulthandler_timeout=40", "-o", "faulthandler_exit_on_timeout=false"]
     commands = {
         f"tests of {spec}": [*pytest, *words, f"--junitxml={folder}/{spec}.xml"]
         for spec, words in selected.items()

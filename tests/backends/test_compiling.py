@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from helpers import QUIET, small, tolerance, wait_until
+from helpers import PATIENCE, QUIET, small, tolerance, wait_until
 from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp import MLPClassifier
@@ -61,7 +61,7 @@ UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
 
 def run(code, *argv):
     command = [sys.executable, "-c", code, *map(str, argv)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -231,7 +231,7 @@ def test_ctrl_c_ends_a_compilation_at_once(ctrl_c, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         _native._compile_apart([UNIT])
     thread.join()
-    assert [child.wait(10) for child in children] == [-signal.SIGKILL]
+    assert [child.wait(PATIENCE) for child in children] == [-signal.SIGKILL]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import wait_until
+from helpers import PATIENCE, wait_until
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.optional import optional
@@ -146,12 +146,12 @@ def test_a_fork_waits_until_no_other_thread_computes(is_interrupted, monkeypatch
 
     clock = SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0)
     monkeypatch.setattr(forks, "time", clock)
-    thread = threading.Thread(target=compute, kwargs={"seconds": 30})
+    thread = threading.Thread(target=compute, kwargs={"seconds": PATIENCE})
     thread.start()
-    assert has_begun.wait(30)
+    assert has_begun.wait(PATIENCE)
     with pytest.raises(KeyboardInterrupt) if is_interrupted else contextlib.nullcontext():
         if os.fork() == 0:
-            signal.alarm(30)
+            signal.alarm(int(PATIENCE))
             status = 1
             try:
                 MLPClassifier(2, max_iter=2, learning_rate="cosine").fit(x, y).predict(x)
@@ -161,6 +161,6 @@ def test_a_fork_waits_until_no_other_thread_computes(is_interrupted, monkeypatch
         if is_interrupted:
             wait_until(lambda: False)  # A signal just before a single long wait would not end it.
     may_end.set()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert os.waitstatus_to_exitcode(os.waitpid(-1, 0)[1]) == 0
     MLPClassifier(2, max_iter=2, learning_rate="cosine").fit(x, y).predict(x)

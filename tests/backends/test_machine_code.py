@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from helpers import small
+from helpers import PATIENCE, small
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.threads import usable_threads
@@ -120,7 +120,7 @@ def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(job, problem, 
             for lock in locks:
                 lock.release()
         else:
-            signal.alarm(30)
+            signal.alarm(int(PATIENCE))
             status = 1
             try:
                 assert not thread_pool.has_pool()

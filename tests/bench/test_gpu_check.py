@@ -155,11 +155,11 @@ def test_tests_end_in_time_to_write_their_report(module, tmp_path):
 @pytest.mark.matrix
 def test_a_trial_on_the_stand_in(tmp_path):
     """All parts with small networks; what needs a GPU is listed with the reason."""
-    environment = os.environ | {"MLP_XP_CHECK_TINY": "1", "MLP_XP_CHECK_SECONDS": "500"}
+    environment = os.environ | {"MLP_XP_CHECK_TINY": "1", "MLP_XP_CHECK_SECONDS": "850"}
     environment |= {"PYTHON": sys.executable, "MLP_XP_CHECK": "cupy,torch:cpu,jax:cpu,numpy:cuda"}
     environment |= {"PYTHONPATH": str(ROOT / "tests" / "stand_in" / "packages")}
     command = [ROOT / "bench" / "gpu" / "check.sh", tmp_path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (page,) = tmp_path.glob("*.md")
     result, text = json.loads(page.with_suffix(".json").read_text()), page.read_text()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_fit import X, Y
-from helpers import names
+from helpers import PATIENCE, names
 
 from mlp_xp import MLPClassifier, MLPRegressor, callbacks
 from mlp_xp._utils.storage.durable import locked
@@ -130,7 +130,7 @@ def test_a_fit_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
                 goes_on.set()
 
     def write(folder, snapshot):
-        assert goes_on.wait(5)
+        assert goes_on.wait(PATIENCE)
         write_snapshot(folder, snapshot)
 
     goes_on = threading.Event()

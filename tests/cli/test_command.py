@@ -18,6 +18,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from helpers import PATIENCE
 from running import CODE, TINY, draw
 
 from mlp_xp.cli import main
@@ -145,7 +146,7 @@ def test_ctrl_c_keeps_the_parts_that_are_complete():
     process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
     next(line for line in process.stderr if line.startswith("part 2 of 2"))
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.endswith("interrupted; what was measured is in out\n")
     assert "Traceback" not in out + err

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from helpers import PATIENCE
 from running import DRAWN, FILES, TINY, history_of, in_progress, start
 
 from mlp_xp import MLP
@@ -175,7 +176,7 @@ def test_a_process_that_is_ended_is_resumed(mlp_xp, fails):
     with start(*options, "--out", "run", held_at="epoch  3/") as process:
         next(line for line in process.stdout if line.startswith("epoch  3/"))
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert max(checkpoints(Path("run.partial", "checkpoints"))) >= (2, 0)
     assert "to resume it, type mlp-xp train --resume run" in err

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import PATIENCE
 from running import CODE, DRAWN, FILES, FINDER, TINY, history_of, start
 
 from mlp_xp import MLPClassifier
@@ -26,7 +27,7 @@ ELSEWHERE = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to ano
 def run(found, *argv):
     """Run the command in a new process that runs a line of code at each import."""
     command = [sys.executable, "-c", FINDER.format(found=found) + CODE, *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
 LOADED = [("numpy", "train"), ("sklearn", "train"), ("scipy.linalg", "evaluate run")]
@@ -83,7 +84,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         process.send_signal(signal.SIGINT)
         next(line for line in process.stdout if line.startswith("interrupted in epoch"))
         process.send_signal(signal.SIGINT)  # It is about to evaluate.
-        _, err = process.communicate(timeout=60)  # To write to what has ended is an error.
+        _, err = process.communicate(timeout=PATIENCE)  # To write to what has ended is an error.
     assert process.returncode == 130
     run, partial = tmp_path / "run", tmp_path / "run.partial"
     kept = f"note: {partial} was kept; to test it, type mlp-xp evaluate {partial}; "

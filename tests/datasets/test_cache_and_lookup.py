@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from formats import archive_of, binary, cifar10_files, folder_of, pickle2, rejects
+from helpers import PATIENCE
 
 from mlp_xp import datasets
 from mlp_xp.datasets import _cache, _loading, cache_dir, cifar
@@ -194,7 +195,7 @@ def test_a_load_that_waited_for_another_does_not_fetch_again(spec, python2_folde
         fetched.append(scratch)
         if len(fetched) == 1:
             second.start()
-            assert waits.wait(60.0)
+            assert waits.wait(PATIENCE)
         return spec.read(python2_folder)
 
     monkeypatch.setattr(_loading, "locked", announced)

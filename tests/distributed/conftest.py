@@ -77,7 +77,7 @@ def _run(command, env) -> subprocess.CompletedProcess[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, env=env, start_new_session=True, **pipes)
     try:
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=helpers.PATIENCE)
     except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -93,7 +93,7 @@ class Threads(Communicator):
 
     def __init__(self, size: int) -> None:
         self.size, self.own, self.values = size, threading.local(), [b""] * size
-        self.gate = threading.Barrier(size, timeout=60)
+        self.gate = threading.Barrier(size, timeout=helpers.PATIENCE)
 
     @property
     def rank(self) -> int:

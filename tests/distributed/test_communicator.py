@@ -103,7 +103,7 @@ sys.stdout.write(f"{c.size} {c.allreduce(c.rank + 1)}\\n")
 def test_pip_alone_installs_mpi(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # As in an environment that is not activated.
     command = [helpers.mpiexec(), "-n", "2", sys.executable, "-m", "mpi4py", "-c", SUM]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=helpers.PATIENCE)
     assert (done.returncode, done.stdout) == (0, "2 3\n" * 2), done.stderr
 
 

@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers import PATIENCE
 from sklearn.model_selection import GridSearchCV
 
 from mlp_xp import MLP
@@ -34,7 +35,12 @@ def surroundings(**variables) -> dict[str, str]:
 def run(*command, cwd, **variables) -> str:
     """Return what a command prints."""
     done = subprocess.run(
-        command, cwd=cwd, env=surroundings(**variables), capture_output=True, text=True, timeout=120
+        command,
+        cwd=cwd,
+        env=surroundings(**variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -92,7 +98,7 @@ def test_the_script_of_slurm_goes_on_after_sigterm(tmp_path):
         assert job.stdout is not None
         assert any("epoch  20/200" in line for line in job.stdout)
         job.send_signal(signal.SIGTERM)  # To the shell of the job alone, as Slurm does.
-        _, err = job.communicate(timeout=60)
+        _, err = job.communicate(timeout=PATIENCE)
     assert job.returncode == 143, err
     assert (tmp_path / "mine.partial").exists()
     assert "resumed after" in run(*command, cwd=tmp_path, **variables)
