@@ -138,7 +138,8 @@ class ImageAugmentation(Augmentation):
             size = " x ".join(map(str, self.image_shape))
             raise ValueError(
                 f"{name} has {self!r}, and {size} is {n_numbers}, but the data have {n_features} "
-                "features: set image_shape to the shape of a row, e.g. dataset.image_shape."
+                "features: set image_shape to the shape of a row, e.g. dataset.image_shape. For "
+                "rows that are not images, use a recipe for tables: from_recipe('table')."
             )
 
     def check_number(self, name: str, least: float, most: float, kind: type = int) -> None:

@@ -10,6 +10,7 @@ import pandas
 import pytest
 from helpers import case, problem, small
 from scipy import sparse
+from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.utils._param_validation import InvalidParameterError
 
 from mlp_xp import MLPClassifier, MLPRegressor, get_backend
@@ -54,14 +55,36 @@ def test_a_wrong_setting_is_told_what_to_type():
             MLPRegressor(loss=theirs).fit(X, y)
 
 
-def test_names_of_other_libraries_are_told_the_parameter():
-    meant = {"epochs": "max_iter", "patience": "n_iter_no_change", "weight_decay": "alpha"}
-    for name, parameter in (meant | {"lr": "learning_rate_init"}).items():
-        told = f"'{name}'.*: did you mean '{parameter}'"
+@pytest.mark.parametrize(
+    ("meant", "names"),
+    [
+        ("'max_iter'", "epochs n_epochs num_epochs max_epochs n_iter"),
+        ("'n_iter_no_change'", "patience early_stopping_rounds"),
+        ("'learning_rate_init'", "lr"),
+        ("'learning_rate'", "lr_scheduler scheduler"),
+        ("'hidden_layer_sizes'", "units hidden_layers hidden_units hidden_dim n_layers layers"),
+        ("'solver'", "optimizer"),
+        ("'alpha', or solver=mlp_xp.optimizers.AdamW", "weight_decay"),
+        ("normalization='batch'", "batch_norm batchnorm use_batch_norm"),
+        ("normalization='layer'", "layer_norm"),
+        ("'loss'", "criterion objective"),
+        ("'scoring'", "metric eval_metric"),
+        ("'precision'", "dtype mixed_precision"),
+        ("'max_grad_norm'", "clipnorm grad_clip"),
+        ("'input_scaling'", "scaler standardize"),
+        ("backend='auto'", "gpu"),
+    ],
+)
+def test_names_of_other_libraries_are_told_the_parameter(meant, names):
+    for name in names.split():
+        told = f"'{name}'.*: did you mean {meant}"
         with pytest.raises(TypeError, match=told):
             small(**{name: 1})
         with pytest.raises(ValueError, match=told):
             small().set_params(**{name: 1})
+
+
+def test_names_of_other_libraries_for_validation_data_are_told_the_arguments():
     with pytest.raises(TypeError, match="'validation_data': pass X_val="):
         small().fit(X, y, validation_data=(X, y))
 
@@ -201,6 +224,47 @@ def test_several_classes_at_once_are_0_and_1():
         model.fit(X, labels, X_val=X, y_val=2 * labels - 1)
     for good in (labels > 0, labels.astype(float), np.zeros_like(labels), sparse.csr_array(labels)):
         assert model.fit(X, good).predict(X).shape == (60, 3)
+
+
+class ReLU:  # Like a module of another library, it is called with one array.
+    def __call__(self, x):
+        return np.maximum(x, 0)
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+@pytest.mark.parametrize("function", [ReLU(), ReLU, relu])
+def test_an_activation_of_another_library_is_told_the_name_of_ours(function):
+    with pytest.raises((TypeError, ValueError), match="type activation='relu'"):
+        small(activation=function).fit(X, y)
+    with pytest.raises(ValueError, match=r"unexpected keyword argument 'xp'\.$"):
+        small(activation=lambda x: x).fit(X, y)
+
+
+def test_a_scorer_that_cannot_be_used_is_told_what_to_pass():
+    held_out, kind = {"X_val": X, "y_val": y}, small(learning_rate="cosine")
+    for name, meant in (("acuracy", "accuracy"), ("los", "loss"), ("f1-macro", "f1_macro")):
+        told = rf"^'{name}' is not a valid scoring value.* Did you mean '{meant}'\?$"
+        with pytest.raises(ValueError, match=told):
+            kind.set_params(scoring=name).fit(X, y, **held_out)
+        with pytest.raises(ValueError, match=told):
+            small().fit(X, y).evaluate(X, y, metrics=name)
+    told = r"accuracy_score does not accept: .* sklearn.metrics.make_scorer\(accuracy_score\)\.$"
+    with pytest.raises(TypeError, match=told):
+        kind.set_params(scoring=accuracy_score).fit(X, y, **held_out)
+    with pytest.raises(TypeError, match=told):
+        small().fit(X, y).evaluate(X, y, metrics=accuracy_score)
+    kind.set_params(scoring=make_scorer(accuracy_score)).fit(X, y, **held_out)
+    assert kind.evaluate(X, y, metrics={"same": make_scorer(accuracy_score)})["same"] <= 1
+
+
+def test_a_recipe_for_images_is_told_to_be_no_recipe_for_a_table():
+    model = MLPClassifier.from_recipe("fashion-mnist", max_iter=1)
+    with pytest.raises(ValueError, match=r"784, but .* 6 features.*: from_recipe\('table'\)"):
+        model.fit(X, y)
+    MLPClassifier.from_recipe("table", max_iter=1, hidden_layer_sizes=8, n_members=1).fit(X, y)
 
 
 # --- text in X or in the targets of a regressor --------------------------------------------------

@@ -10,6 +10,17 @@ from sklearn.base import BaseEstimator
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 # Other libraries' names for an argument that holds validation data.
 _VALIDATION = {"eval_set", "validation_data", "validation_set"}
+# What to type for names whose parameter needs another value.
+_VALUES = {
+    name: value
+    for value, names in {
+        "backend='auto', which uses a GPU if one works": "gpu use_gpu cuda use_cuda",
+        "normalization='batch'": "batch_norm batchnorm use_batch_norm batch_normalization use_bn",
+        "normalization='layer'": "layer_norm layernorm use_layer_norm layer_normalization",
+        "'alpha', or solver=mlp_xp.optimizers.AdamW(weight_decay=...)": "weight_decay",
+    }.items()
+    for name in names.split()
+}
 
 
 def checking_keywords(constructor: _Method) -> _Method:
@@ -74,7 +85,7 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
     if name in _VALIDATION:
         return ": pass X_val=..., y_val=... to fit."
-    meant = did_you_mean(name, known)
+    meant = f"did you mean {_VALUES[name]}?" if name in _VALUES else did_you_mean(name, known)
     return f": {meant}" if meant else ""
 
 

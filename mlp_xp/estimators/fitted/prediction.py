@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
@@ -13,7 +12,7 @@ from mlp_xp.estimators.checks.range import check_range
 from mlp_xp.estimators.checks.unusable import refuse_path
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.fitted.device_cache import put_leaves
-from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics
+from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics, scorer_of
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 from mlp_xp.estimators.settings.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.targets import Targets
@@ -297,5 +296,5 @@ class PredictionMixin:
         if metrics is None:
             return scores | {targets.metric: predictions.score(X, truth, weights)}
         for name, metric in named.items():
-            scores[name] = predictions.score_with(get_scorer(metric), X, truth, weights)
+            scores[name] = predictions.score_with(scorer_of(metric), X, truth, weights)
         return scores

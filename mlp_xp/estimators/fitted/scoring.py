@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import accuracy_score, get_scorer, get_scorer_names, r2_score
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend, host
@@ -133,6 +133,30 @@ def log_of(probabilities: Any) -> Any:
     backend = get_backend(probabilities)
     with backend.scope(), np.errstate(divide="ignore"):
         return backend.xp.log(probabilities)
+
+
+def scorer_of(scoring: Any) -> Callable[..., float]:
+    """Return the scorer for a name or a callable; raise an error that says what to type."""
+    if isinstance(scoring, str):
+        from mlp_xp._utils.names import did_you_mean  # Import only if needed.
+
+        try:
+            return get_scorer(scoring)
+        except ValueError as error:
+            meant = did_you_mean(scoring, ("loss", "refinement", *get_scorer_names()))
+            raise ValueError(f"{error}{meant.replace('did', ' Did', 1)}") from None
+    scorer: Callable[..., float] = get_scorer(scoring)
+    try:
+        signature(scorer).bind("model", "X", "y")
+    except TypeError:
+        name = getattr(scorer, "__name__", repr(scorer))
+        raise TypeError(
+            f"A scorer is called with (model, X, y), which {name} does not accept: for a function "
+            f"of (y_true, y_pred), pass sklearn.metrics.make_scorer({name})."
+        ) from None
+    except ValueError:  # A compiled function may lack a signature.
+        pass
+    return scorer
 
 
 def _takes_weights(scorer: Any) -> bool:

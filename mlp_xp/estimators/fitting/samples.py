@@ -14,6 +14,7 @@ from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.estimators.checks.validation import Sample, check_weights
 from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.training.data.placement import Data, multiplies_sparse, place
 from mlp_xp.training.step.step_settings import own_parts
 from mlp_xp.training.trainer import Trainer
@@ -135,9 +136,21 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
         for function in own:
             x = backend.put(generator.standard_normal((8, 4)), dtype)
             name = getattr(function, "__name__", repr(function))
-            check_activation(function, x, xp=backend.xp, name=name)
+            try:
+                check_activation(function, x, xp=backend.xp, name=name)
+            except (TypeError, ValueError) as error:
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"{str(error).rstrip('.')}.{_builtin(function)}") from error
         if loss.is_own:
             is_real = targets.dtype.kind == "f"
             y = backend.put(targets[rows], dtype if is_real else None)
             logits = generator.standard_normal((y.shape[0], network.sizes[-1]))
             check_loss(loss, backend.put(logits, dtype), y, xp=backend.xp)
+
+
+def _builtin(function: Any) -> str:
+    """Return what to type for the built-in activation with a function's or module's name, or ""."""
+    from mlp_xp._utils.names import nearest  # Import only for errors.
+
+    name = nearest(getattr(function, "__name__", type(function).__name__), ACTIVATIONS)
+    return f" For the built-in activation, type activation={name!r}." if name else ""

@@ -9,13 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import sparse
 from sklearn import get_config
-from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.fitted.calibration import Tempered, fit_temperature
-from mlp_xp.estimators.fitted.scoring import Predictions
+from mlp_xp.estimators.fitted.scoring import Predictions, scorer_of
 from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats
@@ -90,7 +89,7 @@ class HeldOut:
         if sample.weights is not None:
             self._loss_weights = self._scores_on.put(sample.weights, dtype)
         has_scorer = self._scoring not in (None, "loss", REFINEMENT)
-        self._scorer = get_scorer(self._scoring) if has_scorer else None
+        self._scorer = scorer_of(self._scoring) if has_scorer else None
         if self._scorer is not None:  # Raise a scorer's error before the first epoch.
             self.measure()
 
